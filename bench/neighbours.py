@@ -17,7 +17,14 @@ from bench.support.figures import milliseconds
 from bench.support.floods import Flood, Flooded, Metadata, metadata_of
 from bench.support.sending import close_channels, evaluate_usage, open_channels
 from bench.support.stack import PostgreSQL, Stack
-from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2, usage_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    alert_service_pb2,
+    condition_pb2,
+    scope_pb2,
+    threshold_pb2,
+    usage_pb2,
+)
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from runtime.clock import SystemClock
@@ -245,7 +252,7 @@ async def _keys(stack: Stack, name: str) -> str:
 def _alert(name: str) -> alert_pb2.Alert:
     return alert_pb2.Alert(
         name=name,
-        scope=alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope()),
+        scope=scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope()),
         usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(metric_id=load.METRIC),
         thresholds=[threshold_pb2.Threshold(value=str(load.OUT_OF_REACH))],
     )

@@ -1,7 +1,7 @@
 """Short descriptions of gauges, for people."""
 
-from generated.tidemark.v1.condition_pb2 import FilterOperator, PriceField, PriceFilter
-from generated.tidemark.v1.usage_pb2 import Gauge
+from generated.tidemark.v1.filter_pb2 import FilterOperator, PriceField, PriceFilter
+from generated.tidemark.v1.gauge_pb2 import Gauge
 
 
 def describe_measure(gauge: Gauge) -> str:

@@ -9,7 +9,13 @@ from cli.client.connection import UNARY_TIMEOUT
 from demo import definitions
 from demo.billing_steps import AdjustBalance, Posting, PutBalance, PutInvoice, PutPlanEnd, VoidBalance
 from demo.definitions import AlertDefinition, decimal_text
-from generated.tidemark.v1 import account_pb2, alert_pb2, balance_pb2, condition_pb2, invoice_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    balance_pb2,
+    customer_pb2,
+    filter_pb2,
+    invoice_pb2,
+)
 from generated.tidemark.v1.account_service_pb2 import (
     AdjustBalanceRequest,
     PutBalanceRequest,
@@ -21,7 +27,7 @@ from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
 from tests.reference.balances import LICENSE_ALLOTMENT, Span
 from tests.reference.facts import Invoice
 
-_EITHER = condition_pb2.CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT
+_EITHER = filter_pb2.CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT
 _WITHOUT_THRESHOLDS = (definitions.CREDIT_BALANCE_DEPLETED, definitions.CREDIT_BALANCE_RECOVERED)
 
 
@@ -48,7 +54,7 @@ async def post(channel: grpc.aio.Channel, step: Posting, number: int) -> None:
                 PutInvoiceRequest(invoice=_invoice(step.customer, step.invoice)), timeout=UNARY_TIMEOUT
             )
         case PutPlanEnd():
-            customer = account_pb2.Customer(
+            customer = customer_pb2.Customer(
                 customer_id=step.customer, plan_id=step.plan, plan_end_time=_timestamp(step.end)
             )
             await stub.PutCustomer(PutCustomerRequest(customer=customer), timeout=UNARY_TIMEOUT)

@@ -10,12 +10,16 @@ from cli.client.connection import UNARY_TIMEOUT
 from demo import definitions
 from demo.billing_contract import set_fact_condition
 from demo.definitions import AlertDefinition, Customer, Event, decimal_text
-from generated.tidemark.v1 import account_pb2, alert_pb2, condition_pb2
-from generated.tidemark.v1.account_service_pb2 import (
-    PutCustomerRequest,
-    PutMetricRequest,
-    PutSubscriptionRequest,
+from generated.tidemark.v1 import (
+    alert_pb2,
+    billing_period_pb2,
+    customer_pb2,
+    filter_pb2,
+    metric_pb2,
+    scope_pb2,
+    subscription_pb2,
 )
+from generated.tidemark.v1.account_service_pb2 import PutCustomerRequest, PutMetricRequest, PutSubscriptionRequest
 from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
 from generated.tidemark.v1.alert_pb2 import EvaluationStatus
 from generated.tidemark.v1.alert_service_pb2 import CreateAlertRequest, GetAlertRequest
@@ -30,9 +34,9 @@ from tests.reference.thresholds import REACHED, RESOLVED
 POLLING_INTERVAL = 0.05  # seconds between two requests for the status of an alert
 
 _CADENCES = {
-    "day": account_pb2.CADENCE_DAY,
-    "week": account_pb2.CADENCE_WEEK,
-    "month": account_pb2.CADENCE_MONTH,
+    "day": billing_period_pb2.CADENCE_DAY,
+    "week": billing_period_pb2.CADENCE_WEEK,
+    "month": billing_period_pb2.CADENCE_MONTH,
 }
 _KINDS = {
     REACHED: TransitionKind.TRANSITION_KIND_REACHED,
@@ -44,15 +48,15 @@ async def put_facts(channel: grpc.aio.Channel, customers: Iterable[Customer], me
     """Puts the metrics, the customers to be registered, and their subscriptions."""
     stub = AccountServiceStub(channel)
     for metric in metrics:
-        aggregation = account_pb2.Aggregation.Value(f"AGGREGATION_{metric.aggregation}")
-        put = account_pb2.Metric(
+        aggregation = metric_pb2.Aggregation.Value(f"AGGREGATION_{metric.aggregation}")
+        put = metric_pb2.Metric(
             metric_id=metric.metric_id, aggregation=aggregation, unique_property=metric.unique_property
         )
         await stub.PutMetric(PutMetricRequest(metric=put), timeout=UNARY_TIMEOUT)
     for customer in customers:
         if not customer.registered:
             continue
-        fact = account_pb2.Customer(
+        fact = customer_pb2.Customer(
             customer_id=customer.customer_id,
             plan_id=customer.plan,
             currency=customer.currency,
@@ -60,7 +64,7 @@ async def put_facts(channel: grpc.aio.Channel, customers: Iterable[Customer], me
         )
         await stub.PutCustomer(PutCustomerRequest(customer=fact), timeout=UNARY_TIMEOUT)
         for one in customer.subscriptions:
-            subscription = account_pb2.Subscription(
+            subscription = subscription_pb2.Subscription(
                 subscription_id=one.subscription_id,
                 customer_id=customer.customer_id,
                 plan_id=one.plan,
@@ -106,10 +110,10 @@ def usage_event(event: Event) -> UsageEvent:
     return message
 
 
-def _cycle(cycle: Cycle | None) -> account_pb2.BillingCycle | None:
+def _cycle(cycle: Cycle | None) -> billing_period_pb2.BillingCycle | None:
     if cycle is None:
         return None
-    message = account_pb2.BillingCycle(
+    message = billing_period_pb2.BillingCycle(
         cadence=_CADENCES[cycle.cadence], interval_count=cycle.interval, time_zone=cycle.zone
     )
     message.anchor_time.FromDatetime(cycle.anchor)
@@ -121,7 +125,7 @@ def _alert(definition: AlertDefinition) -> alert_pb2.Alert:
         name=definition.name, scope=_scope(definition), thresholds=[_threshold(one) for one in definition.thresholds]
     )
     selectors = [
-        condition_pb2.GroupSelector(key=key) if value is None else condition_pb2.GroupSelector(key=key, value=value)
+        filter_pb2.GroupSelector(key=key) if value is None else filter_pb2.GroupSelector(key=key, value=value)
         for key, value in definition.groups
     ]
     match definition.condition:
@@ -143,18 +147,18 @@ def _alert(definition: AlertDefinition) -> alert_pb2.Alert:
     return alert
 
 
-def _scope(definition: AlertDefinition) -> alert_pb2.AlertScope:
+def _scope(definition: AlertDefinition) -> scope_pb2.AlertScope:
     if definition.plan:
-        return alert_pb2.AlertScope(plan=alert_pb2.PlanScope(plan_id=definition.plan))
+        return scope_pb2.AlertScope(plan=scope_pb2.PlanScope(plan_id=definition.plan))
     if definition.subscription:
-        return alert_pb2.AlertScope(
-            subscription=alert_pb2.SubscriptionScope(
+        return scope_pb2.AlertScope(
+            subscription=scope_pb2.SubscriptionScope(
                 customer_id=definition.customer, subscription_id=definition.subscription
             )
         )
     if definition.customer:
-        return alert_pb2.AlertScope(customer=alert_pb2.CustomerScope(customer_id=definition.customer))
-    return alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())
+        return scope_pb2.AlertScope(customer=scope_pb2.CustomerScope(customer_id=definition.customer))
+    return scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope())
 
 
 def _threshold(threshold: thresholds.Threshold) -> Threshold:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from cli.client.times import to_datetime
 from demo.definitions import DAYS, PERCENT, decimal_text
-from generated.tidemark.v1.notification_pb2 import Transition
+from generated.tidemark.v1.gauge_pb2 import BalanceReading, Gauge
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
-from generated.tidemark.v1.usage_pb2 import BalanceReading, Gauge
+from generated.tidemark.v1.transition_pb2 import Transition
 
 Group = tuple[tuple[str, str], ...]
 # Customer, subscription, what is measured, group and start of the period: a gauge, whatever alerts watch it.

@@ -12,11 +12,13 @@ from bench.support import load
 from bench.support.client import Job
 from bench.support.sending import close_channels, evaluate_usage, open_channels
 from generated.tidemark.v1 import (
-    account_pb2,
     account_service_pb2,
     alert_pb2,
     alert_service_pb2,
     condition_pb2,
+    customer_pb2,
+    filter_pb2,
+    scope_pb2,
     threshold_pb2,
     usage_pb2,
 )
@@ -140,7 +142,7 @@ class Flood(Job[Flooded]):
 
     async def _put(self, number: int) -> None:
         count = next(self._numbers)
-        customer = account_pb2.Customer(customer_id=f"put-{count % 1_000}", display_name=str(count))
+        customer = customer_pb2.Customer(customer_id=f"put-{count % 1_000}", display_name=str(count))
         await AccountServiceStub(self._channels[number % CHANNELS]).PutCustomer(
             account_service_pb2.PutCustomerRequest(customer=customer),
             metadata=metadata_of(self.key),
@@ -150,7 +152,7 @@ class Flood(Job[Flooded]):
     async def _create(self, number: int) -> None:
         alert = alert_pb2.Alert(
             name="flood",
-            scope=alert_pb2.AlertScope(customer=alert_pb2.CustomerScope(customer_id=f"put-{next(self._numbers)}")),
+            scope=scope_pb2.AlertScope(customer=scope_pb2.CustomerScope(customer_id=f"put-{next(self._numbers)}")),
             usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(metric_id=load.METRIC),
             thresholds=[threshold_pb2.Threshold(value=str(load.OUT_OF_REACH))],
         )
@@ -195,9 +197,9 @@ async def make_groups(server: str, key: str) -> None:
     for number in range(GROUPED_ALERTS):
         alert = alert_pb2.Alert(
             name=f"each model {number}",
-            scope=alert_pb2.AlertScope(customer=alert_pb2.CustomerScope(customer_id=LISTED)),
+            scope=scope_pb2.AlertScope(customer=scope_pb2.CustomerScope(customer_id=LISTED)),
             usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(
-                metric_id=load.METRIC, group_values=[condition_pb2.GroupSelector(key="model")]
+                metric_id=load.METRIC, group_values=[filter_pb2.GroupSelector(key="model")]
             ),
             thresholds=[threshold_pb2.Threshold(value=str(1 + number))],
         )

@@ -7,7 +7,13 @@ from typing import Any
 
 import psycopg
 
-from generated.tidemark.v1 import alert_pb2, condition_pb2, threshold_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    condition_pb2,
+    filter_pb2,
+    scope_pb2,
+    threshold_pb2,
+)
 
 CURRENCY = "USD"
 SEAT_KEY = "user_id"
@@ -73,7 +79,7 @@ def alerts() -> list[alert_pb2.Alert]:
     """Alerts of all customers: on remaining commits, on their percentage, and on each seat."""
     percent = condition_pb2.LowRemainingCommitPercentageReachedCondition(currency=CURRENCY)
     of_seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
-        seat_filter=condition_pb2.SeatFilter(seat_group_key=SEAT_KEY), currency=CURRENCY
+        seat_filter=filter_pb2.SeatFilter(seat_group_key=SEAT_KEY), currency=CURRENCY
     )
     return [
         commit_alert(),
@@ -89,7 +95,7 @@ def commit_alert() -> alert_pb2.Alert:
 
 
 def _alert(name: str, **condition: Any) -> alert_pb2.Alert:
-    all_customers = alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())
+    all_customers = scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope())
     return alert_pb2.Alert(
         name=name, scope=all_customers, thresholds=[threshold_pb2.Threshold(value="1")], **condition
     )

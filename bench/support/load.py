@@ -8,7 +8,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from evaluator.events import UsageEvent
-from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2, usage_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    alert_service_pb2,
+    condition_pb2,
+    scope_pb2,
+    threshold_pb2,
+    usage_pb2,
+)
 from store.usage import events as stored_events
 
 METRIC = "requests"
@@ -128,7 +135,7 @@ def crossing_alert() -> alert_pb2.Alert:
 def _alert(name: str, thresholds: Sequence[threshold_pb2.Threshold], metric_id: str = METRIC) -> alert_pb2.Alert:
     return alert_pb2.Alert(
         name=name,
-        scope=alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope()),
+        scope=scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope()),
         usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(metric_id=metric_id),
         thresholds=thresholds,
     )

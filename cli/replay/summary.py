@@ -12,8 +12,8 @@ from cli.client.batches import Batch
 from cli.client.errors import status_reason
 from cli.descriptions import describe_gauge
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
-from generated.tidemark.v1.notification_pb2 import Transition
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
+from generated.tidemark.v1.transition_pb2 import Transition
 
 FIRST_LINES = 5  # line numbers shown for each reason
 FIRST_TRANSITIONS = 20  # shown one by one

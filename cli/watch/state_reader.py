@@ -8,13 +8,13 @@ import grpc
 
 from cli.client.connection import UNARY_TIMEOUT, Metadata
 from cli.watch.state_rows import IN_ALARM, StateRow, sort_rows, state_rows
-from generated.tidemark.v1.alert_pb2 import CustomerAlert, CustomerAlertStatus
 from generated.tidemark.v1.alert_service_pb2 import (
     ListCustomerAlertsRequest,
     SummarizeCustomerAlertsRequest,
     SummarizeCustomerAlertsResponse,
 )
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.customer_alert_pb2 import CustomerAlert, CustomerAlertStatus
 
 PAGE_SIZE = 200  # entries of one call
 MAX_CALM = 200  # entries that are not in alarm; those that are nearest to a threshold fill the screen

@@ -8,7 +8,7 @@ from typing import Any
 
 from cli.client.times import to_datetime
 from cli.descriptions import describe_customer, describe_measure
-from generated.tidemark.v1.alert_pb2 import CustomerAlert, CustomerAlertStatus, GaugeState, ThresholdState
+from generated.tidemark.v1.customer_alert_pb2 import CustomerAlert, CustomerAlertStatus, GaugeState, ThresholdState
 from generated.tidemark.v1.threshold_pb2 import Severity
 
 IN_ALARM = "in alarm"

@@ -5,7 +5,10 @@ from datetime import datetime
 from engine.facts.changes import FactChanges
 from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE
-from generated.tidemark.v1 import account_pb2, account_service_pb2
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    customer_pb2,
+)
 from runtime.clock import Clock
 from server.calls.context import Context
 from server.calls.current_call import current_organization
@@ -87,7 +90,7 @@ class CustomerHandlers:
         )
 
 
-def _read_customer(sent: account_pb2.Customer, now: datetime) -> CustomerFact:
+def _read_customer(sent: customer_pb2.Customer, now: datetime) -> CustomerFact:
     """The customer that was sent. Raises InvalidArgument."""
     violations = Violations()
     customer_id = violations.identifier("customer.customer_id", sent.customer_id)

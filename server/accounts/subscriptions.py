@@ -3,7 +3,11 @@
 from datetime import datetime
 
 from engine.facts.changes import FactChanges
-from generated.tidemark.v1 import account_pb2, account_service_pb2, error_reason_pb2
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    error_reason_pb2,
+    subscription_pb2,
+)
 from runtime.clock import Clock
 from server.calls.context import Context
 from server.calls.current_call import current_organization
@@ -106,7 +110,7 @@ class SubscriptionHandlers:
         )
 
 
-def _read_subscription(sent: account_pb2.Subscription, now: datetime) -> SubscriptionFact:
+def _read_subscription(sent: subscription_pb2.Subscription, now: datetime) -> SubscriptionFact:
     """The subscription that was sent. Raises InvalidArgument."""
     violations = Violations()
     customer_id = violations.identifier("subscription.customer_id", sent.customer_id)

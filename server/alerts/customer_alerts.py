@@ -5,8 +5,10 @@ from datetime import datetime
 from uuid import UUID
 
 from evaluator.definitions import DefinitionState
-from generated.tidemark.v1 import alert_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
+from generated.tidemark.v1 import (
+    customer_alert_pb2,
+)
 from runtime.clock import Clock
 from runtime.turns import Slices
 from server.alerts.errors import alert_not_found
@@ -77,7 +79,11 @@ class CustomerAlertHandlers:
         async with self._database.transaction() as connection:
             view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
             definitions, found = await view.list_page(states, after=after_time_and_id(page), limit=page.limit)
-        page, shown, slices = page.up_to(len(found)), list[alert_pb2.CustomerAlert](), Slices(organization_id)
+        page, shown, slices = (
+            page.up_to(len(found)),
+            list[customer_alert_pb2.CustomerAlert](),
+            Slices(organization_id),
+        )
         for row in page.shown(found):
             await slices.pause()
             shown.append(customer_alert_message(row))
@@ -100,7 +106,7 @@ class CustomerAlertHandlers:
             )
         return messages.SummarizeCustomerAlertsResponse(
             alerts=[
-                messages.CustomerAlertSummary(
+                customer_alert_pb2.CustomerAlertSummary(
                     alert_id=one.alert_id,
                     alert_name=one.name,
                     gauge_count=one.gauge_count,
@@ -164,7 +170,7 @@ def _ids(violations: Violations, path: str, ids: Sequence[str]) -> tuple[str, ..
 
 
 def _statuses(
-    violations: Violations, statuses: Sequence[alert_pb2.CustomerAlertStatus.ValueType]
+    violations: Violations, statuses: Sequence[customer_alert_pb2.CustomerAlertStatus.ValueType]
 ) -> tuple[CustomerAlertStatus | None, ...]:
     """The statuses of the filter; without a filter all of them, and None for alerts that are not evaluated."""
     for index, number in enumerate(statuses):

@@ -6,31 +6,36 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from evaluator.aggregation import Aggregation
 from evaluator.periods import BillingCycle, Cadence, Period, cycle_problems
-from generated.tidemark.v1 import account_pb2
+from generated.tidemark.v1 import (
+    billing_period_pb2,
+    customer_pb2,
+    metric_pb2,
+    subscription_pb2,
+)
 from server.calls.validation import Violations, to_timestamp
 from store.accounts.customers import StoredCustomer
 from store.accounts.metrics import StoredMetric
 from store.accounts.subscriptions import StoredSubscription
 
 _CADENCES = {
-    Cadence.DAY: account_pb2.CADENCE_DAY,
-    Cadence.WEEK: account_pb2.CADENCE_WEEK,
-    Cadence.MONTH: account_pb2.CADENCE_MONTH,
-    Cadence.QUARTER: account_pb2.CADENCE_QUARTER,
-    Cadence.YEAR: account_pb2.CADENCE_YEAR,
+    Cadence.DAY: billing_period_pb2.CADENCE_DAY,
+    Cadence.WEEK: billing_period_pb2.CADENCE_WEEK,
+    Cadence.MONTH: billing_period_pb2.CADENCE_MONTH,
+    Cadence.QUARTER: billing_period_pb2.CADENCE_QUARTER,
+    Cadence.YEAR: billing_period_pb2.CADENCE_YEAR,
 }
 _AGGREGATIONS = {
-    Aggregation.SUM: account_pb2.AGGREGATION_SUM,
-    Aggregation.COUNT: account_pb2.AGGREGATION_COUNT,
-    Aggregation.MAX: account_pb2.AGGREGATION_MAX,
-    Aggregation.LATEST: account_pb2.AGGREGATION_LATEST,
-    Aggregation.UNIQUE_COUNT: account_pb2.AGGREGATION_UNIQUE_COUNT,
+    Aggregation.SUM: metric_pb2.AGGREGATION_SUM,
+    Aggregation.COUNT: metric_pb2.AGGREGATION_COUNT,
+    Aggregation.MAX: metric_pb2.AGGREGATION_MAX,
+    Aggregation.LATEST: metric_pb2.AGGREGATION_LATEST,
+    Aggregation.UNIQUE_COUNT: metric_pb2.AGGREGATION_UNIQUE_COUNT,
 }
 _CYCLE_FIELDS = {"anchor": "anchor_time", "interval_count": "interval_count", "time_zone": "time_zone"}
 
 
 def read_cycle(
-    violations: Violations, path: str, message: account_pb2.Customer | account_pb2.Subscription
+    violations: Violations, path: str, message: customer_pb2.Customer | subscription_pb2.Subscription
 ) -> BillingCycle | None:
     """The billing cycle that was sent; None when none was, or not a right one."""
     if not message.HasField("billing_cycle"):
@@ -55,7 +60,7 @@ def read_cycle(
 
 
 def read_plan_times(
-    violations: Violations, path: str, message: account_pb2.Customer | account_pb2.Subscription
+    violations: Violations, path: str, message: customer_pb2.Customer | subscription_pb2.Subscription
 ) -> tuple[datetime | None, datetime | None]:
     """When the time on the plan began and ends; unset where the caller does not say."""
     start = end = None
@@ -75,7 +80,7 @@ def read_plan_times(
 def read_as_of_time(
     violations: Violations,
     path: str,
-    message: account_pb2.Customer | account_pb2.Subscription | account_pb2.Metric,
+    message: customer_pb2.Customer | subscription_pb2.Subscription | metric_pb2.Metric,
     now: datetime,
 ) -> datetime:
     """When the fact was known; `now` when the caller does not say.
@@ -87,9 +92,9 @@ def read_as_of_time(
     return violations.past_time(f"{path}.as_of_time", message.as_of_time, now)
 
 
-def read_aggregation(violations: Violations, path: str, number: account_pb2.Aggregation.ValueType) -> Aggregation:
+def read_aggregation(violations: Violations, path: str, number: metric_pb2.Aggregation.ValueType) -> Aggregation:
     """The aggregation that was sent; SUM when none was."""
-    if number == account_pb2.AGGREGATION_UNSPECIFIED:
+    if number == metric_pb2.AGGREGATION_UNSPECIFIED:
         return Aggregation.SUM
     for aggregation, known in _AGGREGATIONS.items():
         if known == number:
@@ -100,12 +105,12 @@ def read_aggregation(violations: Violations, path: str, number: account_pb2.Aggr
 
 def aggregation_name(aggregation: Aggregation) -> str:
     """The name of the contract for an aggregation."""
-    return account_pb2.Aggregation.Name(_AGGREGATIONS[aggregation])
+    return metric_pb2.Aggregation.Name(_AGGREGATIONS[aggregation])
 
 
-def customer_message(customer: StoredCustomer, now: datetime) -> account_pb2.Customer:
+def customer_message(customer: StoredCustomer, now: datetime) -> customer_pb2.Customer:
     """The message for a customer, with the billing period at `now`."""
-    return account_pb2.Customer(
+    return customer_pb2.Customer(
         customer_id=customer.customer_id,
         display_name=customer.display_name,
         plan_id=customer.plan_id or "",
@@ -121,10 +126,10 @@ def customer_message(customer: StoredCustomer, now: datetime) -> account_pb2.Cus
     )
 
 
-def subscription_message(subscription: StoredSubscription, now: datetime) -> account_pb2.Subscription:
+def subscription_message(subscription: StoredSubscription, now: datetime) -> subscription_pb2.Subscription:
     """The message for a subscription, with the billing period at `now` of its own or its customer's cycle."""
     cycle = subscription.cycle or subscription.customer_cycle
-    return account_pb2.Subscription(
+    return subscription_pb2.Subscription(
         subscription_id=subscription.subscription_id,
         customer_id=subscription.customer_id,
         plan_id=subscription.plan_id or "",
@@ -142,9 +147,9 @@ def subscription_message(subscription: StoredSubscription, now: datetime) -> acc
     )
 
 
-def metric_message(metric: StoredMetric) -> account_pb2.Metric:
+def metric_message(metric: StoredMetric) -> metric_pb2.Metric:
     """The message for a metric."""
-    return account_pb2.Metric(
+    return metric_pb2.Metric(
         metric_id=metric.metric_id,
         display_name=metric.display_name,
         aggregation=_AGGREGATIONS[metric.aggregation],
@@ -155,8 +160,8 @@ def metric_message(metric: StoredMetric) -> account_pb2.Metric:
     )
 
 
-def _cycle_message(cycle: BillingCycle) -> account_pb2.BillingCycle:
-    return account_pb2.BillingCycle(
+def _cycle_message(cycle: BillingCycle) -> billing_period_pb2.BillingCycle:
+    return billing_period_pb2.BillingCycle(
         anchor_time=to_timestamp(cycle.anchor),
         cadence=_CADENCES[cycle.cadence],
         interval_count=cycle.interval_count,
@@ -164,8 +169,8 @@ def _cycle_message(cycle: BillingCycle) -> account_pb2.BillingCycle:
     )
 
 
-def _period_message(period: Period) -> account_pb2.BillingPeriod:
-    return account_pb2.BillingPeriod(start_time=to_timestamp(period.start), end_time=to_timestamp(period.end))
+def _period_message(period: Period) -> billing_period_pb2.BillingPeriod:
+    return billing_period_pb2.BillingPeriod(start_time=to_timestamp(period.start), end_time=to_timestamp(period.end))
 
 
 def _optional(time: datetime | None) -> Timestamp | None:

@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping
 
-from generated.tidemark.v1 import alert_pb2
+from generated.tidemark.v1 import (
+    alert_change_pb2,
+)
 from server.calls.validation import to_timestamp
 from server.mapping.alerts import alert_message
 from store.alerts.history import AlertChange, ChangeKind
 
-_KINDS: Mapping[ChangeKind, alert_pb2.AlertChangeKind.ValueType] = {
-    kind: alert_pb2.AlertChangeKind.Value(f"ALERT_CHANGE_KIND_{kind}") for kind in ChangeKind
+_KINDS: Mapping[ChangeKind, alert_change_pb2.AlertChangeKind.ValueType] = {
+    kind: alert_change_pb2.AlertChangeKind.Value(f"ALERT_CHANGE_KIND_{kind}") for kind in ChangeKind
 }
 
 
-def change_message(change: AlertChange) -> alert_pb2.AlertChange:
+def change_message(change: AlertChange) -> alert_change_pb2.AlertChange:
     """One change of a definition."""
-    return alert_pb2.AlertChange(
+    return alert_change_pb2.AlertChange(
         change_number=change.change_number,
         kind=_KINDS[change.kind],
         change_time=to_timestamp(change.change_time),

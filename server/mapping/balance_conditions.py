@@ -14,7 +14,10 @@ from evaluator.balances import (
     Specifier,
 )
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
-from generated.tidemark.v1 import condition_pb2
+from generated.tidemark.v1 import (
+    access_pb2,
+    filter_pb2,
+)
 from server.calls.validation import Violations
 from server.mapping.balances import MAX_SEAT_LENGTH
 from server.mapping.fact_conditions import MAX_CUSTOM_FIELD_FILTERS, MAX_CUSTOM_FIELD_VALUE_LENGTH
@@ -23,8 +26,8 @@ MAX_SPECIFIERS = 20  # of one alert
 MAX_EXCLUSIONS = 20  # of one specifier
 MAX_GRANT_TYPES = 50  # of one alert
 
-_ENTITIES: Mapping[FieldEntity, condition_pb2.CustomFieldEntity.ValueType] = {
-    entity: condition_pb2.CustomFieldEntity.Value(f"CUSTOM_FIELD_ENTITY_{entity}") for entity in FieldEntity
+_ENTITIES: Mapping[FieldEntity, filter_pb2.CustomFieldEntity.ValueType] = {
+    entity: filter_pb2.CustomFieldEntity.Value(f"CUSTOM_FIELD_ENTITY_{entity}") for entity in FieldEntity
 }
 _ENTITY_OF = {number: entity for entity, number in _ENTITIES.items()}
 
@@ -114,7 +117,7 @@ def write_balance_condition(condition: Condition, shown: Any) -> None:
         shown.currency = condition.currency
     if _has_field(shown, "access_type"):
         quantity = condition.metric_id is not None
-        shown.access_type = condition_pb2.ACCESS_TYPE_QUANTITY if quantity else condition_pb2.ACCESS_TYPE_SPEND
+        shown.access_type = access_pb2.ACCESS_TYPE_QUANTITY if quantity else access_pb2.ACCESS_TYPE_SPEND
         shown.metric_id = condition.metric_id or ""
     if _has_field(shown, "seat_filter"):
         selector = condition.groups[0]
@@ -136,9 +139,9 @@ def _unit(violations: Violations, at: str, sent: Any) -> tuple[str | None, str |
     if not _has_field(sent, "currency"):
         return None, None
     if _has_field(sent, "access_type"):
-        if sent.access_type not in condition_pb2.AccessType.values():
+        if sent.access_type not in access_pb2.AccessType.values():
             violations.add(f"{at}.access_type", f"{sent.access_type} is no value of AccessType")
-        if sent.access_type == condition_pb2.ACCESS_TYPE_QUANTITY:
+        if sent.access_type == access_pb2.ACCESS_TYPE_QUANTITY:
             if sent.currency:
                 violations.add(f"{at}.currency", "a balance in units of a metric has no currency: leave it unset")
             return None, violations.identifier(f"{at}.metric_id", sent.metric_id)
@@ -175,7 +178,7 @@ def _grant_types(violations: Violations, path: str, sent: Any) -> tuple[str, ...
 def _filters(
     violations: Violations,
     path: str,
-    sent: Sequence[condition_pb2.CustomFieldFilter | condition_pb2.SpecifierFieldFilter],
+    sent: Sequence[filter_pb2.CustomFieldFilter | filter_pb2.SpecifierFieldFilter],
     kinds: tuple[BalanceKind, ...],
 ) -> tuple[FieldFilter, ...]:
     """Filters by custom fields, sorted, each once."""
@@ -195,7 +198,7 @@ def _filters(
             )
         violations.identifier(f"{at}.key", item.key)
         value: str | None = item.value
-        if isinstance(item, condition_pb2.SpecifierFieldFilter) and not item.HasField("value"):
+        if isinstance(item, filter_pb2.SpecifierFieldFilter) and not item.HasField("value"):
             value = None
         violations.text(f"{at}.value", item.value, max_length=MAX_CUSTOM_FIELD_VALUE_LENGTH)
         one = FieldFilter(entity or FieldEntity.CONTRACT, item.key, value)
@@ -216,7 +219,7 @@ def _may_have(entity: FieldEntity, kinds: tuple[BalanceKind, ...]) -> bool:
 def _specifiers(
     violations: Violations,
     path: str,
-    sent: Sequence[condition_pb2.AlertSpecifier],
+    sent: Sequence[filter_pb2.AlertSpecifier],
     kinds: tuple[BalanceKind, ...],
 ) -> tuple[Specifier, ...]:
     if len(sent) > MAX_SPECIFIERS:
@@ -241,18 +244,18 @@ def _specifiers(
     return tuple(found)
 
 
-def _filter_message(one: FieldFilter) -> condition_pb2.CustomFieldFilter:
-    return condition_pb2.CustomFieldFilter(entity=_ENTITIES[one.entity], key=one.key, value=one.value or "")
+def _filter_message(one: FieldFilter) -> filter_pb2.CustomFieldFilter:
+    return filter_pb2.CustomFieldFilter(entity=_ENTITIES[one.entity], key=one.key, value=one.value or "")
 
 
-def _specifier_message(specifier: Specifier) -> condition_pb2.AlertSpecifier:
-    return condition_pb2.AlertSpecifier(
+def _specifier_message(specifier: Specifier) -> filter_pb2.AlertSpecifier:
+    return filter_pb2.AlertSpecifier(
         custom_field_filters=[
-            condition_pb2.SpecifierFieldFilter(entity=_ENTITIES[one.entity], key=one.key, value=one.value)
+            filter_pb2.SpecifierFieldFilter(entity=_ENTITIES[one.entity], key=one.key, value=one.value)
             for one in specifier.filters
         ],
         exclude=[
-            condition_pb2.SpecifierExclusion(custom_field_filters=map(_filter_message, together))
+            filter_pb2.SpecifierExclusion(custom_field_filters=map(_filter_message, together))
             for together in specifier.excluded
         ],
     )

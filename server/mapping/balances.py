@@ -6,7 +6,12 @@ from decimal import Decimal
 
 from evaluator.amounts import ZERO, exact_arithmetic, format_decimal
 from evaluator.balances import BalanceKind, Seat
-from generated.tidemark.v1 import balance_pb2
+from generated.tidemark.v1 import (
+    access_pb2,
+    balance_entry_pb2,
+    balance_pb2,
+    overage_pb2,
+)
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.custom_fields import read_custom_fields
 from store.balances.balances import BalanceFact, SegmentFact, StoredBalance, StoredSegment
@@ -25,11 +30,11 @@ _KINDS = {
     BalanceKind.LICENSE_ALLOTMENT: balance_pb2.BALANCE_KIND_LICENSE_ALLOTMENT,
 }
 _ENTRY_TYPES = {
-    EntryType.GRANT: balance_pb2.BALANCE_ENTRY_TYPE_GRANT,
-    EntryType.ADJUSTMENT: balance_pb2.BALANCE_ENTRY_TYPE_ADJUSTMENT,
-    EntryType.VOID: balance_pb2.BALANCE_ENTRY_TYPE_VOID,
-    EntryType.DRAW: balance_pb2.BALANCE_ENTRY_TYPE_DRAW,
-    EntryType.GIVE_BACK: balance_pb2.BALANCE_ENTRY_TYPE_GIVE_BACK,
+    EntryType.GRANT: balance_entry_pb2.BALANCE_ENTRY_TYPE_GRANT,
+    EntryType.ADJUSTMENT: balance_entry_pb2.BALANCE_ENTRY_TYPE_ADJUSTMENT,
+    EntryType.VOID: balance_entry_pb2.BALANCE_ENTRY_TYPE_VOID,
+    EntryType.DRAW: balance_entry_pb2.BALANCE_ENTRY_TYPE_DRAW,
+    EntryType.GIVE_BACK: balance_entry_pb2.BALANCE_ENTRY_TYPE_GIVE_BACK,
 }
 
 
@@ -96,8 +101,8 @@ def balance_message(balance: StoredBalance, now: datetime) -> balance_pb2.Balanc
         balance_id=fact.balance_id,
         customer_id=fact.customer_id,
         kind=_KINDS[fact.kind],
-        spend=None if fact.currency is None else balance_pb2.SpendAccess(currency=fact.currency),
-        quantity=None if fact.metric_id is None else balance_pb2.QuantityAccess(metric_id=fact.metric_id),
+        spend=None if fact.currency is None else access_pb2.SpendAccess(currency=fact.currency),
+        quantity=None if fact.metric_id is None else access_pb2.QuantityAccess(metric_id=fact.metric_id),
         priority=fact.priority,
         contract_id=fact.contract_id or "",
         contract_custom_fields=fact.contract_custom_fields,
@@ -118,10 +123,10 @@ def balance_message(balance: StoredBalance, now: datetime) -> balance_pb2.Balanc
     )
 
 
-def entry_message(entry: Entry) -> balance_pb2.BalanceEntry:
+def entry_message(entry: Entry) -> balance_entry_pb2.BalanceEntry:
     """The message for an entry of the ledger."""
     change = entry.change
-    return balance_pb2.BalanceEntry(
+    return balance_entry_pb2.BalanceEntry(
         entry_number=entry.entry_number,
         customer_id=change.customer_id,
         balance_id=change.balance_id,
@@ -134,9 +139,9 @@ def entry_message(entry: Entry) -> balance_pb2.BalanceEntry:
     )
 
 
-def overage_message(customer_id: str, overage: Overage) -> balance_pb2.Overage:
+def overage_message(customer_id: str, overage: Overage) -> overage_pb2.Overage:
     """The message for what usage took beyond a customer's balances."""
-    shown = balance_pb2.Overage(
+    shown = overage_pb2.Overage(
         customer_id=customer_id,
         amount=format_decimal(overage.amount),
         update_time=to_timestamp(overage.update_time),

@@ -5,7 +5,12 @@ from typing import Any
 
 from evaluator.alerts import MAX_GROUP_KEYS, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
-from generated.tidemark.v1 import alert_pb2, condition_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    condition_pb2,
+    filter_pb2,
+    scope_pb2,
+)
 from server.calls.validation import Violations
 from server.mapping.balance_conditions import (
     BALANCE_TYPES,
@@ -102,9 +107,9 @@ def _scopes_of(condition_type: ConditionType) -> tuple[ScopeKind, ...]:
     return _SUBSCRIPTION_SCOPES if condition_type.per_subscription else _CUSTOMER_SCOPES
 
 
-def scope_message(scope: Scope) -> alert_pb2.AlertScope:
+def scope_message(scope: Scope) -> scope_pb2.AlertScope:
     """A scope as answers show it."""
-    shown = alert_pb2.AlertScope()
+    shown = scope_pb2.AlertScope()
     match scope.kind:
         case ScopeKind.ALL_CUSTOMERS:
             shown.all_customers.SetInParent()
@@ -198,7 +203,7 @@ _READERS: Mapping[ConditionType, Callable[[Violations, str, Any], Condition]] = 
 
 
 def _selectors(
-    violations: Violations, path: str, selectors: Sequence[condition_pb2.GroupSelector]
+    violations: Violations, path: str, selectors: Sequence[filter_pb2.GroupSelector]
 ) -> tuple[GroupSelector, ...]:
     keys = _keys(violations, path, [selector.key for selector in selectors], ".key")
     for index, selector in enumerate(selectors[: len(keys)]):
@@ -226,5 +231,5 @@ def _keys(violations: Violations, path: str, keys: list[str], leaf: str) -> list
     return keys
 
 
-def _selector_message(selector: GroupSelector) -> condition_pb2.GroupSelector:
-    return condition_pb2.GroupSelector(key=selector.key, value=selector.value)
+def _selector_message(selector: GroupSelector) -> filter_pb2.GroupSelector:
+    return filter_pb2.GroupSelector(key=selector.key, value=selector.value)

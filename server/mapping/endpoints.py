@@ -9,7 +9,10 @@ from decimal import Decimal
 
 from evaluator.amounts import format_decimal
 from evaluator.notifications import EVENT_TYPES
-from generated.tidemark.v1 import condition_pb2, webhook_pb2
+from generated.tidemark.v1 import (
+    condition_pb2,
+    endpoint_pb2,
+)
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     RotateSecretRequest,
@@ -45,9 +48,9 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
-_SCHEMES: Mapping[webhook_pb2.SignatureScheme.ValueType, Scheme] = {
-    webhook_pb2.SIGNATURE_SCHEME_HMAC_SHA256: Scheme.HMAC_SHA256,
-    webhook_pb2.SIGNATURE_SCHEME_ED25519: Scheme.ED25519,
+_SCHEMES: Mapping[endpoint_pb2.SignatureScheme.ValueType, Scheme] = {
+    endpoint_pb2.SIGNATURE_SCHEME_HMAC_SHA256: Scheme.HMAC_SHA256,
+    endpoint_pb2.SIGNATURE_SCHEME_ED25519: Scheme.ED25519,
 }
 _SCHEME_NUMBERS = {scheme: number for number, scheme in _SCHEMES.items()}
 
@@ -87,9 +90,9 @@ def read_update(
     return _read_settings(violations, request, policy, fields), fields
 
 
-def read_scheme(violations: Violations, scheme: webhook_pb2.SignatureScheme.ValueType) -> Scheme | None:
+def read_scheme(violations: Violations, scheme: endpoint_pb2.SignatureScheme.ValueType) -> Scheme | None:
     """A scheme of signatures; None where none is named."""
-    if scheme == webhook_pb2.SIGNATURE_SCHEME_UNSPECIFIED:
+    if scheme == endpoint_pb2.SIGNATURE_SCHEME_UNSPECIFIED:
         return None
     if scheme not in _SCHEMES:
         violations.add("signature_scheme", f"there is no scheme {scheme}")
@@ -183,7 +186,7 @@ def _read_headers(violations: Violations, sent: Mapping[str, str]) -> dict[str, 
     return dict(sent)
 
 
-def _read_credentials(violations: Violations, sent: webhook_pb2.EndpointCredentials) -> str | None:
+def _read_credentials(violations: Violations, sent: endpoint_pb2.EndpointCredentials) -> str | None:
     """The value of the Authorization header. No violation repeats any of a password or a token."""
     match sent.WhichOneof("kind"):
         case "basic":
@@ -218,9 +221,9 @@ def _read_rate(violations: Violations, text: str) -> Decimal:
     return rate
 
 
-def endpoint_message(endpoint: Endpoint, keys: Sequence[SigningKey]) -> webhook_pb2.Endpoint:
+def endpoint_message(endpoint: Endpoint, keys: Sequence[SigningKey]) -> endpoint_pb2.Endpoint:
     """An endpoint with the keys that sign now; never with a secret."""
-    message = webhook_pb2.Endpoint(
+    message = endpoint_pb2.Endpoint(
         endpoint_id=endpoint.endpoint_id,
         url=endpoint.url,
         description=endpoint.description,
@@ -233,22 +236,22 @@ def endpoint_message(endpoint: Endpoint, keys: Sequence[SigningKey]) -> webhook_
         has_credentials=endpoint.has_credentials,
         rate_per_second="" if endpoint.rate_per_second is None else format_decimal(endpoint.rate_per_second),
         max_in_flight=endpoint.max_in_flight,
-        state=webhook_pb2.EndpointState.Value(f"ENDPOINT_STATE_{endpoint.state}"),
+        state=endpoint_pb2.EndpointState.Value(f"ENDPOINT_STATE_{endpoint.state}"),
         create_time=to_timestamp(endpoint.create_time),
         health=_health_message(endpoint),
         signing_keys=map(_key_message, keys),
     )
     if endpoint.disable_reason is not None:
-        message.disable_reason = webhook_pb2.DisableReason.Value(f"DISABLE_REASON_{endpoint.disable_reason}")
+        message.disable_reason = endpoint_pb2.DisableReason.Value(f"DISABLE_REASON_{endpoint.disable_reason}")
     if endpoint.update_time is not None:
         message.update_time.CopyFrom(to_timestamp(endpoint.update_time))
     return message
 
 
-def _health_message(endpoint: Endpoint) -> webhook_pb2.EndpointHealth:
-    health = webhook_pb2.EndpointHealth(
+def _health_message(endpoint: Endpoint) -> endpoint_pb2.EndpointHealth:
+    health = endpoint_pb2.EndpointHealth(
         failure_count=endpoint.failure_count,
-        breaker_state=webhook_pb2.BreakerState.Value(f"BREAKER_STATE_{endpoint.breaker_state}"),
+        breaker_state=endpoint_pb2.BreakerState.Value(f"BREAKER_STATE_{endpoint.breaker_state}"),
     )
     if endpoint.last_success_time is not None:
         health.last_success_time.CopyFrom(to_timestamp(endpoint.last_success_time))
@@ -260,8 +263,8 @@ def _health_message(endpoint: Endpoint) -> webhook_pb2.EndpointHealth:
     return health
 
 
-def _key_message(key: SigningKey) -> webhook_pb2.SigningKey:
-    message = webhook_pb2.SigningKey(
+def _key_message(key: SigningKey) -> endpoint_pb2.SigningKey:
+    message = endpoint_pb2.SigningKey(
         sequence=key.sequence,
         scheme=_SCHEME_NUMBERS[key.scheme],
         public_key=key.public_key,

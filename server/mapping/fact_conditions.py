@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from evaluator.alerts import ConditionType
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
 from evaluator.gauges import InvoiceSelection
-from generated.tidemark.v1 import condition_pb2
+from generated.tidemark.v1 import (
+    condition_pb2,
+    filter_pb2,
+)
 from server.calls.validation import Violations
 
 MAX_INVOICE_TYPES = 50  # of one alert
@@ -53,11 +56,11 @@ def write_invoice_total_reached(condition: Condition, shown: condition_pb2.Invoi
     shown.currency = condition.currency or ""
     shown.invoice_types_filter.extend(condition.invoices.types)
     for key, value in condition.invoices.contract_fields:
-        shown.custom_field_filters.add(entity=condition_pb2.CUSTOM_FIELD_ENTITY_CONTRACT, key=key, value=value)
+        shown.custom_field_filters.add(entity=filter_pb2.CUSTOM_FIELD_ENTITY_CONTRACT, key=key, value=value)
 
 
 def _contract_fields(
-    violations: Violations, path: str, filters: Sequence[condition_pb2.CustomFieldFilter]
+    violations: Violations, path: str, filters: Sequence[filter_pb2.CustomFieldFilter]
 ) -> tuple[tuple[str, str], ...]:
     """Custom fields of the contract, sorted; an invoice has no custom fields of other objects."""
     if len(filters) > MAX_CUSTOM_FIELD_FILTERS:
@@ -66,7 +69,7 @@ def _contract_fields(
     found: dict[str, str] = {}
     for index, item in enumerate(filters):
         at = f"{path}[{index}]"
-        if item.entity != condition_pb2.CUSTOM_FIELD_ENTITY_CONTRACT:
+        if item.entity != filter_pb2.CUSTOM_FIELD_ENTITY_CONTRACT:
             violations.add(f"{at}.entity", "an invoice has only the custom fields of its contract: set CONTRACT")
         violations.identifier(f"{at}.key", item.key)
         violations.text(f"{at}.value", item.value, max_length=MAX_CUSTOM_FIELD_VALUE_LENGTH)

@@ -12,7 +12,11 @@ from evaluator.gauges import BALANCE_KEY, EVER, INVOICE_KEY, SEGMENT_KEY, Gauge
 from evaluator.periods import Period
 from evaluator.thresholds import Threshold
 from evaluator.transitions import Reached
-from generated.tidemark.v1 import account_pb2, alert_pb2, usage_pb2
+from generated.tidemark.v1 import (
+    billing_period_pb2,
+    customer_alert_pb2,
+    gauge_pb2,
+)
 from server.calls.answer_size import MAX_ANSWER_BYTES, fitting
 from server.calls.validation import to_timestamp
 from server.mapping.alerts import alert_message
@@ -22,29 +26,29 @@ from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, Gaug
 
 MAX_GAUGES = 100  # of one alert and customer in an answer; fewer where MAX_ANSWER_BYTES leaves less room
 
-STATUSES: Mapping[CustomerAlertStatus | None, alert_pb2.CustomerAlertStatus.ValueType] = {
-    None: alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED,
-    CustomerAlertStatus.OK: alert_pb2.CUSTOMER_ALERT_STATUS_OK,
-    CustomerAlertStatus.IN_ALARM: alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM,
-    CustomerAlertStatus.EVALUATING: alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING,
+STATUSES: Mapping[CustomerAlertStatus | None, customer_alert_pb2.CustomerAlertStatus.ValueType] = {
+    None: customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED,
+    CustomerAlertStatus.OK: customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK,
+    CustomerAlertStatus.IN_ALARM: customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM,
+    CustomerAlertStatus.EVALUATING: customer_alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING,
 }
-_DISABLED_REASONS: Mapping[ExclusionReason | None, alert_pb2.CustomerAlertDisabledReason.ValueType] = {
-    None: alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED,
-    ExclusionReason.GROUP_LIMIT: alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT,
-    ExclusionReason.REQUESTED: alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED,
+_DISABLED_REASONS: Mapping[ExclusionReason | None, customer_alert_pb2.CustomerAlertDisabledReason.ValueType] = {
+    None: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED,
+    ExclusionReason.GROUP_LIMIT: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT,
+    ExclusionReason.REQUESTED: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED,
 }
 # By the reason that the evaluation stores.
-_REASONS: Mapping[str | None, alert_pb2.ChangeReason.ValueType] = {
-    None: alert_pb2.CHANGE_REASON_UNSPECIFIED,
-    ChangeReason.USAGE: alert_pb2.CHANGE_REASON_USAGE,
-    ChangeReason.DEFINITION: alert_pb2.CHANGE_REASON_EVALUATION,
-    ChangeReason.FACT: alert_pb2.CHANGE_REASON_FACT,
+_REASONS: Mapping[str | None, customer_alert_pb2.ChangeReason.ValueType] = {
+    None: customer_alert_pb2.CHANGE_REASON_UNSPECIFIED,
+    ChangeReason.USAGE: customer_alert_pb2.CHANGE_REASON_USAGE,
+    ChangeReason.DEFINITION: customer_alert_pb2.CHANGE_REASON_EVALUATION,
+    ChangeReason.FACT: customer_alert_pb2.CHANGE_REASON_FACT,
 }
 
 
-def gauge_message(gauge: Gauge, value: Decimal | None, limit: Decimal | None = None) -> usage_pb2.Gauge:
+def gauge_message(gauge: Gauge, value: Decimal | None, limit: Decimal | None = None) -> gauge_pb2.Gauge:
     """A gauge with its value (None: no data) and its effective limit."""
-    shown = usage_pb2.Gauge(
+    shown = gauge_pb2.Gauge(
         customer_id=gauge.customer_id,
         subscription_id=gauge.subscription_id or "",
         value="" if value is None else format_decimal(value),
@@ -62,7 +66,7 @@ def gauge_message(gauge: Gauge, value: Decimal | None, limit: Decimal | None = N
         shown.invoices.currency = gauge.measure.currency or ""
         shown.invoices.invoice_id = dict(gauge.group).get(INVOICE_KEY, "")
         return shown
-    shown.group.extend(usage_pb2.GroupValue(key=key, value=text) for key, text in gauge.group)
+    shown.group.extend(gauge_pb2.GroupValue(key=key, value=text) for key, text in gauge.group)
     if gauge.measure.currency is not None:
         shown.cost.currency = gauge.measure.currency
         shown.cost.price_filters.extend(price_filter_messages(gauge.measure.prices))
@@ -71,8 +75,8 @@ def gauge_message(gauge: Gauge, value: Decimal | None, limit: Decimal | None = N
     return shown
 
 
-def _write_balances(gauge: Gauge, selection: BalanceSelection, shown: usage_pb2.Gauge) -> None:
-    shown.balances.reading = usage_pb2.BalanceReading.Value(f"BALANCE_READING_{selection.reading}")
+def _write_balances(gauge: Gauge, selection: BalanceSelection, shown: gauge_pb2.Gauge) -> None:
+    shown.balances.reading = gauge_pb2.BalanceReading.Value(f"BALANCE_READING_{selection.reading}")
     if gauge.measure.metric_id is not None:
         shown.balances.quantity.metric_id = gauge.measure.metric_id
     elif gauge.measure.currency is not None:
@@ -82,18 +86,18 @@ def _write_balances(gauge: Gauge, selection: BalanceSelection, shown: usage_pb2.
         shown.balances.balance_id = of_one[BALANCE_KEY]
         shown.balances.segment_number = int(of_one.get(SEGMENT_KEY, 0))
     else:
-        shown.group.extend(usage_pb2.GroupValue(key=key, value=text) for key, text in gauge.group)
+        shown.group.extend(gauge_pb2.GroupValue(key=key, value=text) for key, text in gauge.group)
 
 
-def period_message(period: Period) -> account_pb2.BillingPeriod:
+def period_message(period: Period) -> billing_period_pb2.BillingPeriod:
     """A billing period."""
-    return account_pb2.BillingPeriod(start_time=to_timestamp(period.start), end_time=to_timestamp(period.end))
+    return billing_period_pb2.BillingPeriod(start_time=to_timestamp(period.start), end_time=to_timestamp(period.end))
 
 
-def customer_alert_message(found: CustomerAlert) -> alert_pb2.CustomerAlert:
+def customer_alert_message(found: CustomerAlert) -> customer_alert_pb2.CustomerAlert:
     """The state of an alert for one customer; gauges in alarm come first, and at most MAX_GAUGES are shown."""
     gauges = sorted(found.gauges, key=lambda item: not item.state.in_alarm)
-    shown = alert_pb2.CustomerAlert(
+    shown = customer_alert_pb2.CustomerAlert(
         alert=alert_message(found.definition),
         customer_id=found.customer_id,
         status=STATUSES[found.status],
@@ -107,11 +111,11 @@ def customer_alert_message(found: CustomerAlert) -> alert_pb2.CustomerAlert:
     return shown
 
 
-def _gauge_state_message(definition: AlertDefinition, item: GaugeState) -> alert_pb2.GaugeState:
+def _gauge_state_message(definition: AlertDefinition, item: GaugeState) -> customer_alert_pb2.GaugeState:
     reached = item.state.reached
     own = definition.condition.condition_type.own_threshold
     thresholds = definition.thresholds_for(item.gauge.group) if own is None else (own,)
-    shown = alert_pb2.GaugeState(
+    shown = customer_alert_pb2.GaugeState(
         gauge=gauge_message(item.gauge, item.value, item.limit),
         thresholds=[
             _threshold_state_message(threshold, reached.get(threshold.key), item.limit) for threshold in thresholds
@@ -126,8 +130,8 @@ def _gauge_state_message(definition: AlertDefinition, item: GaugeState) -> alert
 
 def _threshold_state_message(
     threshold: Threshold, reached: Reached | None, limit: Decimal | None
-) -> alert_pb2.ThresholdState:
-    shown = alert_pb2.ThresholdState(threshold=threshold_message(threshold), in_alarm=reached is not None)
+) -> customer_alert_pb2.ThresholdState:
+    shown = customer_alert_pb2.ThresholdState(threshold=threshold_message(threshold), in_alarm=reached is not None)
     if reached is not None:
         shown.level = format_decimal(reached.level)
         shown.reached_time.CopyFrom(to_timestamp(reached.time))

@@ -4,7 +4,12 @@ from datetime import datetime
 from decimal import Decimal
 
 from evaluator.amounts import ZERO, format_decimal
-from generated.tidemark.v1 import alert_pb2, balance_pb2, plan_pb2
+from generated.tidemark.v1 import (
+    access_pb2,
+    limit_pb2,
+    plan_pb2,
+    scope_pb2,
+)
 from server.calls.validation import Violations, to_timestamp
 from store.accounts.plans import StoredPlan
 from store.limits.limits import LimitSubject, StoredLimit
@@ -14,7 +19,7 @@ MAX_VALUE_LENGTH = 256  # characters of a property's value
 
 
 def read_as_of_time(
-    violations: Violations, path: str, message: plan_pb2.Plan | plan_pb2.Limit, now: datetime
+    violations: Violations, path: str, message: plan_pb2.Plan | limit_pb2.Limit, now: datetime
 ) -> datetime:
     """When the fact was known; `now` when the caller does not say."""
     if not message.HasField("as_of_time"):
@@ -22,7 +27,7 @@ def read_as_of_time(
     return violations.past_time(f"{path}.as_of_time", message.as_of_time, now)
 
 
-def read_subject(violations: Violations, path: str, sent: plan_pb2.Limit) -> LimitSubject:
+def read_subject(violations: Violations, path: str, sent: limit_pb2.Limit) -> LimitSubject:
     """What is limited."""
     customer_id = plan_id = currency = metric_id = None
     match sent.WhichOneof("holder"):
@@ -66,29 +71,29 @@ def plan_message(plan: StoredPlan) -> plan_pb2.Plan:
     )
 
 
-def limit_message(limit: StoredLimit) -> plan_pb2.Limit:
+def limit_message(limit: StoredLimit) -> limit_pb2.Limit:
     """The message for a limit."""
     subject = limit.subject
-    message = plan_pb2.Limit(
+    message = limit_pb2.Limit(
         limit_id=limit.limit_id,
-        groups=[plan_pb2.LimitGroup(key=key, value=value) for key, value in subject.groups],
+        groups=[limit_pb2.LimitGroup(key=key, value=value) for key, value in subject.groups],
         amount="" if limit.amount is None else format_decimal(limit.amount),
         as_of_time=to_timestamp(limit.as_of_time),
         create_time=to_timestamp(limit.create_time),
         update_time=to_timestamp(limit.update_time),
     )
     if subject.customer_id is not None:
-        message.customer.CopyFrom(alert_pb2.CustomerScope(customer_id=subject.customer_id))
+        message.customer.CopyFrom(scope_pb2.CustomerScope(customer_id=subject.customer_id))
     if subject.plan_id is not None:
-        message.plan.CopyFrom(alert_pb2.PlanScope(plan_id=subject.plan_id))
+        message.plan.CopyFrom(scope_pb2.PlanScope(plan_id=subject.plan_id))
     if subject.currency is not None:
-        message.spend.CopyFrom(balance_pb2.SpendAccess(currency=subject.currency))
+        message.spend.CopyFrom(access_pb2.SpendAccess(currency=subject.currency))
     if subject.metric_id is not None:
-        message.quantity.CopyFrom(balance_pb2.QuantityAccess(metric_id=subject.metric_id))
+        message.quantity.CopyFrom(access_pb2.QuantityAccess(metric_id=subject.metric_id))
     return message
 
 
-def _read_groups(violations: Violations, path: str, sent: plan_pb2.Limit) -> tuple[tuple[str, str | None], ...]:
+def _read_groups(violations: Violations, path: str, sent: limit_pb2.Limit) -> tuple[tuple[str, str | None], ...]:
     """The properties with their values, by property."""
     if len(sent.groups) > MAX_GROUPS:
         violations.add(path, f"there are {len(sent.groups)}; a limit has at most {MAX_GROUPS}")

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from evaluator.prices import FilterOperator, PriceField, PriceFilter, canonical
-from generated.tidemark.v1 import condition_pb2
+from generated.tidemark.v1 import (
+    filter_pb2,
+)
 from server.calls.validation import Violations
 
 MAX_PRICE_FILTERS = 10  # of one alert
@@ -11,18 +13,18 @@ MAX_PRICE_VALUES = 50  # of one alert, over all its filters
 MAX_PRICE_VALUES_BYTES = 6_000  # UTF-8, over all filters; every notification contains them
 MAX_PRICE_VALUE_LENGTH = 256  # characters, as for properties of events
 
-_FIELDS: Mapping[PriceField, condition_pb2.PriceField.ValueType] = {
-    field: condition_pb2.PriceField.Value(f"PRICE_FIELD_{field}") for field in PriceField
+_FIELDS: Mapping[PriceField, filter_pb2.PriceField.ValueType] = {
+    field: filter_pb2.PriceField.Value(f"PRICE_FIELD_{field}") for field in PriceField
 }
-_OPERATORS: Mapping[FilterOperator, condition_pb2.FilterOperator.ValueType] = {
-    operator: condition_pb2.FilterOperator.Value(f"FILTER_OPERATOR_{operator}") for operator in FilterOperator
+_OPERATORS: Mapping[FilterOperator, filter_pb2.FilterOperator.ValueType] = {
+    operator: filter_pb2.FilterOperator.Value(f"FILTER_OPERATOR_{operator}") for operator in FilterOperator
 }
 _FIELD_OF = {number: field for field, number in _FIELDS.items()}
 _OPERATOR_OF = {number: operator for operator, number in _OPERATORS.items()}
 
 
 def read_price_filters(
-    violations: Violations, path: str, filters: Sequence[condition_pb2.PriceFilter]
+    violations: Violations, path: str, filters: Sequence[filter_pb2.PriceFilter]
 ) -> tuple[PriceFilter, ...]:
     """The filters of an alert, in their canonical form."""
     before = len(violations.found)
@@ -42,7 +44,7 @@ def read_price_filters(
     return merged
 
 
-def _check_size(violations: Violations, path: str, filters: Sequence[condition_pb2.PriceFilter]) -> None:
+def _check_size(violations: Violations, path: str, filters: Sequence[filter_pb2.PriceFilter]) -> None:
     if len(filters) > MAX_PRICE_FILTERS:
         violations.add(path, f"it has {len(filters)} filters; an alert has at most {MAX_PRICE_FILTERS}")
     values = [value for item in filters for value in item.values]
@@ -55,7 +57,7 @@ def _check_size(violations: Violations, path: str, filters: Sequence[condition_p
         )
 
 
-def _read_filter(violations: Violations, at: str, item: condition_pb2.PriceFilter) -> PriceFilter | None:
+def _read_filter(violations: Violations, at: str, item: filter_pb2.PriceFilter) -> PriceFilter | None:
     field, operator = _FIELD_OF.get(item.field), _OPERATOR_OF.get(item.operator)
     if field is None:
         violations.add(f"{at}.field", f"set one of {', '.join(PriceField)}")
@@ -72,9 +74,9 @@ def _read_filter(violations: Violations, at: str, item: condition_pb2.PriceFilte
     return PriceFilter(field, operator, tuple(item.values))
 
 
-def price_filter_messages(filters: Iterable[PriceFilter]) -> list[condition_pb2.PriceFilter]:
+def price_filter_messages(filters: Iterable[PriceFilter]) -> list[filter_pb2.PriceFilter]:
     """Filters as answers show them."""
     return [
-        condition_pb2.PriceFilter(field=_FIELDS[item.field], operator=_OPERATORS[item.operator], values=item.values)
+        filter_pb2.PriceFilter(field=_FIELDS[item.field], operator=_OPERATORS[item.operator], values=item.values)
         for item in filters
     ]

@@ -2,16 +2,19 @@
 
 from engine.evaluation.results import RecordedTransition
 from evaluator.amounts import format_decimal
-from generated.tidemark.v1 import condition_pb2, notification_pb2
+from generated.tidemark.v1 import (
+    condition_pb2,
+    transition_pb2,
+)
 from server.calls.validation import to_timestamp
 from server.mapping.gauges import gauge_message
 from server.mapping.thresholds import KINDS, threshold_message
 
 
-def transition_message(recorded: RecordedTransition) -> notification_pb2.Transition:
+def transition_message(recorded: RecordedTransition) -> transition_pb2.Transition:
     """A transition with its evidence; the gauge shows the value that this step brought it to."""
     transition, rule, notification = recorded.transition, recorded.rule, recorded.notification
-    shown = notification_pb2.Transition(
+    shown = transition_pb2.Transition(
         notification_id=notification.notification_id if notification else "",
         alert_id=rule.alert_id,
         alert_name=rule.name,

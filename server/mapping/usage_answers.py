@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from engine.ingest.batches import Outcome
-from generated.tidemark.v1 import usage_pb2
+from generated.tidemark.v1 import (
+    gauge_pb2,
+    usage_pb2,
+)
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchResponse, EvaluateUsageResponse
 from runtime.turns import Slices
 from server.calls.answer_size import MAX_ANSWER_BYTES, fitting_in_slices
@@ -31,7 +34,7 @@ async def write_results(
         map(transition_message, outcome.transitions), min(MAX_RESULT_BYTES, MAX_ANSWER_BYTES - used), slices
     )
     complete = len(transitions) == len(outcome.transitions)
-    gauges: Iterable[usage_pb2.Gauge] = (gauge_message(gauge, value) for gauge, value in outcome.gauges)
+    gauges: Iterable[gauge_pb2.Gauge] = (gauge_message(gauge, value) for gauge, value in outcome.gauges)
     shown, _ = await fitting_in_slices(gauges, room if complete else 0, slices)
     answer.rejected.extend(rejected)
     answer.transitions.extend(transitions)

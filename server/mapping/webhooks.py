@@ -2,7 +2,11 @@
 
 from google.protobuf.duration_pb2 import Duration
 
-from generated.tidemark.v1 import webhook_pb2
+from generated.tidemark.v1 import (
+    delivery_pb2,
+    operator_event_pb2,
+    redelivery_job_pb2,
+)
 from generated.tidemark.v1.webhook_service_pb2 import ListDeliveriesRequest
 from server.calls.validation import Violations, to_timestamp
 from store.deliveries.deliveries import Attempt, Delivery, Filter
@@ -12,13 +16,13 @@ from webhooks.deliveries import DeliveryStatus
 
 
 def read_status(
-    violations: Violations, path: str, status: webhook_pb2.DeliveryStatus.ValueType
+    violations: Violations, path: str, status: delivery_pb2.DeliveryStatus.ValueType
 ) -> DeliveryStatus | None:
     """The status that a list is narrowed to; None for every one."""
-    if status == webhook_pb2.DELIVERY_STATUS_UNSPECIFIED:
+    if status == delivery_pb2.DELIVERY_STATUS_UNSPECIFIED:
         return None
     try:
-        name = webhook_pb2.DeliveryStatus.Name(status)
+        name = delivery_pb2.DeliveryStatus.Name(status)
     except ValueError:
         violations.add(path, f"there is no status {status}")
         return None
@@ -39,16 +43,16 @@ def read_filter(violations: Violations, request: ListDeliveriesRequest) -> Filte
     )
 
 
-def delivery_message(delivery: Delivery) -> webhook_pb2.Delivery:
+def delivery_message(delivery: Delivery) -> delivery_pb2.Delivery:
     """A delivery."""
-    message = webhook_pb2.Delivery(
+    message = delivery_pb2.Delivery(
         delivery_id=delivery.delivery_id,
         endpoint_id=delivery.endpoint_id,
         notification_id=delivery.notification_id,
         customer_id=delivery.customer_id,
         event_type=delivery.event_type,
-        status=webhook_pb2.DeliveryStatus.Value(f"DELIVERY_STATUS_{delivery.status}"),
-        trigger=webhook_pb2.DeliveryTrigger.Value(f"DELIVERY_TRIGGER_{delivery.trigger}"),
+        status=delivery_pb2.DeliveryStatus.Value(f"DELIVERY_STATUS_{delivery.status}"),
+        trigger=delivery_pb2.DeliveryTrigger.Value(f"DELIVERY_TRIGGER_{delivery.trigger}"),
         attempt_count=delivery.attempt_count,
         create_time=to_timestamp(delivery.create_time),
     )
@@ -59,16 +63,16 @@ def delivery_message(delivery: Delivery) -> webhook_pb2.Delivery:
     return message
 
 
-def attempt_message(attempt: Attempt) -> webhook_pb2.Attempt:
+def attempt_message(attempt: Attempt) -> delivery_pb2.Attempt:
     """An attempt."""
     duration = Duration()
     duration.FromTimedelta(attempt.duration)
-    return webhook_pb2.Attempt(
+    return delivery_pb2.Attempt(
         attempt_number=attempt.attempt_number,
-        trigger=webhook_pb2.DeliveryTrigger.Value(f"DELIVERY_TRIGGER_{attempt.trigger}"),
+        trigger=delivery_pb2.DeliveryTrigger.Value(f"DELIVERY_TRIGGER_{attempt.trigger}"),
         start_time=to_timestamp(attempt.start_time),
         duration=duration,
-        outcome=webhook_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{attempt.outcome}"),
+        outcome=delivery_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{attempt.outcome}"),
         http_status=attempt.http_status,
         remote_address=attempt.remote_address,
         signing_key_sequences=attempt.secret_sequences,
@@ -77,13 +81,13 @@ def attempt_message(attempt: Attempt) -> webhook_pb2.Attempt:
     )
 
 
-def job_message(job: Job) -> webhook_pb2.RedeliveryJob:
+def job_message(job: Job) -> redelivery_job_pb2.RedeliveryJob:
     """A job that sends something again."""
-    message = webhook_pb2.RedeliveryJob(
+    message = redelivery_job_pb2.RedeliveryJob(
         job_id=job.job_id,
         endpoint_id=job.endpoint_id,
-        kind=webhook_pb2.RedeliveryKind.Value(f"REDELIVERY_KIND_{job.kind}"),
-        state=webhook_pb2.RedeliveryState.Value(f"REDELIVERY_STATE_{job.state}"),
+        kind=redelivery_job_pb2.RedeliveryKind.Value(f"REDELIVERY_KIND_{job.kind}"),
+        state=redelivery_job_pb2.RedeliveryState.Value(f"REDELIVERY_STATE_{job.state}"),
         start_time=to_timestamp(job.start_time),
         end_time=to_timestamp(job.end_time),
         examined_count=job.examined_count,
@@ -95,9 +99,9 @@ def job_message(job: Job) -> webhook_pb2.RedeliveryJob:
     return message
 
 
-def event_message(event: LoggedEvent) -> webhook_pb2.OperatorEvent:
+def event_message(event: LoggedEvent) -> operator_event_pb2.OperatorEvent:
     """An operator event."""
-    return webhook_pb2.OperatorEvent(
+    return operator_event_pb2.OperatorEvent(
         event_id=event.event_id,
         event_type=event.event_type,
         endpoint_id=event.endpoint_id,

@@ -1,6 +1,8 @@
 """WebhookService: endpoints and their secrets."""
 
-from generated.tidemark.v1 import webhook_pb2
+from generated.tidemark.v1 import (
+    endpoint_pb2,
+)
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from runtime.clock import Clock
 from server.calls.context import Context
@@ -167,7 +169,7 @@ class EndpointHandlers:
             raise no_secret_key()
         return self._box
 
-    async def _shown(self, connection: Connection, rows: list[Endpoint]) -> list[webhook_pb2.Endpoint]:
+    async def _shown(self, connection: Connection, rows: list[Endpoint]) -> list[endpoint_pb2.Endpoint]:
         """The endpoints with the keys that sign now, as answers show them."""
         keys = await endpoint_secrets.signing_keys(
             connection, current_organization().organization_id, [row.endpoint_id for row in rows], self._box

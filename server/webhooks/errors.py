@@ -1,6 +1,9 @@
 """The API errors of WebhookService, and the table of the domain's exceptions that they answer."""
 
-from generated.tidemark.v1 import error_reason_pb2, webhook_pb2
+from generated.tidemark.v1 import (
+    endpoint_pb2,
+    error_reason_pb2,
+)
 from server.calls.errors import ErrorTable, FailedPrecondition, NotFound
 from server.calls.shared_errors import request_id_reused
 from store.endpoints.endpoints import MAX_ENDPOINTS, TooManyEndpoints
@@ -58,7 +61,7 @@ def endpoint_not_found(endpoint_id: str) -> NotFound:
 
 def endpoint_disabled(found: Endpoint) -> FailedPrecondition:
     """Nothing is sent to an endpoint that is disabled."""
-    reason = webhook_pb2.DisableReason.Name(webhook_pb2.DISABLE_REASON_UNSPECIFIED)
+    reason = endpoint_pb2.DisableReason.Name(endpoint_pb2.DISABLE_REASON_UNSPECIFIED)
     if found.disable_reason is not None:
         reason = f"DISABLE_REASON_{found.disable_reason}"
     return FailedPrecondition(

@@ -3,9 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from generated.tidemark.v1.alert_service_pb2 import (
-    EvaluateUsageBatchRequest,
-)
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.support.notifier.receiver import Receiver

@@ -7,10 +7,15 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from generated.tidemark.v1 import account_pb2 as _account_pb2
+from generated.tidemark.v1 import balance_entry_pb2 as _balance_entry_pb2
 from generated.tidemark.v1 import balance_pb2 as _balance_pb2
+from generated.tidemark.v1 import customer_pb2 as _customer_pb2
 from generated.tidemark.v1 import invoice_pb2 as _invoice_pb2
+from generated.tidemark.v1 import limit_pb2 as _limit_pb2
+from generated.tidemark.v1 import metric_pb2 as _metric_pb2
+from generated.tidemark.v1 import overage_pb2 as _overage_pb2
 from generated.tidemark.v1 import plan_pb2 as _plan_pb2
+from generated.tidemark.v1 import subscription_pb2 as _subscription_pb2
 from generated.tidemark.v1 import warning_pb2 as _warning_pb2
 import builtins as _builtins
 import sys
@@ -31,13 +36,13 @@ class PutCustomerRequest(_message.Message):
 
     CUSTOMER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def customer(self) -> _account_pb2.Customer:
+    def customer(self) -> _customer_pb2.Customer:
         """customer is the complete customer; an unset field gets its default."""
 
     def __init__(
         self,
         *,
-        customer: _account_pb2.Customer | None = ...,
+        customer: _customer_pb2.Customer | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -60,13 +65,13 @@ class PutCustomerResponse(_message.Message):
     is what is stored.
     """
     @_builtins.property
-    def customer(self) -> _account_pb2.Customer:
+    def customer(self) -> _customer_pb2.Customer:
         """customer is the customer after this request."""
 
     def __init__(
         self,
         *,
-        customer: _account_pb2.Customer | None = ...,
+        customer: _customer_pb2.Customer | None = ...,
         superseded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
@@ -107,13 +112,13 @@ class GetCustomerResponse(_message.Message):
 
     CUSTOMER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def customer(self) -> _account_pb2.Customer:
+    def customer(self) -> _customer_pb2.Customer:
         """customer is the requested customer."""
 
     def __init__(
         self,
         *,
-        customer: _account_pb2.Customer | None = ...,
+        customer: _customer_pb2.Customer | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -166,13 +171,13 @@ class ListCustomersResponse(_message.Message):
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
-    def customers(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.Customer]:
+    def customers(self) -> _containers.RepeatedCompositeFieldContainer[_customer_pb2.Customer]:
         """customers are the customers of this page."""
 
     def __init__(
         self,
         *,
-        customers: _abc.Iterable[_account_pb2.Customer] | None = ...,
+        customers: _abc.Iterable[_customer_pb2.Customer] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -191,13 +196,13 @@ class PutSubscriptionRequest(_message.Message):
 
     SUBSCRIPTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def subscription(self) -> _account_pb2.Subscription:
+    def subscription(self) -> _subscription_pb2.Subscription:
         """subscription is the complete subscription; an unset field gets its default."""
 
     def __init__(
         self,
         *,
-        subscription: _account_pb2.Subscription | None = ...,
+        subscription: _subscription_pb2.Subscription | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -220,13 +225,13 @@ class PutSubscriptionResponse(_message.Message):
     subscription is what is stored.
     """
     @_builtins.property
-    def subscription(self) -> _account_pb2.Subscription:
+    def subscription(self) -> _subscription_pb2.Subscription:
         """subscription is the subscription after this request."""
 
     def __init__(
         self,
         *,
-        subscription: _account_pb2.Subscription | None = ...,
+        subscription: _subscription_pb2.Subscription | None = ...,
         superseded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
@@ -271,13 +276,13 @@ class GetSubscriptionResponse(_message.Message):
 
     SUBSCRIPTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def subscription(self) -> _account_pb2.Subscription:
+    def subscription(self) -> _subscription_pb2.Subscription:
         """subscription is the requested subscription."""
 
     def __init__(
         self,
         *,
-        subscription: _account_pb2.Subscription | None = ...,
+        subscription: _subscription_pb2.Subscription | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -334,13 +339,13 @@ class ListSubscriptionsResponse(_message.Message):
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
-    def subscriptions(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.Subscription]:
+    def subscriptions(self) -> _containers.RepeatedCompositeFieldContainer[_subscription_pb2.Subscription]:
         """subscriptions are the subscriptions of this page."""
 
     def __init__(
         self,
         *,
-        subscriptions: _abc.Iterable[_account_pb2.Subscription] | None = ...,
+        subscriptions: _abc.Iterable[_subscription_pb2.Subscription] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -359,13 +364,13 @@ class PutMetricRequest(_message.Message):
 
     METRIC_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def metric(self) -> _account_pb2.Metric:
+    def metric(self) -> _metric_pb2.Metric:
         """metric is the complete metric; an unset field gets its default."""
 
     def __init__(
         self,
         *,
-        metric: _account_pb2.Metric | None = ...,
+        metric: _metric_pb2.Metric | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -388,13 +393,13 @@ class PutMetricResponse(_message.Message):
     what is stored.
     """
     @_builtins.property
-    def metric(self) -> _account_pb2.Metric:
+    def metric(self) -> _metric_pb2.Metric:
         """metric is the metric after this request."""
 
     def __init__(
         self,
         *,
-        metric: _account_pb2.Metric | None = ...,
+        metric: _metric_pb2.Metric | None = ...,
         superseded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
@@ -435,13 +440,13 @@ class GetMetricResponse(_message.Message):
 
     METRIC_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def metric(self) -> _account_pb2.Metric:
+    def metric(self) -> _metric_pb2.Metric:
         """metric is the requested metric."""
 
     def __init__(
         self,
         *,
-        metric: _account_pb2.Metric | None = ...,
+        metric: _metric_pb2.Metric | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -490,13 +495,13 @@ class ListMetricsResponse(_message.Message):
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
-    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.Metric]:
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_metric_pb2.Metric]:
         """metrics are the metrics of this page."""
 
     def __init__(
         self,
         *,
-        metrics: _abc.Iterable[_account_pb2.Metric] | None = ...,
+        metrics: _abc.Iterable[_metric_pb2.Metric] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -1032,13 +1037,13 @@ class ListBalanceEntriesResponse(_message.Message):
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
-    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_balance_pb2.BalanceEntry]:
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_balance_entry_pb2.BalanceEntry]:
         """entries are the entries of this page."""
 
     def __init__(
         self,
         *,
-        entries: _abc.Iterable[_balance_pb2.BalanceEntry] | None = ...,
+        entries: _abc.Iterable[_balance_entry_pb2.BalanceEntry] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -1092,7 +1097,7 @@ class ListOveragesResponse(_message.Message):
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
-    def overages(self) -> _containers.RepeatedCompositeFieldContainer[_balance_pb2.Overage]:
+    def overages(self) -> _containers.RepeatedCompositeFieldContainer[_overage_pb2.Overage]:
         """overages are the overages of this page, one for each unit in which usage was not covered by balances, currencies
         first.
         """
@@ -1100,7 +1105,7 @@ class ListOveragesResponse(_message.Message):
     def __init__(
         self,
         *,
-        overages: _abc.Iterable[_balance_pb2.Overage] | None = ...,
+        overages: _abc.Iterable[_overage_pb2.Overage] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -1275,13 +1280,13 @@ class PutLimitRequest(_message.Message):
 
     LIMIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def limit(self) -> _plan_pb2.Limit:
+    def limit(self) -> _limit_pb2.Limit:
         """limit is the complete limit; an unset field gets its default."""
 
     def __init__(
         self,
         *,
-        limit: _plan_pb2.Limit | None = ...,
+        limit: _limit_pb2.Limit | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1305,7 +1310,7 @@ class PutLimitResponse(_message.Message):
     what is stored.
     """
     @_builtins.property
-    def limit(self) -> _plan_pb2.Limit:
+    def limit(self) -> _limit_pb2.Limit:
         """limit is the limit after this request."""
 
     @_builtins.property
@@ -1317,7 +1322,7 @@ class PutLimitResponse(_message.Message):
     def __init__(
         self,
         *,
-        limit: _plan_pb2.Limit | None = ...,
+        limit: _limit_pb2.Limit | None = ...,
         superseded: _builtins.bool = ...,
         warnings: _abc.Iterable[_warning_pb2.Warning] | None = ...,
     ) -> None: ...
@@ -1359,13 +1364,13 @@ class GetLimitResponse(_message.Message):
 
     LIMIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def limit(self) -> _plan_pb2.Limit:
+    def limit(self) -> _limit_pb2.Limit:
         """limit is the requested limit."""
 
     def __init__(
         self,
         *,
-        limit: _plan_pb2.Limit | None = ...,
+        limit: _limit_pb2.Limit | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1422,13 +1427,13 @@ class ListLimitsResponse(_message.Message):
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
-    def limits(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.Limit]:
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[_limit_pb2.Limit]:
         """limits are the limits of this page."""
 
     def __init__(
         self,
         *,
-        limits: _abc.Iterable[_plan_pb2.Limit] | None = ...,
+        limits: _abc.Iterable[_limit_pb2.Limit] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015

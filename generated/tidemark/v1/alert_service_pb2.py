@@ -26,13 +26,17 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from generated.tidemark.v1 import alert_pb2 as tidemark_dot_v1_dot_alert__pb2
+from generated.tidemark.v1 import alert_change_pb2 as tidemark_dot_v1_dot_alert__change__pb2
 from generated.tidemark.v1 import condition_pb2 as tidemark_dot_v1_dot_condition__pb2
+from generated.tidemark.v1 import customer_alert_pb2 as tidemark_dot_v1_dot_customer__alert__pb2
+from generated.tidemark.v1 import gauge_pb2 as tidemark_dot_v1_dot_gauge__pb2
 from generated.tidemark.v1 import notification_pb2 as tidemark_dot_v1_dot_notification__pb2
+from generated.tidemark.v1 import transition_pb2 as tidemark_dot_v1_dot_transition__pb2
 from generated.tidemark.v1 import usage_pb2 as tidemark_dot_v1_dot_usage__pb2
 from generated.tidemark.v1 import warning_pb2 as tidemark_dot_v1_dot_warning__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftidemark/v1/alert_service.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tidemark/v1/alert.proto\x1a\x1btidemark/v1/condition.proto\x1a\x1etidemark/v1/notification.proto\x1a\x17tidemark/v1/usage.proto\x1a\x19tidemark/v1/warning.proto\"\x95\x01\n\x12\x43reateAlertRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\'\n\x05\x61lert\x18\x02 \x01(\x0b\x32\x12.tidemark.v1.AlertB\x04\xe2\x41\x01\x02\x12%\n\x12\x65valuate_on_create\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x15\n\x13_evaluate_on_create\"`\n\x13\x43reateAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\x12&\n\x08warnings\x18\x02 \x03(\x0b\x32\x14.tidemark.v1.Warning\")\n\x0fGetAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"5\n\x10GetAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\"\x9f\x02\n\x11ListAlertsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07plan_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fsubscription_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x39\n\x0f\x63ondition_types\x18\x06 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x04\xe2\x41\x01\x01\x12-\n\x06states\x18\x07 \x03(\x0e\x32\x17.tidemark.v1.AlertStateB\x04\xe2\x41\x01\x01\x12\x1c\n\x0euniqueness_key\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\"Q\n\x12ListAlertsResponse\x12\"\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x12.tidemark.v1.Alert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaa\x01\n\x12UpdateAlertRequest\x12\'\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.AlertB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x34\n\x0cstate_policy\x18\x03 \x01(\x0e\x32\x18.tidemark.v1.StatePolicyB\x04\xe2\x41\x01\x01\"`\n\x13UpdateAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\x12&\n\x08warnings\x18\x02 \x03(\x0b\x32\x14.tidemark.v1.Warning\"z\n\x12\x45nableAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fsubscription_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04\x65tag\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"`\n\x13\x45nableAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\x12&\n\x08warnings\x18\x02 \x03(\x0b\x32\x14.tidemark.v1.Warning\"{\n\x13\x44isableAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fsubscription_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04\x65tag\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"a\n\x14\x44isableAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\x12&\n\x08warnings\x18\x02 \x03(\x0b\x32\x14.tidemark.v1.Warning\"5\n\x1bReleaseUniquenessKeyRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x1cReleaseUniquenessKeyResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\"d\n\x17ListAlertChangesRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"^\n\x18ListAlertChangesResponse\x12)\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x18.tidemark.v1.AlertChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x19ResetCustomerAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"P\n\x1aResetCustomerAlertResponse\x12\x32\n\x0e\x63ustomer_alert\x18\x01 \x01(\x0b\x32\x1a.tidemark.v1.CustomerAlert\"g\n\x13\x41rchiveAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12$\n\x16release_uniqueness_key\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x12\n\x04\x65tag\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"9\n\x14\x41rchiveAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\"L\n\x17GetCustomerAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"N\n\x18GetCustomerAlertResponse\x12\x32\n\x0e\x63ustomer_alert\x18\x01 \x01(\x0b\x32\x1a.tidemark.v1.CustomerAlert\"\x87\x02\n\x19ListCustomerAlertsRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06states\x18\x04 \x03(\x0e\x32\x17.tidemark.v1.AlertStateB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ustomer_ids\x18\x05 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\talert_ids\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\x12\x38\n\x08statuses\x18\x07 \x03(\x0e\x32 .tidemark.v1.CustomerAlertStatusB\x04\xe2\x41\x01\x01\"j\n\x1aListCustomerAlertsResponse\x12\x33\n\x0f\x63ustomer_alerts\x18\x01 \x03(\x0b\x32\x1a.tidemark.v1.CustomerAlert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"U\n\x1eSummarizeCustomerAlertsRequest\x12\x1a\n\x0c\x63ustomer_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\talert_ids\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\"\x7f\n\x1fSummarizeCustomerAlertsResponse\x12\x31\n\x06\x61lerts\x18\x01 \x03(\x0b\x32!.tidemark.v1.CustomerAlertSummary\x12\x16\n\x0e\x63ustomer_count\x18\x02 \x01(\x03\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"}\n\x14\x43ustomerAlertSummary\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x12\n\nalert_name\x18\x02 \x01(\t\x12\x13\n\x0bgauge_count\x18\x03 \x01(\x03\x12\x16\n\x0e\x63ustomer_count\x18\x04 \x01(\x03\x12\x12\n\nevaluating\x18\x05 \x01(\x08\"{\n\x14\x45valuateUsageRequest\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.tidemark.v1.UsageEventB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einclude_gauges\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xa0\x02\n\x15\x45valuateUsageResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12(\n\x08rejected\x18\x04 \x03(\x0b\x32\x16.tidemark.v1.Rejection\x12,\n\x0btransitions\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\"\n\x06gauges\x18\x06 \x03(\x0b\x32\x12.tidemark.v1.Gauge\x12\x11\n\theartbeat\x18\x07 \x01(\x08\x12\x12\n\ngoing_away\x18\x08 \x01(\x08\x12,\n\x07omitted\x18\t \x01(\x0b\x32\x1b.tidemark.v1.OmittedResults\"\x80\x01\n\x19\x45valuateUsageBatchRequest\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.tidemark.v1.UsageEventB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einclude_gauges\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xfe\x01\n\x1a\x45valuateUsageBatchResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12(\n\x08rejected\x18\x04 \x03(\x0b\x32\x16.tidemark.v1.Rejection\x12,\n\x0btransitions\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\"\n\x06gauges\x18\x06 \x03(\x0b\x32\x12.tidemark.v1.Gauge\x12,\n\x07omitted\x18\x07 \x01(\x0b\x32\x1b.tidemark.v1.OmittedResults\"7\n\x16GetNotificationRequest\x12\x1d\n\x0fnotification_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"J\n\x17GetNotificationResponse\x12/\n\x0cnotification\x18\x01 \x01(\x0b\x32\x19.tidemark.v1.Notification\"\xc2\x02\n\x18ListNotificationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ustomer_ids\x18\x05 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\talert_ids\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\x12\x39\n\x0f\x63ondition_types\x18\x07 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x65vent_types\x18\x08 \x03(\tB\x04\xe2\x41\x01\x01\"f\n\x19ListNotificationsResponse\x12\x30\n\rnotifications\x18\x01 \x03(\x0b\x32\x19.tidemark.v1.Notification\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf8\x01\n\x19WatchNotificationsRequest\x12\x1a\n\x0cresume_token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ustomer_ids\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\talert_ids\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12\x39\n\x0f\x63ondition_types\x18\x05 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x65vent_types\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\"\x8a\x01\n\x1aWatchNotificationsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12/\n\x0cnotification\x18\x02 \x01(\x0b\x32\x19.tidemark.v1.Notification\x12\x11\n\theartbeat\x18\x03 \x01(\x08\x12\x12\n\ngoing_away\x18\x04 \x01(\x08*Z\n\x0bStatePolicy\x12\x1c\n\x18STATE_POLICY_UNSPECIFIED\x10\x00\x12\x15\n\x11STATE_POLICY_KEEP\x10\x01\x12\x16\n\x12STATE_POLICY_RESET\x10\x02\x32\xcb\r\n\x0c\x41lertService\x12R\n\x0b\x43reateAlert\x12\x1f.tidemark.v1.CreateAlertRequest\x1a .tidemark.v1.CreateAlertResponse\"\x00\x12I\n\x08GetAlert\x12\x1c.tidemark.v1.GetAlertRequest\x1a\x1d.tidemark.v1.GetAlertResponse\"\x00\x12O\n\nListAlerts\x12\x1e.tidemark.v1.ListAlertsRequest\x1a\x1f.tidemark.v1.ListAlertsResponse\"\x00\x12R\n\x0bUpdateAlert\x12\x1f.tidemark.v1.UpdateAlertRequest\x1a .tidemark.v1.UpdateAlertResponse\"\x00\x12R\n\x0b\x45nableAlert\x12\x1f.tidemark.v1.EnableAlertRequest\x1a .tidemark.v1.EnableAlertResponse\"\x00\x12U\n\x0c\x44isableAlert\x12 .tidemark.v1.DisableAlertRequest\x1a!.tidemark.v1.DisableAlertResponse\"\x00\x12m\n\x14ReleaseUniquenessKey\x12(.tidemark.v1.ReleaseUniquenessKeyRequest\x1a).tidemark.v1.ReleaseUniquenessKeyResponse\"\x00\x12\x61\n\x10ListAlertChanges\x12$.tidemark.v1.ListAlertChangesRequest\x1a%.tidemark.v1.ListAlertChangesResponse\"\x00\x12U\n\x0c\x41rchiveAlert\x12 .tidemark.v1.ArchiveAlertRequest\x1a!.tidemark.v1.ArchiveAlertResponse\"\x00\x12\x61\n\x10GetCustomerAlert\x12$.tidemark.v1.GetCustomerAlertRequest\x1a%.tidemark.v1.GetCustomerAlertResponse\"\x00\x12g\n\x12ListCustomerAlerts\x12&.tidemark.v1.ListCustomerAlertsRequest\x1a\'.tidemark.v1.ListCustomerAlertsResponse\"\x00\x12v\n\x17SummarizeCustomerAlerts\x12+.tidemark.v1.SummarizeCustomerAlertsRequest\x1a,.tidemark.v1.SummarizeCustomerAlertsResponse\"\x00\x12g\n\x12ResetCustomerAlert\x12&.tidemark.v1.ResetCustomerAlertRequest\x1a\'.tidemark.v1.ResetCustomerAlertResponse\"\x00\x12\\\n\rEvaluateUsage\x12!.tidemark.v1.EvaluateUsageRequest\x1a\".tidemark.v1.EvaluateUsageResponse\"\x00(\x01\x30\x01\x12g\n\x12\x45valuateUsageBatch\x12&.tidemark.v1.EvaluateUsageBatchRequest\x1a\'.tidemark.v1.EvaluateUsageBatchResponse\"\x00\x12^\n\x0fGetNotification\x12#.tidemark.v1.GetNotificationRequest\x1a$.tidemark.v1.GetNotificationResponse\"\x00\x12\x64\n\x11ListNotifications\x12%.tidemark.v1.ListNotificationsRequest\x1a&.tidemark.v1.ListNotificationsResponse\"\x00\x12i\n\x12WatchNotifications\x12&.tidemark.v1.WatchNotificationsRequest\x1a\'.tidemark.v1.WatchNotificationsResponse\"\x00\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftidemark/v1/alert_service.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tidemark/v1/alert.proto\x1a\x1etidemark/v1/alert_change.proto\x1a\x1btidemark/v1/condition.proto\x1a tidemark/v1/customer_alert.proto\x1a\x17tidemark/v1/gauge.proto\x1a\x1etidemark/v1/notification.proto\x1a\x1ctidemark/v1/transition.proto\x1a\x17tidemark/v1/usage.proto\x1a\x19tidemark/v1/warning.proto\"\x95\x01\n\x12\x43reateAlertRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\'\n\x05\x61lert\x18\x02 \x01(\x0b\x32\x12.tidemark.v1.AlertB\x04\xe2\x41\x01\x02\x12%\n\x12\x65valuate_on_create\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x15\n\x13_evaluate_on_create\"`\n\x13\x43reateAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\x12&\n\x08warnings\x18\x02 \x03(\x0b\x32\x14.tidemark.v1.Warning\")\n\x0fGetAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"5\n\x10GetAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\"\x9f\x02\n\x11ListAlertsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07plan_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fsubscription_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x39\n\x0f\x63ondition_types\x18\x06 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x04\xe2\x41\x01\x01\x12-\n\x06states\x18\x07 \x03(\x0e\x32\x17.tidemark.v1.AlertStateB\x04\xe2\x41\x01\x01\x12\x1c\n\x0euniqueness_key\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\"Q\n\x12ListAlertsResponse\x12\"\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x12.tidemark.v1.Alert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xaa\x01\n\x12UpdateAlertRequest\x12\'\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.AlertB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x34\n\x0cstate_policy\x18\x03 \x01(\x0e\x32\x18.tidemark.v1.StatePolicyB\x04\xe2\x41\x01\x01\"`\n\x13UpdateAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\x12&\n\x08warnings\x18\x02 \x03(\x0b\x32\x14.tidemark.v1.Warning\"z\n\x12\x45nableAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fsubscription_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04\x65tag\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"`\n\x13\x45nableAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\x12&\n\x08warnings\x18\x02 \x03(\x0b\x32\x14.tidemark.v1.Warning\"{\n\x13\x44isableAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fsubscription_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04\x65tag\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"a\n\x14\x44isableAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\x12&\n\x08warnings\x18\x02 \x03(\x0b\x32\x14.tidemark.v1.Warning\"5\n\x1bReleaseUniquenessKeyRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x1cReleaseUniquenessKeyResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\"d\n\x17ListAlertChangesRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"^\n\x18ListAlertChangesResponse\x12)\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x18.tidemark.v1.AlertChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x19ResetCustomerAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"P\n\x1aResetCustomerAlertResponse\x12\x32\n\x0e\x63ustomer_alert\x18\x01 \x01(\x0b\x32\x1a.tidemark.v1.CustomerAlert\"g\n\x13\x41rchiveAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12$\n\x16release_uniqueness_key\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x12\n\x04\x65tag\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"9\n\x14\x41rchiveAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\"L\n\x17GetCustomerAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"N\n\x18GetCustomerAlertResponse\x12\x32\n\x0e\x63ustomer_alert\x18\x01 \x01(\x0b\x32\x1a.tidemark.v1.CustomerAlert\"\x87\x02\n\x19ListCustomerAlertsRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06states\x18\x04 \x03(\x0e\x32\x17.tidemark.v1.AlertStateB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ustomer_ids\x18\x05 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\talert_ids\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\x12\x38\n\x08statuses\x18\x07 \x03(\x0e\x32 .tidemark.v1.CustomerAlertStatusB\x04\xe2\x41\x01\x01\"j\n\x1aListCustomerAlertsResponse\x12\x33\n\x0f\x63ustomer_alerts\x18\x01 \x03(\x0b\x32\x1a.tidemark.v1.CustomerAlert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"U\n\x1eSummarizeCustomerAlertsRequest\x12\x1a\n\x0c\x63ustomer_ids\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\talert_ids\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\"\x7f\n\x1fSummarizeCustomerAlertsResponse\x12\x31\n\x06\x61lerts\x18\x01 \x03(\x0b\x32!.tidemark.v1.CustomerAlertSummary\x12\x16\n\x0e\x63ustomer_count\x18\x02 \x01(\x03\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"{\n\x14\x45valuateUsageRequest\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.tidemark.v1.UsageEventB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einclude_gauges\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xa0\x02\n\x15\x45valuateUsageResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12(\n\x08rejected\x18\x04 \x03(\x0b\x32\x16.tidemark.v1.Rejection\x12,\n\x0btransitions\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\"\n\x06gauges\x18\x06 \x03(\x0b\x32\x12.tidemark.v1.Gauge\x12\x11\n\theartbeat\x18\x07 \x01(\x08\x12\x12\n\ngoing_away\x18\x08 \x01(\x08\x12,\n\x07omitted\x18\t \x01(\x0b\x32\x1b.tidemark.v1.OmittedResults\"\x80\x01\n\x19\x45valuateUsageBatchRequest\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.tidemark.v1.UsageEventB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einclude_gauges\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xfe\x01\n\x1a\x45valuateUsageBatchResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12(\n\x08rejected\x18\x04 \x03(\x0b\x32\x16.tidemark.v1.Rejection\x12,\n\x0btransitions\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\"\n\x06gauges\x18\x06 \x03(\x0b\x32\x12.tidemark.v1.Gauge\x12,\n\x07omitted\x18\x07 \x01(\x0b\x32\x1b.tidemark.v1.OmittedResults\"7\n\x16GetNotificationRequest\x12\x1d\n\x0fnotification_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"J\n\x17GetNotificationResponse\x12/\n\x0cnotification\x18\x01 \x01(\x0b\x32\x19.tidemark.v1.Notification\"\xc2\x02\n\x18ListNotificationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ustomer_ids\x18\x05 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\talert_ids\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\x12\x39\n\x0f\x63ondition_types\x18\x07 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x65vent_types\x18\x08 \x03(\tB\x04\xe2\x41\x01\x01\"f\n\x19ListNotificationsResponse\x12\x30\n\rnotifications\x18\x01 \x03(\x0b\x32\x19.tidemark.v1.Notification\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf8\x01\n\x19WatchNotificationsRequest\x12\x1a\n\x0cresume_token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ustomer_ids\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\talert_ids\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12\x39\n\x0f\x63ondition_types\x18\x05 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x65vent_types\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\"\x8a\x01\n\x1aWatchNotificationsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12/\n\x0cnotification\x18\x02 \x01(\x0b\x32\x19.tidemark.v1.Notification\x12\x11\n\theartbeat\x18\x03 \x01(\x08\x12\x12\n\ngoing_away\x18\x04 \x01(\x08*Z\n\x0bStatePolicy\x12\x1c\n\x18STATE_POLICY_UNSPECIFIED\x10\x00\x12\x15\n\x11STATE_POLICY_KEEP\x10\x01\x12\x16\n\x12STATE_POLICY_RESET\x10\x02\x32\xcb\r\n\x0c\x41lertService\x12R\n\x0b\x43reateAlert\x12\x1f.tidemark.v1.CreateAlertRequest\x1a .tidemark.v1.CreateAlertResponse\"\x00\x12I\n\x08GetAlert\x12\x1c.tidemark.v1.GetAlertRequest\x1a\x1d.tidemark.v1.GetAlertResponse\"\x00\x12O\n\nListAlerts\x12\x1e.tidemark.v1.ListAlertsRequest\x1a\x1f.tidemark.v1.ListAlertsResponse\"\x00\x12R\n\x0bUpdateAlert\x12\x1f.tidemark.v1.UpdateAlertRequest\x1a .tidemark.v1.UpdateAlertResponse\"\x00\x12R\n\x0b\x45nableAlert\x12\x1f.tidemark.v1.EnableAlertRequest\x1a .tidemark.v1.EnableAlertResponse\"\x00\x12U\n\x0c\x44isableAlert\x12 .tidemark.v1.DisableAlertRequest\x1a!.tidemark.v1.DisableAlertResponse\"\x00\x12m\n\x14ReleaseUniquenessKey\x12(.tidemark.v1.ReleaseUniquenessKeyRequest\x1a).tidemark.v1.ReleaseUniquenessKeyResponse\"\x00\x12\x61\n\x10ListAlertChanges\x12$.tidemark.v1.ListAlertChangesRequest\x1a%.tidemark.v1.ListAlertChangesResponse\"\x00\x12U\n\x0c\x41rchiveAlert\x12 .tidemark.v1.ArchiveAlertRequest\x1a!.tidemark.v1.ArchiveAlertResponse\"\x00\x12\x61\n\x10GetCustomerAlert\x12$.tidemark.v1.GetCustomerAlertRequest\x1a%.tidemark.v1.GetCustomerAlertResponse\"\x00\x12g\n\x12ListCustomerAlerts\x12&.tidemark.v1.ListCustomerAlertsRequest\x1a\'.tidemark.v1.ListCustomerAlertsResponse\"\x00\x12v\n\x17SummarizeCustomerAlerts\x12+.tidemark.v1.SummarizeCustomerAlertsRequest\x1a,.tidemark.v1.SummarizeCustomerAlertsResponse\"\x00\x12g\n\x12ResetCustomerAlert\x12&.tidemark.v1.ResetCustomerAlertRequest\x1a\'.tidemark.v1.ResetCustomerAlertResponse\"\x00\x12\\\n\rEvaluateUsage\x12!.tidemark.v1.EvaluateUsageRequest\x1a\".tidemark.v1.EvaluateUsageResponse\"\x00(\x01\x30\x01\x12g\n\x12\x45valuateUsageBatch\x12&.tidemark.v1.EvaluateUsageBatchRequest\x1a\'.tidemark.v1.EvaluateUsageBatchResponse\"\x00\x12^\n\x0fGetNotification\x12#.tidemark.v1.GetNotificationRequest\x1a$.tidemark.v1.GetNotificationResponse\"\x00\x12\x64\n\x11ListNotifications\x12%.tidemark.v1.ListNotificationsRequest\x1a&.tidemark.v1.ListNotificationsResponse\"\x00\x12i\n\x12WatchNotifications\x12&.tidemark.v1.WatchNotificationsRequest\x1a\'.tidemark.v1.WatchNotificationsResponse\"\x00\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -167,82 +171,80 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['condition_types']._serialized_options = b'\342A\001\001'
   _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['event_types']._loaded_options = None
   _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['event_types']._serialized_options = b'\342A\001\001'
-  _globals['_STATEPOLICY']._serialized_start=5003
-  _globals['_STATEPOLICY']._serialized_end=5093
-  _globals['_CREATEALERTREQUEST']._serialized_start=287
-  _globals['_CREATEALERTREQUEST']._serialized_end=436
-  _globals['_CREATEALERTRESPONSE']._serialized_start=438
-  _globals['_CREATEALERTRESPONSE']._serialized_end=534
-  _globals['_GETALERTREQUEST']._serialized_start=536
-  _globals['_GETALERTREQUEST']._serialized_end=577
-  _globals['_GETALERTRESPONSE']._serialized_start=579
-  _globals['_GETALERTRESPONSE']._serialized_end=632
-  _globals['_LISTALERTSREQUEST']._serialized_start=635
-  _globals['_LISTALERTSREQUEST']._serialized_end=922
-  _globals['_LISTALERTSRESPONSE']._serialized_start=924
-  _globals['_LISTALERTSRESPONSE']._serialized_end=1005
-  _globals['_UPDATEALERTREQUEST']._serialized_start=1008
-  _globals['_UPDATEALERTREQUEST']._serialized_end=1178
-  _globals['_UPDATEALERTRESPONSE']._serialized_start=1180
-  _globals['_UPDATEALERTRESPONSE']._serialized_end=1276
-  _globals['_ENABLEALERTREQUEST']._serialized_start=1278
-  _globals['_ENABLEALERTREQUEST']._serialized_end=1400
-  _globals['_ENABLEALERTRESPONSE']._serialized_start=1402
-  _globals['_ENABLEALERTRESPONSE']._serialized_end=1498
-  _globals['_DISABLEALERTREQUEST']._serialized_start=1500
-  _globals['_DISABLEALERTREQUEST']._serialized_end=1623
-  _globals['_DISABLEALERTRESPONSE']._serialized_start=1625
-  _globals['_DISABLEALERTRESPONSE']._serialized_end=1722
-  _globals['_RELEASEUNIQUENESSKEYREQUEST']._serialized_start=1724
-  _globals['_RELEASEUNIQUENESSKEYREQUEST']._serialized_end=1777
-  _globals['_RELEASEUNIQUENESSKEYRESPONSE']._serialized_start=1779
-  _globals['_RELEASEUNIQUENESSKEYRESPONSE']._serialized_end=1844
-  _globals['_LISTALERTCHANGESREQUEST']._serialized_start=1846
-  _globals['_LISTALERTCHANGESREQUEST']._serialized_end=1946
-  _globals['_LISTALERTCHANGESRESPONSE']._serialized_start=1948
-  _globals['_LISTALERTCHANGESRESPONSE']._serialized_end=2042
-  _globals['_RESETCUSTOMERALERTREQUEST']._serialized_start=2044
-  _globals['_RESETCUSTOMERALERTREQUEST']._serialized_end=2122
-  _globals['_RESETCUSTOMERALERTRESPONSE']._serialized_start=2124
-  _globals['_RESETCUSTOMERALERTRESPONSE']._serialized_end=2204
-  _globals['_ARCHIVEALERTREQUEST']._serialized_start=2206
-  _globals['_ARCHIVEALERTREQUEST']._serialized_end=2309
-  _globals['_ARCHIVEALERTRESPONSE']._serialized_start=2311
-  _globals['_ARCHIVEALERTRESPONSE']._serialized_end=2368
-  _globals['_GETCUSTOMERALERTREQUEST']._serialized_start=2370
-  _globals['_GETCUSTOMERALERTREQUEST']._serialized_end=2446
-  _globals['_GETCUSTOMERALERTRESPONSE']._serialized_start=2448
-  _globals['_GETCUSTOMERALERTRESPONSE']._serialized_end=2526
-  _globals['_LISTCUSTOMERALERTSREQUEST']._serialized_start=2529
-  _globals['_LISTCUSTOMERALERTSREQUEST']._serialized_end=2792
-  _globals['_LISTCUSTOMERALERTSRESPONSE']._serialized_start=2794
-  _globals['_LISTCUSTOMERALERTSRESPONSE']._serialized_end=2900
-  _globals['_SUMMARIZECUSTOMERALERTSREQUEST']._serialized_start=2902
-  _globals['_SUMMARIZECUSTOMERALERTSREQUEST']._serialized_end=2987
-  _globals['_SUMMARIZECUSTOMERALERTSRESPONSE']._serialized_start=2989
-  _globals['_SUMMARIZECUSTOMERALERTSRESPONSE']._serialized_end=3116
-  _globals['_CUSTOMERALERTSUMMARY']._serialized_start=3118
-  _globals['_CUSTOMERALERTSUMMARY']._serialized_end=3243
-  _globals['_EVALUATEUSAGEREQUEST']._serialized_start=3245
-  _globals['_EVALUATEUSAGEREQUEST']._serialized_end=3368
-  _globals['_EVALUATEUSAGERESPONSE']._serialized_start=3371
-  _globals['_EVALUATEUSAGERESPONSE']._serialized_end=3659
-  _globals['_EVALUATEUSAGEBATCHREQUEST']._serialized_start=3662
-  _globals['_EVALUATEUSAGEBATCHREQUEST']._serialized_end=3790
-  _globals['_EVALUATEUSAGEBATCHRESPONSE']._serialized_start=3793
-  _globals['_EVALUATEUSAGEBATCHRESPONSE']._serialized_end=4047
-  _globals['_GETNOTIFICATIONREQUEST']._serialized_start=4049
-  _globals['_GETNOTIFICATIONREQUEST']._serialized_end=4104
-  _globals['_GETNOTIFICATIONRESPONSE']._serialized_start=4106
-  _globals['_GETNOTIFICATIONRESPONSE']._serialized_end=4180
-  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_start=4183
-  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_end=4505
-  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_start=4507
-  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_end=4609
-  _globals['_WATCHNOTIFICATIONSREQUEST']._serialized_start=4612
-  _globals['_WATCHNOTIFICATIONSREQUEST']._serialized_end=4860
-  _globals['_WATCHNOTIFICATIONSRESPONSE']._serialized_start=4863
-  _globals['_WATCHNOTIFICATIONSRESPONSE']._serialized_end=5001
-  _globals['_ALERTSERVICE']._serialized_start=5096
-  _globals['_ALERTSERVICE']._serialized_end=6835
+  _globals['_STATEPOLICY']._serialized_start=4997
+  _globals['_STATEPOLICY']._serialized_end=5087
+  _globals['_CREATEALERTREQUEST']._serialized_start=408
+  _globals['_CREATEALERTREQUEST']._serialized_end=557
+  _globals['_CREATEALERTRESPONSE']._serialized_start=559
+  _globals['_CREATEALERTRESPONSE']._serialized_end=655
+  _globals['_GETALERTREQUEST']._serialized_start=657
+  _globals['_GETALERTREQUEST']._serialized_end=698
+  _globals['_GETALERTRESPONSE']._serialized_start=700
+  _globals['_GETALERTRESPONSE']._serialized_end=753
+  _globals['_LISTALERTSREQUEST']._serialized_start=756
+  _globals['_LISTALERTSREQUEST']._serialized_end=1043
+  _globals['_LISTALERTSRESPONSE']._serialized_start=1045
+  _globals['_LISTALERTSRESPONSE']._serialized_end=1126
+  _globals['_UPDATEALERTREQUEST']._serialized_start=1129
+  _globals['_UPDATEALERTREQUEST']._serialized_end=1299
+  _globals['_UPDATEALERTRESPONSE']._serialized_start=1301
+  _globals['_UPDATEALERTRESPONSE']._serialized_end=1397
+  _globals['_ENABLEALERTREQUEST']._serialized_start=1399
+  _globals['_ENABLEALERTREQUEST']._serialized_end=1521
+  _globals['_ENABLEALERTRESPONSE']._serialized_start=1523
+  _globals['_ENABLEALERTRESPONSE']._serialized_end=1619
+  _globals['_DISABLEALERTREQUEST']._serialized_start=1621
+  _globals['_DISABLEALERTREQUEST']._serialized_end=1744
+  _globals['_DISABLEALERTRESPONSE']._serialized_start=1746
+  _globals['_DISABLEALERTRESPONSE']._serialized_end=1843
+  _globals['_RELEASEUNIQUENESSKEYREQUEST']._serialized_start=1845
+  _globals['_RELEASEUNIQUENESSKEYREQUEST']._serialized_end=1898
+  _globals['_RELEASEUNIQUENESSKEYRESPONSE']._serialized_start=1900
+  _globals['_RELEASEUNIQUENESSKEYRESPONSE']._serialized_end=1965
+  _globals['_LISTALERTCHANGESREQUEST']._serialized_start=1967
+  _globals['_LISTALERTCHANGESREQUEST']._serialized_end=2067
+  _globals['_LISTALERTCHANGESRESPONSE']._serialized_start=2069
+  _globals['_LISTALERTCHANGESRESPONSE']._serialized_end=2163
+  _globals['_RESETCUSTOMERALERTREQUEST']._serialized_start=2165
+  _globals['_RESETCUSTOMERALERTREQUEST']._serialized_end=2243
+  _globals['_RESETCUSTOMERALERTRESPONSE']._serialized_start=2245
+  _globals['_RESETCUSTOMERALERTRESPONSE']._serialized_end=2325
+  _globals['_ARCHIVEALERTREQUEST']._serialized_start=2327
+  _globals['_ARCHIVEALERTREQUEST']._serialized_end=2430
+  _globals['_ARCHIVEALERTRESPONSE']._serialized_start=2432
+  _globals['_ARCHIVEALERTRESPONSE']._serialized_end=2489
+  _globals['_GETCUSTOMERALERTREQUEST']._serialized_start=2491
+  _globals['_GETCUSTOMERALERTREQUEST']._serialized_end=2567
+  _globals['_GETCUSTOMERALERTRESPONSE']._serialized_start=2569
+  _globals['_GETCUSTOMERALERTRESPONSE']._serialized_end=2647
+  _globals['_LISTCUSTOMERALERTSREQUEST']._serialized_start=2650
+  _globals['_LISTCUSTOMERALERTSREQUEST']._serialized_end=2913
+  _globals['_LISTCUSTOMERALERTSRESPONSE']._serialized_start=2915
+  _globals['_LISTCUSTOMERALERTSRESPONSE']._serialized_end=3021
+  _globals['_SUMMARIZECUSTOMERALERTSREQUEST']._serialized_start=3023
+  _globals['_SUMMARIZECUSTOMERALERTSREQUEST']._serialized_end=3108
+  _globals['_SUMMARIZECUSTOMERALERTSRESPONSE']._serialized_start=3110
+  _globals['_SUMMARIZECUSTOMERALERTSRESPONSE']._serialized_end=3237
+  _globals['_EVALUATEUSAGEREQUEST']._serialized_start=3239
+  _globals['_EVALUATEUSAGEREQUEST']._serialized_end=3362
+  _globals['_EVALUATEUSAGERESPONSE']._serialized_start=3365
+  _globals['_EVALUATEUSAGERESPONSE']._serialized_end=3653
+  _globals['_EVALUATEUSAGEBATCHREQUEST']._serialized_start=3656
+  _globals['_EVALUATEUSAGEBATCHREQUEST']._serialized_end=3784
+  _globals['_EVALUATEUSAGEBATCHRESPONSE']._serialized_start=3787
+  _globals['_EVALUATEUSAGEBATCHRESPONSE']._serialized_end=4041
+  _globals['_GETNOTIFICATIONREQUEST']._serialized_start=4043
+  _globals['_GETNOTIFICATIONREQUEST']._serialized_end=4098
+  _globals['_GETNOTIFICATIONRESPONSE']._serialized_start=4100
+  _globals['_GETNOTIFICATIONRESPONSE']._serialized_end=4174
+  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_start=4177
+  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_end=4499
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_start=4501
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_end=4603
+  _globals['_WATCHNOTIFICATIONSREQUEST']._serialized_start=4606
+  _globals['_WATCHNOTIFICATIONSREQUEST']._serialized_end=4854
+  _globals['_WATCHNOTIFICATIONSRESPONSE']._serialized_start=4857
+  _globals['_WATCHNOTIFICATIONSRESPONSE']._serialized_end=4995
+  _globals['_ALERTSERVICE']._serialized_start=5090
+  _globals['_ALERTSERVICE']._serialized_end=6829
 # @@protoc_insertion_point(module_scope)

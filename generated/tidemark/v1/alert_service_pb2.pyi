@@ -10,9 +10,13 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from generated.tidemark.v1 import alert_change_pb2 as _alert_change_pb2
 from generated.tidemark.v1 import alert_pb2 as _alert_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
+from generated.tidemark.v1 import customer_alert_pb2 as _customer_alert_pb2
+from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
 from generated.tidemark.v1 import notification_pb2 as _notification_pb2
+from generated.tidemark.v1 import transition_pb2 as _transition_pb2
 from generated.tidemark.v1 import usage_pb2 as _usage_pb2
 from generated.tidemark.v1 import warning_pb2 as _warning_pb2
 import builtins as _builtins
@@ -575,13 +579,13 @@ class ListAlertChangesResponse(_message.Message):
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
-    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.AlertChange]:
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_alert_change_pb2.AlertChange]:
         """changes are the changes of this page."""
 
     def __init__(
         self,
         *,
-        changes: _abc.Iterable[_alert_pb2.AlertChange] | None = ...,
+        changes: _abc.Iterable[_alert_change_pb2.AlertChange] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -631,13 +635,13 @@ class ResetCustomerAlertResponse(_message.Message):
 
     CUSTOMER_ALERT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def customer_alert(self) -> _alert_pb2.CustomerAlert:
+    def customer_alert(self) -> _customer_alert_pb2.CustomerAlert:
         """customer_alert is the state of the alert for the customer after the reset."""
 
     def __init__(
         self,
         *,
-        customer_alert: _alert_pb2.CustomerAlert | None = ...,
+        customer_alert: _customer_alert_pb2.CustomerAlert | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["customer_alert", b"customer_alert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -741,13 +745,13 @@ class GetCustomerAlertResponse(_message.Message):
 
     CUSTOMER_ALERT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def customer_alert(self) -> _alert_pb2.CustomerAlert:
+    def customer_alert(self) -> _customer_alert_pb2.CustomerAlert:
         """customer_alert is the state of the alert for the customer."""
 
     def __init__(
         self,
         *,
-        customer_alert: _alert_pb2.CustomerAlert | None = ...,
+        customer_alert: _customer_alert_pb2.CustomerAlert | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["customer_alert", b"customer_alert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -801,7 +805,7 @@ class ListCustomerAlertsRequest(_message.Message):
         """
 
     @_builtins.property
-    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_alert_pb2.CustomerAlertStatus.ValueType]:
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_customer_alert_pb2.CustomerAlertStatus.ValueType]:
         """statuses restrict the list to customers for which the alert has one of these statuses; UNSPECIFIED is refused.
         Empty: all, including alerts that are not evaluated. Refused together with customer_id: put the customer in
         customer_ids instead.
@@ -816,7 +820,7 @@ class ListCustomerAlertsRequest(_message.Message):
         states: _abc.Iterable[_alert_pb2.AlertState.ValueType] | None = ...,
         customer_ids: _abc.Iterable[_builtins.str] | None = ...,
         alert_ids: _abc.Iterable[_builtins.str] | None = ...,
-        statuses: _abc.Iterable[_alert_pb2.CustomerAlertStatus.ValueType] | None = ...,
+        statuses: _abc.Iterable[_customer_alert_pb2.CustomerAlertStatus.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -837,13 +841,13 @@ class ListCustomerAlertsResponse(_message.Message):
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
-    def customer_alerts(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.CustomerAlert]:
+    def customer_alerts(self) -> _containers.RepeatedCompositeFieldContainer[_customer_alert_pb2.CustomerAlert]:
         """customer_alerts are the states of this page's alerts for the customer, or the customers."""
 
     def __init__(
         self,
         *,
-        customer_alerts: _abc.Iterable[_alert_pb2.CustomerAlert] | None = ...,
+        customer_alerts: _abc.Iterable[_customer_alert_pb2.CustomerAlert] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -898,7 +902,7 @@ class SummarizeCustomerAlertsResponse(_message.Message):
     truncated: _builtins.bool
     """truncated is set when more than 100,000 gauges, or more than 100 alerts, are in alarm: the counts are too low then."""
     @_builtins.property
-    def alerts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomerAlertSummary]:
+    def alerts(self) -> _containers.RepeatedCompositeFieldContainer[_customer_alert_pb2.CustomerAlertSummary]:
         """alerts are the alerts that are in alarm for at least one customer, those with the most gauges in alarm first; at
         most 100.
         """
@@ -906,7 +910,7 @@ class SummarizeCustomerAlertsResponse(_message.Message):
     def __init__(
         self,
         *,
-        alerts: _abc.Iterable[Global___CustomerAlertSummary] | None = ...,
+        alerts: _abc.Iterable[_customer_alert_pb2.CustomerAlertSummary] | None = ...,
         customer_count: _builtins.int = ...,
         truncated: _builtins.bool = ...,
     ) -> None: ...
@@ -917,46 +921,6 @@ class SummarizeCustomerAlertsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SummarizeCustomerAlertsResponse: _TypeAlias = SummarizeCustomerAlertsResponse  # noqa: Y015
-
-@_typing.final
-class CustomerAlertSummary(_message.Message):
-    """CustomerAlertSummary counts how often one alert is in alarm."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ALERT_ID_FIELD_NUMBER: _builtins.int
-    ALERT_NAME_FIELD_NUMBER: _builtins.int
-    GAUGE_COUNT_FIELD_NUMBER: _builtins.int
-    CUSTOMER_COUNT_FIELD_NUMBER: _builtins.int
-    EVALUATING_FIELD_NUMBER: _builtins.int
-    alert_id: _builtins.str
-    """alert_id is the alert's id."""
-    alert_name: _builtins.str
-    """alert_name is the alert's name."""
-    gauge_count: _builtins.int
-    """gauge_count is the number of gauges on which the alert is in alarm. Gauges for which it has status EVALUATING are
-    not included.
-    """
-    customer_count: _builtins.int
-    """customer_count is the number of customers that have one of these gauges."""
-    evaluating: _builtins.bool
-    """evaluating is set while the alert has not been evaluated yet on all gauges that existed before it."""
-    def __init__(
-        self,
-        *,
-        alert_id: _builtins.str = ...,
-        alert_name: _builtins.str = ...,
-        gauge_count: _builtins.int = ...,
-        customer_count: _builtins.int = ...,
-        evaluating: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "alert_name", b"alert_name", "customer_count", b"customer_count", "evaluating", b"evaluating", "gauge_count", b"gauge_count"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CustomerAlertSummary: _TypeAlias = CustomerAlertSummary  # noqa: Y015
 
 @_typing.final
 class EvaluateUsageRequest(_message.Message):
@@ -1032,7 +996,7 @@ class EvaluateUsageResponse(_message.Message):
         """
 
     @_builtins.property
-    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Transition]:
+    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_transition_pb2.Transition]:
         """transitions are what the events caused, in the order in which it happened on each gauge. A duplicate causes none:
         the transitions of its first copy were answered then, and are in the notifications. Together with gauges at most 2
         MiB; omitted.transition_count says how many more there are.
@@ -1042,7 +1006,7 @@ class EvaluateUsageResponse(_message.Message):
         """
 
     @_builtins.property
-    def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Gauge]:
+    def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_gauge_pb2.Gauge]:
         """gauges are the watched gauges that the events moved, with their new values, if include_gauges is set. Transitions
         and gauges share 2 MiB, and gauges get what transitions leave; omitted.gauge_count says how many more there are.
         """
@@ -1058,8 +1022,8 @@ class EvaluateUsageResponse(_message.Message):
         accepted: _builtins.int = ...,
         duplicates: _builtins.int = ...,
         rejected: _abc.Iterable[_usage_pb2.Rejection] | None = ...,
-        transitions: _abc.Iterable[_notification_pb2.Transition] | None = ...,
-        gauges: _abc.Iterable[_usage_pb2.Gauge] | None = ...,
+        transitions: _abc.Iterable[_transition_pb2.Transition] | None = ...,
+        gauges: _abc.Iterable[_gauge_pb2.Gauge] | None = ...,
         heartbeat: _builtins.bool = ...,
         going_away: _builtins.bool = ...,
         omitted: _usage_pb2.OmittedResults | None = ...,
@@ -1134,13 +1098,13 @@ class EvaluateUsageBatchResponse(_message.Message):
         """
 
     @_builtins.property
-    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Transition]:
+    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_transition_pb2.Transition]:
         """transitions are what the events caused, in the order in which it happened on each gauge. A duplicate causes none.
         Together with gauges at most 2 MiB; omitted.transition_count says how many more there are.
         """
 
     @_builtins.property
-    def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Gauge]:
+    def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_gauge_pb2.Gauge]:
         """gauges are the watched gauges that the events moved, with their new values, if include_gauges is set. Transitions
         and gauges share 2 MiB, and gauges get what transitions leave; omitted.gauge_count says how many more there are.
         """
@@ -1156,8 +1120,8 @@ class EvaluateUsageBatchResponse(_message.Message):
         accepted: _builtins.int = ...,
         duplicates: _builtins.int = ...,
         rejected: _abc.Iterable[_usage_pb2.Rejection] | None = ...,
-        transitions: _abc.Iterable[_notification_pb2.Transition] | None = ...,
-        gauges: _abc.Iterable[_usage_pb2.Gauge] | None = ...,
+        transitions: _abc.Iterable[_transition_pb2.Transition] | None = ...,
+        gauges: _abc.Iterable[_gauge_pb2.Gauge] | None = ...,
         omitted: _usage_pb2.OmittedResults | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["omitted", b"omitted"]  # noqa: Y015

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from generated.tidemark.v1 import access_pb2 as _access_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -55,42 +56,6 @@ BALANCE_KIND_SEAT_CREDIT: BalanceKind.ValueType  # 4
 BALANCE_KIND_LICENSE_ALLOTMENT: BalanceKind.ValueType  # 5
 """BALANCE_KIND_LICENSE_ALLOTMENT is the usage that a licence includes."""
 Global___BalanceKind: _TypeAlias = BalanceKind  # noqa: Y015
-
-class _BalanceEntryType:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _BalanceEntryTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BalanceEntryType.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    BALANCE_ENTRY_TYPE_UNSPECIFIED: _BalanceEntryType.ValueType  # 0
-    """BALANCE_ENTRY_TYPE_UNSPECIFIED is never sent."""
-    BALANCE_ENTRY_TYPE_GRANT: _BalanceEntryType.ValueType  # 1
-    """BALANCE_ENTRY_TYPE_GRANT is a put: what was granted first, and how much more or less a later put granted."""
-    BALANCE_ENTRY_TYPE_ADJUSTMENT: _BalanceEntryType.ValueType  # 2
-    """BALANCE_ENTRY_TYPE_ADJUSTMENT is an adjustment."""
-    BALANCE_ENTRY_TYPE_VOID: _BalanceEntryType.ValueType  # 3
-    """BALANCE_ENTRY_TYPE_VOID is the voiding of the balance: the remaining amount was taken away."""
-    BALANCE_ENTRY_TYPE_DRAW: _BalanceEntryType.ValueType  # 4
-    """BALANCE_ENTRY_TYPE_DRAW is the sum of what usage drew in one commit of events."""
-    BALANCE_ENTRY_TYPE_GIVE_BACK: _BalanceEntryType.ValueType  # 5
-    """BALANCE_ENTRY_TYPE_GIVE_BACK is the sum of what corrections of usage gave back in one commit of events."""
-
-class BalanceEntryType(_BalanceEntryType, metaclass=_BalanceEntryTypeEnumTypeWrapper):
-    """BalanceEntryType is the cause of a change of a balance."""
-
-BALANCE_ENTRY_TYPE_UNSPECIFIED: BalanceEntryType.ValueType  # 0
-"""BALANCE_ENTRY_TYPE_UNSPECIFIED is never sent."""
-BALANCE_ENTRY_TYPE_GRANT: BalanceEntryType.ValueType  # 1
-"""BALANCE_ENTRY_TYPE_GRANT is a put: what was granted first, and how much more or less a later put granted."""
-BALANCE_ENTRY_TYPE_ADJUSTMENT: BalanceEntryType.ValueType  # 2
-"""BALANCE_ENTRY_TYPE_ADJUSTMENT is an adjustment."""
-BALANCE_ENTRY_TYPE_VOID: BalanceEntryType.ValueType  # 3
-"""BALANCE_ENTRY_TYPE_VOID is the voiding of the balance: the remaining amount was taken away."""
-BALANCE_ENTRY_TYPE_DRAW: BalanceEntryType.ValueType  # 4
-"""BALANCE_ENTRY_TYPE_DRAW is the sum of what usage drew in one commit of events."""
-BALANCE_ENTRY_TYPE_GIVE_BACK: BalanceEntryType.ValueType  # 5
-"""BALANCE_ENTRY_TYPE_GIVE_BACK is the sum of what corrections of usage gave back in one commit of events."""
-Global___BalanceEntryType: _TypeAlias = BalanceEntryType  # noqa: Y015
 
 @_typing.final
 class Balance(_message.Message):
@@ -208,11 +173,11 @@ class Balance(_message.Message):
     remaining: _builtins.str
     """remaining is granted minus what was drawn in those segments, as a decimal string. It may be negative."""
     @_builtins.property
-    def spend(self) -> Global___SpendAccess:
+    def spend(self) -> _access_pb2.SpendAccess:
         """spend is a balance in money or another currency."""
 
     @_builtins.property
-    def quantity(self) -> Global___QuantityAccess:
+    def quantity(self) -> _access_pb2.QuantityAccess:
         """quantity is a balance in units of a metric."""
 
     @_builtins.property
@@ -267,8 +232,8 @@ class Balance(_message.Message):
         balance_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
         kind: Global___BalanceKind.ValueType = ...,
-        spend: Global___SpendAccess | None = ...,
-        quantity: Global___QuantityAccess | None = ...,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         priority: _builtins.int = ...,
         contract_id: _builtins.str = ...,
         contract_custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
@@ -296,52 +261,6 @@ class Balance(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___Balance: _TypeAlias = Balance  # noqa: Y015
-
-@_typing.final
-class SpendAccess(_message.Message):
-    """SpendAccess is money or another currency."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CURRENCY_FIELD_NUMBER: _builtins.int
-    currency: _builtins.str
-    """currency is an ISO 4217 code or the caller's own pricing unit, 1–64 letters, digits, "_", "." or "-", compared
-    case-sensitively. Amounts are in its major unit.
-    """
-    def __init__(
-        self,
-        *,
-        currency: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SpendAccess: _TypeAlias = SpendAccess  # noqa: Y015
-
-@_typing.final
-class QuantityAccess(_message.Message):
-    """QuantityAccess is units of a metric."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    metric_id: _builtins.str
-    """metric_id is the metric, 1–128 characters. It need not exist yet."""
-    def __init__(
-        self,
-        *,
-        metric_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metric_id", b"metric_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___QuantityAccess: _TypeAlias = QuantityAccess  # noqa: Y015
 
 @_typing.final
 class BalanceSeat(_message.Message):
@@ -422,109 +341,3 @@ class BalanceSegment(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BalanceSegment: _TypeAlias = BalanceSegment  # noqa: Y015
-
-@_typing.final
-class BalanceEntry(_message.Message):
-    """BalanceEntry is one change of the remaining amount of a segment. The amounts of all entries of a segment add up to
-    its remaining amount, or to 0 after the balance was voided or the segment was left out of a put.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ENTRY_NUMBER_FIELD_NUMBER: _builtins.int
-    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
-    BALANCE_ID_FIELD_NUMBER: _builtins.int
-    SEGMENT_NUMBER_FIELD_NUMBER: _builtins.int
-    TYPE_FIELD_NUMBER: _builtins.int
-    AMOUNT_FIELD_NUMBER: _builtins.int
-    REMAINING_FIELD_NUMBER: _builtins.int
-    ADJUSTMENT_ID_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_FIELD_NUMBER: _builtins.int
-    entry_number: _builtins.int
-    """entry_number orders the entries of a balance. The numbers are not consecutive."""
-    customer_id: _builtins.str
-    """customer_id is the customer of the balance."""
-    balance_id: _builtins.str
-    """balance_id is the balance."""
-    segment_number: _builtins.int
-    """segment_number is the segment's position in the balance, from 1."""
-    type: Global___BalanceEntryType.ValueType
-    """type is the cause of the change."""
-    amount: _builtins.str
-    """amount is the change of the remaining amount, as a decimal string: negative when it became less."""
-    remaining: _builtins.str
-    """remaining is the remaining amount of the segment after the change, as a decimal string."""
-    adjustment_id: _builtins.str
-    """adjustment_id is the adjustment that caused the change. Unset for other types."""
-    @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp:
-        """create_time is when the change was made."""
-
-    def __init__(
-        self,
-        *,
-        entry_number: _builtins.int = ...,
-        customer_id: _builtins.str = ...,
-        balance_id: _builtins.str = ...,
-        segment_number: _builtins.int = ...,
-        type: Global___BalanceEntryType.ValueType = ...,
-        amount: _builtins.str = ...,
-        remaining: _builtins.str = ...,
-        adjustment_id: _builtins.str = ...,
-        create_time: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment_id", b"adjustment_id", "amount", b"amount", "balance_id", b"balance_id", "create_time", b"create_time", "customer_id", b"customer_id", "entry_number", b"entry_number", "remaining", b"remaining", "segment_number", b"segment_number", "type", b"type"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___BalanceEntry: _TypeAlias = BalanceEntry  # noqa: Y015
-
-@_typing.final
-class Overage(_message.Message):
-    """Overage is the usage that no balance covered, since the customer first had a balance in that unit with draw_down."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
-    SPEND_FIELD_NUMBER: _builtins.int
-    QUANTITY_FIELD_NUMBER: _builtins.int
-    AMOUNT_FIELD_NUMBER: _builtins.int
-    UPDATE_TIME_FIELD_NUMBER: _builtins.int
-    customer_id: _builtins.str
-    """customer_id is the customer."""
-    amount: _builtins.str
-    """amount is the overage, as a decimal string. It is below zero when corrections gave back more than was ever drawn or
-    charged; later usage uses that up before it draws on a balance.
-    """
-    @_builtins.property
-    def spend(self) -> Global___SpendAccess:
-        """spend is set when the usage was measured in cost."""
-
-    @_builtins.property
-    def quantity(self) -> Global___QuantityAccess:
-        """quantity is set when the usage was measured in the quantity of a metric."""
-
-    @_builtins.property
-    def update_time(self) -> _timestamp_pb2.Timestamp:
-        """update_time is when the overage last changed."""
-
-    def __init__(
-        self,
-        *,
-        customer_id: _builtins.str = ...,
-        spend: Global___SpendAccess | None = ...,
-        quantity: Global___QuantityAccess | None = ...,
-        amount: _builtins.str = ...,
-        update_time: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "amount", b"amount", "customer_id", b"customer_id", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
-    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
-
-Global___Overage: _TypeAlias = Overage  # noqa: Y015

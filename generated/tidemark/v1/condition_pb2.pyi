@@ -8,6 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from generated.tidemark.v1 import access_pb2 as _access_pb2
+from generated.tidemark.v1 import filter_pb2 as _filter_pb2
 from generated.tidemark.v1 import threshold_pb2 as _threshold_pb2
 import builtins as _builtins
 import sys
@@ -166,114 +168,6 @@ CONDITION_TYPE_LICENSE_BALANCE_THRESHOLD_REACHED: ConditionType.ValueType  # 23
 """CONDITION_TYPE_LICENSE_BALANCE_THRESHOLD_REACHED is the type of LicenseBalanceThresholdReachedCondition."""
 Global___ConditionType: _TypeAlias = ConditionType  # noqa: Y015
 
-class _CustomFieldEntity:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _CustomFieldEntityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CustomFieldEntity.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    CUSTOM_FIELD_ENTITY_UNSPECIFIED: _CustomFieldEntity.ValueType  # 0
-    """CUSTOM_FIELD_ENTITY_UNSPECIFIED is refused in a request."""
-    CUSTOM_FIELD_ENTITY_CONTRACT: _CustomFieldEntity.ValueType  # 1
-    """CUSTOM_FIELD_ENTITY_CONTRACT is the contract that a balance or an invoice belongs to."""
-    CUSTOM_FIELD_ENTITY_COMMIT: _CustomFieldEntity.ValueType  # 2
-    """CUSTOM_FIELD_ENTITY_COMMIT is a commit."""
-    CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT: _CustomFieldEntity.ValueType  # 3
-    """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT is a contract credit."""
-    CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT: _CustomFieldEntity.ValueType  # 4
-    """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is a contract credit or a commit."""
-
-class CustomFieldEntity(_CustomFieldEntity, metaclass=_CustomFieldEntityEnumTypeWrapper):
-    """CustomFieldEntity is what carries a custom field."""
-
-CUSTOM_FIELD_ENTITY_UNSPECIFIED: CustomFieldEntity.ValueType  # 0
-"""CUSTOM_FIELD_ENTITY_UNSPECIFIED is refused in a request."""
-CUSTOM_FIELD_ENTITY_CONTRACT: CustomFieldEntity.ValueType  # 1
-"""CUSTOM_FIELD_ENTITY_CONTRACT is the contract that a balance or an invoice belongs to."""
-CUSTOM_FIELD_ENTITY_COMMIT: CustomFieldEntity.ValueType  # 2
-"""CUSTOM_FIELD_ENTITY_COMMIT is a commit."""
-CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT: CustomFieldEntity.ValueType  # 3
-"""CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT is a contract credit."""
-CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT: CustomFieldEntity.ValueType  # 4
-"""CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is a contract credit or a commit."""
-Global___CustomFieldEntity: _TypeAlias = CustomFieldEntity  # noqa: Y015
-
-class _AccessType:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _AccessTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessType.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    ACCESS_TYPE_UNSPECIFIED: _AccessType.ValueType  # 0
-    """ACCESS_TYPE_UNSPECIFIED means that none was given."""
-    ACCESS_TYPE_SPEND: _AccessType.ValueType  # 1
-    """ACCESS_TYPE_SPEND is a balance in money or another currency."""
-    ACCESS_TYPE_QUANTITY: _AccessType.ValueType  # 2
-    """ACCESS_TYPE_QUANTITY is a balance in units of a metric."""
-
-class AccessType(_AccessType, metaclass=_AccessTypeEnumTypeWrapper):
-    """AccessType is what a balance is held in."""
-
-ACCESS_TYPE_UNSPECIFIED: AccessType.ValueType  # 0
-"""ACCESS_TYPE_UNSPECIFIED means that none was given."""
-ACCESS_TYPE_SPEND: AccessType.ValueType  # 1
-"""ACCESS_TYPE_SPEND is a balance in money or another currency."""
-ACCESS_TYPE_QUANTITY: AccessType.ValueType  # 2
-"""ACCESS_TYPE_QUANTITY is a balance in units of a metric."""
-Global___AccessType: _TypeAlias = AccessType  # noqa: Y015
-
-class _PriceField:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _PriceFieldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PriceField.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    PRICE_FIELD_UNSPECIFIED: _PriceField.ValueType  # 0
-    """PRICE_FIELD_UNSPECIFIED is refused in a request."""
-    PRICE_FIELD_PRICE_ID: _PriceField.ValueType  # 1
-    """PRICE_FIELD_PRICE_ID is the id of the price: the property price_id."""
-    PRICE_FIELD_ITEM_ID: _PriceField.ValueType  # 2
-    """PRICE_FIELD_ITEM_ID is the id of the item that is priced: the property item_id."""
-    PRICE_FIELD_PRICE_TYPE: _PriceField.ValueType  # 3
-    """PRICE_FIELD_PRICE_TYPE is the type of the price: the property price_type."""
-
-class PriceField(_PriceField, metaclass=_PriceFieldEnumTypeWrapper):
-    """PriceField is a field of the price that rated a usage event."""
-
-PRICE_FIELD_UNSPECIFIED: PriceField.ValueType  # 0
-"""PRICE_FIELD_UNSPECIFIED is refused in a request."""
-PRICE_FIELD_PRICE_ID: PriceField.ValueType  # 1
-"""PRICE_FIELD_PRICE_ID is the id of the price: the property price_id."""
-PRICE_FIELD_ITEM_ID: PriceField.ValueType  # 2
-"""PRICE_FIELD_ITEM_ID is the id of the item that is priced: the property item_id."""
-PRICE_FIELD_PRICE_TYPE: PriceField.ValueType  # 3
-"""PRICE_FIELD_PRICE_TYPE is the type of the price: the property price_type."""
-Global___PriceField: _TypeAlias = PriceField  # noqa: Y015
-
-class _FilterOperator:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _FilterOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FilterOperator.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    FILTER_OPERATOR_UNSPECIFIED: _FilterOperator.ValueType  # 0
-    """FILTER_OPERATOR_UNSPECIFIED is refused in a request."""
-    FILTER_OPERATOR_INCLUDES: _FilterOperator.ValueType  # 1
-    """FILTER_OPERATOR_INCLUDES includes what matches, and nothing else."""
-    FILTER_OPERATOR_EXCLUDES: _FilterOperator.ValueType  # 2
-    """FILTER_OPERATOR_EXCLUDES excludes what matches."""
-
-class FilterOperator(_FilterOperator, metaclass=_FilterOperatorEnumTypeWrapper):
-    """FilterOperator is the effect of a filter that matches."""
-
-FILTER_OPERATOR_UNSPECIFIED: FilterOperator.ValueType  # 0
-"""FILTER_OPERATOR_UNSPECIFIED is refused in a request."""
-FILTER_OPERATOR_INCLUDES: FilterOperator.ValueType  # 1
-"""FILTER_OPERATOR_INCLUDES includes what matches, and nothing else."""
-FILTER_OPERATOR_EXCLUDES: FilterOperator.ValueType  # 2
-"""FILTER_OPERATOR_EXCLUDES excludes what matches."""
-Global___FilterOperator: _TypeAlias = FilterOperator  # noqa: Y015
-
 @_typing.final
 class SpendThresholdReachedCondition(_message.Message):
     """SpendThresholdReachedCondition measures the sum of streamed cost in one currency, before credits and commits, of a
@@ -291,7 +185,7 @@ class SpendThresholdReachedCondition(_message.Message):
     or "-", compared case-sensitively. Unset: USD.
     """
     @_builtins.property
-    def group_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupSelector]:
+    def group_values(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.GroupSelector]:
         """group_values select or divide the cost by properties of the events. A key with a value selects the events with that
         value. A key without a value divides: each value that occurs has a gauge, a state and notifications of its own. At
         most 3 keys, each once. When more than 5000 combinations of values occur for one customer in one billing period,
@@ -302,7 +196,7 @@ class SpendThresholdReachedCondition(_message.Message):
         self,
         *,
         currency: _builtins.str = ...,
-        group_values: _abc.Iterable[Global___GroupSelector] | None = ...,
+        group_values: _abc.Iterable[_filter_pb2.GroupSelector] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -358,7 +252,7 @@ class UsageThresholdReachedCondition(_message.Message):
     until usage names it.
     """
     @_builtins.property
-    def group_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupSelector]:
+    def group_values(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.GroupSelector]:
         """group_values select or divide the usage by properties of the events. A key with a value selects the events with
         that value. A key without a value divides: each value that occurs has a gauge, a state and notifications of its
         own. At most 3 keys, each once. When more than 5000 combinations of values occur for one customer in one billing
@@ -369,7 +263,7 @@ class UsageThresholdReachedCondition(_message.Message):
         self,
         *,
         metric_id: _builtins.str = ...,
-        group_values: _abc.Iterable[Global___GroupSelector] | None = ...,
+        group_values: _abc.Iterable[_filter_pb2.GroupSelector] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -395,13 +289,13 @@ class LowRemainingDaysForCommitSegmentReachedCondition(_message.Message):
 
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
+    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the commits whose custom fields match all filters; at most 20. Empty: all."""
 
     def __init__(
         self,
         *,
-        custom_field_filters: _abc.Iterable[Global___CustomFieldFilter] | None = ...,
+        custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -431,20 +325,20 @@ class LowRemainingCommitBalanceReachedCondition(_message.Message):
     """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
     or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
     """
-    access_type: Global___AccessType.ValueType
+    access_type: _access_pb2.AccessType.ValueType
     """access_type selects balances held in money or in units of a metric. Unset: money."""
     metric_id: _builtins.str
     """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
-    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
+    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the commits whose custom fields match all filters; at most 20. Empty: all."""
 
     def __init__(
         self,
         *,
         currency: _builtins.str = ...,
-        custom_field_filters: _abc.Iterable[Global___CustomFieldFilter] | None = ...,
-        access_type: Global___AccessType.ValueType = ...,
+        custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
+        access_type: _access_pb2.AccessType.ValueType = ...,
         metric_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -475,20 +369,20 @@ class LowRemainingCommitPercentageReachedCondition(_message.Message):
     """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
     or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
     """
-    access_type: Global___AccessType.ValueType
+    access_type: _access_pb2.AccessType.ValueType
     """access_type selects balances held in money or in units of a metric. Unset: money."""
     metric_id: _builtins.str
     """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
-    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
+    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the commits whose custom fields match all filters; at most 20. Empty: all."""
 
     def __init__(
         self,
         *,
         currency: _builtins.str = ...,
-        custom_field_filters: _abc.Iterable[Global___CustomFieldFilter] | None = ...,
-        access_type: Global___AccessType.ValueType = ...,
+        custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
+        access_type: _access_pb2.AccessType.ValueType = ...,
         metric_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -512,13 +406,13 @@ class LowRemainingDaysForContractCreditSegmentReachedCondition(_message.Message)
 
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
+    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the contract credits whose custom fields match all filters; at most 20. Empty: all."""
 
     def __init__(
         self,
         *,
-        custom_field_filters: _abc.Iterable[Global___CustomFieldFilter] | None = ...,
+        custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -548,20 +442,20 @@ class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
     """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
     or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
     """
-    access_type: Global___AccessType.ValueType
+    access_type: _access_pb2.AccessType.ValueType
     """access_type selects balances held in money or in units of a metric. Unset: money."""
     metric_id: _builtins.str
     """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
-    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
+    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the contract credits whose custom fields match all filters; at most 20. Empty: all."""
 
     def __init__(
         self,
         *,
         currency: _builtins.str = ...,
-        custom_field_filters: _abc.Iterable[Global___CustomFieldFilter] | None = ...,
-        access_type: Global___AccessType.ValueType = ...,
+        custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
+        access_type: _access_pb2.AccessType.ValueType = ...,
         metric_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -592,20 +486,20 @@ class LowRemainingContractCreditPercentageReachedCondition(_message.Message):
     """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
     or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
     """
-    access_type: Global___AccessType.ValueType
+    access_type: _access_pb2.AccessType.ValueType
     """access_type selects balances held in money or in units of a metric. Unset: money."""
     metric_id: _builtins.str
     """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
-    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
+    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the contract credits whose custom fields match all filters; at most 20. Empty: all."""
 
     def __init__(
         self,
         *,
         currency: _builtins.str = ...,
-        custom_field_filters: _abc.Iterable[Global___CustomFieldFilter] | None = ...,
-        access_type: Global___AccessType.ValueType = ...,
+        custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
+        access_type: _access_pb2.AccessType.ValueType = ...,
         metric_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -630,7 +524,7 @@ class LowRemainingContractCreditAndCommitBalanceReachedCondition(_message.Messag
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     METRIC_ID_FIELD_NUMBER: _builtins.int
-    access_type: Global___AccessType.ValueType
+    access_type: _access_pb2.AccessType.ValueType
     """access_type selects balances held in money or in units of a metric. Unset: money."""
     currency: _builtins.str
     """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
@@ -639,7 +533,7 @@ class LowRemainingContractCreditAndCommitBalanceReachedCondition(_message.Messag
     metric_id: _builtins.str
     """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
-    def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertSpecifier]:
+    def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.AlertSpecifier]:
         """alert_specifiers select the balances that count. A balance counts when at least one specifier selects it. At most
         20. Empty: every active balance.
         """
@@ -647,8 +541,8 @@ class LowRemainingContractCreditAndCommitBalanceReachedCondition(_message.Messag
     def __init__(
         self,
         *,
-        alert_specifiers: _abc.Iterable[Global___AlertSpecifier] | None = ...,
-        access_type: Global___AccessType.ValueType = ...,
+        alert_specifiers: _abc.Iterable[_filter_pb2.AlertSpecifier] | None = ...,
+        access_type: _access_pb2.AccessType.ValueType = ...,
         currency: _builtins.str = ...,
         metric_id: _builtins.str = ...,
     ) -> None: ...
@@ -676,7 +570,7 @@ class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Mes
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     METRIC_ID_FIELD_NUMBER: _builtins.int
-    access_type: Global___AccessType.ValueType
+    access_type: _access_pb2.AccessType.ValueType
     """access_type selects balances held in money or in units of a metric. Unset: money."""
     currency: _builtins.str
     """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
@@ -685,7 +579,7 @@ class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Mes
     metric_id: _builtins.str
     """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
-    def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertSpecifier]:
+    def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.AlertSpecifier]:
         """alert_specifiers select the balances that count. A balance counts when at least one specifier selects it. At most
         20. Empty: every active balance.
         """
@@ -693,8 +587,8 @@ class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Mes
     def __init__(
         self,
         *,
-        alert_specifiers: _abc.Iterable[Global___AlertSpecifier] | None = ...,
-        access_type: Global___AccessType.ValueType = ...,
+        alert_specifiers: _abc.Iterable[_filter_pb2.AlertSpecifier] | None = ...,
+        access_type: _access_pb2.AccessType.ValueType = ...,
         currency: _builtins.str = ...,
         metric_id: _builtins.str = ...,
     ) -> None: ...
@@ -728,7 +622,7 @@ class InvoiceTotalReachedCondition(_message.Message):
         """invoice_types_filter selects the invoices whose type is one of these, at most 50. Empty: every type."""
 
     @_builtins.property
-    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
+    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the invoices of contracts whose custom fields match all filters; at most 20. Empty:
         all.
         """
@@ -738,7 +632,7 @@ class InvoiceTotalReachedCondition(_message.Message):
         *,
         invoice_types_filter: _abc.Iterable[_builtins.str] | None = ...,
         currency: _builtins.str = ...,
-        custom_field_filters: _abc.Iterable[Global___CustomFieldFilter] | None = ...,
+        custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -764,7 +658,7 @@ class LowRemainingSeatBalanceReachedCondition(_message.Message):
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     METRIC_ID_FIELD_NUMBER: _builtins.int
-    access_type: Global___AccessType.ValueType
+    access_type: _access_pb2.AccessType.ValueType
     """access_type selects balances held in money or in units of a metric. Unset: money."""
     currency: _builtins.str
     """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
@@ -773,14 +667,14 @@ class LowRemainingSeatBalanceReachedCondition(_message.Message):
     metric_id: _builtins.str
     """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
-    def seat_filter(self) -> Global___SeatFilter:
+    def seat_filter(self) -> _filter_pb2.SeatFilter:
         """seat_filter selects the seats that are watched."""
 
     def __init__(
         self,
         *,
-        seat_filter: Global___SeatFilter | None = ...,
-        access_type: Global___AccessType.ValueType = ...,
+        seat_filter: _filter_pb2.SeatFilter | None = ...,
+        access_type: _access_pb2.AccessType.ValueType = ...,
         currency: _builtins.str = ...,
         metric_id: _builtins.str = ...,
     ) -> None: ...
@@ -981,7 +875,7 @@ class SpendExceededCondition(_message.Message):
     or "-", compared case-sensitively.
     """
     @_builtins.property
-    def price_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceFilter]:
+    def price_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.PriceFilter]:
         """price_filters select the events whose price passes all filters: at most 10 filters, with at most 50 values and 6000
         bytes of values in all. Answers show them merged, one for each field, with sorted values. Filters that no price can
         pass are refused. Empty: every price.
@@ -991,7 +885,7 @@ class SpendExceededCondition(_message.Message):
         self,
         *,
         currency: _builtins.str = ...,
-        price_filters: _abc.Iterable[Global___PriceFilter] | None = ...,
+        price_filters: _abc.Iterable[_filter_pb2.PriceFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1117,220 +1011,3 @@ class LicenseBalanceThresholdReachedCondition(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LicenseBalanceThresholdReachedCondition: _TypeAlias = LicenseBalanceThresholdReachedCondition  # noqa: Y015
-
-@_typing.final
-class GroupSelector(_message.Message):
-    """GroupSelector is a property of usage events that selects or divides what an alert measures."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KEY_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    key: _builtins.str
-    """key is the name of the property, 1–128 characters."""
-    value: _builtins.str
-    """value selects the events whose property has this value, at most 256 characters. Unset: each value that occurs has a
-    gauge of its own. An event without the property never counts.
-    """
-    def __init__(
-        self,
-        *,
-        key: _builtins.str = ...,
-        value: _builtins.str | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "key", b"key", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
-    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
-
-Global___GroupSelector: _TypeAlias = GroupSelector  # noqa: Y015
-
-@_typing.final
-class CustomFieldFilter(_message.Message):
-    """CustomFieldFilter is a custom field and the value that it must have."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ENTITY_FIELD_NUMBER: _builtins.int
-    KEY_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    entity: Global___CustomFieldEntity.ValueType
-    """entity says what carries the custom field."""
-    key: _builtins.str
-    """key is the name of the custom field, 1–128 characters."""
-    value: _builtins.str
-    """value is the value that the custom field must have, at most 256 characters."""
-    def __init__(
-        self,
-        *,
-        entity: Global___CustomFieldEntity.ValueType = ...,
-        key: _builtins.str = ...,
-        value: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "key", b"key", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CustomFieldFilter: _TypeAlias = CustomFieldFilter  # noqa: Y015
-
-@_typing.final
-class AlertSpecifier(_message.Message):
-    """AlertSpecifier selects the balances that match all of its filters and none of its exclusions."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
-    EXCLUDE_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpecifierFieldFilter]:
-        """custom_field_filters must all match, at most 20. A filter without a value divides: each value that occurs has a
-        gauge, a state and notifications of its own.
-        """
-
-    @_builtins.property
-    def exclude(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpecifierExclusion]:
-        """exclude removes every balance that matches at least one of these exclusions, whatever custom_field_filters say. At
-        most 20.
-        """
-
-    def __init__(
-        self,
-        *,
-        custom_field_filters: _abc.Iterable[Global___SpecifierFieldFilter] | None = ...,
-        exclude: _abc.Iterable[Global___SpecifierExclusion] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["custom_field_filters", b"custom_field_filters", "exclude", b"exclude"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___AlertSpecifier: _TypeAlias = AlertSpecifier  # noqa: Y015
-
-@_typing.final
-class SpecifierFieldFilter(_message.Message):
-    """SpecifierFieldFilter is a custom field that selects or divides the balances of a specifier."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ENTITY_FIELD_NUMBER: _builtins.int
-    KEY_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    entity: Global___CustomFieldEntity.ValueType
-    """entity says what carries the custom field."""
-    key: _builtins.str
-    """key is the name of the custom field, 1–128 characters."""
-    value: _builtins.str
-    """value is the value that the custom field must have, at most 256 characters. Unset: each value that occurs has a
-    gauge of its own.
-    """
-    def __init__(
-        self,
-        *,
-        entity: Global___CustomFieldEntity.ValueType = ...,
-        key: _builtins.str = ...,
-        value: _builtins.str | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "entity", b"entity", "key", b"key", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
-    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
-
-Global___SpecifierFieldFilter: _TypeAlias = SpecifierFieldFilter  # noqa: Y015
-
-@_typing.final
-class SpecifierExclusion(_message.Message):
-    """SpecifierExclusion matches a balance when all of its filters match."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters must all match for the balance to be removed; 1 to 20."""
-
-    def __init__(
-        self,
-        *,
-        custom_field_filters: _abc.Iterable[Global___CustomFieldFilter] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["custom_field_filters", b"custom_field_filters"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SpecifierExclusion: _TypeAlias = SpecifierExclusion  # noqa: Y015
-
-@_typing.final
-class SeatFilter(_message.Message):
-    """SeatFilter selects the seats that are watched."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SEAT_GROUP_KEY_FIELD_NUMBER: _builtins.int
-    SEAT_GROUP_VALUE_FIELD_NUMBER: _builtins.int
-    seat_group_key: _builtins.str
-    """seat_group_key is the property of usage events that identifies the seat ("user_id"), 1–128 characters."""
-    seat_group_value: _builtins.str
-    """seat_group_value is the one seat to watch, at most 256 characters. Unset: every seat of the key, each with a gauge
-    of its own.
-    """
-    def __init__(
-        self,
-        *,
-        seat_group_key: _builtins.str = ...,
-        seat_group_value: _builtins.str | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seat_group_value", b"_seat_group_value", "seat_group_value", b"seat_group_value"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seat_group_value", b"_seat_group_value", "seat_group_key", b"seat_group_key", "seat_group_value", b"seat_group_value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__seat_group_value: _TypeAlias = _typing.Literal["seat_group_value"]  # noqa: Y015
-    _WhichOneofArgType__seat_group_value: _TypeAlias = _typing.Literal["_seat_group_value", b"_seat_group_value"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__seat_group_value) -> _WhichOneofReturnType__seat_group_value | None: ...
-
-Global___SeatFilter: _TypeAlias = SeatFilter  # noqa: Y015
-
-@_typing.final
-class PriceFilter(_message.Message):
-    """PriceFilter includes or excludes the prices whose field has one of some values. The properties price_id, item_id and
-    price_type of a usage event identify its price. An event without the property of the field does not pass INCLUDES,
-    and passes EXCLUDES.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FIELD_FIELD_NUMBER: _builtins.int
-    OPERATOR_FIELD_NUMBER: _builtins.int
-    VALUES_FIELD_NUMBER: _builtins.int
-    field: Global___PriceField.ValueType
-    """field is the field of the price that is compared."""
-    operator: Global___FilterOperator.ValueType
-    """operator says whether the prices that match are included or excluded."""
-    @_builtins.property
-    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """values are the values that the field is compared with; at least one, each of 1–256 characters."""
-
-    def __init__(
-        self,
-        *,
-        field: Global___PriceField.ValueType = ...,
-        operator: Global___FilterOperator.ValueType = ...,
-        values: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "operator", b"operator", "values", b"values"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PriceFilter: _TypeAlias = PriceFilter  # noqa: Y015

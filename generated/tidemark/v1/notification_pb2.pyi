@@ -7,8 +7,6 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
-from generated.tidemark.v1 import threshold_pb2 as _threshold_pb2
-from generated.tidemark.v1 import usage_pb2 as _usage_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,119 +17,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-@_typing.final
-class Transition(_message.Message):
-    """Transition states that a threshold of an alert was reached or resolved on one gauge, with the evidence. Each
-    transition is recorded once, in the transaction that counts the event that caused it.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
-    ALERT_ID_FIELD_NUMBER: _builtins.int
-    ALERT_NAME_FIELD_NUMBER: _builtins.int
-    ALERT_VERSION_FIELD_NUMBER: _builtins.int
-    CONDITION_TYPE_FIELD_NUMBER: _builtins.int
-    KIND_FIELD_NUMBER: _builtins.int
-    THRESHOLD_FIELD_NUMBER: _builtins.int
-    LEVEL_FIELD_NUMBER: _builtins.int
-    FURTHEST_FIELD_NUMBER: _builtins.int
-    GAUGE_FIELD_NUMBER: _builtins.int
-    PREVIOUS_VALUE_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    EVENT_ID_FIELD_NUMBER: _builtins.int
-    EVENT_TIME_FIELD_NUMBER: _builtins.int
-    INGEST_TIME_FIELD_NUMBER: _builtins.int
-    SEQUENCE_FIELD_NUMBER: _builtins.int
-    LATE_FIELD_NUMBER: _builtins.int
-    NOTIFIED_FIELD_NUMBER: _builtins.int
-    notification_id: _builtins.str
-    """notification_id is the id of the notification that contains this transition, "ntf_" and 26 characters. Unset when
-    the threshold's notify_on does not list this kind.
-    """
-    alert_id: _builtins.str
-    """alert_id is the alert."""
-    alert_name: _builtins.str
-    """alert_name is the alert's name."""
-    alert_version: _builtins.int
-    """alert_version is the version of the alert's definition that was evaluated."""
-    condition_type: _condition_pb2.ConditionType.ValueType
-    """condition_type is the type of the alert's condition."""
-    kind: _threshold_pb2.TransitionKind.ValueType
-    """kind is what happened to the threshold."""
-    level: _builtins.str
-    """level is the number at which the threshold is reached, a decimal string: its value, one of its steps, or its
-    percentage of the limit.
-    """
-    furthest: _builtins.bool
-    """furthest is set on one of the transitions of one evaluation and one kind: the one whose level lies furthest in the
-    direction of the change. In a notification it is set among the transitions that the notification shows.
-    """
-    previous_value: _builtins.str
-    """previous_value is the gauge's value before the change that caused the transition, a decimal string."""
-    value: _builtins.str
-    """value is the gauge's value after that change, a decimal string."""
-    event_id: _builtins.str
-    """event_id is the id of the crossing event, which is the event that caused the transition. Unset when no single event
-    caused the transition: the threshold was already reached when the alert was first evaluated, or a fact, an edit or
-    time caused it.
-    """
-    sequence: _builtins.int
-    """sequence is the number of the notification among those of this alert on this gauge, from 1. 0: the transition is
-    not notified.
-    """
-    late: _builtins.bool
-    """late is set when the gauge's billing period had already ended."""
-    notified: _builtins.bool
-    """notified is set when the transition is in a notification. The threshold's notify_on decides that."""
-    @_builtins.property
-    def threshold(self) -> _threshold_pb2.Threshold:
-        """threshold is the threshold as the alert defines it."""
-
-    @_builtins.property
-    def gauge(self) -> _usage_pb2.Gauge:
-        """gauge is the gauge, with its value after the change that caused the transition."""
-
-    @_builtins.property
-    def event_time(self) -> _timestamp_pb2.Timestamp:
-        """event_time is the time of the crossing event. When time alone caused the transition (a segment ended), it is the
-        exact time of the change, which is before ingest_time if the service was late. Unset otherwise.
-        """
-
-    @_builtins.property
-    def ingest_time(self) -> _timestamp_pb2.Timestamp:
-        """ingest_time is when the service found the transition."""
-
-    def __init__(
-        self,
-        *,
-        notification_id: _builtins.str = ...,
-        alert_id: _builtins.str = ...,
-        alert_name: _builtins.str = ...,
-        alert_version: _builtins.int = ...,
-        condition_type: _condition_pb2.ConditionType.ValueType = ...,
-        kind: _threshold_pb2.TransitionKind.ValueType = ...,
-        threshold: _threshold_pb2.Threshold | None = ...,
-        level: _builtins.str = ...,
-        furthest: _builtins.bool = ...,
-        gauge: _usage_pb2.Gauge | None = ...,
-        previous_value: _builtins.str = ...,
-        value: _builtins.str = ...,
-        event_id: _builtins.str = ...,
-        event_time: _timestamp_pb2.Timestamp | None = ...,
-        ingest_time: _timestamp_pb2.Timestamp | None = ...,
-        sequence: _builtins.int = ...,
-        late: _builtins.bool = ...,
-        notified: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "gauge", b"gauge", "ingest_time", b"ingest_time", "threshold", b"threshold"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "alert_name", b"alert_name", "alert_version", b"alert_version", "condition_type", b"condition_type", "event_id", b"event_id", "event_time", b"event_time", "furthest", b"furthest", "gauge", b"gauge", "ingest_time", b"ingest_time", "kind", b"kind", "late", b"late", "level", b"level", "notification_id", b"notification_id", "notified", b"notified", "previous_value", b"previous_value", "sequence", b"sequence", "threshold", b"threshold", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Transition: _TypeAlias = Transition  # noqa: Y015
 
 @_typing.final
 class Notification(_message.Message):

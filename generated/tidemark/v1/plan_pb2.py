@@ -24,11 +24,9 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
-from generated.tidemark.v1 import alert_pb2 as tidemark_dot_v1_dot_alert__pb2
-from generated.tidemark.v1 import balance_pb2 as tidemark_dot_v1_dot_balance__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tidemark/v1/plan.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tidemark/v1/alert.proto\x1a\x19tidemark/v1/balance.proto\"\xd4\x02\n\x04Plan\x12\x15\n\x07plan_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12@\n\rcustom_fields\x18\x03 \x03(\x0b\x32#.tidemark.v1.Plan.CustomFieldsEntryB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe8\x03\n\x05Limit\x12\x16\n\x08limit_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x08\x63ustomer\x18\x02 \x01(\x0b\x32\x1a.tidemark.v1.CustomerScopeB\x04\xe2\x41\x01\x01H\x00\x12,\n\x04plan\x18\x03 \x01(\x0b\x32\x16.tidemark.v1.PlanScopeB\x04\xe2\x41\x01\x01H\x00\x12/\n\x05spend\x18\x04 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x01\x12\x35\n\x08quantity\x18\x05 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x01\x12-\n\x06groups\x18\x06 \x03(\x0b\x32\x17.tidemark.v1.LimitGroupB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x61mount\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\x08\n\x06holderB\x08\n\x06\x61\x63\x63\x65ss\"C\n\nLimitGroup\x12\x11\n\x03key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\x05value\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x08\n\x06_valueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tidemark/v1/plan.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd4\x02\n\x04Plan\x12\x15\n\x07plan_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12@\n\rcustom_fields\x18\x03 \x03(\x0b\x32#.tidemark.v1.Plan.CustomFieldsEntryB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,36 +47,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLAN'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_PLAN'].fields_by_name['update_time']._loaded_options = None
   _globals['_PLAN'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
-  _globals['_LIMIT'].fields_by_name['limit_id']._loaded_options = None
-  _globals['_LIMIT'].fields_by_name['limit_id']._serialized_options = b'\342A\001\002'
-  _globals['_LIMIT'].fields_by_name['customer']._loaded_options = None
-  _globals['_LIMIT'].fields_by_name['customer']._serialized_options = b'\342A\001\001'
-  _globals['_LIMIT'].fields_by_name['plan']._loaded_options = None
-  _globals['_LIMIT'].fields_by_name['plan']._serialized_options = b'\342A\001\001'
-  _globals['_LIMIT'].fields_by_name['spend']._loaded_options = None
-  _globals['_LIMIT'].fields_by_name['spend']._serialized_options = b'\342A\001\001'
-  _globals['_LIMIT'].fields_by_name['quantity']._loaded_options = None
-  _globals['_LIMIT'].fields_by_name['quantity']._serialized_options = b'\342A\001\001'
-  _globals['_LIMIT'].fields_by_name['groups']._loaded_options = None
-  _globals['_LIMIT'].fields_by_name['groups']._serialized_options = b'\342A\001\001'
-  _globals['_LIMIT'].fields_by_name['amount']._loaded_options = None
-  _globals['_LIMIT'].fields_by_name['amount']._serialized_options = b'\342A\001\001'
-  _globals['_LIMIT'].fields_by_name['as_of_time']._loaded_options = None
-  _globals['_LIMIT'].fields_by_name['as_of_time']._serialized_options = b'\342A\001\001'
-  _globals['_LIMIT'].fields_by_name['create_time']._loaded_options = None
-  _globals['_LIMIT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
-  _globals['_LIMIT'].fields_by_name['update_time']._loaded_options = None
-  _globals['_LIMIT'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
-  _globals['_LIMITGROUP'].fields_by_name['key']._loaded_options = None
-  _globals['_LIMITGROUP'].fields_by_name['key']._serialized_options = b'\342A\001\002'
-  _globals['_LIMITGROUP'].fields_by_name['value']._loaded_options = None
-  _globals['_LIMITGROUP'].fields_by_name['value']._serialized_options = b'\342A\001\001'
-  _globals['_PLAN']._serialized_start=158
-  _globals['_PLAN']._serialized_end=498
-  _globals['_PLAN_CUSTOMFIELDSENTRY']._serialized_start=447
-  _globals['_PLAN_CUSTOMFIELDSENTRY']._serialized_end=498
-  _globals['_LIMIT']._serialized_start=501
-  _globals['_LIMIT']._serialized_end=989
-  _globals['_LIMITGROUP']._serialized_start=991
-  _globals['_LIMITGROUP']._serialized_end=1058
+  _globals['_PLAN']._serialized_start=106
+  _globals['_PLAN']._serialized_end=446
+  _globals['_PLAN_CUSTOMFIELDSENTRY']._serialized_start=395
+  _globals['_PLAN_CUSTOMFIELDSENTRY']._serialized_end=446
 # @@protoc_insertion_point(module_scope)

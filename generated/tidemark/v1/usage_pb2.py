@@ -25,12 +25,9 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
-from generated.tidemark.v1 import account_pb2 as tidemark_dot_v1_dot_account__pb2
-from generated.tidemark.v1 import balance_pb2 as tidemark_dot_v1_dot_balance__pb2
-from generated.tidemark.v1 import condition_pb2 as tidemark_dot_v1_dot_condition__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/usage.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19tidemark/v1/account.proto\x1a\x19tidemark/v1/balance.proto\x1a\x1btidemark/v1/condition.proto\"\xe7\x02\n\nUsageEvent\x12\x16\n\x08\x65vent_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fsubscription_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tmetric_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ost\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x41\n\nproperties\x18\t \x03(\x0b\x32\'.tidemark.v1.UsageEvent.PropertiesEntryB\x04\xe2\x41\x01\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"P\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\x89\x01\n\x0eOmittedResults\x12\x18\n\x10transition_count\x18\x01 \x01(\x05\x12\x13\n\x0bgauge_count\x18\x02 \x01(\x05\x12\x17\n\x0frejection_count\x18\x03 \x01(\x05\x12/\n\x0bingest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9c\x03\n\x05Gauge\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12*\n\x05usage\x18\x03 \x01(\x0b\x32\x19.tidemark.v1.UsageMeasureH\x00\x12(\n\x04\x63ost\x18\x04 \x01(\x0b\x32\x18.tidemark.v1.CostMeasureH\x00\x12/\n\x08invoices\x18\x08 \x01(\x0b\x32\x1b.tidemark.v1.InvoiceMeasureH\x00\x12/\n\x08\x62\x61lances\x18\t \x01(\x0b\x32\x1b.tidemark.v1.BalanceMeasureH\x00\x12(\n\x04plan\x18\n \x01(\x0b\x32\x18.tidemark.v1.PlanMeasureH\x00\x12&\n\x05group\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.GroupValue\x12\x32\n\x0e\x62illing_period\x18\x06 \x01(\x0b\x32\x1a.tidemark.v1.BillingPeriod\x12\r\n\x05value\x18\x07 \x01(\t\x12\r\n\x05limit\x18\x0b \x01(\tB\t\n\x07measure\"!\n\x0cUsageMeasure\x12\x11\n\tmetric_id\x18\x01 \x01(\t\"P\n\x0b\x43ostMeasure\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12/\n\rprice_filters\x18\x02 \x03(\x0b\x32\x18.tidemark.v1.PriceFilter\"6\n\x0eInvoiceMeasure\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x12\n\ninvoice_id\x18\x02 \x01(\t\"\xd0\x01\n\x0e\x42\x61lanceMeasure\x12)\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessH\x00\x12/\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessH\x00\x12,\n\x07reading\x18\x03 \x01(\x0e\x32\x1b.tidemark.v1.BalanceReading\x12\x12\n\nbalance_id\x18\x04 \x01(\t\x12\x16\n\x0esegment_number\x18\x05 \x01(\x05\x42\x08\n\x06\x61\x63\x63\x65ss\"\r\n\x0bPlanMeasure\"(\n\nGroupValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t*\xb8\x01\n\x0e\x42\x61lanceReading\x12\x1f\n\x1b\x42\x41LANCE_READING_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42\x41LANCE_READING_REMAINING\x10\x01\x12%\n!BALANCE_READING_REMAINING_PERCENT\x10\x02\x12 \n\x1c\x42\x41LANCE_READING_USED_PERCENT\x10\x03\x12\x1d\n\x19\x42\x41LANCE_READING_DAYS_LEFT\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/usage.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xe7\x02\n\nUsageEvent\x12\x16\n\x08\x65vent_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fsubscription_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tmetric_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ost\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x41\n\nproperties\x18\t \x03(\x0b\x32\'.tidemark.v1.UsageEvent.PropertiesEntryB\x04\xe2\x41\x01\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"P\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\x89\x01\n\x0eOmittedResults\x12\x18\n\x10transition_count\x18\x01 \x01(\x05\x12\x13\n\x0bgauge_count\x18\x02 \x01(\x05\x12\x17\n\x0frejection_count\x18\x03 \x01(\x05\x12/\n\x0bingest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,28 +54,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGEEVENT'].fields_by_name['event_time']._serialized_options = b'\342A\001\002'
   _globals['_USAGEEVENT'].fields_by_name['properties']._loaded_options = None
   _globals['_USAGEEVENT'].fields_by_name['properties']._serialized_options = b'\342A\001\001'
-  _globals['_BALANCEREADING']._serialized_start=1655
-  _globals['_BALANCEREADING']._serialized_end=1839
-  _globals['_USAGEEVENT']._serialized_start=215
-  _globals['_USAGEEVENT']._serialized_end=574
-  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_start=525
-  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_end=574
-  _globals['_REJECTION']._serialized_start=576
-  _globals['_REJECTION']._serialized_end=656
-  _globals['_OMITTEDRESULTS']._serialized_start=659
-  _globals['_OMITTEDRESULTS']._serialized_end=796
-  _globals['_GAUGE']._serialized_start=799
-  _globals['_GAUGE']._serialized_end=1211
-  _globals['_USAGEMEASURE']._serialized_start=1213
-  _globals['_USAGEMEASURE']._serialized_end=1246
-  _globals['_COSTMEASURE']._serialized_start=1248
-  _globals['_COSTMEASURE']._serialized_end=1328
-  _globals['_INVOICEMEASURE']._serialized_start=1330
-  _globals['_INVOICEMEASURE']._serialized_end=1384
-  _globals['_BALANCEMEASURE']._serialized_start=1387
-  _globals['_BALANCEMEASURE']._serialized_end=1595
-  _globals['_PLANMEASURE']._serialized_start=1597
-  _globals['_PLANMEASURE']._serialized_end=1610
-  _globals['_GROUPVALUE']._serialized_start=1612
-  _globals['_GROUPVALUE']._serialized_end=1652
+  _globals['_USAGEEVENT']._serialized_start=132
+  _globals['_USAGEEVENT']._serialized_end=491
+  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_start=442
+  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_end=491
+  _globals['_REJECTION']._serialized_start=493
+  _globals['_REJECTION']._serialized_end=573
+  _globals['_OMITTEDRESULTS']._serialized_start=576
+  _globals['_OMITTEDRESULTS']._serialized_end=713
 # @@protoc_insertion_point(module_scope)

@@ -11,7 +11,10 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
-from generated.tidemark.v1 import webhook_pb2 as _webhook_pb2
+from generated.tidemark.v1 import delivery_pb2 as _delivery_pb2
+from generated.tidemark.v1 import endpoint_pb2 as _endpoint_pb2
+from generated.tidemark.v1 import operator_event_pb2 as _operator_event_pb2
+from generated.tidemark.v1 import redelivery_job_pb2 as _redelivery_job_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -92,7 +95,7 @@ class CreateEndpointRequest(_message.Message):
     """
     max_in_flight: _builtins.int
     """max_in_flight is the maximum number of attempts at a time, over all notifiers: 1 to 64. Unset: 4."""
-    signature_scheme: _webhook_pb2.SignatureScheme.ValueType
+    signature_scheme: _endpoint_pb2.SignatureScheme.ValueType
     """signature_scheme is how attempts are signed. Unset: SIGNATURE_SCHEME_HMAC_SHA256."""
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -122,7 +125,7 @@ class CreateEndpointRequest(_message.Message):
         """
 
     @_builtins.property
-    def credentials(self) -> _webhook_pb2.EndpointCredentials:
+    def credentials(self) -> _endpoint_pb2.EndpointCredentials:
         """credentials are the value of the Authorization header of every attempt. Unset: there is no such header."""
 
     def __init__(
@@ -134,10 +137,10 @@ class CreateEndpointRequest(_message.Message):
         condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        credentials: _webhook_pb2.EndpointCredentials | None = ...,
+        credentials: _endpoint_pb2.EndpointCredentials | None = ...,
         rate_per_second: _builtins.str = ...,
         max_in_flight: _builtins.int = ...,
-        signature_scheme: _webhook_pb2.SignatureScheme.ValueType = ...,
+        signature_scheme: _endpoint_pb2.SignatureScheme.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -162,13 +165,13 @@ class CreateEndpointResponse(_message.Message):
     NOTE: a "whsec_" secret is shown only this once and cannot be read again.
     """
     @_builtins.property
-    def endpoint(self) -> _webhook_pb2.Endpoint:
+    def endpoint(self) -> _endpoint_pb2.Endpoint:
         """endpoint is the new endpoint."""
 
     def __init__(
         self,
         *,
-        endpoint: _webhook_pb2.Endpoint | None = ...,
+        endpoint: _endpoint_pb2.Endpoint | None = ...,
         secret: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
@@ -209,13 +212,13 @@ class GetEndpointResponse(_message.Message):
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def endpoint(self) -> _webhook_pb2.Endpoint:
+    def endpoint(self) -> _endpoint_pb2.Endpoint:
         """endpoint is the requested endpoint."""
 
     def __init__(
         self,
         *,
-        endpoint: _webhook_pb2.Endpoint | None = ...,
+        endpoint: _endpoint_pb2.Endpoint | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -264,13 +267,13 @@ class ListEndpointsResponse(_message.Message):
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
-    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.Endpoint]:
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[_endpoint_pb2.Endpoint]:
         """endpoints are the endpoints of this page."""
 
     def __init__(
         self,
         *,
-        endpoints: _abc.Iterable[_webhook_pb2.Endpoint] | None = ...,
+        endpoints: _abc.Iterable[_endpoint_pb2.Endpoint] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -387,7 +390,7 @@ class UpdateEndpointRequest(_message.Message):
         """
 
     @_builtins.property
-    def credentials(self) -> _webhook_pb2.EndpointCredentials:
+    def credentials(self) -> _endpoint_pb2.EndpointCredentials:
         """credentials are the value of the Authorization header of every attempt. Unset: there is no such header."""
 
     def __init__(
@@ -401,7 +404,7 @@ class UpdateEndpointRequest(_message.Message):
         condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        credentials: _webhook_pb2.EndpointCredentials | None = ...,
+        credentials: _endpoint_pb2.EndpointCredentials | None = ...,
         rate_per_second: _builtins.str = ...,
         max_in_flight: _builtins.int = ...,
     ) -> None: ...
@@ -421,13 +424,13 @@ class UpdateEndpointResponse(_message.Message):
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def endpoint(self) -> _webhook_pb2.Endpoint:
+    def endpoint(self) -> _endpoint_pb2.Endpoint:
         """endpoint is the endpoint after this request."""
 
     def __init__(
         self,
         *,
-        endpoint: _webhook_pb2.Endpoint | None = ...,
+        endpoint: _endpoint_pb2.Endpoint | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -467,13 +470,13 @@ class EnableEndpointResponse(_message.Message):
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def endpoint(self) -> _webhook_pb2.Endpoint:
+    def endpoint(self) -> _endpoint_pb2.Endpoint:
         """endpoint is the endpoint after this request."""
 
     def __init__(
         self,
         *,
-        endpoint: _webhook_pb2.Endpoint | None = ...,
+        endpoint: _endpoint_pb2.Endpoint | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -513,13 +516,13 @@ class DisableEndpointResponse(_message.Message):
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def endpoint(self) -> _webhook_pb2.Endpoint:
+    def endpoint(self) -> _endpoint_pb2.Endpoint:
         """endpoint is the endpoint after this request."""
 
     def __init__(
         self,
         *,
-        endpoint: _webhook_pb2.Endpoint | None = ...,
+        endpoint: _endpoint_pb2.Endpoint | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -540,7 +543,7 @@ class RotateSecretRequest(_message.Message):
     SIGNATURE_SCHEME_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint's id."""
-    signature_scheme: _webhook_pb2.SignatureScheme.ValueType
+    signature_scheme: _endpoint_pb2.SignatureScheme.ValueType
     """signature_scheme is how attempts are signed from now on. Unset: the present scheme."""
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
@@ -553,7 +556,7 @@ class RotateSecretRequest(_message.Message):
         *,
         endpoint_id: _builtins.str = ...,
         grace: _duration_pb2.Duration | None = ...,
-        signature_scheme: _webhook_pb2.SignatureScheme.ValueType = ...,
+        signature_scheme: _endpoint_pb2.SignatureScheme.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -576,13 +579,13 @@ class RotateSecretResponse(_message.Message):
     only this once.
     """
     @_builtins.property
-    def endpoint(self) -> _webhook_pb2.Endpoint:
+    def endpoint(self) -> _endpoint_pb2.Endpoint:
         """endpoint is the endpoint after this request."""
 
     def __init__(
         self,
         *,
-        endpoint: _webhook_pb2.Endpoint | None = ...,
+        endpoint: _endpoint_pb2.Endpoint | None = ...,
         secret: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
@@ -657,7 +660,7 @@ class ListDeliveriesRequest(_message.Message):
     """endpoint_id restricts the list to the deliveries to one endpoint, which may have been deleted. Unset: all."""
     notification_id: _builtins.str
     """notification_id restricts the list to the deliveries of one notification. Unset: all."""
-    status: _webhook_pb2.DeliveryStatus.ValueType
+    status: _delivery_pb2.DeliveryStatus.ValueType
     """status restricts the list to the deliveries with this status. Unset: all."""
     customer_id: _builtins.str
     """customer_id restricts the list to the deliveries about one customer. Unset: all."""
@@ -678,7 +681,7 @@ class ListDeliveriesRequest(_message.Message):
         page_token: _builtins.str = ...,
         endpoint_id: _builtins.str = ...,
         notification_id: _builtins.str = ...,
-        status: _webhook_pb2.DeliveryStatus.ValueType = ...,
+        status: _delivery_pb2.DeliveryStatus.ValueType = ...,
         customer_id: _builtins.str = ...,
         event_type: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
@@ -703,13 +706,13 @@ class ListDeliveriesResponse(_message.Message):
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
-    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.Delivery]:
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[_delivery_pb2.Delivery]:
         """deliveries are the deliveries of this page."""
 
     def __init__(
         self,
         *,
-        deliveries: _abc.Iterable[_webhook_pb2.Delivery] | None = ...,
+        deliveries: _abc.Iterable[_delivery_pb2.Delivery] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -763,13 +766,13 @@ class ListAttemptsResponse(_message.Message):
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
-    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.Attempt]:
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_delivery_pb2.Attempt]:
         """attempts are the attempts of this page."""
 
     def __init__(
         self,
         *,
-        attempts: _abc.Iterable[_webhook_pb2.Attempt] | None = ...,
+        attempts: _abc.Iterable[_delivery_pb2.Attempt] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -811,18 +814,18 @@ class GetDeliveryResponse(_message.Message):
     DELIVERY_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def delivery(self) -> _webhook_pb2.Delivery:
+    def delivery(self) -> _delivery_pb2.Delivery:
         """delivery is the requested delivery."""
 
     @_builtins.property
-    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.Attempt]:
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_delivery_pb2.Attempt]:
         """attempts are its latest attempts, the first one first, at most 50; ListAttempts returns all."""
 
     def __init__(
         self,
         *,
-        delivery: _webhook_pb2.Delivery | None = ...,
-        attempts: _abc.Iterable[_webhook_pb2.Attempt] | None = ...,
+        delivery: _delivery_pb2.Delivery | None = ...,
+        attempts: _abc.Iterable[_delivery_pb2.Attempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -876,13 +879,13 @@ class SendTestEventResponse(_message.Message):
 
     DELIVERY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def delivery(self) -> _webhook_pb2.Delivery:
+    def delivery(self) -> _delivery_pb2.Delivery:
         """delivery is the delivery of the test event."""
 
     def __init__(
         self,
         *,
-        delivery: _webhook_pb2.Delivery | None = ...,
+        delivery: _delivery_pb2.Delivery | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -935,13 +938,13 @@ class RedeliverNotificationResponse(_message.Message):
 
     DELIVERY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def delivery(self) -> _webhook_pb2.Delivery:
+    def delivery(self) -> _delivery_pb2.Delivery:
         """delivery is the delivery after this request."""
 
     def __init__(
         self,
         *,
-        delivery: _webhook_pb2.Delivery | None = ...,
+        delivery: _delivery_pb2.Delivery | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -976,7 +979,7 @@ class RedeliverDeliveriesRequest(_message.Message):
     event_type: _builtins.str
     """event_type restricts the job to the deliveries of one type. Unset: all."""
     @_builtins.property
-    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_webhook_pb2.DeliveryStatus.ValueType]:
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_delivery_pb2.DeliveryStatus.ValueType]:
         """statuses are the statuses of the deliveries that are sent again: at least one."""
 
     @_builtins.property
@@ -992,7 +995,7 @@ class RedeliverDeliveriesRequest(_message.Message):
         *,
         request_id: _builtins.str = ...,
         endpoint_id: _builtins.str = ...,
-        statuses: _abc.Iterable[_webhook_pb2.DeliveryStatus.ValueType] | None = ...,
+        statuses: _abc.Iterable[_delivery_pb2.DeliveryStatus.ValueType] | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         customer_id: _builtins.str = ...,
@@ -1014,13 +1017,13 @@ class RedeliverDeliveriesResponse(_message.Message):
 
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def job(self) -> _webhook_pb2.RedeliveryJob:
+    def job(self) -> _redelivery_job_pb2.RedeliveryJob:
         """job is the job that sends the deliveries."""
 
     def __init__(
         self,
         *,
-        job: _webhook_pb2.RedeliveryJob | None = ...,
+        job: _redelivery_job_pb2.RedeliveryJob | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1082,13 +1085,13 @@ class RecoverEndpointResponse(_message.Message):
 
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def job(self) -> _webhook_pb2.RedeliveryJob:
+    def job(self) -> _redelivery_job_pb2.RedeliveryJob:
         """job is the job that sends the notifications."""
 
     def __init__(
         self,
         *,
-        job: _webhook_pb2.RedeliveryJob | None = ...,
+        job: _redelivery_job_pb2.RedeliveryJob | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1128,13 +1131,13 @@ class GetRedeliveryJobResponse(_message.Message):
 
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def job(self) -> _webhook_pb2.RedeliveryJob:
+    def job(self) -> _redelivery_job_pb2.RedeliveryJob:
         """job is the requested job."""
 
     def __init__(
         self,
         *,
-        job: _webhook_pb2.RedeliveryJob | None = ...,
+        job: _redelivery_job_pb2.RedeliveryJob | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1187,13 +1190,13 @@ class ListRedeliveryJobsResponse(_message.Message):
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
-    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.RedeliveryJob]:
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_redelivery_job_pb2.RedeliveryJob]:
         """jobs are the jobs of this page."""
 
     def __init__(
         self,
         *,
-        jobs: _abc.Iterable[_webhook_pb2.RedeliveryJob] | None = ...,
+        jobs: _abc.Iterable[_redelivery_job_pb2.RedeliveryJob] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -1251,13 +1254,13 @@ class ListOperatorEventsResponse(_message.Message):
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.OperatorEvent]:
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_operator_event_pb2.OperatorEvent]:
         """events are the events of this page."""
 
     def __init__(
         self,
         *,
-        events: _abc.Iterable[_webhook_pb2.OperatorEvent] | None = ...,
+        events: _abc.Iterable[_operator_event_pb2.OperatorEvent] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015

@@ -6,7 +6,11 @@ from typing import NamedTuple
 import pytest
 
 from evaluator.amounts import format_decimal
-from generated.tidemark.v1 import alert_pb2, threshold_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    customer_alert_pb2,
+    threshold_pb2,
+)
 from tests.support.databases import Template
 from tests.support.processes.programs import Programs
 from tests.support.semantics.rows import ROWS, Row
@@ -121,7 +125,9 @@ async def stands(row: Row, stage: Stage, alert: alert_pb2.Alert, value: Decimal,
     state = await stage.caller.state(alert.alert_id, CUSTOMER)
     [shown] = [one for one in state.gauges if row.gauge(one.gauge)]
     assert (Decimal(shown.gauge.value), [one.in_alarm for one in shown.thresholds]) == (value, [in_alarm])
-    status = alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM if in_alarm else alert_pb2.CUSTOMER_ALERT_STATUS_OK
+    status = (
+        customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM if in_alarm else customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
+    )
     assert (state.status, state.no_data) == (status, False)
 
 

@@ -7,8 +7,15 @@ from typing import Any
 import grpc
 import pytest
 
-from generated.tidemark.v1 import account_service_pb2 as messages
-from generated.tidemark.v1 import account_service_pb2_grpc, balance_pb2
+from generated.tidemark.v1 import (
+    access_pb2,
+    account_service_pb2_grpc,
+    balance_entry_pb2,
+    balance_pb2,
+)
+from generated.tidemark.v1 import (
+    account_service_pb2 as messages,
+)
 from runtime.clock import ManualClock
 from server.calls.validation import to_datetime, to_timestamp
 from store.identity import keys
@@ -38,7 +45,7 @@ def balance(*amounts: str | balance_pb2.BalanceSegment, **fields: Any) -> balanc
     """A valid balance: a commit in USD unless the fields say otherwise."""
     defaults: dict[str, Any] = {"balance_id": "b1", "customer_id": "acme", "kind": COMMIT}
     if "quantity" not in fields:
-        defaults["spend"] = balance_pb2.SpendAccess(currency="USD")
+        defaults["spend"] = access_pb2.SpendAccess(currency="USD")
     segments = [segment(item) if isinstance(item, str) else item for item in amounts or ("100",)]
     return balance_pb2.Balance(**{**defaults, **fields}, segments=segments)
 
@@ -85,7 +92,7 @@ async def ledger(accounts: Stub, balance_id: str = "") -> list[tuple[str, int, s
         page = await accounts.ListBalanceEntries(request)
         assert len(page.entries) <= 2
         for item in page.entries:
-            kind = balance_pb2.BalanceEntryType.Name(item.type).removeprefix("BALANCE_ENTRY_TYPE_")
+            kind = balance_entry_pb2.BalanceEntryType.Name(item.type).removeprefix("BALANCE_ENTRY_TYPE_")
             assert item.customer_id == "acme"
             row = (item.balance_id, item.segment_number, kind, item.amount, item.remaining, item.adjustment_id)
             found.append(row)
@@ -100,7 +107,7 @@ async def ledger(accounts: Stub, balance_id: str = "") -> list[tuple[str, int, s
         {"kind": balance_pb2.BALANCE_KIND_CONTRACT_CREDIT, "contract_custom_fields": {"tier": "gold"}},
         {"kind": GRANT, "credit_grant_type": "promo", "custom_fields": {"ä": "", "b": "ö"}},
         {"kind": SEAT, "seat": balance_pb2.BalanceSeat(seat_group_key="user", seat_group_value="u1")},
-        {"kind": LICENSE, "license_type": "pro", "quantity": balance_pb2.QuantityAccess(metric_id="tokens")},
+        {"kind": LICENSE, "license_type": "pro", "quantity": access_pb2.QuantityAccess(metric_id="tokens")},
     ],
 )
 async def test_every_field_of_a_balance_comes_back(accounts: Stub, fields: dict[str, Any]) -> None:
@@ -181,8 +188,8 @@ async def test_concurrent_puts_leave_the_newest_fact_and_a_ledger_that_adds_up(a
     ("other", "field"),
     [
         ({"kind": balance_pb2.BALANCE_KIND_CONTRACT_CREDIT}, "kind"),
-        ({"spend": balance_pb2.SpendAccess(currency="EUR")}, "access"),
-        ({"quantity": balance_pb2.QuantityAccess(metric_id="USD")}, "access"),
+        ({"spend": access_pb2.SpendAccess(currency="EUR")}, "access"),
+        ({"quantity": access_pb2.QuantityAccess(metric_id="USD")}, "access"),
     ],
 )
 async def test_a_put_that_changes_the_kind_or_unit_of_a_balance_is_refused(

@@ -5,8 +5,12 @@ from typing import Any
 
 import pytest
 
-from generated.tidemark.v1 import account_pb2, account_service_pb2_grpc
 from generated.tidemark.v1 import account_service_pb2 as messages
+from generated.tidemark.v1 import (
+    account_service_pb2_grpc,
+    customer_pb2,
+    subscription_pb2,
+)
 from runtime.clock import ManualClock
 from server.calls.validation import to_datetime, to_timestamp
 from store.identity import organizations
@@ -20,14 +24,14 @@ HOUR = timedelta(hours=1)
 START, END = to_timestamp(NOW), to_timestamp(NOW + HOUR)
 
 
-async def put_customer(accounts: Stub, **fields: Any) -> account_pb2.Customer:
-    sent = account_pb2.Customer(customer_id="acme", **fields)
+async def put_customer(accounts: Stub, **fields: Any) -> customer_pb2.Customer:
+    sent = customer_pb2.Customer(customer_id="acme", **fields)
     answer = await accounts.PutCustomer(messages.PutCustomerRequest(customer=sent))
     return answer.customer
 
 
-async def put_subscription(accounts: Stub, **fields: Any) -> account_pb2.Subscription:
-    sent = account_pb2.Subscription(customer_id="acme", subscription_id="s1", **fields)
+async def put_subscription(accounts: Stub, **fields: Any) -> subscription_pb2.Subscription:
+    sent = subscription_pb2.Subscription(customer_id="acme", subscription_id="s1", **fields)
     answer = await accounts.PutSubscription(messages.PutSubscriptionRequest(subscription=sent))
     return answer.subscription
 

@@ -8,10 +8,13 @@ import grpc
 import pytest
 
 from generated.tidemark.v1 import (
-    account_pb2,
     account_service_pb2,
     alert_pb2,
+    billing_period_pb2,
     condition_pb2,
+    customer_alert_pb2,
+    customer_pb2,
+    filter_pb2,
     invoice_pb2,
     threshold_pb2,
 )
@@ -26,7 +29,7 @@ ISSUED, PAID, VOID = (
     invoice_pb2.INVOICE_STATUS_PAID,
     invoice_pb2.INVOICE_STATUS_VOID,
 )
-IN_ALARM, OK = alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM, alert_pb2.CUSTOMER_ALERT_STATUS_OK
+IN_ALARM, OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM, customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
 MARCH = datetime(2026, 3, 20, tzinfo=UTC)  # the clock stands at noon of 15 March
 
 
@@ -72,7 +75,7 @@ def single(*values: str, types: tuple[str, ...] = (), contract: tuple[str, str] 
     condition = condition_pb2.InvoiceTotalReachedCondition(invoice_types_filter=types)
     if contract:
         condition.custom_field_filters.add(
-            entity=condition_pb2.CUSTOM_FIELD_ENTITY_CONTRACT, key=contract[0], value=contract[1]
+            entity=filter_pb2.CUSTOM_FIELD_ENTITY_CONTRACT, key=contract[0], value=contract[1]
         )
     thresholds = [threshold_pb2.Threshold(value=value, notify_on=BOTH) for value in values]
     return alert_pb2.Alert(
@@ -189,13 +192,13 @@ async def test_a_month_sums_invoices_that_end_in_it_except_voided_ones(caller: C
 
 
 async def test_the_month_is_that_of_the_customers_time_zone(caller: Caller) -> None:
-    cycle = account_pb2.BillingCycle(
+    cycle = billing_period_pb2.BillingCycle(
         anchor_time=to_timestamp(datetime(2026, 1, 1, tzinfo=UTC)),
-        cadence=account_pb2.CADENCE_MONTH,
+        cadence=billing_period_pb2.CADENCE_MONTH,
         interval_count=1,
         time_zone="America/New_York",
     )
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", billing_cycle=cycle))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", billing_cycle=cycle))
     await caller.create(monthly("100"))
     # Midnight of 1 April in New York is the end of March; an hour later it is April.
     await post(caller, "i-1", "60", end=datetime(2026, 4, 1, 4, tzinfo=UTC))
@@ -258,7 +261,7 @@ async def test_usage_does_not_move_a_gauge_of_invoices(caller: Caller) -> None:
 
 async def test_an_invalid_filter_is_named(caller: Caller) -> None:
     alert = single("100")
-    alert.invoice_total_reached.custom_field_filters.add(entity=condition_pb2.CUSTOM_FIELD_ENTITY_COMMIT, key="k")
+    alert.invoice_total_reached.custom_field_filters.add(entity=filter_pb2.CUSTOM_FIELD_ENTITY_COMMIT, key="k")
     alert.invoice_total_reached.invoice_types_filter.append("")
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await caller.create(alert)

@@ -7,8 +7,16 @@ from typing import Any
 import grpc
 import pytest
 
-from generated.tidemark.v1 import account_service_pb2 as messages
-from generated.tidemark.v1 import account_service_pb2_grpc, alert_pb2, balance_pb2, plan_pb2
+from generated.tidemark.v1 import (
+    access_pb2,
+    account_service_pb2_grpc,
+    limit_pb2,
+    plan_pb2,
+    scope_pb2,
+)
+from generated.tidemark.v1 import (
+    account_service_pb2 as messages,
+)
 from runtime.clock import ManualClock
 from server.calls.validation import to_datetime, to_timestamp
 from store.identity import keys, organizations
@@ -26,25 +34,25 @@ async def put_plan(accounts: Stub, plan_id: str = "pro", **fields: Any) -> messa
     return await accounts.PutPlan(messages.PutPlanRequest(plan=plan_pb2.Plan(plan_id=plan_id, **fields)))
 
 
-def limit(limit_id: str = "l1", amount: str = "10", customer: str = "acme", **fields: Any) -> plan_pb2.Limit:
+def limit(limit_id: str = "l1", amount: str = "10", customer: str = "acme", **fields: Any) -> limit_pb2.Limit:
     """A valid limit: of a customer's cost in USD unless the fields say otherwise."""
     defaults: dict[str, Any] = {}
     if "plan" not in fields:
-        defaults["customer"] = alert_pb2.CustomerScope(customer_id=customer)
+        defaults["customer"] = scope_pb2.CustomerScope(customer_id=customer)
     if "quantity" not in fields:
-        defaults["spend"] = balance_pb2.SpendAccess(currency="USD")
-    return plan_pb2.Limit(**{"limit_id": limit_id, "amount": amount, **defaults, **fields})
+        defaults["spend"] = access_pb2.SpendAccess(currency="USD")
+    return limit_pb2.Limit(**{"limit_id": limit_id, "amount": amount, **defaults, **fields})
 
 
-def groups(**values: str) -> list[plan_pb2.LimitGroup]:
-    return [plan_pb2.LimitGroup(key=key, value=value) for key, value in values.items()]
+def groups(**values: str) -> list[limit_pb2.LimitGroup]:
+    return [limit_pb2.LimitGroup(key=key, value=value) for key, value in values.items()]
 
 
-async def put(accounts: Stub, sent: plan_pb2.Limit) -> messages.PutLimitResponse:
+async def put(accounts: Stub, sent: limit_pb2.Limit) -> messages.PutLimitResponse:
     return await accounts.PutLimit(messages.PutLimitRequest(limit=sent))
 
 
-async def get(accounts: Stub, limit_id: str = "l1") -> plan_pb2.Limit:
+async def get(accounts: Stub, limit_id: str = "l1") -> limit_pb2.Limit:
     return (await accounts.GetLimit(messages.GetLimitRequest(limit_id=limit_id))).limit
 
 
@@ -66,8 +74,8 @@ async def test_a_plan_is_replaced_by_a_newer_put_only(accounts: Stub, clock: Man
     "fields",
     [
         {},
-        {"plan": alert_pb2.PlanScope(plan_id="pro"), "groups": groups(a="1", b="")},
-        {"quantity": balance_pb2.QuantityAccess(metric_id="tokens"), "groups": [plan_pb2.LimitGroup(key="user")]},
+        {"plan": scope_pb2.PlanScope(plan_id="pro"), "groups": groups(a="1", b="")},
+        {"quantity": access_pb2.QuantityAccess(metric_id="tokens"), "groups": [limit_pb2.LimitGroup(key="user")]},
         {"amount": EXACT},
         {"amount": ""},
     ],
@@ -105,11 +113,11 @@ async def test_a_limits_amount_is_replaced_by_a_newer_put_only(
     "other",
     [
         {"customer": "other"},
-        {"plan": alert_pb2.PlanScope(plan_id="acme")},
-        {"quantity": balance_pb2.QuantityAccess(metric_id="USD")},
-        {"spend": balance_pb2.SpendAccess(currency="EUR")},
+        {"plan": scope_pb2.PlanScope(plan_id="acme")},
+        {"quantity": access_pb2.QuantityAccess(metric_id="USD")},
+        {"spend": access_pb2.SpendAccess(currency="EUR")},
         {"groups": groups(a="1")},
-        {"groups": [plan_pb2.LimitGroup(key="a")]},
+        {"groups": [limit_pb2.LimitGroup(key="a")]},
     ],
 )
 async def test_a_put_that_changes_the_subject_of_a_limit_is_refused(accounts: Stub, other: dict[str, Any]) -> None:
@@ -153,7 +161,7 @@ async def test_all_violations_of_a_plan_and_a_limit_are_named(accounts: Stub) ->
     bad_plan = put_plan(accounts, "", display_name="\n", custom_fields={"": ""}, as_of_time=late)
     paths = ("plan_id", "display_name", "custom_fields", "as_of_time")
     await assert_violations(bad_plan, *(f"plan.{path}" for path in paths))
-    bad_limit = put(accounts, plan_pb2.Limit(amount="-1", as_of_time=late))
+    bad_limit = put(accounts, limit_pb2.Limit(amount="-1", as_of_time=late))
     of_limit = ("limit_id", "holder", "access", "amount", "as_of_time")
     await assert_violations(bad_limit, *(f"limit.{path}" for path in of_limit))
     await assert_violations(accounts.GetPlan(messages.GetPlanRequest()), "plan_id")
@@ -166,7 +174,7 @@ async def test_all_violations_of_a_plan_and_a_limit_are_named(accounts: Stub) ->
 async def test_plans_and_limits_are_listed_in_byte_order_by_page_and_filter(accounts: Stub) -> None:
     for number, name in enumerate(("B", "a", "é", "a-1", "C")):
         await put_plan(accounts, name)
-        of_plan: dict[str, Any] = {"plan": alert_pb2.PlanScope(plan_id=name)}
+        of_plan: dict[str, Any] = {"plan": scope_pb2.PlanScope(plan_id=name)}
         await put(accounts, limit(name, **of_plan) if number % 2 else limit(name, customer=name))
     plans: list[str] = []
     limits: list[str] = []

@@ -7,13 +7,22 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2
+from generated.tidemark.v1 import (
+    alert_change_pb2,
+    alert_pb2,
+    alert_service_pb2,
+    condition_pb2,
+    customer_alert_pb2,
+    filter_pb2,
+    subscription_pb2,
+    threshold_pb2,
+)
 from runtime.clock import ManualClock
 from tests.support.server.running import reason_of, violations_of
 from tests.support.usage.caller import BOTH, Caller, ShortTransition, beside, on_customer, on_plan, usage_alert
 
 KEEP, RESET = alert_service_pb2.STATE_POLICY_KEEP, alert_service_pb2.STATE_POLICY_RESET
-OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+OK, IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK, customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
 
 @pytest.fixture
@@ -58,7 +67,9 @@ async def test_a_lowered_threshold_is_reached_immediately(caller: Caller) -> Non
     [stored] = await caller.notifications()
     assert stored.transitions == [ShortTransition("REACHED", "12", "15", "15", "")]
     assert stored.body["data"]["alert_version"] == 2
-    assert (await caller.state(created.alert_id)).gauges[0].change_reason == alert_pb2.CHANGE_REASON_EVALUATION
+    assert (await caller.state(created.alert_id)).gauges[
+        0
+    ].change_reason == customer_alert_pb2.CHANGE_REASON_EVALUATION
 
 
 async def test_an_added_threshold_below_the_value_is_reached_immediately(
@@ -156,7 +167,7 @@ async def test_a_disabled_alert_does_not_notify_until_it_is_enabled(caller: Call
     disabled = (await caller.alerts.DisableAlert(disable, metadata=caller.metadata)).alert
     assert disabled.state == alert_pb2.ALERT_STATE_DISABLED
     await caller.send(caller.event("e2", "10"))
-    assert (await caller.state(created.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    assert (await caller.state(created.alert_id)).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
     enable = alert_service_pb2.EnableAlertRequest(alert_id=created.alert_id)
     await caller.alerts.EnableAlert(enable, metadata=caller.metadata)
     await caller.backfilled(created.alert_id)
@@ -172,7 +183,7 @@ async def test_a_disabled_customer_is_not_evaluated_until_it_is_enabled(caller: 
     await caller.send(caller.event("b1", "11", "bob"), caller.event("a1", "11"))
     assert [stored.customer_id for stored in await caller.notifications()] == ["acme"]
     state = await caller.state(created.alert_id, "bob")
-    assert state.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED
+    assert state.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED
     enable = alert_service_pb2.EnableAlertRequest(alert_id=created.alert_id, customer_id="bob")
     await caller.alerts.EnableAlert(enable, metadata=caller.metadata)
     assert [stored.customer_id for stored in await caller.notifications()] == ["acme", "bob"]
@@ -222,7 +233,9 @@ async def test_the_history_lists_each_change_with_the_key_that_made_it(
     request.page_token = first.next_page_token
     second = await caller.alerts.ListAlertChanges(request, metadata=caller.metadata)
     changes = [*first.changes, *second.changes]
-    assert [alert_pb2.AlertChangeKind.Name(one.kind).removeprefix("ALERT_CHANGE_KIND_") for one in changes] == [
+    assert [
+        alert_change_pb2.AlertChangeKind.Name(one.kind).removeprefix("ALERT_CHANGE_KIND_") for one in changes
+    ] == [
         "ARCHIVED",
         "DISABLED",
         "RESET",
@@ -245,9 +258,9 @@ async def test_an_edit_reaches_the_other_replica(caller: Caller, usual: alert_pb
 
 async def test_an_update_replaces_and_clears_price_filters(caller: Caller) -> None:
     filters = [
-        condition_pb2.PriceFilter(
-            field=condition_pb2.PRICE_FIELD_PRICE_ID,
-            operator=condition_pb2.FILTER_OPERATOR_INCLUDES,
+        filter_pb2.PriceFilter(
+            field=filter_pb2.PRICE_FIELD_PRICE_ID,
+            operator=filter_pb2.FILTER_OPERATOR_INCLUDES,
             values=[price],
         )
         for price in ("p1", "p2")
@@ -269,9 +282,9 @@ async def test_an_update_replaces_and_clears_price_filters(caller: Caller) -> No
 
 async def test_an_update_to_the_definition_of_another_alert_is_refused_with_its_id(caller: Caller) -> None:
     def condition(price: str) -> condition_pb2.SpendExceededCondition:
-        one = condition_pb2.PriceFilter(
-            field=condition_pb2.PRICE_FIELD_PRICE_ID,
-            operator=condition_pb2.FILTER_OPERATOR_INCLUDES,
+        one = filter_pb2.PriceFilter(
+            field=filter_pb2.PRICE_FIELD_PRICE_ID,
+            operator=filter_pb2.FILTER_OPERATOR_INCLUDES,
             values=[price],
         )
         return condition_pb2.SpendExceededCondition(currency="USD", price_filters=[one])
@@ -303,7 +316,9 @@ async def test_all_thresholds_of_removed_overrides_resolve(caller: Caller) -> No
     created = await caller.create(
         alert_pb2.Alert(name="c", scope=on_plan("pro"), cost_exceeded=condition, thresholds=thresholds_at("1000"))
     )
-    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="s", plan_id="pro"))
+    await caller.put_subscription(
+        subscription_pb2.Subscription(customer_id="acme", subscription_id="s", plan_id="pro")
+    )
     await caller.send(*(caller.event(group, cost="300", subscription="s", team=group) for group in groups))
     assert len(await notified(caller)) == len(groups)
     await update(caller, created.alert_id, "cost_exceeded.threshold_overrides")

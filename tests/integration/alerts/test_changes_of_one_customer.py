@@ -12,7 +12,16 @@ from evaluator.alerts import ConditionType, Scope, ScopeKind
 from evaluator.definitions import MAX_SPEND_ALERTS, Condition
 from evaluator.exclusions import Excluded
 from evaluator.thresholds import Threshold
-from generated.tidemark.v1 import account_pb2, account_service_pb2, alert_pb2, balance_pb2, condition_pb2
+from generated.tidemark.v1 import (
+    access_pb2,
+    account_service_pb2,
+    alert_pb2,
+    balance_pb2,
+    condition_pb2,
+    customer_alert_pb2,
+    scope_pb2,
+    subscription_pb2,
+)
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
@@ -29,10 +38,12 @@ from tests.support.usage.caller import Caller, on_subscription, thresholds, usag
 async def subscribe(caller: Caller, *pairs: tuple[str, str]) -> None:
     """Puts subscriptions."""
     for customer, subscription in pairs:
-        await caller.put_subscription(account_pb2.Subscription(customer_id=customer, subscription_id=subscription))
+        await caller.put_subscription(
+            subscription_pb2.Subscription(customer_id=customer, subscription_id=subscription)
+        )
 
 
-def spend_exceeded(currency: str, scope: alert_pb2.AlertScope) -> alert_pb2.Alert:
+def spend_exceeded(currency: str, scope: scope_pb2.AlertScope) -> alert_pb2.Alert:
     """An alert of the type whose number is limited for each subscription."""
     return alert_pb2.Alert(
         name=currency,
@@ -71,13 +82,13 @@ async def test_enable_for_one_of_two_disabled_subscriptions_evaluates_only_that_
     await subscribe(caller, ("ann", "s1"), ("ann", "s2"))
     alert = alert_pb2.Alert(
         name="usage",
-        scope=alert_pb2.AlertScope(plan=alert_pb2.PlanScope(plan_id="gold")),
+        scope=scope_pb2.AlertScope(plan=scope_pb2.PlanScope(plan_id="gold")),
         usage_exceeded=condition_pb2.UsageExceededCondition(metric_id="calls"),
         thresholds=thresholds("10"),
     )
     for subscription in ("s1", "s2"):
         await caller.put_subscription(
-            account_pb2.Subscription(customer_id="ann", subscription_id=subscription, plan_id="gold")
+            subscription_pb2.Subscription(customer_id="ann", subscription_id=subscription, plan_id="gold")
         )
     alert_id = (await caller.create(alert)).alert_id
 
@@ -92,11 +103,11 @@ async def test_enable_for_one_of_two_disabled_subscriptions_evaluates_only_that_
     await switch("Disable", "s1")
     # One of two subscriptions is disabled: the alert is evaluated for the customer.
     shown = await caller.state(alert_id, "ann")
-    assert shown.status == alert_pb2.CUSTOMER_ALERT_STATUS_OK
-    assert shown.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED
+    assert shown.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
+    assert shown.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED
     await switch("Disable", "s2")
     shown = await caller.state(alert_id, "ann")
-    assert shown.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED
+    assert shown.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED
     await switch("Enable", "s1")
     await caller.send(
         *(caller.event(f"e-{subscription}", "20", "ann", subscription=subscription) for subscription in ("s1", "s2"))
@@ -150,7 +161,7 @@ async def test_two_customers_can_use_the_same_adjustment_id(caller: Caller) -> N
             balance_id="b1",
             customer_id=customer,
             kind=balance_pb2.BALANCE_KIND_COMMIT,
-            spend=balance_pb2.SpendAccess(currency="USD"),
+            spend=access_pb2.SpendAccess(currency="USD"),
             segments=[balance_pb2.BalanceSegment(amount="100", start_time=to_timestamp(caller.clock.now()))],
         )
         await caller.accounts.PutBalance(

@@ -6,16 +6,19 @@ from typing import Any
 import grpc
 import pytest
 
-from generated.tidemark.v1 import alert_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    customer_alert_pb2,
+)
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
 from store.postgres.database import Database, driver
 from store.views import alarms
 from tests.support.alerts.client import Client, refused
 
-IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
-OK = alert_pb2.CUSTOMER_ALERT_STATUS_OK
-EVALUATING = alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
+IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
+EVALUATING = customer_alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
 
 TOKENS = 'name: "tokens" usage_threshold_reached { metric_id: "tokens" } thresholds { value: "10" } '
 SPEND = 'name: "spend" spend_threshold_reached { currency: "USD" } thresholds { value: "5" } '
@@ -28,9 +31,9 @@ def event(number: int, customer_id: str, quantity: str = "12", rest: str = "") -
     return f'event_id: "{number}" customer_id: "{customer_id}" metric_id: "tokens" quantity: "{quantity}" {rest}'
 
 
-async def listed(ours: Client, **fields: Any) -> list[alert_pb2.CustomerAlert]:
+async def listed(ours: Client, **fields: Any) -> list[customer_alert_pb2.CustomerAlert]:
     """All pages, from one token to the next."""
-    found: list[alert_pb2.CustomerAlert] = []
+    found: list[customer_alert_pb2.CustomerAlert] = []
     token = ""
     for _ in range(200):
         page = await ours.customer_alerts("", page_token=token, **fields)
@@ -41,7 +44,7 @@ async def listed(ours: Client, **fields: Any) -> list[alert_pb2.CustomerAlert]:
     raise AssertionError("the list has no end")
 
 
-def shown(found: list[alert_pb2.CustomerAlert]) -> list[Pair]:
+def shown(found: list[customer_alert_pb2.CustomerAlert]) -> list[Pair]:
     return [(one.customer_id, one.alert.name, one.status) for one in found]
 
 

@@ -5,12 +5,15 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
-from generated.tidemark.v1 import alert_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    customer_alert_pb2,
+)
 from runtime.clock import ManualClock
 from tests.support.alerts.client import Client, refused
 
-OK = alert_pb2.CUSTOMER_ALERT_STATUS_OK
-IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
+IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
 ALL = "scope { all_customers {} } "
 GOLD = 'scope { plan { plan_id: "gold" } } '
@@ -50,7 +53,7 @@ async def test_a_customer_alert_shows_the_value_and_the_reached_levels(ours: Cli
     assert (high.in_alarm, high.level, high.threshold.code) == (True, "20", "high")
     assert (every.in_alarm, every.level) == (True, "25")
     assert ten.reached_time.ToDatetime(UTC) == clock.now() == state.change_time.ToDatetime(UTC)
-    assert state.change_reason == alert_pb2.CHANGE_REASON_USAGE
+    assert state.change_reason == customer_alert_pb2.CHANGE_REASON_USAGE
     assert state.sequence == 1
 
     await ours.use(now, event(4, "-26"))
@@ -64,7 +67,7 @@ async def test_a_new_alert_is_evaluated_on_usage_from_before_its_creation(ours: 
     silent = await ours.create(TOKENS + ALL, evaluate_on_create=False)
     await ours.settled(notifying.alert_id, silent.alert_id)
     first = await ours.customer_alert(notifying.alert_id, "acme")
-    assert (first.status, first.gauges[0].change_reason) == (IN_ALARM, alert_pb2.CHANGE_REASON_EVALUATION)
+    assert (first.status, first.gauges[0].change_reason) == (IN_ALARM, customer_alert_pb2.CHANGE_REASON_EVALUATION)
     assert not first.gauges[0].thresholds[0].silent
     second = await ours.customer_alert(silent.alert_id, "acme")
     assert (second.status, second.gauges[0].sequence) == (IN_ALARM, 0)
@@ -190,7 +193,7 @@ async def test_an_archived_alert_shows_neither_status_nor_gauges(ours: Client, c
     await ours.use(clock.now(), event(1, "12"))
     await ours.archive(alert.alert_id)
     found = await ours.customer_alert(alert.alert_id, "acme")
-    assert found.status == alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    assert found.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
     assert (list(found.gauges), found.no_data) == ([], False)
 
 

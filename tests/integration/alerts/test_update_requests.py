@@ -9,7 +9,13 @@ import pytest
 from google.protobuf import text_format
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    alert_service_pb2,
+    condition_pb2,
+    subscription_pb2,
+    threshold_pb2,
+)
 from tests.support.server.running import reason_of, violations_of
 from tests.support.usage.caller import Caller, beside, on_customer, on_plan, usage_alert
 
@@ -174,7 +180,7 @@ async def test_a_second_enable_or_disable_changes_nothing(caller: Caller) -> Non
 async def test_a_disabled_subscription_is_not_evaluated_and_others_are(caller: Caller) -> None:
     for subscription in ("s1", "s2"):
         await caller.put_subscription(
-            account_pb2.Subscription(customer_id="acme", subscription_id=subscription, plan_id="pro")
+            subscription_pb2.Subscription(customer_id="acme", subscription_id=subscription, plan_id="pro")
         )
     condition = condition_pb2.UsageExceededCondition(metric_id="calls")
     created = await caller.create(

@@ -3,12 +3,16 @@
 from datetime import timedelta
 from decimal import Decimal
 
-from generated.tidemark.v1 import alert_pb2, condition_pb2
+from generated.tidemark.v1 import (
+    condition_pb2,
+    customer_alert_pb2,
+    filter_pb2,
+)
 from runtime.clock import ManualClock
 from tests.support.balances.holder import GRANT, LICENSE, SEAT, Holder, alert
 from tests.support.usage.caller import Caller, ShortTransition, calling, on_customer, until
 
-OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+OK, IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK, customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
 COMMITS = condition_pb2.LowRemainingCommitBalanceReachedCondition()
 PERCENT = condition_pb2.LowRemainingCommitPercentageReachedCondition()
@@ -91,7 +95,7 @@ async def test_each_seat_has_its_own_gauge(caller: Caller) -> None:
         await acme.put(f"s-{seat}", "10", kind=SEAT, seat=("user", seat))
     await acme.put("c1", "100")
     seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
-        seat_filter=condition_pb2.SeatFilter(seat_group_key="user")
+        seat_filter=filter_pb2.SeatFilter(seat_group_key="user")
     )
     await caller.create(alert("2", low_remaining_seat_balance_reached=seats))
     assert await acme.spend("e1", "8", user="ann") == [ShortTransition("REACHED", "2", "10", "2", "e1")]
@@ -107,7 +111,7 @@ async def test_seat_credits_start_and_end_with_their_segments(caller: Caller, cl
         await acme.put(f"s-{seat}", spans=[("10", now, its_end)], kind=SEAT, seat=("user", seat))
     await acme.put("s-later", spans=[("5", end, None)], kind=SEAT, seat=("user", "bob"))
     seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
-        seat_filter=condition_pb2.SeatFilter(seat_group_key="user")
+        seat_filter=filter_pb2.SeatFilter(seat_group_key="user")
     )
     await caller.create(alert("2", low_remaining_seat_balance_reached=seats))
     clock.set(end)
@@ -184,7 +188,7 @@ async def test_replica_whose_clock_is_behind_does_not_restore_an_ended_segment(
 async def test_seat_has_no_data_before_its_credit_starts(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
-        seat_filter=condition_pb2.SeatFilter(seat_group_key="user")
+        seat_filter=filter_pb2.SeatFilter(seat_group_key="user")
     )
     created = await caller.create(alert("2", low_remaining_seat_balance_reached=seats))
     begin = now + timedelta(hours=1)

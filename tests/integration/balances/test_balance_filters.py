@@ -4,7 +4,9 @@ from decimal import Decimal
 
 import pytest
 
-from generated.tidemark.v1 import alert_pb2
+from generated.tidemark.v1 import (
+    customer_alert_pb2,
+)
 from tests.support.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, Holder
 from tests.support.balances.wording import create, notified_kinds, values, written
 from tests.support.facts.refusals import assert_violations
@@ -250,7 +252,7 @@ async def test_alert_in_a_unit_without_a_balance_has_no_data(caller: Caller) -> 
     ]
     await acme.put("c2", "100", currency="EUR")
     state = await caller.state(balance)
-    assert (state.no_data, state.status) == (False, alert_pb2.CUSTOMER_ALERT_STATUS_OK)
+    assert (state.no_data, state.status) == (False, customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK)
     assert not (await caller.state(percent)).no_data
 
 

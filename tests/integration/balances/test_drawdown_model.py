@@ -11,7 +11,14 @@ import grpc
 from hypothesis import HealthCheck, given, settings
 
 from evaluator.amounts import format_decimal
-from generated.tidemark.v1 import alert_pb2, balance_pb2, condition_pb2, usage_pb2
+from generated.tidemark.v1 import (
+    access_pb2,
+    alert_pb2,
+    balance_pb2,
+    condition_pb2,
+    filter_pb2,
+    usage_pb2,
+)
 from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.reference.balances import SegmentId, Unit
@@ -245,7 +252,7 @@ def message_of(one: FactAlert) -> alert_pb2.Alert:
             grants = condition_pb2.LowRemainingCreditPercentageReachedCondition()
             return alert(*lines, low_remaining_credit_percentage_reached=grants)
     seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
-        seat_filter=condition_pb2.SeatFilter(seat_group_key=one.seat_key or "")
+        seat_filter=filter_pb2.SeatFilter(seat_group_key=one.seat_key or "")
     )
     return alert(*lines, low_remaining_seat_balance_reached=seats)
 
@@ -254,7 +261,7 @@ def access_of(unit: Unit) -> dict[str, Any]:
     """The unit as fields of a condition."""
     if unit[0] == "cost":
         return {"currency": unit[1]}
-    return {"access_type": condition_pb2.ACCESS_TYPE_QUANTITY, "metric_id": unit[1]}
+    return {"access_type": access_pb2.ACCESS_TYPE_QUANTITY, "metric_id": unit[1]}
 
 
 @settings(

@@ -7,7 +7,11 @@ from datetime import timedelta
 import grpc
 import pytest
 
-from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
+from generated.tidemark.v1 import (
+    alert_service_pb2,
+    customer_alert_pb2,
+    customer_pb2,
+)
 from runtime.clock import ManualClock
 from tests.support.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, Holder
 from tests.support.balances.wording import create, notified_kinds, values, written
@@ -15,7 +19,7 @@ from tests.support.facts.refusals import assert_refused
 from tests.support.server.running import status_of
 from tests.support.usage.caller import Caller, ShortTransition, explained
 
-OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+OK, IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK, customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 ACME = 'customer { customer_id: "acme" }'
 GOLD, SILVER = 'plan { plan_id: "gold" }', 'plan { plan_id: "silver" }'
 
@@ -205,7 +209,7 @@ async def test_new_customer_is_evaluated_when_usage_or_a_fact_registers_it(calle
     percent = await create(Holder(caller), "low_remaining_credit_percentage_reached {}", "20")
     used, put, granted = Holder(caller, "used"), Holder(caller, "put"), Holder(caller, "granted")
     await used.spend("e1", "1")
-    await caller.put_customer(account_pb2.Customer(customer_id="put"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="put"))
     await granted.put("g1", "100", kind=GRANT)
     assert [await notified_kinds(one, low) for one in (used, put, granted)] == [["REACHED"], ["REACHED"], []]
     assert [await notified_kinds(one, percent) for one in (used, put, granted)] == [[], [], []]

@@ -3,13 +3,16 @@
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from generated.tidemark.v1 import alert_pb2, threshold_pb2
+from generated.tidemark.v1 import (
+    customer_alert_pb2,
+    threshold_pb2,
+)
 from runtime.clock import ManualClock
 from tests.support.balances.holder import CREDIT, GRANT, LICENSE, SEAT, Holder
 from tests.support.balances.wording import create, notified_kinds, values, written
 from tests.support.usage.caller import Caller, ShortTransition
 
-OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+OK, IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK, customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 ACME = 'customer { customer_id: "acme" }'
 DAYS = "low_remaining_days_for_commit_segment_reached {}"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

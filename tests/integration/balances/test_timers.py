@@ -11,7 +11,13 @@ import pytest
 
 from engine import timers
 from engine.facts import due_timers
-from generated.tidemark.v1 import account_pb2, account_service_pb2, condition_pb2, invoice_pb2
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    billing_period_pb2,
+    condition_pb2,
+    customer_pb2,
+    invoice_pb2,
+)
 from runtime.actions import LogAction
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
@@ -44,14 +50,14 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-def in_berlin() -> account_pb2.Customer:
+def in_berlin() -> customer_pb2.Customer:
     """A customer whose billing cycle is the month in Berlin."""
-    cycle = account_pb2.BillingCycle(
+    cycle = billing_period_pb2.BillingCycle(
         anchor_time=to_timestamp(datetime(2026, 1, 1, tzinfo=BERLIN).astimezone(UTC)),
-        cadence=account_pb2.CADENCE_MONTH,
+        cadence=billing_period_pb2.CADENCE_MONTH,
         time_zone="Europe/Berlin",
     )
-    return account_pb2.Customer(customer_id="acme", plan_id="pro", billing_cycle=cycle)
+    return customer_pb2.Customer(customer_id="acme", plan_id="pro", billing_cycle=cycle)
 
 
 async def test_two_timers_evaluate_each_due_time_once(caller: Caller, clock: ManualClock, database: Database) -> None:

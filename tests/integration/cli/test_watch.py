@@ -15,8 +15,9 @@ from cli.client.notification_stream import NotificationStream
 from cli.main import tidemark
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, threshold_pb2
-from generated.tidemark.v1.alert_pb2 import Alert, AlertScope, AllCustomersScope
+from generated.tidemark.v1.alert_pb2 import Alert
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.scope_pb2 import AlertScope, AllCustomersScope
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration

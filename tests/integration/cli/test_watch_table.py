@@ -17,8 +17,9 @@ from cli.watch.screen import screen
 from cli.watch.state_reader import Filters, StateReader
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, threshold_pb2
-from generated.tidemark.v1.alert_pb2 import Alert, AlertScope, AllCustomersScope, EvaluationStatus
+from generated.tidemark.v1.alert_pb2 import Alert, EvaluationStatus
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.scope_pb2 import AlertScope, AllCustomersScope
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp

@@ -17,12 +17,17 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from generated.tidemark.v1 import (
-    account_pb2,
     account_service_pb2,
     alert_pb2,
     alert_service_pb2,
+    billing_period_pb2,
+    customer_pb2,
     invoice_pb2,
+    limit_pb2,
+    metric_pb2,
     plan_pb2,
+    scope_pb2,
+    subscription_pb2,
     threshold_pb2,
 )
 from runtime.clock import ManualClock
@@ -77,7 +82,7 @@ class Twin:
             self.answers.append(self.plain(text_format.MessageToString(answer)))
 
     async def alert(
-        self, name: str, *values: str, scope: alert_pb2.AlertScope = ALL_CUSTOMERS, **condition: Any
+        self, name: str, *values: str, scope: scope_pb2.AlertScope = ALL_CUSTOMERS, **condition: Any
     ) -> None:
         """Creates an alert that notifies of both kinds, and waits for its backfill; `80%` is of a limit."""
         thresholds = [
@@ -99,7 +104,7 @@ class Twin:
 
     async def limit(self, limit_id: str, amount: str, **of: str) -> None:
         """Puts a limit: of a customer or plan, of a metric's usage or a currency's cost."""
-        made = plan_pb2.Limit(limit_id=limit_id, amount=amount)
+        made = limit_pb2.Limit(limit_id=limit_id, amount=amount)
         if "plan" in of:
             made.plan.plan_id = of["plan"]
         else:
@@ -139,20 +144,20 @@ async def story(twin: Twin) -> AsyncIterator[timedelta]:
     caller, of, still = twin.caller, twin.of, timedelta()
     event, acme, beta = caller.event, Holder(caller, "acme"), Holder(caller, "beta")
     # Facts: metrics that add up differently, plans, currencies, time zones, and limits.
-    sums, largest = account_pb2.AGGREGATION_SUM, account_pb2.AGGREGATION_MAX
+    sums, largest = metric_pb2.AGGREGATION_SUM, metric_pb2.AGGREGATION_MAX
     await caller.put_metric("calls", largest if twin.big else sums)
-    await caller.put_metric("seats", account_pb2.AGGREGATION_UNIQUE_COUNT, of("seat", "region"))
-    await caller.put_metric("level", account_pb2.AGGREGATION_LATEST)
+    await caller.put_metric("seats", metric_pb2.AGGREGATION_UNIQUE_COUNT, of("seat", "region"))
+    await caller.put_metric("level", metric_pb2.AGGREGATION_LATEST)
     yield still
     plan = plan_pb2.Plan(plan_id="gold", display_name=of("small", "big"))
     await twin.call(caller.accounts.PutPlan, account_service_pb2.PutPlanRequest(plan=plan))
-    zone = account_pb2.BillingCycle(
+    zone = billing_period_pb2.BillingCycle(
         anchor_time=to_timestamp(START - 50 * DAY),
-        cadence=account_pb2.CADENCE_MONTH,
+        cadence=billing_period_pb2.CADENCE_MONTH,
         time_zone=of("UTC", "Asia/Tokyo"),
     )
     await caller.put_customer(
-        account_pb2.Customer(
+        customer_pb2.Customer(
             customer_id="acme",
             plan_id=of("gold", "iron"),
             currency=of("USD", "EUR"),
@@ -160,9 +165,9 @@ async def story(twin: Twin) -> AsyncIterator[timedelta]:
             plan_end_time=to_timestamp(START + (9 if twin.big else 5) * DAY),
         )
     )
-    await caller.put_customer(account_pb2.Customer(customer_id="beta", plan_id=of("iron", "gold")))
+    await caller.put_customer(customer_pb2.Customer(customer_id="beta", plan_id=of("iron", "gold")))
     await caller.put_subscription(
-        account_pb2.Subscription(
+        subscription_pb2.Subscription(
             customer_id="acme", subscription_id="pro", plan_id=of("gold", ""), currency=of("", "GBP")
         )
     )
@@ -269,7 +274,7 @@ async def story(twin: Twin) -> AsyncIterator[timedelta]:
         forget = alert_service_pb2.ResetCustomerAlertRequest(alert_id=twin.alerts["regions"], customer_id="acme")
         await twin.call(caller.alerts.ResetCustomerAlert, forget)
     else:
-        await caller.put_customer(account_pb2.Customer(customer_id="beta", plan_id="gold"))
+        await caller.put_customer(customer_pb2.Customer(customer_id="beta", plan_id="gold"))
     off = alert_service_pb2.DisableAlertRequest(alert_id=twin.alerts["spend"], customer_id=of("acme", "beta"))
     await twin.call(caller.alerts.DisableAlert, off)
     yield 3 * DAY

@@ -7,8 +7,14 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from generated.tidemark.v1 import account_pb2, account_service_pb2_grpc
 from generated.tidemark.v1 import account_service_pb2 as messages
+from generated.tidemark.v1 import (
+    account_service_pb2_grpc,
+    billing_period_pb2,
+    customer_pb2,
+    metric_pb2,
+    subscription_pb2,
+)
 from runtime.clock import ManualClock
 from server.calls.validation import to_datetime, to_timestamp
 from store.identity import keys
@@ -33,21 +39,25 @@ def at(text: str) -> Timestamp:
 
 
 def cycle(
-    anchor: str, cadence: account_pb2.Cadence.ValueType, count: int = 1, zone: str = ""
-) -> account_pb2.BillingCycle:
-    return account_pb2.BillingCycle(anchor_time=at(anchor), cadence=cadence, interval_count=count, time_zone=zone)
+    anchor: str, cadence: billing_period_pb2.Cadence.ValueType, count: int = 1, zone: str = ""
+) -> billing_period_pb2.BillingCycle:
+    return billing_period_pb2.BillingCycle(
+        anchor_time=at(anchor), cadence=cadence, interval_count=count, time_zone=zone
+    )
 
 
-def period_of(message: account_pb2.Customer | account_pb2.Subscription) -> tuple[str, str]:
+def period_of(message: customer_pb2.Customer | subscription_pb2.Subscription) -> tuple[str, str]:
     period = message.current_billing_period
     return to_datetime(period.start_time).isoformat(), to_datetime(period.end_time).isoformat()
 
 
 async def test_a_customer_gets_defaults_and_shows_its_billing_period(accounts: Stub) -> None:
-    put = await accounts.PutCustomer(messages.PutCustomerRequest(customer=account_pb2.Customer(customer_id="acme")))
+    put = await accounts.PutCustomer(messages.PutCustomerRequest(customer=customer_pb2.Customer(customer_id="acme")))
     assert not put.superseded
     assert put.customer.currency == "USD"
-    assert put.customer.billing_cycle == cycle("1970-01-01T00:00:00+00:00", account_pb2.CADENCE_MONTH, zone="UTC")
+    assert put.customer.billing_cycle == cycle(
+        "1970-01-01T00:00:00+00:00", billing_period_pb2.CADENCE_MONTH, zone="UTC"
+    )
     assert period_of(put.customer) == ("2026-03-01T00:00:00+00:00", "2026-04-01T00:00:00+00:00")
     assert to_datetime(put.customer.as_of_time) == to_datetime(put.customer.create_time) == NOW
     got = await accounts.GetCustomer(messages.GetCustomerRequest(customer_id="acme"))
@@ -55,12 +65,12 @@ async def test_a_customer_gets_defaults_and_shows_its_billing_period(accounts: S
 
 
 async def test_every_field_of_a_customer_comes_back(accounts: Stub) -> None:
-    sent = account_pb2.Customer(
+    sent = customer_pb2.Customer(
         customer_id="acme",
         display_name="Acme – Ünited",
         plan_id="pro",
         currency="credits",
-        billing_cycle=cycle("2026-01-31T00:00:00+01:00", account_pb2.CADENCE_QUARTER, 2, "Europe/Berlin"),
+        billing_cycle=cycle("2026-01-31T00:00:00+01:00", billing_period_pb2.CADENCE_QUARTER, 2, "Europe/Berlin"),
         as_of_time=at("2026-03-01T00:00:00+00:00"),
     )
     customer = (await accounts.PutCustomer(messages.PutCustomerRequest(customer=sent))).customer
@@ -71,7 +81,7 @@ async def test_every_field_of_a_customer_comes_back(accounts: Stub) -> None:
 
 
 async def test_output_only_fields_of_a_put_are_ignored(accounts: Stub) -> None:
-    sent = account_pb2.Customer(
+    sent = customer_pb2.Customer(
         customer_id="acme", create_time=Timestamp(seconds=2**62), update_time=Timestamp(nanos=-1)
     )
     customer = (await accounts.PutCustomer(messages.PutCustomerRequest(customer=sent))).customer
@@ -79,8 +89,8 @@ async def test_output_only_fields_of_a_put_are_ignored(accounts: Stub) -> None:
 
 
 async def test_an_older_put_is_superseded_and_returns_the_newer_fact(accounts: Stub) -> None:
-    newer = account_pb2.Customer(customer_id="acme", plan_id="pro", as_of_time=to_timestamp(NOW))
-    older = account_pb2.Customer(customer_id="acme", plan_id="free", as_of_time=to_timestamp(NOW - HOUR))
+    newer = customer_pb2.Customer(customer_id="acme", plan_id="pro", as_of_time=to_timestamp(NOW))
+    older = customer_pb2.Customer(customer_id="acme", plan_id="free", as_of_time=to_timestamp(NOW - HOUR))
     first = await accounts.PutCustomer(messages.PutCustomerRequest(customer=newer))
     second = await accounts.PutCustomer(messages.PutCustomerRequest(customer=older))
     assert (second.customer, second.superseded) == (first.customer, True)
@@ -89,16 +99,16 @@ async def test_an_older_put_is_superseded_and_returns_the_newer_fact(accounts: S
 
 
 async def test_a_subscription_has_its_customers_cycle_until_it_has_its_own(accounts: Stub) -> None:
-    yearly = cycle("2025-06-01T00:00:00+00:00", account_pb2.CADENCE_YEAR)
-    customer = account_pb2.Customer(customer_id="acme", billing_cycle=yearly)
+    yearly = cycle("2025-06-01T00:00:00+00:00", billing_period_pb2.CADENCE_YEAR)
+    customer = customer_pb2.Customer(customer_id="acme", billing_cycle=yearly)
     await accounts.PutCustomer(messages.PutCustomerRequest(customer=customer))
-    sent = account_pb2.Subscription(customer_id="acme", subscription_id="s1", as_of_time=to_timestamp(NOW))
+    sent = subscription_pb2.Subscription(customer_id="acme", subscription_id="s1", as_of_time=to_timestamp(NOW))
     inherits = (await accounts.PutSubscription(messages.PutSubscriptionRequest(subscription=sent))).subscription
     assert not inherits.HasField("billing_cycle")
     assert not inherits.HasField("start_time")
     assert inherits.currency == ""
     assert period_of(inherits) == ("2025-06-01T00:00:00+00:00", "2026-06-01T00:00:00+00:00")
-    sent.billing_cycle.CopyFrom(cycle("2026-03-14T00:00:00+00:00", account_pb2.CADENCE_WEEK))
+    sent.billing_cycle.CopyFrom(cycle("2026-03-14T00:00:00+00:00", billing_period_pb2.CADENCE_WEEK))
     sent.start_time.FromJsonString("1970-01-01T00:00:00Z")
     sent.end_time.CopyFrom(to_timestamp(NOW))
     sent.plan_id = "pro"
@@ -115,7 +125,7 @@ async def test_a_subscription_has_its_customers_cycle_until_it_has_its_own(accou
 
 
 async def test_a_put_of_a_subscription_registers_an_unknown_customer(accounts: Stub) -> None:
-    sent = account_pb2.Subscription(customer_id="new", subscription_id="s1")
+    sent = subscription_pb2.Subscription(customer_id="new", subscription_id="s1")
     await accounts.PutSubscription(messages.PutSubscriptionRequest(subscription=sent))
     customer = (await accounts.GetCustomer(messages.GetCustomerRequest(customer_id="new"))).customer
     assert customer.currency == "USD"
@@ -125,27 +135,27 @@ async def test_a_put_of_a_subscription_registers_an_unknown_customer(accounts: S
 @pytest.mark.parametrize(
     ("sent", "kept"),
     [
-        (account_pb2.AGGREGATION_UNSPECIFIED, account_pb2.AGGREGATION_SUM),
-        (account_pb2.AGGREGATION_SUM, account_pb2.AGGREGATION_SUM),
-        (account_pb2.AGGREGATION_COUNT, account_pb2.AGGREGATION_COUNT),
-        (account_pb2.AGGREGATION_MAX, account_pb2.AGGREGATION_MAX),
-        (account_pb2.AGGREGATION_LATEST, account_pb2.AGGREGATION_LATEST),
-        (account_pb2.AGGREGATION_UNIQUE_COUNT, account_pb2.AGGREGATION_UNIQUE_COUNT),
+        (metric_pb2.AGGREGATION_UNSPECIFIED, metric_pb2.AGGREGATION_SUM),
+        (metric_pb2.AGGREGATION_SUM, metric_pb2.AGGREGATION_SUM),
+        (metric_pb2.AGGREGATION_COUNT, metric_pb2.AGGREGATION_COUNT),
+        (metric_pb2.AGGREGATION_MAX, metric_pb2.AGGREGATION_MAX),
+        (metric_pb2.AGGREGATION_LATEST, metric_pb2.AGGREGATION_LATEST),
+        (metric_pb2.AGGREGATION_UNIQUE_COUNT, metric_pb2.AGGREGATION_UNIQUE_COUNT),
     ],
 )
 async def test_a_metric_of_every_aggregation_comes_back(
-    accounts: Stub, sent: account_pb2.Aggregation.ValueType, kept: account_pb2.Aggregation.ValueType
+    accounts: Stub, sent: metric_pb2.Aggregation.ValueType, kept: metric_pb2.Aggregation.ValueType
 ) -> None:
-    unique_property = "seat" if sent == account_pb2.AGGREGATION_UNIQUE_COUNT else ""
-    metric = account_pb2.Metric(metric_id="m", aggregation=sent, unique_property=unique_property)
+    unique_property = "seat" if sent == metric_pb2.AGGREGATION_UNIQUE_COUNT else ""
+    metric = metric_pb2.Metric(metric_id="m", aggregation=sent, unique_property=unique_property)
     put = await accounts.PutMetric(messages.PutMetricRequest(metric=metric))
     assert (put.metric.aggregation, put.metric.unique_property) == (kept, unique_property)
     assert (await accounts.GetMetric(messages.GetMetricRequest(metric_id="m"))).metric == put.metric
 
 
 async def test_a_put_that_changes_the_aggregation_of_a_metric_is_refused(accounts: Stub) -> None:
-    await accounts.PutMetric(messages.PutMetricRequest(metric=account_pb2.Metric(metric_id="m")))
-    other = account_pb2.Metric(metric_id="m", aggregation=account_pb2.AGGREGATION_MAX)
+    await accounts.PutMetric(messages.PutMetricRequest(metric=metric_pb2.Metric(metric_id="m")))
+    other = metric_pb2.Metric(metric_id="m", aggregation=metric_pb2.AGGREGATION_MAX)
     with pytest.raises(grpc.aio.AioRpcError, match="AGGREGATION_SUM") as raised:
         await accounts.PutMetric(messages.PutMetricRequest(metric=other))
     assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
@@ -176,12 +186,12 @@ async def assert_violations(call: Any, *paths: str) -> None:
 
 
 async def test_all_violations_of_a_customer_are_named(accounts: Stub) -> None:
-    bad = account_pb2.Customer(
+    bad = customer_pb2.Customer(
         customer_id=" x",
         display_name="x" * 257,
         plan_id="a\nb",
         currency="usd",
-        billing_cycle=account_pb2.BillingCycle(
+        billing_cycle=billing_period_pb2.BillingCycle(
             anchor_time=Timestamp(seconds=-(2**40)), interval_count=-1, time_zone="Mars/Olympus"
         ),
         as_of_time=to_timestamp(NOW + HOUR),
@@ -204,16 +214,16 @@ async def test_all_violations_of_a_customer_are_named(accounts: Stub) -> None:
 @pytest.mark.parametrize(
     ("bad", "paths"),
     [
-        (account_pb2.BillingCycle(), ["cadence", "anchor_time"]),
-        (account_pb2.BillingCycle(cadence=99), ["cadence", "anchor_time"]),  # type: ignore[arg-type]  # unknown
-        (cycle("1899-12-31T00:00:00+00:00", account_pb2.CADENCE_DAY), ["anchor_time"]),
-        (cycle("2026-01-01T00:00:00+00:00", account_pb2.CADENCE_DAY, 1001), ["interval_count"]),
+        (billing_period_pb2.BillingCycle(), ["cadence", "anchor_time"]),
+        (billing_period_pb2.BillingCycle(cadence=99), ["cadence", "anchor_time"]),  # type: ignore[arg-type]  # unknown
+        (cycle("1899-12-31T00:00:00+00:00", billing_period_pb2.CADENCE_DAY), ["anchor_time"]),
+        (cycle("2026-01-01T00:00:00+00:00", billing_period_pb2.CADENCE_DAY, 1001), ["interval_count"]),
     ],
 )
 async def test_an_invalid_billing_cycle_is_named(
-    accounts: Stub, bad: account_pb2.BillingCycle, paths: list[str]
+    accounts: Stub, bad: billing_period_pb2.BillingCycle, paths: list[str]
 ) -> None:
-    customer = account_pb2.Customer(customer_id="acme", billing_cycle=bad)
+    customer = customer_pb2.Customer(customer_id="acme", billing_cycle=bad)
     await assert_violations(
         accounts.PutCustomer(messages.PutCustomerRequest(customer=customer)),
         *(f"customer.billing_cycle.{path}" for path in paths),
@@ -221,7 +231,7 @@ async def test_an_invalid_billing_cycle_is_named(
 
 
 async def test_all_violations_of_a_subscription_are_named(accounts: Stub) -> None:
-    bad = account_pb2.Subscription(
+    bad = subscription_pb2.Subscription(
         currency="€", start_time=to_timestamp(NOW), end_time=to_timestamp(NOW), as_of_time=Timestamp(nanos=-1)
     )
     await assert_violations(
@@ -235,13 +245,13 @@ async def test_all_violations_of_a_subscription_are_named(accounts: Stub) -> Non
 
 
 async def test_all_violations_of_a_metric_are_named(accounts: Stub) -> None:
-    unique = account_pb2.Metric(aggregation=account_pb2.AGGREGATION_UNIQUE_COUNT)
+    unique = metric_pb2.Metric(aggregation=metric_pb2.AGGREGATION_UNIQUE_COUNT)
     await assert_violations(
         accounts.PutMetric(messages.PutMetricRequest(metric=unique)), "metric.metric_id", "metric.unique_property"
     )
-    summed = account_pb2.Metric(metric_id="m", unique_property="seat")
+    summed = metric_pb2.Metric(metric_id="m", unique_property="seat")
     await assert_violations(accounts.PutMetric(messages.PutMetricRequest(metric=summed)), "metric.unique_property")
-    unknown = account_pb2.Metric(metric_id="m", aggregation=99)  # type: ignore[arg-type]  # an unknown number
+    unknown = metric_pb2.Metric(metric_id="m", aggregation=99)  # type: ignore[arg-type]  # an unknown number
     await assert_violations(accounts.PutMetric(messages.PutMetricRequest(metric=unknown)), "metric.aggregation")
 
 
@@ -266,11 +276,11 @@ async def test_invalid_ids_of_reads_and_lists_are_named(accounts: Stub) -> None:
 async def test_lists_are_read_page_by_page(accounts: Stub) -> None:
     for number in range(5):
         customer_id, plan_id = f"c{number}", "pro" if number % 2 else "free"
-        customer = account_pb2.Customer(customer_id=customer_id, plan_id=plan_id)
+        customer = customer_pb2.Customer(customer_id=customer_id, plan_id=plan_id)
         await accounts.PutCustomer(messages.PutCustomerRequest(customer=customer))
-        subscription = account_pb2.Subscription(subscription_id="s", customer_id=customer_id, plan_id=plan_id)
+        subscription = subscription_pb2.Subscription(subscription_id="s", customer_id=customer_id, plan_id=plan_id)
         await accounts.PutSubscription(messages.PutSubscriptionRequest(subscription=subscription))
-        await accounts.PutMetric(messages.PutMetricRequest(metric=account_pb2.Metric(metric_id=f"m{number}")))
+        await accounts.PutMetric(messages.PutMetricRequest(metric=metric_pb2.Metric(metric_id=f"m{number}")))
 
     customers, subscriptions, metrics = [], [], []
     token = ""
@@ -302,7 +312,7 @@ async def test_lists_are_read_page_by_page(accounts: Stub) -> None:
 
 async def test_a_page_token_is_refused_by_another_list(accounts: Stub) -> None:
     for number in range(3):
-        customer = account_pb2.Customer(customer_id=f"c{number}", plan_id="pro")
+        customer = customer_pb2.Customer(customer_id=f"c{number}", plan_id="pro")
         await accounts.PutCustomer(messages.PutCustomerRequest(customer=customer))
     page = await accounts.ListCustomers(messages.ListCustomersRequest(page_size=1, plan_id="pro"))
     for call in (
@@ -322,7 +332,7 @@ async def test_an_organization_sees_only_its_own_facts(
         acme = await keys.create_key(connection, "acme", clock.now())
         other = await keys.create_key(connection, "other", clock.now())
     as_acme, as_other = ((("authorization", f"Bearer {created.key}"),) for created in (acme, other))
-    customer = account_pb2.Customer(customer_id="c", plan_id="of acme")
+    customer = customer_pb2.Customer(customer_id="c", plan_id="of acme")
     await accounts.PutCustomer(messages.PutCustomerRequest(customer=customer), metadata=as_acme)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await accounts.GetCustomer(messages.GetCustomerRequest(customer_id="c"), metadata=as_other)

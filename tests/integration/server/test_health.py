@@ -13,8 +13,8 @@ from grpc_health.v1 import health_pb2
 from sqlalchemy import make_url
 
 from generated.tidemark.v1 import account_service_pb2_grpc
-from generated.tidemark.v1.account_pb2 import Customer
 from generated.tidemark.v1.account_service_pb2 import PutCustomerRequest
+from generated.tidemark.v1.customer_pb2 import Customer
 from runtime.clock import ManualClock
 from server.health import LIVENESS, Health
 from server.limits import ServerLimits

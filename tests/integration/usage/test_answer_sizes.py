@@ -10,12 +10,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 
 from generated.tidemark.v1 import (
-    account_pb2,
     account_service_pb2,
     alert_pb2,
     alert_service_pb2,
     condition_pb2,
+    customer_pb2,
     notification_pb2,
+    scope_pb2,
+    subscription_pb2,
     threshold_pb2,
     usage_pb2,
     webhook_service_pb2,
@@ -123,8 +125,8 @@ def overridden(regions: int) -> alert_pb2.Alert:
     """An alert with threshold overrides for so many groups, 11 kB each."""
     return alert_pb2.Alert(
         name="by region",
-        scope=alert_pb2.AlertScope(
-            subscription=alert_pb2.SubscriptionScope(customer_id="acme", subscription_id="acme-pro")
+        scope=scope_pb2.AlertScope(
+            subscription=scope_pb2.SubscriptionScope(customer_id="acme", subscription_id="acme-pro")
         ),
         thresholds=LONG_CODES,
         cost_exceeded=condition_pb2.CostExceededCondition(
@@ -181,12 +183,12 @@ async def test_page_of_large_customers_ends_before_its_page_size(caller: Caller)
     fields = {f"{number:02d}" + WIDE * 126: WIDE * 256 for number in range(64)}
     ids = [f"customer-{number:02d}" for number in range(45)]
     await asyncio.gather(
-        *(caller.put_customer(account_pb2.Customer(customer_id=one, custom_fields=fields)) for one in ids)
+        *(caller.put_customer(customer_pb2.Customer(customer_id=one, custom_fields=fields)) for one in ids)
     )
     await asyncio.gather(
         *(
             caller.put_subscription(
-                account_pb2.Subscription(customer_id=one, subscription_id="pro", custom_fields=fields)
+                subscription_pb2.Subscription(customer_id=one, subscription_id="pro", custom_fields=fields)
             )
             for one in ids
         )

@@ -4,7 +4,14 @@ from datetime import timedelta
 
 from engine.backfill.backfills import Backfills
 from engine.rules.registry import RulesRegistry
-from generated.tidemark.v1 import account_pb2, alert_pb2, threshold_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    customer_alert_pb2,
+    customer_pb2,
+    scope_pb2,
+    subscription_pb2,
+    threshold_pb2,
+)
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.postgres.database import Database
@@ -13,7 +20,7 @@ from tests.support.usage.held_backfills import HeldBackfills
 from tests.support.usage.periods import by_period, cycle, period_of, utc
 
 
-def subscription_alert(scope: alert_pb2.AlertScope, level: str = "10") -> alert_pb2.Alert:
+def subscription_alert(scope: scope_pb2.AlertScope, level: str = "10") -> alert_pb2.Alert:
     """usage_exceeded, with a threshold that notifies of both kinds."""
     defined = [threshold_pb2.Threshold(value=level, notify_on=BOTH)]
     alert = alert_pb2.Alert(name="subscription", scope=scope, thresholds=defined)
@@ -27,7 +34,7 @@ async def test_changed_time_zone_moves_the_period_and_counts_stored_events_in_it
     clock.set(utc(4, 1, 12))
     alert = await caller.create(usage_alert("10"))
     new_york, berlin = (
-        account_pb2.Customer(customer_id="acme", billing_cycle=cycle(anchor, time_zone=zone))
+        customer_pb2.Customer(customer_id="acme", billing_cycle=cycle(anchor, time_zone=zone))
         for anchor, zone in ((utc(1, 1, 5), "America/New_York"), (utc(1, 1) - timedelta(hours=1), "Europe/Berlin"))
     )
     await caller.put_customer(new_york)
@@ -47,7 +54,7 @@ async def test_reached_thresholds_stay_with_their_period_when_the_billing_cycle_
     await caller.create(usage_alert(thresholds=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
     await caller.send(caller.event("e1", "6", at=utc(3, 2)), caller.event("e2", "12", at=utc(3, 12)))
     for anchor in (utc(3, 10), utc(3, 1), utc(3, 10)):
-        await caller.put_customer(account_pb2.Customer(customer_id="acme", billing_cycle=cycle(anchor)))
+        await caller.put_customer(customer_pb2.Customer(customer_id="acme", billing_cycle=cycle(anchor)))
     assert [one.transitions for one in await caller.notifications()] == [
         [ShortTransition("REACHED", "10", "6", "18", "e2")],
         [ShortTransition("REACHED", "10", "12", "12", "")],
@@ -58,7 +65,9 @@ async def test_subscription_recreated_with_the_same_cycle_keeps_its_usage(caller
     """A new start time does not divide the period: its usage and its state stay with the subscription."""
     await caller.create(subscription_alert(on_subscription("pro")))
     await caller.send(caller.event("e1", "12", at=utc(3, 10), subscription="pro"))
-    again = account_pb2.Subscription(customer_id="acme", subscription_id="pro", start_time=to_timestamp(utc(3, 14)))
+    again = subscription_pb2.Subscription(
+        customer_id="acme", subscription_id="pro", start_time=to_timestamp(utc(3, 14))
+    )
     await caller.put_subscription(again)
     answer = await caller.send(caller.event("e2", "1", subscription="pro"), gauges=True)
     assert by_period(answer) == {(utc(3, 1), utc(4, 1)): "13"}
@@ -68,7 +77,7 @@ async def test_subscription_recreated_with_the_same_cycle_keeps_its_usage(caller
 async def test_subscription_recreated_with_a_new_cycle_counts_from_its_start(caller: Caller) -> None:
     """Usage of the ended subscription counts in its own period, and not for the new one with the same id."""
     old, new = cycle(utc(3, 1)), cycle(utc(3, 14))
-    subscription = account_pb2.Subscription(customer_id="acme", subscription_id="pro", billing_cycle=old)
+    subscription = subscription_pb2.Subscription(customer_id="acme", subscription_id="pro", billing_cycle=old)
     await caller.put_subscription(subscription)
     alert = await caller.create(subscription_alert(on_subscription("pro")))
     await caller.send(caller.event("e1", "15", at=utc(3, 10), subscription="pro"))
@@ -90,7 +99,7 @@ async def test_subscription_recreated_with_a_new_cycle_counts_from_its_start(cal
 async def test_late_usage_of_an_ended_subscription_reaches_a_threshold(caller: Caller, clock: ManualClock) -> None:
     await caller.create(subscription_alert(on_subscription("pro")))
     await caller.send(caller.event("e1", "9", at=utc(3, 10), subscription="pro"))
-    ended = account_pb2.Subscription(
+    ended = subscription_pb2.Subscription(
         customer_id="acme",
         subscription_id="pro",
         start_time=to_timestamp(utc(1, 1)),
@@ -106,11 +115,11 @@ async def test_backfill_for_an_old_subscription_writes_nothing_to_its_replacemen
     caller: Caller, clock: ManualClock, held_backfills: HeldBackfills
 ) -> None:
     """The backfill was requested while the old subscription was on the plan, and runs when the new one is on it."""
-    gold = account_pb2.Subscription(customer_id="acme", subscription_id="old", plan_id="gold")
+    gold = subscription_pb2.Subscription(customer_id="acme", subscription_id="old", plan_id="gold")
     await caller.put_subscription(gold)
     await caller.send(caller.event("e1", "15", subscription="old"))
     alert = await caller.create_only(subscription_alert(on_plan("gold")))
-    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="old"))
+    await caller.put_subscription(subscription_pb2.Subscription(customer_id="acme", subscription_id="old"))
     gold.subscription_id = "new"
     await caller.put_subscription(gold)
     await caller.send(caller.event("e2", "4", subscription="new"))
@@ -123,14 +132,14 @@ async def test_backfill_for_an_old_subscription_writes_nothing_to_its_replacemen
     assert await caller.notifications() == []
     state = await caller.state(alert.alert_id)
     assert [(one.gauge.subscription_id, one.gauge.value) for one in state.gauges] == [("new", "4")]
-    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_OK
+    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
     answer = await caller.send(caller.event("e3", "6", subscription="new"))
     assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "4", "10", "e3")]
 
 
 async def test_plan_change_within_a_period_keeps_the_usage_of_the_subscription(caller: Caller) -> None:
     """The alerts of the subscription and of its new plan both count the usage from before the change."""
-    pro = account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="silver")
+    pro = subscription_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="silver")
     await caller.put_subscription(pro)
     own = await caller.create(subscription_alert(on_subscription("pro"), "20"))
     silver = await caller.create(subscription_alert(on_plan("silver")))

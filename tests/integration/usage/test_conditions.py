@@ -6,7 +6,16 @@ from decimal import Decimal
 
 import pytest
 
-from generated.tidemark.v1 import account_pb2, alert_pb2, condition_pb2, usage_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    condition_pb2,
+    customer_alert_pb2,
+    customer_pb2,
+    metric_pb2,
+    scope_pb2,
+    subscription_pb2,
+    usage_pb2,
+)
 from tests.support.usage.caller import (
     ALL_CUSTOMERS,
     REACHED,
@@ -23,7 +32,7 @@ from tests.support.usage.caller import (
 Key = tuple[str, ...]
 
 
-def usage_exceeded(scope: alert_pb2.AlertScope) -> alert_pb2.Alert:
+def usage_exceeded(scope: scope_pb2.AlertScope) -> alert_pb2.Alert:
     return alert_pb2.Alert(
         name="usage of a subscription",
         scope=scope,
@@ -32,7 +41,7 @@ def usage_exceeded(scope: alert_pb2.AlertScope) -> alert_pb2.Alert:
     )
 
 
-def cost_exceeded(scope: alert_pb2.AlertScope, *keys: str, currency: str = "", level: str = "10") -> alert_pb2.Alert:
+def cost_exceeded(scope: scope_pb2.AlertScope, *keys: str, currency: str = "", level: str = "10") -> alert_pb2.Alert:
     return alert_pb2.Alert(
         name="cost of a subscription",
         scope=scope,
@@ -41,7 +50,7 @@ def cost_exceeded(scope: alert_pb2.AlertScope, *keys: str, currency: str = "", l
     )
 
 
-def spend_exceeded(scope: alert_pb2.AlertScope, currency: str = "USD") -> alert_pb2.Alert:
+def spend_exceeded(scope: scope_pb2.AlertScope, currency: str = "USD") -> alert_pb2.Alert:
     return alert_pb2.Alert(
         name="spend of a subscription",
         scope=scope,
@@ -88,11 +97,11 @@ SCOPES: dict[str, tuple[alert_pb2.Alert, dict[Key, int]]] = {
 @pytest.mark.parametrize("alert_first", [True, False], ids=["before the usage", "after the usage"])
 async def test_alert_covers_its_scope_and_no_other_customer(caller: Caller, scope: str, alert_first: bool) -> None:
     alert, expected = SCOPES[scope]
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
-    await caller.put_customer(account_pb2.Customer(customer_id="beta", plan_id="silver"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", plan_id="gold"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="beta", plan_id="silver"))
     for customer in ("acme", "beta"):
         await caller.put_subscription(
-            account_pb2.Subscription(customer_id=customer, subscription_id="pro", plan_id="gold")
+            subscription_pb2.Subscription(customer_id=customer, subscription_id="pro", plan_id="gold")
         )
     usage = [("acme", "pro"), ("acme", "free"), ("acme", ""), ("beta", "pro"), ("beta", ""), ("gamma", "")]
     events = [
@@ -156,7 +165,7 @@ async def test_group_key_without_a_value_has_a_gauge_for_each_value_and_one_with
         ("eu.", "60"),
         ("us", "6"),
     ]
-    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
 
 async def test_grouping_keys_divide_the_cost_of_a_subscription(caller: Caller) -> None:
@@ -179,9 +188,9 @@ async def test_grouping_keys_divide_the_cost_of_a_subscription(caller: Caller) -
 async def test_cost_without_a_currency_is_in_the_currency_of_the_subscription_or_else_the_customer(
     caller: Caller,
 ) -> None:
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", currency="EUR"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", currency="EUR"))
     await caller.put_subscription(
-        account_pb2.Subscription(customer_id="acme", subscription_id="pro", currency="tokens")
+        subscription_pb2.Subscription(customer_id="acme", subscription_id="pro", currency="tokens")
     )
     for currency in ("USD", "EUR", "tokens"):
         await caller.create(spend_alert("100", currency=currency))
@@ -215,11 +224,11 @@ async def test_alert_without_matching_usage_has_no_data(caller: Caller) -> None:
 
 
 SUM, COUNT, MAX, LATEST, UNIQUE_COUNT = (
-    account_pb2.AGGREGATION_SUM,
-    account_pb2.AGGREGATION_COUNT,
-    account_pb2.AGGREGATION_MAX,
-    account_pb2.AGGREGATION_LATEST,
-    account_pb2.AGGREGATION_UNIQUE_COUNT,
+    metric_pb2.AGGREGATION_SUM,
+    metric_pb2.AGGREGATION_COUNT,
+    metric_pb2.AGGREGATION_MAX,
+    metric_pb2.AGGREGATION_LATEST,
+    metric_pb2.AGGREGATION_UNIQUE_COUNT,
 )
 # Quantity, age in minutes, and seat of each event, batch by batch.
 BATCHES: Sequence[Sequence[tuple[str, int, str]]] = (
@@ -228,7 +237,7 @@ BATCHES: Sequence[Sequence[tuple[str, int, str]]] = (
     [("-1", 30, "cid")],
     [("1", 45, "bob"), ("-0.5", 45, "dan"), ("4", 20, "dan")],
 )
-AGGREGATIONS: dict[str, tuple[account_pb2.Aggregation.ValueType, list[str]]] = {
+AGGREGATIONS: dict[str, tuple[metric_pb2.Aggregation.ValueType, list[str]]] = {
     "SUM": (SUM, ["-2.5", "2.75", "1.75", "6.25"]),
     "COUNT": (COUNT, ["0", "2", "1", "2"]),
     "MAX": (MAX, ["5", "5", "5", "5"]),
@@ -276,7 +285,7 @@ async def test_recounted_gauge_equals_a_watched_gauge(caller: Caller, aggregatio
     ],
 )
 async def test_aggregation_reaches_a_threshold_with_the_crossing_event(
-    caller: Caller, aggregation: account_pb2.Aggregation.ValueType, quantities: list[str], reached_by: str
+    caller: Caller, aggregation: metric_pb2.Aggregation.ValueType, quantities: list[str], reached_by: str
 ) -> None:
     await caller.put_metric("seats", aggregation, "seat" if aggregation == UNIQUE_COUNT else "")
     await caller.create(usage_alert("10", metric="seats"))

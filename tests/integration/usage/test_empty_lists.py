@@ -8,7 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from engine.limits import BackfillLimits, EngineLimits
 from evaluator.balances import BalanceKind
 from evaluator.exclusions import ExclusionReason
-from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    alert_service_pb2,
+    condition_pb2,
+    scope_pb2,
+)
 from runtime.clock import ManualClock
 from store.accounts import invoice_readings
 from store.alerts import backfills as stored_backfills
@@ -61,7 +66,7 @@ def low_commits() -> alert_pb2.Alert:
     condition = condition_pb2.LowRemainingCommitBalanceReachedCondition(currency="USD")
     return alert_pb2.Alert(
         name="facts",
-        scope=alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope()),
+        scope=scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope()),
         low_remaining_commit_balance_reached=condition,
         thresholds=thresholds("1"),
     )

@@ -8,7 +8,14 @@ import pytest
 
 from engine.evaluation import group_limit
 from evaluator.exclusions import Excluded, ExclusionReason
-from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, condition_pb2, usage_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    alert_service_pb2,
+    condition_pb2,
+    customer_alert_pb2,
+    subscription_pb2,
+    usage_pb2,
+)
 from runtime.clock import ManualClock
 from store.alerts import exclusions
 from store.identity import organizations
@@ -65,11 +72,11 @@ async def gauge_count(caller: Caller) -> int:
 
 async def is_disabled(caller: Caller, alert: alert_pb2.Alert, customer: str = "acme") -> bool:
     state = await caller.state(alert.alert_id, customer)
-    if state.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED:
-        assert state.status != alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    if state.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED:
+        assert state.status != customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
         return False
-    assert state.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
-    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    assert state.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
+    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
     assert not state.gauges
     assert not state.no_data
     return True
@@ -116,7 +123,7 @@ async def test_group_limit_disables_the_alert_for_one_customer_and_states_the_re
         alert_service_pb2.ListCustomerAlertsRequest(customer_id="acme"), metadata=caller.metadata, timeout=DEADLINE
     )
     [shown] = page.customer_alerts
-    assert shown.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
+    assert shown.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
     listed = await caller.alerts.ListNotifications(
         alert_service_pb2.ListNotificationsRequest(event_types=["alert.disabled"]),
         metadata=caller.metadata,
@@ -184,9 +191,11 @@ async def test_group_values_that_the_alert_names_do_not_count_towards_the_limit(
 
 @pytest.mark.usefixtures("low_limit")
 async def test_subscription_above_the_limit_disables_the_alert_for_its_customer(caller: Caller) -> None:
-    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold"))
     await caller.put_subscription(
-        account_pb2.Subscription(customer_id="acme", subscription_id="team", plan_id="gold")
+        subscription_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold")
+    )
+    await caller.put_subscription(
+        subscription_pb2.Subscription(customer_id="acme", subscription_id="team", plan_id="gold")
     )
     condition = condition_pb2.CostExceededCondition(grouping_keys=["seat"], currency="USD")
     wide, own = [
@@ -263,7 +272,7 @@ async def test_usage_that_a_disabled_alert_did_not_watch_is_recounted_for_the_ne
 async def test_exclusion_of_one_subscription_leaves_the_others_covered(caller: Caller, clock: ManualClock) -> None:
     for subscription in ("pro", "team"):
         await caller.put_subscription(
-            account_pb2.Subscription(customer_id="acme", subscription_id=subscription, plan_id="gold")
+            subscription_pb2.Subscription(customer_id="acme", subscription_id=subscription, plan_id="gold")
         )
     alert = await caller.create(
         alert_pb2.Alert(
@@ -294,12 +303,12 @@ async def test_exclusion_of_one_subscription_leaves_the_others_covered(caller: C
     await exclude("pro")
     assert await reached("b") == ["team"]
     state = await caller.state(alert.alert_id)
-    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
     assert [one.gauge.subscription_id for one in state.gauges] == ["team"]
     await exclude("team")
     state = await caller.state(alert.alert_id)
-    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
-    assert state.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED
+    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    assert state.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED
     await database.close()
 
 

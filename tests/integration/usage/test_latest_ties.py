@@ -5,10 +5,13 @@ from datetime import timedelta
 
 import pytest
 
-from generated.tidemark.v1 import account_pb2, usage_pb2
+from generated.tidemark.v1 import (
+    metric_pb2,
+    usage_pb2,
+)
 from tests.support.usage.caller import BOTH, Caller, beside, shortened, usage_alert, values
 
-LATEST = account_pb2.AGGREGATION_LATEST
+LATEST = metric_pb2.AGGREGATION_LATEST
 _numbers = itertools.count()
 QUANTITIES = ("9", "3", "5", "1", "7", "2")
 

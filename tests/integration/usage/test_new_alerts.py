@@ -8,7 +8,12 @@ import pytest
 from engine.backfill.backfills import Backfills
 from engine.limits import BackfillLimits, EngineLimits
 from engine.rules.registry import RulesRegistry
-from generated.tidemark.v1 import alert_pb2, alert_service_pb2, threshold_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    alert_service_pb2,
+    customer_alert_pb2,
+    threshold_pb2,
+)
 from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.support.usage.caller import (
@@ -46,11 +51,11 @@ async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on
     at_once = [] if evaluate is False else [[ShortTransition("REACHED", "10", "15", "15", "")]]
     assert await notified(caller, alert) == at_once
     state = await caller.state(alert.alert_id)
-    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
     [gauge] = state.gauges
     assert gauge.gauge.value == "15"
     assert gauge.thresholds[0].silent is (evaluate is False)
-    assert gauge.change_reason == alert_pb2.CHANGE_REASON_EVALUATION
+    assert gauge.change_reason == customer_alert_pb2.CHANGE_REASON_EVALUATION
 
     assert not (await caller.send(caller.event("e3", "1"))).transitions
     assert await notified(caller, alert) == at_once
@@ -71,7 +76,7 @@ async def test_threshold_not_reached_at_creation_notifies_when_usage_reaches_it(
     await caller.send(caller.event("e1", "9"))
     alert = await caller.create(usage_alert("10"), evaluate=evaluate)
     assert not await notified(caller, alert)
-    assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_OK
+    assert (await caller.state(alert.alert_id)).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
     answer = await caller.send(caller.event("e2", "1"), caller.event("e3", "90", "beta"))
     assert sorted(shortened(answer.transitions)) == [
         ShortTransition("REACHED", "10", "0", "90", "e3"),
@@ -85,7 +90,7 @@ async def test_event_that_precedes_the_backfill_evaluates_its_gauge(
 ) -> None:
     await caller.send(caller.event("e1", "15"), caller.event("e2", "9", "beta"), caller.event("e3", "15", "gamma"))
     alert = await caller.create_only(usage_alert(thresholds=NOTIFY_ON_BOTH), evaluate=evaluate)
-    assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
+    assert (await caller.state(alert.alert_id)).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
     answer = await caller.send(caller.event("e4", "-9"), caller.event("e5", "4"), caller.event("e6", "1", "beta"))
     past = [ShortTransition("REACHED", "10", "15", "15", ""), ShortTransition("RESOLVED", "10", "15", "6", "e4")]
     acme = [*(past if evaluate else []), ShortTransition("REACHED", "10", "6", "10", "e5")]
@@ -135,7 +140,7 @@ async def test_new_alert_counts_usage_that_no_alert_watched(caller: Caller) -> N
     answer = await caller.send(caller.event("e3", "8"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 50}
     assert shortened(answer.transitions) == [ShortTransition("REACHED", "50", "42", "50", "e3")]
-    assert (await caller.state(first.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    assert (await caller.state(first.alert_id)).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
     assert len(await notified(caller, first)) == 1
 
 
@@ -225,5 +230,5 @@ async def test_customer_without_usage_has_no_gauge_and_no_alarm(caller: Caller) 
     alert = await caller.create(usage_alert(thresholds=thresholds("-1", "0")))
     state = await caller.state(alert.alert_id)
     assert state.no_data
-    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_OK
+    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
     assert not await caller.notifications()

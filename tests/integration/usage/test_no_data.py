@@ -2,7 +2,12 @@
 
 from datetime import UTC, datetime
 
-from generated.tidemark.v1 import account_pb2, alert_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    customer_alert_pb2,
+    customer_pb2,
+    subscription_pb2,
+)
 from runtime.clock import ManualClock
 from tests.support.usage.caller import (
     Caller,
@@ -14,7 +19,7 @@ from tests.support.usage.caller import (
     usage_alert,
 )
 
-OK = alert_pb2.CUSTOMER_ALERT_STATUS_OK
+OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
 
 
 async def test_alert_on_an_unknown_metric_has_no_data_and_does_not_affect_other_alerts(caller: Caller) -> None:
@@ -46,9 +51,9 @@ async def test_alert_on_a_metric_that_is_no_longer_used_has_no_data_in_the_next_
 
 async def test_alert_on_a_metric_that_is_not_on_the_plan_has_no_data(caller: Caller) -> None:
     plan = on_plan("gold")
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", plan_id="gold"))
     await caller.put_subscription(
-        account_pb2.Subscription(customer_id="acme", subscription_id="main", plan_id="gold")
+        subscription_pb2.Subscription(customer_id="acme", subscription_id="main", plan_id="gold")
     )
     other = alert_pb2.Alert(name="other", scope=plan, thresholds=thresholds("10"))
     other.usage_exceeded.metric_id = "seats"

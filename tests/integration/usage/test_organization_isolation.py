@@ -3,7 +3,11 @@
 import grpc
 import pytest
 
-from generated.tidemark.v1 import account_pb2, alert_service_pb2
+from generated.tidemark.v1 import (
+    alert_service_pb2,
+    customer_pb2,
+    metric_pb2,
+)
 from runtime.clock import ManualClock
 from tests.support.server.running import reason_of
 from tests.support.usage.caller import Caller, ShortTransition, shortened, usage_alert, values
@@ -18,7 +22,7 @@ async def stranger(caller: Caller, clock: ManualClock) -> Caller:
 
 
 async def test_same_ids_in_two_organizations_are_separate(caller: Caller, stranger: Caller) -> None:
-    await caller.put_metric("calls", account_pb2.AGGREGATION_MAX)
+    await caller.put_metric("calls", metric_pb2.AGGREGATION_MAX)
     ours = await caller.create(usage_alert("10"))
     theirs = await stranger.create(usage_alert("12"))
     for one, first, second, crossing in (
@@ -57,7 +61,7 @@ async def test_alerts_and_customers_of_another_organization_are_not_found(caller
 
 
 async def test_currency_of_a_customer_applies_only_in_its_organization(caller: Caller, stranger: Caller) -> None:
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", currency="EUR"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", currency="EUR"))
     for one in (caller, stranger):
         alert = usage_alert("1")
         alert.spend_threshold_reached.currency = "EUR"

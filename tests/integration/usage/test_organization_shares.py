@@ -12,7 +12,11 @@ from engine.backfill.backfills import Backfills
 from engine.facts import one_alert
 from engine.rules.registry import RulesRegistry
 from evaluator.alerts import AlertRule
-from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
+from generated.tidemark.v1 import (
+    alert_service_pb2,
+    customer_alert_pb2,
+    customer_pb2,
+)
 from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.support.server.running import reason_of
@@ -47,7 +51,7 @@ async def everything_is_answered(neighbour: Caller) -> None:
     """A change, a read, events in single calls and an event on a stream are answered."""
     async with asyncio.timeout(DEADLINE):
         alert = await neighbour.create(usage_alert("10"))
-        await neighbour.put_customer(account_pb2.Customer(customer_id="acme"))
+        await neighbour.put_customer(customer_pb2.Customer(customer_id="acme"))
         for number in range(3):
             answer = await neighbour.send(neighbour.event(f"{alert.alert_id}-{number}", "4"))
             assert answer.accepted == 1
@@ -59,7 +63,7 @@ async def everything_is_answered(neighbour: Caller) -> None:
         assert isinstance(answered, alert_service_pb2.EvaluateUsageResponse)
         assert answered.accepted == 1
         stream.cancel()
-        assert (await neighbour.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+        assert (await neighbour.state(alert.alert_id)).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
 
 async def test_changes_waiting_for_the_lock_of_one_organization_leave_connections_to_another(
@@ -68,7 +72,7 @@ async def test_changes_waiting_for_the_lock_of_one_organization_leave_connection
     async with ingest_held(caller):
         changes = [asyncio.create_task(caller.create_only(usage_alert(str(number + 1)))) for number in range(CALLERS)]
         puts = [
-            asyncio.create_task(caller.put_customer(account_pb2.Customer(customer_id=f"c{number}")))
+            asyncio.create_task(caller.put_customer(customer_pb2.Customer(customer_id=f"c{number}")))
             for number in range(CALLERS)
         ]
         await waiting_for_locks(caller)
@@ -200,4 +204,4 @@ async def test_backfills_of_two_organizations_take_turns(
         assert await waiting() == (1, 0), "all backfills but the failing one complete"
     finally:
         await database.close()
-    assert (await neighbour.state(one.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+    assert (await neighbour.state(one.alert_id)).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM

@@ -8,14 +8,16 @@ import pytest
 from engine.backfill.backfills import Backfills
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import (
-    account_pb2,
+    access_pb2,
     account_service_pb2,
     alert_pb2,
     alert_service_pb2,
-    balance_pb2,
     condition_pb2,
+    customer_alert_pb2,
+    customer_pb2,
     invoice_pb2,
-    plan_pb2,
+    limit_pb2,
+    subscription_pb2,
     threshold_pb2,
 )
 from server.calls.validation import to_timestamp
@@ -33,8 +35,8 @@ from tests.support.usage.caller import (
     values,
 )
 
-IN_ALARM, OK = alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM, alert_pb2.CUSTOMER_ALERT_STATUS_OK
-EVALUATING = alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
+IN_ALARM, OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM, customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
+EVALUATING = customer_alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
 BY_SEAT = [("seat", None)]
 
 
@@ -50,9 +52,9 @@ async def put_limit(
     """Puts a limit on the usage of calls, or on the cost in a currency; an empty amount removes the limit."""
     groups = list(groups)
     holder = f"plan {plan}" if plan else customer
-    limit = plan_pb2.Limit(
+    limit = limit_pb2.Limit(
         limit_id=f"{holder} {currency} {groups}",
-        groups=[plan_pb2.LimitGroup(key=key, value=value) for key, value in groups],
+        groups=[limit_pb2.LimitGroup(key=key, value=value) for key, value in groups],
         amount=amount,
     )
     if plan:
@@ -60,7 +62,7 @@ async def put_limit(
     else:
         limit.customer.customer_id = customer
     if currency:
-        limit.spend.CopyFrom(balance_pb2.SpendAccess(currency=currency))
+        limit.spend.CopyFrom(access_pb2.SpendAccess(currency=currency))
     else:
         limit.quantity.metric_id = "calls"
     request = account_service_pb2.PutLimitRequest(limit=limit)
@@ -69,7 +71,7 @@ async def put_limit(
 
 async def put_customer(caller: Caller, customer: str, plan: str = "") -> None:
     """Puts a customer on a plan."""
-    await caller.put_customer(account_pb2.Customer(customer_id=customer, plan_id=plan))
+    await caller.put_customer(customer_pb2.Customer(customer_id=customer, plan_id=plan))
 
 
 def percent(*percentages: str, resolve: str = "") -> list[threshold_pb2.Threshold]:
@@ -137,7 +139,7 @@ async def test_put_limit_evaluates_its_customer_before_it_answers(caller: Caller
         assert shown.gauge.limit == amount
         levels = [format_decimal(Decimal(amount) * Decimal("0.8")), amount] if amount else ["", ""]
         assert [one.level for one in shown.thresholds] == levels
-    assert shown.change_reason == alert_pb2.CHANGE_REASON_EVALUATION
+    assert shown.change_reason == customer_alert_pb2.CHANGE_REASON_EVALUATION
     sequences = sorted(one.sequence for one in await caller.notifications())
     assert sequences == list(range(1, 8))
     assert await notified(caller, alert, "other") == []
@@ -215,7 +217,7 @@ async def test_customer_that_joins_a_plan_gets_its_limit(caller: Caller) -> None
 
 
 async def test_subscription_has_the_limit_of_its_customer_or_else_of_its_plan(caller: Caller) -> None:
-    pro = account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold")
+    pro = subscription_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold")
     await caller.put_subscription(pro)
     await put_customer(caller, "acme", "silver")
     await put_limit(caller, "100", plan="gold")
@@ -251,7 +253,9 @@ async def test_threshold_override_can_be_a_percentage(caller: Caller) -> None:
     wanted = alert_pb2.Alert(name="cost", scope=on_plan("gold"), cost_exceeded=condition)
     wanted.thresholds.add(value="80")
     alert = await caller.create(wanted)
-    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold"))
+    await caller.put_subscription(
+        subscription_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold")
+    )
     for seat in ("ann", "bob"):
         event = caller.event(f"e-{seat}", cost="60", currency="USD", subscription="pro", seat=seat)
         assert not (await caller.send(event)).transitions
@@ -427,7 +431,7 @@ async def test_spend_limit_of_a_cached_customer_leaves_its_limit_of_calls(caller
 
 
 async def test_customer_limit_of_zero_is_not_replaced_by_the_plan_limit(caller: Caller) -> None:
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="pro"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", plan_id="pro"))
     await put_limit(caller, "10", plan="pro")
     await put_limit(caller, "0")
     await caller.create(usage_alert(thresholds=percent("100")))

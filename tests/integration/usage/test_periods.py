@@ -4,7 +4,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from generated.tidemark.v1 import account_pb2, threshold_pb2
+from generated.tidemark.v1 import (
+    billing_period_pb2,
+    customer_pb2,
+    subscription_pb2,
+    threshold_pb2,
+)
 from runtime.clock import ManualClock
 from tests.support.usage.caller import (
     BOTH,
@@ -131,7 +136,7 @@ async def test_event_counts_for_its_subscription_when_the_period_of_its_customer
 ) -> None:
     """The grace of the customer's month has ended; the subscription's year is still open."""
     await caller.put_subscription(
-        account_pb2.Subscription(customer_id="acme", subscription_id="pro", billing_cycle=cycle(utc(1, 1), YEAR))
+        subscription_pb2.Subscription(customer_id="acme", subscription_id="pro", billing_cycle=cycle(utc(1, 1), YEAR))
     )
     alert = usage_alert("10", scope=on_subscription("pro"))
     alert.usage_exceeded.metric_id = "calls"
@@ -149,7 +154,7 @@ async def test_event_counts_for_its_subscription_when_the_period_of_its_customer
     assert not answer.transitions[0].late
 
 
-ANCHORS: dict[str, tuple[account_pb2.BillingCycle, list[tuple[datetime, tuple[datetime, datetime]]]]] = {
+ANCHORS: dict[str, tuple[billing_period_pb2.BillingCycle, list[tuple[datetime, tuple[datetime, datetime]]]]] = {
     "the 31st": (
         cycle(utc(1, 31)),
         [
@@ -189,7 +194,7 @@ async def test_events_count_in_the_periods_of_the_billing_cycle_of_their_custome
     billing_cycle, expected = ANCHORS[anchor]
     if alert_first:
         await caller.create(usage_alert("1"))
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", billing_cycle=billing_cycle))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", billing_cycle=billing_cycle))
     events = [caller.event(f"e{number}", str(10**number), at=time) for number, (time, _) in enumerate(expected)]
     sums: dict[tuple[datetime, datetime], int] = {}
     for number, (_, period) in enumerate(expected):
@@ -207,7 +212,7 @@ async def test_events_count_in_the_periods_of_the_billing_cycle_of_their_custome
 async def test_subscription_and_customer_have_separate_billing_cycles(caller: Caller, clock: ManualClock) -> None:
     own = cycle(utc(1, 10))
     await caller.put_subscription(
-        account_pb2.Subscription(customer_id="acme", subscription_id="pro", billing_cycle=own)
+        subscription_pb2.Subscription(customer_id="acme", subscription_id="pro", billing_cycle=own)
     )
     alert = spend_alert("100", scope=on_subscription("pro"))
     alert.spend_exceeded.currency = "USD"
@@ -229,7 +234,7 @@ async def test_subscription_and_customer_have_separate_billing_cycles(caller: Ca
 async def test_changed_billing_cycle_counts_stored_events_in_its_new_period(caller: Caller) -> None:
     alert = await caller.create(usage_alert("10"))
     await caller.send(caller.event("e1", "6", at=utc(3, 2)), caller.event("e2", "3", at=utc(3, 12)))
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", billing_cycle=cycle(utc(3, 10))))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", billing_cycle=cycle(utc(3, 10))))
     answer = await caller.send(caller.event("e3", "7"), gauges=True)
     assert by_period(answer) == {(utc(3, 10), utc(4, 10)): "10"}
     assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "3", "10", "e3")]

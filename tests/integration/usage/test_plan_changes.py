@@ -7,7 +7,14 @@ import pytest
 
 from engine.facts import changed_customer
 from engine.facts.one_alert import evaluate_alert
-from generated.tidemark.v1 import account_pb2, alert_pb2, threshold_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    billing_period_pb2,
+    customer_alert_pb2,
+    customer_pb2,
+    subscription_pb2,
+    threshold_pb2,
+)
 from server.calls.validation import to_timestamp
 from tests.support.usage.caller import BOTH, Caller, ShortTransition, on_plan, shortened, usage_alert, values
 
@@ -15,7 +22,7 @@ GOLD = on_plan("gold")
 
 
 async def put(caller: Caller, plan: str, customer: str = "acme") -> None:
-    await caller.put_customer(account_pb2.Customer(customer_id=customer, plan_id=plan))
+    await caller.put_customer(customer_pb2.Customer(customer_id=customer, plan_id=plan))
 
 
 async def test_customer_that_leaves_a_plan_and_returns_is_counted_without_a_gap(caller: Caller) -> None:
@@ -38,7 +45,7 @@ async def test_customer_that_joins_a_plan_above_a_threshold_notifies_immediately
     assert [one.transitions for one in await caller.notifications()] == [
         [ShortTransition("REACHED", "100", "130", "130", "")]
     ]
-    assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+    assert (await caller.state(alert.alert_id)).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
     assert not (await caller.send(caller.event("e2", "5"))).transitions
 
 
@@ -52,7 +59,9 @@ async def test_subscription_that_joins_a_plan_above_a_threshold_notifies_immedia
         caller.event("e2", cost="8", subscription="pro", model="small"),
         caller.event("e3", cost="80", subscription="other", model="large"),
     )
-    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold"))
+    await caller.put_subscription(
+        subscription_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold")
+    )
     [stored] = await caller.notifications()
     assert stored.transitions == [ShortTransition("REACHED", "10", "12", "12", "")]
     assert stored.body["data"]["gauge"]["group"] == [{"key": "model", "value": "large"}]
@@ -85,10 +94,10 @@ async def test_changed_billing_cycle_is_evaluated_immediately(caller: Caller) ->
     await caller.create(usage_alert("10"))
     await caller.send(caller.event("e1", "6", at=caller.clock.now() - timedelta(days=20)), caller.event("e2", "6"))
     assert await caller.notifications() == []
-    cycle = account_pb2.BillingCycle(
-        anchor_time=to_timestamp(datetime(2026, 1, 1, tzinfo=UTC)), cadence=account_pb2.CADENCE_QUARTER
+    cycle = billing_period_pb2.BillingCycle(
+        anchor_time=to_timestamp(datetime(2026, 1, 1, tzinfo=UTC)), cadence=billing_period_pb2.CADENCE_QUARTER
     )
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", billing_cycle=cycle))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", billing_cycle=cycle))
     assert [one.transitions for one in await caller.notifications()] == [
         [ShortTransition("REACHED", "10", "12", "12", "")]
     ]
@@ -131,11 +140,13 @@ async def test_subscription_is_covered_only_while_it_is_on_the_plan(caller: Call
     await caller.create(alert)
     answer = await caller.send(caller.event("e1", "8", subscription="pro"), caller.event("e2", "8"), gauges=True)
     assert not answer.gauges
-    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold"))
+    await caller.put_subscription(
+        subscription_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold")
+    )
     answer = await caller.send(caller.event("e3", "2", subscription="pro"), gauges=True)
     assert values(answer.gauges) == {("acme", "pro", "calls"): 10}
     assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "8", "10", "e3")]
-    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro"))
+    await caller.put_subscription(subscription_pb2.Subscription(customer_id="acme", subscription_id="pro"))
     answer = await caller.send(caller.event("e4", "-9", subscription="pro"), gauges=True)
     assert not answer.gauges
     assert not answer.transitions

@@ -5,28 +5,34 @@ from decimal import Decimal
 import grpc
 import pytest
 
-from generated.tidemark.v1 import alert_pb2, condition_pb2, usage_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    condition_pb2,
+    filter_pb2,
+    scope_pb2,
+    usage_pb2,
+)
 from tests.support.usage.caller import Caller, beside, on_plan, on_subscription, shortened, thresholds
 
-INCLUDES, EXCLUDES = condition_pb2.FILTER_OPERATOR_INCLUDES, condition_pb2.FILTER_OPERATOR_EXCLUDES
+INCLUDES, EXCLUDES = filter_pb2.FILTER_OPERATOR_INCLUDES, filter_pb2.FILTER_OPERATOR_EXCLUDES
 PRICE_ID, ITEM_ID, PRICE_TYPE = (
-    condition_pb2.PRICE_FIELD_PRICE_ID,
-    condition_pb2.PRICE_FIELD_ITEM_ID,
-    condition_pb2.PRICE_FIELD_PRICE_TYPE,
+    filter_pb2.PRICE_FIELD_PRICE_ID,
+    filter_pb2.PRICE_FIELD_ITEM_ID,
+    filter_pb2.PRICE_FIELD_PRICE_TYPE,
 )
 
 
 def narrowed(
-    field: condition_pb2.PriceField.ValueType, operator: condition_pb2.FilterOperator.ValueType, *values: str
-) -> condition_pb2.PriceFilter:
-    return condition_pb2.PriceFilter(field=field, operator=operator, values=values)
+    field: filter_pb2.PriceField.ValueType, operator: filter_pb2.FilterOperator.ValueType, *values: str
+) -> filter_pb2.PriceFilter:
+    return filter_pb2.PriceFilter(field=field, operator=operator, values=values)
 
 
 def spend_exceeded(
-    *filters: condition_pb2.PriceFilter,
+    *filters: filter_pb2.PriceFilter,
     currency: str = "USD",
     level: str = "1000",
-    scope: alert_pb2.AlertScope | None = None,
+    scope: scope_pb2.AlertScope | None = None,
 ) -> alert_pb2.Alert:
     return alert_pb2.Alert(
         name="spend of some prices",

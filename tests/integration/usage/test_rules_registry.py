@@ -6,7 +6,9 @@ from sqlalchemy import text
 from engine.rules.registry import RulesRegistry
 from evaluator.amounts import ZERO
 from evaluator.events import UsageEvent
-from generated.tidemark.v1 import account_pb2
+from generated.tidemark.v1 import (
+    customer_pb2,
+)
 from runtime.clock import ManualClock
 from store.alerts import alerts as stored_alerts
 from store.identity import organizations
@@ -86,7 +88,7 @@ async def test_customer_is_registered_again_after_its_transaction_rolled_back(
 
 
 async def test_change_that_rolls_back_leaves_the_shared_rules_unchanged(caller: Caller, clock: ManualClock) -> None:
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="basic"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", plan_id="basic"))
     await caller.send(caller.event("e", customer="acme"))
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     database = Database(caller.database_url, pool_size=1)
@@ -116,7 +118,7 @@ async def test_change_that_rolls_back_leaves_the_shared_rules_unchanged(caller: 
         await connection.rollback()
     assert await plan_of_acme() == "basic"
     # Another change gets the same epoch.
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="silver"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", plan_id="silver"))
     assert await plan_of_acme() == "silver"
     await database.close()
 

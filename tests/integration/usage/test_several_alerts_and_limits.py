@@ -5,7 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from generated.tidemark.v1 import account_pb2, account_service_pb2, alert_service_pb2, plan_pb2, threshold_pb2
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    alert_service_pb2,
+    customer_pb2,
+    limit_pb2,
+    threshold_pb2,
+)
 from runtime.clock import ManualClock
 from tests.support.balances.holder import Holder, alert
 from tests.support.usage.caller import BOTH, Caller, ShortTransition, shortened, spend_alert, usage_alert
@@ -65,7 +71,7 @@ async def test_state_evaluated_without_a_transition_keeps_its_change_time(caller
 
 
 async def put_limit(caller: Caller, amount: str, *, plan: bool, currency: str = "") -> None:
-    limit = plan_pb2.Limit(limit_id=f"limit in {currency or 'calls'}", amount=amount)
+    limit = limit_pb2.Limit(limit_id=f"limit in {currency or 'calls'}", amount=amount)
     if plan:
         limit.plan.plan_id = "gold"
     else:
@@ -80,7 +86,7 @@ async def put_limit(caller: Caller, amount: str, *, plan: bool, currency: str = 
 @pytest.mark.parametrize("plan", [False, True], ids=["customer", "plan"])
 async def test_spend_limit_leaves_the_limit_of_a_metric_unchanged(caller: Caller, plan: bool) -> None:
     """A server that has cached the customer reads one limit after the other."""
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", plan_id="gold"))
     percent = [threshold_pb2.Threshold(percent_of_limit="50")]
     await caller.create(usage_alert(thresholds=percent))
     spend = spend_alert()
@@ -98,9 +104,9 @@ async def test_spend_limit_leaves_the_limit_of_a_metric_unchanged(caller: Caller
 
 
 async def test_customer_limit_of_0_takes_precedence_over_the_plan_limit(caller: Caller) -> None:
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", plan_id="gold"))
     await put_limit(caller, "10", plan=True)
-    request = plan_pb2.Limit(limit_id="own", amount="0")
+    request = limit_pb2.Limit(limit_id="own", amount="0")
     request.customer.customer_id = "acme"
     request.quantity.metric_id = "calls"
     await caller.accounts.PutLimit(account_service_pb2.PutLimitRequest(limit=request), metadata=caller.metadata)

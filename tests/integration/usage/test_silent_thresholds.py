@@ -7,7 +7,11 @@ import pytest
 
 from engine.backfill.backfills import Backfills
 from engine.rules.registry import RulesRegistry
-from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    alert_service_pb2,
+    customer_pb2,
+)
 from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.support.usage.caller import Caller, ShortTransition, on_plan, usage_alert
@@ -46,10 +50,10 @@ async def test_threshold_reached_while_the_alert_is_disabled_notifies_when_it_is
 
 
 async def test_customer_that_joins_the_plan_later_notifies(caller: Caller) -> None:
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", plan_id="gold"))
     await caller.send(caller.event("e1", "15"), caller.event("e2", "12", "beta"))
     alert = await caller.create(usage_alert("10", scope=on_plan("gold")), evaluate=False)
-    await caller.put_customer(account_pb2.Customer(customer_id="beta", plan_id="gold"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="beta", plan_id="gold"))
     assert await notified(caller) == [("beta", reached("12"))]
     assert (await caller.state(alert.alert_id)).gauges[0].thresholds[0].silent
 

@@ -5,7 +5,12 @@ from collections.abc import Sequence
 import grpc
 import pytest
 
-from generated.tidemark.v1 import alert_pb2, condition_pb2, threshold_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    condition_pb2,
+    customer_alert_pb2,
+    threshold_pb2,
+)
 from tests.support.usage.caller import Caller, beside, on_subscription, shortened, thresholds
 
 Override = tuple[dict[str, str], list[str]]
@@ -89,7 +94,7 @@ async def test_state_shows_the_overridden_thresholds_of_each_gauge(caller: Calle
         ("large", "us"): [("5", True), ("7", False)],
         ("large", "asia"): [],
     }
-    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
 
 async def test_override_without_group_keys_uses_all_keys_of_the_condition_in_order(caller: Caller) -> None:

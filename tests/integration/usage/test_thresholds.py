@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from generated.tidemark.v1 import alert_pb2, threshold_pb2
+from generated.tidemark.v1 import (
+    customer_alert_pb2,
+    threshold_pb2,
+)
 from runtime.clock import ManualClock
 from tests.support.usage.caller import (
     BOTH,
@@ -291,12 +294,12 @@ async def test_state_in_alarm_shows_its_reached_thresholds(caller: Caller, clock
     alert = await caller.create(usage_alert(thresholds=defined))
     await caller.send(caller.event("e1", "210"))
     state = await caller.state(alert.alert_id)
-    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
     [gauge] = state.gauges
     assert gauge.gauge.value == "210"
     assert [(one.in_alarm, one.level) for one in gauge.thresholds] == [(True, "10"), (True, "100"), (True, "200")]
-    assert gauge.change_reason == alert_pb2.CHANGE_REASON_USAGE
+    assert gauge.change_reason == customer_alert_pb2.CHANGE_REASON_USAGE
     await caller.send(caller.event("e2", "-205"))
     state = await caller.state(alert.alert_id)
-    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_OK
+    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
     assert [one.in_alarm for one in state.gauges[0].thresholds] == [False] * 3

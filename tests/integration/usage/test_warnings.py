@@ -5,13 +5,17 @@ from collections.abc import Iterable
 from google.protobuf import field_mask_pb2
 
 from generated.tidemark.v1 import (
-    account_pb2,
+    access_pb2,
     account_service_pb2,
     alert_pb2,
     alert_service_pb2,
-    balance_pb2,
     condition_pb2,
+    customer_pb2,
+    limit_pb2,
+    metric_pb2,
     plan_pb2,
+    scope_pb2,
+    subscription_pb2,
     threshold_pb2,
     warning_pb2,
 )
@@ -38,29 +42,29 @@ async def warnings_of(caller: Caller, alert: alert_pb2.Alert, request_id: str = 
     return warned(answer.warnings)
 
 
-def on_plan(plan_id: str) -> alert_pb2.AlertScope:
-    return alert_pb2.AlertScope(plan=alert_pb2.PlanScope(plan_id=plan_id))
+def on_plan(plan_id: str) -> scope_pb2.AlertScope:
+    return scope_pb2.AlertScope(plan=scope_pb2.PlanScope(plan_id=plan_id))
 
 
-def of_customer(customer_id: str) -> alert_pb2.AlertScope:
-    return alert_pb2.AlertScope(customer=alert_pb2.CustomerScope(customer_id=customer_id))
+def of_customer(customer_id: str) -> scope_pb2.AlertScope:
+    return scope_pb2.AlertScope(customer=scope_pb2.CustomerScope(customer_id=customer_id))
 
 
 def of_subscription(customer_id: str, subscription_id: str, metric_id: str) -> alert_pb2.Alert:
-    scope = alert_pb2.SubscriptionScope(customer_id=customer_id, subscription_id=subscription_id)
+    scope = scope_pb2.SubscriptionScope(customer_id=customer_id, subscription_id=subscription_id)
     return alert_pb2.Alert(
         name="subscription",
-        scope=alert_pb2.AlertScope(subscription=scope),
+        scope=scope_pb2.AlertScope(subscription=scope),
         usage_exceeded=condition_pb2.UsageExceededCondition(metric_id=metric_id),
         thresholds=thresholds("1"),
     )
 
 
 async def put_limit(caller: Caller, amount: str) -> list[Warned]:
-    limit = plan_pb2.Limit(
+    limit = limit_pb2.Limit(
         limit_id="limit",
-        customer=alert_pb2.CustomerScope(customer_id="acme"),
-        quantity=balance_pb2.QuantityAccess(metric_id="calls"),
+        customer=scope_pb2.CustomerScope(customer_id="acme"),
+        quantity=access_pb2.QuantityAccess(metric_id="calls"),
         amount=amount,
     )
     request = account_service_pb2.PutLimitRequest(limit=limit)
@@ -77,7 +81,7 @@ async def test_create_alert_warns_of_an_unknown_metric_until_usage_or_a_put_name
     answer = await caller.send(caller.event("e2", "5", metric="cals"))
     assert [one.level for one in answer.transitions] == ["5"]
     assert await warnings_of(caller, usage_alert("7", metric="cals")) == []
-    await caller.put_metric("put", account_pb2.AGGREGATION_MAX)
+    await caller.put_metric("put", metric_pb2.AGGREGATION_MAX)
     assert await warnings_of(caller, usage_alert("8", metric="put")) == []
 
 
@@ -103,9 +107,9 @@ async def test_plan_is_known_after_a_put_or_when_a_customer_or_subscription_is_o
     await caller.accounts.PutPlan(
         account_service_pb2.PutPlanRequest(plan=plan_pb2.Plan(plan_id="put")), metadata=caller.metadata
     )
-    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="of a customer"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", plan_id="of a customer"))
     await caller.put_subscription(
-        account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="of a subscription")
+        subscription_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="of a subscription")
     )
     for plan in ("put", "of a customer", "of a subscription"):
         assert await warnings_of(caller, usage_alert("5", scope=on_plan(plan))) == []

@@ -5,7 +5,11 @@ from datetime import UTC, timedelta
 import grpc
 import pytest
 
-from generated.tidemark.v1 import webhook_pb2
+from generated.tidemark.v1 import (
+    delivery_pb2,
+    endpoint_pb2,
+    redelivery_job_pb2,
+)
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     CreateEndpointResponse,
@@ -50,7 +54,7 @@ async def test_an_endpoint_shows_its_secret_once(webhooks: WebhookServiceStub) -
     assert created.endpoint.url == URL
     assert created.endpoint.description == "für Menschen"
     assert list(created.endpoint.event_types) == ["alert.resolved"]
-    assert created.endpoint.state == webhook_pb2.ENDPOINT_STATE_ENABLED
+    assert created.endpoint.state == endpoint_pb2.ENDPOINT_STATE_ENABLED
     read = await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=created.endpoint.endpoint_id))
     assert read.endpoint == created.endpoint
     listed = await webhooks.ListEndpoints(ListEndpointsRequest())
@@ -91,7 +95,7 @@ async def test_an_endpoint_with_a_forbidden_url_is_refused(
 
 async def test_pages_of_endpoints_hold_each_once_in_order(webhooks: WebhookServiceStub, clock: ManualClock) -> None:
     created = [answer.endpoint for answer in await create(webhooks, clock, 5)]
-    listed: list[webhook_pb2.Endpoint] = []
+    listed: list[endpoint_pb2.Endpoint] = []
     token = ""
     while True:
         page = await webhooks.ListEndpoints(ListEndpointsRequest(page_size=2, page_token=token))
@@ -121,7 +125,7 @@ async def test_deliveries_of_a_deleted_endpoint_stay_readable(
         assert reason_of(caught.value) == "ERROR_REASON_ENDPOINT_NOT_FOUND"
     assert not (await webhooks.ListEndpoints(ListEndpointsRequest())).endpoints
     listed = await webhooks.ListDeliveries(ListDeliveriesRequest(endpoint_id=endpoint_id))
-    assert [item.status for item in listed.deliveries] == [webhook_pb2.DELIVERY_STATUS_CANCELLED] * 2
+    assert [item.status for item in listed.deliveries] == [delivery_pb2.DELIVERY_STATUS_CANCELLED] * 2
     assert all(item.HasField("finish_time") for item in listed.deliveries)
     assert not any(item.HasField("next_attempt_time") for item in listed.deliveries)
 
@@ -136,7 +140,7 @@ async def test_deliveries_are_listed_by_filter_and_page(
     await house.notify()
     await attempt_all(house, DeliveryStatus.PENDING, timedelta(hours=1))
 
-    async def listed(request: ListDeliveriesRequest) -> list[webhook_pb2.Delivery]:
+    async def listed(request: ListDeliveriesRequest) -> list[delivery_pb2.Delivery]:
         return list((await webhooks.ListDeliveries(request)).deliveries)
 
     everything = await listed(ListDeliveriesRequest())
@@ -147,7 +151,7 @@ async def test_deliveries_are_listed_by_filter_and_page(
     assert len(await listed(ListDeliveriesRequest(endpoint_id=first))) == 4
     of_one = await listed(ListDeliveriesRequest(notification_id=ids[0]))
     assert {item.endpoint_id for item in of_one} == {first, second}
-    pending = await listed(ListDeliveriesRequest(status=webhook_pb2.DELIVERY_STATUS_PENDING))
+    pending = await listed(ListDeliveriesRequest(status=delivery_pb2.DELIVERY_STATUS_PENDING))
     assert [item.attempt_count for item in pending] == [1, 1]
     assert all(item.HasField("next_attempt_time") for item in pending)
     assert len(await listed(ListDeliveriesRequest(customer_id="customer-1"))) == 8
@@ -156,10 +160,10 @@ async def test_deliveries_are_listed_by_filter_and_page(
     newest = everything[0].create_time
     assert await listed(ListDeliveriesRequest(start_time=newest)) == everything[:2]
     assert await listed(ListDeliveriesRequest(end_time=newest)) == everything[2:]
-    none = ListDeliveriesRequest(endpoint_id=first, status=webhook_pb2.DELIVERY_STATUS_FAILED)
+    none = ListDeliveriesRequest(endpoint_id=first, status=delivery_pb2.DELIVERY_STATUS_FAILED)
     assert await listed(none) == []
 
-    paged: list[webhook_pb2.Delivery] = []
+    paged: list[delivery_pb2.Delivery] = []
     token = ""
     for _ in range(3):
         page = await webhooks.ListDeliveries(ListDeliveriesRequest(page_size=3, page_token=token))
@@ -179,7 +183,7 @@ async def test_a_page_token_is_refused_with_other_filters(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await webhooks.ListDeliveries(
             ListDeliveriesRequest(
-                page_size=1, page_token=page.next_page_token, status=webhook_pb2.DELIVERY_STATUS_FAILED
+                page_size=1, page_token=page.next_page_token, status=delivery_pb2.DELIVERY_STATUS_FAILED
             )
         )
     assert reason_of(caught.value) == "ERROR_REASON_PAGE_TOKEN_INVALID"
@@ -210,15 +214,15 @@ async def test_attempts_are_listed_in_their_order(
     attempts = [*first.attempts, *rest.attempts]
     assert not rest.next_page_token
     assert [attempt.attempt_number for attempt in attempts] == [1, 2, 3]
-    assert attempts[0].outcome == webhook_pb2.ATTEMPT_OUTCOME_SERVER_ERROR
+    assert attempts[0].outcome == delivery_pb2.ATTEMPT_OUTCOME_SERVER_ERROR
     assert attempts[0].error == "out of order"
     assert not attempts[0].HasField("http_status")
-    assert attempts[2].outcome == webhook_pb2.ATTEMPT_OUTCOME_DELIVERED
+    assert attempts[2].outcome == delivery_pb2.ATTEMPT_OUTCOME_DELIVERED
     assert attempts[2].http_status == 200
     assert attempts[2].response_excerpt == "räsponse"
     assert attempts[2].start_time.ToDatetime(UTC) == START
     assert attempts[2].duration.ToTimedelta() == DURATION
-    assert attempts[2].trigger == webhook_pb2.DELIVERY_TRIGGER_AUTOMATIC
+    assert attempts[2].trigger == delivery_pb2.DELIVERY_TRIGGER_AUTOMATIC
     assert attempts[2].remote_address == "192.0.2.7"
     assert list(attempts[2].signing_key_sequences) == [1]
     whole = await webhooks.GetDelivery(GetDeliveryRequest(delivery_id=delivery.delivery_id))
@@ -270,19 +274,18 @@ async def test_an_organization_neither_reads_nor_changes_endpoints_of_another(
         seen = await webhooks.ListDeliveries(ListDeliveriesRequest(endpoint_id=endpoint_id), metadata=as_(theirs))
         assert not seen.deliveries
         still = await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=endpoint_id), metadata=as_(ours))
-        assert still.endpoint.state == webhook_pb2.ENDPOINT_STATE_ENABLED
+        assert still.endpoint.state == endpoint_pb2.ENDPOINT_STATE_ENABLED
 
 
 def test_every_value_of_the_stores_enums_has_a_value_in_the_contract() -> None:
     for enum, prefix, words in (
-        ("AttemptOutcome", "ATTEMPT_OUTCOME_", Outcome),
-        ("DeliveryStatus", "DELIVERY_STATUS_", DeliveryStatus),
-        ("EndpointState", "ENDPOINT_STATE_", EndpointState),
-        ("DisableReason", "DISABLE_REASON_", DisableReason),
-        ("BreakerState", "BREAKER_STATE_", BreakerState),
-        ("DeliveryTrigger", "DELIVERY_TRIGGER_", Trigger),
-        ("RedeliveryKind", "REDELIVERY_KIND_", JobKind),
-        ("RedeliveryState", "REDELIVERY_STATE_", JobState),
+        (delivery_pb2.AttemptOutcome, "ATTEMPT_OUTCOME_", Outcome),
+        (delivery_pb2.DeliveryStatus, "DELIVERY_STATUS_", DeliveryStatus),
+        (endpoint_pb2.EndpointState, "ENDPOINT_STATE_", EndpointState),
+        (endpoint_pb2.DisableReason, "DISABLE_REASON_", DisableReason),
+        (endpoint_pb2.BreakerState, "BREAKER_STATE_", BreakerState),
+        (delivery_pb2.DeliveryTrigger, "DELIVERY_TRIGGER_", Trigger),
+        (redelivery_job_pb2.RedeliveryKind, "REDELIVERY_KIND_", JobKind),
+        (redelivery_job_pb2.RedeliveryState, "REDELIVERY_STATE_", JobState),
     ):
-        names = webhook_pb2.DESCRIPTOR.enum_types_by_name[enum].values_by_name
-        assert {name.removeprefix(prefix) for name in names} - {"UNSPECIFIED"} == set(words)
+        assert {name.removeprefix(prefix) for name in enum.DESCRIPTOR.values_by_name} - {"UNSPECIFIED"} == set(words)

@@ -10,8 +10,11 @@ from google.protobuf.duration_pb2 import Duration
 from standardwebhooks import WebhookVerificationError
 
 from cli.listen.verification import NotVerified, Verifier
-from generated.tidemark.v1 import webhook_pb2
-from generated.tidemark.v1.webhook_pb2 import BasicCredentials, EndpointCredentials
+from generated.tidemark.v1 import (
+    endpoint_pb2,
+    redelivery_job_pb2,
+)
+from generated.tidemark.v1.endpoint_pb2 import BasicCredentials, EndpointCredentials
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     CreateEndpointResponse,
@@ -128,7 +131,7 @@ async def test_an_attempt_in_flight_is_recorded_after_its_endpoint_is_deleted(
 async def test_an_ed25519_signature_verifies_with_the_public_key_only(
     webhooks: WebhookServiceStub, house: House, receiver: Receiver
 ) -> None:
-    request = CreateEndpointRequest(url=receiver.url, signature_scheme=webhook_pb2.SIGNATURE_SCHEME_ED25519)
+    request = CreateEndpointRequest(url=receiver.url, signature_scheme=endpoint_pb2.SIGNATURE_SCHEME_ED25519)
     created = await webhooks.CreateEndpoint(request)
     await house.notify()
     [arrival] = await receiver.arrived(1)
@@ -172,4 +175,4 @@ async def test_a_recovery_delivers_each_notification_once_under_its_id(
     await house.settled(DeliveryStatus.DELIVERED, 30)
     assert sorted(receiver.ids()) == sorted(ids)
     done = (await webhooks.GetRedeliveryJob(GetRedeliveryJobRequest(job_id=job.job_id))).job
-    assert (done.state, done.redelivered_count) == (webhook_pb2.REDELIVERY_STATE_DONE, 30)
+    assert (done.state, done.redelivered_count) == (redelivery_job_pb2.REDELIVERY_STATE_DONE, 30)

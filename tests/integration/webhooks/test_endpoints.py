@@ -7,8 +7,11 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy import select, text, update
 
-from generated.tidemark.v1 import condition_pb2, webhook_pb2
-from generated.tidemark.v1.webhook_pb2 import BasicCredentials, BearerCredentials, EndpointCredentials
+from generated.tidemark.v1 import (
+    condition_pb2,
+    endpoint_pb2,
+)
+from generated.tidemark.v1.endpoint_pb2 import BasicCredentials, BearerCredentials, EndpointCredentials
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     DeleteEndpointRequest,
@@ -45,11 +48,11 @@ FULL = CreateEndpointRequest(
 )
 
 
-async def create(webhooks: WebhookServiceStub, request: CreateEndpointRequest | None = None) -> webhook_pb2.Endpoint:
+async def create(webhooks: WebhookServiceStub, request: CreateEndpointRequest | None = None) -> endpoint_pb2.Endpoint:
     return (await webhooks.CreateEndpoint(request or CreateEndpointRequest(url=URL))).endpoint
 
 
-async def get(webhooks: WebhookServiceStub, endpoint_id: str) -> webhook_pb2.Endpoint:
+async def get(webhooks: WebhookServiceStub, endpoint_id: str) -> endpoint_pb2.Endpoint:
     return (await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=endpoint_id))).endpoint
 
 
@@ -90,10 +93,10 @@ async def test_every_setting_of_an_endpoint_comes_back(webhooks: WebhookServiceS
     assert created.has_credentials
     assert "hush" not in str(created)
     assert await credentials_of(database, created.endpoint_id) == "Bearer hush-hush=="
-    assert created.health.breaker_state == webhook_pb2.BREAKER_STATE_CLOSED
+    assert created.health.breaker_state == endpoint_pb2.BREAKER_STATE_CLOSED
     assert not created.HasField("update_time")
     [key] = created.signing_keys
-    assert (key.sequence, key.scheme, key.public_key) == (1, webhook_pb2.SIGNATURE_SCHEME_HMAC_SHA256, "")
+    assert (key.sequence, key.scheme, key.public_key) == (1, endpoint_pb2.SIGNATURE_SCHEME_HMAC_SHA256, "")
 
 
 async def test_a_new_endpoint_has_the_documented_defaults(webhooks: WebhookServiceStub, database: Database) -> None:
@@ -125,7 +128,7 @@ async def test_an_update_replaces_only_the_fields_of_its_mask(
     updated = answer.endpoint
     assert updated == await get(webhooks, created.endpoint_id)
     assert updated.update_time.ToDatetime() - created.create_time.ToDatetime() == timedelta(minutes=1)
-    expected = webhook_pb2.Endpoint()
+    expected = endpoint_pb2.Endpoint()
     expected.CopyFrom(created)
     expected.description = "new"
     expected.max_in_flight = 1
@@ -198,7 +201,7 @@ async def test_delete_removes_the_secrets_and_credentials_of_an_endpoint(
 
 
 @pytest.fixture
-async def failing(webhooks: WebhookServiceStub, database: Database) -> webhook_pb2.Endpoint:
+async def failing(webhooks: WebhookServiceStub, database: Database) -> endpoint_pb2.Endpoint:
     """An endpoint with failures in its health, as a notifier records them."""
     endpoint_id = (await create(webhooks)).endpoint_id
     async with database.transaction() as connection:
@@ -216,34 +219,34 @@ async def failing(webhooks: WebhookServiceStub, database: Database) -> webhook_p
     return await get(webhooks, endpoint_id)
 
 
-async def test_an_endpoint_shows_its_health(failing: webhook_pb2.Endpoint) -> None:
+async def test_an_endpoint_shows_its_health(failing: endpoint_pb2.Endpoint) -> None:
     health = failing.health
-    assert (health.failure_count, health.breaker_state) == (12, webhook_pb2.BREAKER_STATE_OPEN)
+    assert (health.failure_count, health.breaker_state) == (12, endpoint_pb2.BREAKER_STATE_OPEN)
     assert health.resume_time.ToDatetime() - health.failing_since_time.ToDatetime() == timedelta(days=1, minutes=2)
     assert not health.HasField("last_success_time")
 
 
 async def test_a_new_url_resets_the_health_of_an_endpoint(
-    webhooks: WebhookServiceStub, failing: webhook_pb2.Endpoint
+    webhooks: WebhookServiceStub, failing: endpoint_pb2.Endpoint
 ) -> None:
     kept = await webhooks.UpdateEndpoint(masked(failing.endpoint_id, "description"))
     assert kept.endpoint.health == failing.health
     moved = await webhooks.UpdateEndpoint(
         masked(failing.endpoint_id, "url", request=UpdateEndpointRequest(url=OTHER_URL))
     )
-    assert moved.endpoint.health == webhook_pb2.EndpointHealth(breaker_state=webhook_pb2.BREAKER_STATE_CLOSED)
+    assert moved.endpoint.health == endpoint_pb2.EndpointHealth(breaker_state=endpoint_pb2.BREAKER_STATE_CLOSED)
 
 
 async def test_disable_cancels_pending_deliveries_and_enable_resets_the_health(
-    webhooks: WebhookServiceStub, failing: webhook_pb2.Endpoint, house: House
+    webhooks: WebhookServiceStub, failing: endpoint_pb2.Endpoint, house: House
 ) -> None:
     endpoint_id = failing.endpoint_id
     await house.notify(3)
     async with house.database.transaction() as connection:
         await outbox.fan_out(connection, 10)
     disabled = (await webhooks.DisableEndpoint(DisableEndpointRequest(endpoint_id=endpoint_id))).endpoint
-    assert disabled.state == webhook_pb2.ENDPOINT_STATE_DISABLED
-    assert disabled.disable_reason == webhook_pb2.DISABLE_REASON_REQUESTED
+    assert disabled.state == endpoint_pb2.ENDPOINT_STATE_DISABLED
+    assert disabled.disable_reason == endpoint_pb2.DISABLE_REASON_REQUESTED
     assert [row.status for row in await house.deliveries()] == [DeliveryStatus.CANCELLED] * 3
     again = (await webhooks.DisableEndpoint(DisableEndpointRequest(endpoint_id=endpoint_id))).endpoint
     assert again == disabled
@@ -254,9 +257,9 @@ async def test_disable_cancels_pending_deliveries_and_enable_resets_the_health(
     assert len(await house.deliveries()) == 3
 
     enabled = (await webhooks.EnableEndpoint(EnableEndpointRequest(endpoint_id=endpoint_id))).endpoint
-    assert enabled.state == webhook_pb2.ENDPOINT_STATE_ENABLED
-    assert enabled.disable_reason == webhook_pb2.DISABLE_REASON_UNSPECIFIED
-    assert enabled.health == webhook_pb2.EndpointHealth(breaker_state=webhook_pb2.BREAKER_STATE_CLOSED)
+    assert enabled.state == endpoint_pb2.ENDPOINT_STATE_ENABLED
+    assert enabled.disable_reason == endpoint_pb2.DISABLE_REASON_UNSPECIFIED
+    assert enabled.health == endpoint_pb2.EndpointHealth(breaker_state=endpoint_pb2.BREAKER_STATE_CLOSED)
     assert enabled == (await webhooks.EnableEndpoint(EnableEndpointRequest(endpoint_id=endpoint_id))).endpoint
 
 

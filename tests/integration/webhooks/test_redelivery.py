@@ -6,7 +6,10 @@ from datetime import timedelta
 import grpc
 import pytest
 
-from generated.tidemark.v1 import webhook_pb2
+from generated.tidemark.v1 import (
+    delivery_pb2,
+    operator_event_pb2,
+)
 from generated.tidemark.v1.webhook_service_pb2 import (
     DisableEndpointRequest,
     GetDeliveryRequest,
@@ -29,7 +32,7 @@ HOUR = timedelta(hours=1)
 
 async def redeliver(
     webhooks: WebhookServiceStub, endpoint_id: str, notification_id: str, request_id: str = ""
-) -> webhook_pb2.Delivery:
+) -> delivery_pb2.Delivery:
     request = RedeliverNotificationRequest(
         endpoint_id=endpoint_id, notification_id=notification_id, request_id=request_id
     )
@@ -45,8 +48,8 @@ async def test_a_redelivery_replaces_the_scheduled_attempt_of_a_pending_delivery
     assert await claim(house) == []
     again = await redeliver(webhooks, endpoint_id, notification_id)
     assert (again.status, again.trigger) == (
-        webhook_pb2.DELIVERY_STATUS_PENDING,
-        webhook_pb2.DELIVERY_TRIGGER_MANUAL,
+        delivery_pb2.DELIVERY_STATUS_PENDING,
+        delivery_pb2.DELIVERY_TRIGGER_MANUAL,
     )
     [claimed] = await claim(house)
     assert (claimed.trigger, claimed.attempt_count, claimed.schedule_step) == ("MANUAL", 1, 1)
@@ -93,8 +96,8 @@ async def test_a_redelivery_of_a_finished_delivery_has_the_same_id(
     assert (after[ids[0]].status, after[ids[0]].attempt_count) == (DeliveryStatus.DELIVERED, 2)
     shown = await webhooks.GetDelivery(GetDeliveryRequest(delivery_id=again.delivery_id))
     assert [attempt.trigger for attempt in shown.attempts] == [
-        webhook_pb2.DELIVERY_TRIGGER_AUTOMATIC,
-        webhook_pb2.DELIVERY_TRIGGER_MANUAL,
+        delivery_pb2.DELIVERY_TRIGGER_AUTOMATIC,
+        delivery_pb2.DELIVERY_TRIGGER_MANUAL,
     ]
 
 
@@ -104,7 +107,7 @@ async def test_a_delivery_in_progress_is_not_redelivered(webhooks: WebhookServic
     await fan_out(house)
     [claimed] = await claim(house)
     during = await redeliver(webhooks, endpoint_id, notification_id)
-    assert during.trigger == webhook_pb2.DELIVERY_TRIGGER_AUTOMATIC
+    assert during.trigger == delivery_pb2.DELIVERY_TRIGGER_AUTOMATIC
     assert not during.HasField("next_attempt_time")
     assert len(await record(house, [claimed], DeliveryStatus.DELIVERED)) == 1
     [delivery] = await house.deliveries()
@@ -171,7 +174,7 @@ async def test_a_test_event_is_sent_to_one_endpoint_despite_its_filters(
     sent = (await webhooks.SendTestEvent(request)).delivery
     assert (await webhooks.SendTestEvent(request)).delivery == sent
     assert (sent.event_type, sent.customer_id) == ("endpoint.test", "")
-    assert sent.trigger == webhook_pb2.DELIVERY_TRIGGER_TEST
+    assert sent.trigger == delivery_pb2.DELIVERY_TRIGGER_TEST
     await fan_out(house)
     [claimed] = await claim(house)
     assert (claimed.endpoint_id, claimed.notification_id) == (endpoint_id, sent.notification_id)
@@ -188,7 +191,7 @@ async def test_operator_events_are_listed_by_filter_and_page(webhooks: WebhookSe
             event = OperatorEvent(house.organization_id, endpoint_id, Notice(event_type, {}))
             await add(connection, [event], house.clock.now() + timedelta(seconds=number))
 
-    async def listed(request: ListOperatorEventsRequest) -> list[webhook_pb2.OperatorEvent]:
+    async def listed(request: ListOperatorEventsRequest) -> list[operator_event_pb2.OperatorEvent]:
         return list((await webhooks.ListOperatorEvents(request)).events)
 
     everything = await listed(ListOperatorEventsRequest())

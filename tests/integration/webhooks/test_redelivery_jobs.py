@@ -7,7 +7,11 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine.redelivery_jobs import RedeliveryJobs
-from generated.tidemark.v1 import condition_pb2, webhook_pb2
+from generated.tidemark.v1 import (
+    condition_pb2,
+    delivery_pb2,
+    redelivery_job_pb2,
+)
 from generated.tidemark.v1.webhook_service_pb2 import (
     DisableEndpointRequest,
     EnableEndpointRequest,
@@ -29,7 +33,7 @@ from webhooks.deliveries import DeliveryStatus
 
 URL = "https://hooks.example.com/tidemark"
 HOUR = timedelta(hours=1)
-FAILED = webhook_pb2.DELIVERY_STATUS_FAILED
+FAILED = delivery_pb2.DELIVERY_STATUS_FAILED
 
 
 def before(clock: ManualClock, span: timedelta = HOUR) -> Timestamp:
@@ -37,14 +41,14 @@ def before(clock: ManualClock, span: timedelta = HOUR) -> Timestamp:
 
 
 async def finished(
-    webhooks: WebhookServiceStub, house: House, job: webhook_pb2.RedeliveryJob
-) -> webhook_pb2.RedeliveryJob:
+    webhooks: WebhookServiceStub, house: House, job: redelivery_job_pb2.RedeliveryJob
+) -> redelivery_job_pb2.RedeliveryJob:
     """The job at its end; takes the steps that the server has not taken yet."""
     worker = RedeliveryJobs(house.database, house.clock)
     while True:
         await worker.work_once()
         now = (await webhooks.GetRedeliveryJob(GetRedeliveryJobRequest(job_id=job.job_id))).job
-        if now.state != webhook_pb2.REDELIVERY_STATE_RUNNING:
+        if now.state != redelivery_job_pb2.REDELIVERY_STATE_RUNNING:
             return now
 
 
@@ -69,9 +73,9 @@ async def test_a_recovery_sends_only_missed_notifications(
     clock.advance(timedelta(minutes=1))
     request = RecoverEndpointRequest(endpoint_id=endpoint_id, start_time=before(clock))
     job = (await webhooks.RecoverEndpoint(request)).job
-    assert job.kind == webhook_pb2.REDELIVERY_KIND_RECOVERY
+    assert job.kind == redelivery_job_pb2.REDELIVERY_KIND_RECOVERY
     job = await finished(webhooks, house, job)
-    assert (job.state, job.examined_count, job.redelivered_count) == (webhook_pb2.REDELIVERY_STATE_DONE, 9, 7)
+    assert (job.state, job.examined_count, job.redelivered_count) == (redelivery_job_pb2.REDELIVERY_STATE_DONE, 9, 7)
     assert job.HasField("finish_time")
     claims = await attempt_all(house, DeliveryStatus.DELIVERED)
     assert sorted(one.notification_id for one in claims) == sorted(failed + waiting + cancelled + missed)
@@ -144,7 +148,7 @@ async def test_a_job_sends_only_deliveries_of_its_selection(
             endpoint_id=endpoint_id, statuses=[FAILED], start_time=start, end_time=end, **narrowed
         )
         job = (await webhooks.RedeliverDeliveries(request)).job
-        assert job.kind == webhook_pb2.REDELIVERY_KIND_SELECTION
+        assert job.kind == redelivery_job_pb2.REDELIVERY_KIND_SELECTION
         return (await finished(webhooks, house, job)).redelivered_count
 
     assert await redelivered(customer_id="unknown") == 0
@@ -227,8 +231,8 @@ async def test_a_job_stops_when_its_endpoint_is_disabled(
             now=clock.now(),
         )
         await webhooks.DisableEndpoint(DisableEndpointRequest(endpoint_id=endpoint_id))
-    found = await finished(webhooks, house, webhook_pb2.RedeliveryJob(job_id=job.job_id))
-    assert (found.state, found.redelivered_count) == (webhook_pb2.REDELIVERY_STATE_STOPPED, 0)
+    found = await finished(webhooks, house, redelivery_job_pb2.RedeliveryJob(job_id=job.job_id))
+    assert (found.state, found.redelivered_count) == (redelivery_job_pb2.REDELIVERY_STATE_STOPPED, 0)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await webhooks.RecoverEndpoint(RecoverEndpointRequest(endpoint_id=endpoint_id, start_time=before(clock)))
     assert reason_of(caught.value) == "ERROR_REASON_ENDPOINT_DISABLED"
@@ -305,7 +309,7 @@ async def test_all_faults_of_a_job_are_reported_together(
                 RedeliverDeliveriesRequest(
                     endpoint_id="whe_1",
                     start_time=before(clock),
-                    statuses=[webhook_pb2.DELIVERY_STATUS_UNSPECIFIED],
+                    statuses=[delivery_pb2.DELIVERY_STATUS_UNSPECIFIED],
                 )
             ),
             ["statuses"],

@@ -9,7 +9,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import select, text, update
 
-from generated.tidemark.v1 import webhook_pb2
+from generated.tidemark.v1 import (
+    endpoint_pb2,
+)
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     CreateEndpointResponse,
@@ -31,12 +33,12 @@ from webhooks.signing_keys import verification_key
 from webhooks.url_policy import UrlPolicy
 
 URL = "https://hooks.example.com/tidemark"
-HMAC = webhook_pb2.SIGNATURE_SCHEME_HMAC_SHA256
-ED25519 = webhook_pb2.SIGNATURE_SCHEME_ED25519
+HMAC = endpoint_pb2.SIGNATURE_SCHEME_HMAC_SHA256
+ED25519 = endpoint_pb2.SIGNATURE_SCHEME_ED25519
 
 
 async def create(
-    webhooks: WebhookServiceStub, scheme: webhook_pb2.SignatureScheme.ValueType = HMAC
+    webhooks: WebhookServiceStub, scheme: endpoint_pb2.SignatureScheme.ValueType = HMAC
 ) -> CreateEndpointResponse:
     return await webhooks.CreateEndpoint(CreateEndpointRequest(url=URL, signature_scheme=scheme))
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from generated.tidemark.v1 import condition_pb2, webhook_pb2
+from generated.tidemark.v1 import (
+    condition_pb2,
+    delivery_pb2,
+)
 from generated.tidemark.v1.alert_service_pb2 import GetNotificationRequest, ListNotificationsRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.webhook_service_pb2 import (
@@ -55,7 +58,7 @@ class Stack:
         )
         return created.endpoint.endpoint_id, created.secret
 
-    async def send(self, endpoint_id: str, event_type: str = "", request_id: str = "") -> webhook_pb2.Delivery:
+    async def send(self, endpoint_id: str, event_type: str = "", request_id: str = "") -> delivery_pb2.Delivery:
         """Sends a test event."""
         request = SendTestEventRequest(endpoint_id=endpoint_id, event_type=event_type, request_id=request_id)
         return (await self.webhooks.SendTestEvent(request)).delivery
@@ -89,7 +92,7 @@ async def test_a_test_event_is_signed_marked_and_valid_for_its_schema(stack: Sta
     await stack.house.settled(DeliveryStatus.DELIVERED, 1)
     shown = (await stack.webhooks.GetDelivery(GetDeliveryRequest(delivery_id=sent.delivery_id))).delivery
     assert (shown.event_type, shown.customer_id) == (event_type, "")
-    assert shown.trigger == webhook_pb2.DELIVERY_TRIGGER_TEST
+    assert shown.trigger == delivery_pb2.DELIVERY_TRIGGER_TEST
     listed = await stack.webhooks.ListDeliveries(ListDeliveriesRequest(event_type=event_type))
     assert list(listed.deliveries) == [shown]
 

@@ -11,7 +11,13 @@ import grpc
 from google.protobuf import text_format
 from google.rpc import error_details_pb2, status_pb2
 
-from generated.tidemark.v1 import account_service_pb2, account_service_pb2_grpc, alert_pb2, alert_service_pb2_grpc
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
+    alert_pb2,
+    alert_service_pb2_grpc,
+    customer_alert_pb2,
+)
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from server.calls.validation import to_timestamp
@@ -81,7 +87,7 @@ class Client:
     async def list(self, **fields: Any) -> messages.ListAlertsResponse:
         return await self._alerts.ListAlerts(messages.ListAlertsRequest(**fields), metadata=self._metadata)
 
-    async def customer_alert(self, alert_id: str, customer_id: str) -> alert_pb2.CustomerAlert:
+    async def customer_alert(self, alert_id: str, customer_id: str) -> customer_alert_pb2.CustomerAlert:
         request = messages.GetCustomerAlertRequest(alert_id=alert_id, customer_id=customer_id)
         return (await self._alerts.GetCustomerAlert(request, metadata=self._metadata)).customer_alert
 

@@ -6,10 +6,12 @@ from decimal import Decimal
 from typing import Any
 
 from generated.tidemark.v1 import (
-    account_pb2,
     account_service_pb2,
     alert_pb2,
+    balance_entry_pb2,
     balance_pb2,
+    customer_pb2,
+    scope_pb2,
     threshold_pb2,
 )
 from server.calls.validation import to_timestamp
@@ -88,7 +90,7 @@ class Holder:
 
     async def plan(self, plan_id: str = "pro", *, end: datetime | None = None) -> None:
         """Puts the customer on a plan."""
-        customer = account_pb2.Customer(customer_id=self.customer, plan_id=plan_id)
+        customer = customer_pb2.Customer(customer_id=self.customer, plan_id=plan_id)
         if end is not None:
             customer.plan_end_time.CopyFrom(to_timestamp(end))
         await self.caller.put_customer(customer)
@@ -113,9 +115,9 @@ class Holder:
         answer = await self.caller.accounts.ListBalances(request, metadata=self.caller.metadata)
         return {(one.balance_id, part.segment_number): part for one in answer.balances for part in one.segments}
 
-    async def entries(self) -> list[balance_pb2.BalanceEntry]:
+    async def entries(self) -> list[balance_entry_pb2.BalanceEntry]:
         """The ledger entries of all balances, by balance and in the order in which they were written."""
-        found: list[balance_pb2.BalanceEntry] = []
+        found: list[balance_entry_pb2.BalanceEntry] = []
         token = ""
         while True:
             request = account_service_pb2.ListBalanceEntriesRequest(
@@ -159,7 +161,7 @@ class Holder:
 
 
 def alert(
-    *levels: str, scope: alert_pb2.AlertScope = ALL_CUSTOMERS, both: bool = True, **condition: Any
+    *levels: str, scope: scope_pb2.AlertScope = ALL_CUSTOMERS, both: bool = True, **condition: Any
 ) -> alert_pb2.Alert:
     """An alert on that condition that notifies of both kinds."""
     kinds = BOTH if both else ()

@@ -12,11 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cli.client.errors import error_status
-from generated.tidemark.v1.alert_service_pb2 import (
-    EvaluateUsageBatchRequest,
-    EvaluateUsageRequest,
-    ListAlertsRequest,
-)
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest, EvaluateUsageRequest, ListAlertsRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from server.health import LIVENESS

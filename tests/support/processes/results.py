@@ -10,12 +10,15 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from cli.client.connection import UNARY_TIMEOUT, Address
-from generated.tidemark.v1 import account_pb2, alert_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    metric_pb2,
+)
 from generated.tidemark.v1.account_service_pb2 import PutMetricRequest
 from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
 from generated.tidemark.v1.alert_service_pb2 import CreateAlertRequest, ListAlertsRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
-from generated.tidemark.v1.notification_pb2 import Transition
+from generated.tidemark.v1.transition_pb2 import Transition
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.reference.gauges import UNIQUE_COUNT, Event, Gauge, Metric
 from tests.reference.thresholds import BOTH, REACHED, RESOLVED, Threshold
@@ -57,9 +60,9 @@ BY_LABEL = tuple(
 async def create(address: Address, *alerts: Alert, timeout: float = UNARY_TIMEOUT) -> None:
     """Creates the alerts, and the metric that is not a sum. timeout: seconds that each call may take."""
     async with address.channel() as channel:
-        metric = account_pb2.Metric(
+        metric = metric_pb2.Metric(
             metric_id=USERS.metric_id,
-            aggregation=account_pb2.AGGREGATION_UNIQUE_COUNT,
+            aggregation=metric_pb2.AGGREGATION_UNIQUE_COUNT,
             unique_property=USERS.unique_property,
         )
         await AccountServiceStub(channel).PutMetric(PutMetricRequest(metric=metric), timeout=timeout)

@@ -10,7 +10,7 @@ from cli.client.batches import Batch
 from cli.client.connection import Address
 from cli.client.usage_stream import UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
-from generated.tidemark.v1.notification_pb2 import Transition
+from generated.tidemark.v1.transition_pb2 import Transition
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.support.processes.programs import DEADLINE, until
 

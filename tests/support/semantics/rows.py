@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from generated.tidemark.v1 import alert_pb2, condition_pb2, usage_pb2
+from generated.tidemark.v1 import (
+    filter_pb2,
+    gauge_pb2,
+    scope_pb2,
+)
 from tests.support.balances.holder import COMMIT, CREDIT, GRANT, SEAT
 from tests.support.semantics.moves import (
     Given,
@@ -41,10 +45,10 @@ ONE_SUBSCRIPTION = on_subscription(SUBSCRIPTION, CUSTOMER)
 # Seven days, and a microsecond more and less.
 SEVEN_AND, SEVEN, NOT_SEVEN = "7.000000000011574075", "7", "6.999999999988425926"
 
-_PRICE = condition_pb2.PriceFilter(
-    field=condition_pb2.PRICE_FIELD_PRICE_ID, operator=condition_pb2.FILTER_OPERATOR_INCLUDES, values=["p1"]
+_PRICE = filter_pb2.PriceFilter(
+    field=filter_pb2.PRICE_FIELD_PRICE_ID, operator=filter_pb2.FILTER_OPERATOR_INCLUDES, values=["p1"]
 )
-_SEATS = condition_pb2.SeatFilter(seat_group_key="user")
+_SEATS = filter_pb2.SeatFilter(seat_group_key="user")
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Row:
     """
 
     condition: str
-    scope: alert_pb2.AlertScope
+    scope: scope_pb2.AlertScope
     threshold: str
     before: str
     past: str
@@ -74,7 +78,7 @@ class Row:
     renew: Callable[[Stage], Awaitable[None]] | None = None
     renewed: str = "0"
     notifies_renewal: bool = False
-    gauge: Callable[[usage_pb2.Gauge], bool] = lambda gauge: True
+    gauge: Callable[[gauge_pb2.Gauge], bool] = lambda gauge: True
 
     @property
     def reached_at(self) -> Decimal:

@@ -9,7 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from engine.timers import Timers
-from generated.tidemark.v1 import account_pb2, account_service_pb2, webhook_service_pb2, webhook_service_pb2_grpc
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    billing_period_pb2,
+    customer_pb2,
+    subscription_pb2,
+    webhook_service_pb2,
+    webhook_service_pb2_grpc,
+)
 from runtime.clock import Clock, ManualClock, SystemClock
 from server.calls.lifecycle import Shutdown
 from server.calls.validation import to_timestamp
@@ -133,12 +140,12 @@ async def _set(server: Running, database: Database, clock: Clock, manual: Manual
         request = webhook_service_pb2.CreateEndpointRequest(url=receiver.url)
         endpoint = await webhooks.CreateEndpoint(request, metadata=caller.metadata)
         # The customer's own billing cycle: its period does not end while real programs run.
-        cycle = account_pb2.BillingCycle(
-            anchor_time=to_timestamp(clock.now() - timedelta(days=1)), cadence=account_pb2.CADENCE_MONTH
+        cycle = billing_period_pb2.BillingCycle(
+            anchor_time=to_timestamp(clock.now() - timedelta(days=1)), cadence=billing_period_pb2.CADENCE_MONTH
         )
-        await caller.put_customer(account_pb2.Customer(customer_id=CUSTOMER, billing_cycle=cycle))
+        await caller.put_customer(customer_pb2.Customer(customer_id=CUSTOMER, billing_cycle=cycle))
         await caller.put_subscription(
-            account_pb2.Subscription(customer_id=CUSTOMER, subscription_id=SUBSCRIPTION, billing_cycle=cycle)
+            subscription_pb2.Subscription(customer_id=CUSTOMER, subscription_id=SUBSCRIPTION, billing_cycle=cycle)
         )
         holder = Holder(caller, CUSTOMER)
         ends = clock.now() + timedelta(days=10)

@@ -17,16 +17,22 @@ from psycopg.rows import TupleRow
 
 from engine.limits import DEFAULT_LIMITS, EngineLimits
 from generated.tidemark.v1 import (
-    account_pb2,
     account_service_pb2,
     account_service_pb2_grpc,
     alert_pb2,
     alert_service_pb2,
     alert_service_pb2_grpc,
     condition_pb2,
+    customer_alert_pb2,
+    customer_pb2,
     error_reason_pb2,
-    notification_pb2,
+    filter_pb2,
+    gauge_pb2,
+    metric_pb2,
+    scope_pb2,
+    subscription_pb2,
     threshold_pb2,
+    transition_pb2,
     usage_pb2,
 )
 from runtime.clock import Clock
@@ -41,7 +47,7 @@ DEADLINE = 60.0  # seconds that a test waits at most
 # Seconds that a stream may last. A reader that skips heartbeats would wait for a lost answer for ever.
 STREAM_LIMIT = 240.0
 
-ALL_CUSTOMERS = alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())
+ALL_CUSTOMERS = scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope())
 REACHED, RESOLVED = threshold_pb2.TRANSITION_KIND_REACHED, threshold_pb2.TRANSITION_KIND_RESOLVED
 BOTH = (REACHED, RESOLVED)
 
@@ -165,29 +171,29 @@ class Caller:
             alert_service_pb2.ArchiveAlertRequest(alert_id=alert_id), metadata=self.metadata
         )
 
-    async def state(self, alert_id: str, customer: str = "acme") -> alert_pb2.CustomerAlert:
+    async def state(self, alert_id: str, customer: str = "acme") -> customer_alert_pb2.CustomerAlert:
         """The state of an alert for a customer."""
         request = alert_service_pb2.GetCustomerAlertRequest(alert_id=alert_id, customer_id=customer)
         answer = await self.alerts.GetCustomerAlert(request, metadata=self.metadata, timeout=DEADLINE)
         return answer.customer_alert
 
-    async def put_customer(self, customer: account_pb2.Customer) -> None:
+    async def put_customer(self, customer: customer_pb2.Customer) -> None:
         """Creates or replaces a customer."""
         await self.accounts.PutCustomer(
             account_service_pb2.PutCustomerRequest(customer=customer), metadata=self.metadata
         )
 
-    async def put_subscription(self, subscription: account_pb2.Subscription) -> None:
+    async def put_subscription(self, subscription: subscription_pb2.Subscription) -> None:
         """Creates or replaces a subscription."""
         await self.accounts.PutSubscription(
             account_service_pb2.PutSubscriptionRequest(subscription=subscription), metadata=self.metadata
         )
 
     async def put_metric(
-        self, metric_id: str, aggregation: account_pb2.Aggregation.ValueType, unique_property: str = ""
+        self, metric_id: str, aggregation: metric_pb2.Aggregation.ValueType, unique_property: str = ""
     ) -> None:
         """Creates or replaces a metric."""
-        metric = account_pb2.Metric(metric_id=metric_id, aggregation=aggregation, unique_property=unique_property)
+        metric = metric_pb2.Metric(metric_id=metric_id, aggregation=aggregation, unique_property=unique_property)
         await self.accounts.PutMetric(account_service_pb2.PutMetricRequest(metric=metric), metadata=self.metadata)
 
     async def rows(self, query: str, **parameters: object) -> list[TupleRow]:
@@ -349,7 +355,7 @@ def _at(levels: Iterable[str]) -> list[threshold_pb2.Threshold]:
 def usage_alert(
     *levels: str,
     metric: str = "calls",
-    scope: alert_pb2.AlertScope = ALL_CUSTOMERS,
+    scope: scope_pb2.AlertScope = ALL_CUSTOMERS,
     groups: Iterable[tuple[str, str | None]] = (),
     thresholds: Sequence[threshold_pb2.Threshold] = (),
 ) -> alert_pb2.Alert:
@@ -367,7 +373,7 @@ def usage_alert(
 def spend_alert(
     *levels: str,
     currency: str = "",
-    scope: alert_pb2.AlertScope = ALL_CUSTOMERS,
+    scope: scope_pb2.AlertScope = ALL_CUSTOMERS,
     groups: Iterable[tuple[str, str | None]] = (),
 ) -> alert_pb2.Alert:
     """spend_threshold_reached, by default of all customers."""
@@ -381,24 +387,24 @@ def spend_alert(
     )
 
 
-def on_customer(customer_id: str = "acme") -> alert_pb2.AlertScope:
+def on_customer(customer_id: str = "acme") -> scope_pb2.AlertScope:
     """The scope of one customer."""
-    return alert_pb2.AlertScope(customer=alert_pb2.CustomerScope(customer_id=customer_id))
+    return scope_pb2.AlertScope(customer=scope_pb2.CustomerScope(customer_id=customer_id))
 
 
-def on_plan(plan_id: str) -> alert_pb2.AlertScope:
+def on_plan(plan_id: str) -> scope_pb2.AlertScope:
     """The scope of one plan."""
-    return alert_pb2.AlertScope(plan=alert_pb2.PlanScope(plan_id=plan_id))
+    return scope_pb2.AlertScope(plan=scope_pb2.PlanScope(plan_id=plan_id))
 
 
-def on_subscription(subscription_id: str, customer_id: str = "acme") -> alert_pb2.AlertScope:
+def on_subscription(subscription_id: str, customer_id: str = "acme") -> scope_pb2.AlertScope:
     """The scope of one subscription."""
-    return alert_pb2.AlertScope(
-        subscription=alert_pb2.SubscriptionScope(customer_id=customer_id, subscription_id=subscription_id)
+    return scope_pb2.AlertScope(
+        subscription=scope_pb2.SubscriptionScope(customer_id=customer_id, subscription_id=subscription_id)
     )
 
 
-def shortened(transitions: Iterable[notification_pb2.Transition]) -> list[ShortTransition]:
+def shortened(transitions: Iterable[transition_pb2.Transition]) -> list[ShortTransition]:
     """The transitions of an answer, in short form."""
     return [
         ShortTransition(
@@ -412,7 +418,7 @@ def shortened(transitions: Iterable[notification_pb2.Transition]) -> list[ShortT
     ]
 
 
-def values(gauges: Iterable[usage_pb2.Gauge]) -> dict[tuple[str, ...], Decimal]:
+def values(gauges: Iterable[gauge_pb2.Gauge]) -> dict[tuple[str, ...], Decimal]:
     """The values of the gauges of an answer, by customer and subscription, measure and group."""
     found: dict[tuple[str, ...], Decimal] = {}
     for gauge in gauges:
@@ -448,5 +454,5 @@ def _detail(status: status_pb2.Status, into: Any) -> Any:
     return next((into for detail in status.details if detail.Unpack(message)), None)
 
 
-def _selectors(groups: Iterable[tuple[str, str | None]]) -> list[condition_pb2.GroupSelector]:
-    return [condition_pb2.GroupSelector(key=key, value=value) for key, value in groups]
+def _selectors(groups: Iterable[tuple[str, str | None]]) -> list[filter_pb2.GroupSelector]:
+    return [filter_pb2.GroupSelector(key=key, value=value) for key, value in groups]

@@ -8,7 +8,10 @@ from typing import Any
 
 import grpc
 
-from generated.tidemark.v1 import alert_pb2, alert_service_pb2
+from generated.tidemark.v1 import (
+    alert_service_pb2,
+    customer_alert_pb2,
+)
 from store.identity import keys
 from tests.reference.gauges import Event, Gauge
 from tests.reference.thresholds import State
@@ -152,7 +155,7 @@ class Comparison:
         assert found == expected
         assert found.keys() == self.model.current(alert, customer)
         alarm = any(item.in_alarm for one in shown.gauges for item in one.thresholds)
-        assert alarm is (shown.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM)
+        assert alarm is (shown.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM)
 
     async def compare(self) -> None:
         """All that is stored: every state, every notification, each of them once in the outbox."""

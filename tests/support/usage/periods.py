@@ -3,13 +3,16 @@
 from datetime import UTC, datetime, timedelta
 
 from engine.upkeep import Upkeep
-from generated.tidemark.v1 import account_pb2, usage_pb2
+from generated.tidemark.v1 import (
+    billing_period_pb2,
+    gauge_pb2,
+)
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.postgres.database import Database
 from tests.support.usage.caller import BatchResponse, Caller
 
-DAY, MONTH, YEAR = account_pb2.CADENCE_DAY, account_pb2.CADENCE_MONTH, account_pb2.CADENCE_YEAR
+DAY, MONTH, YEAR = billing_period_pb2.CADENCE_DAY, billing_period_pb2.CADENCE_MONTH, billing_period_pb2.CADENCE_YEAR
 
 
 def utc(month: int, day: int, hour: int = 0, minute: int = 0, *, year: int = 2026) -> datetime:
@@ -18,10 +21,10 @@ def utc(month: int, day: int, hour: int = 0, minute: int = 0, *, year: int = 202
 
 
 def cycle(
-    anchor: datetime, cadence: account_pb2.Cadence.ValueType = MONTH, time_zone: str = ""
-) -> account_pb2.BillingCycle:
+    anchor: datetime, cadence: billing_period_pb2.Cadence.ValueType = MONTH, time_zone: str = ""
+) -> billing_period_pb2.BillingCycle:
     """A billing cycle, by default of months in UTC."""
-    return account_pb2.BillingCycle(anchor_time=to_timestamp(anchor), cadence=cadence, time_zone=time_zone)
+    return billing_period_pb2.BillingCycle(anchor_time=to_timestamp(anchor), cadence=cadence, time_zone=time_zone)
 
 
 def by_period(answer: BatchResponse) -> dict[tuple[datetime, datetime], str]:
@@ -29,7 +32,7 @@ def by_period(answer: BatchResponse) -> dict[tuple[datetime, datetime], str]:
     return {period_of(gauge): gauge.value for gauge in answer.gauges}
 
 
-def period_of(gauge: usage_pb2.Gauge) -> tuple[datetime, datetime]:
+def period_of(gauge: gauge_pb2.Gauge) -> tuple[datetime, datetime]:
     """The start and the end of a gauge's billing period."""
     period = gauge.billing_period
     return period.start_time.ToDatetime(UTC), period.end_time.ToDatetime(UTC)

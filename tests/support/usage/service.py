@@ -14,7 +14,13 @@ from engine.ingest.batches import Batch, Outcome
 from engine.ingest.commit import Committer
 from engine.rules.registry import RulesRegistry
 from evaluator.gauges import Measure
-from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    alert_service_pb2,
+    customer_pb2,
+    metric_pb2,
+    subscription_pb2,
+)
 from store.identity.organizations import Organization
 from store.postgres.database import Database
 from tests.reference.gauges import Event, Gauge
@@ -38,16 +44,16 @@ class Service:
 
     async def put_metric(self, metric_id: str, aggregation: str, unique_property: str) -> None:
         """Registers a metric."""
-        kind = account_pb2.Aggregation.Value(f"AGGREGATION_{aggregation}")
+        kind = metric_pb2.Aggregation.Value(f"AGGREGATION_{aggregation}")
         await self.caller.put_metric(metric_id, kind, unique_property if aggregation == "UNIQUE_COUNT" else "")
 
     async def put(self, customer: str, subscription: str | None, plan: str) -> None:
         """Puts a customer or a subscription on a plan."""
         if subscription is None:
-            await self.caller.put_customer(account_pb2.Customer(customer_id=customer, plan_id=plan))
+            await self.caller.put_customer(customer_pb2.Customer(customer_id=customer, plan_id=plan))
         else:
             await self.caller.put_subscription(
-                account_pb2.Subscription(customer_id=customer, subscription_id=subscription, plan_id=plan)
+                subscription_pb2.Subscription(customer_id=customer, subscription_id=subscription, plan_id=plan)
             )
 
     async def create(self, alert: Alert) -> bool:

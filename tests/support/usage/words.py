@@ -10,7 +10,15 @@ from evaluator.amounts import format_decimal
 from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge, Measure
 from evaluator.prices import FilterOperator
-from generated.tidemark.v1 import alert_pb2, condition_pb2, notification_pb2, threshold_pb2, usage_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    filter_pb2,
+    gauge_pb2,
+    scope_pb2,
+    threshold_pb2,
+    transition_pb2,
+    usage_pb2,
+)
 from server.calls.validation import to_timestamp
 from tests.reference import gauges as plain_gauges
 from tests.reference import thresholds as plain_thresholds
@@ -48,7 +56,7 @@ def message_of(event: plain_gauges.Event) -> usage_pb2.UsageEvent:
     )
 
 
-def gauge_of(gauge: usage_pb2.Gauge) -> plain_gauges.Gauge:
+def gauge_of(gauge: gauge_pb2.Gauge) -> plain_gauges.Gauge:
     """A gauge of an answer as the model has it."""
     filters = gauge.cost.price_filters
     return plain_gauges.Gauge(
@@ -59,8 +67,8 @@ def gauge_of(gauge: usage_pb2.Gauge) -> plain_gauges.Gauge:
         gauge.billing_period.start_time.ToDatetime(UTC),
         frozenset(
             (
-                condition_pb2.PriceField.Name(one.field).removeprefix("PRICE_FIELD_").lower(),
-                one.operator == condition_pb2.FILTER_OPERATOR_INCLUDES,
+                filter_pb2.PriceField.Name(one.field).removeprefix("PRICE_FIELD_").lower(),
+                one.operator == filter_pb2.FILTER_OPERATOR_INCLUDES,
                 frozenset(one.values),
             )
             for one in filters
@@ -68,7 +76,7 @@ def gauge_of(gauge: usage_pb2.Gauge) -> plain_gauges.Gauge:
     )
 
 
-def transition_of(transition: notification_pb2.Transition) -> plain_thresholds.Transition:
+def transition_of(transition: transition_pb2.Transition) -> plain_thresholds.Transition:
     """A transition of an answer as the model has it."""
     return plain_thresholds.Transition(
         threshold_pb2.TransitionKind.Name(transition.kind).removeprefix("TRANSITION_KIND_"),
@@ -123,10 +131,8 @@ def alert_of(alert: plain_usage.Alert) -> alert_pb2.Alert:
         shown.spend_exceeded.currency = name
         for field, taken_in, values in sorted(alert.prices):
             shown.spend_exceeded.price_filters.add(
-                field=condition_pb2.PriceField.Value(f"PRICE_FIELD_{field.upper()}"),
-                operator=(
-                    condition_pb2.FILTER_OPERATOR_INCLUDES if taken_in else condition_pb2.FILTER_OPERATOR_EXCLUDES
-                ),
+                field=filter_pb2.PriceField.Value(f"PRICE_FIELD_{field.upper()}"),
+                operator=(filter_pb2.FILTER_OPERATOR_INCLUDES if taken_in else filter_pb2.FILTER_OPERATOR_EXCLUDES),
                 values=sorted(values, reverse=True),
             )
     elif alert.per_subscription:
@@ -139,7 +145,7 @@ def alert_of(alert: plain_usage.Alert) -> alert_pb2.Alert:
                 thresholds=map(_threshold, thresholds),
             )
     else:
-        selectors = [condition_pb2.GroupSelector(key=key, value=value) for key, value in alert.keys]
+        selectors = [filter_pb2.GroupSelector(key=key, value=value) for key, value in alert.keys]
         if kind == "usage":
             shown.usage_threshold_reached.metric_id = name
             shown.usage_threshold_reached.group_values.extend(selectors)
@@ -149,7 +155,7 @@ def alert_of(alert: plain_usage.Alert) -> alert_pb2.Alert:
     return shown
 
 
-def _scope(scope: tuple[str, ...]) -> alert_pb2.AlertScope:
+def _scope(scope: tuple[str, ...]) -> scope_pb2.AlertScope:
     match scope:
         case ("plan", plan):
             return on_plan(plan)

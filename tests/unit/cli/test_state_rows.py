@@ -3,17 +3,17 @@
 from decimal import Decimal
 
 from cli.watch.state_rows import DISABLED, EVALUATING, IN_ALARM, NO_DATA, OK, StateRow, sort_rows, state_rows
-from generated.tidemark.v1.alert_pb2 import (
-    Alert,
+from generated.tidemark.v1.alert_pb2 import Alert
+from generated.tidemark.v1.customer_alert_pb2 import (
     CustomerAlert,
     CustomerAlertDisabledReason,
     CustomerAlertStatus,
     GaugeState,
     ThresholdState,
 )
-from generated.tidemark.v1.condition_pb2 import FilterOperator, PriceField, PriceFilter
+from generated.tidemark.v1.filter_pb2 import FilterOperator, PriceField, PriceFilter
+from generated.tidemark.v1.gauge_pb2 import CostMeasure, Gauge, GroupValue, UsageMeasure
 from generated.tidemark.v1.threshold_pb2 import Threshold
-from generated.tidemark.v1.usage_pb2 import CostMeasure, Gauge, GroupValue, UsageMeasure
 
 STATUS_OK = CustomerAlertStatus.CUSTOMER_ALERT_STATUS_OK
 

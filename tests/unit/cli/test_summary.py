@@ -10,9 +10,10 @@ from cli.client.batches import Batch
 from cli.replay.summary import FIRST_LINES, FIRST_TRANSITIONS, Summary
 from cli.rich_console import THEME
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
-from generated.tidemark.v1.notification_pb2 import Transition
+from generated.tidemark.v1.gauge_pb2 import CostMeasure, Gauge
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
-from generated.tidemark.v1.usage_pb2 import CostMeasure, Gauge, OmittedResults, Rejection, UsageEvent
+from generated.tidemark.v1.transition_pb2 import Transition
+from generated.tidemark.v1.usage_pb2 import OmittedResults, Rejection, UsageEvent
 
 
 def rejection(index: int, reason: str, field: str = "") -> Rejection:

@@ -22,9 +22,10 @@ from demo.receiver import Received, VerifiedWebhooks
 from demo.traffic import Sent
 from demo.transitions import TransitionKey, transitions_of_body
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
-from generated.tidemark.v1.notification_pb2 import Transition
+from generated.tidemark.v1.gauge_pb2 import CostMeasure, Gauge
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
-from generated.tidemark.v1.usage_pb2 import CostMeasure, Gauge, Rejection
+from generated.tidemark.v1.transition_pb2 import Transition
+from generated.tidemark.v1.usage_pb2 import Rejection
 
 NOW = datetime(2026, 3, 20, tzinfo=UTC)
 ALERT = AlertDefinition("spend", definitions.SPEND_THRESHOLD_REACHED, "USD", thresholds("10"))

@@ -14,7 +14,12 @@ from evaluator.gauges import Gauge, Group, Measure
 from evaluator.periods import Period
 from evaluator.thresholds import Severity, Threshold, TransitionKind
 from evaluator.transitions import AlertState, Reached
-from generated.tidemark.v1 import alert_pb2, alert_service_pb2, threshold_pb2
+from generated.tidemark.v1 import (
+    alert_pb2,
+    alert_service_pb2,
+    customer_alert_pb2,
+    threshold_pb2,
+)
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.alerts import alert_message, read_new_alert
 from server.mapping.gauges import MAX_GAUGES, customer_alert_message, gauge_message
@@ -148,7 +153,9 @@ def gauge_state(group: Group, reached: dict[str, Reached], reason: str | None = 
     return GaugeState(gauge, Decimal(26), AlertState(reached), 3, NOW, reason)
 
 
-def shown_of(gauges: Sequence[GaugeState], definition: AlertDefinition = DEFINITION) -> alert_pb2.CustomerAlert:
+def shown_of(
+    gauges: Sequence[GaugeState], definition: AlertDefinition = DEFINITION
+) -> customer_alert_pb2.CustomerAlert:
     return customer_alert_message(
         CustomerAlert(
             definition, "acme", tuple(gauges), no_data=definition.state is DefinitionState.ACTIVE and not gauges
@@ -160,9 +167,9 @@ def test_a_gauge_shows_each_threshold_in_the_alerts_order() -> None:
     recurrences = Reached(Decimal("25.50"), NOW, silent=True, recurrences=3, silent_recurrences=3)
     definition = replace(DEFINITION, thresholds=tuple(reversed(DEFINITION.thresholds)))
     shown = shown_of([gauge_state((("model", "large"),), {"every:5": recurrences})], definition)
-    assert shown.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+    assert shown.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
     (state,) = shown.gauges
-    assert (state.sequence, state.change_reason) == (3, alert_pb2.CHANGE_REASON_USAGE)
+    assert (state.sequence, state.change_reason) == (3, customer_alert_pb2.CHANGE_REASON_USAGE)
     assert state.change_time.ToDatetime(UTC) == NOW
     recurring, fixed = state.thresholds
     assert recurring.threshold == threshold_pb2.Threshold(
@@ -176,32 +183,32 @@ def test_a_gauge_shows_each_threshold_in_the_alerts_order() -> None:
 
 def test_a_state_changed_by_an_edit_has_the_reason_evaluation() -> None:
     (state,) = shown_of([gauge_state((), {}, reason="DEFINITION")]).gauges
-    assert state.change_reason == alert_pb2.CHANGE_REASON_EVALUATION
+    assert state.change_reason == customer_alert_pb2.CHANGE_REASON_EVALUATION
 
 
 def test_a_customer_without_a_gauge_has_no_data() -> None:
     shown = shown_of([])
-    assert (shown.no_data, shown.status) == (True, alert_pb2.CUSTOMER_ALERT_STATUS_OK)
+    assert (shown.no_data, shown.status) == (True, customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK)
     assert not shown_of([gauge_state((), {})]).no_data
 
 
 def test_an_archived_alert_has_no_status() -> None:
     shown = shown_of([], replace(DEFINITION, state=DefinitionState.ARCHIVED, archive_time=NOW))
-    assert (shown.status, shown.no_data) == (alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED, False)
+    assert (shown.status, shown.no_data) == (customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED, False)
 
 
 @pytest.mark.parametrize(
     ("backfill_after", "status"),
     [
-        ("", alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING),
-        ("acm", alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING),
-        ("acme", alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM),
-        ("b", alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM),
-        (None, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM),
+        ("", customer_alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING),
+        ("acm", customer_alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING),
+        ("acme", customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM),
+        ("b", customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM),
+        (None, customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM),
     ],
 )
 def test_an_alert_is_evaluating_until_its_backfill_has_passed_the_customer(
-    backfill_after: str | None, status: alert_pb2.CustomerAlertStatus.ValueType
+    backfill_after: str | None, status: customer_alert_pb2.CustomerAlertStatus.ValueType
 ) -> None:
     reached = {"10.5": Reached(Decimal("10.5"), NOW)}
     assert shown_of([gauge_state((), reached)], replace(DEFINITION, backfill_after=backfill_after)).status == status

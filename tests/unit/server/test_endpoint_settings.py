@@ -7,7 +7,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from generated.tidemark.v1 import condition_pb2
-from generated.tidemark.v1.webhook_pb2 import BasicCredentials, BearerCredentials, EndpointCredentials
+from generated.tidemark.v1.endpoint_pb2 import BasicCredentials, BearerCredentials, EndpointCredentials
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     RotateSecretRequest,

@@ -6,7 +6,9 @@ from decimal import Decimal
 import pytest
 from google.protobuf import text_format
 
-from generated.tidemark.v1 import plan_pb2
+from generated.tidemark.v1 import (
+    limit_pb2,
+)
 from server.calls.validation import Violations
 from server.mapping.plans import limit_message, read_amount, read_subject
 from store.limits.limits import LimitSubject, StoredLimit
@@ -19,7 +21,7 @@ USD = 'spend { currency: "USD" } '
 def read(text: str) -> tuple[LimitSubject, list[str]]:
     """The subject of a limit in protobuf's text format, and the paths of its violations."""
     violations = Violations()
-    subject = read_subject(violations, "limit", text_format.Parse(text, plan_pb2.Limit()))
+    subject = read_subject(violations, "limit", text_format.Parse(text, limit_pb2.Limit()))
     return subject, [violation.path.removeprefix("limit.") for violation in violations.found]
 
 
