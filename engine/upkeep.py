@@ -15,7 +15,7 @@ from store.postgres.retries import repeated
 from store.views import alarms
 
 AHEAD = timedelta(days=45)  # how far ahead partitions are made; more than a month, so that one is always there
-REPLAY_LIFETIME = timedelta(days=7)  # how long a request_id gets its first answer again; the contract says 24 h
+REPLAY_LIFETIME = timedelta(days=7)  # how long a request_id gets its first answer again; the contract says 48 h
 STATES_COMPLETED = 1_000  # in one transaction
 NOTIFICATIONS_DELETED = 1_000  # in one transaction
 INTERVAL = 3_600.0  # seconds

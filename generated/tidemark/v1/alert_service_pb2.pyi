@@ -64,14 +64,10 @@ class CreateAlertRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     ALERT_FIELD_NUMBER: _builtins.int
     EVALUATE_ON_CREATE_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
-    least 24 hours and across restarts; with different content it is refused with ALREADY_EXISTS and
-    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset: each request is a new one.
-    """
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     evaluate_on_create: _builtins.bool
     """evaluate_on_create says what happens to thresholds that a value is already at or beyond when the alert is created.
     Unset or true: they are reached at once. False: they are marked as reached silently; each notifies only after it
@@ -82,6 +78,16 @@ class CreateAlertRequest(_message.Message):
     NOTE: an alert that is disabled before its evaluation_status is DONE is evaluated when it is enabled, and marks
     silently what it finds then.
     """
+    request_id: _builtins.str
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
+    replayed set, for at least 48 hours and across restarts; with different content it is refused with
+    ALREADY_EXISTS and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset: each request is
+    a new one.
+    """
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
+    sent. Ids in the answer are examples.
+    """
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
         """alert is the alert to create."""
@@ -89,13 +95,14 @@ class CreateAlertRequest(_message.Message):
     def __init__(
         self,
         *,
-        request_id: _builtins.str = ...,
         alert: _alert_pb2.Alert | None = ...,
         evaluate_on_create: _builtins.bool | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_evaluate_on_create", b"_evaluate_on_create", "alert", b"alert", "evaluate_on_create", b"evaluate_on_create"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evaluate_on_create", b"_evaluate_on_create", "alert", b"alert", "evaluate_on_create", b"evaluate_on_create", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evaluate_on_create", b"_evaluate_on_create", "alert", b"alert", "evaluate_on_create", b"evaluate_on_create", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__evaluate_on_create: _TypeAlias = _typing.Literal["evaluate_on_create"]  # noqa: Y015
     _WhichOneofArgType__evaluate_on_create: _TypeAlias = _typing.Literal["_evaluate_on_create", b"_evaluate_on_create"]  # noqa: Y015
@@ -111,6 +118,11 @@ class CreateAlertResponse(_message.Message):
 
     ALERT_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """replayed is set when an earlier request with the same request_id did what was requested: this request changed
+    nothing, and this is the answer of that time.
+    """
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
         """alert is the alert as it was created."""
@@ -128,10 +140,11 @@ class CreateAlertResponse(_message.Message):
         *,
         alert: _alert_pb2.Alert | None = ...,
         warnings: _abc.Iterable[_warning_pb2.Warning] | None = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "replayed", b"replayed", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

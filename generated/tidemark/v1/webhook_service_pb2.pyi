@@ -841,14 +841,10 @@ class SendTestEventRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     EVENT_TYPE_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
-    least 24 hours, and nothing is sent twice; with different content it is refused with ALREADY_EXISTS and
-    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: each request is a new one.
-    """
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint to send to. It must be enabled."""
     event_type: _builtins.str
@@ -856,16 +852,27 @@ class SendTestEventRequest(_message.Message):
     "endpoint.disabled", "endpoint.recovered", "delivery.exhausted", "evaluation.failed" or "endpoint.test"; any other
     is refused. Unset: "endpoint.test", which is about the endpoint itself.
     """
+    request_id: _builtins.str
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
+    replayed set, for at least 48 hours and across restarts, and nothing is sent twice; with different content it is
+    refused with ALREADY_EXISTS and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset:
+    each request is a new one.
+    """
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
+    sent. Ids in the answer are examples.
+    """
     def __init__(
         self,
         *,
-        request_id: _builtins.str = ...,
         endpoint_id: _builtins.str = ...,
         event_type: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "event_type", b"event_type", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "event_type", b"event_type", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -878,6 +885,11 @@ class SendTestEventResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DELIVERY_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """replayed is set when an earlier request with the same request_id did what was requested: this request changed
+    nothing, and this is the answer of that time.
+    """
     @_builtins.property
     def delivery(self) -> _delivery_pb2.Delivery:
         """delivery is the delivery of the test event."""
@@ -886,10 +898,11 @@ class SendTestEventResponse(_message.Message):
         self,
         *,
         delivery: _delivery_pb2.Delivery | None = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "replayed", b"replayed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -901,30 +914,37 @@ class RedeliverNotificationRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
-    least 24 hours, and nothing is sent twice; with different content it is refused with ALREADY_EXISTS and
-    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: each request is a new one.
-    """
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint to send to. It must be enabled."""
     notification_id: _builtins.str
     """notification_id is the id of the notification or operator event. Some endpoint must have had a delivery of it;
     RecoverEndpoint is for notifications without one.
     """
+    request_id: _builtins.str
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
+    replayed set, for at least 48 hours and across restarts, and nothing is sent twice; with different content it is
+    refused with ALREADY_EXISTS and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset:
+    each request is a new one.
+    """
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
+    sent. Ids in the answer are examples.
+    """
     def __init__(
         self,
         *,
-        request_id: _builtins.str = ...,
         endpoint_id: _builtins.str = ...,
         notification_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "notification_id", b"notification_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "notification_id", b"notification_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -937,6 +957,11 @@ class RedeliverNotificationResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DELIVERY_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """replayed is set when an earlier request with the same request_id did what was requested: this request changed
+    nothing, and this is the answer of that time.
+    """
     @_builtins.property
     def delivery(self) -> _delivery_pb2.Delivery:
         """delivery is the delivery after this request."""
@@ -945,10 +970,11 @@ class RedeliverNotificationResponse(_message.Message):
         self,
         *,
         delivery: _delivery_pb2.Delivery | None = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "replayed", b"replayed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -960,24 +986,30 @@ class RedeliverDeliveriesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     EVENT_TYPE_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
-    least 24 hours, and nothing is sent twice; with different content it is refused with ALREADY_EXISTS and
-    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: each request is a new one.
-    """
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint whose deliveries are sent again. It must be enabled."""
     customer_id: _builtins.str
     """customer_id restricts the job to the deliveries about one customer. Unset: all."""
     event_type: _builtins.str
     """event_type restricts the job to the deliveries of one type. Unset: all."""
+    request_id: _builtins.str
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
+    replayed set, for at least 48 hours and across restarts, and nothing is sent twice; with different content it is
+    refused with ALREADY_EXISTS and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset:
+    each request is a new one.
+    """
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
+    sent. Ids in the answer are examples.
+    """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_delivery_pb2.DeliveryStatus.ValueType]:
         """statuses are the statuses of the deliveries that are sent again: at least one."""
@@ -993,17 +1025,18 @@ class RedeliverDeliveriesRequest(_message.Message):
     def __init__(
         self,
         *,
-        request_id: _builtins.str = ...,
         endpoint_id: _builtins.str = ...,
         statuses: _abc.Iterable[_delivery_pb2.DeliveryStatus.ValueType] | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         customer_id: _builtins.str = ...,
         event_type: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_type", b"event_type", "request_id", b"request_id", "start_time", b"start_time", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_type", b"event_type", "request_id", b"request_id", "start_time", b"start_time", "statuses", b"statuses", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1016,6 +1049,11 @@ class RedeliverDeliveriesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """replayed is set when an earlier request with the same request_id did what was requested: this request changed
+    nothing, and this is the answer of that time.
+    """
     @_builtins.property
     def job(self) -> _redelivery_job_pb2.RedeliveryJob:
         """job is the job that sends the deliveries."""
@@ -1024,10 +1062,11 @@ class RedeliverDeliveriesResponse(_message.Message):
         self,
         *,
         job: _redelivery_job_pb2.RedeliveryJob | None = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "replayed", b"replayed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1039,17 +1078,23 @@ class RecoverEndpointRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
-    least 24 hours, and nothing is sent twice; with different content it is refused with ALREADY_EXISTS and
-    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: each request is a new one.
-    """
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint. It must be enabled."""
+    request_id: _builtins.str
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
+    replayed set, for at least 48 hours and across restarts, and nothing is sent twice; with different content it is
+    refused with ALREADY_EXISTS and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset:
+    each request is a new one.
+    """
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
+    sent. Ids in the answer are examples.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """start_time is the beginning of the time that is covered: notifications that were created then or later. It may not
@@ -1064,14 +1109,15 @@ class RecoverEndpointRequest(_message.Message):
     def __init__(
         self,
         *,
-        request_id: _builtins.str = ...,
         endpoint_id: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "endpoint_id", b"endpoint_id", "request_id", b"request_id", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "endpoint_id", b"endpoint_id", "request_id", b"request_id", "start_time", b"start_time", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1084,6 +1130,11 @@ class RecoverEndpointResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """replayed is set when an earlier request with the same request_id did what was requested: this request changed
+    nothing, and this is the answer of that time.
+    """
     @_builtins.property
     def job(self) -> _redelivery_job_pb2.RedeliveryJob:
         """job is the job that sends the notifications."""
@@ -1092,10 +1143,11 @@ class RecoverEndpointResponse(_message.Message):
         self,
         *,
         job: _redelivery_job_pb2.RedeliveryJob | None = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "replayed", b"replayed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

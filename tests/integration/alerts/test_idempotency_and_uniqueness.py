@@ -35,6 +35,27 @@ async def test_a_repeated_request_id_returns_the_first_answer_after_a_restart_to
     assert len((await ours.list()).alerts) == 1
 
 
+async def test_a_repeated_request_is_answered_as_a_replay(ours: Client) -> None:
+    first = await ours.creation(SPEND, request_id="r")
+    again = await ours.creation(SPEND, request_id="r")
+    assert (first.replayed, again.replayed, again.alert) == (False, True, first.alert)
+
+
+async def test_a_request_that_is_only_validated_gets_the_same_answer_and_creates_nothing(ours: Client) -> None:
+    checked = await ours.creation(SPEND + key("k"), request_id="r", validate_only=True)
+    assert not (await ours.list()).alerts
+    created = await ours.creation(SPEND + key("k"), request_id="r")
+    assert not created.replayed
+    for answer in (checked, created):
+        assert answer.alert.alert_id
+        answer.alert.ClearField("alert_id")
+    assert checked == created
+    async with refused() as refusal:
+        await ours.creation(SPEND + key("k"), validate_only=True)
+    assert refusal.reason == "ERROR_REASON_UNIQUENESS_KEY_TAKEN"
+    assert (await ours.creation(SPEND + key("k"), request_id="r", validate_only=True)).replayed
+
+
 async def test_a_request_id_with_another_request_is_refused(ours: Client) -> None:
     await ours.create(SPEND, request_id="r")
     for other in (SPEND + key("k"), SPEND.replace("10", "11")):

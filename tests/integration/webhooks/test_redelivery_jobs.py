@@ -1,6 +1,7 @@
 """Redelivery jobs: their selection, their continuation after a process dies, and room for new notifications."""
 
 from datetime import timedelta
+from typing import Any
 
 import grpc
 import pytest
@@ -143,7 +144,7 @@ async def test_a_job_sends_only_deliveries_of_its_selection(
     start = to_timestamp(min(row.create_time for row in await house.deliveries()))
     end = to_timestamp(max(row.create_time for row in await house.deliveries()) + HOUR)
 
-    async def redelivered(**narrowed: str) -> int:
+    async def redelivered(**narrowed: Any) -> int:
         request = RedeliverDeliveriesRequest(
             endpoint_id=endpoint_id, statuses=[FAILED], start_time=start, end_time=end, **narrowed
         )

@@ -68,13 +68,12 @@ class Client:
         self, alert: str, request_id: str = "", evaluate_on_create: bool | None = None
     ) -> alert_pb2.Alert:
         """Creates an alert that is written in text format."""
-        request = messages.CreateAlertRequest(
-            request_id=request_id, alert=text_format.Parse(alert, alert_pb2.Alert())
-        )
-        if evaluate_on_create is not None:
-            request.evaluate_on_create = evaluate_on_create
-        answer = await self._alerts.CreateAlert(request, metadata=self._metadata)
-        return answer.alert
+        return (await self.creation(alert, request_id=request_id, evaluate_on_create=evaluate_on_create)).alert
+
+    async def creation(self, alert: str, **fields: Any) -> messages.CreateAlertResponse:
+        """The whole answer to the creation of an alert that is written in text format."""
+        request = messages.CreateAlertRequest(alert=text_format.Parse(alert, alert_pb2.Alert()), **fields)
+        return await self._alerts.CreateAlert(request, metadata=self._metadata)
 
     async def get(self, alert_id: str) -> alert_pb2.Alert:
         request = messages.GetAlertRequest(alert_id=alert_id)
