@@ -159,9 +159,8 @@ async def rows_with(caller: Caller, text: str) -> dict[str, int]:
     )
     found = {}
     for [table] in tables:
-        [[number]] = await caller.rows(
-            f'SELECT count(*) FROM "{table}" t WHERE t::text LIKE %(like)s', like=f"%{text}%"
-        )
+        query = f'SELECT count(*) FROM "{table}" t WHERE organization_id = %(organization_id)s'
+        [[number]] = await caller.rows(query + " AND t::text LIKE %(like)s", like=f"%{text}%")
         if number and table not in NOT_ERASED:
             found[table] = int(number)
     return found
