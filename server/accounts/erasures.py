@@ -69,7 +69,9 @@ class ErasureHandlers:
                 after=after_time_and_id(page),
                 limit=page.limit,
             )
+        shown = [erasure_job_message(row) for row in page.shown(rows)]
+        page = page.cut(shown)
         return messages.ListErasureJobsResponse(
-            jobs=[erasure_job_message(row) for row in page.shown(rows)],
+            jobs=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.create_time, row.job_id)),
         )
