@@ -325,7 +325,7 @@ _CHANGES = (
 )
 
 _WEBHOOKS = (
-    Step("endpoint", "CreateEndpoint", 'url: "https://$name.example.com/" description: "$name"'),
+    Step("endpoint", "CreateEndpoint", 'endpoint { url: "https://$name.example.com/" display_name: "$name" }'),
     Step("test event", "SendTestEvent", 'request_id: "t1" endpoint_id: "whe_endpoint"'),
     Step("test event again", "SendTestEvent", 'request_id: "t1" endpoint_id: "whe_endpoint"'),
     Step("recovery", "RecoverEndpoint", f'endpoint_id: "whe_endpoint" start_time {{ {_BEFORE} }}'),
@@ -343,7 +343,7 @@ _END_OF_WEBHOOKS = (
     Step(
         "change endpoint",
         "UpdateEndpoint",
-        'endpoint_id: "whe_endpoint" description: "$name again" update_mask { paths: "description" }',
+        'endpoint { endpoint_id: "whe_endpoint" display_name: "$name again" } update_mask { paths: "display_name" }',
     ),
     Step("rotate", "RotateSecret", 'endpoint_id: "whe_endpoint"'),
     Step("disable endpoint", "DisableEndpoint", 'endpoint_id: "whe_endpoint"'),
