@@ -20,6 +20,7 @@ REMAINING, PERCENT_REMAINING, PERCENT_USED, DAYS_LEFT = "remaining", "percent re
 INVOICE_TOTAL, MONTH_TOTAL, PLAN_DAYS_LEFT = "invoice total", "month total", "plan days left"
 DAYS = (DAYS_LEFT, PLAN_DAYS_LEFT)
 
+ANY_METRIC = ("usage", "")  # the units of every metric
 VOID = "VOID"  # the status of an invoice that counts as nothing
 
 _DAY = timedelta(days=1)
@@ -33,9 +34,10 @@ class FactAlert:
     """An alert on facts. rising: thresholds are reached from below.
 
     customer: the only one that is covered; None: all are. kinds, unit: of the balances or invoices that count; a unit
-    of None is any. types: of credit grants, licences or invoices; empty: all. seat_key: the property whose values are
-    the seats. divide_by: a custom field whose values divide the balances. excluded: a field and a value that no
-    balance may have. starts_silent: what is reached at the first evaluation of a gauge is not recorded.
+    of None is any, and ANY_METRIC is the units of every metric. types: of credit grants, licences or invoices; empty:
+    all. seat_key: the property whose values are the seats. divide_by: a custom field whose values divide the
+    balances. excluded: a field and a value that no balance may have. starts_silent: what is reached at the first
+    evaluation of a gauge is not recorded.
     """
 
     name: str
@@ -60,7 +62,7 @@ class FactAlert:
         """Whether it reads such a balance."""
         return (
             terms.kind in self.kinds
-            and self.unit in (None, terms.unit)
+            and (self.unit in (None, terms.unit) or (self.unit == ANY_METRIC and terms.unit[0] == "usage"))
             and (not self.types or terms.type in self.types)
             and (terms.seat and terms.seat[0]) == self.seat_key
             and (self.divide_by is None or self.divide_by in terms.fields)

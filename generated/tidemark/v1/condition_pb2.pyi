@@ -308,7 +308,7 @@ Global___LowRemainingDaysForCommitSegmentReachedCondition: _TypeAlias = LowRemai
 @_typing.final
 class LowRemainingCommitBalanceReachedCondition(_message.Message):
     """LowRemainingCommitBalanceReachedCondition measures the remaining amount of a customer's active commits in one
-    currency. The condition is falling: a threshold is reached at or below its value. A customer that never had a commit
+    unit. The condition is falling: a threshold is reached at or below its value. A customer that never had a commit
     counts as 0, and is in alarm until it gets one. A balance counts while one of its segments is active; ended segments
     and voided balances do not count.
 
@@ -317,18 +317,19 @@ class LowRemainingCommitBalanceReachedCondition(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CURRENCY_FIELD_NUMBER: _builtins.int
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the commits whose custom fields match all filters; at most 20. Empty: all."""
@@ -336,16 +337,17 @@ class LowRemainingCommitBalanceReachedCondition(_message.Message):
     def __init__(
         self,
         *,
-        currency: _builtins.str = ...,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        metric_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters", "metric_id", b"metric_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "custom_field_filters", b"custom_field_filters", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingCommitBalanceReachedCondition: _TypeAlias = LowRemainingCommitBalanceReachedCondition  # noqa: Y015
 
@@ -361,18 +363,19 @@ class LowRemainingCommitPercentageReachedCondition(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CURRENCY_FIELD_NUMBER: _builtins.int
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the commits whose custom fields match all filters; at most 20. Empty: all."""
@@ -380,16 +383,17 @@ class LowRemainingCommitPercentageReachedCondition(_message.Message):
     def __init__(
         self,
         *,
-        currency: _builtins.str = ...,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        metric_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters", "metric_id", b"metric_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "custom_field_filters", b"custom_field_filters", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingCommitPercentageReachedCondition: _TypeAlias = LowRemainingCommitPercentageReachedCondition  # noqa: Y015
 
@@ -425,7 +429,7 @@ Global___LowRemainingDaysForContractCreditSegmentReachedCondition: _TypeAlias = 
 @_typing.final
 class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
     """LowRemainingContractCreditBalanceReachedCondition measures the remaining amount of a customer's active contract
-    credits in one currency. The condition is falling. A customer that never had a contract credit counts as 0, and is in
+    credits in one unit. The condition is falling. A customer that never had a contract credit counts as 0, and is in
     alarm until it gets one. A balance counts while one of its segments is active; ended segments and voided balances do
     not count.
 
@@ -434,18 +438,19 @@ class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CURRENCY_FIELD_NUMBER: _builtins.int
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the contract credits whose custom fields match all filters; at most 20. Empty: all."""
@@ -453,16 +458,17 @@ class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
     def __init__(
         self,
         *,
-        currency: _builtins.str = ...,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        metric_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters", "metric_id", b"metric_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "custom_field_filters", b"custom_field_filters", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingContractCreditBalanceReachedCondition: _TypeAlias = LowRemainingContractCreditBalanceReachedCondition  # noqa: Y015
 
@@ -478,18 +484,19 @@ class LowRemainingContractCreditPercentageReachedCondition(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CURRENCY_FIELD_NUMBER: _builtins.int
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the contract credits whose custom fields match all filters; at most 20. Empty: all."""
@@ -497,16 +504,17 @@ class LowRemainingContractCreditPercentageReachedCondition(_message.Message):
     def __init__(
         self,
         *,
-        currency: _builtins.str = ...,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        metric_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters", "metric_id", b"metric_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "custom_field_filters", b"custom_field_filters", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingContractCreditPercentageReachedCondition: _TypeAlias = LowRemainingContractCreditPercentageReachedCondition  # noqa: Y015
 
@@ -520,18 +528,19 @@ class LowRemainingContractCreditAndCommitBalanceReachedCondition(_message.Messag
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     ALERT_SPECIFIERS_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    CURRENCY_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.AlertSpecifier]:
         """alert_specifiers select the balances that count. A balance counts when at least one specifier selects it. At most
@@ -541,16 +550,17 @@ class LowRemainingContractCreditAndCommitBalanceReachedCondition(_message.Messag
     def __init__(
         self,
         *,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         alert_specifiers: _abc.Iterable[_filter_pb2.AlertSpecifier] | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        currency: _builtins.str = ...,
-        metric_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "alert_specifiers", b"alert_specifiers", "currency", b"currency", "metric_id", b"metric_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "alert_specifiers", b"alert_specifiers", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingContractCreditAndCommitBalanceReachedCondition: _TypeAlias = LowRemainingContractCreditAndCommitBalanceReachedCondition  # noqa: Y015
 
@@ -566,18 +576,19 @@ class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Mes
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     ALERT_SPECIFIERS_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    CURRENCY_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.AlertSpecifier]:
         """alert_specifiers select the balances that count. A balance counts when at least one specifier selects it. At most
@@ -587,16 +598,17 @@ class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Mes
     def __init__(
         self,
         *,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         alert_specifiers: _abc.Iterable[_filter_pb2.AlertSpecifier] | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        currency: _builtins.str = ...,
-        metric_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "alert_specifiers", b"alert_specifiers", "currency", b"currency", "metric_id", b"metric_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "alert_specifiers", b"alert_specifiers", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingContractCreditAndCommitPercentageReachedCondition: _TypeAlias = LowRemainingContractCreditAndCommitPercentageReachedCondition  # noqa: Y015
 
@@ -654,18 +666,19 @@ class LowRemainingSeatBalanceReachedCondition(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     SEAT_FILTER_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    CURRENCY_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def seat_filter(self) -> _filter_pb2.SeatFilter:
         """seat_filter selects the seats that are watched."""
@@ -673,16 +686,17 @@ class LowRemainingSeatBalanceReachedCondition(_message.Message):
     def __init__(
         self,
         *,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         seat_filter: _filter_pb2.SeatFilter | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        currency: _builtins.str = ...,
-        metric_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["seat_filter", b"seat_filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "seat_filter", b"seat_filter", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "metric_id", b"metric_id", "seat_filter", b"seat_filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "seat_filter", b"seat_filter", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingSeatBalanceReachedCondition: _TypeAlias = LowRemainingSeatBalanceReachedCondition  # noqa: Y015
 

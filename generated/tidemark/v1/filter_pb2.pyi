@@ -114,8 +114,8 @@ class GroupSelector(_message.Message):
     key: _builtins.str
     """key is the name of the property, 1–128 characters."""
     value: _builtins.str
-    """value selects the events whose property has this value, at most 256 characters. Unset: each value that occurs has a
-    gauge of its own. An event without the property never counts.
+    """value selects the events whose property has this value, at most 256 characters. Unset in a condition: each value
+    that occurs has a gauge of its own. Required in a ThresholdOverride. An event without the property never counts.
     """
     def __init__(
         self,

@@ -120,6 +120,16 @@ async def test_customer_and_subscription_are_known_after_usage_names_them(caller
         ("CUSTOMER_UNKNOWN", "alert.scope.customer.customer_id", "acme"),
         ("METRIC_UNKNOWN", "alert.usage_threshold_reached.metric_id", "calls"),
     ]
+    held = condition_pb2.LowRemainingCommitBalanceReachedCondition(
+        quantity=access_pb2.QuantityAccess(metric_id="seats")
+    )
+    balance = alert_pb2.Alert(
+        name="b", scope=of_customer("acme"), low_remaining_commit_balance_reached=held, thresholds=thresholds("5")
+    )
+    assert await warnings_of(caller, balance) == [
+        ("CUSTOMER_UNKNOWN", "alert.scope.customer.customer_id", "acme"),
+        ("METRIC_UNKNOWN", "alert.low_remaining_commit_balance_reached.quantity.metric_id", "seats"),
+    ]
     assert await warnings_of(caller, of_subscription("acme", "pro", "seats")) == [
         ("CUSTOMER_UNKNOWN", "alert.scope.subscription.customer_id", "acme"),
         ("SUBSCRIPTION_UNKNOWN", "alert.scope.subscription.subscription_id", "pro"),

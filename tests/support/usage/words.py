@@ -140,8 +140,7 @@ def alert_of(alert: plain_usage.Alert) -> alert_pb2.Alert:
         shown.cost_exceeded.grouping_keys.extend(key for key, _ in alert.keys)
         for bound, thresholds in alert.overrides:
             shown.cost_exceeded.threshold_overrides.add(
-                group_keys=[key for key, _ in bound],
-                group_values=[value for _, value in bound],
+                group_values=[filter_pb2.GroupSelector(key=key, value=value) for key, value in bound],
                 thresholds=map(_threshold, thresholds),
             )
     else:

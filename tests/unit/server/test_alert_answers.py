@@ -70,9 +70,9 @@ PLAN = 'plan { plan_id: "p" }'
         (
             PLAN,
             'cost_exceeded { currency: "USD" grouping_keys: ["z", "a"] threshold_overrides {'
-            ' group_keys: ["a", "z"] group_values: ["1", "2"]'
+            ' group_values { key: "a" value: "1" } group_values { key: "z" value: "2" }'
             ' thresholds { value: "3" code: "c" notify_on: TRANSITION_KIND_REACHED } }'
-            ' threshold_overrides { group_keys: "z" group_values: "" } }',
+            ' threshold_overrides { group_values { key: "z" value: "" } } }',
         ),
     ],
 )
