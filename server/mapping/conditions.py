@@ -58,6 +58,7 @@ def write_condition(condition: Condition, alert: alert_pb2.Alert) -> None:
             alert.cost_exceeded.currency = condition.currency or ""
             alert.cost_exceeded.grouping_keys.extend(selector.key for selector in groups)
             alert.cost_exceeded.threshold_overrides.extend(map(override_message, condition.overrides))
+            alert.cost_exceeded.price_filters.extend(price_filter_messages(condition.prices))
         case ConditionType.SPEND_EXCEEDED:
             alert.spend_exceeded.currency = condition.currency or ""
             alert.spend_exceeded.price_filters.extend(price_filter_messages(condition.prices))
@@ -168,6 +169,7 @@ def _cost_exceeded(violations: Violations, at: str, condition: condition_pb2.Cos
             condition.threshold_overrides,
             condition.grouping_keys,
         ),
+        prices=read_price_filters(violations, f"{at}.price_filters", condition.price_filters),
     )
 
 

@@ -93,6 +93,12 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "Rejection.event_id": (MAX_ID_LENGTH, usage_rejections.SHORT_ID_LENGTH),
     "Rejection.status": (usage_rejections.MAX_FULL_REJECTIONS // MIB,),
     "RotateSecretRequest.grace": (endpoints.MAX_GRACE.days, 24),
+    "CostExceededCondition": (MAX_SPEND_ALERTS,),
+    "CostExceededCondition.price_filters": (
+        price_filters.MAX_PRICE_FILTERS,
+        price_filters.MAX_PRICE_VALUES,
+        price_filters.MAX_PRICE_VALUES_BYTES,
+    ),
     "SpendExceededCondition": (MAX_SPEND_ALERTS,),
     "SpendExceededCondition.price_filters": (
         price_filters.MAX_PRICE_FILTERS,

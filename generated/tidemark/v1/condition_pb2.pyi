@@ -825,8 +825,9 @@ Global___UsageExceededCondition: _TypeAlias = UsageExceededCondition  # noqa: Y0
 @_typing.final
 class CostExceededCondition(_message.Message):
     """CostExceededCondition measures the cost of a subscription in its current billing period, before pre-purchased
-    credits. The condition is rising. A subscription has at most one such alert without grouping keys; the same holds for
-    a plan, counted separately.
+    credits. It can be divided by properties of the events, limited to some prices, or both. The condition is rising. A
+    subscription has at most 50 such alerts: one without grouping keys and price filters, and one for each combination of
+    grouping keys, currency and price filters. The same holds for a plan, counted separately.
 
     Scope: one subscription, or the subscriptions of a plan.
     """
@@ -836,6 +837,7 @@ class CostExceededCondition(_message.Message):
     GROUPING_KEYS_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     THRESHOLD_OVERRIDES_FIELD_NUMBER: _builtins.int
+    PRICE_FILTERS_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     """currency is the ISO 4217 code or the caller's own pricing unit whose cost counts: 1–64 letters, digits, "_", "." or
     "-", compared case-sensitively. Required with grouping_keys. Unset without them: the currency that the
@@ -846,7 +848,7 @@ class CostExceededCondition(_message.Message):
         """grouping_keys are properties of the events that divide the cost: each combination of their values has a gauge, a
         state and notifications of its own. At most 3 keys, each once. When more than 5000 combinations occur for one
         subscription in one billing period, the alert is disabled for the subscription's customer, and a notification of
-        type alert.disabled is sent.
+        type alert.disabled is sent. A combination occurs when an event has it whose price passes price_filters.
         """
 
     @_builtins.property
@@ -856,16 +858,24 @@ class CostExceededCondition(_message.Message):
         the same values of the same keys. At most 1000.
         """
 
+    @_builtins.property
+    def price_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.PriceFilter]:
+        """price_filters select the events whose price passes all filters: at most 10 filters, with at most 50 values and 6000
+        bytes of values in all. Answers show them merged, one for each field, with sorted values. Filters that no price can
+        pass are refused. Empty: every price.
+        """
+
     def __init__(
         self,
         *,
         grouping_keys: _abc.Iterable[_builtins.str] | None = ...,
         currency: _builtins.str = ...,
         threshold_overrides: _abc.Iterable[_threshold_pb2.ThresholdOverride] | None = ...,
+        price_filters: _abc.Iterable[_filter_pb2.PriceFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "grouping_keys", b"grouping_keys", "threshold_overrides", b"threshold_overrides"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "grouping_keys", b"grouping_keys", "price_filters", b"price_filters", "threshold_overrides", b"threshold_overrides"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

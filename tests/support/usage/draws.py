@@ -126,7 +126,7 @@ def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
         keys = KEYS
     scope = draw(st.sampled_from(scopes))
     chosen = draw(st.sampled_from(keys))
-    priced = per_subscription and measure[0] == "cost" and not chosen and draw(st.booleans())
+    priced = per_subscription and measure[0] == "cost" and draw(st.booleans())
     return Alert(
         name="",
         measure=measure,

@@ -127,17 +127,13 @@ def alert_of(alert: plain_usage.Alert) -> alert_pb2.Alert:
     shown = alert_pb2.Alert(name="alert", scope=_scope(alert.scope), thresholds=map(_threshold, alert.thresholds))
     if alert.per_subscription and kind == "usage":
         shown.usage_exceeded.metric_id = name
-    elif alert.prices:
+    elif alert.prices and not alert.keys:
         shown.spend_exceeded.currency = name
-        for field, taken_in, values in sorted(alert.prices):
-            shown.spend_exceeded.price_filters.add(
-                field=filter_pb2.PriceField.Value(f"PRICE_FIELD_{field.upper()}"),
-                operator=(filter_pb2.FILTER_OPERATOR_INCLUDES if taken_in else filter_pb2.FILTER_OPERATOR_EXCLUDES),
-                values=sorted(values, reverse=True),
-            )
+        shown.spend_exceeded.price_filters.extend(_price_filters(alert.prices))
     elif alert.per_subscription:
         shown.cost_exceeded.currency = name
         shown.cost_exceeded.grouping_keys.extend(key for key, _ in alert.keys)
+        shown.cost_exceeded.price_filters.extend(_price_filters(alert.prices))
         for bound, thresholds in alert.overrides:
             shown.cost_exceeded.threshold_overrides.add(
                 group_values=[filter_pb2.GroupSelector(key=key, value=value) for key, value in bound],
@@ -152,6 +148,17 @@ def alert_of(alert: plain_usage.Alert) -> alert_pb2.Alert:
             shown.spend_threshold_reached.currency = name
             shown.spend_threshold_reached.group_values.extend(selectors)
     return shown
+
+
+def _price_filters(prices: plain_gauges.Prices) -> list[filter_pb2.PriceFilter]:
+    return [
+        filter_pb2.PriceFilter(
+            field=filter_pb2.PriceField.Value(f"PRICE_FIELD_{field.upper()}"),
+            operator=filter_pb2.FILTER_OPERATOR_INCLUDES if taken_in else filter_pb2.FILTER_OPERATOR_EXCLUDES,
+            values=sorted(values, reverse=True),
+        )
+        for field, taken_in, values in sorted(prices)
+    ]
 
 
 def _scope(scope: tuple[str, ...]) -> scope_pb2.AlertScope:

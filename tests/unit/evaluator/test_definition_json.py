@@ -156,6 +156,16 @@ LATER: list[tuple[Condition, dict[str, Any], str]] = [
         {"balances": {"kinds": ["COMMIT"], "reading": "REMAINING", "any_metric": True}},
         'balances/[null, {"kinds": ["COMMIT"], "reading": "REMAINING", "any_metric": true}]',
     ),
+    (
+        Condition(
+            ConditionType.COST_EXCEEDED,
+            currency="USD",
+            groups=(GroupSelector("zone"),),
+            prices=(PriceFilter(PriceField.PRICE_ID, FilterOperator.INCLUDES, ("p1",)),),
+        ),
+        {"currency": "USD", "groups": [{"key": "zone"}], "prices": [["PRICE_ID", "INCLUDES", ["p1"]]]},
+        'prices/["USD", [["PRICE_ID", "INCLUDES", ["p1"]]]]',
+    ),
 ]
 
 THRESHOLDS = (
