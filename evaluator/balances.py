@@ -97,10 +97,11 @@ class FieldEntity(StrEnum):
     CONTRACT_CREDIT_OR_COMMIT = "CONTRACT_CREDIT_OR_COMMIT"
 
 
+# A seat credit is a contract credit for one seat.
 _KINDS_OF: Mapping[FieldEntity, tuple[BalanceKind, ...]] = {
     FieldEntity.COMMIT: (BalanceKind.COMMIT,),
-    FieldEntity.CONTRACT_CREDIT: (BalanceKind.CONTRACT_CREDIT,),
-    FieldEntity.CONTRACT_CREDIT_OR_COMMIT: (BalanceKind.COMMIT, BalanceKind.CONTRACT_CREDIT),
+    FieldEntity.CONTRACT_CREDIT: (BalanceKind.CONTRACT_CREDIT, BalanceKind.SEAT_CREDIT),
+    FieldEntity.CONTRACT_CREDIT_OR_COMMIT: (BalanceKind.COMMIT, BalanceKind.CONTRACT_CREDIT, BalanceKind.SEAT_CREDIT),
 }
 
 

@@ -214,7 +214,7 @@ def _may_have(entity: FieldEntity, kinds: tuple[BalanceKind, ...]) -> bool:
         case FieldEntity.COMMIT:
             return BalanceKind.COMMIT in kinds
         case FieldEntity.CONTRACT_CREDIT:
-            return BalanceKind.CONTRACT_CREDIT in kinds
+            return BalanceKind.CONTRACT_CREDIT in kinds or BalanceKind.SEAT_CREDIT in kinds
     return True
 
 

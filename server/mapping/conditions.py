@@ -21,6 +21,7 @@ from server.mapping.fact_conditions import (
     invoice_total_reached,
     monthly_invoice_total,
     write_invoice_total_reached,
+    write_monthly_invoice_total,
 )
 from server.mapping.overrides import MAX_GROUP_VALUE_LENGTH, override_message, read_overrides
 from server.mapping.price_filters import price_filter_messages, read_price_filters
@@ -65,7 +66,7 @@ def write_condition(condition: Condition, alert: alert_pb2.Alert) -> None:
         case ConditionType.INVOICE_TOTAL_REACHED:
             write_invoice_total_reached(condition, alert.invoice_total_reached)
         case ConditionType.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED:
-            alert.monthly_invoice_total_spend_threshold_reached.currency = condition.currency or ""
+            write_monthly_invoice_total(condition, alert.monthly_invoice_total_spend_threshold_reached)
         case ConditionType.LOW_REMAINING_DAYS_IN_PLAN_REACHED:
             alert.low_remaining_days_in_plan_reached.SetInParent()
         case condition_type:

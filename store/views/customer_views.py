@@ -273,5 +273,5 @@ def _with_fact_values(stored: _Values, view: FactView) -> _Values:
     }
     for gauge, (_, state) in stored.items():
         if gauge not in shown and state.state.in_alarm:
-            shown[gauge] = view.others.get(gauge), state
+            shown[gauge] = view.others.get(gauge, view.of_nothing), state
     return shown

@@ -28,7 +28,7 @@ from generated.tidemark.v1 import filter_pb2 as tidemark_dot_v1_dot_filter__pb2
 from generated.tidemark.v1 import threshold_pb2 as tidemark_dot_v1_dot_threshold__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btidemark/v1/condition.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x18tidemark/v1/access.proto\x1a\x18tidemark/v1/filter.proto\x1a\x1btidemark/v1/threshold.proto\"p\n\x1eSpendThresholdReachedCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\x0cgroup_values\x18\x02 \x03(\x0b\x32\x1a.tidemark.v1.GroupSelectorB\x04\xe2\x41\x01\x01\"K\n1MonthlyInvoiceTotalSpendThresholdReachedCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"q\n\x1eUsageThresholdReachedCondition\x12\x17\n\tmetric_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x36\n\x0cgroup_values\x18\x02 \x03(\x0b\x32\x1a.tidemark.v1.GroupSelectorB\x04\xe2\x41\x01\x01\"v\n0LowRemainingDaysForCommitSegmentReachedCondition\x12\x42\n\x14\x63ustom_field_filters\x18\x01 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\"\xe1\x01\n)LowRemainingCommitBalanceReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x42\n\x14\x63ustom_field_filters\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"\xe4\x01\n,LowRemainingCommitPercentageReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x42\n\x14\x63ustom_field_filters\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"~\n8LowRemainingDaysForContractCreditSegmentReachedCondition\x12\x42\n\x14\x63ustom_field_filters\x18\x01 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\"\xe9\x01\n1LowRemainingContractCreditBalanceReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x42\n\x14\x63ustom_field_filters\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"\xec\x01\n4LowRemainingContractCreditPercentageReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x42\n\x14\x63ustom_field_filters\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"\xeb\x01\n:LowRemainingContractCreditAndCommitBalanceReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12;\n\x10\x61lert_specifiers\x18\x03 \x03(\x0b\x32\x1b.tidemark.v1.AlertSpecifierB\x04\xe2\x41\x01\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"\xee\x01\n=LowRemainingContractCreditAndCommitPercentageReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12;\n\x10\x61lert_specifiers\x18\x03 \x03(\x0b\x32\x1b.tidemark.v1.AlertSpecifierB\x04\xe2\x41\x01\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"\x9e\x01\n\x1cInvoiceTotalReachedCondition\x12\"\n\x14invoice_types_filter\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x42\n\x14\x63ustom_field_filters\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\"\xcf\x01\n\'LowRemainingSeatBalanceReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x32\n\x0bseat_filter\x18\x03 \x01(\x0b\x32\x17.tidemark.v1.SeatFilterB\x04\xe2\x41\x01\x02\x42\x08\n\x06\x61\x63\x63\x65ss\"c\n LowCreditBalanceReachedCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\'\n\x19\x63redit_grant_type_filters\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\"o\n,LowRemainingCreditPercentageReachedCondition\x12\'\n\x19\x63redit_grant_type_filters\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"(\n&LowRemainingDaysInPlanReachedCondition\"1\n\x16UsageExceededCondition\x12\x17\n\tmetric_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xc6\x01\n\x15\x43ostExceededCondition\x12\x1b\n\rgrouping_keys\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x41\n\x13threshold_overrides\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.ThresholdOverrideB\x04\xe2\x41\x01\x01\x12\x35\n\rprice_filters\x18\x04 \x03(\x0b\x32\x18.tidemark.v1.PriceFilterB\x04\xe2\x41\x01\x01\"g\n\x16SpendExceededCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x35\n\rprice_filters\x18\x02 \x03(\x0b\x32\x18.tidemark.v1.PriceFilterB\x04\xe2\x41\x01\x01\"8\n\x1e\x43reditBalanceDepletedCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"7\n\x1d\x43reditBalanceDroppedCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"9\n\x1f\x43reditBalanceRecoveredCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"E\n\'LicenseBalanceThresholdReachedCondition\x12\x1a\n\x0clicense_type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02*\x94\n\n\rConditionType\x12\x1e\n\x1a\x43ONDITION_TYPE_UNSPECIFIED\x10\x00\x12*\n&CONDITION_TYPE_SPEND_THRESHOLD_REACHED\x10\x01\x12@\n<CONDITION_TYPE_MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED\x10\x02\x12*\n&CONDITION_TYPE_USAGE_THRESHOLD_REACHED\x10\x03\x12@\n<CONDITION_TYPE_LOW_REMAINING_DAYS_FOR_COMMIT_SEGMENT_REACHED\x10\x04\x12\x37\n3CONDITION_TYPE_LOW_REMAINING_COMMIT_BALANCE_REACHED\x10\x05\x12:\n6CONDITION_TYPE_LOW_REMAINING_COMMIT_PERCENTAGE_REACHED\x10\x06\x12I\nECONDITION_TYPE_LOW_REMAINING_DAYS_FOR_CONTRACT_CREDIT_SEGMENT_REACHED\x10\x07\x12@\n<CONDITION_TYPE_LOW_REMAINING_CONTRACT_CREDIT_BALANCE_REACHED\x10\x08\x12\x43\n?CONDITION_TYPE_LOW_REMAINING_CONTRACT_CREDIT_PERCENTAGE_REACHED\x10\t\x12K\nGCONDITION_TYPE_LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_BALANCE_REACHED\x10\n\x12N\nJCONDITION_TYPE_LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_PERCENTAGE_REACHED\x10\x0b\x12(\n$CONDITION_TYPE_INVOICE_TOTAL_REACHED\x10\x0c\x12\x35\n1CONDITION_TYPE_LOW_REMAINING_SEAT_BALANCE_REACHED\x10\r\x12-\n)CONDITION_TYPE_LOW_CREDIT_BALANCE_REACHED\x10\x0e\x12:\n6CONDITION_TYPE_LOW_REMAINING_CREDIT_PERCENTAGE_REACHED\x10\x0f\x12\x35\n1CONDITION_TYPE_LOW_REMAINING_DAYS_IN_PLAN_REACHED\x10\x10\x12!\n\x1d\x43ONDITION_TYPE_USAGE_EXCEEDED\x10\x11\x12 \n\x1c\x43ONDITION_TYPE_COST_EXCEEDED\x10\x12\x12!\n\x1d\x43ONDITION_TYPE_SPEND_EXCEEDED\x10\x13\x12*\n&CONDITION_TYPE_CREDIT_BALANCE_DEPLETED\x10\x14\x12)\n%CONDITION_TYPE_CREDIT_BALANCE_DROPPED\x10\x15\x12+\n\'CONDITION_TYPE_CREDIT_BALANCE_RECOVERED\x10\x16\x12\x34\n0CONDITION_TYPE_LICENSE_BALANCE_THRESHOLD_REACHED\x10\x17\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btidemark/v1/condition.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x18tidemark/v1/access.proto\x1a\x18tidemark/v1/filter.proto\x1a\x1btidemark/v1/threshold.proto\"p\n\x1eSpendThresholdReachedCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\x0cgroup_values\x18\x02 \x03(\x0b\x32\x1a.tidemark.v1.GroupSelectorB\x04\xe2\x41\x01\x01\"\x8f\x01\n1MonthlyInvoiceTotalSpendThresholdReachedCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x42\n\x14\x63ustom_field_filters\x18\x02 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\"q\n\x1eUsageThresholdReachedCondition\x12\x17\n\tmetric_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x36\n\x0cgroup_values\x18\x02 \x03(\x0b\x32\x1a.tidemark.v1.GroupSelectorB\x04\xe2\x41\x01\x01\"v\n0LowRemainingDaysForCommitSegmentReachedCondition\x12\x42\n\x14\x63ustom_field_filters\x18\x01 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\"\xe1\x01\n)LowRemainingCommitBalanceReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x42\n\x14\x63ustom_field_filters\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"\xe4\x01\n,LowRemainingCommitPercentageReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x42\n\x14\x63ustom_field_filters\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"~\n8LowRemainingDaysForContractCreditSegmentReachedCondition\x12\x42\n\x14\x63ustom_field_filters\x18\x01 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\"\xe9\x01\n1LowRemainingContractCreditBalanceReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x42\n\x14\x63ustom_field_filters\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"\xec\x01\n4LowRemainingContractCreditPercentageReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x42\n\x14\x63ustom_field_filters\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"\xeb\x01\n:LowRemainingContractCreditAndCommitBalanceReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12;\n\x10\x61lert_specifiers\x18\x03 \x03(\x0b\x32\x1b.tidemark.v1.AlertSpecifierB\x04\xe2\x41\x01\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"\xee\x01\n=LowRemainingContractCreditAndCommitPercentageReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12;\n\x10\x61lert_specifiers\x18\x03 \x03(\x0b\x32\x1b.tidemark.v1.AlertSpecifierB\x04\xe2\x41\x01\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"\x9e\x01\n\x1cInvoiceTotalReachedCondition\x12\"\n\x14invoice_types_filter\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x42\n\x14\x63ustom_field_filters\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\"\x93\x02\n\'LowRemainingSeatBalanceReachedCondition\x12/\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x32\n\x0bseat_filter\x18\x03 \x01(\x0b\x32\x17.tidemark.v1.SeatFilterB\x04\xe2\x41\x01\x02\x12\x42\n\x14\x63ustom_field_filters\x18\x04 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"c\n LowCreditBalanceReachedCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\'\n\x19\x63redit_grant_type_filters\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\"o\n,LowRemainingCreditPercentageReachedCondition\x12\'\n\x19\x63redit_grant_type_filters\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"(\n&LowRemainingDaysInPlanReachedCondition\"1\n\x16UsageExceededCondition\x12\x17\n\tmetric_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xc6\x01\n\x15\x43ostExceededCondition\x12\x1b\n\rgrouping_keys\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x41\n\x13threshold_overrides\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.ThresholdOverrideB\x04\xe2\x41\x01\x01\x12\x35\n\rprice_filters\x18\x04 \x03(\x0b\x32\x18.tidemark.v1.PriceFilterB\x04\xe2\x41\x01\x01\"g\n\x16SpendExceededCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x35\n\rprice_filters\x18\x02 \x03(\x0b\x32\x18.tidemark.v1.PriceFilterB\x04\xe2\x41\x01\x01\"8\n\x1e\x43reditBalanceDepletedCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"7\n\x1d\x43reditBalanceDroppedCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"9\n\x1f\x43reditBalanceRecoveredCondition\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"E\n\'LicenseBalanceThresholdReachedCondition\x12\x1a\n\x0clicense_type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02*\x94\n\n\rConditionType\x12\x1e\n\x1a\x43ONDITION_TYPE_UNSPECIFIED\x10\x00\x12*\n&CONDITION_TYPE_SPEND_THRESHOLD_REACHED\x10\x01\x12@\n<CONDITION_TYPE_MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED\x10\x02\x12*\n&CONDITION_TYPE_USAGE_THRESHOLD_REACHED\x10\x03\x12@\n<CONDITION_TYPE_LOW_REMAINING_DAYS_FOR_COMMIT_SEGMENT_REACHED\x10\x04\x12\x37\n3CONDITION_TYPE_LOW_REMAINING_COMMIT_BALANCE_REACHED\x10\x05\x12:\n6CONDITION_TYPE_LOW_REMAINING_COMMIT_PERCENTAGE_REACHED\x10\x06\x12I\nECONDITION_TYPE_LOW_REMAINING_DAYS_FOR_CONTRACT_CREDIT_SEGMENT_REACHED\x10\x07\x12@\n<CONDITION_TYPE_LOW_REMAINING_CONTRACT_CREDIT_BALANCE_REACHED\x10\x08\x12\x43\n?CONDITION_TYPE_LOW_REMAINING_CONTRACT_CREDIT_PERCENTAGE_REACHED\x10\t\x12K\nGCONDITION_TYPE_LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_BALANCE_REACHED\x10\n\x12N\nJCONDITION_TYPE_LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_PERCENTAGE_REACHED\x10\x0b\x12(\n$CONDITION_TYPE_INVOICE_TOTAL_REACHED\x10\x0c\x12\x35\n1CONDITION_TYPE_LOW_REMAINING_SEAT_BALANCE_REACHED\x10\r\x12-\n)CONDITION_TYPE_LOW_CREDIT_BALANCE_REACHED\x10\x0e\x12:\n6CONDITION_TYPE_LOW_REMAINING_CREDIT_PERCENTAGE_REACHED\x10\x0f\x12\x35\n1CONDITION_TYPE_LOW_REMAINING_DAYS_IN_PLAN_REACHED\x10\x10\x12!\n\x1d\x43ONDITION_TYPE_USAGE_EXCEEDED\x10\x11\x12 \n\x1c\x43ONDITION_TYPE_COST_EXCEEDED\x10\x12\x12!\n\x1d\x43ONDITION_TYPE_SPEND_EXCEEDED\x10\x13\x12*\n&CONDITION_TYPE_CREDIT_BALANCE_DEPLETED\x10\x14\x12)\n%CONDITION_TYPE_CREDIT_BALANCE_DROPPED\x10\x15\x12+\n\'CONDITION_TYPE_CREDIT_BALANCE_RECOVERED\x10\x16\x12\x34\n0CONDITION_TYPE_LICENSE_BALANCE_THRESHOLD_REACHED\x10\x17\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPENDTHRESHOLDREACHEDCONDITION'].fields_by_name['group_values']._serialized_options = b'\342A\001\001'
   _globals['_MONTHLYINVOICETOTALSPENDTHRESHOLDREACHEDCONDITION'].fields_by_name['currency']._loaded_options = None
   _globals['_MONTHLYINVOICETOTALSPENDTHRESHOLDREACHEDCONDITION'].fields_by_name['currency']._serialized_options = b'\342A\001\001'
+  _globals['_MONTHLYINVOICETOTALSPENDTHRESHOLDREACHEDCONDITION'].fields_by_name['custom_field_filters']._loaded_options = None
+  _globals['_MONTHLYINVOICETOTALSPENDTHRESHOLDREACHEDCONDITION'].fields_by_name['custom_field_filters']._serialized_options = b'\342A\001\001'
   _globals['_USAGETHRESHOLDREACHEDCONDITION'].fields_by_name['metric_id']._loaded_options = None
   _globals['_USAGETHRESHOLDREACHEDCONDITION'].fields_by_name['metric_id']._serialized_options = b'\342A\001\002'
   _globals['_USAGETHRESHOLDREACHEDCONDITION'].fields_by_name['group_values']._loaded_options = None
@@ -97,6 +99,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOWREMAININGSEATBALANCEREACHEDCONDITION'].fields_by_name['quantity']._serialized_options = b'\342A\001\001'
   _globals['_LOWREMAININGSEATBALANCEREACHEDCONDITION'].fields_by_name['seat_filter']._loaded_options = None
   _globals['_LOWREMAININGSEATBALANCEREACHEDCONDITION'].fields_by_name['seat_filter']._serialized_options = b'\342A\001\002'
+  _globals['_LOWREMAININGSEATBALANCEREACHEDCONDITION'].fields_by_name['custom_field_filters']._loaded_options = None
+  _globals['_LOWREMAININGSEATBALANCEREACHEDCONDITION'].fields_by_name['custom_field_filters']._serialized_options = b'\342A\001\001'
   _globals['_LOWCREDITBALANCEREACHEDCONDITION'].fields_by_name['currency']._loaded_options = None
   _globals['_LOWCREDITBALANCEREACHEDCONDITION'].fields_by_name['currency']._serialized_options = b'\342A\001\001'
   _globals['_LOWCREDITBALANCEREACHEDCONDITION'].fields_by_name['credit_grant_type_filters']._loaded_options = None
@@ -127,52 +131,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREDITBALANCERECOVEREDCONDITION'].fields_by_name['currency']._serialized_options = b'\342A\001\001'
   _globals['_LICENSEBALANCETHRESHOLDREACHEDCONDITION'].fields_by_name['license_type']._loaded_options = None
   _globals['_LICENSEBALANCETHRESHOLDREACHEDCONDITION'].fields_by_name['license_type']._serialized_options = b'\342A\001\002'
-  _globals['_CONDITIONTYPE']._serialized_start=3355
-  _globals['_CONDITIONTYPE']._serialized_end=4655
+  _globals['_CONDITIONTYPE']._serialized_start=3492
+  _globals['_CONDITIONTYPE']._serialized_end=4792
   _globals['_SPENDTHRESHOLDREACHEDCONDITION']._serialized_start=158
   _globals['_SPENDTHRESHOLDREACHEDCONDITION']._serialized_end=270
-  _globals['_MONTHLYINVOICETOTALSPENDTHRESHOLDREACHEDCONDITION']._serialized_start=272
-  _globals['_MONTHLYINVOICETOTALSPENDTHRESHOLDREACHEDCONDITION']._serialized_end=347
-  _globals['_USAGETHRESHOLDREACHEDCONDITION']._serialized_start=349
-  _globals['_USAGETHRESHOLDREACHEDCONDITION']._serialized_end=462
-  _globals['_LOWREMAININGDAYSFORCOMMITSEGMENTREACHEDCONDITION']._serialized_start=464
-  _globals['_LOWREMAININGDAYSFORCOMMITSEGMENTREACHEDCONDITION']._serialized_end=582
-  _globals['_LOWREMAININGCOMMITBALANCEREACHEDCONDITION']._serialized_start=585
-  _globals['_LOWREMAININGCOMMITBALANCEREACHEDCONDITION']._serialized_end=810
-  _globals['_LOWREMAININGCOMMITPERCENTAGEREACHEDCONDITION']._serialized_start=813
-  _globals['_LOWREMAININGCOMMITPERCENTAGEREACHEDCONDITION']._serialized_end=1041
-  _globals['_LOWREMAININGDAYSFORCONTRACTCREDITSEGMENTREACHEDCONDITION']._serialized_start=1043
-  _globals['_LOWREMAININGDAYSFORCONTRACTCREDITSEGMENTREACHEDCONDITION']._serialized_end=1169
-  _globals['_LOWREMAININGCONTRACTCREDITBALANCEREACHEDCONDITION']._serialized_start=1172
-  _globals['_LOWREMAININGCONTRACTCREDITBALANCEREACHEDCONDITION']._serialized_end=1405
-  _globals['_LOWREMAININGCONTRACTCREDITPERCENTAGEREACHEDCONDITION']._serialized_start=1408
-  _globals['_LOWREMAININGCONTRACTCREDITPERCENTAGEREACHEDCONDITION']._serialized_end=1644
-  _globals['_LOWREMAININGCONTRACTCREDITANDCOMMITBALANCEREACHEDCONDITION']._serialized_start=1647
-  _globals['_LOWREMAININGCONTRACTCREDITANDCOMMITBALANCEREACHEDCONDITION']._serialized_end=1882
-  _globals['_LOWREMAININGCONTRACTCREDITANDCOMMITPERCENTAGEREACHEDCONDITION']._serialized_start=1885
-  _globals['_LOWREMAININGCONTRACTCREDITANDCOMMITPERCENTAGEREACHEDCONDITION']._serialized_end=2123
-  _globals['_INVOICETOTALREACHEDCONDITION']._serialized_start=2126
-  _globals['_INVOICETOTALREACHEDCONDITION']._serialized_end=2284
-  _globals['_LOWREMAININGSEATBALANCEREACHEDCONDITION']._serialized_start=2287
-  _globals['_LOWREMAININGSEATBALANCEREACHEDCONDITION']._serialized_end=2494
-  _globals['_LOWCREDITBALANCEREACHEDCONDITION']._serialized_start=2496
-  _globals['_LOWCREDITBALANCEREACHEDCONDITION']._serialized_end=2595
-  _globals['_LOWREMAININGCREDITPERCENTAGEREACHEDCONDITION']._serialized_start=2597
-  _globals['_LOWREMAININGCREDITPERCENTAGEREACHEDCONDITION']._serialized_end=2708
-  _globals['_LOWREMAININGDAYSINPLANREACHEDCONDITION']._serialized_start=2710
-  _globals['_LOWREMAININGDAYSINPLANREACHEDCONDITION']._serialized_end=2750
-  _globals['_USAGEEXCEEDEDCONDITION']._serialized_start=2752
-  _globals['_USAGEEXCEEDEDCONDITION']._serialized_end=2801
-  _globals['_COSTEXCEEDEDCONDITION']._serialized_start=2804
-  _globals['_COSTEXCEEDEDCONDITION']._serialized_end=3002
-  _globals['_SPENDEXCEEDEDCONDITION']._serialized_start=3004
-  _globals['_SPENDEXCEEDEDCONDITION']._serialized_end=3107
-  _globals['_CREDITBALANCEDEPLETEDCONDITION']._serialized_start=3109
-  _globals['_CREDITBALANCEDEPLETEDCONDITION']._serialized_end=3165
-  _globals['_CREDITBALANCEDROPPEDCONDITION']._serialized_start=3167
-  _globals['_CREDITBALANCEDROPPEDCONDITION']._serialized_end=3222
-  _globals['_CREDITBALANCERECOVEREDCONDITION']._serialized_start=3224
-  _globals['_CREDITBALANCERECOVEREDCONDITION']._serialized_end=3281
-  _globals['_LICENSEBALANCETHRESHOLDREACHEDCONDITION']._serialized_start=3283
-  _globals['_LICENSEBALANCETHRESHOLDREACHEDCONDITION']._serialized_end=3352
+  _globals['_MONTHLYINVOICETOTALSPENDTHRESHOLDREACHEDCONDITION']._serialized_start=273
+  _globals['_MONTHLYINVOICETOTALSPENDTHRESHOLDREACHEDCONDITION']._serialized_end=416
+  _globals['_USAGETHRESHOLDREACHEDCONDITION']._serialized_start=418
+  _globals['_USAGETHRESHOLDREACHEDCONDITION']._serialized_end=531
+  _globals['_LOWREMAININGDAYSFORCOMMITSEGMENTREACHEDCONDITION']._serialized_start=533
+  _globals['_LOWREMAININGDAYSFORCOMMITSEGMENTREACHEDCONDITION']._serialized_end=651
+  _globals['_LOWREMAININGCOMMITBALANCEREACHEDCONDITION']._serialized_start=654
+  _globals['_LOWREMAININGCOMMITBALANCEREACHEDCONDITION']._serialized_end=879
+  _globals['_LOWREMAININGCOMMITPERCENTAGEREACHEDCONDITION']._serialized_start=882
+  _globals['_LOWREMAININGCOMMITPERCENTAGEREACHEDCONDITION']._serialized_end=1110
+  _globals['_LOWREMAININGDAYSFORCONTRACTCREDITSEGMENTREACHEDCONDITION']._serialized_start=1112
+  _globals['_LOWREMAININGDAYSFORCONTRACTCREDITSEGMENTREACHEDCONDITION']._serialized_end=1238
+  _globals['_LOWREMAININGCONTRACTCREDITBALANCEREACHEDCONDITION']._serialized_start=1241
+  _globals['_LOWREMAININGCONTRACTCREDITBALANCEREACHEDCONDITION']._serialized_end=1474
+  _globals['_LOWREMAININGCONTRACTCREDITPERCENTAGEREACHEDCONDITION']._serialized_start=1477
+  _globals['_LOWREMAININGCONTRACTCREDITPERCENTAGEREACHEDCONDITION']._serialized_end=1713
+  _globals['_LOWREMAININGCONTRACTCREDITANDCOMMITBALANCEREACHEDCONDITION']._serialized_start=1716
+  _globals['_LOWREMAININGCONTRACTCREDITANDCOMMITBALANCEREACHEDCONDITION']._serialized_end=1951
+  _globals['_LOWREMAININGCONTRACTCREDITANDCOMMITPERCENTAGEREACHEDCONDITION']._serialized_start=1954
+  _globals['_LOWREMAININGCONTRACTCREDITANDCOMMITPERCENTAGEREACHEDCONDITION']._serialized_end=2192
+  _globals['_INVOICETOTALREACHEDCONDITION']._serialized_start=2195
+  _globals['_INVOICETOTALREACHEDCONDITION']._serialized_end=2353
+  _globals['_LOWREMAININGSEATBALANCEREACHEDCONDITION']._serialized_start=2356
+  _globals['_LOWREMAININGSEATBALANCEREACHEDCONDITION']._serialized_end=2631
+  _globals['_LOWCREDITBALANCEREACHEDCONDITION']._serialized_start=2633
+  _globals['_LOWCREDITBALANCEREACHEDCONDITION']._serialized_end=2732
+  _globals['_LOWREMAININGCREDITPERCENTAGEREACHEDCONDITION']._serialized_start=2734
+  _globals['_LOWREMAININGCREDITPERCENTAGEREACHEDCONDITION']._serialized_end=2845
+  _globals['_LOWREMAININGDAYSINPLANREACHEDCONDITION']._serialized_start=2847
+  _globals['_LOWREMAININGDAYSINPLANREACHEDCONDITION']._serialized_end=2887
+  _globals['_USAGEEXCEEDEDCONDITION']._serialized_start=2889
+  _globals['_USAGEEXCEEDEDCONDITION']._serialized_end=2938
+  _globals['_COSTEXCEEDEDCONDITION']._serialized_start=2941
+  _globals['_COSTEXCEEDEDCONDITION']._serialized_end=3139
+  _globals['_SPENDEXCEEDEDCONDITION']._serialized_start=3141
+  _globals['_SPENDEXCEEDEDCONDITION']._serialized_end=3244
+  _globals['_CREDITBALANCEDEPLETEDCONDITION']._serialized_start=3246
+  _globals['_CREDITBALANCEDEPLETEDCONDITION']._serialized_end=3302
+  _globals['_CREDITBALANCEDROPPEDCONDITION']._serialized_start=3304
+  _globals['_CREDITBALANCEDROPPEDCONDITION']._serialized_end=3359
+  _globals['_CREDITBALANCERECOVEREDCONDITION']._serialized_start=3361
+  _globals['_CREDITBALANCERECOVEREDCONDITION']._serialized_end=3418
+  _globals['_LICENSEBALANCETHRESHOLDREACHEDCONDITION']._serialized_start=3420
+  _globals['_LICENSEBALANCETHRESHOLDREACHEDCONDITION']._serialized_end=3489
 # @@protoc_insertion_point(module_scope)

@@ -218,18 +218,26 @@ class MonthlyInvoiceTotalSpendThresholdReachedCondition(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRENCY_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     """currency is the ISO 4217 code or the caller's own pricing unit whose invoices count: 1–64 letters, digits, "_",
     "." or "-", compared case-sensitively. Unset: USD.
     """
+    @_builtins.property
+    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
+        """custom_field_filters select the invoices of contracts whose custom fields match all filters; at most 20, of the
+        entity CONTRACT. An invoice whose custom fields are changed by a put enters or leaves the total. Empty: all.
+        """
+
     def __init__(
         self,
         *,
         currency: _builtins.str = ...,
+        custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "custom_field_filters", b"custom_field_filters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -669,6 +677,7 @@ class LowRemainingSeatBalanceReachedCondition(_message.Message):
     SPEND_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
     SEAT_FILTER_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def spend(self) -> _access_pb2.SpendAccess:
         """spend selects the balances in one currency."""
@@ -683,16 +692,24 @@ class LowRemainingSeatBalanceReachedCondition(_message.Message):
     def seat_filter(self) -> _filter_pb2.SeatFilter:
         """seat_filter selects the seats that are watched."""
 
+    @_builtins.property
+    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
+        """custom_field_filters select the seat credits whose custom fields match all filters; at most 20. CONTRACT is the
+        contract of the seat credit; CONTRACT_CREDIT and CONTRACT_CREDIT_OR_COMMIT are the seat credit itself; COMMIT is
+        refused. A seat whose credits no longer match counts as 0. Empty: all.
+        """
+
     def __init__(
         self,
         *,
         spend: _access_pb2.SpendAccess | None = ...,
         quantity: _access_pb2.QuantityAccess | None = ...,
         seat_filter: _filter_pb2.SeatFilter | None = ...,
+        custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "seat_filter", b"seat_filter", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "seat_filter", b"seat_filter", "spend", b"spend"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "custom_field_filters", b"custom_field_filters", "quantity", b"quantity", "seat_filter", b"seat_filter", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
     _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015

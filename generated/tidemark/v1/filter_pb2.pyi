@@ -32,9 +32,9 @@ class _CustomFieldEntityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cus
     CUSTOM_FIELD_ENTITY_COMMIT: _CustomFieldEntity.ValueType  # 2
     """CUSTOM_FIELD_ENTITY_COMMIT is a commit."""
     CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT: _CustomFieldEntity.ValueType  # 3
-    """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT is a contract credit."""
+    """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT is a contract credit; one of a seat too, where seats are measured."""
     CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT: _CustomFieldEntity.ValueType  # 4
-    """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is a contract credit or a commit."""
+    """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is a contract credit, one of a seat too, or a commit."""
 
 class CustomFieldEntity(_CustomFieldEntity, metaclass=_CustomFieldEntityEnumTypeWrapper):
     """CustomFieldEntity is what carries a custom field."""
@@ -46,9 +46,9 @@ CUSTOM_FIELD_ENTITY_CONTRACT: CustomFieldEntity.ValueType  # 1
 CUSTOM_FIELD_ENTITY_COMMIT: CustomFieldEntity.ValueType  # 2
 """CUSTOM_FIELD_ENTITY_COMMIT is a commit."""
 CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT: CustomFieldEntity.ValueType  # 3
-"""CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT is a contract credit."""
+"""CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT is a contract credit; one of a seat too, where seats are measured."""
 CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT: CustomFieldEntity.ValueType  # 4
-"""CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is a contract credit or a commit."""
+"""CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is a contract credit, one of a seat too, or a commit."""
 Global___CustomFieldEntity: _TypeAlias = CustomFieldEntity  # noqa: Y015
 
 class _PriceField:

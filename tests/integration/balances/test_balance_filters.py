@@ -64,10 +64,51 @@ async def test_custom_field_filters_apply_to_their_entity_and_all_must_match(acm
 
 
 async def test_filter_by_an_entity_that_the_alert_does_not_measure_is_refused(caller: Caller) -> None:
-    for kind, entity in (("commit", "CONTRACT_CREDIT"), ("contract_credit", "COMMIT")):
+    for kind, entity in (("commit", "CONTRACT_CREDIT"), ("contract_credit", "COMMIT"), ("seat", "COMMIT")):
         condition = f"low_remaining_{kind}_balance_reached"
-        alert = written(f"{condition} {{ {filtered(entity, 'team', 'a')} }}", "5")
+        seats = 'seat_filter { seat_group_key: "user" }' if kind == "seat" else ""
+        alert = written(f"{condition} {{ {seats} {filtered(entity, 'team', 'a')} }}", "5")
         await assert_violations(caller.create(alert), f"alert.{condition}.custom_field_filters[0].entity")
+
+
+@pytest.mark.parametrize("alert_first", [True, False])
+async def test_custom_field_filters_select_the_credits_of_seats(caller: Caller, alert_first: bool) -> None:
+    acme = Holder(caller)
+    conditions = [
+        f'low_remaining_seat_balance_reached {{ seat_filter {{ seat_group_key: "user" }} {filters} }}'
+        for filters in (
+            filtered("CONTRACT_CREDIT", "team", "a"),
+            filtered("CONTRACT", "region", "eu"),
+            filtered("CONTRACT_CREDIT_OR_COMMIT", "team", "a") + filtered("CONTRACT", "region", "eu"),
+        )
+    ]
+
+    async def put(balance_id: str, amount: str, user: str, team: str, region: str) -> None:
+        fields, of_contract = {"team": team}, {"region": region}
+        seat = ("user", user)
+        await acme.put(
+            balance_id, amount, kind=SEAT, seat=seat, custom_fields=fields, contract_custom_fields=of_contract
+        )
+
+    alerts = [await create(acme, one, "4") for one in conditions] if alert_first else []
+    for item in (("s1", "10", "ann", "a", "eu"), ("s2", "20", "ann", "b", "eu"), ("s3", "40", "bob", "a", "us")):
+        await put(*item)
+    alerts = alerts or [await create(acme, one, "4") for one in conditions]
+    assert [await values(acme, one) for one in alerts] == [
+        {("ann",): 10, ("bob",): 40},
+        {("ann",): 30},
+        {("ann",): 10},
+    ]
+    await acme.spend("e1", "7", user="ann")
+    assert await values(acme, alerts[2]) == {("ann",): 3}
+    assert await notified_kinds(acme, alerts[2]) == ["REACHED"]
+    # A put with other custom fields moves the credit into the selection, or out of it.
+    await put("s2", "20", "ann", "a", "eu")
+    assert await values(acme, alerts[2]) == {("ann",): 23}
+    await put("s3", "40", "bob", "b", "us")
+    assert await values(acme, alerts[0]) == {("ann",): 23, ("bob",): 0}
+    assert await notified_kinds(acme, alerts[2]) == ["REACHED", "RESOLVED"]
+    assert sorted(await notified_kinds(acme, alerts[0])) == ["REACHED", "REACHED", "RESOLVED"]
 
 
 async def test_days_left_have_a_gauge_for_each_segment_that_passes_the_filters(caller: Caller, acme: Holder) -> None:
