@@ -163,9 +163,7 @@ def natural_key(scope: Scope, condition: Condition) -> str | None:
     condition_type = condition.condition_type
     if not condition_type.per_subscription and not condition_type.of_one_customer:
         return None
-    of: list[Any] = [scope.kind.value]
-    of += [scope.plan_id] if scope.kind is ScopeKind.PLAN else [scope.customer_id, scope.subscription_id]
-    of.append(condition_type.value)
+    of: list[Any] = [scope.kind.value, *_scope_ids(scope), condition_type.value]
     if condition_type is ConditionType.USAGE_EXCEEDED:
         of.append(condition.metric_id)
     elif condition_type.of_one_customer:
@@ -179,3 +177,12 @@ def natural_key(scope: Scope, condition: Condition) -> str | None:
         if condition.prices:
             of.append(prices_json(condition.prices))
     return f"{condition_type.value}/{digest_of(json.dumps(of)).hex()}"
+
+
+def _scope_ids(scope: Scope) -> list[str | None]:
+    match scope.kind:
+        case ScopeKind.PLAN:
+            return [scope.plan_id]
+        case ScopeKind.CUSTOMER_PLAN:
+            return [scope.customer_id, scope.plan_id]
+    return [scope.customer_id, scope.subscription_id]

@@ -30,8 +30,13 @@ CONDITION_TYPES: Mapping[ConditionType, condition_pb2.ConditionType.ValueType] =
     each: condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{each.name}") for each in ConditionType
 }
 
-_CUSTOMER_SCOPES: tuple[ScopeKind, ...] = (ScopeKind.ALL_CUSTOMERS, ScopeKind.PLAN, ScopeKind.CUSTOMER)
-_SUBSCRIPTION_SCOPES: tuple[ScopeKind, ...] = (ScopeKind.PLAN, ScopeKind.SUBSCRIPTION)
+_CUSTOMER_SCOPES: tuple[ScopeKind, ...] = (
+    ScopeKind.ALL_CUSTOMERS,
+    ScopeKind.PLAN,
+    ScopeKind.CUSTOMER,
+    ScopeKind.CUSTOMER_PLAN,
+)
+_SUBSCRIPTION_SCOPES: tuple[ScopeKind, ...] = (ScopeKind.PLAN, ScopeKind.SUBSCRIPTION, ScopeKind.CUSTOMER_PLAN)
 
 
 def read_condition(violations: Violations, path: str, alert: alert_pb2.Alert) -> Condition | None:
@@ -93,6 +98,12 @@ def read_scope(
             customer_id=violations.identifier(f"{at}.customer_id", scope.subscription.customer_id),
             subscription_id=violations.identifier(f"{at}.subscription_id", scope.subscription.subscription_id),
         )
+    elif target == "customer_plan":
+        read = Scope(
+            ScopeKind.CUSTOMER_PLAN,
+            plan_id=violations.identifier(f"{at}.plan_id", scope.customer_plan.plan_id),
+            customer_id=violations.identifier(f"{at}.customer_id", scope.customer_plan.customer_id),
+        )
     else:
         read = Scope(ScopeKind.ALL_CUSTOMERS)
     if condition_type is not None:
@@ -105,7 +116,7 @@ def read_scope(
 
 def _scopes_of(condition_type: ConditionType) -> tuple[ScopeKind, ...]:
     if condition_type.of_one_customer:
-        return (ScopeKind.CUSTOMER,)
+        return ScopeKind.CUSTOMER, ScopeKind.CUSTOMER_PLAN
     return _SUBSCRIPTION_SCOPES if condition_type.per_subscription else _CUSTOMER_SCOPES
 
 
@@ -122,6 +133,9 @@ def scope_message(scope: Scope) -> scope_pb2.AlertScope:
         case ScopeKind.SUBSCRIPTION:
             shown.subscription.customer_id = scope.customer_id or ""
             shown.subscription.subscription_id = scope.subscription_id or ""
+        case ScopeKind.CUSTOMER_PLAN:
+            shown.customer_plan.customer_id = scope.customer_id or ""
+            shown.customer_plan.plan_id = scope.plan_id or ""
     return shown
 
 

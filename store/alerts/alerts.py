@@ -237,7 +237,8 @@ async def _with_currency(
                 subscription.c.subscription_id == scope.subscription_id,
             )
         )
-        currency = currency or await connection.scalar(
+    if currency is None and scope.customer_id is not None:
+        currency = await connection.scalar(
             select(customer.c.currency).where(
                 customer.c.organization_id == organization_id, customer.c.customer_id == scope.customer_id
             )

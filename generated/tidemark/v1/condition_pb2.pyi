@@ -173,7 +173,7 @@ class SpendThresholdReachedCondition(_message.Message):
     """SpendThresholdReachedCondition measures the sum of streamed cost in one currency, before credits and commits, of a
     customer in the current billing period. The condition is rising: a threshold is reached at or above its value.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -212,7 +212,7 @@ class MonthlyInvoiceTotalSpendThresholdReachedCondition(_message.Message):
     status but void, whose period ends in the current calendar month of the customer's time zone. The condition is
     rising. The systems that this type comes from do not define which invoices count; this choice is Tidemark's.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -248,7 +248,7 @@ class UsageThresholdReachedCondition(_message.Message):
     """UsageThresholdReachedCondition measures the usage of one metric by a customer in the current billing period. The
     condition is rising.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -290,7 +290,7 @@ class LowRemainingDaysForCommitSegmentReachedCondition(_message.Message):
     without an end has no data, and neither has a segment of a voided balance: a reached threshold stays reached then.
     The systems that this type comes from do not define what happens then; these choices are Tidemark's.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -320,7 +320,7 @@ class LowRemainingCommitBalanceReachedCondition(_message.Message):
     counts as 0, and is in alarm until it gets one. A balance counts while one of its segments is active; ended segments
     and voided balances do not count.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -366,7 +366,7 @@ class LowRemainingCommitPercentageReachedCondition(_message.Message):
     resolved until there is one again. Granted is what was put and what adjustments added; what adjustments took away
     counts as used.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -411,7 +411,7 @@ class LowRemainingDaysForContractCreditSegmentReachedCondition(_message.Message)
     contract credit, each with a gauge of its own, in the same way as LowRemainingDaysForCommitSegmentReachedCondition
     for commits.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -441,7 +441,7 @@ class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
     alarm until it gets one. A balance counts while one of its segments is active; ended segments and voided balances do
     not count.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -487,7 +487,7 @@ class LowRemainingContractCreditPercentageReachedCondition(_message.Message):
     threshold is reached or resolved until there is one again. Granted is what was put and what adjustments added; what
     adjustments took away counts as used.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -531,7 +531,7 @@ class LowRemainingContractCreditAndCommitBalanceReachedCondition(_message.Messag
     """LowRemainingContractCreditAndCommitBalanceReachedCondition measures the remaining amount of a customer's active
     contract credits and commits together. The condition is falling. A customer that never had either counts as 0.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -579,7 +579,7 @@ class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Mes
     data: no threshold is reached or resolved until there is one again. Granted is what was put and what adjustments
     added; what adjustments took away counts as used.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -625,7 +625,7 @@ class InvoiceTotalReachedCondition(_message.Message):
     """InvoiceTotalReachedCondition measures the total of each invoice after credits and commits, each with a gauge of its
     own. The condition is rising.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -669,7 +669,7 @@ class LowRemainingSeatBalanceReachedCondition(_message.Message):
     that was never granted a credit, or whose first credit has not begun, has no data. A new alert is first evaluated on
     the seats that have an active credit at that time.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -722,7 +722,7 @@ class LowCreditBalanceReachedCondition(_message.Message):
     """LowCreditBalanceReachedCondition measures the remaining amount of a customer's active credit grants in one currency.
     The condition is falling. A customer that never had a grant counts as 0.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -758,7 +758,7 @@ class LowRemainingCreditPercentageReachedCondition(_message.Message):
     or resolved until there is one again. Granted is what was put and what adjustments added; what adjustments took away
     counts as used.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -794,7 +794,7 @@ class LowRemainingDaysInPlanReachedCondition(_message.Message):
     plan is extended or followed by one that ends later. A plan whose end is moved into the past has 0 days left. A
     customer has no data when its plan has no end, or had ended when the alert was first evaluated.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -816,7 +816,7 @@ class UsageExceededCondition(_message.Message):
     condition is rising. A subscription has at most one such alert for each metric; the same holds for a plan, counted
     separately.
 
-    Scope: one subscription, or the subscriptions of a plan.
+    Scope: one subscription, the subscriptions of a plan, or those of one customer on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -846,7 +846,7 @@ class CostExceededCondition(_message.Message):
     subscription has at most 50 such alerts: one without grouping keys and price filters, and one for each combination of
     grouping keys, currency and price filters. The same holds for a plan, counted separately.
 
-    Scope: one subscription, or the subscriptions of a plan.
+    Scope: one subscription, the subscriptions of a plan, or those of one customer on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -858,7 +858,7 @@ class CostExceededCondition(_message.Message):
     currency: _builtins.str
     """currency is the ISO 4217 code or the caller's own pricing unit whose cost counts: 1–64 letters, digits, "_", "." or
     "-", compared case-sensitively. Required with grouping_keys. Unset without them: the currency that the
-    subscription, or else its customer, has when the alert is created; for a plan USD.
+    subscription, or else the customer, has when the alert is created; for a plan USD.
     """
     @_builtins.property
     def grouping_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -904,7 +904,7 @@ class SpendExceededCondition(_message.Message):
     before credits. It can be limited to some prices. The condition is rising. A subscription has at most 50 such alerts,
     one for each combination of currency and price filters; the same holds for a plan, counted separately.
 
-    Scope: one subscription, or the subscriptions of a plan.
+    Scope: one subscription, the subscriptions of a plan, or those of one customer on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -943,7 +943,7 @@ class CreditBalanceDepletedCondition(_message.Message):
     amount of the customer's active credit grants. A balance that is already 0 or less when the alert is first evaluated
     does not count as reached, and no notification is sent.
 
-    Scope: one customer.
+    Scope: one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -972,7 +972,7 @@ class CreditBalanceDroppedCondition(_message.Message):
     threshold is reached at or below its value, and re-arms above it. The credit balance is the remaining amount of the
     customer's active credit grants. A customer that never had one counts as 0.
 
-    Scope: one customer.
+    Scope: one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1002,7 +1002,7 @@ class CreditBalanceRecoveredCondition(_message.Message):
     amount of the customer's active credit grants. A balance that is already above 0 when the alert is first evaluated
     does not count as reached, and no notification is sent.
 
-    Scope: one customer.
+    Scope: one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1032,7 +1032,7 @@ class LicenseBalanceThresholdReachedCondition(_message.Message):
     adjustments took away; granted is what was put and what adjustments added. The condition is rising. It re-arms when a
     new segment (a new cycle) or a top-up brings the percentage back below the threshold.
 
-    Scope: one customer.
+    Scope: one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

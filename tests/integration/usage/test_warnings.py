@@ -19,7 +19,7 @@ from generated.tidemark.v1 import (
     threshold_pb2,
     warning_pb2,
 )
-from tests.support.usage.caller import Caller, thresholds, usage_alert
+from tests.support.usage.caller import Caller, on_customer_plan, thresholds, usage_alert
 
 Warned = tuple[str, str, str]  # reason, path and id
 
@@ -113,6 +113,21 @@ async def test_plan_is_known_after_a_put_or_when_a_customer_or_subscription_is_o
     )
     for plan in ("put", "of a customer", "of a subscription"):
         assert await warnings_of(caller, usage_alert("5", scope=on_plan(plan))) == []
+
+
+async def test_customer_and_plan_of_one_scope_are_warned_of_separately(caller: Caller) -> None:
+    alert = usage_alert("5", scope=on_customer_plan("acme", "gold"))
+    customer = ("CUSTOMER_UNKNOWN", "alert.scope.customer_plan.customer_id", "acme")
+    plan = ("PLAN_UNKNOWN", "alert.scope.customer_plan.plan_id", "gold")
+    assert await warnings_of(caller, alert) == [
+        plan,
+        customer,
+        ("METRIC_UNKNOWN", "alert.usage_threshold_reached.metric_id", "calls"),
+    ]
+    await caller.send(caller.event("e1"))
+    assert await warnings_of(caller, alert) == [plan]
+    await caller.put_customer(customer_pb2.Customer(customer_id="other", plan_id="gold"))
+    assert await warnings_of(caller, alert) == []
 
 
 async def test_customer_and_subscription_are_known_after_usage_names_them(caller: Caller) -> None:

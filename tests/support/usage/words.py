@@ -23,7 +23,7 @@ from server.calls.validation import to_timestamp
 from tests.reference import gauges as plain_gauges
 from tests.reference import thresholds as plain_thresholds
 from tests.reference import usage as plain_usage
-from tests.support.usage.caller import ALL_CUSTOMERS, on_customer, on_plan, on_subscription
+from tests.support.usage.caller import ALL_CUSTOMERS, on_customer, on_customer_plan, on_plan, on_subscription
 
 
 def event_of(event: plain_gauges.Event) -> UsageEvent:
@@ -169,6 +169,8 @@ def _scope(scope: tuple[str, ...]) -> scope_pb2.AlertScope:
             return on_customer(customer)
         case ("subscription", customer, subscription):
             return on_subscription(subscription, customer)
+        case ("customer plan", customer, plan):
+            return on_customer_plan(customer, plan)
     return ALL_CUSTOMERS
 
 

@@ -31,11 +31,11 @@ def test_custom_fields_select_balances_and_invoices() -> None:
         model.put("acme", terms, [(Fraction(amount), since, None)])
         invoice = Invoice(balance_id, "", "ISSUED", "X", Fraction(amount), NOW, contract={"region": region})
         model.post_invoice("acme", invoice)
-    team, region = frozenset({("team", "a")}), frozenset({("region", "eu")})
-    low = FactAlert("it", REMAINING, (), kinds=frozenset({COMMIT}), unit=UNIT, fields=team)
-    month = FactAlert("month", MONTH_TOTAL, (), unit=UNIT, contract=region)
+    of_team, of_region = frozenset({("team", "a")}), frozenset({("region", "eu")})
+    low = FactAlert("it", REMAINING, (), kinds=frozenset({COMMIT}), unit=UNIT, fields=of_team)
+    month = FactAlert("month", MONTH_TOTAL, (), unit=UNIT, contract=of_region)
     assert model.readings(low, "acme", NOW) == {((), None): 5}
-    assert model.readings(replace(low, contract=region), "acme", NOW) == {((), None): 1}
+    assert model.readings(replace(low, contract=of_region), "acme", NOW) == {((), None): 1}
     assert list(model.readings(month, "acme", NOW).values()) == [3]
 
 

@@ -60,6 +60,7 @@ PLAN = 'plan { plan_id: "p" }'
         (PLAN, 'spend_threshold_reached { currency: "EUR" group_values { key: "a" value: "" } }'),
         (CUSTOMERS, 'usage_threshold_reached { metric_id: "m" group_values { key: "a" value: "x" } }'),
         (SUBSCRIPTION, 'usage_exceeded { metric_id: "m" }'),
+        ('customer_plan { customer_id: "c" plan_id: "p" }', 'usage_exceeded { metric_id: "m" }'),
         (PLAN, 'cost_exceeded { currency: "USD" grouping_keys: ["z", "a"] }'),
         (SUBSCRIPTION, 'spend_exceeded { currency: "credits" }'),
         (

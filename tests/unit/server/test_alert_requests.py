@@ -190,6 +190,10 @@ def test_valid_thresholds_are_accepted(thresholds: str) -> None:
     ("alert", "paths"),
     [
         (ALL.replace("all_customers {}", "plan {}") + SPEND, ["alert.scope.plan.plan_id"]),
+        (
+            ALL.replace("all_customers {}", "customer_plan {}") + SPEND,
+            ["alert.scope.customer_plan.plan_id", "alert.scope.customer_plan.customer_id"],
+        ),
         ('name: "n" scope {} ' + SPEND, ["alert.scope"]),
         ('name: "' + "n" * 257 + '" scope { all_customers {} } ' + SPEND, ["alert.name"]),
         (ALL + 'uniqueness_key: "' + "k" * 129 + '" ' + SPEND, ["alert.uniqueness_key"]),
@@ -226,6 +230,7 @@ SCOPES = {
     "plan": 'plan { plan_id: "p" }',
     "customer": 'customer { customer_id: "c" }',
     "subscription": 'subscription { customer_id: "c" subscription_id: "s" }',
+    "customer_plan": 'customer_plan { customer_id: "c" plan_id: "p" }',
 }
 FIELDS = {
     "usage_threshold_reached": 'metric_id: "m"',
@@ -241,9 +246,9 @@ FIELDS = {
 def test_each_family_of_conditions_accepts_only_its_scopes(scope: str, kind: ConditionType) -> None:
     threshold = THRESHOLD if kind.own_threshold is None else ""
     alert = f'name: "n" scope {{ {SCOPES[scope]} }} {kind} {{ {FIELDS.get(kind, "")} }} {threshold}'
-    fits = scope == "plan" or (scope == "subscription") is kind.per_subscription
+    fits = scope in ("plan", "customer_plan") or (scope == "subscription") is kind.per_subscription
     if kind.of_one_customer:
-        fits = scope == "customer"
+        fits = scope in ("customer", "customer_plan")
     if fits:
         assert read(alert).condition.condition_type is kind
     else:
