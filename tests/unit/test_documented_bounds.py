@@ -30,7 +30,6 @@ from server.mapping import (
     gauges,
     labels,
     notifications,
-    overrides,
     plans,
     price_filters,
     thresholds,
@@ -95,6 +94,12 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "Rejection.event_id": (MAX_ID_LENGTH, usage_rejections.SHORT_ID_LENGTH),
     "Rejection.status": (usage_rejections.MAX_FULL_REJECTIONS // MIB,),
     "RotateSecretRequest.grace": (endpoints.MAX_GRACE.days, 24),
+    "CostExceededCondition": (MAX_SPEND_ALERTS,),
+    "CostExceededCondition.price_filters": (
+        price_filters.MAX_PRICE_FILTERS,
+        price_filters.MAX_PRICE_VALUES,
+        price_filters.MAX_PRICE_VALUES_BYTES,
+    ),
     "SpendExceededCondition": (MAX_SPEND_ALERTS,),
     "SpendExceededCondition.price_filters": (
         price_filters.MAX_PRICE_FILTERS,
@@ -105,7 +110,6 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "SpendThresholdReachedCondition.group_values": (MAX_GROUP_KEYS,),
     "Threshold.code": (thresholds.MAX_CODE_LENGTH,),
     "Threshold.recurring_step": (MAX_RECURRENCES_REPORTED,),
-    "ThresholdOverride.group_values": (overrides.MAX_GROUP_VALUE_LENGTH,),
     "UsageEvent": (DEFAULT_RETENTION,),
     "UsageEvent.event_id": (MAX_ID_LENGTH,),
     "UsageEvent.event_time": (DEFAULT_RETENTION,),

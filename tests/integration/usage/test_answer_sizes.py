@@ -16,6 +16,7 @@ from generated.tidemark.v1 import (
     condition_pb2,
     customer_pb2,
     endpoint_pb2,
+    filter_pb2,
     notification_pb2,
     scope_pb2,
     subscription_pb2,
@@ -135,7 +136,7 @@ def overridden(regions: int) -> alert_pb2.Alert:
             grouping_keys=["region"],
             threshold_overrides=[
                 threshold_pb2.ThresholdOverride(
-                    group_values=[f"region-{region}"],
+                    group_values=[filter_pb2.GroupSelector(key="region", value=f"region-{region}")],
                     thresholds=LONG_CODES,
                 )
                 for region in range(regions)
