@@ -21,9 +21,10 @@ from server.mapping.price_filters import read_price_filters
 from server.mapping.thresholds import read_thresholds
 
 DISPLAY_NAME, LABELS, STATE, THRESHOLDS = "display_name", "labels", "state", "thresholds"
-OVERRIDES, PRICE_FILTERS = "cost_exceeded.threshold_overrides", "spend_exceeded.price_filters"
+OVERRIDES = "cost_exceeded.threshold_overrides"
+PRICE_FILTERS = ("cost_exceeded.price_filters", "spend_exceeded.price_filters")
 # The editable fields of conditions: each with its condition and its name.
-_OF_CONDITIONS = {path: tuple(path.split(".")) for path in (OVERRIDES, PRICE_FILTERS)}
+_OF_CONDITIONS = {path: tuple(path.split(".")) for path in (OVERRIDES, *PRICE_FILTERS)}
 _OF_EVERY_ALERT = (DISPLAY_NAME, LABELS, STATE, THRESHOLDS)
 _ALL = (*_OF_EVERY_ALERT, *_OF_CONDITIONS)
 
@@ -48,9 +49,10 @@ def read_patch(definition: AlertDefinition, request: alert_service_pb2.UpdateAle
         keys = [selector.key for selector in condition.groups]
         overrides = sent.cost_exceeded.threshold_overrides
         patch = replace(patch, overrides=read_overrides(violations, f"alert.{OVERRIDES}", overrides, keys))
-    if PRICE_FILTERS in paths and case == "spend_exceeded":
-        prices = sent.spend_exceeded.price_filters
-        patch = replace(patch, prices=read_price_filters(violations, f"alert.{PRICE_FILTERS}", prices))
+    for path in PRICE_FILTERS:
+        if path in paths and case == _OF_CONDITIONS[path][0]:
+            prices = getattr(sent, case).price_filters
+            patch = replace(patch, prices=read_price_filters(violations, f"alert.{path}", prices))
     if THRESHOLDS in paths:
         thresholds = read_thresholds(violations, "alert.thresholds", sent.thresholds, condition.condition_type)
         patch = replace(patch, thresholds=thresholds)

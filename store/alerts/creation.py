@@ -52,7 +52,7 @@ class AlertConflict(Exception):
 
 
 class TooManyAlerts(Exception):
-    """The subscription, or the plan, has MAX_SPEND_ALERTS spend alerts already."""
+    """The subscription, or the plan, has MAX_SPEND_ALERTS alerts of that type already."""
 
     def __init__(self, scope: ScopeKind) -> None:
         super().__init__(scope)
@@ -176,8 +176,9 @@ async def _with_currencies(change: Change, new: Sequence[NewAlert]) -> list[Cond
 
     The currency is fixed here: if it followed the customer, thresholds in dollars would be compared with euros.
     """
-    open_ones = [one for one in new if _lacks_currency(one)]
-    pairs = {(one.scope.customer_id, one.scope.subscription_id) for one in open_ones if one.scope.subscription_id}
+    scopes = [one.scope for one in new if _lacks_currency(one)]
+    pairs = {(scope.customer_id, scope.subscription_id) for scope in scopes if scope.subscription_id is not None}
+    customer_ids = {scope.customer_id for scope in scopes if scope.customer_id is not None}
     of_subscriptions, of_customers = dict[tuple[str, str], str | None](), dict[str, str | None]()
     if pairs:
         rows = await change.connection.execute(
@@ -187,10 +188,11 @@ async def _with_currencies(change: Change, new: Sequence[NewAlert]) -> list[Cond
             )
         )
         of_subscriptions = {(row.customer_id, row.subscription_id): row.currency for row in rows}
+    if customer_ids:
         rows = await change.connection.execute(
             select(customer.c.customer_id, customer.c.currency).where(
                 customer.c.organization_id == change.organization_id,
-                customer.c.customer_id.in_({customer_id for customer_id, _ in pairs}),
+                customer.c.customer_id.in_(customer_ids),
             )
         )
         of_customers = {row.customer_id: row.currency for row in rows}
@@ -210,34 +212,40 @@ def _lacks_currency(new: NewAlert) -> bool:
 
 
 async def _refuse_too_many(change: Change, made: Sequence[AlertDefinition]) -> None:
-    """Refuses spend alerts above the maximum of a subscription or plan. Raises ItemRefused with TooManyAlerts."""
-    spend = {
-        _target(definition.scope): index
+    """Refuses alerts on cost above the maximum of a subscription or plan. Raises ItemRefused with TooManyAlerts."""
+    on_cost = {
+        _target(definition): index
         for index, definition in enumerate(made)
-        if definition.condition.condition_type is ConditionType.SPEND_EXCEEDED
+        if definition.condition.condition_type in (ConditionType.COST_EXCEEDED, ConditionType.SPEND_EXCEEDED)
     }
-    if not spend:
+    if not on_cost:
         return
     columns = [func.coalesce(column, "") for column in _TARGET]
     rows = await change.connection.execute(
         select(*(column.label(f"target_{number}") for number, column in enumerate(columns)))
         .where(
             alert.c.organization_id == change.organization_id,
-            alert.c.condition_type == ConditionType.SPEND_EXCEEDED,
             alert.c.state != DefinitionState.ARCHIVED,
-            tuple_(*columns).in_(list(spend)),
+            tuple_(*columns).in_(list(on_cost)),
         )
         .group_by(*columns)
         .having(func.count() > MAX_SPEND_ALERTS)
     )
-    over = [spend[tuple(row)] for row in rows]
+    over = [on_cost[tuple(row)] for row in rows]
     if over:
         index = min(over)
         raise ItemRefused(index, TooManyAlerts(made[index].scope.kind))
 
 
-_TARGET = (alert.c.scope, alert.c.plan_id, alert.c.customer_id, alert.c.subscription_id)
+_TARGET = (alert.c.condition_type, alert.c.scope, alert.c.plan_id, alert.c.customer_id, alert.c.subscription_id)
 
 
-def _target(scope: Scope) -> tuple[str, ...]:
-    return (scope.kind.value, scope.plan_id or "", scope.customer_id or "", scope.subscription_id or "")
+def _target(definition: AlertDefinition) -> tuple[str, ...]:
+    scope, condition_type = definition.scope, definition.condition.condition_type
+    return (
+        condition_type.value,
+        scope.kind.value,
+        scope.plan_id or "",
+        scope.customer_id or "",
+        scope.subscription_id or "",
+    )
