@@ -66,18 +66,14 @@ async def update_all(change: Change, requests: Sequence[messages.UpdateAlertRequ
 
     Raises ItemRefused with what `update` raises, or with ItemsAlike where two requests are about the same alert.
     """
-    slices = Slices(change.organization_id)
-    addresses = await read_items(requests, _read_address, slices)
-    found = await _find(change, addresses)
-    steps = await read_items(list(zip(addresses, found, strict=True)), lambda pair: _step(*pair), slices)
-    _refuse_repeated(steps)
+    addresses = await read_items(requests, _read_address, Slices(change.organization_id))
+    found, steps = await _plan(change, addresses)
     named = [_named(step, before) for step, before in zip(steps, found, strict=True)]
     warnings = await warnings_of(change.connection, change.organization_id, named)
     if any(isinstance(step, NewAlert) for step in steps):
         # Another transaction may have created some of them before this one got the lock.
         await change.begin()
-        found = await _find(change, addresses)
-        steps = await read_items(list(zip(addresses, found, strict=True)), lambda pair: _step(*pair), slices)
+        found, steps = await _plan(change, addresses)
     done = await _apply(change, steps)
     _refuse_grown(found, done)
     return [
@@ -103,6 +99,15 @@ async def _find(change: Change, addresses: Sequence[_Address]) -> list[AlertDefi
     by_id = await alerts.get_many(*where, [one.alert_id for one in addresses if one.alert_id])
     by_key = await alerts.having_keys(*where, [one.uniqueness_key for one in addresses if not one.alert_id])
     return [by_id.get(one.alert_id) if one.alert_id else by_key.get(one.uniqueness_key) for one in addresses]
+
+
+async def _plan(change: Change, addresses: Sequence[_Address]) -> tuple[list[AlertDefinition | None], list[_Step]]:
+    """The alerts as they are, and what to do for each request."""
+    found = await _find(change, addresses)
+    pairs = list(zip(addresses, found, strict=True))
+    steps = await read_items(pairs, lambda pair: _step(*pair), Slices(change.organization_id))
+    _refuse_repeated(steps)
+    return found, steps
 
 
 def _step(address: _Address, found: AlertDefinition | None) -> _Step:

@@ -176,6 +176,19 @@ async def test_an_update_that_cannot_be_done_leaves_nothing_of_its_batch(
     assert (await ours.get(first.alert_id)).display_name == "a"
 
 
+async def test_one_alert_cannot_be_declared_twice_in_a_batch(ours: Client, database: Database) -> None:
+    declared = update_request(spend("a", key("k")), allow_missing=True)
+    before = await epoch(database), await rows(database)
+    async with refused() as refusal:
+        await ours.batch_update(declared, declared)
+    assert (refusal.paths, refusal.metadata["index"]) == (["requests[1].alert.uniqueness_key"], "1")
+    assert (await epoch(database), await rows(database)) == before
+    await ours.batch_update(declared)
+    async with refused() as refusal:
+        await ours.batch_update(declared, declared)
+    assert (refusal.paths, refusal.metadata["index"]) == (["requests[1].alert_id"], "1")
+
+
 async def test_an_update_into_the_measure_of_another_alert_leaves_nothing_of_its_batch(ours: Client) -> None:
     def priced(price: str) -> str:
         filters = (
