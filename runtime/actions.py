@@ -37,6 +37,9 @@ class LogAction(StrEnum):
     TIMERS_FAILED = "timers.failed"
     TIMERS_CAUGHT_UP = "timers.caught_up"
 
+    # Usage.
+    USAGE_VOIDED = "usage.voided"
+
     # Streams of notifications.
     FEED_FAILED = "feed.failed"
     FEED_LISTEN_LOST = "feed.listen_lost"

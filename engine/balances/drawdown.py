@@ -35,11 +35,11 @@ class Drawdown:
     read_times: dict[str, datetime]
 
 
-async def draw_down(transaction: Transaction, events: Sequence[UsageEvent]) -> Drawdown:
+async def draw_down(transaction: Transaction, events: Sequence[UsageEvent], *, voids: bool = False) -> Drawdown:
     """Takes the events' costs and quantities from their customers' balances, in the order in which they came.
 
     Locks the wallets of the customers that have balances to draw on, then processes their due timers. The gauges of
-    the balances are still to be moved and evaluated.
+    the balances are still to be moved and evaluated. voids: the events take voided usage back, as the ledger says.
     """
     organization_id, now = transaction.organization_id, transaction.now
     customer_ids = {event.customer_id for event in events}
@@ -59,7 +59,7 @@ async def draw_down(transaction: Transaction, events: Sequence[UsageEvent]) -> D
             running.take(event)
             await slices.pause()
         drawn, overage = running.changes()
-        await stored_drawdown.write(transaction.driver, organization_id, drawn, overage, now)
+        await stored_drawdown.write(transaction.driver, organization_id, drawn, overage, now, voids=voids)
     return Drawdown(running.movements, {wallet.customer_id: wallet.moment(now) for wallet in held.values()})
 
 

@@ -233,11 +233,14 @@ async def write(
     drawn: Sequence[tuple[Drawable, Decimal]],
     overage: Mapping[tuple[str, str], Decimal],
     now: datetime,
+    *,
+    voids: bool = False,
 ) -> None:
     """Stores what was drawn, with entries in the ledger, and the overages that changed.
 
     drawn: segments with their net amounts, which are below 0 if more was given back than drawn. overage: the new
-    overages, by customer id and unit key. Must run under `exact_arithmetic`.
+    overages, by customer id and unit key. voids: the ledger's entries are of voided usage. Must run under
+    `exact_arithmetic`.
     """
     segments: dict[str, Any] = {
         "organization_id": organization_id,
@@ -246,7 +249,7 @@ async def write(
         "balance_ids": [item.source.balance_id for item, _ in drawn],
         "numbers": [item.source.segment.number for item, _ in drawn],
         "drawn": [item.source.segment.drawn for item, _ in drawn],
-        "types": [(EntryType.DRAW if amount > 0 else EntryType.GIVE_BACK).value for _, amount in drawn],
+        "types": [_entry_type(amount, voids).value for _, amount in drawn],
         "amounts": [-amount for _, amount in drawn],
         "remaining": [item.source.segment.remaining for item, _ in drawn],
     }
@@ -263,6 +266,31 @@ async def write(
             await connection.execute(_WRITE_ENTRIES, segments)
         if overage:
             await connection.execute(_WRITE_OVERAGES, overages)
+
+
+def _entry_type(amount: Decimal, voids: bool) -> EntryType:
+    if voids:
+        return EntryType.USAGE_VOID
+    return EntryType.DRAW if amount > 0 else EntryType.GIVE_BACK
+
+
+# When each customer got its first balance with drawdown, by unit.
+_READ_FIRST_BALANCES = """
+SELECT b.customer_id, CASE WHEN b.metric_id IS NULL THEN 'cost/' || b.currency ELSE 'usage/' || b.metric_id END,
+       min(b.create_time)
+FROM balance b WHERE b.organization_id = %(organization_id)s AND b.customer_id = ANY(%(customer_ids)s) AND b.draw_down
+GROUP BY 1, 2
+"""
+
+
+async def first_balances(
+    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
+) -> dict[tuple[str, str], datetime]:
+    """Since when usage of customers draws on balances, by customer id and unit key; also on voided balances."""
+    cursor = await connection.execute(
+        _READ_FIRST_BALANCES, {"organization_id": organization_id, "customer_ids": list(customer_ids)}
+    )
+    return {(row[0], row[1]): row[2] for row in await cursor.fetchall()}
 
 
 def _drawable(row: Row) -> Drawable:

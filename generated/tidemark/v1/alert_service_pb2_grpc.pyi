@@ -94,6 +94,26 @@ class AlertServiceStub:
 
     NOTE: a stream with several requests in flight is many times faster, because its requests share commits.
     """
+    VoidUsageEvents: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.VoidUsageEventsRequest, _alert_service_pb2.VoidUsageEventsResponse]
+    """VoidUsageEvents takes counted events back by their ids: afterwards they count nowhere, whatever the aggregation of
+    their metric. In the same transaction their cost and quantity go back to the balances, and alerts are re-evaluated:
+    thresholds that the remaining events do not reach resolve, with notifications that say voided_events. An event that
+    cannot be voided has an outcome of its own and does not affect the others.
+
+    Balances get back what a correction of the same event would give back (see Balance.draw_down): first the overage
+    becomes less, then the segments that the event may draw on are refilled, the last in draw order first. Where all
+    events of the customer may draw on the same segments, which did not change since, the result is that of a history
+    without the event. The ledger has entries of the type USAGE_VOID. An event from before the customer's first balance
+    in the unit drew nothing, and gives nothing back.
+
+    The same event_id may be sent again afterwards, with the same or another content, and counts again. So a duplicate
+    of a voided event that is still on its way counts once when it arrives after the void: stop sending an event before
+    you void it, and void it again if a late duplicate was accepted.
+
+    NOTE: SUM, COUNT and cost take the event's amount off. MAX, LATEST and UNIQUE_COUNT count all remaining events of
+    the billing period of each gauge anew if the voided event can have decided the value, so the cost then grows with
+    the number of these events.
+    """
     GetNotification: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetNotificationRequest, _alert_service_pb2.GetNotificationResponse]
     """GetNotification returns one notification."""
     ListNotifications: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListNotificationsRequest, _alert_service_pb2.ListNotificationsResponse]
@@ -285,6 +305,32 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         """EvaluateUsageBatch is EvaluateUsage for one batch, for callers that do not stream.
 
         NOTE: a stream with several requests in flight is many times faster, because its requests share commits.
+        """
+
+    @_abc_1.abstractmethod
+    def VoidUsageEvents(
+        self,
+        request: _alert_service_pb2.VoidUsageEventsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.VoidUsageEventsRequest, _abc.Awaitable[_alert_service_pb2.VoidUsageEventsResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.VoidUsageEventsResponse]:
+        """VoidUsageEvents takes counted events back by their ids: afterwards they count nowhere, whatever the aggregation of
+        their metric. In the same transaction their cost and quantity go back to the balances, and alerts are re-evaluated:
+        thresholds that the remaining events do not reach resolve, with notifications that say voided_events. An event that
+        cannot be voided has an outcome of its own and does not affect the others.
+
+        Balances get back what a correction of the same event would give back (see Balance.draw_down): first the overage
+        becomes less, then the segments that the event may draw on are refilled, the last in draw order first. Where all
+        events of the customer may draw on the same segments, which did not change since, the result is that of a history
+        without the event. The ledger has entries of the type USAGE_VOID. An event from before the customer's first balance
+        in the unit drew nothing, and gives nothing back.
+
+        The same event_id may be sent again afterwards, with the same or another content, and counts again. So a duplicate
+        of a voided event that is still on its way counts once when it arrives after the void: stop sending an event before
+        you void it, and void it again if a late duplicate was accepted.
+
+        NOTE: SUM, COUNT and cost take the event's amount off. MAX, LATEST and UNIQUE_COUNT count all remaining events of
+        the billing period of each gauge anew if the voided event can have decided the value, so the cost then grows with
+        the number of these events.
         """
 
     @_abc_1.abstractmethod
