@@ -1,11 +1,11 @@
 """Uncounting: voided events are taken off gauges and balances, and their alerts are evaluated.
 
-The transaction has deleted the events. It then locks what the commit of these events would lock, in the same order:
+The transaction has locked the events. It then locks what the commit of these events would lock, in the same order:
 wallets, balances, additive gauges, the other gauges. A gauge takes one step, from its value with all of the events to
 its value without them: the events between were counted in an order that is not stored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from engine.balances.drawdown import Drawdown, draw_down, read_unknown_balances
 from engine.evaluation.evaluation import evaluate_gauges
@@ -27,19 +27,26 @@ from store.usage.voids import StoredEvent
 _NOTHING = Drawdown({}, {})
 
 
-async def uncount(transaction: Transaction, voided: Sequence[StoredEvent]) -> None:
-    """Takes events back that this transaction has deleted. Evaluates every gauge whose value changes."""
+async def uncount(
+    transaction: Transaction, voided: Sequence[StoredEvent], delete: Callable[[], Awaitable[None]]
+) -> None:
+    """Takes events back that this transaction has locked, and evaluates every gauge whose value changes.
+
+    delete: deletes the events. It runs between the reading of what the gauges show with them and without them.
+    """
     drawdown = await _give_back(transaction, voided)
     with exact_arithmetic():
         events = [one.event for one in voided]
-        movements = await route(transaction.router, events, transaction.slices())
-    additive = [one for one in movements.values() if one.watch.aggregation.additive]
-    folded = [one for one in movements.values() if not one.watch.aggregation.additive]
+        movements = list((await route(transaction.router, events, transaction.slices())).values())
     of_balances = list(drawdown.movements.values())
+    additive = [one for one in movements if one.watch.aggregation.additive]
+    folded = [one for one in movements if not one.watch.aggregation.additive]
     locked = await _lock(transaction, additive + of_balances) | await _lock(transaction, folded)
     subjects = await _of_balances(transaction, of_balances, locked, drawdown)
-    subjects += await _of_usage(transaction, additive + folded, locked)
-    changed = [subject for subject in subjects if _changes(subject)]
+    of_usage = await _with_events(transaction, additive + folded, locked)
+    await delete()
+    await _leave_out(transaction, additive + folded, of_usage)
+    changed = [subject for subject in subjects + of_usage if _changes(subject)]
     if changed:
         await evaluate_gauges(transaction, changed)
 
@@ -108,33 +115,43 @@ async def _of_balances(
     return subjects
 
 
-async def _of_usage(
+async def _with_events(
     transaction: Transaction, movements: Sequence[Movement], locked: Mapping[WatchedGauge, Locked]
 ) -> list[Subject]:
-    """The gauges of usage and cost that had counted the events."""
-    subjects, unknown = [], []
+    """The gauges of usage and cost that have counted the events, with the values that they have so far."""
+    subjects = []
     for movement in movements:
-        watch = movement.watch
-        before = _known(watch, locked[watch])
-        # Without its entries: nothing is to be added to it.
-        subject = Subject(Movement(watch), locked[watch].rules_epoch, before, cause=_cause(movement))
-        subject.after = None if before is None else _without(movement, before)
+        stored = locked[movement.watch]
+        # Without its entries: nothing is to be added to the gauge.
+        subject = Subject(Movement(movement.watch), stored.rules_epoch, _known(movement.watch, stored))
+        subject.cause = _cause(movement)
         subjects.append(subject)
-        if subject.after is None:
-            unknown.append(subject)
-    for subject, tally in zip(unknown, await _recount(transaction, unknown), strict=True):
-        subject.after = tally
-        if subject.before is None:
-            # Its value with the events is not known. Nothing is reached by what was taken back.
-            subject.before = Tally(tally.value, tally.latest_time, tally.latest_id)
+    unknown = [subject for subject in subjects if subject.before is None]
+    for subject, (tally, count) in zip(unknown, await _recount(transaction, unknown), strict=True):
+        subject.before, subject.untouched = tally, count == 0
     return subjects
+
+
+async def _leave_out(transaction: Transaction, movements: Sequence[Movement], subjects: Sequence[Subject]) -> None:
+    """Finds what the gauges show without the events, which are deleted now."""
+    for movement, subject in zip(movements, subjects, strict=True):
+        subject.after = _without(movement, subject.tally)
+    decided = [subject for subject in subjects if subject.after is None]
+    for subject, (tally, _) in zip(decided, await _recount(transaction, decided), strict=True):
+        subject.after = tally
+    await _store_values(transaction, subjects, decided)
 
 
 def _known(watch: WatchedGauge, stored: Locked) -> Tally | None:
     """The tally of a gauge that an alert has watched without a gap; None where it has to be counted anew."""
-    if stored.rules_epoch == NEVER_EVALUATED or stored.rules_epoch < watch.continuous_since_epoch:
+    if not _is_continuous(watch, stored.rules_epoch):
         return None
     return Tally(stored.value, stored.latest_event_time, stored.latest_event_id)
+
+
+def _is_continuous(watch: WatchedGauge, rules_epoch: int) -> bool:
+    """Whether an alert has watched a gauge without a gap since it was last evaluated."""
+    return rules_epoch != NEVER_EVALUATED and rules_epoch >= watch.continuous_since_epoch
 
 
 def _without(movement: Movement, before: Tally) -> Tally | None:
@@ -159,23 +176,34 @@ def _without(movement: Movement, before: Tally) -> Tally | None:
     return None if decided else Tally(before.value, before.latest_time, before.latest_id)
 
 
-async def _recount(transaction: Transaction, subjects: Sequence[Subject]) -> list[Tally]:
-    """The tallies of gauges over the events that are stored now."""
+async def _recount(transaction: Transaction, subjects: Sequence[Subject]) -> list[tuple[Tally, int]]:
+    """The tallies of gauges over the events that are stored now, and the numbers of these events."""
     if not subjects:
         return []
-    connection, organization_id = transaction.driver, transaction.organization_id
-    watches = [subject.movement.watch for subject in subjects]
-    wanted = [Recount(one.gauge, one.aggregation, one.unique_property, ()) for one in watches]
-    counted = await recounts.recount(connection, organization_id, wanted)
-    unique = [one for one in wanted if one.aggregation is Aggregation.UNIQUE_COUNT]
-    if unique:
-        await recounts.recount_values(connection, organization_id, unique)
-    return [tally for tally, _ in counted]
+    wanted = [_recount_of(subject) for subject in subjects]
+    return await recounts.recount(transaction.driver, transaction.organization_id, wanted)
+
+
+async def _store_values(transaction: Transaction, subjects: Sequence[Subject], decided: Sequence[Subject]) -> None:
+    """Stores the values of UNIQUE_COUNT gauges anew where a voided event had one, or where they were not known."""
+    wanted = [
+        _recount_of(subject)
+        for subject in subjects
+        if subject.movement.watch.aggregation is Aggregation.UNIQUE_COUNT
+        and (subject in decided or not _is_continuous(subject.movement.watch, subject.rules_epoch))
+    ]
+    if wanted:
+        await recounts.recount_values(transaction.driver, transaction.organization_id, wanted)
+
+
+def _recount_of(subject: Subject) -> Recount:
+    watch = subject.movement.watch
+    return Recount(watch.gauge, watch.aggregation, watch.unique_property, ())
 
 
 def _changes(subject: Subject) -> bool:
-    """Whether a gauge has to be evaluated. One that was just created must be: nothing of it is stored otherwise."""
-    if subject.after is None or subject.rules_epoch == NEVER_EVALUATED:
+    """Whether a gauge has to be evaluated: it shows something else, or its alerts have changed, or it is new."""
+    if subject.after is None or subject.stale or subject.rules_epoch == NEVER_EVALUATED:
         return True
     before, after = subject.tally, subject.after
     return (before.value, before.latest_time, before.latest_id) != (after.value, after.latest_time, after.latest_id)

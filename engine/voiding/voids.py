@@ -1,9 +1,10 @@
 """Voids: the transaction that takes counted events back.
 
-Its steps are those of the commit of events, in the same order of locks: the events are found and deleted (`find`),
-balances get back what they drew and gauges are evaluated without them (`engine.voiding.uncounting`).
+Its steps take the same locks as the commit of these events, in the same order: the events are found and locked, then
+balances get back what they drew, and gauges are evaluated without them (`engine.voiding.uncounting`).
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -57,14 +58,8 @@ class UsageVoids:
             await rules.load_facts(connection, transaction.router, events, transaction.now, registered)
             found = _find(transaction, keys, stored)
             if found.events:
-                await voids.void(
-                    transaction.driver,
-                    transaction.organization_id,
-                    [one.event for one in found.events],
-                    transaction.now,
-                    key_id,
-                )
-                await uncount(transaction, found.events)
+                delete = functools.partial(_delete, transaction, found.events, key_id)
+                await uncount(transaction, found.events, delete)
         finally:
             # Whether the transaction is going to be committed is not known here. Facts that it registered, because
             # they were deleted after the events came, are read again by the next one.
@@ -95,6 +90,11 @@ def _find(transaction: Transaction, keys: Sequence[EventKey], stored: Mapping[in
             case _:
                 found.outcomes[index] = VoidOutcome.AMBIGUOUS
     return found
+
+
+async def _delete(transaction: Transaction, found: Sequence[StoredEvent], key_id: str | None) -> None:
+    events = [one.event for one in found]
+    await voids.void(transaction.driver, transaction.organization_id, events, transaction.now, key_id)
 
 
 def _is_too_old(transaction: Transaction, stored: StoredEvent) -> bool:
