@@ -35,11 +35,11 @@ class Drawdown:
     read_times: dict[str, datetime]
 
 
-async def draw_down(transaction: Transaction, events: Sequence[UsageEvent], *, voids: bool = False) -> Drawdown:
+async def draw_down(transaction: Transaction, events: Sequence[UsageEvent]) -> Drawdown:
     """Takes the events' costs and quantities from their customers' balances, in the order in which they came.
 
     Locks the wallets of the customers that have balances to draw on, then processes their due timers. The gauges of
-    the balances are still to be moved and evaluated. voids: the events take voided usage back, as the ledger says.
+    the balances are still to be moved and evaluated.
     """
     organization_id, now = transaction.organization_id, transaction.now
     customer_ids = {event.customer_id for event in events}
@@ -59,7 +59,7 @@ async def draw_down(transaction: Transaction, events: Sequence[UsageEvent], *, v
             running.take(event)
             await slices.pause()
         drawn, overage = running.changes()
-        await stored_drawdown.write(transaction.driver, organization_id, drawn, overage, now, voids=voids)
+        await stored_drawdown.write(transaction.driver, organization_id, drawn, overage, now)
     return Drawdown(running.movements, {wallet.customer_id: wallet.moment(now) for wallet in held.values()})
 
 
@@ -103,7 +103,6 @@ class _RunningDrawdown:
 
     def __init__(self, router: Router, held: dict[str, Wallet], now: datetime) -> None:
         self.movements: dict[WatchedGauge, Movement] = {}
-        self._router = router
         self._held = held
         self._now = now
         self._units: dict[CustomerUnit, UnitBalances] = {}
@@ -111,8 +110,7 @@ class _RunningDrawdown:
         self._of_seats: dict[tuple[SeatKey, str], list[Source]] = {}
         self._drawables: dict[Source, Drawable] = {}
         self._drawn: dict[Source, Decimal] = {}
-        self._watches: dict[Gauge, WatchedGauge] = {}
-        self._watches_of: dict[tuple[str, str], list[WatchedGauge]] = {}
+        self._watches = BalanceWatches(router)
 
     async def load(self, transaction: Transaction, events: Sequence[UsageEvent]) -> None:
         """Reads the segments that the events may draw on."""
@@ -171,7 +169,7 @@ class _RunningDrawdown:
                 self._drawn[one.source] = self._drawn.get(one.source, ZERO) + one.amount
                 # A segment that is not active now is on no gauge; it is read when it begins.
                 if one.source.segment.covers(self._held[event.customer_id].moment(self._now)):
-                    for watch in self._watching(self._drawables[one.source]):
+                    for watch in self._watches.of(self._drawables[one.source]):
                         selection = watch.gauge.measure.balances
                         assert selection is not None
                         moved[watch] = moved.get(watch, ZERO) + moved_by(selection, one.amount)
@@ -201,8 +199,17 @@ class _RunningDrawdown:
         keys, properties = self._held[event.customer_id].seat_keys, event.properties
         return [(event.customer_id, key, properties[key]) for key in keys if key in properties]
 
-    def _watching(self, item: Drawable) -> list[WatchedGauge]:
-        """The gauges that count a balance."""
+
+class BalanceWatches:
+    """Finds the gauges of balances that alerts watch. One of each, however many segments move it."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._watches: dict[Gauge, WatchedGauge] = {}
+        self._watches_of: dict[tuple[str, str], list[WatchedGauge]] = {}
+
+    def of(self, item: Drawable) -> list[WatchedGauge]:
+        """The gauges that count a balance and that usage moves."""
         key = item.customer_id, item.holding.balance_id
         if key not in self._watches_of:
             customer = self._router.customers[item.customer_id]

@@ -7,37 +7,32 @@ its value without them: the events between were counted in an order that is not 
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from engine.balances.drawdown import Drawdown, draw_down, read_unknown_balances
+from engine.balances.drawdown import Drawdown, read_unknown_balances
+from engine.balances.voided_usage import give_back
 from engine.evaluation.evaluation import evaluate_gauges
 from engine.evaluation.subjects import Movement, Subject
 from engine.ingest.routing import route
 from engine.rules.transaction import Transaction
 from evaluator.aggregation import Aggregation, Tally
-from evaluator.amounts import ZERO, exact_arithmetic
+from evaluator.amounts import exact_arithmetic
 from evaluator.events import UsageEvent
 from evaluator.transitions import Cause
 from evaluator.watched_gauges import WatchedGauge
-from store.balances import drawdown as stored_drawdown
-from store.balances import wallets
 from store.usage import gauges, recounts
 from store.usage.gauges import NEVER_EVALUATED, Locked
 from store.usage.recounts import Recount
-from store.usage.voids import StoredEvent
-
-_NOTHING = Drawdown({}, {})
 
 
 async def uncount(
-    transaction: Transaction, voided: Sequence[StoredEvent], delete: Callable[[], Awaitable[None]]
+    transaction: Transaction, voided: Sequence[UsageEvent], delete: Callable[[], Awaitable[None]]
 ) -> None:
     """Takes events back that this transaction has locked, and evaluates every gauge whose value changes.
 
     delete: deletes the events. It runs between the reading of what the gauges show with them and without them.
     """
-    drawdown = await _give_back(transaction, voided)
+    drawdown = await give_back(transaction, voided)
     with exact_arithmetic():
-        events = [one.event for one in voided]
-        movements = list((await route(transaction.router, events, transaction.slices())).values())
+        movements = list((await route(transaction.router, voided, transaction.slices())).values())
     of_balances = list(drawdown.movements.values())
     additive = [one for one in movements if one.watch.aggregation.additive]
     folded = [one for one in movements if not one.watch.aggregation.additive]
@@ -49,36 +44,6 @@ async def uncount(
     changed = [subject for subject in subjects + of_usage if _changes(subject)]
     if changed:
         await evaluate_gauges(transaction, changed)
-
-
-async def _give_back(transaction: Transaction, voided: Sequence[StoredEvent]) -> Drawdown:
-    """Gives back to the balances what the events drew.
-
-    What one event drew is not stored: the ledger has sums of commits, and segments change after them. So a void gives
-    back what a correction of the same time, metric and seat gives back (`UnitBalances.draw`). An event from before
-    the customer's first balance in its unit drew nothing, not even as overage; to give something back for it would
-    be a credit out of nothing.
-    """
-    organization_id = transaction.organization_id
-    customer_ids = {one.event.customer_id for one in voided}
-    # `first_balances` has to be read under the wallets, which `draw_down` then holds already.
-    if not await wallets.lock_with_drawdown(transaction.connection, organization_id, customer_ids):
-        return _NOTHING
-    first = await stored_drawdown.first_balances(transaction.driver, organization_id, customer_ids)
-    latest_first = sorted(voided, key=lambda one: (one.ingest_time, one.event.event_time, one.event.event_id))[::-1]
-    with exact_arithmetic():
-        opposite: list[UsageEvent] = []
-        for event, ingest_time in latest_first:
-            units = {f"usage/{event.metric_id}", f"cost/{event.currency}"}
-            drew = {
-                unit
-                for unit in units
-                if (since := first.get((event.customer_id, unit))) is not None and since <= ingest_time
-            }
-            quantity = -event.quantity if f"usage/{event.metric_id}" in drew else ZERO
-            cost = -event.cost if event.cost is not None and f"cost/{event.currency}" in drew else None
-            opposite.append(event._replace(quantity=quantity, cost=cost))
-    return await draw_down(transaction, opposite, voids=True)
 
 
 async def _lock(transaction: Transaction, movements: Sequence[Movement]) -> dict[WatchedGauge, Locked]:

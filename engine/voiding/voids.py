@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction, Transactions
 from engine.voiding.uncounting import uncount
+from evaluator.events import UsageEvent
 from evaluator.voids import EventKey, VoidOutcome
 from runtime.clock import Clock
 from store.identity.organizations import Organization
 from store.postgres.database import Connection, Database
 from store.usage import voids
-from store.usage.voids import StoredEvent
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Voided:
     """What became of each key, in their order; events: those that were voided. time: when."""
 
     outcomes: Sequence[VoidOutcome]
-    events: Sequence[StoredEvent]
+    events: Sequence[UsageEvent]
     time: datetime
 
 
@@ -34,7 +34,7 @@ class _Found:
     """What the keys name. outcomes: by index of the key. events: to be voided, in the order of their locks."""
 
     outcomes: dict[int, VoidOutcome] = field(default_factory=dict)
-    events: list[StoredEvent] = field(default_factory=list)
+    events: list[UsageEvent] = field(default_factory=list)
 
 
 class UsageVoids:
@@ -51,7 +51,7 @@ class UsageVoids:
         """Takes back those of the events that can be, in the caller's transaction. key_id: the API key that asks."""
         transaction = await self._transactions.begin_with_facts(connection, organization)
         stored = await voids.lock(transaction.driver, transaction.organization_id, keys)
-        events = [one.event for of_key in stored.values() for one in of_key]
+        events = [event for of_key in stored.values() for event in of_key]
         rules = self._rules.of(organization.organization_id)
         registered = rules.begin()
         try:
@@ -68,7 +68,7 @@ class UsageVoids:
         return Voided([found.outcomes[index] for index in range(len(keys))], found.events, transaction.now)
 
 
-def _find(transaction: Transaction, keys: Sequence[EventKey], stored: Mapping[int, Sequence[StoredEvent]]) -> _Found:
+def _find(transaction: Transaction, keys: Sequence[EventKey], stored: Mapping[int, Sequence[UsageEvent]]) -> _Found:
     """Decides about each key that names a stored event."""
     found = _Found()
     taken: set[tuple[str, str, datetime]] = set()
@@ -76,30 +76,28 @@ def _find(transaction: Transaction, keys: Sequence[EventKey], stored: Mapping[in
         match stored.get(index, ()):
             case []:
                 continue
-            case [one]:
-                event = one.event
+            case [event]:
                 identity = event.customer_id, event.event_id, event.event_time
                 if identity in taken:
                     found.outcomes[index] = VoidOutcome.ALREADY_VOIDED
-                elif _is_too_old(transaction, one):
+                elif _is_too_old(transaction, event):
                     found.outcomes[index] = VoidOutcome.TOO_OLD
                 else:
                     taken.add(identity)
-                    found.events.append(one)
+                    found.events.append(event)
                     found.outcomes[index] = VoidOutcome.VOIDED
             case _:
                 found.outcomes[index] = VoidOutcome.AMBIGUOUS
     return found
 
 
-async def _delete(transaction: Transaction, found: Sequence[StoredEvent], key_id: str | None) -> None:
-    events = [one.event for one in found]
-    await voids.void(transaction.driver, transaction.organization_id, events, transaction.now, key_id)
+async def _delete(transaction: Transaction, found: Sequence[UsageEvent], key_id: str | None) -> None:
+    await voids.void(transaction.driver, transaction.organization_id, found, transaction.now, key_id)
 
 
-def _is_too_old(transaction: Transaction, stored: StoredEvent) -> bool:
+def _is_too_old(transaction: Transaction, event: UsageEvent) -> bool:
     """Whether every period of an event is out of grace, so that a new event of its time would be refused."""
-    event, oldest = stored.event, transaction.now - transaction.grace
+    oldest = transaction.now - transaction.grace
     if event.event_time > oldest:
         return False
     end = transaction.router.last_period_end(event.customer_id, event.subscription_id, event.event_time)

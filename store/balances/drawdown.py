@@ -274,23 +274,35 @@ def _entry_type(amount: Decimal, voids: bool) -> EntryType:
     return EntryType.DRAW if amount > 0 else EntryType.GIVE_BACK
 
 
-# When each customer got its first balance with drawdown, by unit.
-_READ_FIRST_BALANCES = """
-SELECT b.customer_id, CASE WHEN b.metric_id IS NULL THEN 'cost/' || b.currency ELSE 'usage/' || b.metric_id END,
-       min(b.create_time)
-FROM balance b WHERE b.organization_id = %(organization_id)s AND b.customer_id = ANY(%(customer_ids)s) AND b.draw_down
-GROUP BY 1, 2
+# The segments of the balances that usage draws on or drew on, also of voided balances and in any time.
+_READ_PAST = (
+    _COLUMNS
+    + """, b.create_time, b.void_time
+FROM balance b JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_id = b.customer_id
+    AND s.balance_id = b.balance_id
+WHERE b.organization_id = %(organization_id)s AND b.customer_id = ANY(%(customer_ids)s)
+    AND b.draw_down AND NOT s.removed
 """
+)
 
 
-async def first_balances(
+@dataclass(frozen=True, slots=True)
+class PastDrawable:
+    """A segment that usage draws on or drew on. create_time, void_time: of its balance."""
+
+    item: Drawable
+    create_time: datetime
+    void_time: datetime | None
+
+
+async def past_drawables(
     connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
-) -> dict[tuple[str, str], datetime]:
-    """Since when usage of customers draws on balances, by customer id and unit key; also on voided balances."""
+) -> list[PastDrawable]:
+    """All segments of customers that usage draws on or drew on, except those that a put left out."""
     cursor = await connection.execute(
-        _READ_FIRST_BALANCES, {"organization_id": organization_id, "customer_ids": list(customer_ids)}
+        _READ_PAST.encode(), {"organization_id": organization_id, "customer_ids": list(customer_ids)}
     )
-    return {(row[0], row[1]): row[2] for row in await cursor.fetchall()}
+    return [PastDrawable(_drawable(row[:19]), *row[19:]) for row in await cursor.fetchall()]
 
 
 def _drawable(row: Row) -> Drawable:

@@ -2,19 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from evaluator.events import UsageEvent
 from evaluator.voids import EventKey
 from store.postgres.database import Connection, DriverConnection, driver
-
-
-class StoredEvent(NamedTuple):
-    """A counted event, and when it was stored."""
-
-    event: UsageEvent
-    ingest_time: datetime
-
 
 # The events that the keys name, as rows `i`.
 _KEYS = """unnest(
@@ -33,7 +25,7 @@ _NAMED = """e.organization_id = %(organization_id)s
 # Locks events, in the order in which ingest stores them: by month, customer and id. A second void of the same event
 # waits here, and then finds nothing.
 _LOCK = f"""
-SELECT i.position, e.ingest_time, e.event_id, e.customer_id, e.event_time, e.metric_id, e.quantity,
+SELECT i.position, e.event_id, e.customer_id, e.event_time, e.metric_id, e.quantity,
        e.subscription_id, e.cost, e.currency, e.properties
 FROM {_KEYS} JOIN event e ON {_NAMED}
 ORDER BY date_trunc('month', e.event_time, 'UTC'), e.customer_id, e.event_id
@@ -43,17 +35,17 @@ FOR UPDATE OF e
 
 async def lock(
     connection: DriverConnection, organization_id: int, keys: Sequence[EventKey]
-) -> dict[int, list[StoredEvent]]:
+) -> dict[int, list[UsageEvent]]:
     """Locks the stored events that the keys name; returns them by the index of the key.
 
     A key without a time reads one row of each month that is kept.
     """
     cursor = await connection.execute(_LOCK.encode(), _parameters(organization_id, keys))
-    found: dict[int, list[StoredEvent]] = {}
-    for position, ingest_time, *columns in await cursor.fetchall():
+    found: dict[int, list[UsageEvent]] = {}
+    for position, *columns in await cursor.fetchall():
         *_, properties = columns
         event = UsageEvent(*columns)._replace(properties=properties or {})
-        found.setdefault(position - 1, []).append(StoredEvent(event, ingest_time))
+        found.setdefault(position - 1, []).append(event)
     return found
 
 
