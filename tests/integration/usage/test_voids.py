@@ -1,14 +1,19 @@
 """VoidUsageEvents: counted events are taken back from gauges of every aggregation, and their alerts resolve."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 
+from evaluator.events import UsageEvent
 from generated.tidemark.v1 import metric_pb2, threshold_pb2, usage_pb2
 from runtime.clock import ManualClock
+from store.postgres.database import DriverConnection
+from store.usage import events as stored_events
 from tests.support.usage.caller import (
     BOTH,
     Caller,
@@ -19,6 +24,7 @@ from tests.support.usage.caller import (
     shortened,
     usage_alert,
     values,
+    waiting_for_locks,
 )
 from tests.support.usage.organizations import organization
 from tests.support.usage.voiding import key, outcomes, void
@@ -267,3 +273,71 @@ async def test_voids_and_duplicates_on_two_servers_leave_what_the_answers_say(ca
     assert (await shown(caller))[""] == sums
     peak = max((2**number for number in left if number % 2), default=0)
     assert (await shown(caller, metric="peak")).get("", 0) == peak
+
+
+async def test_void_that_is_cut_off_changes_nothing_and_its_retry_voids_once(caller: Caller) -> None:
+    await caller.create(usage_alert(thresholds=both("10")))
+    await caller.send(caller.event("e1", "12"), caller.event("e2", "1"))
+    async with await psycopg.AsyncConnection.connect(caller.database_url) as holder:
+        # The void has locked its events and waits for the gauge.
+        await holder.execute("SELECT 1 FROM gauge FOR UPDATE")
+        waiting = asyncio.create_task(void(caller, "e1", request_id="r1"))
+        await waiting_for_locks(caller)
+        await caller.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await waiting
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert (await shown(caller), await caller.event_count()) == ({"": 13}, 2)
+    again = await void(caller, "e1", request_id="r1")
+    assert (outcomes(again), again.replayed) == (["VOIDED"], False)
+    assert (await shown(caller), await caller.event_count()) == ({"": 1}, 1)
+    assert len(await caller.notifications()) == 2
+
+
+async def test_duplicate_during_a_void_counts_only_when_it_comes_again_afterwards(caller: Caller) -> None:
+    await caller.create(usage_alert("1000"))
+    event = caller.event("e1", "12")
+    await caller.send(event)
+    async with await psycopg.AsyncConnection.connect(caller.database_url) as holder:
+        await holder.execute("SELECT 1 FROM gauge FOR UPDATE")
+        voiding = asyncio.create_task(void(caller, "e1"))
+        await waiting_for_locks(caller)
+        # The event is locked, but not deleted yet: what comes now is a duplicate of an event that still counts.
+        assert (await caller.send(event)).duplicates == 1
+    assert outcomes(await voiding) == ["VOIDED"]
+    assert (await caller.send(event)).accepted == 1
+    assert await shown(caller) == {"": 12}
+
+
+async def test_two_voids_of_one_event_take_it_back_once(caller: Caller) -> None:
+    await caller.create(usage_alert("1000"))
+    await caller.send(caller.event("e1", "12"), caller.event("e2", "5"))
+    async with beside(caller) as other:
+        answers = await asyncio.gather(*(void(one, "e1") for one in (caller, other, caller, other)))
+    assert sorted(outcomes(one)[0] for one in answers) == ["ALREADY_VOIDED"] * 3 + ["VOIDED"]
+    assert await shown(caller) == {"": 5}
+
+
+async def test_duplicate_whose_event_is_voided_while_it_is_compared_counts(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await caller.create(usage_alert("1000"))
+    event = caller.event("e1", "12")
+    await caller.send(event)
+    compare = stored_events.stored_alike
+    voided: list[str] = []
+
+    async def void_first(
+        connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]
+    ) -> set[int]:
+        if not voided:
+            voided.extend(outcomes(await void(caller, "e1")))
+        return await compare(connection, organization_id, events)
+
+    monkeypatch.setattr(stored_events, "stored_alike", void_first)
+    answer = await caller.send(event, gauges=True)
+    assert (voided, answer.accepted, len(answer.rejected)) == (["VOIDED"], 1, 0)
+    assert values(answer.gauges) == {("acme", "calls"): 12}
