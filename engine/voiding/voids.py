@@ -76,6 +76,8 @@ def _find(transaction: Transaction, keys: Sequence[EventKey], stored: Mapping[in
         match stored.get(index, ()):
             case []:
                 continue
+            case [event, *_] if transaction.router.customers[event.customer_id].being_erased:
+                continue  # like an event that is erased already
             case [event]:
                 identity = event.customer_id, event.event_id, event.event_time
                 if identity in taken:
