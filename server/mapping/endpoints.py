@@ -16,6 +16,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.endpoint_settings import PATH, SETTINGS, read_settings
+from server.mapping.event_types import NUMBERS
 from store.endpoints.endpoints import NewEndpoint
 from store.endpoints.rows import Endpoint, EndpointState, Settings
 from store.endpoints.secrets import SigningKey
@@ -140,7 +141,7 @@ def endpoint_message(endpoint: Endpoint, keys: Sequence[SigningKey]) -> endpoint
         url=endpoint.url,
         display_name=endpoint.display_name,
         labels=endpoint.labels,
-        event_types=endpoint.event_types,
+        event_types=map(NUMBERS.__getitem__, endpoint.event_types),
         condition_types=[
             condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{name.upper()}") for name in endpoint.condition_types
         ],

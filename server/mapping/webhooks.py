@@ -9,6 +9,7 @@ from generated.tidemark.v1 import (
 )
 from generated.tidemark.v1.webhook_service_pb2 import ListDeliveriesRequest
 from server.calls.validation import Violations, to_timestamp
+from server.mapping.event_types import NUMBERS, read_event_types
 from store.deliveries.deliveries import Attempt, Delivery, Filter
 from store.deliveries.operator_event_log import LoggedEvent
 from store.deliveries.redelivery_jobs import Job
@@ -37,7 +38,7 @@ def read_filter(violations: Violations, request: ListDeliveriesRequest) -> Filte
         notification_id=violations.identifier("notification_id", request.notification_id, required=False) or None,
         status=read_status(violations, "status", request.status),
         customer_id=violations.identifier("customer_id", request.customer_id, required=False) or None,
-        event_type=violations.identifier("event_type", request.event_type, required=False) or None,
+        event_types=read_event_types(violations, "event_types", request.event_types),
         start_time=violations.time("start_time", request.start_time) if has_start else None,
         end_time=violations.time("end_time", request.end_time) if has_end else None,
     )
@@ -50,7 +51,7 @@ def delivery_message(delivery: Delivery) -> delivery_pb2.Delivery:
         endpoint_id=delivery.endpoint_id,
         notification_id=delivery.notification_id,
         customer_id=delivery.customer_id,
-        event_type=delivery.event_type,
+        event_type=NUMBERS[delivery.event_type],
         status=delivery_pb2.DeliveryStatus.Value(f"DELIVERY_STATUS_{delivery.status}"),
         trigger=delivery_pb2.DeliveryTrigger.Value(f"DELIVERY_TRIGGER_{delivery.trigger}"),
         attempt_count=delivery.attempt_count,
@@ -103,7 +104,7 @@ def event_message(event: LoggedEvent) -> operator_event_pb2.OperatorEvent:
     """An operator event."""
     return operator_event_pb2.OperatorEvent(
         event_id=event.event_id,
-        event_type=event.event_type,
+        event_type=NUMBERS[event.event_type],
         endpoint_id=event.endpoint_id,
         create_time=to_timestamp(event.create_time),
         body=event.body,

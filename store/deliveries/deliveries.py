@@ -58,7 +58,7 @@ class Filter:
     notification_id: str | None = None
     status: DeliveryStatus | None = None
     customer_id: str | None = None
-    event_type: str | None = None
+    event_types: tuple[str, ...] = ()
     start_time: datetime | None = None
     end_time: datetime | None = None
 
@@ -128,9 +128,11 @@ async def list_page(
         .limit(limit)
     )
     wanted = filter_ or Filter()
-    for name in ("endpoint_id", "notification_id", "status", "customer_id", "event_type"):
+    for name in ("endpoint_id", "notification_id", "status", "customer_id"):
         if (value := getattr(wanted, name)) is not None:
             statement = statement.where(delivery.c[name] == value)
+    if wanted.event_types:
+        statement = statement.where(delivery.c.event_type.in_(wanted.event_types))
     if wanted.start_time is not None:
         statement = statement.where(delivery.c.create_time >= wanted.start_time)
     if wanted.end_time is not None:

@@ -12,6 +12,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from generated.tidemark.v1 import delivery_pb2 as _delivery_pb2
 from generated.tidemark.v1 import endpoint_pb2 as _endpoint_pb2
+from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
 from generated.tidemark.v1 import operator_event_pb2 as _operator_event_pb2
 from generated.tidemark.v1 import redelivery_job_pb2 as _redelivery_job_pb2
 import builtins as _builtins
@@ -465,7 +466,7 @@ class ListDeliveriesRequest(_message.Message):
     NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
-    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
@@ -482,8 +483,10 @@ class ListDeliveriesRequest(_message.Message):
     """status restricts the list to the deliveries with this status. Unset: all."""
     customer_id: _builtins.str
     """customer_id restricts the list to the deliveries about one customer. Unset: all."""
-    event_type: _builtins.str
-    """event_type restricts the list to the deliveries of one type. Unset: all."""
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the list to the deliveries of these types. Empty: all."""
+
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """start_time restricts the list to the deliveries that were created at this time or later. Unset: all."""
@@ -501,13 +504,13 @@ class ListDeliveriesRequest(_message.Message):
         notification_id: _builtins.str = ...,
         status: _delivery_pb2.DeliveryStatus.ValueType = ...,
         customer_id: _builtins.str = ...,
-        event_type: _builtins.str = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_type", b"event_type", "notification_id", b"notification_id", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "notification_id", b"notification_id", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -665,11 +668,8 @@ class SendTestEventRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint to send to. It must be enabled."""
-    event_type: _builtins.str
-    """event_type is the type of the example: "alert.reached", "alert.resolved", "alert.disabled", "endpoint.failing",
-    "endpoint.disabled", "endpoint.recovered", "delivery.exhausted", "evaluation.failed" or "endpoint.test"; any other
-    is refused. Unset: "endpoint.test", which is about the endpoint itself.
-    """
+    event_type: _event_type_pb2.EventType.ValueType
+    """event_type is the type of the example. Unset: EVENT_TYPE_ENDPOINT_TEST, which is about the endpoint itself."""
     request_id: _builtins.str
     """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
     replayed set, for at least 48 hours and across restarts, and nothing is sent twice; with different content it is
@@ -684,7 +684,7 @@ class SendTestEventRequest(_message.Message):
         self,
         *,
         endpoint_id: _builtins.str = ...,
-        event_type: _builtins.str = ...,
+        event_type: _event_type_pb2.EventType.ValueType = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
     ) -> None: ...
@@ -809,15 +809,13 @@ class RedeliverDeliveriesRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
-    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint whose deliveries are sent again. It must be enabled."""
     customer_id: _builtins.str
     """customer_id restricts the job to the deliveries about one customer. Unset: all."""
-    event_type: _builtins.str
-    """event_type restricts the job to the deliveries of one type. Unset: all."""
     request_id: _builtins.str
     """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
     replayed set, for at least 48 hours and across restarts, and nothing is sent twice; with different content it is
@@ -840,6 +838,10 @@ class RedeliverDeliveriesRequest(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """end_time is the end of the time that is covered: deliveries that were created before it. Unset: now."""
 
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the job to the deliveries of these types. Empty: all."""
+
     def __init__(
         self,
         *,
@@ -848,13 +850,13 @@ class RedeliverDeliveriesRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         customer_id: _builtins.str = ...,
-        event_type: _builtins.str = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_type", b"event_type", "request_id", b"request_id", "start_time", b"start_time", "statuses", b"statuses", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "request_id", b"request_id", "start_time", b"start_time", "statuses", b"statuses", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1086,7 +1088,7 @@ class ListOperatorEventsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
-    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many events to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its events are large.
@@ -1095,19 +1097,21 @@ class ListOperatorEventsRequest(_message.Message):
     """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     endpoint_id: _builtins.str
     """endpoint_id restricts the list to the events of one endpoint, which may have been deleted. Unset: all."""
-    event_type: _builtins.str
-    """event_type restricts the list to the events of one type. Unset: all."""
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the list to the events of these types; types of notifications are refused. Empty: all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         endpoint_id: _builtins.str = ...,
-        event_type: _builtins.str = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "event_type", b"event_type", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "event_types", b"event_types", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

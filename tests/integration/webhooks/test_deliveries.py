@@ -11,6 +11,12 @@ from generated.tidemark.v1 import (
     redelivery_job_pb2,
 )
 from generated.tidemark.v1.endpoint_pb2 import Endpoint
+from generated.tidemark.v1.event_type_pb2 import (
+    EVENT_TYPE_ALERT_REACHED,
+    EVENT_TYPE_ALERT_RESOLVED,
+    EVENT_TYPE_UNSPECIFIED,
+    EventType,
+)
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     CreateEndpointResponse,
@@ -46,7 +52,7 @@ async def create(webhooks: WebhookServiceStub, clock: ManualClock, number: int =
 
 async def test_an_endpoint_shows_its_secret_once(webhooks: WebhookServiceStub) -> None:
     request = CreateEndpointRequest(
-        endpoint=Endpoint(url=URL, display_name="für Menschen", event_types=["alert.resolved", "alert.resolved"])
+        endpoint=Endpoint(url=URL, display_name="für Menschen", event_types=[EVENT_TYPE_ALERT_RESOLVED] * 2)
     )
     created = await webhooks.CreateEndpoint(request)
     assert created.secret.startswith("whsec_")
@@ -54,7 +60,7 @@ async def test_an_endpoint_shows_its_secret_once(webhooks: WebhookServiceStub) -
     assert len(created.endpoint.endpoint_id) == 30
     assert created.endpoint.url == URL
     assert created.endpoint.display_name == "für Menschen"
-    assert list(created.endpoint.event_types) == ["alert.resolved"]
+    assert list(created.endpoint.event_types) == [EVENT_TYPE_ALERT_RESOLVED]
     assert created.endpoint.state == endpoint_pb2.ENDPOINT_STATE_ENABLED
     read = await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=created.endpoint.endpoint_id))
     assert read.endpoint == created.endpoint
@@ -68,7 +74,7 @@ async def test_all_faults_of_an_endpoint_are_reported_together(webhooks: Webhook
         endpoint=Endpoint(
             url="https://127.0.0.1/hook",
             display_name="a\x00b",
-            event_types=["alert.reached", "alert.rung", ""],
+            event_types=[EVENT_TYPE_ALERT_REACHED, EventType.ValueType(77), EVENT_TYPE_UNSPECIFIED],
         )
     )
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -167,7 +173,7 @@ async def test_deliveries_are_listed_by_filter_and_page(
     assert all(item.HasField("next_attempt_time") for item in pending)
     assert len(await listed(ListDeliveriesRequest(customer_id="customer-1"))) == 8
     assert await listed(ListDeliveriesRequest(customer_id="customer-2")) == []
-    assert await listed(ListDeliveriesRequest(event_type="alert.resolved")) == []
+    assert await listed(ListDeliveriesRequest(event_types=[EVENT_TYPE_ALERT_RESOLVED])) == []
     newest = everything[0].create_time
     assert await listed(ListDeliveriesRequest(start_time=newest)) == everything[:2]
     assert await listed(ListDeliveriesRequest(end_time=newest)) == everything[2:]
