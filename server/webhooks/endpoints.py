@@ -5,7 +5,9 @@ from generated.tidemark.v1 import webhook_service_pb2 as messages
 from runtime.clock import Clock
 from server.calls.context import Context
 from server.calls.current_call import current_organization
+from server.calls.idempotency import read_request_id
 from server.calls.paging import BY_TIME, after_time_and_id, read_page
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.endpoints import (
     EndpointUpdate,
@@ -16,6 +18,7 @@ from server.mapping.endpoints import (
     read_update,
 )
 from server.webhooks.errors import endpoint_not_found, no_secret_key
+from server.webhooks.secret_answers import answer_with_secret
 from store.endpoints import endpoints, lifecycle
 from store.endpoints import secrets as endpoint_secrets
 from store.endpoints.rows import Endpoint, EndpointState
@@ -38,14 +41,21 @@ class EndpointHandlers:
     ) -> messages.CreateEndpointResponse:
         """Creates an endpoint. Only this answer contains its secret."""
         violations = Violations()
+        read_request_id(violations, request.request_id)
         new = read_new_endpoint(violations, request, self._policy)
         violations.raise_if_any()
         box = self._sealing_box()
-        organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
-            created = await endpoints.create(connection, organization_id, new, box, now=self._clock.now())
+
+        async def create(connection: Connection) -> tuple[messages.CreateEndpointResponse, str]:
+            created = await endpoints.create(
+                connection, current_organization().organization_id, new, box, now=self._clock.now()
+            )
             [shown] = await self._shown(connection, [created.endpoint])
-        return messages.CreateEndpointResponse(endpoint=shown, secret=created.secret)
+            return messages.CreateEndpointResponse(endpoint=shown), created.secret
+
+        return await answer_with_secret(
+            self._database, self._clock, box, request, messages.CreateEndpointResponse, create
+        )
 
     async def GetEndpoint(
         self, request: messages.GetEndpointRequest, context: Context
@@ -83,7 +93,7 @@ class EndpointHandlers:
         changes = read_update(violations, request, self._policy)
         violations.raise_if_any()
         box = self._sealing_box() if changes.settings.credentials is not None else self._box
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             updated = await self._update(connection, changes, box)
             [shown] = await self._shown(connection, [_found(updated, changes.endpoint_id)])
         return messages.UpdateEndpointResponse(endpoint=shown)
@@ -93,7 +103,7 @@ class EndpointHandlers:
     ) -> messages.EnableEndpointResponse:
         """Enables an endpoint, so that it gets notifications again."""
         endpoint_id = _read_id(request.endpoint_id)
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             enabled = await lifecycle.enable(
                 connection, current_organization().organization_id, endpoint_id, now=self._clock.now()
             )
@@ -105,7 +115,7 @@ class EndpointHandlers:
     ) -> messages.DisableEndpointResponse:
         """Disables an endpoint, and cancels its deliveries that wait."""
         endpoint_id = _read_id(request.endpoint_id)
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             disabled = await lifecycle.disable_on_request(
                 connection, current_organization().organization_id, endpoint_id, now=self._clock.now()
             )
@@ -118,25 +128,31 @@ class EndpointHandlers:
         """Creates another secret. The older ones sign until the grace ends."""
         violations = Violations()
         endpoint_id = violations.identifier("endpoint_id", request.endpoint_id)
+        read_request_id(violations, request.request_id)
         grace = read_grace(violations, request)
         scheme = read_scheme(violations, request.signature_scheme)
         violations.raise_if_any()
         box = self._sealing_box()
         organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
+
+        async def rotate(connection: Connection) -> tuple[messages.RotateSecretResponse, str]:
             found = _found(await lifecycle.lock(connection, organization_id, endpoint_id), endpoint_id)
             secret = await endpoint_secrets.rotate(
                 connection, organization_id, endpoint_id, scheme, grace, box, now=self._clock.now()
             )
             [shown] = await self._shown(connection, [found])
-        return messages.RotateSecretResponse(endpoint=shown, secret=secret)
+            return messages.RotateSecretResponse(endpoint=shown), secret
+
+        return await answer_with_secret(
+            self._database, self._clock, box, request, messages.RotateSecretResponse, rotate
+        )
 
     async def DeleteEndpoint(
         self, request: messages.DeleteEndpointRequest, context: Context
     ) -> messages.DeleteEndpointResponse:
         """Deletes an endpoint, and cancels its deliveries that wait."""
         endpoint_id = _read_id(request.endpoint_id)
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             deleted = await lifecycle.delete_endpoint(
                 connection, current_organization().organization_id, endpoint_id, self._clock.now()
             )

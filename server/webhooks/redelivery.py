@@ -127,7 +127,8 @@ class RedeliveryHandlers:
         answer = await answer_once(
             self._database, self._clock, "RedeliverDeliveries", request, messages.RedeliverDeliveriesResponse, begin
         )
-        self._jobs.wake()
+        if not request.validate_only:
+            self._jobs.wake()
         return answer
 
     async def RecoverEndpoint(
@@ -155,7 +156,8 @@ class RedeliveryHandlers:
         answer = await answer_once(
             self._database, self._clock, "RecoverEndpoint", request, messages.RecoverEndpointResponse, begin
         )
-        self._jobs.wake()
+        if not request.validate_only:
+            self._jobs.wake()
         return answer
 
 

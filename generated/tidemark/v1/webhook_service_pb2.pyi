@@ -35,12 +35,24 @@ class CreateEndpointRequest(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     SIGNATURE_SCHEME_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     signature_scheme: _endpoint_pb2.SignatureScheme.ValueType
     """signature_scheme is how attempts are signed. Unset: SIGNATURE_SCHEME_HMAC_SHA256."""
     secret: _builtins.str
     """secret is a secret of the caller's own, for receivers that verify with it already because another sender used it:
     "whsec_" and the base64 of 24 to 64 bytes. Not together with SIGNATURE_SCHEME_ED25519. Unset: Tidemark makes a new
     random one.
+    """
+    request_id: _builtins.str
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
+    replayed set and the same secret, for at least 48 hours and across restarts, and no second endpoint is created;
+    with different content it is refused with ALREADY_EXISTS and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a
+    UUID is a good choice. Unset: each request is a new one.
+    """
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, without a secret, and
+    nothing is changed. Ids and keys in the answer are examples.
     """
     @_builtins.property
     def endpoint(self) -> _endpoint_pb2.Endpoint:
@@ -52,10 +64,12 @@ class CreateEndpointRequest(_message.Message):
         endpoint: _endpoint_pb2.Endpoint | None = ...,
         signature_scheme: _endpoint_pb2.SignatureScheme.ValueType = ...,
         secret: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "secret", b"secret", "signature_scheme", b"signature_scheme"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "request_id", b"request_id", "secret", b"secret", "signature_scheme", b"signature_scheme", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -69,11 +83,17 @@ class CreateEndpointResponse(_message.Message):
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
     """secret is the key with which receivers verify signatures: "whsec_" and base64; or, for SIGNATURE_SCHEME_ED25519, a
     public key, "whpk_" and base64.
 
-    NOTE: a "whsec_" secret is shown only this once and cannot be read again.
+    NOTE: a "whsec_" secret is shown only by this answer, and by its replays until the key stops signing: then, after a
+    rotation or a deletion of the endpoint, secret is unset in a replay. With validate_only it is unset, too.
+    """
+    replayed: _builtins.bool
+    """replayed is set when an earlier request with the same request_id did what was requested: this request changed
+    nothing, and this is the answer of that time.
     """
     @_builtins.property
     def endpoint(self) -> _endpoint_pb2.Endpoint:
@@ -84,10 +104,11 @@ class CreateEndpointResponse(_message.Message):
         *,
         endpoint: _endpoint_pb2.Endpoint | None = ...,
         secret: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "replayed", b"replayed", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -203,6 +224,11 @@ class UpdateEndpointRequest(_message.Message):
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
+    sent.
+    """
     @_builtins.property
     def endpoint(self) -> _endpoint_pb2.Endpoint:
         """endpoint is the endpoint with its new values. endpoint.endpoint_id says which endpoint to change. Its other
@@ -226,10 +252,11 @@ class UpdateEndpointRequest(_message.Message):
         *,
         endpoint: _endpoint_pb2.Endpoint | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,16 +293,22 @@ class EnableEndpointRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint's id."""
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
+    sent.
+    """
     def __init__(
         self,
         *,
         endpoint_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,16 +345,22 @@ class DisableEndpointRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint's id."""
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
+    sent.
+    """
     def __init__(
         self,
         *,
         endpoint_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -360,10 +399,22 @@ class RotateSecretRequest(_message.Message):
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     GRACE_FIELD_NUMBER: _builtins.int
     SIGNATURE_SCHEME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint's id."""
     signature_scheme: _endpoint_pb2.SignatureScheme.ValueType
     """signature_scheme is how attempts are signed from now on. Unset: the present scheme."""
+    request_id: _builtins.str
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
+    replayed set and the same secret, for at least 48 hours and across restarts, and the secret is rotated once;
+    with different content it is refused with ALREADY_EXISTS and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a
+    UUID is a good choice. Unset: each request is a new one.
+    """
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, without a secret, and
+    nothing is changed. Ids and keys in the answer are examples.
+    """
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
         """grace is how long the present secret continues to sign: 0 to 7 days. Unset: 24 hours. Secrets that are already in
@@ -376,10 +427,12 @@ class RotateSecretRequest(_message.Message):
         endpoint_id: _builtins.str = ...,
         grace: _duration_pb2.Duration | None = ...,
         signature_scheme: _endpoint_pb2.SignatureScheme.ValueType = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "grace", b"grace", "signature_scheme", b"signature_scheme"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "grace", b"grace", "request_id", b"request_id", "signature_scheme", b"signature_scheme", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -393,9 +446,14 @@ class RotateSecretResponse(_message.Message):
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """secret is the key with which receivers verify signatures from now on, as in CreateEndpointResponse. It is shown
-    only this once.
+    """secret is the key with which receivers verify signatures from now on. It is shown and unset as in
+    CreateEndpointResponse.
+    """
+    replayed: _builtins.bool
+    """replayed is set when an earlier request with the same request_id did what was requested: this request changed
+    nothing, and this is the answer of that time.
     """
     @_builtins.property
     def endpoint(self) -> _endpoint_pb2.Endpoint:
@@ -406,10 +464,11 @@ class RotateSecretResponse(_message.Message):
         *,
         endpoint: _endpoint_pb2.Endpoint | None = ...,
         secret: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "replayed", b"replayed", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -422,16 +481,22 @@ class DeleteEndpointRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint's id."""
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
+    sent.
+    """
     def __init__(
         self,
         *,
         endpoint_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -133,7 +133,7 @@ class WebhookServiceServicer:
 
     def CreateEndpoint(self, request, context):
         """CreateEndpoint adds an endpoint. Only this answer contains the secret that signs its deliveries. An organization
-        has at most 100 endpoints.
+        has at most 100 endpoints: another one is refused with FAILED_PRECONDITION and ERROR_REASON_TOO_MANY_ENDPOINTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,7 +18,7 @@ class WebhookServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.CreateEndpointRequest, _webhook_service_pb2.CreateEndpointResponse]
     """CreateEndpoint adds an endpoint. Only this answer contains the secret that signs its deliveries. An organization
-    has at most 100 endpoints.
+    has at most 100 endpoints: another one is refused with FAILED_PRECONDITION and ERROR_REASON_TOO_MANY_ENDPOINTS.
     """
     GetEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetEndpointRequest, _webhook_service_pb2.GetEndpointResponse]
     """GetEndpoint returns one endpoint, without its secret."""
@@ -88,7 +88,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_webhook_service_pb2.CreateEndpointRequest, _abc.Awaitable[_webhook_service_pb2.CreateEndpointResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.CreateEndpointResponse]:
         """CreateEndpoint adds an endpoint. Only this answer contains the secret that signs its deliveries. An organization
-        has at most 100 endpoints.
+        has at most 100 endpoints: another one is refused with FAILED_PRECONDITION and ERROR_REASON_TOO_MANY_ENDPOINTS.
         """
 
     @_abc_1.abstractmethod
