@@ -11,12 +11,15 @@ from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.endpoints import (
     EndpointUpdate,
+    canonical,
     endpoint_message,
+    read_filter,
     read_grace,
     read_new_endpoint,
     read_scheme,
     read_update,
 )
+from server.mapping.list_order import read_newest_first
 from server.webhooks.errors import endpoint_not_found, no_secret_key
 from server.webhooks.secret_answers import answer_with_secret
 from store.endpoints import endpoints, lifecycle
@@ -70,19 +73,30 @@ class EndpointHandlers:
     async def ListEndpoints(
         self, request: messages.ListEndpointsRequest, context: Context
     ) -> messages.ListEndpointsResponse:
-        """A page of endpoints, the oldest first."""
+        """A page of endpoints, the oldest first unless the request says otherwise."""
         violations = Violations()
-        page = read_page(violations, request.page_size, request.page_token, "ListEndpoints", (), BY_TIME)
+        wanted = read_filter(violations, request)
+        newest_first = read_newest_first(violations, request.order)
+        bound_to = (*canonical(wanted), str(newest_first))
+        page = read_page(violations, request.page_size, request.page_token, "ListEndpoints", bound_to, BY_TIME)
         violations.raise_if_any()
+        organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             rows = await endpoints.list_page(
-                connection, current_organization().organization_id, after=after_time_and_id(page), limit=page.limit
+                connection,
+                organization_id,
+                wanted,
+                after=after_time_and_id(page),
+                limit=page.limit,
+                newest_first=newest_first,
             )
+            total = await endpoints.count(connection, organization_id, wanted) if request.include_total_size else None
             shown = await self._shown(connection, rows)
         page = page.cut(shown)
         return messages.ListEndpointsResponse(
             endpoints=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.create_time, row.endpoint_id)),
+            total_size=total,
         )
 
     async def UpdateEndpoint(

@@ -10,7 +10,7 @@ from server.calls.current_call import current_organization
 from server.calls.idempotency import answer_once, read_request_id
 from server.calls.validation import Violations
 from server.mapping.event_types import read_event_type, read_event_types
-from server.mapping.webhooks import delivery_message, job_message, read_status
+from server.mapping.webhooks import delivery_message, job_message, read_statuses
 from server.webhooks.errors import endpoint_disabled, endpoint_not_found, notification_not_handed_out
 from store.deliveries import deliveries, operator_event_log, redelivery, redelivery_jobs
 from store.deliveries.deliveries import Delivery, delivery_id
@@ -99,10 +99,8 @@ class RedeliveryHandlers:
         """Creates a job that sends the deliveries of a filter again."""
         violations = _violations(request.request_id)
         endpoint_id = violations.identifier("endpoint_id", request.endpoint_id)
-        statuses = [read_status(violations, f"statuses[{i}]", status) for i, status in enumerate(request.statuses)]
-        if None in statuses and not violations.found:
-            violations.add("statuses", "DELIVERY_STATUS_UNSPECIFIED is no status")
-        if not statuses:
+        statuses = read_statuses(violations, request.statuses)
+        if not request.statuses:
             violations.add("statuses", "it is required: give the statuses of the deliveries to send again")
         customer_id = violations.identifier("customer_id", request.customer_id, required=False)
         event_types = read_event_types(violations, "event_types", request.event_types)
@@ -112,7 +110,7 @@ class RedeliveryHandlers:
         selection = Selection(
             start,
             end,
-            tuple(dict.fromkeys(status for status in statuses if status is not None)),
+            statuses,
             event_types,
             customer_id or None,
         )

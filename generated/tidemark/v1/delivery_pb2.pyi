@@ -29,7 +29,7 @@ class _DeliveryStatus:
 class _DeliveryStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DELIVERY_STATUS_UNSPECIFIED: _DeliveryStatus.ValueType  # 0
-    """DELIVERY_STATUS_UNSPECIFIED is never sent; in a filter it means every status."""
+    """DELIVERY_STATUS_UNSPECIFIED is never sent, and refused in a filter."""
     DELIVERY_STATUS_PENDING: _DeliveryStatus.ValueType  # 1
     """DELIVERY_STATUS_PENDING means that an attempt is in progress or will be made."""
     DELIVERY_STATUS_DELIVERED: _DeliveryStatus.ValueType  # 2
@@ -43,7 +43,7 @@ class DeliveryStatus(_DeliveryStatus, metaclass=_DeliveryStatusEnumTypeWrapper):
     """DeliveryStatus is the status of a delivery."""
 
 DELIVERY_STATUS_UNSPECIFIED: DeliveryStatus.ValueType  # 0
-"""DELIVERY_STATUS_UNSPECIFIED is never sent; in a filter it means every status."""
+"""DELIVERY_STATUS_UNSPECIFIED is never sent, and refused in a filter."""
 DELIVERY_STATUS_PENDING: DeliveryStatus.ValueType  # 1
 """DELIVERY_STATUS_PENDING means that an attempt is in progress or will be made."""
 DELIVERY_STATUS_DELIVERED: DeliveryStatus.ValueType  # 2

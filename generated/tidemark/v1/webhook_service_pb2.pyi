@@ -13,6 +13,7 @@ from google.protobuf.internal import containers as _containers
 from generated.tidemark.v1 import delivery_pb2 as _delivery_pb2
 from generated.tidemark.v1 import endpoint_pb2 as _endpoint_pb2
 from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
+from generated.tidemark.v1 import list_order_pb2 as _list_order_pb2
 from generated.tidemark.v1 import operator_event_pb2 as _operator_event_pb2
 from generated.tidemark.v1 import redelivery_job_pb2 as _redelivery_job_pb2
 import builtins as _builtins
@@ -166,23 +167,81 @@ class ListEndpointsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many endpoints to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its endpoints are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the previous page. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters and order. Unset: the first page."""
+    display_name_prefix: _builtins.str
+    """display_name_prefix restricts the list to endpoints whose display_name begins with it, in the same case; at most 256
+    characters. Unset: all.
+    """
+    order: _list_order_pb2.ListOrder.ValueType
+    """order is the order of the list. Unset: OLDEST_FIRST."""
+    include_total_size: _builtins.bool
+    """include_total_size asks for total_size."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_endpoint_pb2.EndpointState.ValueType]:
+        """states restrict the list to endpoints in these states. Empty: all."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """labels restrict the list to endpoints that have all these labels, with these values. Empty: all."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """start_time restricts the list to endpoints created at that time or later. Unset: all."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """end_time restricts the list to endpoints created before that time. Unset: all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        states: _abc.Iterable[_endpoint_pb2.EndpointState.ValueType] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        display_name_prefix: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        order: _list_order_pb2.ListOrder.ValueType = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name_prefix", b"display_name_prefix", "end_time", b"end_time", "include_total_size", b"include_total_size", "labels", b"labels", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -196,8 +255,11 @@ class ListEndpointsResponse(_message.Message):
 
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many endpoints match the filters, on all pages. Unset: include_total_size is unset."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[_endpoint_pb2.Endpoint]:
         """endpoints are the endpoints of this page."""
@@ -207,12 +269,15 @@ class ListEndpointsResponse(_message.Message):
         *,
         endpoints: _abc.Iterable[_endpoint_pb2.Endpoint] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "total_size", b"total_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "endpoints", b"endpoints", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__total_size: _TypeAlias = _typing.Literal["total_size"]  # noqa: Y015
+    _WhichOneofArgType__total_size: _TypeAlias = _typing.Literal["_total_size", b"_total_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_size) -> _WhichOneofReturnType__total_size | None: ...
 
 Global___ListEndpointsResponse: _TypeAlias = ListEndpointsResponse  # noqa: Y015
 
@@ -528,26 +593,34 @@ class ListDeliveriesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
-    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
-    STATUS_FIELD_NUMBER: _builtins.int
-    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many deliveries to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number
     is refused. A page holds fewer when its deliveries are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters and order. Unset: the first page."""
     endpoint_id: _builtins.str
     """endpoint_id restricts the list to the deliveries to one endpoint, which may have been deleted. Unset: all."""
-    notification_id: _builtins.str
-    """notification_id restricts the list to the deliveries of one notification. Unset: all."""
-    status: _delivery_pb2.DeliveryStatus.ValueType
-    """status restricts the list to the deliveries with this status. Unset: all."""
     customer_id: _builtins.str
     """customer_id restricts the list to the deliveries about one customer. Unset: all."""
+    notification_id: _builtins.str
+    """notification_id restricts the list to the deliveries of one notification. Unset: all."""
+    order: _list_order_pb2.ListOrder.ValueType
+    """order is the order of the list. Unset: NEWEST_FIRST."""
+    include_total_size: _builtins.bool
+    """include_total_size asks for total_size, which takes longer when many deliveries match."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_delivery_pb2.DeliveryStatus.ValueType]:
+        """statuses restrict the list to the deliveries with these statuses. Empty: all."""
+
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
         """event_types restrict the list to the deliveries of these types. Empty: all."""
@@ -566,16 +639,18 @@ class ListDeliveriesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         endpoint_id: _builtins.str = ...,
-        notification_id: _builtins.str = ...,
-        status: _delivery_pb2.DeliveryStatus.ValueType = ...,
-        customer_id: _builtins.str = ...,
+        statuses: _abc.Iterable[_delivery_pb2.DeliveryStatus.ValueType] | None = ...,
         event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
+        customer_id: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        notification_id: _builtins.str = ...,
+        order: _list_order_pb2.ListOrder.ValueType = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "notification_id", b"notification_id", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "include_total_size", b"include_total_size", "notification_id", b"notification_id", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -589,8 +664,13 @@ class ListDeliveriesResponse(_message.Message):
 
     DELIVERIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many deliveries match the filters, on all pages; 10,000 means that many or more. Unset:
+    include_total_size is unset.
+    """
     @_builtins.property
     def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[_delivery_pb2.Delivery]:
         """deliveries are the deliveries of this page."""
@@ -600,12 +680,15 @@ class ListDeliveriesResponse(_message.Message):
         *,
         deliveries: _abc.Iterable[_delivery_pb2.Delivery] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "total_size", b"total_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "deliveries", b"deliveries", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__total_size: _TypeAlias = _typing.Literal["total_size"]  # noqa: Y015
+    _WhichOneofArgType__total_size: _TypeAlias = _typing.Literal["_total_size", b"_total_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_size) -> _WhichOneofReturnType__total_size | None: ...
 
 Global___ListDeliveriesResponse: _TypeAlias = ListDeliveriesResponse  # noqa: Y015
 
@@ -615,23 +698,23 @@ class ListAttemptsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    DELIVERY_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    delivery_id: _builtins.str
-    """delivery_id is the delivery's id."""
+    DELIVERY_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many attempts to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its attempts are large.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the previous page, with the same delivery_id. Unset: the first page."""
+    delivery_id: _builtins.str
+    """delivery_id is the delivery's id."""
     def __init__(
         self,
         *,
-        delivery_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        delivery_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -871,10 +954,10 @@ class RedeliverDeliveriesRequest(_message.Message):
 
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
-    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
-    EVENT_TYPES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
@@ -893,7 +976,13 @@ class RedeliverDeliveriesRequest(_message.Message):
     """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_delivery_pb2.DeliveryStatus.ValueType]:
-        """statuses are the statuses of the deliveries that are sent again: at least one."""
+        """statuses are the statuses of the deliveries that are sent again: at least one. This filter and the following ones
+        have the names and numbers of ListDeliveriesRequest, which shows what they select.
+        """
+
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the job to the deliveries of these types. Empty: all."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -903,19 +992,15 @@ class RedeliverDeliveriesRequest(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """end_time is the end of the time that is covered: deliveries that were created before it. Unset: now."""
 
-    @_builtins.property
-    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
-        """event_types restrict the job to the deliveries of these types. Empty: all."""
-
     def __init__(
         self,
         *,
         endpoint_id: _builtins.str = ...,
         statuses: _abc.Iterable[_delivery_pb2.DeliveryStatus.ValueType] | None = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
+        customer_id: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
-        customer_id: _builtins.str = ...,
-        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
     ) -> None: ...

@@ -345,7 +345,7 @@ async def test_all_faults_of_a_job_are_reported_together(
                     statuses=[delivery_pb2.DELIVERY_STATUS_UNSPECIFIED],
                 )
             ),
-            ["statuses"],
+            ["statuses[0]"],
         ),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
