@@ -30,7 +30,6 @@ from server.mapping import (
     gauges,
     labels,
     notifications,
-    overrides,
     plans,
     price_filters,
     thresholds,
@@ -48,7 +47,7 @@ MIB = 1024 * 1024
 # Of each field, or message, the numbers that its comment has to name.
 BOUNDS: dict[str, tuple[int, ...]] = {
     "Alert": (MAX_DEFINITION_BYTES // MIB,),
-    "Alert.name": (MAX_NAME_LENGTH,),
+    "Alert.display_name": (MAX_NAME_LENGTH,),
     "Alert.thresholds": (MAX_THRESHOLDS,),
     "Alert.uniqueness_key": (alerts.MAX_UNIQUENESS_KEY_LENGTH,),
     "CustomerAlert.gauges": (gauges.MAX_GAUGES, MAX_ANSWER_BYTES // MIB),
@@ -98,6 +97,12 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "Rejection.event_id": (MAX_ID_LENGTH, usage_rejections.SHORT_ID_LENGTH),
     "Rejection.status": (usage_rejections.MAX_FULL_REJECTIONS // MIB,),
     "RotateSecretRequest.grace": (endpoints.MAX_GRACE.days, 24),
+    "CostExceededCondition": (MAX_SPEND_ALERTS,),
+    "CostExceededCondition.price_filters": (
+        price_filters.MAX_PRICE_FILTERS,
+        price_filters.MAX_PRICE_VALUES,
+        price_filters.MAX_PRICE_VALUES_BYTES,
+    ),
     "SpendExceededCondition": (MAX_SPEND_ALERTS,),
     "SpendExceededCondition.price_filters": (
         price_filters.MAX_PRICE_FILTERS,
@@ -108,7 +113,6 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "SpendThresholdReachedCondition.group_values": (MAX_GROUP_KEYS,),
     "Threshold.code": (thresholds.MAX_CODE_LENGTH,),
     "Threshold.recurring_step": (MAX_RECURRENCES_REPORTED,),
-    "ThresholdOverride.group_values": (overrides.MAX_GROUP_VALUE_LENGTH,),
     "UsageEvent": (DEFAULT_RETENTION,),
     "UsageEvent.event_id": (MAX_ID_LENGTH,),
     "UsageEvent.event_time": (DEFAULT_RETENTION,),
@@ -117,7 +121,7 @@ BOUNDS: dict[str, tuple[int, ...]] = {
 
 
 def comments() -> dict[str, str]:
-    """The comment of each message ("Alert") and field ("Alert.name") of the contract, as one line."""
+    """The comment of each message ("Alert") and field ("Alert.display_name") of the contract, as one line."""
     found: dict[str, str] = {}
     for path in sorted((ROOT / "proto").rglob("*.proto")):
         message, lines = "", list[str]()

@@ -16,6 +16,7 @@ from generated.tidemark.v1 import (
     condition_pb2,
     customer_pb2,
     endpoint_pb2,
+    filter_pb2,
     notification_pb2,
     scope_pb2,
     subscription_pb2,
@@ -126,7 +127,7 @@ async def test_rejections_that_do_not_fit_are_counted_as_omitted_and_answered_on
 def overridden(regions: int) -> alert_pb2.Alert:
     """An alert with threshold overrides for so many groups, 11 kB each."""
     return alert_pb2.Alert(
-        name="by region",
+        display_name="by region",
         scope=scope_pb2.AlertScope(
             subscription=scope_pb2.SubscriptionScope(customer_id="acme", subscription_id="acme-pro")
         ),
@@ -136,7 +137,7 @@ def overridden(regions: int) -> alert_pb2.Alert:
             grouping_keys=["region"],
             threshold_overrides=[
                 threshold_pb2.ThresholdOverride(
-                    group_values=[f"region-{region}"],
+                    group_values=[filter_pb2.GroupSelector(key="region", value=f"region-{region}")],
                     thresholds=LONG_CODES,
                 )
                 for region in range(regions)
