@@ -14,6 +14,7 @@ from generated.tidemark.v1 import alert_change_pb2 as _alert_change_pb2
 from generated.tidemark.v1 import alert_pb2 as _alert_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 from generated.tidemark.v1 import customer_alert_pb2 as _customer_alert_pb2
+from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
 from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
 from generated.tidemark.v1 import notification_pb2 as _notification_pb2
 from generated.tidemark.v1 import transition_pb2 as _transition_pb2
@@ -1309,8 +1310,10 @@ class ListNotificationsRequest(_message.Message):
         """condition_types restrict the list to alerts with conditions of these types. Empty: all."""
 
     @_builtins.property
-    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types restrict the list to "alert.reached", "alert.resolved" or "alert.disabled". Empty: all."""
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the list to EVENT_TYPE_ALERT_REACHED, EVENT_TYPE_ALERT_RESOLVED or EVENT_TYPE_ALERT_DISABLED;
+        other types are refused. Empty: all.
+        """
 
     def __init__(
         self,
@@ -1322,7 +1325,7 @@ class ListNotificationsRequest(_message.Message):
         customer_ids: _abc.Iterable[_builtins.str] | None = ...,
         alert_ids: _abc.Iterable[_builtins.str] | None = ...,
         condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
-        event_types: _abc.Iterable[_builtins.str] | None = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1399,8 +1402,10 @@ class WatchNotificationsRequest(_message.Message):
         """condition_types restrict the stream to alerts with conditions of these types. Empty: all."""
 
     @_builtins.property
-    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types restrict the stream to "alert.reached", "alert.resolved" or "alert.disabled". Empty: all."""
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the stream to EVENT_TYPE_ALERT_REACHED, EVENT_TYPE_ALERT_RESOLVED or
+        EVENT_TYPE_ALERT_DISABLED; other types are refused. Empty: all.
+        """
 
     def __init__(
         self,
@@ -1410,7 +1415,7 @@ class WatchNotificationsRequest(_message.Message):
         customer_ids: _abc.Iterable[_builtins.str] | None = ...,
         alert_ids: _abc.Iterable[_builtins.str] | None = ...,
         condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
-        event_types: _abc.Iterable[_builtins.str] | None = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0025"
-down_revision = "0019"
+down_revision = "0021"
 # The code of 0019 does not know the table, and reads and writes nothing in it.
 oldest_compatible = "0019"
 
