@@ -34,6 +34,7 @@ from server.accounts.plans import PlanHandlers
 from server.accounts.subscriptions import SubscriptionHandlers
 from server.alerts import errors as alert_errors
 from server.alerts.alerts import AlertHandlers
+from server.alerts.batches import AlertBatchHandlers
 from server.alerts.changes import AlertChangeHandlers
 from server.alerts.customer_alerts import CustomerAlertHandlers
 from server.alerts.notifications import NotificationHandlers
@@ -76,6 +77,11 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.ReleaseUniquenessKey = changes.ReleaseUniquenessKey
         self.ListAlertChanges = changes.ListAlertChanges
         self.ResetCustomerAlert = changes.ResetCustomerAlert
+
+        batches = AlertBatchHandlers(database, clock, parts.backfills)
+        self.BatchCreateAlerts = batches.BatchCreateAlerts
+        self.BatchUpdateAlerts = batches.BatchUpdateAlerts
+        self.BatchArchiveAlerts = batches.BatchArchiveAlerts
 
         customer_alerts = CustomerAlertHandlers(database, clock)
         self.GetCustomerAlert = customer_alerts.GetCustomerAlert

@@ -41,6 +41,11 @@ class AlertServiceStub:
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.CreateAlertRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.CreateAlertResponse.FromString,
                 _registered_method=True)
+        self.BatchCreateAlerts = channel.unary_unary(
+                '/tidemark.v1.AlertService/BatchCreateAlerts',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchCreateAlertsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchCreateAlertsResponse.FromString,
+                _registered_method=True)
         self.GetAlert = channel.unary_unary(
                 '/tidemark.v1.AlertService/GetAlert',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.GetAlertRequest.SerializeToString,
@@ -55,6 +60,11 @@ class AlertServiceStub:
                 '/tidemark.v1.AlertService/UpdateAlert',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertResponse.FromString,
+                _registered_method=True)
+        self.BatchUpdateAlerts = channel.unary_unary(
+                '/tidemark.v1.AlertService/BatchUpdateAlerts',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchUpdateAlertsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchUpdateAlertsResponse.FromString,
                 _registered_method=True)
         self.EnableAlert = channel.unary_unary(
                 '/tidemark.v1.AlertService/EnableAlert',
@@ -80,6 +90,11 @@ class AlertServiceStub:
                 '/tidemark.v1.AlertService/ArchiveAlert',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertResponse.FromString,
+                _registered_method=True)
+        self.BatchArchiveAlerts = channel.unary_unary(
+                '/tidemark.v1.AlertService/BatchArchiveAlerts',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsResponse.FromString,
                 _registered_method=True)
         self.GetCustomerAlert = channel.unary_unary(
                 '/tidemark.v1.AlertService/GetCustomerAlert',
@@ -146,6 +161,14 @@ class AlertServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchCreateAlerts(self, request, context):
+        """BatchCreateAlerts creates several alerts, all or none, as CreateAlert does. The error names the request that
+        cannot be done: its index is in the metadata of ErrorInfo, and BadRequest has the path of the field.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetAlert(self, request, context):
         """GetAlert returns one alert, archived or not.
         """
@@ -154,18 +177,26 @@ class AlertServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAlerts(self, request, context):
-        """ListAlerts returns alerts, the oldest first.
+        """ListAlerts returns alerts, the oldest first or the newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateAlert(self, request, context):
-        """UpdateAlert changes an alert's display_name, its thresholds, and the parts of its condition that can be changed.
-        Its scope and what it measures stay. A new or moved threshold is reached at once if the present value is at or
-        beyond it. A reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it.
-        An edit that changes no level sends no notification. Usage that is counted after the answer is evaluated with the
-        new thresholds; other gauges are re-evaluated right afterwards, in the background.
+        """UpdateAlert changes an alert's display_name, labels, state and thresholds, and the parts of its condition that can
+        be changed; with allow_missing it creates the alert if it does not exist. Scope and what is measured stay. A new or
+        moved threshold is reached at once if the present value is at or beyond it. A reached threshold resolves if it is
+        removed, or moved so that the value is no longer at or beyond it. An edit that changes no level sends no
+        notification. Usage that is counted after the answer is evaluated with the new thresholds; other gauges are
+        re-evaluated right afterwards, in the background.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchUpdateAlerts(self, request, context):
+        """BatchUpdateAlerts changes several alerts, all or none, as UpdateAlert does. Errors are as in BatchCreateAlerts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,6 +237,13 @@ class AlertServiceServicer:
     def ArchiveAlert(self, request, context):
         """ArchiveAlert ends an alert permanently. Archiving an archived alert again changes nothing, except that it can still
         release its uniqueness key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchArchiveAlerts(self, request, context):
+        """BatchArchiveAlerts archives several alerts, all or none, as ArchiveAlert does. Errors are as in BatchCreateAlerts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -348,6 +386,11 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.CreateAlertRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.CreateAlertResponse.SerializeToString,
             ),
+            'BatchCreateAlerts': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCreateAlerts,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchCreateAlertsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchCreateAlertsResponse.SerializeToString,
+            ),
             'GetAlert': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAlert,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.GetAlertRequest.FromString,
@@ -362,6 +405,11 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     servicer.UpdateAlert,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertResponse.SerializeToString,
+            ),
+            'BatchUpdateAlerts': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchUpdateAlerts,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchUpdateAlertsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchUpdateAlertsResponse.SerializeToString,
             ),
             'EnableAlert': grpc.unary_unary_rpc_method_handler(
                     servicer.EnableAlert,
@@ -387,6 +435,11 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     servicer.ArchiveAlert,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertResponse.SerializeToString,
+            ),
+            'BatchArchiveAlerts': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchArchiveAlerts,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsResponse.SerializeToString,
             ),
             'GetCustomerAlert': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCustomerAlert,
@@ -479,6 +532,33 @@ class AlertService:
             _registered_method=True)
 
     @staticmethod
+    def BatchCreateAlerts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/BatchCreateAlerts',
+            tidemark_dot_v1_dot_alert__service__pb2.BatchCreateAlertsRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.BatchCreateAlertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetAlert(request,
             target,
             options=(),
@@ -549,6 +629,33 @@ class AlertService:
             '/tidemark.v1.AlertService/UpdateAlert',
             tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertRequest.SerializeToString,
             tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchUpdateAlerts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/BatchUpdateAlerts',
+            tidemark_dot_v1_dot_alert__service__pb2.BatchUpdateAlertsRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.BatchUpdateAlertsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -684,6 +791,33 @@ class AlertService:
             '/tidemark.v1.AlertService/ArchiveAlert',
             tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertRequest.SerializeToString,
             tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchArchiveAlerts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/BatchArchiveAlerts',
+            tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsResponse.FromString,
             options,
             channel_credentials,
             insecure,

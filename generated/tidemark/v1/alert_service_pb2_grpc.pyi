@@ -22,17 +22,24 @@ class AlertServiceStub:
     """CreateAlert creates an alert. Usage that is counted after the answer is evaluated against it. Usage that was
     counted before is evaluated right afterwards, in the background (the backfill).
     """
+    BatchCreateAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.BatchCreateAlertsRequest, _alert_service_pb2.BatchCreateAlertsResponse]
+    """BatchCreateAlerts creates several alerts, all or none, as CreateAlert does. The error names the request that
+    cannot be done: its index is in the metadata of ErrorInfo, and BadRequest has the path of the field.
+    """
     GetAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetAlertRequest, _alert_service_pb2.GetAlertResponse]
     """GetAlert returns one alert, archived or not."""
     ListAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListAlertsRequest, _alert_service_pb2.ListAlertsResponse]
-    """ListAlerts returns alerts, the oldest first."""
+    """ListAlerts returns alerts, the oldest first or the newest first."""
     UpdateAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.UpdateAlertRequest, _alert_service_pb2.UpdateAlertResponse]
-    """UpdateAlert changes an alert's display_name, its thresholds, and the parts of its condition that can be changed.
-    Its scope and what it measures stay. A new or moved threshold is reached at once if the present value is at or
-    beyond it. A reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it.
-    An edit that changes no level sends no notification. Usage that is counted after the answer is evaluated with the
-    new thresholds; other gauges are re-evaluated right afterwards, in the background.
+    """UpdateAlert changes an alert's display_name, labels, state and thresholds, and the parts of its condition that can
+    be changed; with allow_missing it creates the alert if it does not exist. Scope and what is measured stay. A new or
+    moved threshold is reached at once if the present value is at or beyond it. A reached threshold resolves if it is
+    removed, or moved so that the value is no longer at or beyond it. An edit that changes no level sends no
+    notification. Usage that is counted after the answer is evaluated with the new thresholds; other gauges are
+    re-evaluated right afterwards, in the background.
     """
+    BatchUpdateAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.BatchUpdateAlertsRequest, _alert_service_pb2.BatchUpdateAlertsResponse]
+    """BatchUpdateAlerts changes several alerts, all or none, as UpdateAlert does. Errors are as in BatchCreateAlerts."""
     EnableAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.EnableAlertRequest, _alert_service_pb2.EnableAlertResponse]
     """EnableAlert evaluates a disabled alert again, as a whole or for one customer or subscription that it covers. Its
     state is kept: a threshold that the value is now at or beyond is reached, and a reached threshold that the value
@@ -52,6 +59,8 @@ class AlertServiceStub:
     """ArchiveAlert ends an alert permanently. Archiving an archived alert again changes nothing, except that it can still
     release its uniqueness key.
     """
+    BatchArchiveAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.BatchArchiveAlertsRequest, _alert_service_pb2.BatchArchiveAlertsResponse]
+    """BatchArchiveAlerts archives several alerts, all or none, as ArchiveAlert does. Errors are as in BatchCreateAlerts."""
     GetCustomerAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetCustomerAlertRequest, _alert_service_pb2.GetCustomerAlertResponse]
     """GetCustomerAlert returns the state of an alert for one customer."""
     ListCustomerAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListCustomerAlertsRequest, _alert_service_pb2.ListCustomerAlertsResponse]
@@ -155,6 +164,16 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def BatchCreateAlerts(
+        self,
+        request: _alert_service_pb2.BatchCreateAlertsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.BatchCreateAlertsRequest, _abc.Awaitable[_alert_service_pb2.BatchCreateAlertsResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.BatchCreateAlertsResponse]:
+        """BatchCreateAlerts creates several alerts, all or none, as CreateAlert does. The error names the request that
+        cannot be done: its index is in the metadata of ErrorInfo, and BadRequest has the path of the field.
+        """
+
+    @_abc_1.abstractmethod
     def GetAlert(
         self,
         request: _alert_service_pb2.GetAlertRequest,
@@ -168,7 +187,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.ListAlertsRequest,
         context: _aio.ServicerContext[_alert_service_pb2.ListAlertsRequest, _abc.Awaitable[_alert_service_pb2.ListAlertsResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.ListAlertsResponse]:
-        """ListAlerts returns alerts, the oldest first."""
+        """ListAlerts returns alerts, the oldest first or the newest first."""
 
     @_abc_1.abstractmethod
     def UpdateAlert(
@@ -176,12 +195,21 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.UpdateAlertRequest,
         context: _aio.ServicerContext[_alert_service_pb2.UpdateAlertRequest, _abc.Awaitable[_alert_service_pb2.UpdateAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.UpdateAlertResponse]:
-        """UpdateAlert changes an alert's display_name, its thresholds, and the parts of its condition that can be changed.
-        Its scope and what it measures stay. A new or moved threshold is reached at once if the present value is at or
-        beyond it. A reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it.
-        An edit that changes no level sends no notification. Usage that is counted after the answer is evaluated with the
-        new thresholds; other gauges are re-evaluated right afterwards, in the background.
+        """UpdateAlert changes an alert's display_name, labels, state and thresholds, and the parts of its condition that can
+        be changed; with allow_missing it creates the alert if it does not exist. Scope and what is measured stay. A new or
+        moved threshold is reached at once if the present value is at or beyond it. A reached threshold resolves if it is
+        removed, or moved so that the value is no longer at or beyond it. An edit that changes no level sends no
+        notification. Usage that is counted after the answer is evaluated with the new thresholds; other gauges are
+        re-evaluated right afterwards, in the background.
         """
+
+    @_abc_1.abstractmethod
+    def BatchUpdateAlerts(
+        self,
+        request: _alert_service_pb2.BatchUpdateAlertsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.BatchUpdateAlertsRequest, _abc.Awaitable[_alert_service_pb2.BatchUpdateAlertsResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.BatchUpdateAlertsResponse]:
+        """BatchUpdateAlerts changes several alerts, all or none, as UpdateAlert does. Errors are as in BatchCreateAlerts."""
 
     @_abc_1.abstractmethod
     def EnableAlert(
@@ -231,6 +259,14 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         """ArchiveAlert ends an alert permanently. Archiving an archived alert again changes nothing, except that it can still
         release its uniqueness key.
         """
+
+    @_abc_1.abstractmethod
+    def BatchArchiveAlerts(
+        self,
+        request: _alert_service_pb2.BatchArchiveAlertsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.BatchArchiveAlertsRequest, _abc.Awaitable[_alert_service_pb2.BatchArchiveAlertsResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.BatchArchiveAlertsResponse]:
+        """BatchArchiveAlerts archives several alerts, all or none, as ArchiveAlert does. Errors are as in BatchCreateAlerts."""
 
     @_abc_1.abstractmethod
     def GetCustomerAlert(

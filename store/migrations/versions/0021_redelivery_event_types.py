@@ -7,7 +7,7 @@ type. So an older version that continues a job sends at most more than was selec
 from alembic import op
 
 revision = "0021"
-down_revision = "0019"
+down_revision = "0020"
 oldest_compatible = "0019"
 
 
