@@ -23,6 +23,7 @@ from server.mapping.alerts import (
     read_states,
 )
 from server.mapping.labels import read_labels
+from server.mapping.list_order import read_newest_first
 from store.alerts import alerts, creation
 from store.alerts.alerts import Filters
 from store.alerts.change import Change
