@@ -66,7 +66,8 @@ def thresholds_from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[Threshold
 def version_json(definition: AlertDefinition) -> dict[str, Any]:
     """What changes between the versions of one alert, for its history."""
     return {
-        "name": definition.name,
+        "name": definition.display_name,
+        "labels": dict(definition.labels),
         "state": definition.state.value,
         "condition": condition_json(definition.condition),
         "thresholds": thresholds_json(definition.thresholds),
@@ -81,7 +82,8 @@ def version_from_json(
     """A former version of the alert `current`, of which `version_json` made `stored`; it shows no backfill."""
     return replace(
         current,
-        name=stored["name"],
+        display_name=stored["name"],
+        labels=stored.get("labels", {}),  # a version that was stored before alerts had labels has none
         state=DefinitionState(stored["state"]),
         condition=condition_from_json(current.condition.condition_type, stored["condition"]),
         thresholds=thresholds_from_json(stored["thresholds"]),

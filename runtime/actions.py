@@ -36,6 +36,10 @@ class LogAction(StrEnum):
     TIMER_FAILED = "timer.failed"
     TIMERS_FAILED = "timers.failed"
     TIMERS_CAUGHT_UP = "timers.caught_up"
+    ERASURE_FAILED = "erasure.failed"
+
+    # Usage.
+    USAGE_VOIDED = "usage.voided"
 
     # Streams of notifications.
     FEED_FAILED = "feed.failed"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from engine.ingest.group import EventIndex, Group
-from engine.ingest.late_events import without_too_late
+from engine.ingest.late_events import without_erased, without_too_late
 from engine.rules.transaction import Transaction
 from evaluator.events import UsageEvent
 from store.usage import events as stored_events
@@ -14,23 +14,24 @@ class Stored:
     """What storing the events of a group found.
 
     new: the events that this commit added, each with its currency, in the order of arrival. duplicates, conflicting,
-    too_old: where the other events stand whose identities this commit did not add.
+    too_old, of_erased: where the other events stand whose identities this commit did not add.
     """
 
     new: list[UsageEvent]
     duplicates: list[EventIndex]
     conflicting: list[EventIndex]
     too_old: list[EventIndex]
+    of_erased: list[EventIndex]
 
 
 async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> Stored:
     """Stores the events whose period may still change.
 
     expect_new: all of them at once. Raises `DuplicateEvents` when any is stored already; then nothing of the
-    transaction can be kept. Otherwise the slower way, which finds out which events are new.
+    transaction can be kept. Otherwise the slower way, which finds out which events are new. Raises `EventsVoided`.
     """
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
-    countable = without_too_late(transaction, group.events)
+    countable = without_too_late(transaction, without_erased(transaction, group.events))
     new = countable
     if expect_new:
         text = await stored_events.copy_text_in_slices(organization_id, now, countable, transaction.slices())
@@ -38,25 +39,35 @@ async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> 
     else:
         inserted = await stored_events.insert(connection, organization_id, now, countable)
         new = [event for event in countable if event.identity in inserted]
-    stored = Stored(new, [], [], [])
+    stored = Stored(new, [], [], [], [])
     if len(new) != len(group.events):
         await _compare_known(transaction, group, countable, stored)
     return stored
 
 
 async def _compare_known(transaction: Transaction, group: Group, countable: list[UsageEvent], stored: Stored) -> None:
-    """Compares the events whose identities this commit did not add with what is stored.
+    """Compares the events whose identities this commit did not add with what is stored. Raises EventsVoided.
 
     Not with each other: a resend is a duplicate even if another caller in the same commit sent a conflicting event.
     """
     added = {event.identity for event in stored.new}
     known = [index for identity, index in group.first.items() if identity not in added]
+    firsts = len(known)
     known += [index for index in group.repeated if group.event_at(index).identity not in added]
     sent = [group.event_at(index) for index in known]
     alike = await stored_events.stored_alike(transaction.driver, transaction.organization_id, sent)
-    in_time = {event.identity for event in countable}
+    in_time, customers = {event.identity for event in countable}, transaction.router.customers
+    others = [
+        event for position, event in enumerate(sent[:firsts]) if position not in alike and event.identity in in_time
+    ]
+    if others:
+        # Each of them was stored when the insert left it out. A void between the two statements would make a plain
+        # duplicate look like a conflict.
+        await stored_events.check_stored(transaction.driver, transaction.organization_id, others)
     for position, (index, event) in enumerate(zip(known, sent, strict=True)):
-        if position in alike:
+        if customers[event.customer_id].being_erased:
+            stored.of_erased.append(index)
+        elif position in alike:
             stored.duplicates.append(index)
         elif event.identity in in_time:
             stored.conflicting.append(index)

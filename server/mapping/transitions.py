@@ -17,7 +17,7 @@ def transition_message(recorded: RecordedTransition) -> transition_pb2.Transitio
     shown = transition_pb2.Transition(
         notification_id=notification.notification_id if notification else "",
         alert_id=rule.alert_id,
-        alert_name=rule.name,
+        alert_display_name=rule.display_name,
         alert_version=rule.version,
         condition_type=condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{rule.condition_type.name}"),
         kind=KINDS[transition.kind],
@@ -35,4 +35,5 @@ def transition_message(recorded: RecordedTransition) -> transition_pb2.Transitio
     if transition.cause is not None:
         shown.event_id = transition.cause.event_id or ""
         shown.event_time.CopyFrom(to_timestamp(transition.cause.event_time))
+        shown.voided_events = transition.cause.voided_events
     return shown

@@ -200,7 +200,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ALERT_NOT_FOUND: _ErrorReason.ValueType  # 20
     """ERROR_REASON_ALERT_NOT_FOUND (NOT_FOUND) means that the organization has no such alert, or that the alert does not
-    cover the customer of the request.
+    cover the customer of the request. For a request that names the alert by its uniqueness key, the metadata has
+    uniqueness_key in place of alert_id.
 
     Example:
 
@@ -243,7 +244,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_TOO_MANY_ALERTS: _ErrorReason.ValueType  # 23
     """ERROR_REASON_TOO_MANY_ALERTS (FAILED_PRECONDITION) means that the subscription or plan already has the maximum
-    number of spend alerts. Archive one first.
+    number of alerts of this type: 50 for cost_exceeded, and 50 for spend_exceeded. Archive one first.
 
     Example:
 
@@ -295,7 +296,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_BATCH_TOO_LARGE: _ErrorReason.ValueType  # 41
-    """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have.
+    """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have:
+    5,000 to count, 1,000 to void.
 
     Example:
 
@@ -785,7 +787,36 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "reason": "ERROR_REASON_ALERT_NOT_EVALUATED",
           "domain": "tidemark.dev",
           "metadata": {
-            "alert_id": "alt_4zq…"
+            "alert_id": "alt_4zq…",
+            "customer_id": "acme"
+          }
+        }
+    """
+    ERROR_REASON_CUSTOMER_BEING_ERASED: _ErrorReason.ValueType  # 90
+    """ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event or a fact names a customer that
+    DeleteCustomer erases. Send it again when the job is done, if it belongs to a new customer of that id. event_id is
+    set for usage events.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_CUSTOMER_BEING_ERASED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme"
+          }
+        }
+    """
+    ERROR_REASON_ERASURE_JOB_NOT_FOUND: _ErrorReason.ValueType  # 91
+    """ERROR_REASON_ERASURE_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no erasure job of that id.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_ERASURE_JOB_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "job_id": "erj_4zq…"
           }
         }
     """
@@ -794,6 +825,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a request, or one event of it, was refused or failed. Every error of this API carries a
     google.rpc.ErrorInfo with the domain "tidemark.dev" and, as its reason, the name of one of these values. Programs
     should decide by the reason and its metadata; messages are for people, and may change.
+
+    The error of a batch is the error of one of its requests. Its metadata has, in addition, "index": the index of that
+    request, from "0"; and BadRequest has paths that begin with that index, as in "requests[17].alert.display_name".
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -974,7 +1008,8 @@ Example:
 """
 ERROR_REASON_ALERT_NOT_FOUND: ErrorReason.ValueType  # 20
 """ERROR_REASON_ALERT_NOT_FOUND (NOT_FOUND) means that the organization has no such alert, or that the alert does not
-cover the customer of the request.
+cover the customer of the request. For a request that names the alert by its uniqueness key, the metadata has
+uniqueness_key in place of alert_id.
 
 Example:
 
@@ -1017,7 +1052,7 @@ Example:
 """
 ERROR_REASON_TOO_MANY_ALERTS: ErrorReason.ValueType  # 23
 """ERROR_REASON_TOO_MANY_ALERTS (FAILED_PRECONDITION) means that the subscription or plan already has the maximum
-number of spend alerts. Archive one first.
+number of alerts of this type: 50 for cost_exceeded, and 50 for spend_exceeded. Archive one first.
 
 Example:
 
@@ -1069,7 +1104,8 @@ Example:
     }
 """
 ERROR_REASON_BATCH_TOO_LARGE: ErrorReason.ValueType  # 41
-"""ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have.
+"""ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have:
+5,000 to count, 1,000 to void.
 
 Example:
 
@@ -1559,7 +1595,36 @@ Example:
       "reason": "ERROR_REASON_ALERT_NOT_EVALUATED",
       "domain": "tidemark.dev",
       "metadata": {
-        "alert_id": "alt_4zq…"
+        "alert_id": "alt_4zq…",
+        "customer_id": "acme"
+      }
+    }
+"""
+ERROR_REASON_CUSTOMER_BEING_ERASED: ErrorReason.ValueType  # 90
+"""ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event or a fact names a customer that
+DeleteCustomer erases. Send it again when the job is done, if it belongs to a new customer of that id. event_id is
+set for usage events.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_CUSTOMER_BEING_ERASED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme"
+      }
+    }
+"""
+ERROR_REASON_ERASURE_JOB_NOT_FOUND: ErrorReason.ValueType  # 91
+"""ERROR_REASON_ERASURE_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no erasure job of that id.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_ERASURE_JOB_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "job_id": "erj_4zq…"
       }
     }
 """

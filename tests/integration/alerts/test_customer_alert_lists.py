@@ -19,9 +19,10 @@ from tests.support.alerts.client import Client, refused
 IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
 EVALUATING = customer_alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
+NOT_EVALUATED = customer_alert_pb2.CUSTOMER_ALERT_STATUS_NOT_EVALUATED
 
-TOKENS = 'name: "tokens" usage_threshold_reached { metric_id: "tokens" } thresholds { value: "10" } '
-SPEND = 'name: "spend" spend_threshold_reached { currency: "USD" } thresholds { value: "5" } '
+TOKENS = 'display_name: "tokens" usage_threshold_reached { metric_id: "tokens" } thresholds { value: "10" } '
+SPEND = 'display_name: "spend" spend_threshold_reached { currency: "USD" } thresholds { value: "5" } '
 ALL = "scope { all_customers {} } "
 
 Pair = tuple[str, str, int]
@@ -45,7 +46,7 @@ async def listed(ours: Client, **fields: Any) -> list[customer_alert_pb2.Custome
 
 
 def shown(found: list[customer_alert_pb2.CustomerAlert]) -> list[Pair]:
-    return [(one.customer_id, one.alert.name, one.status) for one in found]
+    return [(one.customer_id, one.alert.display_name, one.status) for one in found]
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 100])
@@ -82,14 +83,16 @@ async def test_each_filter_narrows_the_list(ours: Client, clock: ManualClock) ->
     assert shown(await listed(ours, customer_ids=["b", "nobody"])) == [("b", "tokens", IN_ALARM)]
     assert shown(await listed(ours, alert_ids=[spend.alert_id])) == []
     archived = await listed(ours, alert_ids=[spend.alert_id], states=[alert_pb2.ALERT_STATE_ARCHIVED])
-    assert [(one.customer_id, one.status) for one in archived] == [("a", 0), ("b", 0), ("c", 0)]
+    assert [(one.customer_id, one.status) for one in archived] == [(name, NOT_EVALUATED) for name in "abc"]
+    states = [alert_pb2.ALERT_STATE_ARCHIVED, alert_pb2.ALERT_STATE_ACTIVE]
+    assert await listed(ours, statuses=[NOT_EVALUATED], states=states) == archived
     assert await listed(ours, statuses=[OK, EVALUATING]) == []
     assert len(await listed(ours, statuses=[IN_ALARM], page_size=2)) == 3
     assert len(await listed(ours, alert_ids=[tokens.alert_id], page_size=2)) == 3
 
 
 async def test_a_gauge_is_an_entry_of_its_own_while_it_is_in_alarm(ours: Client, clock: ManualClock) -> None:
-    grouped = 'name: "g" usage_threshold_reached { metric_id: "tokens" group_values { key: "region" } } '
+    grouped = 'display_name: "g" usage_threshold_reached { metric_id: "tokens" group_values { key: "region" } } '
     alert = await ours.create(grouped + 'thresholds { value: "10" } ' + ALL)
     await ours.settled(alert.alert_id)
     regions = (("eu", "12"), ("us", "3"), ("ap", "50"))
@@ -121,7 +124,8 @@ async def test_a_customer_that_is_not_evaluated_is_not_listed_in_alarm(ours: Cli
     totals = await ours.summary()
     assert [(one.alert_id, one.gauge_count, one.customer_count) for one in totals.alerts] == [(gold.alert_id, 1, 1)]
     assert (totals.customer_count, totals.truncated) == (3, False)
-    assert [status for _, _, status in shown(await listed(ours))] == [IN_ALARM, 0]
+    assert [status for _, _, status in shown(await listed(ours))] == [IN_ALARM, NOT_EVALUATED]
+    assert [one.customer_id for one in await listed(ours, statuses=[NOT_EVALUATED])] == ["b"]
 
     await ours.disable(gold.alert_id)
     assert await listed(ours, statuses=[IN_ALARM]) == []
@@ -175,7 +179,7 @@ async def test_states_of_an_older_version_are_listed_and_completed(
 async def test_a_page_of_gauges_in_alarm_skips_gauges_of_disabled_alerts(ours: Client, clock: ManualClock) -> None:
     old, new = (
         await ours.create(TOKENS + ALL),
-        await ours.create('name: "later"' + TOKENS.removeprefix('name: "tokens"') + ALL),
+        await ours.create('display_name: "later"' + TOKENS.removeprefix('display_name: "tokens"') + ALL),
     )
     await ours.settled(old.alert_id, new.alert_id)
     customers = [f"c{number:03}" for number in range(alarms.CHUNK + 50)]

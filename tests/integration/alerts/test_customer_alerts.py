@@ -20,7 +20,7 @@ GOLD = 'scope { plan { plan_id: "gold" } } '
 ACME = 'scope { customer { customer_id: "acme" } } '
 GLOBEX = 'scope { customer { customer_id: "globex" } } '
 PRO = 'scope { subscription { customer_id: "acme" subscription_id: "pro" } } '
-TEN = 'name: "n" thresholds { value: "10" } '
+TEN = 'display_name: "n" thresholds { value: "10" } '
 SPEND = TEN + "spend_threshold_reached {} "
 TOKENS = TEN + 'usage_threshold_reached { metric_id: "tokens" } '
 EXCEEDED = TEN + 'usage_exceeded { metric_id: "tokens" } '
@@ -193,7 +193,7 @@ async def test_an_archived_alert_shows_neither_status_nor_gauges(ours: Client, c
     await ours.use(clock.now(), event(1, "12"))
     await ours.archive(alert.alert_id)
     found = await ours.customer_alert(alert.alert_id, "acme")
-    assert found.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    assert found.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_NOT_EVALUATED
     assert (list(found.gauges), found.no_data) == ([], False)
 
 

@@ -40,7 +40,7 @@ class Usage:
     async def watched(self, server: Running) -> str:
         """Creates the alert; returns its id."""
         alert = Alert(
-            name="calls",
+            display_name="calls",
             scope=AlertScope(all_customers=AllCustomersScope()),
             usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(metric_id="calls"),
             thresholds=[threshold_pb2.Threshold(recurring_step="1")],
@@ -163,6 +163,7 @@ async def test_notification_stream_continues_on_a_new_stream_when_the_server_dra
         (["--notifications", "--once"], "are options of the table"),
         (["--notifications", "--since", "yesterday"], "is not a time"),
         (["--notifications", "--since", "2026-03-15T12:00:00Z", "--resume", "x"], "leave out --since"),
+        (["--notifications", "--event-type", "alert.rung"], "there is no event type 'alert.rung'"),
         (["--notifications", "--condition", "spend"], "there is no condition 'spend'"),
     ],
 )
