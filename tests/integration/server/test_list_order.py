@@ -6,7 +6,7 @@ list's, so that such a statement fails the test.
 """
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,9 +51,10 @@ Listing = tuple[Callable[[Connection, int, Any], Awaitable[Sequence[Any]]], Call
 
 
 @pytest.fixture(scope="module")
-def url(template: Template) -> str:
+def url(template: Template) -> Iterator[str]:
     """The URL of the module's database, which plans without indexes."""
-    return template.fresh_database()
+    with template.lent_database() as url:
+        yield url
 
 
 @pytest.fixture

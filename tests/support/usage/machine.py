@@ -6,6 +6,7 @@ restart, one month. Each example is an organization of its own, on the same serv
 """
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -215,15 +216,18 @@ class Machine(RuleBasedStateMachine):
         return self.sent[-1]
 
 
-def play(stage: Stage, steps: int, streams: bool) -> None:
+def play(stage: Stage, steps: int, streams: bool, first_seed: int) -> None:
     """Calls organizations until that many steps are done, or one of them disagrees with the model.
 
-    streams: whether usage comes over streams, or in single calls.
+    streams: whether usage comes over streams, or in single calls. first_seed: decides what every step is.
     """
     machine = type("Machine", (Machine,), {"stage": stage, "streams": streams})
-    while stage.steps < steps:
+    for round_number in itertools.count():
+        if stage.steps >= steps:
+            return
         run_state_machine_as_test(
-            machine,
+            # With one seed, every round would make the same calls.
+            seed(f"{first_seed}, round {round_number}")(machine),
             settings=settings(
                 # The last rounds are small, so that few steps more are done than asked for.
                 max_examples=min(MAX_EXAMPLES_PER_ROUND, 1 + (steps - stage.steps) // STEPS_PER_EXAMPLE),
