@@ -3,7 +3,7 @@
 import json
 
 from engine.backfill.backfills import Backfills
-from generated.tidemark.v1 import alert_pb2, list_order_pb2
+from generated.tidemark.v1 import alert_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import Clock
 from runtime.turns import Slices
@@ -23,12 +23,11 @@ from server.mapping.alerts import (
     read_states,
 )
 from server.mapping.labels import read_labels
+from server.mapping.list_order import read_newest_first
 from store.alerts import alerts, creation
 from store.alerts.alerts import Filters
 from store.alerts.change import Change
 from store.postgres.database import Connection, Database
-
-MAX_TOTAL_SIZE = 10_000  # the largest number that total_size says exactly
 
 
 class AlertHandlers:
@@ -77,7 +76,7 @@ class AlertHandlers:
         """A page of alerts, the oldest or the newest first."""
         violations = Violations()
         filters = _read_filters(violations, request)
-        newest_first = _is_newest_first(violations, request.order)
+        newest_first = read_newest_first(violations, request.order)
         bound_to = (*_canonical(filters), str(newest_first))
         page = read_page(violations, request.page_size, request.page_token, "ListAlerts", bound_to, BY_TIME)
         violations.raise_if_any()
@@ -93,7 +92,7 @@ class AlertHandlers:
             )
             total_size = None
             if request.include_total_size:
-                total_size = await alerts.count(connection, organization_id, filters, at_most=MAX_TOTAL_SIZE)
+                total_size = await alerts.count(connection, organization_id, filters)
         shown, slices = list[alert_pb2.Alert](), Slices(organization_id)
         for row in page.shown(rows):
             await slices.pause()
@@ -120,12 +119,6 @@ def _read_filters(violations: Violations, request: messages.ListAlertsRequest) -
         start_time=violations.time("start_time", request.start_time) if request.HasField("start_time") else None,
         end_time=violations.time("end_time", request.end_time) if request.HasField("end_time") else None,
     )
-
-
-def _is_newest_first(violations: Violations, order: list_order_pb2.ListOrder.ValueType) -> bool:
-    if order not in list_order_pb2.ListOrder.values():
-        violations.add("order", f"{order} is no value of ListOrder")
-    return order == list_order_pb2.LIST_ORDER_NEWEST_FIRST
 
 
 def _canonical(filters: Filters) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from evaluator.definitions import (
 )
 from runtime.turns import Slices
 from store.alerts.rows import definition_of
+from store.postgres.counting import bounded_count
 from store.postgres.database import driver
 from store.tables.alerts import alert
 from store.tables.base import Identifier
@@ -110,11 +111,9 @@ async def list_page(
     return [definition_of(row) for row in (await connection.execute(statement)).mappings()]
 
 
-async def count(connection: AsyncConnection, organization_id: int, filters: Filters, *, at_most: int) -> int:
-    """How many alerts match; `at_most` for more."""
-    matching = select(alert.c.alert_id).where(alert.c.organization_id == organization_id, *_matches(filters))
-    found = await connection.scalar(select(func.count()).select_from(matching.limit(at_most).subquery()))
-    return int(found or 0)
+async def count(connection: AsyncConnection, organization_id: int, filters: Filters) -> int:
+    """How many alerts match; MAX_TOTAL_SIZE for that many or more."""
+    return await bounded_count(connection, alert, alert.c.organization_id == organization_id, *_matches(filters))
 
 
 async def changed_since(connection: AsyncConnection, organization_id: int, epoch: int) -> list[AlertDefinition]:

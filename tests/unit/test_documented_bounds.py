@@ -15,7 +15,6 @@ from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
 from server.alerts import batch_items, batches, usage_rejections
 from server.alerts import usage as usage_service
 from server.alerts import usage_reading as reading
-from server.alerts.alerts import MAX_TOTAL_SIZE
 from server.calls.answer_size import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
 from server.calls.idempotency import MAX_REQUEST_ID_LENGTH
 from server.calls.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
@@ -38,6 +37,7 @@ from server.mapping import (
 from server.mapping.usage_answers import MAX_RESULT_BYTES
 from server.webhooks.deliveries import LATEST_ATTEMPTS
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
+from store.postgres.counting import MAX_TOTAL_SIZE
 from webhooks.headers import RESERVED, is_reserved
 from webhooks.signing_keys import MAX_SECRET_BYTES, MIN_SECRET_BYTES
 
@@ -94,6 +94,8 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "InvoiceTotalReachedCondition.invoice_types_filter": (fact_conditions.MAX_INVOICE_TYPES,),
     "Limit.groups": (plans.MAX_GROUPS,),
     "ListAlertsRequest.page_size": (DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
+    "ListDeliveriesResponse.total_size": (MAX_TOTAL_SIZE,),
+    "ListEndpointsRequest.display_name_prefix": (MAX_NAME_LENGTH,),
     "ListAlertsRequest.display_name_prefix": (MAX_NAME_LENGTH,),
     "ListAlertsResponse.total_size": (MAX_TOTAL_SIZE,),
     "ListNotificationsRequest.customer_ids": (notifications.MAX_FILTER_IDS,),

@@ -23,7 +23,7 @@ class _ListOrder:
 class _ListOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ListOrder.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     LIST_ORDER_UNSPECIFIED: _ListOrder.ValueType  # 0
-    """LIST_ORDER_UNSPECIFIED is an unset order, which means OLDEST_FIRST."""
+    """LIST_ORDER_UNSPECIFIED is an unset order; the comment of each field says which order that means."""
     LIST_ORDER_OLDEST_FIRST: _ListOrder.ValueType  # 1
     """LIST_ORDER_OLDEST_FIRST lists the oldest item first."""
     LIST_ORDER_NEWEST_FIRST: _ListOrder.ValueType  # 2
@@ -33,7 +33,7 @@ class ListOrder(_ListOrder, metaclass=_ListOrderEnumTypeWrapper):
     """ListOrder is the order of a list by the time at which its items were created."""
 
 LIST_ORDER_UNSPECIFIED: ListOrder.ValueType  # 0
-"""LIST_ORDER_UNSPECIFIED is an unset order, which means OLDEST_FIRST."""
+"""LIST_ORDER_UNSPECIFIED is an unset order; the comment of each field says which order that means."""
 LIST_ORDER_OLDEST_FIRST: ListOrder.ValueType  # 1
 """LIST_ORDER_OLDEST_FIRST lists the oldest item first."""
 LIST_ORDER_NEWEST_FIRST: ListOrder.ValueType  # 2

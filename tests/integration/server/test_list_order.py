@@ -6,7 +6,7 @@ list's, so that such a statement fails the test.
 """
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,9 +51,10 @@ Listing = tuple[Callable[[Connection, int, Any], Awaitable[Sequence[Any]]], Call
 
 
 @pytest.fixture(scope="module")
-def url(template: Template) -> str:
+def url(template: Template) -> Iterator[str]:
     """The URL of the module's database, which plans without indexes."""
-    return template.fresh_database()
+    with template.lent_database() as url:
+        yield url
 
 
 @pytest.fixture
@@ -262,7 +263,7 @@ LISTS: dict[str, Listing] = {
     ),
     "operator events": (
         lambda connection, org, after: operator_event_log.list_page(
-            connection, org, endpoint_id=None, event_type=None, after=after, limit=5
+            connection, org, endpoint_id=None, event_types=(), after=after, limit=5
         ),
         lambda row: (row.create_time, row.event_id),
         True,

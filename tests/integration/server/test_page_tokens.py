@@ -26,8 +26,6 @@ STUBS: dict[Any, Any] = {
     alert_service_pb2: alert_service_pb2_grpc.AlertServiceStub,
     webhook_service_pb2: webhook_service_pb2_grpc.WebhookServiceStub,
 }
-# Statuses and types that are no value of their enum are refused before a page is read.
-VALUES: dict[str, tuple[Any, Any]] = {"event_types": ("alert.reached", "alert.resolved")}
 
 
 def lists() -> Iterator[tuple[Any, MethodDescriptor]]:
@@ -56,7 +54,7 @@ def put(request: Message, field: FieldDescriptor, number: int) -> None:
         getattr(request, field.name).seconds = 1_700_000_000 + number + (1_000 if "end" in field.name else 0)
         return
     value: Any = {
-        FieldDescriptor.CPPTYPE_STRING: VALUES.get(field.name, ("id-1", "id-2"))[number - 1],
+        FieldDescriptor.CPPTYPE_STRING: f"id-{number}",
         FieldDescriptor.CPPTYPE_BOOL: number == 1,
         FieldDescriptor.CPPTYPE_ENUM: number,
     }[field.cpp_type]
