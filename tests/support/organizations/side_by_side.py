@@ -14,7 +14,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from psycopg import sql
 
-import store.alerts.alerts
+import store.alerts.creation
 import store.deliveries.operator_event_log
 import store.deliveries.redelivery_jobs
 import store.endpoints.endpoints
@@ -119,14 +119,14 @@ async def carry_out(database_url: str, clock: Clock, *, beside_another: bool) ->
     names = _Names()
     with pytest.MonkeyPatch.context() as patch:
         for module in (
-            store.alerts.alerts,
+            store.alerts.creation,
             store.endpoints.endpoints,
             store.deliveries.operator_event_log,
             store.notifications.operator_events,
             store.deliveries.redelivery_jobs,
         ):
             patch.setattr(module, "random_id", names)
-        patch.setattr(store.alerts.alerts, "MAX_SPEND_ALERTS", 1)
+        patch.setattr(store.alerts.creation, "MAX_SPEND_ALERTS", 1)
         # As if two organizations had one name.
         patch.setattr(
             Notification,

@@ -316,8 +316,7 @@ _CHANGES = (
         "batch",
         "BatchCreateAlerts",
         f'requests {{ alert {{ display_name: "$name one" {_ALL} usage_threshold_reached {{ metric_id: "batch" }}'
-        f' {_THRESHOLD} uniqueness_key: "batch" }} }} requests {{ alert {{ display_name: "$name two" {_ALL}'
-        f' spend_threshold_reached {{ currency: "$unit" }} {_THRESHOLD} }} }} request_id: "batch"',
+        f' {_THRESHOLD} uniqueness_key: "batch" }} }} request_id: "batch"',
     ),
     Step(
         "batch of updates",
