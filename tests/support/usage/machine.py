@@ -150,7 +150,7 @@ class Machine(RuleBasedStateMachine):
         alert = self._alert(draw)
         kind = draw(st.sampled_from((0, 0, 1, 2)))
         target = (draw(customers), "s1")[: kind if alert.per_subscription else min(kind, 1)]
-        if target and alert.scope[0] in ("customer", "subscription"):
+        if target and alert.scope[0] in ("customer", "subscription", "customer plan"):
             target = (alert.scope[1], *target[1:])
         self._step("disable", self.comparison.switch(alert.name, target, False, at))
 
