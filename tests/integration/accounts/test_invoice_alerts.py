@@ -79,7 +79,7 @@ def single(*values: str, types: tuple[str, ...] = (), contract: tuple[str, str] 
         )
     thresholds = [threshold_pb2.Threshold(value=value, notify_on=BOTH) for value in values]
     return alert_pb2.Alert(
-        name="invoice", scope=ALL_CUSTOMERS, invoice_total_reached=condition, thresholds=thresholds
+        display_name="invoice", scope=ALL_CUSTOMERS, invoice_total_reached=condition, thresholds=thresholds
     )
 
 
@@ -91,7 +91,7 @@ def monthly(*values: str, currency: str = "", contract: tuple[str, str] | None =
             entity=filter_pb2.CUSTOM_FIELD_ENTITY_CONTRACT, key=contract[0], value=contract[1]
         )
     return alert_pb2.Alert(
-        name="month",
+        display_name="month",
         scope=ALL_CUSTOMERS,
         monthly_invoice_total_spend_threshold_reached=condition,
         thresholds=[threshold_pb2.Threshold(value=value, notify_on=BOTH) for value in values],

@@ -125,7 +125,7 @@ async def test_rejections_that_do_not_fit_are_counted_as_omitted_and_answered_on
 def overridden(regions: int) -> alert_pb2.Alert:
     """An alert with threshold overrides for so many groups, 11 kB each."""
     return alert_pb2.Alert(
-        name="by region",
+        display_name="by region",
         scope=scope_pb2.AlertScope(
             subscription=scope_pb2.SubscriptionScope(customer_id="acme", subscription_id="acme-pro")
         ),

@@ -41,7 +41,7 @@ ON_GOLD = on_customer_plan("acme", "gold")
 
 def exceeded(scope: scope_pb2.AlertScope, level: str) -> alert_pb2.Alert:
     condition = condition_pb2.UsageExceededCondition(metric_id="calls")
-    return alert_pb2.Alert(name="u", scope=scope, usage_exceeded=condition, thresholds=thresholds(level))
+    return alert_pb2.Alert(display_name="u", scope=scope, usage_exceeded=condition, thresholds=thresholds(level))
 
 
 async def put(caller: Caller, plan: str, customer: str = "acme") -> None:
@@ -145,7 +145,7 @@ async def test_balance_of_the_customer_is_evaluated_when_it_joins_the_plan(calle
     acme = Holder(caller)
     await acme.put("g1", "5", kind=GRANT)
     alert = alert_pb2.Alert(
-        name="b",
+        display_name="b",
         scope=ON_GOLD,
         credit_balance_dropped=condition_pb2.CreditBalanceDroppedCondition(),
         thresholds=[threshold_pb2.Threshold(value="10", notify_on=BOTH)],
@@ -191,7 +191,10 @@ async def test_one_alert_of_a_type_for_each_customer_and_plan(caller: Caller) ->
     assert first.alert_id in (error.value.details() or "")
     await caller.put_customer(customer_pb2.Customer(customer_id="acme", currency="EUR"))
     cost = alert_pb2.Alert(
-        name="c", scope=ON_GOLD, cost_exceeded=condition_pb2.CostExceededCondition(), thresholds=thresholds("1")
+        display_name="c",
+        scope=ON_GOLD,
+        cost_exceeded=condition_pb2.CostExceededCondition(),
+        thresholds=thresholds("1"),
     )
     assert (await caller.create_only(cost)).cost_exceeded.currency == "EUR"
 

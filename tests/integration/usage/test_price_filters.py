@@ -41,7 +41,7 @@ def spend_exceeded(
     scope: scope_pb2.AlertScope | None = None,
 ) -> alert_pb2.Alert:
     return alert_pb2.Alert(
-        name="spend of some prices",
+        display_name="spend of some prices",
         scope=scope or on_subscription("pro"),
         spend_exceeded=condition_pb2.SpendExceededCondition(currency=currency, price_filters=filters),
         thresholds=thresholds(level),
@@ -70,7 +70,7 @@ def cost_exceeded(
     overrides: Sequence[threshold_pb2.ThresholdOverride] = (),
 ) -> alert_pb2.Alert:
     return alert_pb2.Alert(
-        name="cost of some prices",
+        display_name="cost of some prices",
         scope=scope or on_subscription("pro"),
         cost_exceeded=condition_pb2.CostExceededCondition(
             grouping_keys=keys,

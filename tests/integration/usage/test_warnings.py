@@ -53,7 +53,7 @@ def of_customer(customer_id: str) -> scope_pb2.AlertScope:
 def of_subscription(customer_id: str, subscription_id: str, metric_id: str) -> alert_pb2.Alert:
     scope = scope_pb2.SubscriptionScope(customer_id=customer_id, subscription_id=subscription_id)
     return alert_pb2.Alert(
-        name="subscription",
+        display_name="subscription",
         scope=scope_pb2.AlertScope(subscription=scope),
         usage_exceeded=condition_pb2.UsageExceededCondition(metric_id=metric_id),
         thresholds=thresholds("1"),
@@ -139,7 +139,10 @@ async def test_customer_and_subscription_are_known_after_usage_names_them(caller
         quantity=access_pb2.QuantityAccess(metric_id="seats")
     )
     balance = alert_pb2.Alert(
-        name="b", scope=of_customer("acme"), low_remaining_commit_balance_reached=held, thresholds=thresholds("5")
+        display_name="b",
+        scope=of_customer("acme"),
+        low_remaining_commit_balance_reached=held,
+        thresholds=thresholds("5"),
     )
     assert await warnings_of(caller, balance) == [
         ("CUSTOMER_UNKNOWN", "alert.scope.customer.customer_id", "acme"),
@@ -168,7 +171,7 @@ async def test_percentage_threshold_without_a_limit_is_warned_of(caller: Caller)
     await put_limit(caller, "")
     assert await warnings_of(caller, usage_alert(thresholds=chosen)) == expected
     spend = alert_pb2.Alert(
-        name="spend",
+        display_name="spend",
         scope=of_customer("acme"),
         spend_threshold_reached=condition_pb2.SpendThresholdReachedCondition(currency="EUR"),
         thresholds=chosen[1:],
