@@ -1,11 +1,11 @@
 """Webhook endpoints: the statements behind create, get, list and update."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, tuple_
+from sqlalchemy import ColumnElement, func, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.endpoints import secrets as endpoint_secrets
@@ -22,10 +22,11 @@ from store.endpoints.rows import (
 )
 from store.ids import random_id
 from store.postgres.channels import announce_due_deliveries
+from store.postgres.counting import bounded_count
 from store.tables.accounts import organization
 from store.tables.webhooks import endpoint
+from webhooks.health import DisableReason
 from webhooks.secret_box import SecretBox
-from webhooks.signing_keys import Scheme
 
 ENDPOINT_ID_PREFIX = "whe_"
 MAX_ENDPOINTS = 100  # of an organization, those that are disabled included
@@ -39,6 +40,15 @@ class TooManyEndpoints(Exception):
 
 
 @dataclass(frozen=True)
+class NewEndpoint:
+    """An endpoint to create. All values have been checked. signing_key: "whsec_…" or "whsk_…"."""
+
+    settings: Settings
+    signing_key: str = field(repr=False)
+    state: EndpointState = EndpointState.ENABLED
+
+
+@dataclass(frozen=True)
 class CreatedEndpoint:
     """A new endpoint with the key that its receiver verifies with. The key is shown only once."""
 
@@ -46,16 +56,26 @@ class CreatedEndpoint:
     secret: str = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Filter:
+    """Which endpoints to list. Empty fields do not limit the list. Times: of creation, the end not included."""
+
+    states: tuple[EndpointState, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)  # all of them, with these values
+    display_name_prefix: str = ""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
 async def create(
     connection: AsyncConnection,
     organization_id: int,
-    settings: Settings,
+    new: NewEndpoint,
     box: SecretBox,
     *,
-    scheme: Scheme = Scheme.HMAC_SHA256,
     now: datetime,
 ) -> CreatedEndpoint:
-    """Saves an enabled endpoint with a secret of its own. Raises TooManyEndpoints."""
+    """Saves an endpoint with its signing key. Raises TooManyEndpoints."""
     # The lock makes concurrent requests count one after the other.
     await connection.execute(
         select(organization.c.organization_id)
@@ -75,14 +95,15 @@ async def create(
         .values(
             organization_id=organization_id,
             endpoint_id=endpoint_id,
-            state=EndpointState.ENABLED,
+            state=new.state,
+            disable_reason=DisableReason.REQUESTED if new.state is EndpointState.DISABLED else None,
             create_time=now,
-            **_values(organization_id, endpoint_id, settings, box),
+            **_values(organization_id, endpoint_id, new.settings, box),
         )
         .returning(*COLUMNS)
     )
     created = endpoint_from(saved.mappings().one())
-    secret = await endpoint_secrets.add(connection, organization_id, endpoint_id, scheme, box, now=now)
+    secret = await endpoint_secrets.add(connection, organization_id, endpoint_id, new.signing_key, box, now=now)
     return CreatedEndpoint(created, secret)
 
 
@@ -94,19 +115,48 @@ async def get(connection: AsyncConnection, organization_id: int, endpoint_id: st
 
 
 async def list_page(
-    connection: AsyncConnection, organization_id: int, *, after: tuple[datetime, str] | None, limit: int
+    connection: AsyncConnection,
+    organization_id: int,
+    filter_: Filter,
+    *,
+    after: tuple[datetime, str] | None,
+    limit: int,
+    newest_first: bool = False,
 ) -> list[Endpoint]:
-    """Up to `limit` endpoints, oldest first; `after` is the create_time and id of the last one seen."""
-    key = tuple_(endpoint.c.create_time, endpoint.c.endpoint_id)
+    """Up to `limit` endpoints by age; `after` is the create_time and id of the last one seen."""
+    age = (endpoint.c.create_time, endpoint.c.endpoint_id)
     statement = (
         select(*COLUMNS)
-        .where(endpoint.c.organization_id == organization_id, endpoint.c.delete_time.is_(None))
-        .order_by(endpoint.c.create_time, endpoint.c.endpoint_id)
+        .where(*_matches(organization_id, filter_))
+        .order_by(*(column.desc() if newest_first else column for column in age))
         .limit(limit)
     )
     if after is not None:
-        statement = statement.where(key > tuple_(*after))
+        statement = statement.where(tuple_(*age) < tuple_(*after) if newest_first else tuple_(*age) > tuple_(*after))
     return [endpoint_from(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def count(connection: AsyncConnection, organization_id: int, filter_: Filter) -> int:
+    """How many endpoints match."""
+    return await bounded_count(connection, endpoint, *_matches(organization_id, filter_))
+
+
+def _matches(organization_id: int, filter_: Filter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [
+        endpoint.c.organization_id == organization_id,
+        endpoint.c.delete_time.is_(None),
+    ]
+    if filter_.states:
+        conditions.append(endpoint.c.state.in_(filter_.states))
+    if filter_.labels:
+        conditions.append(endpoint.c.labels.contains(dict(filter_.labels)))
+    if filter_.display_name_prefix:
+        conditions.append(endpoint.c.display_name.startswith(filter_.display_name_prefix, autoescape=True))
+    if filter_.start_time is not None:
+        conditions.append(endpoint.c.create_time >= filter_.start_time)
+    if filter_.end_time is not None:
+        conditions.append(endpoint.c.create_time < filter_.end_time)
+    return conditions
 
 
 async def update_settings(
@@ -141,10 +191,10 @@ def _values(
     """The columns of an endpoint's settings, or of some fields of them."""
     values: dict[str, Any] = {
         "url": settings.url,
-        "description": settings.description,
+        "display_name": settings.display_name,
+        "labels": dict(settings.labels),
         "event_types": list(settings.event_types),
         "condition_types": list(settings.condition_types),
-        "metadata": dict(settings.metadata),
         "headers": dict(settings.headers),
         "rate_per_second": settings.rate_per_second,
         "max_in_flight": settings.max_in_flight,

@@ -12,9 +12,9 @@ from evaluator.periods import MAX_INTERVAL_COUNT
 from evaluator.thresholds import MAX_RECURRENCES_REPORTED, MAX_THRESHOLDS
 from notifier.request_headers import HEADERS
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
+from server.alerts import batch_items, batches, usage_rejections
 from server.alerts import usage as usage_service
 from server.alerts import usage_reading as reading
-from server.alerts import usage_rejections
 from server.calls.answer_size import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
 from server.calls.idempotency import MAX_REQUEST_ID_LENGTH
 from server.calls.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
@@ -24,9 +24,11 @@ from server.mapping import (
     balance_conditions,
     balances,
     custom_fields,
+    endpoint_settings,
     endpoints,
     fact_conditions,
     gauges,
+    labels,
     notifications,
     plans,
     price_filters,
@@ -35,7 +37,9 @@ from server.mapping import (
 from server.mapping.usage_answers import MAX_RESULT_BYTES
 from server.webhooks.deliveries import LATEST_ATTEMPTS
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
+from store.postgres.counting import MAX_TOTAL_SIZE
 from webhooks.headers import RESERVED, is_reserved
+from webhooks.signing_keys import MAX_SECRET_BYTES, MIN_SECRET_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
@@ -44,8 +48,17 @@ MIB = 1024 * 1024
 BOUNDS: dict[str, tuple[int, ...]] = {
     "Alert": (MAX_DEFINITION_BYTES // MIB,),
     "Alert.display_name": (MAX_NAME_LENGTH,),
+    "Alert.labels": (labels.MAX_LABELS, labels.MAX_LABEL_KEY, labels.MAX_LABEL_VALUE),
     "Alert.thresholds": (MAX_THRESHOLDS,),
     "Alert.uniqueness_key": (alerts.MAX_UNIQUENESS_KEY_LENGTH,),
+    "BatchArchiveAlertsRequest.requests": (batch_items.MAX_ITEMS,),
+    "BatchArchiveAlertsResponse.alerts": (batches.MAX_ALERT_BYTES // MIB,),
+    "BatchCreateAlertsRequest.requests": (batch_items.MAX_ITEMS,),
+    "BatchCreateAlertsResponse.alerts": (batches.MAX_ALERT_BYTES // MIB,),
+    "BatchCreateAlertsResponse.warnings": (batches.MAX_WARNING_BYTES // 1024,),
+    "BatchUpdateAlertsRequest.requests": (batch_items.MAX_ITEMS,),
+    "BatchUpdateAlertsResponse.alerts": (batches.MAX_ALERT_BYTES // MIB,),
+    "BatchUpdateAlertsResponse.warnings": (batches.MAX_WARNING_BYTES // 1024,),
     "CustomerAlert.gauges": (gauges.MAX_GAUGES, MAX_ANSWER_BYTES // MIB),
     "Balance.contract_custom_fields": (custom_fields.MAX_CUSTOM_FIELDS, custom_fields.MAX_CUSTOM_FIELD_LENGTH),
     "Balance.draw_down_metric_ids": (balances.MAX_DRAW_DOWN_METRICS,),
@@ -57,23 +70,21 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "BillingCycle.interval_count": (MAX_INTERVAL_COUNT,),
     "CostExceededCondition.threshold_overrides": (MAX_OVERRIDES,),
     "CreateAlertRequest.request_id": (MAX_REQUEST_ID_LENGTH,),
-    "CreateEndpointRequest.headers": (
-        endpoints.MAX_HEADERS,
-        endpoints.MAX_HEADER_NAME,
-        endpoints.MAX_HEADER_VALUE,
-    ),
-    "CreateEndpointRequest.max_in_flight": (endpoints.MAX_IN_FLIGHT, DEFAULT_MAX_IN_FLIGHT),
-    "CreateEndpointRequest.metadata": (
-        endpoints.MAX_METADATA,
-        endpoints.MAX_METADATA_KEY,
-        endpoints.MAX_METADATA_VALUE,
-    ),
-    "CreateEndpointRequest.rate_per_second": (int(endpoints.MAX_RATE),),
+    "CreateEndpointRequest.secret": (MIN_SECRET_BYTES, MAX_SECRET_BYTES),
     "Customer.custom_fields": (custom_fields.MAX_CUSTOM_FIELDS, custom_fields.MAX_CUSTOM_FIELD_LENGTH),
     "Customer.display_name": (MAX_NAME_LENGTH,),
-    "BasicCredentials.username": (endpoints.MAX_USERNAME,),
-    "BasicCredentials.password": (endpoints.MAX_PASSWORD,),
-    "BearerCredentials.token": (endpoints.MAX_TOKEN,),
+    "BasicCredentials.username": (endpoint_settings.MAX_USERNAME,),
+    "BasicCredentials.password": (endpoint_settings.MAX_PASSWORD,),
+    "BearerCredentials.token": (endpoint_settings.MAX_TOKEN,),
+    "Endpoint.display_name": (MAX_NAME_LENGTH,),
+    "Endpoint.headers": (
+        endpoint_settings.MAX_HEADERS,
+        endpoint_settings.MAX_HEADER_NAME,
+        endpoint_settings.MAX_HEADER_VALUE,
+    ),
+    "Endpoint.labels": (labels.MAX_LABELS, labels.MAX_LABEL_KEY, labels.MAX_LABEL_VALUE),
+    "Endpoint.max_in_flight": (endpoint_settings.MAX_IN_FLIGHT, DEFAULT_MAX_IN_FLIGHT),
+    "Endpoint.rate_per_second": (int(endpoint_settings.MAX_RATE),),
     "EvaluateUsageRequest.batch_id": (usage_service.MAX_BATCH_ID_LENGTH,),
     "EvaluateUsageRequest.events": (DEFAULT_MAX_BATCH_EVENTS,),
     "EvaluateUsageResponse.rejected": (MAX_ANSWER_BYTES // MIB,),
@@ -83,6 +94,10 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "InvoiceTotalReachedCondition.invoice_types_filter": (fact_conditions.MAX_INVOICE_TYPES,),
     "Limit.groups": (plans.MAX_GROUPS,),
     "ListAlertsRequest.page_size": (DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
+    "ListDeliveriesResponse.total_size": (MAX_TOTAL_SIZE,),
+    "ListEndpointsRequest.display_name_prefix": (MAX_NAME_LENGTH,),
+    "ListAlertsRequest.display_name_prefix": (MAX_NAME_LENGTH,),
+    "ListAlertsResponse.total_size": (MAX_TOTAL_SIZE,),
     "ListNotificationsRequest.customer_ids": (notifications.MAX_FILTER_IDS,),
     "LowCreditBalanceReachedCondition.credit_grant_type_filters": (balance_conditions.MAX_GRANT_TYPES,),
     "LowRemainingCommitBalanceReachedCondition.custom_field_filters": (fact_conditions.MAX_CUSTOM_FIELD_FILTERS,),
@@ -143,9 +158,8 @@ def test_a_comment_names_the_bounds_that_are_enforced(name: str) -> None:
     assert set(BOUNDS[name]) <= named, COMMENTS[name]
 
 
-@pytest.mark.parametrize("request_name", ["CreateEndpointRequest", "UpdateEndpointRequest"])
-def test_the_headers_that_an_endpoint_may_not_set_are_those_that_the_contract_names(request_name: str) -> None:
-    comment = COMMENTS[f"{request_name}.headers"].lower()
+def test_the_headers_that_an_endpoint_may_not_set_are_those_that_the_contract_names() -> None:
+    comment = COMMENTS["Endpoint.headers"].lower()
     for name in RESERVED:
         assert name in comment
     assert "webhook-…" in comment

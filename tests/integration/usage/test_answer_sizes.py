@@ -15,6 +15,7 @@ from generated.tidemark.v1 import (
     alert_service_pb2,
     condition_pb2,
     customer_pb2,
+    endpoint_pb2,
     filter_pb2,
     notification_pb2,
     scope_pb2,
@@ -24,6 +25,7 @@ from generated.tidemark.v1 import (
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
+from generated.tidemark.v1.event_type_pb2 import EventType
 from server.calls.answer_size import CLIENT_LIMIT, MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
 from server.mapping.usage_answers import MAX_RESULT_BYTES
 from tests.support.server.running import reason_of, status_of, violations_of
@@ -214,20 +216,20 @@ async def test_page_of_large_customers_ends_before_its_page_size(caller: Caller)
 
 async def test_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> None:
     stub = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
-    request = webhook_service_pb2.CreateEndpointRequest(
+    sent = endpoint_pb2.Endpoint(
         url="https://example.com/hook",
-        event_types=[f"{WIDE}.{number}" for number in range(20_000)],
-        metadata={f"{number}" + WIDE * 64: WIDE * 513 for number in range(500)},
+        event_types=[EventType.ValueType(number) for number in range(100, 20_100)],
+        labels={f"{number}" + WIDE * 64: WIDE * 513 for number in range(500)},
         headers={f"{WIDE}{number}": WIDE for number in range(500)},
     )
     metadata = (*caller.metadata, ("x-request-id", "r" * 128))
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await stub.CreateEndpoint(request, metadata=metadata)
+        await stub.CreateEndpoint(webhook_service_pb2.CreateEndpointRequest(endpoint=sent), metadata=metadata)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason_of(refused.value) == "ERROR_REASON_INVALID_FIELD"
     bad = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad) for detail in status_of(refused.value).details)
-    assert bad.field_violations[0].field == "event_types[0]"
+    assert bad.field_violations[0].field == "endpoint.labels"
     assert "more violations" in bad.field_violations[-1].description
 
 
