@@ -39,11 +39,15 @@ class Router:
         self._by_measure: dict[Measure, list[AlertRule]] = {}
         # Cost measures with price filters, by currency and by whether they measure subscriptions.
         self._with_prices: dict[tuple[str | None, bool], list[Measure]] = {}
+        # Cost measures with fields of contracts, by currency.
+        self._with_contracts: dict[str | None, list[Measure]] = {}
         self._fact_rules = [alert for alert in self.alerts.values() if alert.measure.of_facts]
         for alert in self.alerts.values():
             if not alert.measure.of_facts:
                 self._by_measure.setdefault(alert.measure, []).append(alert)
         for measure in self._by_measure:
+            if measure.contract_fields:
+                self._with_contracts.setdefault(measure.currency, []).append(measure)
             if measure.prices:
                 self._with_prices.setdefault((measure.currency, measure.per_subscription), []).append(measure)
         self._routes: dict[RouteKey, tuple[CustomerMeasure, ...]] = {}
@@ -122,7 +126,7 @@ class Router:
 
     def _measures(self, key: RouteKey) -> list[tuple[Measure, str | None]]:
         """The measures of an event, each with its subscription if it measures subscriptions."""
-        _, subscription_id, metric_id, currency = key
+        customer_id, subscription_id, metric_id, currency = key
         measures: list[tuple[Measure, str | None]] = [(Measure(metric_id=metric_id), None)]
         if currency is not None:
             measures.append((Measure(currency=currency), None))
@@ -132,6 +136,11 @@ class Router:
             if currency is not None:
                 measures.append((Measure(currency=currency, per_subscription=True), subscription_id))
                 measures += [(measure, subscription_id) for measure in self._with_prices.get((currency, True), ())]
+                if of_contracts := self._with_contracts.get(currency):
+                    fields = self.subscriptions[customer_id, subscription_id].custom_fields.items()
+                    measures += [
+                        (measure, None) for measure in of_contracts if fields >= set(measure.contract_fields)
+                    ]
         return measures
 
     def customer_measure(

@@ -1,11 +1,15 @@
 """Routing facts: what the router needs of customers, subscriptions and metrics."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 
 from evaluator.aggregation import Aggregation
 from evaluator.limits import NO_LIMITS, Limits
 from evaluator.periods import BillingCycle
+
+NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,10 @@ class CustomerFacts:
 
 @dataclass(frozen=True)
 class SubscriptionFacts:
-    """The routing facts of a subscription; currency and cycle are None where the customer's apply."""
+    """The routing facts of a subscription; currency and cycle are None where the customer's apply.
+
+    custom_fields: those of the contract under which its usage is billed.
+    """
 
     customer_id: str
     subscription_id: str
@@ -46,6 +53,7 @@ class SubscriptionFacts:
     cycle: BillingCycle | None
     changed_epoch: int
     changed_time: datetime
+    custom_fields: Mapping[str, str] = field(default_factory=lambda: NO_FIELDS, compare=False)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import RowMapping, and_, select, tuple_
+from sqlalchemy import RowMapping, and_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle
 from store.accounts.billing_cycles import CYCLE_COLUMNS, cycle_columns, cycle_of
 from store.accounts.puts import Put, is_newer, put_fact
 from store.erasures import jobs as erasures
+from store.identity import organizations
 from store.tables.accounts import customer, subscription
 
 # Each subscription with the billing cycle of its customer, which applies if the subscription has none of its own.
@@ -82,13 +83,30 @@ async def put(
         "end_time": fact.end_time,
         **cycle_columns(fact.cycle),
     }
+    epoch_before = await organizations.current_epoch(connection, organization_id)
+    before = await get(connection, organization_id, fact.customer_id, fact.subscription_id)
     epoch = await put_fact(connection, subscription, key, facts, fact.as_of_time, now)
     if epoch is not None:
         await erasures.refuse_during(connection, organization_id, fact.customer_id)
     stored = await get(connection, organization_id, fact.customer_id, fact.subscription_id)
     assert stored is not None, "a subscription exists after it was put"
+    # `before` was read without the lock. If another change was committed meanwhile, it may have been of the fields.
+    same_fields = stored.custom_fields == (before.custom_fields if before is not None else {})
+    if epoch is not None and not (same_fields and epoch == epoch_before + 1):
+        await _contracts_changed(connection, organization_id, fact.customer_id, epoch, now)
     superseded = is_newer(stored.as_of_time, fact.as_of_time)
     return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
+
+
+async def _contracts_changed(
+    connection: AsyncConnection, organization_id: int, customer_id: str, epoch: int, now: datetime
+) -> None:
+    """Notes that other cost than before may count for the customer, whose gauges have to be counted anew."""
+    await connection.execute(
+        update(customer)
+        .where(customer.c.organization_id == organization_id, customer.c.customer_id == customer_id)
+        .values(changed_epoch=epoch, contracts_change_time=now)
+    )
 
 
 async def get(

@@ -58,6 +58,7 @@ customer = Table(
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
+    Column("contracts_change_time", Time),  # when the custom fields of one of its subscriptions last changed
     Index("customer_by_change", "organization_id", "changed_epoch"),
     Index(
         "customer_of_plan",

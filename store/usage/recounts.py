@@ -14,7 +14,7 @@ from evaluator.aggregation import Aggregation, Tally
 from evaluator.gauges import Gauge
 from evaluator.prices import PriceFilter
 from store.postgres.database import DriverConnection
-from store.usage import price_conditions
+from store.usage import contract_conditions, price_conditions
 
 
 class StatementKind(NamedTuple):
@@ -26,6 +26,7 @@ class StatementKind(NamedTuple):
     of_subscription: bool
     keys: tuple[str, ...]
     prices: tuple[PriceFilter, ...]
+    contract_fields: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Recount:
             of_subscription=gauge.subscription_id is not None,
             keys=tuple(key for key, _ in gauge.group),
             prices=gauge.measure.prices,
+            contract_fields=gauge.measure.contract_fields,
         )
 
 
@@ -212,6 +214,7 @@ def _parameters(organization_id: int, kind: StatementKind, passes: Sequence[_Pas
         "left_out": [Jsonb(dict.fromkeys(one.left_out)) for one in passes],
         **{f"key{number}": key for number, key in enumerate(kind.keys)},
         **price_conditions.parameters(kind.prices),
+        **contract_conditions.parameters(kind.contract_fields),
         **{
             f"wanted{number}": [Jsonb(dict.fromkeys(values[number] for values in one.indexes)) for one in passes]
             for number in range(len(kind.keys))
@@ -239,6 +242,8 @@ def _conditions(kind: StatementKind) -> str:
     ]
     if kind.prices:
         conditions.append(price_conditions.condition(kind.prices))
+    if kind.contract_fields:
+        conditions.append(contract_conditions.condition(kind.contract_fields))
     if kind.of_subscription:
         conditions.append('e.subscription_id = i.subscription_id COLLATE "C"')
     if kind.aggregation is Aggregation.UNIQUE_COUNT:

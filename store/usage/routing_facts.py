@@ -9,7 +9,7 @@ from typing import Any
 
 from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
-from evaluator.routing_facts import CustomerFacts, MetricFacts, SubscriptionFacts
+from evaluator.routing_facts import NO_FIELDS, CustomerFacts, MetricFacts, SubscriptionFacts
 from store.limits.effective_limits import LIMITS_COLUMN, read_column
 from store.postgres.database import DriverConnection, Row
 
@@ -21,8 +21,8 @@ _EXCLUDED = """
 
 # Customers, with their exclusions and limits; the condition follows.
 _CUSTOMER = f"""
-SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch, update_time,
-       {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN},
+SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch,
+       greatest(update_time, contracts_change_time), {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN},
        EXISTS (SELECT FROM erasure_job j
                WHERE j.organization_id = customer.organization_id AND j.customer_id = customer.customer_id)
 FROM customer WHERE organization_id = %(organization_id)s AND
@@ -31,7 +31,7 @@ FROM customer WHERE organization_id = %(organization_id)s AND
 # Subscriptions; the condition follows.
 _SUBSCRIPTION = """
 SELECT customer_id, subscription_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone,
-       changed_epoch, update_time
+       changed_epoch, update_time, custom_fields
 FROM subscription WHERE organization_id = %(organization_id)s AND
 """
 
@@ -204,9 +204,19 @@ def _excluded(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, s
 
 
 def _subscription(row: Row) -> SubscriptionFacts:
-    customer_id, subscription_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row
+    customer_id, subscription_id, plan_id, currency, anchor, cadence, count, zone = row[:8]
+    changed_epoch, update_time, custom_fields = row[8:]
     cycle = None if anchor is None else BillingCycle(anchor, Cadence(cadence), count, zone)
-    return SubscriptionFacts(customer_id, subscription_id, plan_id, currency, cycle, changed_epoch, update_time)
+    return SubscriptionFacts(
+        customer_id,
+        subscription_id,
+        plan_id,
+        currency,
+        cycle,
+        changed_epoch,
+        update_time,
+        custom_fields or NO_FIELDS,
+    )
 
 
 def _metric(row: Row) -> MetricFacts:

@@ -116,7 +116,7 @@ class Subscription(_message.Message):
     @_builtins.property
     def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """custom_fields are the subscription's own fields: at most 64, keys in the form of a subscription_id, values of at
-        most 256 characters without control characters. They are stored and returned.
+        most 256 characters without control characters. Custom field filters of spend_threshold_reached read them.
         """
 
     @_builtins.property

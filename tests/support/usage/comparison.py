@@ -13,7 +13,7 @@ from generated.tidemark.v1 import (
     customer_alert_pb2,
 )
 from store.identity import keys
-from tests.reference.gauges import Event, Gauge
+from tests.reference.gauges import Event, Fields, Gauge
 from tests.reference.thresholds import State
 from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
 from tests.support.usage import voiding
@@ -101,10 +101,12 @@ class Comparison:
         self.model.archive(name)
         await self._at(at).archive(name)
 
-    async def put(self, customer: str, subscription: str | None, plan: str, at: int) -> None:
-        """Brings a customer, or a subscription, to a plan."""
+    async def put(self, customer: str, subscription: str | None, plan: str, fields: Fields, at: int) -> None:
+        """Brings a customer, or a subscription, to a plan. fields: the custom fields of the subscription."""
         self.model.put(customer, subscription, plan)
-        await self._at(at).put(customer, subscription, plan)
+        if subscription is not None:
+            self.model.put_fields(customer, subscription, fields)
+        await self._at(at).put(customer, subscription, plan, fields)
 
     async def edit(self, alert: Alert, paths: list[str], reset: bool, at: int) -> None:
         """Makes an alert what it is to be, with a mask that names what may be different, and a new name."""

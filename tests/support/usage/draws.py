@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 
-from tests.reference.gauges import Event, Metric, Prices
+from tests.reference.gauges import Event, Fields, Metric, Prices
 from tests.reference.thresholds import Threshold
 from tests.reference.usage import Alert
 
@@ -14,6 +14,8 @@ START = datetime(2026, 3, 15, 12, tzinfo=UTC)
 AGGREGATIONS = {"sum": "SUM", "count": "COUNT", "max": "MAX", "latest": "LATEST", "unique": "UNIQUE_COUNT"}
 METRICS = [Metric(name, aggregation, "seat") for name, aggregation in AGGREGATIONS.items()]
 CUSTOMERS, SUBSCRIPTIONS, PLANS = ("ann", "bob"), (None, "s1"), ("", "gold", "gold")
+# Custom fields of subscriptions, and of the contracts that alerts select.
+FIELDS: list[Fields] = [frozenset(), frozenset({("team", "x")}), frozenset({("team", "x"), ("tier", "1")})]
 DAYS_AGO = (0, 3, 20)  # the last one is in the month before
 
 
@@ -127,6 +129,7 @@ def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
     scope = draw(st.sampled_from(scopes))
     chosen = draw(st.sampled_from(keys))
     priced = per_subscription and measure[0] == "cost" and draw(st.booleans())
+    contracted = measure[0] == "cost" and not per_subscription
     return Alert(
         name="",
         measure=measure,
@@ -137,4 +140,5 @@ def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
         prices=draw(st.sampled_from(PRICES)) if priced else frozenset(),
         overrides=draw(overrides(chosen)) if per_subscription and chosen else (),
         evaluate=draw(st.sampled_from([True, True, False])),
+        contract=draw(st.sampled_from(FIELDS)) if contracted else frozenset(),
     )

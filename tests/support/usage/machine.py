@@ -23,7 +23,17 @@ from tests.reference.thresholds import Threshold
 from tests.reference.usage import Alert, UsageModel
 from tests.support.usage import draws
 from tests.support.usage.comparison import Comparison
-from tests.support.usage.draws import AGGREGATIONS, CUSTOMERS, DAYS_AGO, PLANS, START, SUBSCRIPTIONS, Again, New
+from tests.support.usage.draws import (
+    AGGREGATIONS,
+    CUSTOMERS,
+    DAYS_AGO,
+    FIELDS,
+    PLANS,
+    START,
+    SUBSCRIPTIONS,
+    Again,
+    New,
+)
 from tests.support.usage.stage import MONTHS, REPLICAS, Stage
 
 # Of both tests together, which two processes carry out side by side.
@@ -164,7 +174,8 @@ class Machine(RuleBasedStateMachine):
         self._step("reset", self.comparison.reset(self._alert(draw).name, draw(customers), at))
 
     def _put(self, draw: Draw, at: int) -> None:
-        put = draw(customers), draw(st.sampled_from(SUBSCRIPTIONS)), draw(st.sampled_from(PLANS))
+        plan, fields = draw(st.sampled_from(PLANS)), draw(st.sampled_from(FIELDS))
+        put = draw(customers), draw(st.sampled_from(SUBSCRIPTIONS)), plan, fields
         self._step("put", self.comparison.put(*put, at))
 
     def _check_state(self, draw: Draw, at: int) -> None:

@@ -24,7 +24,7 @@ from generated.tidemark.v1 import (
 )
 from store.identity.organizations import Organization
 from store.postgres.database import Database
-from tests.reference.gauges import Event, Gauge
+from tests.reference.gauges import Event, Fields, Gauge
 from tests.reference.thresholds import State
 from tests.reference.usage import Alert, Notification
 from tests.support.usage.caller import DEADLINE, Caller
@@ -48,13 +48,15 @@ class Service:
         kind = metric_pb2.Aggregation.Value(f"AGGREGATION_{aggregation}")
         await self.caller.put_metric(metric_id, kind, unique_property if aggregation == "UNIQUE_COUNT" else "")
 
-    async def put(self, customer: str, subscription: str | None, plan: str) -> None:
-        """Puts a customer or a subscription on a plan."""
+    async def put(self, customer: str, subscription: str | None, plan: str, fields: Fields = frozenset()) -> None:
+        """Puts a customer or a subscription on a plan. fields: the custom fields of the subscription."""
         if subscription is None:
             await self.caller.put_customer(customer_pb2.Customer(customer_id=customer, plan_id=plan))
         else:
             await self.caller.put_subscription(
-                subscription_pb2.Subscription(customer_id=customer, subscription_id=subscription, plan_id=plan)
+                subscription_pb2.Subscription(
+                    customer_id=customer, subscription_id=subscription, plan_id=plan, custom_fields=dict(fields)
+                )
             )
 
     async def create(self, alert: Alert) -> bool:
@@ -145,6 +147,7 @@ class Service:
                 tuple((key, value) for key, value in group),
                 start.astimezone(UTC),
                 prices_of(measured),
+                frozenset(measured.contract_fields),
             )
             found[names[alert_id], gauge] = state_of(reached, sequence)
         return found
