@@ -8,6 +8,7 @@ from server.accounts.errors import balance_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import read_page
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.balances import balance_message, entry_message, overage_message, read_balance, read_kinds
 from store.accounts.puts import Put
@@ -41,7 +42,8 @@ class BalanceHandlers:
             put = await balance_changes.put(connection, organization.organization_id, fact, self._clock.now())
             return put, _touched(put.changed, put.previous, put.stored)
 
-        put = await self._changes.apply(organization, fact.customer_id, change)
+        async with transaction_of(self._database, request.validate_only) as connection:
+            put = await self._changes.apply(connection, organization, fact.customer_id, change)
         return account_service_pb2.PutBalanceResponse(
             balance=balance_message(put.stored, self._clock.now()), superseded=put.superseded
         )
@@ -76,21 +78,32 @@ class BalanceHandlers:
         violations.raise_if_any()
         async with self._database.transaction() as connection:
             await balances.read_one_snapshot(connection)
+            organization_id = current_organization().organization_id
             rows = await balances.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 customer_id=customer_id or None,
                 kinds=kinds,
                 include_voided=request.include_voided,
                 after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
                 limit=page.limit,
             )
+            total_size = 0
+            if request.include_total_size:
+                total_size = await balances.count(
+                    connection,
+                    organization_id,
+                    customer_id=customer_id or None,
+                    kinds=kinds,
+                    include_voided=request.include_voided,
+                )
         now = self._clock.now()
         found = [balance_message(row, now) for row in rows]
         page = page.cut(found)
         return account_service_pb2.ListBalancesResponse(
             balances=page.shown(found),
             next_page_token=page.next_token(rows, lambda row: (row.fact.customer_id, row.fact.balance_id)),
+            total_size=total_size,
         )
 
     async def AdjustBalance(
@@ -115,11 +128,12 @@ class BalanceHandlers:
             )
             return done, _touched(done.changed, done.previous, done.balance)
 
-        done = await self._changes.apply(organization, customer_id, change)
+        async with transaction_of(self._database, request.validate_only) as connection:
+            done = await self._changes.apply(connection, organization, customer_id, change)
         return account_service_pb2.AdjustBalanceResponse(
             balance=balance_message(done.balance, self._clock.now()),
             segment_number=done.segment_number,
-            repeated_request=not done.changed,
+            replayed=not done.changed,
         )
 
     async def VoidBalance(
@@ -135,7 +149,8 @@ class BalanceHandlers:
             )
             return done, _touched(done.changed, done.previous, done.balance)
 
-        done = await self._changes.apply(organization, customer_id, change)
+        async with transaction_of(self._database, request.validate_only) as connection:
+            done = await self._changes.apply(connection, organization, customer_id, change)
         return account_service_pb2.VoidBalanceResponse(balance=balance_message(done.balance, self._clock.now()))
 
     async def ListBalanceEntries(
@@ -155,19 +170,26 @@ class BalanceHandlers:
         )
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
             rows = await balance_entries.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 customer_id,
                 balance_id=balance_id or None,
                 after=None if page.after is None else (str(page.after[0]), int(str(page.after[1]))),
                 limit=page.limit,
             )
+            total_size = 0
+            if request.include_total_size:
+                total_size = await balance_entries.count(
+                    connection, organization_id, customer_id, balance_id=balance_id or None
+                )
         shown = [entry_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListBalanceEntriesResponse(
             entries=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.change.balance_id, row.entry_number)),
+            total_size=total_size,
         )
 
     async def ListOverages(
@@ -179,18 +201,23 @@ class BalanceHandlers:
         page = read_page(violations, request.page_size, request.page_token, "ListOverages", (customer_id,), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
             rows = await drawdown.list_overages(
                 await driver(connection),
-                current_organization().organization_id,
+                organization_id,
                 customer_id,
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
+            total_size = 0
+            if request.include_total_size:
+                total_size = await drawdown.count_overages(connection, organization_id, customer_id)
         shown = [overage_message(customer_id, row) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListOveragesResponse(
             overages=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.unit.key,)),
+            total_size=total_size,
         )
 
 

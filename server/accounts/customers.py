@@ -14,6 +14,7 @@ from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import read_page
 from server.calls.shared_errors import customer_not_found
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     customer_message,
@@ -42,11 +43,11 @@ class CustomerHandlers:
         now = self._clock.now()
         fact = _read_customer(request.customer, now)
         organization = current_organization()
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             put = await customers.put(connection, organization.organization_id, fact, now)
             if put.epoch is not None:
                 await self._changes.customer_changing(connection, organization, put.epoch, fact.customer_id)
-        if put.changed:
+        if put.changed and not request.validate_only:
             await self._changes.customer_changed(organization, fact.customer_id)
         return account_service_pb2.PutCustomerResponse(
             customer=customer_message(put.stored, now), superseded=put.superseded
@@ -74,19 +75,24 @@ class CustomerHandlers:
         page = read_page(violations, request.page_size, request.page_token, "ListCustomers", (plan_id,), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
             rows = await customers.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 plan_id=plan_id or None,
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
+            total_size = 0
+            if request.include_total_size:
+                total_size = await customers.count(connection, organization_id, plan_id=plan_id or None)
         now = self._clock.now()
         shown = [customer_message(row, now) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListCustomersResponse(
             customers=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.customer_id,)),
+            total_size=total_size,
         )
 
 

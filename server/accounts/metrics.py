@@ -7,12 +7,14 @@ from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.errors import NotFound
 from server.calls.paging import read_page
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     metric_message,
     read_aggregation,
     read_as_of_time,
 )
+from server.mapping.custom_fields import read_custom_fields
 from store.accounts import metrics
 from store.accounts.metrics import MetricFact
 from store.postgres.database import Database
@@ -41,6 +43,7 @@ class MetricHandlers:
         )
         if sent.unique_property and not counts_unique:
             violations.add("metric.unique_property", "only UNIQUE_COUNT has a unique_property")
+        custom_fields = read_custom_fields(violations, "metric.custom_fields", sent.custom_fields)
         as_of_time = read_as_of_time(violations, "metric", sent, now)
         violations.raise_if_any()
         fact = MetricFact(
@@ -49,8 +52,9 @@ class MetricHandlers:
             aggregation=aggregation,
             unique_property=unique_property or None,
             as_of_time=as_of_time,
+            custom_fields=custom_fields,
         )
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             put = await metrics.put(connection, current_organization().organization_id, fact, now)
         return account_service_pb2.PutMetricResponse(metric=metric_message(put.stored), superseded=put.superseded)
 
@@ -79,15 +83,18 @@ class MetricHandlers:
         page = read_page(violations, request.page_size, request.page_token, "ListMetrics", (), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
             rows = await metrics.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
+            total_size = await metrics.count(connection, organization_id) if request.include_total_size else 0
         shown = [metric_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListMetricsResponse(
             metrics=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.metric_id,)),
+            total_size=total_size,
         )

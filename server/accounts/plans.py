@@ -6,6 +6,7 @@ from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.errors import NotFound
 from server.calls.paging import read_page
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.custom_fields import read_custom_fields
 from server.mapping.plans import plan_message, read_as_of_time
@@ -36,7 +37,7 @@ class PlanHandlers:
         fact = PlanFact(
             plan_id=plan_id, display_name=display_name, custom_fields=custom_fields, as_of_time=as_of_time
         )
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             put = await plans.put(connection, current_organization().organization_id, fact, now)
         return account_service_pb2.PutPlanResponse(plan=plan_message(put.stored), superseded=put.superseded)
 
@@ -65,14 +66,18 @@ class PlanHandlers:
         page = read_page(violations, request.page_size, request.page_token, "ListPlans", (), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
             rows = await plans.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
+            total_size = await plans.count(connection, organization_id) if request.include_total_size else 0
         found = [plan_message(row) for row in rows]
         page = page.cut(found)
         return account_service_pb2.ListPlansResponse(
-            plans=page.shown(found), next_page_token=page.next_token(rows, lambda row: (row.plan_id,))
+            plans=page.shown(found),
+            next_page_token=page.next_token(rows, lambda row: (row.plan_id,)),
+            total_size=total_size,
         )

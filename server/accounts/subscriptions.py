@@ -13,6 +13,7 @@ from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.errors import NotFound
 from server.calls.paging import read_page
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     read_as_of_time,
@@ -42,12 +43,12 @@ class SubscriptionHandlers:
         fact = _read_subscription(request.subscription, now)
         organization = current_organization()
         organization_id = organization.organization_id
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             customer_created = await customers.create_if_missing(connection, organization_id, fact.customer_id, now)
             put = await subscriptions.put(connection, organization_id, fact, now)
             if put.epoch is not None and customer_created:
                 await self._changes.customer_changing(connection, organization, put.epoch, fact.customer_id)
-        if put.changed:
+        if put.changed and not request.validate_only:
             await self._changes.customer_changed(organization, fact.customer_id, subscriptions_only=True)
         return account_service_pb2.PutSubscriptionResponse(
             subscription=subscription_message(put.stored, now), superseded=put.superseded
@@ -93,20 +94,27 @@ class SubscriptionHandlers:
         )
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
             rows = await subscriptions.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 customer_id=customer_id or None,
                 plan_id=plan_id or None,
                 after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
                 limit=page.limit,
             )
+            total_size = 0
+            if request.include_total_size:
+                total_size = await subscriptions.count(
+                    connection, organization_id, customer_id=customer_id or None, plan_id=plan_id or None
+                )
         now = self._clock.now()
         shown = [subscription_message(row, now) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListSubscriptionsResponse(
             subscriptions=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.customer_id, row.subscription_id)),
+            total_size=total_size,
         )
 
 
@@ -115,6 +123,7 @@ def _read_subscription(sent: subscription_pb2.Subscription, now: datetime) -> Su
     violations = Violations()
     customer_id = violations.identifier("subscription.customer_id", sent.customer_id)
     subscription_id = violations.identifier("subscription.subscription_id", sent.subscription_id)
+    display_name = violations.text("subscription.display_name", sent.display_name)
     plan_id = violations.identifier("subscription.plan_id", sent.plan_id, required=False) or None
     plan_start_time, plan_end_time = read_plan_times(violations, "subscription", sent)
     currency = violations.currency("subscription.currency", sent.currency, default="") or None
@@ -141,4 +150,5 @@ def _read_subscription(sent: subscription_pb2.Subscription, now: datetime) -> Su
         end_time=end_time,
         custom_fields=custom_fields,
         as_of_time=as_of_time,
+        display_name=display_name,
     )

@@ -132,6 +132,7 @@ def subscription_message(subscription: StoredSubscription, now: datetime) -> sub
     return subscription_pb2.Subscription(
         subscription_id=subscription.subscription_id,
         customer_id=subscription.customer_id,
+        display_name=subscription.display_name,
         plan_id=subscription.plan_id or "",
         currency=subscription.currency or "",
         billing_cycle=None if subscription.cycle is None else _cycle_message(subscription.cycle),
@@ -154,6 +155,7 @@ def metric_message(metric: StoredMetric) -> metric_pb2.Metric:
         display_name=metric.display_name,
         aggregation=_AGGREGATIONS[metric.aggregation],
         unique_property=metric.unique_property or "",
+        custom_fields=metric.custom_fields,
         as_of_time=_optional(metric.as_of_time),
         create_time=to_timestamp(metric.create_time),
         update_time=to_timestamp(metric.update_time),

@@ -42,6 +42,7 @@ def read_balance(violations: Violations, path: str, sent: balance_pb2.Balance, n
     """The balance that was sent. Raises InvalidArgument."""
     customer_id = violations.identifier(f"{path}.customer_id", sent.customer_id)
     balance_id = violations.identifier(f"{path}.balance_id", sent.balance_id)
+    display_name = violations.text(f"{path}.display_name", sent.display_name)
     kind = _read_kind(violations, f"{path}.kind", sent.kind)
     currency, metric_id = _read_access(violations, path, sent)
     contract_id = violations.identifier(f"{path}.contract_id", sent.contract_id, required=False) or None
@@ -82,6 +83,7 @@ def read_balance(violations: Violations, path: str, sent: balance_pb2.Balance, n
         draw_down_metric_ids=metric_ids,
         segments=segments,
         as_of_time=as_of_time,
+        display_name=display_name,
     )
 
 
@@ -100,6 +102,7 @@ def balance_message(balance: StoredBalance, now: datetime) -> balance_pb2.Balanc
     return balance_pb2.Balance(
         balance_id=fact.balance_id,
         customer_id=fact.customer_id,
+        display_name=fact.display_name,
         kind=_KINDS[fact.kind],
         spend=None if fact.currency is None else access_pb2.SpendAccess(currency=fact.currency),
         quantity=None if fact.metric_id is None else access_pb2.QuantityAccess(metric_id=fact.metric_id),

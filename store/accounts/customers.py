@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import ARRAY, RowMapping, any_, cast, select
+from sqlalchemy import ARRAY, ColumnElement, RowMapping, any_, cast, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,6 +13,7 @@ from evaluator.periods import DEFAULT_CYCLE, BillingCycle
 from store.accounts.billing_cycles import cycle_columns, cycle_of
 from store.accounts.puts import Put, is_newer, put_fact
 from store.identity import organizations
+from store.postgres.counting import bounded_count
 from store.tables.accounts import customer
 from store.tables.base import Identifier
 
@@ -136,13 +137,23 @@ async def list_page(
     connection: AsyncConnection, organization_id: int, *, plan_id: str | None, after: str | None, limit: int
 ) -> list[StoredCustomer]:
     """Up to `limit` customers after the id `after`, in the order of ids. plan_id: None for all plans."""
-    statement = select(customer).where(customer.c.organization_id == organization_id)
-    if plan_id is not None:
-        statement = statement.where(customer.c.plan_id == plan_id)
+    statement = select(customer).where(*_selected(organization_id, plan_id))
     if after is not None:
         statement = statement.where(customer.c.customer_id > after)
     rows = await connection.execute(statement.order_by(customer.c.customer_id).limit(limit))
     return [_customer(row) for row in rows.mappings()]
+
+
+async def count(connection: AsyncConnection, organization_id: int, *, plan_id: str | None) -> int:
+    """How many customers `list_page` returns on all pages, see `bounded_count`."""
+    return await bounded_count(connection, customer, *_selected(organization_id, plan_id))
+
+
+def _selected(organization_id: int, plan_id: str | None) -> list[ColumnElement[bool]]:
+    conditions = [customer.c.organization_id == organization_id]
+    if plan_id is not None:
+        conditions.append(customer.c.plan_id == plan_id)
+    return conditions
 
 
 def _customer(row: RowMapping) -> StoredCustomer:

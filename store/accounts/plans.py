@@ -8,6 +8,7 @@ from sqlalchemy import RowMapping, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.accounts.puts import Put, is_newer, put_fact
+from store.postgres.counting import bounded_count
 from store.tables.plans import plan
 
 
@@ -63,6 +64,11 @@ async def list_page(
         statement = statement.where(plan.c.plan_id > after)
     rows = await connection.execute(statement.order_by(plan.c.plan_id).limit(limit))
     return [_plan(row) for row in rows.mappings()]
+
+
+async def count(connection: AsyncConnection, organization_id: int) -> int:
+    """How many plans were put, see `bounded_count`."""
+    return await bounded_count(connection, plan, plan.c.organization_id == organization_id)
 
 
 def _plan(row: RowMapping) -> StoredPlan:

@@ -4,12 +4,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import RowMapping, and_, select, tuple_
+from sqlalchemy import ColumnElement, RowMapping, and_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle
 from store.accounts.billing_cycles import CYCLE_COLUMNS, cycle_columns, cycle_of
 from store.accounts.puts import Put, is_newer, put_fact
+from store.postgres.counting import bounded_count
 from store.tables.accounts import customer, subscription
 
 # Each subscription with the billing cycle of its customer, which applies if the subscription has none of its own.
@@ -39,6 +40,7 @@ class SubscriptionFact:
     end_time: datetime | None
     custom_fields: Mapping[str, str]
     as_of_time: datetime
+    display_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class StoredSubscription:
     plan_start_time: datetime | None = None
     plan_end_time: datetime | None = None
     custom_fields: Mapping[str, str] = field(default_factory=dict)
+    display_name: str = ""
 
 
 async def put(
@@ -72,6 +75,7 @@ async def put(
         "subscription_id": fact.subscription_id,
     }
     facts = {
+        "display_name": fact.display_name,
         "plan_id": fact.plan_id,
         "plan_start_time": fact.plan_start_time,
         "plan_end_time": fact.plan_end_time,
@@ -130,17 +134,29 @@ async def list_page(
     customer_id, plan_id: which subscriptions; None for all. after: the key of the last subscription of the page
     before.
     """
-    statement = _SUBSCRIPTIONS.where(subscription.c.organization_id == organization_id)
-    if customer_id is not None:
-        statement = statement.where(subscription.c.customer_id == customer_id)
-    if plan_id is not None:
-        statement = statement.where(subscription.c.plan_id == plan_id)
+    statement = _SUBSCRIPTIONS.where(*_selected(organization_id, customer_id, plan_id))
     if after is not None:
         statement = statement.where(tuple_(subscription.c.customer_id, subscription.c.subscription_id) > after)
     rows = await connection.execute(
         statement.order_by(subscription.c.customer_id, subscription.c.subscription_id).limit(limit)
     )
     return [_subscription(row) for row in rows.mappings()]
+
+
+async def count(
+    connection: AsyncConnection, organization_id: int, *, customer_id: str | None, plan_id: str | None
+) -> int:
+    """How many subscriptions `list_page` returns on all pages, see `bounded_count`."""
+    return await bounded_count(connection, subscription, *_selected(organization_id, customer_id, plan_id))
+
+
+def _selected(organization_id: int, customer_id: str | None, plan_id: str | None) -> list[ColumnElement[bool]]:
+    conditions = [subscription.c.organization_id == organization_id]
+    if customer_id is not None:
+        conditions.append(subscription.c.customer_id == customer_id)
+    if plan_id is not None:
+        conditions.append(subscription.c.plan_id == plan_id)
+    return conditions
 
 
 def _subscription(row: RowMapping) -> StoredSubscription:
@@ -160,4 +176,5 @@ def _subscription(row: RowMapping) -> StoredSubscription:
         plan_start_time=row["plan_start_time"],
         plan_end_time=row["plan_end_time"],
         custom_fields=row["custom_fields"],
+        display_name=row["display_name"],
     )

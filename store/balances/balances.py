@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import RowMapping, select, text, tuple_
+from sqlalchemy import ColumnElement, RowMapping, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.balances import BalanceKind, Seat
+from store.postgres.counting import bounded_count
 from store.tables.balances import balance, balance_segment
 
 
@@ -53,6 +54,7 @@ class BalanceFact:
     draw_down_metric_ids: tuple[str, ...]
     segments: tuple[SegmentFact, ...]
     as_of_time: datetime
+    display_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,17 +158,37 @@ async def list_page(
 
     customer_id, kinds: which balances; None or empty for all. after: the key of the last balance of the page before.
     """
-    statement = select(balance).where(balance.c.organization_id == organization_id)
-    if customer_id is not None:
-        statement = statement.where(balance.c.customer_id == customer_id)
-    if kinds:
-        statement = statement.where(balance.c.kind.in_([kind.value for kind in kinds]))
-    if not include_voided:
-        statement = statement.where(balance.c.void_time.is_(None))
+    statement = select(balance).where(*_selected(organization_id, customer_id, kinds, include_voided))
     if after is not None:
         statement = statement.where(tuple_(balance.c.customer_id, balance.c.balance_id) > after)
     rows = await connection.execute(statement.order_by(balance.c.customer_id, balance.c.balance_id).limit(limit))
     return await _with_segments(connection, organization_id, rows.mappings().all())
+
+
+async def count(
+    connection: AsyncConnection,
+    organization_id: int,
+    *,
+    customer_id: str | None,
+    kinds: tuple[BalanceKind, ...],
+    include_voided: bool,
+) -> int:
+    """How many balances `list_page` returns on all pages, see `bounded_count`."""
+    conditions = _selected(organization_id, customer_id, kinds, include_voided)
+    return await bounded_count(connection, balance, *conditions)
+
+
+def _selected(
+    organization_id: int, customer_id: str | None, kinds: tuple[BalanceKind, ...], include_voided: bool
+) -> list[ColumnElement[bool]]:
+    conditions = [balance.c.organization_id == organization_id]
+    if customer_id is not None:
+        conditions.append(balance.c.customer_id == customer_id)
+    if kinds:
+        conditions.append(balance.c.kind.in_([kind.value for kind in kinds]))
+    if not include_voided:
+        conditions.append(balance.c.void_time.is_(None))
+    return conditions
 
 
 async def _with_segments(
@@ -222,6 +244,7 @@ def _balance(row: RowMapping, segments: tuple[StoredSegment, ...]) -> StoredBala
             draw_down_metric_ids=tuple(row["draw_down_metric_ids"]),
             segments=tuple(segment.fact for segment in segments if not segment.removed),
             as_of_time=row["as_of_time"],
+            display_name=row["display_name"],
         ),
         segments=segments,
         void_time=row["void_time"],

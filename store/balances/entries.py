@@ -6,9 +6,10 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from sqlalchemy import RowMapping, insert, select, tuple_
+from sqlalchemy import ColumnElement, RowMapping, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.postgres.counting import bounded_count
 from store.tables.balances import balance_entry
 
 
@@ -81,17 +82,27 @@ async def list_page(
 
     after: balance id and number of the last entry of the page before.
     """
-    statement = select(balance_entry).where(
-        balance_entry.c.organization_id == organization_id, balance_entry.c.customer_id == customer_id
-    )
-    if balance_id is not None:
-        statement = statement.where(balance_entry.c.balance_id == balance_id)
+    statement = select(balance_entry).where(*_selected(organization_id, customer_id, balance_id))
     if after is not None:
         statement = statement.where(tuple_(balance_entry.c.balance_id, balance_entry.c.entry_number) > after)
     rows = await connection.execute(
         statement.order_by(balance_entry.c.balance_id, balance_entry.c.entry_number).limit(limit)
     )
     return [_entry(row) for row in rows.mappings()]
+
+
+async def count(
+    connection: AsyncConnection, organization_id: int, customer_id: str, *, balance_id: str | None
+) -> int:
+    """How many entries `list_page` returns on all pages, see `bounded_count`."""
+    return await bounded_count(connection, balance_entry, *_selected(organization_id, customer_id, balance_id))
+
+
+def _selected(organization_id: int, customer_id: str, balance_id: str | None) -> list[ColumnElement[bool]]:
+    conditions = [balance_entry.c.organization_id == organization_id, balance_entry.c.customer_id == customer_id]
+    if balance_id is not None:
+        conditions.append(balance_entry.c.balance_id == balance_id)
+    return conditions
 
 
 def _entry(row: RowMapping) -> Entry:

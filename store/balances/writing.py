@@ -17,6 +17,7 @@ async def write_balance(connection: AsyncConnection, written: StoredBalance) -> 
     """Stores a balance without its segments."""
     fact = written.fact
     values = {
+        "display_name": fact.display_name,
         "kind": fact.kind.value,
         "currency": fact.currency,
         "metric_id": fact.metric_id,

@@ -6,12 +6,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import ColumnElement, RowMapping, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.ids import digest_of
 from store.accounts.puts import Put, is_newer, put_fact
+from store.postgres.counting import bounded_count
 from store.tables.plans import usage_limit
 
 _FIXED = ("customer_id", "plan_id", "currency", "metric_id", "groups")
@@ -39,6 +40,7 @@ class LimitFact:
     subject: LimitSubject
     amount: Decimal | None
     as_of_time: datetime
+    display_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class StoredLimit:
     as_of_time: datetime
     create_time: datetime
     update_time: datetime
+    display_name: str = ""
 
 
 class LimitFixed(Exception):
@@ -79,7 +82,7 @@ async def put(connection: AsyncConnection, organization_id: int, fact: LimitFact
     key = {"organization_id": organization_id, "limit_id": fact.limit_id}
     fixed = _columns(fact.subject)
     natural_key = _natural_key(fixed)
-    facts = {**fixed, "natural_key": natural_key, "amount": fact.amount}
+    facts = {**fixed, "natural_key": natural_key, "amount": fact.amount, "display_name": fact.display_name}
     try:
         async with connection.begin_nested():
             epoch = await put_fact(connection, usage_limit, key, facts, fact.as_of_time, now, fixed=_FIXED)
@@ -121,15 +124,27 @@ async def list_page(
     limit: int,
 ) -> list[StoredLimit]:
     """Up to `limit` limits after the id `after`, in the order of ids. customer_id, plan_id: None for all."""
-    statement = select(usage_limit).where(usage_limit.c.organization_id == organization_id)
-    if customer_id is not None:
-        statement = statement.where(usage_limit.c.customer_id == customer_id)
-    if plan_id is not None:
-        statement = statement.where(usage_limit.c.plan_id == plan_id)
+    statement = select(usage_limit).where(*_selected(organization_id, customer_id, plan_id))
     if after is not None:
         statement = statement.where(usage_limit.c.limit_id > after)
     rows = await connection.execute(statement.order_by(usage_limit.c.limit_id).limit(limit))
     return [_limit(row) for row in rows.mappings()]
+
+
+async def count(
+    connection: AsyncConnection, organization_id: int, *, customer_id: str | None, plan_id: str | None
+) -> int:
+    """How many limits `list_page` returns on all pages, see `bounded_count`."""
+    return await bounded_count(connection, usage_limit, *_selected(organization_id, customer_id, plan_id))
+
+
+def _selected(organization_id: int, customer_id: str | None, plan_id: str | None) -> list[ColumnElement[bool]]:
+    conditions = [usage_limit.c.organization_id == organization_id]
+    if customer_id is not None:
+        conditions.append(usage_limit.c.customer_id == customer_id)
+    if plan_id is not None:
+        conditions.append(usage_limit.c.plan_id == plan_id)
+    return conditions
 
 
 def _columns(subject: LimitSubject) -> dict[str, Any]:
@@ -171,4 +186,5 @@ def _limit(row: RowMapping) -> StoredLimit:
         as_of_time=row["as_of_time"],
         create_time=row["create_time"],
         update_time=row["update_time"],
+        display_name=row["display_name"],
     )

@@ -71,6 +71,7 @@ subscription = Table(
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
     Column("subscription_id", Identifier, primary_key=True),
+    Column("display_name", Text, nullable=False, server_default=""),
     Column("plan_id", Identifier),
     Column("plan_start_time", Time),
     Column("plan_end_time", Time),
@@ -105,6 +106,7 @@ metric = Table(
     Column("display_name", Text, nullable=False, server_default=""),
     Column("aggregation", Identifier, nullable=False),
     Column("unique_property", Identifier),  # UNIQUE_COUNT counts its distinct values
+    Column("custom_fields", JSONB, nullable=False, server_default="{}"),
     Column("as_of_time", Time),
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),

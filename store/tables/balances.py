@@ -11,6 +11,7 @@ balance = Table(
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
     Column("balance_id", Identifier, primary_key=True),
+    Column("display_name", Text, nullable=False, server_default=""),
     Column("kind", Identifier, nullable=False),
     Column("currency", Identifier),  # exactly one of this and metric_id is set
     Column("metric_id", Identifier),

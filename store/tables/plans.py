@@ -24,6 +24,7 @@ usage_limit = Table(
     metadata,
     Column("organization_id", Organization, primary_key=True),
     Column("limit_id", Identifier, primary_key=True),
+    Column("display_name", Text, nullable=False, server_default=""),
     Column("customer_id", Identifier),  # exactly one of this and the next is set
     Column("plan_id", Identifier),
     Column("currency", Identifier),  # exactly one of this and the next is set

@@ -110,6 +110,7 @@ class Balance(_message.Message):
 
     BALANCE_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     SPEND_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
@@ -136,6 +137,8 @@ class Balance(_message.Message):
     """
     customer_id: _builtins.str
     """customer_id is the customer of the balance. An unknown customer is created with defaults."""
+    display_name: _builtins.str
+    """display_name is for people to read, at most 256 characters."""
     kind: Global___BalanceKind.ValueType
     """kind is what the balance was granted as. It decides which conditions measure it."""
     priority: _builtins.int
@@ -231,6 +234,7 @@ class Balance(_message.Message):
         *,
         balance_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
         kind: Global___BalanceKind.ValueType = ...,
         spend: _access_pb2.SpendAccess | None = ...,
         quantity: _access_pb2.QuantityAccess | None = ...,
@@ -254,7 +258,7 @@ class Balance(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "as_of_time", b"as_of_time", "create_time", b"create_time", "quantity", b"quantity", "seat", b"seat", "spend", b"spend", "update_time", b"update_time", "void_time", b"void_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "allow_overage", b"allow_overage", "as_of_time", b"as_of_time", "balance_id", b"balance_id", "contract_custom_fields", b"contract_custom_fields", "contract_id", b"contract_id", "create_time", b"create_time", "credit_grant_type", b"credit_grant_type", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "draw_down", b"draw_down", "draw_down_metric_ids", b"draw_down_metric_ids", "granted", b"granted", "kind", b"kind", "license_type", b"license_type", "priority", b"priority", "quantity", b"quantity", "remaining", b"remaining", "seat", b"seat", "segments", b"segments", "spend", b"spend", "update_time", b"update_time", "void_time", b"void_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "allow_overage", b"allow_overage", "as_of_time", b"as_of_time", "balance_id", b"balance_id", "contract_custom_fields", b"contract_custom_fields", "contract_id", b"contract_id", "create_time", b"create_time", "credit_grant_type", b"credit_grant_type", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "display_name", b"display_name", "draw_down", b"draw_down", "draw_down_metric_ids", b"draw_down_metric_ids", "granted", b"granted", "kind", b"kind", "license_type", b"license_type", "priority", b"priority", "quantity", b"quantity", "remaining", b"remaining", "seat", b"seat", "segments", b"segments", "spend", b"spend", "update_time", b"update_time", "void_time", b"void_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
     _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
