@@ -135,6 +135,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.GetBalance = balances.GetBalance
         self.ListBalances = balances.ListBalances
         self.AdjustBalance = balances.AdjustBalance
+        self.DecrementBalances = balances.DecrementBalances
         self.VoidBalance = balances.VoidBalance
         self.ListBalanceEntries = balances.ListBalanceEntries
         self.ListOverages = balances.ListOverages

@@ -1,6 +1,7 @@
 """AccountService: balances."""
 
 from engine.facts.changes import FactChanges
+from evaluator.amounts import format_decimal
 from evaluator.changed_facts import ChangedFacts
 from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
@@ -10,13 +11,22 @@ from server.calls.current_call import current_organization
 from server.calls.paging import read_page
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
-from server.mapping.balances import balance_message, entry_message, overage_message, read_balance, read_kinds
+from server.mapping.balances import (
+    balance_message,
+    entry_message,
+    overage_message,
+    read_balance,
+    read_decrement,
+    read_kinds,
+)
+from server.mapping.custom_fields import read_custom_fields
 from store.accounts.puts import Put
 from store.balances import balances, drawdown
 from store.balances import changes as balance_changes
 from store.balances import entries as balance_entries
 from store.balances.balances import StoredBalance
 from store.balances.changes import Adjustment, BalanceChange
+from store.balances.decrements import Decremented, decrement
 from store.balances.holdings import holding_of
 from store.postgres.database import Connection, Database, driver
 
@@ -39,7 +49,13 @@ class BalanceHandlers:
 
         async def change(connection: Connection) -> tuple[Put[StoredBalance], ChangedFacts]:
             # The time is read again under the lock, because the ledger's times rise with its numbers.
-            put = await balance_changes.put(connection, organization.organization_id, fact, self._clock.now())
+            put = await balance_changes.put(
+                connection,
+                organization.organization_id,
+                fact,
+                self._clock.now(),
+                only_if_new=request.only_if_new,
+            )
             return put, _touched(put.changed, put.previous, put.stored)
 
         async with transaction_of(self._database, request.validate_only) as connection:
@@ -117,9 +133,10 @@ class BalanceHandlers:
             violations.add("amount", "it is 0: an adjustment adds or subtracts an amount")
         if request.segment_number < 0:
             violations.add("segment_number", f"it is {request.segment_number}; segments are numbered from 1")
+        custom_fields = read_custom_fields(violations, "custom_fields", request.custom_fields)
         customer_id, balance_id = _read_key(violations, request)
         segment_number = request.segment_number or None
-        adjustment = Adjustment(customer_id, balance_id, adjustment_id, amount, segment_number)
+        adjustment = Adjustment(customer_id, balance_id, adjustment_id, amount, segment_number, custom_fields)
         organization = current_organization()
 
         async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
@@ -133,6 +150,26 @@ class BalanceHandlers:
         return account_service_pb2.AdjustBalanceResponse(
             balance=balance_message(done.balance, self._clock.now()),
             segment_number=done.segment_number,
+            replayed=not done.changed,
+        )
+
+    async def DecrementBalances(
+        self, request: account_service_pb2.DecrementBalancesRequest, context: Context
+    ) -> account_service_pb2.DecrementBalancesResponse:
+        """Takes an amount from several balances; once for each adjustment id."""
+        wanted = read_decrement(Violations(), request)
+        organization = current_organization()
+
+        async def change(connection: Connection) -> tuple[Decremented, ChangedFacts]:
+            done = await decrement(connection, organization.organization_id, wanted, self._clock.now())
+            return done, ChangedFacts(balances=tuple(holding_of(version) for version in done.versions))
+
+        async with transaction_of(self._database, request.validate_only) as connection:
+            done = await self._changes.apply(connection, organization, wanted.customer_id, change)
+        return account_service_pb2.DecrementBalancesResponse(
+            entries=[entry_message(entry) for entry in done.entries],
+            remaining=format_decimal(done.remaining),
+            overage=format_decimal(done.overage),
             replayed=not done.changed,
         )
 

@@ -1,17 +1,20 @@
 """The API errors of AccountService, and the table of the domain's exceptions that they answer."""
 
+from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import AlreadyExists, ErrorTable, FailedPrecondition, NotFound
 from server.mapping.accounts import aggregation_name
 from store.accounts.metrics import MetricFixed
 from store.balances.changes import (
     AdjustmentConflict,
+    BalanceExists,
     BalanceFixed,
     BalanceUnknown,
     BalanceVoided,
     NoActiveSegment,
     SegmentUnknown,
 )
+from store.balances.decrements import BalancesInsufficient
 from store.limits.limits import LimitExists, LimitFixed
 
 
@@ -22,6 +25,8 @@ def error_table() -> ErrorTable:
         LimitExists: limit_exists,
         LimitFixed: limit_fixed,
         BalanceFixed: balance_fixed,
+        BalanceExists: balance_exists,
+        BalancesInsufficient: balances_insufficient,
         BalanceUnknown: balance_unknown,
         BalanceVoided: balance_voided,
         SegmentUnknown: segment_unknown,
@@ -84,6 +89,33 @@ def balance_fixed(error: BalanceFixed) -> FailedPrecondition:
     )
 
 
+def balance_exists(error: BalanceExists) -> AlreadyExists:
+    """A put that must be of a new balance names one that exists."""
+    return AlreadyExists(
+        error_reason_pb2.ERROR_REASON_BALANCE_EXISTS,
+        f"the customer {error.customer_id!r} has a balance {error.balance_id!r} already: put it without"
+        " only_if_new, or put another",
+        metadata={"customer_id": error.customer_id, "balance_id": error.balance_id},
+    )
+
+
+def balances_insufficient(error: BalancesInsufficient) -> FailedPrecondition:
+    """The segments cannot give all of the amount."""
+    wanted, remaining = error.wanted, format_decimal(error.available)
+    unit = {"currency": wanted.unit.currency, "metric_id": wanted.unit.metric_id}
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_BALANCES_INSUFFICIENT,
+        f"the balances of the customer {wanted.customer_id!r} can give {remaining} now: take less, or set"
+        " overage_policy to ALLOW",
+        metadata={
+            "customer_id": wanted.customer_id,
+            **{name: value for name, value in unit.items() if value is not None},
+            "amount": format_decimal(wanted.amount),
+            "remaining": remaining,
+        },
+    )
+
+
 def balance_voided(error: BalanceVoided) -> FailedPrecondition:
     """A voided balance does not change."""
     return FailedPrecondition(
@@ -113,14 +145,11 @@ def no_active_segment(error: NoActiveSegment) -> FailedPrecondition:
 
 
 def adjustment_conflict(error: AdjustmentConflict) -> AlreadyExists:
-    """The adjustment id belongs to an adjustment with another balance, amount or segment."""
+    """The adjustment id belongs to an adjustment with other fields."""
+    of_balance = {"balance_id": error.balance_id} if error.balance_id else {}
     return AlreadyExists(
         error_reason_pb2.ERROR_REASON_ADJUSTMENT_CONFLICT,
-        f"the adjustment {error.adjustment_id!r} was made before, with another balance, amount or segment:"
-        " use a new id for a new adjustment",
-        metadata={
-            "customer_id": error.customer_id,
-            "balance_id": error.balance_id,
-            "adjustment_id": error.adjustment_id,
-        },
+        f"the adjustment {error.adjustment_id!r} was made before, with another balance, amount, segment or other"
+        " field: use a new id for a new adjustment",
+        metadata={"customer_id": error.customer_id, **of_balance, "adjustment_id": error.adjustment_id},
     )

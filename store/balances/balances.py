@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import ColumnElement, RowMapping, select, text, tuple_
+from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.amounts import ZERO, exact_arithmetic
-from evaluator.balances import BalanceKind, Seat
+from evaluator.balances import BalanceKind, Seat, Unit
 from store.postgres.counting import bounded_count
 from store.tables.balances import balance, balance_segment
 
@@ -35,6 +35,7 @@ class BalanceFact:
 
     currency, metric_id: the unit of its amounts; exactly one is set. draw_down: whether usage draws on it; if
     draw_down_metric_ids is not empty, only usage of those metrics does. segments: the first has the number 1.
+    cost_basis: what the customer paid for each unit.
     """
 
     customer_id: str
@@ -55,6 +56,7 @@ class BalanceFact:
     segments: tuple[SegmentFact, ...]
     as_of_time: datetime
     display_name: str = ""
+    cost_basis: Decimal | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,60 @@ async def get(
     )
     found = await _with_segments(connection, organization_id, rows.mappings().all())
     return found[0] if found else None
+
+
+async def of_unit(
+    connection: AsyncConnection, organization_id: int, customer_id: str, unit: Unit, balance_ids: Sequence[str]
+) -> list[StoredBalance]:
+    """Those of the balances that the customer has in the unit, voided or not.
+
+    balance_ids: empty for all that are not voided, of no seat, and not of some metrics only.
+    """
+    statement = select(balance).where(
+        balance.c.organization_id == organization_id, balance.c.customer_id == customer_id, _held_in(unit)
+    )
+    if balance_ids:
+        statement = statement.where(balance.c.balance_id.in_(balance_ids))
+    else:
+        statement = statement.where(
+            balance.c.void_time.is_(None),
+            balance.c.seat_group_key.is_(None),
+            func.cardinality(balance.c.draw_down_metric_ids) == 0,
+        )
+    rows = await connection.execute(statement)
+    return await _with_segments(connection, organization_id, rows.mappings().all())
+
+
+async def remaining_in(
+    connection: AsyncConnection, organization_id: int, customer_id: str, unit: Unit, now: datetime
+) -> Decimal:
+    """What remains at `now` in all active segments of the customer's balances in the unit."""
+    segment = balance_segment.c
+    remaining = await connection.scalar(
+        select(func.sum(segment.amount + segment.adjusted - segment.drawn))
+        .select_from(balance)
+        .join(
+            balance_segment,
+            and_(*(balance.c[name] == segment[name] for name in ("organization_id", "customer_id", "balance_id"))),
+        )
+        .where(
+            balance.c.organization_id == organization_id,
+            balance.c.customer_id == customer_id,
+            balance.c.void_time.is_(None),
+            _held_in(unit),
+            segment.removed.is_(False),
+            segment.start_time <= now,
+            or_(segment.end_time.is_(None), segment.end_time > now),
+        )
+    )
+    return ZERO if remaining is None else Decimal(remaining)
+
+
+def _held_in(unit: Unit) -> ColumnElement[bool]:
+    return and_(
+        balance.c.currency.is_not_distinct_from(unit.currency),
+        balance.c.metric_id.is_not_distinct_from(unit.metric_id),
+    )
 
 
 async def list_page(
@@ -245,6 +301,7 @@ def _balance(row: RowMapping, segments: tuple[StoredSegment, ...]) -> StoredBala
             segments=tuple(segment.fact for segment in segments if not segment.removed),
             as_of_time=row["as_of_time"],
             display_name=row["display_name"],
+            cost_basis=row["cost_basis"],
         ),
         segments=segments,
         void_time=row["void_time"],

@@ -22,6 +22,7 @@ async def write_balance(connection: AsyncConnection, written: StoredBalance) -> 
         "currency": fact.currency,
         "metric_id": fact.metric_id,
         "priority": fact.priority,
+        "cost_basis": fact.cost_basis,
         "contract_id": fact.contract_id,
         "contract_custom_fields": dict(fact.contract_custom_fields),
         "custom_fields": dict(fact.custom_fields),

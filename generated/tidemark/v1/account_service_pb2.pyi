@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from generated.tidemark.v1 import access_pb2 as _access_pb2
 from generated.tidemark.v1 import balance_entry_pb2 as _balance_entry_pb2
 from generated.tidemark.v1 import balance_pb2 as _balance_pb2
 from generated.tidemark.v1 import customer_pb2 as _customer_pb2
@@ -757,7 +758,12 @@ class PutBalanceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BALANCE_FIELD_NUMBER: _builtins.int
+    ONLY_IF_NEW_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    only_if_new: _builtins.bool
+    """only_if_new refuses the put when the balance exists, voided or not, with ALREADY_EXISTS and
+    ERROR_REASON_BALANCE_EXISTS. Unset: an existing balance is replaced.
+    """
     validate_only: _builtins.bool
     """validate_only makes all checks and returns the answer of the put, but changes nothing. Unset: the put is made."""
     @_builtins.property
@@ -768,11 +774,12 @@ class PutBalanceRequest(_message.Message):
         self,
         *,
         balance: _balance_pb2.Balance | None = ...,
+        only_if_new: _builtins.bool = ...,
         validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "only_if_new", b"only_if_new", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -946,20 +953,42 @@ class AdjustBalanceRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class CustomFieldsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     BALANCE_ID_FIELD_NUMBER: _builtins.int
     ADJUSTMENT_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     SEGMENT_NUMBER_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the id of the balance's customer."""
     balance_id: _builtins.str
     """balance_id is the balance's id."""
     adjustment_id: _builtins.str
-    """adjustment_id is the caller's own id of the adjustment, unique for the customer: 1–128 characters. A request with
-    an adjustment_id that was used before changes nothing. If its other fields differ from that first request, it is
-    refused with ALREADY_EXISTS and ERROR_REASON_ADJUSTMENT_CONFLICT.
+    """adjustment_id is the caller's own id of the adjustment, unique for the customer among all adjustments of
+    AdjustBalance and DecrementBalances: 1–128 characters. A request with an adjustment_id that was used before changes
+    nothing. If its other fields differ from that first request, it is refused with ALREADY_EXISTS and
+    ERROR_REASON_ADJUSTMENT_CONFLICT.
     """
     amount: _builtins.str
     """amount is how much more is granted, or, when negative, how much less: a decimal string, not 0. It may take what
@@ -974,6 +1003,12 @@ class AdjustBalanceRequest(_message.Message):
     """validate_only makes all checks and returns the answer of the adjustment, but changes nothing. Unset: the adjustment
     is made.
     """
+    @_builtins.property
+    def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """custom_fields are the adjustment's own fields, which its ledger entry returns: at most 64, keys in the form of a
+        balance_id, values of at most 256 characters without control characters.
+        """
+
     def __init__(
         self,
         *,
@@ -982,11 +1017,12 @@ class AdjustBalanceRequest(_message.Message):
         adjustment_id: _builtins.str = ...,
         amount: _builtins.str = ...,
         segment_number: _builtins.int = ...,
+        custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment_id", b"adjustment_id", "amount", b"amount", "balance_id", b"balance_id", "customer_id", b"customer_id", "segment_number", b"segment_number", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment_id", b"adjustment_id", "amount", b"amount", "balance_id", b"balance_id", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "segment_number", b"segment_number", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1025,6 +1061,152 @@ class AdjustBalanceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AdjustBalanceResponse: _TypeAlias = AdjustBalanceResponse  # noqa: Y015
+
+@_typing.final
+class DecrementBalancesRequest(_message.Message):
+    """DecrementBalancesRequest is a request to take an amount from several balances of a customer.
+
+    The amount is taken from the segments that are active now, whether or not their balances have draw_down: by priority,
+    then from the segment that ends first. It lowers what was granted, like AdjustBalance with a negative amount; so a
+    later correction of streamed usage does not give it back. Balances of seats, and balances with draw_down_metric_ids,
+    are left out unless balance_ids names them. The request reads all balances of the customer in the unit.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CustomFieldsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    ADJUSTMENT_ID_FIELD_NUMBER: _builtins.int
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    BALANCE_IDS_FIELD_NUMBER: _builtins.int
+    OVERAGE_POLICY_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the id of the balances' customer."""
+    adjustment_id: _builtins.str
+    """adjustment_id is the caller's own id of the decrement, unique for the customer among all adjustments of
+    AdjustBalance and DecrementBalances: 1–128 characters. A request with an adjustment_id that was used before changes
+    nothing. If its other fields differ from that first request, it is refused with ALREADY_EXISTS and
+    ERROR_REASON_ADJUSTMENT_CONFLICT.
+    """
+    amount: _builtins.str
+    """amount is how much is taken, a decimal string of at most 38 digits, 18 of them after the point (see Threshold);
+    more than 0.
+    """
+    overage_policy: _overage_pb2.OveragePolicy.ValueType
+    """overage_policy decides what happens when the segments cannot give all of the amount. Unset: REFUSE."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer of the decrement, but changes nothing. Unset: the decrement
+    is made.
+    """
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend takes from balances in a currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity takes from balances in units of a metric."""
+
+    @_builtins.property
+    def balance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """balance_ids restrict the decrement to these balances: at most 100, each once. One that the customer does not have
+        in that currency or metric is refused with NOT_FOUND and ERROR_REASON_BALANCE_NOT_FOUND, one that was voided with
+        FAILED_PRECONDITION and ERROR_REASON_BALANCE_VOIDED. Empty: all balances of no seat and without
+        draw_down_metric_ids.
+        """
+
+    @_builtins.property
+    def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """custom_fields are the decrement's own fields, which its ledger entries return: at most 64, keys in the form of a
+        balance_id, values of at most 256 characters without control characters.
+        """
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        adjustment_id: _builtins.str = ...,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
+        amount: _builtins.str = ...,
+        balance_ids: _abc.Iterable[_builtins.str] | None = ...,
+        overage_policy: _overage_pb2.OveragePolicy.ValueType = ...,
+        custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "adjustment_id", b"adjustment_id", "amount", b"amount", "balance_ids", b"balance_ids", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "overage_policy", b"overage_policy", "quantity", b"quantity", "spend", b"spend", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
+
+Global___DecrementBalancesRequest: _TypeAlias = DecrementBalancesRequest  # noqa: Y015
+
+@_typing.final
+class DecrementBalancesResponse(_message.Message):
+    """DecrementBalancesResponse is the answer to DecrementBalancesRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    OVERAGE_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    remaining: _builtins.str
+    """remaining is what remained in all active segments of the customer's balances in that currency or metric after the
+    decrement, as a decimal string. It includes balances that the decrement left out.
+    """
+    overage: _builtins.str
+    """overage is the part of the amount that no segment gave, as a decimal string; it was added to the customer's
+    overage, see ListOverages. "0" without OVERAGE_POLICY_ALLOW.
+    """
+    replayed: _builtins.bool
+    """replayed is set when the decrement had been made before: this request changed nothing, and the answer is the first
+    one.
+    """
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_balance_entry_pb2.BalanceEntry]:
+        """entries are the ledger entries of the decrement, one for each segment that gave something, in the draw order."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[_balance_entry_pb2.BalanceEntry] | None = ...,
+        remaining: _builtins.str = ...,
+        overage: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "overage", b"overage", "remaining", b"remaining", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecrementBalancesResponse: _TypeAlias = DecrementBalancesResponse  # noqa: Y015
 
 @_typing.final
 class VoidBalanceRequest(_message.Message):

@@ -116,6 +116,11 @@ class AccountServiceStub:
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceResponse.FromString,
                 _registered_method=True)
+        self.DecrementBalances = channel.unary_unary(
+                '/tidemark.v1.AccountService/DecrementBalances',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.DecrementBalancesRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.DecrementBalancesResponse.FromString,
+                _registered_method=True)
         self.VoidBalance = channel.unary_unary(
                 '/tidemark.v1.AccountService/VoidBalance',
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.VoidBalanceRequest.SerializeToString,
@@ -280,6 +285,14 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DecrementBalances(self, request, context):
+        """DecrementBalances takes one amount from several balances of a customer, in the draw order, once for each
+        adjustment_id. All of it is taken, or nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VoidBalance(self, request, context):
         """VoidBalance ends a balance permanently: what remains of it no longer counts. Voiding it again changes nothing.
         """
@@ -426,6 +439,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.AdjustBalance,
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceResponse.SerializeToString,
+            ),
+            'DecrementBalances': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecrementBalances,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.DecrementBalancesRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.DecrementBalancesResponse.SerializeToString,
             ),
             'VoidBalance': grpc.unary_unary_rpc_method_handler(
                     servicer.VoidBalance,
@@ -907,6 +925,33 @@ class AccountService:
             '/tidemark.v1.AccountService/AdjustBalance',
             tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceRequest.SerializeToString,
             tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecrementBalances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/DecrementBalances',
+            tidemark_dot_v1_dot_account__service__pb2.DecrementBalancesRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.DecrementBalancesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,10 @@ class AccountServiceStub:
     """ListBalances returns balances by ascending customer_id and balance_id."""
     AdjustBalance: _aio.UnaryUnaryMultiCallable[_account_service_pb2.AdjustBalanceRequest, _account_service_pb2.AdjustBalanceResponse]
     """AdjustBalance grants more or less in one segment of a balance, once for each adjustment_id."""
+    DecrementBalances: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DecrementBalancesRequest, _account_service_pb2.DecrementBalancesResponse]
+    """DecrementBalances takes one amount from several balances of a customer, in the draw order, once for each
+    adjustment_id. All of it is taken, or nothing.
+    """
     VoidBalance: _aio.UnaryUnaryMultiCallable[_account_service_pb2.VoidBalanceRequest, _account_service_pb2.VoidBalanceResponse]
     """VoidBalance ends a balance permanently: what remains of it no longer counts. Voiding it again changes nothing."""
     ListBalanceEntries: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListBalanceEntriesRequest, _account_service_pb2.ListBalanceEntriesResponse]
@@ -203,6 +207,16 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.AdjustBalanceRequest, _abc.Awaitable[_account_service_pb2.AdjustBalanceResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.AdjustBalanceResponse]:
         """AdjustBalance grants more or less in one segment of a balance, once for each adjustment_id."""
+
+    @_abc_1.abstractmethod
+    def DecrementBalances(
+        self,
+        request: _account_service_pb2.DecrementBalancesRequest,
+        context: _aio.ServicerContext[_account_service_pb2.DecrementBalancesRequest, _abc.Awaitable[_account_service_pb2.DecrementBalancesResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.DecrementBalancesResponse]:
+        """DecrementBalances takes one amount from several balances of a customer, in the draw order, once for each
+        adjustment_id. All of it is taken, or nothing.
+        """
 
     @_abc_1.abstractmethod
     def VoidBalance(

@@ -509,9 +509,43 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_BALANCE_EXISTS: _ErrorReason.ValueType  # 46
+    """ERROR_REASON_BALANCE_EXISTS (ALREADY_EXISTS) means that a put with only_if_new names a balance that exists, voided
+    or not.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_BALANCE_EXISTS",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "balance_id": "commit-1"
+          }
+        }
+    """
+    ERROR_REASON_BALANCES_INSUFFICIENT: _ErrorReason.ValueType  # 47
+    """ERROR_REASON_BALANCES_INSUFFICIENT (FAILED_PRECONDITION) means that a decrement without OVERAGE_POLICY_ALLOW is for
+    more than the segments can give. remaining is what they can give. metric_id takes the place of currency for
+    balances in units of a metric.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_BALANCES_INSUFFICIENT",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "currency": "USD",
+            "amount": "100",
+            "remaining": "75.5"
+          }
+        }
+    """
     ERROR_REASON_ADJUSTMENT_CONFLICT: _ErrorReason.ValueType  # 70
     """ERROR_REASON_ADJUSTMENT_CONFLICT (ALREADY_EXISTS) means that adjustment_id was used before, for another adjustment
-    of the customer's balances.
+    of the customer's balances. balance_id is the balance of that adjustment; it is left out for an adjustment of
+    DecrementBalances.
 
     Example:
 
@@ -1283,9 +1317,43 @@ Example:
       }
     }
 """
+ERROR_REASON_BALANCE_EXISTS: ErrorReason.ValueType  # 46
+"""ERROR_REASON_BALANCE_EXISTS (ALREADY_EXISTS) means that a put with only_if_new names a balance that exists, voided
+or not.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_BALANCE_EXISTS",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "balance_id": "commit-1"
+      }
+    }
+"""
+ERROR_REASON_BALANCES_INSUFFICIENT: ErrorReason.ValueType  # 47
+"""ERROR_REASON_BALANCES_INSUFFICIENT (FAILED_PRECONDITION) means that a decrement without OVERAGE_POLICY_ALLOW is for
+more than the segments can give. remaining is what they can give. metric_id takes the place of currency for
+balances in units of a metric.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_BALANCES_INSUFFICIENT",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "currency": "USD",
+        "amount": "100",
+        "remaining": "75.5"
+      }
+    }
+"""
 ERROR_REASON_ADJUSTMENT_CONFLICT: ErrorReason.ValueType  # 70
 """ERROR_REASON_ADJUSTMENT_CONFLICT (ALREADY_EXISTS) means that adjustment_id was used before, for another adjustment
-of the customer's balances.
+of the customer's balances. balance_id is the balance of that adjustment; it is left out for an adjustment of
+DecrementBalances.
 
 Example:
 

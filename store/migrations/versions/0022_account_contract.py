@@ -1,4 +1,4 @@
-"""Display names for subscriptions, limits, balances and invoices, and custom fields for metrics."""
+"""What accounts gain: display names and custom fields, and decrements of several balances."""
 
 from alembic import op
 
@@ -16,7 +16,30 @@ ALTER TABLE invoice ADD COLUMN display_name text NOT NULL DEFAULT '';
 ALTER TABLE metric ADD COLUMN custom_fields jsonb NOT NULL DEFAULT '{}';
 """
 
+_DECREMENTS = """
+ALTER TABLE balance ADD COLUMN cost_basis numeric;
+ALTER TABLE balance_entry ADD COLUMN custom_fields jsonb, ADD COLUMN customer_remaining numeric;
+CREATE INDEX balance_entry_of_adjustment ON balance_entry (organization_id, customer_id, adjustment_id, entry_number)
+    WHERE adjustment_id IS NOT NULL;
+ALTER TABLE balance_adjustment ADD COLUMN custom_fields jsonb NOT NULL DEFAULT '{}';
+CREATE TABLE balance_decrement (
+    organization_id bigint NOT NULL,
+    customer_id text COLLATE "C" NOT NULL,
+    adjustment_id text COLLATE "C" NOT NULL,
+    unit text COLLATE "C" NOT NULL,
+    amount numeric NOT NULL,
+    balance_ids text[] COLLATE "C" NOT NULL,
+    allow_overage boolean NOT NULL,
+    custom_fields jsonb NOT NULL,
+    remaining numeric NOT NULL,
+    overage numeric NOT NULL,
+    create_time timestamptz NOT NULL,
+    PRIMARY KEY (organization_id, customer_id, adjustment_id)
+);
+"""
+
 
 def upgrade() -> None:
-    """Adds the columns."""
+    """Adds the columns and tables."""
     op.execute(_COLUMNS)
+    op.execute(_DECREMENTS)

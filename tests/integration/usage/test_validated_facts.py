@@ -116,7 +116,7 @@ async def stored(caller: Caller) -> dict[str, list[str]]:
 )
 async def test_a_validated_change_gets_its_answer_and_changes_nothing(caller: Caller, made: Request) -> None:
     await Holder(caller).put("old", "100", draw=False)
-    low = {"low_remaining_commit_balance_reached": {"currency": "USD"}}
+    low: dict[str, Any] = {"low_remaining_commit_balance_reached": {"currency": "USD"}}
     await caller.create(alert("10", **low))
     await caller.create(alert("500", monthly_invoice_total_spend_threshold_reached={"currency": "USD"}))
     percent = [threshold_pb2.Threshold(percent_of_limit="50")]
@@ -177,7 +177,8 @@ async def test_lists_count_what_their_filters_select(caller: Caller) -> None:
         await caller.put_metric(f"m{number}", metric_pb2.AGGREGATION_SUM)
     await holder.void("b0")
     await caller.send(caller.event("e1", cost="50", metric="m0"))
-    accounts, total = caller.accounts, {"page_size": 1, "include_total_size": True}
+    accounts = caller.accounts
+    total: dict[str, Any] = {"page_size": 1, "include_total_size": True}
     calls: list[tuple[Any, Any, int]] = [
         (accounts.ListCustomers, messages.ListCustomersRequest(**total), 4),
         (accounts.ListCustomers, messages.ListCustomersRequest(plan_id="gold", **total), 2),

@@ -194,6 +194,14 @@ _HELD = (
         "AdjustBalance",
         'customer_id: "ann" balance_id: "b1" adjustment_id: "a1" amount: "$more"',
     ),
+    *(
+        Step(
+            name,
+            "DecrementBalances",
+            'customer_id: "ann" adjustment_id: "d1" spend { currency: "$unit" } amount: "$more"',
+        )
+        for name in ("decrement", "decrement again")
+    ),
     Step(
         "invoice fact",
         "PutInvoice",
