@@ -4,6 +4,7 @@ from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import AlreadyExists, ErrorTable, FailedPrecondition, NotFound
 from server.mapping.accounts import aggregation_name
+from store.accounts.customer_names import CustomerNameTaken, NameKind
 from store.accounts.metrics import MetricFixed
 from store.balances.changes import (
     AdjustmentConflict,
@@ -21,6 +22,7 @@ from store.limits.limits import LimitExists, LimitFixed
 def error_table() -> ErrorTable:
     """The API error for each exception that the handlers of AccountService let pass."""
     return {
+        CustomerNameTaken: customer_name_taken,
         MetricFixed: metric_fixed,
         LimitExists: limit_exists,
         LimitFixed: limit_fixed,
@@ -33,6 +35,36 @@ def error_table() -> ErrorTable:
         NoActiveSegment: no_active_segment,
         AdjustmentConflict: adjustment_conflict,
     }
+
+
+def customer_name_taken(error: CustomerNameTaken) -> AlreadyExists:
+    """Another customer has the external id or the alias."""
+    field = {NameKind.EXTERNAL_ID: "external_id", NameKind.ALIAS: "alias"}[error.kind]
+    return AlreadyExists(
+        error_reason_pb2.ERROR_REASON_CUSTOMER_NAME_TAKEN,
+        f"the customer {error.customer_id!r} has the {field} {error.name!r}: take it from that customer first",
+        metadata={"customer_id": error.customer_id, field: error.name},
+    )
+
+
+def subscription_not_found(customer_id: str, subscription_id: str) -> NotFound:
+    """The customer, or any customer if it is empty, has no such subscription."""
+    who = f"the customer {customer_id!r} has no" if customer_id else "no customer has a"
+    of_customer = {"customer_id": customer_id} if customer_id else {}
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_SUBSCRIPTION_NOT_FOUND,
+        f"{who} subscription {subscription_id!r}: create it with PutSubscription, or send usage for it first",
+        metadata={**of_customer, "subscription_id": subscription_id},
+    )
+
+
+def subscription_ambiguous(subscription_id: str, customer_count: int) -> FailedPrecondition:
+    """Several customers have a subscription of that id."""
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_SUBSCRIPTION_AMBIGUOUS,
+        f"{customer_count} customers have a subscription {subscription_id!r}: name the customer",
+        metadata={"subscription_id": subscription_id, "customer_count": str(customer_count)},
+    )
 
 
 def metric_fixed(error: MetricFixed) -> FailedPrecondition:

@@ -3,15 +3,11 @@
 from datetime import datetime
 
 from engine.facts.changes import FactChanges
-from generated.tidemark.v1 import (
-    account_service_pb2,
-    error_reason_pb2,
-    subscription_pb2,
-)
+from generated.tidemark.v1 import account_service_pb2, subscription_pb2
 from runtime.clock import Clock
+from server.accounts.errors import subscription_ambiguous, subscription_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.errors import NotFound
 from server.calls.paging import read_page
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
@@ -24,7 +20,9 @@ from server.mapping.accounts import (
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts import customers, subscriptions
 from store.accounts.subscriptions import SubscriptionFact
-from store.postgres.database import Database
+from store.postgres.database import Connection, Database
+
+MAX_CUSTOMER_COUNT = 1000  # customers with a subscription of the same id that an error counts
 
 
 class SubscriptionHandlers:
@@ -59,20 +57,15 @@ class SubscriptionHandlers:
     ) -> account_service_pb2.GetSubscriptionResponse:
         """One subscription."""
         violations = Violations()
-        customer_id = violations.identifier("customer_id", request.customer_id)
+        customer_id = violations.identifier("customer_id", request.customer_id, required=False)
         subscription_id = violations.identifier("subscription_id", request.subscription_id)
         violations.raise_if_any()
+        organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            stored = await subscriptions.get(
-                connection, current_organization().organization_id, customer_id, subscription_id
-            )
+            of_customer = customer_id or await _only_customer(connection, organization_id, subscription_id)
+            stored = await subscriptions.get(connection, organization_id, of_customer, subscription_id)
         if stored is None:
-            raise NotFound(
-                error_reason_pb2.ERROR_REASON_SUBSCRIPTION_NOT_FOUND,
-                f"the customer {customer_id!r} has no subscription {subscription_id!r}: create it with"
-                " PutSubscription, or send usage for it first",
-                metadata={"customer_id": customer_id, "subscription_id": subscription_id},
-            )
+            raise subscription_not_found(customer_id, subscription_id)
         return account_service_pb2.GetSubscriptionResponse(
             subscription=subscription_message(stored, self._clock.now())
         )
@@ -83,13 +76,14 @@ class SubscriptionHandlers:
         """A page of subscriptions, by customer and id."""
         violations = Violations()
         customer_id = violations.identifier("customer_id", request.customer_id, required=False)
+        subscription_id = violations.identifier("subscription_id", request.subscription_id, required=False)
         plan_id = violations.identifier("plan_id", request.plan_id, required=False)
         page = read_page(
             violations,
             request.page_size,
             request.page_token,
             "ListSubscriptions",
-            (customer_id, plan_id),
+            (customer_id, subscription_id, plan_id),
             (str, str),
         )
         violations.raise_if_any()
@@ -100,13 +94,18 @@ class SubscriptionHandlers:
                 organization_id,
                 customer_id=customer_id or None,
                 plan_id=plan_id or None,
+                subscription_id=subscription_id or None,
                 after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
                 limit=page.limit,
             )
             total_size = 0
             if request.include_total_size:
                 total_size = await subscriptions.count(
-                    connection, organization_id, customer_id=customer_id or None, plan_id=plan_id or None
+                    connection,
+                    organization_id,
+                    customer_id=customer_id or None,
+                    plan_id=plan_id or None,
+                    subscription_id=subscription_id or None,
                 )
         now = self._clock.now()
         shown = [subscription_message(row, now) for row in page.shown(rows)]
@@ -116,6 +115,19 @@ class SubscriptionHandlers:
             next_page_token=page.next_token(rows, lambda row: (row.customer_id, row.subscription_id)),
             total_size=total_size,
         )
+
+
+async def _only_customer(connection: Connection, organization_id: int, subscription_id: str) -> str:
+    """The customer that has the subscription, if no other one has a subscription of that id.
+
+    Raises NotFound and FailedPrecondition.
+    """
+    found = await subscriptions.customers_with(connection, organization_id, subscription_id, limit=MAX_CUSTOMER_COUNT)
+    if not found:
+        raise subscription_not_found("", subscription_id)
+    if len(found) > 1:
+        raise subscription_ambiguous(subscription_id, len(found))
+    return found[0]
 
 
 def _read_subscription(sent: subscription_pb2.Subscription, now: datetime) -> SubscriptionFact:

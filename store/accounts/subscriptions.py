@@ -107,6 +107,18 @@ async def get(
     return None if row is None else _subscription(row)
 
 
+async def customers_with(
+    connection: AsyncConnection, organization_id: int, subscription_id: str, *, limit: int
+) -> list[str]:
+    """The ids of up to `limit` customers that have a subscription of that id."""
+    found = await connection.scalars(
+        select(subscription.c.customer_id)
+        .where(subscription.c.organization_id == organization_id, subscription.c.subscription_id == subscription_id)
+        .limit(limit)
+    )
+    return list(found.all())
+
+
 async def get_many(
     connection: AsyncConnection, organization_id: int, keys: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], StoredSubscription]:
@@ -128,13 +140,14 @@ async def list_page(
     plan_id: str | None,
     after: tuple[str, str] | None,
     limit: int,
+    subscription_id: str | None = None,
 ) -> list[StoredSubscription]:
     """Up to `limit` subscriptions in the order of customer id and subscription id.
 
-    customer_id, plan_id: which subscriptions; None for all. after: the key of the last subscription of the page
-    before.
+    customer_id, plan_id, subscription_id: which subscriptions; None for all. after: the key of the last subscription
+    of the page before.
     """
-    statement = _SUBSCRIPTIONS.where(*_selected(organization_id, customer_id, plan_id))
+    statement = _SUBSCRIPTIONS.where(*_selected(organization_id, customer_id, plan_id, subscription_id))
     if after is not None:
         statement = statement.where(tuple_(subscription.c.customer_id, subscription.c.subscription_id) > after)
     rows = await connection.execute(
@@ -144,18 +157,28 @@ async def list_page(
 
 
 async def count(
-    connection: AsyncConnection, organization_id: int, *, customer_id: str | None, plan_id: str | None
+    connection: AsyncConnection,
+    organization_id: int,
+    *,
+    customer_id: str | None,
+    plan_id: str | None,
+    subscription_id: str | None,
 ) -> int:
     """How many subscriptions `list_page` returns on all pages, see `bounded_count`."""
-    return await bounded_count(connection, subscription, *_selected(organization_id, customer_id, plan_id))
+    conditions = _selected(organization_id, customer_id, plan_id, subscription_id)
+    return await bounded_count(connection, subscription, *conditions)
 
 
-def _selected(organization_id: int, customer_id: str | None, plan_id: str | None) -> list[ColumnElement[bool]]:
+def _selected(
+    organization_id: int, customer_id: str | None, plan_id: str | None, subscription_id: str | None
+) -> list[ColumnElement[bool]]:
     conditions = [subscription.c.organization_id == organization_id]
     if customer_id is not None:
         conditions.append(subscription.c.customer_id == customer_id)
     if plan_id is not None:
         conditions.append(subscription.c.plan_id == plan_id)
+    if subscription_id is not None:
+        conditions.append(subscription.c.subscription_id == subscription_id)
     return conditions
 
 

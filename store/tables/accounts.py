@@ -1,7 +1,7 @@
 """Organizations, their API keys, idempotent answers, and their customers, subscriptions and metrics."""
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Identity, Index, Integer, LargeBinary, Table, Text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from store.tables.base import Identifier, Organization, Time, metadata
 
@@ -42,6 +42,8 @@ customer = Table(
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
     Column("display_name", Text, nullable=False, server_default=""),
+    Column("external_id", Identifier),
+    Column("aliases", ARRAY(Text(collation="C")), nullable=False, server_default="{}"),
     Column("plan_id", Identifier),
     Column("plan_start_time", Time),
     Column("plan_end_time", Time),
@@ -63,6 +65,18 @@ customer = Table(
         "customer_id",
         postgresql_where="plan_id IS NOT NULL",
     ),
+)
+
+# The external ids and aliases of customers. A table of its own, because they are unique across customers, and the
+# table of customers must not have a unique rule across its rows.
+customer_name = Table(
+    "customer_name",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("kind", Identifier, primary_key=True),  # EXTERNAL_ID, ALIAS
+    Column("name", Identifier, primary_key=True),
+    Column("customer_id", Identifier, nullable=False),
+    Index("customer_name_of_customer", "organization_id", "customer_id"),
 )
 
 subscription = Table(
@@ -88,6 +102,7 @@ subscription = Table(
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
     Index("subscription_by_change", "organization_id", "changed_epoch"),
+    Index("subscription_by_id", "organization_id", "subscription_id", "customer_id"),
     Index(
         "subscription_of_plan",
         "organization_id",

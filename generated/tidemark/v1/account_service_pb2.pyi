@@ -89,21 +89,29 @@ Global___PutCustomerResponse: _TypeAlias = PutCustomerResponse  # noqa: Y015
 
 @_typing.final
 class GetCustomerRequest(_message.Message):
-    """GetCustomerRequest is a request for one customer."""
+    """GetCustomerRequest is a request for one customer. Exactly one of its fields is required."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the customer's id."""
+    external_id: _builtins.str
+    """external_id is the customer's external_id."""
+    alias: _builtins.str
+    """alias is one of the customer's aliases."""
     def __init__(
         self,
         *,
         customer_id: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        alias: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "customer_id", b"customer_id", "external_id", b"external_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -142,6 +150,8 @@ class ListCustomersRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many customers to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
@@ -151,6 +161,10 @@ class ListCustomersRequest(_message.Message):
     """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     plan_id: _builtins.str
     """plan_id restricts the list to the customers of a plan. Unset: all."""
+    external_id: _builtins.str
+    """external_id restricts the list to the customer with that external_id. Unset: all."""
+    alias: _builtins.str
+    """alias restricts the list to the customer with that alias. Unset: all."""
     include_total_size: _builtins.bool
     """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
     filled.
@@ -161,11 +175,13 @@ class ListCustomersRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         plan_id: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        alias: _builtins.str = ...,
         include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "external_id", b"external_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -272,7 +288,10 @@ class GetSubscriptionRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """customer_id is the id of the subscription's customer."""
+    """customer_id is the id of the subscription's customer. Unset: the only customer that has a subscription of that id.
+    If several customers have one, the request is refused with FAILED_PRECONDITION and
+    ERROR_REASON_SUBSCRIPTION_AMBIGUOUS.
+    """
     subscription_id: _builtins.str
     """subscription_id is the subscription's id."""
     def __init__(
@@ -322,6 +341,7 @@ class ListSubscriptionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
@@ -332,6 +352,8 @@ class ListSubscriptionsRequest(_message.Message):
     """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     customer_id: _builtins.str
     """customer_id restricts the list to the subscriptions of a customer. Unset: all."""
+    subscription_id: _builtins.str
+    """subscription_id restricts the list to the subscriptions of that id, which several customers may have. Unset: all."""
     plan_id: _builtins.str
     """plan_id restricts the list to the subscriptions of a plan. Unset: all."""
     include_total_size: _builtins.bool
@@ -344,12 +366,13 @@ class ListSubscriptionsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         customer_id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
         plan_id: _builtins.str = ...,
         include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id", "subscription_id", b"subscription_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,6 +50,8 @@ class Customer(_message.Message):
 
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
     PLAN_START_TIME_FIELD_NUMBER: _builtins.int
     PLAN_END_TIME_FIELD_NUMBER: _builtins.int
@@ -64,6 +66,11 @@ class Customer(_message.Message):
     """customer_id is the caller's own id: 1–128 characters, no control characters, no blanks at either end."""
     display_name: _builtins.str
     """display_name is for people to read, at most 256 characters."""
+    external_id: _builtins.str
+    """external_id is the id of the customer in another system, in the form of a customer_id, unique in the organization. An
+    external_id of another customer is refused with ALREADY_EXISTS and ERROR_REASON_CUSTOMER_NAME_TAKEN. GetCustomer
+    and ListCustomers find the customer by it. Unset: none.
+    """
     plan_id: _builtins.str
     """plan_id is the caller's own id of the customer's plan, in the form of a customer_id. Alerts on that plan cover the
     customer. Unset: none.
@@ -72,6 +79,17 @@ class Customer(_message.Message):
     """currency is the currency of a usage event's cost when the event does not name one: an ISO 4217 code or the caller's
     own pricing unit, 1–64 letters, digits, "_", "." or "-". Unset: USD.
     """
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """aliases are further ids of the customer, in the form of a customer_id: at most 20, each once, each unique in the
+        organization among all aliases. An alias of another customer is refused with ALREADY_EXISTS and
+        ERROR_REASON_CUSTOMER_NAME_TAKEN. GetCustomer and ListCustomers find the customer by them. They are returned in
+        ascending order.
+
+        NOTE: usage events and all other requests name the customer_id only. An event with an alias as its customer_id
+        creates another customer: to resolve aliases would cost a look-up for every event.
+        """
+
     @_builtins.property
     def plan_start_time(self) -> _timestamp_pb2.Timestamp:
         """plan_start_time is when the customer's time on its plan began. Only a customer with a plan_id can have it. Unset:
@@ -122,6 +140,8 @@ class Customer(_message.Message):
         *,
         customer_id: _builtins.str = ...,
         display_name: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
         plan_id: _builtins.str = ...,
         plan_start_time: _timestamp_pb2.Timestamp | None = ...,
         plan_end_time: _timestamp_pb2.Timestamp | None = ...,
@@ -135,7 +155,7 @@ class Customer(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "current_billing_period", b"current_billing_period", "plan_end_time", b"plan_end_time", "plan_start_time", b"plan_start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "currency", b"currency", "current_billing_period", b"current_billing_period", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "display_name", b"display_name", "plan_end_time", b"plan_end_time", "plan_id", b"plan_id", "plan_start_time", b"plan_start_time", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "currency", b"currency", "current_billing_period", b"current_billing_period", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "display_name", b"display_name", "external_id", b"external_id", "plan_end_time", b"plan_end_time", "plan_id", b"plan_id", "plan_start_time", b"plan_start_time", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -367,7 +367,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_CUSTOMER_NOT_FOUND: _ErrorReason.ValueType  # 60
-    """ERROR_REASON_CUSTOMER_NOT_FOUND (NOT_FOUND) means that the organization has no such customer.
+    """ERROR_REASON_CUSTOMER_NOT_FOUND (NOT_FOUND) means that the organization has no such customer. external_id or alias
+    takes the place of customer_id in a request that names the customer by it.
 
     Example:
 
@@ -379,8 +380,39 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_CUSTOMER_NAME_TAKEN: _ErrorReason.ValueType  # 48
+    """ERROR_REASON_CUSTOMER_NAME_TAKEN (ALREADY_EXISTS) means that another customer has the external_id or the alias.
+    customer_id is that other customer. alias takes the place of external_id where it is an alias.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_CUSTOMER_NAME_TAKEN",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "external_id": "crm-17"
+          }
+        }
+    """
+    ERROR_REASON_SUBSCRIPTION_AMBIGUOUS: _ErrorReason.ValueType  # 49
+    """ERROR_REASON_SUBSCRIPTION_AMBIGUOUS (FAILED_PRECONDITION) means that the request names no customer, and several
+    customers have a subscription of that id. customer_count is how many; 1000 stands for 1,000 or more.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_SUBSCRIPTION_AMBIGUOUS",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "subscription_id": "pro",
+            "customer_count": "2"
+          }
+        }
+    """
     ERROR_REASON_SUBSCRIPTION_NOT_FOUND: _ErrorReason.ValueType  # 61
-    """ERROR_REASON_SUBSCRIPTION_NOT_FOUND (NOT_FOUND) means that the customer has no such subscription.
+    """ERROR_REASON_SUBSCRIPTION_NOT_FOUND (NOT_FOUND) means that the customer has no such subscription. customer_id is
+    left out for a request that names no customer.
 
     Example:
 
@@ -1175,7 +1207,8 @@ Example:
     }
 """
 ERROR_REASON_CUSTOMER_NOT_FOUND: ErrorReason.ValueType  # 60
-"""ERROR_REASON_CUSTOMER_NOT_FOUND (NOT_FOUND) means that the organization has no such customer.
+"""ERROR_REASON_CUSTOMER_NOT_FOUND (NOT_FOUND) means that the organization has no such customer. external_id or alias
+takes the place of customer_id in a request that names the customer by it.
 
 Example:
 
@@ -1187,8 +1220,39 @@ Example:
       }
     }
 """
+ERROR_REASON_CUSTOMER_NAME_TAKEN: ErrorReason.ValueType  # 48
+"""ERROR_REASON_CUSTOMER_NAME_TAKEN (ALREADY_EXISTS) means that another customer has the external_id or the alias.
+customer_id is that other customer. alias takes the place of external_id where it is an alias.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_CUSTOMER_NAME_TAKEN",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "external_id": "crm-17"
+      }
+    }
+"""
+ERROR_REASON_SUBSCRIPTION_AMBIGUOUS: ErrorReason.ValueType  # 49
+"""ERROR_REASON_SUBSCRIPTION_AMBIGUOUS (FAILED_PRECONDITION) means that the request names no customer, and several
+customers have a subscription of that id. customer_count is how many; 1000 stands for 1,000 or more.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_SUBSCRIPTION_AMBIGUOUS",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "subscription_id": "pro",
+        "customer_count": "2"
+      }
+    }
+"""
 ERROR_REASON_SUBSCRIPTION_NOT_FOUND: ErrorReason.ValueType  # 61
-"""ERROR_REASON_SUBSCRIPTION_NOT_FOUND (NOT_FOUND) means that the customer has no such subscription.
+"""ERROR_REASON_SUBSCRIPTION_NOT_FOUND (NOT_FOUND) means that the customer has no such subscription. customer_id is
+left out for a request that names no customer.
 
 Example:
 

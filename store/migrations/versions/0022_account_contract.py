@@ -1,4 +1,4 @@
-"""What accounts gain: display names and custom fields, and decrements of several balances."""
+"""What accounts gain: display names, decrements of several balances, and more ids."""
 
 from alembic import op
 
@@ -38,8 +38,23 @@ CREATE TABLE balance_decrement (
 );
 """
 
+_NAMES = """
+ALTER TABLE customer ADD COLUMN external_id text COLLATE "C";
+ALTER TABLE customer ADD COLUMN aliases text[] COLLATE "C" NOT NULL DEFAULT '{}';
+CREATE TABLE customer_name (
+    organization_id bigint NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    customer_id text COLLATE "C" NOT NULL,
+    PRIMARY KEY (organization_id, kind, name)
+);
+CREATE INDEX customer_name_of_customer ON customer_name (organization_id, customer_id);
+CREATE INDEX subscription_by_id ON subscription (organization_id, subscription_id, customer_id);
+"""
+
 
 def upgrade() -> None:
     """Adds the columns and tables."""
     op.execute(_COLUMNS)
     op.execute(_DECREMENTS)
+    op.execute(_NAMES)

@@ -46,7 +46,7 @@ HOUR = timedelta(hours=1)
 
 # The tables that the story fills; the feed and deliveries follow from the outbox.
 TABLES = (
-    *("customer", "subscription", "metric", "plan", "usage_limit", "invoice", "wallet", "overage"),
+    *("customer", "customer_name", "subscription", "metric", "plan", "usage_limit", "invoice", "wallet", "overage"),
     *("balance", "balance_segment", "balance_entry", "balance_adjustment", "balance_decrement"),
     *("alert", "alert_change", "alert_exclusion", "alert_state", "group_count"),
     *("event", "gauge", "unique_value", "notification", "outbox"),
@@ -160,6 +160,8 @@ async def story(twin: Twin) -> AsyncIterator[timedelta]:
     await caller.put_customer(
         customer_pb2.Customer(
             customer_id="acme",
+            external_id="crm-1",
+            aliases=[of("a", "b"), "both"],
             plan_id=of("gold", "iron"),
             currency=of("USD", "EUR"),
             billing_cycle=zone,

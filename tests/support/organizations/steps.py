@@ -124,7 +124,8 @@ _FACTS = (
         Step(
             f"customer {name}",
             "PutCustomer",
-            f'customer {{ customer_id: "{name}" display_name: "$name" plan_id: "gold" currency: "$unit"'
+            f'customer {{ customer_id: "{name}" display_name: "$name" external_id: "crm-{name}"'
+            f' plan_id: "gold" currency: "$unit"'
             f" billing_cycle {{ anchor_time {{ {_BEFORE} }} cadence: $cadence }} plan_end_time {{ {_END} }}"
             ' custom_fields { key: "who" value: "$name" } }',
         )
@@ -145,7 +146,13 @@ _FACTS = (
     ),
     Step("their metric", "PutMetric", 'metric { metric_id: "odd" }', "theirs"),
     Step("their plan", "PutPlan", 'plan { plan_id: "odd" }', "theirs"),
-    Step("their customer", "PutCustomer", 'customer { customer_id: "odd" plan_id: "odd" }', "theirs"),
+    Step(
+        "their customer",
+        "PutCustomer",
+        'customer { customer_id: "odd" external_id: "crm-odd" aliases: "odd" plan_id: "odd" }',
+        "theirs",
+    ),
+    Step("taken name", "PutCustomer", 'customer { customer_id: "eve" external_id: "crm-ann" }'),
     Step(
         "their subscription",
         "PutSubscription",
@@ -242,6 +249,14 @@ READS = (
             ("GetLimit", 'limit_id: "of-ann"'),
         )
     ),
+    Step("customer by external id", "GetCustomer", 'external_id: "crm-ann"'),
+    Step("their customer by external id", "GetCustomer", 'external_id: "crm-odd"'),
+    Step("their customer by alias", "GetCustomer", 'alias: "odd"'),
+    Step("their customers by alias", "ListCustomers", 'alias: "odd"'),
+    Step("subscription of one of two", "GetSubscription", 'subscription_id: "s1"'),
+    Step("subscription of ann only", "GetSubscription", 'subscription_id: "s2"'),
+    Step("their subscription only", "GetSubscription", 'subscription_id: "odd"'),
+    Step("subscriptions of an id", "ListSubscriptions", 'subscription_id: "s1"'),
     *(
         Step(f"get their {method.removeprefix('Get')}", method, request)
         for method, request in (
