@@ -34,7 +34,10 @@ class CustomerFacts:
 
 @dataclass(frozen=True)
 class SubscriptionFacts:
-    """The routing facts of a subscription; currency and cycle are None where the customer's apply."""
+    """The routing facts of a subscription; currency and cycle are None where the customer's apply.
+
+    deleting: a deletion is noted, which usage cancels.
+    """
 
     customer_id: str
     subscription_id: str
@@ -43,12 +46,17 @@ class SubscriptionFacts:
     cycle: BillingCycle | None
     changed_epoch: int
     changed_time: datetime
+    deleting: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """The routing facts of a metric. unique_property: the property whose values UNIQUE_COUNT counts."""
+    """The routing facts of a metric. unique_property: the property whose values UNIQUE_COUNT counts.
+
+    deleting: a deletion is noted, which usage cancels.
+    """
 
     metric_id: str
     aggregation: Aggregation
     unique_property: str | None
+    deleting: bool = field(default=False, compare=False)

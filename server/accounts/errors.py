@@ -6,6 +6,7 @@ from server.calls.errors import AlreadyExists, ErrorTable, FailedPrecondition, N
 from server.mapping.accounts import aggregation_name
 from store.accounts.customer_names import CustomerNameTaken, NameKind
 from store.accounts.metrics import MetricFixed
+from store.accounts.uses import FactInUse
 from store.balances.changes import (
     AdjustmentConflict,
     BalanceExists,
@@ -23,6 +24,7 @@ def error_table() -> ErrorTable:
     """The API error for each exception that the handlers of AccountService let pass."""
     return {
         CustomerNameTaken: customer_name_taken,
+        FactInUse: fact_in_use,
         MetricFixed: metric_fixed,
         LimitExists: limit_exists,
         LimitFixed: limit_fixed,
@@ -64,6 +66,46 @@ def subscription_ambiguous(subscription_id: str, customer_count: int) -> FailedP
         error_reason_pb2.ERROR_REASON_SUBSCRIPTION_AMBIGUOUS,
         f"{customer_count} customers have a subscription {subscription_id!r}: name the customer",
         metadata={"subscription_id": subscription_id, "customer_count": str(customer_count)},
+    )
+
+
+def fact_in_use(error: FactInUse) -> FailedPrecondition:
+    """Something uses the fact that was to be deleted."""
+    user = error.user
+    by_id = {} if user.user_id is None else {"used_by_id": user.user_id}
+    name = user.kind.value.lower() + (f" {user.user_id!r}" if user.user_id else "")
+    what = " ".join(f"{field.removesuffix('_id')} {value!r}" for field, value in error.ids.items())
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_IN_USE,
+        f"{what} is in use by {name}",
+        metadata={**error.ids, "used_by": user.kind.value, **by_id},
+    )
+
+
+def metric_not_found(metric_id: str) -> NotFound:
+    """The organization has no such metric."""
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_METRIC_NOT_FOUND,
+        f"metric {metric_id!r} not found: create it with PutMetric, or send usage for it first",
+        metadata={"metric_id": metric_id},
+    )
+
+
+def plan_not_found(plan_id: str) -> NotFound:
+    """The plan was never put, or it was deleted."""
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_PLAN_NOT_FOUND,
+        f"plan {plan_id!r} not found: create it with PutPlan",
+        metadata={"plan_id": plan_id},
+    )
+
+
+def limit_not_found(limit_id: str) -> NotFound:
+    """The organization has no such limit."""
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_LIMIT_NOT_FOUND,
+        f"limit {limit_id!r} not found: create it with PutLimit",
+        metadata={"limit_id": limit_id},
     )
 
 

@@ -2,11 +2,11 @@
 
 from engine.backfill.backfills import Backfills
 from engine.facts.changes import FactChanges
-from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
+from server.accounts.errors import limit_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.errors import NotFound
 from server.calls.paging import read_page
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
@@ -66,12 +66,26 @@ class LimitHandlers:
         async with self._database.transaction() as connection:
             stored = await limits.get(connection, current_organization().organization_id, limit_id)
         if stored is None:
-            raise NotFound(
-                error_reason_pb2.ERROR_REASON_LIMIT_NOT_FOUND,
-                f"limit {limit_id!r} not found: create it with PutLimit",
-                metadata={"limit_id": limit_id},
-            )
+            raise limit_not_found(limit_id)
         return account_service_pb2.GetLimitResponse(limit=limit_message(stored))
+
+    async def DeleteLimit(
+        self, request: account_service_pb2.DeleteLimitRequest, context: Context
+    ) -> account_service_pb2.DeleteLimitResponse:
+        """Removes a limit; evaluates its customers."""
+        violations = Violations()
+        limit_id = violations.identifier("limit_id", request.limit_id)
+        violations.raise_if_any()
+        organization, now = current_organization(), self._clock.now()
+        async with transaction_of(self._database, request.validate_only) as connection:
+            deleted = await limits.delete(connection, organization.organization_id, limit_id, now)
+            if deleted is not None:
+                await self._changes.limit_changing(connection, organization, deleted.epoch, deleted.subject)
+        if deleted is None and not request.allow_missing:
+            raise limit_not_found(limit_id)
+        if deleted is not None and not request.validate_only:
+            self._backfills.wake(organization.organization_id)
+        return account_service_pb2.DeleteLimitResponse()
 
     async def ListLimits(
         self, request: account_service_pb2.ListLimitsRequest, context: Context

@@ -1,11 +1,12 @@
 """AccountService: metrics."""
 
+from engine.facts.deletions import FactDeletions
 from evaluator.aggregation import Aggregation
-from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
+from server.accounts.errors import metric_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.errors import NotFound
 from server.calls.paging import read_page
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
@@ -16,6 +17,7 @@ from server.mapping.accounts import (
 )
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts import metrics
+from store.accounts.deletions import FactKey, FactKind
 from store.accounts.metrics import MetricFact
 from store.postgres.database import Database
 
@@ -26,6 +28,7 @@ class MetricHandlers:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._deletions = FactDeletions(database)
 
     async def PutMetric(
         self, request: account_service_pb2.PutMetricRequest, context: Context
@@ -68,12 +71,27 @@ class MetricHandlers:
         async with self._database.transaction() as connection:
             stored = await metrics.get(connection, current_organization().organization_id, metric_id)
         if stored is None:
-            raise NotFound(
-                error_reason_pb2.ERROR_REASON_METRIC_NOT_FOUND,
-                f"metric {metric_id!r} not found: create it with PutMetric, or send usage for it first",
-                metadata={"metric_id": metric_id},
-            )
+            raise metric_not_found(metric_id)
         return account_service_pb2.GetMetricResponse(metric=metric_message(stored))
+
+    async def DeleteMetric(
+        self, request: account_service_pb2.DeleteMetricRequest, context: Context
+    ) -> account_service_pb2.DeleteMetricResponse:
+        """Removes a metric that nothing uses."""
+        violations = Violations()
+        metric_id = violations.identifier("metric_id", request.metric_id)
+        violations.raise_if_any()
+        organization_id = current_organization().organization_id
+        async with self._database.transaction() as connection:
+            stored = await metrics.get(connection, organization_id, metric_id)
+        if stored is None and not request.allow_missing:
+            raise metric_not_found(metric_id)
+        key = FactKey(FactKind.METRIC, metric_id)
+        if stored is not None and request.validate_only:
+            await self._deletions.check(organization_id, key)
+        elif stored is not None:
+            await self._deletions.delete(organization_id, key)
+        return account_service_pb2.DeleteMetricResponse()
 
     async def ListMetrics(
         self, request: account_service_pb2.ListMetricsRequest, context: Context

@@ -1,10 +1,10 @@
 """AccountService: plans."""
 
-from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
+from server.accounts.errors import plan_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.errors import NotFound
 from server.calls.paging import read_page
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
@@ -51,12 +51,21 @@ class PlanHandlers:
         async with self._database.transaction() as connection:
             stored = await plans.get(connection, current_organization().organization_id, plan_id)
         if stored is None:
-            raise NotFound(
-                error_reason_pb2.ERROR_REASON_PLAN_NOT_FOUND,
-                f"plan {plan_id!r} not found: create it with PutPlan",
-                metadata={"plan_id": plan_id},
-            )
+            raise plan_not_found(plan_id)
         return account_service_pb2.GetPlanResponse(plan=plan_message(stored))
+
+    async def DeletePlan(
+        self, request: account_service_pb2.DeletePlanRequest, context: Context
+    ) -> account_service_pb2.DeletePlanResponse:
+        """Removes a plan that nothing uses."""
+        violations = Violations()
+        plan_id = violations.identifier("plan_id", request.plan_id)
+        violations.raise_if_any()
+        async with transaction_of(self._database, request.validate_only) as connection:
+            existed = await plans.delete(connection, current_organization().organization_id, plan_id)
+        if not existed and not request.allow_missing:
+            raise plan_not_found(plan_id)
+        return account_service_pb2.DeletePlanResponse()
 
     async def ListPlans(
         self, request: account_service_pb2.ListPlansRequest, context: Context

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from engine.facts.changes import FactChanges
+from engine.facts.deletions import FactDeletions
 from generated.tidemark.v1 import account_service_pb2, subscription_pb2
 from runtime.clock import Clock
 from server.accounts.errors import subscription_ambiguous, subscription_not_found
@@ -19,6 +20,7 @@ from server.mapping.accounts import (
 )
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts import customers, subscriptions
+from store.accounts.deletions import FactKey, FactKind
 from store.accounts.subscriptions import SubscriptionFact
 from store.postgres.database import Connection, Database
 
@@ -32,6 +34,7 @@ class SubscriptionHandlers:
         self._database = database
         self._clock = clock
         self._changes = changes
+        self._deletions = FactDeletions(database)
 
     async def PutSubscription(
         self, request: account_service_pb2.PutSubscriptionRequest, context: Context
@@ -69,6 +72,26 @@ class SubscriptionHandlers:
         return account_service_pb2.GetSubscriptionResponse(
             subscription=subscription_message(stored, self._clock.now())
         )
+
+    async def DeleteSubscription(
+        self, request: account_service_pb2.DeleteSubscriptionRequest, context: Context
+    ) -> account_service_pb2.DeleteSubscriptionResponse:
+        """Removes a subscription that nothing uses."""
+        violations = Violations()
+        customer_id = violations.identifier("customer_id", request.customer_id)
+        subscription_id = violations.identifier("subscription_id", request.subscription_id)
+        violations.raise_if_any()
+        organization_id = current_organization().organization_id
+        async with self._database.transaction() as connection:
+            stored = await subscriptions.get(connection, organization_id, customer_id, subscription_id)
+        if stored is None and not request.allow_missing:
+            raise subscription_not_found(customer_id, subscription_id)
+        key = FactKey(FactKind.SUBSCRIPTION, subscription_id, customer_id)
+        if stored is not None and request.validate_only:
+            await self._deletions.check(organization_id, key)
+        elif stored is not None:
+            await self._deletions.delete(organization_id, key)
+        return account_service_pb2.DeleteSubscriptionResponse()
 
     async def ListSubscriptions(
         self, request: account_service_pb2.ListSubscriptionsRequest, context: Context

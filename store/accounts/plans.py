@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import RowMapping, select
+from sqlalchemy import delete as sql_delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.accounts import uses
 from store.accounts.puts import Put, is_newer, put_fact
+from store.accounts.uses import FactInUse
+from store.identity import organizations
 from store.postgres.counting import bounded_count
 from store.tables.plans import plan
 
@@ -53,6 +57,20 @@ async def get(connection: AsyncConnection, organization_id: int, plan_id: str) -
     )
     row = rows.mappings().one_or_none()
     return None if row is None else _plan(row)
+
+
+async def delete(connection: AsyncConnection, organization_id: int, plan_id: str) -> bool:
+    """Removes a plan that nothing uses; returns whether it existed. Raises FactInUse.
+
+    Locks the organization until the transaction ends, so that nothing begins to use the plan.
+    """
+    if await get(connection, organization_id, plan_id) is None:
+        return False
+    await organizations.begin_change(connection, organization_id)
+    if (user := await uses.of_plan(connection, organization_id, plan_id)) is not None:
+        raise FactInUse({"plan_id": plan_id}, user)
+    removed = sql_delete(plan).where(plan.c.organization_id == organization_id, plan.c.plan_id == plan_id)
+    return await connection.scalar(removed.returning(plan.c.plan_id)) is not None
 
 
 async def list_page(

@@ -113,6 +113,18 @@ subscription = Table(
     ),
 )
 
+# Subscriptions and metrics that are being deleted, or were. See store/accounts/deletions.py.
+fact_deletion = Table(
+    "fact_deletion",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("kind", Identifier, primary_key=True),  # SUBSCRIPTION, METRIC
+    Column("customer_id", Identifier, primary_key=True),  # empty for a metric
+    Column("fact_id", Identifier, primary_key=True),
+    Column("changed_epoch", BigInteger, nullable=False),
+    Index("fact_deletion_by_change", "organization_id", "changed_epoch"),
+)
+
 metric = Table(
     "metric",
     metadata,

@@ -39,6 +39,7 @@ balance = Table(
         "seat_group_value",
         postgresql_where=text("seat_group_key IS NOT NULL"),
     ),
+    Index("balance_of_metric", "organization_id", "metric_id", postgresql_where=text("metric_id IS NOT NULL")),
     # The balances on which usage of no seat can draw; without the entries of seat credits.
     Index(
         "balance_drawing",

@@ -413,6 +413,57 @@ class ListSubscriptionsResponse(_message.Message):
 Global___ListSubscriptionsResponse: _TypeAlias = ListSubscriptionsResponse  # noqa: Y015
 
 @_typing.final
+class DeleteSubscriptionRequest(_message.Message):
+    """DeleteSubscriptionRequest is a request to remove a subscription."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the id of the subscription's customer."""
+    subscription_id: _builtins.str
+    """subscription_id is the subscription's id."""
+    allow_missing: _builtins.bool
+    """allow_missing answers OK when the subscription does not exist. Unset: the request is refused with NOT_FOUND."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks, but removes nothing. Unset: the subscription is removed."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "customer_id", b"customer_id", "subscription_id", b"subscription_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSubscriptionRequest: _TypeAlias = DeleteSubscriptionRequest  # noqa: Y015
+
+@_typing.final
+class DeleteSubscriptionResponse(_message.Message):
+    """DeleteSubscriptionResponse is the answer to DeleteSubscriptionRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSubscriptionResponse: _TypeAlias = DeleteSubscriptionResponse  # noqa: Y015
+
+@_typing.final
 class PutMetricRequest(_message.Message):
     """PutMetricRequest is a request to create or replace a metric."""
 
@@ -583,6 +634,53 @@ class ListMetricsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMetricsResponse: _TypeAlias = ListMetricsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteMetricRequest(_message.Message):
+    """DeleteMetricRequest is a request to remove a metric."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    metric_id: _builtins.str
+    """metric_id is the metric's id."""
+    allow_missing: _builtins.bool
+    """allow_missing answers OK when the metric does not exist. Unset: the request is refused with NOT_FOUND."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks, but removes nothing. Unset: the metric is removed."""
+    def __init__(
+        self,
+        *,
+        metric_id: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "metric_id", b"metric_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteMetricRequest: _TypeAlias = DeleteMetricRequest  # noqa: Y015
+
+@_typing.final
+class DeleteMetricResponse(_message.Message):
+    """DeleteMetricResponse is the answer to DeleteMetricRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteMetricResponse: _TypeAlias = DeleteMetricResponse  # noqa: Y015
 
 @_typing.final
 class PutInvoiceRequest(_message.Message):
@@ -1610,6 +1708,53 @@ class ListPlansResponse(_message.Message):
 Global___ListPlansResponse: _TypeAlias = ListPlansResponse  # noqa: Y015
 
 @_typing.final
+class DeletePlanRequest(_message.Message):
+    """DeletePlanRequest is a request to remove a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    """plan_id is the plan's id."""
+    allow_missing: _builtins.bool
+    """allow_missing answers OK when the plan does not exist. Unset: the request is refused with NOT_FOUND."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks, but removes nothing. Unset: the plan is removed."""
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "plan_id", b"plan_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePlanRequest: _TypeAlias = DeletePlanRequest  # noqa: Y015
+
+@_typing.final
+class DeletePlanResponse(_message.Message):
+    """DeletePlanResponse is the answer to DeletePlanRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePlanResponse: _TypeAlias = DeletePlanResponse  # noqa: Y015
+
+@_typing.final
 class PutLimitRequest(_message.Message):
     """PutLimitRequest is a request to create or replace a limit."""
 
@@ -1796,3 +1941,50 @@ class ListLimitsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListLimitsResponse: _TypeAlias = ListLimitsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteLimitRequest(_message.Message):
+    """DeleteLimitRequest is a request to remove a limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    limit_id: _builtins.str
+    """limit_id is the limit's id."""
+    allow_missing: _builtins.bool
+    """allow_missing answers OK when the limit does not exist. Unset: the request is refused with NOT_FOUND."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks, but removes nothing. Unset: the limit is removed."""
+    def __init__(
+        self,
+        *,
+        limit_id: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "limit_id", b"limit_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLimitRequest: _TypeAlias = DeleteLimitRequest  # noqa: Y015
+
+@_typing.final
+class DeleteLimitResponse(_message.Message):
+    """DeleteLimitResponse is the answer to DeleteLimitRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLimitResponse: _TypeAlias = DeleteLimitResponse  # noqa: Y015

@@ -30,12 +30,23 @@ class AccountServiceStub:
     """GetSubscription returns one subscription."""
     ListSubscriptions: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListSubscriptionsRequest, _account_service_pb2.ListSubscriptionsResponse]
     """ListSubscriptions returns subscriptions by ascending customer_id and subscription_id."""
+    DeleteSubscription: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteSubscriptionRequest, _account_service_pb2.DeleteSubscriptionResponse]
+    """DeleteSubscription removes a subscription that nothing uses: no alert on it that is not archived, and no stored usage
+    event. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE. Usage that names the subscription
+    later creates it anew with defaults; wider alerts that were disabled for it stay disabled for that id.
+    """
     PutMetric: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutMetricRequest, _account_service_pb2.PutMetricResponse]
     """PutMetric creates or replaces a metric."""
     GetMetric: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetMetricRequest, _account_service_pb2.GetMetricResponse]
     """GetMetric returns one metric."""
     ListMetrics: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListMetricsRequest, _account_service_pb2.ListMetricsResponse]
     """ListMetrics returns metrics by ascending metric_id."""
+    DeleteMetric: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteMetricRequest, _account_service_pb2.DeleteMetricResponse]
+    """DeleteMetric removes a metric that nothing uses: no alert that is not archived, no limit, no balance that is not
+    voided, and no stored usage event. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE. Usage
+    that names the metric later creates it anew with the aggregation SUM. The call reads the stored events of the
+    organization until it finds one of the metric; ingest continues meanwhile.
+    """
     PutInvoice: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutInvoiceRequest, _account_service_pb2.PutInvoiceResponse]
     """PutInvoice creates or replaces an invoice."""
     GetInvoice: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetInvoiceRequest, _account_service_pb2.GetInvoiceResponse]
@@ -68,12 +79,20 @@ class AccountServiceStub:
     """GetPlan returns one plan."""
     ListPlans: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListPlansRequest, _account_service_pb2.ListPlansResponse]
     """ListPlans returns plans by ascending plan_id."""
+    DeletePlan: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeletePlanRequest, _account_service_pb2.DeletePlanResponse]
+    """DeletePlan removes a plan that nothing uses: no customer or subscription on it, no alert on it that is not archived,
+    and no limit. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE.
+    """
     PutLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutLimitRequest, _account_service_pb2.PutLimitResponse]
     """PutLimit creates a limit or replaces its amount."""
     GetLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetLimitRequest, _account_service_pb2.GetLimitResponse]
     """GetLimit returns one limit."""
     ListLimits: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListLimitsRequest, _account_service_pb2.ListLimitsResponse]
     """ListLimits returns limits by ascending limit_id."""
+    DeleteLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteLimitRequest, _account_service_pb2.DeleteLimitResponse]
+    """DeleteLimit removes a limit, and evaluates the thresholds with percent_of_limit that referred to it, like PutLimit
+    without an amount. Its limit_id can then be put with another holder, access and groups.
+    """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
@@ -129,6 +148,17 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListSubscriptions returns subscriptions by ascending customer_id and subscription_id."""
 
     @_abc_1.abstractmethod
+    def DeleteSubscription(
+        self,
+        request: _account_service_pb2.DeleteSubscriptionRequest,
+        context: _aio.ServicerContext[_account_service_pb2.DeleteSubscriptionRequest, _abc.Awaitable[_account_service_pb2.DeleteSubscriptionResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.DeleteSubscriptionResponse]:
+        """DeleteSubscription removes a subscription that nothing uses: no alert on it that is not archived, and no stored usage
+        event. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE. Usage that names the subscription
+        later creates it anew with defaults; wider alerts that were disabled for it stay disabled for that id.
+        """
+
+    @_abc_1.abstractmethod
     def PutMetric(
         self,
         request: _account_service_pb2.PutMetricRequest,
@@ -151,6 +181,18 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.ListMetricsRequest, _abc.Awaitable[_account_service_pb2.ListMetricsResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.ListMetricsResponse]:
         """ListMetrics returns metrics by ascending metric_id."""
+
+    @_abc_1.abstractmethod
+    def DeleteMetric(
+        self,
+        request: _account_service_pb2.DeleteMetricRequest,
+        context: _aio.ServicerContext[_account_service_pb2.DeleteMetricRequest, _abc.Awaitable[_account_service_pb2.DeleteMetricResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.DeleteMetricResponse]:
+        """DeleteMetric removes a metric that nothing uses: no alert that is not archived, no limit, no balance that is not
+        voided, and no stored usage event. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE. Usage
+        that names the metric later creates it anew with the aggregation SUM. The call reads the stored events of the
+        organization until it finds one of the metric; ingest continues meanwhile.
+        """
 
     @_abc_1.abstractmethod
     def PutInvoice(
@@ -269,6 +311,16 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListPlans returns plans by ascending plan_id."""
 
     @_abc_1.abstractmethod
+    def DeletePlan(
+        self,
+        request: _account_service_pb2.DeletePlanRequest,
+        context: _aio.ServicerContext[_account_service_pb2.DeletePlanRequest, _abc.Awaitable[_account_service_pb2.DeletePlanResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.DeletePlanResponse]:
+        """DeletePlan removes a plan that nothing uses: no customer or subscription on it, no alert on it that is not archived,
+        and no limit. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE.
+        """
+
+    @_abc_1.abstractmethod
     def PutLimit(
         self,
         request: _account_service_pb2.PutLimitRequest,
@@ -291,5 +343,15 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.ListLimitsRequest, _abc.Awaitable[_account_service_pb2.ListLimitsResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.ListLimitsResponse]:
         """ListLimits returns limits by ascending limit_id."""
+
+    @_abc_1.abstractmethod
+    def DeleteLimit(
+        self,
+        request: _account_service_pb2.DeleteLimitRequest,
+        context: _aio.ServicerContext[_account_service_pb2.DeleteLimitRequest, _abc.Awaitable[_account_service_pb2.DeleteLimitResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.DeleteLimitResponse]:
+        """DeleteLimit removes a limit, and evaluates the thresholds with percent_of_limit that referred to it, like PutLimit
+        without an amount. Its limit_id can then be put with another holder, access and groups.
+        """
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _aio.Server) -> None: ...

@@ -453,6 +453,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_IN_USE: _ErrorReason.ValueType  # 50
+    """ERROR_REASON_IN_USE (FAILED_PRECONDITION) means that a metric, plan or subscription cannot be removed, because
+    something uses it. used_by is ALERT, BALANCE, CUSTOMER, LIMIT, SUBSCRIPTION or USAGE, and used_by_id is its id. For
+    USAGE, which is a stored event or one that came during the request, used_by_id is left out. plan_id, or customer_id
+    and subscription_id, take the place of metric_id.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_IN_USE",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "metric_id": "tokens",
+            "used_by": "ALERT",
+            "used_by_id": "alt_d8qAvQn1pVJ0xTHn"
+          }
+        }
+    """
     ERROR_REASON_INVOICE_NOT_FOUND: _ErrorReason.ValueType  # 64
     """ERROR_REASON_INVOICE_NOT_FOUND (NOT_FOUND) means that the customer has no such invoice.
 
@@ -1290,6 +1308,24 @@ Example:
       "metadata": {
         "metric_id": "tokens",
         "aggregation": "AGGREGATION_SUM"
+      }
+    }
+"""
+ERROR_REASON_IN_USE: ErrorReason.ValueType  # 50
+"""ERROR_REASON_IN_USE (FAILED_PRECONDITION) means that a metric, plan or subscription cannot be removed, because
+something uses it. used_by is ALERT, BALANCE, CUSTOMER, LIMIT, SUBSCRIPTION or USAGE, and used_by_id is its id. For
+USAGE, which is a stored event or one that came during the request, used_by_id is left out. plan_id, or customer_id
+and subscription_id, take the place of metric_id.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_IN_USE",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "metric_id": "tokens",
+        "used_by": "ALERT",
+        "used_by_id": "alt_d8qAvQn1pVJ0xTHn"
       }
     }
 """

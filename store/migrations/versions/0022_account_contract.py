@@ -1,4 +1,4 @@
-"""What accounts gain: display names, decrements of several balances, and more ids."""
+"""What accounts gain: display names, decrements of several balances, more ids, and deletions."""
 
 from alembic import op
 
@@ -52,9 +52,25 @@ CREATE INDEX customer_name_of_customer ON customer_name (organization_id, custom
 CREATE INDEX subscription_by_id ON subscription (organization_id, subscription_id, customer_id);
 """
 
+_DELETIONS = """
+CREATE TABLE fact_deletion (
+    organization_id bigint NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    customer_id text COLLATE "C" NOT NULL,
+    fact_id text COLLATE "C" NOT NULL,
+    changed_epoch bigint NOT NULL,
+    PRIMARY KEY (organization_id, kind, customer_id, fact_id)
+);
+CREATE INDEX fact_deletion_by_change ON fact_deletion (organization_id, changed_epoch);
+ALTER TABLE usage_limit ADD COLUMN deleted boolean NOT NULL DEFAULT false;
+CREATE INDEX balance_of_metric ON balance (organization_id, metric_id) WHERE metric_id IS NOT NULL;
+CREATE INDEX alert_of_plan ON alert (organization_id, plan_id) WHERE plan_id IS NOT NULL;
+"""
+
 
 def upgrade() -> None:
     """Adds the columns and tables."""
     op.execute(_COLUMNS)
     op.execute(_DECREMENTS)
     op.execute(_NAMES)
+    op.execute(_DELETIONS)
