@@ -3,6 +3,7 @@
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import AlreadyExists, ErrorTable, FailedPrecondition, NotFound
+from server.calls.shared_errors import customer_not_found
 from server.mapping.accounts import aggregation_name
 from store.accounts.customer_names import CustomerNameTaken, NameKind
 from store.accounts.metrics import MetricFixed
@@ -17,6 +18,7 @@ from store.balances.changes import (
     SegmentUnknown,
 )
 from store.balances.decrements import BalancesInsufficient
+from store.erasures.jobs import CustomerBeingErased, CustomerUnknown
 from store.limits.limits import LimitExists, LimitFixed
 
 
@@ -36,6 +38,8 @@ def error_table() -> ErrorTable:
         SegmentUnknown: segment_unknown,
         NoActiveSegment: no_active_segment,
         AdjustmentConflict: adjustment_conflict,
+        CustomerUnknown: customer_unknown,
+        CustomerBeingErased: customer_being_erased,
     }
 
 
@@ -226,4 +230,28 @@ def adjustment_conflict(error: AdjustmentConflict) -> AlreadyExists:
         f"the adjustment {error.adjustment_id!r} was made before, with another balance, amount, segment or other"
         " field: use a new id for a new adjustment",
         metadata={"customer_id": error.customer_id, **of_balance, "adjustment_id": error.adjustment_id},
+    )
+
+
+def customer_unknown(error: CustomerUnknown) -> NotFound:
+    """The organization has no such customer."""
+    return customer_not_found(error.customer_id)
+
+
+def customer_being_erased(error: CustomerBeingErased) -> FailedPrecondition:
+    """The customer takes no facts until its erasure is done."""
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_CUSTOMER_BEING_ERASED,
+        f"the customer {error.customer_id!r} is being erased: send facts of a new customer of that id when the"
+        " erasure is done",
+        metadata={"customer_id": error.customer_id},
+    )
+
+
+def erasure_job_not_found(job_id: str) -> NotFound:
+    """The organization has no such erasure job."""
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_ERASURE_JOB_NOT_FOUND,
+        f"erasure job {job_id!r} not found",
+        metadata={"job_id": job_id},
     )

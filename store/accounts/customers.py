@@ -14,6 +14,7 @@ from store.accounts import customer_names
 from store.accounts.billing_cycles import cycle_columns, cycle_of
 from store.accounts.customer_names import NameKind
 from store.accounts.puts import Put, is_newer, put_fact
+from store.erasures import jobs as erasures
 from store.identity import organizations
 from store.postgres.counting import bounded_count
 from store.tables.accounts import customer, customer_name
@@ -86,6 +87,8 @@ async def put(
         **cycle_columns(fact.cycle),
     }
     epoch = await put_fact(connection, customer, key, facts, fact.as_of_time, now)
+    if epoch is not None:
+        await erasures.refuse_during(connection, organization_id, fact.customer_id)
     stored = await get(connection, organization_id, fact.customer_id)
     assert stored is not None, "a customer exists after it was put"
     if epoch is not None:

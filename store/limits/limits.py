@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.ids import digest_of
 from store.accounts.puts import Put, is_newer, put_fact
+from store.erasures import jobs as erasures
 from store.identity import organizations
 from store.postgres.counting import bounded_count
 from store.tables.plans import usage_limit
@@ -104,6 +105,8 @@ async def put(connection: AsyncConnection, organization_id: int, fact: LimitFact
             # A deletion was committed after the statement above, and before this transaction had the lock.
             return await put(connection, organization_id, fact, now)
         raise LimitExists(other) from error
+    if epoch is not None and fact.subject.customer_id is not None:
+        await erasures.refuse_during(connection, organization_id, fact.subject.customer_id)
     stored = await get(connection, organization_id, fact.limit_id)
     assert stored is not None, "a limit exists after it was put"
     superseded = is_newer(stored.as_of_time, fact.as_of_time)

@@ -154,7 +154,7 @@ async def test_segments_that_are_not_active_give_nothing(caller: Caller) -> None
 
 
 async def test_a_decrement_is_evaluated_in_its_transaction(holder: Holder) -> None:
-    await holder.caller.create(alert("50", low_remaining_commit_balance_reached={"currency": "USD"}))
+    await holder.caller.create(alert("50", low_remaining_commit_balance_reached={"spend": {"currency": "USD"}}))
     await decrement(holder, "79")
     assert await holder.notified() == []
     await decrement(holder, "1", "d2")

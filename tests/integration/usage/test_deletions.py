@@ -244,7 +244,7 @@ async def test_a_subscription_is_deleted_once_nothing_uses_it(caller: Caller) ->
     condition = condition_pb2.UsageExceededCondition(metric_id="calls")
     alert = await caller.create(
         alert_pb2.Alert(
-            name="pro", scope=on_subscription("pro"), thresholds=thresholds("10"), usage_exceeded=condition
+            display_name="pro", scope=on_subscription("pro"), thresholds=thresholds("10"), usage_exceeded=condition
         )
     )
     await caller.send(caller.event("e1", subscription="pro"))

@@ -116,7 +116,7 @@ async def stored(caller: Caller) -> dict[str, list[str]]:
 )
 async def test_a_validated_change_gets_its_answer_and_changes_nothing(caller: Caller, made: Request) -> None:
     await Holder(caller).put("old", "100", draw=False)
-    low: dict[str, Any] = {"low_remaining_commit_balance_reached": {"currency": "USD"}}
+    low: dict[str, Any] = {"low_remaining_commit_balance_reached": {"spend": {"currency": "USD"}}}
     await caller.create(alert("10", **low))
     await caller.create(alert("500", monthly_invoice_total_spend_threshold_reached={"currency": "USD"}))
     percent = [threshold_pb2.Threshold(percent_of_limit="50")]
