@@ -12,8 +12,9 @@ STAMP := $(VENV)/.installed
 # The newest of these that is 3.11 or newer makes the virtual environment; PYTHON=/path/to/python overrides.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$name; break; }; done)
-# How many processes run the tests. Each takes whole files, in the order of the collection: the longest come first.
-WORKERS ?= 2
+# How many processes run the tests: one more than the two processors of CI, because many tests wait for a process or a
+# timer. Each takes whole files, in the order of the collection: the longest come first.
+WORKERS ?= 3
 SHARED := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # More arguments for pytest: make test-unit ARGS='-k periods'
 ARGS ?=
@@ -24,6 +25,9 @@ DATABASE_PART := accounts/test_invoice_alerts.py alerts/test_races.py balances/t
 	usage/test_exactly_once.py usage/test_group_limit.py usage/test_creation_during_usage.py usage/test_new_alerts.py
 # How many steps of random calls are compared with the plain model (default: 10,000).
 STEPS ?=
+# The seed of `make test-random`, and how many examples its slow tests draw.
+SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+EXAMPLES ?= 100
 # The demo's input: a CSV of real requests instead of the made-up month.
 TRACE ?=
 # One part of the benchmark: ingest, latency, notifier "soak MINUTES" or balances (default: the first two).
@@ -104,6 +108,11 @@ test-acceptance: $(STAMP) ## ring 3: real processes and signals
 test-model: $(STAMP) ## random calls to real servers against the plain model; STEPS=100000 for longer than in CI
 	TIDEMARK_TEST_STEPS=$(STEPS) $(BIN)/pytest $(SHARED) \
 		tests/integration/usage/test_machine_calls.py tests/integration/usage/test_machine_streams.py $(ARGS)
+
+.PHONY: test-random
+test-random: $(STAMP) ## random tests with other values each time; EXAMPLES=500 STEPS=100000 for more, SEED=7 to repeat
+	TIDEMARK_TEST_STEPS=$(STEPS) TIDEMARK_TEST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest $(SHARED) \
+		--hypothesis-seed=$(SEED) -m hypothesis $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## ruff: rules and format

@@ -67,6 +67,7 @@ def version_json(definition: AlertDefinition) -> dict[str, Any]:
     """What changes between the versions of one alert, for its history."""
     return {
         "name": definition.display_name,
+        "labels": dict(definition.labels),
         "state": definition.state.value,
         "condition": condition_json(definition.condition),
         "thresholds": thresholds_json(definition.thresholds),
@@ -82,6 +83,7 @@ def version_from_json(
     return replace(
         current,
         display_name=stored["name"],
+        labels=stored.get("labels", {}),  # a version that was stored before alerts had labels has none
         state=DefinitionState(stored["state"]),
         condition=condition_from_json(current.condition.condition_type, stored["condition"]),
         thresholds=thresholds_from_json(stored["thresholds"]),

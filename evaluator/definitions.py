@@ -6,7 +6,8 @@ One alert has four forms. `NewAlert` and `AlertPatch` (`evaluator.alert_commands
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -86,7 +87,7 @@ class AlertDefinition:
     uniqueness_key stays after the alert is archived; uniqueness_key_held: whether other alerts still cannot use it.
     natural_key: see `natural_key`; None once archived. backfill_after: the last customer_id that the backfill of the
     last change has evaluated, "" before the first; None when the backfill is complete. The epochs are the
-    organization's, see AlertRule; see there also reset_version and retired.
+    organization's, see AlertRule; see there also reset_version and retired. labels: the caller's, not evaluated.
     """
 
     alert_id: str
@@ -110,6 +111,7 @@ class AlertDefinition:
     create_epoch: int = 0
     reset_version: int = 0
     retired: tuple[Threshold, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def all_thresholds(self) -> tuple[Threshold, ...]:

@@ -34,10 +34,12 @@ from server.accounts.plans import PlanHandlers
 from server.accounts.subscriptions import SubscriptionHandlers
 from server.alerts import errors as alert_errors
 from server.alerts.alerts import AlertHandlers
+from server.alerts.batches import AlertBatchHandlers
 from server.alerts.changes import AlertChangeHandlers
 from server.alerts.customer_alerts import CustomerAlertHandlers
 from server.alerts.notifications import NotificationHandlers
 from server.alerts.usage import UsageHandlers
+from server.alerts.usage_voids import UsageVoidHandlers
 from server.calls.errors import ErrorTable
 from server.parts import Parts
 from server.webhooks import errors as webhook_errors
@@ -76,6 +78,11 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.ListAlertChanges = changes.ListAlertChanges
         self.ResetCustomerAlert = changes.ResetCustomerAlert
 
+        batches = AlertBatchHandlers(database, clock, parts.backfills)
+        self.BatchCreateAlerts = batches.BatchCreateAlerts
+        self.BatchUpdateAlerts = batches.BatchUpdateAlerts
+        self.BatchArchiveAlerts = batches.BatchArchiveAlerts
+
         customer_alerts = CustomerAlertHandlers(database, clock)
         self.GetCustomerAlert = customer_alerts.GetCustomerAlert
         self.ListCustomerAlerts = customer_alerts.ListCustomerAlerts
@@ -86,6 +93,9 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         )
         self.EvaluateUsage = usage.EvaluateUsage
         self.EvaluateUsageBatch = usage.EvaluateUsageBatch
+
+        usage_voids = UsageVoidHandlers(database, clock, configuration.grace, parts.rules)
+        self.VoidUsageEvents = usage_voids.VoidUsageEvents
 
         notifications = NotificationHandlers(
             database,

@@ -7,10 +7,6 @@ whose code can run on its result. The schema stores it, and an older server that
 import time
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
@@ -23,6 +19,7 @@ from store.tables.schema import schema_compatibility
 _LOCK = 1_052_911_830_411
 _LOCK_INTERVAL = 0.1  # seconds between two tries to take it
 MINIMUM_SERVER_VERSION = 150000  # PostgreSQL 15
+_MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class UnsupportedServer(Exception):
@@ -53,15 +50,15 @@ def migrate(url: str) -> bool:
     try:
         with engine.connect() as connection:
             _check_server(connection)
+            if _revision(connection) == _head():
+                return True
             _lock(connection)
             try:
-                configuration = _configuration()
-                if _is_newer(connection, configuration):
-                    _check_compatible(connection, configuration)
+                if _is_newer(connection):
+                    _check_compatible(connection)
                     return False
                 connection.rollback()
-                configuration.attributes["connection"] = connection
-                command.upgrade(configuration, "head")
+                _upgrade(connection)
                 connection.commit()
                 return True
             finally:
@@ -85,10 +82,9 @@ def check(url: str) -> None:
     try:
         with engine.connect() as connection:
             _check_server(connection)
-            configuration = _configuration()
-            if _is_newer(connection, configuration):
-                _check_compatible(connection, configuration)
-            elif (found := _revision(connection)) != (head := _head(configuration)):
+            if _is_newer(connection):
+                _check_compatible(connection)
+            elif (found := _revision(connection)) != (head := _head()):
                 raise SchemaTooOld(
                     f"the schema is at revision {found or 'none'} and this version of Tidemark needs revision {head}"
                 )
@@ -126,35 +122,46 @@ def _check_server(connection: Connection) -> None:
         raise UnsupportedEncoding(f"the database has to be encoded in UTF8; this one is in {encoding}")
 
 
-def _configuration() -> Config:
+def _upgrade(connection: Connection) -> None:
+    # Imported here, because most processes start on a current schema, and the import takes a fifth of their start.
+    from alembic import command
+    from alembic.config import Config
+
     configuration = Config()
-    configuration.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return configuration
+    configuration.set_main_option("script_location", str(_MIGRATIONS))
+    configuration.attributes["connection"] = connection
+    command.upgrade(configuration, "head")
 
 
-def _head(configuration: Config) -> str:
-    head = ScriptDirectory.from_config(configuration).get_current_head()
-    assert head is not None
-    return head
+def _revisions() -> set[str]:
+    """The revisions of all migrations. The name of a migration's file begins with its revision."""
+    return {path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*_*.py")}
+
+
+def _head() -> str:
+    return max(_revisions())
 
 
 def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    """The revision of the last migration; None if there was none."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
 
 
-def _is_newer(connection: Connection, configuration: Config) -> bool:
+def _is_newer(connection: Connection) -> bool:
     """Whether the last migration is one that this version does not know."""
     found = _revision(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(configuration).walk_revisions()}
-    return found is not None and found not in known
+    return found is not None and found not in _revisions()
 
 
-def _check_compatible(connection: Connection, configuration: Config) -> None:
+def _check_compatible(connection: Connection) -> None:
     # Schemas of versions before this table, and of other programs, do not have it.
     has_table = inspect(connection).has_table(schema_compatibility.name)
     oldest = connection.scalar(select(schema_compatibility.c.oldest_revision)) if has_table else None
-    if oldest is None or oldest > _head(configuration):
+    if oldest is None or oldest > _head():
         raise SchemaTooNew(
             f"a newer version of Tidemark migrated the schema to revision {_revision(connection)}, which needs a"
-            f" version that knows revision {oldest or 'unknown'}; this one knows up to {_head(configuration)}"
+            f" version that knows revision {oldest or 'unknown'}; this one knows up to {_head()}"
         )

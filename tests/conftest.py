@@ -3,22 +3,30 @@
 import atexit
 import gc
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.databases import WITHOUT_POWER_CUTS, Template
+from tests.support import time_limit
+from tests.support.databases import FOR_TESTS, Template
+from tests.support.memory import server_folder
+from tests.support.randomness import hypothesis_seed, load_profile, seed_line
 from tests.support.system_postgres import system_postgres
-from tests.support.time_limit import (
-    pytest_configure,
-    pytest_runtest_call,
-    pytest_runtest_setup,
-    pytest_runtest_teardown,
-)
+from tests.support.time_limit import pytest_runtest_call, pytest_runtest_setup, pytest_runtest_teardown
 
-__all__ = ["pytest_configure", "pytest_runtest_call", "pytest_runtest_setup", "pytest_runtest_teardown"]
+__all__ = ["hypothesis_seed", "pytest_runtest_call", "pytest_runtest_setup", "pytest_runtest_teardown"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepares what tests need before their modules are imported."""
+    time_limit.pytest_configure(config)
+    load_profile(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Adds the seed of random tests to the report."""
+    return seed_line(config)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,13 +62,13 @@ def pytest_collection_finish() -> None:
 def template(request: pytest.FixtureRequest) -> Iterator[Template]:
     """The migrated template database of this test process."""
     if request.config.getoption("--postgres") == "system":
-        with system_postgres("max_connections=200", *WITHOUT_POWER_CUTS) as url:
+        with system_postgres("max_connections=200", *FOR_TESTS) as url:
             yield Template(Path(), url)
         return
     # Not below pytest's own folder: a later run would remove it as an old one while this run still uses it.
-    directory = tempfile.mkdtemp(prefix="tidemark-test-")
+    directory = server_folder()
     # Registered before the server's own exit handler, and so run after it: the server has to stop first.
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    template = Template(Path(directory))
+    template = Template(directory)
     yield template
     template.close()

@@ -110,7 +110,7 @@ def state_rows(state: CustomerAlert) -> list[StateRow]:
         status = EVALUATING if evaluating else NO_DATA if state.no_data else OK
         return [
             StateRow(
-                DISABLED if state.disabled_reason else status,
+                DISABLED if state.status == CustomerAlertStatus.CUSTOMER_ALERT_STATUS_NOT_EVALUATED else status,
                 state.customer_id,
                 state.alert.display_name,
                 alert_id=state.alert.alert_id,

@@ -1,11 +1,14 @@
 """AlertService: creates alerts, and shows their definitions."""
 
+import json
+
 from engine.backfill.backfills import Backfills
 from generated.tidemark.v1 import alert_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import Clock
 from runtime.turns import Slices
 from server.alerts.errors import alert_not_found
+from server.alerts.id_warnings import warnings_of
 from server.calls.context import Context
 from server.calls.current_call import current_author, current_organization
 from server.calls.idempotency import answer_once, read_request_id
@@ -19,9 +22,11 @@ from server.mapping.alerts import (
     read_new_alert,
     read_states,
 )
-from store.accounts import known_ids
-from store.alerts import alerts
+from server.mapping.labels import read_labels
+from server.mapping.list_order import read_newest_first
+from store.alerts import alerts, creation
 from store.alerts.alerts import Filters
+from store.alerts.change import Change
 from store.postgres.database import Connection, Database
 
 
@@ -43,18 +48,17 @@ class AlertHandlers:
         organization_id = current_organization().organization_id
 
         async def create(connection: Connection) -> messages.CreateAlertResponse:
-            # Read before the alert is written: from then on ingest waits for the end of the transaction.
             named = unknown_ids.of_alert(new.scope, new.condition, new.thresholds)
-            unknown = await known_ids.unknown(connection, organization_id, named.ids)
-            created = await alerts.create(connection, organization_id, new, current_author(), self._clock)
-            return messages.CreateAlertResponse(
-                alert=alert_message(created), warnings=unknown_ids.warnings(named, unknown)
-            )
+            [warnings] = await warnings_of(connection, organization_id, [named])
+            change = Change(connection, organization_id, current_author(), self._clock)
+            created = await creation.create(change, new)
+            return messages.CreateAlertResponse(alert=alert_message(created), warnings=warnings)
 
         response = await answer_once(
             self._database, self._clock, "CreateAlert", request, messages.CreateAlertResponse, create
         )
-        self._backfills.wake(organization_id)
+        if not request.validate_only:
+            self._backfills.wake(organization_id)
         return response
 
     async def GetAlert(self, request: messages.GetAlertRequest, context: Context) -> messages.GetAlertResponse:
@@ -69,18 +73,26 @@ class AlertHandlers:
         return messages.GetAlertResponse(alert=alert_message(found))
 
     async def ListAlerts(self, request: messages.ListAlertsRequest, context: Context) -> messages.ListAlertsResponse:
-        """A page of alerts, the oldest first."""
+        """A page of alerts, the oldest or the newest first."""
         violations = Violations()
         filters = _read_filters(violations, request)
-        page = read_page(
-            violations, request.page_size, request.page_token, "ListAlerts", _canonical(filters), BY_TIME
-        )
+        newest_first = read_newest_first(violations, request.order)
+        bound_to = (*_canonical(filters), str(newest_first))
+        page = read_page(violations, request.page_size, request.page_token, "ListAlerts", bound_to, BY_TIME)
         violations.raise_if_any()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             rows = await alerts.list_page(
-                connection, organization_id, filters, after=after_time_and_id(page), limit=page.limit
+                connection,
+                organization_id,
+                filters,
+                after=after_time_and_id(page),
+                limit=page.limit,
+                newest_first=newest_first,
             )
+            total_size = None
+            if request.include_total_size:
+                total_size = await alerts.count(connection, organization_id, filters)
         shown, slices = list[alert_pb2.Alert](), Slices(organization_id)
         for row in page.shown(rows):
             await slices.pause()
@@ -89,6 +101,7 @@ class AlertHandlers:
         return messages.ListAlertsResponse(
             alerts=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.create_time, row.alert_id)),
+            total_size=total_size,
         )
 
 
@@ -101,6 +114,10 @@ def _read_filters(violations: Violations, request: messages.ListAlertsRequest) -
         or None,
         condition_types=read_condition_types(violations, "condition_types", request.condition_types),
         states=read_states(violations, "states", request.states),
+        labels=read_labels(violations, "labels", request.labels),
+        display_name_prefix=violations.text("display_name_prefix", request.display_name_prefix),
+        start_time=violations.time("start_time", request.start_time) if request.HasField("start_time") else None,
+        end_time=violations.time("end_time", request.end_time) if request.HasField("end_time") else None,
     )
 
 
@@ -113,4 +130,8 @@ def _canonical(filters: Filters) -> tuple[str, ...]:
         filters.uniqueness_key or "",
         ",".join(sorted(set(filters.condition_types))),
         ",".join(sorted(set(filters.states))),
+        json.dumps(filters.labels, sort_keys=True),
+        filters.display_name_prefix,
+        "" if filters.start_time is None else filters.start_time.isoformat(),
+        "" if filters.end_time is None else filters.end_time.isoformat(),
     )

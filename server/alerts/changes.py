@@ -10,24 +10,24 @@ from generated.tidemark.v1 import warning_pb2
 from runtime.clock import Clock
 from server.alerts.customer_changes import CustomerChanges
 from server.alerts.errors import alert_not_found
+from server.alerts.id_warnings import warnings_of
+from server.alerts.updates import MAX_ETAG_LENGTH, update
 from server.calls.context import Context
 from server.calls.current_call import current_author, current_organization
 from server.calls.paging import read_page
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.alert_history import change_message
-from server.mapping.alert_updates import read_patch
-from server.mapping.alerts import alert_message, refuse_large
+from server.mapping.alerts import alert_message
 from server.mapping.gauges import customer_alert_message
-from store.accounts import known_ids
 from store.alerts import alerts
 from store.alerts import changes as alert_changes
 from store.alerts import history as alert_history
+from store.alerts.change import Change
 from store.postgres.database import Connection, Database
 
 _Target = messages.EnableAlertRequest | messages.DisableAlertRequest
-
-_MAX_ETAG_LENGTH = 32  # characters
 
 
 class AlertChangeHandlers:
@@ -44,28 +44,12 @@ class AlertChangeHandlers:
     async def UpdateAlert(
         self, request: messages.UpdateAlertRequest, context: Context
     ) -> messages.UpdateAlertResponse:
-        """Changes an alert's display name, its thresholds, and the parts of its condition that can change."""
-        violations = Violations()
-        alert_id = violations.identifier("alert.alert_id", request.alert.alert_id)
-        etag = violations.text("alert.etag", request.alert.etag, max_length=_MAX_ETAG_LENGTH)
-        violations.raise_if_any()
-        organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
-            seen = await alert_changes.changeable(connection, organization_id, alert_id, etag)
-            patch = read_patch(seen, request)
-            # Before the alert is written: from then on ingest waits for the end of the transaction.
-            named = unknown_ids.of_alert(seen.scope, seen.condition, patch.apply(seen).thresholds)
-            unknown = await known_ids.unknown(connection, organization_id, named.ids)
-            changed = await alert_changes.edit(
-                connection, organization_id, seen, etag, patch, current_author(), self._clock
-            )
-            if changed.version > seen.version + 1:
-                # Another change was committed after `read_patch` checked the size, and the two add up.
-                refuse_large(violations, changed)
-                violations.raise_if_any()
-        self._backfills.wake(organization_id)
+        """Changes an alert in the fields of the mask, or creates it if it is missing and the request allows that."""
+        async with transaction_of(self._database, request.validate_only) as connection:
+            updated = await update(self._change(connection), request)
+        self._wake(request)
         return messages.UpdateAlertResponse(
-            alert=alert_message(changed), warnings=unknown_ids.warnings(named, unknown)
+            alert=alert_message(updated.definition), warnings=updated.warnings, created=updated.created
         )
 
     async def EnableAlert(
@@ -73,16 +57,14 @@ class AlertChangeHandlers:
     ) -> messages.EnableAlertResponse:
         """Evaluates an alert again, as a whole or for one customer or subscription."""
         alert_id, target = _read_target(request)
-        organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
+            warnings = await _warnings(connection, target)
             if target is None:
-                definition = await alert_changes.enable(
-                    connection, organization_id, alert_id, request.etag, current_author(), self._clock
-                )
+                enabling = alert_changes.enabling(alert_id, request.etag)
+                definition = await alert_changes.edit(self._change(connection), enabling)
             else:
                 definition = await self._customers.enable(connection, target)
-            warnings = await _warnings(connection, organization_id, target)
-        self._backfills.wake(organization_id)
+        self._wake(request)
         return messages.EnableAlertResponse(alert=alert_message(definition), warnings=warnings)
 
     async def DisableAlert(
@@ -90,15 +72,13 @@ class AlertChangeHandlers:
     ) -> messages.DisableAlertResponse:
         """Stops the evaluation of an alert, as a whole or for one customer or subscription."""
         alert_id, target = _read_target(request)
-        organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
+            warnings = await _warnings(connection, target)
             if target is None:
-                definition = await alert_changes.disable(
-                    connection, organization_id, alert_id, request.etag, current_author(), self._clock
-                )
+                disabling = alert_changes.disabling(alert_id, request.etag)
+                definition = await alert_changes.edit(self._change(connection), disabling)
             else:
                 definition = await self._customers.disable(connection, target)
-            warnings = await _warnings(connection, organization_id, target)
         return messages.DisableAlertResponse(alert=alert_message(definition), warnings=warnings)
 
     async def ArchiveAlert(
@@ -107,18 +87,11 @@ class AlertChangeHandlers:
         """Archives an alert for ever. Releases its uniqueness key on request, with this call or a later one."""
         violations = Violations()
         alert_id = violations.identifier("alert_id", request.alert_id)
-        etag = violations.text("etag", request.etag, max_length=_MAX_ETAG_LENGTH)
+        etag = violations.text("etag", request.etag, max_length=MAX_ETAG_LENGTH)
         violations.raise_if_any()
-        async with self._database.transaction() as connection:
-            archived = await alert_changes.archive(
-                connection,
-                current_organization().organization_id,
-                alert_id,
-                etag,
-                current_author(),
-                self._clock,
-                release_uniqueness_key=request.release_uniqueness_key,
-            )
+        archiving = alert_changes.archiving(alert_id, etag, release_uniqueness_key=request.release_uniqueness_key)
+        async with transaction_of(self._database, request.validate_only) as connection:
+            archived = await alert_changes.edit(self._change(connection), archiving)
         return messages.ArchiveAlertResponse(alert=alert_message(archived))
 
     async def ReleaseUniquenessKey(
@@ -128,10 +101,8 @@ class AlertChangeHandlers:
         violations = Violations()
         alert_id = violations.identifier("alert_id", request.alert_id)
         violations.raise_if_any()
-        async with self._database.transaction() as connection:
-            released = await alert_changes.release_uniqueness_key(
-                connection, current_organization().organization_id, alert_id, current_author(), self._clock
-            )
+        async with transaction_of(self._database, request.validate_only) as connection:
+            released = await alert_changes.release_uniqueness_key(self._change(connection), alert_id)
         return messages.ReleaseUniquenessKeyResponse(alert=alert_message(released))
 
     async def ListAlertChanges(
@@ -165,18 +136,24 @@ class AlertChangeHandlers:
         alert_id = violations.identifier("alert_id", request.alert_id)
         customer_id = violations.identifier("customer_id", request.customer_id)
         violations.raise_if_any()
-        found = await self._customers.reset(alert_id, customer_id)
+        found = await self._customers.reset(alert_id, customer_id, validate_only=request.validate_only)
         return messages.ResetCustomerAlertResponse(customer_alert=customer_alert_message(found))
 
+    def _change(self, connection: Connection) -> Change:
+        return Change(connection, current_organization().organization_id, current_author(), self._clock)
 
-async def _warnings(
-    connection: Connection, organization_id: int, target: Excluded | None
-) -> list[warning_pb2.Warning]:
+    def _wake(self, request: messages.UpdateAlertRequest | messages.EnableAlertRequest) -> None:
+        if not request.validate_only:
+            self._backfills.wake(current_organization().organization_id)
+
+
+async def _warnings(connection: Connection, target: Excluded | None) -> list[warning_pb2.Warning]:
     """A warning for each id in `target` that no fact and no usage has named."""
     if target is None:
         return []
     named = unknown_ids.of_excluded(target)
-    return unknown_ids.warnings(named, await known_ids.unknown(connection, organization_id, named.ids))
+    [found] = await warnings_of(connection, current_organization().organization_id, [named])
+    return found
 
 
 def _read_target(request: _Target) -> tuple[str, Excluded | None]:
@@ -185,7 +162,7 @@ def _read_target(request: _Target) -> tuple[str, Excluded | None]:
     alert_id = violations.identifier("alert_id", request.alert_id)
     customer_id = violations.identifier("customer_id", request.customer_id, required=False)
     subscription_id = violations.identifier("subscription_id", request.subscription_id, required=False)
-    violations.text("etag", request.etag, max_length=_MAX_ETAG_LENGTH)
+    violations.text("etag", request.etag, max_length=MAX_ETAG_LENGTH)
     if subscription_id and not customer_id:
         violations.add("customer_id", "it is required with subscription_id")
     if customer_id and request.etag:

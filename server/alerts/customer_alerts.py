@@ -29,7 +29,7 @@ MAX_IDS = 100  # of one filter
 
 # The states of alerts that lists show when the request names none.
 _NOT_ARCHIVED = (DefinitionState.ACTIVE, DefinitionState.DISABLED)
-_STATUS_OF = {number: status for status, number in STATUSES.items() if number}
+_STATUS_OF = {number: status for status, number in STATUSES.items()}
 
 # In a list of many customers, entries in alarm come first, and the rest after them. The cursor: 1 for the rest and 0
 # otherwise, time, customer, gauge (empty for the rest), alert.

@@ -12,6 +12,7 @@ from runtime.clock import Clock
 from server.alerts.errors import alert_not_found
 from server.calls.current_call import current_author, current_organization
 from server.calls.errors import FailedPrecondition
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from store.alerts import alerts, exclusions
 from store.alerts import history as alert_history
@@ -48,7 +49,7 @@ class CustomerChanges:
             await self._note(connection, ChangeKind.DISABLED, definition, target)
         return definition
 
-    async def reset(self, alert_id: str, customer_id: str) -> CustomerAlert:
+    async def reset(self, alert_id: str, customer_id: str, *, validate_only: bool) -> CustomerAlert:
         """Deletes the state of an alert for a customer, and evaluates it again; returns the new state.
 
         Raises CustomerUnknown and AlertArchived.
@@ -56,13 +57,13 @@ class CustomerChanges:
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             await self._evaluated(connection, alert_id, customer_id)
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, validate_only) as connection:
             definition = await alerts.get(connection, organization_id, alert_id)
             assert definition is not None, "alerts are never deleted"
             await self._evaluate(connection, definition, customer_id, reset=True)
             await self._note(connection, ChangeKind.RESET, definition, Excluded(customer_id, alert_id, None))
-        async with self._database.transaction() as connection:
-            view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
+            now = self._clock.now()
+            view = await CustomerView.open(connection, organization_id, customer_id, now, locked=True)
             found = await view.get(alert_id)
         if found is None:
             raise alert_not_found(alert_id, covering=customer_id)

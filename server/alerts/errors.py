@@ -1,14 +1,29 @@
 """The API errors of AlertService, and the table of the domain's exceptions that they answer."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from engine.ingest.pending import Overloaded
 from evaluator.definitions import MAX_SPEND_ALERTS
 from generated.tidemark.v1 import error_reason_pb2
-from server.calls.errors import Aborted, AlreadyExists, ErrorTable, FailedPrecondition, NotFound, ResourceExhausted
+from server.alerts.batch_items import at_item
+from server.calls.errors import (
+    Aborted,
+    AlreadyExists,
+    ApiError,
+    ErrorTable,
+    FailedPrecondition,
+    FieldViolation,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    mapped,
+)
 from server.calls.shared_errors import customer_not_found, request_id_reused
-from store.alerts.alerts import AlertConflict, TooManyAlerts, UniqueBy
+from store.alerts.change import ItemRefused, ItemsAlike
 from store.alerts.changes import AlertArchived, AlertUnknown, EtagMismatch, NotArchived
+from store.alerts.creation import AlertConflict, TooManyAlerts, UniqueBy
 from store.identity.idempotent_answers import RequestIdReused
 from store.notifications.feed import EntriesDeleted
 from store.views.customer_views import CustomerUnknown
@@ -28,7 +43,11 @@ def error_table(notification_retention: timedelta) -> ErrorTable:
             metadata={"retention_days": days},
         )
 
-    return {
+    def item_refused(error: ItemRefused) -> ApiError:
+        others = {other.index: mapped(other.cause, table) for other in error.others}
+        return at_item(mapped(error.cause, table), error.index, others)
+
+    table: dict[type[Exception], Callable[[Any], ApiError]] = {
         AlertUnknown: alert_unknown,
         AlertArchived: alert_archived,
         NotArchived: alert_not_archived,
@@ -39,7 +58,10 @@ def error_table(notification_retention: timedelta) -> ErrorTable:
         CustomerUnknown: customer_unknown,
         Overloaded: overloaded,
         EntriesDeleted: resume_token_expired,
+        ItemRefused: item_refused,
+        ItemsAlike: items_alike,
     }
+    return table
 
 
 def alert_not_found(alert_id: str, covering: str | None = None) -> NotFound:
@@ -49,6 +71,29 @@ def alert_not_found(alert_id: str, covering: str | None = None) -> NotFound:
         error_reason_pb2.ERROR_REASON_ALERT_NOT_FOUND,
         f"there is no {such}: {alert_id!r}",
         metadata={"alert_id": alert_id},
+    )
+
+
+def alert_with_key_not_found(uniqueness_key: str) -> NotFound:
+    """No alert of the organization has that uniqueness key."""
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_ALERT_NOT_FOUND,
+        f"no alert has the uniqueness key {uniqueness_key!r}: create it, or set allow_missing without an etag",
+        metadata={"uniqueness_key": uniqueness_key},
+    )
+
+
+def items_alike(error: ItemsAlike) -> InvalidArgument:
+    """Two requests of a batch exclude each other."""
+    if error.key == "alert_id":
+        path, what = "alert_id", "change the same alert"
+    elif error.key == UniqueBy.UNIQUENESS_KEY:
+        path, what = "alert.uniqueness_key", "have the same uniqueness key"
+    else:
+        path, what = "alert", "measure the same, and only one such alert may exist"
+    text = f"it and requests[{error.other}] {what}"
+    return InvalidArgument(
+        error_reason_pb2.ERROR_REASON_INVALID_FIELD, f"{path}: {text}", violations=[FieldViolation(path, text)]
     )
 
 

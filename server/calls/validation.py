@@ -43,11 +43,14 @@ class Violations:
 
     def raise_if_any(self) -> None:
         """Raises InvalidArgument with all violations; does nothing when there is none."""
-        if not self.found:
-            return
+        if self.found:
+            raise self.error()
+
+    def error(self) -> InvalidArgument:
+        """The error with all violations, of which there is at least one."""
         first = self.found[0]
         more = f" (and {len(self.found) - 1} more)" if len(self.found) > 1 else ""
-        raise InvalidArgument(
+        return InvalidArgument(
             error_reason_pb2.ERROR_REASON_INVALID_FIELD,
             f"{first.path}: {first.description}{more}",
             violations=self.found,

@@ -13,18 +13,20 @@ from evaluator.alert_commands import AlertPatch
 from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
 from server.calls.validation import Violations
-from server.mapping.alerts import read_display_name, refuse_large
+from server.mapping.alerts import read_display_name, read_state, refuse_large
 from server.mapping.conditions import read_condition, scope_message, write_condition
+from server.mapping.labels import read_labels
 from server.mapping.overrides import read_overrides
 from server.mapping.price_filters import read_price_filters
 from server.mapping.thresholds import read_thresholds
 
-DISPLAY_NAME, THRESHOLDS = "display_name", "thresholds"
+DISPLAY_NAME, LABELS, STATE, THRESHOLDS = "display_name", "labels", "state", "thresholds"
 OVERRIDES = "cost_exceeded.threshold_overrides"
 PRICE_FILTERS = ("cost_exceeded.price_filters", "spend_exceeded.price_filters")
 # The editable fields of conditions: each with its condition and its name.
 _OF_CONDITIONS = {path: tuple(path.split(".")) for path in (OVERRIDES, *PRICE_FILTERS)}
-_ALL = (DISPLAY_NAME, THRESHOLDS, *_OF_CONDITIONS)
+_OF_EVERY_ALERT = (DISPLAY_NAME, LABELS, STATE, THRESHOLDS)
+_ALL = (*_OF_EVERY_ALERT, *_OF_CONDITIONS)
 
 
 def read_patch(definition: AlertDefinition, request: alert_service_pb2.UpdateAlertRequest) -> AlertPatch:
@@ -37,6 +39,12 @@ def read_patch(definition: AlertDefinition, request: alert_service_pb2.UpdateAle
     patch = AlertPatch(reset=request.state_policy == alert_service_pb2.STATE_POLICY_RESET)
     if DISPLAY_NAME in paths:
         patch = replace(patch, display_name=read_display_name(violations, "alert.display_name", sent.display_name))
+    if LABELS in paths:
+        patch = replace(patch, labels=read_labels(violations, "alert.labels", sent.labels))
+    if STATE in paths:
+        patch = replace(patch, state=read_state(violations, "alert.state", sent.state))
+        if patch.state is None and STATE in request.update_mask.paths and not violations.found:
+            violations.add("alert.state", "it is required, because update_mask names it")
     if OVERRIDES in paths and case == "cost_exceeded":
         keys = [selector.key for selector in condition.groups]
         overrides = sent.cost_exceeded.threshold_overrides
@@ -73,11 +81,7 @@ def _paths(violations: Violations, request: alert_service_pb2.UpdateAlertRequest
             violations.add(at, f"the alert is of the type {case}, which has no such field")
     if masked:
         return masked
-    set_paths = [
-        path
-        for path, is_set in ((DISPLAY_NAME, bool(sent.display_name)), (THRESHOLDS, bool(sent.thresholds)))
-        if is_set
-    ]
+    set_paths = [path for path in _OF_EVERY_ALERT if getattr(sent, path)]
     for path, (owner, name) in _OF_CONDITIONS.items():
         if sent.WhichOneof("condition") == owner and getattr(getattr(sent, owner), name):
             set_paths.append(path)

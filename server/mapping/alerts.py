@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from evaluator.alert_commands import NewAlert
 from evaluator.definitions import AlertDefinition, DefinitionState
-from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2
+from generated.tidemark.v1 import alert_pb2, condition_pb2
+from generated.tidemark.v1 import alert_service_pb2 as messages
 from server.calls.answer_size import MAX_DEFINITION_BYTES
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.conditions import read_condition, read_scope, scope_message, write_condition
+from server.mapping.labels import read_labels
 from server.mapping.thresholds import read_thresholds, threshold_message
 
 MAX_UNIQUENESS_KEY_LENGTH = 128  # characters
@@ -22,7 +24,9 @@ STATES: Mapping[DefinitionState, alert_pb2.AlertState.ValueType] = {
 _STATE_OF = {number: state for state, number in STATES.items()}
 
 
-def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAlertRequest) -> NewAlert:
+def read_new_alert(
+    violations: Violations, request: messages.CreateAlertRequest | messages.UpdateAlertRequest
+) -> NewAlert:
     """The alert to create. Output-only fields are ignored.
 
     Raises InvalidArgument with everything that is wrong.
@@ -37,6 +41,8 @@ def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAler
     scope = read_scope(violations, "alert", alert, condition_type)
     thresholds = read_thresholds(violations, "alert.thresholds", alert.thresholds, condition_type)
     violations.text("alert.uniqueness_key", alert.uniqueness_key, max_length=MAX_UNIQUENESS_KEY_LENGTH)
+    labels = read_labels(violations, "alert.labels", alert.labels)
+    state = _read_first_state(violations, alert.state)
     violations.raise_if_any()
     assert condition is not None, "a missing condition is a violation"
     assert scope is not None, "a missing scope is a violation"
@@ -47,6 +53,8 @@ def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAler
         thresholds=thresholds,
         uniqueness_key=alert.uniqueness_key or None,
         evaluate_on_create=request.evaluate_on_create if request.HasField("evaluate_on_create") else True,
+        labels=labels,
+        state=state,
     )
     refuse_large(violations, new)
     violations.raise_if_any()
@@ -60,6 +68,22 @@ def read_display_name(violations: Violations, path: str, display_name: str) -> s
     return violations.text(path, display_name)
 
 
+def read_state(violations: Violations, path: str, state: alert_pb2.AlertState.ValueType) -> DefinitionState | None:
+    """The state that an alert is to have; None if it is unset."""
+    if state == alert_pb2.ALERT_STATE_UNSPECIFIED:
+        return None
+    if state not in _STATE_OF:
+        violations.add(path, f"{state} is no state of an alert")
+    return _STATE_OF.get(state)
+
+
+def _read_first_state(violations: Violations, state: alert_pb2.AlertState.ValueType) -> DefinitionState:
+    wanted = read_state(violations, "alert.state", state) or DefinitionState.ACTIVE
+    if wanted is DefinitionState.ARCHIVED:
+        violations.add("alert.state", "a new alert is active or disabled")
+    return wanted
+
+
 def refuse_large(violations: Violations, alert: NewAlert | AlertDefinition) -> None:
     """Notes that an alert is longer, as answers show it, than an alert may be."""
     shown = alert_pb2.Alert(
@@ -67,6 +91,7 @@ def refuse_large(violations: Violations, alert: NewAlert | AlertDefinition) -> N
         scope=scope_message(alert.scope),
         thresholds=map(threshold_message, alert.thresholds),
         uniqueness_key=alert.uniqueness_key or "",
+        labels=alert.labels,
     )
     write_condition(alert.condition, shown)
     size = shown.ByteSize() + _OUTPUT_BYTES
@@ -80,12 +105,20 @@ def refuse_large(violations: Violations, alert: NewAlert | AlertDefinition) -> N
 
 def alert_message(definition: AlertDefinition) -> alert_pb2.Alert:
     """An alert as answers show it."""
+    shown = abridged_message(definition)
+    shown.display_name = definition.display_name
+    shown.labels.update(definition.labels)
+    shown.scope.CopyFrom(scope_message(definition.scope))
+    shown.thresholds.extend(map(threshold_message, definition.thresholds))
+    write_condition(definition.condition, shown)
+    return shown
+
+
+def abridged_message(definition: AlertDefinition) -> alert_pb2.Alert:
+    """An alert without display name, labels, scope, condition and thresholds."""
     evaluating = definition.backfill_after is not None
     shown = alert_pb2.Alert(
         alert_id=definition.alert_id,
-        display_name=definition.display_name,
-        scope=scope_message(definition.scope),
-        thresholds=map(threshold_message, definition.thresholds),
         uniqueness_key=definition.uniqueness_key or "",
         uniqueness_key_released=definition.uniqueness_key is not None and not definition.uniqueness_key_held,
         state=STATES[definition.state],
@@ -99,7 +132,6 @@ def alert_message(definition: AlertDefinition) -> alert_pb2.Alert:
     )
     if definition.archive_time is not None:
         shown.archive_time.CopyFrom(to_timestamp(definition.archive_time))
-    write_condition(definition.condition, shown)
     return shown
 
 

@@ -27,19 +27,19 @@ from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, Gaug
 MAX_GAUGES = 100  # of one alert and customer in an answer; fewer where MAX_ANSWER_BYTES leaves less room
 
 STATUSES: Mapping[CustomerAlertStatus | None, customer_alert_pb2.CustomerAlertStatus.ValueType] = {
-    None: customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED,
+    None: customer_alert_pb2.CUSTOMER_ALERT_STATUS_NOT_EVALUATED,
     CustomerAlertStatus.OK: customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK,
     CustomerAlertStatus.IN_ALARM: customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM,
     CustomerAlertStatus.EVALUATING: customer_alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING,
 }
 _DISABLED_REASONS: Mapping[ExclusionReason | None, customer_alert_pb2.CustomerAlertDisabledReason.ValueType] = {
-    None: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED,
+    None: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_NONE,
     ExclusionReason.GROUP_LIMIT: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT,
     ExclusionReason.REQUESTED: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED,
 }
 # By the reason that the evaluation stores.
 _REASONS: Mapping[str | None, customer_alert_pb2.ChangeReason.ValueType] = {
-    None: customer_alert_pb2.CHANGE_REASON_UNSPECIFIED,
+    None: customer_alert_pb2.CHANGE_REASON_NONE,
     ChangeReason.USAGE: customer_alert_pb2.CHANGE_REASON_USAGE,
     ChangeReason.DEFINITION: customer_alert_pb2.CHANGE_REASON_EVALUATION,
     ChangeReason.FACT: customer_alert_pb2.CHANGE_REASON_FACT,

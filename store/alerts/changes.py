@@ -1,26 +1,24 @@
-"""Changes of alert definitions: update, enable, disable, archive, and the release of a uniqueness key.
+"""Changes of alert definitions: edits, among them those of the state, and the release of a uniqueness key.
 
-Each takes the organization's lock exclusively until its transaction ends, and is recorded in the history. If there is
-nothing to change, it does neither and returns the definition as it is.
+All edits of one change share its lock and its epoch, and each is recorded in the history. If there is nothing to
+change, neither the lock nor a new epoch is taken.
 """
 
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from sqlalchemy import update
+from sqlalchemy import bindparam, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alert_commands import AlertPatch
 from evaluator.definitions import AlertDefinition, DefinitionState, natural_key
 from evaluator.thresholds import Threshold
-from runtime.clock import Clock
-from store.alerts import alerts
+from store.alerts import alerts, creation
 from store.alerts import history as alert_history
 from store.alerts.backfills import FROM_THE_BEGINNING
-from store.alerts.history import Author, ChangeKind
+from store.alerts.change import Begun, Change, ItemRefused
+from store.alerts.history import ChangeKind
 from store.alerts.rows import columns_of
-from store.identity import organizations
 from store.tables.alerts import alert
 
 # The newest retired thresholds are kept. A state in which an older one is reached drops it without a notification.
@@ -55,174 +53,144 @@ class NotArchived(ChangeRefused):
     """The alert is not archived, so it keeps its uniqueness key."""
 
 
-async def changeable(connection: AsyncConnection, organization_id: int, alert_id: str, etag: str) -> AlertDefinition:
-    """The definition of an alert that is not archived. Raises AlertUnknown, AlertArchived and EtagMismatch."""
-    definition = await _existing(connection, organization_id, alert_id, etag)
-    if definition.state is DefinitionState.ARCHIVED:
-        raise AlertArchived(alert_id)
-    return definition
+@dataclass(frozen=True)
+class Edit:
+    """What to change of one alert. etag: the version that the caller has seen; empty for any."""
+
+    alert_id: str
+    patch: AlertPatch
+    etag: str = ""
 
 
-async def edit(
-    connection: AsyncConnection,
-    organization_id: int,
-    seen: AlertDefinition,
-    etag: str,
-    patch: AlertPatch,
-    author: Author,
-    clock: Clock,
-) -> AlertDefinition:
-    """Applies a patch; `seen` is the alert as `changeable` returned it.
-
-    The changes of an active alert are evaluated at once, by ingest or by a backfill. A patch that changes nothing
-    leaves the version as it is. Raises AlertUnknown, AlertArchived, EtagMismatch and AlertConflict.
-    """
-    if not patch.reset and patch.apply(seen) == seen:
-        return seen
-    epoch = await organizations.begin_change(connection, organization_id)
-    # Another change may have been committed before this transaction got the lock.
-    before = await changeable(connection, organization_id, seen.alert_id, etag)
-    after = patch.apply(before)
-    if not patch.reset and after == before:
-        return before
-    changed = _next_version(before, after, patch.reset, epoch, clock.now())
-    kind = ChangeKind.UPDATED if after != before else ChangeKind.RESET
+async def edit(change: Change, wanted: Edit) -> AlertDefinition:
+    """Applies one edit. Raises AlertUnknown, AlertArchived, EtagMismatch and AlertConflict."""
     try:
-        await _write(connection, organization_id, changed, kind, author)
-    except IntegrityError as error:
-        raise await alerts.conflict_of(connection, organization_id, changed) from error
+        [changed] = await edit_many(change, [wanted])
+    except ItemRefused as refused:
+        raise refused.cause from None
     return changed
 
 
-def _next_version(
-    before: AlertDefinition, after: AlertDefinition, reset: bool, epoch: int, now: datetime
-) -> AlertDefinition:
+async def edit_many(change: Change, edits: Sequence[Edit]) -> list[AlertDefinition]:
+    """Applies edits of different alerts; returns the alerts in the order of the edits.
+
+    What changed of an active alert is evaluated at once, by ingest or by a backfill. An edit that changes nothing
+    leaves the version as it is. Raises ItemRefused with what `edit` raises.
+    """
+    seen = await _read(change, edits)
+    if all(_is_without_effect(one, before) for one, before in zip(edits, seen, strict=True)):
+        return seen
+    begun = await change.begin()
+    # Another change may have been committed before this transaction got the lock.
+    current = await _read(change, edits)
+    written, kinds = dict[int, AlertDefinition](), list[ChangeKind]()
+    for index, (one, before) in enumerate(zip(edits, current, strict=True)):
+        if not _is_without_effect(one, before):
+            after = one.patch.apply(before)
+            kinds.append(_kind(before, after))
+            written[index] = _next_version(before, after, one.patch.reset, begun)
+    if written:
+        await _write(change, written, kinds)
+    return [written.get(index, before) for index, before in enumerate(current)]
+
+
+def enabling(alert_id: str, etag: str = "") -> Edit:
+    """The edit that evaluates an alert again, at once on its existing gauges; its states are kept."""
+    return Edit(alert_id, AlertPatch(state=DefinitionState.ACTIVE), etag)
+
+
+def disabling(alert_id: str, etag: str = "") -> Edit:
+    """The edit that stops the evaluation of an alert until it is enabled again."""
+    return Edit(alert_id, AlertPatch(state=DefinitionState.DISABLED), etag)
+
+
+def archiving(alert_id: str, etag: str = "", *, release_uniqueness_key: bool = False) -> Edit:
+    """The edit that archives an alert, which cannot be undone. An archived alert can still release its key."""
+    patch = AlertPatch(state=DefinitionState.ARCHIVED, release_uniqueness_key=release_uniqueness_key)
+    return Edit(alert_id, patch, etag)
+
+
+async def release_uniqueness_key(change: Change, alert_id: str) -> AlertDefinition:
+    """Makes the uniqueness key of an archived alert usable by others. Raises AlertUnknown and NotArchived."""
+    found = await alerts.get(change.connection, change.organization_id, alert_id)
+    if found is None:
+        raise AlertUnknown(alert_id)
+    if found.state is not DefinitionState.ARCHIVED:
+        raise NotArchived(alert_id)
+    return await edit(change, archiving(alert_id, release_uniqueness_key=True))
+
+
+async def _read(change: Change, edits: Sequence[Edit]) -> list[AlertDefinition]:
+    """The alerts to edit. Raises ItemRefused for the first that cannot be edited."""
+    ids = [one.alert_id for one in edits]
+    found = await alerts.get_many(change.connection, change.organization_id, ids)
+    for index, one in enumerate(edits):
+        if (problem := _problem(one, found.get(one.alert_id))) is not None:
+            raise ItemRefused(index, problem)
+    return [found[alert_id] for alert_id in ids]
+
+
+def problem_of(found: AlertDefinition, etag: str) -> EtagMismatch | None:
+    """Why no edit of the version `etag` can be made; None where one can. An empty etag is any version."""
+    return EtagMismatch(found.alert_id, found.version) if etag and etag != str(found.version) else None
+
+
+def _problem(wanted: Edit, found: AlertDefinition | None) -> ChangeRefused | None:
+    if found is None:
+        return AlertUnknown(wanted.alert_id)
+    if (problem := problem_of(found, wanted.etag)) is not None:
+        return problem
+    if found.state is DefinitionState.ARCHIVED and not _only_archives(wanted.patch, found):
+        return AlertArchived(wanted.alert_id)
+    return None
+
+
+def _only_archives(patch: AlertPatch, archived: AlertDefinition) -> bool:
+    """Whether a patch archives an alert that is archived already, and at most releases its key."""
+    after = replace(patch.apply(archived), uniqueness_key_held=archived.uniqueness_key_held)
+    return patch.state is DefinitionState.ARCHIVED and not patch.reset and after == archived
+
+
+def _is_without_effect(wanted: Edit, before: AlertDefinition) -> bool:
+    return not wanted.patch.reset and wanted.patch.apply(before) == before
+
+
+def _kind(before: AlertDefinition, after: AlertDefinition) -> ChangeKind:
+    if before.state is DefinitionState.ARCHIVED:
+        return ChangeKind.KEY_RELEASED
+    if after.state is DefinitionState.ARCHIVED:
+        return ChangeKind.ARCHIVED
+    if after == before:
+        return ChangeKind.RESET
+    if replace(after, state=before.state) != before:
+        return ChangeKind.UPDATED
+    return ChangeKind.ENABLED if after.state is DefinitionState.ACTIVE else ChangeKind.DISABLED
+
+
+def _next_version(before: AlertDefinition, after: AlertDefinition, reset: bool, begun: Begun) -> AlertDefinition:
     """`after` as the version that follows `before`, with what the evaluation needs to notice the change."""
     changed = replace(
         after,
         version=before.version + 1,
-        changed_epoch=epoch,
-        update_time=now,
+        changed_epoch=begun.epoch,
+        update_time=begun.now,
         natural_key=natural_key(after.scope, after.condition),
     )
-    if after.condition.measure != before.condition.measure:
-        changed = replace(changed, watching_epoch=epoch, watching_time=now)
+    enabled = after.state is DefinitionState.ACTIVE and before.state is not DefinitionState.ACTIVE
+    if enabled or after.condition.measure != before.condition.measure:
+        changed = replace(changed, watching_epoch=begun.epoch, watching_time=begun.now)
     thresholds_changed = (after.thresholds, after.condition) != (before.thresholds, before.condition)
     if thresholds_changed:
         changed = replace(changed, retired=_retired(before))
     if reset:
         changed = replace(changed, reset_version=changed.version)
-    if (thresholds_changed or reset) and changed.state is DefinitionState.ACTIVE:
+    if after.state is not DefinitionState.ACTIVE:
+        changed = replace(changed, backfill_after=None)
+    elif enabled or thresholds_changed or reset:
         changed = replace(changed, backfill_after=FROM_THE_BEGINNING)
+    if after.state is DefinitionState.ARCHIVED:
+        changed = replace(changed, natural_key=None, archive_time=before.archive_time or begun.now)
     return changed
-
-
-async def enable(
-    connection: AsyncConnection, organization_id: int, alert_id: str, etag: str, author: Author, clock: Clock
-) -> AlertDefinition:
-    """Enables an alert. It is evaluated on its existing gauges at once; its states are kept.
-
-    Raises AlertUnknown, AlertArchived and EtagMismatch.
-    """
-    definition = await changeable(connection, organization_id, alert_id, etag)
-    if definition.state is DefinitionState.ACTIVE:
-        return definition
-    epoch = await organizations.begin_change(connection, organization_id)
-    definition = await changeable(connection, organization_id, alert_id, etag)
-    if definition.state is DefinitionState.ACTIVE:
-        return definition
-    now = clock.now()
-    enabled = replace(
-        definition,
-        state=DefinitionState.ACTIVE,
-        version=definition.version + 1,
-        changed_epoch=epoch,
-        watching_epoch=epoch,
-        watching_time=now,
-        backfill_after=FROM_THE_BEGINNING,
-        update_time=now,
-    )
-    await _write(connection, organization_id, enabled, ChangeKind.ENABLED, author)
-    return enabled
-
-
-async def disable(
-    connection: AsyncConnection, organization_id: int, alert_id: str, etag: str, author: Author, clock: Clock
-) -> AlertDefinition:
-    """Disables an alert until it is enabled again. Raises AlertUnknown, AlertArchived and EtagMismatch."""
-    definition = await changeable(connection, organization_id, alert_id, etag)
-    if definition.state is DefinitionState.DISABLED:
-        return definition
-    epoch = await organizations.begin_change(connection, organization_id)
-    definition = await changeable(connection, organization_id, alert_id, etag)
-    if definition.state is DefinitionState.DISABLED:
-        return definition
-    disabled = replace(
-        definition,
-        state=DefinitionState.DISABLED,
-        version=definition.version + 1,
-        changed_epoch=epoch,
-        backfill_after=None,
-        update_time=clock.now(),
-    )
-    await _write(connection, organization_id, disabled, ChangeKind.DISABLED, author)
-    return disabled
-
-
-async def archive(
-    connection: AsyncConnection,
-    organization_id: int,
-    alert_id: str,
-    etag: str,
-    author: Author,
-    clock: Clock,
-    *,
-    release_uniqueness_key: bool,
-) -> AlertDefinition:
-    """Archives an alert, which cannot be undone. An archived alert can still release its uniqueness key.
-
-    Raises AlertUnknown and EtagMismatch.
-    """
-    definition = await _existing(connection, organization_id, alert_id, etag)
-    if _archived(definition, release_uniqueness_key):
-        return definition
-    epoch = await organizations.begin_change(connection, organization_id)
-    # Another change may have been committed before this transaction got the lock.
-    definition = await _existing(connection, organization_id, alert_id, etag)
-    if _archived(definition, release_uniqueness_key):
-        return definition
-    now = clock.now()
-    ended = replace(
-        definition,
-        state=DefinitionState.ARCHIVED,
-        uniqueness_key_held=definition.uniqueness_key_held and not release_uniqueness_key,
-        natural_key=None,
-        backfill_after=None,
-        version=definition.version + 1,
-        changed_epoch=epoch,
-        update_time=now,
-        archive_time=definition.archive_time or now,
-    )
-    again = definition.state is DefinitionState.ARCHIVED
-    kind = ChangeKind.KEY_RELEASED if again else ChangeKind.ARCHIVED
-    await _write(connection, organization_id, ended, kind, author)
-    return ended
-
-
-async def release_uniqueness_key(
-    connection: AsyncConnection, organization_id: int, alert_id: str, author: Author, clock: Clock
-) -> AlertDefinition:
-    """Makes the uniqueness key of an archived alert usable by others. Raises AlertUnknown and NotArchived."""
-    definition = await _existing(connection, organization_id, alert_id, "")
-    if definition.state is not DefinitionState.ARCHIVED:
-        raise NotArchived(alert_id)
-    return await archive(connection, organization_id, alert_id, "", author, clock, release_uniqueness_key=True)
-
-
-def _archived(definition: AlertDefinition, release: bool) -> bool:
-    """Whether it is archived already and keeps no key that must be released."""
-    still_held = release and definition.uniqueness_key_held
-    return definition.state is DefinitionState.ARCHIVED and not still_held
 
 
 def _retired(replaced: AlertDefinition) -> tuple[Threshold, ...]:
@@ -232,22 +200,29 @@ def _retired(replaced: AlertDefinition) -> tuple[Threshold, ...]:
     return (*older[-MAX_RETIRED:], *own.values())
 
 
-async def _existing(connection: AsyncConnection, organization_id: int, alert_id: str, etag: str) -> AlertDefinition:
-    definition = await alerts.get(connection, organization_id, alert_id)
-    if definition is None:
-        raise AlertUnknown(alert_id)
-    if etag and etag != str(definition.version):
-        raise EtagMismatch(alert_id, definition.version)
-    return definition
+_UPDATE = update(alert).where(
+    alert.c.organization_id == bindparam("of_organization"), alert.c.alert_id == bindparam("of_alert")
+)
 
 
-async def _write(
-    connection: AsyncConnection, organization_id: int, changed: AlertDefinition, kind: ChangeKind, author: Author
-) -> None:
-    async with connection.begin_nested():
-        await connection.execute(
-            update(alert)
-            .where(alert.c.organization_id == organization_id, alert.c.alert_id == changed.alert_id)
-            .values(columns_of(changed))
-        )
-    await alert_history.record(connection, organization_id, kind, changed, author, changed.update_time)
+async def _write(change: Change, written: dict[int, AlertDefinition], kinds: Sequence[ChangeKind]) -> None:
+    """Stores new versions, by the index of their edit. Raises ItemRefused with AlertConflict or ItemsAlike."""
+    connection, definitions = change.connection, list(written.values())
+    creation.refuse_alike(written)
+    try:
+        async with connection.begin_nested():
+            for start in range(0, len(definitions), creation.WRITTEN_AT_ONCE):
+                rows = [
+                    {"of_organization": change.organization_id, "of_alert": one.alert_id, **columns_of(one)}
+                    for one in definitions[start : start + creation.WRITTEN_AT_ONCE]
+                ]
+                await connection.execute(_UPDATE, rows)
+    except IntegrityError:
+        for index, one in written.items():
+            conflict = await creation.find_conflict(connection, change.organization_id, one)
+            if conflict is not None:
+                raise ItemRefused(index, conflict) from None
+        raise
+    changes = list(zip(kinds, definitions, strict=True))
+    begun = await change.begin()
+    await alert_history.record_many(connection, change.organization_id, changes, change.author, begun.now)

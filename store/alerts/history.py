@@ -1,5 +1,6 @@
 """The history of alert definitions: each change with its author, its time, and the definition after it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -71,6 +72,31 @@ async def record(
             definition=version_json(definition),
             change_time=now,
         )
+    )
+
+
+async def record_many(
+    connection: AsyncConnection,
+    organization_id: int,
+    changes: Sequence[tuple[ChangeKind, AlertDefinition]],
+    author: Author,
+    now: datetime,
+) -> None:
+    """Records changes of several alerts as a whole, in the transaction that makes them."""
+    await connection.execute(
+        insert(alert_change),
+        [
+            {
+                "organization_id": organization_id,
+                "alert_id": definition.alert_id,
+                "kind": kind,
+                "version": definition.version,
+                "key_id": author.key_id,
+                "definition": version_json(definition),
+                "change_time": now,
+            }
+            for kind, definition in changes
+        ],
     )
 
 

@@ -32,6 +32,7 @@ def definition_of(row: Mapping[Any, Any]) -> AlertDefinition:
         create_epoch=row["create_epoch"],
         reset_version=row["reset_version"],
         retired=thresholds_from_json(row["retired"]),
+        labels=row["labels"],
     )
 
 
@@ -64,4 +65,5 @@ def columns_of(definition: AlertDefinition) -> dict[str, Any]:
         "create_epoch": definition.create_epoch,
         "reset_version": definition.reset_version,
         "retired": thresholds_json(definition.retired),
+        "labels": dict(definition.labels),
     }

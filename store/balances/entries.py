@@ -21,6 +21,7 @@ class EntryType(StrEnum):
     VOID = "VOID"
     DRAW = "DRAW"
     GIVE_BACK = "GIVE_BACK"
+    USAGE_VOID = "USAGE_VOID"
 
 
 @dataclass(frozen=True)

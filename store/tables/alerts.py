@@ -38,6 +38,7 @@ alert = Table(
     # The version of the last reset: states of earlier versions do not count.
     Column("reset_version", BigInteger, nullable=False, server_default="0"),
     Column("retired", JSONB, nullable=False, server_default="[]"),  # thresholds of earlier versions
+    Column("labels", JSONB, nullable=False, server_default="{}"),
     Index(
         "alert_uniqueness_key",
         "organization_id",
@@ -55,6 +56,7 @@ alert = Table(
     Index("alert_of_plan", "organization_id", "plan_id", postgresql_where="plan_id IS NOT NULL"),
     Index("alert_by_change", "organization_id", "changed_epoch"),
     Index("alert_by_age", "organization_id", "create_time", "alert_id"),
+    Index("alert_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
     Index("alert_visiting", "organization_id", "alert_id", postgresql_where="visit_after IS NOT NULL"),
 )
 

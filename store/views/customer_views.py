@@ -73,14 +73,22 @@ class CustomerView:
 
     @classmethod
     async def open(
-        cls, connection: AsyncConnection, organization_id: int, customer_id: str, now: datetime
+        cls,
+        connection: AsyncConnection,
+        organization_id: int,
+        customer_id: str,
+        now: datetime,
+        *,
+        locked: bool = False,
     ) -> "CustomerView":
         """The customer at the start of the transaction, which must not have read anything before.
 
-        Raises CustomerUnknown.
+        locked: the transaction may have read and written before, and has locked the gauges that are read. Raises
+        CustomerUnknown.
         """
         # With one snapshot for each statement, a value could be above a level whose threshold is not reached yet.
-        await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        if not locked:
+            await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
         customer = await customers.get(connection, organization_id, customer_id)
         if customer is None:
             raise CustomerUnknown(customer_id)

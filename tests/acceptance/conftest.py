@@ -1,6 +1,6 @@
 """Fixtures of the acceptance ring: a database of the test's own, and real processes on it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,10 @@ pytest.register_assert_rewrite("tests.support.processes.outage")
 
 
 @pytest.fixture
-def database_url(template: Template) -> str:
+def database_url(template: Template) -> Iterator[str]:
     """The URL of a migrated database of this test's own."""
-    return template.fresh_database(months=False)
+    with template.lent_database(months=False) as url:
+        yield url
 
 
 @pytest.fixture

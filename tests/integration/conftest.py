@@ -1,6 +1,6 @@
 """Fixtures of the integration ring: a real PostgreSQL, and a fresh, migrated database for each test."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -12,9 +12,10 @@ from tests.support.databases import NOON, Template
 
 
 @pytest.fixture
-def database_url(template: Template) -> str:
+def database_url(template: Template) -> Iterator[str]:
     """The URL of a migrated database of this test's own."""
-    return template.fresh_database()
+    with template.lent_database() as url:
+        yield url
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
@@ -21,9 +23,9 @@ _TEMPLATE = "tidemark_template"
 
 NOON = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)  # the time of the tests' clock, in the middle of a month
 
-# No test cuts the power, and written data survives a crash of PostgreSQL without these settings. With them, most of
-# the time of a new database and of a commit is spent waiting for the disk.
-WITHOUT_POWER_CUTS = ("fsync=off", "full_page_writes=off")
+# No test cuts the power, and written data survives a crash of PostgreSQL without fsync and full pages. With them, a
+# new database and a commit mostly wait for the disk. The log stays small, because it may be in memory.
+FOR_TESTS = ("fsync=off", "full_page_writes=off", "max_wal_size=256MB")
 
 
 class Template:
@@ -39,8 +41,9 @@ class Template:
         self._embedded = not given
         self._server_url = given or embedded.start(directory)
         if self._embedded:
-            for setting in WITHOUT_POWER_CUTS:
-                self._execute(f"ALTER SYSTEM SET {setting}")
+            for setting in FOR_TESTS:
+                name, value = setting.split("=")
+                self._execute(f"ALTER SYSTEM SET {name} = '{value}'")
             self._execute("SELECT pg_reload_conf()")
         self._name = f"{_TEMPLATE}_{os.getpid()}"
         self._execute(f"CREATE DATABASE {self._name}")
@@ -53,13 +56,26 @@ class Template:
         thread.join()
 
     def fresh_database(self, *, months: bool = True) -> str:
-        """A new copy of the template; returns its URL.
+        """A new copy of the template, which stays until the end; returns its URL.
 
         months: whether to create the partitions of a server that starts at NOON. These take as long as the copy.
         """
+        return self._url(self._make(months))
+
+    @contextmanager
+    def lent_database(self, *, months: bool = True) -> Iterator[str]:
+        """The URL of a new copy of the template, which is dropped after the block."""
+        name = self._make(months)
+        try:
+            yield self._url(name)
+        finally:
+            self._copies.remove(name)
+            self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _make(self, months: bool) -> str:
         name = f"tidemark_test_{os.getpid()}_{next(self._numbers)}"
         self._copy(name, f"{self._name}_months" if months else self._name)
-        return self._url(name)
+        return name
 
     def _copy(self, name: str, template: str) -> None:
         # FILE_COPY clones a small template faster than the default, which logs every block.

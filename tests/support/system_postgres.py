@@ -8,7 +8,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
+from tests.support.memory import server_folder
 
 # Debian and Ubuntu keep each major version in a folder of its own.
 _VERSIONS = sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda path: int(path.parent.name))
@@ -34,7 +35,7 @@ def binaries() -> Path:
 def system_postgres(*settings: str) -> Iterator[str]:
     """Runs a server with the package's defaults, plus `settings` such as `jit=off`; yields its superuser's URL."""
     found = binaries()
-    folder = Path(tempfile.mkdtemp(prefix="tidemark-pg-"))
+    folder = server_folder()
     data = folder / "data"
     user = _prepare(folder)
     environment = {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"}

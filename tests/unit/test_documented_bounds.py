@@ -12,9 +12,9 @@ from evaluator.periods import MAX_INTERVAL_COUNT
 from evaluator.thresholds import MAX_RECURRENCES_REPORTED, MAX_THRESHOLDS
 from notifier.request_headers import HEADERS
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
+from server.alerts import batch_items, batches, usage_rejections
 from server.alerts import usage as usage_service
 from server.alerts import usage_reading as reading
-from server.alerts import usage_rejections
 from server.calls.answer_size import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
 from server.calls.idempotency import MAX_REQUEST_ID_LENGTH
 from server.calls.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
@@ -37,6 +37,7 @@ from server.mapping import (
 from server.mapping.usage_answers import MAX_RESULT_BYTES
 from server.webhooks.deliveries import LATEST_ATTEMPTS
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
+from store.postgres.counting import MAX_TOTAL_SIZE
 from webhooks.headers import RESERVED, is_reserved
 from webhooks.signing_keys import MAX_SECRET_BYTES, MIN_SECRET_BYTES
 
@@ -47,8 +48,17 @@ MIB = 1024 * 1024
 BOUNDS: dict[str, tuple[int, ...]] = {
     "Alert": (MAX_DEFINITION_BYTES // MIB,),
     "Alert.display_name": (MAX_NAME_LENGTH,),
+    "Alert.labels": (labels.MAX_LABELS, labels.MAX_LABEL_KEY, labels.MAX_LABEL_VALUE),
     "Alert.thresholds": (MAX_THRESHOLDS,),
     "Alert.uniqueness_key": (alerts.MAX_UNIQUENESS_KEY_LENGTH,),
+    "BatchArchiveAlertsRequest.requests": (batch_items.MAX_ITEMS,),
+    "BatchArchiveAlertsResponse.alerts": (batches.MAX_ALERT_BYTES // MIB,),
+    "BatchCreateAlertsRequest.requests": (batch_items.MAX_ITEMS,),
+    "BatchCreateAlertsResponse.alerts": (batches.MAX_ALERT_BYTES // MIB,),
+    "BatchCreateAlertsResponse.warnings": (batches.MAX_WARNING_BYTES // 1024,),
+    "BatchUpdateAlertsRequest.requests": (batch_items.MAX_ITEMS,),
+    "BatchUpdateAlertsResponse.alerts": (batches.MAX_ALERT_BYTES // MIB,),
+    "BatchUpdateAlertsResponse.warnings": (batches.MAX_WARNING_BYTES // 1024,),
     "CustomerAlert.gauges": (gauges.MAX_GAUGES, MAX_ANSWER_BYTES // MIB),
     "Balance.contract_custom_fields": (custom_fields.MAX_CUSTOM_FIELDS, custom_fields.MAX_CUSTOM_FIELD_LENGTH),
     "Balance.draw_down_metric_ids": (balances.MAX_DRAW_DOWN_METRICS,),
@@ -84,6 +94,10 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "InvoiceTotalReachedCondition.invoice_types_filter": (fact_conditions.MAX_INVOICE_TYPES,),
     "Limit.groups": (plans.MAX_GROUPS,),
     "ListAlertsRequest.page_size": (DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
+    "ListDeliveriesResponse.total_size": (MAX_TOTAL_SIZE,),
+    "ListEndpointsRequest.display_name_prefix": (MAX_NAME_LENGTH,),
+    "ListAlertsRequest.display_name_prefix": (MAX_NAME_LENGTH,),
+    "ListAlertsResponse.total_size": (MAX_TOTAL_SIZE,),
     "ListNotificationsRequest.customer_ids": (notifications.MAX_FILTER_IDS,),
     "LowCreditBalanceReachedCondition.credit_grant_type_filters": (balance_conditions.MAX_GRANT_TYPES,),
     "LowRemainingCommitBalanceReachedCondition.custom_field_filters": (fact_conditions.MAX_CUSTOM_FIELD_FILTERS,),

@@ -16,10 +16,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -30,7 +30,7 @@ class _AlertState:
 class _AlertStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ALERT_STATE_UNSPECIFIED: _AlertState.ValueType  # 0
-    """ALERT_STATE_UNSPECIFIED is never sent, and refused in a filter."""
+    """ALERT_STATE_UNSPECIFIED is never sent, refused in a filter, and in an alert that is sent it means unset."""
     ALERT_STATE_ACTIVE: _AlertState.ValueType  # 1
     """ALERT_STATE_ACTIVE means that the alert is evaluated."""
     ALERT_STATE_DISABLED: _AlertState.ValueType  # 2
@@ -42,7 +42,7 @@ class AlertState(_AlertState, metaclass=_AlertStateEnumTypeWrapper):
     """AlertState says whether an alert is evaluated."""
 
 ALERT_STATE_UNSPECIFIED: AlertState.ValueType  # 0
-"""ALERT_STATE_UNSPECIFIED is never sent, and refused in a filter."""
+"""ALERT_STATE_UNSPECIFIED is never sent, refused in a filter, and in an alert that is sent it means unset."""
 ALERT_STATE_ACTIVE: AlertState.ValueType  # 1
 """ALERT_STATE_ACTIVE means that the alert is evaluated."""
 ALERT_STATE_DISABLED: AlertState.ValueType  # 2
@@ -84,6 +84,26 @@ class Alert(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ALERT_ID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
@@ -120,6 +140,7 @@ class Alert(_message.Message):
     ARCHIVE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """alert_id is the alert's id, assigned by Tidemark: "alt_" and 26 characters."""
     display_name: _builtins.str
@@ -132,7 +153,10 @@ class Alert(_message.Message):
     uniqueness_key_released: _builtins.bool
     """uniqueness_key_released is set when other alerts may use uniqueness_key again."""
     state: Global___AlertState.ValueType
-    """state says whether the alert is evaluated."""
+    """state says whether the alert is evaluated. CreateAlert takes ACTIVE and DISABLED, and UpdateAlert every state:
+    ACTIVE is what EnableAlert does, DISABLED what DisableAlert does, and ARCHIVED what ArchiveAlert does. Unset: a new
+    alert is ACTIVE, and an update keeps the state. Always set in answers.
+    """
     evaluation_status: Global___EvaluationStatus.ValueType
     """evaluation_status says whether the alert has been evaluated on all gauges that existed before it (the backfill).
     Usage that is streamed meanwhile is evaluated at once, whatever the status is.
@@ -270,6 +294,13 @@ class Alert(_message.Message):
     def archive_time(self) -> _timestamp_pb2.Timestamp:
         """archive_time is when the alert was archived. Unset: it is not archived."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """labels belong to the caller; ListAlerts filters by them: at most 64, keys of 1–63 lower-case letters, digits and
+        "_.-" that begin and end with a letter or a digit, values of at most 256 characters without control characters. A
+        change of them evaluates nothing again, and notifications do not have them.
+        """
+
     def __init__(
         self,
         *,
@@ -309,10 +340,11 @@ class Alert(_message.Message):
         archive_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         version: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "condition", b"condition", "cost_exceeded", b"cost_exceeded", "create_time", b"create_time", "credit_balance_depleted", b"credit_balance_depleted", "credit_balance_dropped", b"credit_balance_dropped", "credit_balance_recovered", b"credit_balance_recovered", "invoice_total_reached", b"invoice_total_reached", "license_balance_threshold_reached", b"license_balance_threshold_reached", "low_credit_balance_reached", b"low_credit_balance_reached", "low_remaining_commit_balance_reached", b"low_remaining_commit_balance_reached", "low_remaining_commit_percentage_reached", b"low_remaining_commit_percentage_reached", "low_remaining_contract_credit_and_commit_balance_reached", b"low_remaining_contract_credit_and_commit_balance_reached", "low_remaining_contract_credit_and_commit_percentage_reached", b"low_remaining_contract_credit_and_commit_percentage_reached", "low_remaining_contract_credit_balance_reached", b"low_remaining_contract_credit_balance_reached", "low_remaining_contract_credit_percentage_reached", b"low_remaining_contract_credit_percentage_reached", "low_remaining_credit_percentage_reached", b"low_remaining_credit_percentage_reached", "low_remaining_days_for_commit_segment_reached", b"low_remaining_days_for_commit_segment_reached", "low_remaining_days_for_contract_credit_segment_reached", b"low_remaining_days_for_contract_credit_segment_reached", "low_remaining_days_in_plan_reached", b"low_remaining_days_in_plan_reached", "low_remaining_seat_balance_reached", b"low_remaining_seat_balance_reached", "monthly_invoice_total_spend_threshold_reached", b"monthly_invoice_total_spend_threshold_reached", "scope", b"scope", "spend_exceeded", b"spend_exceeded", "spend_threshold_reached", b"spend_threshold_reached", "update_time", b"update_time", "usage_exceeded", b"usage_exceeded", "usage_threshold_reached", b"usage_threshold_reached"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "archive_time", b"archive_time", "condition", b"condition", "cost_exceeded", b"cost_exceeded", "create_time", b"create_time", "credit_balance_depleted", b"credit_balance_depleted", "credit_balance_dropped", b"credit_balance_dropped", "credit_balance_recovered", b"credit_balance_recovered", "display_name", b"display_name", "etag", b"etag", "evaluation_status", b"evaluation_status", "invoice_total_reached", b"invoice_total_reached", "license_balance_threshold_reached", b"license_balance_threshold_reached", "low_credit_balance_reached", b"low_credit_balance_reached", "low_remaining_commit_balance_reached", b"low_remaining_commit_balance_reached", "low_remaining_commit_percentage_reached", b"low_remaining_commit_percentage_reached", "low_remaining_contract_credit_and_commit_balance_reached", b"low_remaining_contract_credit_and_commit_balance_reached", "low_remaining_contract_credit_and_commit_percentage_reached", b"low_remaining_contract_credit_and_commit_percentage_reached", "low_remaining_contract_credit_balance_reached", b"low_remaining_contract_credit_balance_reached", "low_remaining_contract_credit_percentage_reached", b"low_remaining_contract_credit_percentage_reached", "low_remaining_credit_percentage_reached", b"low_remaining_credit_percentage_reached", "low_remaining_days_for_commit_segment_reached", b"low_remaining_days_for_commit_segment_reached", "low_remaining_days_for_contract_credit_segment_reached", b"low_remaining_days_for_contract_credit_segment_reached", "low_remaining_days_in_plan_reached", b"low_remaining_days_in_plan_reached", "low_remaining_seat_balance_reached", b"low_remaining_seat_balance_reached", "monthly_invoice_total_spend_threshold_reached", b"monthly_invoice_total_spend_threshold_reached", "scope", b"scope", "spend_exceeded", b"spend_exceeded", "spend_threshold_reached", b"spend_threshold_reached", "state", b"state", "thresholds", b"thresholds", "uniqueness_key", b"uniqueness_key", "uniqueness_key_released", b"uniqueness_key_released", "update_time", b"update_time", "usage_exceeded", b"usage_exceeded", "usage_threshold_reached", b"usage_threshold_reached", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "archive_time", b"archive_time", "condition", b"condition", "cost_exceeded", b"cost_exceeded", "create_time", b"create_time", "credit_balance_depleted", b"credit_balance_depleted", "credit_balance_dropped", b"credit_balance_dropped", "credit_balance_recovered", b"credit_balance_recovered", "display_name", b"display_name", "etag", b"etag", "evaluation_status", b"evaluation_status", "invoice_total_reached", b"invoice_total_reached", "labels", b"labels", "license_balance_threshold_reached", b"license_balance_threshold_reached", "low_credit_balance_reached", b"low_credit_balance_reached", "low_remaining_commit_balance_reached", b"low_remaining_commit_balance_reached", "low_remaining_commit_percentage_reached", b"low_remaining_commit_percentage_reached", "low_remaining_contract_credit_and_commit_balance_reached", b"low_remaining_contract_credit_and_commit_balance_reached", "low_remaining_contract_credit_and_commit_percentage_reached", b"low_remaining_contract_credit_and_commit_percentage_reached", "low_remaining_contract_credit_balance_reached", b"low_remaining_contract_credit_balance_reached", "low_remaining_contract_credit_percentage_reached", b"low_remaining_contract_credit_percentage_reached", "low_remaining_credit_percentage_reached", b"low_remaining_credit_percentage_reached", "low_remaining_days_for_commit_segment_reached", b"low_remaining_days_for_commit_segment_reached", "low_remaining_days_for_contract_credit_segment_reached", b"low_remaining_days_for_contract_credit_segment_reached", "low_remaining_days_in_plan_reached", b"low_remaining_days_in_plan_reached", "low_remaining_seat_balance_reached", b"low_remaining_seat_balance_reached", "monthly_invoice_total_spend_threshold_reached", b"monthly_invoice_total_spend_threshold_reached", "scope", b"scope", "spend_exceeded", b"spend_exceeded", "spend_threshold_reached", b"spend_threshold_reached", "state", b"state", "thresholds", b"thresholds", "uniqueness_key", b"uniqueness_key", "uniqueness_key_released", b"uniqueness_key_released", "update_time", b"update_time", "usage_exceeded", b"usage_exceeded", "usage_threshold_reached", b"usage_threshold_reached", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_condition: _TypeAlias = _typing.Literal["spend_threshold_reached", "monthly_invoice_total_spend_threshold_reached", "usage_threshold_reached", "low_remaining_days_for_commit_segment_reached", "low_remaining_commit_balance_reached", "low_remaining_commit_percentage_reached", "low_remaining_days_for_contract_credit_segment_reached", "low_remaining_contract_credit_balance_reached", "low_remaining_contract_credit_percentage_reached", "low_remaining_contract_credit_and_commit_balance_reached", "low_remaining_contract_credit_and_commit_percentage_reached", "invoice_total_reached", "low_remaining_seat_balance_reached", "low_credit_balance_reached", "low_remaining_credit_percentage_reached", "low_remaining_days_in_plan_reached", "usage_exceeded", "cost_exceeded", "spend_exceeded", "credit_balance_depleted", "credit_balance_dropped", "credit_balance_recovered", "license_balance_threshold_reached"]  # noqa: Y015
     _WhichOneofArgType_condition: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015

@@ -14,10 +14,13 @@ from generated.tidemark.v1 import alert_change_pb2 as _alert_change_pb2
 from generated.tidemark.v1 import alert_pb2 as _alert_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 from generated.tidemark.v1 import customer_alert_pb2 as _customer_alert_pb2
+from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
 from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
+from generated.tidemark.v1 import list_order_pb2 as _list_order_pb2
 from generated.tidemark.v1 import notification_pb2 as _notification_pb2
 from generated.tidemark.v1 import transition_pb2 as _transition_pb2
 from generated.tidemark.v1 import usage_pb2 as _usage_pb2
+from generated.tidemark.v1 import usage_void_pb2 as _usage_void_pb2
 from generated.tidemark.v1 import warning_pb2 as _warning_pb2
 import builtins as _builtins
 import sys
@@ -80,13 +83,12 @@ class CreateAlertRequest(_message.Message):
     """
     request_id: _builtins.str
     """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
-    replayed set, for at least 48 hours and across restarts; with different content it is refused with
-    ALREADY_EXISTS and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset: each request is
-    a new one.
+    replayed set, for at least 48 hours and across restarts; with different content it is refused with ALREADY_EXISTS
+    and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset: each request is a new one.
     """
     validate_only: _builtins.bool
-    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
-    sent. Ids in the answer are examples.
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed
+    or sent. Ids in the answer are examples.
     """
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
@@ -151,6 +153,87 @@ class CreateAlertResponse(_message.Message):
 Global___CreateAlertResponse: _TypeAlias = CreateAlertResponse  # noqa: Y015
 
 @_typing.final
+class BatchCreateAlertsRequest(_message.Message):
+    """BatchCreateAlertsRequest is a request to create several alerts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is as in CreateAlertRequest, for the batch as a whole."""
+    validate_only: _builtins.bool
+    """validate_only is as in CreateAlertRequest, for the batch as a whole."""
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateAlertRequest]:
+        """requests are the alerts to create, 1 to 1,000. Their request_id and validate_only must be unset: the batch has its
+        own. Two alerts of a batch cannot have the same uniqueness_key.
+        """
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___CreateAlertRequest] | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "requests", b"requests", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCreateAlertsRequest: _TypeAlias = BatchCreateAlertsRequest  # noqa: Y015
+
+@_typing.final
+class BatchCreateAlertsResponse(_message.Message):
+    """BatchCreateAlertsResponse is the answer to BatchCreateAlertsRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERTS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    ABRIDGED_ALERT_COUNT_FIELD_NUMBER: _builtins.int
+    OMITTED_WARNING_COUNT_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    abridged_alert_count: _builtins.int
+    """abridged_alert_count is how many of the alerts, the last ones, are abridged."""
+    omitted_warning_count: _builtins.int
+    """omitted_warning_count is the number of warnings that warnings does not have."""
+    replayed: _builtins.bool
+    """replayed is as in CreateAlertResponse."""
+    @_builtins.property
+    def alerts(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.Alert]:
+        """alerts are the alerts as they were created, one for each request, in their order. When they have more than 2 MiB,
+        the last abridged_alert_count of them are abridged: they have no display_name, labels, scope, condition and
+        thresholds, which GetAlert returns.
+        """
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
+        """warnings are those of all requests, as in CreateAlertResponse; field begins with "requests[17]." for the request of
+        that index. At most 512 KiB; omitted_warning_count says how many more there are.
+        """
+
+    def __init__(
+        self,
+        *,
+        alerts: _abc.Iterable[_alert_pb2.Alert] | None = ...,
+        warnings: _abc.Iterable[_warning_pb2.Warning] | None = ...,
+        abridged_alert_count: _builtins.int = ...,
+        omitted_warning_count: _builtins.int = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abridged_alert_count", b"abridged_alert_count", "alerts", b"alerts", "omitted_warning_count", b"omitted_warning_count", "replayed", b"replayed", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCreateAlertsResponse: _TypeAlias = BatchCreateAlertsResponse  # noqa: Y015
+
+@_typing.final
 class GetAlertRequest(_message.Message):
     """GetAlertRequest is a request for one alert."""
 
@@ -202,6 +285,26 @@ class ListAlertsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
@@ -210,6 +313,12 @@ class ListAlertsRequest(_message.Message):
     CONDITION_TYPES_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     UNIQUENESS_KEY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its alerts are large.
@@ -228,6 +337,14 @@ class ListAlertsRequest(_message.Message):
     """uniqueness_key restricts the list to alerts that were created with that key, whether they still have it or not.
     Unset: all.
     """
+    display_name_prefix: _builtins.str
+    """display_name_prefix restricts the list to alerts whose display_name begins with it, in the same case; at most 256
+    characters. Unset: all.
+    """
+    order: _list_order_pb2.ListOrder.ValueType
+    """order is the order of the list. Unset: OLDEST_FIRST."""
+    include_total_size: _builtins.bool
+    """include_total_size asks for total_size, which takes longer when many alerts match."""
     @_builtins.property
     def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
         """condition_types restrict the list to alerts with conditions of these types. Empty: all."""
@@ -235,6 +352,18 @@ class ListAlertsRequest(_message.Message):
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_alert_pb2.AlertState.ValueType]:
         """states restrict the list to alerts in these states. Empty: all, archived ones included."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """labels restrict the list to alerts that have all these labels, with these values. Empty: all."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """start_time restricts the list to alerts created at that time or later. Unset: all."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """end_time restricts the list to alerts created before that time. Unset: all."""
 
     def __init__(
         self,
@@ -247,10 +376,16 @@ class ListAlertsRequest(_message.Message):
         condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
         states: _abc.Iterable[_alert_pb2.AlertState.ValueType] | None = ...,
         uniqueness_key: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        display_name_prefix: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        order: _list_order_pb2.ListOrder.ValueType = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition_types", b"condition_types", "customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id", "states", b"states", "subscription_id", b"subscription_id", "uniqueness_key", b"uniqueness_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition_types", b"condition_types", "customer_id", b"customer_id", "display_name_prefix", b"display_name_prefix", "end_time", b"end_time", "include_total_size", b"include_total_size", "labels", b"labels", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id", "start_time", b"start_time", "states", b"states", "subscription_id", b"subscription_id", "uniqueness_key", b"uniqueness_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,8 +399,13 @@ class ListAlertsResponse(_message.Message):
 
     ALERTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many alerts match the filters, on all pages; 10,000 means that many or more. Unset:
+    include_total_size is unset.
+    """
     @_builtins.property
     def alerts(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.Alert]:
         """alerts are the alerts of this page."""
@@ -275,12 +415,15 @@ class ListAlertsResponse(_message.Message):
         *,
         alerts: _abc.Iterable[_alert_pb2.Alert] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "total_size", b"total_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "alerts", b"alerts", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__total_size: _TypeAlias = _typing.Literal["total_size"]  # noqa: Y015
+    _WhichOneofArgType__total_size: _TypeAlias = _typing.Literal["_total_size", b"_total_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_size) -> _WhichOneofReturnType__total_size | None: ...
 
 Global___ListAlertsResponse: _TypeAlias = ListAlertsResponse  # noqa: Y015
 
@@ -293,20 +436,39 @@ class UpdateAlertRequest(_message.Message):
     ALERT_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     STATE_POLICY_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    EVALUATE_ON_CREATE_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     state_policy: Global___StatePolicy.ValueType
     """state_policy says what happens to the alert's state. Unset: KEEP."""
+    allow_missing: _builtins.bool
+    """allow_missing creates the alert, with the checks of CreateAlert, if alert.alert_id is unset and no alert has
+    alert.uniqueness_key; update_mask does not matter then. Of several such requests at the same time one creates the
+    alert, and the others update it. An archived alert that still has the key is refused with ALREADY_EXISTS and
+    ERROR_REASON_UNIQUENESS_KEY_TAKEN. Unset: an alert that does not exist is refused with NOT_FOUND and
+    ERROR_REASON_ALERT_NOT_FOUND.
+    """
+    evaluate_on_create: _builtins.bool
+    """evaluate_on_create is as in CreateAlertRequest, for an alert that allow_missing creates. Ignored otherwise."""
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed
+    or sent. The id of an alert that would be created is an example.
+    """
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
-        """alert is the alert with its new values. alert.alert_id says which alert to change. alert.etag, if set, is the
-        version that the caller has read: if the alert has another version by now, nothing is changed and the answer is
-        ABORTED with ERROR_REASON_ETAG_MISMATCH.
+        """alert is the alert with its new values. alert.alert_id says which alert to change; if it is unset,
+        alert.uniqueness_key does: it is the alert that has that key. alert.etag, if set, is the version that the caller
+        has read: if the alert has another version by now, nothing is changed and the answer is ABORTED with
+        ERROR_REASON_ETAG_MISMATCH.
         """
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """update_mask names what is changed: "display_name", "thresholds", "cost_exceeded.threshold_overrides",
-        "cost_exceeded.price_filters", "spend_exceeded.price_filters", or "*" for all of them. A path whose field is unset or
-        empty in alert clears that field. Unset: the fields that are set in alert.
+        """update_mask names what is changed: "display_name", "labels", "state", "thresholds",
+        "cost_exceeded.threshold_overrides", "cost_exceeded.price_filters", "spend_exceeded.price_filters", or "*" for all
+        of them. A path whose field is unset or empty in alert clears that field; display_name and state cannot be cleared,
+        but "*" keeps a state that is unset. Unset: the fields that are set in alert. An unknown path, or one that cannot be
+        changed, is refused.
 
         Scope, uniqueness_key and the rest of the condition (metric, currency, groups, and which balances or invoices
         count) cannot be changed, because they define what is measured. Whatever the mask, alert must repeat their present
@@ -322,12 +484,17 @@ class UpdateAlertRequest(_message.Message):
         alert: _alert_pb2.Alert | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
         state_policy: Global___StatePolicy.ValueType = ...,
+        allow_missing: _builtins.bool = ...,
+        evaluate_on_create: _builtins.bool | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_evaluate_on_create", b"_evaluate_on_create", "alert", b"alert", "evaluate_on_create", b"evaluate_on_create", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "state_policy", b"state_policy", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evaluate_on_create", b"_evaluate_on_create", "alert", b"alert", "allow_missing", b"allow_missing", "evaluate_on_create", b"evaluate_on_create", "state_policy", b"state_policy", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__evaluate_on_create: _TypeAlias = _typing.Literal["evaluate_on_create"]  # noqa: Y015
+    _WhichOneofArgType__evaluate_on_create: _TypeAlias = _typing.Literal["_evaluate_on_create", b"_evaluate_on_create"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__evaluate_on_create) -> _WhichOneofReturnType__evaluate_on_create | None: ...
 
 Global___UpdateAlertRequest: _TypeAlias = UpdateAlertRequest  # noqa: Y015
 
@@ -339,6 +506,9 @@ class UpdateAlertResponse(_message.Message):
 
     ALERT_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    created: _builtins.bool
+    """created is set when allow_missing created the alert."""
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
         """alert is the alert after this request. Its version is unchanged when nothing changed."""
@@ -352,14 +522,96 @@ class UpdateAlertResponse(_message.Message):
         *,
         alert: _alert_pb2.Alert | None = ...,
         warnings: _abc.Iterable[_warning_pb2.Warning] | None = ...,
+        created: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "created", b"created", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateAlertResponse: _TypeAlias = UpdateAlertResponse  # noqa: Y015
+
+@_typing.final
+class BatchUpdateAlertsRequest(_message.Message):
+    """BatchUpdateAlertsRequest is a request to change several alerts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is as in CreateAlertRequest, for the batch as a whole."""
+    validate_only: _builtins.bool
+    """validate_only is as in CreateAlertRequest, for the batch as a whole."""
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpdateAlertRequest]:
+        """requests are the changes, 1 to 1,000, each of another alert. Their validate_only must be unset: the batch has its
+        own.
+        """
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___UpdateAlertRequest] | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "requests", b"requests", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchUpdateAlertsRequest: _TypeAlias = BatchUpdateAlertsRequest  # noqa: Y015
+
+@_typing.final
+class BatchUpdateAlertsResponse(_message.Message):
+    """BatchUpdateAlertsResponse is the answer to BatchUpdateAlertsRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERTS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    ABRIDGED_ALERT_COUNT_FIELD_NUMBER: _builtins.int
+    OMITTED_WARNING_COUNT_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    abridged_alert_count: _builtins.int
+    """abridged_alert_count is how many of the alerts, the last ones, are abridged."""
+    omitted_warning_count: _builtins.int
+    """omitted_warning_count is the number of warnings that warnings does not have."""
+    replayed: _builtins.bool
+    """replayed is as in CreateAlertResponse."""
+    @_builtins.property
+    def alerts(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.Alert]:
+        """alerts are the alerts after this request, one for each request, in their order. When they have more than 2 MiB, the
+        last abridged_alert_count of them are abridged: they have no display_name, labels, scope, condition and thresholds,
+        which GetAlert returns.
+        """
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
+        """warnings are those of all requests, as in UpdateAlertResponse; field begins with "requests[17]." for the request of
+        that index. At most 512 KiB; omitted_warning_count says how many more there are.
+        """
+
+    def __init__(
+        self,
+        *,
+        alerts: _abc.Iterable[_alert_pb2.Alert] | None = ...,
+        warnings: _abc.Iterable[_warning_pb2.Warning] | None = ...,
+        abridged_alert_count: _builtins.int = ...,
+        omitted_warning_count: _builtins.int = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abridged_alert_count", b"abridged_alert_count", "alerts", b"alerts", "omitted_warning_count", b"omitted_warning_count", "replayed", b"replayed", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchUpdateAlertsResponse: _TypeAlias = BatchUpdateAlertsResponse  # noqa: Y015
 
 @_typing.final
 class EnableAlertRequest(_message.Message):
@@ -371,6 +623,7 @@ class EnableAlertRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """alert_id is the alert's id. An archived alert is refused with FAILED_PRECONDITION and ERROR_REASON_ALERT_ARCHIVED."""
     customer_id: _builtins.str
@@ -383,6 +636,10 @@ class EnableAlertRequest(_message.Message):
     """
     etag: _builtins.str
     """etag is as in ArchiveAlertRequest. Must be unset with customer_id."""
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed
+    or sent.
+    """
     def __init__(
         self,
         *,
@@ -390,10 +647,11 @@ class EnableAlertRequest(_message.Message):
         customer_id: _builtins.str = ...,
         subscription_id: _builtins.str = ...,
         etag: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id", "etag", b"etag", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id", "etag", b"etag", "subscription_id", b"subscription_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -441,6 +699,7 @@ class DisableAlertRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """alert_id is the alert's id. An archived alert is refused with FAILED_PRECONDITION and ERROR_REASON_ALERT_ARCHIVED."""
     customer_id: _builtins.str
@@ -453,6 +712,10 @@ class DisableAlertRequest(_message.Message):
     """
     etag: _builtins.str
     """etag is as in ArchiveAlertRequest. Must be unset with customer_id."""
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed
+    or sent.
+    """
     def __init__(
         self,
         *,
@@ -460,10 +723,11 @@ class DisableAlertRequest(_message.Message):
         customer_id: _builtins.str = ...,
         subscription_id: _builtins.str = ...,
         etag: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id", "etag", b"etag", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id", "etag", b"etag", "subscription_id", b"subscription_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -508,18 +772,24 @@ class ReleaseUniquenessKeyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ALERT_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """alert_id is the alert's id. An alert that is not archived is refused with FAILED_PRECONDITION and
     ERROR_REASON_ALERT_NOT_ARCHIVED.
+    """
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed
+    or sent.
     """
     def __init__(
         self,
         *,
         alert_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -555,23 +825,23 @@ class ListAlertChangesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ALERT_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    alert_id: _builtins.str
-    """alert_id is the alert's id."""
+    ALERT_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many changes to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its changes are large.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the previous page. Unset: the first page."""
+    alert_id: _builtins.str
+    """alert_id is the alert's id."""
     def __init__(
         self,
         *,
-        alert_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        alert_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -617,6 +887,7 @@ class ResetCustomerAlertRequest(_message.Message):
 
     ALERT_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """alert_id is the alert's id. An alert that does not cover the customer is refused with NOT_FOUND and
     ERROR_REASON_ALERT_NOT_FOUND; an alert that is disabled, as a whole or for this customer, with FAILED_PRECONDITION
@@ -626,15 +897,20 @@ class ResetCustomerAlertRequest(_message.Message):
     """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
     ERROR_REASON_CUSTOMER_NOT_FOUND.
     """
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed
+    or sent.
+    """
     def __init__(
         self,
         *,
         alert_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -673,6 +949,7 @@ class ArchiveAlertRequest(_message.Message):
     ALERT_ID_FIELD_NUMBER: _builtins.int
     RELEASE_UNIQUENESS_KEY_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """alert_id is the alert's id."""
     release_uniqueness_key: _builtins.bool
@@ -681,16 +958,21 @@ class ArchiveAlertRequest(_message.Message):
     """etag is the version that the caller has read. If the alert has another version by now, nothing is changed and the
     answer is ABORTED with ERROR_REASON_ETAG_MISMATCH. Unset: any version is archived.
     """
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed
+    or sent.
+    """
     def __init__(
         self,
         *,
         alert_id: _builtins.str = ...,
         release_uniqueness_key: _builtins.bool = ...,
         etag: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "etag", b"etag", "release_uniqueness_key", b"release_uniqueness_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "etag", b"etag", "release_uniqueness_key", b"release_uniqueness_key", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -719,6 +1001,75 @@ class ArchiveAlertResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ArchiveAlertResponse: _TypeAlias = ArchiveAlertResponse  # noqa: Y015
+
+@_typing.final
+class BatchArchiveAlertsRequest(_message.Message):
+    """BatchArchiveAlertsRequest is a request to archive several alerts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is as in CreateAlertRequest, for the batch as a whole."""
+    validate_only: _builtins.bool
+    """validate_only is as in CreateAlertRequest, for the batch as a whole."""
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArchiveAlertRequest]:
+        """requests say which alerts to archive, 1 to 1,000, each another one. Their validate_only must be unset: the batch
+        has its own.
+        """
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___ArchiveAlertRequest] | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "requests", b"requests", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchArchiveAlertsRequest: _TypeAlias = BatchArchiveAlertsRequest  # noqa: Y015
+
+@_typing.final
+class BatchArchiveAlertsResponse(_message.Message):
+    """BatchArchiveAlertsResponse is the answer to BatchArchiveAlertsRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERTS_FIELD_NUMBER: _builtins.int
+    ABRIDGED_ALERT_COUNT_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    abridged_alert_count: _builtins.int
+    """abridged_alert_count is how many of the alerts, the last ones, are abridged."""
+    replayed: _builtins.bool
+    """replayed is as in CreateAlertResponse."""
+    @_builtins.property
+    def alerts(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.Alert]:
+        """alerts are the alerts after this request, one for each request, in their order. When they have more than 2 MiB, the
+        last abridged_alert_count of them are abridged: they have no display_name, labels, scope, condition and thresholds,
+        which GetAlert returns.
+        """
+
+    def __init__(
+        self,
+        *,
+        alerts: _abc.Iterable[_alert_pb2.Alert] | None = ...,
+        abridged_alert_count: _builtins.int = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abridged_alert_count", b"abridged_alert_count", "alerts", b"alerts", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchArchiveAlertsResponse: _TypeAlias = BatchArchiveAlertsResponse  # noqa: Y015
 
 @_typing.final
 class GetCustomerAlertRequest(_message.Message):
@@ -1146,6 +1497,80 @@ class EvaluateUsageBatchResponse(_message.Message):
 Global___EvaluateUsageBatchResponse: _TypeAlias = EvaluateUsageBatchResponse  # noqa: Y015
 
 @_typing.final
+class VoidUsageEventsRequest(_message.Message):
+    """VoidUsageEventsRequest is a request to take counted events back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
+    replayed set, for at least 48 hours and across restarts; with different content it is refused with
+    ALREADY_EXISTS and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset: each request is
+    a new one, and a repeated one gets ALREADY_VOIDED.
+    """
+    validate_only: _builtins.bool
+    """validate_only asks for the outcomes alone: the answer is the one that the request would get, and nothing is changed
+    or sent.
+    """
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_usage_void_pb2.UsageEventKey]:
+        """events are the events to void, 1 to 1,000, of any customers."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_usage_void_pb2.UsageEventKey] | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidUsageEventsRequest: _TypeAlias = VoidUsageEventsRequest  # noqa: Y015
+
+@_typing.final
+class VoidUsageEventsResponse(_message.Message):
+    """VoidUsageEventsResponse is the answer to VoidUsageEventsRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    VOID_TIME_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """replayed is set when an earlier request with the same request_id did what was requested: this request changed
+    nothing, and gets the answer of that one.
+    """
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedScalarFieldContainer[_usage_void_pb2.UsageEventVoidOutcome.ValueType]:
+        """outcomes say what became of each event, in the order of the request."""
+
+    @_builtins.property
+    def void_time(self) -> _timestamp_pb2.Timestamp:
+        """void_time is when the events were voided. The notifications of what the request resolved have it as ingest_time."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[_usage_void_pb2.UsageEventVoidOutcome.ValueType] | None = ...,
+        void_time: _timestamp_pb2.Timestamp | None = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["void_time", b"void_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "replayed", b"replayed", "void_time", b"void_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidUsageEventsResponse: _TypeAlias = VoidUsageEventsResponse  # noqa: Y015
+
+@_typing.final
 class GetNotificationRequest(_message.Message):
     """GetNotificationRequest is a request for one notification."""
 
@@ -1234,8 +1659,10 @@ class ListNotificationsRequest(_message.Message):
         """condition_types restrict the list to alerts with conditions of these types. Empty: all."""
 
     @_builtins.property
-    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types restrict the list to "alert.reached", "alert.resolved" or "alert.disabled". Empty: all."""
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the list to EVENT_TYPE_ALERT_REACHED, EVENT_TYPE_ALERT_RESOLVED or EVENT_TYPE_ALERT_DISABLED;
+        other types are refused. Empty: all.
+        """
 
     def __init__(
         self,
@@ -1247,7 +1674,7 @@ class ListNotificationsRequest(_message.Message):
         customer_ids: _abc.Iterable[_builtins.str] | None = ...,
         alert_ids: _abc.Iterable[_builtins.str] | None = ...,
         condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
-        event_types: _abc.Iterable[_builtins.str] | None = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1324,8 +1751,10 @@ class WatchNotificationsRequest(_message.Message):
         """condition_types restrict the stream to alerts with conditions of these types. Empty: all."""
 
     @_builtins.property
-    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types restrict the stream to "alert.reached", "alert.resolved" or "alert.disabled". Empty: all."""
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the stream to EVENT_TYPE_ALERT_REACHED, EVENT_TYPE_ALERT_RESOLVED or
+        EVENT_TYPE_ALERT_DISABLED; other types are refused. Empty: all.
+        """
 
     def __init__(
         self,
@@ -1335,7 +1764,7 @@ class WatchNotificationsRequest(_message.Message):
         customer_ids: _abc.Iterable[_builtins.str] | None = ...,
         alert_ids: _abc.Iterable[_builtins.str] | None = ...,
         condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
-        event_types: _abc.Iterable[_builtins.str] | None = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -41,6 +41,11 @@ class AlertServiceStub:
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.CreateAlertRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.CreateAlertResponse.FromString,
                 _registered_method=True)
+        self.BatchCreateAlerts = channel.unary_unary(
+                '/tidemark.v1.AlertService/BatchCreateAlerts',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchCreateAlertsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchCreateAlertsResponse.FromString,
+                _registered_method=True)
         self.GetAlert = channel.unary_unary(
                 '/tidemark.v1.AlertService/GetAlert',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.GetAlertRequest.SerializeToString,
@@ -55,6 +60,11 @@ class AlertServiceStub:
                 '/tidemark.v1.AlertService/UpdateAlert',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertResponse.FromString,
+                _registered_method=True)
+        self.BatchUpdateAlerts = channel.unary_unary(
+                '/tidemark.v1.AlertService/BatchUpdateAlerts',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchUpdateAlertsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchUpdateAlertsResponse.FromString,
                 _registered_method=True)
         self.EnableAlert = channel.unary_unary(
                 '/tidemark.v1.AlertService/EnableAlert',
@@ -80,6 +90,11 @@ class AlertServiceStub:
                 '/tidemark.v1.AlertService/ArchiveAlert',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertResponse.FromString,
+                _registered_method=True)
+        self.BatchArchiveAlerts = channel.unary_unary(
+                '/tidemark.v1.AlertService/BatchArchiveAlerts',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsResponse.FromString,
                 _registered_method=True)
         self.GetCustomerAlert = channel.unary_unary(
                 '/tidemark.v1.AlertService/GetCustomerAlert',
@@ -111,6 +126,11 @@ class AlertServiceStub:
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchResponse.FromString,
                 _registered_method=True)
+        self.VoidUsageEvents = channel.unary_unary(
+                '/tidemark.v1.AlertService/VoidUsageEvents',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.VoidUsageEventsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.VoidUsageEventsResponse.FromString,
+                _registered_method=True)
         self.GetNotification = channel.unary_unary(
                 '/tidemark.v1.AlertService/GetNotification',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.GetNotificationRequest.SerializeToString,
@@ -141,6 +161,14 @@ class AlertServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchCreateAlerts(self, request, context):
+        """BatchCreateAlerts creates several alerts, all or none, as CreateAlert does. The error names the request that
+        cannot be done: its index is in the metadata of ErrorInfo, and BadRequest has the path of the field.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetAlert(self, request, context):
         """GetAlert returns one alert, archived or not.
         """
@@ -149,18 +177,26 @@ class AlertServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAlerts(self, request, context):
-        """ListAlerts returns alerts, the oldest first.
+        """ListAlerts returns alerts, the oldest first or the newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateAlert(self, request, context):
-        """UpdateAlert changes an alert's display_name, its thresholds, and the parts of its condition that can be changed.
-        Its scope and what it measures stay. A new or moved threshold is reached at once if the present value is at or
-        beyond it. A reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it.
-        An edit that changes no level sends no notification. Usage that is counted after the answer is evaluated with the
-        new thresholds; other gauges are re-evaluated right afterwards, in the background.
+        """UpdateAlert changes an alert's display_name, labels, state and thresholds, and the parts of its condition that can
+        be changed; with allow_missing it creates the alert if it does not exist. Scope and what is measured stay. A new or
+        moved threshold is reached at once if the present value is at or beyond it. A reached threshold resolves if it is
+        removed, or moved so that the value is no longer at or beyond it. An edit that changes no level sends no
+        notification. Usage that is counted after the answer is evaluated with the new thresholds; other gauges are
+        re-evaluated right afterwards, in the background.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchUpdateAlerts(self, request, context):
+        """BatchUpdateAlerts changes several alerts, all or none, as UpdateAlert does. Errors are as in BatchCreateAlerts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,6 +237,13 @@ class AlertServiceServicer:
     def ArchiveAlert(self, request, context):
         """ArchiveAlert ends an alert permanently. Archiving an archived alert again changes nothing, except that it can still
         release its uniqueness key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchArchiveAlerts(self, request, context):
+        """BatchArchiveAlerts archives several alerts, all or none, as ArchiveAlert does. Errors are as in BatchCreateAlerts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,6 +316,33 @@ class AlertServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VoidUsageEvents(self, request, context):
+        """VoidUsageEvents takes counted events back by their ids: afterwards they count nowhere, whatever the aggregation of
+        their metric. In the same transaction their cost and quantity go back to the balances, and alerts are re-evaluated:
+        thresholds that the remaining events do not reach resolve, with notifications that say voided_events. An event that
+        cannot be voided has an outcome of its own and does not affect the others.
+
+        Balances get back what the events drew. What a single event drew is not stored. So each segment, and the overage,
+        gets the difference between two drawdowns in the order of Balance.draw_down: one of all kept usage of the customer,
+        and one without the voided events. The sum is exact. So is each segment, as if the events had never come, unless
+        usage that may draw on different segments contended for one of them, or segments were put anew since; the order in
+        which these kinds of usage first came then decides. No segment gets back more than usage drew from it, and a voided
+        balance gets nothing back. An event from before the customer's first balance in its unit drew nothing. The ledger
+        has entries of the type USAGE_VOID.
+
+        The same event_id may be sent again afterwards, with the same or another content, and counts again. So a duplicate
+        of a voided event that is still on its way counts once when it arrives after the void: stop sending an event before
+        you void it, and void it again if a late duplicate was accepted.
+
+        NOTE: SUM, COUNT and cost take the event's amount off. MAX, LATEST and UNIQUE_COUNT count all remaining events of
+        the billing period of each gauge anew if the voided event can have decided the value; the cost then grows with the
+        number of these events. Where usage draws on balances, it grows with the number of all kept events of the customer.
+        Other usage of the customer waits meanwhile: put the events of one customer into one request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetNotification(self, request, context):
         """GetNotification returns one notification.
         """
@@ -316,6 +386,11 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.CreateAlertRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.CreateAlertResponse.SerializeToString,
             ),
+            'BatchCreateAlerts': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCreateAlerts,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchCreateAlertsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchCreateAlertsResponse.SerializeToString,
+            ),
             'GetAlert': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAlert,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.GetAlertRequest.FromString,
@@ -330,6 +405,11 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     servicer.UpdateAlert,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertResponse.SerializeToString,
+            ),
+            'BatchUpdateAlerts': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchUpdateAlerts,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchUpdateAlertsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchUpdateAlertsResponse.SerializeToString,
             ),
             'EnableAlert': grpc.unary_unary_rpc_method_handler(
                     servicer.EnableAlert,
@@ -355,6 +435,11 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     servicer.ArchiveAlert,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertResponse.SerializeToString,
+            ),
+            'BatchArchiveAlerts': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchArchiveAlerts,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsResponse.SerializeToString,
             ),
             'GetCustomerAlert': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCustomerAlert,
@@ -385,6 +470,11 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     servicer.EvaluateUsageBatch,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchResponse.SerializeToString,
+            ),
+            'VoidUsageEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.VoidUsageEvents,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.VoidUsageEventsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.VoidUsageEventsResponse.SerializeToString,
             ),
             'GetNotification': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNotification,
@@ -431,6 +521,33 @@ class AlertService:
             '/tidemark.v1.AlertService/CreateAlert',
             tidemark_dot_v1_dot_alert__service__pb2.CreateAlertRequest.SerializeToString,
             tidemark_dot_v1_dot_alert__service__pb2.CreateAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchCreateAlerts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/BatchCreateAlerts',
+            tidemark_dot_v1_dot_alert__service__pb2.BatchCreateAlertsRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.BatchCreateAlertsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -512,6 +629,33 @@ class AlertService:
             '/tidemark.v1.AlertService/UpdateAlert',
             tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertRequest.SerializeToString,
             tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchUpdateAlerts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/BatchUpdateAlerts',
+            tidemark_dot_v1_dot_alert__service__pb2.BatchUpdateAlertsRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.BatchUpdateAlertsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -647,6 +791,33 @@ class AlertService:
             '/tidemark.v1.AlertService/ArchiveAlert',
             tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertRequest.SerializeToString,
             tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchArchiveAlerts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/BatchArchiveAlerts',
+            tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -809,6 +980,33 @@ class AlertService:
             '/tidemark.v1.AlertService/EvaluateUsageBatch',
             tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchRequest.SerializeToString,
             tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VoidUsageEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/VoidUsageEvents',
+            tidemark_dot_v1_dot_alert__service__pb2.VoidUsageEventsRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.VoidUsageEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

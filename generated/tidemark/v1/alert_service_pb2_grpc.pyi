@@ -22,17 +22,24 @@ class AlertServiceStub:
     """CreateAlert creates an alert. Usage that is counted after the answer is evaluated against it. Usage that was
     counted before is evaluated right afterwards, in the background (the backfill).
     """
+    BatchCreateAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.BatchCreateAlertsRequest, _alert_service_pb2.BatchCreateAlertsResponse]
+    """BatchCreateAlerts creates several alerts, all or none, as CreateAlert does. The error names the request that
+    cannot be done: its index is in the metadata of ErrorInfo, and BadRequest has the path of the field.
+    """
     GetAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetAlertRequest, _alert_service_pb2.GetAlertResponse]
     """GetAlert returns one alert, archived or not."""
     ListAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListAlertsRequest, _alert_service_pb2.ListAlertsResponse]
-    """ListAlerts returns alerts, the oldest first."""
+    """ListAlerts returns alerts, the oldest first or the newest first."""
     UpdateAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.UpdateAlertRequest, _alert_service_pb2.UpdateAlertResponse]
-    """UpdateAlert changes an alert's display_name, its thresholds, and the parts of its condition that can be changed.
-    Its scope and what it measures stay. A new or moved threshold is reached at once if the present value is at or
-    beyond it. A reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it.
-    An edit that changes no level sends no notification. Usage that is counted after the answer is evaluated with the
-    new thresholds; other gauges are re-evaluated right afterwards, in the background.
+    """UpdateAlert changes an alert's display_name, labels, state and thresholds, and the parts of its condition that can
+    be changed; with allow_missing it creates the alert if it does not exist. Scope and what is measured stay. A new or
+    moved threshold is reached at once if the present value is at or beyond it. A reached threshold resolves if it is
+    removed, or moved so that the value is no longer at or beyond it. An edit that changes no level sends no
+    notification. Usage that is counted after the answer is evaluated with the new thresholds; other gauges are
+    re-evaluated right afterwards, in the background.
     """
+    BatchUpdateAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.BatchUpdateAlertsRequest, _alert_service_pb2.BatchUpdateAlertsResponse]
+    """BatchUpdateAlerts changes several alerts, all or none, as UpdateAlert does. Errors are as in BatchCreateAlerts."""
     EnableAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.EnableAlertRequest, _alert_service_pb2.EnableAlertResponse]
     """EnableAlert evaluates a disabled alert again, as a whole or for one customer or subscription that it covers. Its
     state is kept: a threshold that the value is now at or beyond is reached, and a reached threshold that the value
@@ -52,6 +59,8 @@ class AlertServiceStub:
     """ArchiveAlert ends an alert permanently. Archiving an archived alert again changes nothing, except that it can still
     release its uniqueness key.
     """
+    BatchArchiveAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.BatchArchiveAlertsRequest, _alert_service_pb2.BatchArchiveAlertsResponse]
+    """BatchArchiveAlerts archives several alerts, all or none, as ArchiveAlert does. Errors are as in BatchCreateAlerts."""
     GetCustomerAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetCustomerAlertRequest, _alert_service_pb2.GetCustomerAlertResponse]
     """GetCustomerAlert returns the state of an alert for one customer."""
     ListCustomerAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListCustomerAlertsRequest, _alert_service_pb2.ListCustomerAlertsResponse]
@@ -94,6 +103,29 @@ class AlertServiceStub:
 
     NOTE: a stream with several requests in flight is many times faster, because its requests share commits.
     """
+    VoidUsageEvents: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.VoidUsageEventsRequest, _alert_service_pb2.VoidUsageEventsResponse]
+    """VoidUsageEvents takes counted events back by their ids: afterwards they count nowhere, whatever the aggregation of
+    their metric. In the same transaction their cost and quantity go back to the balances, and alerts are re-evaluated:
+    thresholds that the remaining events do not reach resolve, with notifications that say voided_events. An event that
+    cannot be voided has an outcome of its own and does not affect the others.
+
+    Balances get back what the events drew. What a single event drew is not stored. So each segment, and the overage,
+    gets the difference between two drawdowns in the order of Balance.draw_down: one of all kept usage of the customer,
+    and one without the voided events. The sum is exact. So is each segment, as if the events had never come, unless
+    usage that may draw on different segments contended for one of them, or segments were put anew since; the order in
+    which these kinds of usage first came then decides. No segment gets back more than usage drew from it, and a voided
+    balance gets nothing back. An event from before the customer's first balance in its unit drew nothing. The ledger
+    has entries of the type USAGE_VOID.
+
+    The same event_id may be sent again afterwards, with the same or another content, and counts again. So a duplicate
+    of a voided event that is still on its way counts once when it arrives after the void: stop sending an event before
+    you void it, and void it again if a late duplicate was accepted.
+
+    NOTE: SUM, COUNT and cost take the event's amount off. MAX, LATEST and UNIQUE_COUNT count all remaining events of
+    the billing period of each gauge anew if the voided event can have decided the value; the cost then grows with the
+    number of these events. Where usage draws on balances, it grows with the number of all kept events of the customer.
+    Other usage of the customer waits meanwhile: put the events of one customer into one request.
+    """
     GetNotification: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetNotificationRequest, _alert_service_pb2.GetNotificationResponse]
     """GetNotification returns one notification."""
     ListNotifications: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListNotificationsRequest, _alert_service_pb2.ListNotificationsResponse]
@@ -132,6 +164,16 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def BatchCreateAlerts(
+        self,
+        request: _alert_service_pb2.BatchCreateAlertsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.BatchCreateAlertsRequest, _abc.Awaitable[_alert_service_pb2.BatchCreateAlertsResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.BatchCreateAlertsResponse]:
+        """BatchCreateAlerts creates several alerts, all or none, as CreateAlert does. The error names the request that
+        cannot be done: its index is in the metadata of ErrorInfo, and BadRequest has the path of the field.
+        """
+
+    @_abc_1.abstractmethod
     def GetAlert(
         self,
         request: _alert_service_pb2.GetAlertRequest,
@@ -145,7 +187,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.ListAlertsRequest,
         context: _aio.ServicerContext[_alert_service_pb2.ListAlertsRequest, _abc.Awaitable[_alert_service_pb2.ListAlertsResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.ListAlertsResponse]:
-        """ListAlerts returns alerts, the oldest first."""
+        """ListAlerts returns alerts, the oldest first or the newest first."""
 
     @_abc_1.abstractmethod
     def UpdateAlert(
@@ -153,12 +195,21 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.UpdateAlertRequest,
         context: _aio.ServicerContext[_alert_service_pb2.UpdateAlertRequest, _abc.Awaitable[_alert_service_pb2.UpdateAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.UpdateAlertResponse]:
-        """UpdateAlert changes an alert's display_name, its thresholds, and the parts of its condition that can be changed.
-        Its scope and what it measures stay. A new or moved threshold is reached at once if the present value is at or
-        beyond it. A reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it.
-        An edit that changes no level sends no notification. Usage that is counted after the answer is evaluated with the
-        new thresholds; other gauges are re-evaluated right afterwards, in the background.
+        """UpdateAlert changes an alert's display_name, labels, state and thresholds, and the parts of its condition that can
+        be changed; with allow_missing it creates the alert if it does not exist. Scope and what is measured stay. A new or
+        moved threshold is reached at once if the present value is at or beyond it. A reached threshold resolves if it is
+        removed, or moved so that the value is no longer at or beyond it. An edit that changes no level sends no
+        notification. Usage that is counted after the answer is evaluated with the new thresholds; other gauges are
+        re-evaluated right afterwards, in the background.
         """
+
+    @_abc_1.abstractmethod
+    def BatchUpdateAlerts(
+        self,
+        request: _alert_service_pb2.BatchUpdateAlertsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.BatchUpdateAlertsRequest, _abc.Awaitable[_alert_service_pb2.BatchUpdateAlertsResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.BatchUpdateAlertsResponse]:
+        """BatchUpdateAlerts changes several alerts, all or none, as UpdateAlert does. Errors are as in BatchCreateAlerts."""
 
     @_abc_1.abstractmethod
     def EnableAlert(
@@ -208,6 +259,14 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         """ArchiveAlert ends an alert permanently. Archiving an archived alert again changes nothing, except that it can still
         release its uniqueness key.
         """
+
+    @_abc_1.abstractmethod
+    def BatchArchiveAlerts(
+        self,
+        request: _alert_service_pb2.BatchArchiveAlertsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.BatchArchiveAlertsRequest, _abc.Awaitable[_alert_service_pb2.BatchArchiveAlertsResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.BatchArchiveAlertsResponse]:
+        """BatchArchiveAlerts archives several alerts, all or none, as ArchiveAlert does. Errors are as in BatchCreateAlerts."""
 
     @_abc_1.abstractmethod
     def GetCustomerAlert(
@@ -285,6 +344,35 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         """EvaluateUsageBatch is EvaluateUsage for one batch, for callers that do not stream.
 
         NOTE: a stream with several requests in flight is many times faster, because its requests share commits.
+        """
+
+    @_abc_1.abstractmethod
+    def VoidUsageEvents(
+        self,
+        request: _alert_service_pb2.VoidUsageEventsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.VoidUsageEventsRequest, _abc.Awaitable[_alert_service_pb2.VoidUsageEventsResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.VoidUsageEventsResponse]:
+        """VoidUsageEvents takes counted events back by their ids: afterwards they count nowhere, whatever the aggregation of
+        their metric. In the same transaction their cost and quantity go back to the balances, and alerts are re-evaluated:
+        thresholds that the remaining events do not reach resolve, with notifications that say voided_events. An event that
+        cannot be voided has an outcome of its own and does not affect the others.
+
+        Balances get back what the events drew. What a single event drew is not stored. So each segment, and the overage,
+        gets the difference between two drawdowns in the order of Balance.draw_down: one of all kept usage of the customer,
+        and one without the voided events. The sum is exact. So is each segment, as if the events had never come, unless
+        usage that may draw on different segments contended for one of them, or segments were put anew since; the order in
+        which these kinds of usage first came then decides. No segment gets back more than usage drew from it, and a voided
+        balance gets nothing back. An event from before the customer's first balance in its unit drew nothing. The ledger
+        has entries of the type USAGE_VOID.
+
+        The same event_id may be sent again afterwards, with the same or another content, and counts again. So a duplicate
+        of a voided event that is still on its way counts once when it arrives after the void: stop sending an event before
+        you void it, and void it again if a late duplicate was accepted.
+
+        NOTE: SUM, COUNT and cost take the event's amount off. MAX, LATEST and UNIQUE_COUNT count all remaining events of
+        the billing period of each gauge anew if the voided event can have decided the value; the cost then grows with the
+        number of these events. Where usage draws on balances, it grows with the number of all kept events of the customer.
+        Other usage of the customer waits meanwhile: put the events of one customer into one request.
         """
 
     @_abc_1.abstractmethod

@@ -30,7 +30,7 @@ class _CustomerAlertStatus:
 class _CustomerAlertStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CustomerAlertStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CUSTOMER_ALERT_STATUS_UNSPECIFIED: _CustomerAlertStatus.ValueType  # 0
-    """CUSTOMER_ALERT_STATUS_UNSPECIFIED means that the alert is archived, or disabled as a whole or for this customer."""
+    """CUSTOMER_ALERT_STATUS_UNSPECIFIED is never sent, and refused in a filter."""
     CUSTOMER_ALERT_STATUS_OK: _CustomerAlertStatus.ValueType  # 1
     """CUSTOMER_ALERT_STATUS_OK means that no threshold is in alarm on any gauge of the current billing period."""
     CUSTOMER_ALERT_STATUS_IN_ALARM: _CustomerAlertStatus.ValueType  # 2
@@ -39,12 +39,14 @@ class _CustomerAlertStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_C
     """CUSTOMER_ALERT_STATUS_EVALUATING means that the alert has not been evaluated yet on all gauges that existed before
     it, so the status may be incomplete.
     """
+    CUSTOMER_ALERT_STATUS_NOT_EVALUATED: _CustomerAlertStatus.ValueType  # 4
+    """CUSTOMER_ALERT_STATUS_NOT_EVALUATED means that the alert is archived, or disabled as a whole or for this customer."""
 
 class CustomerAlertStatus(_CustomerAlertStatus, metaclass=_CustomerAlertStatusEnumTypeWrapper):
     """CustomerAlertStatus summarizes an alert's state for one customer."""
 
 CUSTOMER_ALERT_STATUS_UNSPECIFIED: CustomerAlertStatus.ValueType  # 0
-"""CUSTOMER_ALERT_STATUS_UNSPECIFIED means that the alert is archived, or disabled as a whole or for this customer."""
+"""CUSTOMER_ALERT_STATUS_UNSPECIFIED is never sent, and refused in a filter."""
 CUSTOMER_ALERT_STATUS_OK: CustomerAlertStatus.ValueType  # 1
 """CUSTOMER_ALERT_STATUS_OK means that no threshold is in alarm on any gauge of the current billing period."""
 CUSTOMER_ALERT_STATUS_IN_ALARM: CustomerAlertStatus.ValueType  # 2
@@ -53,6 +55,8 @@ CUSTOMER_ALERT_STATUS_EVALUATING: CustomerAlertStatus.ValueType  # 3
 """CUSTOMER_ALERT_STATUS_EVALUATING means that the alert has not been evaluated yet on all gauges that existed before
 it, so the status may be incomplete.
 """
+CUSTOMER_ALERT_STATUS_NOT_EVALUATED: CustomerAlertStatus.ValueType  # 4
+"""CUSTOMER_ALERT_STATUS_NOT_EVALUATED means that the alert is archived, or disabled as a whole or for this customer."""
 Global___CustomerAlertStatus: _TypeAlias = CustomerAlertStatus  # noqa: Y015
 
 class _CustomerAlertDisabledReason:
@@ -62,25 +66,29 @@ class _CustomerAlertDisabledReason:
 class _CustomerAlertDisabledReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CustomerAlertDisabledReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED: _CustomerAlertDisabledReason.ValueType  # 0
-    """CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED means that the alert is evaluated, or that it is not active."""
+    """CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED is never sent."""
     CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT: _CustomerAlertDisabledReason.ValueType  # 1
     """CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT means that the customer's usage had more than 5000 groups in one billing
     period. A notification of type alert.disabled reported it.
     """
     CUSTOMER_ALERT_DISABLED_REASON_REQUESTED: _CustomerAlertDisabledReason.ValueType  # 2
     """CUSTOMER_ALERT_DISABLED_REASON_REQUESTED means that a caller disabled the alert for the customer."""
+    CUSTOMER_ALERT_DISABLED_REASON_NONE: _CustomerAlertDisabledReason.ValueType  # 3
+    """CUSTOMER_ALERT_DISABLED_REASON_NONE means that the alert is evaluated, or that it is not active."""
 
 class CustomerAlertDisabledReason(_CustomerAlertDisabledReason, metaclass=_CustomerAlertDisabledReasonEnumTypeWrapper):
     """CustomerAlertDisabledReason is why an active alert is not evaluated for a customer that it covers."""
 
 CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED: CustomerAlertDisabledReason.ValueType  # 0
-"""CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED means that the alert is evaluated, or that it is not active."""
+"""CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED is never sent."""
 CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT: CustomerAlertDisabledReason.ValueType  # 1
 """CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT means that the customer's usage had more than 5000 groups in one billing
 period. A notification of type alert.disabled reported it.
 """
 CUSTOMER_ALERT_DISABLED_REASON_REQUESTED: CustomerAlertDisabledReason.ValueType  # 2
 """CUSTOMER_ALERT_DISABLED_REASON_REQUESTED means that a caller disabled the alert for the customer."""
+CUSTOMER_ALERT_DISABLED_REASON_NONE: CustomerAlertDisabledReason.ValueType  # 3
+"""CUSTOMER_ALERT_DISABLED_REASON_NONE means that the alert is evaluated, or that it is not active."""
 Global___CustomerAlertDisabledReason: _TypeAlias = CustomerAlertDisabledReason  # noqa: Y015
 
 class _ChangeReason:
@@ -90,7 +98,7 @@ class _ChangeReason:
 class _ChangeReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CHANGE_REASON_UNSPECIFIED: _ChangeReason.ValueType  # 0
-    """CHANGE_REASON_UNSPECIFIED means that nothing has changed yet."""
+    """CHANGE_REASON_UNSPECIFIED is never sent."""
     CHANGE_REASON_USAGE: _ChangeReason.ValueType  # 1
     """CHANGE_REASON_USAGE means that usage moved the gauge."""
     CHANGE_REASON_EVALUATION: _ChangeReason.ValueType  # 2
@@ -99,12 +107,14 @@ class _ChangeReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeRe
     """
     CHANGE_REASON_FACT: _ChangeReason.ValueType  # 3
     """CHANGE_REASON_FACT means that the billing system posted a fact, such as an invoice."""
+    CHANGE_REASON_NONE: _ChangeReason.ValueType  # 4
+    """CHANGE_REASON_NONE means that nothing has changed yet."""
 
 class ChangeReason(_ChangeReason, metaclass=_ChangeReasonEnumTypeWrapper):
     """ChangeReason is what changed a threshold's state."""
 
 CHANGE_REASON_UNSPECIFIED: ChangeReason.ValueType  # 0
-"""CHANGE_REASON_UNSPECIFIED means that nothing has changed yet."""
+"""CHANGE_REASON_UNSPECIFIED is never sent."""
 CHANGE_REASON_USAGE: ChangeReason.ValueType  # 1
 """CHANGE_REASON_USAGE means that usage moved the gauge."""
 CHANGE_REASON_EVALUATION: ChangeReason.ValueType  # 2
@@ -113,6 +123,8 @@ the gauge's limit had changed.
 """
 CHANGE_REASON_FACT: ChangeReason.ValueType  # 3
 """CHANGE_REASON_FACT means that the billing system posted a fact, such as an invoice."""
+CHANGE_REASON_NONE: ChangeReason.ValueType  # 4
+"""CHANGE_REASON_NONE means that nothing has changed yet."""
 Global___ChangeReason: _TypeAlias = ChangeReason  # noqa: Y015
 
 @_typing.final
@@ -131,8 +143,8 @@ class CustomerAlert(_message.Message):
     customer_id: _builtins.str
     """customer_id is the customer."""
     status: Global___CustomerAlertStatus.ValueType
-    """status summarizes the gauges below. Unset when the alert is archived or disabled, also when it is disabled for this
-    customer only.
+    """status summarizes the gauges below. NOT_EVALUATED when the alert is archived or disabled, also when it is disabled
+    for this customer only.
     """
     no_data: _builtins.bool
     """no_data is set when the alert is active and nothing that it measures was ever counted for the customer in the
@@ -143,7 +155,9 @@ class CustomerAlert(_message.Message):
     gauges_truncated: _builtins.bool
     """gauges_truncated is set when there are more gauges than are shown in gauges."""
     disabled_reason: Global___CustomerAlertDisabledReason.ValueType
-    """disabled_reason says why the alert, although active, is not evaluated for this customer. Unset: it is evaluated."""
+    """disabled_reason says why the alert, although active, is not evaluated for this customer. NONE: it is evaluated, or
+    it is not active.
+    """
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
         """alert is the alert's definition."""
@@ -186,7 +200,7 @@ class GaugeState(_message.Message):
     CHANGE_REASON_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     change_reason: Global___ChangeReason.ValueType
-    """change_reason is what caused the change at change_time."""
+    """change_reason is what caused the change at change_time. NONE: nothing has changed yet."""
     sequence: _builtins.int
     """sequence is the sequence of the alert's latest notification about this gauge, as in Transition.sequence. 0: there
     was none.

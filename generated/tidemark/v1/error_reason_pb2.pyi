@@ -200,7 +200,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ALERT_NOT_FOUND: _ErrorReason.ValueType  # 20
     """ERROR_REASON_ALERT_NOT_FOUND (NOT_FOUND) means that the organization has no such alert, or that the alert does not
-    cover the customer of the request.
+    cover the customer of the request. For a request that names the alert by its uniqueness key, the metadata has
+    uniqueness_key in place of alert_id.
 
     Example:
 
@@ -295,7 +296,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_BATCH_TOO_LARGE: _ErrorReason.ValueType  # 41
-    """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have.
+    """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have:
+    5,000 to count, 1,000 to void.
 
     Example:
 
@@ -869,7 +871,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "reason": "ERROR_REASON_ALERT_NOT_EVALUATED",
           "domain": "tidemark.dev",
           "metadata": {
-            "alert_id": "alt_4zq…"
+            "alert_id": "alt_4zq…",
+            "customer_id": "acme"
           }
         }
     """
@@ -906,6 +909,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a request, or one event of it, was refused or failed. Every error of this API carries a
     google.rpc.ErrorInfo with the domain "tidemark.dev" and, as its reason, the name of one of these values. Programs
     should decide by the reason and its metadata; messages are for people, and may change.
+
+    The error of a batch is the error of one of its requests. Its metadata has, in addition, "index": the index of that
+    request, from "0"; and BadRequest has paths that begin with that index, as in "requests[17].alert.display_name".
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -1086,7 +1092,8 @@ Example:
 """
 ERROR_REASON_ALERT_NOT_FOUND: ErrorReason.ValueType  # 20
 """ERROR_REASON_ALERT_NOT_FOUND (NOT_FOUND) means that the organization has no such alert, or that the alert does not
-cover the customer of the request.
+cover the customer of the request. For a request that names the alert by its uniqueness key, the metadata has
+uniqueness_key in place of alert_id.
 
 Example:
 
@@ -1181,7 +1188,8 @@ Example:
     }
 """
 ERROR_REASON_BATCH_TOO_LARGE: ErrorReason.ValueType  # 41
-"""ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have.
+"""ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have:
+5,000 to count, 1,000 to void.
 
 Example:
 
@@ -1755,7 +1763,8 @@ Example:
       "reason": "ERROR_REASON_ALERT_NOT_EVALUATED",
       "domain": "tidemark.dev",
       "metadata": {
-        "alert_id": "alt_4zq…"
+        "alert_id": "alt_4zq…",
+        "customer_id": "acme"
       }
     }
 """

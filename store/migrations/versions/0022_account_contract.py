@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0022"
-down_revision = "0019"
+down_revision = "0021"
 # The oldest revision whose code runs on the schema as this migration leaves it.
 oldest_compatible = "0019"
 

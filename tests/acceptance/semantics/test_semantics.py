@@ -1,5 +1,6 @@
 """Each condition from its gauge to the webhook: reached at its threshold, once; resolved; reached again."""
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -33,9 +34,10 @@ class Sent(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def shared_database_url(template: Template) -> str:
+def shared_database_url(template: Template) -> Iterator[str]:
     """The URL of the database in which each row is an organization."""
-    return template.fresh_database(months=False)
+    with template.lent_database(months=False) as url:
+        yield url
 
 
 def test_every_condition_has_a_row() -> None:

@@ -5,7 +5,7 @@ most of their time.
 """
 
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -39,9 +39,10 @@ class _Identified(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 @pytest.fixture(scope="module")
-def shared_url(template: Template) -> str:
+def shared_url(template: Template) -> Iterator[str]:
     """The URL of the module's database."""
-    return template.fresh_database()
+    with template.lent_database() as url:
+        yield url
 
 
 @pytest.fixture

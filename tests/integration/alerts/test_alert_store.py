@@ -9,6 +9,7 @@ from evaluator.definitions import DefinitionState
 from runtime.clock import ManualClock
 from store.alerts import alerts
 from store.alerts import changes as alert_changes
+from store.alerts.change import Change
 from store.alerts.history import Author
 from store.identity import organizations
 from store.postgres.database import Database
@@ -37,8 +38,8 @@ async def test_changed_alerts_after_an_epoch_exclude_other_organizations(
     second = await create_alert(database, organization_id, clock)
     await create_alert(database, other, clock)
     async with database.transaction() as connection:
-        ended = await alert_changes.archive(
-            connection, organization_id, first.alert_id, "", Author(), clock, release_uniqueness_key=False
+        ended = await alert_changes.edit(
+            Change(connection, organization_id, Author(), clock), alert_changes.archiving(first.alert_id)
         )
     async with database.transaction() as connection:
         everything = await alerts.changed_since(connection, organization_id, 0)
@@ -97,8 +98,8 @@ async def test_a_customer_view_reads_one_snapshot(
     async with database.transaction() as connection:
         view = await CustomerView.open(connection, organization_id, "acme", clock.now())
         async with database.transaction() as other:
-            await alert_changes.archive(
-                other, organization_id, created.alert_id, "", Author(), clock, release_uniqueness_key=False
+            await alert_changes.edit(
+                Change(other, organization_id, Author(), clock), alert_changes.archiving(created.alert_id)
             )
         found = await view.get(created.alert_id)
         listed = await view.list_page((), after=None, limit=10)

@@ -167,7 +167,7 @@ async def test_a_disabled_alert_does_not_notify_until_it_is_enabled(caller: Call
     disabled = (await caller.alerts.DisableAlert(disable, metadata=caller.metadata)).alert
     assert disabled.state == alert_pb2.ALERT_STATE_DISABLED
     await caller.send(caller.event("e2", "10"))
-    assert (await caller.state(created.alert_id)).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    assert (await caller.state(created.alert_id)).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_NOT_EVALUATED
     enable = alert_service_pb2.EnableAlertRequest(alert_id=created.alert_id)
     await caller.alerts.EnableAlert(enable, metadata=caller.metadata)
     await caller.backfilled(created.alert_id)

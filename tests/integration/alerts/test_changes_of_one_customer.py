@@ -27,7 +27,8 @@ from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.accounts import known_ids
 from store.accounts.known_ids import ReferencedIds
-from store.alerts import alerts, exclusions
+from store.alerts import creation, exclusions
+from store.alerts.change import Change
 from store.alerts.exclusions import Counted, Groups
 from store.alerts.history import Author
 from store.postgres.database import Database, driver
@@ -63,7 +64,7 @@ async def create_spend_alerts(caller: Caller, number: int, customer: str, subscr
         async with database.transaction() as connection:
             for condition in conditions:
                 new = NewAlert("spend", scope, condition, (Threshold(Decimal(10)),), None, True)
-                await alerts.create(connection, organization_id, new, Author(), caller.clock)
+                await creation.create(Change(connection, organization_id, Author(), caller.clock), new)
     finally:
         await database.close()
 
@@ -104,7 +105,7 @@ async def test_enable_for_one_of_two_disabled_subscriptions_evaluates_only_that_
     # One of two subscriptions is disabled: the alert is evaluated for the customer.
     shown = await caller.state(alert_id, "ann")
     assert shown.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
-    assert shown.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED
+    assert shown.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_NONE
     await switch("Disable", "s2")
     shown = await caller.state(alert_id, "ann")
     assert shown.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED

@@ -19,6 +19,7 @@ from tests.support.alerts.client import Client, refused
 IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
 EVALUATING = customer_alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
+NOT_EVALUATED = customer_alert_pb2.CUSTOMER_ALERT_STATUS_NOT_EVALUATED
 
 TOKENS = 'display_name: "tokens" usage_threshold_reached { metric_id: "tokens" } thresholds { value: "10" } '
 SPEND = 'display_name: "spend" spend_threshold_reached { currency: "USD" } thresholds { value: "5" } '
@@ -82,7 +83,9 @@ async def test_each_filter_narrows_the_list(ours: Client, clock: ManualClock) ->
     assert shown(await listed(ours, customer_ids=["b", "nobody"])) == [("b", "tokens", IN_ALARM)]
     assert shown(await listed(ours, alert_ids=[spend.alert_id])) == []
     archived = await listed(ours, alert_ids=[spend.alert_id], states=[alert_pb2.ALERT_STATE_ARCHIVED])
-    assert [(one.customer_id, one.status) for one in archived] == [("a", 0), ("b", 0), ("c", 0)]
+    assert [(one.customer_id, one.status) for one in archived] == [(name, NOT_EVALUATED) for name in "abc"]
+    states = [alert_pb2.ALERT_STATE_ARCHIVED, alert_pb2.ALERT_STATE_ACTIVE]
+    assert await listed(ours, statuses=[NOT_EVALUATED], states=states) == archived
     assert await listed(ours, statuses=[OK, EVALUATING]) == []
     assert len(await listed(ours, statuses=[IN_ALARM], page_size=2)) == 3
     assert len(await listed(ours, alert_ids=[tokens.alert_id], page_size=2)) == 3
@@ -121,7 +124,8 @@ async def test_a_customer_that_is_not_evaluated_is_not_listed_in_alarm(ours: Cli
     totals = await ours.summary()
     assert [(one.alert_id, one.gauge_count, one.customer_count) for one in totals.alerts] == [(gold.alert_id, 1, 1)]
     assert (totals.customer_count, totals.truncated) == (3, False)
-    assert [status for _, _, status in shown(await listed(ours))] == [IN_ALARM, 0]
+    assert [status for _, _, status in shown(await listed(ours))] == [IN_ALARM, NOT_EVALUATED]
+    assert [one.customer_id for one in await listed(ours, statuses=[NOT_EVALUATED])] == ["b"]
 
     await ours.disable(gold.alert_id)
     assert await listed(ours, statuses=[IN_ALARM]) == []

@@ -193,7 +193,7 @@ async def test_an_archived_alert_shows_neither_status_nor_gauges(ours: Client, c
     await ours.use(clock.now(), event(1, "12"))
     await ours.archive(alert.alert_id)
     found = await ours.customer_alert(alert.alert_id, "acme")
-    assert found.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    assert found.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_NOT_EVALUATED
     assert (list(found.gauges), found.no_data) == ([], False)
 
 

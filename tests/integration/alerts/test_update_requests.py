@@ -13,6 +13,7 @@ from generated.tidemark.v1 import (
     alert_pb2,
     alert_service_pb2,
     condition_pb2,
+    customer_alert_pb2,
     subscription_pb2,
     threshold_pb2,
 )
@@ -27,7 +28,7 @@ async def update(caller: Caller, alert: alert_pb2.Alert, *paths: str) -> alert_p
     return (await caller.alerts.UpdateAlert(request, metadata=caller.metadata)).alert
 
 
-async def switch(caller: Caller, on: bool, **ids: str) -> alert_pb2.Alert:
+async def switch(caller: Caller, on: bool, **ids: Any) -> alert_pb2.Alert:
     if on:
         enable = alert_service_pb2.EnableAlertRequest(**ids)
         return (await caller.alerts.EnableAlert(enable, metadata=caller.metadata)).alert
@@ -45,7 +46,6 @@ async def refused(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:
     "path",
     [
         "alert_id",
-        "state",
         "version",
         "etag",
         "uniqueness_key",
@@ -81,7 +81,7 @@ async def test_an_update_changes_and_clears_only_the_fields_of_its_mask(caller: 
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await update(caller, wanted, *paths)
         assert violations_of(error.value) == ["update_mask"]
-    for path in ("display_name", "thresholds"):
+    for path in ("display_name", "state", "thresholds"):
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await update(caller, alert_pb2.Alert(alert_id=created.alert_id), path)
         assert violations_of(error.value) == [f"alert.{path}"]
@@ -93,9 +93,11 @@ async def test_an_update_ignores_output_only_fields(caller: Caller) -> None:
     """Read, change, write: output-only fields of the request are ignored."""
     read = await caller.create(usage_alert("10"))
     read.display_name = "another"
-    read.version, read.state = 99, alert_pb2.ALERT_STATE_ARCHIVED
+    read.version, read.evaluation_status = 99, alert_pb2.EVALUATION_STATUS_EVALUATING
+    read.archive_time.GetCurrentTime()
     changed = await update(caller, read, "*")
     assert (changed.display_name, changed.version, changed.state) == ("another", 2, alert_pb2.ALERT_STATE_ACTIVE)
+    assert not changed.HasField("archive_time")
 
 
 FILTERED = (
@@ -198,11 +200,13 @@ async def test_a_disabled_subscription_is_not_evaluated_and_others_are(caller: C
     await caller.send(*(caller.event(one, "15", subscription=one) for one in ("s1", "s2")))
     assert await subscriptions_notified(caller) == ["s2"]
     shown = await caller.state(created.alert_id)
-    assert (len(shown.gauges), shown.disabled_reason) == (1, 0)
+    enabled = customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_NONE
+    assert (len(shown.gauges), shown.disabled_reason) == (1, enabled)
     # Disabled for the customer means disabled for each subscription, also for one that is enabled.
     await switch(caller, False, **ids)
     await switch(caller, True, **ids, subscription_id="s1")
-    assert (await caller.state(created.alert_id)).disabled_reason
+    requested = customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED
+    assert (await caller.state(created.alert_id)).disabled_reason == requested
     assert await subscriptions_notified(caller) == ["s2"]
     await switch(caller, True, **ids)
     assert await subscriptions_notified(caller) == ["s2", "s1"]

@@ -14,6 +14,8 @@ from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.alerts import alerts, exclusions
 from store.alerts import changes as alert_changes
+from store.alerts.change import Change
+from store.alerts.changes import Edit
 from store.alerts.exclusions import Counted, Groups
 from store.alerts.history import Author
 from store.postgres.database import Database, driver
@@ -86,7 +88,9 @@ async def test_a_disabled_alert_has_no_pending_backfill(
     created = await create_alert(database, organization_id, clock)
     assert created.backfill_after == ""
     async with database.transaction() as connection:
-        off = await alert_changes.disable(connection, organization_id, created.alert_id, "", Author(), clock)
+        off = await alert_changes.edit(
+            Change(connection, organization_id, Author(), clock), alert_changes.disabling(created.alert_id)
+        )
         assert (off.state, off.backfill_after) == (DefinitionState.DISABLED, None)
         assert await alerts.get(connection, organization_id, created.alert_id) == off
 
@@ -99,9 +103,10 @@ async def test_an_edit_keeps_the_newest_retired_thresholds(
     alert_id = (await create_alert(database, organization_id, clock)).alert_id
     for levels in (many, half, [3_000], [4_000]):
         async with database.transaction() as connection:
-            seen = await alert_changes.changeable(connection, organization_id, alert_id, "")
             patch = AlertPatch(thresholds=tuple(Threshold(Decimal(level)) for level in levels))
-            changed = await alert_changes.edit(connection, organization_id, seen, "", patch, Author(), clock)
+            changed = await alert_changes.edit(
+                Change(connection, organization_id, Author(), clock), Edit(alert_id, patch)
+            )
     assert [threshold.value for threshold in changed.retired] == [*many[most // 2 :], *half, 3_000]
 
 

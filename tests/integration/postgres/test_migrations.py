@@ -1,7 +1,7 @@
 """The migrations create the tables of the code, when several processes apply them and when they are repeated."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,9 +24,10 @@ from tests.support.databases import Template
 
 
 @pytest.fixture
-def database_url(template: Template) -> str:
+def database_url(template: Template) -> Iterator[str]:
     """The URL of a database that was migrated, and nothing else."""
-    return template.fresh_database(months=False)
+    with template.lent_database(months=False) as url:
+        yield url
 
 
 def test_migrations_create_the_tables_of_the_code(database_url: str) -> None:

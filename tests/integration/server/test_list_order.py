@@ -6,7 +6,7 @@ list's, so that such a statement fails the test.
 """
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,8 +16,9 @@ from sqlalchemy import insert, text
 from evaluator.periods import DEFAULT_CYCLE
 from runtime.clock import ManualClock
 from store.accounts import customers, invoices, metrics, plans, subscriptions
-from store.alerts import alerts
+from store.alerts import alerts, creation
 from store.alerts.alerts import Filters
+from store.alerts.change import Change
 from store.alerts.history import Author
 from store.balances import balances
 from store.balances import entries as balance_entries
@@ -50,9 +51,10 @@ Listing = tuple[Callable[[Connection, int, Any], Awaitable[Sequence[Any]]], Call
 
 
 @pytest.fixture(scope="module")
-def url(template: Template) -> str:
+def url(template: Template) -> Iterator[str]:
     """The URL of the module's database, which plans without indexes."""
-    return template.fresh_database()
+    with template.lent_database() as url:
+        yield url
 
 
 @pytest.fixture
@@ -181,7 +183,7 @@ async def _write(connection: Connection, org: int) -> None:
     for table, values in rows:
         await connection.execute(insert(table), values)
     for _ in NUMBERS:
-        await alerts.create(connection, org, NEW_ALERT, Author(), ManualClock(NOW))
+        await creation.create(Change(connection, org, Author(), ManualClock(NOW)), NEW_ALERT)
 
 
 async def _alert_ids(connection: Connection, org: int, after: Any, limit: int = 5) -> Sequence[Any]:
@@ -263,7 +265,7 @@ LISTS: dict[str, Listing] = {
     ),
     "operator events": (
         lambda connection, org, after: operator_event_log.list_page(
-            connection, org, endpoint_id=None, event_type=None, after=after, limit=5
+            connection, org, endpoint_id=None, event_types=(), after=after, limit=5
         ),
         lambda row: (row.create_time, row.event_id),
         True,

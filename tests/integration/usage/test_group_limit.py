@@ -16,6 +16,7 @@ from generated.tidemark.v1 import (
     subscription_pb2,
     usage_pb2,
 )
+from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_ALERT_DISABLED
 from runtime.clock import ManualClock
 from store.alerts import exclusions
 from store.identity import organizations
@@ -72,11 +73,11 @@ async def gauge_count(caller: Caller) -> int:
 
 async def is_disabled(caller: Caller, alert: alert_pb2.Alert, customer: str = "acme") -> bool:
     state = await caller.state(alert.alert_id, customer)
-    if state.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED:
-        assert state.status != customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    if state.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_NONE:
+        assert state.status != customer_alert_pb2.CUSTOMER_ALERT_STATUS_NOT_EVALUATED
         return False
     assert state.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
-    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_NOT_EVALUATED
     assert not state.gauges
     assert not state.no_data
     return True
@@ -125,7 +126,7 @@ async def test_group_limit_disables_the_alert_for_one_customer_and_states_the_re
     [shown] = page.customer_alerts
     assert shown.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
     listed = await caller.alerts.ListNotifications(
-        alert_service_pb2.ListNotificationsRequest(event_types=["alert.disabled"]),
+        alert_service_pb2.ListNotificationsRequest(event_types=[EVENT_TYPE_ALERT_DISABLED]),
         metadata=caller.metadata,
         timeout=DEADLINE,
     )
@@ -307,7 +308,7 @@ async def test_exclusion_of_one_subscription_leaves_the_others_covered(caller: C
     assert [one.gauge.subscription_id for one in state.gauges] == ["team"]
     await exclude("team")
     state = await caller.state(alert.alert_id)
-    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_NOT_EVALUATED
     assert state.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED
     await database.close()
 

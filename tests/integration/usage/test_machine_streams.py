@@ -10,13 +10,14 @@ from tests.support.usage.stage import Stage
 
 
 @pytest.mark.long
+@pytest.mark.hypothesis
 @pytest.mark.time_limit(TIME_LIMIT)
 def test_answers_states_and_notifications_of_streams_equal_the_model(
-    template: Template, record_property: Callable[[str, object], None]
+    template: Template, hypothesis_seed: int, record_property: Callable[[str, object], None]
 ) -> None:
     stage = Stage(template.fresh_database())
     try:
-        play(stage, STEPS // 2, streams=True)
+        play(stage, STEPS // 2, streams=True, first_seed=hypothesis_seed)
     finally:
         stage.close()
     record_property("steps", stage.steps)

@@ -140,7 +140,7 @@ async def test_new_alert_counts_usage_that_no_alert_watched(caller: Caller) -> N
     answer = await caller.send(caller.event("e3", "8"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 50}
     assert shortened(answer.transitions) == [ShortTransition("REACHED", "50", "42", "50", "e3")]
-    assert (await caller.state(first.alert_id)).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    assert (await caller.state(first.alert_id)).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_NOT_EVALUATED
     assert len(await notified(caller, first)) == 1
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from tests.support.usage.caller import Caller, ShortTransition, on_plan, usage_a
 
 async def switched(caller: Caller, alert: alert_pb2.Alert, *, on: bool, customer: str = "") -> None:
     """Enables or disables an alert, for all or for one customer, and waits for its backfill."""
-    ids = {"alert_id": alert.alert_id, "customer_id": customer}
+    ids: dict[str, Any] = {"alert_id": alert.alert_id, "customer_id": customer}
     if on:
         await caller.alerts.EnableAlert(alert_service_pb2.EnableAlertRequest(**ids), metadata=caller.metadata)
         await caller.backfilled(alert.alert_id)

@@ -9,11 +9,13 @@ from typing import Any
 
 import grpc
 from google.protobuf import text_format
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2, status_pb2
 
 from generated.tidemark.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
+    alert_change_pb2,
     alert_pb2,
     alert_service_pb2_grpc,
     customer_alert_pb2,
@@ -21,6 +23,12 @@ from generated.tidemark.v1 import (
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from server.calls.validation import to_timestamp
+
+
+def update_request(alert: str, *paths: str, **fields: Any) -> messages.UpdateAlertRequest:
+    """A request to change an alert that is written in text format."""
+    mask = FieldMask(paths=paths) if paths else None
+    return messages.UpdateAlertRequest(alert=text_format.Parse(alert, alert_pb2.Alert()), update_mask=mask, **fields)
 
 
 @dataclass
@@ -79,8 +87,36 @@ class Client:
         request = messages.GetAlertRequest(alert_id=alert_id)
         return (await self._alerts.GetAlert(request, metadata=self._metadata)).alert
 
-    async def archive(self, alert_id: str, release: bool = False) -> alert_pb2.Alert:
-        request = messages.ArchiveAlertRequest(alert_id=alert_id, release_uniqueness_key=release)
+    async def update(self, alert: str, *paths: str, **fields: Any) -> messages.UpdateAlertResponse:
+        """Changes an alert that is written in text format, in the fields of the mask, if there are any."""
+        request = update_request(alert, *paths, **fields)
+        return await self._alerts.UpdateAlert(request, metadata=self._metadata)
+
+    async def batch_create(self, *alerts: str, **fields: Any) -> messages.BatchCreateAlertsResponse:
+        """Creates alerts that are written in text format."""
+        created = [messages.CreateAlertRequest(alert=text_format.Parse(one, alert_pb2.Alert())) for one in alerts]
+        request = messages.BatchCreateAlertsRequest(requests=created, **fields)
+        return await self._alerts.BatchCreateAlerts(request, metadata=self._metadata)
+
+    async def batch_update(
+        self, *updates: messages.UpdateAlertRequest, **fields: Any
+    ) -> messages.BatchUpdateAlertsResponse:
+        request = messages.BatchUpdateAlertsRequest(requests=updates, **fields)
+        return await self._alerts.BatchUpdateAlerts(request, metadata=self._metadata)
+
+    async def batch_archive(
+        self, *archived: messages.ArchiveAlertRequest, **fields: Any
+    ) -> messages.BatchArchiveAlertsResponse:
+        request = messages.BatchArchiveAlertsRequest(requests=archived, **fields)
+        return await self._alerts.BatchArchiveAlerts(request, metadata=self._metadata)
+
+    async def changes(self, alert_id: str) -> list[alert_change_pb2.AlertChange]:
+        """The changes of an alert, the newest first."""
+        request = messages.ListAlertChangesRequest(alert_id=alert_id)
+        return list((await self._alerts.ListAlertChanges(request, metadata=self._metadata)).changes)
+
+    async def archive(self, alert_id: str, release: bool = False, **fields: Any) -> alert_pb2.Alert:
+        request = messages.ArchiveAlertRequest(alert_id=alert_id, release_uniqueness_key=release, **fields)
         return (await self._alerts.ArchiveAlert(request, metadata=self._metadata)).alert
 
     async def list(self, **fields: Any) -> messages.ListAlertsResponse:
@@ -98,9 +134,21 @@ class Client:
         request = messages.SummarizeCustomerAlertsRequest(**fields)
         return await self._alerts.SummarizeCustomerAlerts(request, metadata=self._metadata)
 
-    async def disable(self, alert_id: str, customer_id: str = "") -> None:
-        request = messages.DisableAlertRequest(alert_id=alert_id, customer_id=customer_id)
-        await self._alerts.DisableAlert(request, metadata=self._metadata)
+    async def disable(self, alert_id: str, customer_id: str = "", **fields: Any) -> alert_pb2.Alert:
+        request = messages.DisableAlertRequest(alert_id=alert_id, customer_id=customer_id, **fields)
+        return (await self._alerts.DisableAlert(request, metadata=self._metadata)).alert
+
+    async def enable(self, alert_id: str, **fields: Any) -> alert_pb2.Alert:
+        request = messages.EnableAlertRequest(alert_id=alert_id, **fields)
+        return (await self._alerts.EnableAlert(request, metadata=self._metadata)).alert
+
+    async def release(self, alert_id: str, **fields: Any) -> alert_pb2.Alert:
+        request = messages.ReleaseUniquenessKeyRequest(alert_id=alert_id, **fields)
+        return (await self._alerts.ReleaseUniquenessKey(request, metadata=self._metadata)).alert
+
+    async def reset(self, alert_id: str, customer_id: str, **fields: Any) -> customer_alert_pb2.CustomerAlert:
+        request = messages.ResetCustomerAlertRequest(alert_id=alert_id, customer_id=customer_id, **fields)
+        return (await self._alerts.ResetCustomerAlert(request, metadata=self._metadata)).customer_alert
 
     async def put(self, customer: str = "", subscription: str = "") -> None:
         """Puts a customer or a subscription that is written in text format."""

@@ -10,7 +10,8 @@ from evaluator.definitions import AlertDefinition, Condition
 from evaluator.thresholds import Threshold
 from runtime.clock import ManualClock
 from store.accounts import customers
-from store.alerts import alerts
+from store.alerts import creation
+from store.alerts.change import Change
 from store.alerts.history import Author
 from store.identity import organizations
 from store.postgres.database import Database
@@ -40,4 +41,4 @@ async def create_alert(
 ) -> AlertDefinition:
     """Creates an alert."""
     async with database.transaction() as connection:
-        return await alerts.create(connection, organization_id, new, Author(), clock)
+        return await creation.create(Change(connection, organization_id, Author(), clock), new)

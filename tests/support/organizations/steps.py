@@ -329,10 +329,32 @@ _CHANGES = (
     ),
     Step("rename", "UpdateAlert", 'alert { alert_id: "alt_usage" display_name: "$name again" }'),
     Step("raise", "UpdateAlert", 'alert { alert_id: "alt_usage" thresholds { value: "$limit" } }'),
+    Step(
+        "update by key",
+        "UpdateAlert",
+        'alert { uniqueness_key: "the-key" labels { key: "team" value: "$name" } } allow_missing: true',
+    ),
+    Step("labelled", "ListAlerts", 'labels { key: "team" value: "$name" } include_total_size: true'),
+    Step(
+        "batch",
+        "BatchCreateAlerts",
+        f'requests {{ alert {{ display_name: "$name one" {_ALL} usage_threshold_reached {{ metric_id: "batch" }}'
+        f' {_THRESHOLD} uniqueness_key: "batch" }} }} requests {{ alert {{ display_name: "$name two" {_ALL}'
+        f' spend_threshold_reached {{ currency: "$unit" }} {_THRESHOLD} }} }} request_id: "batch"',
+    ),
+    Step(
+        "batch of updates",
+        "BatchUpdateAlerts",
+        'requests { alert { uniqueness_key: "batch" display_name: "$name three" } }'
+        ' requests { alert { alert_id: "alt_usage" labels { key: "tier" value: "$name" } } }',
+    ),
+    Step("batch to archive", "BatchArchiveAlerts", 'requests { alert_id: "alt_month" }'),
     Step("disable for ann", "DisableAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
     Step("disabled", "GetCustomerAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
     Step("events while disabled", "EvaluateUsageBatch", _events("e4")),
     Step("enable for ann", "EnableAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
+    Step("void events", "VoidUsageEvents", 'events { customer_id: "ann" event_id: "e4" }'),
+    Step("void other events", "VoidUsageEvents", 'events { customer_id: "ann" event_id: "$name" }'),
     Step("reset", "ResetCustomerAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
     Step("disable", "DisableAlert", 'alert_id: "alt_spend"'),
     Step("enable", "EnableAlert", 'alert_id: "alt_spend"'),

@@ -4,12 +4,12 @@ import asyncio
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from store.embedded import Holder
+from tests.support.memory import server_folder
 from tests.support.processes.programs import DEADLINE, until
 
 
@@ -62,7 +62,7 @@ class OwnServer:
 async def own_server() -> AsyncIterator[OwnServer]:
     """A running server of the block's own."""
     # A short path: the url is the socket's own.
-    server = OwnServer(Path(tempfile.mkdtemp(prefix="tidemark-test-")))
+    server = OwnServer(server_folder())
     try:
         await server.start()
         yield server

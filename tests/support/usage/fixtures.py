@@ -5,7 +5,7 @@ most of their time, and a leak from one organization into another fails an unrel
 imports these fixtures.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -20,9 +20,10 @@ from tests.support.usage.organizations import create_organization
 
 
 @pytest.fixture(scope="module")
-def shared_database_url(template: Template) -> str:
+def shared_database_url(template: Template) -> Iterator[str]:
     """The URL of the module's database."""
-    return template.fresh_database()
+    with template.lent_database() as url:
+        yield url
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ restart, one month. Each example is an organization of its own, on the same serv
 """
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -39,6 +40,7 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 KINDS = {
     "usage": 12,
+    "void": 3,
     "create": 3,
     "edit": 4,
     "overrides": 1,
@@ -82,7 +84,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), kind=st.sampled_from(WEIGHTED), at=replicas)
     def step(self, data: st.DataObject, kind: str, at: int) -> None:
         """One step, of a kind that is possible now; usage otherwise."""
-        if kind not in ("usage", "create", "put") and not self.model.alerts:
+        if kind not in ("usage", "void", "create", "put") and not self.model.alerts:
             kind = "create"
         getattr(self, f"_{kind}")(data.draw, at)
 
@@ -92,6 +94,13 @@ class Machine(RuleBasedStateMachine):
         items = [draw(draws.events(self.metric) if kind == "e" else draws.again) for kind in kinds]
         work = self.comparison.send([self._event(item) for item in items], at, self.streams)
         self._step("streamed usage" if self.streams else "usage", work)
+
+    def _void(self, draw: Draw, at: int) -> None:
+        """Some of the last events; perhaps one of them twice, or one that was never sent."""
+        recent = [one.identity for one in self.sent if self.model.now.month - one.time.month <= 1]
+        backs = draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))
+        chosen = [recent[-min(back, len(recent))] for back in backs] if recent else [("ann", "never")]
+        self._step("void", self.comparison.void(chosen, at))
 
     def _create(self, draw: Draw, at: int) -> None:
         if len(self.model.alerts) == MOST_ALERTS:
@@ -207,15 +216,18 @@ class Machine(RuleBasedStateMachine):
         return self.sent[-1]
 
 
-def play(stage: Stage, steps: int, streams: bool) -> None:
+def play(stage: Stage, steps: int, streams: bool, first_seed: int) -> None:
     """Calls organizations until that many steps are done, or one of them disagrees with the model.
 
-    streams: whether usage comes over streams, or in single calls.
+    streams: whether usage comes over streams, or in single calls. first_seed: decides what every step is.
     """
     machine = type("Machine", (Machine,), {"stage": stage, "streams": streams})
-    while stage.steps < steps:
+    for round_number in itertools.count():
+        if stage.steps >= steps:
+            return
         run_state_machine_as_test(
-            machine,
+            # With one seed, every round would make the same calls.
+            seed(f"{first_seed}, round {round_number}")(machine),
             settings=settings(
                 # The last rounds are small, so that few steps more are done than asked for.
                 max_examples=min(MAX_EXAMPLES_PER_ROUND, 1 + (steps - stage.steps) // STEPS_PER_EXAMPLE),

@@ -6,6 +6,7 @@ Changes go through the API. Commits go to the committer, because only there a te
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, timedelta
+from typing import Any
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -90,7 +91,7 @@ class Service:
 
     async def switch(self, name: str, target: Sequence[str], *, on: bool) -> None:
         """Switches an alert on or off: as a whole, for a customer, or for a customer's subscription."""
-        ids = dict(zip(("customer_id", "subscription_id"), target, strict=False))
+        ids: dict[str, Any] = dict(zip(("customer_id", "subscription_id"), target, strict=False))
         alert_id, alerts = self.alert_ids[name], self.caller.alerts
         if on:
             enable = alert_service_pb2.EnableAlertRequest(alert_id=alert_id, **ids)

@@ -78,7 +78,7 @@ def test_alert_without_gauges_has_a_row_with_the_reason() -> None:
 
 
 def test_alert_that_is_disabled_for_the_customer_has_the_status_disabled() -> None:
-    disabled = state(status=CustomerAlertStatus.CUSTOMER_ALERT_STATUS_UNSPECIFIED)
+    disabled = state(status=CustomerAlertStatus.CUSTOMER_ALERT_STATUS_NOT_EVALUATED)
     disabled.disabled_reason = CustomerAlertDisabledReason.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
     assert [row.status for row in state_rows(disabled)] == [DISABLED]
 

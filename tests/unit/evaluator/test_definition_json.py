@@ -262,6 +262,7 @@ def test_a_former_version_is_read_with_the_immutable_fields_of_the_current_one()
     )
     stored = {
         "name": "old",
+        "labels": {"team": "billing"},
         "state": "ACTIVE",
         "condition": {"currency": "USD", "prices": [["PRICE_ID", "INCLUDES", ["p1"]]]},
         "thresholds": [{"notify_on": ["REACHED"], "value": "5"}],
@@ -275,6 +276,7 @@ def test_a_former_version_is_read_with_the_immutable_fields_of_the_current_one()
     assert former == replace(
         current,
         display_name="old",
+        labels={"team": "billing"},
         state=DefinitionState.ACTIVE,
         condition=Condition(ConditionType.SPEND_EXCEEDED, currency="USD", prices=prices),
         thresholds=(Threshold(Decimal(5)),),
@@ -284,3 +286,6 @@ def test_a_former_version_is_read_with_the_immutable_fields_of_the_current_one()
         archive_time=None,
         backfill_after=None,
     )
+    # A version that was stored before alerts had labels.
+    del stored["labels"]
+    assert version_from_json(current, stored, 2, earlier) == replace(former, labels={})

@@ -195,7 +195,7 @@ def test_a_customer_without_a_gauge_has_no_data() -> None:
 
 def test_an_archived_alert_has_no_status() -> None:
     shown = shown_of([], replace(DEFINITION, state=DefinitionState.ARCHIVED, archive_time=NOW))
-    assert (shown.status, shown.no_data) == (customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED, False)
+    assert (shown.status, shown.no_data) == (customer_alert_pb2.CUSTOMER_ALERT_STATUS_NOT_EVALUATED, False)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_the_currency_of_a_cost_alert_stays_open() -> None:
 def test_output_only_fields_are_ignored() -> None:
     plain = read(ALL + SPEND + THRESHOLD)
     noisy = (
-        'alert_id: "alt_x" state: ALERT_STATE_ARCHIVED version: 9 etag: "9" uniqueness_key_released: true'
+        'alert_id: "alt_x" version: 9 etag: "9" uniqueness_key_released: true'
         " evaluation_status: EVALUATION_STATUS_DONE archive_time { seconds: -99999999999 } "
     )
     assert read(noisy + ALL + SPEND + THRESHOLD) == plain

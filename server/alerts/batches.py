@@ -1,0 +1,175 @@
+"""AlertService: creates, changes and archives several alerts at once, all or none."""
+
+from collections.abc import Iterable, Sequence
+
+from engine.backfill.backfills import Backfills
+from evaluator.definitions import AlertDefinition
+from generated.tidemark.v1 import alert_pb2, warning_pb2
+from generated.tidemark.v1 import alert_service_pb2 as messages
+from runtime.clock import Clock
+from runtime.turns import Slices
+from server.alerts.batch_items import check_items, read_items
+from server.alerts.id_warnings import warnings_of
+from server.alerts.updates import MAX_ETAG_LENGTH, update_all
+from server.calls.answer_size import fitting
+from server.calls.context import Context
+from server.calls.current_call import current_author, current_organization
+from server.calls.idempotency import answer_once, read_request_id
+from server.calls.validation import Violations
+from server.mapping import unknown_ids
+from server.mapping.alerts import abridged_message, alert_message, read_new_alert
+from store.alerts import changes, creation
+from store.alerts.change import Change, ItemRefused, ItemsAlike
+from store.alerts.changes import Edit
+from store.postgres.database import Connection, Database
+
+MAX_ALERT_BYTES = 2 * 1024 * 1024  # of the alerts in one answer; those beyond are abridged
+MAX_WARNING_BYTES = 512 * 1024  # of the warnings in one answer
+
+_Batch = messages.BatchCreateAlertsRequest | messages.BatchUpdateAlertsRequest | messages.BatchArchiveAlertsRequest
+
+
+class AlertBatchHandlers:
+    """Serves the RPCs that change several alerts in one transaction, under one lock and in one epoch."""
+
+    def __init__(self, database: Database, clock: Clock, backfills: Backfills) -> None:
+        self._database = database
+        self._clock = clock
+        self._backfills = backfills
+
+    async def BatchCreateAlerts(
+        self, request: messages.BatchCreateAlertsRequest, context: Context
+    ) -> messages.BatchCreateAlertsResponse:
+        """Creates several alerts, or repeats the answer that the same request got before."""
+        _check(request, "request_id", "validate_only")
+        organization_id = current_organization().organization_id
+        slices = Slices(organization_id)
+        new = await read_items(request.requests, lambda one: read_new_alert(Violations(), one), slices)
+        named = [unknown_ids.of_alert(one.scope, one.condition, one.thresholds) for one in new]
+
+        async def create(connection: Connection) -> messages.BatchCreateAlertsResponse:
+            warnings, omitted = _fitting_warnings(await warnings_of(connection, organization_id, named))
+            created = await creation.create_many(self._change(connection), new)
+            alerts, abridged = await _shown(created, slices)
+            return messages.BatchCreateAlertsResponse(
+                alerts=alerts, warnings=warnings, abridged_alert_count=abridged, omitted_warning_count=omitted
+            )
+
+        answer = await answer_once(
+            self._database,
+            self._clock,
+            "BatchCreateAlerts",
+            request,
+            messages.BatchCreateAlertsResponse,
+            create,
+        )
+        self._wake(request)
+        return answer
+
+    async def BatchUpdateAlerts(
+        self, request: messages.BatchUpdateAlertsRequest, context: Context
+    ) -> messages.BatchUpdateAlertsResponse:
+        """Changes several alerts, or repeats the answer that the same request got before."""
+        _check(request, "validate_only")
+        slices = Slices(current_organization().organization_id)
+
+        async def change(connection: Connection) -> messages.BatchUpdateAlertsResponse:
+            updated = await update_all(self._change(connection), request.requests)
+            warnings, omitted = _fitting_warnings([one.warnings for one in updated])
+            alerts, abridged = await _shown([one.definition for one in updated], slices)
+            return messages.BatchUpdateAlertsResponse(
+                alerts=alerts, warnings=warnings, abridged_alert_count=abridged, omitted_warning_count=omitted
+            )
+
+        answer = await answer_once(
+            self._database,
+            self._clock,
+            "BatchUpdateAlerts",
+            request,
+            messages.BatchUpdateAlertsResponse,
+            change,
+        )
+        self._wake(request)
+        return answer
+
+    async def BatchArchiveAlerts(
+        self, request: messages.BatchArchiveAlertsRequest, context: Context
+    ) -> messages.BatchArchiveAlertsResponse:
+        """Archives several alerts, or repeats the answer that the same request got before."""
+        _check(request, "validate_only")
+        slices = Slices(current_organization().organization_id)
+        edits = await read_items(request.requests, _read_archiving, slices)
+        _refuse_repeated(edits)
+
+        async def archive(connection: Connection) -> messages.BatchArchiveAlertsResponse:
+            archived = await changes.edit_many(self._change(connection), edits)
+            alerts, abridged = await _shown(archived, slices)
+            return messages.BatchArchiveAlertsResponse(alerts=alerts, abridged_alert_count=abridged)
+
+        return await answer_once(
+            self._database,
+            self._clock,
+            "BatchArchiveAlerts",
+            request,
+            messages.BatchArchiveAlertsResponse,
+            archive,
+        )
+
+    def _change(self, connection: Connection) -> Change:
+        return Change(connection, current_organization().organization_id, current_author(), self._clock)
+
+    def _wake(self, request: _Batch) -> None:
+        if not request.validate_only:
+            self._backfills.wake(current_organization().organization_id)
+
+
+def _check(request: _Batch, *unset: str) -> None:
+    """Checks what the batch has as a whole. unset: the fields that its requests must not have."""
+    violations = Violations()
+    read_request_id(violations, request.request_id)
+    check_items(violations, request.requests, unset)
+    violations.raise_if_any()
+
+
+def _read_archiving(request: messages.ArchiveAlertRequest) -> Edit:
+    violations = Violations()
+    alert_id = violations.identifier("alert_id", request.alert_id)
+    etag = violations.text("etag", request.etag, max_length=MAX_ETAG_LENGTH)
+    violations.raise_if_any()
+    return changes.archiving(alert_id, etag, release_uniqueness_key=request.release_uniqueness_key)
+
+
+def _refuse_repeated(edits: Sequence[Edit]) -> None:
+    first: dict[str, int] = {}
+    for index, edit in enumerate(edits):
+        if (other := first.setdefault(edit.alert_id, index)) != index:
+            raise ItemRefused(index, ItemsAlike(other, "alert_id"))
+
+
+async def _shown(definitions: Sequence[AlertDefinition], slices: Slices) -> tuple[list[alert_pb2.Alert], int]:
+    """The alerts of an answer, and how many of them, the last ones, are abridged."""
+    shown, room, abridged = list[alert_pb2.Alert](), MAX_ALERT_BYTES, 0
+    for definition in definitions:
+        await slices.pause()
+        if not abridged:
+            whole = alert_message(definition)
+            room -= whole.ByteSize()
+            if room >= 0:
+                shown.append(whole)
+                continue
+        abridged += 1
+        shown.append(abridged_message(definition))
+    return shown, abridged
+
+
+def _fitting_warnings(
+    of_requests: Iterable[list[warning_pb2.Warning]],
+) -> tuple[list[warning_pb2.Warning], int]:
+    """The warnings of an answer, with the paths of their fields in the batch, and how many are left out."""
+    found = list[warning_pb2.Warning]()
+    for index, warnings in enumerate(of_requests):
+        for warning in warnings:
+            warning.field = f"requests[{index}].{warning.field}"
+            found.append(warning)
+    fit, _ = fitting(found, MAX_WARNING_BYTES)
+    return fit, len(found) - len(fit)

@@ -1,0 +1,24 @@
+"""Warnings about ids that requests about alerts name and that the organization does not have."""
+
+from collections.abc import Sequence
+
+from generated.tidemark.v1 import warning_pb2
+from server.mapping import unknown_ids
+from server.mapping.unknown_ids import NamedIds
+from store.accounts import known_ids
+from store.accounts.known_ids import ReferencedIds
+from store.postgres.database import Connection
+
+
+async def warnings_of(
+    connection: Connection, organization_id: int, named: Sequence[NamedIds]
+) -> list[list[warning_pb2.Warning]]:
+    """The warnings about the ids of each request.
+
+    Call it before the transaction locks the organization, so that usage does not wait for these reads.
+    """
+    unknown = dict[ReferencedIds, ReferencedIds]()
+    for one in named:
+        if one.ids not in unknown:
+            unknown[one.ids] = await known_ids.unknown(connection, organization_id, one.ids)
+    return [unknown_ids.warnings(one, unknown[one.ids]) for one in named]

@@ -1,0 +1,60 @@
+"""A change of definitions: its one lock, one epoch, one time and one author, however many alerts it changes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runtime.clock import Clock
+from store.alerts.history import Author
+from store.identity import organizations
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a change writes into the alerts that it changes."""
+
+    epoch: int
+    now: datetime
+
+
+class Change:
+    """The change of definitions that one transaction makes."""
+
+    def __init__(self, connection: AsyncConnection, organization_id: int, author: Author, clock: Clock) -> None:
+        self.connection = connection
+        self.organization_id = organization_id
+        self.author = author
+        self._clock = clock
+        self._begun: Begun | None = None
+
+    async def begin(self) -> Begun:
+        """Locks the organization until the transaction ends, and raises its epoch; both only at the first call."""
+        if self._begun is None:
+            epoch = await organizations.begin_change(self.connection, self.organization_id)
+            # Read the clock under the lock: a new alert did not watch the events that came in while this waited.
+            self._begun = Begun(epoch, self._clock.now())
+        return self._begun
+
+
+class ItemRefused(Exception):
+    """One of several items cannot be done, so none is.
+
+    cause: what the item alone would raise. others: further items that cannot be done, where they are known.
+    """
+
+    def __init__(self, index: int, cause: Exception, others: Sequence["ItemRefused"] = ()) -> None:
+        super().__init__(index, cause)
+        self.index = index
+        self.cause = cause
+        self.others = tuple(others)
+
+
+class ItemsAlike(Exception):
+    """Two items of one change exclude each other. other: the index of the first. key: what both have."""
+
+    def __init__(self, other: int, key: str) -> None:
+        super().__init__(other, key)
+        self.other = other
+        self.key = key
