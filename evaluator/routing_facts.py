@@ -43,7 +43,8 @@ class CustomerFacts:
 class SubscriptionFacts:
     """The routing facts of a subscription; currency and cycle are None where the customer's apply.
 
-    custom_fields: those of the contract under which its usage is billed.
+    custom_fields: those of the contract under which its usage is billed. deleting: a deletion is noted, which usage
+    cancels.
     """
 
     customer_id: str
@@ -54,12 +55,17 @@ class SubscriptionFacts:
     changed_epoch: int
     changed_time: datetime
     custom_fields: Mapping[str, str] = field(default_factory=lambda: NO_FIELDS, compare=False)
+    deleting: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """The routing facts of a metric. unique_property: the property whose values UNIQUE_COUNT counts."""
+    """The routing facts of a metric. unique_property: the property whose values UNIQUE_COUNT counts.
+
+    deleting: a deletion is noted, which usage cancels.
+    """
 
     metric_id: str
     aggregation: Aggregation
     unique_property: str | None
+    deleting: bool = field(default=False, compare=False)

@@ -130,27 +130,32 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.PutSubscription = subscriptions.PutSubscription
         self.GetSubscription = subscriptions.GetSubscription
         self.ListSubscriptions = subscriptions.ListSubscriptions
+        self.DeleteSubscription = subscriptions.DeleteSubscription
 
         metrics = MetricHandlers(database, clock)
         self.PutMetric = metrics.PutMetric
         self.GetMetric = metrics.GetMetric
         self.ListMetrics = metrics.ListMetrics
+        self.DeleteMetric = metrics.DeleteMetric
 
         plans = PlanHandlers(database, clock)
         self.PutPlan = plans.PutPlan
         self.GetPlan = plans.GetPlan
         self.ListPlans = plans.ListPlans
+        self.DeletePlan = plans.DeletePlan
 
         limits = LimitHandlers(database, clock, fact_changes, parts.backfills)
         self.PutLimit = limits.PutLimit
         self.GetLimit = limits.GetLimit
         self.ListLimits = limits.ListLimits
+        self.DeleteLimit = limits.DeleteLimit
 
         balances = BalanceHandlers(database, clock, fact_changes)
         self.PutBalance = balances.PutBalance
         self.GetBalance = balances.GetBalance
         self.ListBalances = balances.ListBalances
         self.AdjustBalance = balances.AdjustBalance
+        self.DecrementBalances = balances.DecrementBalances
         self.VoidBalance = balances.VoidBalance
         self.ListBalanceEntries = balances.ListBalanceEntries
         self.ListOverages = balances.ListOverages

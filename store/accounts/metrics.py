@@ -1,6 +1,7 @@
 """Metrics: what is counted, and with which aggregation, which cannot change."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import RowMapping, select
@@ -8,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.aggregation import Aggregation
 from store.accounts.puts import Put, is_newer, put_fact
+from store.postgres.counting import bounded_count
 from store.tables.accounts import metric
 
 
@@ -28,6 +30,7 @@ class MetricFact:
     aggregation: Aggregation
     unique_property: str | None
     as_of_time: datetime
+    custom_fields: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class StoredMetric:
     as_of_time: datetime | None
     create_time: datetime
     update_time: datetime
+    custom_fields: Mapping[str, str] = field(default_factory=dict)
 
 
 async def put(
@@ -53,7 +57,7 @@ async def put(
     """
     key = {"organization_id": organization_id, "metric_id": fact.metric_id}
     fixed = {"aggregation": fact.aggregation.value, "unique_property": fact.unique_property}
-    facts = {"display_name": fact.display_name, **fixed}
+    facts = {"display_name": fact.display_name, "custom_fields": dict(fact.custom_fields), **fixed}
     epoch = await put_fact(connection, metric, key, facts, fact.as_of_time, now, fixed=tuple(fixed))
     stored = await get(connection, organization_id, fact.metric_id)
     assert stored is not None, "a metric exists after it was put"
@@ -83,6 +87,11 @@ async def list_page(
     return [_metric(row) for row in rows.mappings()]
 
 
+async def count(connection: AsyncConnection, organization_id: int) -> int:
+    """How many metrics there are, see `bounded_count`."""
+    return await bounded_count(connection, metric, metric.c.organization_id == organization_id)
+
+
 def _metric(row: RowMapping) -> StoredMetric:
     return StoredMetric(
         organization_id=row["organization_id"],
@@ -93,4 +102,5 @@ def _metric(row: RowMapping) -> StoredMetric:
         as_of_time=row["as_of_time"],
         create_time=row["create_time"],
         update_time=row["update_time"],
+        custom_fields=row["custom_fields"],
     )

@@ -53,6 +53,7 @@ alert = Table(
         unique=True,
         postgresql_where="natural_key IS NOT NULL",
     ),
+    Index("alert_of_plan", "organization_id", "plan_id", postgresql_where="plan_id IS NOT NULL"),
     Index("alert_by_change", "organization_id", "changed_epoch"),
     Index("alert_by_age", "organization_id", "create_time", "alert_id"),
     Index("alert_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from generated.tidemark.v1 import access_pb2 as tidemark_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/balance.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/access.proto\"\xa1\x08\n\x07\x42\x61lance\x12\x18\n\nbalance_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12,\n\x04kind\x18\x03 \x01(\x0e\x32\x18.tidemark.v1.BalanceKindB\x04\xe2\x41\x01\x02\x12/\n\x05spend\x18\x04 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x05 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x16\n\x08priority\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ontract_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12T\n\x16\x63ontract_custom_fields\x18\x08 \x03(\x0b\x32..tidemark.v1.Balance.ContractCustomFieldsEntryB\x04\xe2\x41\x01\x01\x12\x43\n\rcustom_fields\x18\t \x03(\x0b\x32&.tidemark.v1.Balance.CustomFieldsEntryB\x04\xe2\x41\x01\x01\x12\x1f\n\x11\x63redit_grant_type\x18\n \x01(\tB\x04\xe2\x41\x01\x01\x12,\n\x04seat\x18\x0b \x01(\x0b\x32\x18.tidemark.v1.BalanceSeatB\x04\xe2\x41\x01\x01\x12\x1a\n\x0clicense_type\x18\x0c \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tdraw_down\x18\r \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rallow_overage\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\"\n\x14\x64raw_down_metric_ids\x18\x0f \x03(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x08segments\x18\x10 \x03(\x0b\x32\x1b.tidemark.v1.BalanceSegmentB\x04\xe2\x41\x01\x02\x12\x34\n\nas_of_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x15\n\x07granted\x18\x12 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tremaining\x18\x13 \x01(\tB\x04\xe2\x41\x01\x03\x12\x33\n\tvoid_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a;\n\x19\x43ontractCustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"K\n\x0b\x42\x61lanceSeat\x12\x1c\n\x0eseat_group_key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\x10seat_group_value\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\xf3\x01\n\x0e\x42\x61lanceSegment\x12\x14\n\x06\x61mount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x1c\n\x0esegment_number\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07granted\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x64rawn\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tremaining\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03*\xc7\x01\n\x0b\x42\x61lanceKind\x12\x1c\n\x18\x42\x41LANCE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41LANCE_KIND_COMMIT\x10\x01\x12 \n\x1c\x42\x41LANCE_KIND_CONTRACT_CREDIT\x10\x02\x12\x1d\n\x19\x42\x41LANCE_KIND_CREDIT_GRANT\x10\x03\x12\x1c\n\x18\x42\x41LANCE_KIND_SEAT_CREDIT\x10\x04\x12\"\n\x1e\x42\x41LANCE_KIND_LICENSE_ALLOTMENT\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/balance.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/access.proto\"\xd7\x08\n\x07\x42\x61lance\x12\x18\n\nbalance_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12,\n\x04kind\x18\x04 \x01(\x0e\x32\x18.tidemark.v1.BalanceKindB\x04\xe2\x41\x01\x02\x12/\n\x05spend\x18\x05 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x06 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x16\n\x08priority\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\ncost_basis\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ontract_id\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12T\n\x16\x63ontract_custom_fields\x18\n \x03(\x0b\x32..tidemark.v1.Balance.ContractCustomFieldsEntryB\x04\xe2\x41\x01\x01\x12\x43\n\rcustom_fields\x18\x0b \x03(\x0b\x32&.tidemark.v1.Balance.CustomFieldsEntryB\x04\xe2\x41\x01\x01\x12\x1f\n\x11\x63redit_grant_type\x18\x0c \x01(\tB\x04\xe2\x41\x01\x01\x12,\n\x04seat\x18\r \x01(\x0b\x32\x18.tidemark.v1.BalanceSeatB\x04\xe2\x41\x01\x01\x12\x1a\n\x0clicense_type\x18\x0e \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tdraw_down\x18\x0f \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rallow_overage\x18\x10 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\"\n\x14\x64raw_down_metric_ids\x18\x11 \x03(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x08segments\x18\x12 \x03(\x0b\x32\x1b.tidemark.v1.BalanceSegmentB\x04\xe2\x41\x01\x02\x12\x34\n\nas_of_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x15\n\x07granted\x18\x14 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tremaining\x18\x15 \x01(\tB\x04\xe2\x41\x01\x03\x12\x33\n\tvoid_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a;\n\x19\x43ontractCustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"K\n\x0b\x42\x61lanceSeat\x12\x1c\n\x0eseat_group_key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\x10seat_group_value\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\xf3\x01\n\x0e\x42\x61lanceSegment\x12\x14\n\x06\x61mount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x1c\n\x0esegment_number\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07granted\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x64rawn\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tremaining\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03*\xc7\x01\n\x0b\x42\x61lanceKind\x12\x1c\n\x18\x42\x41LANCE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41LANCE_KIND_COMMIT\x10\x01\x12 \n\x1c\x42\x41LANCE_KIND_CONTRACT_CREDIT\x10\x02\x12\x1d\n\x19\x42\x41LANCE_KIND_CREDIT_GRANT\x10\x03\x12\x1c\n\x18\x42\x41LANCE_KIND_SEAT_CREDIT\x10\x04\x12\"\n\x1e\x42\x41LANCE_KIND_LICENSE_ALLOTMENT\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BALANCE'].fields_by_name['balance_id']._serialized_options = b'\342A\001\002'
   _globals['_BALANCE'].fields_by_name['customer_id']._loaded_options = None
   _globals['_BALANCE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_BALANCE'].fields_by_name['display_name']._loaded_options = None
+  _globals['_BALANCE'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
   _globals['_BALANCE'].fields_by_name['kind']._loaded_options = None
   _globals['_BALANCE'].fields_by_name['kind']._serialized_options = b'\342A\001\002'
   _globals['_BALANCE'].fields_by_name['spend']._loaded_options = None
@@ -50,6 +52,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BALANCE'].fields_by_name['quantity']._serialized_options = b'\342A\001\001'
   _globals['_BALANCE'].fields_by_name['priority']._loaded_options = None
   _globals['_BALANCE'].fields_by_name['priority']._serialized_options = b'\342A\001\001'
+  _globals['_BALANCE'].fields_by_name['cost_basis']._loaded_options = None
+  _globals['_BALANCE'].fields_by_name['cost_basis']._serialized_options = b'\342A\001\001'
   _globals['_BALANCE'].fields_by_name['contract_id']._loaded_options = None
   _globals['_BALANCE'].fields_by_name['contract_id']._serialized_options = b'\342A\001\001'
   _globals['_BALANCE'].fields_by_name['contract_custom_fields']._loaded_options = None
@@ -100,16 +104,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BALANCESEGMENT'].fields_by_name['drawn']._serialized_options = b'\342A\001\003'
   _globals['_BALANCESEGMENT'].fields_by_name['remaining']._loaded_options = None
   _globals['_BALANCESEGMENT'].fields_by_name['remaining']._serialized_options = b'\342A\001\003'
-  _globals['_BALANCEKIND']._serialized_start=1518
-  _globals['_BALANCEKIND']._serialized_end=1717
+  _globals['_BALANCEKIND']._serialized_start=1572
+  _globals['_BALANCEKIND']._serialized_end=1771
   _globals['_BALANCE']._serialized_start=135
-  _globals['_BALANCE']._serialized_end=1192
-  _globals['_BALANCE_CONTRACTCUSTOMFIELDSENTRY']._serialized_start=1070
-  _globals['_BALANCE_CONTRACTCUSTOMFIELDSENTRY']._serialized_end=1129
-  _globals['_BALANCE_CUSTOMFIELDSENTRY']._serialized_start=1131
-  _globals['_BALANCE_CUSTOMFIELDSENTRY']._serialized_end=1182
-  _globals['_BALANCESEAT']._serialized_start=1194
-  _globals['_BALANCESEAT']._serialized_end=1269
-  _globals['_BALANCESEGMENT']._serialized_start=1272
-  _globals['_BALANCESEGMENT']._serialized_end=1515
+  _globals['_BALANCE']._serialized_end=1246
+  _globals['_BALANCE_CONTRACTCUSTOMFIELDSENTRY']._serialized_start=1124
+  _globals['_BALANCE_CONTRACTCUSTOMFIELDSENTRY']._serialized_end=1183
+  _globals['_BALANCE_CUSTOMFIELDSENTRY']._serialized_start=1185
+  _globals['_BALANCE_CUSTOMFIELDSENTRY']._serialized_end=1236
+  _globals['_BALANCESEAT']._serialized_start=1248
+  _globals['_BALANCESEAT']._serialized_end=1323
+  _globals['_BALANCESEGMENT']._serialized_start=1326
+  _globals['_BALANCESEGMENT']._serialized_end=1569
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/invoice.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\x05\n\x07Invoice\x12\x18\n\ninvoice_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x30\n\x06status\x18\x04 \x01(\x0e\x32\x1a.tidemark.v1.InvoiceStatusB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x63urrency\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05total\x18\x06 \x01(\tB\x04\xe2\x41\x01\x02\x12;\n\x11period_start_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x39\n\x0fperiod_end_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x43\n\rcustom_fields\x18\t \x03(\x0b\x32&.tidemark.v1.Invoice.CustomFieldsEntryB\x04\xe2\x41\x01\x01\x12T\n\x16\x63ontract_custom_fields\x18\n \x03(\x0b\x32..tidemark.v1.Invoice.ContractCustomFieldsEntryB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a;\n\x19\x43ontractCustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x96\x01\n\rInvoiceStatus\x12\x1e\n\x1aINVOICE_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14INVOICE_STATUS_DRAFT\x10\x01\x12\x19\n\x15INVOICE_STATUS_ISSUED\x10\x02\x12\x17\n\x13INVOICE_STATUS_PAID\x10\x03\x12\x17\n\x13INVOICE_STATUS_VOID\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/invoice.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x05\n\x07Invoice\x12\x18\n\ninvoice_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04type\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x30\n\x06status\x18\x05 \x01(\x0e\x32\x1a.tidemark.v1.InvoiceStatusB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x63urrency\x18\x06 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05total\x18\x07 \x01(\tB\x04\xe2\x41\x01\x02\x12;\n\x11period_start_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x39\n\x0fperiod_end_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x43\n\rcustom_fields\x18\n \x03(\x0b\x32&.tidemark.v1.Invoice.CustomFieldsEntryB\x04\xe2\x41\x01\x01\x12T\n\x16\x63ontract_custom_fields\x18\x0b \x03(\x0b\x32..tidemark.v1.Invoice.ContractCustomFieldsEntryB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a;\n\x19\x43ontractCustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x96\x01\n\rInvoiceStatus\x12\x1e\n\x1aINVOICE_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14INVOICE_STATUS_DRAFT\x10\x01\x12\x19\n\x15INVOICE_STATUS_ISSUED\x10\x02\x12\x17\n\x13INVOICE_STATUS_PAID\x10\x03\x12\x17\n\x13INVOICE_STATUS_VOID\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVOICE'].fields_by_name['invoice_id']._serialized_options = b'\342A\001\002'
   _globals['_INVOICE'].fields_by_name['customer_id']._loaded_options = None
   _globals['_INVOICE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_INVOICE'].fields_by_name['display_name']._loaded_options = None
+  _globals['_INVOICE'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
   _globals['_INVOICE'].fields_by_name['type']._loaded_options = None
   _globals['_INVOICE'].fields_by_name['type']._serialized_options = b'\342A\001\001'
   _globals['_INVOICE'].fields_by_name['status']._loaded_options = None
@@ -63,12 +65,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVOICE'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_INVOICE'].fields_by_name['update_time']._loaded_options = None
   _globals['_INVOICE'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
-  _globals['_INVOICESTATUS']._serialized_start=842
-  _globals['_INVOICESTATUS']._serialized_end=992
+  _globals['_INVOICESTATUS']._serialized_start=870
+  _globals['_INVOICESTATUS']._serialized_end=1020
   _globals['_INVOICE']._serialized_start=109
-  _globals['_INVOICE']._serialized_end=839
-  _globals['_INVOICE_CUSTOMFIELDSENTRY']._serialized_start=727
-  _globals['_INVOICE_CUSTOMFIELDSENTRY']._serialized_end=778
-  _globals['_INVOICE_CONTRACTCUSTOMFIELDSENTRY']._serialized_start=780
-  _globals['_INVOICE_CONTRACTCUSTOMFIELDSENTRY']._serialized_end=839
+  _globals['_INVOICE']._serialized_end=867
+  _globals['_INVOICE_CUSTOMFIELDSENTRY']._serialized_start=755
+  _globals['_INVOICE_CUSTOMFIELDSENTRY']._serialized_end=806
+  _globals['_INVOICE_CONTRACTCUSTOMFIELDSENTRY']._serialized_start=808
+  _globals['_INVOICE_CONTRACTCUSTOMFIELDSENTRY']._serialized_end=867
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ from generated.tidemark.v1 import access_pb2 as tidemark_dot_v1_dot_access__pb2
 from generated.tidemark.v1 import scope_pb2 as tidemark_dot_v1_dot_scope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/limit.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/access.proto\x1a\x17tidemark/v1/scope.proto\"\xe8\x03\n\x05Limit\x12\x16\n\x08limit_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x08\x63ustomer\x18\x02 \x01(\x0b\x32\x1a.tidemark.v1.CustomerScopeB\x04\xe2\x41\x01\x01H\x00\x12,\n\x04plan\x18\x03 \x01(\x0b\x32\x16.tidemark.v1.PlanScopeB\x04\xe2\x41\x01\x01H\x00\x12/\n\x05spend\x18\x04 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x01\x12\x35\n\x08quantity\x18\x05 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x01\x12-\n\x06groups\x18\x06 \x03(\x0b\x32\x17.tidemark.v1.LimitGroupB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x61mount\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\x08\n\x06holderB\x08\n\x06\x61\x63\x63\x65ss\"C\n\nLimitGroup\x12\x11\n\x03key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\x05value\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x08\n\x06_valueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/limit.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/access.proto\x1a\x17tidemark/v1/scope.proto\"\x84\x04\n\x05Limit\x12\x16\n\x08limit_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\x08\x63ustomer\x18\x03 \x01(\x0b\x32\x1a.tidemark.v1.CustomerScopeB\x04\xe2\x41\x01\x01H\x00\x12,\n\x04plan\x18\x04 \x01(\x0b\x32\x16.tidemark.v1.PlanScopeB\x04\xe2\x41\x01\x01H\x00\x12/\n\x05spend\x18\x05 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x01\x12\x35\n\x08quantity\x18\x06 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x01\x12-\n\x06groups\x18\x07 \x03(\x0b\x32\x17.tidemark.v1.LimitGroupB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x61mount\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\x08\n\x06holderB\x08\n\x06\x61\x63\x63\x65ss\"C\n\nLimitGroup\x12\x11\n\x03key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\x05value\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x08\n\x06_valueb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LIMIT'].fields_by_name['limit_id']._loaded_options = None
   _globals['_LIMIT'].fields_by_name['limit_id']._serialized_options = b'\342A\001\002'
+  _globals['_LIMIT'].fields_by_name['display_name']._loaded_options = None
+  _globals['_LIMIT'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
   _globals['_LIMIT'].fields_by_name['customer']._loaded_options = None
   _globals['_LIMIT'].fields_by_name['customer']._serialized_options = b'\342A\001\001'
   _globals['_LIMIT'].fields_by_name['plan']._loaded_options = None
@@ -60,7 +62,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMITGROUP'].fields_by_name['value']._loaded_options = None
   _globals['_LIMITGROUP'].fields_by_name['value']._serialized_options = b'\342A\001\001'
   _globals['_LIMIT']._serialized_start=158
-  _globals['_LIMIT']._serialized_end=646
-  _globals['_LIMITGROUP']._serialized_start=648
-  _globals['_LIMITGROUP']._serialized_end=715
+  _globals['_LIMIT']._serialized_end=674
+  _globals['_LIMITGROUP']._serialized_start=676
+  _globals['_LIMITGROUP']._serialized_end=743
 # @@protoc_insertion_point(module_scope)

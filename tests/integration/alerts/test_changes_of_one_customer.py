@@ -174,7 +174,7 @@ async def test_two_customers_can_use_the_same_adjustment_id(caller: Caller) -> N
             ),
             metadata=caller.metadata,
         )
-        assert (adjusted.repeated_request, adjusted.balance.remaining) == (False, str(100 + number))
+        assert (adjusted.replayed, adjusted.balance.remaining) == (False, str(100 + number))
 
 
 async def test_a_subscription_id_is_unknown_for_another_customer(caller: Caller) -> None:
