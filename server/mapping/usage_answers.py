@@ -7,7 +7,6 @@ from generated.tidemark.v1 import (
     gauge_pb2,
     usage_pb2,
 )
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchResponse, EvaluateUsageResponse
 from runtime.turns import Slices
 from server.calls.answer_size import MAX_ANSWER_BYTES, fitting_in_slices
 from server.calls.validation import to_timestamp
@@ -17,11 +16,9 @@ from server.mapping.transitions import transition_message
 # Bytes of transitions and gauges in one answer; less than rejections may have, because these can be read elsewhere.
 MAX_RESULT_BYTES = 2 * 1024 * 1024
 
-Answer = EvaluateUsageResponse | EvaluateUsageBatchResponse
-
 
 async def write_results(
-    answer: Answer, rejections: Sequence[usage_pb2.Rejection], outcome: Outcome, slices: Slices
+    answer: usage_pb2.UsageOutcome, rejections: Sequence[usage_pb2.Rejection], outcome: Outcome, slices: Slices
 ) -> None:
     """Fills in rejections, transitions and gauges, in this order of precedence, and says what does not fit.
 

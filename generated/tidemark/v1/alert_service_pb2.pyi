@@ -14,9 +14,7 @@ from generated.tidemark.v1 import alert_change_pb2 as _alert_change_pb2
 from generated.tidemark.v1 import alert_pb2 as _alert_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 from generated.tidemark.v1 import customer_alert_pb2 as _customer_alert_pb2
-from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
 from generated.tidemark.v1 import notification_pb2 as _notification_pb2
-from generated.tidemark.v1 import transition_pb2 as _transition_pb2
 from generated.tidemark.v1 import usage_pb2 as _usage_pb2
 from generated.tidemark.v1 import warning_pb2 as _warning_pb2
 import builtins as _builtins
@@ -941,29 +939,19 @@ class EvaluateUsageRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    BATCH_ID_FIELD_NUMBER: _builtins.int
-    EVENTS_FIELD_NUMBER: _builtins.int
-    INCLUDE_GAUGES_FIELD_NUMBER: _builtins.int
-    batch_id: _builtins.str
-    """batch_id is repeated in the answer, at most 128 characters. The service does not use it; answers come in the order
-    of the requests with or without it.
-    """
-    include_gauges: _builtins.bool
-    """include_gauges asks for the new values of the watched gauges that the events moved."""
+    BATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.UsageEvent]:
-        """events are the events to count, 1 to 5,000, evaluated in this order."""
+    def batch(self) -> _usage_pb2.UsageBatch:
+        """batch is the batch to count."""
 
     def __init__(
         self,
         *,
-        batch_id: _builtins.str = ...,
-        events: _abc.Iterable[_usage_pb2.UsageEvent] | None = ...,
-        include_gauges: _builtins.bool = ...,
+        batch: _usage_pb2.UsageBatch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "events", b"events", "include_gauges", b"include_gauges"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -971,81 +959,35 @@ Global___EvaluateUsageRequest: _TypeAlias = EvaluateUsageRequest  # noqa: Y015
 
 @_typing.final
 class EvaluateUsageResponse(_message.Message):
-    """EvaluateUsageResponse is the answer to one EvaluateUsageRequest, a heartbeat, or the last answer of a stream."""
+    """EvaluateUsageResponse is the outcome of one batch, a heartbeat, or the last answer of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    BATCH_ID_FIELD_NUMBER: _builtins.int
-    ACCEPTED_FIELD_NUMBER: _builtins.int
-    DUPLICATES_FIELD_NUMBER: _builtins.int
-    REJECTED_FIELD_NUMBER: _builtins.int
-    TRANSITIONS_FIELD_NUMBER: _builtins.int
-    GAUGES_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     GOING_AWAY_FIELD_NUMBER: _builtins.int
-    OMITTED_FIELD_NUMBER: _builtins.int
-    batch_id: _builtins.str
-    """batch_id is the batch_id of the request."""
-    accepted: _builtins.int
-    """accepted is the number of events that this request counted. accepted, duplicates, the length of rejected and
-    omitted.rejection_count add up to all events of the request.
-    """
-    duplicates: _builtins.int
-    """duplicates is the number of events that had been counted before, or are in the request more than once. UsageEvent
-    says when two events are the same.
-    """
     heartbeat: _builtins.bool
-    """heartbeat is set when this answer belongs to no request and only shows that the stream is alive. No other field is
-    set.
-    """
+    """heartbeat is true when this answer belongs to no request and only shows that the stream is alive."""
     going_away: _builtins.bool
-    """going_away is set when the service takes no further requests on this stream. No other field is set, and the call
-    ends with OK.
-    """
+    """going_away is true when the service takes no further requests on this stream. The call ends with OK."""
     @_builtins.property
-    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Rejection]:
-        """rejected says what is wrong with each event that was not counted, by ascending index. At most 3 MiB;
-        omitted.rejection_count says how many more there are.
-        """
-
-    @_builtins.property
-    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_transition_pb2.Transition]:
-        """transitions are what the events caused, in the order in which it happened on each gauge. A duplicate causes none:
-        the transitions of its first copy were answered then, and are in the notifications. Together with gauges at most 2
-        MiB; omitted.transition_count says how many more there are.
-
-        NOTE: when events of several requests move one gauge within one commit, each answer has the transitions that an
-        event of its own request caused.
-        """
-
-    @_builtins.property
-    def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_gauge_pb2.Gauge]:
-        """gauges are the watched gauges that the events moved, with their new values, if include_gauges is set. Transitions
-        and gauges share 2 MiB, and gauges get what transitions leave; omitted.gauge_count says how many more there are.
-        """
-
-    @_builtins.property
-    def omitted(self) -> _usage_pb2.OmittedResults:
-        """omitted says how much is left out of this answer, and where to read it. Unset: nothing is left out."""
+    def outcome(self) -> _usage_pb2.UsageOutcome:
+        """outcome is the outcome of the batch of one request. Outcomes come in the order of the requests."""
 
     def __init__(
         self,
         *,
-        batch_id: _builtins.str = ...,
-        accepted: _builtins.int = ...,
-        duplicates: _builtins.int = ...,
-        rejected: _abc.Iterable[_usage_pb2.Rejection] | None = ...,
-        transitions: _abc.Iterable[_transition_pb2.Transition] | None = ...,
-        gauges: _abc.Iterable[_gauge_pb2.Gauge] | None = ...,
+        outcome: _usage_pb2.UsageOutcome | None = ...,
         heartbeat: _builtins.bool = ...,
         going_away: _builtins.bool = ...,
-        omitted: _usage_pb2.OmittedResults | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["omitted", b"omitted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "going_away", b"going_away", "heartbeat", b"heartbeat", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "batch_id", b"batch_id", "duplicates", b"duplicates", "gauges", b"gauges", "going_away", b"going_away", "heartbeat", b"heartbeat", "omitted", b"omitted", "rejected", b"rejected", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "going_away", b"going_away", "heartbeat", b"heartbeat", "outcome", b"outcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["outcome", "heartbeat", "going_away"]  # noqa: Y015
+    _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
 Global___EvaluateUsageResponse: _TypeAlias = EvaluateUsageResponse  # noqa: Y015
 
@@ -1055,27 +997,19 @@ class EvaluateUsageBatchRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    BATCH_ID_FIELD_NUMBER: _builtins.int
-    EVENTS_FIELD_NUMBER: _builtins.int
-    INCLUDE_GAUGES_FIELD_NUMBER: _builtins.int
-    batch_id: _builtins.str
-    """batch_id is repeated in the answer, at most 128 characters. The service does not use it."""
-    include_gauges: _builtins.bool
-    """include_gauges asks for the new values of the watched gauges that the events moved."""
+    BATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.UsageEvent]:
-        """events are the events to count, 1 to 5,000, evaluated in this order."""
+    def batch(self) -> _usage_pb2.UsageBatch:
+        """batch is the batch to count."""
 
     def __init__(
         self,
         *,
-        batch_id: _builtins.str = ...,
-        events: _abc.Iterable[_usage_pb2.UsageEvent] | None = ...,
-        include_gauges: _builtins.bool = ...,
+        batch: _usage_pb2.UsageBatch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "events", b"events", "include_gauges", b"include_gauges"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1087,59 +1021,19 @@ class EvaluateUsageBatchResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    BATCH_ID_FIELD_NUMBER: _builtins.int
-    ACCEPTED_FIELD_NUMBER: _builtins.int
-    DUPLICATES_FIELD_NUMBER: _builtins.int
-    REJECTED_FIELD_NUMBER: _builtins.int
-    TRANSITIONS_FIELD_NUMBER: _builtins.int
-    GAUGES_FIELD_NUMBER: _builtins.int
-    OMITTED_FIELD_NUMBER: _builtins.int
-    batch_id: _builtins.str
-    """batch_id is the batch_id of the request."""
-    accepted: _builtins.int
-    """accepted is the number of events that this request counted. accepted, duplicates, the length of rejected and
-    omitted.rejection_count add up to all events of the request.
-    """
-    duplicates: _builtins.int
-    """duplicates is the number of events that had been counted before, or are in the request more than once. UsageEvent
-    says when two events are the same.
-    """
+    OUTCOME_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Rejection]:
-        """rejected says what is wrong with each event that was not counted, by ascending index. At most 3 MiB;
-        omitted.rejection_count says how many more there are.
-        """
-
-    @_builtins.property
-    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_transition_pb2.Transition]:
-        """transitions are what the events caused, in the order in which it happened on each gauge. A duplicate causes none.
-        Together with gauges at most 2 MiB; omitted.transition_count says how many more there are.
-        """
-
-    @_builtins.property
-    def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_gauge_pb2.Gauge]:
-        """gauges are the watched gauges that the events moved, with their new values, if include_gauges is set. Transitions
-        and gauges share 2 MiB, and gauges get what transitions leave; omitted.gauge_count says how many more there are.
-        """
-
-    @_builtins.property
-    def omitted(self) -> _usage_pb2.OmittedResults:
-        """omitted says how much is left out of this answer, and where to read it. Unset: nothing is left out."""
+    def outcome(self) -> _usage_pb2.UsageOutcome:
+        """outcome is the outcome of the batch."""
 
     def __init__(
         self,
         *,
-        batch_id: _builtins.str = ...,
-        accepted: _builtins.int = ...,
-        duplicates: _builtins.int = ...,
-        rejected: _abc.Iterable[_usage_pb2.Rejection] | None = ...,
-        transitions: _abc.Iterable[_transition_pb2.Transition] | None = ...,
-        gauges: _abc.Iterable[_gauge_pb2.Gauge] | None = ...,
-        omitted: _usage_pb2.OmittedResults | None = ...,
+        outcome: _usage_pb2.UsageOutcome | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["omitted", b"omitted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "batch_id", b"batch_id", "duplicates", b"duplicates", "gauges", b"gauges", "omitted", b"omitted", "rejected", b"rejected", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

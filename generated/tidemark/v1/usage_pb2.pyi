@@ -9,6 +9,8 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
+from generated.tidemark.v1 import transition_pb2 as _transition_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -124,6 +126,108 @@ class UsageEvent(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UsageEvent: _TypeAlias = UsageEvent  # noqa: Y015
+
+@_typing.final
+class UsageBatch(_message.Message):
+    """UsageBatch is usage events that are counted and evaluated together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    INCLUDE_GAUGES_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """batch_id is repeated in the outcome, at most 128 characters. The service does not use it; answers come in the order
+    of the requests with or without it.
+    """
+    include_gauges: _builtins.bool
+    """include_gauges asks for the new values of the watched gauges that the events moved."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEvent]:
+        """events are the events to count, 1 to 5,000, evaluated in this order."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        events: _abc.Iterable[Global___UsageEvent] | None = ...,
+        include_gauges: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "events", b"events", "include_gauges", b"include_gauges"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageBatch: _TypeAlias = UsageBatch  # noqa: Y015
+
+@_typing.final
+class UsageOutcome(_message.Message):
+    """UsageOutcome is what became of the events of one batch. All of it is durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
+    GAUGES_FIELD_NUMBER: _builtins.int
+    OMITTED_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """batch_id is the batch_id of the batch."""
+    accepted: _builtins.int
+    """accepted is the number of events that this request counted. accepted, duplicates, the length of rejected and
+    omitted.rejection_count add up to all events of the batch.
+    """
+    duplicates: _builtins.int
+    """duplicates is the number of events that had been counted before, or are in the batch more than once. UsageEvent
+    says when two events are the same.
+    """
+    @_builtins.property
+    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejection]:
+        """rejected says what is wrong with each event that was not counted, by ascending index. At most 3 MiB;
+        omitted.rejection_count says how many more there are.
+        """
+
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_transition_pb2.Transition]:
+        """transitions are what the events caused, in the order in which it happened on each gauge. A duplicate causes none:
+        the transitions of its first copy were answered then, and are in the notifications. Together with gauges at most 2
+        MiB; omitted.transition_count says how many more there are.
+
+        NOTE: when events of several requests move one gauge within one commit, each answer has the transitions that an
+        event of its own request caused.
+        """
+
+    @_builtins.property
+    def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_gauge_pb2.Gauge]:
+        """gauges are the watched gauges that the events moved, with their new values, if include_gauges is set. Transitions
+        and gauges share 2 MiB, and gauges get what transitions leave; omitted.gauge_count says how many more there are.
+        """
+
+    @_builtins.property
+    def omitted(self) -> Global___OmittedResults:
+        """omitted says how much is left out of this answer, and where to read it. Unset: nothing is left out."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        accepted: _builtins.int = ...,
+        duplicates: _builtins.int = ...,
+        rejected: _abc.Iterable[Global___Rejection] | None = ...,
+        transitions: _abc.Iterable[_transition_pb2.Transition] | None = ...,
+        gauges: _abc.Iterable[_gauge_pb2.Gauge] | None = ...,
+        omitted: Global___OmittedResults | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["omitted", b"omitted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "batch_id", b"batch_id", "duplicates", b"duplicates", "gauges", b"gauges", "omitted", b"omitted", "rejected", b"rejected", "transitions", b"transitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageOutcome: _TypeAlias = UsageOutcome  # noqa: Y015
 
 @_typing.final
 class Rejection(_message.Message):

@@ -52,12 +52,12 @@ async def test_transitions_that_do_not_fit_are_counted_as_omitted_and_notified(
     await caller.create(usage_alert(thresholds=LONG_CODES))
     customers = [f"customer-{number:03d}" for number in range(200)]
     events = [caller.event("e", "20", customer) for customer in customers]
-    answer: alert_service_pb2.EvaluateUsageResponse | alert_service_pb2.EvaluateUsageBatchResponse
     if streamed:
         stream = caller.stream()
-        await stream.write(alert_service_pb2.EvaluateUsageRequest(events=events))
-        [answer], error = await everything(stream)
+        await stream.write(alert_service_pb2.EvaluateUsageRequest(batch=usage_pb2.UsageBatch(events=events)))
+        [streamed_answer], error = await everything(stream)
         assert error is None
+        answer = streamed_answer.outcome
     else:
         answer = await caller.send(*events)
     assert (answer.accepted, len(answer.rejected)) == (200, 0)
