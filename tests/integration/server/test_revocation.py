@@ -152,7 +152,7 @@ async def test_messages_that_were_read_are_answered_before_the_stream_ends(api: 
         nonlocal acknowledged
         async with asyncio.timeout(LIMIT):
             while (answer := await stream.read()) is not grpc.aio.EOF:
-                acknowledged += answer.accepted
+                acknowledged += answer.outcome.accepted
 
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await read_on()

@@ -71,12 +71,13 @@ _GOLD = 'scope { plan { plan_id: "gold" } }'
 
 
 def _events(*ids: str, customer: str = "ann") -> str:
-    return "include_gauges: true " + " ".join(
+    events = " ".join(
         f'events {{ event_id: "{one}" customer_id: "{customer}" subscription_id: "s1" metric_id: "calls"'
         f' quantity: "$quantity" cost: "$more" event_time {{ {_NOW} }}'
         ' properties { key: "region" value: "eu" } properties { key: "user" value: "u1" } }'
         for one in ids
     )
+    return f"batch {{ include_gauges: true {events} }}"
 
 
 def _alert(name: str, scope: str, condition: str, more: str = _THRESHOLD) -> Step:
