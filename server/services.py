@@ -81,7 +81,12 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.SummarizeCustomerAlerts = customer_alerts.SummarizeCustomerAlerts
 
         usage = UsageHandlers(
-            configuration, clock, parts.pipeline, parts.drain, max_stream_events=parts.limits.stream_events
+            configuration,
+            database,
+            clock,
+            parts.pipeline,
+            parts.drain,
+            max_stream_events=parts.limits.stream_events,
         )
         self.EvaluateUsage = usage.EvaluateUsage
         self.EvaluateUsageBatch = usage.EvaluateUsageBatch

@@ -14,16 +14,20 @@ from generated.tidemark.v1.usage_pb2 import Rejection, UsageBatch, UsageOutcome
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.turns import Slices
+from server.alerts.omitted_notifications import store_token
 from server.alerts.usage_reading import ParsedBatch, Reader
 from server.alerts.usage_rejections import rejections
 from server.authentication.revocation import raise_if_revoked
+from server.calls.answer_size import answer_bytes_problem, room_of
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.errors import FieldViolation, InvalidArgument
+from server.calls.errors import InvalidArgument
 from server.calls.lifecycle import Drain
 from server.calls.stream_end import wait_for_stream_end
+from server.calls.validation import Violations
 from server.mapping.usage_answers import write_results
 from store.identity.organizations import Organization
+from store.postgres.database import Database
 
 # Limits of one stream: batches and events that are read and not answered yet. Above them the stream is not read, so
 # that gRPC's flow control slows down a fast client, and the client gets no RESOURCE_EXHAUSTED.
@@ -63,6 +67,7 @@ class UsageHandlers:
     def __init__(
         self,
         configuration: Configuration,
+        database: Database,
         clock: Clock,
         pipeline: Pipeline,
         drain: Drain,
@@ -71,6 +76,7 @@ class UsageHandlers:
     ) -> None:
         """max_stream_events: of one stream, read and not answered yet."""
         self._configuration = configuration
+        self._database = database
         self._clock = clock
         self._pipeline = pipeline
         self._drain = drain
@@ -189,9 +195,13 @@ class UsageHandlers:
         shown.duplicates = len(outcome.duplicates)
         rejected: list[Rejection] = []
         if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.unrecorded:
-            rejected = await rejections(batch.events, parsed, outcome, slices)
+            rejected = await rejections(batch.events, parsed, outcome, room_of(batch.max_answer_bytes), slices)
         if rejected or outcome.transitions or outcome.gauges:
-            await write_results(shown, rejected, outcome, slices)
+            left_out = await write_results(shown, rejected, outcome, room_of(batch.max_answer_bytes), slices)
+            if left_out:
+                shown.omitted.notifications_page_token = await store_token(
+                    self._database, organization.organization_id, left_out, self._clock.now(), slices
+                )
 
     def _check(self, batch: UsageBatch) -> None:
         count, limit = len(batch.events), self._configuration.max_batch_events
@@ -205,13 +215,13 @@ class UsageHandlers:
                 f"batch.events: the batch has {count}; send at most {limit}",
                 metadata={"events": str(count), "limit": str(limit)},
             )
+        violations = Violations()
         if len(batch.batch_id) > MAX_BATCH_ID_LENGTH:
             too_long = f"it has {len(batch.batch_id)} characters; at most {MAX_BATCH_ID_LENGTH} are allowed"
-            raise InvalidArgument(
-                error_reason_pb2.ERROR_REASON_INVALID_FIELD,
-                f"batch.batch_id: {too_long}",
-                violations=[FieldViolation("batch.batch_id", too_long)],
-            )
+            violations.add("batch.batch_id", too_long)
+        if batch.max_answer_bytes and (problem := answer_bytes_problem(batch.max_answer_bytes)) is not None:
+            violations.add("batch.max_answer_bytes", problem)
+        violations.raise_if_any()
 
 
 def _ended(room: Room, answer: "asyncio.Task[messages.EvaluateUsageResponse]") -> None:

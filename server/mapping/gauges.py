@@ -17,14 +17,14 @@ from generated.tidemark.v1 import (
     customer_alert_pb2,
     gauge_pb2,
 )
-from server.calls.answer_size import MAX_ANSWER_BYTES, fitting
+from server.calls.answer_size import DEFAULT_ROOM, fitting
 from server.calls.validation import to_timestamp
 from server.mapping.alerts import alert_message
 from server.mapping.price_filters import price_filter_messages
 from server.mapping.thresholds import threshold_message
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 
-MAX_GAUGES = 100  # of one alert and customer in an answer; fewer where MAX_ANSWER_BYTES leaves less room
+MAX_GAUGES = 100  # of one alert and customer in an answer; fewer where the answer has less room
 
 STATUSES: Mapping[CustomerAlertStatus | None, customer_alert_pb2.CustomerAlertStatus.ValueType] = {
     None: customer_alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED,
@@ -94,8 +94,11 @@ def period_message(period: Period) -> billing_period_pb2.BillingPeriod:
     return billing_period_pb2.BillingPeriod(start_time=to_timestamp(period.start), end_time=to_timestamp(period.end))
 
 
-def customer_alert_message(found: CustomerAlert) -> customer_alert_pb2.CustomerAlert:
-    """The state of an alert for one customer; gauges in alarm come first, and at most MAX_GAUGES are shown."""
+def customer_alert_message(found: CustomerAlert, room: int = DEFAULT_ROOM) -> customer_alert_pb2.CustomerAlert:
+    """The state of an alert for one customer; gauges in alarm come first, and at most MAX_GAUGES are shown.
+
+    room: bytes for all of it.
+    """
     gauges = sorted(found.gauges, key=lambda item: not item.state.in_alarm)
     shown = customer_alert_pb2.CustomerAlert(
         alert=alert_message(found.definition),
@@ -105,7 +108,7 @@ def customer_alert_message(found: CustomerAlert) -> customer_alert_pb2.CustomerA
         disabled_reason=_DISABLED_REASONS[found.disabled],
     )
     states = (_gauge_state_message(found.definition, item) for item in gauges[:MAX_GAUGES])
-    fit, _ = fitting(states, MAX_ANSWER_BYTES - shown.ByteSize())
+    fit, _ = fitting(states, room - shown.ByteSize())
     shown.gauges.extend(fit)
     shown.gauges_truncated = len(gauges) > len(fit)
     return shown

@@ -1101,12 +1101,18 @@ class ListNotificationsRequest(_message.Message):
     ALERT_IDS_FIELD_NUMBER: _builtins.int
     CONDITION_TYPES_FIELD_NUMBER: _builtins.int
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    MAX_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many notifications to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative
     number is refused. A page holds fewer when its notifications are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Or the notifications_page_token of
+    an answer to usage, or a next_page_token that follows from it, without filters: the list is then the notifications
+    that the answer left out, in the order of their transitions. Unset: the first page.
+    """
+    max_answer_bytes: _builtins.int
+    """max_answer_bytes is how many bytes a page may have, as in UsageBatch. Unset: 2 MiB."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """start_time restricts the list to notifications created at that time or later. Unset: as far back as they are kept."""
@@ -1142,10 +1148,11 @@ class ListNotificationsRequest(_message.Message):
         alert_ids: _abc.Iterable[_builtins.str] | None = ...,
         condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
         event_types: _abc.Iterable[_builtins.str] | None = ...,
+        max_answer_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_ids", b"alert_ids", "condition_types", b"condition_types", "customer_ids", b"customer_ids", "end_time", b"end_time", "event_types", b"event_types", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_ids", b"alert_ids", "condition_types", b"condition_types", "customer_ids", b"customer_ids", "end_time", b"end_time", "event_types", b"event_types", "max_answer_bytes", b"max_answer_bytes", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

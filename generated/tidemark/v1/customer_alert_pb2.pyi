@@ -151,7 +151,7 @@ class CustomerAlert(_message.Message):
     @_builtins.property
     def gauges(self) -> _containers.RepeatedCompositeFieldContainer[Global___GaugeState]:
         """gauges are the gauges of the customer in the current billing period, one for each subscription and group, those in
-        alarm first; at most 100, and no more than fit, with the alert, into 3 MiB. Empty when the alert is archived or
+        alarm first; at most 100, and no more than fit into the answer. Empty when the alert is archived or
         disabled, also when it is disabled for this customer only.
         """
 
