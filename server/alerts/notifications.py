@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import error_reason_pb2
+from generated.tidemark.v1.notification_pb2 import Notification
+from runtime.turns import Slices
 from server.alerts.omitted_notifications import read_token, token
 from server.alerts.subscribers.feeds import Feeds
 from server.alerts.subscribers.resume_tokens import ResumeTokens, invalid_token
@@ -24,7 +26,7 @@ from server.calls.validation import Violations
 from server.mapping.notifications import notification_message, read_wanted
 from store.notifications import feed, omitted
 from store.notifications import history as notification_history
-from store.notifications.feed import EntriesDeleted, NotificationFilter
+from store.notifications.feed import EntriesDeleted, Entry, NotificationFilter
 from store.postgres.database import Database
 
 MAX_HEARTBEAT = 15.0  # seconds; the contract promises a heartbeat at least that often
@@ -95,7 +97,7 @@ class NotificationHandlers:
                 after=cast("tuple[datetime, int] | None", page.after),
                 limit=page.limit,
             )
-        shown = [notification_message(row) for row in page.shown(rows)]
+        shown = await _shown(organization_id, page.shown(rows))
         page = page.cut(shown, room)
         return messages.ListNotificationsResponse(
             notifications=page.shown(shown),
@@ -120,7 +122,7 @@ class NotificationHandlers:
             found = await omitted.read(connection, organization_id, list_id, after=after, limit=page.limit)
         if found is None:
             raise invalid_page_token()
-        shown = [notification_message(entry) for _, entry in page.shown(found)]
+        shown = await _shown(organization_id, [entry for _, entry in page.shown(found)])
         page = page.cut(shown, room)
         more = len(found) > page.size
         return messages.ListNotificationsResponse(
@@ -177,6 +179,17 @@ class NotificationHandlers:
                 return await feed.position_before(connection, organization_id, start)
             await notification_history.assign_all_positions(connection, organization_id)
             return (await feed.extent(connection, organization_id)).last_position
+
+
+async def _shown(organization_id: int, entries: Sequence[Entry]) -> list[Notification]:
+    """The entries as messages; a page of them is made in slices."""
+    slices = Slices(organization_id)
+    await slices.begin()
+    shown = []
+    for entry in entries:
+        shown.append(notification_message(entry))
+        await slices.pause()
+    return shown
 
 
 def _time(

@@ -32,7 +32,7 @@ STATUSES: Mapping[CustomerAlertStatus | None, customer_alert_pb2.CustomerAlertSt
     CustomerAlertStatus.IN_ALARM: customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM,
     CustomerAlertStatus.EVALUATING: customer_alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING,
 }
-_DISABLED_REASONS: Mapping[ExclusionReason | None, customer_alert_pb2.CustomerAlertDisabledReason.ValueType] = {
+DISABLED_REASONS: Mapping[ExclusionReason | None, customer_alert_pb2.CustomerAlertDisabledReason.ValueType] = {
     None: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED,
     ExclusionReason.GROUP_LIMIT: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT,
     ExclusionReason.REQUESTED: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED,
@@ -105,7 +105,7 @@ def customer_alert_message(found: CustomerAlert, room: int = DEFAULT_ROOM) -> cu
         customer_id=found.customer_id,
         status=STATUSES[found.status],
         no_data=found.no_data,
-        disabled_reason=_DISABLED_REASONS[found.disabled],
+        disabled_reason=DISABLED_REASONS[found.disabled],
     )
     states = (_gauge_state_message(found.definition, item) for item in gauges[:MAX_GAUGES])
     fit, _ = fitting(states, room - shown.ByteSize())
