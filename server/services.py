@@ -35,6 +35,7 @@ from server.alerts import errors as alert_errors
 from server.alerts.alerts import AlertHandlers
 from server.alerts.changes import AlertChangeHandlers
 from server.alerts.customer_alerts import CustomerAlertHandlers
+from server.alerts.exclusions import AlertExclusionHandlers
 from server.alerts.notifications import NotificationHandlers
 from server.alerts.usage import UsageHandlers
 from server.calls.errors import ErrorTable
@@ -79,6 +80,8 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.GetCustomerAlert = customer_alerts.GetCustomerAlert
         self.ListCustomerAlerts = customer_alerts.ListCustomerAlerts
         self.SummarizeCustomerAlerts = customer_alerts.SummarizeCustomerAlerts
+
+        self.ListAlertExclusions = AlertExclusionHandlers(database).ListAlertExclusions
 
         usage = UsageHandlers(
             configuration,

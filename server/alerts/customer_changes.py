@@ -44,7 +44,7 @@ class CustomerChanges:
         """Stops the evaluation for the target until it is enabled. Raises AlertUnknown and AlertArchived."""
         organization_id = current_organization().organization_id
         definition = await self._changeable(connection, target)
-        if await exclusions.request(connection, organization_id, target, self._clock.now()):
+        if await exclusions.request(connection, organization_id, target, current_author().key_id, self._clock.now()):
             await self._note(connection, ChangeKind.DISABLED, definition, target)
         return definition
 

@@ -11,9 +11,11 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from generated.tidemark.v1 import alert_change_pb2 as _alert_change_pb2
+from generated.tidemark.v1 import alert_exclusion_pb2 as _alert_exclusion_pb2
 from generated.tidemark.v1 import alert_pb2 as _alert_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 from generated.tidemark.v1 import customer_alert_pb2 as _customer_alert_pb2
+from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
 from generated.tidemark.v1 import notification_pb2 as _notification_pb2
 from generated.tidemark.v1 import usage_pb2 as _usage_pb2
 from generated.tidemark.v1 import warning_pb2 as _warning_pb2
@@ -726,6 +728,11 @@ class GetCustomerAlertRequest(_message.Message):
 
     ALERT_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    MAX_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """alert_id is the alert's id. An alert that does not cover the customer is refused with NOT_FOUND and
     ERROR_REASON_ALERT_NOT_FOUND.
@@ -734,15 +741,39 @@ class GetCustomerAlertRequest(_message.Message):
     """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
     ERROR_REASON_CUSTOMER_NOT_FOUND.
     """
+    page_size: _builtins.int
+    """page_size is how many gauges to return at most. Unset: 100; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when they do not fit into the answer.
+    """
+    page_token: _builtins.str
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
+    subscription_id: _builtins.str
+    """subscription_id restricts the gauges to those of this subscription, and status, no_data, disabled_reason and
+    change_time with them. Refused for an alert that measures customers; a subscription that the alert does not cover is
+    refused with NOT_FOUND and ERROR_REASON_ALERT_NOT_FOUND. Unset: all.
+    """
+    max_answer_bytes: _builtins.int
+    """max_answer_bytes is how many bytes the answer may have, as in UsageBatch. Unset: 2 MiB."""
+    @_builtins.property
+    def group(self) -> _containers.RepeatedCompositeFieldContainer[_gauge_pb2.GroupValue]:
+        """group restricts the gauges, and status, no_data and change_time with them, to those whose group has all these keys
+        with these values, at most 64: one group of usage, one seat, or one value of a specifier's field. Empty: all.
+        """
+
     def __init__(
         self,
         *,
         alert_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        group: _abc.Iterable[_gauge_pb2.GroupValue] | None = ...,
+        max_answer_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id", "group", b"group", "max_answer_bytes", b"max_answer_bytes", "page_size", b"page_size", "page_token", b"page_token", "subscription_id", b"subscription_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -755,22 +786,90 @@ class GetCustomerAlertResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CUSTOMER_ALERT_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def customer_alert(self) -> _customer_alert_pb2.CustomerAlert:
-        """customer_alert is the state of the alert for the customer."""
+        """customer_alert is the state of the alert for the customer, with the gauges of this page."""
 
     def __init__(
         self,
         *,
         customer_alert: _customer_alert_pb2.CustomerAlert | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["customer_alert", b"customer_alert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_alert", b"customer_alert"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_alert", b"customer_alert", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCustomerAlertResponse: _TypeAlias = GetCustomerAlertResponse  # noqa: Y015
+
+@_typing.final
+class ListAlertExclusionsRequest(_message.Message):
+    """ListAlertExclusionsRequest is a request for a page of the customers and subscriptions for which an alert is disabled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """page_size is how many exclusions to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number
+    is refused.
+    """
+    page_token: _builtins.str
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
+    alert_id: _builtins.str
+    """alert_id is the alert's id. An alert that does not exist is refused with NOT_FOUND and ERROR_REASON_ALERT_NOT_FOUND."""
+    customer_id: _builtins.str
+    """customer_id restricts the list to this customer and its subscriptions. Unset: all."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        alert_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAlertExclusionsRequest: _TypeAlias = ListAlertExclusionsRequest  # noqa: Y015
+
+@_typing.final
+class ListAlertExclusionsResponse(_message.Message):
+    """ListAlertExclusionsResponse is the answer to ListAlertExclusionsRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXCLUSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    @_builtins.property
+    def exclusions(self) -> _containers.RepeatedCompositeFieldContainer[_alert_exclusion_pb2.AlertExclusion]:
+        """exclusions are the exclusions of this page."""
+
+    def __init__(
+        self,
+        *,
+        exclusions: _abc.Iterable[_alert_exclusion_pb2.AlertExclusion] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclusions", b"exclusions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAlertExclusionsResponse: _TypeAlias = ListAlertExclusionsResponse  # noqa: Y015
 
 @_typing.final
 class ListCustomerAlertsRequest(_message.Message):
@@ -778,27 +877,30 @@ class ListCustomerAlertsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     CUSTOMER_IDS_FIELD_NUMBER: _builtins.int
     ALERT_IDS_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
-    customer_id: _builtins.str
-    """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
-    ERROR_REASON_CUSTOMER_NOT_FOUND. Unset: all customers, or those in customer_ids.
-    """
+    MAX_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
-    refused. A page holds fewer when its alerts are large. Without customer_id a page may hold fewer, even none,
-    although more follow; next_page_token shows it.
+    refused. A page holds fewer when its alerts are large. Without customer_id, or with statuses, a page may hold fewer,
+    even none, although more follow; next_page_token shows it.
 
     NOTE: each alert may show up to 100 gauges, so small pages are faster when alerts divide usage by groups. A page
     ends early, with a next_page_token, before its alerts have more than 10,000 gauges together.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
+    customer_id: _builtins.str
+    """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
+    ERROR_REASON_CUSTOMER_NOT_FOUND. Unset: all customers, or those in customer_ids.
+    """
+    max_answer_bytes: _builtins.int
+    """max_answer_bytes is how many bytes a page may have, as in UsageBatch. Unset: 2 MiB."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_alert_pb2.AlertState.ValueType]:
         """states restrict the list to alerts in these states. Empty: ACTIVE and DISABLED."""
@@ -818,24 +920,24 @@ class ListCustomerAlertsRequest(_message.Message):
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_customer_alert_pb2.CustomerAlertStatus.ValueType]:
         """statuses restrict the list to customers for which the alert has one of these statuses; UNSPECIFIED is refused.
-        Empty: all, including alerts that are not evaluated. Refused together with customer_id: put the customer in
-        customer_ids instead.
+        Empty: all, including alerts that are not evaluated.
         """
 
     def __init__(
         self,
         *,
-        customer_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
         states: _abc.Iterable[_alert_pb2.AlertState.ValueType] | None = ...,
         customer_ids: _abc.Iterable[_builtins.str] | None = ...,
         alert_ids: _abc.Iterable[_builtins.str] | None = ...,
         statuses: _abc.Iterable[_customer_alert_pb2.CustomerAlertStatus.ValueType] | None = ...,
+        max_answer_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_ids", b"alert_ids", "customer_id", b"customer_id", "customer_ids", b"customer_ids", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_ids", b"alert_ids", "customer_id", b"customer_id", "customer_ids", b"customer_ids", "max_answer_bytes", b"max_answer_bytes", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -52,8 +52,16 @@ class AlertServiceStub:
     """ArchiveAlert ends an alert permanently. Archiving an archived alert again changes nothing, except that it can still
     release its uniqueness key.
     """
+    ListAlertExclusions: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListAlertExclusionsRequest, _alert_service_pb2.ListAlertExclusionsResponse]
+    """ListAlertExclusions returns the customers and subscriptions for which an alert that covers them is disabled, by
+    customer and subscription.
+    """
     GetCustomerAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetCustomerAlertRequest, _alert_service_pb2.GetCustomerAlertResponse]
-    """GetCustomerAlert returns the state of an alert for one customer."""
+    """GetCustomerAlert returns the state of an alert for one customer, or for a subscription or a group of it.
+
+    NOTE: each page shows the state at the time at which it is read. A gauge that changes between two pages may be on
+    both or on neither.
+    """
     ListCustomerAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListCustomerAlertsRequest, _alert_service_pb2.ListCustomerAlertsResponse]
     """ListCustomerAlerts returns the state of each alert that covers a customer, the oldest alert first. Without a
     customer, it returns the states of all customers: first those in alarm, the latest change first; then the rest, by
@@ -210,12 +218,26 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ListAlertExclusions(
+        self,
+        request: _alert_service_pb2.ListAlertExclusionsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.ListAlertExclusionsRequest, _abc.Awaitable[_alert_service_pb2.ListAlertExclusionsResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.ListAlertExclusionsResponse]:
+        """ListAlertExclusions returns the customers and subscriptions for which an alert that covers them is disabled, by
+        customer and subscription.
+        """
+
+    @_abc_1.abstractmethod
     def GetCustomerAlert(
         self,
         request: _alert_service_pb2.GetCustomerAlertRequest,
         context: _aio.ServicerContext[_alert_service_pb2.GetCustomerAlertRequest, _abc.Awaitable[_alert_service_pb2.GetCustomerAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.GetCustomerAlertResponse]:
-        """GetCustomerAlert returns the state of an alert for one customer."""
+        """GetCustomerAlert returns the state of an alert for one customer, or for a subscription or a group of it.
+
+        NOTE: each page shows the state at the time at which it is read. A gauge that changes between two pages may be on
+        both or on neither.
+        """
 
     @_abc_1.abstractmethod
     def ListCustomerAlerts(

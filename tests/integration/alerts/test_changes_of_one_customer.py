@@ -139,7 +139,7 @@ async def test_enable_for_one_customer_changes_no_other_customer(caller: Caller,
         async with database.transaction() as connection:
             for who in ("ann", "bob"):
                 assert await exclusions.request(
-                    connection, organization_id, Excluded(who, alert_id, None), clock.now()
+                    connection, organization_id, Excluded(who, alert_id, None), "", clock.now()
                 ) is (True)
         async with database.transaction() as connection:
             await exclusions.lift(connection, organization_id, Excluded("ann", alert_id, None), clock.now())
@@ -149,7 +149,7 @@ async def test_enable_for_one_customer_changes_no_other_customer(caller: Caller,
         changed = await caller.rows(customers)
         assert changed != before
         async with database.transaction() as connection:
-            await exclusions.request(connection, organization_id, Excluded("ann", alert_id, None), clock.now())
+            await exclusions.request(connection, organization_id, Excluded("ann", alert_id, None), "", clock.now())
         assert await caller.rows(customers) == changed
     finally:
         await database.close()

@@ -5,24 +5,24 @@ from datetime import timedelta
 import grpc
 import pytest
 
+from engine.upkeep import Upkeep
 from generated.tidemark.v1 import alert_service_pb2, alert_service_pb2_grpc, threshold_pb2, usage_pb2
 from runtime.clock import ManualClock
 from server.calls.answer_size import DEFAULT_ANSWER_BYTES, MAX_ANSWER_BYTES
-from store.notifications import omitted
-from store.postgres.database import Database
+from tests.support.notifications.watching import pool
 from tests.support.server.running import reason_of, violations_of
 from tests.support.usage.caller import DEADLINE, Caller, Outcome, beside, usage_alert
 from tests.support.usage.organizations import organization
 
 THRESHOLDS = [threshold_pb2.Threshold(value=str(level), code=f"{level:03d}" + "👍" * 125) for level in range(1, 21)]
-CUSTOMERS = [f"customer-{number:03d}" for number in range(120)]
+CUSTOMERS = [f"customer-{number:03d}" for number in range(200)]
 
 
 async def sent(caller: Caller) -> Outcome:
-    """The outcome of a batch with 120 notifications of 20 transitions each, of which not all fit into an answer."""
+    """The outcome of a batch with 200 notifications of 20 transitions each, of which not all fit into an answer."""
     await caller.create(usage_alert(thresholds=THRESHOLDS))
     outcome = await caller.send(*(caller.event("e", "20", customer) for customer in CUSTOMERS))
-    assert 0 < outcome.omitted.transition_count < 120 * 20
+    assert 0 < outcome.omitted.transition_count < 200 * 20
     return outcome
 
 
@@ -85,15 +85,17 @@ async def test_omitted_transitions_that_do_not_notify_have_no_token(caller: Call
     assert not outcome.omitted.notifications_page_token
 
 
-async def test_omitted_notifications_are_deleted_with_their_retention(
-    caller: Caller, clock: ManualClock, database: Database
-) -> None:
-    token = (await sent(caller)).omitted.notifications_page_token
-    async with database.transaction() as connection:
-        assert await omitted.delete_before(connection, clock.now()) == 0
-    clock.advance(timedelta(seconds=1))
-    async with database.transaction() as connection:
-        assert await omitted.delete_before(connection, clock.now()) == 1
+async def test_omitted_notifications_are_deleted_with_their_retention(caller: Caller, clock: ManualClock) -> None:
+    kept = timedelta(days=2)
+    outcome = await sent(caller)
+    token = outcome.omitted.notifications_page_token
+    async with pool(caller) as database:
+        upkeep = Upkeep(database, clock, timedelta(days=400), kept)
+        clock.advance(kept)
+        await upkeep.run_once()
+        assert set(await read(caller, token)) == left_out(outcome)
+        clock.advance(timedelta(microseconds=1))
+        await upkeep.run_once()
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await read(caller, token)
     assert reason_of(refused.value) == "ERROR_REASON_PAGE_TOKEN_INVALID"

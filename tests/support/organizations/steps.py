@@ -309,6 +309,7 @@ _CHANGES = (
     Step("raise", "UpdateAlert", 'alert { alert_id: "alt_usage" thresholds { value: "$limit" } }'),
     Step("disable for ann", "DisableAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
     Step("disabled", "GetCustomerAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
+    Step("exclusions", "ListAlertExclusions", 'alert_id: "alt_usage"'),
     Step("events while disabled", "EvaluateUsageBatch", _events("e4")),
     Step("enable for ann", "EnableAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
     Step("reset", "ResetCustomerAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
