@@ -142,7 +142,7 @@ class AlertRule:
     """
 
     alert_id: str
-    name: str
+    display_name: str
     version: int
     condition_type: ConditionType
     scope: Scope

@@ -90,7 +90,7 @@ class AlertDefinition:
     """
 
     alert_id: str
-    name: str
+    display_name: str
     state: DefinitionState
     scope: Scope
     condition: Condition
@@ -124,7 +124,7 @@ class AlertDefinition:
         """The rule by which it is evaluated, or would be if it were active."""
         return AlertRule(
             alert_id=self.alert_id,
-            name=self.name,
+            display_name=self.display_name,
             version=self.version,
             condition_type=self.condition.condition_type,
             scope=self.scope,

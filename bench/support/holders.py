@@ -97,7 +97,7 @@ def commit_alert() -> alert_pb2.Alert:
 def _alert(name: str, **condition: Any) -> alert_pb2.Alert:
     all_customers = scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope())
     return alert_pb2.Alert(
-        name=name, scope=all_customers, thresholds=[threshold_pb2.Threshold(value="1")], **condition
+        display_name=name, scope=all_customers, thresholds=[threshold_pb2.Threshold(value="1")], **condition
     )
 
 

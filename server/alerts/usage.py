@@ -194,7 +194,7 @@ class UsageHandlers:
         shown.accepted = outcome.accepted
         shown.duplicates = len(outcome.duplicates)
         rejected: list[Rejection] = []
-        if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.unrecorded:
+        if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.of_erased or outcome.unrecorded:
             rejected = await rejections(batch.events, parsed, outcome, room_of(batch.max_answer_bytes), slices)
         if rejected or outcome.transitions or outcome.gauges:
             left_out = await write_results(shown, rejected, outcome, room_of(batch.max_answer_bytes), slices)

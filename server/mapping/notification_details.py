@@ -33,7 +33,8 @@ def write_detail(body: str, shown: notification_pb2.Notification) -> None:
     content = orjson.loads(body)
     data = content["data"]
     shown.alert_version = data["alert_version"]
-    shown.alert_display_name = data["alert_name"]
+    # Bodies of versions before 0.1.0 have it as alert_name.
+    shown.alert_display_name = data.get("alert_display_name") or data.get("alert_name", "")
     if content["type"] == DISABLED_TYPE:
         _write_disabled(data, shown.alert_disabled)
     else:

@@ -115,7 +115,7 @@ async def create(
 def _first_version(new: NewAlert, condition: Condition, epoch: int, now: datetime) -> AlertDefinition:
     return AlertDefinition(
         alert_id=random_id(ALERT_ID_PREFIX),
-        name=new.name,
+        display_name=new.display_name,
         state=DefinitionState.ACTIVE,
         scope=new.scope,
         condition=condition,

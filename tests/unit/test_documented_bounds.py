@@ -43,7 +43,7 @@ MIB = 1024 * 1024
 # Of each field, or message, the numbers that its comment has to name.
 BOUNDS: dict[str, tuple[int, ...]] = {
     "Alert": (MAX_DEFINITION_BYTES // MIB,),
-    "Alert.name": (MAX_NAME_LENGTH,),
+    "Alert.display_name": (MAX_NAME_LENGTH,),
     "Alert.thresholds": (MAX_THRESHOLDS,),
     "Alert.uniqueness_key": (alerts.MAX_UNIQUENESS_KEY_LENGTH,),
     "CustomerAlert.gauges": (gauges.MAX_GAUGES,),
@@ -112,7 +112,7 @@ BOUNDS: dict[str, tuple[int, ...]] = {
 
 
 def comments() -> dict[str, str]:
-    """The comment of each message ("Alert") and field ("Alert.name") of the contract, as one line."""
+    """The comment of each message ("Alert") and field ("Alert.display_name") of the contract, as one line."""
     found: dict[str, str] = {}
     for path in sorted((ROOT / "proto").rglob("*.proto")):
         message, lines = "", list[str]()

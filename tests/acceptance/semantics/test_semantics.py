@@ -105,7 +105,7 @@ async def check(row: Row, stage: Stage) -> None:
 
 async def create(row: Row, stage: Stage) -> alert_pb2.Alert:
     """Creates the alert of the row, which notifies of both kinds, and waits for its first evaluation."""
-    alert = alert_pb2.Alert(name=row.condition, scope=row.scope)
+    alert = alert_pb2.Alert(display_name=row.condition, scope=row.scope)
     condition = getattr(alert, row.condition)
     condition.SetInParent()
     for name, value in row.fields.items():

@@ -79,14 +79,14 @@ def single(*values: str, types: tuple[str, ...] = (), contract: tuple[str, str] 
         )
     thresholds = [threshold_pb2.Threshold(value=value, notify_on=BOTH) for value in values]
     return alert_pb2.Alert(
-        name="invoice", scope=ALL_CUSTOMERS, invoice_total_reached=condition, thresholds=thresholds
+        display_name="invoice", scope=ALL_CUSTOMERS, invoice_total_reached=condition, thresholds=thresholds
     )
 
 
 def monthly(*values: str, currency: str = "") -> alert_pb2.Alert:
     """An alert of monthly_invoice_total_spend_threshold_reached that notifies of REACHED and RESOLVED."""
     return alert_pb2.Alert(
-        name="month",
+        display_name="month",
         scope=ALL_CUSTOMERS,
         monthly_invoice_total_spend_threshold_reached=(
             condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition(currency=currency)

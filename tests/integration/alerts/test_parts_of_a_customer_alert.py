@@ -134,7 +134,7 @@ async def on_subscriptions(caller: Caller) -> str:
             subscription_pb2.Subscription(customer_id="acme", subscription_id=name, plan_id="gold")
         )
     alert = alert_pb2.Alert(
-        name="usage",
+        display_name="usage",
         scope=scope_pb2.AlertScope(plan=scope_pb2.PlanScope(plan_id="gold")),
         usage_exceeded=condition_pb2.UsageExceededCondition(metric_id="calls"),
         thresholds=thresholds("10"),

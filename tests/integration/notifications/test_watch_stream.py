@@ -42,7 +42,10 @@ async def test_a_streamed_notification_has_the_stored_body(caller: Caller) -> No
     assert reached.create_time == to_timestamp(caller.clock.now())
     received = json.loads(reached.body)
     assert (received["id"], received["type"]) == (reached.notification_id, reached.event_type)
-    assert (reached.alert_version, reached.alert_display_name) == (transition.alert_version, transition.alert_name)
+    assert (reached.alert_version, reached.alert_display_name) == (
+        transition.alert_version,
+        transition.alert_display_name,
+    )
     assert reached.evaluation.gauge == transition.gauge
     [shown] = reached.evaluation.transitions
     assert (shown.kind, shown.level, shown.event_id) == (transition.kind, "10", "e1")

@@ -92,7 +92,7 @@ class Twin:
             else threshold_pb2.Threshold(value=value, notify_on=BOTH)
             for value in values
         ]
-        made = alert_pb2.Alert(name=name, scope=scope, thresholds=thresholds)
+        made = alert_pb2.Alert(display_name=name, scope=scope, thresholds=thresholds)
         for field_name, value in condition.items():
             text_format.Parse(value, getattr(made, field_name))
             getattr(made, field_name).SetInParent()

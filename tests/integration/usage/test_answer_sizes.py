@@ -123,7 +123,7 @@ async def test_rejections_that_do_not_fit_are_counted_as_omitted_and_answered_on
 def overridden(regions: int) -> alert_pb2.Alert:
     """An alert with threshold overrides for so many groups, 11 kB each."""
     return alert_pb2.Alert(
-        name="by region",
+        display_name="by region",
         scope=scope_pb2.AlertScope(
             subscription=scope_pb2.SubscriptionScope(customer_id="acme", subscription_id="acme-pro")
         ),
@@ -171,7 +171,9 @@ async def test_large_alert_and_its_states_fit_into_their_answers(caller: Caller)
     answer = await caller.alerts.ResetCustomerAlert(reset, metadata=caller.metadata)
     assert answer.customer_alert.gauges_truncated
     history = alert_service_pb2.ListAlertChangesRequest(alert_id=created.alert_id)
-    renamed = alert_service_pb2.UpdateAlertRequest(alert=alert_pb2.Alert(alert_id=created.alert_id, name="renamed"))
+    renamed = alert_service_pb2.UpdateAlertRequest(
+        alert=alert_pb2.Alert(alert_id=created.alert_id, display_name="renamed")
+    )
     await caller.alerts.UpdateAlert(renamed, metadata=caller.metadata)
     sizes: list[int] = []
     while not sizes or history.page_token:  # three changes are larger than a page may be

@@ -66,7 +66,7 @@ def low_commits() -> alert_pb2.Alert:
     """An alert on facts: a customer without commits has a remaining amount of 0."""
     condition = condition_pb2.LowRemainingCommitBalanceReachedCondition(currency="USD")
     return alert_pb2.Alert(
-        name="facts",
+        display_name="facts",
         scope=scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope()),
         low_remaining_commit_balance_reached=condition,
         thresholds=thresholds("1"),

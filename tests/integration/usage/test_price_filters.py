@@ -35,7 +35,7 @@ def spend_exceeded(
     scope: scope_pb2.AlertScope | None = None,
 ) -> alert_pb2.Alert:
     return alert_pb2.Alert(
-        name="spend of some prices",
+        display_name="spend of some prices",
         scope=scope or on_subscription("pro"),
         spend_exceeded=condition_pb2.SpendExceededCondition(currency=currency, price_filters=filters),
         thresholds=thresholds(level),

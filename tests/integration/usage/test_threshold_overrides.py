@@ -19,7 +19,7 @@ Override = tuple[dict[str, str], list[str]]
 def cost_alert(overrides: Sequence[Override], *levels: str, name_keys: bool = True) -> alert_pb2.Alert:
     """cost_exceeded by model and region, with overrides for some values of these keys."""
     return alert_pb2.Alert(
-        name="cost",
+        display_name="cost",
         scope=on_subscription("pro"),
         cost_exceeded=condition_pb2.CostExceededCondition(
             grouping_keys=["model", "region"],

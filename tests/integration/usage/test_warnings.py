@@ -53,7 +53,7 @@ def of_customer(customer_id: str) -> scope_pb2.AlertScope:
 def of_subscription(customer_id: str, subscription_id: str, metric_id: str) -> alert_pb2.Alert:
     scope = scope_pb2.SubscriptionScope(customer_id=customer_id, subscription_id=subscription_id)
     return alert_pb2.Alert(
-        name="subscription",
+        display_name="subscription",
         scope=scope_pb2.AlertScope(subscription=scope),
         usage_exceeded=condition_pb2.UsageExceededCondition(metric_id=metric_id),
         thresholds=thresholds("1"),
@@ -143,7 +143,7 @@ async def test_percentage_threshold_without_a_limit_is_warned_of(caller: Caller)
     await put_limit(caller, "")
     assert await warnings_of(caller, usage_alert(thresholds=chosen)) == expected
     spend = alert_pb2.Alert(
-        name="spend",
+        display_name="spend",
         scope=of_customer("acme"),
         spend_threshold_reached=condition_pb2.SpendThresholdReachedCondition(currency="EUR"),
         thresholds=chosen[1:],

@@ -81,7 +81,7 @@ def _events(*ids: str, customer: str = "ann") -> str:
 
 
 def _alert(name: str, scope: str, condition: str, more: str = _THRESHOLD) -> Step:
-    request = f'request_id: "{name}" alert {{ name: "$name" {scope} {condition} {more} }}'
+    request = f'request_id: "{name}" alert {{ display_name: "$name" {scope} {condition} {more} }}'
     return Step(name, "CreateAlert", request)
 
 
@@ -276,7 +276,7 @@ READS = (
     Step("operator events", "ListOperatorEvents"),
 )
 
-_SHARED = f'alert {{ name: "$name" {_ALL} usage_threshold_reached {{ metric_id: "calls" }} {_THRESHOLD}'
+_SHARED = f'alert {{ display_name: "$name" {_ALL} usage_threshold_reached {{ metric_id: "calls" }} {_THRESHOLD}'
 
 _CHANGES = (
     Step("early", "CreateAlert", _SHARED + ' uniqueness_key: "shared" }', "theirs"),
@@ -285,27 +285,27 @@ _CHANGES = (
     Step(
         "second spend alert",
         "CreateAlert",
-        f'alert {{ name: "$name" {_S1} spend_exceeded {{ currency: "GBP" }} {_THRESHOLD} }}',
+        f'alert {{ display_name: "$name" {_S1} spend_exceeded {{ currency: "GBP" }} {_THRESHOLD} }}',
     ),
     Step("create again", "CreateAlert", ALERTS[0].request),
     Step(
         "taken key",
         "CreateAlert",
-        f'alert {{ name: "$name" {_ANN} usage_threshold_reached {{ metric_id: "calls" }} {_THRESHOLD}'
+        f'alert {{ display_name: "$name" {_ANN} usage_threshold_reached {{ metric_id: "calls" }} {_THRESHOLD}'
         ' uniqueness_key: "the-key" }',
     ),
     Step(
         "taken place",
         "CreateAlert",
-        f'alert {{ name: "$name" {_GOLD} usage_exceeded {{ metric_id: "calls" }} {_THRESHOLD} }}',
+        f'alert {{ display_name: "$name" {_GOLD} usage_exceeded {{ metric_id: "calls" }} {_THRESHOLD} }}',
     ),
     Step(
         "unknown ids",
         "CreateAlert",
-        'alert { name: "$name" scope { plan { plan_id: "odd" } } usage_threshold_reached { metric_id: "odd" }'
+        'alert { display_name: "$name" scope { plan { plan_id: "odd" } } usage_threshold_reached { metric_id: "odd" }'
         f" {_THRESHOLD} }}",
     ),
-    Step("rename", "UpdateAlert", 'alert { alert_id: "alt_usage" name: "$name again" }'),
+    Step("rename", "UpdateAlert", 'alert { alert_id: "alt_usage" display_name: "$name again" }'),
     Step("raise", "UpdateAlert", 'alert { alert_id: "alt_usage" thresholds { value: "$limit" } }'),
     Step("disable for ann", "DisableAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
     Step("disabled", "GetCustomerAlert", 'alert_id: "alt_usage" customer_id: "ann"'),

@@ -363,7 +363,7 @@ def usage_alert(
 ) -> alert_pb2.Alert:
     """usage_threshold_reached, by default of all customers."""
     return alert_pb2.Alert(
-        name="usage",
+        display_name="usage",
         scope=scope,
         usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(
             metric_id=metric, group_values=_selectors(groups)
@@ -380,7 +380,7 @@ def spend_alert(
 ) -> alert_pb2.Alert:
     """spend_threshold_reached, by default of all customers."""
     return alert_pb2.Alert(
-        name="spend",
+        display_name="spend",
         scope=scope,
         spend_threshold_reached=condition_pb2.SpendThresholdReachedCondition(
             currency=currency, group_values=_selectors(groups)

@@ -124,7 +124,9 @@ def decimal_of(number: Fraction) -> Decimal:
 def alert_of(alert: plain_usage.Alert) -> alert_pb2.Alert:
     """The alert as the API takes it."""
     kind, name = alert.measure
-    shown = alert_pb2.Alert(name="alert", scope=_scope(alert.scope), thresholds=map(_threshold, alert.thresholds))
+    shown = alert_pb2.Alert(
+        display_name="alert", scope=_scope(alert.scope), thresholds=map(_threshold, alert.thresholds)
+    )
     if alert.per_subscription and kind == "usage":
         shown.usage_exceeded.metric_id = name
     elif alert.prices:

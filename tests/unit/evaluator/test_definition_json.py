@@ -209,7 +209,7 @@ def test_thresholds_are_written_and_read_as_the_stored_documents() -> None:
 def test_a_former_version_is_read_with_the_immutable_fields_of_the_current_one() -> None:
     current = AlertDefinition(
         alert_id="alt_1",
-        name="new",
+        display_name="new",
         state=DefinitionState.ARCHIVED,
         scope=SUBSCRIPTION,
         condition=Condition(ConditionType.SPEND_EXCEEDED, currency="USD"),
@@ -241,7 +241,7 @@ def test_a_former_version_is_read_with_the_immutable_fields_of_the_current_one()
     prices = (PriceFilter(PriceField.PRICE_ID, FilterOperator.INCLUDES, ("p1",)),)
     assert former == replace(
         current,
-        name="old",
+        display_name="old",
         state=DefinitionState.ACTIVE,
         condition=Condition(ConditionType.SPEND_EXCEEDED, currency="USD", prices=prices),
         thresholds=(Threshold(Decimal(5)),),

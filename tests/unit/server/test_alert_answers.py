@@ -30,7 +30,7 @@ PERIOD = Period(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UT
 
 DEFINITION = AlertDefinition(
     alert_id="alt_1",
-    name="spend",
+    display_name="spend",
     state=DefinitionState.ACTIVE,
     scope=Scope(ScopeKind.ALL_CUSTOMERS),
     condition=Condition(ConditionType.SPEND_THRESHOLD_REACHED, currency="USD", groups=(GroupSelector("model"),)),
@@ -79,7 +79,7 @@ PLAN = 'plan { plan_id: "p" }'
 def test_an_alert_is_shown_as_requested(scope: str, condition: str) -> None:
     sent = text_format.Parse(
         f"""
-        name: "n" uniqueness_key: "k" scope {{ {scope} }} {condition}
+        display_name: "n" uniqueness_key: "k" scope {{ {scope} }} {condition}
         thresholds {{ value: "20" code: "c" severity: SEVERITY_INFO resolve_value: "-1"
                       notify_on: [TRANSITION_KIND_REACHED, TRANSITION_KIND_RESOLVED] }}
         thresholds {{ recurring_step: "0.5" notify_on: TRANSITION_KIND_REACHED }}
@@ -90,7 +90,7 @@ def test_an_alert_is_shown_as_requested(scope: str, condition: str) -> None:
     new = read_new_alert(Violations(), alert_service_pb2.CreateAlertRequest(alert=sent))
     stored = replace(
         DEFINITION,
-        name=new.name,
+        display_name=new.display_name,
         scope=new.scope,
         condition=new.condition,
         thresholds=new.thresholds,

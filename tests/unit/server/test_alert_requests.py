@@ -15,8 +15,8 @@ from server.calls.validation import Violations
 from server.mapping.alerts import read_condition_types, read_new_alert, read_states
 from server.mapping.thresholds import read_thresholds
 
-ALL = 'name: "n" scope { all_customers {} } '
-PLAN = 'name: "n" scope { plan { plan_id: "gold" } } '
+ALL = 'display_name: "n" scope { all_customers {} } '
+PLAN = 'display_name: "n" scope { plan { plan_id: "gold" } } '
 SPEND = "spend_threshold_reached {} "
 THRESHOLD = 'thresholds { value: "10" } '
 
@@ -46,7 +46,7 @@ def refused(alert: str) -> list[str]:
 def test_every_field_of_an_alert_is_read() -> None:
     wanted = read(
         """
-        name: "spend"  uniqueness_key: "key"
+        display_name: "spend"  uniqueness_key: "key"
         scope { customer { customer_id: "acme" } }
         spend_threshold_reached {
             currency: "EUR" group_values { key: "zone" } group_values { key: "model" value: "large" }
@@ -56,7 +56,7 @@ def test_every_field_of_an_alert_is_read() -> None:
         thresholds { recurring_step: "0.5" notify_on: TRANSITION_KIND_RESOLVED }
         """
     )
-    assert (wanted.name, wanted.uniqueness_key, wanted.evaluate_on_create) == ("spend", "key", True)
+    assert (wanted.display_name, wanted.uniqueness_key, wanted.evaluate_on_create) == ("spend", "key", True)
     assert wanted.scope == Scope(ScopeKind.CUSTOMER, customer_id="acme")
     assert wanted.condition.currency == "EUR"
     assert wanted.condition.groups == (GroupSelector("zone"), GroupSelector("model", "large"))
@@ -102,7 +102,7 @@ def test_output_only_fields_are_ignored() -> None:
 def test_all_violations_are_answered_at_once() -> None:
     assert refused(
         """
-        name: "a\\tb" uniqueness_key: "\\n"
+        display_name: "a\\tb" uniqueness_key: "\\n"
         scope { subscription { customer_id: " acme" } }
         usage_threshold_reached { group_values { key: "a" } group_values { key: "a" } group_values {} }
         thresholds { value: "1e999" } thresholds { value: "NaN" severity: SEVERITY_INFO }
@@ -110,7 +110,7 @@ def test_all_violations_are_answered_at_once() -> None:
         thresholds { recurring_step: "0" }
         """
     ) == [
-        "alert.name",
+        "alert.display_name",
         "alert.usage_threshold_reached.metric_id",
         "alert.usage_threshold_reached.group_values[1].key",
         "alert.usage_threshold_reached.group_values[2].key",
@@ -133,7 +133,7 @@ def test_an_empty_request_is_refused_for_its_missing_alert() -> None:
 
 
 def test_an_empty_alert_is_refused_with_every_missing_field() -> None:
-    assert refused("") == ["alert.name", "alert.condition", "alert.scope", "alert.thresholds"]
+    assert refused("") == ["alert.display_name", "alert.condition", "alert.scope", "alert.thresholds"]
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,8 @@ def test_valid_thresholds_are_accepted(thresholds: str) -> None:
     ("alert", "paths"),
     [
         (ALL.replace("all_customers {}", "plan {}") + SPEND, ["alert.scope.plan.plan_id"]),
-        ('name: "n" scope {} ' + SPEND, ["alert.scope"]),
-        ('name: "' + "n" * 257 + '" scope { all_customers {} } ' + SPEND, ["alert.name"]),
+        ('display_name: "n" scope {} ' + SPEND, ["alert.scope"]),
+        ('display_name: "' + "n" * 257 + '" scope { all_customers {} } ' + SPEND, ["alert.display_name"]),
         (ALL + 'uniqueness_key: "' + "k" * 129 + '" ' + SPEND, ["alert.uniqueness_key"]),
         (ALL + 'spend_threshold_reached { currency: "usd" } ', ["alert.spend_threshold_reached.currency"]),
         (ALL + 'spend_threshold_reached { currency: "$" } ', ["alert.spend_threshold_reached.currency"]),
@@ -235,7 +235,7 @@ FIELDS = {
 @pytest.mark.parametrize("kind", list(ConditionType))
 def test_each_family_of_conditions_accepts_only_its_scopes(scope: str, kind: ConditionType) -> None:
     threshold = THRESHOLD if kind.own_threshold is None else ""
-    alert = f'name: "n" scope {{ {SCOPES[scope]} }} {kind} {{ {FIELDS.get(kind, "")} }} {threshold}'
+    alert = f'display_name: "n" scope {{ {SCOPES[scope]} }} {kind} {{ {FIELDS.get(kind, "")} }} {threshold}'
     fits = scope == "plan" or (scope == "subscription") is kind.per_subscription
     if kind.of_one_customer:
         fits = scope == "customer"

@@ -20,7 +20,7 @@ NOTIFICATIONS = list(notifications())
 STATED_ONCE = (
     "notification_id",
     "alert_id",
-    "alert_name",
+    "alert_display_name",
     "alert_version",
     "condition_type",
     "gauge",
@@ -56,7 +56,7 @@ def short(notification: Notification) -> list[transition_pb2.Transition]:
 def test_evaluation_has_the_gauge_and_the_transitions_of_the_body(number: int) -> None:
     one = replace(NOTIFICATIONS[number], late=number % 2 == 1)
     shown = detailed(one.body())
-    assert (shown.alert_version, shown.alert_display_name) == (RULE.version, RULE.name)
+    assert (shown.alert_version, shown.alert_display_name) == (RULE.version, RULE.display_name)
     expected = notification_pb2.Evaluation(
         gauge=gauge_message(one.gauge, one.transitions[-1].value, one.limit),
         previous_value="1.5",
