@@ -15,7 +15,7 @@ from evaluator.alert_commands import AlertPatch
 from evaluator.definitions import AlertDefinition, DefinitionState, natural_key
 from evaluator.thresholds import Threshold
 from runtime.clock import Clock
-from store.alerts import alerts
+from store.alerts import alerts, disabled_notices
 from store.alerts import history as alert_history
 from store.alerts.backfills import FROM_THE_BEGINNING
 from store.alerts.history import Author, ChangeKind
@@ -149,7 +149,10 @@ async def enable(
 async def disable(
     connection: AsyncConnection, organization_id: int, alert_id: str, etag: str, author: Author, clock: Clock
 ) -> AlertDefinition:
-    """Disables an alert until it is enabled again. Raises AlertUnknown, AlertArchived and EtagMismatch."""
+    """Disables an alert until it is enabled again, and notifies of it.
+
+    Raises AlertUnknown, AlertArchived and EtagMismatch.
+    """
     definition = await changeable(connection, organization_id, alert_id, etag)
     if definition.state is DefinitionState.DISABLED:
         return definition
@@ -166,6 +169,7 @@ async def disable(
         update_time=clock.now(),
     )
     await _write(connection, organization_id, disabled, ChangeKind.DISABLED, author)
+    await disabled_notices.notify(connection, organization_id, disabled, epoch, clock.now())
     return disabled
 
 

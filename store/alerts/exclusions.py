@@ -200,17 +200,18 @@ async def list_page(
 
 async def request(
     connection: AsyncConnection, organization_id: int, excluded: Excluded, key_id: str, now: datetime
-) -> bool:
-    """Excludes a customer, or one of its subscriptions, as a caller requested; False if it was excluded before.
+) -> int | None:
+    """Excludes a customer, or one of its subscriptions, as a caller requested.
 
-    Stops ingest of the organization until the transaction ends.
+    Returns the new epoch of the organization; None if the target was excluded before. Stops ingest of the
+    organization until the transaction ends.
     """
     epoch = await organizations.begin_change(connection, organization_id)
     raw = await driver(connection)
     if not await exclude(raw, organization_id, [excluded], ExclusionReason.REQUESTED, epoch, now, key_id):
-        return False
+        return None
     await _customer_changed(connection, organization_id, excluded.customer_id, epoch, now)
-    return True
+    return epoch
 
 
 async def lift(connection: AsyncConnection, organization_id: int, excluded: Excluded, now: datetime) -> bool:

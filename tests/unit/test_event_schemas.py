@@ -14,7 +14,14 @@ import pytest
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection
 from evaluator.gauges import EVER, Gauge, InvoiceSelection, Measure
-from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, TRANSITION_TYPES, DisabledNotification, Notification
+from evaluator.notifications import (
+    DISABLED_TYPE,
+    EVENT_TYPES,
+    TRANSITION_TYPES,
+    DisabledNotification,
+    Notification,
+    RequestedDisabling,
+)
 from evaluator.periods import Period
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.thresholds import Direction, Severity, Threshold, ThresholdSet, TransitionKind
@@ -156,9 +163,12 @@ def test_notices_of_disabled_alerts_are_valid_for_their_schema() -> None:
     group = (("model", "5001"), ("region", "eu"))
     whole = Gauge("acme", None, Measure(metric_id="tokens"), group, PERIOD)
     own = Gauge("acme", "acme-pro", Measure(currency="USD", per_subscription=True), group, PERIOD)
-    disabled = [
+    disabled: list[DisabledNotification | RequestedDisabling] = [
         DisabledNotification("default", RULE, whole, 5_000, 1, NOW, Cause("e-1", NOW)),
         DisabledNotification("default", RULE, own, 5_000, 2, NOW, None),
+        RequestedDisabling("default", RULE, "acme", "acme-pro", 3, NOW),
+        RequestedDisabling("default", RULE, "acme", None, 3, NOW),
+        RequestedDisabling("default", RULE, "", None, 3, NOW),
     ]
     bodies = [json.loads(one.body()) for one in disabled] + examples([DISABLED_TYPE])
     for body in bodies:

@@ -182,7 +182,8 @@ class AlertServiceServicer:
 
     def DisableAlert(self, request, context):
         """DisableAlert stops the evaluation of an alert until it is enabled, as a whole or for one customer or subscription
-        that it covers.
+        that it covers. One notification of type alert.disabled with the reason REQUESTED is sent; without a customer if the
+        alert as a whole is disabled. None is sent if the alert was already disabled, as a whole or for that target.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,8 @@ class AlertServiceStub:
     """
     DisableAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.DisableAlertRequest, _alert_service_pb2.DisableAlertResponse]
     """DisableAlert stops the evaluation of an alert until it is enabled, as a whole or for one customer or subscription
-    that it covers.
+    that it covers. One notification of type alert.disabled with the reason REQUESTED is sent; without a customer if the
+    alert as a whole is disabled. None is sent if the alert was already disabled, as a whole or for that target.
     """
     ReleaseUniquenessKey: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ReleaseUniquenessKeyRequest, _alert_service_pb2.ReleaseUniquenessKeyResponse]
     """ReleaseUniquenessKey lets other alerts use the uniqueness key of an archived alert."""
@@ -186,7 +187,8 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_alert_service_pb2.DisableAlertRequest, _abc.Awaitable[_alert_service_pb2.DisableAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.DisableAlertResponse]:
         """DisableAlert stops the evaluation of an alert until it is enabled, as a whole or for one customer or subscription
-        that it covers.
+        that it covers. One notification of type alert.disabled with the reason REQUESTED is sent; without a customer if the
+        alert as a whole is disabled. None is sent if the alert was already disabled, as a whole or for that target.
         """
 
     @_abc_1.abstractmethod

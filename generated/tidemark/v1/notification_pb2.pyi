@@ -26,8 +26,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Notification(_message.Message):
-    """Notification is the immutable record of the transitions that one evaluation of one alert found on one gauge, or of an
-    alert that was disabled for a customer. Webhooks, the history and the watch stream carry the same content.
+    """Notification is the immutable record of the transitions that one evaluation of one alert found on one gauge, or that
+    an alert was disabled. Webhooks, the history and the watch stream carry the same content.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -55,7 +55,7 @@ class Notification(_message.Message):
     condition_type: _condition_pb2.ConditionType.ValueType
     """condition_type is the type of the alert's condition."""
     customer_id: _builtins.str
-    """customer_id is the customer."""
+    """customer_id is the customer. Unset: the alert as a whole was disabled."""
     sequence: _builtins.int
     """sequence is the number of the notification among those of this alert on this gauge, from 1, without gaps. 0: the
     notification is not about a single gauge, for example "alert.disabled".
@@ -155,7 +155,9 @@ Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
 
 @_typing.final
 class AlertDisabled(_message.Message):
-    """AlertDisabled says that an alert is no longer evaluated for a customer."""
+    """AlertDisabled says that an alert is no longer evaluated: for the notification's customer, or, if that is unset, as a
+    whole.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -169,7 +171,9 @@ class AlertDisabled(_message.Message):
     reason: _customer_alert_pb2.CustomerAlertDisabledReason.ValueType
     """reason is why."""
     subscription_id: _builtins.str
-    """subscription_id is the subscription whose usage had too many groups. Unset: the customer is measured as a whole."""
+    """subscription_id is the subscription whose usage had too many groups, or for which a caller disabled the alert. Unset:
+    the whole customer, or all customers.
+    """
     group_limit: _builtins.int
     """group_limit is how many groups one billing period may have. Set with the reason GROUP_LIMIT, like the fields below."""
     event_id: _builtins.str

@@ -138,9 +138,12 @@ async def test_enable_for_one_customer_changes_no_other_customer(caller: Caller,
         clock.advance(clock.now() - clock.now().replace(hour=11))
         async with database.transaction() as connection:
             for who in ("ann", "bob"):
-                assert await exclusions.request(
-                    connection, organization_id, Excluded(who, alert_id, None), "", clock.now()
-                ) is (True)
+                assert (
+                    await exclusions.request(
+                        connection, organization_id, Excluded(who, alert_id, None), "", clock.now()
+                    )
+                    is not None
+                )
         async with database.transaction() as connection:
             await exclusions.lift(connection, organization_id, Excluded("ann", alert_id, None), clock.now())
             left = await exclusions.of_customers(await driver(connection), organization_id, ["ann", "bob"])

@@ -7,7 +7,7 @@ import pytest
 from engine.evaluation.results import RecordedTransition
 from evaluator.exclusions import ExclusionReason
 from evaluator.gauges import Gauge, Measure
-from evaluator.notifications import MAX_TRANSITIONS, DisabledNotification, Notification
+from evaluator.notifications import MAX_TRANSITIONS, DisabledNotification, Notification, RequestedDisabling
 from evaluator.transitions import Cause, mark_furthest
 from generated.tidemark.v1 import customer_alert_pb2, notification_pb2, transition_pb2
 from server.calls.validation import to_timestamp
@@ -84,6 +84,17 @@ def test_disabled_alert_has_its_reason_and_the_first_group_beyond_the_limit(caus
         expected.event_time.CopyFrom(to_timestamp(NOW))
     assert shown.alert_disabled == expected
     assert not shown.HasField("evaluation")
+
+
+@pytest.mark.parametrize("subscription_id", ["acme-pro", None])
+@pytest.mark.parametrize("customer_id", ["acme", ""])
+def test_disabled_alert_has_the_reason_that_a_caller_requested_it(
+    customer_id: str, subscription_id: str | None
+) -> None:
+    shown = detailed(RequestedDisabling("default", RULE, customer_id, subscription_id, 1, NOW).body())
+    assert shown.alert_disabled == notification_pb2.AlertDisabled(
+        reason=customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED, subscription_id=subscription_id or ""
+    )
 
 
 def test_every_reason_has_a_value_of_the_contract() -> None:
