@@ -20,9 +20,10 @@ from server.mapping.price_filters import read_price_filters
 from server.mapping.thresholds import read_thresholds
 
 DISPLAY_NAME, THRESHOLDS = "display_name", "thresholds"
-OVERRIDES, PRICE_FILTERS = "cost_exceeded.threshold_overrides", "spend_exceeded.price_filters"
+OVERRIDES = "cost_exceeded.threshold_overrides"
+PRICE_FILTERS = ("cost_exceeded.price_filters", "spend_exceeded.price_filters")
 # The editable fields of conditions: each with its condition and its name.
-_OF_CONDITIONS = {path: tuple(path.split(".")) for path in (OVERRIDES, PRICE_FILTERS)}
+_OF_CONDITIONS = {path: tuple(path.split(".")) for path in (OVERRIDES, *PRICE_FILTERS)}
 _ALL = (DISPLAY_NAME, THRESHOLDS, *_OF_CONDITIONS)
 
 
@@ -40,9 +41,10 @@ def read_patch(definition: AlertDefinition, request: alert_service_pb2.UpdateAle
         keys = [selector.key for selector in condition.groups]
         overrides = sent.cost_exceeded.threshold_overrides
         patch = replace(patch, overrides=read_overrides(violations, f"alert.{OVERRIDES}", overrides, keys))
-    if PRICE_FILTERS in paths and case == "spend_exceeded":
-        prices = sent.spend_exceeded.price_filters
-        patch = replace(patch, prices=read_price_filters(violations, f"alert.{PRICE_FILTERS}", prices))
+    for path in PRICE_FILTERS:
+        if path in paths and case == _OF_CONDITIONS[path][0]:
+            prices = getattr(sent, case).price_filters
+            patch = replace(patch, prices=read_price_filters(violations, f"alert.{path}", prices))
     if THRESHOLDS in paths:
         thresholds = read_thresholds(violations, "alert.thresholds", sent.thresholds, condition.condition_type)
         patch = replace(patch, thresholds=thresholds)

@@ -243,7 +243,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_TOO_MANY_ALERTS: _ErrorReason.ValueType  # 23
     """ERROR_REASON_TOO_MANY_ALERTS (FAILED_PRECONDITION) means that the subscription or plan already has the maximum
-    number of spend alerts. Archive one first.
+    number of alerts of this type: 50 for cost_exceeded, and 50 for spend_exceeded. Archive one first.
 
     Example:
 
@@ -1045,7 +1045,7 @@ Example:
 """
 ERROR_REASON_TOO_MANY_ALERTS: ErrorReason.ValueType  # 23
 """ERROR_REASON_TOO_MANY_ALERTS (FAILED_PRECONDITION) means that the subscription or plan already has the maximum
-number of spend alerts. Archive one first.
+number of alerts of this type: 50 for cost_exceeded, and 50 for spend_exceeded. Archive one first.
 
 Example:
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/scope.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xf7\x01\n\nAlertScope\x12=\n\rall_customers\x18\x01 \x01(\x0b\x32\x1e.tidemark.v1.AllCustomersScopeB\x04\xe2\x41\x01\x01H\x00\x12,\n\x04plan\x18\x02 \x01(\x0b\x32\x16.tidemark.v1.PlanScopeB\x04\xe2\x41\x01\x01H\x00\x12\x34\n\x08\x63ustomer\x18\x03 \x01(\x0b\x32\x1a.tidemark.v1.CustomerScopeB\x04\xe2\x41\x01\x01H\x00\x12<\n\x0csubscription\x18\x04 \x01(\x0b\x32\x1e.tidemark.v1.SubscriptionScopeB\x04\xe2\x41\x01\x01H\x00\x42\x08\n\x06target\"\x13\n\x11\x41llCustomersScope\"\"\n\tPlanScope\x12\x15\n\x07plan_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"*\n\rCustomerScope\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"M\n\x11SubscriptionScope\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fsubscription_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/scope.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xb6\x02\n\nAlertScope\x12=\n\rall_customers\x18\x01 \x01(\x0b\x32\x1e.tidemark.v1.AllCustomersScopeB\x04\xe2\x41\x01\x01H\x00\x12,\n\x04plan\x18\x02 \x01(\x0b\x32\x16.tidemark.v1.PlanScopeB\x04\xe2\x41\x01\x01H\x00\x12\x34\n\x08\x63ustomer\x18\x03 \x01(\x0b\x32\x1a.tidemark.v1.CustomerScopeB\x04\xe2\x41\x01\x01H\x00\x12<\n\x0csubscription\x18\x04 \x01(\x0b\x32\x1e.tidemark.v1.SubscriptionScopeB\x04\xe2\x41\x01\x01H\x00\x12=\n\rcustomer_plan\x18\x05 \x01(\x0b\x32\x1e.tidemark.v1.CustomerPlanScopeB\x04\xe2\x41\x01\x01H\x00\x42\x08\n\x06target\"\x13\n\x11\x41llCustomersScope\"\"\n\tPlanScope\x12\x15\n\x07plan_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"*\n\rCustomerScope\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"M\n\x11SubscriptionScope\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fsubscription_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"E\n\x11\x43ustomerPlanScope\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07plan_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALERTSCOPE'].fields_by_name['customer']._serialized_options = b'\342A\001\001'
   _globals['_ALERTSCOPE'].fields_by_name['subscription']._loaded_options = None
   _globals['_ALERTSCOPE'].fields_by_name['subscription']._serialized_options = b'\342A\001\001'
+  _globals['_ALERTSCOPE'].fields_by_name['customer_plan']._loaded_options = None
+  _globals['_ALERTSCOPE'].fields_by_name['customer_plan']._serialized_options = b'\342A\001\001'
   _globals['_PLANSCOPE'].fields_by_name['plan_id']._loaded_options = None
   _globals['_PLANSCOPE'].fields_by_name['plan_id']._serialized_options = b'\342A\001\002'
   _globals['_CUSTOMERSCOPE'].fields_by_name['customer_id']._loaded_options = None
@@ -48,14 +50,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBSCRIPTIONSCOPE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
   _globals['_SUBSCRIPTIONSCOPE'].fields_by_name['subscription_id']._loaded_options = None
   _globals['_SUBSCRIPTIONSCOPE'].fields_by_name['subscription_id']._serialized_options = b'\342A\001\002'
+  _globals['_CUSTOMERPLANSCOPE'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_CUSTOMERPLANSCOPE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_CUSTOMERPLANSCOPE'].fields_by_name['plan_id']._loaded_options = None
+  _globals['_CUSTOMERPLANSCOPE'].fields_by_name['plan_id']._serialized_options = b'\342A\001\002'
   _globals['_ALERTSCOPE']._serialized_start=74
-  _globals['_ALERTSCOPE']._serialized_end=321
-  _globals['_ALLCUSTOMERSSCOPE']._serialized_start=323
-  _globals['_ALLCUSTOMERSSCOPE']._serialized_end=342
-  _globals['_PLANSCOPE']._serialized_start=344
-  _globals['_PLANSCOPE']._serialized_end=378
-  _globals['_CUSTOMERSCOPE']._serialized_start=380
-  _globals['_CUSTOMERSCOPE']._serialized_end=422
-  _globals['_SUBSCRIPTIONSCOPE']._serialized_start=424
-  _globals['_SUBSCRIPTIONSCOPE']._serialized_end=501
+  _globals['_ALERTSCOPE']._serialized_end=384
+  _globals['_ALLCUSTOMERSSCOPE']._serialized_start=386
+  _globals['_ALLCUSTOMERSSCOPE']._serialized_end=405
+  _globals['_PLANSCOPE']._serialized_start=407
+  _globals['_PLANSCOPE']._serialized_end=441
+  _globals['_CUSTOMERSCOPE']._serialized_start=443
+  _globals['_CUSTOMERSCOPE']._serialized_end=485
+  _globals['_SUBSCRIPTIONSCOPE']._serialized_start=487
+  _globals['_SUBSCRIPTIONSCOPE']._serialized_end=564
+  _globals['_CUSTOMERPLANSCOPE']._serialized_start=566
+  _globals['_CUSTOMERPLANSCOPE']._serialized_end=635
 # @@protoc_insertion_point(module_scope)

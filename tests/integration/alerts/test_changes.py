@@ -314,7 +314,8 @@ async def test_all_thresholds_of_removed_overrides_resolve(caller: Caller) -> No
     groups = [f"g{number}" for number in range(220)]
     condition = condition_pb2.CostExceededCondition(grouping_keys=["team"], currency="USD")
     for number, group in enumerate(groups):
-        condition.threshold_overrides.add(group_values=[group], thresholds=thresholds_at(str(number + 1)))
+        team = filter_pb2.GroupSelector(key="team", value=group)
+        condition.threshold_overrides.add(group_values=[team], thresholds=thresholds_at(str(number + 1)))
     created = await caller.create(
         alert_pb2.Alert(
             display_name="c", scope=on_plan("pro"), cost_exceeded=condition, thresholds=thresholds_at("1000")

@@ -15,6 +15,7 @@ from generated.tidemark.v1 import (
     condition_pb2,
     customer_alert_pb2,
     customer_pb2,
+    filter_pb2,
     invoice_pb2,
     limit_pb2,
     subscription_pb2,
@@ -251,7 +252,8 @@ async def test_spend_limit_applies_to_its_own_currency(caller: Caller) -> None:
 
 async def test_threshold_override_can_be_a_percentage(caller: Caller) -> None:
     condition = condition_pb2.CostExceededCondition(currency="USD", grouping_keys=["seat"])
-    condition.threshold_overrides.add(group_values=["ann"], thresholds=percent("50"))
+    ann = filter_pb2.GroupSelector(key="seat", value="ann")
+    condition.threshold_overrides.add(group_values=[ann], thresholds=percent("50"))
     wanted = alert_pb2.Alert(display_name="cost", scope=on_plan("gold"), cost_exceeded=condition)
     wanted.thresholds.add(value="80")
     alert = await caller.create(wanted)

@@ -93,12 +93,12 @@ ALERTS = (
     _alert("cost", _S1, "cost_exceeded {}"),
     _alert("filtered", _S1, 'spend_exceeded { currency: "$unit" }'),
     _alert("plan", _GOLD, 'usage_exceeded { metric_id: "calls" }'),
-    _alert("commit", _ANN, 'low_remaining_commit_balance_reached { currency: "$unit" }'),
+    _alert("commit", _ANN, 'low_remaining_commit_balance_reached { spend { currency: "$unit" } }'),
     _alert("days", _ANN, "low_remaining_days_for_commit_segment_reached {}"),
     _alert(
         "seat",
         _ALL,
-        'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "user" } currency: "$unit" }',
+        'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "user" } spend { currency: "$unit" } }',
     ),
     _alert("license", _ANN, 'license_balance_threshold_reached { license_type: "editor" }'),
     _alert("invoice", _ALL, 'invoice_total_reached { currency: "$unit" }'),
@@ -327,7 +327,7 @@ _CHANGES = (
 )
 
 _WEBHOOKS = (
-    Step("endpoint", "CreateEndpoint", 'url: "https://$name.example.com/" description: "$name"'),
+    Step("endpoint", "CreateEndpoint", 'endpoint { url: "https://$name.example.com/" display_name: "$name" }'),
     Step("test event", "SendTestEvent", 'request_id: "t1" endpoint_id: "whe_endpoint"'),
     Step("test event again", "SendTestEvent", 'request_id: "t1" endpoint_id: "whe_endpoint"'),
     Step("recovery", "RecoverEndpoint", f'endpoint_id: "whe_endpoint" start_time {{ {_BEFORE} }}'),
@@ -345,7 +345,7 @@ _END_OF_WEBHOOKS = (
     Step(
         "change endpoint",
         "UpdateEndpoint",
-        'endpoint_id: "whe_endpoint" description: "$name again" update_mask { paths: "description" }',
+        'endpoint { endpoint_id: "whe_endpoint" display_name: "$name again" } update_mask { paths: "display_name" }',
     ),
     Step("rotate", "RotateSecret", 'endpoint_id: "whe_endpoint"'),
     Step("disable endpoint", "DisableEndpoint", 'endpoint_id: "whe_endpoint"'),

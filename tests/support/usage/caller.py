@@ -394,6 +394,12 @@ def on_customer(customer_id: str = "acme") -> scope_pb2.AlertScope:
     return scope_pb2.AlertScope(customer=scope_pb2.CustomerScope(customer_id=customer_id))
 
 
+def on_customer_plan(customer_id: str, plan_id: str) -> scope_pb2.AlertScope:
+    """The scope of one customer on one plan."""
+    scope = scope_pb2.CustomerPlanScope(customer_id=customer_id, plan_id=plan_id)
+    return scope_pb2.AlertScope(customer_plan=scope)
+
+
 def on_plan(plan_id: str) -> scope_pb2.AlertScope:
     """The scope of one plan."""
     return scope_pb2.AlertScope(plan=scope_pb2.PlanScope(plan_id=plan_id))

@@ -60,6 +60,7 @@ PLAN = 'plan { plan_id: "p" }'
         (PLAN, 'spend_threshold_reached { currency: "EUR" group_values { key: "a" value: "" } }'),
         (CUSTOMERS, 'usage_threshold_reached { metric_id: "m" group_values { key: "a" value: "x" } }'),
         (SUBSCRIPTION, 'usage_exceeded { metric_id: "m" }'),
+        ('customer_plan { customer_id: "c" plan_id: "p" }', 'usage_exceeded { metric_id: "m" }'),
         (PLAN, 'cost_exceeded { currency: "USD" grouping_keys: ["z", "a"] }'),
         (SUBSCRIPTION, 'spend_exceeded { currency: "credits" }'),
         (
@@ -70,9 +71,9 @@ PLAN = 'plan { plan_id: "p" }'
         (
             PLAN,
             'cost_exceeded { currency: "USD" grouping_keys: ["z", "a"] threshold_overrides {'
-            ' group_keys: ["a", "z"] group_values: ["1", "2"]'
+            ' group_values { key: "a" value: "1" } group_values { key: "z" value: "2" }'
             ' thresholds { value: "3" code: "c" notify_on: TRANSITION_KIND_REACHED } }'
-            ' threshold_overrides { group_keys: "z" group_values: "" } }',
+            ' threshold_overrides { group_values { key: "z" value: "" } } }',
         ),
     ],
 )

@@ -36,6 +36,11 @@ def read(alert: str) -> NewAlert:
     return read_new_alert(Violations(), request(alert))
 
 
+def bound(**values: str) -> str:
+    """The group_values of an override."""
+    return " ".join(f'group_values {{ key: "{key}" value: "{value}" }}' for key, value in values.items())
+
+
 def refused(alert: str) -> list[str]:
     """The paths of all violations of an alert."""
     with pytest.raises(InvalidArgument) as error:
@@ -185,6 +190,10 @@ def test_valid_thresholds_are_accepted(thresholds: str) -> None:
     ("alert", "paths"),
     [
         (ALL.replace("all_customers {}", "plan {}") + SPEND, ["alert.scope.plan.plan_id"]),
+        (
+            ALL.replace("all_customers {}", "customer_plan {}") + SPEND,
+            ["alert.scope.customer_plan.plan_id", "alert.scope.customer_plan.customer_id"],
+        ),
         ('display_name: "n" scope {} ' + SPEND, ["alert.scope"]),
         ('display_name: "' + "n" * 257 + '" scope { all_customers {} } ' + SPEND, ["alert.display_name"]),
         (ALL + 'uniqueness_key: "' + "k" * 129 + '" ' + SPEND, ["alert.uniqueness_key"]),
@@ -221,6 +230,7 @@ SCOPES = {
     "plan": 'plan { plan_id: "p" }',
     "customer": 'customer { customer_id: "c" }',
     "subscription": 'subscription { customer_id: "c" subscription_id: "s" }',
+    "customer_plan": 'customer_plan { customer_id: "c" plan_id: "p" }',
 }
 FIELDS = {
     "usage_threshold_reached": 'metric_id: "m"',
@@ -236,9 +246,9 @@ FIELDS = {
 def test_each_family_of_conditions_accepts_only_its_scopes(scope: str, kind: ConditionType) -> None:
     threshold = THRESHOLD if kind.own_threshold is None else ""
     alert = f'display_name: "n" scope {{ {SCOPES[scope]} }} {kind} {{ {FIELDS.get(kind, "")} }} {threshold}'
-    fits = scope == "plan" or (scope == "subscription") is kind.per_subscription
+    fits = scope in ("plan", "customer_plan") or (scope == "subscription") is kind.per_subscription
     if kind.of_one_customer:
-        fits = scope == "customer"
+        fits = scope in ("customer", "customer_plan")
     if fits:
         assert read(alert).condition.condition_type is kind
     else:
@@ -262,7 +272,7 @@ def test_thresholds_in_percent_of_a_limit_are_read() -> None:
     # A value can be the same number: it is another threshold.
     several = read(ALL + SPEND + thresholds + ' thresholds { value: "150" } thresholds { recurring_step: "1" }')
     assert len(several.thresholds) == 4
-    override = 'cost_exceeded { grouping_keys: "a" currency: "USD" threshold_overrides { group_values: "x" '
+    override = f'cost_exceeded {{ grouping_keys: "a" currency: "USD" threshold_overrides {{ {bound(a="x")} '
     [read_override] = read(PLAN + override + thresholds + "} } " + THRESHOLD).condition.overrides
     assert read_override.thresholds == expected
 
@@ -305,20 +315,18 @@ def test_a_condition_without_a_limit_refuses_percentages(kind: ConditionType) ->
     ("overrides", "paths"),
     [
         ("{ }", ["[0].group_values"]),
-        ('{ group_values: "x" }', ["[0].group_values"]),
-        ('{ group_values: ["x", "y", "z"] }', ["[0].group_values"]),
-        ('{ group_keys: ["a", "c"] group_values: ["x", "y"] }', ["[0].group_keys[1]"]),
-        ('{ group_keys: ["a", "a"] group_values: ["x", "y"] }', ["[0].group_keys[1]"]),
-        ('{ group_keys: "b" group_values: "\\n" }', ["[0].group_values[0]"]),
+        ('{ group_values { value: "x" } }', ["[0].group_values[0].key"]),
+        ('{ group_values { key: "a" } }', ["[0].group_values[0].value"]),
+        (f"{{ {bound(a='x', c='y')} }}", ["[0].group_values[1].key"]),
+        (f"{{ {bound(a='x')} {bound(a='y')} }}", ["[0].group_values[1].key"]),
+        (f"{{ {bound(b=chr(92) + 'n')} }}", ["[0].group_values[0].value"]),
         (
-            '{ group_keys: ["b", "a"] group_values: ["y", "x"] }, { group_keys: "a" group_values: "x" },'
-            ' { group_values: ["x", "y"] }',
+            f"{{ {bound(b='y', a='x')} }}, {{ {bound(a='x')} }}, {{ {bound(a='x', b='y')} }}",
             ["[2].group_values"],
         ),
         (
-            '{ group_keys: "a" group_values: "x" thresholds { value: "1" code: "c" }'
-            ' thresholds { value: "1.0" code: "c" } },'
-            ' { group_keys: "b" group_values: "x" thresholds { value: "x" } }',
+            f'{{ {bound(a="x")} thresholds {{ value: "1" code: "c" }} thresholds {{ value: "1.0" code: "c" }} }},'
+            f' {{ {bound(b="x")} thresholds {{ value: "x" }} }}',
             ["[0].thresholds[1].code", "[0].thresholds[1].value", "[1].thresholds[0].value"],
         ),
     ],
@@ -368,7 +376,7 @@ def test_price_filters_are_merged() -> None:
 
 
 def test_overrides_without_group_keys_are_refused() -> None:
-    condition = 'cost_exceeded { threshold_overrides { group_keys: "a" group_values: "x" } } '
+    condition = 'cost_exceeded { threshold_overrides { group_values { key: "a" value: "x" } } } '
     assert refused(PLAN + condition + THRESHOLD) == ["alert.cost_exceeded.threshold_overrides"]
 
 
