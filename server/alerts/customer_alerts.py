@@ -18,7 +18,7 @@ from server.alerts.usage_reading import MAX_PROPERTIES, MAX_PROPERTY_LENGTH
 from server.calls.answer_size import read_room
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.paging import BY_TIME, Page, after_time_and_id, read_page
+from server.calls.paging import BY_TIME, Page, after_time_and_id, invalid_page_token, read_page
 from server.calls.validation import Violations
 from server.mapping.alerts import read_states
 from server.mapping.gauges import MAX_GAUGES, STATUSES, customer_alert_message, in_order, place
@@ -26,7 +26,7 @@ from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
 from store.views.alarms import AlarmFilter
 from store.views.customer_alert_lists import Cursor, ListFilter
-from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeSelection
+from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeSelection, GaugeState
 from store.views.customer_views import CustomerView
 
 MAX_IDS = 100  # of one filter
@@ -38,7 +38,7 @@ _STATUS_OF = {number: status for status, number in STATUSES.items() if number}
 # In a list of many customers, entries in alarm come first, and the rest after them. The cursor: 1 for the rest and 0
 # otherwise, time, customer, gauge (empty for the rest), alert.
 _CURSOR_OF_MANY = (int, datetime, str, str, str)
-_CURSOR_OF_GAUGES = (int, str, str)  # `place` of the last gauge
+_CURSOR_OF_GAUGES = (int, str)  # of the last gauge: whether it was not in alarm, and its id
 
 ALERTS_READ = 100  # at once, where a filter by status leaves out an unknown number of them
 MAX_READS = 10  # of the alerts of a customer, for one page; what is left is on the next page
@@ -58,20 +58,7 @@ class CustomerAlertHandlers:
         violations = Violations()
         alert_id = violations.identifier("alert_id", request.alert_id)
         customer_id = violations.identifier("customer_id", request.customer_id)
-        selection = GaugeSelection(
-            violations.identifier("subscription_id", request.subscription_id, required=False) or None,
-            _group(violations, request.group),
-        )
-        page = read_page(
-            violations,
-            request.page_size or MAX_GAUGES,
-            request.page_token,
-            "GetCustomerAlert",
-            (alert_id, customer_id, selection.subscription_id or "", *map(repr, selection.group)),
-            _CURSOR_OF_GAUGES,
-        )
-        room = read_room(violations, request.max_answer_bytes)
-        violations.raise_if_any()
+        selection, page, room = _read_selection(violations, request)
         async with self._database.transaction() as connection:
             view = await CustomerView.open(
                 connection, current_organization().organization_id, customer_id, self._clock.now()
@@ -82,14 +69,15 @@ class CustomerAlertHandlers:
         if selection.subscription_id is not None and not found.definition.condition.condition_type.per_subscription:
             violations.add("subscription_id", "the alert measures customers, not subscriptions: leave it unset")
             violations.raise_if_any()
-        following = [item for item in in_order(found) if page.after is None or place(item) > page.after]
-        shown = customer_alert_message(found, room, following[: page.limit])
-        del shown.gauges[page.size :]
-        shown.gauges_truncated = len(following) > len(shown.gauges)
-        last = following[len(shown.gauges) - 1] if shown.gauges_truncated and shown.gauges else None
-        return messages.GetCustomerAlertResponse(
-            customer_alert=shown, next_page_token="" if last is None else page.token(place(last))
-        )
+        following = _following(in_order(found), page)
+        shown = customer_alert_message(found, room, following[: page.size])
+        count = len(shown.gauges)
+        shown.gauges_truncated = len(following) > count
+        if not shown.gauges_truncated or not count:
+            return messages.GetCustomerAlertResponse(customer_alert=shown)
+        last = following[count - 1]
+        token = page.token((int(place(last).is_other), last.gauge.gauge_id.hex))
+        return messages.GetCustomerAlertResponse(customer_alert=shown, next_page_token=token)
 
     async def ListCustomerAlerts(
         self, request: messages.ListCustomerAlertsRequest, context: Context
@@ -183,6 +171,43 @@ class CustomerAlertHandlers:
         return messages.ListCustomerAlertsResponse(
             customer_alerts=shown[:fitting], next_page_token=_token(page, following)
         )
+
+
+def _read_selection(
+    violations: Violations, request: messages.GetCustomerAlertRequest
+) -> tuple[GaugeSelection, Page, int]:
+    """The selection and the page of gauges that a request asks for, and the bytes for them."""
+    selection = GaugeSelection(
+        violations.identifier("subscription_id", request.subscription_id, required=False) or None,
+        _group(violations, request.group),
+    )
+    bound_to = (
+        request.alert_id,
+        request.customer_id,
+        request.subscription_id,
+        *(text for pair in selection.group for text in pair),
+    )
+    size = request.page_size or MAX_GAUGES
+    page = read_page(violations, size, request.page_token, "GetCustomerAlert", bound_to, _CURSOR_OF_GAUGES)
+    room = read_room(violations, request.max_answer_bytes)
+    violations.raise_if_any()
+    return selection, page, room
+
+
+def _following(gauges: Sequence[GaugeState], page: Page) -> Sequence[GaugeState]:
+    """The gauges from the first one of the page on.
+
+    Raises InvalidArgument if the last gauge of the page before is gone, for example because its period has ended.
+    """
+    match page.after:
+        case (int() as is_other, str() as gauge_id):
+            last = next((item for item in gauges if item.gauge.gauge_id.hex == gauge_id), None)
+            if last is None:
+                raise invalid_page_token()
+            # As it was then: a gauge that has changed since does not move the place at which the page ended.
+            after = place(last)._replace(is_other=bool(is_other))
+            return [item for item in gauges if place(item) > after]
+    return gauges
 
 
 async def _of_customer(

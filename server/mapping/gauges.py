@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
 from evaluator.amounts import exact_arithmetic, format_decimal
 from evaluator.balances import BalanceReading, BalanceSelection
 from evaluator.change_reasons import ChangeReason
 from evaluator.definitions import AlertDefinition
 from evaluator.exclusions import ExclusionReason
-from evaluator.gauges import BALANCE_KEY, EVER, INVOICE_KEY, SEGMENT_KEY, Gauge
+from evaluator.gauges import BALANCE_KEY, EVER, INVOICE_KEY, SEGMENT_KEY, Gauge, Group
 from evaluator.periods import Period
 from evaluator.thresholds import Threshold, ThresholdSet
 from evaluator.transitions import Reached
@@ -96,14 +97,22 @@ def period_message(period: Period) -> billing_period_pb2.BillingPeriod:
     return billing_period_pb2.BillingPeriod(start_time=to_timestamp(period.start), end_time=to_timestamp(period.end))
 
 
+class Place(NamedTuple):
+    """The place of a gauge in the order of its alert's gauges."""
+
+    is_other: bool  # not in alarm
+    subscription_id: str
+    group: Group
+
+
 def in_order(found: CustomerAlert) -> list[GaugeState]:
     """The gauges of an alert in the order in which answers show them, by `place`."""
     return sorted(found.gauges, key=place)
 
 
-def place(item: GaugeState) -> tuple[int, str, str]:
-    """The place of a gauge in that order: those in alarm first, then by subscription and id."""
-    return int(not item.state.in_alarm), item.gauge.subscription_id or "", item.gauge.gauge_id.hex
+def place(item: GaugeState) -> Place:
+    """The place of a gauge in that order: those in alarm first, then by subscription and group."""
+    return Place(not item.state.in_alarm, item.gauge.subscription_id or "", item.gauge.group)
 
 
 def customer_alert_message(

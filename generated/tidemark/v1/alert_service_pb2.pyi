@@ -746,7 +746,9 @@ class GetCustomerAlertRequest(_message.Message):
     refused. A page holds fewer when they do not fit into the answer.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. It is refused when the last gauge of
+    that page is gone, for example because its billing period has ended. Unset: the first page.
+    """
     subscription_id: _builtins.str
     """subscription_id restricts the gauges to those of this subscription, and status, no_data, disabled_reason and
     change_time with them. Refused for an alert that measures customers; a subscription that the alert does not cover is
@@ -1061,7 +1063,9 @@ Global___EvaluateUsageRequest: _TypeAlias = EvaluateUsageRequest  # noqa: Y015
 
 @_typing.final
 class EvaluateUsageResponse(_message.Message):
-    """EvaluateUsageResponse is the outcome of one batch, a heartbeat, or the last answer of a stream."""
+    """EvaluateUsageResponse is the outcome of one batch, a heartbeat, or the last answer of a stream: exactly one field is
+    set.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1069,9 +1073,9 @@ class EvaluateUsageResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     GOING_AWAY_FIELD_NUMBER: _builtins.int
     heartbeat: _builtins.bool
-    """heartbeat is true when this answer belongs to no request and only shows that the stream is alive."""
+    """heartbeat is set when this answer belongs to no request and only shows that the stream is alive."""
     going_away: _builtins.bool
-    """going_away is true when the service takes no further requests on this stream. The call ends with OK."""
+    """going_away is set when the service takes no further requests on this stream. The call ends with OK."""
     @_builtins.property
     def outcome(self) -> _usage_pb2.UsageOutcome:
         """outcome is the outcome of the batch of one request. Outcomes come in the order of the requests."""
@@ -1083,13 +1087,11 @@ class EvaluateUsageResponse(_message.Message):
         heartbeat: _builtins.bool = ...,
         going_away: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "going_away", b"going_away", "heartbeat", b"heartbeat", "outcome", b"outcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "going_away", b"going_away", "heartbeat", b"heartbeat", "outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["going_away", b"going_away", "heartbeat", b"heartbeat", "outcome", b"outcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["outcome", "heartbeat", "going_away"]  # noqa: Y015
-    _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluateUsageResponse: _TypeAlias = EvaluateUsageResponse  # noqa: Y015
 

@@ -195,6 +195,17 @@ async def test_page_token_of_gauges_is_refused_with_other_filters(caller: Caller
     assert reason_of(refused) == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
+async def test_page_token_of_gauges_is_refused_after_their_period(caller: Caller, clock: ManualClock) -> None:
+    alert_id = (await caller.create(usage_alert("10", groups=[("region", None)]))).alert_id
+    await caller.send(*(caller.event(f"e-{name}", region=name) for name in "abc"))
+    token = (await got(caller, alert_id, page_size=1)).next_page_token
+    assert len((await got(caller, alert_id, page_token=token)).customer_alert.gauges) == 2
+    clock.advance(timedelta(days=31))
+    await caller.send(*(caller.event(f"f-{name}", region=name) for name in "abc"))
+    refused = await refusal(caller, alert_id, page_token=token)
+    assert reason_of(refused) == "ERROR_REASON_PAGE_TOKEN_INVALID"
+
+
 @pytest.mark.parametrize("page_size", [1, 2, 5, 1000])
 async def test_alerts_of_one_customer_are_listed_by_status(
     caller: Caller, clock: ManualClock, page_size: int

@@ -14,7 +14,7 @@ from server.calls.validation import to_timestamp
 from server.mapping.gauges import DISABLED_REASONS, gauge_message, period_message
 from server.mapping.notification_details import write_detail
 from server.mapping.transitions import transition_message
-from tests.unit.test_event_schemas import NOW, PERIOD, RULE, notifications
+from tests.support.evaluator.sent import NOW, PERIOD, RULE, notifications
 
 NOTIFICATIONS = list(notifications())
 STATED_ONCE = (
