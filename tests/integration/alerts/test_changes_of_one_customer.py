@@ -98,7 +98,7 @@ async def test_enable_for_one_of_two_disabled_subscriptions_evaluates_only_that_
         await call(getattr(messages, f"{method}AlertRequest")(**request), metadata=caller.metadata)
 
     async def reached() -> Sequence[str]:
-        return [one.body["data"]["gauge"]["subscription_id"] for one in await caller.notifications()]
+        return [one.body["data"]["gauge"]["subscription_id"] for one in await caller.evaluations()]
 
     await switch("Disable", "s1")
     # One of two subscriptions is disabled: the alert is evaluated for the customer.

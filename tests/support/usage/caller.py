@@ -227,6 +227,10 @@ class Caller:
             check_body(one.body)
         return stored
 
+    async def evaluations(self) -> list[Stored]:
+        """Every notification of an evaluation: all but those of disabled alerts."""
+        return [one for one in await self.notifications() if one.event_type != "alert.disabled"]
+
     async def event_count(self, customer: str | None = None) -> int:
         """The number of stored events, of one customer or of all."""
         where = "" if customer is None else " AND customer_id = %(customer)s"
