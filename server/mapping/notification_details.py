@@ -61,6 +61,7 @@ def _write_transition(one: Mapping[str, Any], shown: transition_pb2.Transition) 
         shown.event_id = event_id
     if (event_time := one.get("event_time")) is not None:
         shown.event_time.CopyFrom(_timestamp(event_time))
+    shown.voided_events = one.get("voided_events", 0)
 
 
 def _write_threshold(one: Mapping[str, str], shown: threshold_pb2.Threshold) -> None:

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from generated.tidemark.v1 import condition_pb2 as tidemark_dot_v1_dot_condition__pb2
+from generated.tidemark.v1 import event_type_pb2 as tidemark_dot_v1_dot_event__type__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atidemark/v1/endpoint.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btidemark/v1/condition.proto\"\xd6\x06\n\x08\x45ndpoint\x12\x19\n\x0b\x65ndpoint_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x11\n\x03url\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x37\n\x06labels\x18\x04 \x03(\x0b\x32!.tidemark.v1.Endpoint.LabelsEntryB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x65vent_types\x18\x05 \x03(\tB\x04\xe2\x41\x01\x01\x12\x39\n\x0f\x63ondition_types\x18\x06 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x04\xe2\x41\x01\x01\x12\x39\n\x07headers\x18\x07 \x03(\x0b\x32\".tidemark.v1.Endpoint.HeadersEntryB\x04\xe2\x41\x01\x01\x12;\n\x0b\x63redentials\x18\x08 \x01(\x0b\x32 .tidemark.v1.EndpointCredentialsB\x04\xe2\x41\x01\x04\x12\x1d\n\x0frate_per_second\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rmax_in_flight\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x01\x12/\n\x05state\x18\x0b \x01(\x0e\x32\x1a.tidemark.v1.EndpointStateB\x04\xe2\x41\x01\x01\x12\x38\n\x0e\x64isable_reason\x18\x0c \x01(\x0e\x32\x1a.tidemark.v1.DisableReasonB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fhas_credentials\x18\r \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x31\n\x06health\x18\x0e \x01(\x0b\x32\x1b.tidemark.v1.EndpointHealthB\x04\xe2\x41\x01\x03\x12\x33\n\x0csigning_keys\x18\x0f \x03(\x0b\x32\x17.tidemark.v1.SigningKeyB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf9\x01\n\x0e\x45ndpointHealth\x12\x35\n\x11last_success_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12\x66\x61iling_since_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfailure_count\x18\x03 \x01(\x05\x12\x30\n\rbreaker_state\x18\x04 \x01(\x0e\x32\x19.tidemark.v1.BreakerState\x12/\n\x0bresume_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc2\x01\n\nSigningKey\x12\x10\n\x08sequence\x18\x01 \x01(\x05\x12,\n\x06scheme\x18\x02 \x01(\x0e\x32\x1c.tidemark.v1.SignatureScheme\x12\x12\n\npublic_key\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8b\x01\n\x13\x45ndpointCredentials\x12\x34\n\x05\x62\x61sic\x18\x01 \x01(\x0b\x32\x1d.tidemark.v1.BasicCredentialsB\x04\xe2\x41\x01\x01H\x00\x12\x36\n\x06\x62\x65\x61rer\x18\x02 \x01(\x0b\x32\x1e.tidemark.v1.BearerCredentialsB\x04\xe2\x41\x01\x01H\x00\x42\x06\n\x04kind\"B\n\x10\x42\x61sicCredentials\x12\x16\n\x08username\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"(\n\x11\x42\x65\x61rerCredentials\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02*h\n\rEndpointState\x12\x1e\n\x1a\x45NDPOINT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45NDPOINT_STATE_ENABLED\x10\x01\x12\x1b\n\x17\x45NDPOINT_STATE_DISABLED\x10\x02*\x9b\x01\n\rDisableReason\x12\x1e\n\x1a\x44ISABLE_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44ISABLE_REASON_NONE\x10\x01\x12\x1c\n\x18\x44ISABLE_REASON_REQUESTED\x10\x02\x12\x17\n\x13\x44ISABLE_REASON_GONE\x10\x03\x12\x1a\n\x16\x44ISABLE_REASON_FAILING\x10\x04*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03*s\n\x0fSignatureScheme\x12 \n\x1cSIGNATURE_SCHEME_UNSPECIFIED\x10\x00\x12 \n\x1cSIGNATURE_SCHEME_HMAC_SHA256\x10\x01\x12\x1c\n\x18SIGNATURE_SCHEME_ED25519\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atidemark/v1/endpoint.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btidemark/v1/condition.proto\x1a\x1ctidemark/v1/event_type.proto\"\xee\x06\n\x08\x45ndpoint\x12\x19\n\x0b\x65ndpoint_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x11\n\x03url\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x37\n\x06labels\x18\x04 \x03(\x0b\x32!.tidemark.v1.Endpoint.LabelsEntryB\x04\xe2\x41\x01\x01\x12\x31\n\x0b\x65vent_types\x18\x05 \x03(\x0e\x32\x16.tidemark.v1.EventTypeB\x04\xe2\x41\x01\x01\x12\x39\n\x0f\x63ondition_types\x18\x06 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x04\xe2\x41\x01\x01\x12\x39\n\x07headers\x18\x07 \x03(\x0b\x32\".tidemark.v1.Endpoint.HeadersEntryB\x04\xe2\x41\x01\x01\x12;\n\x0b\x63redentials\x18\x08 \x01(\x0b\x32 .tidemark.v1.EndpointCredentialsB\x04\xe2\x41\x01\x04\x12\x1d\n\x0frate_per_second\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rmax_in_flight\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x01\x12/\n\x05state\x18\x0b \x01(\x0e\x32\x1a.tidemark.v1.EndpointStateB\x04\xe2\x41\x01\x01\x12\x38\n\x0e\x64isable_reason\x18\x0c \x01(\x0e\x32\x1a.tidemark.v1.DisableReasonB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fhas_credentials\x18\r \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x31\n\x06health\x18\x0e \x01(\x0b\x32\x1b.tidemark.v1.EndpointHealthB\x04\xe2\x41\x01\x03\x12\x33\n\x0csigning_keys\x18\x0f \x03(\x0b\x32\x17.tidemark.v1.SigningKeyB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf9\x01\n\x0e\x45ndpointHealth\x12\x35\n\x11last_success_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12\x66\x61iling_since_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfailure_count\x18\x03 \x01(\x05\x12\x30\n\rbreaker_state\x18\x04 \x01(\x0e\x32\x19.tidemark.v1.BreakerState\x12/\n\x0bresume_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc2\x01\n\nSigningKey\x12\x10\n\x08sequence\x18\x01 \x01(\x05\x12,\n\x06scheme\x18\x02 \x01(\x0e\x32\x1c.tidemark.v1.SignatureScheme\x12\x12\n\npublic_key\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8b\x01\n\x13\x45ndpointCredentials\x12\x34\n\x05\x62\x61sic\x18\x01 \x01(\x0b\x32\x1d.tidemark.v1.BasicCredentialsB\x04\xe2\x41\x01\x01H\x00\x12\x36\n\x06\x62\x65\x61rer\x18\x02 \x01(\x0b\x32\x1e.tidemark.v1.BearerCredentialsB\x04\xe2\x41\x01\x01H\x00\x42\x06\n\x04kind\"B\n\x10\x42\x61sicCredentials\x12\x16\n\x08username\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"(\n\x11\x42\x65\x61rerCredentials\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02*h\n\rEndpointState\x12\x1e\n\x1a\x45NDPOINT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45NDPOINT_STATE_ENABLED\x10\x01\x12\x1b\n\x17\x45NDPOINT_STATE_DISABLED\x10\x02*\x9b\x01\n\rDisableReason\x12\x1e\n\x1a\x44ISABLE_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44ISABLE_REASON_NONE\x10\x01\x12\x1c\n\x18\x44ISABLE_REASON_REQUESTED\x10\x02\x12\x17\n\x13\x44ISABLE_REASON_GONE\x10\x03\x12\x1a\n\x16\x44ISABLE_REASON_FAILING\x10\x04*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03*s\n\x0fSignatureScheme\x12 \n\x1cSIGNATURE_SCHEME_UNSPECIFIED\x10\x00\x12 \n\x1cSIGNATURE_SCHEME_HMAC_SHA256\x10\x01\x12\x1c\n\x18SIGNATURE_SCHEME_ED25519\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -82,28 +83,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BASICCREDENTIALS'].fields_by_name['password']._serialized_options = b'\342A\001\002'
   _globals['_BEARERCREDENTIALS'].fields_by_name['token']._loaded_options = None
   _globals['_BEARERCREDENTIALS'].fields_by_name['token']._serialized_options = b'\342A\001\002'
-  _globals['_ENDPOINTSTATE']._serialized_start=1696
-  _globals['_ENDPOINTSTATE']._serialized_end=1800
-  _globals['_DISABLEREASON']._serialized_start=1803
-  _globals['_DISABLEREASON']._serialized_end=1958
-  _globals['_BREAKERSTATE']._serialized_start=1960
-  _globals['_BREAKERSTATE']._serialized_end=2084
-  _globals['_SIGNATURESCHEME']._serialized_start=2086
-  _globals['_SIGNATURESCHEME']._serialized_end=2201
-  _globals['_ENDPOINT']._serialized_start=139
-  _globals['_ENDPOINT']._serialized_end=993
-  _globals['_ENDPOINT_LABELSENTRY']._serialized_start=900
-  _globals['_ENDPOINT_LABELSENTRY']._serialized_end=945
-  _globals['_ENDPOINT_HEADERSENTRY']._serialized_start=947
-  _globals['_ENDPOINT_HEADERSENTRY']._serialized_end=993
-  _globals['_ENDPOINTHEALTH']._serialized_start=996
-  _globals['_ENDPOINTHEALTH']._serialized_end=1245
-  _globals['_SIGNINGKEY']._serialized_start=1248
-  _globals['_SIGNINGKEY']._serialized_end=1442
-  _globals['_ENDPOINTCREDENTIALS']._serialized_start=1445
-  _globals['_ENDPOINTCREDENTIALS']._serialized_end=1584
-  _globals['_BASICCREDENTIALS']._serialized_start=1586
-  _globals['_BASICCREDENTIALS']._serialized_end=1652
-  _globals['_BEARERCREDENTIALS']._serialized_start=1654
-  _globals['_BEARERCREDENTIALS']._serialized_end=1694
+  _globals['_ENDPOINTSTATE']._serialized_start=1750
+  _globals['_ENDPOINTSTATE']._serialized_end=1854
+  _globals['_DISABLEREASON']._serialized_start=1857
+  _globals['_DISABLEREASON']._serialized_end=2012
+  _globals['_BREAKERSTATE']._serialized_start=2014
+  _globals['_BREAKERSTATE']._serialized_end=2138
+  _globals['_SIGNATURESCHEME']._serialized_start=2140
+  _globals['_SIGNATURESCHEME']._serialized_end=2255
+  _globals['_ENDPOINT']._serialized_start=169
+  _globals['_ENDPOINT']._serialized_end=1047
+  _globals['_ENDPOINT_LABELSENTRY']._serialized_start=954
+  _globals['_ENDPOINT_LABELSENTRY']._serialized_end=999
+  _globals['_ENDPOINT_HEADERSENTRY']._serialized_start=1001
+  _globals['_ENDPOINT_HEADERSENTRY']._serialized_end=1047
+  _globals['_ENDPOINTHEALTH']._serialized_start=1050
+  _globals['_ENDPOINTHEALTH']._serialized_end=1299
+  _globals['_SIGNINGKEY']._serialized_start=1302
+  _globals['_SIGNINGKEY']._serialized_end=1496
+  _globals['_ENDPOINTCREDENTIALS']._serialized_start=1499
+  _globals['_ENDPOINTCREDENTIALS']._serialized_end=1638
+  _globals['_BASICCREDENTIALS']._serialized_start=1640
+  _globals['_BASICCREDENTIALS']._serialized_end=1706
+  _globals['_BEARERCREDENTIALS']._serialized_start=1708
+  _globals['_BEARERCREDENTIALS']._serialized_end=1748
 # @@protoc_insertion_point(module_scope)

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from generated.tidemark.v1 import billing_period_pb2 as _billing_period_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 from generated.tidemark.v1 import customer_alert_pb2 as _customer_alert_pb2
+from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
 from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
 from generated.tidemark.v1 import transition_pb2 as _transition_pb2
 import builtins as _builtins
@@ -46,9 +47,9 @@ class Notification(_message.Message):
     ALERT_DISABLED_FIELD_NUMBER: _builtins.int
     notification_id: _builtins.str
     """notification_id is the notification's id, "ntf_" and 26 characters. Webhooks send it as webhook-id."""
-    event_type: _builtins.str
-    """event_type is "alert.reached" when at least one threshold was reached, otherwise "alert.resolved"; or
-    "alert.disabled".
+    event_type: _event_type_pb2.EventType.ValueType
+    """event_type is EVENT_TYPE_ALERT_REACHED when at least one threshold was reached, otherwise
+    EVENT_TYPE_ALERT_RESOLVED; or EVENT_TYPE_ALERT_DISABLED. The body writes it as "alert.reached" and so on.
     """
     alert_id: _builtins.str
     """alert_id is the alert."""
@@ -74,17 +75,17 @@ class Notification(_message.Message):
 
     @_builtins.property
     def evaluation(self) -> Global___Evaluation:
-        """evaluation is set for the types "alert.reached" and "alert.resolved"."""
+        """evaluation is set for the types ALERT_REACHED and ALERT_RESOLVED."""
 
     @_builtins.property
     def alert_disabled(self) -> Global___AlertDisabled:
-        """alert_disabled is set for the type "alert.disabled"."""
+        """alert_disabled is set for the type ALERT_DISABLED."""
 
     def __init__(
         self,
         *,
         notification_id: _builtins.str = ...,
-        event_type: _builtins.str = ...,
+        event_type: _event_type_pb2.EventType.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         alert_id: _builtins.str = ...,
         condition_type: _condition_pb2.ConditionType.ValueType = ...,
@@ -132,8 +133,8 @@ class Evaluation(_message.Message):
     @_builtins.property
     def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_transition_pb2.Transition]:
         """transitions are the transitions whose thresholds notify, in order: at most 50, and fewer where codes are long. Of
-        each these fields are set: kind, threshold (without notify_on), level, furthest, previous_value, value, event_id and
-        event_time. The others are the same for all, and are fields of the notification.
+        each these fields are set: kind, threshold (without notify_on), level, furthest, previous_value, value, event_id,
+        event_time and voided_events. The others are the same for all, and are fields of the notification.
         """
 
     def __init__(

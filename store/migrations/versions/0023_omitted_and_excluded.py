@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0023"
-down_revision = "0019"
+down_revision = "0021"
 oldest_compatible = "0019"
 
 _OMITTED = """
