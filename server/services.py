@@ -37,6 +37,7 @@ from server.alerts.alerts import AlertHandlers
 from server.alerts.batches import AlertBatchHandlers
 from server.alerts.changes import AlertChangeHandlers
 from server.alerts.customer_alerts import CustomerAlertHandlers
+from server.alerts.exclusions import AlertExclusionHandlers
 from server.alerts.notifications import NotificationHandlers
 from server.alerts.usage import UsageHandlers
 from server.alerts.usage_voids import UsageVoidHandlers
@@ -88,8 +89,15 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.ListCustomerAlerts = customer_alerts.ListCustomerAlerts
         self.SummarizeCustomerAlerts = customer_alerts.SummarizeCustomerAlerts
 
+        self.ListAlertExclusions = AlertExclusionHandlers(database).ListAlertExclusions
+
         usage = UsageHandlers(
-            configuration, clock, parts.pipeline, parts.drain, max_stream_events=parts.limits.stream_events
+            configuration,
+            database,
+            clock,
+            parts.pipeline,
+            parts.drain,
+            max_stream_events=parts.limits.stream_events,
         )
         self.EvaluateUsage = usage.EvaluateUsage
         self.EvaluateUsageBatch = usage.EvaluateUsageBatch

@@ -113,7 +113,9 @@ alert_exclusion = Table(
     Column("reason", Identifier, nullable=False),  # GROUP_LIMIT, REQUESTED
     Column("changed_epoch", BigInteger, nullable=False),  # of the organization, when it was stored
     Column("create_time", Time, nullable=False),
+    Column("key_id", Identifier, nullable=False, server_default=""),  # of the caller that requested it
     Index("alert_exclusion_by_change", "organization_id", "changed_epoch"),
+    Index("alert_exclusion_by_alert", "organization_id", "alert_id", "customer_id", "subscription_id"),
 )
 
 # How many groups an alert has had in a billing period.

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0024"
-down_revision = "0022"
+down_revision = "0023"
 # An older server cannot read the definition of an alert whose scope is a customer on a plan.
 oldest_compatible = "0024"
 

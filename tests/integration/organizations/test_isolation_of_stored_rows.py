@@ -30,6 +30,7 @@ from generated.tidemark.v1 import (
     scope_pb2,
     subscription_pb2,
     threshold_pb2,
+    usage_pb2,
 )
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
@@ -78,8 +79,8 @@ class Twin:
         else:
             if isinstance(answer, alert_service_pb2.EvaluateUsageBatchResponse):
                 # Transitions are in the order of alert ids, which are random.
-                answer.transitions.sort(key=lambda one: self.plain(text_format.MessageToString(one)))
-                answer.gauges.sort(key=lambda one: text_format.MessageToString(one))
+                answer.outcome.transitions.sort(key=lambda one: self.plain(text_format.MessageToString(one)))
+                answer.outcome.gauges.sort(key=lambda one: text_format.MessageToString(one))
             self.answers.append(self.plain(text_format.MessageToString(answer)))
 
     async def alert(
@@ -100,7 +101,9 @@ class Twin:
 
     async def send(self, *events: Any) -> None:
         """Sends a batch, and keeps the answer with the gauges."""
-        request = alert_service_pb2.EvaluateUsageBatchRequest(events=events, include_gauges=True)
+        request = alert_service_pb2.EvaluateUsageBatchRequest(
+            batch=usage_pb2.UsageBatch(events=events, include_gauges=True)
+        )
         await self.call(self.caller.alerts.EvaluateUsageBatch, request)
 
     async def limit(self, limit_id: str, amount: str, **of: str) -> None:

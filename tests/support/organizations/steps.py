@@ -71,12 +71,13 @@ _GOLD = 'scope { plan { plan_id: "gold" } }'
 
 
 def _events(*ids: str, customer: str = "ann") -> str:
-    return "include_gauges: true " + " ".join(
+    events = " ".join(
         f'events {{ event_id: "{one}" customer_id: "{customer}" subscription_id: "s1" metric_id: "calls"'
         f' quantity: "$quantity" cost: "$more" event_time {{ {_NOW} }}'
         ' properties { key: "region" value: "eu" } properties { key: "user" value: "u1" } }'
         for one in ids
     )
+    return f"batch {{ include_gauges: true {events} }}"
 
 
 def _alert(name: str, scope: str, condition: str, more: str = _THRESHOLD) -> Step:
@@ -350,6 +351,7 @@ _CHANGES = (
     Step("batch to archive", "BatchArchiveAlerts", 'requests { alert_id: "alt_month" }'),
     Step("disable for ann", "DisableAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
     Step("disabled", "GetCustomerAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
+    Step("exclusions", "ListAlertExclusions", 'alert_id: "alt_usage"'),
     Step("events while disabled", "EvaluateUsageBatch", _events("e4")),
     Step("enable for ann", "EnableAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
     Step("void events", "VoidUsageEvents", 'events { customer_id: "ann" event_id: "e4" }'),

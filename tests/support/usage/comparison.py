@@ -11,6 +11,7 @@ import grpc
 from generated.tidemark.v1 import (
     alert_service_pb2,
     customer_alert_pb2,
+    usage_pb2,
 )
 from store.identity import keys
 from tests.reference.gauges import Event, Fields, Gauge
@@ -77,7 +78,9 @@ class Comparison:
             return await self._callers[at].send(*messages, gauges=True)
         if at not in self._streams:
             self._streams[at] = self._callers[at].stream()
-        request = alert_service_pb2.EvaluateUsageRequest(events=messages, include_gauges=True)
+        request = alert_service_pb2.EvaluateUsageRequest(
+            batch=usage_pb2.UsageBatch(events=messages, include_gauges=True)
+        )
         async with asyncio.timeout(DEADLINE):
             await self._streams[at].write(request)
             answer = await self._streams[at].read()

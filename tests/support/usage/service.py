@@ -125,7 +125,7 @@ class Service:
     async def notifications(self) -> list[Notification]:
         """The stored notifications."""
         names = {alert_id: name for name, alert_id in self.alert_ids.items()}
-        return [notification_of(names[one.alert_id], one.body["data"]) for one in await self.caller.notifications()]
+        return [notification_of(names[one.alert_id], one.body["data"]) for one in await self.caller.evaluations()]
 
     async def states(self) -> dict[tuple[str, Gauge], State]:
         """The stored states of the alerts."""
