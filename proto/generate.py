@@ -20,7 +20,12 @@ PROTO = Path(__file__).resolve().parent
 GENERATED = PROTO.parent / "generated"
 
 # What the contract imports from google/, with what those import in turn. protoc's own google/protobuf needs no copy.
-GOOGLE_PROTOS = ("google/api/field_behavior.proto", "google/rpc/status.proto")
+GOOGLE_PROTOS = (
+    "google/api/annotations.proto",
+    "google/api/field_behavior.proto",
+    "google/api/http.proto",
+    "google/rpc/status.proto",
+)
 
 # protoc names modules after the proto package; here they live inside the package `generated`.
 OWN_IMPORT = re.compile(r"^(\s*)(from|import) tidemark([. ])", re.MULTILINE)

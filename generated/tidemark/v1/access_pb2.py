@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidemark/v1/access.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\"%\n\x0bSpendAccess\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\")\n\x0eQuantityAccess\x12\x17\n\tmetric_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02*Z\n\nAccessType\x12\x1b\n\x17\x41\x43\x43\x45SS_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41\x43\x43\x45SS_TYPE_SPEND\x10\x01\x12\x18\n\x14\x41\x43\x43\x45SS_TYPE_QUANTITY\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidemark/v1/access.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\"%\n\x0bSpendAccess\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\")\n\x0eQuantityAccess\x12\x17\n\tmetric_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02*Z\n\nAccessType\x12\x1b\n\x17\x41\x43\x43\x45SS_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41\x43\x43\x45SS_TYPE_SPEND\x10\x01\x12\x18\n\x14\x41\x43\x43\x45SS_TYPE_QUANTITY\x10\x02\x42t\n\x0f\x64\x65v.tidemark.v1B\x0b\x41\x63\x63\x65ssProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\013AccessProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_SPENDACCESS'].fields_by_name['currency']._loaded_options = None
   _globals['_SPENDACCESS'].fields_by_name['currency']._serialized_options = b'\342A\001\002'
   _globals['_QUANTITYACCESS'].fields_by_name['metric_id']._loaded_options = None

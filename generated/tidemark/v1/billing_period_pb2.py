@@ -26,13 +26,14 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidemark/v1/billing_period.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x01\n\x0c\x42illingCycle\x12\x35\n\x0b\x61nchor_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12+\n\x07\x63\x61\x64\x65nce\x18\x02 \x01(\x0e\x32\x14.tidemark.v1.CadenceB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einterval_count\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\ttime_zone\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"m\n\rBillingPeriod\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x7f\n\x07\x43\x61\x64\x65nce\x12\x17\n\x13\x43\x41\x44\x45NCE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43\x41\x44\x45NCE_DAY\x10\x01\x12\x10\n\x0c\x43\x41\x44\x45NCE_WEEK\x10\x02\x12\x11\n\rCADENCE_MONTH\x10\x03\x12\x13\n\x0f\x43\x41\x44\x45NCE_QUARTER\x10\x04\x12\x10\n\x0c\x43\x41\x44\x45NCE_YEAR\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidemark/v1/billing_period.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x01\n\x0c\x42illingCycle\x12\x35\n\x0b\x61nchor_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12+\n\x07\x63\x61\x64\x65nce\x18\x02 \x01(\x0e\x32\x14.tidemark.v1.CadenceB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einterval_count\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\ttime_zone\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"m\n\rBillingPeriod\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x7f\n\x07\x43\x61\x64\x65nce\x12\x17\n\x13\x43\x41\x44\x45NCE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43\x41\x44\x45NCE_DAY\x10\x01\x12\x10\n\x0c\x43\x41\x44\x45NCE_WEEK\x10\x02\x12\x11\n\rCADENCE_MONTH\x10\x03\x12\x13\n\x0f\x43\x41\x44\x45NCE_QUARTER\x10\x04\x12\x10\n\x0c\x43\x41\x44\x45NCE_YEAR\x10\x05\x42{\n\x0f\x64\x65v.tidemark.v1B\x12\x42illingPeriodProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.billing_period_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\022BillingPeriodProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_BILLINGCYCLE'].fields_by_name['anchor_time']._loaded_options = None
   _globals['_BILLINGCYCLE'].fields_by_name['anchor_time']._serialized_options = b'\342A\001\002'
   _globals['_BILLINGCYCLE'].fields_by_name['cadence']._loaded_options = None

@@ -28,13 +28,14 @@ from generated.tidemark.v1 import gauge_pb2 as tidemark_dot_v1_dot_gauge__pb2
 from generated.tidemark.v1 import threshold_pb2 as tidemark_dot_v1_dot_threshold__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctidemark/v1/transition.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btidemark/v1/condition.proto\x1a\x17tidemark/v1/gauge.proto\x1a\x1btidemark/v1/threshold.proto\"\xfc\x03\n\nTransition\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x10\n\x08\x61lert_id\x18\x02 \x01(\t\x12\x12\n\nalert_name\x18\x03 \x01(\t\x12\x15\n\ralert_version\x18\x04 \x01(\x03\x12\x32\n\x0e\x63ondition_type\x18\x05 \x01(\x0e\x32\x1a.tidemark.v1.ConditionType\x12)\n\x04kind\x18\x06 \x01(\x0e\x32\x1b.tidemark.v1.TransitionKind\x12)\n\tthreshold\x18\x07 \x01(\x0b\x32\x16.tidemark.v1.Threshold\x12\r\n\x05level\x18\x08 \x01(\t\x12\x10\n\x08\x66urthest\x18\t \x01(\x08\x12!\n\x05gauge\x18\n \x01(\x0b\x32\x12.tidemark.v1.Gauge\x12\x16\n\x0eprevious_value\x18\x0b \x01(\t\x12\r\n\x05value\x18\x0c \x01(\t\x12\x10\n\x08\x65vent_id\x18\r \x01(\t\x12.\n\nevent_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bingest_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x10 \x01(\x03\x12\x0c\n\x04late\x18\x11 \x01(\x08\x12\x10\n\x08notified\x18\x12 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctidemark/v1/transition.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btidemark/v1/condition.proto\x1a\x17tidemark/v1/gauge.proto\x1a\x1btidemark/v1/threshold.proto\"\xfc\x03\n\nTransition\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12\x10\n\x08\x61lert_id\x18\x02 \x01(\t\x12\x12\n\nalert_name\x18\x03 \x01(\t\x12\x15\n\ralert_version\x18\x04 \x01(\x03\x12\x32\n\x0e\x63ondition_type\x18\x05 \x01(\x0e\x32\x1a.tidemark.v1.ConditionType\x12)\n\x04kind\x18\x06 \x01(\x0e\x32\x1b.tidemark.v1.TransitionKind\x12)\n\tthreshold\x18\x07 \x01(\x0b\x32\x16.tidemark.v1.Threshold\x12\r\n\x05level\x18\x08 \x01(\t\x12\x10\n\x08\x66urthest\x18\t \x01(\x08\x12!\n\x05gauge\x18\n \x01(\x0b\x32\x12.tidemark.v1.Gauge\x12\x16\n\x0eprevious_value\x18\x0b \x01(\t\x12\r\n\x05value\x18\x0c \x01(\t\x12\x10\n\x08\x65vent_id\x18\r \x01(\t\x12.\n\nevent_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bingest_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x10 \x01(\x03\x12\x0c\n\x04late\x18\x11 \x01(\x08\x12\x10\n\x08notified\x18\x12 \x01(\x08\x42x\n\x0f\x64\x65v.tidemark.v1B\x0fTransitionProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.transition_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\017TransitionProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_TRANSITION']._serialized_start=162
   _globals['_TRANSITION']._serialized_end=670
 # @@protoc_insertion_point(module_scope)
