@@ -90,7 +90,7 @@ test-postgres: $(STAMP) ## what depends most on the database, on the operating s
 	$(BIN)/pytest $(SHARED) --postgres system $(addprefix tests/integration/,$(DATABASE_PART)) $(ARGS)
 
 .PHONY: check
-check: lint types proto-lint proto-check ## everything of `make test` but the tests
+check: lint types proto-lint proto-check docs-check ## everything of `make test` but the tests
 
 .PHONY: test-unit test-integration test-acceptance
 test-unit: $(STAMP) ## ring 1: pure logic
@@ -142,6 +142,14 @@ proto-breaking: $(STAMP) ## buf: does the contract break callers of another revi
 	@cp -R $(BUILD)/google-protos $(BUILD)/against/$(BUILD)/
 	@$(BIN)/buf build $(BUILD)/against/proto -o $(BUILD)/against.binpb
 	$(BIN)/buf breaking proto --against $(BUILD)/against.binpb
+
+.PHONY: docs
+docs: proto-check ## write docs/openapi.json, docs/api.md and docs/api/ from proto/
+	$(BIN)/python -m proto.documents write
+
+.PHONY: docs-check
+docs-check: proto-check ## fail when these documents are not what proto/ makes
+	$(BIN)/python -m proto.documents check
 
 # --- releasing ----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import pytest
 from google.protobuf.descriptor import FileDescriptor
 
-from tests.support.contract import FILES, ROOT
+from proto.documents.contract import FILES, ROOT
 
 
 def outer_class(file: FileDescriptor) -> str:

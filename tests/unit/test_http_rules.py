@@ -1,13 +1,13 @@
 """Every method that HTTP can carry has a path; each path names fields of its request, and no two paths collide."""
 
 import re
-from collections.abc import Iterator
 from itertools import combinations
 
 import pytest
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 
-from tests.support.contract import METHODS, VERBS, Binding, bindings
+from proto.documents.contract import METHODS, VERBS, Binding, bindings
+from proto.documents.http_paths import collide, field_at, query_fields, variables
 
 _TEMPLATE = re.compile(r"/v1(/([a-zA-Z]+|\{[a-z_.]+\}))+(:[a-zA-Z]+)?")
 _SCALARS_IN_A_PATH = {FieldDescriptor.TYPE_STRING}
@@ -15,46 +15,8 @@ _SCALARS_IN_A_PATH = {FieldDescriptor.TYPE_STRING}
 CARRIED = [method for method in METHODS if not method.client_streaming]
 BINDINGS = [(method, binding) for method in CARRIED for binding in bindings(method)]
 
-# Verbs of the methods whose names say what they do (AIP-131 to AIP-135). Other methods have a custom verb in the path.
+# The verbs of AIP-131 to AIP-135, by the first word of a method. Other methods have a custom verb in their path.
 STANDARD = {"Get": "get", "List": "get", "Create": "post", "Update": "patch", "Put": "put", "Delete": "delete"}
-
-
-def variables(path: str) -> list[str]:
-    """The field paths of a template."""
-    return re.findall(r"\{([a-z_.]+)\}", path)
-
-
-def field_at(message: Descriptor, path: str) -> FieldDescriptor | None:
-    """The field that a dotted path names, None when there is none."""
-    name, _, rest = path.partition(".")
-    field = message.fields_by_name.get(name)
-    if field is None or not rest:
-        return field
-    return field_at(field.message_type, rest) if field.message_type is not None else None
-
-
-def segments(path: str) -> tuple[list[str], str]:
-    """The segments of a template, variables as "*", and its custom verb."""
-    plain, _, verb = re.sub(r"\{[a-z_.]+\}", "*", path).partition(":")
-    return plain.split("/"), verb
-
-
-def collide(first: Binding, second: Binding) -> bool:
-    """Whether one request can match both."""
-    (one, verb), (other, other_verb) = segments(first.path), segments(second.path)
-    if (first.verb, verb, len(one)) != (second.verb, other_verb, len(other)):
-        return False
-    return all(a == b or "*" in (a, b) for a, b in zip(one, other, strict=True))
-
-
-def outside_of_path_and_body(method: MethodDescriptor, binding: Binding) -> Iterator[FieldDescriptor]:
-    """The fields of the request that are parameters of the query."""
-    if binding.body == "*":
-        return
-    in_path = {variable.partition(".")[0] for variable in variables(binding.path)}
-    for field in method.input_type.fields:
-        if field.name not in in_path and field.name != binding.body:
-            yield field
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
@@ -88,7 +50,7 @@ def test_body_is_the_request_or_the_resource_in_it(method: MethodDescriptor, bin
 @pytest.mark.parametrize(("method", "binding"), BINDINGS, ids=lambda each: getattr(each, "name", ""))
 def test_query_has_no_lists_of_messages(method: MethodDescriptor, binding: Binding) -> None:
     """A map of texts is written as labels[key]=value; a time, a duration and a mask are written as texts."""
-    for field in outside_of_path_and_body(method, binding):
+    for field in query_fields(method, binding):
         message = field.message_type
         if message is None or message.GetOptions().map_entry:
             continue
