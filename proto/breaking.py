@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-GOOGLE = Path(".build/google-protos")  # as buf.yaml names it
+IMPORTED = (Path(".build/google-protos"), Path("third_party"))  # as buf.yaml names them
 BUF = str(Path(sys.executable).parent / "buf")
 
 
@@ -30,7 +30,7 @@ def last_tag(root: Path) -> str | None:
 
 
 def unpack(root: Path, revision: str, target: Path) -> None:
-    """Puts the contract of a revision into a folder, with the google protos of today."""
+    """Puts the contract of a revision into a folder, with the imported protos of today."""
     archive = subprocess.run(
         ["git", "-C", str(root), "archive", revision, "buf.yaml", "proto"], capture_output=True, check=False
     )
@@ -38,7 +38,8 @@ def unpack(root: Path, revision: str, target: Path) -> None:
         raise SystemExit(archive.stderr.decode().strip())
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(target, filter="data")
-    shutil.copytree(root / GOOGLE, target / GOOGLE)
+    for folder in IMPORTED:
+        shutil.copytree(root / folder, target / folder)
 
 
 def compare(root: Path, revision: str) -> int:

@@ -97,6 +97,7 @@ def comments() -> dict[str, str]:
                 sys.executable,
                 *("-m", "grpc_tools.protoc", "--include_source_info"),
                 f"--proto_path={PROTO}",
+                f"--proto_path={ROOT / 'third_party' / 'protovalidate'}",
                 f"--proto_path={Path(str(files('google.rpc') / 'status.proto')).parents[2]}",
                 f"--descriptor_set_out={target}",
                 *(file.name for file in FILES),

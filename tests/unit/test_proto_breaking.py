@@ -23,6 +23,7 @@ def repository(tmp_path: Path) -> Path:
     folder = tmp_path / "repository"
     (folder / "proto" / "small" / "v1").mkdir(parents=True)
     (folder / ".build" / "google-protos").mkdir(parents=True)
+    (folder / "third_party").mkdir()
     (folder / "buf.yaml").write_text(BUF_YAML)
     change(folder, PROTO)
     shutil.copy(ROOT / "proto" / "breaking.py", folder / "proto" / "breaking.py")
