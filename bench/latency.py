@@ -19,6 +19,7 @@ from bench.support.sending import TIMEOUT, Call, check, close_channels, create_a
 from bench.support.stack import PostgreSQL
 from evaluator.events import UsageEvent
 from generated.tidemark.v1 import webhook_service_pb2
+from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 RATES = (100, 1_000)  # events a second
@@ -86,7 +87,8 @@ class Pace(Job[Latencies]):
             [event.event_id for event in events if event.metric_id == load.CROSSING_METRIC]
         )
         endpoint = await WebhookServiceStub(self._channels[0]).CreateEndpoint(
-            webhook_service_pb2.CreateEndpointRequest(url=await self._receiver.start()), timeout=TIMEOUT
+            webhook_service_pb2.CreateEndpointRequest(endpoint=Endpoint(url=await self._receiver.start())),
+            timeout=TIMEOUT,
         )
         self._endpoint_id = endpoint.endpoint.endpoint_id
 

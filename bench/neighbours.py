@@ -251,7 +251,7 @@ async def _keys(stack: Stack, name: str) -> str:
 
 def _alert(name: str) -> alert_pb2.Alert:
     return alert_pb2.Alert(
-        name=name,
+        display_name=name,
         scope=scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope()),
         usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(metric_id=load.METRIC),
         thresholds=[threshold_pb2.Threshold(value=str(load.OUT_OF_REACH))],

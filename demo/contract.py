@@ -122,7 +122,9 @@ def _cycle(cycle: Cycle | None) -> billing_period_pb2.BillingCycle | None:
 
 def _alert(definition: AlertDefinition) -> alert_pb2.Alert:
     alert = alert_pb2.Alert(
-        name=definition.name, scope=_scope(definition), thresholds=[_threshold(one) for one in definition.thresholds]
+        display_name=definition.name,
+        scope=_scope(definition),
+        thresholds=[_threshold(one) for one in definition.thresholds],
     )
     selectors = [
         filter_pb2.GroupSelector(key=key) if value is None else filter_pb2.GroupSelector(key=key, value=value)

@@ -45,7 +45,7 @@ def transition_of_answer(transition: Transition) -> TransitionKey:
     gauge = transition.gauge
     customer, subscription, measured, group, start = gauge_identity(gauge)
     return TransitionKey(
-        alert=transition.alert_name,
+        alert=transition.alert_display_name,
         customer=customer,
         subscription=subscription,
         measured=measured,
@@ -89,7 +89,7 @@ def transitions_of_body(body: bytes) -> list[TransitionKey]:
     measured = gauge.get("currency") or gauge.get("metric_id")
     return [
         TransitionKey(
-            alert=data["alert_name"],
+            alert=data["alert_display_name"],
             customer=gauge["customer_id"],
             subscription=gauge.get("subscription_id", ""),
             measured=measured or _WITHOUT_UNIT[gauge["reading"]],

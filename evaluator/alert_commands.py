@@ -13,7 +13,7 @@ from evaluator.thresholds import Threshold
 class NewAlert:
     """The alert to create. The condition's currency is None where the store takes it from the scope."""
 
-    name: str
+    display_name: str
     scope: Scope
     condition: Condition
     thresholds: tuple[Threshold, ...]
@@ -28,7 +28,7 @@ class AlertPatch:
     overrides, prices: of the condition. reset: the alert forgets which thresholds are reached.
     """
 
-    name: str | None = None
+    display_name: str | None = None
     thresholds: tuple[Threshold, ...] | None = None
     overrides: tuple[Override, ...] | None = None
     prices: tuple[PriceFilter, ...] | None = None
@@ -39,7 +39,7 @@ class AlertPatch:
         condition = definition.condition
         return replace(
             definition,
-            name=definition.name if self.name is None else self.name,
+            display_name=definition.display_name if self.display_name is None else self.display_name,
             thresholds=definition.thresholds if self.thresholds is None else self.thresholds,
             condition=replace(
                 condition,

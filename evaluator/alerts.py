@@ -91,12 +91,13 @@ class ConditionType(StrEnum):
 
 
 class ScopeKind(StrEnum):
-    """What an alert covers: all customers, those of a plan, one customer, or one subscription."""
+    """What an alert covers: all customers, those of a plan, one customer (on a plan), or one subscription."""
 
     ALL_CUSTOMERS = "ALL_CUSTOMERS"
     PLAN = "PLAN"
     CUSTOMER = "CUSTOMER"
     SUBSCRIPTION = "SUBSCRIPTION"
+    CUSTOMER_PLAN = "CUSTOMER_PLAN"
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ class Scope:
             return plan_id is not None and plan_id == self.plan_id
         if self.kind is ScopeKind.CUSTOMER:
             return customer_id == self.customer_id
+        if self.kind is ScopeKind.CUSTOMER_PLAN:
+            return customer_id == self.customer_id and plan_id == self.plan_id
         return customer_id == self.customer_id and subscription_id == self.subscription_id
 
 
@@ -142,7 +145,7 @@ class AlertRule:
     """
 
     alert_id: str
-    name: str
+    display_name: str
     version: int
     condition_type: ConditionType
     scope: Scope

@@ -97,10 +97,11 @@ class FieldEntity(StrEnum):
     CONTRACT_CREDIT_OR_COMMIT = "CONTRACT_CREDIT_OR_COMMIT"
 
 
+# A seat credit is a contract credit for one seat.
 _KINDS_OF: Mapping[FieldEntity, tuple[BalanceKind, ...]] = {
     FieldEntity.COMMIT: (BalanceKind.COMMIT,),
-    FieldEntity.CONTRACT_CREDIT: (BalanceKind.CONTRACT_CREDIT,),
-    FieldEntity.CONTRACT_CREDIT_OR_COMMIT: (BalanceKind.COMMIT, BalanceKind.CONTRACT_CREDIT),
+    FieldEntity.CONTRACT_CREDIT: (BalanceKind.CONTRACT_CREDIT, BalanceKind.SEAT_CREDIT),
+    FieldEntity.CONTRACT_CREDIT_OR_COMMIT: (BalanceKind.COMMIT, BalanceKind.CONTRACT_CREDIT, BalanceKind.SEAT_CREDIT),
 }
 
 
@@ -162,7 +163,7 @@ class BalanceSelection:
 
     filters: all must match. specifiers: at least one must select the balance; empty: all balances. grant_types: of
     credit grants; empty: all. seat_key: of seat credits, which have one gauge for each seat. license_type: of
-    allotments.
+    allotments. any_metric: only balances in units of a metric, whichever it is; their amounts are added up.
     """
 
     kinds: tuple[BalanceKind, ...]
@@ -172,11 +173,13 @@ class BalanceSelection:
     grant_types: tuple[str, ...] = ()
     seat_key: str | None = None
     license_type: str | None = None
+    any_metric: bool = False
 
     def takes(self, holding: Holding) -> bool:
-        """Whether the balance is selected; its unit is not compared."""
+        """Whether the balance is selected; its unit is not compared with the measure's."""
         return (
             holding.kind in self.kinds
+            and (not self.any_metric or holding.unit.metric_id is not None)
             and (self.seat_key is None or (holding.seat is not None and holding.seat.key == self.seat_key))
             and self.license_type in (None, holding.license_type)
             and (not self.grant_types or holding.credit_grant_type in self.grant_types)

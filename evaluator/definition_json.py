@@ -66,7 +66,7 @@ def thresholds_from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[Threshold
 def version_json(definition: AlertDefinition) -> dict[str, Any]:
     """What changes between the versions of one alert, for its history."""
     return {
-        "name": definition.name,
+        "name": definition.display_name,
         "state": definition.state.value,
         "condition": condition_json(definition.condition),
         "thresholds": thresholds_json(definition.thresholds),
@@ -81,7 +81,7 @@ def version_from_json(
     """A former version of the alert `current`, of which `version_json` made `stored`; it shows no backfill."""
     return replace(
         current,
-        name=stored["name"],
+        display_name=stored["name"],
         state=DefinitionState(stored["state"]),
         condition=condition_from_json(current.condition.condition_type, stored["condition"]),
         thresholds=thresholds_from_json(stored["thresholds"]),

@@ -23,7 +23,7 @@ from evaluator.thresholds import Threshold, ThresholdSet
 
 DEFAULT_CURRENCY = "USD"
 
-MAX_SPEND_ALERTS = 50  # of one subscription or plan, without archived ones
+MAX_SPEND_ALERTS = 50  # of each type on cost, of one subscription or plan, without archived ones
 
 
 class DefinitionState(StrEnum):
@@ -41,7 +41,7 @@ class Condition:
     metric_id: of the usage conditions. currency: of the cost and the invoice conditions; a stored one is always set.
     groups: the properties by which usage is divided, in the caller's order; the seats of a seat balance.
     invoices, balances: which of them are measured. overrides: thresholds of single groups, in the caller's order.
-    prices: of the spend condition, filters of the prices that count, in canonical form.
+    prices: of the cost and the spend condition, filters of the prices that count, in canonical form.
     """
 
     condition_type: ConditionType
@@ -90,7 +90,7 @@ class AlertDefinition:
     """
 
     alert_id: str
-    name: str
+    display_name: str
     state: DefinitionState
     scope: Scope
     condition: Condition
@@ -124,7 +124,7 @@ class AlertDefinition:
         """The rule by which it is evaluated, or would be if it were active."""
         return AlertRule(
             alert_id=self.alert_id,
-            name=self.name,
+            display_name=self.display_name,
             version=self.version,
             condition_type=self.condition.condition_type,
             scope=self.scope,
@@ -155,17 +155,15 @@ class AlertDefinition:
 def natural_key(scope: Scope, condition: Condition) -> str | None:
     """Identifies alerts of which a subscription, plan or customer may have only one; None where it may have many.
 
-    For a subscription or plan: one usage alert for each metric; one cost alert without groups, and one for each
-    (grouping keys, currency); one spend alert for each (currency, price filters). For a customer: one alert of each
-    credit balance type for each currency, and one licence alert for each licence type. The key is a digest because
-    the ids and keys together can be longer than an index entry.
+    For a subscription or plan: one usage alert for each metric; one cost alert without groups and price filters, and
+    one for each (grouping keys, currency, price filters); one spend alert for each (currency, price filters). For a
+    customer: one alert of each credit balance type for each currency, and one licence alert for each licence type.
+    The key is a digest because the ids and keys together can be longer than an index entry.
     """
     condition_type = condition.condition_type
     if not condition_type.per_subscription and not condition_type.of_one_customer:
         return None
-    of: list[Any] = [scope.kind.value]
-    of += [scope.plan_id] if scope.kind is ScopeKind.PLAN else [scope.customer_id, scope.subscription_id]
-    of.append(condition_type.value)
+    of: list[Any] = [scope.kind.value, *_scope_ids(scope), condition_type.value]
     if condition_type is ConditionType.USAGE_EXCEEDED:
         of.append(condition.metric_id)
     elif condition_type.of_one_customer:
@@ -174,6 +172,17 @@ def natural_key(scope: Scope, condition: Condition) -> str | None:
         of.append(condition.currency)
         if condition.prices:
             of.append(prices_json(condition.prices))
-    elif condition.groups:
+    elif condition.groups or condition.prices:
         of += [sorted(selector.key for selector in condition.groups), condition.currency]
+        if condition.prices:
+            of.append(prices_json(condition.prices))
     return f"{condition_type.value}/{digest_of(json.dumps(of)).hex()}"
+
+
+def _scope_ids(scope: Scope) -> list[str | None]:
+    match scope.kind:
+        case ScopeKind.PLAN:
+            return [scope.plan_id]
+        case ScopeKind.CUSTOMER_PLAN:
+            return [scope.customer_id, scope.plan_id]
+    return [scope.customer_id, scope.subscription_id]

@@ -112,7 +112,7 @@ def invoice_values(
                 found[invoice_gauge(customer_id, measure, invoice.invoice_id)] = counted
         return found
     for invoice in touched:
-        if invoice.currency == measure.currency:
+        if selected(selection, measure.currency, invoice):
             found[month_gauge(customer_id, measure, invoice.month(zone))] = ZERO
     for invoice in of_months:
         gauge = month_gauge(customer_id, measure, invoice.month(zone))

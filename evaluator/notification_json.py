@@ -27,7 +27,7 @@ def alert_json(rule: AlertRule, customer_id: str) -> dict[str, Any]:
     """The alert and the customer that a notification is about: the first fields of its data."""
     return {
         "alert_id": rule.alert_id,
-        "alert_name": rule.name,
+        "alert_display_name": rule.display_name,
         "alert_version": rule.version,
         "condition": rule.condition_type.value,
         "customer_id": customer_id,

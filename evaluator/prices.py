@@ -1,4 +1,4 @@
-"""Price filters: which events count for a spend alert, by the price that their properties name."""
+"""Price filters: which events count for an alert on cost, by the price that their properties name."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

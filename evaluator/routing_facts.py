@@ -14,7 +14,7 @@ class CustomerFacts:
 
     excluded: alerts that cover the customer and are disabled for it, each with the one subscription for which it is
     disabled, or None for the whole customer. plan_end: when its plan ends; None where that is not known. limits: the
-    customer's own, without those of its plan.
+    customer's own, without those of its plan. being_erased: it takes no usage and no facts, and no alert covers it.
     """
 
     customer_id: str
@@ -26,9 +26,12 @@ class CustomerFacts:
     excluded: frozenset[tuple[str, str | None]] = frozenset()
     plan_end: datetime | None = None
     limits: Limits = field(default=NO_LIMITS, compare=False)
+    being_erased: bool = False
 
     def excludes(self, alert_id: str, subscription_id: str | None) -> bool:
         """Whether an alert is disabled for the customer, or for one subscription of it."""
+        if self.being_erased:
+            return True
         return (alert_id, None) in self.excluded or (alert_id, subscription_id) in self.excluded
 
 

@@ -36,6 +36,8 @@ def balances_json(selection: BalanceSelection) -> dict[str, Any]:
         shown["seat_key"] = selection.seat_key
     if selection.license_type is not None:
         shown["license_type"] = selection.license_type
+    if selection.any_metric:
+        shown["any_metric"] = True
     return shown
 
 
@@ -54,6 +56,7 @@ def balances_from_json(stored: Mapping[str, Any]) -> BalanceSelection:
         grant_types=tuple(stored.get("grant_types", ())),
         seat_key=stored.get("seat_key"),
         license_type=stored.get("license_type"),
+        any_metric=stored.get("any_metric", False),
     )
 
 

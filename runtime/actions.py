@@ -36,6 +36,7 @@ class LogAction(StrEnum):
     TIMER_FAILED = "timer.failed"
     TIMERS_FAILED = "timers.failed"
     TIMERS_CAUGHT_UP = "timers.caught_up"
+    ERASURE_FAILED = "erasure.failed"
 
     # Streams of notifications.
     FEED_FAILED = "feed.failed"

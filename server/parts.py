@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from engine.backfill.backfills import Backfills
+from engine.erasures import Erasures
 from engine.ingest.pending import BESIDE, PendingEvents
 from engine.ingest.pipeline import Pipeline
 from engine.limits import DEFAULT_LIMITS, EngineLimits
@@ -34,6 +35,7 @@ class Parts:
     backfills: Backfills
     timers: Timers
     redeliveries: RedeliveryJobs
+    erasures: Erasures
     feeds: Feeds
     pipeline: Pipeline
     limits: ServerLimits
@@ -60,6 +62,7 @@ def build_parts(
         Backfills(database, clock, configuration.grace, rules, limits=engine_limits.backfills),
         Timers(database, clock, configuration.grace, rules, limits=engine_limits.timers),
         RedeliveryJobs(database, clock),
+        Erasures(database, clock),
         Feeds(
             database,
             max_subscribers=configuration.max_watchers,
@@ -96,6 +99,8 @@ async def started(parts: Parts) -> AsyncIterator[None]:
         parts.timers.start()
         stack.push_async_callback(parts.redeliveries.stop)
         parts.redeliveries.start()
+        stack.push_async_callback(parts.erasures.stop)
+        parts.erasures.start()
         stack.push_async_callback(parts.feeds.stop)
         parts.feeds.start()
         stack.push_async_callback(parts.pipeline.drain)

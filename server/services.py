@@ -26,6 +26,7 @@ from runtime.master_keys import master_keys
 from server.accounts import errors as account_errors
 from server.accounts.balances import BalanceHandlers
 from server.accounts.customers import CustomerHandlers
+from server.accounts.erasures import ErasureHandlers
 from server.accounts.invoices import InvoiceHandlers
 from server.accounts.limits import LimitHandlers
 from server.accounts.metrics import MetricHandlers
@@ -109,6 +110,11 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.PutCustomer = customers.PutCustomer
         self.GetCustomer = customers.GetCustomer
         self.ListCustomers = customers.ListCustomers
+
+        erasures = ErasureHandlers(database, clock, parts.erasures)
+        self.DeleteCustomer = erasures.DeleteCustomer
+        self.GetErasureJob = erasures.GetErasureJob
+        self.ListErasureJobs = erasures.ListErasureJobs
 
         subscriptions = SubscriptionHandlers(database, clock, fact_changes)
         self.PutSubscription = subscriptions.PutSubscription

@@ -89,7 +89,7 @@ def _usage_alert(now: datetime) -> tuple[Gauge, AlertRule]:
 def _rule(condition: ConditionType, measure: Measure, threshold: Threshold, now: datetime) -> AlertRule:
     return AlertRule(
         alert_id=f"alt_{_EXAMPLE_ID}",
-        name="Test of a webhook endpoint",
+        display_name="Test of a webhook endpoint",
         version=1,
         condition_type=condition,
         scope=Scope(ScopeKind.CUSTOMER, customer_id=_CUSTOMER),

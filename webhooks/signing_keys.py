@@ -43,6 +43,11 @@ def new_signing_key(scheme: Scheme) -> str:
     return PRIVATE_KEY_PREFIX + base64.b64encode(seed + public).decode()
 
 
+def scheme_of(key: str) -> Scheme:
+    """How a key signs, by its prefix."""
+    return Scheme.ED25519 if key.startswith(PRIVATE_KEY_PREFIX) else Scheme.HMAC_SHA256
+
+
 def verification_key(key: str) -> str:
     """The key that a receiver verifies with: the secret itself, or the public key of a private key."""
     if not key.startswith(PRIVATE_KEY_PREFIX):

@@ -151,7 +151,7 @@ class Flood(Job[Flooded]):
 
     async def _create(self, number: int) -> None:
         alert = alert_pb2.Alert(
-            name="flood",
+            display_name="flood",
             scope=scope_pb2.AlertScope(customer=scope_pb2.CustomerScope(customer_id=f"put-{next(self._numbers)}")),
             usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(metric_id=load.METRIC),
             thresholds=[threshold_pb2.Threshold(value=str(load.OUT_OF_REACH))],
@@ -196,7 +196,7 @@ async def make_groups(server: str, key: str) -> None:
     stub, metadata = AlertServiceStub(over), metadata_of(key)
     for number in range(GROUPED_ALERTS):
         alert = alert_pb2.Alert(
-            name=f"each model {number}",
+            display_name=f"each model {number}",
             scope=scope_pb2.AlertScope(customer=scope_pb2.CustomerScope(customer_id=LISTED)),
             usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(
                 metric_id=load.METRIC, group_values=[filter_pb2.GroupSelector(key="model")]

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 
 from generated.tidemark.v1 import (
+    access_pb2,
     alert_pb2,
     condition_pb2,
     filter_pb2,
@@ -16,6 +17,7 @@ from generated.tidemark.v1 import (
 )
 
 CURRENCY = "USD"
+SPEND = access_pb2.SpendAccess(currency=CURRENCY)
 SEAT_KEY = "user_id"
 POOLED_AMOUNT = 100  # of each balance without a seat
 SEAT_AMOUNT = 100_000  # of the credit of each seat
@@ -77,9 +79,9 @@ def seat(number: int) -> str:
 
 def alerts() -> list[alert_pb2.Alert]:
     """Alerts of all customers: on remaining commits, on their percentage, and on each seat."""
-    percent = condition_pb2.LowRemainingCommitPercentageReachedCondition(currency=CURRENCY)
+    percent = condition_pb2.LowRemainingCommitPercentageReachedCondition(spend=SPEND)
     of_seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
-        seat_filter=filter_pb2.SeatFilter(seat_group_key=SEAT_KEY), currency=CURRENCY
+        seat_filter=filter_pb2.SeatFilter(seat_group_key=SEAT_KEY), spend=SPEND
     )
     return [
         commit_alert(),
@@ -90,14 +92,14 @@ def alerts() -> list[alert_pb2.Alert]:
 
 def commit_alert() -> alert_pb2.Alert:
     """The alert on remaining commits."""
-    commits = condition_pb2.LowRemainingCommitBalanceReachedCondition(currency=CURRENCY)
+    commits = condition_pb2.LowRemainingCommitBalanceReachedCondition(spend=SPEND)
     return _alert("commits", low_remaining_commit_balance_reached=commits)
 
 
 def _alert(name: str, **condition: Any) -> alert_pb2.Alert:
     all_customers = scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope())
     return alert_pb2.Alert(
-        name=name, scope=all_customers, thresholds=[threshold_pb2.Threshold(value="1")], **condition
+        display_name=name, scope=all_customers, thresholds=[threshold_pb2.Threshold(value="1")], **condition
     )
 
 

@@ -134,7 +134,7 @@ def crossing_alert() -> alert_pb2.Alert:
 
 def _alert(name: str, thresholds: Sequence[threshold_pb2.Threshold], metric_id: str = METRIC) -> alert_pb2.Alert:
     return alert_pb2.Alert(
-        name=name,
+        display_name=name,
         scope=scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope()),
         usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(metric_id=metric_id),
         thresholds=thresholds,

@@ -20,12 +20,13 @@ from cli.listen.verification import Verifier
 from cli.rich_console import standard_error, standard_output
 from cli.server_options import call_problem, server_options
 from generated.tidemark.v1 import webhook_service_pb2 as messages
+from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
 from runtime.signals import on_stop
 from webhooks.signing_keys import MalformedKey
 
-DESCRIPTION = "tidemark listen"  # of the endpoint, shown where endpoints are listed
+DISPLAY_NAME = "tidemark listen"  # of the endpoint, shown where endpoints are listed
 
 
 def _answers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Answer]:
@@ -130,7 +131,9 @@ async def _endpoint(
     async with address.channel() as channel:
         webhooks = WebhookServiceStub(channel)
         created = await webhooks.CreateEndpoint(
-            messages.CreateEndpointRequest(url=url, description=DESCRIPTION, event_types=event_types),
+            messages.CreateEndpointRequest(
+                endpoint=Endpoint(url=url, display_name=DISPLAY_NAME, event_types=event_types)
+            ),
             metadata=address.metadata,
             timeout=UNARY_TIMEOUT,
         )
@@ -155,7 +158,7 @@ async def _endpoint(
 
 
 def _problem(error: grpc.aio.AioRpcError, address: Address) -> Problem:
-    if error_reason(error) == "ERROR_REASON_INVALID_FIELD" and (error.details() or "").startswith("url:"):
+    if error_reason(error) == "ERROR_REASON_INVALID_FIELD" and (error.details() or "").startswith("endpoint.url:"):
         return Problem(
             f"the server refuses this address as an endpoint: {error.details()}",
             [

@@ -41,7 +41,7 @@ class RejectionGroup:
 class TransitionGroup:
     """The transitions of one kind of one alert: their number, and the customers. kind: reached or resolved."""
 
-    alert_name: str
+    alert_display_name: str
     kind: str
     count: int = 0
     customers: set[str] = field(default_factory=set)
@@ -97,7 +97,7 @@ class Summary:
         for transition in response.transitions:
             key = (transition.alert_id, transition.kind)
             kind = TransitionKind.Name(transition.kind).removeprefix("TRANSITION_KIND_").lower()
-            group = self.transition_groups.setdefault(key, TransitionGroup(transition.alert_name, kind))
+            group = self.transition_groups.setdefault(key, TransitionGroup(transition.alert_display_name, kind))
             group.count += 1
             group.customers.add(transition.gauge.customer_id)
             if len(self.first_transitions) < FIRST_TRANSITIONS:
@@ -150,7 +150,7 @@ class Summary:
         table.columns[2].justify = table.columns[3].justify = "right"
         for (alert_id, _), group in self.transition_groups.items():
             style = "warn" if group.kind == "reached" else "good"
-            name = f"{escape(group.alert_name)} [quiet]{alert_id}[/]"
+            name = f"{escape(group.alert_display_name)} [quiet]{alert_id}[/]"
             table.add_row(name, f"[{style}]{group.kind}[/]", f"{group.count:,}", f"{len(group.customers):,}")
         return table
 
@@ -166,7 +166,7 @@ class Summary:
             reached = transition.kind == TransitionKind.TRANSITION_KIND_REACHED
             style = "warn" if reached else "good"
             table.add_row(
-                escape(transition.alert_name),
+                escape(transition.alert_display_name),
                 escape(describe_gauge(transition.gauge)),
                 f"[{style}]{transition.level}[/]",
                 transition.value,

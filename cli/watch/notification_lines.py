@@ -21,7 +21,7 @@ def notification_line(notification: Notification) -> str:
     parts = [
         f"[quiet]{notification.create_time.ToDatetime():%Y-%m-%d %H:%M:%S}[/]",
         f"[name]{escape(customer)}[/]",
-        escape(data["alert_name"]),
+        escape(data["alert_display_name"]),
         *(_transitions(data) if "transitions" in data else _other(notification.event_type, data)),
     ]
     return "  ".join(part for part in parts if part)

@@ -43,7 +43,8 @@ def screen(frame: Frame, width: int, height: int, server: str, note: str) -> Gro
 
 def _totals(frame: Frame) -> list[str]:
     shown = [
-        f"[quiet]·[/] {escape(one.alert_name)} [quiet]{one.alert_id}[/]  [bad]{one.gauge_count:,} in alarm[/],"
+        f"[quiet]·[/] {escape(one.alert_display_name)} [quiet]{one.alert_id}[/]"
+        f"  [bad]{one.gauge_count:,} in alarm[/],"
         f" {one.customer_count:,} customers{'  [warn]evaluating[/]' if one.evaluating else ''}"
         for one in frame.totals.alerts[:TOTALS_SHOWN]
     ]

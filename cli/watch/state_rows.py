@@ -56,7 +56,7 @@ class StateRow:
             "customer_id": self.customer_id,
             "subscription_id": self.subscription_id,
             "alert_id": self.alert_id,
-            "alert_name": self.alert,
+            "alert_display_name": self.alert,
             "severity": self.severity_word,
             "silent": self.silent,
             "measure": self.measure,
@@ -112,7 +112,7 @@ def state_rows(state: CustomerAlert) -> list[StateRow]:
             StateRow(
                 DISABLED if state.disabled_reason else status,
                 state.customer_id,
-                state.alert.name,
+                state.alert.display_name,
                 alert_id=state.alert.alert_id,
                 customer_id=state.customer_id,
             )
@@ -127,7 +127,7 @@ def _row(state: CustomerAlert, gauge: GaugeState, evaluating: bool) -> StateRow:
     return StateRow(
         status=status,
         customer=describe_customer(gauge.gauge),
-        alert=state.alert.name,
+        alert=state.alert.display_name,
         measure=describe_measure(gauge.gauge),
         value=Decimal(gauge.gauge.value) if gauge.gauge.value else None,
         next_level=_next_level(gauge),

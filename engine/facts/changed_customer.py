@@ -15,7 +15,7 @@ from engine.facts.fact_gauges import evaluate_readings
 from engine.facts.one_alert import evaluate_alert
 from engine.facts.readings import Covered, read_all
 from engine.rules.transaction import Transaction, Transactions
-from evaluator.alerts import AlertRule, GroupSelector, ScopeKind
+from evaluator.alerts import AlertRule, GroupSelector
 from evaluator.gauges import Measure
 from runtime.actions import LogAction
 from store.alerts import backfills
@@ -33,7 +33,7 @@ class _Measured(NamedTuple):
 
     measure: Measure
     groups: tuple[GroupSelector, ...]
-    kind: ScopeKind
+    plan_id: str | None
     subscription_id: str | None
 
 
@@ -108,7 +108,7 @@ def _one_of_each(rules: Iterable[AlertRule], plans: set[tuple[bool, str | None]]
     found: dict[_Measured, str] = {}
     for rule in rules:
         scope = rule.scope
-        if scope.kind is not ScopeKind.PLAN or (rule.measure.per_subscription, scope.plan_id) in plans:
-            measured = _Measured(rule.measure, rule.groups, scope.kind, scope.subscription_id)
+        if scope.plan_id is None or (rule.measure.per_subscription, scope.plan_id) in plans:
+            measured = _Measured(rule.measure, rule.groups, scope.plan_id, scope.subscription_id)
             found.setdefault(measured, rule.alert_id)
     return list(found.values())

@@ -2,7 +2,7 @@
 
 from engine.facts.one_alert import evaluate_alert
 from engine.rules.transaction import Transactions
-from evaluator.alerts import AlertRule, ScopeKind
+from evaluator.alerts import AlertRule
 from evaluator.balances import Unit
 from evaluator.limits import Limits
 from evaluator.routing import Router
@@ -45,4 +45,4 @@ def _concerns(subject: LimitSubject, rule: AlertRule) -> bool:
         return False
     if subject.customer_id is not None:
         return rule.scope.customer_id in (None, subject.customer_id)
-    return rule.scope.kind is not ScopeKind.PLAN or rule.scope.plan_id == subject.plan_id
+    return rule.scope.plan_id in (None, subject.plan_id)

@@ -19,6 +19,7 @@ from evaluator.changed_facts import ChangedFacts
 from evaluator.routing_facts import CustomerFacts
 from runtime.clock import Clock
 from store.balances import wallets
+from store.erasures.jobs import CustomerBeingErased
 from store.identity.organizations import Organization
 from store.limits.limits import LimitSubject
 from store.postgres.database import Connection, Database
@@ -88,6 +89,8 @@ async def _customer(transaction: Transaction, customer_id: str) -> tuple[Custome
     connection, organization_id = transaction.driver, transaction.organization_id
     found = await routing_facts.customers(connection, organization_id, [customer_id])
     if found:
+        if found[0].being_erased:
+            raise CustomerBeingErased(customer_id)
         return found[0], False
     made = await routing_facts.register_customers(
         connection, organization_id, [customer_id], transaction.epoch, transaction.now

@@ -21,16 +21,17 @@ class Batch:
 class Outcome:
     """What became of a batch; indexes are those in its `events`.
 
-    accepted: how many were new. duplicates: stored before. conflicting: rejected, since another event of that id is
-    stored. too_old: rejected, since every period that they lie in is out of grace. unrecorded: rejected, since the
-    service failed to record what they change. transitions: made by its events. gauges: moved by its events, if asked
-    for.
+    accepted: how many were new. duplicates: stored before. conflicting: rejected, since another event of that id
+    is stored. too_old: rejected, since every period that they lie in is out of grace. of_erased: rejected, since
+    their customer is being erased. unrecorded: rejected, since the service failed to record what they change.
+    transitions: made by its events. gauges: moved by its events, if asked for.
     """
 
     accepted: int = 0
     duplicates: list[int] = field(default_factory=list)
     conflicting: list[int] = field(default_factory=list)
     too_old: list[int] = field(default_factory=list)
+    of_erased: list[int] = field(default_factory=list)
     unrecorded: list[int] = field(default_factory=list)
     transitions: list[RecordedTransition] = field(default_factory=list)
     gauges: list[tuple[Gauge, Decimal]] = field(default_factory=list)
@@ -48,6 +49,7 @@ def add_part(whole: Outcome, part: Outcome, indexes: Sequence[int] | None) -> No
         (whole.duplicates, part.duplicates),
         (whole.conflicting, part.conflicting),
         (whole.too_old, part.too_old),
+        (whole.of_erased, part.of_erased),
         (whole.unrecorded, part.unrecorded),
     ):
         mine += theirs if indexes is None else [indexes[index] for index in theirs]

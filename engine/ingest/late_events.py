@@ -1,4 +1,4 @@
-"""Late events: an event counts in its own period until the grace after the period's end is over."""
+"""Events that are not counted: those of periods whose grace is over, and those of customers that are being erased."""
 
 from engine.rules.transaction import Transaction
 from evaluator.events import UsageEvent
@@ -16,3 +16,10 @@ def without_too_late(transaction: Transaction, arrived: list[UsageEvent]) -> lis
             continue
         countable.append(router.with_currency(event))
     return countable
+
+
+def without_erased(transaction: Transaction, arrived: list[UsageEvent]) -> list[UsageEvent]:
+    """The events of customers that are not being erased; the same list when it is all of them."""
+    customers = transaction.router.customers
+    erased = {name for name in {event.customer_id for event in arrived} if customers[name].being_erased}
+    return [event for event in arrived if event.customer_id not in erased] if erased else arrived

@@ -29,6 +29,8 @@ def _add_known(group: Group, stored: Stored, outcomes: list[Outcome]) -> None:
         outcomes[number].conflicting.append(index)
     for number, index in stored.too_old:
         outcomes[number].too_old.append(index)
+    for number, index in stored.of_erased:
+        outcomes[number].of_erased.append(index)
 
 
 def _add_new(transaction: Transaction, group: Group, stored: Stored, outcomes: list[Outcome]) -> None:

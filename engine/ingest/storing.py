@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from engine.ingest.group import EventIndex, Group
-from engine.ingest.late_events import without_too_late
+from engine.ingest.late_events import without_erased, without_too_late
 from engine.rules.transaction import Transaction
 from evaluator.events import UsageEvent
 from store.usage import events as stored_events
@@ -14,13 +14,14 @@ class Stored:
     """What storing the events of a group found.
 
     new: the events that this commit added, each with its currency, in the order of arrival. duplicates, conflicting,
-    too_old: where the other events stand whose identities this commit did not add.
+    too_old, of_erased: where the other events stand whose identities this commit did not add.
     """
 
     new: list[UsageEvent]
     duplicates: list[EventIndex]
     conflicting: list[EventIndex]
     too_old: list[EventIndex]
+    of_erased: list[EventIndex]
 
 
 async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> Stored:
@@ -30,7 +31,7 @@ async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> 
     transaction can be kept. Otherwise the slower way, which finds out which events are new.
     """
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
-    countable = without_too_late(transaction, group.events)
+    countable = without_too_late(transaction, without_erased(transaction, group.events))
     new = countable
     if expect_new:
         text = await stored_events.copy_text_in_slices(organization_id, now, countable, transaction.slices())
@@ -38,7 +39,7 @@ async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> 
     else:
         inserted = await stored_events.insert(connection, organization_id, now, countable)
         new = [event for event in countable if event.identity in inserted]
-    stored = Stored(new, [], [], [])
+    stored = Stored(new, [], [], [], [])
     if len(new) != len(group.events):
         await _compare_known(transaction, group, countable, stored)
     return stored
@@ -54,9 +55,11 @@ async def _compare_known(transaction: Transaction, group: Group, countable: list
     known += [index for index in group.repeated if group.event_at(index).identity not in added]
     sent = [group.event_at(index) for index in known]
     alike = await stored_events.stored_alike(transaction.driver, transaction.organization_id, sent)
-    in_time = {event.identity for event in countable}
+    in_time, customers = {event.identity for event in countable}, transaction.router.customers
     for position, (index, event) in enumerate(zip(known, sent, strict=True)):
-        if position in alike:
+        if customers[event.customer_id].being_erased:
+            stored.of_erased.append(index)
+        elif position in alike:
             stored.duplicates.append(index)
         elif event.identity in in_time:
             stored.conflicting.append(index)

@@ -9,6 +9,7 @@ from evaluator.limits import Limits
 from evaluator.routing import Router
 from runtime.turns import Slices
 from store.alerts import alerts, exclusions
+from store.identity import organizations
 from store.limits import effective_limits
 from store.postgres.database import Connection, DriverConnection, driver
 from store.usage import routing_facts
@@ -59,6 +60,7 @@ class OrganizationRules:
         known = self._youngest(epoch)
         if known.epoch == epoch:
             return known
+        known = await self._unless_deleted(connection, known)
         router = await self._with_alerts_at(connection, known, epoch)
         if epoch > self._with_alerts.epoch:  # another transaction may have stored a younger one meanwhile
             self._with_alerts = router
@@ -74,6 +76,8 @@ class OrganizationRules:
         bounded = len(current.customers) <= MAX_CUSTOMERS
         if current.epoch == epoch and bounded:
             return current
+        known = await self._unless_deleted(connection, known)
+        current = await self._unless_deleted(connection, current)
         router = await self._with_alerts_at(connection, known, epoch)
         # A router without customers has nothing to bring up to date; "all that ever changed" would be every row.
         if current.customers and bounded:
@@ -155,6 +159,13 @@ class OrganizationRules:
             # was promoted may have, gives the same epochs to other changes.
             youngest = self._with_facts = self._with_alerts = Router(_NOTHING_READ, ())
         return youngest
+
+    async def _unless_deleted(self, connection: Connection, known: Router) -> Router:
+        """The router, or an empty one if a row that it knows may have been deleted since."""
+        if known.epoch == _NOTHING_READ:
+            return known
+        deleted = await organizations.deleted_since(connection, self._organization_id, known.epoch)
+        return Router(_NOTHING_READ, ()) if deleted else known
 
     async def _with_alerts_at(self, connection: Connection, known: Router, epoch: int) -> Router:
         """A new router at `epoch` with the alerts and limits of a known one, and what changed of them since."""

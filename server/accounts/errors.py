@@ -2,6 +2,7 @@
 
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import AlreadyExists, ErrorTable, FailedPrecondition, NotFound
+from server.calls.shared_errors import customer_not_found
 from server.mapping.accounts import aggregation_name
 from store.accounts.metrics import MetricFixed
 from store.balances.changes import (
@@ -12,6 +13,7 @@ from store.balances.changes import (
     NoActiveSegment,
     SegmentUnknown,
 )
+from store.erasures.jobs import CustomerBeingErased, CustomerUnknown
 from store.limits.limits import LimitExists, LimitFixed
 
 
@@ -27,6 +29,8 @@ def error_table() -> ErrorTable:
         SegmentUnknown: segment_unknown,
         NoActiveSegment: no_active_segment,
         AdjustmentConflict: adjustment_conflict,
+        CustomerUnknown: customer_unknown,
+        CustomerBeingErased: customer_being_erased,
     }
 
 
@@ -123,4 +127,28 @@ def adjustment_conflict(error: AdjustmentConflict) -> AlreadyExists:
             "balance_id": error.balance_id,
             "adjustment_id": error.adjustment_id,
         },
+    )
+
+
+def customer_unknown(error: CustomerUnknown) -> NotFound:
+    """The organization has no such customer."""
+    return customer_not_found(error.customer_id)
+
+
+def customer_being_erased(error: CustomerBeingErased) -> FailedPrecondition:
+    """The customer takes no facts until its erasure is done."""
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_CUSTOMER_BEING_ERASED,
+        f"the customer {error.customer_id!r} is being erased: send facts of a new customer of that id when the"
+        " erasure is done",
+        metadata={"customer_id": error.customer_id},
+    )
+
+
+def erasure_job_not_found(job_id: str) -> NotFound:
+    """The organization has no such erasure job."""
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_ERASURE_JOB_NOT_FOUND,
+        f"erasure job {job_id!r} not found",
+        metadata={"job_id": job_id},
     )

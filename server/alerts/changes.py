@@ -44,7 +44,7 @@ class AlertChangeHandlers:
     async def UpdateAlert(
         self, request: messages.UpdateAlertRequest, context: Context
     ) -> messages.UpdateAlertResponse:
-        """Changes an alert's name, its thresholds, and the parts of its condition that can change."""
+        """Changes an alert's display name, its thresholds, and the parts of its condition that can change."""
         violations = Violations()
         alert_id = violations.identifier("alert.alert_id", request.alert.alert_id)
         etag = violations.text("alert.etag", request.alert.etag, max_length=_MAX_ETAG_LENGTH)

@@ -108,7 +108,7 @@ class CustomerAlertHandlers:
             alerts=[
                 customer_alert_pb2.CustomerAlertSummary(
                     alert_id=one.alert_id,
-                    alert_name=one.name,
+                    alert_display_name=one.name,
                     gauge_count=one.gauge_count,
                     customer_count=one.customer_count,
                     evaluating=one.evaluating,

@@ -106,10 +106,11 @@ def alert_conflict(error: AlertConflict) -> AlreadyExists:
 
 
 def too_many_alerts(error: TooManyAlerts) -> FailedPrecondition:
-    """The plan or the subscription has the maximum number of spend alerts."""
+    """The plan or the subscription has the maximum number of alerts on cost of one type."""
+    scope = error.scope.lower().replace("_", " and ")
     return FailedPrecondition(
         error_reason_pb2.ERROR_REASON_TOO_MANY_ALERTS,
-        f"a {error.scope.lower()} has at most {MAX_SPEND_ALERTS} spend alerts: archive one first",
+        f"a {scope} has at most {MAX_SPEND_ALERTS} alerts of this type: archive one first",
         metadata={"limit": str(MAX_SPEND_ALERTS)},
     )
 

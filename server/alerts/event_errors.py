@@ -36,6 +36,16 @@ def too_old(index: int, event_id: str, why: str) -> ApiError:
     )
 
 
+def being_erased(index: int, event: UsageEvent) -> ApiError:
+    """An event of a customer that is being erased."""
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_CUSTOMER_BEING_ERASED,
+        f"events[{index}].customer_id: the customer {event.customer_id!r} is being erased: send usage of a new"
+        " customer of that id when the erasure is done",
+        metadata={"event_id": event.event_id, "customer_id": event.customer_id},
+    )
+
+
 def unrecorded(index: int, event: UsageEvent) -> ApiError:
     """An event whose effects the service failed to record."""
     return Internal(

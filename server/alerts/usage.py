@@ -186,7 +186,7 @@ class UsageHandlers:
         response.accepted = outcome.accepted
         response.duplicates = len(outcome.duplicates)
         rejected: list[usage_pb2.Rejection] = []
-        if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.unrecorded:
+        if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.of_erased or outcome.unrecorded:
             rejected = await rejections(request.events, parsed, outcome, slices)
         if rejected or outcome.transitions or outcome.gauges:
             await write_results(response, rejected, outcome, slices)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from engine.ingest.batches import Outcome
 from generated.tidemark.v1 import usage_pb2
 from runtime.turns import Slices
-from server.alerts.event_errors import conflict, too_old, unrecorded
+from server.alerts.event_errors import being_erased, conflict, too_old, unrecorded
 from server.alerts.usage_reading import ParsedBatch
 from server.calls.errors import ApiError
 from server.calls.validation import MAX_ID_LENGTH
@@ -49,6 +49,9 @@ def _errors(parsed: ParsedBatch, outcome: Outcome) -> dict[int, ApiError]:
         errors[index] = too_old(
             index, parsed.events[number].event_id, "its billing period is closed and its grace is over"
         )
+    for number in outcome.of_erased:
+        index = parsed.indexes[number]
+        errors[index] = being_erased(index, parsed.events[number])
     for number in outcome.unrecorded:
         index = parsed.indexes[number]
         errors[index] = unrecorded(index, parsed.events[number])

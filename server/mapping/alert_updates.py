@@ -13,17 +13,18 @@ from evaluator.alert_commands import AlertPatch
 from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
 from server.calls.validation import Violations
-from server.mapping.alerts import read_name, refuse_large
+from server.mapping.alerts import read_display_name, refuse_large
 from server.mapping.conditions import read_condition, scope_message, write_condition
 from server.mapping.overrides import read_overrides
 from server.mapping.price_filters import read_price_filters
 from server.mapping.thresholds import read_thresholds
 
-NAME, THRESHOLDS = "name", "thresholds"
-OVERRIDES, PRICE_FILTERS = "cost_exceeded.threshold_overrides", "spend_exceeded.price_filters"
+DISPLAY_NAME, THRESHOLDS = "display_name", "thresholds"
+OVERRIDES = "cost_exceeded.threshold_overrides"
+PRICE_FILTERS = ("cost_exceeded.price_filters", "spend_exceeded.price_filters")
 # The editable fields of conditions: each with its condition and its name.
-_OF_CONDITIONS = {path: tuple(path.split(".")) for path in (OVERRIDES, PRICE_FILTERS)}
-_ALL = (NAME, THRESHOLDS, *_OF_CONDITIONS)
+_OF_CONDITIONS = {path: tuple(path.split(".")) for path in (OVERRIDES, *PRICE_FILTERS)}
+_ALL = (DISPLAY_NAME, THRESHOLDS, *_OF_CONDITIONS)
 
 
 def read_patch(definition: AlertDefinition, request: alert_service_pb2.UpdateAlertRequest) -> AlertPatch:
@@ -34,15 +35,16 @@ def read_patch(definition: AlertDefinition, request: alert_service_pb2.UpdateAle
     paths = _paths(violations, request, case)
     violations.raise_if_any()
     patch = AlertPatch(reset=request.state_policy == alert_service_pb2.STATE_POLICY_RESET)
-    if NAME in paths:
-        patch = replace(patch, name=read_name(violations, "alert.name", sent.name))
+    if DISPLAY_NAME in paths:
+        patch = replace(patch, display_name=read_display_name(violations, "alert.display_name", sent.display_name))
     if OVERRIDES in paths and case == "cost_exceeded":
         keys = [selector.key for selector in condition.groups]
         overrides = sent.cost_exceeded.threshold_overrides
         patch = replace(patch, overrides=read_overrides(violations, f"alert.{OVERRIDES}", overrides, keys))
-    if PRICE_FILTERS in paths and case == "spend_exceeded":
-        prices = sent.spend_exceeded.price_filters
-        patch = replace(patch, prices=read_price_filters(violations, f"alert.{PRICE_FILTERS}", prices))
+    for path in PRICE_FILTERS:
+        if path in paths and case == _OF_CONDITIONS[path][0]:
+            prices = getattr(sent, case).price_filters
+            patch = replace(patch, prices=read_price_filters(violations, f"alert.{path}", prices))
     if THRESHOLDS in paths:
         thresholds = read_thresholds(violations, "alert.thresholds", sent.thresholds, condition.condition_type)
         patch = replace(patch, thresholds=thresholds)
@@ -71,7 +73,11 @@ def _paths(violations: Violations, request: alert_service_pb2.UpdateAlertRequest
             violations.add(at, f"the alert is of the type {case}, which has no such field")
     if masked:
         return masked
-    set_paths = [path for path, is_set in ((NAME, bool(sent.name)), (THRESHOLDS, bool(sent.thresholds))) if is_set]
+    set_paths = [
+        path
+        for path, is_set in ((DISPLAY_NAME, bool(sent.display_name)), (THRESHOLDS, bool(sent.thresholds)))
+        if is_set
+    ]
     for path, (owner, name) in _OF_CONDITIONS.items():
         if sent.WhichOneof("condition") == owner and getattr(getattr(sent, owner), name):
             set_paths.append(path)

@@ -31,7 +31,7 @@ def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAler
         violations.add("alert", "it is required")
         violations.raise_if_any()
     alert = request.alert
-    name = read_name(violations, "alert.name", alert.name)
+    display_name = read_display_name(violations, "alert.display_name", alert.display_name)
     condition = read_condition(violations, "alert", alert)
     condition_type = condition.condition_type if condition else None
     scope = read_scope(violations, "alert", alert, condition_type)
@@ -41,7 +41,7 @@ def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAler
     assert condition is not None, "a missing condition is a violation"
     assert scope is not None, "a missing scope is a violation"
     new = NewAlert(
-        name=name,
+        display_name=display_name,
         scope=scope,
         condition=condition,
         thresholds=thresholds,
@@ -53,17 +53,17 @@ def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAler
     return new
 
 
-def read_name(violations: Violations, path: str, name: str) -> str:
-    """The name of an alert, which is required."""
-    if not name:
+def read_display_name(violations: Violations, path: str, display_name: str) -> str:
+    """The display name of an alert, which is required."""
+    if not display_name:
         violations.add(path, "it is required")
-    return violations.text(path, name)
+    return violations.text(path, display_name)
 
 
 def refuse_large(violations: Violations, alert: NewAlert | AlertDefinition) -> None:
     """Notes that an alert is longer, as answers show it, than an alert may be."""
     shown = alert_pb2.Alert(
-        name=alert.name,
+        display_name=alert.display_name,
         scope=scope_message(alert.scope),
         thresholds=map(threshold_message, alert.thresholds),
         uniqueness_key=alert.uniqueness_key or "",
@@ -83,7 +83,7 @@ def alert_message(definition: AlertDefinition) -> alert_pb2.Alert:
     evaluating = definition.backfill_after is not None
     shown = alert_pb2.Alert(
         alert_id=definition.alert_id,
-        name=definition.name,
+        display_name=definition.display_name,
         scope=scope_message(definition.scope),
         thresholds=map(threshold_message, definition.thresholds),
         uniqueness_key=definition.uniqueness_key or "",

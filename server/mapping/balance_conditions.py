@@ -87,7 +87,8 @@ def _selection(
     violations: Violations, at: str, sent: Any, condition_type: ConditionType, seat_key: str | None
 ) -> BalanceSelection:
     kinds, reading = _SELECTED[condition_type]
-    selection = BalanceSelection(kinds, reading, seat_key=seat_key)
+    any_metric = _has_field(sent, "quantity") and sent.HasField("quantity") and not sent.quantity.metric_id
+    selection = BalanceSelection(kinds, reading, seat_key=seat_key, any_metric=any_metric)
     if _has_field(sent, "custom_field_filters"):
         filters = _filters(violations, f"{at}.custom_field_filters", sent.custom_field_filters, kinds)
         selection = replace(selection, filters=filters)
@@ -115,10 +116,11 @@ def write_balance_condition(condition: Condition, shown: Any) -> None:
     shown.SetInParent()
     if _has_field(shown, "currency") and condition.currency is not None:
         shown.currency = condition.currency
-    if _has_field(shown, "access_type"):
-        quantity = condition.metric_id is not None
-        shown.access_type = access_pb2.ACCESS_TYPE_QUANTITY if quantity else access_pb2.ACCESS_TYPE_SPEND
-        shown.metric_id = condition.metric_id or ""
+    if _has_field(shown, "spend"):
+        if condition.metric_id is not None or selection.any_metric:
+            shown.quantity.CopyFrom(access_pb2.QuantityAccess(metric_id=condition.metric_id or ""))
+        else:
+            shown.spend.currency = condition.currency or ""
     if _has_field(shown, "seat_filter"):
         selector = condition.groups[0]
         shown.seat_filter.seat_group_key = selector.key
@@ -135,21 +137,21 @@ def write_balance_condition(condition: Condition, shown: Any) -> None:
 
 
 def _unit(violations: Violations, at: str, sent: Any) -> tuple[str | None, str | None]:
-    """The currency or the metric of the balances; neither where the type takes balances of any unit."""
-    if not _has_field(sent, "currency"):
+    """The currency or the metric of the balances; neither where the condition takes several units."""
+    if _has_field(sent, "currency"):
+        return violations.currency(f"{at}.currency", sent.currency, default=DEFAULT_CURRENCY), None
+    if not _has_field(sent, "spend"):
         return None, None
-    if _has_field(sent, "access_type"):
-        if sent.access_type not in access_pb2.AccessType.values():
-            violations.add(f"{at}.access_type", f"{sent.access_type} is no value of AccessType")
-        if sent.access_type == access_pb2.ACCESS_TYPE_QUANTITY:
-            if sent.currency:
-                violations.add(f"{at}.currency", "a balance in units of a metric has no currency: leave it unset")
-            return None, violations.identifier(f"{at}.metric_id", sent.metric_id)
-        if sent.metric_id:
-            violations.add(
-                f"{at}.metric_id", "only a balance in units of a metric has one: set access_type to QUANTITY"
-            )
-    return violations.currency(f"{at}.currency", sent.currency, default=DEFAULT_CURRENCY), None
+    match sent.WhichOneof("access"):
+        case "quantity":
+            if not sent.quantity.metric_id:
+                return None, None
+            return None, violations.identifier(f"{at}.quantity.metric_id", sent.quantity.metric_id)
+        case "spend":
+            if not sent.spend.currency:
+                violations.add(f"{at}.spend.currency", "it is required: leave spend unset for USD")
+            return violations.currency(f"{at}.spend.currency", sent.spend.currency, default=DEFAULT_CURRENCY), None
+    return DEFAULT_CURRENCY, None
 
 
 def _seats(violations: Violations, path: str, sent: Any) -> tuple[GroupSelector, ...]:
@@ -212,7 +214,7 @@ def _may_have(entity: FieldEntity, kinds: tuple[BalanceKind, ...]) -> bool:
         case FieldEntity.COMMIT:
             return BalanceKind.COMMIT in kinds
         case FieldEntity.CONTRACT_CREDIT:
-            return BalanceKind.CONTRACT_CREDIT in kinds
+            return BalanceKind.CONTRACT_CREDIT in kinds or BalanceKind.SEAT_CREDIT in kinds
     return True
 
 

@@ -21,6 +21,7 @@ from server.mapping.fact_conditions import (
     invoice_total_reached,
     monthly_invoice_total,
     write_invoice_total_reached,
+    write_monthly_invoice_total,
 )
 from server.mapping.overrides import MAX_GROUP_VALUE_LENGTH, override_message, read_overrides
 from server.mapping.price_filters import price_filter_messages, read_price_filters
@@ -29,8 +30,13 @@ CONDITION_TYPES: Mapping[ConditionType, condition_pb2.ConditionType.ValueType] =
     each: condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{each.name}") for each in ConditionType
 }
 
-_CUSTOMER_SCOPES: tuple[ScopeKind, ...] = (ScopeKind.ALL_CUSTOMERS, ScopeKind.PLAN, ScopeKind.CUSTOMER)
-_SUBSCRIPTION_SCOPES: tuple[ScopeKind, ...] = (ScopeKind.PLAN, ScopeKind.SUBSCRIPTION)
+_CUSTOMER_SCOPES: tuple[ScopeKind, ...] = (
+    ScopeKind.ALL_CUSTOMERS,
+    ScopeKind.PLAN,
+    ScopeKind.CUSTOMER,
+    ScopeKind.CUSTOMER_PLAN,
+)
+_SUBSCRIPTION_SCOPES: tuple[ScopeKind, ...] = (ScopeKind.PLAN, ScopeKind.SUBSCRIPTION, ScopeKind.CUSTOMER_PLAN)
 
 
 def read_condition(violations: Violations, path: str, alert: alert_pb2.Alert) -> Condition | None:
@@ -58,13 +64,14 @@ def write_condition(condition: Condition, alert: alert_pb2.Alert) -> None:
             alert.cost_exceeded.currency = condition.currency or ""
             alert.cost_exceeded.grouping_keys.extend(selector.key for selector in groups)
             alert.cost_exceeded.threshold_overrides.extend(map(override_message, condition.overrides))
+            alert.cost_exceeded.price_filters.extend(price_filter_messages(condition.prices))
         case ConditionType.SPEND_EXCEEDED:
             alert.spend_exceeded.currency = condition.currency or ""
             alert.spend_exceeded.price_filters.extend(price_filter_messages(condition.prices))
         case ConditionType.INVOICE_TOTAL_REACHED:
             write_invoice_total_reached(condition, alert.invoice_total_reached)
         case ConditionType.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED:
-            alert.monthly_invoice_total_spend_threshold_reached.currency = condition.currency or ""
+            write_monthly_invoice_total(condition, alert.monthly_invoice_total_spend_threshold_reached)
         case ConditionType.LOW_REMAINING_DAYS_IN_PLAN_REACHED:
             alert.low_remaining_days_in_plan_reached.SetInParent()
         case condition_type:
@@ -91,6 +98,12 @@ def read_scope(
             customer_id=violations.identifier(f"{at}.customer_id", scope.subscription.customer_id),
             subscription_id=violations.identifier(f"{at}.subscription_id", scope.subscription.subscription_id),
         )
+    elif target == "customer_plan":
+        read = Scope(
+            ScopeKind.CUSTOMER_PLAN,
+            plan_id=violations.identifier(f"{at}.plan_id", scope.customer_plan.plan_id),
+            customer_id=violations.identifier(f"{at}.customer_id", scope.customer_plan.customer_id),
+        )
     else:
         read = Scope(ScopeKind.ALL_CUSTOMERS)
     if condition_type is not None:
@@ -103,7 +116,7 @@ def read_scope(
 
 def _scopes_of(condition_type: ConditionType) -> tuple[ScopeKind, ...]:
     if condition_type.of_one_customer:
-        return (ScopeKind.CUSTOMER,)
+        return ScopeKind.CUSTOMER, ScopeKind.CUSTOMER_PLAN
     return _SUBSCRIPTION_SCOPES if condition_type.per_subscription else _CUSTOMER_SCOPES
 
 
@@ -120,6 +133,9 @@ def scope_message(scope: Scope) -> scope_pb2.AlertScope:
         case ScopeKind.SUBSCRIPTION:
             shown.subscription.customer_id = scope.customer_id or ""
             shown.subscription.subscription_id = scope.subscription_id or ""
+        case ScopeKind.CUSTOMER_PLAN:
+            shown.customer_plan.customer_id = scope.customer_id or ""
+            shown.customer_plan.plan_id = scope.plan_id or ""
     return shown
 
 
@@ -168,6 +184,7 @@ def _cost_exceeded(violations: Violations, at: str, condition: condition_pb2.Cos
             condition.threshold_overrides,
             condition.grouping_keys,
         ),
+        prices=read_price_filters(violations, f"{at}.price_filters", condition.price_filters),
     )
 
 

@@ -1,6 +1,6 @@
 """Conditions on invoices: read from requests, with every violation, and written to answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from evaluator.alerts import ConditionType
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
@@ -46,7 +46,12 @@ def monthly_invoice_total(
     return Condition(
         ConditionType.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED,
         currency=violations.currency(f"{at}.currency", condition.currency, default=DEFAULT_CURRENCY),
-        invoices=InvoiceSelection(monthly=True),
+        invoices=InvoiceSelection(
+            monthly=True,
+            contract_fields=_contract_fields(
+                violations, f"{at}.custom_field_filters", condition.custom_field_filters
+            ),
+        ),
     )
 
 
@@ -55,8 +60,21 @@ def write_invoice_total_reached(condition: Condition, shown: condition_pb2.Invoi
     assert condition.invoices is not None
     shown.currency = condition.currency or ""
     shown.invoice_types_filter.extend(condition.invoices.types)
-    for key, value in condition.invoices.contract_fields:
-        shown.custom_field_filters.add(entity=filter_pb2.CUSTOM_FIELD_ENTITY_CONTRACT, key=key, value=value)
+    shown.custom_field_filters.extend(_filter_messages(condition.invoices))
+
+
+def write_monthly_invoice_total(
+    condition: Condition, shown: condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition
+) -> None:
+    """Writes the condition on the total of a calendar month to an answer."""
+    assert condition.invoices is not None
+    shown.currency = condition.currency or ""
+    shown.custom_field_filters.extend(_filter_messages(condition.invoices))
+
+
+def _filter_messages(selection: InvoiceSelection) -> Iterator[filter_pb2.CustomFieldFilter]:
+    for key, value in selection.contract_fields:
+        yield filter_pb2.CustomFieldFilter(entity=filter_pb2.CUSTOM_FIELD_ENTITY_CONTRACT, key=key, value=value)
 
 
 def _contract_fields(

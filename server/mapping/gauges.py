@@ -79,6 +79,8 @@ def _write_balances(gauge: Gauge, selection: BalanceSelection, shown: gauge_pb2.
     shown.balances.reading = gauge_pb2.BalanceReading.Value(f"BALANCE_READING_{selection.reading}")
     if gauge.measure.metric_id is not None:
         shown.balances.quantity.metric_id = gauge.measure.metric_id
+    elif selection.any_metric:
+        shown.balances.quantity.SetInParent()
     elif gauge.measure.currency is not None:
         shown.balances.spend.currency = gauge.measure.currency
     if selection.reading in (BalanceReading.USED_PERCENT, BalanceReading.DAYS_LEFT):

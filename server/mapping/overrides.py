@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from evaluator.gauges import Group
 from evaluator.overrides import MAX_OVERRIDES, Override
-from generated.tidemark.v1 import threshold_pb2
+from generated.tidemark.v1 import filter_pb2, threshold_pb2
 from server.calls.validation import Violations
 from server.mapping.thresholds import read_thresholds, threshold_message
 
@@ -39,10 +39,9 @@ def read_overrides(
 
 
 def override_message(override: Override) -> threshold_pb2.ThresholdOverride:
-    """An override as answers show it; group_keys is always set."""
+    """An override as answers show it."""
     return threshold_pb2.ThresholdOverride(
-        group_keys=[key for key, _ in override.bound],
-        group_values=[value for _, value in override.bound],
+        group_values=[filter_pb2.GroupSelector(key=key, value=value) for key, value in override.bound],
         thresholds=map(threshold_message, override.thresholds),
     )
 
@@ -51,18 +50,16 @@ def _bound(
     violations: Violations, at: str, item: threshold_pb2.ThresholdOverride, grouping_keys: Sequence[str]
 ) -> Group:
     """The keys that an override binds, each with its value."""
-    keys = list(item.group_keys or grouping_keys)
-    for index, key in enumerate(item.group_keys):
-        if key not in grouping_keys:
-            violations.add(f"{at}.group_keys[{index}]", f"{key!r} is not one of the alert's grouping_keys")
-        elif keys.index(key) != index:
-            violations.add(f"{at}.group_keys[{index}]", f"group_keys[{keys.index(key)}] is the same key")
-    if len(item.group_values) != len(keys):
-        violations.add(
-            f"{at}.group_values",
-            f"it has {len(item.group_values)} values for {len(keys)} keys: give one for each of {', '.join(keys)}",
-        )
-        return ()
-    for index, value in enumerate(item.group_values):
-        violations.text(f"{at}.group_values[{index}]", value, max_length=MAX_GROUP_VALUE_LENGTH)
-    return tuple(zip(keys, item.group_values, strict=True))
+    if not item.group_values:
+        violations.add(f"{at}.group_values", f"it is required: give values of {', '.join(grouping_keys)}")
+    keys = [one.key for one in item.group_values]
+    for index, one in enumerate(item.group_values):
+        where = f"{at}.group_values[{index}]"
+        if one.key not in grouping_keys:
+            violations.add(f"{where}.key", f"{one.key!r} is not one of the alert's grouping_keys")
+        elif keys.index(one.key) != index:
+            violations.add(f"{where}.key", f"group_values[{keys.index(one.key)}] has the same key")
+        if not one.HasField("value"):
+            violations.add(f"{where}.value", "it is required: leave out a key that may have any value")
+        violations.text(f"{where}.value", one.value, max_length=MAX_GROUP_VALUE_LENGTH)
+    return tuple((one.key, one.value) for one in item.group_values)

@@ -17,7 +17,7 @@ def transition_message(recorded: RecordedTransition) -> transition_pb2.Transitio
     shown = transition_pb2.Transition(
         notification_id=notification.notification_id if notification else "",
         alert_id=rule.alert_id,
-        alert_name=rule.name,
+        alert_display_name=rule.display_name,
         alert_version=rule.version,
         condition_type=condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{rule.condition_type.name}"),
         kind=KINDS[transition.kind],

@@ -27,7 +27,8 @@ def of_alert(scope: Scope, condition: Condition, thresholds: Sequence[Threshold]
     """The ids in a definition of an alert."""
     percent = next((index for index, one in enumerate(thresholds) if one.percent_of_limit is not None), None)
     limited = percent is not None
-    target, metric = f"alert.scope.{scope.kind.lower()}", f"alert.{condition.condition_type}.metric_id"
+    target = f"alert.scope.{scope.kind.lower()}"
+    metric = f"alert.{condition.condition_type}.{'metric_id' if condition.balances is None else 'quantity.metric_id'}"
     limit = f"alert.thresholds[{percent}].percent_of_limit"
     return NamedIds(
         ReferencedIds(

@@ -1,8 +1,6 @@
 """WebhookService: endpoints and their secrets."""
 
-from generated.tidemark.v1 import (
-    endpoint_pb2,
-)
+from generated.tidemark.v1 import endpoint_pb2
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from runtime.clock import Clock
 from server.calls.context import Context
@@ -10,19 +8,19 @@ from server.calls.current_call import current_organization
 from server.calls.paging import BY_TIME, after_time_and_id, read_page
 from server.calls.validation import Violations
 from server.mapping.endpoints import (
+    EndpointUpdate,
     endpoint_message,
     read_grace,
-    read_new_settings,
+    read_new_endpoint,
     read_scheme,
     read_update,
 )
 from server.webhooks.errors import endpoint_not_found, no_secret_key
 from store.endpoints import endpoints, lifecycle
 from store.endpoints import secrets as endpoint_secrets
-from store.endpoints.rows import Endpoint
+from store.endpoints.rows import Endpoint, EndpointState
 from store.postgres.database import Connection, Database
 from webhooks.secret_box import SecretBox
-from webhooks.signing_keys import Scheme
 from webhooks.url_policy import UrlPolicy
 
 
@@ -40,20 +38,12 @@ class EndpointHandlers:
     ) -> messages.CreateEndpointResponse:
         """Creates an endpoint. Only this answer contains its secret."""
         violations = Violations()
-        settings = read_new_settings(violations, request, self._policy)
-        scheme = read_scheme(violations, request.signature_scheme)
+        new = read_new_endpoint(violations, request, self._policy)
         violations.raise_if_any()
         box = self._sealing_box()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            created = await endpoints.create(
-                connection,
-                organization_id,
-                settings,
-                box,
-                scheme=scheme or Scheme.HMAC_SHA256,
-                now=self._clock.now(),
-            )
+            created = await endpoints.create(connection, organization_id, new, box, now=self._clock.now())
             [shown] = await self._shown(connection, [created.endpoint])
         return messages.CreateEndpointResponse(endpoint=shown, secret=created.secret)
 
@@ -88,23 +78,14 @@ class EndpointHandlers:
     async def UpdateEndpoint(
         self, request: messages.UpdateEndpointRequest, context: Context
     ) -> messages.UpdateEndpointResponse:
-        """Replaces the fields that the mask names."""
+        """Changes the fields that the mask names."""
         violations = Violations()
-        endpoint_id = violations.identifier("endpoint_id", request.endpoint_id)
-        settings, fields = read_update(violations, request, self._policy)
+        changes = read_update(violations, request, self._policy)
         violations.raise_if_any()
-        box = self._sealing_box() if settings.credentials is not None else self._box
+        box = self._sealing_box() if changes.settings.credentials is not None else self._box
         async with self._database.transaction() as connection:
-            updated = await endpoints.update_settings(
-                connection,
-                current_organization().organization_id,
-                endpoint_id,
-                settings,
-                fields,
-                box,
-                now=self._clock.now(),
-            )
-            [shown] = await self._shown(connection, [_found(updated, endpoint_id)])
+            updated = await self._update(connection, changes, box)
+            [shown] = await self._shown(connection, [_found(updated, changes.endpoint_id)])
         return messages.UpdateEndpointResponse(endpoint=shown)
 
     async def EnableEndpoint(
@@ -162,6 +143,26 @@ class EndpointHandlers:
         if not deleted:
             raise endpoint_not_found(endpoint_id)
         return messages.DeleteEndpointResponse()
+
+    async def _update(
+        self, connection: Connection, changes: EndpointUpdate, box: SecretBox | None
+    ) -> Endpoint | None:
+        """The endpoint after the changes; None when there is none."""
+        organization_id, endpoint_id = current_organization().organization_id, changes.endpoint_id
+        now = self._clock.now()
+        # The state first: to disable an endpoint takes the strongest lock of its row.
+        match changes.state:
+            case EndpointState.DISABLED:
+                found = await lifecycle.disable_on_request(connection, organization_id, endpoint_id, now=now)
+            case EndpointState.ENABLED:
+                found = await lifecycle.enable(connection, organization_id, endpoint_id, now=now)
+            case None:
+                found = await endpoints.get(connection, organization_id, endpoint_id)
+        if found is None or not changes.fields:
+            return found
+        return await endpoints.update_settings(
+            connection, organization_id, endpoint_id, changes.settings, changes.fields, box, now=now
+        )
 
     def _sealing_box(self) -> SecretBox:
         """The box to encrypt secrets with. Raises FailedPrecondition where the operator has set no master key."""

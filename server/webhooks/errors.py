@@ -1,9 +1,6 @@
 """The API errors of WebhookService, and the table of the domain's exceptions that they answer."""
 
-from generated.tidemark.v1 import (
-    endpoint_pb2,
-    error_reason_pb2,
-)
+from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import ErrorTable, FailedPrecondition, NotFound
 from server.calls.shared_errors import request_id_reused
 from store.endpoints.endpoints import MAX_ENDPOINTS, TooManyEndpoints
@@ -61,13 +58,10 @@ def endpoint_not_found(endpoint_id: str) -> NotFound:
 
 def endpoint_disabled(found: Endpoint) -> FailedPrecondition:
     """Nothing is sent to an endpoint that is disabled."""
-    reason = endpoint_pb2.DisableReason.Name(endpoint_pb2.DISABLE_REASON_UNSPECIFIED)
-    if found.disable_reason is not None:
-        reason = f"DISABLE_REASON_{found.disable_reason}"
     return FailedPrecondition(
         error_reason_pb2.ERROR_REASON_ENDPOINT_DISABLED,
         f"the endpoint {found.endpoint_id} is disabled; enable it first",
-        metadata={"endpoint_id": found.endpoint_id, "disable_reason": reason},
+        metadata={"endpoint_id": found.endpoint_id, "disable_reason": f"DISABLE_REASON_{found.disable_reason}"},
     )
 
 

@@ -12,6 +12,7 @@ from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle
 from store.accounts.billing_cycles import cycle_columns, cycle_of
 from store.accounts.puts import Put, is_newer, put_fact
+from store.erasures import jobs as erasures
 from store.identity import organizations
 from store.tables.accounts import customer
 from store.tables.base import Identifier
@@ -65,6 +66,8 @@ async def put(
         **cycle_columns(fact.cycle),
     }
     epoch = await put_fact(connection, customer, key, facts, fact.as_of_time, now)
+    if epoch is not None:
+        await erasures.refuse_during(connection, organization_id, fact.customer_id)
     stored = await get(connection, organization_id, fact.customer_id)
     assert stored is not None, "a customer exists after it was put"
     superseded = is_newer(stored.as_of_time, fact.as_of_time)

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle
 from store.accounts.billing_cycles import CYCLE_COLUMNS, cycle_columns, cycle_of
 from store.accounts.puts import Put, is_newer, put_fact
+from store.erasures import jobs as erasures
 from store.tables.accounts import customer, subscription
 
 # Each subscription with the billing cycle of its customer, which applies if the subscription has none of its own.
@@ -82,6 +83,8 @@ async def put(
         **cycle_columns(fact.cycle),
     }
     epoch = await put_fact(connection, subscription, key, facts, fact.as_of_time, now)
+    if epoch is not None:
+        await erasures.refuse_during(connection, organization_id, fact.customer_id)
     stored = await get(connection, organization_id, fact.customer_id, fact.subscription_id)
     assert stored is not None, "a subscription exists after it was put"
     superseded = is_newer(stored.as_of_time, fact.as_of_time)

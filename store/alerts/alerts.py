@@ -68,7 +68,7 @@ class AlertConflict(Exception):
 
 
 class TooManyAlerts(Exception):
-    """The subscription, or the plan, has MAX_SPEND_ALERTS spend alerts already."""
+    """The subscription, or the plan, has MAX_SPEND_ALERTS alerts of that type already."""
 
     def __init__(self, scope: ScopeKind) -> None:
         super().__init__(scope)
@@ -104,7 +104,7 @@ async def create(
     statement = insert(alert).values(values).on_conflict_do_nothing().returning(alert.c.alert_id)
     if await connection.scalar(statement) is None:
         raise await conflict_of(connection, organization_id, definition)
-    if condition.condition_type is ConditionType.SPEND_EXCEEDED:
+    if condition.condition_type in (ConditionType.COST_EXCEEDED, ConditionType.SPEND_EXCEEDED):
         alike = await _count_alike(connection, organization_id, definition)
         if alike > MAX_SPEND_ALERTS:
             raise TooManyAlerts(new.scope.kind)
@@ -115,7 +115,7 @@ async def create(
 def _first_version(new: NewAlert, condition: Condition, epoch: int, now: datetime) -> AlertDefinition:
     return AlertDefinition(
         alert_id=random_id(ALERT_ID_PREFIX),
-        name=new.name,
+        display_name=new.display_name,
         state=DefinitionState.ACTIVE,
         scope=new.scope,
         condition=condition,
@@ -237,7 +237,8 @@ async def _with_currency(
                 subscription.c.subscription_id == scope.subscription_id,
             )
         )
-        currency = currency or await connection.scalar(
+    if currency is None and scope.customer_id is not None:
+        currency = await connection.scalar(
             select(customer.c.currency).where(
                 customer.c.organization_id == organization_id, customer.c.customer_id == scope.customer_id
             )

@@ -12,7 +12,7 @@ def definition_of(row: Mapping[Any, Any]) -> AlertDefinition:
     """The definition in a row with all columns."""
     return AlertDefinition(
         alert_id=row["alert_id"],
-        name=row["name"],
+        display_name=row["name"],
         state=DefinitionState(row["state"]),
         scope=Scope(ScopeKind(row["scope"]), row["plan_id"], row["customer_id"], row["subscription_id"]),
         condition=condition_from_json(ConditionType(row["condition_type"]), row["condition"]),
@@ -40,7 +40,7 @@ def columns_of(definition: AlertDefinition) -> dict[str, Any]:
     scope = definition.scope
     return {
         "alert_id": definition.alert_id,
-        "name": definition.name,
+        "name": definition.display_name,
         "state": definition.state,
         "scope": scope.kind,
         "plan_id": scope.plan_id,

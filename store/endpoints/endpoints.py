@@ -24,8 +24,8 @@ from store.ids import random_id
 from store.postgres.channels import announce_due_deliveries
 from store.tables.accounts import organization
 from store.tables.webhooks import endpoint
+from webhooks.health import DisableReason
 from webhooks.secret_box import SecretBox
-from webhooks.signing_keys import Scheme
 
 ENDPOINT_ID_PREFIX = "whe_"
 MAX_ENDPOINTS = 100  # of an organization, those that are disabled included
@@ -39,6 +39,15 @@ class TooManyEndpoints(Exception):
 
 
 @dataclass(frozen=True)
+class NewEndpoint:
+    """An endpoint to create. All values have been checked. signing_key: "whsec_…" or "whsk_…"."""
+
+    settings: Settings
+    signing_key: str = field(repr=False)
+    state: EndpointState = EndpointState.ENABLED
+
+
+@dataclass(frozen=True)
 class CreatedEndpoint:
     """A new endpoint with the key that its receiver verifies with. The key is shown only once."""
 
@@ -49,13 +58,12 @@ class CreatedEndpoint:
 async def create(
     connection: AsyncConnection,
     organization_id: int,
-    settings: Settings,
+    new: NewEndpoint,
     box: SecretBox,
     *,
-    scheme: Scheme = Scheme.HMAC_SHA256,
     now: datetime,
 ) -> CreatedEndpoint:
-    """Saves an enabled endpoint with a secret of its own. Raises TooManyEndpoints."""
+    """Saves an endpoint with its signing key. Raises TooManyEndpoints."""
     # The lock makes concurrent requests count one after the other.
     await connection.execute(
         select(organization.c.organization_id)
@@ -75,14 +83,15 @@ async def create(
         .values(
             organization_id=organization_id,
             endpoint_id=endpoint_id,
-            state=EndpointState.ENABLED,
+            state=new.state,
+            disable_reason=DisableReason.REQUESTED if new.state is EndpointState.DISABLED else None,
             create_time=now,
-            **_values(organization_id, endpoint_id, settings, box),
+            **_values(organization_id, endpoint_id, new.settings, box),
         )
         .returning(*COLUMNS)
     )
     created = endpoint_from(saved.mappings().one())
-    secret = await endpoint_secrets.add(connection, organization_id, endpoint_id, scheme, box, now=now)
+    secret = await endpoint_secrets.add(connection, organization_id, endpoint_id, new.signing_key, box, now=now)
     return CreatedEndpoint(created, secret)
 
 
@@ -141,10 +150,10 @@ def _values(
     """The columns of an endpoint's settings, or of some fields of them."""
     values: dict[str, Any] = {
         "url": settings.url,
-        "description": settings.description,
+        "display_name": settings.display_name,
+        "labels": dict(settings.labels),
         "event_types": list(settings.event_types),
         "condition_types": list(settings.condition_types),
-        "metadata": dict(settings.metadata),
         "headers": dict(settings.headers),
         "rate_per_second": settings.rate_per_second,
         "max_in_flight": settings.max_in_flight,

@@ -31,10 +31,10 @@ class Settings:
     """
 
     url: str
-    description: str = ""
+    display_name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
     event_types: tuple[str, ...] = ()  # empty: every notification
     condition_types: tuple[str, ...] = ()  # empty: every condition
-    metadata: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     credentials: str | None = field(default=None, repr=False)
     rate_per_second: Decimal | None = None
@@ -48,10 +48,10 @@ class Endpoint:
     organization_id: int
     endpoint_id: str
     url: str
-    description: str
+    display_name: str
+    labels: Mapping[str, str]
     event_types: tuple[str, ...]  # empty: every notification
     condition_types: tuple[str, ...]  # empty: every condition
-    metadata: Mapping[str, str]
     headers: Mapping[str, str]
     has_credentials: bool
     rate_per_second: Decimal | None
@@ -72,10 +72,10 @@ COLUMNS = (
     endpoint.c.organization_id,
     endpoint.c.endpoint_id,
     endpoint.c.url,
-    endpoint.c.description,
+    endpoint.c.display_name.label("display_name"),
+    endpoint.c.labels.label("labels"),
     endpoint.c.event_types,
     endpoint.c.condition_types,
-    endpoint.c.metadata,
     endpoint.c.headers,
     endpoint.c.credentials.is_not(None).label("has_credentials"),
     endpoint.c.rate_per_second,

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.tables.webhooks import endpoint_secret
 from webhooks.secret_box import CannotOpen, SecretBox, secret_context
-from webhooks.signing_keys import Scheme, new_signing_key, verification_key
+from webhooks.signing_keys import Scheme, new_signing_key, scheme_of, verification_key
 
 MAX_LIVE = 5  # secrets of one endpoint that sign at a time
 
@@ -43,27 +43,26 @@ async def add(
     connection: AsyncConnection,
     organization_id: int,
     endpoint_id: str,
-    scheme: Scheme,
+    signing_key: str,
     box: SecretBox,
     *,
     now: datetime,
     sequence: int = 1,
 ) -> str:
-    """Saves a new secret, sealed; returns the key that the receiver verifies with."""
-    secret = new_signing_key(scheme)
+    """Saves a signing key ("whsec_…" or "whsk_…"), sealed; returns the key that the receiver verifies with."""
     context = secret_context(organization_id, endpoint_id, sequence)
     await connection.execute(
         insert(endpoint_secret).values(
             organization_id=organization_id,
             endpoint_id=endpoint_id,
             sequence=sequence,
-            kind=scheme,
-            ciphertext=box.seal(secret.encode(), context),
+            kind=scheme_of(signing_key),
+            ciphertext=box.seal(signing_key.encode(), context),
             key_id=box.key_id,
             create_time=now,
         )
     )
-    return verification_key(secret)
+    return verification_key(signing_key)
 
 
 async def rotate(
@@ -100,7 +99,7 @@ async def rotate(
         connection,
         organization_id,
         endpoint_id,
-        scheme or Scheme(newest.kind),
+        new_signing_key(scheme or Scheme(newest.kind)),
         box,
         now=now,
         sequence=newest.sequence + 1,

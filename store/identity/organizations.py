@@ -100,3 +100,25 @@ async def begin_change(connection: AsyncConnection, organization_id: int) -> int
     )
     assert epoch is not None, f"organization {organization_id} does not exist"
     return int(epoch)
+
+
+async def begin_deletion(connection: AsyncConnection, organization_id: int) -> int:
+    """Begins a change that deletes rows of rules or facts; returns the new epoch.
+
+    A deleted row has no changed_epoch by which caches learn of it. So the organization says when there last was one.
+    """
+    epoch = await begin_change(connection, organization_id)
+    await connection.execute(
+        update(organization)
+        .where(organization.c.organization_id == organization_id)
+        .values(deletion_epoch=organization.c.epoch)
+    )
+    return epoch
+
+
+async def deleted_since(connection: AsyncConnection, organization_id: int, epoch: int) -> bool:
+    """Whether rules or facts were deleted at a later epoch. The transaction holds the organization's lock."""
+    found = await connection.scalar(
+        select(organization.c.deletion_epoch > epoch).where(organization.c.organization_id == organization_id)
+    )
+    return bool(found)

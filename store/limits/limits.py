@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.ids import digest_of
 from store.accounts.puts import Put, is_newer, put_fact
+from store.erasures import jobs as erasures
 from store.tables.plans import usage_limit
 
 _FIXED = ("customer_id", "plan_id", "currency", "metric_id", "groups")
@@ -92,6 +93,8 @@ async def put(connection: AsyncConnection, organization_id: int, fact: LimitFact
         if other is None:
             raise
         raise LimitExists(other) from error
+    if epoch is not None and fact.subject.customer_id is not None:
+        await erasures.refuse_during(connection, organization_id, fact.subject.customer_id)
     stored = await get(connection, organization_id, fact.limit_id)
     assert stored is not None, "a limit exists after it was put"
     superseded = is_newer(stored.as_of_time, fact.as_of_time)

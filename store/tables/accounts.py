@@ -11,6 +11,9 @@ organization = Table(
     Column("organization_id", Organization, Identity(always=True), primary_key=True),
     Column("name", Identifier, nullable=False, unique=True),
     Column("epoch", BigInteger, nullable=False, server_default="0"),
+    Column(
+        "deletion_epoch", BigInteger, nullable=False, server_default="0"
+    ),  # of the last deletion of rules or facts
     Column("create_time", Time, nullable=False),
 )
 

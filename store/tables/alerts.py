@@ -12,7 +12,7 @@ alert = Table(
     Column("alert_id", Identifier, primary_key=True),
     Column("name", Text, nullable=False),
     Column("state", Identifier, nullable=False),  # ACTIVE, DISABLED, ARCHIVED
-    Column("scope", Identifier, nullable=False),  # ALL_CUSTOMERS, PLAN, CUSTOMER, SUBSCRIPTION
+    Column("scope", Identifier, nullable=False),  # ALL_CUSTOMERS, PLAN, CUSTOMER, SUBSCRIPTION, CUSTOMER_PLAN
     Column("plan_id", Identifier),
     Column("customer_id", Identifier),
     Column("subscription_id", Identifier),

@@ -26,13 +26,14 @@ endpoint = Table(
     Column("organization_id", Organization, primary_key=True),
     Column("endpoint_id", Identifier, primary_key=True),
     Column("url", Text, nullable=False),
-    Column("description", Text, nullable=False, server_default=""),
+    # Two columns keep their names from before version 0.1.0: a rename would stop a version that runs beside this one.
+    Column("description", Text, key="display_name", nullable=False, server_default=""),
     Column("event_types", ARRAY(Identifier), nullable=False),  # empty: every type
     Column("state", Identifier, nullable=False),
     Column("create_time", Time, nullable=False),
     Column("delete_time", Time),  # the row stays, since its deliveries refer to it
     Column("update_time", Time),  # of the last change by a caller
-    Column("metadata", JSONB, nullable=False, server_default="{}"),  # text to text; set by callers
+    Column("metadata", JSONB, key="labels", nullable=False, server_default="{}"),  # text to text; set by callers
     Column("condition_types", ARRAY(Identifier), nullable=False, server_default="{}"),  # empty: every type
     Column("headers", JSONB, nullable=False, server_default="{}"),  # text to text; sent with every attempt
     # The value of the Authorization header ("Basic …", "Bearer …"), encrypted, and the id of its master key.

@@ -22,7 +22,9 @@ _EXCLUDED = """
 # Customers, with their exclusions and limits; the condition follows.
 _CUSTOMER = f"""
 SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch, update_time,
-       {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN}
+       {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN},
+       EXISTS (SELECT FROM erasure_job j
+               WHERE j.organization_id = customer.organization_id AND j.customer_id = customer.customer_id)
 FROM customer WHERE organization_id = %(organization_id)s AND
 """
 
@@ -188,10 +190,12 @@ async def _fetch(connection: DriverConnection, query: str, organization_id: int,
 
 def _customer(row: Row) -> CustomerFacts:
     customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row[:9]
-    exclusions, end, limits = row[9:]
+    exclusions, end, limits, being_erased = row[9:]
     cycle = BillingCycle(anchor, Cadence(cadence), count, zone)
     excluded, own = _excluded(exclusions), read_column(limits)
-    return CustomerFacts(customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded, end, own)
+    return CustomerFacts(
+        customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded, end, own, being_erased
+    )
 
 
 def _excluded(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, str | None]]:

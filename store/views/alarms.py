@@ -92,7 +92,7 @@ WHERE s.organization_id = %(organization_id)s AND s.reached <> '{}'::jsonb
     AND g.period_start <= %(now)s AND g.period_end > %(now)s
     AND a.state = 'ACTIVE' AND s.alert_version >= a.reset_version
     AND (a.visit_after IS NULL OR a.visit_after >= s.customer_id)
-    AND (a.scope <> 'PLAN'
+    AND (a.scope NOT IN ('PLAN', 'CUSTOMER_PLAN')
         OR CASE WHEN g.subscription_id IS NULL THEN c.plan_id ELSE u.plan_id END = a.plan_id)
     AND NOT EXISTS (
         SELECT FROM alert_exclusion e

@@ -149,16 +149,15 @@ class CustomerView:
         """`_covers` as a condition on rows of `alert`."""
         per_subscription = alert.c.condition_type.in_(_PER_SUBSCRIPTION)
         plans = {item.plan_id for item in self._subscriptions if item.plan_id is not None}
+        on_plan = or_(
+            and_(per_subscription, alert.c.plan_id.in_(plans)),
+            and_(~per_subscription, alert.c.plan_id == self._customer.plan_id),
+        )
+        of_customer = alert.c.customer_id == self._customer.customer_id
         return or_(
             alert.c.scope == ScopeKind.ALL_CUSTOMERS,
-            alert.c.customer_id == self._customer.customer_id,
-            and_(
-                alert.c.scope == ScopeKind.PLAN,
-                or_(
-                    and_(per_subscription, alert.c.plan_id.in_(plans)),
-                    and_(~per_subscription, alert.c.plan_id == self._customer.plan_id),
-                ),
-            ),
+            and_(of_customer, or_(alert.c.plan_id.is_(None), on_plan)),
+            and_(alert.c.scope == ScopeKind.PLAN, on_plan),
         )
 
     def _owners(self, rule: AlertRule) -> list[_Owner]:
@@ -273,5 +272,5 @@ def _with_fact_values(stored: _Values, view: FactView) -> _Values:
     }
     for gauge, (_, state) in stored.items():
         if gauge not in shown and state.state.in_alarm:
-            shown[gauge] = view.others.get(gauge), state
+            shown[gauge] = view.others.get(gauge, view.of_nothing), state
     return shown

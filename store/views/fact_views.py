@@ -6,8 +6,9 @@ from datetime import datetime
 from decimal import Decimal
 
 from evaluator.alerts import AlertRule
-from evaluator.amounts import exact_arithmetic
+from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.balance_values import FactValue, balance_values, days_left, gauge_of, measure_takes, reads_as_zero
+from evaluator.balances import BalanceReading
 from evaluator.gauges import Gauge
 from runtime.turns import Slices
 from store.balances import holdings
@@ -18,12 +19,14 @@ from store.postgres.database import Connection, driver
 class FactView:
     """The values of one alert. values: of gauges with data. others: of gauges that had data before.
 
-    no_data: the customer has never had anything that the alert measures.
+    no_data: the customer has never had anything that the alert measures. of_nothing: the value of a gauge that no
+    balance belongs to any more, because all of them were voided or left the selection.
     """
 
     values: dict[Gauge, Decimal]
     others: dict[Gauge, Decimal | None]
     no_data: bool
+    of_nothing: Decimal | None = None
 
 
 async def read(
@@ -58,7 +61,8 @@ async def read(
             no_data = not values
             if reads_as_zero(measure.balances):
                 no_data = not any(measure_takes(measure, holding) for holding in own)
-            found[rule.alert_id] = FactView(values, others, no_data)
+            of_nothing = ZERO if measure.balances.reading is BalanceReading.REMAINING else None
+            found[rule.alert_id] = FactView(values, others, no_data, of_nothing)
     return found
 
 

@@ -16,7 +16,8 @@ from generated.tidemark.v1.account_service_pb2 import GetCustomerRequest, GetCus
 from tests.support.processes.up import TIDEMARK, TIMEOUT, Up, alive, environment, eventually, run
 
 ALERT = (
-    '{"alert": {"name": "Spend", "scope": {"all_customers": {}}, "spend_threshold_reached": {"currency": "USD"},'
+    '{"alert": {"display_name": "Spend", "scope": {"all_customers": {}},'
+    ' "spend_threshold_reached": {"currency": "USD"},'
     ' "thresholds": [{"value": "10"}, {"value": "100", "code": "over"}]}}'
 )
 

@@ -20,8 +20,8 @@ from tests.support.wheel import ROOT, Environment, build
 NEED_CLI = {"listen", "replay", "watch"}
 OUTSIDE = {"bench", "demo", "tests"}
 ALERT = (
-    '{"alert": {"name": "Calls", "scope": {"all_customers": {}}, "usage_threshold_reached": {"metric_id": "calls"},'
-    ' "thresholds": [{"value": "2"}]}}'
+    '{"alert": {"display_name": "Calls", "scope": {"all_customers": {}},'
+    ' "usage_threshold_reached": {"metric_id": "calls"}, "thresholds": [{"value": "2"}]}}'
 )
 
 # Imports every module of the wheel and prints those that cannot be imported, with what is missing.

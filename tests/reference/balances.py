@@ -24,7 +24,7 @@ Unit = tuple[str, str]  # ("cost", currency) or ("usage", metric)
 @dataclass(frozen=True)
 class Terms:
     """What a balance is. type: of a credit grant or a licence. draws: whether usage draws on it. metrics: those whose
-    cost draws on it; empty: all. seat: property and value. fields: custom fields."""
+    cost draws on it; empty: all. seat: property and value. fields: custom fields. contract: those of its contract."""
 
     balance_id: str
     kind: str
@@ -36,6 +36,7 @@ class Terms:
     seat: tuple[str, str] | None = None
     type: str = ""
     fields: Mapping[str, str] = field(default_factory=dict)
+    contract: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -4,7 +4,7 @@ Slow and obvious on purpose: whatever happens to a customer, all of its alerts a
 each time at which a reading can change is visited.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -20,6 +20,7 @@ REMAINING, PERCENT_REMAINING, PERCENT_USED, DAYS_LEFT = "remaining", "percent re
 INVOICE_TOTAL, MONTH_TOTAL, PLAN_DAYS_LEFT = "invoice total", "month total", "plan days left"
 DAYS = (DAYS_LEFT, PLAN_DAYS_LEFT)
 
+ANY_METRIC = ("usage", "")  # the units of every metric
 VOID = "VOID"  # the status of an invoice that counts as nothing
 
 _DAY = timedelta(days=1)
@@ -33,9 +34,11 @@ class FactAlert:
     """An alert on facts. rising: thresholds are reached from below.
 
     customer: the only one that is covered; None: all are. kinds, unit: of the balances or invoices that count; a unit
-    of None is any. types: of credit grants, licences or invoices; empty: all. seat_key: the property whose values are
-    the seats. divide_by: a custom field whose values divide the balances. excluded: a field and a value that no
-    balance may have. starts_silent: what is reached at the first evaluation of a gauge is not recorded.
+    of None is any, and ANY_METRIC is the units of every metric. types: of credit grants, licences or invoices; empty:
+    all. seat_key: the property whose values are the seats. divide_by: a custom field whose values divide the
+    balances. excluded: a field and a value that no balance may have. fields, contract: custom fields that a balance,
+    and the contract of a balance or invoice, must have. starts_silent: what is reached at the first evaluation of a
+    gauge is not recorded.
     """
 
     name: str
@@ -49,6 +52,8 @@ class FactAlert:
     seat_key: str | None = None
     divide_by: str | None = None
     excluded: tuple[str, str] | None = None
+    fields: frozenset[tuple[str, str]] = frozenset()
+    contract: frozenset[tuple[str, str]] = frozenset()
     starts_silent: bool = False
 
     @property
@@ -60,11 +65,21 @@ class FactAlert:
         """Whether it reads such a balance."""
         return (
             terms.kind in self.kinds
-            and self.unit in (None, terms.unit)
+            and (self.unit in (None, terms.unit) or (self.unit == ANY_METRIC and terms.unit[0] == "usage"))
             and (not self.types or terms.type in self.types)
             and (terms.seat and terms.seat[0]) == self.seat_key
             and (self.divide_by is None or self.divide_by in terms.fields)
+            and self.fields <= terms.fields.items()
+            and self.contract <= terms.contract.items()
             and (self.excluded is None or terms.fields.get(self.excluded[0]) != self.excluded[1])
+        )
+
+    def takes_invoice(self, invoice: "Invoice") -> bool:
+        """Whether it reads such an invoice."""
+        return (
+            ("cost", invoice.currency) == self.unit
+            and (not self.types or invoice.type in self.types)
+            and self.contract <= invoice.contract.items()
         )
 
     def group_of(self, terms: Terms) -> Group:
@@ -86,6 +101,7 @@ class Invoice:
     currency: str
     total: Fraction
     period_end: datetime
+    contract: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def counted(self) -> Fraction:
@@ -236,7 +252,7 @@ class FactModel:
     def _totals(self, alert: FactAlert, customer: str) -> dict[Place, Fraction | None]:
         found: dict[Place, Fraction | None] = {}
         for one in self.customers[customer].invoices.values():
-            if ("cost", one.currency) == alert.unit and (not alert.types or one.type in alert.types):
+            if alert.takes_invoice(one):
                 if alert.reading == INVOICE_TOTAL:
                     found[(("invoice_id", one.invoice_id),), None] = one.counted
                 else:

@@ -20,11 +20,11 @@ NEW, DUPLICATE, CONFLICT = "new", "duplicate", "conflict"  # what becomes of an 
 class Alert:
     """An alert on usage or cost.
 
-    measure: ("usage", metric) or ("cost", currency). scope: ("all",), ("plan", plan), ("customer", customer) or
-    ("subscription", customer, subscription). keys: properties that group events, each with the one value that counts,
-    or None for all values. evaluate: whether it notifies of what is reached when it is created. prices: which costs
-    count, at most one filter for each property. overrides: some values of keys, each with the thresholds that groups
-    with these values have instead.
+    measure: ("usage", metric) or ("cost", currency). scope: ("all",), ("plan", plan), ("customer", customer),
+    ("subscription", customer, subscription) or ("customer plan", customer, plan). keys: properties that group events,
+    each with the one value that counts, or None for all values. evaluate: whether it notifies of what is reached when
+    it is created. prices: which costs count, at most one filter for each property. overrides: some values of keys,
+    each with the thresholds that groups with these values have instead.
     """
 
     name: str
@@ -221,6 +221,9 @@ class UsageModel:
                 return customer == name
             case ("subscription", name, its):
                 return (customer, subscription) == (name, its)
+            case ("customer plan", name, plan):
+                own = self._plans.get((customer, subscription if alert.per_subscription else None))
+                return (customer, own) == (name, plan)
         return True
 
     def _tally(self, gauge: Gauge) -> Tally:

@@ -24,11 +24,12 @@ from server.mapping import (
     balance_conditions,
     balances,
     custom_fields,
+    endpoint_settings,
     endpoints,
     fact_conditions,
     gauges,
+    labels,
     notifications,
-    overrides,
     plans,
     price_filters,
     thresholds,
@@ -37,6 +38,7 @@ from server.mapping.usage_answers import MAX_RESULT_BYTES
 from server.webhooks.deliveries import LATEST_ATTEMPTS
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
 from webhooks.headers import RESERVED, is_reserved
+from webhooks.signing_keys import MAX_SECRET_BYTES, MIN_SECRET_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
@@ -44,7 +46,7 @@ MIB = 1024 * 1024
 # Of each field, or message, the numbers that its comment has to name.
 BOUNDS: dict[str, tuple[int, ...]] = {
     "Alert": (MAX_DEFINITION_BYTES // MIB,),
-    "Alert.name": (MAX_NAME_LENGTH,),
+    "Alert.display_name": (MAX_NAME_LENGTH,),
     "Alert.thresholds": (MAX_THRESHOLDS,),
     "Alert.uniqueness_key": (alerts.MAX_UNIQUENESS_KEY_LENGTH,),
     "CustomerAlert.gauges": (gauges.MAX_GAUGES, MAX_ANSWER_BYTES // MIB),
@@ -58,23 +60,21 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "BillingCycle.interval_count": (MAX_INTERVAL_COUNT,),
     "CostExceededCondition.threshold_overrides": (MAX_OVERRIDES,),
     "CreateAlertRequest.request_id": (MAX_REQUEST_ID_LENGTH,),
-    "CreateEndpointRequest.headers": (
-        endpoints.MAX_HEADERS,
-        endpoints.MAX_HEADER_NAME,
-        endpoints.MAX_HEADER_VALUE,
-    ),
-    "CreateEndpointRequest.max_in_flight": (endpoints.MAX_IN_FLIGHT, DEFAULT_MAX_IN_FLIGHT),
-    "CreateEndpointRequest.metadata": (
-        endpoints.MAX_METADATA,
-        endpoints.MAX_METADATA_KEY,
-        endpoints.MAX_METADATA_VALUE,
-    ),
-    "CreateEndpointRequest.rate_per_second": (int(endpoints.MAX_RATE),),
+    "CreateEndpointRequest.secret": (MIN_SECRET_BYTES, MAX_SECRET_BYTES),
     "Customer.custom_fields": (custom_fields.MAX_CUSTOM_FIELDS, custom_fields.MAX_CUSTOM_FIELD_LENGTH),
     "Customer.display_name": (MAX_NAME_LENGTH,),
-    "BasicCredentials.username": (endpoints.MAX_USERNAME,),
-    "BasicCredentials.password": (endpoints.MAX_PASSWORD,),
-    "BearerCredentials.token": (endpoints.MAX_TOKEN,),
+    "BasicCredentials.username": (endpoint_settings.MAX_USERNAME,),
+    "BasicCredentials.password": (endpoint_settings.MAX_PASSWORD,),
+    "BearerCredentials.token": (endpoint_settings.MAX_TOKEN,),
+    "Endpoint.display_name": (MAX_NAME_LENGTH,),
+    "Endpoint.headers": (
+        endpoint_settings.MAX_HEADERS,
+        endpoint_settings.MAX_HEADER_NAME,
+        endpoint_settings.MAX_HEADER_VALUE,
+    ),
+    "Endpoint.labels": (labels.MAX_LABELS, labels.MAX_LABEL_KEY, labels.MAX_LABEL_VALUE),
+    "Endpoint.max_in_flight": (endpoint_settings.MAX_IN_FLIGHT, DEFAULT_MAX_IN_FLIGHT),
+    "Endpoint.rate_per_second": (int(endpoint_settings.MAX_RATE),),
     "EvaluateUsageRequest.batch_id": (usage_service.MAX_BATCH_ID_LENGTH,),
     "EvaluateUsageRequest.events": (DEFAULT_MAX_BATCH_EVENTS,),
     "EvaluateUsageResponse.rejected": (MAX_ANSWER_BYTES // MIB,),
@@ -94,6 +94,12 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "Rejection.event_id": (MAX_ID_LENGTH, usage_rejections.SHORT_ID_LENGTH),
     "Rejection.status": (usage_rejections.MAX_FULL_REJECTIONS // MIB,),
     "RotateSecretRequest.grace": (endpoints.MAX_GRACE.days, 24),
+    "CostExceededCondition": (MAX_SPEND_ALERTS,),
+    "CostExceededCondition.price_filters": (
+        price_filters.MAX_PRICE_FILTERS,
+        price_filters.MAX_PRICE_VALUES,
+        price_filters.MAX_PRICE_VALUES_BYTES,
+    ),
     "SpendExceededCondition": (MAX_SPEND_ALERTS,),
     "SpendExceededCondition.price_filters": (
         price_filters.MAX_PRICE_FILTERS,
@@ -104,7 +110,6 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "SpendThresholdReachedCondition.group_values": (MAX_GROUP_KEYS,),
     "Threshold.code": (thresholds.MAX_CODE_LENGTH,),
     "Threshold.recurring_step": (MAX_RECURRENCES_REPORTED,),
-    "ThresholdOverride.group_values": (overrides.MAX_GROUP_VALUE_LENGTH,),
     "UsageEvent": (DEFAULT_RETENTION,),
     "UsageEvent.event_id": (MAX_ID_LENGTH,),
     "UsageEvent.event_time": (DEFAULT_RETENTION,),
@@ -113,7 +118,7 @@ BOUNDS: dict[str, tuple[int, ...]] = {
 
 
 def comments() -> dict[str, str]:
-    """The comment of each message ("Alert") and field ("Alert.name") of the contract, as one line."""
+    """The comment of each message ("Alert") and field ("Alert.display_name") of the contract, as one line."""
     found: dict[str, str] = {}
     for path in sorted((ROOT / "proto").rglob("*.proto")):
         message, lines = "", list[str]()
@@ -139,9 +144,8 @@ def test_a_comment_names_the_bounds_that_are_enforced(name: str) -> None:
     assert set(BOUNDS[name]) <= named, COMMENTS[name]
 
 
-@pytest.mark.parametrize("request_name", ["CreateEndpointRequest", "UpdateEndpointRequest"])
-def test_the_headers_that_an_endpoint_may_not_set_are_those_that_the_contract_names(request_name: str) -> None:
-    comment = COMMENTS[f"{request_name}.headers"].lower()
+def test_the_headers_that_an_endpoint_may_not_set_are_those_that_the_contract_names() -> None:
+    comment = COMMENTS["Endpoint.headers"].lower()
     for name in RESERVED:
         assert name in comment
     assert "webhook-…" in comment

@@ -32,7 +32,7 @@ OPERATOR = schema("operator")
 
 RULE = AlertRule(
     alert_id="alt_aaaaaaaaaaaaaaaaaaaaaaaaaa",
-    name="four fifths",
+    display_name="four fifths",
     version=3,
     condition_type=ConditionType.USAGE_EXCEEDED,
     scope=Scope(ScopeKind.ALL_CUSTOMERS),

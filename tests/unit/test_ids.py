@@ -22,7 +22,7 @@ NOW = datetime(2026, 3, 15, 12, 30, 0, 5, tzinfo=UTC)
 MARCH = Period(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))
 RULE = AlertRule(
     alert_id="alt_1",
-    name="Größe",
+    display_name="Größe",
     version=3,
     condition_type=ConditionType.COST_EXCEEDED,
     scope=Scope(ScopeKind.ALL_CUSTOMERS),

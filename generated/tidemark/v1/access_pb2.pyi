@@ -5,7 +5,6 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,30 +15,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _AccessType:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _AccessTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessType.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    ACCESS_TYPE_UNSPECIFIED: _AccessType.ValueType  # 0
-    """ACCESS_TYPE_UNSPECIFIED means that none was given."""
-    ACCESS_TYPE_SPEND: _AccessType.ValueType  # 1
-    """ACCESS_TYPE_SPEND is a balance in money or another currency."""
-    ACCESS_TYPE_QUANTITY: _AccessType.ValueType  # 2
-    """ACCESS_TYPE_QUANTITY is a balance in units of a metric."""
-
-class AccessType(_AccessType, metaclass=_AccessTypeEnumTypeWrapper):
-    """AccessType is what a balance is held in."""
-
-ACCESS_TYPE_UNSPECIFIED: AccessType.ValueType  # 0
-"""ACCESS_TYPE_UNSPECIFIED means that none was given."""
-ACCESS_TYPE_SPEND: AccessType.ValueType  # 1
-"""ACCESS_TYPE_SPEND is a balance in money or another currency."""
-ACCESS_TYPE_QUANTITY: AccessType.ValueType  # 2
-"""ACCESS_TYPE_QUANTITY is a balance in units of a metric."""
-Global___AccessType: _TypeAlias = AccessType  # noqa: Y015
 
 @_typing.final
 class SpendAccess(_message.Message):
@@ -73,7 +48,9 @@ class QuantityAccess(_message.Message):
 
     METRIC_ID_FIELD_NUMBER: _builtins.int
     metric_id: _builtins.str
-    """metric_id is the metric, 1–128 characters. It need not exist yet."""
+    """metric_id is the metric, 1–128 characters. It need not exist yet. Required for a balance and a limit. Unset in a
+    condition, and in the gauges of its alert: the units of every metric.
+    """
     def __init__(
         self,
         *,

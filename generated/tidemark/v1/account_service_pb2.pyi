@@ -10,6 +10,7 @@ from google.protobuf.internal import containers as _containers
 from generated.tidemark.v1 import balance_entry_pb2 as _balance_entry_pb2
 from generated.tidemark.v1 import balance_pb2 as _balance_pb2
 from generated.tidemark.v1 import customer_pb2 as _customer_pb2
+from generated.tidemark.v1 import erasure_job_pb2 as _erasure_job_pb2
 from generated.tidemark.v1 import invoice_pb2 as _invoice_pb2
 from generated.tidemark.v1 import limit_pb2 as _limit_pb2
 from generated.tidemark.v1 import metric_pb2 as _metric_pb2
@@ -187,6 +188,176 @@ class ListCustomersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCustomersResponse: _TypeAlias = ListCustomersResponse  # noqa: Y015
+
+@_typing.final
+class DeleteCustomerRequest(_message.Message):
+    """DeleteCustomerRequest is a request to erase a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
+    ERROR_REASON_CUSTOMER_NOT_FOUND.
+    """
+    request_id: _builtins.str
+    """request_id makes the request safe to repeat after the job is done, too: the same id with the same content gets the
+    first answer again, with replayed set, for at least 48 hours and across restarts; with different content it is
+    refused with ALREADY_EXISTS and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset:
+    each request is a new one.
+    """
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed.
+    Ids in the answer are examples.
+    """
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteCustomerRequest: _TypeAlias = DeleteCustomerRequest  # noqa: Y015
+
+@_typing.final
+class DeleteCustomerResponse(_message.Message):
+    """DeleteCustomerResponse is the answer to DeleteCustomerRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """replayed is set when an earlier request with the same request_id did what was requested: this request changed
+    nothing, and this is the answer of that time.
+    """
+    @_builtins.property
+    def job(self) -> _erasure_job_pb2.ErasureJob:
+        """job is the job that erases the customer."""
+
+    def __init__(
+        self,
+        *,
+        job: _erasure_job_pb2.ErasureJob | None = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteCustomerResponse: _TypeAlias = DeleteCustomerResponse  # noqa: Y015
+
+@_typing.final
+class GetErasureJobRequest(_message.Message):
+    """GetErasureJobRequest is a request for one job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """job_id is the job's id."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetErasureJobRequest: _TypeAlias = GetErasureJobRequest  # noqa: Y015
+
+@_typing.final
+class GetErasureJobResponse(_message.Message):
+    """GetErasureJobResponse is the answer to GetErasureJobRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _erasure_job_pb2.ErasureJob:
+        """job is the requested job."""
+
+    def __init__(
+        self,
+        *,
+        job: _erasure_job_pb2.ErasureJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetErasureJobResponse: _TypeAlias = GetErasureJobResponse  # noqa: Y015
+
+@_typing.final
+class ListErasureJobsRequest(_message.Message):
+    """ListErasureJobsRequest is a request for a page of jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """page_size is how many jobs to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused.
+    """
+    page_token: _builtins.str
+    """page_token is the next_page_token of the previous page. Unset: the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListErasureJobsRequest: _TypeAlias = ListErasureJobsRequest  # noqa: Y015
+
+@_typing.final
+class ListErasureJobsResponse(_message.Message):
+    """ListErasureJobsResponse is the answer to ListErasureJobsRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_erasure_job_pb2.ErasureJob]:
+        """jobs are the jobs of this page."""
+
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[_erasure_job_pb2.ErasureJob] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListErasureJobsResponse: _TypeAlias = ListErasureJobsResponse  # noqa: Y015
 
 @_typing.final
 class PutSubscriptionRequest(_message.Message):

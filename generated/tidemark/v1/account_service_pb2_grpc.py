@@ -51,6 +51,21 @@ class AccountServiceStub:
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListCustomersRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListCustomersResponse.FromString,
                 _registered_method=True)
+        self.DeleteCustomer = channel.unary_unary(
+                '/tidemark.v1.AccountService/DeleteCustomer',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.DeleteCustomerRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeleteCustomerResponse.FromString,
+                _registered_method=True)
+        self.GetErasureJob = channel.unary_unary(
+                '/tidemark.v1.AccountService/GetErasureJob',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.GetErasureJobRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetErasureJobResponse.FromString,
+                _registered_method=True)
+        self.ListErasureJobs = channel.unary_unary(
+                '/tidemark.v1.AccountService/ListErasureJobs',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListErasureJobsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListErasureJobsResponse.FromString,
+                _registered_method=True)
         self.PutSubscription = channel.unary_unary(
                 '/tidemark.v1.AccountService/PutSubscription',
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.PutSubscriptionRequest.SerializeToString,
@@ -184,6 +199,30 @@ class AccountServiceServicer:
 
     def ListCustomers(self, request, context):
         """ListCustomers returns customers by ascending customer_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCustomer(self, request, context):
+        """DeleteCustomer erases a customer: a job deletes everything of it and gives its ledger a pseudonym, as ErasureJob
+        says. From the answer on, usage and facts of the customer are refused with FAILED_PRECONDITION and
+        ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is free for a new customer.
+        While the job runs, the same request gets the same job. An erasure cannot be stopped or undone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetErasureJob(self, request, context):
+        """GetErasureJob returns one job of DeleteCustomer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListErasureJobs(self, request, context):
+        """ListErasureJobs returns jobs, the newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -361,6 +400,21 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.ListCustomers,
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListCustomersRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListCustomersResponse.SerializeToString,
+            ),
+            'DeleteCustomer': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCustomer,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeleteCustomerRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.DeleteCustomerResponse.SerializeToString,
+            ),
+            'GetErasureJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetErasureJob,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetErasureJobRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.GetErasureJobResponse.SerializeToString,
+            ),
+            'ListErasureJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListErasureJobs,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListErasureJobsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListErasureJobsResponse.SerializeToString,
             ),
             'PutSubscription': grpc.unary_unary_rpc_method_handler(
                     servicer.PutSubscription,
@@ -556,6 +610,87 @@ class AccountService:
             '/tidemark.v1.AccountService/ListCustomers',
             tidemark_dot_v1_dot_account__service__pb2.ListCustomersRequest.SerializeToString,
             tidemark_dot_v1_dot_account__service__pb2.ListCustomersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCustomer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/DeleteCustomer',
+            tidemark_dot_v1_dot_account__service__pb2.DeleteCustomerRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.DeleteCustomerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetErasureJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/GetErasureJob',
+            tidemark_dot_v1_dot_account__service__pb2.GetErasureJobRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.GetErasureJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListErasureJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/ListErasureJobs',
+            tidemark_dot_v1_dot_account__service__pb2.ListErasureJobsRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.ListErasureJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

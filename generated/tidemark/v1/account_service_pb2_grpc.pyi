@@ -24,6 +24,16 @@ class AccountServiceStub:
     """GetCustomer returns one customer."""
     ListCustomers: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListCustomersRequest, _account_service_pb2.ListCustomersResponse]
     """ListCustomers returns customers by ascending customer_id."""
+    DeleteCustomer: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteCustomerRequest, _account_service_pb2.DeleteCustomerResponse]
+    """DeleteCustomer erases a customer: a job deletes everything of it and gives its ledger a pseudonym, as ErasureJob
+    says. From the answer on, usage and facts of the customer are refused with FAILED_PRECONDITION and
+    ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is free for a new customer.
+    While the job runs, the same request gets the same job. An erasure cannot be stopped or undone.
+    """
+    GetErasureJob: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetErasureJobRequest, _account_service_pb2.GetErasureJobResponse]
+    """GetErasureJob returns one job of DeleteCustomer."""
+    ListErasureJobs: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListErasureJobsRequest, _account_service_pb2.ListErasureJobsResponse]
+    """ListErasureJobs returns jobs, the newest first."""
     PutSubscription: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutSubscriptionRequest, _account_service_pb2.PutSubscriptionResponse]
     """PutSubscription creates or replaces a subscription."""
     GetSubscription: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetSubscriptionRequest, _account_service_pb2.GetSubscriptionResponse]
@@ -99,6 +109,34 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.ListCustomersRequest, _abc.Awaitable[_account_service_pb2.ListCustomersResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.ListCustomersResponse]:
         """ListCustomers returns customers by ascending customer_id."""
+
+    @_abc_1.abstractmethod
+    def DeleteCustomer(
+        self,
+        request: _account_service_pb2.DeleteCustomerRequest,
+        context: _aio.ServicerContext[_account_service_pb2.DeleteCustomerRequest, _abc.Awaitable[_account_service_pb2.DeleteCustomerResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.DeleteCustomerResponse]:
+        """DeleteCustomer erases a customer: a job deletes everything of it and gives its ledger a pseudonym, as ErasureJob
+        says. From the answer on, usage and facts of the customer are refused with FAILED_PRECONDITION and
+        ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is free for a new customer.
+        While the job runs, the same request gets the same job. An erasure cannot be stopped or undone.
+        """
+
+    @_abc_1.abstractmethod
+    def GetErasureJob(
+        self,
+        request: _account_service_pb2.GetErasureJobRequest,
+        context: _aio.ServicerContext[_account_service_pb2.GetErasureJobRequest, _abc.Awaitable[_account_service_pb2.GetErasureJobResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.GetErasureJobResponse]:
+        """GetErasureJob returns one job of DeleteCustomer."""
+
+    @_abc_1.abstractmethod
+    def ListErasureJobs(
+        self,
+        request: _account_service_pb2.ListErasureJobsRequest,
+        context: _aio.ServicerContext[_account_service_pb2.ListErasureJobsRequest, _abc.Awaitable[_account_service_pb2.ListErasureJobsResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.ListErasureJobsResponse]:
+        """ListErasureJobs returns jobs, the newest first."""
 
     @_abc_1.abstractmethod
     def PutSubscription(

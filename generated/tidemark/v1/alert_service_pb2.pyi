@@ -304,9 +304,9 @@ class UpdateAlertRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """update_mask names what is changed: "name", "thresholds", "cost_exceeded.threshold_overrides",
-        "spend_exceeded.price_filters", or "*" for all of them. A path whose field is unset or empty in alert clears that
-        field. Unset: the fields that are set in alert.
+        """update_mask names what is changed: "display_name", "thresholds", "cost_exceeded.threshold_overrides",
+        "cost_exceeded.price_filters", "spend_exceeded.price_filters", or "*" for all of them. A path whose field is unset or
+        empty in alert clears that field. Unset: the fields that are set in alert.
 
         Scope, uniqueness_key and the rest of the condition (metric, currency, groups, and which balances or invoices
         count) cannot be changed, because they define what is measured. Whatever the mask, alert must repeat their present

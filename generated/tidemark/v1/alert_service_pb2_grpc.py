@@ -156,11 +156,11 @@ class AlertServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateAlert(self, request, context):
-        """UpdateAlert changes an alert's name, its thresholds, and the parts of its condition that can be changed. Its scope
-        and what it measures stay. A new or moved threshold is reached at once if the present value is at or beyond it. A
-        reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it. An edit that
-        changes no level sends no notification. Usage that is counted after the answer is evaluated with the new
-        thresholds; other gauges are re-evaluated right afterwards, in the background.
+        """UpdateAlert changes an alert's display_name, its thresholds, and the parts of its condition that can be changed.
+        Its scope and what it measures stay. A new or moved threshold is reached at once if the present value is at or
+        beyond it. A reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it.
+        An edit that changes no level sends no notification. Usage that is counted after the answer is evaluated with the
+        new thresholds; other gauges are re-evaluated right afterwards, in the background.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,11 +27,11 @@ class AlertServiceStub:
     ListAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListAlertsRequest, _alert_service_pb2.ListAlertsResponse]
     """ListAlerts returns alerts, the oldest first."""
     UpdateAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.UpdateAlertRequest, _alert_service_pb2.UpdateAlertResponse]
-    """UpdateAlert changes an alert's name, its thresholds, and the parts of its condition that can be changed. Its scope
-    and what it measures stay. A new or moved threshold is reached at once if the present value is at or beyond it. A
-    reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it. An edit that
-    changes no level sends no notification. Usage that is counted after the answer is evaluated with the new
-    thresholds; other gauges are re-evaluated right afterwards, in the background.
+    """UpdateAlert changes an alert's display_name, its thresholds, and the parts of its condition that can be changed.
+    Its scope and what it measures stay. A new or moved threshold is reached at once if the present value is at or
+    beyond it. A reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it.
+    An edit that changes no level sends no notification. Usage that is counted after the answer is evaluated with the
+    new thresholds; other gauges are re-evaluated right afterwards, in the background.
     """
     EnableAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.EnableAlertRequest, _alert_service_pb2.EnableAlertResponse]
     """EnableAlert evaluates a disabled alert again, as a whole or for one customer or subscription that it covers. Its
@@ -153,11 +153,11 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.UpdateAlertRequest,
         context: _aio.ServicerContext[_alert_service_pb2.UpdateAlertRequest, _abc.Awaitable[_alert_service_pb2.UpdateAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.UpdateAlertResponse]:
-        """UpdateAlert changes an alert's name, its thresholds, and the parts of its condition that can be changed. Its scope
-        and what it measures stay. A new or moved threshold is reached at once if the present value is at or beyond it. A
-        reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it. An edit that
-        changes no level sends no notification. Usage that is counted after the answer is evaluated with the new
-        thresholds; other gauges are re-evaluated right afterwards, in the background.
+        """UpdateAlert changes an alert's display_name, its thresholds, and the parts of its condition that can be changed.
+        Its scope and what it measures stay. A new or moved threshold is reached at once if the present value is at or
+        beyond it. A reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it.
+        An edit that changes no level sends no notification. Usage that is counted after the answer is evaluated with the
+        new thresholds; other gauges are re-evaluated right afterwards, in the background.
         """
 
     @_abc_1.abstractmethod

@@ -188,8 +188,8 @@ class Balance(_message.Message):
 
     @_builtins.property
     def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """custom_fields are the balance's own fields, within the same bounds. Filters of the entities COMMIT and
-        CONTRACT_CREDIT read them when kind is COMMIT or CONTRACT_CREDIT.
+        """custom_fields are the balance's own fields, within the same bounds. Filters of the entity COMMIT read them when kind
+        is COMMIT, and those of CONTRACT_CREDIT when kind is CONTRACT_CREDIT or SEAT_CREDIT.
         """
 
     @_builtins.property

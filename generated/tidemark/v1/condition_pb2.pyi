@@ -173,7 +173,7 @@ class SpendThresholdReachedCondition(_message.Message):
     """SpendThresholdReachedCondition measures the sum of streamed cost in one currency, before credits and commits, of a
     customer in the current billing period. The condition is rising: a threshold is reached at or above its value.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -212,24 +212,32 @@ class MonthlyInvoiceTotalSpendThresholdReachedCondition(_message.Message):
     status but void, whose period ends in the current calendar month of the customer's time zone. The condition is
     rising. The systems that this type comes from do not define which invoices count; this choice is Tidemark's.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRENCY_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     """currency is the ISO 4217 code or the caller's own pricing unit whose invoices count: 1–64 letters, digits, "_",
     "." or "-", compared case-sensitively. Unset: USD.
     """
+    @_builtins.property
+    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
+        """custom_field_filters select the invoices of contracts whose custom fields match all filters; at most 20, of the
+        entity CONTRACT. An invoice whose custom fields are changed by a put enters or leaves the total. Empty: all.
+        """
+
     def __init__(
         self,
         *,
         currency: _builtins.str = ...,
+        custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "custom_field_filters", b"custom_field_filters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -240,7 +248,7 @@ class UsageThresholdReachedCondition(_message.Message):
     """UsageThresholdReachedCondition measures the usage of one metric by a customer in the current billing period. The
     condition is rising.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -282,7 +290,7 @@ class LowRemainingDaysForCommitSegmentReachedCondition(_message.Message):
     without an end has no data, and neither has a segment of a voided balance: a reached threshold stays reached then.
     The systems that this type comes from do not define what happens then; these choices are Tidemark's.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -308,27 +316,28 @@ Global___LowRemainingDaysForCommitSegmentReachedCondition: _TypeAlias = LowRemai
 @_typing.final
 class LowRemainingCommitBalanceReachedCondition(_message.Message):
     """LowRemainingCommitBalanceReachedCondition measures the remaining amount of a customer's active commits in one
-    currency. The condition is falling: a threshold is reached at or below its value. A customer that never had a commit
+    unit. The condition is falling: a threshold is reached at or below its value. A customer that never had a commit
     counts as 0, and is in alarm until it gets one. A balance counts while one of its segments is active; ended segments
     and voided balances do not count.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CURRENCY_FIELD_NUMBER: _builtins.int
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the commits whose custom fields match all filters; at most 20. Empty: all."""
@@ -336,16 +345,17 @@ class LowRemainingCommitBalanceReachedCondition(_message.Message):
     def __init__(
         self,
         *,
-        currency: _builtins.str = ...,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        metric_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters", "metric_id", b"metric_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "custom_field_filters", b"custom_field_filters", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingCommitBalanceReachedCondition: _TypeAlias = LowRemainingCommitBalanceReachedCondition  # noqa: Y015
 
@@ -356,23 +366,24 @@ class LowRemainingCommitPercentageReachedCondition(_message.Message):
     resolved until there is one again. Granted is what was put and what adjustments added; what adjustments took away
     counts as used.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CURRENCY_FIELD_NUMBER: _builtins.int
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the commits whose custom fields match all filters; at most 20. Empty: all."""
@@ -380,16 +391,17 @@ class LowRemainingCommitPercentageReachedCondition(_message.Message):
     def __init__(
         self,
         *,
-        currency: _builtins.str = ...,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        metric_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters", "metric_id", b"metric_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "custom_field_filters", b"custom_field_filters", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingCommitPercentageReachedCondition: _TypeAlias = LowRemainingCommitPercentageReachedCondition  # noqa: Y015
 
@@ -399,7 +411,7 @@ class LowRemainingDaysForContractCreditSegmentReachedCondition(_message.Message)
     contract credit, each with a gauge of its own, in the same way as LowRemainingDaysForCommitSegmentReachedCondition
     for commits.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -425,27 +437,28 @@ Global___LowRemainingDaysForContractCreditSegmentReachedCondition: _TypeAlias = 
 @_typing.final
 class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
     """LowRemainingContractCreditBalanceReachedCondition measures the remaining amount of a customer's active contract
-    credits in one currency. The condition is falling. A customer that never had a contract credit counts as 0, and is in
+    credits in one unit. The condition is falling. A customer that never had a contract credit counts as 0, and is in
     alarm until it gets one. A balance counts while one of its segments is active; ended segments and voided balances do
     not count.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CURRENCY_FIELD_NUMBER: _builtins.int
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the contract credits whose custom fields match all filters; at most 20. Empty: all."""
@@ -453,16 +466,17 @@ class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
     def __init__(
         self,
         *,
-        currency: _builtins.str = ...,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        metric_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters", "metric_id", b"metric_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "custom_field_filters", b"custom_field_filters", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingContractCreditBalanceReachedCondition: _TypeAlias = LowRemainingContractCreditBalanceReachedCondition  # noqa: Y015
 
@@ -473,23 +487,24 @@ class LowRemainingContractCreditPercentageReachedCondition(_message.Message):
     threshold is reached or resolved until there is one again. Granted is what was put and what adjustments added; what
     adjustments took away counts as used.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CURRENCY_FIELD_NUMBER: _builtins.int
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the contract credits whose custom fields match all filters; at most 20. Empty: all."""
@@ -497,16 +512,17 @@ class LowRemainingContractCreditPercentageReachedCondition(_message.Message):
     def __init__(
         self,
         *,
-        currency: _builtins.str = ...,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        metric_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters", "metric_id", b"metric_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "custom_field_filters", b"custom_field_filters", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingContractCreditPercentageReachedCondition: _TypeAlias = LowRemainingContractCreditPercentageReachedCondition  # noqa: Y015
 
@@ -515,23 +531,24 @@ class LowRemainingContractCreditAndCommitBalanceReachedCondition(_message.Messag
     """LowRemainingContractCreditAndCommitBalanceReachedCondition measures the remaining amount of a customer's active
     contract credits and commits together. The condition is falling. A customer that never had either counts as 0.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     ALERT_SPECIFIERS_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    CURRENCY_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.AlertSpecifier]:
         """alert_specifiers select the balances that count. A balance counts when at least one specifier selects it. At most
@@ -541,16 +558,17 @@ class LowRemainingContractCreditAndCommitBalanceReachedCondition(_message.Messag
     def __init__(
         self,
         *,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         alert_specifiers: _abc.Iterable[_filter_pb2.AlertSpecifier] | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        currency: _builtins.str = ...,
-        metric_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "alert_specifiers", b"alert_specifiers", "currency", b"currency", "metric_id", b"metric_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "alert_specifiers", b"alert_specifiers", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingContractCreditAndCommitBalanceReachedCondition: _TypeAlias = LowRemainingContractCreditAndCommitBalanceReachedCondition  # noqa: Y015
 
@@ -561,23 +579,24 @@ class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Mes
     data: no threshold is reached or resolved until there is one again. Granted is what was put and what adjustments
     added; what adjustments took away counts as used.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     ALERT_SPECIFIERS_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    CURRENCY_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.AlertSpecifier]:
         """alert_specifiers select the balances that count. A balance counts when at least one specifier selects it. At most
@@ -587,16 +606,17 @@ class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Mes
     def __init__(
         self,
         *,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         alert_specifiers: _abc.Iterable[_filter_pb2.AlertSpecifier] | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        currency: _builtins.str = ...,
-        metric_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "alert_specifiers", b"alert_specifiers", "currency", b"currency", "metric_id", b"metric_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "alert_specifiers", b"alert_specifiers", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingContractCreditAndCommitPercentageReachedCondition: _TypeAlias = LowRemainingContractCreditAndCommitPercentageReachedCondition  # noqa: Y015
 
@@ -605,7 +625,7 @@ class InvoiceTotalReachedCondition(_message.Message):
     """InvoiceTotalReachedCondition measures the total of each invoice after credits and commits, each with a gauge of its
     own. The condition is rising.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -649,40 +669,51 @@ class LowRemainingSeatBalanceReachedCondition(_message.Message):
     that was never granted a credit, or whose first credit has not begun, has no data. A new alert is first evaluated on
     the seats that have an active credit at that time.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
     SEAT_FILTER_FIELD_NUMBER: _builtins.int
-    ACCESS_TYPE_FIELD_NUMBER: _builtins.int
-    CURRENCY_FIELD_NUMBER: _builtins.int
-    METRIC_ID_FIELD_NUMBER: _builtins.int
-    access_type: _access_pb2.AccessType.ValueType
-    """access_type selects balances held in money or in units of a metric. Unset: money."""
-    currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
-    """
-    metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
+    CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend selects the balances in one currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity selects the balances in units of one metric; without metric_id those in units of any metric, whose
+        amounts are added up as they are.
+        """
+
     @_builtins.property
     def seat_filter(self) -> _filter_pb2.SeatFilter:
         """seat_filter selects the seats that are watched."""
 
+    @_builtins.property
+    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
+        """custom_field_filters select the seat credits whose custom fields match all filters; at most 20. CONTRACT is the
+        contract of the seat credit; CONTRACT_CREDIT and CONTRACT_CREDIT_OR_COMMIT are the seat credit itself; COMMIT is
+        refused. A seat whose credits no longer match counts as 0. Empty: all.
+        """
+
     def __init__(
         self,
         *,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
         seat_filter: _filter_pb2.SeatFilter | None = ...,
-        access_type: _access_pb2.AccessType.ValueType = ...,
-        currency: _builtins.str = ...,
-        metric_id: _builtins.str = ...,
+        custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["seat_filter", b"seat_filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "seat_filter", b"seat_filter", "spend", b"spend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "metric_id", b"metric_id", "seat_filter", b"seat_filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "custom_field_filters", b"custom_field_filters", "quantity", b"quantity", "seat_filter", b"seat_filter", "spend", b"spend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
 
 Global___LowRemainingSeatBalanceReachedCondition: _TypeAlias = LowRemainingSeatBalanceReachedCondition  # noqa: Y015
 
@@ -691,7 +722,7 @@ class LowCreditBalanceReachedCondition(_message.Message):
     """LowCreditBalanceReachedCondition measures the remaining amount of a customer's active credit grants in one currency.
     The condition is falling. A customer that never had a grant counts as 0.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -727,7 +758,7 @@ class LowRemainingCreditPercentageReachedCondition(_message.Message):
     or resolved until there is one again. Granted is what was put and what adjustments added; what adjustments took away
     counts as used.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -763,7 +794,7 @@ class LowRemainingDaysInPlanReachedCondition(_message.Message):
     plan is extended or followed by one that ends later. A plan whose end is moved into the past has 0 days left. A
     customer has no data when its plan has no end, or had ended when the alert was first evaluated.
 
-    Scope: all customers, a plan's customers, or one customer.
+    Scope: all customers, a plan's customers, one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -785,7 +816,7 @@ class UsageExceededCondition(_message.Message):
     condition is rising. A subscription has at most one such alert for each metric; the same holds for a plan, counted
     separately.
 
-    Scope: one subscription, or the subscriptions of a plan.
+    Scope: one subscription, the subscriptions of a plan, or those of one customer on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -811,10 +842,11 @@ Global___UsageExceededCondition: _TypeAlias = UsageExceededCondition  # noqa: Y0
 @_typing.final
 class CostExceededCondition(_message.Message):
     """CostExceededCondition measures the cost of a subscription in its current billing period, before pre-purchased
-    credits. The condition is rising. A subscription has at most one such alert without grouping keys; the same holds for
-    a plan, counted separately.
+    credits. It can be divided by properties of the events, limited to some prices, or both. The condition is rising. A
+    subscription has at most 50 such alerts: one without grouping keys and price filters, and one for each combination of
+    grouping keys, currency and price filters. The same holds for a plan, counted separately.
 
-    Scope: one subscription, or the subscriptions of a plan.
+    Scope: one subscription, the subscriptions of a plan, or those of one customer on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -822,17 +854,18 @@ class CostExceededCondition(_message.Message):
     GROUPING_KEYS_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     THRESHOLD_OVERRIDES_FIELD_NUMBER: _builtins.int
+    PRICE_FILTERS_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     """currency is the ISO 4217 code or the caller's own pricing unit whose cost counts: 1–64 letters, digits, "_", "." or
     "-", compared case-sensitively. Required with grouping_keys. Unset without them: the currency that the
-    subscription, or else its customer, has when the alert is created; for a plan USD.
+    subscription, or else the customer, has when the alert is created; for a plan USD.
     """
     @_builtins.property
     def grouping_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """grouping_keys are properties of the events that divide the cost: each combination of their values has a gauge, a
         state and notifications of its own. At most 3 keys, each once. When more than 5000 combinations occur for one
         subscription in one billing period, the alert is disabled for the subscription's customer, and a notification of
-        type alert.disabled is sent.
+        type alert.disabled is sent. A combination occurs when an event has it whose price passes price_filters.
         """
 
     @_builtins.property
@@ -842,16 +875,24 @@ class CostExceededCondition(_message.Message):
         the same values of the same keys. At most 1000.
         """
 
+    @_builtins.property
+    def price_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.PriceFilter]:
+        """price_filters select the events whose price passes all filters: at most 10 filters, with at most 50 values and 6000
+        bytes of values in all. Answers show them merged, one for each field, with sorted values. Filters that no price can
+        pass are refused. Empty: every price.
+        """
+
     def __init__(
         self,
         *,
         grouping_keys: _abc.Iterable[_builtins.str] | None = ...,
         currency: _builtins.str = ...,
         threshold_overrides: _abc.Iterable[_threshold_pb2.ThresholdOverride] | None = ...,
+        price_filters: _abc.Iterable[_filter_pb2.PriceFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "grouping_keys", b"grouping_keys", "threshold_overrides", b"threshold_overrides"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "grouping_keys", b"grouping_keys", "price_filters", b"price_filters", "threshold_overrides", b"threshold_overrides"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -863,7 +904,7 @@ class SpendExceededCondition(_message.Message):
     before credits. It can be limited to some prices. The condition is rising. A subscription has at most 50 such alerts,
     one for each combination of currency and price filters; the same holds for a plan, counted separately.
 
-    Scope: one subscription, or the subscriptions of a plan.
+    Scope: one subscription, the subscriptions of a plan, or those of one customer on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -902,7 +943,7 @@ class CreditBalanceDepletedCondition(_message.Message):
     amount of the customer's active credit grants. A balance that is already 0 or less when the alert is first evaluated
     does not count as reached, and no notification is sent.
 
-    Scope: one customer.
+    Scope: one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -931,7 +972,7 @@ class CreditBalanceDroppedCondition(_message.Message):
     threshold is reached at or below its value, and re-arms above it. The credit balance is the remaining amount of the
     customer's active credit grants. A customer that never had one counts as 0.
 
-    Scope: one customer.
+    Scope: one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -961,7 +1002,7 @@ class CreditBalanceRecoveredCondition(_message.Message):
     amount of the customer's active credit grants. A balance that is already above 0 when the alert is first evaluated
     does not count as reached, and no notification is sent.
 
-    Scope: one customer.
+    Scope: one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -991,7 +1032,7 @@ class LicenseBalanceThresholdReachedCondition(_message.Message):
     adjustments took away; granted is what was put and what adjustments added. The condition is rising. It re-arms when a
     new segment (a new cycle) or a top-up brings the percentage back below the threshold.
 
-    Scope: one customer.
+    Scope: one customer, or one customer while it is on a plan.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -276,14 +276,14 @@ class CustomerAlertSummary(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ALERT_ID_FIELD_NUMBER: _builtins.int
-    ALERT_NAME_FIELD_NUMBER: _builtins.int
+    ALERT_DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     GAUGE_COUNT_FIELD_NUMBER: _builtins.int
     CUSTOMER_COUNT_FIELD_NUMBER: _builtins.int
     EVALUATING_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """alert_id is the alert's id."""
-    alert_name: _builtins.str
-    """alert_name is the alert's name."""
+    alert_display_name: _builtins.str
+    """alert_display_name is the display_name of the alert."""
     gauge_count: _builtins.int
     """gauge_count is the number of gauges on which the alert is in alarm. Gauges for which it has status EVALUATING are
     not included.
@@ -296,14 +296,14 @@ class CustomerAlertSummary(_message.Message):
         self,
         *,
         alert_id: _builtins.str = ...,
-        alert_name: _builtins.str = ...,
+        alert_display_name: _builtins.str = ...,
         gauge_count: _builtins.int = ...,
         customer_count: _builtins.int = ...,
         evaluating: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "alert_name", b"alert_name", "customer_count", b"customer_count", "evaluating", b"evaluating", "gauge_count", b"gauge_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_display_name", b"alert_display_name", "alert_id", b"alert_id", "customer_count", b"customer_count", "evaluating", b"evaluating", "gauge_count", b"gauge_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

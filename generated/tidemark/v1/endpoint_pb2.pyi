@@ -28,7 +28,7 @@ class _EndpointState:
 class _EndpointStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndpointState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ENDPOINT_STATE_UNSPECIFIED: _EndpointState.ValueType  # 0
-    """ENDPOINT_STATE_UNSPECIFIED is never sent."""
+    """ENDPOINT_STATE_UNSPECIFIED is never sent; in a request it is the unset state, and refused in a filter."""
     ENDPOINT_STATE_ENABLED: _EndpointState.ValueType  # 1
     """ENDPOINT_STATE_ENABLED means that notifications are sent."""
     ENDPOINT_STATE_DISABLED: _EndpointState.ValueType  # 2
@@ -38,7 +38,7 @@ class EndpointState(_EndpointState, metaclass=_EndpointStateEnumTypeWrapper):
     """EndpointState says whether notifications are sent to an endpoint."""
 
 ENDPOINT_STATE_UNSPECIFIED: EndpointState.ValueType  # 0
-"""ENDPOINT_STATE_UNSPECIFIED is never sent."""
+"""ENDPOINT_STATE_UNSPECIFIED is never sent; in a request it is the unset state, and refused in a filter."""
 ENDPOINT_STATE_ENABLED: EndpointState.ValueType  # 1
 """ENDPOINT_STATE_ENABLED means that notifications are sent."""
 ENDPOINT_STATE_DISABLED: EndpointState.ValueType  # 2
@@ -52,24 +52,28 @@ class _DisableReason:
 class _DisableReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DisableReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DISABLE_REASON_UNSPECIFIED: _DisableReason.ValueType  # 0
-    """DISABLE_REASON_UNSPECIFIED means that the endpoint is enabled."""
-    DISABLE_REASON_REQUESTED: _DisableReason.ValueType  # 1
-    """DISABLE_REASON_REQUESTED means that DisableEndpoint was called."""
-    DISABLE_REASON_GONE: _DisableReason.ValueType  # 2
+    """DISABLE_REASON_UNSPECIFIED is never sent."""
+    DISABLE_REASON_NONE: _DisableReason.ValueType  # 1
+    """DISABLE_REASON_NONE means that the endpoint is enabled."""
+    DISABLE_REASON_REQUESTED: _DisableReason.ValueType  # 2
+    """DISABLE_REASON_REQUESTED means that a caller disabled the endpoint, with DisableEndpoint or its state."""
+    DISABLE_REASON_GONE: _DisableReason.ValueType  # 3
     """DISABLE_REASON_GONE means that the endpoint answered 410."""
-    DISABLE_REASON_FAILING: _DisableReason.ValueType  # 3
+    DISABLE_REASON_FAILING: _DisableReason.ValueType  # 4
     """DISABLE_REASON_FAILING means that no attempt succeeded for 5 days."""
 
 class DisableReason(_DisableReason, metaclass=_DisableReasonEnumTypeWrapper):
     """DisableReason is why nothing is sent to an endpoint."""
 
 DISABLE_REASON_UNSPECIFIED: DisableReason.ValueType  # 0
-"""DISABLE_REASON_UNSPECIFIED means that the endpoint is enabled."""
-DISABLE_REASON_REQUESTED: DisableReason.ValueType  # 1
-"""DISABLE_REASON_REQUESTED means that DisableEndpoint was called."""
-DISABLE_REASON_GONE: DisableReason.ValueType  # 2
+"""DISABLE_REASON_UNSPECIFIED is never sent."""
+DISABLE_REASON_NONE: DisableReason.ValueType  # 1
+"""DISABLE_REASON_NONE means that the endpoint is enabled."""
+DISABLE_REASON_REQUESTED: DisableReason.ValueType  # 2
+"""DISABLE_REASON_REQUESTED means that a caller disabled the endpoint, with DisableEndpoint or its state."""
+DISABLE_REASON_GONE: DisableReason.ValueType  # 3
 """DISABLE_REASON_GONE means that the endpoint answered 410."""
-DISABLE_REASON_FAILING: DisableReason.ValueType  # 3
+DISABLE_REASON_FAILING: DisableReason.ValueType  # 4
 """DISABLE_REASON_FAILING means that no attempt succeeded for 5 days."""
 Global___DisableReason: _TypeAlias = DisableReason  # noqa: Y015
 
@@ -140,7 +144,7 @@ class Endpoint(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
-    class MetadataEntry(_message.Message):
+    class LabelsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -181,59 +185,76 @@ class Endpoint(_message.Message):
 
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
-    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_FIELD_NUMBER: _builtins.int
-    UPDATE_TIME_FIELD_NUMBER: _builtins.int
-    METADATA_FIELD_NUMBER: _builtins.int
     CONDITION_TYPES_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
-    HAS_CREDENTIALS_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
     RATE_PER_SECOND_FIELD_NUMBER: _builtins.int
     MAX_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     DISABLE_REASON_FIELD_NUMBER: _builtins.int
+    HAS_CREDENTIALS_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
     SIGNING_KEYS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint's id, assigned by Tidemark: "whe_" and 26 characters."""
     url: _builtins.str
-    """url is the URL to which notifications are posted."""
-    description: _builtins.str
-    """description is a text for people."""
+    """url is the URL to which notifications are posted, at most 2,048 characters: https (http only where the operator
+    allows it), a host, no user name or password, no fragment. Addresses of private networks are refused unless the
+    operator allows them: now, if the URL contains an address, and at every connection.
+    """
+    display_name: _builtins.str
+    """display_name is a text for people, at most 256 characters, no control characters."""
+    rate_per_second: _builtins.str
+    """rate_per_second is the maximum number of attempts that begin in one second: a decimal string from 0.01 to 10,000
+    with up to 2 digits after the point. Unset: no limit.
+    """
+    max_in_flight: _builtins.int
+    """max_in_flight is the maximum number of attempts at a time, over all notifiers: 1 to 64. Unset: 4."""
     state: Global___EndpointState.ValueType
-    """state says whether notifications are sent here."""
+    """state says whether notifications are sent here. Unset in CreateEndpoint: ENDPOINT_STATE_ENABLED. In UpdateEndpoint
+    it has the effect of EnableEndpoint or DisableEndpoint.
+    """
+    disable_reason: Global___DisableReason.ValueType
+    """disable_reason is why nothing is sent here."""
     has_credentials: _builtins.bool
     """has_credentials says whether attempts carry an Authorization header. Its value is never returned."""
-    rate_per_second: _builtins.str
-    """rate_per_second is the maximum number of attempts that begin in one second, a decimal string. Unset: no limit."""
-    max_in_flight: _builtins.int
-    """max_in_flight is the maximum number of attempts at a time, over all notifiers."""
-    disable_reason: Global___DisableReason.ValueType
-    """disable_reason is why nothing is sent here. Unset while the endpoint is enabled."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """labels belong to the caller; ListEndpoints filters by them: at most 64, keys of 1–63 lower-case letters, digits and
+        _ . - (a letter or a digit first and last), values of at most 256 characters, no control characters.
+        """
+
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types are the types that are sent here. Empty: every notification of an alert, and no operator event."""
-
-    @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp:
-        """create_time is when the endpoint was created. Earlier notifications are not sent here."""
-
-    @_builtins.property
-    def update_time(self) -> _timestamp_pb2.Timestamp:
-        """update_time is when the endpoint was last changed through this API. Unset: never."""
-
-    @_builtins.property
-    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """metadata belongs to the caller; Tidemark does not use it."""
+        """event_types restrict the endpoint to these types: "alert.reached", "alert.resolved", "alert.disabled", and operator
+        events. Empty: every notification of an alert, including types that are added later, and no operator event.
+        """
 
     @_builtins.property
     def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
-        """condition_types are the conditions whose notifications are sent here. Empty: all of them."""
+        """condition_types restrict the endpoint to notifications of these conditions. Empty: all. Operator events have no
+        condition and are not restricted.
+        """
 
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """headers are sent with every attempt, in addition to the headers of Tidemark."""
+        """headers are sent with every attempt: at most 20, names of at most 64 characters, values of at most 1,024. Refused
+        are webhook-…, proxy-…, the headers of the connection and of the message itself (Accept-Encoding, Connection,
+        Content-Encoding, Content-Length, Content-Type, Date, Expect, Host, Keep-Alive, TE, Trailer, Transfer-Encoding,
+        Upgrade and User-Agent), and Authorization, for which credentials exist. Accept may be set; if it is unset, it is
+        "*/*". Every caller that may read the endpoint sees them.
+        """
+
+    @_builtins.property
+    def credentials(self) -> Global___EndpointCredentials:
+        """credentials are the value of the Authorization header of every attempt. They are stored encrypted and never
+        returned: has_credentials says whether there are any. Unset: there is no such header.
+        """
 
     @_builtins.property
     def health(self) -> Global___EndpointHealth:
@@ -243,29 +264,38 @@ class Endpoint(_message.Message):
     def signing_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SigningKey]:
         """signing_keys are the keys that sign attempts now, the newest first."""
 
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """create_time is when the endpoint was created. Earlier notifications are not sent here."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """update_time is when the endpoint was last changed through this API. Unset: never."""
+
     def __init__(
         self,
         *,
         endpoint_id: _builtins.str = ...,
         url: _builtins.str = ...,
-        description: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         event_types: _abc.Iterable[_builtins.str] | None = ...,
-        state: Global___EndpointState.ValueType = ...,
-        create_time: _timestamp_pb2.Timestamp | None = ...,
-        update_time: _timestamp_pb2.Timestamp | None = ...,
-        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
         headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        has_credentials: _builtins.bool = ...,
+        credentials: Global___EndpointCredentials | None = ...,
         rate_per_second: _builtins.str = ...,
         max_in_flight: _builtins.int = ...,
+        state: Global___EndpointState.ValueType = ...,
         disable_reason: Global___DisableReason.ValueType = ...,
+        has_credentials: _builtins.bool = ...,
         health: Global___EndpointHealth | None = ...,
         signing_keys: _abc.Iterable[Global___SigningKey] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "health", b"health", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "credentials", b"credentials", "health", b"health", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition_types", b"condition_types", "create_time", b"create_time", "description", b"description", "disable_reason", b"disable_reason", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "has_credentials", b"has_credentials", "headers", b"headers", "health", b"health", "max_in_flight", b"max_in_flight", "metadata", b"metadata", "rate_per_second", b"rate_per_second", "signing_keys", b"signing_keys", "state", b"state", "update_time", b"update_time", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition_types", b"condition_types", "create_time", b"create_time", "credentials", b"credentials", "disable_reason", b"disable_reason", "display_name", b"display_name", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "has_credentials", b"has_credentials", "headers", b"headers", "health", b"health", "labels", b"labels", "max_in_flight", b"max_in_flight", "rate_per_second", b"rate_per_second", "signing_keys", b"signing_keys", "state", b"state", "update_time", b"update_time", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

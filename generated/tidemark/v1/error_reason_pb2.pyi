@@ -243,7 +243,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_TOO_MANY_ALERTS: _ErrorReason.ValueType  # 23
     """ERROR_REASON_TOO_MANY_ALERTS (FAILED_PRECONDITION) means that the subscription or plan already has the maximum
-    number of spend alerts. Archive one first.
+    number of alerts of this type: 50 for cost_exceeded, and 50 for spend_exceeded. Archive one first.
 
     Example:
 
@@ -789,6 +789,34 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_CUSTOMER_BEING_ERASED: _ErrorReason.ValueType  # 90
+    """ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event or a fact names a customer that
+    DeleteCustomer erases. Send it again when the job is done, if it belongs to a new customer of that id. event_id is
+    set for usage events.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_CUSTOMER_BEING_ERASED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme"
+          }
+        }
+    """
+    ERROR_REASON_ERASURE_JOB_NOT_FOUND: _ErrorReason.ValueType  # 91
+    """ERROR_REASON_ERASURE_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no erasure job of that id.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_ERASURE_JOB_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "job_id": "erj_4zq…"
+          }
+        }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a request, or one event of it, was refused or failed. Every error of this API carries a
@@ -1017,7 +1045,7 @@ Example:
 """
 ERROR_REASON_TOO_MANY_ALERTS: ErrorReason.ValueType  # 23
 """ERROR_REASON_TOO_MANY_ALERTS (FAILED_PRECONDITION) means that the subscription or plan already has the maximum
-number of spend alerts. Archive one first.
+number of alerts of this type: 50 for cost_exceeded, and 50 for spend_exceeded. Archive one first.
 
 Example:
 
@@ -1560,6 +1588,34 @@ Example:
       "domain": "tidemark.dev",
       "metadata": {
         "alert_id": "alt_4zq…"
+      }
+    }
+"""
+ERROR_REASON_CUSTOMER_BEING_ERASED: ErrorReason.ValueType  # 90
+"""ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event or a fact names a customer that
+DeleteCustomer erases. Send it again when the job is done, if it belongs to a new customer of that id. event_id is
+set for usage events.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_CUSTOMER_BEING_ERASED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme"
+      }
+    }
+"""
+ERROR_REASON_ERASURE_JOB_NOT_FOUND: ErrorReason.ValueType  # 91
+"""ERROR_REASON_ERASURE_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no erasure job of that id.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_ERASURE_JOB_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "job_id": "erj_4zq…"
       }
     }
 """

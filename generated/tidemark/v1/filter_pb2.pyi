@@ -32,9 +32,9 @@ class _CustomFieldEntityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cus
     CUSTOM_FIELD_ENTITY_COMMIT: _CustomFieldEntity.ValueType  # 2
     """CUSTOM_FIELD_ENTITY_COMMIT is a commit."""
     CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT: _CustomFieldEntity.ValueType  # 3
-    """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT is a contract credit."""
+    """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT is a contract credit; one of a seat too, where seats are measured."""
     CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT: _CustomFieldEntity.ValueType  # 4
-    """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is a contract credit or a commit."""
+    """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is a contract credit, one of a seat too, or a commit."""
 
 class CustomFieldEntity(_CustomFieldEntity, metaclass=_CustomFieldEntityEnumTypeWrapper):
     """CustomFieldEntity is what carries a custom field."""
@@ -46,9 +46,9 @@ CUSTOM_FIELD_ENTITY_CONTRACT: CustomFieldEntity.ValueType  # 1
 CUSTOM_FIELD_ENTITY_COMMIT: CustomFieldEntity.ValueType  # 2
 """CUSTOM_FIELD_ENTITY_COMMIT is a commit."""
 CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT: CustomFieldEntity.ValueType  # 3
-"""CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT is a contract credit."""
+"""CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT is a contract credit; one of a seat too, where seats are measured."""
 CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT: CustomFieldEntity.ValueType  # 4
-"""CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is a contract credit or a commit."""
+"""CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is a contract credit, one of a seat too, or a commit."""
 Global___CustomFieldEntity: _TypeAlias = CustomFieldEntity  # noqa: Y015
 
 class _PriceField:
@@ -114,8 +114,8 @@ class GroupSelector(_message.Message):
     key: _builtins.str
     """key is the name of the property, 1–128 characters."""
     value: _builtins.str
-    """value selects the events whose property has this value, at most 256 characters. Unset: each value that occurs has a
-    gauge of its own. An event without the property never counts.
+    """value selects the events whose property has this value, at most 256 characters. Unset in a condition: each value
+    that occurs has a gauge of its own. Required in a ThresholdOverride. An event without the property never counts.
     """
     def __init__(
         self,

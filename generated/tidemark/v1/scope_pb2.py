@@ -26,7 +26,7 @@ from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/scope.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\"\xfe\x01\n\nAlertScope\x12=\n\rall_customers\x18\x01 \x01(\x0b\x32\x1e.tidemark.v1.AllCustomersScopeB\x04\xe2\x41\x01\x01H\x00\x12,\n\x04plan\x18\x02 \x01(\x0b\x32\x16.tidemark.v1.PlanScopeB\x04\xe2\x41\x01\x01H\x00\x12\x34\n\x08\x63ustomer\x18\x03 \x01(\x0b\x32\x1a.tidemark.v1.CustomerScopeB\x04\xe2\x41\x01\x01H\x00\x12<\n\x0csubscription\x18\x04 \x01(\x0b\x32\x1e.tidemark.v1.SubscriptionScopeB\x04\xe2\x41\x01\x01H\x00\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"\x13\n\x11\x41llCustomersScope\"Z\n\tPlanScope\x12M\n\x07plan_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\"b\n\rCustomerScope\x12Q\n\x0b\x63ustomer_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\"\xbd\x01\n\x11SubscriptionScope\x12Q\n\x0b\x63ustomer_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12U\n\x0fsubscription_id\x18\x02 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x42s\n\x0f\x64\x65v.tidemark.v1B\nScopeProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/scope.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\"\xbd\x02\n\nAlertScope\x12=\n\rall_customers\x18\x01 \x01(\x0b\x32\x1e.tidemark.v1.AllCustomersScopeB\x04\xe2\x41\x01\x01H\x00\x12,\n\x04plan\x18\x02 \x01(\x0b\x32\x16.tidemark.v1.PlanScopeB\x04\xe2\x41\x01\x01H\x00\x12\x34\n\x08\x63ustomer\x18\x03 \x01(\x0b\x32\x1a.tidemark.v1.CustomerScopeB\x04\xe2\x41\x01\x01H\x00\x12<\n\x0csubscription\x18\x04 \x01(\x0b\x32\x1e.tidemark.v1.SubscriptionScopeB\x04\xe2\x41\x01\x01H\x00\x12=\n\rcustomer_plan\x18\x05 \x01(\x0b\x32\x1e.tidemark.v1.CustomerPlanScopeB\x04\xe2\x41\x01\x01H\x00\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"\x13\n\x11\x41llCustomersScope\"Z\n\tPlanScope\x12M\n\x07plan_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\"b\n\rCustomerScope\x12Q\n\x0b\x63ustomer_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\"\xbd\x01\n\x11SubscriptionScope\x12Q\n\x0b\x63ustomer_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12U\n\x0fsubscription_id\x18\x02 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\"\xb5\x01\n\x11\x43ustomerPlanScope\x12Q\n\x0b\x63ustomer_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12M\n\x07plan_id\x18\x02 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x42s\n\x0f\x64\x65v.tidemark.v1B\nScopeProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALERTSCOPE'].fields_by_name['customer']._serialized_options = b'\342A\001\001'
   _globals['_ALERTSCOPE'].fields_by_name['subscription']._loaded_options = None
   _globals['_ALERTSCOPE'].fields_by_name['subscription']._serialized_options = b'\342A\001\001'
+  _globals['_ALERTSCOPE'].fields_by_name['customer_plan']._loaded_options = None
+  _globals['_ALERTSCOPE'].fields_by_name['customer_plan']._serialized_options = b'\342A\001\001'
   _globals['_PLANSCOPE'].fields_by_name['plan_id']._loaded_options = None
   _globals['_PLANSCOPE'].fields_by_name['plan_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_CUSTOMERSCOPE'].fields_by_name['customer_id']._loaded_options = None
@@ -52,14 +54,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBSCRIPTIONSCOPE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_SUBSCRIPTIONSCOPE'].fields_by_name['subscription_id']._loaded_options = None
   _globals['_SUBSCRIPTIONSCOPE'].fields_by_name['subscription_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
+  _globals['_CUSTOMERPLANSCOPE'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_CUSTOMERPLANSCOPE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
+  _globals['_CUSTOMERPLANSCOPE'].fields_by_name['plan_id']._loaded_options = None
+  _globals['_CUSTOMERPLANSCOPE'].fields_by_name['plan_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_ALERTSCOPE']._serialized_start=103
-  _globals['_ALERTSCOPE']._serialized_end=357
-  _globals['_ALLCUSTOMERSSCOPE']._serialized_start=359
-  _globals['_ALLCUSTOMERSSCOPE']._serialized_end=378
-  _globals['_PLANSCOPE']._serialized_start=380
-  _globals['_PLANSCOPE']._serialized_end=470
-  _globals['_CUSTOMERSCOPE']._serialized_start=472
-  _globals['_CUSTOMERSCOPE']._serialized_end=570
-  _globals['_SUBSCRIPTIONSCOPE']._serialized_start=573
-  _globals['_SUBSCRIPTIONSCOPE']._serialized_end=762
+  _globals['_ALERTSCOPE']._serialized_end=420
+  _globals['_ALLCUSTOMERSSCOPE']._serialized_start=422
+  _globals['_ALLCUSTOMERSSCOPE']._serialized_end=441
+  _globals['_PLANSCOPE']._serialized_start=443
+  _globals['_PLANSCOPE']._serialized_end=533
+  _globals['_CUSTOMERSCOPE']._serialized_start=535
+  _globals['_CUSTOMERSCOPE']._serialized_end=633
+  _globals['_SUBSCRIPTIONSCOPE']._serialized_start=636
+  _globals['_SUBSCRIPTIONSCOPE']._serialized_end=825
+  _globals['_CUSTOMERPLANSCOPE']._serialized_start=828
+  _globals['_CUSTOMERPLANSCOPE']._serialized_end=1009
 # @@protoc_insertion_point(module_scope)

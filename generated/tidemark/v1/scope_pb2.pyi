@@ -26,6 +26,7 @@ class AlertScope(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     CUSTOMER_FIELD_NUMBER: _builtins.int
     SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    CUSTOMER_PLAN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def all_customers(self) -> Global___AllCustomersScope:
         """all_customers covers every customer, including those that are created later."""
@@ -42,6 +43,10 @@ class AlertScope(_message.Message):
     def subscription(self) -> Global___SubscriptionScope:
         """subscription covers one subscription of a customer."""
 
+    @_builtins.property
+    def customer_plan(self) -> Global___CustomerPlanScope:
+        """customer_plan covers one customer, or its subscriptions, on a plan."""
+
     def __init__(
         self,
         *,
@@ -49,12 +54,13 @@ class AlertScope(_message.Message):
         plan: Global___PlanScope | None = ...,
         customer: Global___CustomerScope | None = ...,
         subscription: Global___SubscriptionScope | None = ...,
+        customer_plan: Global___CustomerPlanScope | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["all_customers", b"all_customers", "customer", b"customer", "plan", b"plan", "subscription", b"subscription", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["all_customers", b"all_customers", "customer", b"customer", "customer_plan", b"customer_plan", "plan", b"plan", "subscription", b"subscription", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_customers", b"all_customers", "customer", b"customer", "plan", b"plan", "subscription", b"subscription", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_customers", b"all_customers", "customer", b"customer", "customer_plan", b"customer_plan", "plan", b"plan", "subscription", b"subscription", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["all_customers", "plan", "customer", "subscription"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["all_customers", "plan", "customer", "subscription", "customer_plan"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
@@ -149,3 +155,32 @@ class SubscriptionScope(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubscriptionScope: _TypeAlias = SubscriptionScope  # noqa: Y015
+
+@_typing.final
+class CustomerPlanScope(_message.Message):
+    """CustomerPlanScope covers one customer while it is on a plan or, for conditions that measure subscriptions, those of
+    the customer's subscriptions that are on it. As with PlanScope, it is covered from the time at which it joins the plan
+    until it leaves it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the customer, 1–128 characters. It need not exist yet."""
+    plan_id: _builtins.str
+    """plan_id is the caller's own id of the plan, 1–128 characters. The plan need not exist yet."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        plan_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "plan_id", b"plan_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustomerPlanScope: _TypeAlias = CustomerPlanScope  # noqa: Y015

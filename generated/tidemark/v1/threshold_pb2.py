@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from generated.tidemark.v1 import filter_pb2 as tidemark_dot_v1_dot_filter__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btidemark/v1/threshold.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xf4\x01\n\tThreshold\x12\x12\n\x04\x63ode\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05value\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x08severity\x18\x03 \x01(\x0e\x32\x15.tidemark.v1.SeverityB\x04\xe2\x41\x01\x01\x12\x1c\n\x0erecurring_step\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rresolve_value\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\tnotify_on\x18\x06 \x03(\x0e\x32\x1b.tidemark.v1.TransitionKindB\x04\xe2\x41\x01\x01\x12\x1e\n\x10percent_of_limit\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\"{\n\x11ThresholdOverride\x12\x18\n\ngroup_keys\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0cgroup_values\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\x12\x30\n\nthresholds\x18\x03 \x03(\x0b\x32\x16.tidemark.v1.ThresholdB\x04\xe2\x41\x01\x01*d\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x15\n\x11SEVERITY_CRITICAL\x10\x03*l\n\x0eTransitionKind\x12\x1f\n\x1bTRANSITION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17TRANSITION_KIND_REACHED\x10\x01\x12\x1c\n\x18TRANSITION_KIND_RESOLVED\x10\x02\x42w\n\x0f\x64\x65v.tidemark.v1B\x0eThresholdProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btidemark/v1/threshold.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x18tidemark/v1/filter.proto\"\xf4\x01\n\tThreshold\x12\x12\n\x04\x63ode\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05value\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x08severity\x18\x03 \x01(\x0e\x32\x15.tidemark.v1.SeverityB\x04\xe2\x41\x01\x01\x12\x1c\n\x0erecurring_step\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rresolve_value\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\tnotify_on\x18\x06 \x03(\x0e\x32\x1b.tidemark.v1.TransitionKindB\x04\xe2\x41\x01\x01\x12\x1e\n\x10percent_of_limit\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\"}\n\x11ThresholdOverride\x12\x36\n\x0cgroup_values\x18\x01 \x03(\x0b\x32\x1a.tidemark.v1.GroupSelectorB\x04\xe2\x41\x01\x02\x12\x30\n\nthresholds\x18\x02 \x03(\x0b\x32\x16.tidemark.v1.ThresholdB\x04\xe2\x41\x01\x01*d\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x15\n\x11SEVERITY_CRITICAL\x10\x03*l\n\x0eTransitionKind\x12\x1f\n\x1bTRANSITION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17TRANSITION_KIND_REACHED\x10\x01\x12\x1c\n\x18TRANSITION_KIND_RESOLVED\x10\x02\x42w\n\x0f\x64\x65v.tidemark.v1B\x0eThresholdProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,18 +48,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_THRESHOLD'].fields_by_name['notify_on']._serialized_options = b'\342A\001\001'
   _globals['_THRESHOLD'].fields_by_name['percent_of_limit']._loaded_options = None
   _globals['_THRESHOLD'].fields_by_name['percent_of_limit']._serialized_options = b'\342A\001\001'
-  _globals['_THRESHOLDOVERRIDE'].fields_by_name['group_keys']._loaded_options = None
-  _globals['_THRESHOLDOVERRIDE'].fields_by_name['group_keys']._serialized_options = b'\342A\001\001'
   _globals['_THRESHOLDOVERRIDE'].fields_by_name['group_values']._loaded_options = None
   _globals['_THRESHOLDOVERRIDE'].fields_by_name['group_values']._serialized_options = b'\342A\001\002'
   _globals['_THRESHOLDOVERRIDE'].fields_by_name['thresholds']._loaded_options = None
   _globals['_THRESHOLDOVERRIDE'].fields_by_name['thresholds']._serialized_options = b'\342A\001\001'
-  _globals['_SEVERITY']._serialized_start=449
-  _globals['_SEVERITY']._serialized_end=549
-  _globals['_TRANSITIONKIND']._serialized_start=551
-  _globals['_TRANSITIONKIND']._serialized_end=659
-  _globals['_THRESHOLD']._serialized_start=78
-  _globals['_THRESHOLD']._serialized_end=322
-  _globals['_THRESHOLDOVERRIDE']._serialized_start=324
-  _globals['_THRESHOLDOVERRIDE']._serialized_end=447
+  _globals['_SEVERITY']._serialized_start=477
+  _globals['_SEVERITY']._serialized_end=577
+  _globals['_TRANSITIONKIND']._serialized_start=579
+  _globals['_TRANSITIONKIND']._serialized_end=687
+  _globals['_THRESHOLD']._serialized_start=104
+  _globals['_THRESHOLD']._serialized_end=348
+  _globals['_THRESHOLDOVERRIDE']._serialized_start=350
+  _globals['_THRESHOLDOVERRIDE']._serialized_end=475
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from generated.tidemark.v1 import filter_pb2 as _filter_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -26,7 +27,7 @@ class _Severity:
 class _SeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Severity.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SEVERITY_UNSPECIFIED: _Severity.ValueType  # 0
-    """SEVERITY_UNSPECIFIED means that no severity was given."""
+    """SEVERITY_UNSPECIFIED is an unset severity."""
     SEVERITY_INFO: _Severity.ValueType  # 1
     """SEVERITY_INFO is information; no action is needed."""
     SEVERITY_WARNING: _Severity.ValueType  # 2
@@ -38,7 +39,7 @@ class Severity(_Severity, metaclass=_SeverityEnumTypeWrapper):
     """Severity is how important a threshold is for the caller."""
 
 SEVERITY_UNSPECIFIED: Severity.ValueType  # 0
-"""SEVERITY_UNSPECIFIED means that no severity was given."""
+"""SEVERITY_UNSPECIFIED is an unset severity."""
 SEVERITY_INFO: Severity.ValueType  # 1
 """SEVERITY_INFO is information; no action is needed."""
 SEVERITY_WARNING: Severity.ValueType  # 2
@@ -180,18 +181,13 @@ class ThresholdOverride(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    GROUP_KEYS_FIELD_NUMBER: _builtins.int
     GROUP_VALUES_FIELD_NUMBER: _builtins.int
     THRESHOLDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def group_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """group_keys are the grouping keys of the condition to which this override gives a value. A key that is not listed
-        may have any value. Empty: all grouping keys, in the condition's order.
+    def group_values(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.GroupSelector]:
+        """group_values are the groups: grouping keys of the condition, each once and with the value that it must have. A key
+        that is not listed may have any value. At least one; their order does not matter.
         """
-
-    @_builtins.property
-    def group_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """group_values are the values of group_keys, one for each key and in the same order; each at most 256 characters."""
 
     @_builtins.property
     def thresholds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Threshold]:
@@ -202,13 +198,12 @@ class ThresholdOverride(_message.Message):
     def __init__(
         self,
         *,
-        group_keys: _abc.Iterable[_builtins.str] | None = ...,
-        group_values: _abc.Iterable[_builtins.str] | None = ...,
+        group_values: _abc.Iterable[_filter_pb2.GroupSelector] | None = ...,
         thresholds: _abc.Iterable[Global___Threshold] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_keys", b"group_keys", "group_values", b"group_values", "thresholds", b"thresholds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_values", b"group_values", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,7 +30,7 @@ class Transition(_message.Message):
 
     NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
     ALERT_ID_FIELD_NUMBER: _builtins.int
-    ALERT_NAME_FIELD_NUMBER: _builtins.int
+    ALERT_DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     ALERT_VERSION_FIELD_NUMBER: _builtins.int
     CONDITION_TYPE_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
@@ -52,8 +52,8 @@ class Transition(_message.Message):
     """
     alert_id: _builtins.str
     """alert_id is the alert."""
-    alert_name: _builtins.str
-    """alert_name is the alert's name."""
+    alert_display_name: _builtins.str
+    """alert_display_name is the display_name of the alert."""
     alert_version: _builtins.int
     """alert_version is the version of the alert's definition that was evaluated."""
     condition_type: _condition_pb2.ConditionType.ValueType
@@ -108,7 +108,7 @@ class Transition(_message.Message):
         *,
         notification_id: _builtins.str = ...,
         alert_id: _builtins.str = ...,
-        alert_name: _builtins.str = ...,
+        alert_display_name: _builtins.str = ...,
         alert_version: _builtins.int = ...,
         condition_type: _condition_pb2.ConditionType.ValueType = ...,
         kind: _threshold_pb2.TransitionKind.ValueType = ...,
@@ -127,7 +127,7 @@ class Transition(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "gauge", b"gauge", "ingest_time", b"ingest_time", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "alert_name", b"alert_name", "alert_version", b"alert_version", "condition_type", b"condition_type", "event_id", b"event_id", "event_time", b"event_time", "furthest", b"furthest", "gauge", b"gauge", "ingest_time", b"ingest_time", "kind", b"kind", "late", b"late", "level", b"level", "notification_id", b"notification_id", "notified", b"notified", "previous_value", b"previous_value", "sequence", b"sequence", "threshold", b"threshold", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_display_name", b"alert_display_name", "alert_id", b"alert_id", "alert_version", b"alert_version", "condition_type", b"condition_type", "event_id", b"event_id", "event_time", b"event_time", "furthest", b"furthest", "gauge", b"gauge", "ingest_time", b"ingest_time", "kind", b"kind", "late", b"late", "level", b"level", "notification_id", b"notification_id", "notified", b"notified", "previous_value", b"previous_value", "sequence", b"sequence", "threshold", b"threshold", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

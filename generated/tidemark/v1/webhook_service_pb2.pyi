@@ -10,7 +10,6 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
-from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 from generated.tidemark.v1 import delivery_pb2 as _delivery_pb2
 from generated.tidemark.v1 import endpoint_pb2 as _endpoint_pb2
 from generated.tidemark.v1 import operator_event_pb2 as _operator_event_pb2
@@ -32,119 +31,30 @@ class CreateEndpointRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class MetadataEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class HeadersEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    URL_FIELD_NUMBER: _builtins.int
-    DESCRIPTION_FIELD_NUMBER: _builtins.int
-    EVENT_TYPES_FIELD_NUMBER: _builtins.int
-    CONDITION_TYPES_FIELD_NUMBER: _builtins.int
-    METADATA_FIELD_NUMBER: _builtins.int
-    HEADERS_FIELD_NUMBER: _builtins.int
-    CREDENTIALS_FIELD_NUMBER: _builtins.int
-    RATE_PER_SECOND_FIELD_NUMBER: _builtins.int
-    MAX_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
     SIGNATURE_SCHEME_FIELD_NUMBER: _builtins.int
-    url: _builtins.str
-    """url is the URL to which notifications are posted, at most 2,048 characters: https (http only where the operator
-    allows it), a host, no user name or password, no fragment. Addresses of private networks are refused unless the
-    operator allows them: now, if the URL contains an address, and at every connection.
-    """
-    description: _builtins.str
-    """description is a text for people, at most 256 characters."""
-    rate_per_second: _builtins.str
-    """rate_per_second is the maximum number of attempts that begin in one second: a decimal string from 0.01 to 10,000
-    with up to 2 digits after the point. Unset: no limit.
-    """
-    max_in_flight: _builtins.int
-    """max_in_flight is the maximum number of attempts at a time, over all notifiers: 1 to 64. Unset: 4."""
+    SECRET_FIELD_NUMBER: _builtins.int
     signature_scheme: _endpoint_pb2.SignatureScheme.ValueType
     """signature_scheme is how attempts are signed. Unset: SIGNATURE_SCHEME_HMAC_SHA256."""
+    secret: _builtins.str
+    """secret is a secret of the caller's own, for receivers that verify with it already because another sender used it:
+    "whsec_" and the base64 of 24 to 64 bytes. Not together with SIGNATURE_SCHEME_ED25519. Unset: Tidemark makes a new
+    random one.
+    """
     @_builtins.property
-    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types restrict the endpoint to these types: "alert.reached", "alert.resolved", "alert.disabled", and operator
-        events. Empty: every notification of an alert, including types that are added later, and no operator event.
-        """
-
-    @_builtins.property
-    def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
-        """condition_types restrict the endpoint to notifications of these conditions. Empty: all. Operator events have no
-        condition and are not restricted.
-        """
-
-    @_builtins.property
-    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """metadata belongs to the caller; Tidemark does not use it: at most 50 entries, keys of at most 64 characters, values
-        of at most 512.
-        """
-
-    @_builtins.property
-    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """headers are sent with every attempt: at most 20, names of at most 64 characters, values of at most 1,024. Refused
-        are webhook-…, proxy-…, the headers of the connection and of the message itself (Accept-Encoding, Connection,
-        Content-Encoding, Content-Length, Content-Type, Date, Expect, Host, Keep-Alive, TE, Trailer, Transfer-Encoding,
-        Upgrade and User-Agent), and Authorization, for which credentials exist. Accept may be set; if it is unset, it is
-        "*/*". Every caller that may read the endpoint sees them.
-        """
-
-    @_builtins.property
-    def credentials(self) -> _endpoint_pb2.EndpointCredentials:
-        """credentials are the value of the Authorization header of every attempt. Unset: there is no such header."""
+    def endpoint(self) -> _endpoint_pb2.Endpoint:
+        """endpoint is the endpoint to add."""
 
     def __init__(
         self,
         *,
-        url: _builtins.str = ...,
-        description: _builtins.str = ...,
-        event_types: _abc.Iterable[_builtins.str] | None = ...,
-        condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
-        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        credentials: _endpoint_pb2.EndpointCredentials | None = ...,
-        rate_per_second: _builtins.str = ...,
-        max_in_flight: _builtins.int = ...,
+        endpoint: _endpoint_pb2.Endpoint | None = ...,
         signature_scheme: _endpoint_pb2.SignatureScheme.ValueType = ...,
+        secret: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition_types", b"condition_types", "credentials", b"credentials", "description", b"description", "event_types", b"event_types", "headers", b"headers", "max_in_flight", b"max_in_flight", "metadata", b"metadata", "rate_per_second", b"rate_per_second", "signature_scheme", b"signature_scheme", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "secret", b"secret", "signature_scheme", b"signature_scheme"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,127 +200,35 @@ class UpdateEndpointRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class MetadataEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class HeadersEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
-    URL_FIELD_NUMBER: _builtins.int
-    DESCRIPTION_FIELD_NUMBER: _builtins.int
-    EVENT_TYPES_FIELD_NUMBER: _builtins.int
-    CONDITION_TYPES_FIELD_NUMBER: _builtins.int
-    METADATA_FIELD_NUMBER: _builtins.int
-    HEADERS_FIELD_NUMBER: _builtins.int
-    CREDENTIALS_FIELD_NUMBER: _builtins.int
-    RATE_PER_SECOND_FIELD_NUMBER: _builtins.int
-    MAX_IN_FLIGHT_FIELD_NUMBER: _builtins.int
-    endpoint_id: _builtins.str
-    """endpoint_id is the endpoint's id."""
-    url: _builtins.str
-    """url is the URL to which notifications are posted, at most 2,048 characters: https (http only where the operator
-    allows it), a host, no user name or password, no fragment. Addresses of private networks are refused unless the
-    operator allows them: now, if the URL contains an address, and at every connection.
-    """
-    description: _builtins.str
-    """description is a text for people, at most 256 characters."""
-    rate_per_second: _builtins.str
-    """rate_per_second is the maximum number of attempts that begin in one second: a decimal string from 0.01 to 10,000
-    with up to 2 digits after the point. Unset: no limit.
-    """
-    max_in_flight: _builtins.int
-    """max_in_flight is the maximum number of attempts at a time, over all notifiers: 1 to 64. Unset: 4."""
+    @_builtins.property
+    def endpoint(self) -> _endpoint_pb2.Endpoint:
+        """endpoint is the endpoint with its new values. endpoint.endpoint_id says which endpoint to change. Its other
+        output-only fields are ignored.
+        """
+
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """update_mask names the fields below that are replaced, "*" all of them. A named field that is unset is cleared: it
-        gets its default. A field that is set and not named is refused.
-        """
+        """update_mask names what is changed: "url", "display_name", "labels", "event_types", "condition_types", "headers",
+        "credentials", "rate_per_second", "max_in_flight", "state", or "*" for all of them. A named field that is unset is
+        cleared: it gets the value that it has when it is unset in CreateEndpoint. Only url and state cannot be cleared: a
+        named url or state that is unset is refused; with "*", an unset state stays as it is. Unset: the fields that are set
+        in endpoint.
 
-    @_builtins.property
-    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types restrict the endpoint to these types: "alert.reached", "alert.resolved", "alert.disabled", and operator
-        events. Empty: every notification of an alert, including types that are added later, and no operator event.
+        NOTE: answers never contain credentials. An endpoint that was read and is sent back with "*" clears them, unless
+        they are set again.
         """
-
-    @_builtins.property
-    def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
-        """condition_types restrict the endpoint to notifications of these conditions. Empty: all. Operator events have no
-        condition and are not restricted.
-        """
-
-    @_builtins.property
-    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """metadata belongs to the caller; Tidemark does not use it: at most 50 entries, keys of at most 64 characters, values
-        of at most 512.
-        """
-
-    @_builtins.property
-    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """headers are sent with every attempt: at most 20, names of at most 64 characters, values of at most 1,024. Refused
-        are webhook-…, proxy-…, the headers of the connection and of the message itself (Accept-Encoding, Connection,
-        Content-Encoding, Content-Length, Content-Type, Date, Expect, Host, Keep-Alive, TE, Trailer, Transfer-Encoding,
-        Upgrade and User-Agent), and Authorization, for which credentials exist. Accept may be set; if it is unset, it is
-        "*/*". Every caller that may read the endpoint sees them.
-        """
-
-    @_builtins.property
-    def credentials(self) -> _endpoint_pb2.EndpointCredentials:
-        """credentials are the value of the Authorization header of every attempt. Unset: there is no such header."""
 
     def __init__(
         self,
         *,
-        endpoint_id: _builtins.str = ...,
+        endpoint: _endpoint_pb2.Endpoint | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
-        url: _builtins.str = ...,
-        description: _builtins.str = ...,
-        event_types: _abc.Iterable[_builtins.str] | None = ...,
-        condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
-        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        credentials: _endpoint_pb2.EndpointCredentials | None = ...,
-        rate_per_second: _builtins.str = ...,
-        max_in_flight: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition_types", b"condition_types", "credentials", b"credentials", "description", b"description", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "headers", b"headers", "max_in_flight", b"max_in_flight", "metadata", b"metadata", "rate_per_second", b"rate_per_second", "update_mask", b"update_mask", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

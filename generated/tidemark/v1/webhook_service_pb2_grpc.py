@@ -154,7 +154,8 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateEndpoint(self, request, context):
-        """UpdateEndpoint changes some fields of an endpoint. A new url clears the endpoint's health.
+        """UpdateEndpoint changes some fields of an endpoint. A new url clears the endpoint's health. A state in the request
+        enables or disables the endpoint, as EnableEndpoint and DisableEndpoint do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

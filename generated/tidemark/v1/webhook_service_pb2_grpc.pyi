@@ -25,7 +25,9 @@ class WebhookServiceStub:
     ListEndpoints: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListEndpointsRequest, _webhook_service_pb2.ListEndpointsResponse]
     """ListEndpoints returns endpoints, the oldest first."""
     UpdateEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.UpdateEndpointRequest, _webhook_service_pb2.UpdateEndpointResponse]
-    """UpdateEndpoint changes some fields of an endpoint. A new url clears the endpoint's health."""
+    """UpdateEndpoint changes some fields of an endpoint. A new url clears the endpoint's health. A state in the request
+    enables or disables the endpoint, as EnableEndpoint and DisableEndpoint do.
+    """
     EnableEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.EnableEndpointRequest, _webhook_service_pb2.EnableEndpointResponse]
     """EnableEndpoint lets an endpoint get notifications again, and clears its health. It does nothing when the endpoint
     is enabled.
@@ -111,7 +113,9 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.UpdateEndpointRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.UpdateEndpointRequest, _abc.Awaitable[_webhook_service_pb2.UpdateEndpointResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.UpdateEndpointResponse]:
-        """UpdateEndpoint changes some fields of an endpoint. A new url clears the endpoint's health."""
+        """UpdateEndpoint changes some fields of an endpoint. A new url clears the endpoint's health. A state in the request
+        enables or disables the endpoint, as EnableEndpoint and DisableEndpoint do.
+        """
 
     @_abc_1.abstractmethod
     def EnableEndpoint(

@@ -235,12 +235,18 @@ class Feeds:
     async def _read_on(self, organization_id: int, tail: Tail) -> bool:
         """Reads the entries after the tail; returns whether there may be more."""
         limit = self._limits.read_entries
-        begins, read = None, list[Entry]()
+        begins, erased_to, read = None, None, list[Entry]()
         async with self._tail_readers, self._database.transaction() as connection:
             assigned = await feed.assign_positions(connection, organization_id, limit)
             try:
                 if tail.position is not None:
                     read = await feed.read(connection, organization_id, after=tail.position, limit=limit)
+                    if not read:
+                        # What was assigned may be erased. The next poll must not find it again.
+                        standing = await feed.extent(connection, organization_id)
+                        if standing.last_position > tail.position:
+                            read = await feed.read(connection, organization_id, after=tail.position, limit=limit)
+                            erased_to = None if read else standing.last_position
             except feed.EntriesDeleted:  # this process was frozen for so long: all its subscribers are behind
                 begins = await feed.extent(connection, organization_id)
             if tail.position is None:
@@ -249,6 +255,8 @@ class Feeds:
         if begins is not None:
             tail.begin(begins.last_position)
         tail.extend(read)
+        if erased_to is not None:
+            tail.skip_to(erased_to)
         return limit in (assigned, len(read))
 
     def _hint(self, organization_ids: set[int] | None) -> None:

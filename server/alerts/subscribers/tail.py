@@ -10,7 +10,7 @@ MAX_LENGTH = 4_000_000  # of all bodies, in characters
 
 
 class Tail:
-    """The newest entries of a feed, without a gap, up to the last one that was read.
+    """The newest entries of a feed, all of them, up to the last one that was read.
 
     A subscriber holds only its position. When its position is older than the tail it is `behind`, and reads from the
     database. So neither a slow subscriber nor a burst of notifications costs memory.
@@ -21,7 +21,7 @@ class Tail:
         self._max_entries = max_entries
         self._max_length = max_length
         self.position: int | None = None  # of the newest entry; None until the feed is read
-        self._entries: dict[int, Entry] = {}  # by position, without a gap
+        self._entries: dict[int, Entry] = {}  # by position; without those of erased customers
         self._length = 0
         self._grown = asyncio.Event()
 
@@ -44,14 +44,20 @@ class Tail:
         if entries:
             self._notify()
 
+    def skip_to(self, position: int) -> None:
+        """Goes on after positions whose entries are erased."""
+        self.position = position
+        self._notify()
+
     def is_behind(self, position: int) -> bool:
         """Whether a subscriber at that position misses entries that are not in the tail."""
-        return self.position is not None and position < self.position - len(self._entries)
+        return self.position is not None and position < next(iter(self._entries), self.position + 1) - 1
 
     def next(self, position: int, wanted: NotificationFilter) -> Entry | None:
         """The first wanted entry after `position`, or None. The position is not behind the tail."""
         for number in range(position + 1, (self.position or 0) + 1):
-            if wanted.matches(entry := self._entries[number]):
+            entry = self._entries.get(number)
+            if entry is not None and wanted.matches(entry):
                 return entry
         return None
 

@@ -15,6 +15,7 @@ from tests.support.databases import Template
 from tests.support.processes.programs import Programs
 from tests.support.semantics.rows import ROWS, Row
 from tests.support.semantics.stage import CUSTOMER, Stage, beside_programs, in_this_process
+from tests.support.semantics.variants import VARIANTS
 from tests.support.usage.caller import BOTH
 
 # Conditions of each family that time does not move are also tested with real programs.
@@ -42,7 +43,7 @@ def test_every_condition_has_a_row() -> None:
     assert [row.condition for row in ROWS] == [one.name for one in conditions]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.condition)
+@pytest.mark.parametrize("row", [*ROWS, *VARIANTS], ids=lambda row: row.name)
 async def test_a_condition_notifies_as_its_row_says(row: Row, shared_database_url: str) -> None:
     async with in_this_process(shared_database_url) as stage:
         await check(row, stage)
@@ -105,7 +106,7 @@ async def check(row: Row, stage: Stage) -> None:
 
 async def create(row: Row, stage: Stage) -> alert_pb2.Alert:
     """Creates the alert of the row, which notifies of both kinds, and waits for its first evaluation."""
-    alert = alert_pb2.Alert(name=row.condition, scope=row.scope)
+    alert = alert_pb2.Alert(display_name=row.condition, scope=row.scope)
     condition = getattr(alert, row.condition)
     condition.SetInParent()
     for name, value in row.fields.items():

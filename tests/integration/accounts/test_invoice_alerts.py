@@ -79,18 +79,21 @@ def single(*values: str, types: tuple[str, ...] = (), contract: tuple[str, str] 
         )
     thresholds = [threshold_pb2.Threshold(value=value, notify_on=BOTH) for value in values]
     return alert_pb2.Alert(
-        name="invoice", scope=ALL_CUSTOMERS, invoice_total_reached=condition, thresholds=thresholds
+        display_name="invoice", scope=ALL_CUSTOMERS, invoice_total_reached=condition, thresholds=thresholds
     )
 
 
-def monthly(*values: str, currency: str = "") -> alert_pb2.Alert:
+def monthly(*values: str, currency: str = "", contract: tuple[str, str] | None = None) -> alert_pb2.Alert:
     """An alert of monthly_invoice_total_spend_threshold_reached that notifies of REACHED and RESOLVED."""
+    condition = condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition(currency=currency)
+    if contract:
+        condition.custom_field_filters.add(
+            entity=filter_pb2.CUSTOM_FIELD_ENTITY_CONTRACT, key=contract[0], value=contract[1]
+        )
     return alert_pb2.Alert(
-        name="month",
+        display_name="month",
         scope=ALL_CUSTOMERS,
-        monthly_invoice_total_spend_threshold_reached=(
-            condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition(currency=currency)
-        ),
+        monthly_invoice_total_spend_threshold_reached=condition,
         thresholds=[threshold_pb2.Threshold(value=value, notify_on=BOTH) for value in values],
     )
 
@@ -189,6 +192,32 @@ async def test_a_month_sums_invoices_that_end_in_it_except_voided_ones(caller: C
     assert shown.gauge.value == "150.5"
     assert shown.gauge.billing_period.start_time.ToDatetime(UTC) == datetime(2026, 3, 1, tzinfo=UTC)
     assert shown.gauge.invoices.invoice_id == ""
+
+
+@pytest.mark.parametrize("alert_first", [True, False])
+async def test_a_month_sums_the_invoices_of_the_contracts_that_pass_the_filters(
+    caller: Caller, alert_first: bool
+) -> None:
+    eu, us = {"region": "eu", "tier": "1"}, {"region": "us"}
+    wanted = monthly("100", currency="USD", contract=("region", "eu"))
+    if alert_first:
+        alert = await caller.create(wanted)
+    await post(caller, "i-1", "60", contract=eu)
+    await post(caller, "i-2", "500", contract=us)
+    await post(caller, "i-3", "500")
+    await post(caller, "other", "500", customer="other", contract=us)
+    if not alert_first:
+        alert = await caller.create(wanted)
+    assert alert.monthly_invoice_total_spend_threshold_reached == wanted.monthly_invoice_total_spend_threshold_reached
+    assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "60"
+    assert (await caller.state(alert.alert_id, "other")).no_data
+    await post(caller, "i-2", "40", contract=eu)
+    assert await notified(caller) == [("REACHED", "100", "60", "100")]
+    # An invoice whose contract's fields change leaves the total.
+    await post(caller, "i-1", "60", contract={"region": "asia"})
+    assert (await notified(caller))[1:] == [("RESOLVED", "100", "100", "40")]
+    await post(caller, "i-2", "40", contract={})
+    assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "0"
 
 
 async def test_the_month_is_that_of_the_customers_time_zone(caller: Caller) -> None:

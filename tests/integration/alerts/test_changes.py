@@ -88,9 +88,9 @@ async def test_a_raised_threshold_resolves(caller: Caller, usual: alert_pb2.Aler
 
 
 async def test_a_new_name_does_not_notify(caller: Caller, usual: alert_pb2.Alert) -> None:
-    changed = await update(caller, usual.alert_id, name="another")
-    assert (changed.name, changed.version) == ("another", 2)
-    assert await update(caller, usual.alert_id, name="another") == changed
+    changed = await update(caller, usual.alert_id, display_name="another")
+    assert (changed.display_name, changed.version) == ("another", 2)
+    assert await update(caller, usual.alert_id, display_name="another") == changed
     await caller.send(caller.event("e2", "1"))
     assert await notified(caller) == [("REACHED", "10")]
 
@@ -123,14 +123,14 @@ async def test_reset_of_one_customer_does_not_notify_others(caller: Caller, usua
 
 
 async def test_an_update_with_the_etag_of_another_version_is_aborted(caller: Caller, usual: alert_pb2.Alert) -> None:
-    await update(caller, usual.alert_id, name="theirs")
+    await update(caller, usual.alert_id, display_name="theirs")
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await update(caller, usual.alert_id, name="ours", etag=usual.etag)
+        await update(caller, usual.alert_id, display_name="ours", etag=usual.etag)
     assert (error.value.code(), reason_of(error.value)) == (
         grpc.StatusCode.ABORTED,
         "ERROR_REASON_ETAG_MISMATCH",
     )
-    assert (await update(caller, usual.alert_id, name="ours", etag="2")).name == "ours"
+    assert (await update(caller, usual.alert_id, display_name="ours", etag="2")).display_name == "ours"
 
 
 async def test_an_update_of_the_measure_or_the_scope_is_refused(caller: Caller, usual: alert_pb2.Alert) -> None:
@@ -142,7 +142,7 @@ async def test_an_update_of_the_measure_or_the_scope_is_refused(caller: Caller, 
         ({"scope": on_customer("acme")}, "alert.scope"),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            await update(caller, usual.alert_id, "*", name="n", thresholds=thresholds_at("1"), **fields)
+            await update(caller, usual.alert_id, "*", display_name="n", thresholds=thresholds_at("1"), **fields)
         assert violations_of(error.value) == [path]
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await update(caller, usual.alert_id, "scope", "spend_exceeded.price_filters")
@@ -150,14 +150,14 @@ async def test_an_update_of_the_measure_or_the_scope_is_refused(caller: Caller, 
 
 
 async def test_the_mask_of_a_star_replaces_every_mutable_field(caller: Caller, usual: alert_pb2.Alert) -> None:
-    usual.name = "all of it"
+    usual.display_name = "all of it"
     usual.thresholds[0].value = "11"
     request = alert_service_pb2.UpdateAlertRequest(alert=usual, update_mask=FieldMask(paths=["*"]))
     changed = (await caller.alerts.UpdateAlert(request, metadata=caller.metadata)).alert
-    assert (changed.name, changed.thresholds[0].value, changed.version) == ("all of it", "11", 2)
+    assert (changed.display_name, changed.thresholds[0].value, changed.version) == ("all of it", "11", 2)
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await update(caller, usual.alert_id, "*")
-    assert violations_of(error.value) == ["alert.name", "alert.thresholds"]
+    assert violations_of(error.value) == ["alert.display_name", "alert.thresholds"]
 
 
 async def test_a_disabled_alert_does_not_notify_until_it_is_enabled(caller: Caller) -> None:
@@ -195,7 +195,7 @@ async def test_an_archived_alert_refuses_update_and_enable(caller: Caller, usual
     await caller.archive(usual.alert_id)
     enable = alert_service_pb2.EnableAlertRequest(alert_id=usual.alert_id)
     for call in (
-        update(caller, usual.alert_id, name="n"),
+        update(caller, usual.alert_id, display_name="n"),
         caller.alerts.EnableAlert(enable, metadata=caller.metadata),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -267,7 +267,9 @@ async def test_an_update_replaces_and_clears_price_filters(caller: Caller) -> No
     ]
     condition = condition_pb2.SpendExceededCondition(currency="USD", price_filters=filters[:1])
     created = await caller.create(
-        alert_pb2.Alert(name="s", scope=on_plan("pro"), spend_exceeded=condition, thresholds=thresholds_at("10"))
+        alert_pb2.Alert(
+            display_name="s", scope=on_plan("pro"), spend_exceeded=condition, thresholds=thresholds_at("10")
+        )
     )
     changed = await update(
         caller,
@@ -291,7 +293,7 @@ async def test_an_update_to_the_definition_of_another_alert_is_refused_with_its_
 
     def alert(price: str, key: str) -> alert_pb2.Alert:
         return alert_pb2.Alert(
-            name=price,
+            display_name=price,
             scope=on_plan("pro"),
             spend_exceeded=condition(price),
             thresholds=thresholds_at("10"),
@@ -312,9 +314,12 @@ async def test_all_thresholds_of_removed_overrides_resolve(caller: Caller) -> No
     groups = [f"g{number}" for number in range(220)]
     condition = condition_pb2.CostExceededCondition(grouping_keys=["team"], currency="USD")
     for number, group in enumerate(groups):
-        condition.threshold_overrides.add(group_values=[group], thresholds=thresholds_at(str(number + 1)))
+        team = filter_pb2.GroupSelector(key="team", value=group)
+        condition.threshold_overrides.add(group_values=[team], thresholds=thresholds_at(str(number + 1)))
     created = await caller.create(
-        alert_pb2.Alert(name="c", scope=on_plan("pro"), cost_exceeded=condition, thresholds=thresholds_at("1000"))
+        alert_pb2.Alert(
+            display_name="c", scope=on_plan("pro"), cost_exceeded=condition, thresholds=thresholds_at("1000")
+        )
     )
     await caller.put_subscription(
         subscription_pb2.Subscription(customer_id="acme", subscription_id="s", plan_id="pro")

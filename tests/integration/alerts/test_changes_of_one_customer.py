@@ -46,7 +46,7 @@ async def subscribe(caller: Caller, *pairs: tuple[str, str]) -> None:
 def spend_exceeded(currency: str, scope: scope_pb2.AlertScope) -> alert_pb2.Alert:
     """An alert of the type whose number is limited for each subscription."""
     return alert_pb2.Alert(
-        name=currency,
+        display_name=currency,
         scope=scope,
         spend_exceeded=condition_pb2.SpendExceededCondition(currency=currency),
         thresholds=thresholds("10"),
@@ -81,7 +81,7 @@ async def test_the_limit_of_spend_alerts_counts_each_subscription_separately(cal
 async def test_enable_for_one_of_two_disabled_subscriptions_evaluates_only_that_one(caller: Caller) -> None:
     await subscribe(caller, ("ann", "s1"), ("ann", "s2"))
     alert = alert_pb2.Alert(
-        name="usage",
+        display_name="usage",
         scope=scope_pb2.AlertScope(plan=scope_pb2.PlanScope(plan_id="gold")),
         usage_exceeded=condition_pb2.UsageExceededCondition(metric_id="calls"),
         thresholds=thresholds("10"),

@@ -20,8 +20,8 @@ IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
 EVALUATING = customer_alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
 
-TOKENS = 'name: "tokens" usage_threshold_reached { metric_id: "tokens" } thresholds { value: "10" } '
-SPEND = 'name: "spend" spend_threshold_reached { currency: "USD" } thresholds { value: "5" } '
+TOKENS = 'display_name: "tokens" usage_threshold_reached { metric_id: "tokens" } thresholds { value: "10" } '
+SPEND = 'display_name: "spend" spend_threshold_reached { currency: "USD" } thresholds { value: "5" } '
 ALL = "scope { all_customers {} } "
 
 Pair = tuple[str, str, int]
@@ -45,7 +45,7 @@ async def listed(ours: Client, **fields: Any) -> list[customer_alert_pb2.Custome
 
 
 def shown(found: list[customer_alert_pb2.CustomerAlert]) -> list[Pair]:
-    return [(one.customer_id, one.alert.name, one.status) for one in found]
+    return [(one.customer_id, one.alert.display_name, one.status) for one in found]
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 100])
@@ -89,7 +89,7 @@ async def test_each_filter_narrows_the_list(ours: Client, clock: ManualClock) ->
 
 
 async def test_a_gauge_is_an_entry_of_its_own_while_it_is_in_alarm(ours: Client, clock: ManualClock) -> None:
-    grouped = 'name: "g" usage_threshold_reached { metric_id: "tokens" group_values { key: "region" } } '
+    grouped = 'display_name: "g" usage_threshold_reached { metric_id: "tokens" group_values { key: "region" } } '
     alert = await ours.create(grouped + 'thresholds { value: "10" } ' + ALL)
     await ours.settled(alert.alert_id)
     regions = (("eu", "12"), ("us", "3"), ("ap", "50"))
@@ -175,7 +175,7 @@ async def test_states_of_an_older_version_are_listed_and_completed(
 async def test_a_page_of_gauges_in_alarm_skips_gauges_of_disabled_alerts(ours: Client, clock: ManualClock) -> None:
     old, new = (
         await ours.create(TOKENS + ALL),
-        await ours.create('name: "later"' + TOKENS.removeprefix('name: "tokens"') + ALL),
+        await ours.create('display_name: "later"' + TOKENS.removeprefix('display_name: "tokens"') + ALL),
     )
     await ours.settled(old.alert_id, new.alert_id)
     customers = [f"c{number:03}" for number in range(alarms.CHUNK + 50)]

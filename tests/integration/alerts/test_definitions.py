@@ -9,9 +9,9 @@ from generated.tidemark.v1 import alert_pb2, condition_pb2
 from runtime.clock import ManualClock
 from tests.support.alerts.client import Client, refused
 
-SPEND = 'name: "spend" scope { all_customers {} } spend_threshold_reached {} thresholds { value: "10" } '
-CALLS = 'name: "calls" usage_exceeded { metric_id: "calls" } thresholds { value: "10" } '
-COST = 'name: "cost" cost_exceeded {} thresholds { value: "10" } '
+SPEND = 'display_name: "spend" scope { all_customers {} } spend_threshold_reached {} thresholds { value: "10" } '
+CALLS = 'display_name: "calls" usage_exceeded { metric_id: "calls" } thresholds { value: "10" } '
+COST = 'display_name: "cost" cost_exceeded {} thresholds { value: "10" } '
 PRO = 'scope { subscription { customer_id: "acme" subscription_id: "pro" } } '
 GOLD = 'scope { plan { plan_id: "gold" } } '
 
@@ -23,7 +23,7 @@ def key(name: str) -> str:
 async def test_an_alert_is_stored_as_it_was_answered(ours: Client) -> None:
     created = await ours.create(
         """
-        name: "by model" uniqueness_key: "k" scope { customer { customer_id: "acme" } }
+        display_name: "by model" uniqueness_key: "k" scope { customer { customer_id: "acme" } }
         usage_threshold_reached { metric_id: "tokens" group_values { key: "model" value: "" } }
         thresholds { value: "12345678901234567890.123456789012345678" code: "c" resolve_value: "-1" }
         thresholds { recurring_step: "0.5" severity: SEVERITY_CRITICAL notify_on: TRANSITION_KIND_RESOLVED }
@@ -45,7 +45,7 @@ async def test_all_violations_of_a_create_request_are_in_one_answer(ours: Client
     assert (answer.code, answer.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "ERROR_REASON_INVALID_FIELD")
     assert answer.paths == [
         "request_id",
-        "alert.name",
+        "alert.display_name",
         "alert.spend_exceeded.currency",
         "alert.scope",
         "alert.thresholds[0].value",
@@ -54,7 +54,7 @@ async def test_all_violations_of_a_create_request_are_in_one_answer(ours: Client
 
 async def test_a_condition_of_one_customer_refuses_other_scopes(ours: Client) -> None:
     async with refused() as answer:
-        await ours.create('name: "n" scope { all_customers {} } credit_balance_depleted {}')
+        await ours.create('display_name: "n" scope { all_customers {} } credit_balance_depleted {}')
     assert (answer.code, answer.paths) == (grpc.StatusCode.INVALID_ARGUMENT, ["alert.scope"])
     assert not (await ours.list()).alerts
 

@@ -13,9 +13,9 @@ from store.tables.accounts import organization
 from tests.support.alerts.client import Client, outcomes, refused
 from tests.support.server.running import running
 
-SPEND = 'name: "spend" scope { all_customers {} } spend_threshold_reached {} thresholds { value: "10" } '
-CALLS = 'name: "calls" usage_exceeded { metric_id: "calls" } thresholds { value: "10" } '
-COST = 'name: "cost" cost_exceeded {} thresholds { value: "10" } '
+SPEND = 'display_name: "spend" scope { all_customers {} } spend_threshold_reached {} thresholds { value: "10" } '
+CALLS = 'display_name: "calls" usage_exceeded { metric_id: "calls" } thresholds { value: "10" } '
+COST = 'display_name: "cost" cost_exceeded {} thresholds { value: "10" } '
 PRO = 'scope { subscription { customer_id: "acme" subscription_id: "pro" } } '
 GOLD = 'scope { plan { plan_id: "gold" } } '
 
@@ -168,7 +168,7 @@ async def test_a_subscription_has_one_cost_alert_and_one_for_each_grouping(ours:
 
 async def test_a_subscription_has_at_most_fifty_spend_alerts(ours: Client) -> None:
     def spend(number: int, scope: str) -> str:
-        return f'name: "n" spend_exceeded {{ currency: "unit-{number}" }} thresholds {{ value: "1" }} {scope}'
+        return f'display_name: "n" spend_exceeded {{ currency: "unit-{number}" }} thresholds {{ value: "1" }} {scope}'
 
     created = [await ours.create(spend(number, PRO)) for number in range(50)]
     async with refused() as answer:

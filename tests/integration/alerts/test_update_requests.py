@@ -63,23 +63,25 @@ async def refused(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:
 )
 async def test_an_update_mask_with_an_immutable_field_is_refused(caller: Caller, path: str) -> None:
     created = await caller.create(usage_alert("10"))
-    wanted = alert_pb2.Alert(alert_id=created.alert_id, name="another")
+    wanted = alert_pb2.Alert(alert_id=created.alert_id, display_name="another")
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await update(caller, wanted, "name", path)
+        await update(caller, wanted, "display_name", path)
     assert violations_of(error.value) == ["update_mask.paths[1]"]
     assert (await update(caller, wanted)).version == 2  # the refused one changed nothing
 
 
 async def test_an_update_changes_and_clears_only_the_fields_of_its_mask(caller: Caller) -> None:
     created = await caller.create(usage_alert("10"))
-    wanted = alert_pb2.Alert(alert_id=created.alert_id, name="n", thresholds=[threshold_pb2.Threshold(value="7")])
-    changed = await update(caller, wanted, "name", "name")
-    assert (changed.name, [one.value for one in changed.thresholds]) == ("n", ["10"])
-    for paths in (["*", "name"], ["name", "*"]):
+    wanted = alert_pb2.Alert(
+        alert_id=created.alert_id, display_name="n", thresholds=[threshold_pb2.Threshold(value="7")]
+    )
+    changed = await update(caller, wanted, "display_name", "display_name")
+    assert (changed.display_name, [one.value for one in changed.thresholds]) == ("n", ["10"])
+    for paths in (["*", "display_name"], ["display_name", "*"]):
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await update(caller, wanted, *paths)
         assert violations_of(error.value) == ["update_mask"]
-    for path in ("name", "thresholds"):
+    for path in ("display_name", "thresholds"):
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await update(caller, alert_pb2.Alert(alert_id=created.alert_id), path)
         assert violations_of(error.value) == [f"alert.{path}"]
@@ -90,10 +92,10 @@ async def test_an_update_changes_and_clears_only_the_fields_of_its_mask(caller: 
 async def test_an_update_ignores_output_only_fields(caller: Caller) -> None:
     """Read, change, write: output-only fields of the request are ignored."""
     read = await caller.create(usage_alert("10"))
-    read.name = "another"
+    read.display_name = "another"
     read.version, read.state = 99, alert_pb2.ALERT_STATE_ARCHIVED
     changed = await update(caller, read, "*")
-    assert (changed.name, changed.version, changed.state) == ("another", 2, alert_pb2.ALERT_STATE_ACTIVE)
+    assert (changed.display_name, changed.version, changed.state) == ("another", 2, alert_pb2.ALERT_STATE_ACTIVE)
 
 
 FILTERED = (
@@ -116,12 +118,12 @@ async def test_an_update_accepts_the_definition_as_it_was_created_and_refuses_ot
     caller: Caller, condition: str
 ) -> None:
     """The update repeats the filters of the create request in any order; without them it is refused."""
-    text = f'name: "n" scope {{ all_customers {{}} }} thresholds {{ value: "10" }} {condition}'
+    text = f'display_name: "n" scope {{ all_customers {{}} }} thresholds {{ value: "10" }} {condition}'
     kept = text_format.Parse(text, alert_pb2.Alert())
     created = await caller.create(kept)
-    kept.alert_id, kept.name = created.alert_id, "another"
+    kept.alert_id, kept.display_name = created.alert_id, "another"
     changed = await update(caller, kept, "*")
-    created.MergeFrom(alert_pb2.Alert(name="another", version=2, etag=changed.etag))
+    created.MergeFrom(alert_pb2.Alert(display_name="another", version=2, etag=changed.etag))
     created.update_time.CopyFrom(changed.update_time)
     created.evaluation_status = changed.evaluation_status
     assert changed == created
@@ -134,12 +136,15 @@ async def test_an_update_accepts_the_definition_as_it_was_created_and_refuses_ot
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await update(caller, kept, "*")
     assert sorted(violations_of(error.value)) == sorted(f"alert.{case}.{name}" for name in lists)
-    assert (await update(caller, kept, "name")).version == 2
+    assert (await update(caller, kept, "display_name")).version == 2
 
 
 async def test_one_of_concurrent_updates_with_the_same_etag_succeeds(caller: Caller) -> None:
     created = await caller.create(usage_alert("10"))
-    wanted = [alert_pb2.Alert(alert_id=created.alert_id, etag=created.etag, name=f"n{number}") for number in range(8)]
+    wanted = [
+        alert_pb2.Alert(alert_id=created.alert_id, etag=created.etag, display_name=f"n{number}")
+        for number in range(8)
+    ]
     async with beside(caller) as other:
         calls = [update((caller, other)[number % 2], alert) for number, alert in enumerate(wanted)]
         results = await asyncio.gather(*calls, return_exceptions=True)
@@ -185,7 +190,7 @@ async def test_a_disabled_subscription_is_not_evaluated_and_others_are(caller: C
     condition = condition_pb2.UsageExceededCondition(metric_id="calls")
     created = await caller.create(
         alert_pb2.Alert(
-            name="n", scope=on_plan("pro"), usage_exceeded=condition, thresholds=usage_alert("10").thresholds
+            display_name="n", scope=on_plan("pro"), usage_exceeded=condition, thresholds=usage_alert("10").thresholds
         )
     )
     ids = {"alert_id": created.alert_id, "customer_id": "acme"}

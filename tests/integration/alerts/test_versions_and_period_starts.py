@@ -29,7 +29,7 @@ async def test_each_change_in_the_history_shows_the_alert_as_of_that_change(
     # Functions, because a call begins when it is made and not when it is awaited.
     calls: tuple[Callable[[], Awaitable[object]], ...] = (
         lambda: caller.alerts.UpdateAlert(
-            messages.UpdateAlertRequest(alert=alert_pb2.Alert(alert_id=alert_id, name="renamed")),
+            messages.UpdateAlertRequest(alert=alert_pb2.Alert(alert_id=alert_id, display_name="renamed")),
             metadata=caller.metadata,
         ),
         lambda: caller.alerts.DisableAlert(
@@ -45,7 +45,7 @@ async def test_each_change_in_the_history_shows_the_alert_as_of_that_change(
         messages.ListAlertChangesRequest(alert_id=alert_id), metadata=caller.metadata
     )
     changes = list(reversed(answer.changes))
-    assert [change.alert.name for change in changes] == ["usage", "renamed", "renamed", "renamed"]
+    assert [change.alert.display_name for change in changes] == ["usage", "renamed", "renamed", "renamed"]
     assert [change.alert.etag for change in changes] == ["1", "2", "2", "3"]
     assert [(change.customer_id, change.subscription_id) for change in changes] == [
         ("", ""),

@@ -64,10 +64,51 @@ async def test_custom_field_filters_apply_to_their_entity_and_all_must_match(acm
 
 
 async def test_filter_by_an_entity_that_the_alert_does_not_measure_is_refused(caller: Caller) -> None:
-    for kind, entity in (("commit", "CONTRACT_CREDIT"), ("contract_credit", "COMMIT")):
+    for kind, entity in (("commit", "CONTRACT_CREDIT"), ("contract_credit", "COMMIT"), ("seat", "COMMIT")):
         condition = f"low_remaining_{kind}_balance_reached"
-        alert = written(f"{condition} {{ {filtered(entity, 'team', 'a')} }}", "5")
+        seats = 'seat_filter { seat_group_key: "user" }' if kind == "seat" else ""
+        alert = written(f"{condition} {{ {seats} {filtered(entity, 'team', 'a')} }}", "5")
         await assert_violations(caller.create(alert), f"alert.{condition}.custom_field_filters[0].entity")
+
+
+@pytest.mark.parametrize("alert_first", [True, False])
+async def test_custom_field_filters_select_the_credits_of_seats(caller: Caller, alert_first: bool) -> None:
+    acme = Holder(caller)
+    conditions = [
+        f'low_remaining_seat_balance_reached {{ seat_filter {{ seat_group_key: "user" }} {filters} }}'
+        for filters in (
+            filtered("CONTRACT_CREDIT", "team", "a"),
+            filtered("CONTRACT", "region", "eu"),
+            filtered("CONTRACT_CREDIT_OR_COMMIT", "team", "a") + filtered("CONTRACT", "region", "eu"),
+        )
+    ]
+
+    async def put(balance_id: str, amount: str, user: str, team: str, region: str) -> None:
+        fields, of_contract = {"team": team}, {"region": region}
+        seat = ("user", user)
+        await acme.put(
+            balance_id, amount, kind=SEAT, seat=seat, custom_fields=fields, contract_custom_fields=of_contract
+        )
+
+    alerts = [await create(acme, one, "4") for one in conditions] if alert_first else []
+    for item in (("s1", "10", "ann", "a", "eu"), ("s2", "20", "ann", "b", "eu"), ("s3", "40", "bob", "a", "us")):
+        await put(*item)
+    alerts = alerts or [await create(acme, one, "4") for one in conditions]
+    assert [await values(acme, one) for one in alerts] == [
+        {("ann",): 10, ("bob",): 40},
+        {("ann",): 30},
+        {("ann",): 10},
+    ]
+    await acme.spend("e1", "7", user="ann")
+    assert await values(acme, alerts[2]) == {("ann",): 3}
+    assert await notified_kinds(acme, alerts[2]) == ["REACHED"]
+    # A put with other custom fields moves the credit into the selection, or out of it.
+    await put("s2", "20", "ann", "a", "eu")
+    assert await values(acme, alerts[2]) == {("ann",): 23}
+    await put("s3", "40", "bob", "b", "us")
+    assert await values(acme, alerts[0]) == {("ann",): 23, ("bob",): 0}
+    assert await notified_kinds(acme, alerts[2]) == ["REACHED", "RESOLVED"]
+    assert sorted(await notified_kinds(acme, alerts[0])) == ["REACHED", "REACHED", "RESOLVED"]
 
 
 async def test_days_left_have_a_gauge_for_each_segment_that_passes_the_filters(caller: Caller, acme: Holder) -> None:
@@ -207,13 +248,13 @@ async def test_quantity_balances_are_measured_in_units_of_their_metric(caller: C
     await acme.put("c2", "100", metric="tokens")
     await acme.put("c3", "100")
     await acme.put("s1", "50", kind=SEAT, seat=("user", "ann"), metric="calls")
-    of_calls = 'access_type: ACCESS_TYPE_QUANTITY metric_id: "calls"'
+    of_calls = 'quantity { metric_id: "calls" }'
     low = await create(acme, f"low_remaining_commit_balance_reached {{ {of_calls} }}", "20")
     percent = await create(acme, f"low_remaining_commit_percentage_reached {{ {of_calls} }}", "20")
     seats = await create(
         acme, f'low_remaining_seat_balance_reached {{ {of_calls} seat_filter {{ seat_group_key: "user" }} }}', "1"
     )
-    money = await create(acme, "low_remaining_commit_balance_reached { access_type: ACCESS_TYPE_SPEND }", "20")
+    money = await create(acme, 'low_remaining_commit_balance_reached { spend { currency: "USD" } }', "20")
     await caller.send(caller.event("e1", "129", user="ann", cost="7"))
     assert [await values(acme, one) for one in (low, percent, seats, money)] == [
         {(): 21},
@@ -227,18 +268,47 @@ async def test_quantity_balances_are_measured_in_units_of_their_metric(caller: C
     assert (state.balances.quantity.metric_id, state.balances.HasField("spend")) == ("calls", False)
 
 
+async def test_quantity_without_a_metric_adds_up_the_balances_in_units_of_every_metric(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("c1", "100", metric="calls")
+    await acme.put("c2", "60", metric="tokens")
+    await acme.put("c3", "1000")
+    for balance_id, seat, metric in (("s1", "ann", "calls"), ("s2", "ann", "tokens"), ("s3", "bob", "")):
+        await acme.put(balance_id, "5", kind=SEAT, seat=("user", seat), metric=metric)
+    created = await caller.create(written("low_remaining_commit_balance_reached { quantity {} }", "50"))
+    low, shown = created.alert_id, created.low_remaining_commit_balance_reached
+    assert (shown.WhichOneof("access"), shown.quantity.metric_id) == ("quantity", "")
+    percent = await create(acme, "low_remaining_commit_percentage_reached { quantity {} }", "25")
+    seats = await create(
+        acme, 'low_remaining_seat_balance_reached { quantity {} seat_filter { seat_group_key: "user" } }', "1"
+    )
+    assert [await values(acme, one) for one in (low, percent, seats)] == [{(): 160}, {(): 100}, {("ann",): 10}]
+    await caller.send(caller.event("e1", "60"), caller.event("e2", "50", metric="tokens", cost="900"))
+    assert [await values(acme, one) for one in (low, percent)] == [{(): 50}, {(): Decimal("31.25")}]
+    assert [await notified_kinds(acme, one) for one in (low, percent)] == [["REACHED"], []]
+    await acme.put("c4", "40", metric="bytes")
+    assert await values(acme, low) == {(): 90}
+    gauge = (await caller.state(low)).gauges[0].gauge
+    assert (gauge.balances.WhichOneof("access"), gauge.balances.quantity.metric_id) == ("quantity", "")
+    await acme.adjust("c4", "-40")
+    assert await values(acme, low) == {(): 50}
+    assert await notified_kinds(acme, low) == ["REACHED", "RESOLVED", "REACHED"]
+
+
 async def test_alert_in_a_unit_without_a_balance_has_no_data(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("c1", "100")
     await acme.put("s1", "100", kind=SEAT, seat=("user", "ann"))
-    balance = await create(acme, 'low_remaining_commit_balance_reached { currency: "EUR" }', "20")
-    percent = await create(acme, 'low_remaining_commit_percentage_reached { currency: "EUR" }', "20")
+    balance = await create(acme, 'low_remaining_commit_balance_reached { spend { currency: "EUR" } }', "20")
+    percent = await create(acme, 'low_remaining_commit_percentage_reached { spend { currency: "EUR" } }', "20")
     seats = await create(
-        acme, 'low_remaining_seat_balance_reached { currency: "EUR" seat_filter { seat_group_key: "user" } }', "20"
+        acme,
+        'low_remaining_seat_balance_reached { spend { currency: "EUR" } seat_filter { seat_group_key: "user" } }',
+        "20",
     )
     quantity = await create(
         acme,
-        'low_remaining_commit_percentage_reached { access_type: ACCESS_TYPE_QUANTITY metric_id: "calls" }',
+        'low_remaining_commit_percentage_reached { quantity { metric_id: "calls" } }',
         "20",
     )
     for alert_id in (balance, percent, seats, quantity):
@@ -288,12 +358,12 @@ async def test_condition_measures_only_balances_of_its_own_kind(caller: Caller) 
         assert await values(acme, await create(acme, f"{condition} {{}}", "5")) == {(): expected}
 
 
-async def test_unit_that_does_not_fit_the_access_type_is_refused(caller: Caller) -> None:
+async def test_access_without_a_currency_or_with_an_invalid_unit_is_refused(caller: Caller) -> None:
     condition = "low_remaining_commit_balance_reached"
     for fields, path in (
-        ("access_type: ACCESS_TYPE_QUANTITY", "metric_id"),
-        ('access_type: ACCESS_TYPE_QUANTITY metric_id: "calls" currency: "USD"', "currency"),
-        ('metric_id: "calls"', "metric_id"),
+        ("spend {}", "spend.currency"),
+        ('spend { currency: "US D" }', "spend.currency"),
+        ('quantity { metric_id: " calls" }', "quantity.metric_id"),
     ):
         alert = written(f"{condition} {{ {fields} }}", "5")
         await assert_violations(caller.create(alert), f"alert.{condition}.{path}")

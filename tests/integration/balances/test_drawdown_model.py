@@ -260,8 +260,8 @@ def message_of(one: FactAlert) -> alert_pb2.Alert:
 def access_of(unit: Unit) -> dict[str, Any]:
     """The unit as fields of a condition."""
     if unit[0] == "cost":
-        return {"currency": unit[1]}
-    return {"access_type": access_pb2.ACCESS_TYPE_QUANTITY, "metric_id": unit[1]}
+        return {"spend": access_pb2.SpendAccess(currency=unit[1])}
+    return {"quantity": access_pb2.QuantityAccess(metric_id=unit[1])}
 
 
 @settings(

@@ -40,7 +40,7 @@ class Usage:
     async def watched(self, server: Running) -> str:
         """Creates the alert; returns its id."""
         alert = Alert(
-            name="calls",
+            display_name="calls",
             scope=AlertScope(all_customers=AllCustomersScope()),
             usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(metric_id="calls"),
             thresholds=[threshold_pb2.Threshold(recurring_step="1")],

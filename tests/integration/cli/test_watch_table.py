@@ -38,7 +38,7 @@ async def server(database: Database, clock: ManualClock) -> AsyncIterator[Runnin
     async with running(database, clock) as server:
         stub = AlertServiceStub(server.channel)
         alert = Alert(
-            name="calls [all]",
+            display_name="calls [all]",
             scope=AlertScope(all_customers=AllCustomersScope()),
             usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(metric_id="calls"),
             thresholds=[

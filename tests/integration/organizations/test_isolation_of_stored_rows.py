@@ -91,7 +91,7 @@ class Twin:
             else threshold_pb2.Threshold(value=value, notify_on=BOTH)
             for value in values
         ]
-        made = alert_pb2.Alert(name=name, scope=scope, thresholds=thresholds)
+        made = alert_pb2.Alert(display_name=name, scope=scope, thresholds=thresholds)
         for field_name, value in condition.items():
             text_format.Parse(value, getattr(made, field_name))
             getattr(made, field_name).SetInParent()
@@ -201,8 +201,8 @@ async def story(twin: Twin) -> AsyncIterator[timedelta]:
     yield still
     # Balances: one of both units, one that ends, one of a seat, one that is voided, and what draws on them.
     usd = "USD"
-    await twin.alert("low", of("4", "15"), low_remaining_commit_balance_reached='currency: "USD"')
-    await twin.alert("share", of("50", "80"), low_remaining_commit_percentage_reached='currency: "USD"')
+    await twin.alert("low", of("4", "15"), low_remaining_commit_balance_reached='spend { currency: "USD" }')
+    await twin.alert("share", of("50", "80"), low_remaining_commit_percentage_reached='spend { currency: "USD" }')
     await twin.alert("days", of("2", "5"), low_remaining_days_for_commit_segment_reached="")
     await twin.alert(
         "of seats", of("3", "8"), low_remaining_seat_balance_reached='seat_filter { seat_group_key: "seat" }'

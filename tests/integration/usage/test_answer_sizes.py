@@ -15,6 +15,8 @@ from generated.tidemark.v1 import (
     alert_service_pb2,
     condition_pb2,
     customer_pb2,
+    endpoint_pb2,
+    filter_pb2,
     notification_pb2,
     scope_pb2,
     subscription_pb2,
@@ -124,7 +126,7 @@ async def test_rejections_that_do_not_fit_are_counted_as_omitted_and_answered_on
 def overridden(regions: int) -> alert_pb2.Alert:
     """An alert with threshold overrides for so many groups, 11 kB each."""
     return alert_pb2.Alert(
-        name="by region",
+        display_name="by region",
         scope=scope_pb2.AlertScope(
             subscription=scope_pb2.SubscriptionScope(customer_id="acme", subscription_id="acme-pro")
         ),
@@ -134,7 +136,7 @@ def overridden(regions: int) -> alert_pb2.Alert:
             grouping_keys=["region"],
             threshold_overrides=[
                 threshold_pb2.ThresholdOverride(
-                    group_values=[f"region-{region}"],
+                    group_values=[filter_pb2.GroupSelector(key="region", value=f"region-{region}")],
                     thresholds=LONG_CODES,
                 )
                 for region in range(regions)
@@ -213,20 +215,20 @@ async def test_page_of_large_customers_ends_before_its_page_size(caller: Caller)
 
 async def test_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> None:
     stub = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
-    request = webhook_service_pb2.CreateEndpointRequest(
+    sent = endpoint_pb2.Endpoint(
         url="https://example.com/hook",
         event_types=[f"{WIDE}.{number}" for number in range(20_000)],
-        metadata={f"{number}" + WIDE * 64: WIDE * 513 for number in range(500)},
+        labels={f"{number}" + WIDE * 64: WIDE * 513 for number in range(500)},
         headers={f"{WIDE}{number}": WIDE for number in range(500)},
     )
     metadata = (*caller.metadata, ("x-request-id", "r" * 128))
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await stub.CreateEndpoint(request, metadata=metadata)
+        await stub.CreateEndpoint(webhook_service_pb2.CreateEndpointRequest(endpoint=sent), metadata=metadata)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason_of(refused.value) == "ERROR_REASON_INVALID_FIELD"
     bad = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad) for detail in status_of(refused.value).details)
-    assert bad.field_violations[0].field == "event_types[0]"
+    assert bad.field_violations[0].field == "endpoint.labels"
     assert "more violations" in bad.field_violations[-1].description
 
 

@@ -68,7 +68,7 @@ def event(clock: ManualClock, event_id: str, quantity: str) -> dict[str, Any]:
 
 
 ALERT = {
-    "name": "foreign",
+    "display_name": "foreign",
     "scope": {"allCustomers": {}},
     "usageThresholdReached": {"metricId": "calls"},
     "thresholds": [{"value": "10", "notifyOn": ["TRANSITION_KIND_REACHED", "TRANSITION_KIND_RESOLVED"]}],
@@ -92,7 +92,7 @@ async def test_buf_curl_creates_an_alert_and_sends_a_batch(caller: Caller, clock
     assert transition["alertId"] == created["alert"]["alertId"]
     assert (transition["level"], transition["value"], transition["eventId"]) == ("10", "10.5", "e3")
     [listed] = await call(caller, "ListAlerts", {})
-    assert [one["name"] for one in listed["alerts"]] == ["foreign"]
+    assert [one["displayName"] for one in listed["alerts"]] == ["foreign"]
 
 
 async def test_buf_curl_streams_requests_and_answers(caller: Caller, clock: ManualClock) -> None:

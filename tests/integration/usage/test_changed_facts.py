@@ -23,7 +23,7 @@ from tests.support.usage.periods import by_period, cycle, period_of, utc
 def subscription_alert(scope: scope_pb2.AlertScope, level: str = "10") -> alert_pb2.Alert:
     """usage_exceeded, with a threshold that notifies of both kinds."""
     defined = [threshold_pb2.Threshold(value=level, notify_on=BOTH)]
-    alert = alert_pb2.Alert(name="subscription", scope=scope, thresholds=defined)
+    alert = alert_pb2.Alert(display_name="subscription", scope=scope, thresholds=defined)
     alert.usage_exceeded.metric_id = "calls"
     return alert
 

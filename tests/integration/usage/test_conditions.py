@@ -34,7 +34,7 @@ Key = tuple[str, ...]
 
 def usage_exceeded(scope: scope_pb2.AlertScope) -> alert_pb2.Alert:
     return alert_pb2.Alert(
-        name="usage of a subscription",
+        display_name="usage of a subscription",
         scope=scope,
         usage_exceeded=condition_pb2.UsageExceededCondition(metric_id="calls"),
         thresholds=thresholds("10"),
@@ -43,7 +43,7 @@ def usage_exceeded(scope: scope_pb2.AlertScope) -> alert_pb2.Alert:
 
 def cost_exceeded(scope: scope_pb2.AlertScope, *keys: str, currency: str = "", level: str = "10") -> alert_pb2.Alert:
     return alert_pb2.Alert(
-        name="cost of a subscription",
+        display_name="cost of a subscription",
         scope=scope,
         cost_exceeded=condition_pb2.CostExceededCondition(grouping_keys=keys, currency=currency),
         thresholds=thresholds(level),
@@ -52,7 +52,7 @@ def cost_exceeded(scope: scope_pb2.AlertScope, *keys: str, currency: str = "", l
 
 def spend_exceeded(scope: scope_pb2.AlertScope, currency: str = "USD") -> alert_pb2.Alert:
     return alert_pb2.Alert(
-        name="spend of a subscription",
+        display_name="spend of a subscription",
         scope=scope,
         spend_exceeded=condition_pb2.SpendExceededCondition(currency=currency),
         thresholds=thresholds("10"),

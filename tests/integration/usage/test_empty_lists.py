@@ -63,9 +63,9 @@ async def test_stored_event_is_a_duplicate_after_its_period_closed(caller: Calle
 
 def low_commits() -> alert_pb2.Alert:
     """An alert on facts: a customer without commits has a remaining amount of 0."""
-    condition = condition_pb2.LowRemainingCommitBalanceReachedCondition(currency="USD")
+    condition = condition_pb2.LowRemainingCommitBalanceReachedCondition()
     return alert_pb2.Alert(
-        name="facts",
+        display_name="facts",
         scope=scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope()),
         low_remaining_commit_balance_reached=condition,
         thresholds=thresholds("1"),

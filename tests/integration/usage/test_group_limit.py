@@ -200,7 +200,7 @@ async def test_subscription_above_the_limit_disables_the_alert_for_its_customer(
     condition = condition_pb2.CostExceededCondition(grouping_keys=["seat"], currency="USD")
     wide, own = [
         await caller.create(
-            alert_pb2.Alert(name="cost", scope=scope, cost_exceeded=condition, thresholds=thresholds("10"))
+            alert_pb2.Alert(display_name="cost", scope=scope, cost_exceeded=condition, thresholds=thresholds("10"))
         )
         for scope in (on_plan("gold"), on_subscription("team"))
     ]
@@ -276,7 +276,7 @@ async def test_exclusion_of_one_subscription_leaves_the_others_covered(caller: C
         )
     alert = await caller.create(
         alert_pb2.Alert(
-            name="cost",
+            display_name="cost",
             scope=on_plan("gold"),
             cost_exceeded=condition_pb2.CostExceededCondition(),
             thresholds=thresholds("10", "20"),

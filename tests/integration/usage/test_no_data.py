@@ -55,7 +55,7 @@ async def test_alert_on_a_metric_that_is_not_on_the_plan_has_no_data(caller: Cal
     await caller.put_subscription(
         subscription_pb2.Subscription(customer_id="acme", subscription_id="main", plan_id="gold")
     )
-    other = alert_pb2.Alert(name="other", scope=plan, thresholds=thresholds("10"))
+    other = alert_pb2.Alert(display_name="other", scope=plan, thresholds=thresholds("10"))
     other.usage_exceeded.metric_id = "seats"
     absent = [await caller.create(usage_alert("10", metric="seats", scope=plan)), await caller.create(other)]
     present = await caller.create(usage_alert("10", scope=plan))

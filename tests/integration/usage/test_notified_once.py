@@ -17,8 +17,10 @@ async def test_value_that_stays_above_a_threshold_notifies_once(caller: Caller) 
             events = [sender.event(f"e{number}-{place}", "0.5") for place in range(5)]
             assert not (await sender.send(*events)).transitions
             if number % 10 == 0:  # A changed alert makes every gauge due for evaluation.
-                edited = alert_pb2.Alert(alert_id=alert.alert_id, name=f"edited {number}")
-                request = alert_service_pb2.UpdateAlertRequest(alert=edited, update_mask=FieldMask(paths=["name"]))
+                edited = alert_pb2.Alert(alert_id=alert.alert_id, display_name=f"edited {number}")
+                request = alert_service_pb2.UpdateAlertRequest(
+                    alert=edited, update_mask=FieldMask(paths=["display_name"])
+                )
                 await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
                 await caller.backfilled(alert.alert_id)
     assert [one.sequence for one in await caller.notifications()] == [1]

@@ -15,6 +15,7 @@ from generated.tidemark.v1 import (
     condition_pb2,
     customer_alert_pb2,
     customer_pb2,
+    filter_pb2,
     invoice_pb2,
     limit_pb2,
     subscription_pb2,
@@ -224,7 +225,9 @@ async def test_subscription_has_the_limit_of_its_customer_or_else_of_its_plan(ca
     await put_limit(caller, "1", plan="silver")
     condition = condition_pb2.UsageExceededCondition(metric_id="calls")
     alert = await caller.create(
-        alert_pb2.Alert(name="plan", scope=on_plan("gold"), usage_exceeded=condition, thresholds=percent("50"))
+        alert_pb2.Alert(
+            display_name="plan", scope=on_plan("gold"), usage_exceeded=condition, thresholds=percent("50")
+        )
     )
     answer = await caller.send(caller.event("e1", "60", subscription="pro"))
     assert [(one.level, one.gauge.limit) for one in answer.transitions] == [("50", "100")]
@@ -249,8 +252,9 @@ async def test_spend_limit_applies_to_its_own_currency(caller: Caller) -> None:
 
 async def test_threshold_override_can_be_a_percentage(caller: Caller) -> None:
     condition = condition_pb2.CostExceededCondition(currency="USD", grouping_keys=["seat"])
-    condition.threshold_overrides.add(group_values=["ann"], thresholds=percent("50"))
-    wanted = alert_pb2.Alert(name="cost", scope=on_plan("gold"), cost_exceeded=condition)
+    ann = filter_pb2.GroupSelector(key="seat", value="ann")
+    condition.threshold_overrides.add(group_values=[ann], thresholds=percent("50"))
+    wanted = alert_pb2.Alert(display_name="cost", scope=on_plan("gold"), cost_exceeded=condition)
     wanted.thresholds.add(value="80")
     alert = await caller.create(wanted)
     await caller.put_subscription(
@@ -390,7 +394,7 @@ async def test_monthly_invoice_total_is_compared_with_the_spend_limit(caller: Ca
     condition = condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition(currency="USD")
     alert = await caller.create(
         alert_pb2.Alert(
-            name="month",
+            display_name="month",
             scope=ALL_CUSTOMERS,
             monthly_invoice_total_spend_threshold_reached=condition,
             thresholds=percent("50"),

@@ -50,7 +50,7 @@ async def test_customer_that_joins_a_plan_above_a_threshold_notifies_immediately
 
 
 async def test_subscription_that_joins_a_plan_above_a_threshold_notifies_immediately(caller: Caller) -> None:
-    alert = alert_pb2.Alert(name="plan", scope=GOLD, thresholds=[threshold_pb2.Threshold(value="10")])
+    alert = alert_pb2.Alert(display_name="plan", scope=GOLD, thresholds=[threshold_pb2.Threshold(value="10")])
     alert.cost_exceeded.grouping_keys.append("model")
     alert.cost_exceeded.currency = "USD"
     await caller.create(alert)
@@ -135,7 +135,7 @@ async def test_put_without_a_change_notifies_nothing(caller: Caller) -> None:
 
 
 async def test_subscription_is_covered_only_while_it_is_on_the_plan(caller: Caller) -> None:
-    alert = alert_pb2.Alert(name="plan", scope=GOLD, thresholds=[threshold_pb2.Threshold(value="10")])
+    alert = alert_pb2.Alert(display_name="plan", scope=GOLD, thresholds=[threshold_pb2.Threshold(value="10")])
     alert.usage_exceeded.metric_id = "calls"
     await caller.create(alert)
     answer = await caller.send(caller.event("e1", "8", subscription="pro"), caller.event("e2", "8"), gauges=True)

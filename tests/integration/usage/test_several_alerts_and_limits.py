@@ -121,9 +121,9 @@ async def test_thresholds_forgotten_by_a_reset_notify_again_once(caller: Caller)
     """States that the alert has recorded since the version with the reset are kept."""
     made = await caller.create(usage_alert("10", "20", "30"))
     first = await caller.send(caller.event("e1", "15"))
-    made.name = "another name"
+    made.display_name = "another name"
     request = alert_service_pb2.UpdateAlertRequest(
-        alert=made, update_mask=FieldMask(paths=["name"]), state_policy=alert_service_pb2.STATE_POLICY_RESET
+        alert=made, update_mask=FieldMask(paths=["display_name"]), state_policy=alert_service_pb2.STATE_POLICY_RESET
     )
     await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
     await caller.backfilled(made.alert_id)

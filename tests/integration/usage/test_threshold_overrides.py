@@ -9,6 +9,7 @@ from generated.tidemark.v1 import (
     alert_pb2,
     condition_pb2,
     customer_alert_pb2,
+    filter_pb2,
     threshold_pb2,
 )
 from tests.support.usage.caller import Caller, beside, on_subscription, shortened, thresholds
@@ -16,17 +17,18 @@ from tests.support.usage.caller import Caller, beside, on_subscription, shortene
 Override = tuple[dict[str, str], list[str]]
 
 
-def cost_alert(overrides: Sequence[Override], *levels: str, name_keys: bool = True) -> alert_pb2.Alert:
+def cost_alert(overrides: Sequence[Override], *levels: str) -> alert_pb2.Alert:
     """cost_exceeded by model and region, with overrides for some values of these keys."""
     return alert_pb2.Alert(
-        name="cost",
+        display_name="cost",
         scope=on_subscription("pro"),
         cost_exceeded=condition_pb2.CostExceededCondition(
             grouping_keys=["model", "region"],
             currency="USD",
             threshold_overrides=[
                 threshold_pb2.ThresholdOverride(
-                    group_keys=bound if name_keys else (), group_values=bound.values(), thresholds=thresholds(*own)
+                    group_values=[filter_pb2.GroupSelector(key=key, value=value) for key, value in bound.items()],
+                    thresholds=thresholds(*own),
                 )
                 for bound, own in overrides
             ],
@@ -97,10 +99,10 @@ async def test_state_shows_the_overridden_thresholds_of_each_gauge(caller: Calle
     assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
 
-async def test_override_without_group_keys_uses_all_keys_of_the_condition_in_order(caller: Caller) -> None:
-    alert = await caller.create(cost_alert([({"model": "eu", "region": "us"}, ["3"])], "10", name_keys=False))
+async def test_override_shows_its_keys_in_the_callers_order_and_applies_in_any_order(caller: Caller) -> None:
+    alert = await caller.create(cost_alert([({"region": "us", "model": "eu"}, ["3"])], "10"))
     [shown] = alert.cost_exceeded.threshold_overrides
-    assert (list(shown.group_keys), list(shown.group_values)) == (["model", "region"], ["eu", "us"])
+    assert [(one.key, one.value) for one in shown.group_values] == [("region", "us"), ("model", "eu")]
     assert await spend(caller, 1, "4", "eu", "us") == [("REACHED", "3")]
     assert await spend(caller, 2, "4", "us", "eu") == []
 

@@ -239,7 +239,7 @@ async def test_notification_has_the_same_evidence_as_the_answer(caller: Caller, 
         "timestamp": now,
         "data": {
             "alert_id": alert.alert_id,
-            "alert_name": "usage",
+            "alert_display_name": "usage",
             "alert_version": 1,
             "condition": "usage_threshold_reached",
             "customer_id": "acme",

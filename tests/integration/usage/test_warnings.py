@@ -19,7 +19,7 @@ from generated.tidemark.v1 import (
     threshold_pb2,
     warning_pb2,
 )
-from tests.support.usage.caller import Caller, thresholds, usage_alert
+from tests.support.usage.caller import Caller, on_customer_plan, thresholds, usage_alert
 
 Warned = tuple[str, str, str]  # reason, path and id
 
@@ -53,7 +53,7 @@ def of_customer(customer_id: str) -> scope_pb2.AlertScope:
 def of_subscription(customer_id: str, subscription_id: str, metric_id: str) -> alert_pb2.Alert:
     scope = scope_pb2.SubscriptionScope(customer_id=customer_id, subscription_id=subscription_id)
     return alert_pb2.Alert(
-        name="subscription",
+        display_name="subscription",
         scope=scope_pb2.AlertScope(subscription=scope),
         usage_exceeded=condition_pb2.UsageExceededCondition(metric_id=metric_id),
         thresholds=thresholds("1"),
@@ -115,10 +115,38 @@ async def test_plan_is_known_after_a_put_or_when_a_customer_or_subscription_is_o
         assert await warnings_of(caller, usage_alert("5", scope=on_plan(plan))) == []
 
 
+async def test_customer_and_plan_of_one_scope_are_warned_of_separately(caller: Caller) -> None:
+    alert = usage_alert("5", scope=on_customer_plan("acme", "gold"))
+    customer = ("CUSTOMER_UNKNOWN", "alert.scope.customer_plan.customer_id", "acme")
+    plan = ("PLAN_UNKNOWN", "alert.scope.customer_plan.plan_id", "gold")
+    assert await warnings_of(caller, alert) == [
+        plan,
+        customer,
+        ("METRIC_UNKNOWN", "alert.usage_threshold_reached.metric_id", "calls"),
+    ]
+    await caller.send(caller.event("e1"))
+    assert await warnings_of(caller, alert) == [plan]
+    await caller.put_customer(customer_pb2.Customer(customer_id="other", plan_id="gold"))
+    assert await warnings_of(caller, alert) == []
+
+
 async def test_customer_and_subscription_are_known_after_usage_names_them(caller: Caller) -> None:
     assert await warnings_of(caller, usage_alert("5", scope=of_customer("acme"))) == [
         ("CUSTOMER_UNKNOWN", "alert.scope.customer.customer_id", "acme"),
         ("METRIC_UNKNOWN", "alert.usage_threshold_reached.metric_id", "calls"),
+    ]
+    held = condition_pb2.LowRemainingCommitBalanceReachedCondition(
+        quantity=access_pb2.QuantityAccess(metric_id="seats")
+    )
+    balance = alert_pb2.Alert(
+        display_name="b",
+        scope=of_customer("acme"),
+        low_remaining_commit_balance_reached=held,
+        thresholds=thresholds("5"),
+    )
+    assert await warnings_of(caller, balance) == [
+        ("CUSTOMER_UNKNOWN", "alert.scope.customer.customer_id", "acme"),
+        ("METRIC_UNKNOWN", "alert.low_remaining_commit_balance_reached.quantity.metric_id", "seats"),
     ]
     assert await warnings_of(caller, of_subscription("acme", "pro", "seats")) == [
         ("CUSTOMER_UNKNOWN", "alert.scope.subscription.customer_id", "acme"),
@@ -143,7 +171,7 @@ async def test_percentage_threshold_without_a_limit_is_warned_of(caller: Caller)
     await put_limit(caller, "")
     assert await warnings_of(caller, usage_alert(thresholds=chosen)) == expected
     spend = alert_pb2.Alert(
-        name="spend",
+        display_name="spend",
         scope=of_customer("acme"),
         spend_threshold_reached=condition_pb2.SpendThresholdReachedCondition(currency="EUR"),
         thresholds=chosen[1:],

@@ -10,6 +10,7 @@ from generated.tidemark.v1 import (
     endpoint_pb2,
     redelivery_job_pb2,
 )
+from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     CreateEndpointResponse,
@@ -39,20 +40,20 @@ async def create(webhooks: WebhookServiceStub, clock: ManualClock, number: int =
     created = []
     for index in range(number):
         clock.advance(timedelta(seconds=1))
-        created.append(await webhooks.CreateEndpoint(CreateEndpointRequest(url=f"{URL}/{index}")))
+        created.append(await webhooks.CreateEndpoint(CreateEndpointRequest(endpoint=Endpoint(url=f"{URL}/{index}"))))
     return created
 
 
 async def test_an_endpoint_shows_its_secret_once(webhooks: WebhookServiceStub) -> None:
     request = CreateEndpointRequest(
-        url=URL, description="für Menschen", event_types=["alert.resolved", "alert.resolved"]
+        endpoint=Endpoint(url=URL, display_name="für Menschen", event_types=["alert.resolved", "alert.resolved"])
     )
     created = await webhooks.CreateEndpoint(request)
     assert created.secret.startswith("whsec_")
     assert created.endpoint.endpoint_id.startswith("whe_")
     assert len(created.endpoint.endpoint_id) == 30
     assert created.endpoint.url == URL
-    assert created.endpoint.description == "für Menschen"
+    assert created.endpoint.display_name == "für Menschen"
     assert list(created.endpoint.event_types) == ["alert.resolved"]
     assert created.endpoint.state == endpoint_pb2.ENDPOINT_STATE_ENABLED
     read = await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=created.endpoint.endpoint_id))
@@ -64,30 +65,40 @@ async def test_an_endpoint_shows_its_secret_once(webhooks: WebhookServiceStub) -
 
 async def test_all_faults_of_an_endpoint_are_reported_together(webhooks: WebhookServiceStub) -> None:
     request = CreateEndpointRequest(
-        url="https://127.0.0.1/hook",
-        description="a\x00b",
-        event_types=["alert.reached", "alert.rung", ""],
+        endpoint=Endpoint(
+            url="https://127.0.0.1/hook",
+            display_name="a\x00b",
+            event_types=["alert.reached", "alert.rung", ""],
+        )
     )
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await webhooks.CreateEndpoint(request)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert violations_of(caught.value) == ["url", "description", "event_types[1]", "event_types[2]"]
+    assert violations_of(caught.value) == [
+        "endpoint.url",
+        "endpoint.display_name",
+        "endpoint.event_types[1]",
+        "endpoint.event_types[2]",
+    ]
 
 
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("", "url: it is required"),
-        ("http://hooks.example.com/", "url: it must begin with https://"),
-        ("https://10.0.0.1/", "url: it leads to an address that is refused: 10.0.0.1 is not a public address"),
-        ("https://user:password@example.com/", "url: it must not carry a user name or a password"),
+        ("", "endpoint.url: it is required"),
+        ("http://hooks.example.com/", "endpoint.url: it must begin with https://"),
+        (
+            "https://10.0.0.1/",
+            "endpoint.url: it leads to an address that is refused: 10.0.0.1 is not a public address",
+        ),
+        ("https://user:password@example.com/", "endpoint.url: it must not carry a user name or a password"),
     ],
 )
 async def test_an_endpoint_with_a_forbidden_url_is_refused(
     webhooks: WebhookServiceStub, url: str, complaint: str
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await webhooks.CreateEndpoint(CreateEndpointRequest(url=url))
+        await webhooks.CreateEndpoint(CreateEndpointRequest(endpoint=Endpoint(url=url)))
     details = caught.value.details() or ""
     assert details.startswith(complaint)
     assert "password@" not in details
@@ -255,7 +266,7 @@ async def test_an_organization_neither_reads_nor_changes_endpoints_of_another(
 
     async with running(database, clock) as server:
         webhooks = WebhookServiceStub(server.channel)
-        created = await webhooks.CreateEndpoint(CreateEndpointRequest(url=URL), metadata=as_(ours))
+        created = await webhooks.CreateEndpoint(CreateEndpointRequest(endpoint=Endpoint(url=URL)), metadata=as_(ours))
         house = await House.build(database, clock, "ours")
         await house.notify()
         await attempt_all(house, DeliveryStatus.DELIVERED)
@@ -282,7 +293,7 @@ def test_every_value_of_the_stores_enums_has_a_value_in_the_contract() -> None:
         (delivery_pb2.AttemptOutcome, "ATTEMPT_OUTCOME_", Outcome),
         (delivery_pb2.DeliveryStatus, "DELIVERY_STATUS_", DeliveryStatus),
         (endpoint_pb2.EndpointState, "ENDPOINT_STATE_", EndpointState),
-        (endpoint_pb2.DisableReason, "DISABLE_REASON_", DisableReason),
+        (endpoint_pb2.DisableReason, "DISABLE_REASON_", {*DisableReason, "NONE"}),
         (endpoint_pb2.BreakerState, "BREAKER_STATE_", BreakerState),
         (delivery_pb2.DeliveryTrigger, "DELIVERY_TRIGGER_", Trigger),
         (redelivery_job_pb2.RedeliveryKind, "REDELIVERY_KIND_", JobKind),

@@ -14,7 +14,7 @@ from generated.tidemark.v1 import (
     endpoint_pb2,
     redelivery_job_pb2,
 )
-from generated.tidemark.v1.endpoint_pb2 import BasicCredentials, EndpointCredentials
+from generated.tidemark.v1.endpoint_pb2 import BasicCredentials, Endpoint, EndpointCredentials
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     CreateEndpointResponse,
@@ -58,7 +58,7 @@ async def webhooks(house: House) -> AsyncIterator[WebhookServiceStub]:
 
 
 async def create(webhooks: WebhookServiceStub, receiver: Receiver) -> CreateEndpointResponse:
-    return await webhooks.CreateEndpoint(CreateEndpointRequest(url=receiver.url))
+    return await webhooks.CreateEndpoint(CreateEndpointRequest(endpoint=Endpoint(url=receiver.url)))
 
 
 def verifies(arrival: Arrival, secret: str) -> bool:
@@ -67,6 +67,16 @@ def verifies(arrival: Arrival, secret: str) -> bool:
     except WebhookVerificationError:
         return False
     return True
+
+
+async def test_a_secret_of_the_callers_own_signs(
+    webhooks: WebhookServiceStub, house: House, receiver: Receiver
+) -> None:
+    own = "whsec_" + base64.b64encode(b"a secret of another sender, 0123").decode()
+    await webhooks.CreateEndpoint(CreateEndpointRequest(endpoint=Endpoint(url=receiver.url), secret=own))
+    await house.notify()
+    [arrival] = await receiver.arrived(1)
+    assert verifies(arrival, own)
 
 
 async def test_a_rotation_with_a_grace_signs_leased_deliveries_with_both_secrets(
@@ -131,7 +141,9 @@ async def test_an_attempt_in_flight_is_recorded_after_its_endpoint_is_deleted(
 async def test_an_ed25519_signature_verifies_with_the_public_key_only(
     webhooks: WebhookServiceStub, house: House, receiver: Receiver
 ) -> None:
-    request = CreateEndpointRequest(url=receiver.url, signature_scheme=endpoint_pb2.SIGNATURE_SCHEME_ED25519)
+    request = CreateEndpointRequest(
+        endpoint=Endpoint(url=receiver.url), signature_scheme=endpoint_pb2.SIGNATURE_SCHEME_ED25519
+    )
     created = await webhooks.CreateEndpoint(request)
     await house.notify()
     [arrival] = await receiver.arrived(1)
@@ -147,9 +159,11 @@ async def test_deliveries_carry_the_present_headers_and_credentials(
 ) -> None:
     endpoint_id = (await create(webhooks, receiver)).endpoint.endpoint_id
     update = UpdateEndpointRequest(
-        endpoint_id=endpoint_id,
-        headers={"X-Tenant": "acme"},
-        credentials=EndpointCredentials(basic=BasicCredentials(username="tide", password="mark")),
+        endpoint=Endpoint(
+            endpoint_id=endpoint_id,
+            headers={"X-Tenant": "acme"},
+            credentials=EndpointCredentials(basic=BasicCredentials(username="tide", password="mark")),
+        )
     )
     update.update_mask.paths.extend(["headers", "credentials"])
     await webhooks.UpdateEndpoint(update)

@@ -7,11 +7,8 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy import select, text, update
 
-from generated.tidemark.v1 import (
-    condition_pb2,
-    endpoint_pb2,
-)
-from generated.tidemark.v1.endpoint_pb2 import BasicCredentials, BearerCredentials, EndpointCredentials
+from generated.tidemark.v1 import condition_pb2, endpoint_pb2
+from generated.tidemark.v1.endpoint_pb2 import BasicCredentials, BearerCredentials, Endpoint, EndpointCredentials
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     DeleteEndpointRequest,
@@ -35,12 +32,12 @@ from webhooks.secret_box import credentials_context
 URL = "https://hooks.example.com/tidemark"
 OTHER_URL = "https://hooks.example.org/other"
 
-FULL = CreateEndpointRequest(
+FULL = Endpoint(
     url=URL,
-    description="für Menschen",
+    display_name="für Menschen",
+    labels={"team": "billing", "cost.center": "2 €"},
     event_types=["alert.reached", "endpoint.disabled"],
     condition_types=[condition_pb2.CONDITION_TYPE_COST_EXCEEDED, condition_pb2.CONDITION_TYPE_USAGE_EXCEEDED],
-    metadata={"team": "billing", "größe": "2 €"},
     headers={"X-Tenant": "acme", "x-token": "a, b", "Accept": "application/json"},
     credentials=EndpointCredentials(bearer=BearerCredentials(token="hush-hush==")),
     rate_per_second="2.50",
@@ -48,20 +45,20 @@ FULL = CreateEndpointRequest(
 )
 
 
-async def create(webhooks: WebhookServiceStub, request: CreateEndpointRequest | None = None) -> endpoint_pb2.Endpoint:
-    return (await webhooks.CreateEndpoint(request or CreateEndpointRequest(url=URL))).endpoint
+async def create(webhooks: WebhookServiceStub, new: Endpoint | None = None) -> Endpoint:
+    return (await webhooks.CreateEndpoint(CreateEndpointRequest(endpoint=new or Endpoint(url=URL)))).endpoint
 
 
-async def get(webhooks: WebhookServiceStub, endpoint_id: str) -> endpoint_pb2.Endpoint:
+async def get(webhooks: WebhookServiceStub, endpoint_id: str) -> Endpoint:
     return (await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=endpoint_id))).endpoint
 
 
-def masked(endpoint_id: str, *paths: str, request: UpdateEndpointRequest | None = None) -> UpdateEndpointRequest:
-    """An update of those fields, with the values of `request`."""
-    whole = UpdateEndpointRequest(endpoint_id=endpoint_id, update_mask=FieldMask(paths=paths))
-    if request is not None:
-        whole.MergeFrom(request)
-    return whole
+def masked(endpoint_id: str, *paths: str, values: Endpoint | None = None) -> UpdateEndpointRequest:
+    """An update of those fields, with their `values`."""
+    sent = Endpoint(endpoint_id=endpoint_id)
+    if values is not None:
+        sent.MergeFrom(values)
+    return UpdateEndpointRequest(endpoint=sent, update_mask=FieldMask(paths=paths))
 
 
 async def credentials_of(database: Database, endpoint_id: str) -> str | None:
@@ -83,12 +80,12 @@ async def credentials_of(database: Database, endpoint_id: str) -> str | None:
 async def test_every_setting_of_an_endpoint_comes_back(webhooks: WebhookServiceStub, database: Database) -> None:
     created = await create(webhooks, FULL)
     assert created == await get(webhooks, created.endpoint_id)
-    assert (created.description, list(created.event_types)) == (
+    assert (created.display_name, list(created.event_types)) == (
         "für Menschen",
         ["alert.reached", "endpoint.disabled"],
     )
     assert list(created.condition_types) == list(FULL.condition_types)
-    assert (dict(created.metadata), dict(created.headers)) == (dict(FULL.metadata), dict(FULL.headers))
+    assert (dict(created.labels), dict(created.headers)) == (dict(FULL.labels), dict(FULL.headers))
     assert (created.rate_per_second, created.max_in_flight) == ("2.5", 7)
     assert created.has_credentials
     assert "hush" not in str(created)
@@ -103,16 +100,14 @@ async def test_a_new_endpoint_has_the_documented_defaults(webhooks: WebhookServi
     created = await create(webhooks)
     assert (created.rate_per_second, created.max_in_flight, created.has_credentials) == ("", 4, False)
     assert (len(created.event_types), len(created.condition_types)) == (0, 0)
-    assert (len(created.metadata), len(created.headers)) == (0, 0)
+    assert (len(created.labels), len(created.headers)) == (0, 0)
     assert await credentials_of(database, created.endpoint_id) is None
 
 
 async def test_a_refusal_does_not_repeat_a_secret(webhooks: WebhookServiceStub) -> None:
-    request = CreateEndpointRequest(
-        url=URL, credentials=EndpointCredentials(bearer=BearerCredentials(token="hush hush"))
-    )
+    new = Endpoint(url=URL, credentials=EndpointCredentials(bearer=BearerCredentials(token="hush hush")))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await webhooks.CreateEndpoint(request)
+        await create(webhooks, new)
     assert "hush" not in str(caught.value)
 
 
@@ -121,18 +116,18 @@ async def test_an_update_replaces_only_the_fields_of_its_mask(
 ) -> None:
     created = await create(webhooks, FULL)
     clock.advance(timedelta(minutes=1))
-    changes = UpdateEndpointRequest(description="new", max_in_flight=1)
+    changes = Endpoint(display_name="new", max_in_flight=1)
     answer = await webhooks.UpdateEndpoint(
-        masked(created.endpoint_id, "description", "max_in_flight", "metadata", "rate_per_second", request=changes)
+        masked(created.endpoint_id, "display_name", "max_in_flight", "labels", "rate_per_second", values=changes)
     )
     updated = answer.endpoint
     assert updated == await get(webhooks, created.endpoint_id)
     assert updated.update_time.ToDatetime() - created.create_time.ToDatetime() == timedelta(minutes=1)
-    expected = endpoint_pb2.Endpoint()
+    expected = Endpoint()
     expected.CopyFrom(created)
-    expected.description = "new"
+    expected.display_name = "new"
     expected.max_in_flight = 1
-    expected.metadata.clear()
+    expected.labels.clear()
     expected.rate_per_second = ""
     expected.update_time.CopyFrom(updated.update_time)
     assert updated == expected
@@ -142,9 +137,7 @@ async def test_an_update_replaces_only_the_fields_of_its_mask(
 async def test_an_update_replaces_and_clears_credentials(webhooks: WebhookServiceStub, database: Database) -> None:
     endpoint_id = (await create(webhooks, FULL)).endpoint_id
     basic = EndpointCredentials(basic=BasicCredentials(username="tide", password="hush: ö"))
-    answer = await webhooks.UpdateEndpoint(
-        masked(endpoint_id, "credentials", request=UpdateEndpointRequest(credentials=basic))
-    )
+    answer = await webhooks.UpdateEndpoint(masked(endpoint_id, "credentials", values=Endpoint(credentials=basic)))
     assert answer.endpoint.has_credentials
     assert await credentials_of(database, endpoint_id) == "Basic dGlkZTpodXNoOiDDtg=="
     answer = await webhooks.UpdateEndpoint(masked(endpoint_id, "credentials"))
@@ -154,10 +147,8 @@ async def test_an_update_replaces_and_clears_credentials(webhooks: WebhookServic
 
 async def test_the_mask_of_a_star_replaces_every_setting(webhooks: WebhookServiceStub) -> None:
     created = await create(webhooks, FULL)
-    answer = await webhooks.UpdateEndpoint(
-        masked(created.endpoint_id, "*", request=UpdateEndpointRequest(url=OTHER_URL))
-    )
-    plain = await create(webhooks, CreateEndpointRequest(url=OTHER_URL))
+    answer = await webhooks.UpdateEndpoint(masked(created.endpoint_id, "*", values=Endpoint(url=OTHER_URL)))
+    plain = await create(webhooks, Endpoint(url=OTHER_URL))
     for name in ("endpoint_id", "signing_keys", "update_time"):
         for message in (answer.endpoint, plain):
             message.ClearField(name)
@@ -167,19 +158,97 @@ async def test_the_mask_of_a_star_replaces_every_setting(webhooks: WebhookServic
 async def test_a_refused_update_changes_nothing(webhooks: WebhookServiceStub) -> None:
     created = await create(webhooks)
     for paths, values, wrong in (
-        (["description", "url"], UpdateEndpointRequest(description="x"), ["url"]),
-        (["metadata"], UpdateEndpointRequest(description="x"), ["description"]),
-        ([], UpdateEndpointRequest(), ["update_mask"]),
+        (["display_name", "url"], Endpoint(display_name="x"), ["endpoint.url"]),
+        (["display_name", "create_time"], Endpoint(display_name="x"), ["update_mask.paths[1]"]),
+        (["display_name", "state"], Endpoint(display_name="x"), ["endpoint.state"]),
+        (["display_name", "*"], Endpoint(url=OTHER_URL, display_name="x"), ["update_mask"]),
+        ([], Endpoint(display_name="x", max_in_flight=65), ["endpoint.max_in_flight"]),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await webhooks.UpdateEndpoint(masked(created.endpoint_id, *paths, request=values))
+            await webhooks.UpdateEndpoint(masked(created.endpoint_id, *paths, values=values))
         assert violations_of(caught.value) == wrong
     assert await get(webhooks, created.endpoint_id) == created
 
 
+async def test_an_update_without_a_mask_changes_the_fields_that_are_set(webhooks: WebhookServiceStub) -> None:
+    created = await create(webhooks, FULL)
+    values = Endpoint(display_name="new", labels={"team": "support"}, create_time=created.update_time)
+    updated = (await webhooks.UpdateEndpoint(masked(created.endpoint_id, values=values))).endpoint
+    expected = Endpoint()
+    expected.CopyFrom(created)
+    expected.display_name = "new"
+    expected.labels.clear()
+    expected.labels["team"] = "support"
+    expected.update_time.CopyFrom(updated.update_time)
+    assert updated == expected == await get(webhooks, created.endpoint_id)
+
+
+async def test_an_update_without_a_mask_and_without_fields_changes_nothing(webhooks: WebhookServiceStub) -> None:
+    created = await create(webhooks, FULL)
+    assert (await webhooks.UpdateEndpoint(masked(created.endpoint_id))).endpoint == created
+
+
+async def test_an_update_ignores_fields_that_its_mask_does_not_name(webhooks: WebhookServiceStub) -> None:
+    created = await create(webhooks)
+    read = await get(webhooks, created.endpoint_id)
+    read.display_name = "new"
+    read.url = OTHER_URL
+    request = UpdateEndpointRequest(endpoint=read, update_mask=FieldMask(paths=["display_name"]))
+    updated = (await webhooks.UpdateEndpoint(request)).endpoint
+    assert (updated.display_name, updated.url) == ("new", URL)
+
+
+async def test_a_disabled_endpoint_can_be_created(webhooks: WebhookServiceStub, house: House) -> None:
+    created = await create(webhooks, Endpoint(url=URL, state=endpoint_pb2.ENDPOINT_STATE_DISABLED))
+    assert created.state == endpoint_pb2.ENDPOINT_STATE_DISABLED
+    assert created.disable_reason == endpoint_pb2.DISABLE_REASON_REQUESTED
+    await house.notify()
+    async with house.database.transaction() as connection:
+        await outbox.fan_out(connection, 10)
+    assert await house.deliveries() == []
+    enabled = await webhooks.EnableEndpoint(EnableEndpointRequest(endpoint_id=created.endpoint_id))
+    assert enabled.endpoint.state == endpoint_pb2.ENDPOINT_STATE_ENABLED
+
+
+async def test_an_update_of_the_state_disables_and_enables_like_the_calls(
+    webhooks: WebhookServiceStub, failing: Endpoint, house: House
+) -> None:
+    endpoint_id = failing.endpoint_id
+    await house.notify(3)
+    async with house.database.transaction() as connection:
+        await outbox.fan_out(connection, 10)
+    off = Endpoint(state=endpoint_pb2.ENDPOINT_STATE_DISABLED, display_name="off")
+    disabled = (await webhooks.UpdateEndpoint(masked(endpoint_id, "state", "display_name", values=off))).endpoint
+    assert (disabled.state, disabled.display_name) == (endpoint_pb2.ENDPOINT_STATE_DISABLED, "off")
+    assert disabled.disable_reason == endpoint_pb2.DISABLE_REASON_REQUESTED
+    assert [row.status for row in await house.deliveries()] == [DeliveryStatus.CANCELLED] * 3
+
+    on = Endpoint(state=endpoint_pb2.ENDPOINT_STATE_ENABLED)
+    enabled = (await webhooks.UpdateEndpoint(masked(endpoint_id, values=on))).endpoint
+    assert (enabled.state, enabled.display_name) == (endpoint_pb2.ENDPOINT_STATE_ENABLED, "off")
+    assert enabled.health == endpoint_pb2.EndpointHealth(breaker_state=endpoint_pb2.BREAKER_STATE_CLOSED)
+    assert enabled == await get(webhooks, endpoint_id)
+
+
+async def test_the_mask_of_a_star_leaves_an_unset_state_as_it_is(webhooks: WebhookServiceStub) -> None:
+    created = await create(webhooks, Endpoint(url=URL, state=endpoint_pb2.ENDPOINT_STATE_DISABLED))
+    answer = await webhooks.UpdateEndpoint(masked(created.endpoint_id, "*", values=Endpoint(url=OTHER_URL)))
+    assert answer.endpoint.state == endpoint_pb2.ENDPOINT_STATE_DISABLED
+
+
+async def test_labels_from_before_their_rules_are_kept_and_shown(
+    webhooks: WebhookServiceStub, database: Database
+) -> None:
+    created = await create(webhooks)
+    async with database.transaction() as connection:
+        await connection.execute(text("""UPDATE endpoint SET metadata = '{"Größe": "2 €"}', description = 'old'"""))
+    answer = await webhooks.UpdateEndpoint(masked(created.endpoint_id, values=Endpoint(max_in_flight=2)))
+    assert (dict(answer.endpoint.labels), answer.endpoint.display_name) == ({"Größe": "2 €"}, "old")
+
+
 async def test_calls_for_an_unknown_endpoint_are_not_found(webhooks: WebhookServiceStub) -> None:
     for call in (
-        webhooks.UpdateEndpoint(masked("whe_nothing", "description")),
+        webhooks.UpdateEndpoint(masked("whe_nothing", "display_name")),
         webhooks.EnableEndpoint(EnableEndpointRequest(endpoint_id="whe_nothing")),
         webhooks.DisableEndpoint(DisableEndpointRequest(endpoint_id="whe_nothing")),
         webhooks.RotateSecret(RotateSecretRequest(endpoint_id="whe_nothing")),
@@ -201,7 +270,7 @@ async def test_delete_removes_the_secrets_and_credentials_of_an_endpoint(
 
 
 @pytest.fixture
-async def failing(webhooks: WebhookServiceStub, database: Database) -> endpoint_pb2.Endpoint:
+async def failing(webhooks: WebhookServiceStub, database: Database) -> Endpoint:
     """An endpoint with failures in its health, as a notifier records them."""
     endpoint_id = (await create(webhooks)).endpoint_id
     async with database.transaction() as connection:
@@ -219,7 +288,7 @@ async def failing(webhooks: WebhookServiceStub, database: Database) -> endpoint_
     return await get(webhooks, endpoint_id)
 
 
-async def test_an_endpoint_shows_its_health(failing: endpoint_pb2.Endpoint) -> None:
+async def test_an_endpoint_shows_its_health(failing: Endpoint) -> None:
     health = failing.health
     assert (health.failure_count, health.breaker_state) == (12, endpoint_pb2.BREAKER_STATE_OPEN)
     assert health.resume_time.ToDatetime() - health.failing_since_time.ToDatetime() == timedelta(days=1, minutes=2)
@@ -229,16 +298,14 @@ async def test_an_endpoint_shows_its_health(failing: endpoint_pb2.Endpoint) -> N
 async def test_a_new_url_resets_the_health_of_an_endpoint(
     webhooks: WebhookServiceStub, failing: endpoint_pb2.Endpoint
 ) -> None:
-    kept = await webhooks.UpdateEndpoint(masked(failing.endpoint_id, "description"))
+    kept = await webhooks.UpdateEndpoint(masked(failing.endpoint_id, "display_name"))
     assert kept.endpoint.health == failing.health
-    moved = await webhooks.UpdateEndpoint(
-        masked(failing.endpoint_id, "url", request=UpdateEndpointRequest(url=OTHER_URL))
-    )
+    moved = await webhooks.UpdateEndpoint(masked(failing.endpoint_id, "url", values=Endpoint(url=OTHER_URL)))
     assert moved.endpoint.health == endpoint_pb2.EndpointHealth(breaker_state=endpoint_pb2.BREAKER_STATE_CLOSED)
 
 
 async def test_disable_cancels_pending_deliveries_and_enable_resets_the_health(
-    webhooks: WebhookServiceStub, failing: endpoint_pb2.Endpoint, house: House
+    webhooks: WebhookServiceStub, failing: Endpoint, house: House
 ) -> None:
     endpoint_id = failing.endpoint_id
     await house.notify(3)
@@ -258,7 +325,7 @@ async def test_disable_cancels_pending_deliveries_and_enable_resets_the_health(
 
     enabled = (await webhooks.EnableEndpoint(EnableEndpointRequest(endpoint_id=endpoint_id))).endpoint
     assert enabled.state == endpoint_pb2.ENDPOINT_STATE_ENABLED
-    assert enabled.disable_reason == endpoint_pb2.DISABLE_REASON_UNSPECIFIED
+    assert enabled.disable_reason == endpoint_pb2.DISABLE_REASON_NONE
     assert enabled.health == endpoint_pb2.EndpointHealth(breaker_state=endpoint_pb2.BREAKER_STATE_CLOSED)
     assert enabled == (await webhooks.EnableEndpoint(EnableEndpointRequest(endpoint_id=endpoint_id))).endpoint
 
@@ -280,3 +347,13 @@ async def test_endpoints_of_an_organization_are_limited(webhooks: WebhookService
     assert reason_of(caught.value) == "ERROR_REASON_TOO_MANY_ENDPOINTS"
     await webhooks.DeleteEndpoint(DeleteEndpointRequest(endpoint_id=first.endpoint_id))
     await create(webhooks)
+
+
+async def test_a_request_without_an_endpoint_is_refused(webhooks: WebhookServiceStub) -> None:
+    for call in (
+        webhooks.CreateEndpoint(CreateEndpointRequest()),
+        webhooks.UpdateEndpoint(UpdateEndpointRequest(update_mask=FieldMask(paths=["url"]))),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert violations_of(caught.value) == ["endpoint"]

@@ -13,6 +13,7 @@ from generated.tidemark.v1 import (
     delivery_pb2,
     redelivery_job_pb2,
 )
+from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.webhook_service_pb2 import (
     DisableEndpointRequest,
     EnableEndpointRequest,
@@ -106,7 +107,7 @@ async def test_a_recovery_sends_only_notifications_of_its_time_span_and_the_filt
     assert [one.notification_id for one in await claim(house)] == within
     # The notifications of the house are of spend_threshold_reached.
     other = UpdateEndpointRequest(
-        endpoint_id=endpoint_id, condition_types=[condition_pb2.CONDITION_TYPE_COST_EXCEEDED]
+        endpoint=Endpoint(endpoint_id=endpoint_id, condition_types=[condition_pb2.CONDITION_TYPE_COST_EXCEEDED])
     )
     other.update_mask.paths.append("condition_types")
     await webhooks.UpdateEndpoint(other)

@@ -1,6 +1,7 @@
 """Secrets: rotated with and without a grace, shown once, sealed at rest, and never stored without a key."""
 
 import base64
+import logging
 from datetime import timedelta
 
 import grpc
@@ -12,6 +13,7 @@ from sqlalchemy import select, text, update
 from generated.tidemark.v1 import (
     endpoint_pb2,
 )
+from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     CreateEndpointResponse,
@@ -27,7 +29,7 @@ from store.endpoints.rows import Settings
 from store.postgres.database import Database
 from store.tables.webhooks import endpoint, endpoint_secret
 from tests.support.notifier.house import BOX, House
-from tests.support.server.running import reason_of
+from tests.support.server.running import reason_of, violations_of
 from webhooks.secret_box import SecretBox, credentials_context, secret_context
 from webhooks.signing_keys import verification_key
 from webhooks.url_policy import UrlPolicy
@@ -35,12 +37,13 @@ from webhooks.url_policy import UrlPolicy
 URL = "https://hooks.example.com/tidemark"
 HMAC = endpoint_pb2.SIGNATURE_SCHEME_HMAC_SHA256
 ED25519 = endpoint_pb2.SIGNATURE_SCHEME_ED25519
+OWN_SECRET = "whsec_" + base64.b64encode(b"a secret of another sender, 0123").decode()
 
 
 async def create(
     webhooks: WebhookServiceStub, scheme: endpoint_pb2.SignatureScheme.ValueType = HMAC
 ) -> CreateEndpointResponse:
-    return await webhooks.CreateEndpoint(CreateEndpointRequest(url=URL, signature_scheme=scheme))
+    return await webhooks.CreateEndpoint(CreateEndpointRequest(endpoint=Endpoint(url=URL), signature_scheme=scheme))
 
 
 async def stored(database: Database, box: SecretBox = BOX) -> dict[int, str]:
@@ -61,6 +64,36 @@ async def test_a_secret_is_sealed_and_shown_once(webhooks: WebhookServiceStub, d
     assert await stored(database) == {1: created.secret}
     read = await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=created.endpoint.endpoint_id))
     assert created.secret not in str(read)
+
+
+async def test_a_secret_of_the_callers_own_is_sealed_and_shown_once(
+    webhooks: WebhookServiceStub, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = CreateEndpointRequest(endpoint=Endpoint(url=URL), secret=OWN_SECRET)
+    with caplog.at_level(logging.DEBUG):
+        created = await webhooks.CreateEndpoint(request)
+        read = await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=created.endpoint.endpoint_id))
+    assert created.secret == OWN_SECRET
+    assert await stored(database) == {1: OWN_SECRET}
+    hidden = OWN_SECRET.removeprefix("whsec_")
+    assert hidden not in str(read) + str(created.endpoint)
+    assert hidden not in caplog.text
+
+
+async def test_a_refused_secret_is_not_repeated(
+    webhooks: WebhookServiceStub, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = "whsec_" + base64.b64encode(b"hush hush hush").decode()
+    for request in (
+        CreateEndpointRequest(endpoint=Endpoint(url=URL), secret=short),
+        CreateEndpointRequest(endpoint=Endpoint(url=URL), secret=OWN_SECRET, signature_scheme=ED25519),
+    ):
+        with caplog.at_level(logging.DEBUG), pytest.raises(grpc.aio.AioRpcError) as caught:
+            await webhooks.CreateEndpoint(request)
+        assert violations_of(caught.value) == ["secret"]
+        hidden = request.secret.removeprefix("whsec_")
+        assert hidden not in str(caught.value)
+        assert hidden not in caplog.text
 
 
 async def test_an_ed25519_endpoint_shows_its_public_key(webhooks: WebhookServiceStub, database: Database) -> None:
@@ -186,4 +219,4 @@ async def test_reencryption_replaces_the_master_key(house: House) -> None:
 async def test_no_secret_is_stored_without_a_master_key(database: Database, house: House) -> None:
     handlers = EndpointHandlers(database, house.clock, UrlPolicy(False, ()), None)
     with pytest.raises(FailedPrecondition, match="TIDEMARK_SECRET_KEYS"):
-        await handlers.CreateEndpoint(CreateEndpointRequest(url=URL), None)  # type: ignore[arg-type]  # not used
+        await handlers.CreateEndpoint(CreateEndpointRequest(endpoint=Endpoint(url=URL)), None)  # type: ignore[arg-type]  # not used

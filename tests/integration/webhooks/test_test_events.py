@@ -13,6 +13,7 @@ from generated.tidemark.v1 import (
 )
 from generated.tidemark.v1.alert_service_pb2 import GetNotificationRequest, ListNotificationsRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     GetDeliveryRequest,
@@ -53,7 +54,9 @@ class Stack:
         """Creates an endpoint; returns its id and its secret."""
         created = await self.webhooks.CreateEndpoint(
             CreateEndpointRequest(
-                url=self.receiver.url + path, event_types=event_types, condition_types=condition_types
+                endpoint=Endpoint(
+                    url=self.receiver.url + path, event_types=event_types, condition_types=condition_types
+                )
             )
         )
         return created.endpoint.endpoint_id, created.secret

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     GetEndpointRequest,
@@ -40,10 +41,10 @@ async def test_a_url_is_shown_and_requested_exactly_as_given(database: Database)
     ):
         webhooks = WebhookServiceStub(api.channel)
         base = f"http://127.0.0.1:{port}"
-        created = await webhooks.CreateEndpoint(CreateEndpointRequest(url=base))
+        created = await webhooks.CreateEndpoint(CreateEndpointRequest(endpoint=Endpoint(url=base)))
         endpoint_id = created.endpoint.endpoint_id
         for target in TARGETS:
-            request = UpdateEndpointRequest(endpoint_id=endpoint_id, url=base + target)
+            request = UpdateEndpointRequest(endpoint=Endpoint(endpoint_id=endpoint_id, url=base + target))
             request.update_mask.paths.append("url")
             await webhooks.UpdateEndpoint(request)
             shown = await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=endpoint_id))

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
+from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.webhook_service_pb2 import (
     EnableEndpointRequest,
     RecoverEndpointRequest,
@@ -100,7 +101,7 @@ async def test_a_new_url_wakes_the_notifier_when_the_old_one_asked_for_a_pause(
                 if (await row_of(house, endpoint_id)).not_before is not None:
                     break
                 await asyncio.sleep(0.02)
-        request = UpdateEndpointRequest(endpoint_id=endpoint_id, url=receiver.url + "/new")
+        request = UpdateEndpointRequest(endpoint=Endpoint(endpoint_id=endpoint_id, url=receiver.url + "/new"))
         request.update_mask.paths.append("url")
         await webhooks.UpdateEndpoint(request)
         await house.settled(DeliveryStatus.DELIVERED, 2)

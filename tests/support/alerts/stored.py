@@ -16,7 +16,7 @@ from store.identity import organizations
 from store.postgres.database import Database
 
 NEW_ALERT = NewAlert(
-    name="tokens",
+    display_name="tokens",
     scope=Scope(ScopeKind.ALL_CUSTOMERS),
     condition=Condition(ConditionType.USAGE_THRESHOLD_REACHED, metric_id="tokens"),
     thresholds=(Threshold(Decimal(10)),),

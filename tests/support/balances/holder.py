@@ -166,4 +166,4 @@ def alert(
     """An alert on that condition that notifies of both kinds."""
     kinds = BOTH if both else ()
     thresholds = [threshold_pb2.Threshold(value=level, notify_on=kinds) for level in levels]
-    return alert_pb2.Alert(name="balance", scope=scope, thresholds=thresholds, **condition)
+    return alert_pb2.Alert(display_name="balance", scope=scope, thresholds=thresholds, **condition)

@@ -7,12 +7,12 @@ from fractions import Fraction
 from hypothesis import strategies as st
 
 from tests.reference.balances import Span, Terms, Unit
-from tests.reference.facts import PERCENT_REMAINING, REMAINING, FactAlert
+from tests.reference.facts import ANY_METRIC, PERCENT_REMAINING, REMAINING, FactAlert
 from tests.reference.thresholds import BOTH, Threshold
 
 START = datetime(2026, 3, 15, 12, tzinfo=UTC)
 CUSTOMERS = ("ann", "bob")
-USD, EUR, CALLS = ("cost", "USD"), ("cost", "EUR"), ("usage", "calls")
+USD, EUR, CALLS, BYTES = ("cost", "USD"), ("cost", "EUR"), ("usage", "calls"), ("usage", "bytes")
 
 # Kind, unit and seat of each balance; they never change.
 HELD: list[tuple[str, Unit, tuple[str, str] | None]] = [
@@ -25,6 +25,7 @@ HELD: list[tuple[str, Unit, tuple[str, str] | None]] = [
     ("SEAT_CREDIT", USD, ("team", "x")),
     ("COMMIT", EUR, None),
     ("COMMIT", CALLS, None),
+    ("COMMIT", BYTES, None),
     ("SEAT_CREDIT", CALLS, ("seat", "1")),
 ]
 WATCHED: list[tuple[str, Unit, bool, str | None]] = [
@@ -34,6 +35,8 @@ WATCHED: list[tuple[str, Unit, bool, str | None]] = [
     ("COMMIT", USD, True, None),
     ("COMMIT", CALLS, False, None),
     ("COMMIT", CALLS, True, None),
+    ("COMMIT", ANY_METRIC, False, None),
+    ("COMMIT", ANY_METRIC, True, None),
     ("CREDIT_GRANT", USD, False, None),
     ("CREDIT_GRANT", USD, True, None),
     ("SEAT_CREDIT", USD, False, "seat"),

@@ -13,7 +13,7 @@ Values = dict[tuple[str, ...], Decimal]
 
 def written(text: str, *levels: str, scope: str = "all_customers {}") -> alert_pb2.Alert:
     """The alert with that condition, with those thresholds, that notifies of both kinds."""
-    alert = text_format.Parse(f'name: "balance" scope {{ {scope} }} {text}', alert_pb2.Alert())
+    alert = text_format.Parse(f'display_name: "balance" scope {{ {scope} }} {text}', alert_pb2.Alert())
     for level in levels:
         alert.thresholds.add(value=level, notify_on=BOTH)
     return alert

@@ -19,7 +19,7 @@ def definition(
     scope = scope or Scope(ScopeKind.ALL_CUSTOMERS)
     return AlertDefinition(
         alert_id="alt_1",
-        name="spend",
+        display_name="spend",
         state=state,
         scope=scope,
         condition=condition,

@@ -117,7 +117,7 @@ class Committer:
         threshold = Threshold(Decimal(1))
         rule = AlertRule(
             alert_id=alert_id,
-            name="usage",
+            display_name="usage",
             version=1,
             condition_type=ConditionType.USAGE_THRESHOLD_REACHED,
             scope=Scope(ScopeKind.ALL_CUSTOMERS),

@@ -17,7 +17,7 @@ from runtime.configuration import Configuration, load
 from store.deliveries import deliveries
 from store.deliveries.deliveries import Attempt, Delivery
 from store.endpoints import endpoints
-from store.endpoints.endpoints import CreatedEndpoint
+from store.endpoints.endpoints import CreatedEndpoint, NewEndpoint
 from store.endpoints.rows import Settings
 from store.identity import organizations
 from store.postgres.channels import OUTBOX_CHANNEL
@@ -27,6 +27,7 @@ from store.tables.webhooks import delivery, endpoint
 from tests.support.waiting import within
 from webhooks.deliveries import DeliveryStatus
 from webhooks.secret_box import SecretBox
+from webhooks.signing_keys import Scheme, new_signing_key
 
 # The receivers of the tests are on this machine.
 LOOPBACK = {
@@ -62,7 +63,9 @@ class House:
             return await endpoints.create(
                 connection,
                 self.organization_id,
-                settings or Settings(url=url, event_types=event_types),
+                NewEndpoint(
+                    settings or Settings(url=url, event_types=event_types), new_signing_key(Scheme.HMAC_SHA256)
+                ),
                 BOX,
                 now=self.clock.now(),
             )

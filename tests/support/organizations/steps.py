@@ -80,7 +80,7 @@ def _events(*ids: str, customer: str = "ann") -> str:
 
 
 def _alert(name: str, scope: str, condition: str, more: str = _THRESHOLD) -> Step:
-    request = f'request_id: "{name}" alert {{ name: "$name" {scope} {condition} {more} }}'
+    request = f'request_id: "{name}" alert {{ display_name: "$name" {scope} {condition} {more} }}'
     return Step(name, "CreateAlert", request)
 
 
@@ -92,12 +92,12 @@ ALERTS = (
     _alert("cost", _S1, "cost_exceeded {}"),
     _alert("filtered", _S1, 'spend_exceeded { currency: "$unit" }'),
     _alert("plan", _GOLD, 'usage_exceeded { metric_id: "calls" }'),
-    _alert("commit", _ANN, 'low_remaining_commit_balance_reached { currency: "$unit" }'),
+    _alert("commit", _ANN, 'low_remaining_commit_balance_reached { spend { currency: "$unit" } }'),
     _alert("days", _ANN, "low_remaining_days_for_commit_segment_reached {}"),
     _alert(
         "seat",
         _ALL,
-        'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "user" } currency: "$unit" }',
+        'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "user" } spend { currency: "$unit" } }',
     ),
     _alert("license", _ANN, 'license_balance_threshold_reached { license_type: "editor" }'),
     _alert("invoice", _ALL, 'invoice_total_reached { currency: "$unit" }'),
@@ -275,7 +275,7 @@ READS = (
     Step("operator events", "ListOperatorEvents"),
 )
 
-_SHARED = f'alert {{ name: "$name" {_ALL} usage_threshold_reached {{ metric_id: "calls" }} {_THRESHOLD}'
+_SHARED = f'alert {{ display_name: "$name" {_ALL} usage_threshold_reached {{ metric_id: "calls" }} {_THRESHOLD}'
 
 _CHANGES = (
     Step("early", "CreateAlert", _SHARED + ' uniqueness_key: "shared" }', "theirs"),
@@ -284,27 +284,27 @@ _CHANGES = (
     Step(
         "second spend alert",
         "CreateAlert",
-        f'alert {{ name: "$name" {_S1} spend_exceeded {{ currency: "GBP" }} {_THRESHOLD} }}',
+        f'alert {{ display_name: "$name" {_S1} spend_exceeded {{ currency: "GBP" }} {_THRESHOLD} }}',
     ),
     Step("create again", "CreateAlert", ALERTS[0].request),
     Step(
         "taken key",
         "CreateAlert",
-        f'alert {{ name: "$name" {_ANN} usage_threshold_reached {{ metric_id: "calls" }} {_THRESHOLD}'
+        f'alert {{ display_name: "$name" {_ANN} usage_threshold_reached {{ metric_id: "calls" }} {_THRESHOLD}'
         ' uniqueness_key: "the-key" }',
     ),
     Step(
         "taken place",
         "CreateAlert",
-        f'alert {{ name: "$name" {_GOLD} usage_exceeded {{ metric_id: "calls" }} {_THRESHOLD} }}',
+        f'alert {{ display_name: "$name" {_GOLD} usage_exceeded {{ metric_id: "calls" }} {_THRESHOLD} }}',
     ),
     Step(
         "unknown ids",
         "CreateAlert",
-        'alert { name: "$name" scope { plan { plan_id: "odd" } } usage_threshold_reached { metric_id: "odd" }'
+        'alert { display_name: "$name" scope { plan { plan_id: "odd" } } usage_threshold_reached { metric_id: "odd" }'
         f" {_THRESHOLD} }}",
     ),
-    Step("rename", "UpdateAlert", 'alert { alert_id: "alt_usage" name: "$name again" }'),
+    Step("rename", "UpdateAlert", 'alert { alert_id: "alt_usage" display_name: "$name again" }'),
     Step("raise", "UpdateAlert", 'alert { alert_id: "alt_usage" thresholds { value: "$limit" } }'),
     Step("disable for ann", "DisableAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
     Step("disabled", "GetCustomerAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
@@ -325,7 +325,7 @@ _CHANGES = (
 )
 
 _WEBHOOKS = (
-    Step("endpoint", "CreateEndpoint", 'url: "https://$name.example.com/" description: "$name"'),
+    Step("endpoint", "CreateEndpoint", 'endpoint { url: "https://$name.example.com/" display_name: "$name" }'),
     Step("test event", "SendTestEvent", 'request_id: "t1" endpoint_id: "whe_endpoint"'),
     Step("test event again", "SendTestEvent", 'request_id: "t1" endpoint_id: "whe_endpoint"'),
     Step("recovery", "RecoverEndpoint", f'endpoint_id: "whe_endpoint" start_time {{ {_BEFORE} }}'),
@@ -343,7 +343,7 @@ _END_OF_WEBHOOKS = (
     Step(
         "change endpoint",
         "UpdateEndpoint",
-        'endpoint_id: "whe_endpoint" description: "$name again" update_mask { paths: "description" }',
+        'endpoint { endpoint_id: "whe_endpoint" display_name: "$name again" } update_mask { paths: "display_name" }',
     ),
     Step("rotate", "RotateSecret", 'endpoint_id: "whe_endpoint"'),
     Step("disable endpoint", "DisableEndpoint", 'endpoint_id: "whe_endpoint"'),

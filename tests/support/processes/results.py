@@ -68,7 +68,7 @@ async def create(address: Address, *alerts: Alert, timeout: float = UNARY_TIMEOU
         await AccountServiceStub(channel).PutMetric(PutMetricRequest(metric=metric), timeout=timeout)
         for alert in alerts:
             message = words.alert_of(alert)
-            message.name = alert.name
+            message.display_name = alert.name
             await AlertServiceStub(channel).CreateAlert(CreateAlertRequest(alert=message), timeout=timeout)
 
 
@@ -149,7 +149,7 @@ async def stored(url: str) -> Results:
     for body in (await notifications(url)).values():
         data = json.loads(body)["data"]
         assert "omitted" not in data
-        one = words.notification_of(data["alert_name"], data)
+        one = words.notification_of(data["alert_display_name"], data)
         sequences[one.alert, one.gauge].append(one.sequence)
         for transition in one.transitions:
             if one.alert == SEATS.name:
@@ -194,8 +194,8 @@ def reached_in(transitions: Iterable[Transition]) -> Counter[Reached]:
     """What acknowledgements contain, without SEATS: the thresholds that were reached."""
     found: Counter[Reached] = Counter()
     for message in transitions:
-        if message.alert_name != SEATS.name:
+        if message.alert_display_name != SEATS.name:
             transition = words.transition_of(message)
             assert transition.kind == REACHED
-            found[Reached(message.alert_name, words.gauge_of(message.gauge), transition.level)] += 1
+            found[Reached(message.alert_display_name, words.gauge_of(message.gauge), transition.level)] += 1
     return found

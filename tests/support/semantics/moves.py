@@ -47,6 +47,15 @@ def draws(granted: str = "100", **properties: str) -> Move:
     return move
 
 
+def draws_units(metric: str) -> Move:
+    """Usage of the metric that is drawn from what remains."""
+
+    async def move(stage: Stage, before: Decimal, to: Decimal) -> None:
+        await _send(stage, quantity=before - to, metric=metric)
+
+    return move
+
+
 def tops_up(balance_id: str) -> Move:
     """A grant of the difference."""
 

@@ -60,6 +60,7 @@ class Row:
     both cases. timed: time moves the gauge; a transition has the value at the time of the threshold itself, however
     late it is evaluated. renew: what begins a new cycle. renewed: the gauge's value then. notifies_renewal: it is the
     same gauge, and its threshold resolves by that. gauge: which of several gauges the row is about.
+    variant: what is special about the row, where a condition has several.
     """
 
     condition: str
@@ -79,6 +80,12 @@ class Row:
     renewed: str = "0"
     notifies_renewal: bool = False
     gauge: Callable[[gauge_pb2.Gauge], bool] = lambda gauge: True
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """The condition, and the variant of it."""
+        return f"{self.condition}, {self.variant}" if self.variant else self.condition
 
     @property
     def reached_at(self) -> Decimal:

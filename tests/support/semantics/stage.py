@@ -13,6 +13,7 @@ from generated.tidemark.v1 import (
     account_service_pb2,
     billing_period_pb2,
     customer_pb2,
+    endpoint_pb2,
     subscription_pb2,
     webhook_service_pb2,
     webhook_service_pb2_grpc,
@@ -137,7 +138,7 @@ async def _set(server: Running, database: Database, clock: Clock, manual: Manual
     caller = Caller(server, clock, database.url, name, created.key)
     async with running_receiver() as receiver:
         webhooks = webhook_service_pb2_grpc.WebhookServiceStub(server.channel)
-        request = webhook_service_pb2.CreateEndpointRequest(url=receiver.url)
+        request = webhook_service_pb2.CreateEndpointRequest(endpoint=endpoint_pb2.Endpoint(url=receiver.url))
         endpoint = await webhooks.CreateEndpoint(request, metadata=caller.metadata)
         # The customer's own billing cycle: its period does not end while real programs run.
         cycle = billing_period_pb2.BillingCycle(

@@ -361,7 +361,7 @@ def usage_alert(
 ) -> alert_pb2.Alert:
     """usage_threshold_reached, by default of all customers."""
     return alert_pb2.Alert(
-        name="usage",
+        display_name="usage",
         scope=scope,
         usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(
             metric_id=metric, group_values=_selectors(groups)
@@ -378,7 +378,7 @@ def spend_alert(
 ) -> alert_pb2.Alert:
     """spend_threshold_reached, by default of all customers."""
     return alert_pb2.Alert(
-        name="spend",
+        display_name="spend",
         scope=scope,
         spend_threshold_reached=condition_pb2.SpendThresholdReachedCondition(
             currency=currency, group_values=_selectors(groups)
@@ -390,6 +390,12 @@ def spend_alert(
 def on_customer(customer_id: str = "acme") -> scope_pb2.AlertScope:
     """The scope of one customer."""
     return scope_pb2.AlertScope(customer=scope_pb2.CustomerScope(customer_id=customer_id))
+
+
+def on_customer_plan(customer_id: str, plan_id: str) -> scope_pb2.AlertScope:
+    """The scope of one customer on one plan."""
+    scope = scope_pb2.CustomerPlanScope(customer_id=customer_id, plan_id=plan_id)
+    return scope_pb2.AlertScope(customer_plan=scope)
 
 
 def on_plan(plan_id: str) -> scope_pb2.AlertScope:

@@ -119,14 +119,14 @@ def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
     per_subscription = draw(st.integers(0, 3)) == 3
     customer = draw(st.sampled_from(CUSTOMERS))
     if per_subscription:
-        scopes = [("plan", "gold"), ("subscription", customer, "s1")]
+        scopes = [("plan", "gold"), ("subscription", customer, "s1"), ("customer plan", customer, "gold")]
         keys = KEYS[:1] if measure[0] == "usage" else KEYS[:4]
     else:
-        scopes = [("all",), ("all",), ("plan", "gold"), ("customer", customer)]
+        scopes = [("all",), ("all",), ("plan", "gold"), ("customer", customer), ("customer plan", customer, "gold")]
         keys = KEYS
     scope = draw(st.sampled_from(scopes))
     chosen = draw(st.sampled_from(keys))
-    priced = per_subscription and measure[0] == "cost" and not chosen and draw(st.booleans())
+    priced = per_subscription and measure[0] == "cost" and draw(st.booleans())
     return Alert(
         name="",
         measure=measure,

@@ -122,7 +122,7 @@ class Machine(RuleBasedStateMachine):
         if len({one.value for one in thresholds}) < len(thresholds):
             thresholds = list(draw(draws.threshold_lists()))
         reset = draw(st.sampled_from((False, False, False, True)))
-        paths = draw(st.sampled_from((["thresholds"], ["*"], ["name", "thresholds"], [])))
+        paths = draw(st.sampled_from((["thresholds"], ["*"], ["display_name", "thresholds"], [])))
         self._step("edit", self.comparison.edit(replace(alert, thresholds=tuple(thresholds)), paths, reset, at))
 
     def _overrides(self, draw: Draw, at: int) -> None:
@@ -135,7 +135,7 @@ class Machine(RuleBasedStateMachine):
         return self._step("overrides", self.comparison.edit(changed, paths, draw(st.booleans()), at))
 
     def _rename(self, draw: Draw, at: int) -> None:
-        self._step("rename", self.comparison.edit(self._alert(draw), ["name"], draw(st.booleans()), at))
+        self._step("rename", self.comparison.edit(self._alert(draw), ["display_name"], draw(st.booleans()), at))
 
     def _disable(self, draw: Draw, at: int) -> None:
         alert = self._alert(draw)

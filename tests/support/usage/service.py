@@ -80,7 +80,7 @@ class Service:
         title: its name for people.
         """
         changed = alert_of(alert)
-        changed.name = title
+        changed.display_name = title
         changed.alert_id = self.alert_ids[alert.name]
         request = alert_service_pb2.UpdateAlertRequest(alert=changed, update_mask=FieldMask(paths=paths))
         if reset:

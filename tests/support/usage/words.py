@@ -23,7 +23,7 @@ from server.calls.validation import to_timestamp
 from tests.reference import gauges as plain_gauges
 from tests.reference import thresholds as plain_thresholds
 from tests.reference import usage as plain_usage
-from tests.support.usage.caller import ALL_CUSTOMERS, on_customer, on_plan, on_subscription
+from tests.support.usage.caller import ALL_CUSTOMERS, on_customer, on_customer_plan, on_plan, on_subscription
 
 
 def event_of(event: plain_gauges.Event) -> UsageEvent:
@@ -124,24 +124,21 @@ def decimal_of(number: Fraction) -> Decimal:
 def alert_of(alert: plain_usage.Alert) -> alert_pb2.Alert:
     """The alert as the API takes it."""
     kind, name = alert.measure
-    shown = alert_pb2.Alert(name="alert", scope=_scope(alert.scope), thresholds=map(_threshold, alert.thresholds))
+    shown = alert_pb2.Alert(
+        display_name="alert", scope=_scope(alert.scope), thresholds=map(_threshold, alert.thresholds)
+    )
     if alert.per_subscription and kind == "usage":
         shown.usage_exceeded.metric_id = name
-    elif alert.prices:
+    elif alert.prices and not alert.keys:
         shown.spend_exceeded.currency = name
-        for field, taken_in, values in sorted(alert.prices):
-            shown.spend_exceeded.price_filters.add(
-                field=filter_pb2.PriceField.Value(f"PRICE_FIELD_{field.upper()}"),
-                operator=(filter_pb2.FILTER_OPERATOR_INCLUDES if taken_in else filter_pb2.FILTER_OPERATOR_EXCLUDES),
-                values=sorted(values, reverse=True),
-            )
+        shown.spend_exceeded.price_filters.extend(_price_filters(alert.prices))
     elif alert.per_subscription:
         shown.cost_exceeded.currency = name
         shown.cost_exceeded.grouping_keys.extend(key for key, _ in alert.keys)
+        shown.cost_exceeded.price_filters.extend(_price_filters(alert.prices))
         for bound, thresholds in alert.overrides:
             shown.cost_exceeded.threshold_overrides.add(
-                group_keys=[key for key, _ in bound],
-                group_values=[value for _, value in bound],
+                group_values=[filter_pb2.GroupSelector(key=key, value=value) for key, value in bound],
                 thresholds=map(_threshold, thresholds),
             )
     else:
@@ -155,6 +152,17 @@ def alert_of(alert: plain_usage.Alert) -> alert_pb2.Alert:
     return shown
 
 
+def _price_filters(prices: plain_gauges.Prices) -> list[filter_pb2.PriceFilter]:
+    return [
+        filter_pb2.PriceFilter(
+            field=filter_pb2.PriceField.Value(f"PRICE_FIELD_{field.upper()}"),
+            operator=filter_pb2.FILTER_OPERATOR_INCLUDES if taken_in else filter_pb2.FILTER_OPERATOR_EXCLUDES,
+            values=sorted(values, reverse=True),
+        )
+        for field, taken_in, values in sorted(prices)
+    ]
+
+
 def _scope(scope: tuple[str, ...]) -> scope_pb2.AlertScope:
     match scope:
         case ("plan", plan):
@@ -163,6 +171,8 @@ def _scope(scope: tuple[str, ...]) -> scope_pb2.AlertScope:
             return on_customer(customer)
         case ("subscription", customer, subscription):
             return on_subscription(subscription, customer)
+        case ("customer plan", customer, plan):
+            return on_customer_plan(customer, plan)
     return ALL_CUSTOMERS
 
 

@@ -17,7 +17,7 @@ def plain(notification: Notification) -> str:
 
 def shown(gauge: dict[str, Any], *transitions: tuple[str, str, str], late: bool = False) -> str:
     data = {
-        "alert_name": "[bold] calls",
+        "alert_display_name": "[bold] calls",
         "customer_id": "acme",
         "gauge": {"customer_id": "acme", **gauge},
         "previous_value": "9.5",
@@ -53,7 +53,7 @@ def test_line_shows_reached_and_resolved_of_one_notification_and_late() -> None:
 
 def test_line_of_a_disabled_alert_shows_group_and_reason() -> None:
     data = {
-        "alert_name": "calls",
+        "alert_display_name": "calls",
         "customer_id": "acme",
         "subscription_id": "pro",
         "reason": "GROUP_LIMIT",

@@ -43,7 +43,7 @@ def state(
     *gauges: GaugeState, status: CustomerAlertStatus.ValueType = STATUS_OK, no_data: bool = False
 ) -> CustomerAlert:
     return CustomerAlert(
-        alert=Alert(name="Tokens"), customer_id="acme", status=status, gauges=gauges, no_data=no_data
+        alert=Alert(display_name="Tokens"), customer_id="acme", status=status, gauges=gauges, no_data=no_data
     )
 
 

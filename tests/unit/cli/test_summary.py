@@ -32,7 +32,9 @@ def batch(size: int, first_line: int = 2) -> Batch:
 
 def transition(customer: str, kind: TransitionKind.ValueType, name: str = "Spend [all]") -> Transition:
     gauge = Gauge(customer_id=customer, cost=CostMeasure(currency="USD"), value="12")
-    return Transition(alert_id="alt_1", alert_name=name, kind=kind, level="10", value="12", gauge=gauge, event_id="e")
+    return Transition(
+        alert_id="alt_1", alert_display_name=name, kind=kind, level="10", value="12", gauge=gauge, event_id="e"
+    )
 
 
 def shown(summary: Summary) -> str:

@@ -42,7 +42,7 @@ def transition(level: str = "10", *, notified: bool = True) -> Transition:
     gauge = Gauge(customer_id="acme", cost=CostMeasure(currency="USD"), value="12.5")
     gauge.billing_period.start_time.FromDatetime(datetime(2026, 3, 1, tzinfo=UTC))
     return Transition(
-        alert_name="spend",
+        alert_display_name="spend",
         kind=TransitionKind.TRANSITION_KIND_REACHED,
         level=level,
         gauge=gauge,
@@ -53,7 +53,7 @@ def transition(level: str = "10", *, notified: bool = True) -> Transition:
 
 def body(level: str = "10", **changes: Any) -> bytes:
     data = {
-        "alert_name": "spend",
+        "alert_display_name": "spend",
         "gauge": {
             "customer_id": "acme",
             "currency": "USD",

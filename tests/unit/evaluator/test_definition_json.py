@@ -146,6 +146,28 @@ CONDITIONS = [
     ),
 ]
 
+# Conditions with fields that the stored documents do not have, each with its JSON and the key of its measure.
+LATER: list[tuple[Condition, dict[str, Any], str]] = [
+    (
+        Condition(
+            ConditionType.LOW_REMAINING_COMMIT_BALANCE_REACHED,
+            balances=BalanceSelection((COMMIT,), REMAINING, any_metric=True),
+        ),
+        {"balances": {"kinds": ["COMMIT"], "reading": "REMAINING", "any_metric": True}},
+        'balances/[null, {"kinds": ["COMMIT"], "reading": "REMAINING", "any_metric": true}]',
+    ),
+    (
+        Condition(
+            ConditionType.COST_EXCEEDED,
+            currency="USD",
+            groups=(GroupSelector("zone"),),
+            prices=(PriceFilter(PriceField.PRICE_ID, FilterOperator.INCLUDES, ("p1",)),),
+        ),
+        {"currency": "USD", "groups": [{"key": "zone"}], "prices": [["PRICE_ID", "INCLUDES", ["p1"]]]},
+        'prices/["USD", [["PRICE_ID", "INCLUDES", ["p1"]]]]',
+    ),
+]
+
 THRESHOLDS = (
     Threshold(Decimal("100.50")),
     Threshold(
@@ -201,6 +223,17 @@ def test_an_alert_has_the_stored_natural_key(condition: Condition, stored: dict[
     assert natural_key(scope, condition) == stored["natural_key"]
 
 
+@pytest.mark.parametrize(("condition", "stored", "key"), LATER)
+def test_a_condition_with_later_fields_is_written_and_read(
+    condition: Condition, stored: dict[str, Any], key: str
+) -> None:
+    assert json.dumps(condition_json(condition)) == json.dumps(stored)
+    assert condition_from_json(condition.condition_type, stored) == condition
+    measure = condition.measure
+    assert measure.key == key
+    assert Measure.from_key(key, measure.per_subscription) == measure
+
+
 def test_thresholds_are_written_and_read_as_the_stored_documents() -> None:
     assert json.dumps(thresholds_json(THRESHOLDS)) == json.dumps(STORED["thresholds"])
     assert thresholds_from_json(STORED["thresholds"]) == THRESHOLDS
@@ -209,7 +242,7 @@ def test_thresholds_are_written_and_read_as_the_stored_documents() -> None:
 def test_a_former_version_is_read_with_the_immutable_fields_of_the_current_one() -> None:
     current = AlertDefinition(
         alert_id="alt_1",
-        name="new",
+        display_name="new",
         state=DefinitionState.ARCHIVED,
         scope=SUBSCRIPTION,
         condition=Condition(ConditionType.SPEND_EXCEEDED, currency="USD"),
@@ -241,7 +274,7 @@ def test_a_former_version_is_read_with_the_immutable_fields_of_the_current_one()
     prices = (PriceFilter(PriceField.PRICE_ID, FilterOperator.INCLUDES, ("p1",)),)
     assert former == replace(
         current,
-        name="old",
+        display_name="old",
         state=DefinitionState.ACTIVE,
         condition=Condition(ConditionType.SPEND_EXCEEDED, currency="USD", prices=prices),
         thresholds=(Threshold(Decimal(5)),),

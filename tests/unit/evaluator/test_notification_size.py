@@ -24,7 +24,7 @@ def notification(number: int, long: bool) -> Notification:
     threshold = Threshold(amount, code=LONG if long else "", severity=Severity.CRITICAL, resolve_value=amount)
     rule = AlertRule(
         alert_id="alt_" + "a" * 26,
-        name=NAME if long else "a",
+        display_name=NAME if long else "a",
         version=1,
         condition_type=ConditionType.USAGE_EXCEEDED,
         scope=Scope(ScopeKind.ALL_CUSTOMERS),

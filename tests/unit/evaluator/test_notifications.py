@@ -21,7 +21,7 @@ MARCH = Period(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC
 LINE = Threshold(Decimal("10.50"), "block", Severity.CRITICAL, resolve_value=Decimal("8"))
 RULE = AlertRule(
     alert_id="alt_1",
-    name="Größe",
+    display_name="Größe",
     version=3,
     condition_type=ConditionType.COST_EXCEEDED,
     scope=Scope(ScopeKind.ALL_CUSTOMERS),
@@ -80,7 +80,7 @@ def test_the_body_is_json_with_texts_for_amounts_and_times() -> None:
     assert body["id"] == notification().notification_id
     assert body["timestamp"] == data["ingest_time"] == "2026-03-15T12:30:00.000005Z"
     assert (data["previous_value"], data["value"]) == ("9.999999999999999999", "1000000000000000000000.1")
-    assert (data["alert_name"], data["alert_version"], data["condition"]) == ("Größe", 3, "cost_exceeded")
+    assert (data["alert_display_name"], data["alert_version"], data["condition"]) == ("Größe", 3, "cost_exceeded")
     assert data["gauge"] == {
         "customer_id": "acme",
         "subscription_id": "pro",

@@ -21,7 +21,7 @@ NOW = datetime(2026, 3, 15, tzinfo=UTC)
 TEN, FIVE = Threshold(Decimal(10)), Threshold(Decimal(5))
 RULE = AlertRule(
     alert_id="alt_1",
-    name="cost",
+    display_name="cost",
     version=1,
     condition_type=ConditionType.COST_EXCEEDED,
     scope=Scope(ScopeKind.PLAN, plan_id="gold"),

@@ -35,7 +35,7 @@ def rule(name: str, measure: Measure = CALLS, scope: Scope = EVERYBODY, *keys: s
     )
     known: dict[str, Any] = {
         "alert_id": name,
-        "name": name,
+        "display_name": name,
         "version": 1,
         "condition_type": ConditionType.USAGE_EXCEEDED,
         "scope": scope,
@@ -90,7 +90,9 @@ def watches(
 def named(found: list[WatchedGauge]) -> dict[tuple[str | None, str, tuple[tuple[str, str], ...]], list[str]]:
     """The names of the alerts on each gauge, by subscription, measure and group."""
     return {
-        (watch.gauge.subscription_id, watch.gauge.measure.key, watch.gauge.group): [one.name for one in watch.alerts]
+        (watch.gauge.subscription_id, watch.gauge.measure.key, watch.gauge.group): [
+            one.display_name for one in watch.alerts
+        ]
         for watch in found
     }
 
@@ -109,7 +111,7 @@ def test_an_excluded_customer_is_not_watched_and_others_are() -> None:
         ("pro", "usage/calls", ()): ["c"],
     }
     [target] = made.customer_measures(("other", None, "calls", None), NOON)
-    assert [one.name for one in target.by_keys[()]] == ["a", "b"]
+    assert [one.display_name for one in target.by_keys[()]] == ["a", "b"]
     made.exclude("acme", "b", None)
     assert named(watches(made)) == {}
 
@@ -121,7 +123,7 @@ def test_an_event_is_routed_to_every_selection_of_prices_in_its_currency() -> No
 
     def found(currency: str, subscription: str | None) -> dict[str, tuple[PriceFilter, ...]]:
         targets = made.customer_measures(("acme", subscription, "calls", currency), NOON)
-        return {target.by_keys[()][0].name: target.prices for target in targets}
+        return {target.by_keys[()][0].display_name: target.prices for target in targets}
 
     assert found("USD", "pro") == {"all": (), "some": prices}
     assert found("EUR", "pro") == {"euros": prices}

@@ -1,10 +1,11 @@
 """Readings of the reference model, compared with numbers that were computed by hand."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from tests.reference.balances import COMMIT, Terms
-from tests.reference.facts import MONTH_TOTAL, PERCENT_REMAINING, VOID, FactAlert, FactModel, Invoice
+from tests.reference.facts import MONTH_TOTAL, PERCENT_REMAINING, REMAINING, VOID, FactAlert, FactModel, Invoice
 from tests.reference.gauges import Event
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
@@ -20,6 +21,22 @@ def test_what_adjustments_took_counts_as_used() -> None:
     assert model.readings(alert, "acme", NOW) == {((), None): Fraction(100, 3)}
     model.adjust("acme", "c", Fraction(100), 1)
     assert model.readings(alert, "acme", NOW) == {((), None): 50}
+
+
+def test_custom_fields_select_balances_and_invoices() -> None:
+    model = FactModel(NOW)
+    since = NOW - timedelta(days=1)
+    for balance_id, team, region, amount in (("c1", "a", "eu", 1), ("c2", "b", "eu", 2), ("c3", "a", "us", 4)):
+        terms = Terms(balance_id, COMMIT, UNIT, fields={"team": team}, contract={"region": region, "tier": "1"})
+        model.put("acme", terms, [(Fraction(amount), since, None)])
+        invoice = Invoice(balance_id, "", "ISSUED", "X", Fraction(amount), NOW, contract={"region": region})
+        model.post_invoice("acme", invoice)
+    of_team, of_region = frozenset({("team", "a")}), frozenset({("region", "eu")})
+    low = FactAlert("it", REMAINING, (), kinds=frozenset({COMMIT}), unit=UNIT, fields=of_team)
+    month = FactAlert("month", MONTH_TOTAL, (), unit=UNIT, contract=of_region)
+    assert model.readings(low, "acme", NOW) == {((), None): 5}
+    assert model.readings(replace(low, contract=of_region), "acme", NOW) == {((), None): 1}
+    assert list(model.readings(month, "acme", NOW).values()) == [3]
 
 
 def test_invoices_add_up_in_the_month_in_which_their_period_ended() -> None:

@@ -30,7 +30,7 @@ PERIOD = Period(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UT
 
 DEFINITION = AlertDefinition(
     alert_id="alt_1",
-    name="spend",
+    display_name="spend",
     state=DefinitionState.ACTIVE,
     scope=Scope(ScopeKind.ALL_CUSTOMERS),
     condition=Condition(ConditionType.SPEND_THRESHOLD_REACHED, currency="USD", groups=(GroupSelector("model"),)),
@@ -60,6 +60,7 @@ PLAN = 'plan { plan_id: "p" }'
         (PLAN, 'spend_threshold_reached { currency: "EUR" group_values { key: "a" value: "" } }'),
         (CUSTOMERS, 'usage_threshold_reached { metric_id: "m" group_values { key: "a" value: "x" } }'),
         (SUBSCRIPTION, 'usage_exceeded { metric_id: "m" }'),
+        ('customer_plan { customer_id: "c" plan_id: "p" }', 'usage_exceeded { metric_id: "m" }'),
         (PLAN, 'cost_exceeded { currency: "USD" grouping_keys: ["z", "a"] }'),
         (SUBSCRIPTION, 'spend_exceeded { currency: "credits" }'),
         (
@@ -70,16 +71,16 @@ PLAN = 'plan { plan_id: "p" }'
         (
             PLAN,
             'cost_exceeded { currency: "USD" grouping_keys: ["z", "a"] threshold_overrides {'
-            ' group_keys: ["a", "z"] group_values: ["1", "2"]'
+            ' group_values { key: "a" value: "1" } group_values { key: "z" value: "2" }'
             ' thresholds { value: "3" code: "c" notify_on: TRANSITION_KIND_REACHED } }'
-            ' threshold_overrides { group_keys: "z" group_values: "" } }',
+            ' threshold_overrides { group_values { key: "z" value: "" } } }',
         ),
     ],
 )
 def test_an_alert_is_shown_as_requested(scope: str, condition: str) -> None:
     sent = text_format.Parse(
         f"""
-        name: "n" uniqueness_key: "k" scope {{ {scope} }} {condition}
+        display_name: "n" uniqueness_key: "k" scope {{ {scope} }} {condition}
         thresholds {{ value: "20" code: "c" severity: SEVERITY_INFO resolve_value: "-1"
                       notify_on: [TRANSITION_KIND_REACHED, TRANSITION_KIND_RESOLVED] }}
         thresholds {{ recurring_step: "0.5" notify_on: TRANSITION_KIND_REACHED }}
@@ -90,7 +91,7 @@ def test_an_alert_is_shown_as_requested(scope: str, condition: str) -> None:
     new = read_new_alert(Violations(), alert_service_pb2.CreateAlertRequest(alert=sent))
     stored = replace(
         DEFINITION,
-        name=new.name,
+        display_name=new.display_name,
         scope=new.scope,
         condition=new.condition,
         thresholds=new.thresholds,

@@ -5,7 +5,7 @@ from server.calls.paging import MAX_PAGE_BYTES, Page
 
 
 def alerts(*sizes: int) -> list[alert_pb2.Alert]:
-    return [alert_pb2.Alert(name="n" * size) for size in sizes]
+    return [alert_pb2.Alert(display_name="n" * size) for size in sizes]
 
 
 def test_a_page_ends_before_the_size_limit_and_the_next_page_continues() -> None:

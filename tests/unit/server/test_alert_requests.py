@@ -15,8 +15,8 @@ from server.calls.validation import Violations
 from server.mapping.alerts import read_condition_types, read_new_alert, read_states
 from server.mapping.thresholds import read_thresholds
 
-ALL = 'name: "n" scope { all_customers {} } '
-PLAN = 'name: "n" scope { plan { plan_id: "gold" } } '
+ALL = 'display_name: "n" scope { all_customers {} } '
+PLAN = 'display_name: "n" scope { plan { plan_id: "gold" } } '
 SPEND = "spend_threshold_reached {} "
 THRESHOLD = 'thresholds { value: "10" } '
 
@@ -36,6 +36,11 @@ def read(alert: str) -> NewAlert:
     return read_new_alert(Violations(), request(alert))
 
 
+def bound(**values: str) -> str:
+    """The group_values of an override."""
+    return " ".join(f'group_values {{ key: "{key}" value: "{value}" }}' for key, value in values.items())
+
+
 def refused(alert: str) -> list[str]:
     """The paths of all violations of an alert."""
     with pytest.raises(InvalidArgument) as error:
@@ -46,7 +51,7 @@ def refused(alert: str) -> list[str]:
 def test_every_field_of_an_alert_is_read() -> None:
     wanted = read(
         """
-        name: "spend"  uniqueness_key: "key"
+        display_name: "spend"  uniqueness_key: "key"
         scope { customer { customer_id: "acme" } }
         spend_threshold_reached {
             currency: "EUR" group_values { key: "zone" } group_values { key: "model" value: "large" }
@@ -56,7 +61,7 @@ def test_every_field_of_an_alert_is_read() -> None:
         thresholds { recurring_step: "0.5" notify_on: TRANSITION_KIND_RESOLVED }
         """
     )
-    assert (wanted.name, wanted.uniqueness_key, wanted.evaluate_on_create) == ("spend", "key", True)
+    assert (wanted.display_name, wanted.uniqueness_key, wanted.evaluate_on_create) == ("spend", "key", True)
     assert wanted.scope == Scope(ScopeKind.CUSTOMER, customer_id="acme")
     assert wanted.condition.currency == "EUR"
     assert wanted.condition.groups == (GroupSelector("zone"), GroupSelector("model", "large"))
@@ -102,7 +107,7 @@ def test_output_only_fields_are_ignored() -> None:
 def test_all_violations_are_answered_at_once() -> None:
     assert refused(
         """
-        name: "a\\tb" uniqueness_key: "\\n"
+        display_name: "a\\tb" uniqueness_key: "\\n"
         scope { subscription { customer_id: " acme" } }
         usage_threshold_reached { group_values { key: "a" } group_values { key: "a" } group_values {} }
         thresholds { value: "1e999" } thresholds { value: "NaN" severity: SEVERITY_INFO }
@@ -110,7 +115,7 @@ def test_all_violations_are_answered_at_once() -> None:
         thresholds { recurring_step: "0" }
         """
     ) == [
-        "alert.name",
+        "alert.display_name",
         "alert.usage_threshold_reached.metric_id",
         "alert.usage_threshold_reached.group_values[1].key",
         "alert.usage_threshold_reached.group_values[2].key",
@@ -133,7 +138,7 @@ def test_an_empty_request_is_refused_for_its_missing_alert() -> None:
 
 
 def test_an_empty_alert_is_refused_with_every_missing_field() -> None:
-    assert refused("") == ["alert.name", "alert.condition", "alert.scope", "alert.thresholds"]
+    assert refused("") == ["alert.display_name", "alert.condition", "alert.scope", "alert.thresholds"]
 
 
 @pytest.mark.parametrize(
@@ -185,8 +190,12 @@ def test_valid_thresholds_are_accepted(thresholds: str) -> None:
     ("alert", "paths"),
     [
         (ALL.replace("all_customers {}", "plan {}") + SPEND, ["alert.scope.plan.plan_id"]),
-        ('name: "n" scope {} ' + SPEND, ["alert.scope"]),
-        ('name: "' + "n" * 257 + '" scope { all_customers {} } ' + SPEND, ["alert.name"]),
+        (
+            ALL.replace("all_customers {}", "customer_plan {}") + SPEND,
+            ["alert.scope.customer_plan.plan_id", "alert.scope.customer_plan.customer_id"],
+        ),
+        ('display_name: "n" scope {} ' + SPEND, ["alert.scope"]),
+        ('display_name: "' + "n" * 257 + '" scope { all_customers {} } ' + SPEND, ["alert.display_name"]),
         (ALL + 'uniqueness_key: "' + "k" * 129 + '" ' + SPEND, ["alert.uniqueness_key"]),
         (ALL + 'spend_threshold_reached { currency: "usd" } ', ["alert.spend_threshold_reached.currency"]),
         (ALL + 'spend_threshold_reached { currency: "$" } ', ["alert.spend_threshold_reached.currency"]),
@@ -221,6 +230,7 @@ SCOPES = {
     "plan": 'plan { plan_id: "p" }',
     "customer": 'customer { customer_id: "c" }',
     "subscription": 'subscription { customer_id: "c" subscription_id: "s" }',
+    "customer_plan": 'customer_plan { customer_id: "c" plan_id: "p" }',
 }
 FIELDS = {
     "usage_threshold_reached": 'metric_id: "m"',
@@ -235,10 +245,10 @@ FIELDS = {
 @pytest.mark.parametrize("kind", list(ConditionType))
 def test_each_family_of_conditions_accepts_only_its_scopes(scope: str, kind: ConditionType) -> None:
     threshold = THRESHOLD if kind.own_threshold is None else ""
-    alert = f'name: "n" scope {{ {SCOPES[scope]} }} {kind} {{ {FIELDS.get(kind, "")} }} {threshold}'
-    fits = scope == "plan" or (scope == "subscription") is kind.per_subscription
+    alert = f'display_name: "n" scope {{ {SCOPES[scope]} }} {kind} {{ {FIELDS.get(kind, "")} }} {threshold}'
+    fits = scope in ("plan", "customer_plan") or (scope == "subscription") is kind.per_subscription
     if kind.of_one_customer:
-        fits = scope == "customer"
+        fits = scope in ("customer", "customer_plan")
     if fits:
         assert read(alert).condition.condition_type is kind
     else:
@@ -262,7 +272,7 @@ def test_thresholds_in_percent_of_a_limit_are_read() -> None:
     # A value can be the same number: it is another threshold.
     several = read(ALL + SPEND + thresholds + ' thresholds { value: "150" } thresholds { recurring_step: "1" }')
     assert len(several.thresholds) == 4
-    override = 'cost_exceeded { grouping_keys: "a" currency: "USD" threshold_overrides { group_values: "x" '
+    override = f'cost_exceeded {{ grouping_keys: "a" currency: "USD" threshold_overrides {{ {bound(a="x")} '
     [read_override] = read(PLAN + override + thresholds + "} } " + THRESHOLD).condition.overrides
     assert read_override.thresholds == expected
 
@@ -305,20 +315,18 @@ def test_a_condition_without_a_limit_refuses_percentages(kind: ConditionType) ->
     ("overrides", "paths"),
     [
         ("{ }", ["[0].group_values"]),
-        ('{ group_values: "x" }', ["[0].group_values"]),
-        ('{ group_values: ["x", "y", "z"] }', ["[0].group_values"]),
-        ('{ group_keys: ["a", "c"] group_values: ["x", "y"] }', ["[0].group_keys[1]"]),
-        ('{ group_keys: ["a", "a"] group_values: ["x", "y"] }', ["[0].group_keys[1]"]),
-        ('{ group_keys: "b" group_values: "\\n" }', ["[0].group_values[0]"]),
+        ('{ group_values { value: "x" } }', ["[0].group_values[0].key"]),
+        ('{ group_values { key: "a" } }', ["[0].group_values[0].value"]),
+        (f"{{ {bound(a='x', c='y')} }}", ["[0].group_values[1].key"]),
+        (f"{{ {bound(a='x')} {bound(a='y')} }}", ["[0].group_values[1].key"]),
+        (f"{{ {bound(b=chr(92) + 'n')} }}", ["[0].group_values[0].value"]),
         (
-            '{ group_keys: ["b", "a"] group_values: ["y", "x"] }, { group_keys: "a" group_values: "x" },'
-            ' { group_values: ["x", "y"] }',
+            f"{{ {bound(b='y', a='x')} }}, {{ {bound(a='x')} }}, {{ {bound(a='x', b='y')} }}",
             ["[2].group_values"],
         ),
         (
-            '{ group_keys: "a" group_values: "x" thresholds { value: "1" code: "c" }'
-            ' thresholds { value: "1.0" code: "c" } },'
-            ' { group_keys: "b" group_values: "x" thresholds { value: "x" } }',
+            f'{{ {bound(a="x")} thresholds {{ value: "1" code: "c" }} thresholds {{ value: "1.0" code: "c" }} }},'
+            f' {{ {bound(b="x")} thresholds {{ value: "x" }} }}',
             ["[0].thresholds[1].code", "[0].thresholds[1].value", "[1].thresholds[0].value"],
         ),
     ],
@@ -368,7 +376,7 @@ def test_price_filters_are_merged() -> None:
 
 
 def test_overrides_without_group_keys_are_refused() -> None:
-    condition = 'cost_exceeded { threshold_overrides { group_keys: "a" group_values: "x" } } '
+    condition = 'cost_exceeded { threshold_overrides { group_values { key: "a" value: "x" } } } '
     assert refused(PLAN + condition + THRESHOLD) == ["alert.cost_exceeded.threshold_overrides"]
 
 

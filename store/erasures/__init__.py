@@ -1,0 +1,1 @@
+"""The erasure of customers: durable jobs, and the statements of their steps."""

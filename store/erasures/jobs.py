@@ -1,0 +1,190 @@
+"""Erasure jobs: durable, each deletes everything of one customer. `store.erasures.steps` executes them."""
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import RowMapping, and_, insert, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.erasures import scoped
+from store.identity import organizations
+from store.ids import random_id
+from store.tables.accounts import customer
+from store.tables.erasures import erasure_job
+
+JOB_ID_PREFIX = "erj_"
+PSEUDONYM_PREFIX = "erased_"
+
+
+class ErasureState(StrEnum):
+    """How far a job has come."""
+
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+
+
+@dataclass(frozen=True)
+class ErasureJob:
+    """A job and its progress.
+
+    customer_id: None once it is done. pseudonym: the customer id of the ledger rows that are kept. step: how many of
+    the steps are complete. deleted_count, pseudonymised_count: rows.
+    """
+
+    organization_id: int
+    job_id: str
+    customer_id: str | None
+    pseudonym: str
+    state: ErasureState
+    step: int
+    deleted_count: int
+    pseudonymised_count: int
+    create_time: datetime
+    finish_time: datetime | None
+
+
+class CustomerUnknown(Exception):
+    """The organization has no such customer."""
+
+    def __init__(self, customer_id: str) -> None:
+        super().__init__(customer_id)
+        self.customer_id = customer_id
+
+
+class CustomerBeingErased(Exception):
+    """The customer takes no facts until its erasure is done."""
+
+    def __init__(self, customer_id: str) -> None:
+        super().__init__(customer_id)
+        self.customer_id = customer_id
+
+
+COLUMNS = tuple(erasure_job.c[field.name] for field in fields(ErasureJob))
+
+
+async def begin(connection: AsyncConnection, organization_id: int, customer_id: str, now: datetime) -> ErasureJob:
+    """Saves the job of a customer, or returns the one that runs already; from then on the customer takes nothing new.
+
+    Ends the alerts on the customer alone, and its limits. The transaction holds the organization's lock exclusively
+    afterwards, so usage is counted either before the erasure or not at all. Raises CustomerUnknown.
+    """
+    epoch = await organizations.begin_change(connection, organization_id)
+    running = await _of_customer(connection, organization_id, customer_id)
+    if running is not None:
+        return running
+    of_customer = and_(customer.c.organization_id == organization_id, customer.c.customer_id == customer_id)
+    marked = await connection.execute(
+        update(customer).where(of_customer).values(changed_epoch=epoch).returning(customer.c.customer_id)
+    )
+    if marked.one_or_none() is None:
+        raise CustomerUnknown(customer_id)
+    await scoped.end(connection, organization_id, customer_id, epoch, now)
+    job_id = random_id(JOB_ID_PREFIX)
+    saved = await connection.execute(
+        insert(erasure_job)
+        .values(
+            organization_id=organization_id,
+            job_id=job_id,
+            customer_id=customer_id,
+            pseudonym=PSEUDONYM_PREFIX + job_id.removeprefix(JOB_ID_PREFIX),
+            state=ErasureState.RUNNING,
+            create_time=now,
+        )
+        .returning(*COLUMNS)
+    )
+    return _job(saved.mappings().one())
+
+
+async def get(connection: AsyncConnection, organization_id: int, job_id: str) -> ErasureJob | None:
+    """The job of that id; None when there is none."""
+    found = await connection.execute(
+        select(*COLUMNS).where(erasure_job.c.organization_id == organization_id, erasure_job.c.job_id == job_id)
+    )
+    row = found.mappings().one_or_none()
+    return None if row is None else _job(row)
+
+
+async def list_page(
+    connection: AsyncConnection, organization_id: int, *, after: tuple[datetime, str] | None, limit: int
+) -> list[ErasureJob]:
+    """Up to `limit` jobs, newest first; `after` is the create_time and id of the last one seen."""
+    statement = (
+        select(*COLUMNS)
+        .where(erasure_job.c.organization_id == organization_id)
+        .order_by(erasure_job.c.create_time.desc(), erasure_job.c.job_id.desc())
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(tuple_(erasure_job.c.create_time, erasure_job.c.job_id) < tuple_(*after))
+    return [_job(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def running(connection: AsyncConnection, limit: int) -> list[ErasureJob]:
+    """Up to `limit` jobs of any organization that are running, the oldest first."""
+    rows = await connection.execute(
+        select(*COLUMNS)
+        .where(erasure_job.c.state == ErasureState.RUNNING)
+        .order_by(erasure_job.c.create_time)
+        .limit(limit)
+    )
+    return [_job(row) for row in rows.mappings()]
+
+
+async def lock(connection: AsyncConnection, organization_id: int, job_id: str) -> ErasureJob | None:
+    """The running job, locked until the transaction ends; None if another replica works on it, or it is done."""
+    rows = await connection.execute(
+        select(*COLUMNS)
+        .where(
+            erasure_job.c.organization_id == organization_id,
+            erasure_job.c.job_id == job_id,
+            erasure_job.c.state == ErasureState.RUNNING,
+        )
+        .with_for_update(skip_locked=True)
+    )
+    row = rows.mappings().one_or_none()
+    return None if row is None else _job(row)
+
+
+async def advance(
+    connection: AsyncConnection, job: ErasureJob, *, complete: bool, deleted: int = 0, pseudonymised: int = 0
+) -> None:
+    """Stores the progress of a locked job. complete: its present step has nothing left to do."""
+    await connection.execute(
+        update(erasure_job)
+        .where(erasure_job.c.organization_id == job.organization_id, erasure_job.c.job_id == job.job_id)
+        .values(
+            step=job.step + complete,
+            deleted_count=erasure_job.c.deleted_count + deleted,
+            pseudonymised_count=erasure_job.c.pseudonymised_count + pseudonymised,
+        )
+    )
+
+
+async def finish(connection: AsyncConnection, job: ErasureJob, now: datetime) -> None:
+    """Ends a locked job, and forgets whom it erased."""
+    await connection.execute(
+        update(erasure_job)
+        .where(erasure_job.c.organization_id == job.organization_id, erasure_job.c.job_id == job.job_id)
+        .values(state=ErasureState.DONE, customer_id=None, finish_time=now)
+    )
+
+
+async def refuse_during(connection: AsyncConnection, organization_id: int, customer_id: str) -> None:
+    """Raises CustomerBeingErased if a job erases the customer. The transaction holds the organization's lock."""
+    if await _of_customer(connection, organization_id, customer_id) is not None:
+        raise CustomerBeingErased(customer_id)
+
+
+async def _of_customer(connection: AsyncConnection, organization_id: int, customer_id: str) -> ErasureJob | None:
+    found = await connection.execute(
+        select(*COLUMNS).where(
+            erasure_job.c.organization_id == organization_id, erasure_job.c.customer_id == customer_id
+        )
+    )
+    row = found.mappings().one_or_none()
+    return None if row is None else _job(row)
+
+
+def _job(row: RowMapping) -> ErasureJob:
+    return ErasureJob(**{**row, "state": ErasureState(row["state"])})

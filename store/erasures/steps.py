@@ -1,0 +1,267 @@
+"""The steps of an erasure: small transactions that delete what belongs to a customer, or pseudonymise its ledger.
+
+Each step is repeated until it finds nothing more, so a step that is cut off loses only its own transaction. A step
+costs an index scan of the customer's own rows; what other customers have does not matter, except for the log of
+operator events, which is kept for a short time.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.erasures import jobs
+from store.erasures.jobs import ErasureJob
+from store.identity import organizations
+
+ROWS_AT_ONCE = 2_000  # of one transaction
+NOTIFICATIONS_AT_ONCE = 200  # each may have deliveries to all endpoints
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one transaction of a step did. waits: what is left is in use, and is tried again later."""
+
+    deleted: int = 0
+    pseudonymised: int = 0
+    complete: bool = False
+    waits: bool = False
+
+
+Step = Callable[[AsyncConnection, ErasureJob, int], Awaitable[Progress]]
+
+# Rows of a table by their place on disk: the keys of these tables differ, and each statement holds a snapshot.
+_DELETE = """
+DELETE FROM {table} WHERE organization_id = :organization_id AND customer_id = :customer_id AND ctid = ANY(ARRAY(
+    SELECT ctid FROM {table} WHERE organization_id = :organization_id AND customer_id = :customer_id
+    LIMIT :limit FOR UPDATE
+))
+"""
+
+# A ctid is unique only within a partition.
+_DELETE_EVENTS = """
+DELETE FROM event WHERE organization_id = :organization_id AND customer_id = :customer_id AND (tableoid, ctid) IN (
+    SELECT tableoid, ctid FROM event WHERE organization_id = :organization_id AND customer_id = :customer_id
+    LIMIT :limit
+)
+"""
+
+_PSEUDONYMISE = """
+UPDATE {table} SET customer_id = :pseudonym{cleared}
+WHERE organization_id = :organization_id AND customer_id = :customer_id AND ctid = ANY(ARRAY(
+    SELECT ctid FROM {table} WHERE organization_id = :organization_id AND customer_id = :customer_id LIMIT :limit
+))
+"""
+
+_NOTIFICATIONS = text("""
+SELECT notification_id FROM notification
+WHERE organization_id = :organization_id AND customer_id = :customer_id
+ORDER BY notification_id LIMIT :limit
+""")
+
+# Leases begin and end, and fan-outs write, only under the locks of their endpoints.
+_LOCK_ENDPOINTS = text("""
+SELECT endpoint_id FROM endpoint
+WHERE organization_id = :organization_id AND endpoint_id IN (
+    SELECT endpoint_id FROM delivery
+    WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
+)
+ORDER BY endpoint_id FOR UPDATE
+""")
+
+_DELETE_DELIVERIES = text("""
+WITH gone AS (
+    DELETE FROM delivery
+    WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids) AND lease_token IS NULL
+    RETURNING delivery_id
+), attempts AS (
+    DELETE FROM attempt WHERE organization_id = :organization_id AND delivery_id IN (SELECT delivery_id FROM gone)
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM attempts)
+""")
+
+_IN_FLIGHT = text("""
+SELECT DISTINCT notification_id FROM delivery
+WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
+""")
+
+_DELETE_NOTIFICATIONS = text("""
+WITH entries AS (
+    DELETE FROM feed_entry WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
+    RETURNING 1
+), gone AS (
+    DELETE FROM notification
+    WHERE organization_id = :organization_id AND customer_id = :customer_id
+      AND notification_id = ANY(:notification_ids)
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM entries) + (SELECT count(*) FROM gone)
+""")
+
+_OPERATOR_EVENTS = """
+DELETE FROM operator_event
+WHERE organization_id = :organization_id AND event_type = 'evaluation.failed'
+  AND body::jsonb #>> '{data,customer_id}' = :customer_id
+"""
+
+# The history of alerts on others, and jobs, name the customer too.
+_RENAME_IN_HISTORY = (
+    "UPDATE alert_change SET customer_id = :pseudonym, subscription_id = NULL"
+    " WHERE organization_id = :organization_id AND customer_id = :customer_id",
+    "UPDATE redelivery_job SET customer_id = :pseudonym"
+    " WHERE organization_id = :organization_id AND customer_id = :customer_id",
+)
+
+# Alerts on the customer alone, with their history.
+_ALERTS = """
+WITH gone AS (
+    DELETE FROM alert WHERE organization_id = :organization_id AND alert_id IN (
+        SELECT alert_id FROM alert
+        WHERE organization_id = :organization_id AND customer_id = :customer_id LIMIT :limit
+    )
+    RETURNING alert_id
+), changes AS (
+    DELETE FROM alert_change
+    WHERE organization_id = :organization_id AND alert_id IN (SELECT alert_id FROM gone)
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM changes)
+"""
+
+
+def _values(job: ErasureJob, limit: int) -> dict[str, object]:
+    return {
+        "organization_id": job.organization_id,
+        "customer_id": job.customer_id,
+        "pseudonym": job.pseudonym,
+        "limit": limit,
+    }
+
+
+def _deletion(table: str, statement: str = _DELETE) -> Step:
+    """Deletes the customer's rows of a table."""
+    query = text(statement.format(table=table) if statement is _DELETE else statement)
+
+    async def step(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
+        deleted = await _count(connection, query, _values(job, limit))
+        return Progress(deleted=deleted, complete=deleted == 0)
+
+    return step
+
+
+def _pseudonymisation(table: str, cleared: str = "") -> Step:
+    """Gives the customer's rows of a table the pseudonym. cleared: assignments that remove what can identify it."""
+    query = text(_PSEUDONYMISE.format(table=table, cleared=f", {cleared}" if cleared else ""))
+
+    async def step(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
+        changed = await _count(connection, query, _values(job, limit))
+        return Progress(pseudonymised=changed, complete=changed == 0)
+
+    return step
+
+
+async def _count(connection: AsyncConnection, query: TextClause, values: dict[str, object]) -> int:
+    wanted = {name: values[name] for name in query.compile().params}
+    return int((await connection.execute(query, wanted)).rowcount)
+
+
+async def _alerts(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
+    values = _values(job, limit)
+    values.pop("pseudonym")
+    deleted = int(await connection.scalar(text(_ALERTS), values) or 0)
+    return Progress(deleted=deleted, complete=deleted == 0)
+
+
+async def _notifications(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
+    """Deletes notifications with their deliveries and attempts; one whose attempt is being made waits for its end."""
+    scope = {"organization_id": job.organization_id, "customer_id": job.customer_id}
+    ids = list(await connection.scalars(_NOTIFICATIONS, {**scope, "limit": min(limit, NOTIFICATIONS_AT_ONCE)}))
+    if not ids:
+        return Progress(complete=True)
+    of_these = {"organization_id": job.organization_id, "notification_ids": ids}
+    await connection.execute(_LOCK_ENDPOINTS, of_these)
+    deleted = int(await connection.scalar(_DELETE_DELIVERIES, of_these) or 0)
+    in_flight = set(await connection.scalars(_IN_FLIGHT, of_these))
+    free = [one for one in ids if one not in in_flight]
+    if free:
+        deleted += int(await connection.scalar(_DELETE_NOTIFICATIONS, {**scope, "notification_ids": free}) or 0)
+    return Progress(deleted=deleted, waits=not free)
+
+
+async def _history(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
+    values = _values(job, limit)
+    changed = [await _count(connection, text(statement), values) for statement in _RENAME_IN_HISTORY]
+    return Progress(pseudonymised=sum(changed), complete=True)
+
+
+async def _operator_events(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
+    deleted = await _count(connection, text(_OPERATOR_EVENTS), _values(job, limit))
+    return Progress(deleted=deleted, complete=True)
+
+
+# In this order: first what is measured, then what was reported of it, then the facts, of which the ledger is kept.
+STEPS: tuple[Step, ...] = (
+    _deletion("event", _DELETE_EVENTS),
+    _deletion("unique_value"),
+    _deletion("alert_state"),
+    _deletion("gauge"),
+    _deletion("group_count"),
+    _deletion("alert_exclusion"),
+    _deletion("outbox"),
+    _deletion("feed_pending"),
+    _notifications,
+    _operator_events,
+    _alerts,
+    _history,
+    _deletion("usage_limit"),
+    _pseudonymisation("balance_entry"),
+    _pseudonymisation("balance_adjustment"),
+    _pseudonymisation("balance_segment"),
+    _pseudonymisation(
+        "balance",
+        "contract_id = NULL, contract_custom_fields = '{}', custom_fields = '{}',"
+        " seat_group_value = CASE WHEN seat_group_value IS NOT NULL THEN 'erased' END",
+    ),
+    _pseudonymisation("overage"),
+    _pseudonymisation("invoice", "custom_fields = '{}', contract_custom_fields = '{}'"),
+    _deletion("wallet"),
+)
+
+
+async def step(
+    connection: AsyncConnection, organization_id: int, job_id: str, now: datetime, *, limit: int = ROWS_AT_ONCE
+) -> bool:
+    """One transaction of a job; returns whether it did anything.
+
+    False: another replica works on the job, it is done, or what is left of its step is in use.
+    """
+    job = await jobs.lock(connection, organization_id, job_id)
+    if job is None:
+        return False
+    if job.step == len(STEPS):
+        await _finish(connection, job, now)
+        return True
+    progress = await STEPS[job.step](connection, job, limit)
+    await jobs.advance(
+        connection,
+        job,
+        complete=progress.complete,
+        deleted=progress.deleted,
+        pseudonymised=progress.pseudonymised,
+    )
+    return not progress.waits
+
+
+async def _finish(connection: AsyncConnection, job: ErasureJob, now: datetime) -> None:
+    """Deletes the customer itself; from then on its id is that of a new customer."""
+    await organizations.begin_deletion(connection, job.organization_id)
+    values = {"organization_id": job.organization_id, "customer_id": job.customer_id}
+    for table in ("subscription", "customer"):
+        await connection.execute(
+            text(f"DELETE FROM {table} WHERE organization_id = :organization_id AND customer_id = :customer_id"),
+            values,
+        )
+    await jobs.finish(connection, job, now)

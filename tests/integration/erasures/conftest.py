@@ -1,0 +1,18 @@
+"""Fixtures of the erasure tests: those of the usage tests, and a database pool."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from store.postgres.database import Database
+from tests.support.usage.fixtures import caller, shared_database_url
+
+__all__ = ["caller", "database", "shared_database_url"]
+
+
+@pytest.fixture
+async def database(shared_database_url: str) -> AsyncIterator[Database]:
+    """A pool on the module's database."""
+    database = Database(shared_database_url, pool_size=4)
+    yield database
+    await database.close()
