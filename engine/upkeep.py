@@ -12,6 +12,7 @@ from store.notifications import history as notification_history
 from store.postgres import partitions
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.retries import repeated
+from store.usage import voids
 from store.views import alarms
 
 AHEAD = timedelta(days=45)  # how far ahead partitions are made; more than a month, so that one is always there
@@ -63,6 +64,7 @@ class Upkeep:
         now = self._clock.now()
         async with self._database.transaction() as connection:
             await partitions.maintain(connection, now - self._retention, now + AHEAD, now - self._retention)
+            await voids.delete_before(connection, partitions.month_start(now - self._retention))
             await idempotent_answers.delete_before(connection, now - REPLAY_LIFETIME)
         keep_from = now - self._notification_retention
         # Only organizations with something to do: a start must not run a transaction for each one that exists.

@@ -5,7 +5,7 @@ from a total, because segments start and end, and the amount drawn from an ended
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import chain
@@ -68,6 +68,10 @@ class UnitBalances:
         )
         return self._take(active, amount) if amount >= ZERO else self._give_back(list(active), -amount)
 
+    def move(self, amount: Decimal) -> list[Draw]:
+        """Like `draw`, on all sources, whatever the time and the metric. Must run under `exact_arithmetic`."""
+        return self._take(self.sources, amount) if amount >= ZERO else self._give_back(self.sources, -amount)
+
     def _take(self, active: Iterable[Source], amount: Decimal) -> list[Draw]:
         """Stops at the segment that gives the last of it: the cost of an event must not depend on later segments."""
         if self.overage < ZERO:
@@ -119,16 +123,108 @@ class UnitBalances:
         return draws
 
 
+@dataclass(frozen=True, slots=True)
+class PastSource:
+    """A source with the time in which usage could draw on it: from when its balance was made until it was voided.
+
+    seat: the property and its value that usage must have to draw on it; None for any usage.
+    """
+
+    source: Source
+    create_time: datetime
+    void_time: datetime | None = None
+    seat: tuple[str, str] | None = None
+
+    def was_open(self, ingest_time: datetime) -> bool:
+        """Whether usage that came then could draw on it."""
+        return self.create_time <= ingest_time and (self.void_time is None or ingest_time < self.void_time)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageClass:
+    """Usage of one customer in one unit that draws on the same segments in the same order, added up.
+
+    amount: all of it. voided: how much of it is voided. event_time: of one of the events. ingest_time: when the first
+    of them came. metric_id: empty where no source is restricted to it. seats: the properties that name seats.
+    """
+
+    amount: Decimal
+    voided: Decimal
+    event_time: datetime
+    ingest_time: datetime
+    metric_id: str
+    seats: frozenset[tuple[str, str]] = frozenset()
+
+
+def give_back_voided(
+    balances: UnitBalances, past: Sequence[PastSource], classes: Sequence[UsageClass]
+) -> dict[PastSource, Decimal]:
+    """Takes voided usage back; changes the segments and the overage. Returns what each segment got back.
+
+    Which segments an event drew on is not stored. So the waterfall is computed twice, with all usage and without what
+    is voided; each segment gets back the difference. balances: its overage, and the sources that are still open, in
+    draw order. classes: in the order in which they came. Must run under `exact_arithmetic`.
+    """
+    # What no stored event explains (its events are not kept any more, or balances were changed after they came) was
+    # drawn before all others.
+    drawn = sum((one.source.segment.drawn for one in past), balances.overage)
+    unexplained = drawn - sum((one.amount for one in classes), ZERO)
+    amounts = [one.amount for one in classes]
+    with_all, overage_with_all = _waterfall(balances.unit, past, unexplained, classes, amounts)
+    amounts = [one.amount - one.voided for one in classes]
+    without, overage_without = _waterfall(balances.unit, past, unexplained, classes, amounts)
+    before = {one: one.source.segment.drawn for one in past}
+    # The segments may have another history than the waterfall. What does not fit there goes the way of a correction.
+    rest = ZERO
+    for one in past:
+        segment = one.source.segment
+        wanted = segment.drawn - (with_all[one] - without[one])
+        fits = wanted if one.source.overdraws else min(wanted, max(segment.granted, segment.drawn))
+        segment.drawn = max(fits, min(segment.drawn, ZERO))
+        rest += segment.drawn - wanted
+    wanted = balances.overage - (overage_with_all - overage_without)
+    balances.overage = max(wanted, min(balances.overage, overage_without, ZERO))
+    rest += balances.overage - wanted
+    balances.move(-rest)
+    # A credit that the remaining usage does not explain was drawn from segments by usage that is voided now.
+    for one in past:
+        unexplained = min(overage_without, ZERO) - balances.overage
+        returned = min(unexplained, one.source.segment.drawn - max(without[one], ZERO))
+        if returned > ZERO and one.source in balances.sources:
+            one.source.segment.drawn -= returned
+            balances.overage += returned
+    return {one: before[one] - one.source.segment.drawn for one in past if before[one] != one.source.segment.drawn}
+
+
+def _waterfall(
+    unit: Unit,
+    past: Sequence[PastSource],
+    unexplained: Decimal,
+    classes: Sequence[UsageClass],
+    amounts: Sequence[Decimal],
+) -> tuple[dict[PastSource, Decimal], Decimal]:
+    """What classes of usage draw from each source that nothing was drawn from before, and the overage."""
+    fresh = {
+        one: replace(one.source, segment=replace(one.source.segment, drawn=ZERO))
+        for one in sorted(past, key=lambda one: _rank(one.source))
+    }
+    pooled = [(one, source) for one, source in fresh.items() if one.seat is None]
+    of_seats = [(one, source) for one, source in fresh.items() if one.seat is not None]
+    balances = UnitBalances(unit, list(fresh.values()))
+    balances.move(unexplained)
+    for usage, amount in zip(classes, amounts, strict=True):
+        balances.sources = [source for one, source in pooled if one.was_open(usage.ingest_time)]
+        own = [source for one, source in of_seats if one.seat in usage.seats and one.was_open(usage.ingest_time)]
+        balances.draw(amount, usage.event_time, usage.metric_id, own)
+    return {one: source.segment.drawn for one, source in fresh.items()}, balances.overage
+
+
 def in_order(sources: Sequence[Source]) -> list[Source]:
     """The draw order: segments of the seat, then by priority, then the segment that ends first."""
-    return sorted(
-        sources,
-        key=lambda source: (
-            not source.of_seat,
-            source.priority,
-            source.segment.end or _NEVER,
-            source.segment.start,
-            source.balance_id,
-            source.segment.number,
-        ),
-    )
+    return sorted(sources, key=_rank)
+
+
+def _rank(source: Source) -> tuple[bool, int, datetime, datetime, str, int]:
+    segment = source.segment
+    end = segment.end or _NEVER
+    return not source.of_seat, source.priority, end, segment.start, source.balance_id, segment.number

@@ -100,6 +100,8 @@ def transition_json(transition: Transition) -> dict[str, Any]:
         if transition.cause.event_id is not None:
             shown["event_id"] = transition.cause.event_id
         shown["event_time"] = format_time(transition.cause.event_time)
+        if transition.cause.voided_events:
+            shown["voided_events"] = transition.cause.voided_events
     return shown
 
 

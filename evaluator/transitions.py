@@ -16,14 +16,16 @@ _NO_THRESHOLDS: Mapping[str, Threshold] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Cause:
-    """What moved a gauge: a usage event, or time alone.
+    """What moved a gauge: a usage event, the voiding of events, or time alone.
 
     event_id: the caller's id of the event; unset where time moved the gauge. event_time: the time of the event as the
-    caller gave it, or the time at which the gauge changed.
+    caller gave it, or the time at which the gauge changed. voided_events: how many events of the gauge were voided,
+    the latest of which this one is; 0 where none was.
     """
 
     event_id: str | None
     event_time: datetime
+    voided_events: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,9 @@ class LogAction(StrEnum):
     TIMERS_CAUGHT_UP = "timers.caught_up"
     ERASURE_FAILED = "erasure.failed"
 
+    # Usage.
+    USAGE_VOIDED = "usage.voided"
+
     # Streams of notifications.
     FEED_FAILED = "feed.failed"
     FEED_LISTEN_LOST = "feed.listen_lost"

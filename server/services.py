@@ -38,6 +38,7 @@ from server.alerts.changes import AlertChangeHandlers
 from server.alerts.customer_alerts import CustomerAlertHandlers
 from server.alerts.notifications import NotificationHandlers
 from server.alerts.usage import UsageHandlers
+from server.alerts.usage_voids import UsageVoidHandlers
 from server.calls.errors import ErrorTable
 from server.parts import Parts
 from server.webhooks import errors as webhook_errors
@@ -86,6 +87,9 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         )
         self.EvaluateUsage = usage.EvaluateUsage
         self.EvaluateUsageBatch = usage.EvaluateUsageBatch
+
+        usage_voids = UsageVoidHandlers(database, clock, configuration.grace, parts.rules)
+        self.VoidUsageEvents = usage_voids.VoidUsageEvents
 
         notifications = NotificationHandlers(
             database,

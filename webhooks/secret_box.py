@@ -1,5 +1,7 @@
 """Secrets at rest: sealed with AES-256-GCM under master keys that the database never sees."""
 
+import hashlib
+import hmac
 import secrets
 from collections.abc import Sequence
 
@@ -29,6 +31,7 @@ class SecretBox:
         if not keys:
             raise ValueError("at least one key is needed")
         self._ciphers: dict[bytes, AESGCM] = {}
+        self._fingerprint_keys: list[bytes] = []
         for key_id, key in keys:
             encoded = key_id.encode()
             if not 1 <= len(encoded) <= MAX_KEY_ID_BYTES:
@@ -38,6 +41,7 @@ class SecretBox:
             if len(key) != SECRET_KEY_BYTES:
                 raise ValueError(f"the key {key_id!r} has {len(key)} bytes; AES-256 takes {SECRET_KEY_BYTES}")
             self._ciphers[encoded] = AESGCM(key)
+            self._fingerprint_keys.append(hmac.digest(key, b"fingerprint", hashlib.sha256))
         self._sealing = keys[0][0].encode()
 
     @property
@@ -66,6 +70,13 @@ class SecretBox:
             return cipher.decrypt(nonce, sealed[end_of_nonce:], head + context.encode())
         except (InvalidTag, ValueError) as error:
             raise CannotOpen("it was changed, or it was sealed for another row or with another key") from error
+
+    def fingerprints(self, plain: bytes) -> list[bytes]:
+        """Digests of `plain`, one under each key, that of the key that seals first.
+
+        Equal data has equal digests. Without the key it cannot be guessed from its digest, however short it is.
+        """
+        return [hmac.digest(key, plain, hashlib.sha256) for key in self._fingerprint_keys]
 
     def is_current(self, sealed: bytes) -> bool:
         """Whether `sealed` is sealed with the key that seals now; otherwise it should be re-encrypted."""

@@ -14,6 +14,7 @@ from rich.markup import escape
 from cli.client.connection import UNARY_TIMEOUT, Address
 from cli.client.errors import error_reason
 from cli.console import Problem
+from cli.event_types import event_type_numbers
 from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
 from cli.listen.receiver import Arrival, Receiver
 from cli.listen.verification import Verifier
@@ -21,6 +22,7 @@ from cli.rich_console import standard_error, standard_output
 from cli.server_options import call_problem, server_options
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from generated.tidemark.v1.endpoint_pb2 import Endpoint
+from generated.tidemark.v1.event_type_pb2 import EventType
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
 from runtime.signals import on_stop
@@ -55,7 +57,14 @@ def _verifier(context: click.Context, parameter: click.Parameter, values: tuple[
     help="Verify with this, and make no endpoint. May be repeated.",
 )
 @click.option("--url", metavar="URL", help="What the endpoint is given instead of the listening address: a tunnel's.")
-@click.option("--event-type", "event_types", multiple=True, metavar="TYPE", help="Only this type; may be repeated.")
+@click.option(
+    "--event-type",
+    "event_types",
+    multiple=True,
+    callback=event_type_numbers,
+    metavar="TYPE",
+    help="Only this type; may be repeated.",
+)
 @click.option(
     "--answer",
     "answers",
@@ -73,7 +82,7 @@ def listen(
     port: int,
     verifier: Verifier | None,
     url: str | None,
-    event_types: tuple[str, ...],
+    event_types: list[EventType.ValueType],
     answers: list[Answer],
     body: bool,
     as_json: bool,
@@ -105,7 +114,7 @@ async def _listen(
     where: tuple[str, int],
     address: Address | None,
     url: str | None,
-    event_types: tuple[str, ...],
+    event_types: list[EventType.ValueType],
 ) -> None:
     stop = asyncio.Event()
     on_stop(stop.set)
@@ -125,7 +134,7 @@ async def _listen(
 
 @asynccontextmanager
 async def _endpoint(
-    address: Address, url: str, event_types: tuple[str, ...], verifier: Verifier
+    address: Address, url: str, event_types: list[EventType.ValueType], verifier: Verifier
 ) -> AsyncIterator[None]:
     """Adds an endpoint at the server while the block runs; `verifier` trusts its secret."""
     async with address.channel() as channel:

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from cli.client.connection import Address
 from cli.client.notification_stream import NotificationStream
+from cli.event_types import event_type_numbers
 from cli.rich_console import standard_error, standard_output
 from cli.server_options import call_problem, server_options
 from cli.signals import EndedBySignal, cancelled_by_signals
@@ -23,6 +24,7 @@ from cli.watch.screen import table
 from cli.watch.state_reader import Filters, StateReader
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest
 from generated.tidemark.v1.condition_pb2 import ConditionType
+from generated.tidemark.v1.event_type_pb2 import EventType
 
 DEFAULT_INTERVAL = 1.0  # seconds between two refreshes
 DEFAULT_LIMIT = 1_000  # rows that --once prints
@@ -42,7 +44,7 @@ class Options:
     interval: float
     notifications: bool
     conditions: Sequence[ConditionType.ValueType]
-    event_types: Sequence[str]
+    event_types: Sequence[EventType.ValueType]
     since: datetime | None
     token: str | None
     as_json: bool
@@ -142,6 +144,7 @@ _OPTIONS = (
         "--event-type",
         "event_types",
         multiple=True,
+        callback=event_type_numbers,
         metavar="TYPE",
         help="Only notifications of this type. May be repeated.",
     ),

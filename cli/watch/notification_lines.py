@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from generated.tidemark.v1.event_type_pb2 import EventType
 from generated.tidemark.v1.notification_pb2 import Notification
 
 _STYLES = {"REACHED": "bad", "RESOLVED": "good"}
@@ -39,10 +40,11 @@ def _transitions(data: Mapping[str, Any]) -> list[str]:
     return [escape(_measure(data["gauge"])), changes, values, "[warn]late[/]" if data["late"] else ""]
 
 
-def _other(event_type: str, data: Mapping[str, Any]) -> list[str]:
+def _other(event_type: EventType.ValueType, data: Mapping[str, Any]) -> list[str]:
     """A notification without a gauge: an alert was disabled for a customer."""
     reason = str(data.get("reason", "")).lower().replace("_", " ")
-    return [escape(_group(data)), f"[warn]{escape(event_type.rpartition('.')[2])}[/]", escape(reason)]
+    happened = EventType.Name(event_type).rpartition("_")[2].lower()
+    return [escape(_group(data)), f"[warn]{happened}[/]", escape(reason)]
 
 
 def _measure(gauge: Mapping[str, Any]) -> str:

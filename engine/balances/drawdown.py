@@ -103,7 +103,6 @@ class _RunningDrawdown:
 
     def __init__(self, router: Router, held: dict[str, Wallet], now: datetime) -> None:
         self.movements: dict[WatchedGauge, Movement] = {}
-        self._router = router
         self._held = held
         self._now = now
         self._units: dict[CustomerUnit, UnitBalances] = {}
@@ -111,8 +110,7 @@ class _RunningDrawdown:
         self._of_seats: dict[tuple[SeatKey, str], list[Source]] = {}
         self._drawables: dict[Source, Drawable] = {}
         self._drawn: dict[Source, Decimal] = {}
-        self._watches: dict[Gauge, WatchedGauge] = {}
-        self._watches_of: dict[tuple[str, str], list[WatchedGauge]] = {}
+        self._watches = BalanceWatches(router)
 
     async def load(self, transaction: Transaction, events: Sequence[UsageEvent]) -> None:
         """Reads the segments that the events may draw on."""
@@ -171,7 +169,7 @@ class _RunningDrawdown:
                 self._drawn[one.source] = self._drawn.get(one.source, ZERO) + one.amount
                 # A segment that is not active now is on no gauge; it is read when it begins.
                 if one.source.segment.covers(self._held[event.customer_id].moment(self._now)):
-                    for watch in self._watching(self._drawables[one.source]):
+                    for watch in self._watches.of(self._drawables[one.source]):
                         selection = watch.gauge.measure.balances
                         assert selection is not None
                         moved[watch] = moved.get(watch, ZERO) + moved_by(selection, one.amount)
@@ -201,8 +199,17 @@ class _RunningDrawdown:
         keys, properties = self._held[event.customer_id].seat_keys, event.properties
         return [(event.customer_id, key, properties[key]) for key in keys if key in properties]
 
-    def _watching(self, item: Drawable) -> list[WatchedGauge]:
-        """The gauges that count a balance."""
+
+class BalanceWatches:
+    """Finds the gauges of balances that alerts watch. One of each, however many segments move it."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._watches: dict[Gauge, WatchedGauge] = {}
+        self._watches_of: dict[tuple[str, str], list[WatchedGauge]] = {}
+
+    def of(self, item: Drawable) -> list[WatchedGauge]:
+        """The gauges that count a balance and that usage moves."""
         key = item.customer_id, item.holding.balance_id
         if key not in self._watches_of:
             customer = self._router.customers[item.customer_id]

@@ -24,11 +24,7 @@ async def recount(transaction: Transaction, subjects: Sequence[Subject]) -> None
     counted = await recounts.recount(transaction.driver, transaction.organization_id, wanted)
     for subject, (tally, count) in zip(subjects, counted, strict=True):
         subject.before, subject.untouched = tally, count == 0
-    unique = [
-        item
-        for item, (_, count) in zip(wanted, counted, strict=True)
-        if item.aggregation is Aggregation.UNIQUE_COUNT and count
-    ]
+    unique = [item for item in wanted if item.aggregation is Aggregation.UNIQUE_COUNT]
     if unique:
         await recounts.recount_values(transaction.driver, transaction.organization_id, unique)
 

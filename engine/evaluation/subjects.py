@@ -39,7 +39,8 @@ class Subject:
     rules_epoch: the epoch at which it was last evaluated. before: its tally without the entries; None until it is
     recounted. untouched: no event can have been counted for it before this transaction. scale: see `Measure.shown`,
     as stored.
-    reading: the present value of a gauge of facts, which has no entries. cause: set where time alone changed it.
+    reading: the present value of a gauge of facts, which has no entries. after: the tally that voided events leave;
+    there are no entries then. cause: set where time alone or voided events changed it.
     epoch: the rules epoch that the gauge gets where some of its alerts are left out; None: that of the transaction.
     backfilled: the evaluation is that of a new or changed alert, so the reading may be older than the alert.
     reset_alert: the id of the alert whose state is forgotten before it is evaluated.
@@ -51,6 +52,7 @@ class Subject:
     untouched: bool = False
     scale: Decimal | None = None
     reading: FactValue | None = None
+    after: Tally | None = None
     cause: Cause | None = None
     epoch: int | None = None
     backfilled: bool = False
@@ -103,7 +105,7 @@ def _subject(movement: Movement, tally: Tally, rules_epoch: int, registered_cust
 def path_of(subject: Subject) -> tuple[Decimal, list[Step], Decimal | None]:
     """The value that the gauge showed before, the values that it takes step by step, and its scale.
 
-    Counts the entries: their amounts are in the subject's tally afterwards.
+    Counts the entries, or takes over what voided events leave: the subject's tally is the one of now afterwards.
     """
     watch, tally, reading = subject.movement.watch, subject.tally, subject.reading
     measure = watch.gauge.measure
@@ -117,6 +119,9 @@ def path_of(subject: Subject) -> tuple[Decimal, list[Step], Decimal | None]:
         base = value if unknown else measure.shown(tally.value, subject.scale)
         return base, [Step(value, subject.cause)], reading.scale
     base = measure.shown(tally.value, subject.scale)
+    if (after := subject.after) is not None:
+        tally.value, tally.latest_time, tally.latest_id = after.value, after.latest_time, after.latest_id
+        return base, [Step(measure.shown(tally.value, subject.scale), subject.cause)], subject.scale
     steps = [step_of(subject, tally, amount, event) for amount, event in subject.movement.entries]
     return base, steps, subject.scale
 

@@ -28,7 +28,7 @@ from store.identity.organizations import Organization
 from store.notifications import evaluation_failures
 from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
 from store.postgres.retries import Tries
-from store.usage.events import DuplicateEvents
+from store.usage.events import DuplicateEvents, EventsVoided
 from webhooks.operator_events import EvaluationFailure
 
 logger = logging.getLogger(__name__)
@@ -90,6 +90,8 @@ class Committer:
                     return await self._commit(group, expect_new=True, careful=careful)
                 except DuplicateEvents:
                     return await self._commit(group, expect_new=False, careful=careful)
+            except EventsVoided:
+                continue  # their duplicates are new events now
             except DatabaseUnavailable as error:
                 # Events are identified by their ids, so the transaction may be repeated after a commit, too. A
                 # connection that was lost while it was idle fails its next transaction, which then gets another one.

@@ -28,7 +28,7 @@ async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> 
     """Stores the events whose period may still change.
 
     expect_new: all of them at once. Raises `DuplicateEvents` when any is stored already; then nothing of the
-    transaction can be kept. Otherwise the slower way, which finds out which events are new.
+    transaction can be kept. Otherwise the slower way, which finds out which events are new. Raises `EventsVoided`.
     """
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
     countable = without_too_late(transaction, without_erased(transaction, group.events))
@@ -46,16 +46,24 @@ async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> 
 
 
 async def _compare_known(transaction: Transaction, group: Group, countable: list[UsageEvent], stored: Stored) -> None:
-    """Compares the events whose identities this commit did not add with what is stored.
+    """Compares the events whose identities this commit did not add with what is stored. Raises EventsVoided.
 
     Not with each other: a resend is a duplicate even if another caller in the same commit sent a conflicting event.
     """
     added = {event.identity for event in stored.new}
     known = [index for identity, index in group.first.items() if identity not in added]
+    firsts = len(known)
     known += [index for index in group.repeated if group.event_at(index).identity not in added]
     sent = [group.event_at(index) for index in known]
     alike = await stored_events.stored_alike(transaction.driver, transaction.organization_id, sent)
     in_time, customers = {event.identity for event in countable}, transaction.router.customers
+    others = [
+        event for position, event in enumerate(sent[:firsts]) if position not in alike and event.identity in in_time
+    ]
+    if others:
+        # Each of them was stored when the insert left it out. A void between the two statements would make a plain
+        # duplicate look like a conflict.
+        await stored_events.check_stored(transaction.driver, transaction.organization_id, others)
     for position, (index, event) in enumerate(zip(known, sent, strict=True)):
         if customers[event.customer_id].being_erased:
             stored.of_erased.append(index)

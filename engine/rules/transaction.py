@@ -67,6 +67,13 @@ class Transactions:
         router = await self._rules.of(organization.organization_id).alerts_at(connection, epoch)
         return Transaction(connection, await driver(connection), organization, router, now, self._grace, epoch)
 
+    async def begin_with_facts(self, connection: Connection, organization: Organization) -> Transaction:
+        """Like `begin`, with the router of ingest, which also keeps the facts of customers (`load_facts`)."""
+        epoch = await organizations.lock_shared(connection, organization.organization_id)
+        now = self._clock.now()
+        router = await self._rules.of(organization.organization_id).router(connection, epoch)
+        return Transaction(connection, await driver(connection), organization, router, now, self._grace, epoch)
+
     async def after_change(self, connection: Connection, organization: Organization, epoch: int) -> Transaction:
         """The rest of a transaction that holds the lock exclusively and has raised the epoch to this one.
 

@@ -35,6 +35,7 @@ _ENTRY_TYPES = {
     EntryType.VOID: balance_entry_pb2.BALANCE_ENTRY_TYPE_VOID,
     EntryType.DRAW: balance_entry_pb2.BALANCE_ENTRY_TYPE_DRAW,
     EntryType.GIVE_BACK: balance_entry_pb2.BALANCE_ENTRY_TYPE_GIVE_BACK,
+    EntryType.USAGE_VOID: balance_entry_pb2.BALANCE_ENTRY_TYPE_USAGE_VOID,
 }
 
 

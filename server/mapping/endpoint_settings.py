@@ -10,6 +10,7 @@ from evaluator.notifications import EVENT_TYPES
 from generated.tidemark.v1 import endpoint_pb2
 from server.calls.validation import Violations
 from server.mapping.alerts import read_condition_types
+from server.mapping.event_types import read_event_types
 from server.mapping.labels import read_labels
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT, Settings
 from webhooks.headers import is_reserved
@@ -63,12 +64,7 @@ def _read_labels(violations: Violations, sent: endpoint_pb2.Endpoint) -> dict[st
 
 
 def _read_event_types(violations: Violations, sent: endpoint_pb2.Endpoint) -> tuple[str, ...]:
-    for index, event_type in enumerate(sent.event_types):
-        if event_type not in ALL_EVENT_TYPES:
-            violations.add(
-                f"{PATH}.event_types[{index}]", f"there is no such type; there are {', '.join(ALL_EVENT_TYPES)}"
-            )
-    return tuple(dict.fromkeys(sent.event_types))
+    return read_event_types(violations, f"{PATH}.event_types", sent.event_types, ALL_EVENT_TYPES)
 
 
 def _read_condition_types(violations: Violations, sent: endpoint_pb2.Endpoint) -> tuple[str, ...]:

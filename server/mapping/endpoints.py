@@ -11,12 +11,15 @@ from generated.tidemark.v1 import (
 )
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
+    ListEndpointsRequest,
     RotateSecretRequest,
     UpdateEndpointRequest,
 )
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.endpoint_settings import PATH, SETTINGS, read_settings
-from store.endpoints.endpoints import NewEndpoint
+from server.mapping.event_types import NUMBERS
+from server.mapping.labels import read_labels
+from store.endpoints.endpoints import Filter, NewEndpoint
 from store.endpoints.rows import Endpoint, EndpointState, Settings
 from store.endpoints.secrets import SigningKey
 from webhooks.signing_keys import MalformedKey, Scheme, new_signing_key, signing_secret
@@ -103,6 +106,32 @@ def read_update(violations: Violations, request: UpdateEndpointRequest, policy: 
     return EndpointUpdate(endpoint_id, read_settings(violations, sent, policy, settings), settings, state)
 
 
+def read_filter(violations: Violations, request: ListEndpointsRequest) -> Filter:
+    """Which endpoints a list is narrowed to."""
+    for index, number in enumerate(request.states):
+        if number not in _STATES:
+            violations.add(f"states[{index}]", f"{number} is no state of an endpoint")
+    has_start, has_end = request.HasField("start_time"), request.HasField("end_time")
+    return Filter(
+        states=tuple(_STATES[number] for number in request.states if number in _STATES),
+        labels=read_labels(violations, "labels", request.labels),
+        display_name_prefix=violations.text("display_name_prefix", request.display_name_prefix),
+        start_time=violations.time("start_time", request.start_time) if has_start else None,
+        end_time=violations.time("end_time", request.end_time) if has_end else None,
+    )
+
+
+def canonical(filter_: Filter) -> tuple[str, ...]:
+    """The filter as texts that are equal for equal filters, in whatever order their values are."""
+    return (
+        ",".join(sorted(set(filter_.states))),
+        "\n".join(f"{key}={value}" for key, value in sorted(filter_.labels.items())),
+        filter_.display_name_prefix,
+        str(filter_.start_time or ""),
+        str(filter_.end_time or ""),
+    )
+
+
 def _read_state(violations: Violations, sent: endpoint_pb2.Endpoint) -> EndpointState | None:
     """The state that a request sets; None where it sets none."""
     if sent.state == endpoint_pb2.ENDPOINT_STATE_UNSPECIFIED:
@@ -140,7 +169,7 @@ def endpoint_message(endpoint: Endpoint, keys: Sequence[SigningKey]) -> endpoint
         url=endpoint.url,
         display_name=endpoint.display_name,
         labels=endpoint.labels,
-        event_types=endpoint.event_types,
+        event_types=map(NUMBERS.__getitem__, endpoint.event_types),
         condition_types=[
             condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{name.upper()}") for name in endpoint.condition_types
         ],

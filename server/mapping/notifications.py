@@ -7,6 +7,7 @@ from generated.tidemark.v1 import condition_pb2, notification_pb2
 from generated.tidemark.v1.alert_service_pb2 import ListNotificationsRequest, WatchNotificationsRequest
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.alerts import read_condition_types
+from server.mapping.event_types import NUMBERS, read_event_types
 from store.notifications.feed import Entry, NotificationFilter
 
 MAX_FILTER_IDS = 100
@@ -16,14 +17,12 @@ def read_wanted(
     violations: Violations, request: ListNotificationsRequest | WatchNotificationsRequest
 ) -> NotificationFilter:
     """Which notifications are asked for."""
-    for index, event_type in enumerate(request.event_types):
-        if event_type not in EVENT_TYPES:
-            violations.add(f"event_types[{index}]", f"there is no such type; there are {', '.join(EVENT_TYPES)}")
+    event_types = read_event_types(violations, "event_types", request.event_types, EVENT_TYPES)
     return NotificationFilter(
         customer_ids=_ids(violations, "customer_ids", request.customer_ids),
         alert_ids=_ids(violations, "alert_ids", request.alert_ids),
         condition_types=read_condition_types(violations, "condition_types", request.condition_types),
-        event_types=tuple(request.event_types),
+        event_types=event_types,
     )
 
 
@@ -31,7 +30,7 @@ def notification_message(entry: Entry) -> notification_pb2.Notification:
     """A notification, with its body as webhooks carry it."""
     return notification_pb2.Notification(
         notification_id=entry.notification_id,
-        event_type=entry.event_type,
+        event_type=NUMBERS[entry.event_type],
         create_time=to_timestamp(entry.create_time),
         alert_id=entry.alert_id,
         condition_type=condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{entry.condition_type.upper()}"),

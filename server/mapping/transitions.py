@@ -35,4 +35,5 @@ def transition_message(recorded: RecordedTransition) -> transition_pb2.Transitio
     if transition.cause is not None:
         shown.event_id = transition.cause.event_id or ""
         shown.event_time.CopyFrom(to_timestamp(transition.cause.event_time))
+        shown.voided_events = transition.cause.voided_events
     return shown

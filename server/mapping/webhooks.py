@@ -1,5 +1,8 @@
 """Deliveries, attempts, jobs and operator events as messages of the contract, and the filters of their lists."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
 from google.protobuf.duration_pb2 import Duration
 
 from generated.tidemark.v1 import (
@@ -9,24 +12,26 @@ from generated.tidemark.v1 import (
 )
 from generated.tidemark.v1.webhook_service_pb2 import ListDeliveriesRequest
 from server.calls.validation import Violations, to_timestamp
+from server.mapping.event_types import NUMBERS, read_event_types
 from store.deliveries.deliveries import Attempt, Delivery, Filter
 from store.deliveries.operator_event_log import LoggedEvent
 from store.deliveries.redelivery_jobs import Job
 from webhooks.deliveries import DeliveryStatus
 
+_STATUS_NUMBERS = {
+    status: delivery_pb2.DeliveryStatus.Value(f"DELIVERY_STATUS_{status}") for status in DeliveryStatus
+}
+_STATUSES: Mapping[int, DeliveryStatus] = {number: status for status, number in _STATUS_NUMBERS.items()}
 
-def read_status(
-    violations: Violations, path: str, status: delivery_pb2.DeliveryStatus.ValueType
-) -> DeliveryStatus | None:
-    """The status that a list is narrowed to; None for every one."""
-    if status == delivery_pb2.DELIVERY_STATUS_UNSPECIFIED:
-        return None
-    try:
-        name = delivery_pb2.DeliveryStatus.Name(status)
-    except ValueError:
-        violations.add(path, f"there is no status {status}")
-        return None
-    return DeliveryStatus(name.removeprefix("DELIVERY_STATUS_"))
+
+def read_statuses(
+    violations: Violations, statuses: Sequence[delivery_pb2.DeliveryStatus.ValueType]
+) -> tuple[DeliveryStatus, ...]:
+    """A filter by statuses, each once."""
+    for index, number in enumerate(statuses):
+        if number not in _STATUSES:
+            violations.add(f"statuses[{index}]", f"{number} is no status of a delivery")
+    return tuple(dict.fromkeys(_STATUSES[number] for number in statuses if number in _STATUSES))
 
 
 def read_filter(violations: Violations, request: ListDeliveriesRequest) -> Filter:
@@ -35,11 +40,19 @@ def read_filter(violations: Violations, request: ListDeliveriesRequest) -> Filte
     return Filter(
         endpoint_id=violations.identifier("endpoint_id", request.endpoint_id, required=False) or None,
         notification_id=violations.identifier("notification_id", request.notification_id, required=False) or None,
-        status=read_status(violations, "status", request.status),
+        statuses=read_statuses(violations, request.statuses),
         customer_id=violations.identifier("customer_id", request.customer_id, required=False) or None,
-        event_type=violations.identifier("event_type", request.event_type, required=False) or None,
+        event_types=read_event_types(violations, "event_types", request.event_types),
         start_time=violations.time("start_time", request.start_time) if has_start else None,
         end_time=violations.time("end_time", request.end_time) if has_end else None,
+    )
+
+
+def canonical(filter_: Filter) -> tuple[str, ...]:
+    """The filter as texts that are equal for equal filters, in whatever order their values are."""
+    return tuple(
+        ",".join(sorted(value)) if isinstance(value, tuple) else "" if value is None else str(value)
+        for value in (getattr(filter_, field.name) for field in fields(filter_))
     )
 
 
@@ -50,8 +63,8 @@ def delivery_message(delivery: Delivery) -> delivery_pb2.Delivery:
         endpoint_id=delivery.endpoint_id,
         notification_id=delivery.notification_id,
         customer_id=delivery.customer_id,
-        event_type=delivery.event_type,
-        status=delivery_pb2.DeliveryStatus.Value(f"DELIVERY_STATUS_{delivery.status}"),
+        event_type=NUMBERS[delivery.event_type],
+        status=_STATUS_NUMBERS[delivery.status],
         trigger=delivery_pb2.DeliveryTrigger.Value(f"DELIVERY_TRIGGER_{delivery.trigger}"),
         attempt_count=delivery.attempt_count,
         create_time=to_timestamp(delivery.create_time),
@@ -103,7 +116,7 @@ def event_message(event: LoggedEvent) -> operator_event_pb2.OperatorEvent:
     """An operator event."""
     return operator_event_pb2.OperatorEvent(
         event_id=event.event_id,
-        event_type=event.event_type,
+        event_type=NUMBERS[event.event_type],
         endpoint_id=event.endpoint_id,
         create_time=to_timestamp(event.create_time),
         body=event.body,

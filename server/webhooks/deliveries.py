@@ -1,6 +1,5 @@
 """WebhookService: deliveries and their attempts."""
 
-from dataclasses import astuple
 from typing import cast
 
 from generated.tidemark.v1 import webhook_service_pb2 as messages
@@ -8,7 +7,8 @@ from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import BY_TIME, after_time_and_id, read_page
 from server.calls.validation import Violations
-from server.mapping.webhooks import attempt_message, delivery_message, read_filter
+from server.mapping.list_order import read_newest_first
+from server.mapping.webhooks import attempt_message, canonical, delivery_message, read_filter
 from server.webhooks.errors import delivery_not_found
 from store.deliveries import deliveries
 from store.postgres.database import Database
@@ -25,31 +25,38 @@ class DeliveryHandlers:
     async def ListDeliveries(
         self, request: messages.ListDeliveriesRequest, context: Context
     ) -> messages.ListDeliveriesResponse:
-        """A page of deliveries, the newest first."""
+        """A page of deliveries, the newest first unless the request says otherwise."""
         violations = Violations()
         wanted = read_filter(violations, request)
+        newest_first = read_newest_first(violations, request.order, unset=True)
         page = read_page(
             violations,
             request.page_size,
             request.page_token,
             "ListDeliveries",
-            tuple("" if value is None else str(value) for value in astuple(wanted)),
+            (*canonical(wanted), str(newest_first)),
             BY_TIME,
         )
         violations.raise_if_any()
+        organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             rows = await deliveries.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 wanted,
                 after=after_time_and_id(page),
                 limit=page.limit,
+                newest_first=newest_first,
             )
+            total = None
+            if request.include_total_size:
+                total = await deliveries.count(connection, organization_id, wanted)
         shown = [delivery_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return messages.ListDeliveriesResponse(
             deliveries=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.create_time, row.delivery_id)),
+            total_size=total,
         )
 
     async def GetDelivery(

@@ -5,17 +5,23 @@ from generated.tidemark.v1 import webhook_service_pb2 as messages
 from runtime.clock import Clock
 from server.calls.context import Context
 from server.calls.current_call import current_organization
+from server.calls.idempotency import read_request_id
 from server.calls.paging import BY_TIME, after_time_and_id, read_page
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.endpoints import (
     EndpointUpdate,
+    canonical,
     endpoint_message,
+    read_filter,
     read_grace,
     read_new_endpoint,
     read_scheme,
     read_update,
 )
+from server.mapping.list_order import read_newest_first
 from server.webhooks.errors import endpoint_not_found, no_secret_key
+from server.webhooks.secret_answers import answer_with_secret
 from store.endpoints import endpoints, lifecycle
 from store.endpoints import secrets as endpoint_secrets
 from store.endpoints.rows import Endpoint, EndpointState
@@ -38,14 +44,21 @@ class EndpointHandlers:
     ) -> messages.CreateEndpointResponse:
         """Creates an endpoint. Only this answer contains its secret."""
         violations = Violations()
+        read_request_id(violations, request.request_id)
         new = read_new_endpoint(violations, request, self._policy)
         violations.raise_if_any()
         box = self._sealing_box()
-        organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
-            created = await endpoints.create(connection, organization_id, new, box, now=self._clock.now())
+
+        async def create(connection: Connection) -> tuple[messages.CreateEndpointResponse, str]:
+            created = await endpoints.create(
+                connection, current_organization().organization_id, new, box, now=self._clock.now()
+            )
             [shown] = await self._shown(connection, [created.endpoint])
-        return messages.CreateEndpointResponse(endpoint=shown, secret=created.secret)
+            return messages.CreateEndpointResponse(endpoint=shown), created.secret
+
+        return await answer_with_secret(
+            self._database, self._clock, box, request, messages.CreateEndpointResponse, create
+        )
 
     async def GetEndpoint(
         self, request: messages.GetEndpointRequest, context: Context
@@ -60,19 +73,30 @@ class EndpointHandlers:
     async def ListEndpoints(
         self, request: messages.ListEndpointsRequest, context: Context
     ) -> messages.ListEndpointsResponse:
-        """A page of endpoints, the oldest first."""
+        """A page of endpoints, the oldest first unless the request says otherwise."""
         violations = Violations()
-        page = read_page(violations, request.page_size, request.page_token, "ListEndpoints", (), BY_TIME)
+        wanted = read_filter(violations, request)
+        newest_first = read_newest_first(violations, request.order)
+        bound_to = (*canonical(wanted), str(newest_first))
+        page = read_page(violations, request.page_size, request.page_token, "ListEndpoints", bound_to, BY_TIME)
         violations.raise_if_any()
+        organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             rows = await endpoints.list_page(
-                connection, current_organization().organization_id, after=after_time_and_id(page), limit=page.limit
+                connection,
+                organization_id,
+                wanted,
+                after=after_time_and_id(page),
+                limit=page.limit,
+                newest_first=newest_first,
             )
+            total = await endpoints.count(connection, organization_id, wanted) if request.include_total_size else None
             shown = await self._shown(connection, rows)
         page = page.cut(shown)
         return messages.ListEndpointsResponse(
             endpoints=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.create_time, row.endpoint_id)),
+            total_size=total,
         )
 
     async def UpdateEndpoint(
@@ -83,7 +107,7 @@ class EndpointHandlers:
         changes = read_update(violations, request, self._policy)
         violations.raise_if_any()
         box = self._sealing_box() if changes.settings.credentials is not None else self._box
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             updated = await self._update(connection, changes, box)
             [shown] = await self._shown(connection, [_found(updated, changes.endpoint_id)])
         return messages.UpdateEndpointResponse(endpoint=shown)
@@ -93,7 +117,7 @@ class EndpointHandlers:
     ) -> messages.EnableEndpointResponse:
         """Enables an endpoint, so that it gets notifications again."""
         endpoint_id = _read_id(request.endpoint_id)
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             enabled = await lifecycle.enable(
                 connection, current_organization().organization_id, endpoint_id, now=self._clock.now()
             )
@@ -105,7 +129,7 @@ class EndpointHandlers:
     ) -> messages.DisableEndpointResponse:
         """Disables an endpoint, and cancels its deliveries that wait."""
         endpoint_id = _read_id(request.endpoint_id)
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             disabled = await lifecycle.disable_on_request(
                 connection, current_organization().organization_id, endpoint_id, now=self._clock.now()
             )
@@ -118,25 +142,31 @@ class EndpointHandlers:
         """Creates another secret. The older ones sign until the grace ends."""
         violations = Violations()
         endpoint_id = violations.identifier("endpoint_id", request.endpoint_id)
+        read_request_id(violations, request.request_id)
         grace = read_grace(violations, request)
         scheme = read_scheme(violations, request.signature_scheme)
         violations.raise_if_any()
         box = self._sealing_box()
         organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
+
+        async def rotate(connection: Connection) -> tuple[messages.RotateSecretResponse, str]:
             found = _found(await lifecycle.lock(connection, organization_id, endpoint_id), endpoint_id)
             secret = await endpoint_secrets.rotate(
                 connection, organization_id, endpoint_id, scheme, grace, box, now=self._clock.now()
             )
             [shown] = await self._shown(connection, [found])
-        return messages.RotateSecretResponse(endpoint=shown, secret=secret)
+            return messages.RotateSecretResponse(endpoint=shown), secret
+
+        return await answer_with_secret(
+            self._database, self._clock, box, request, messages.RotateSecretResponse, rotate
+        )
 
     async def DeleteEndpoint(
         self, request: messages.DeleteEndpointRequest, context: Context
     ) -> messages.DeleteEndpointResponse:
         """Deletes an endpoint, and cancels its deliveries that wait."""
         endpoint_id = _read_id(request.endpoint_id)
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             deleted = await lifecycle.delete_endpoint(
                 connection, current_organization().organization_id, endpoint_id, self._clock.now()
             )

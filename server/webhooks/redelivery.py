@@ -9,7 +9,8 @@ from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.idempotency import answer_once, read_request_id
 from server.calls.validation import Violations
-from server.mapping.webhooks import delivery_message, job_message, read_status
+from server.mapping.event_types import read_event_type, read_event_types
+from server.mapping.webhooks import delivery_message, job_message, read_statuses
 from server.webhooks.errors import endpoint_disabled, endpoint_not_found, notification_not_handed_out
 from store.deliveries import deliveries, operator_event_log, redelivery, redelivery_jobs
 from store.deliveries.deliveries import Delivery, delivery_id
@@ -18,7 +19,7 @@ from store.endpoints import lifecycle
 from store.endpoints.rows import EndpointState
 from store.postgres.database import Connection, Database
 from webhooks.deliveries import Trigger
-from webhooks.example_events import EXAMPLE_TYPES, TEST_TYPE
+from webhooks.example_events import TEST_TYPE
 
 
 class RedeliveryHandlers:
@@ -36,9 +37,9 @@ class RedeliveryHandlers:
         """Sends a test event to one endpoint: an example of the type in the request."""
         violations = _violations(request.request_id)
         endpoint_id = violations.identifier("endpoint_id", request.endpoint_id)
-        event_type = request.event_type or TEST_TYPE
-        if event_type not in EXAMPLE_TYPES:
-            violations.add("event_type", f"there is no such type; there are {', '.join(EXAMPLE_TYPES)}")
+        event_type = TEST_TYPE
+        if request.event_type:
+            event_type = read_event_type(violations, "event_type", request.event_type)
         violations.raise_if_any()
 
         async def send(connection: Connection) -> messages.SendTestEventResponse:
@@ -98,21 +99,19 @@ class RedeliveryHandlers:
         """Creates a job that sends the deliveries of a filter again."""
         violations = _violations(request.request_id)
         endpoint_id = violations.identifier("endpoint_id", request.endpoint_id)
-        statuses = [read_status(violations, f"statuses[{i}]", status) for i, status in enumerate(request.statuses)]
-        if None in statuses and not violations.found:
-            violations.add("statuses", "DELIVERY_STATUS_UNSPECIFIED is no status")
-        if not statuses:
+        statuses = read_statuses(violations, request.statuses)
+        if not request.statuses:
             violations.add("statuses", "it is required: give the statuses of the deliveries to send again")
         customer_id = violations.identifier("customer_id", request.customer_id, required=False)
-        event_type = violations.identifier("event_type", request.event_type, required=False)
+        event_types = read_event_types(violations, "event_types", request.event_types)
         now = self._clock.now()
         start, end = _read_span(violations, request, now)
         violations.raise_if_any()
         selection = Selection(
             start,
             end,
-            tuple(dict.fromkeys(status for status in statuses if status is not None)),
-            event_type or None,
+            statuses,
+            event_types,
             customer_id or None,
         )
 
@@ -126,7 +125,8 @@ class RedeliveryHandlers:
         answer = await answer_once(
             self._database, self._clock, "RedeliverDeliveries", request, messages.RedeliverDeliveriesResponse, begin
         )
-        self._jobs.wake()
+        if not request.validate_only:
+            self._jobs.wake()
         return answer
 
     async def RecoverEndpoint(
@@ -154,7 +154,8 @@ class RedeliveryHandlers:
         answer = await answer_once(
             self._database, self._clock, "RecoverEndpoint", request, messages.RecoverEndpointResponse, begin
         )
-        self._jobs.wake()
+        if not request.validate_only:
+            self._jobs.wake()
         return answer
 
 

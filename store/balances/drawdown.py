@@ -233,11 +233,14 @@ async def write(
     drawn: Sequence[tuple[Drawable, Decimal]],
     overage: Mapping[tuple[str, str], Decimal],
     now: datetime,
+    *,
+    voids: bool = False,
 ) -> None:
     """Stores what was drawn, with entries in the ledger, and the overages that changed.
 
     drawn: segments with their net amounts, which are below 0 if more was given back than drawn. overage: the new
-    overages, by customer id and unit key. Must run under `exact_arithmetic`.
+    overages, by customer id and unit key. voids: the ledger's entries are of voided usage. Must run under
+    `exact_arithmetic`.
     """
     segments: dict[str, Any] = {
         "organization_id": organization_id,
@@ -246,7 +249,7 @@ async def write(
         "balance_ids": [item.source.balance_id for item, _ in drawn],
         "numbers": [item.source.segment.number for item, _ in drawn],
         "drawn": [item.source.segment.drawn for item, _ in drawn],
-        "types": [(EntryType.DRAW if amount > 0 else EntryType.GIVE_BACK).value for _, amount in drawn],
+        "types": [_entry_type(amount, voids).value for _, amount in drawn],
         "amounts": [-amount for _, amount in drawn],
         "remaining": [item.source.segment.remaining for item, _ in drawn],
     }
@@ -263,6 +266,43 @@ async def write(
             await connection.execute(_WRITE_ENTRIES, segments)
         if overage:
             await connection.execute(_WRITE_OVERAGES, overages)
+
+
+def _entry_type(amount: Decimal, voids: bool) -> EntryType:
+    if voids:
+        return EntryType.USAGE_VOID
+    return EntryType.DRAW if amount > 0 else EntryType.GIVE_BACK
+
+
+# The segments of the balances that usage draws on or drew on, also of voided balances and in any time.
+_READ_PAST = (
+    _COLUMNS
+    + """, b.create_time, b.void_time
+FROM balance b JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_id = b.customer_id
+    AND s.balance_id = b.balance_id
+WHERE b.organization_id = %(organization_id)s AND b.customer_id = ANY(%(customer_ids)s)
+    AND b.draw_down AND NOT s.removed
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PastDrawable:
+    """A segment that usage draws on or drew on. create_time, void_time: of its balance."""
+
+    item: Drawable
+    create_time: datetime
+    void_time: datetime | None
+
+
+async def past_drawables(
+    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
+) -> list[PastDrawable]:
+    """All segments of customers that usage draws on or drew on, except those that a put left out."""
+    cursor = await connection.execute(
+        _READ_PAST.encode(), {"organization_id": organization_id, "customer_ids": list(customer_ids)}
+    )
+    return [PastDrawable(_drawable(row[:19]), *row[19:]) for row in await cursor.fetchall()]
 
 
 def _drawable(row: Row) -> Drawable:

@@ -20,6 +20,7 @@ class EntryType(StrEnum):
     VOID = "VOID"
     DRAW = "DRAW"
     GIVE_BACK = "GIVE_BACK"
+    USAGE_VOID = "USAGE_VOID"
 
 
 @dataclass(frozen=True)

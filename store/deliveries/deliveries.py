@@ -4,10 +4,11 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import RowMapping, select, tuple_
+from sqlalchemy import ColumnElement, RowMapping, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.ids import ID_BYTES, id_of
+from store.postgres.counting import bounded_count
 from store.tables.webhooks import attempt, delivery
 from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
 
@@ -56,9 +57,9 @@ class Filter:
 
     endpoint_id: str | None = None
     notification_id: str | None = None
-    status: DeliveryStatus | None = None
+    statuses: tuple[DeliveryStatus, ...] = ()  # empty: every status
     customer_id: str | None = None
-    event_type: str | None = None
+    event_types: tuple[str, ...] = ()  # empty: every type
     start_time: datetime | None = None
     end_time: datetime | None = None
 
@@ -119,25 +120,40 @@ async def list_page(
     *,
     after: tuple[datetime, str] | None = None,
     limit: int,
+    newest_first: bool = True,
 ) -> list[Delivery]:
-    """Up to `limit` deliveries, newest first; `after` is the create_time and id of the last one seen."""
+    """Up to `limit` deliveries by age; `after` is the create_time and id of the last one seen."""
+    age = (delivery.c.create_time, delivery.c.delivery_id)
     statement = (
         select(*_DELIVERY_COLUMNS)
-        .where(delivery.c.organization_id == organization_id)
-        .order_by(delivery.c.create_time.desc(), delivery.c.delivery_id.desc())
+        .where(*_matches(organization_id, filter_ or Filter()))
+        .order_by(*(column.desc() if newest_first else column for column in age))
         .limit(limit)
     )
-    wanted = filter_ or Filter()
-    for name in ("endpoint_id", "notification_id", "status", "customer_id", "event_type"):
-        if (value := getattr(wanted, name)) is not None:
-            statement = statement.where(delivery.c[name] == value)
-    if wanted.start_time is not None:
-        statement = statement.where(delivery.c.create_time >= wanted.start_time)
-    if wanted.end_time is not None:
-        statement = statement.where(delivery.c.create_time < wanted.end_time)
     if after is not None:
-        statement = statement.where(tuple_(delivery.c.create_time, delivery.c.delivery_id) < tuple_(*after))
+        statement = statement.where(tuple_(*age) < tuple_(*after) if newest_first else tuple_(*age) > tuple_(*after))
     return [_delivery(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def count(connection: AsyncConnection, organization_id: int, filter_: Filter) -> int:
+    """How many deliveries match; MAX_TOTAL_SIZE for that many or more."""
+    return await bounded_count(connection, delivery, *_matches(organization_id, filter_))
+
+
+def _matches(organization_id: int, filter_: Filter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [delivery.c.organization_id == organization_id]
+    for name in ("endpoint_id", "notification_id", "customer_id"):
+        if (value := getattr(filter_, name)) is not None:
+            conditions.append(delivery.c[name] == value)
+    if filter_.statuses:
+        conditions.append(delivery.c.status.in_(filter_.statuses))
+    if filter_.event_types:
+        conditions.append(delivery.c.event_type.in_(filter_.event_types))
+    if filter_.start_time is not None:
+        conditions.append(delivery.c.create_time >= filter_.start_time)
+    if filter_.end_time is not None:
+        conditions.append(delivery.c.create_time < filter_.end_time)
+    return conditions
 
 
 async def latest_attempts(

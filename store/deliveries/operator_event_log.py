@@ -1,5 +1,6 @@
 """Operator events as the API lists them, and test events, which are made on request."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -31,7 +32,7 @@ async def list_page(
     organization_id: int,
     *,
     endpoint_id: str | None,
-    event_type: str | None,
+    event_types: Sequence[str],
     after: tuple[datetime, str] | None,
     limit: int,
 ) -> list[LoggedEvent]:
@@ -60,8 +61,8 @@ async def list_page(
     )
     if endpoint_id is not None:
         statement = statement.where(operator_event.c.endpoint_id == endpoint_id)
-    if event_type is not None:
-        statement = statement.where(operator_event.c.event_type == event_type)
+    if event_types:
+        statement = statement.where(operator_event.c.event_type.in_(event_types))
     if after is not None:
         key = tuple_(operator_event.c.create_time, operator_event.c.event_id)
         statement = statement.where(key < tuple_(*after))

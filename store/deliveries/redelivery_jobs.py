@@ -36,7 +36,7 @@ class Selection:
     start_time: datetime
     end_time: datetime
     statuses: tuple[DeliveryStatus, ...] = ()
-    event_type: str | None = None
+    event_types: tuple[str, ...] = ()  # empty: every type
     customer_id: str | None = None
 
 
@@ -52,7 +52,7 @@ class Job:
     start_time: datetime
     end_time: datetime
     statuses: tuple[DeliveryStatus, ...]
-    event_type: str | None
+    event_types: tuple[str, ...]  # empty: every type
     customer_id: str | None
     after_time: datetime | None  # create_time and id of the last row that it read
     after_id: str | None
@@ -62,7 +62,7 @@ class Job:
     finish_time: datetime | None
 
 
-COLUMNS = tuple(redelivery_job.c[field.name] for field in fields(Job))
+COLUMNS = (*(redelivery_job.c[field.name] for field in fields(Job)), redelivery_job.c.event_type)
 
 
 async def create(
@@ -86,7 +86,8 @@ async def create(
             start_time=selection.start_time,
             end_time=selection.end_time,
             statuses=list(selection.statuses),
-            event_type=selection.event_type,
+            event_types=list(selection.event_types),
+            event_type=selection.event_types[0] if len(selection.event_types) == 1 else None,
             customer_id=selection.customer_id,
             create_time=now,
         )
@@ -140,9 +141,13 @@ async def running(connection: AsyncConnection, limit: int) -> list[Job]:
 
 def job_from(row: RowMapping) -> Job:
     """The job of a row with COLUMNS."""
+    values = dict(row)
+    # A job of a version before event_types has its one type here.
+    only_type = values.pop("event_type")
     return Job(
         **{
-            **row,
+            **values,
+            "event_types": tuple(row["event_types"] or filter(None, (only_type,))),
             "kind": JobKind(row["kind"]),
             "state": JobState(row["state"]),
             "statuses": tuple(DeliveryStatus(status) for status in row["statuses"]),

@@ -150,8 +150,8 @@ async def _deliveries(connection: AsyncConnection, job: Job, limit: int) -> list
         .order_by(delivery.c.create_time, delivery.c.delivery_id)
         .limit(limit)
     )
-    if job.event_type is not None:
-        statement = statement.where(delivery.c.event_type == job.event_type)
+    if job.event_types:
+        statement = statement.where(delivery.c.event_type.in_(job.event_types))
     if job.customer_id is not None:
         statement = statement.where(delivery.c.customer_id == job.customer_id)
     if job.after_time is not None:

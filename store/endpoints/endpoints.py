@@ -1,11 +1,11 @@
 """Webhook endpoints: the statements behind create, get, list and update."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, tuple_
+from sqlalchemy import ColumnElement, func, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.endpoints import secrets as endpoint_secrets
@@ -22,6 +22,7 @@ from store.endpoints.rows import (
 )
 from store.ids import random_id
 from store.postgres.channels import announce_due_deliveries
+from store.postgres.counting import bounded_count
 from store.tables.accounts import organization
 from store.tables.webhooks import endpoint
 from webhooks.health import DisableReason
@@ -53,6 +54,17 @@ class CreatedEndpoint:
 
     endpoint: Endpoint
     secret: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which endpoints to list. Empty fields do not limit the list. Times: of creation, the end not included."""
+
+    states: tuple[EndpointState, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)  # all of them, with these values
+    display_name_prefix: str = ""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
 
 
 async def create(
@@ -103,19 +115,48 @@ async def get(connection: AsyncConnection, organization_id: int, endpoint_id: st
 
 
 async def list_page(
-    connection: AsyncConnection, organization_id: int, *, after: tuple[datetime, str] | None, limit: int
+    connection: AsyncConnection,
+    organization_id: int,
+    filter_: Filter,
+    *,
+    after: tuple[datetime, str] | None,
+    limit: int,
+    newest_first: bool = False,
 ) -> list[Endpoint]:
-    """Up to `limit` endpoints, oldest first; `after` is the create_time and id of the last one seen."""
-    key = tuple_(endpoint.c.create_time, endpoint.c.endpoint_id)
+    """Up to `limit` endpoints by age; `after` is the create_time and id of the last one seen."""
+    age = (endpoint.c.create_time, endpoint.c.endpoint_id)
     statement = (
         select(*COLUMNS)
-        .where(endpoint.c.organization_id == organization_id, endpoint.c.delete_time.is_(None))
-        .order_by(endpoint.c.create_time, endpoint.c.endpoint_id)
+        .where(*_matches(organization_id, filter_))
+        .order_by(*(column.desc() if newest_first else column for column in age))
         .limit(limit)
     )
     if after is not None:
-        statement = statement.where(key > tuple_(*after))
+        statement = statement.where(tuple_(*age) < tuple_(*after) if newest_first else tuple_(*age) > tuple_(*after))
     return [endpoint_from(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def count(connection: AsyncConnection, organization_id: int, filter_: Filter) -> int:
+    """How many endpoints match."""
+    return await bounded_count(connection, endpoint, *_matches(organization_id, filter_))
+
+
+def _matches(organization_id: int, filter_: Filter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [
+        endpoint.c.organization_id == organization_id,
+        endpoint.c.delete_time.is_(None),
+    ]
+    if filter_.states:
+        conditions.append(endpoint.c.state.in_(filter_.states))
+    if filter_.labels:
+        conditions.append(endpoint.c.labels.contains(dict(filter_.labels)))
+    if filter_.display_name_prefix:
+        conditions.append(endpoint.c.display_name.startswith(filter_.display_name_prefix, autoescape=True))
+    if filter_.start_time is not None:
+        conditions.append(endpoint.c.create_time >= filter_.start_time)
+    if filter_.end_time is not None:
+        conditions.append(endpoint.c.create_time < filter_.end_time)
+    return conditions
 
 
 async def update_settings(

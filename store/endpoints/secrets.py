@@ -162,6 +162,25 @@ async def signing_keys(
     return keys
 
 
+async def verification_key_of(
+    connection: AsyncConnection, organization_id: int, endpoint_id: str, sequence: int, box: SecretBox
+) -> str | None:
+    """The key that receivers verify with; None when the secret does not sign any more, or cannot be opened."""
+    sealed = await connection.scalar(
+        select(endpoint_secret.c.ciphertext).where(
+            endpoint_secret.c.organization_id == organization_id,
+            endpoint_secret.c.endpoint_id == endpoint_id,
+            endpoint_secret.c.sequence == sequence,
+            _LIVE,
+        )
+    )
+    if sealed is None:
+        return None
+    with contextlib.suppress(CannotOpen):
+        return verification_key(box.open(sealed, secret_context(organization_id, endpoint_id, sequence)).decode())
+    return None
+
+
 async def reencrypt(
     connection: AsyncConnection, box: SecretBox, after: tuple[int, str, int], limit: int
 ) -> tuple[int, tuple[int, str, int] | None]:

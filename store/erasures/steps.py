@@ -205,6 +205,7 @@ async def _operator_events(connection: AsyncConnection, job: ErasureJob, limit: 
 # In this order: first what is measured, then what was reported of it, then the facts, of which the ledger is kept.
 STEPS: tuple[Step, ...] = (
     _deletion("event", _DELETE_EVENTS),
+    _deletion("voided_event"),
     _deletion("unique_value"),
     _deletion("alert_state"),
     _deletion("gauge"),

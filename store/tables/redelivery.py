@@ -16,7 +16,8 @@ redelivery_job = Table(
     Column("start_time", Time, nullable=False),
     Column("end_time", Time, nullable=False),
     Column("statuses", ARRAY(Identifier), nullable=False),
-    Column("event_type", Identifier),
+    Column("event_type", Identifier),  # for versions that do not know event_types: the only one of them
+    Column("event_types", ARRAY(Identifier), nullable=False, server_default="{}"),  # empty: every type
     Column("customer_id", Identifier),
     # The last row that was examined, by create_time and id.
     Column("after_time", Time),

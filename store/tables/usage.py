@@ -1,6 +1,6 @@
-"""Usage events, and the gauges that they move."""
+"""Usage events, those that were voided, and the gauges that events move."""
 
-from sqlalchemy import BigInteger, Column, Index, Table, Uuid
+from sqlalchemy import BigInteger, Column, Identity, Index, Table, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
@@ -56,4 +56,26 @@ unique_value = Table(
     Column("customer_id", Identifier, primary_key=True),
     Column("gauge_id", Uuid, primary_key=True),
     Column("value", Identifier, primary_key=True),
+)
+
+# Events that were taken back: no row of `event` is left of them. The same id may be voided several times, because it
+# can be sent again after each void.
+voided_event = Table(
+    "voided_event",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("event_id", Identifier, primary_key=True),
+    Column("void_number", BigInteger, Identity(always=True), primary_key=True),
+    Column("event_time", Time, nullable=False),
+    Column("ingest_time", Time, nullable=False),
+    Column("subscription_id", Identifier),
+    Column("metric_id", Identifier, nullable=False),
+    Column("quantity", Amount, nullable=False),
+    Column("cost", Amount),
+    Column("currency", Identifier),
+    Column("properties", JSONB),
+    Column("void_time", Time, nullable=False),
+    Column("key_id", Identifier),  # the API key of the request; unset: no key was needed
+    Index("voided_event_by_time", "event_time"),
 )

@@ -62,6 +62,22 @@ WHERE (e.event_time, e.subscription_id, e.metric_id, e.quantity, e.cost, e.curre
 """
 
 
+# Which of the identities are stored.
+_STORED = """
+SELECT i.position
+FROM unnest(%(customer_ids)s::text[], %(event_ids)s::text[], %(event_times)s::timestamptz[])
+    WITH ORDINALITY AS i (customer_id, event_id, event_time, position)
+JOIN event e ON e.organization_id = %(organization_id)s
+    AND e.customer_id = i.customer_id COLLATE "C" AND e.event_id = i.event_id COLLATE "C"
+    AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
+    AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
+"""
+
+
+class EventsVoided(Exception):
+    """An event was stored when this transaction found its duplicate, and was voided since; try once more."""
+
+
 class DuplicateEvents(Exception):
     """At least one of the events is stored already; the transaction must roll back."""
 
@@ -170,6 +186,21 @@ async def stored_alike(connection: DriverConnection, organization_id: int, event
         cursor = await connection.execute(_ALIKE, parameters)
         alike.update(start + row[0] - 1 for row in await cursor.fetchall())
     return alike
+
+
+async def check_stored(connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]) -> None:
+    """Raises EventsVoided unless an event of each of these identities is stored."""
+    cursor = await connection.execute(
+        _STORED,
+        {
+            "organization_id": organization_id,
+            "customer_ids": [event.customer_id for event in events],
+            "event_ids": [event.event_id for event in events],
+            "event_times": [event.event_time for event in events],
+        },
+    )
+    if len(await cursor.fetchall()) < len(events):
+        raise EventsVoided
 
 
 def _parameters(organization_id: int, events: Sequence[UsageEvent]) -> dict[str, Any]:

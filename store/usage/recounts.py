@@ -95,6 +95,14 @@ JOIN unnest(%(positions)s::bigint[], %(gauge_ids)s::uuid[]{value_arrays}) AS w (
 ON CONFLICT DO NOTHING
 """
 
+# Deletes the values of gauges.
+_FORGET_VALUES = """
+DELETE FROM unique_value v
+USING unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[]) AS i (customer_id, gauge_id)
+WHERE v.organization_id = %(organization_id)s
+    AND v.customer_id = i.customer_id COLLATE "C" AND v.gauge_id = i.gauge_id
+"""
+
 # The passes as rows `i`, with the values of group keys that each of them counts.
 _PASSES = """unnest(
     %(customer_ids)s::text[], %(subscription_ids)s::text[], %(names)s::text[], %(starts)s::timestamptz[],
@@ -124,7 +132,16 @@ async def recount(
 
 
 async def recount_values(connection: DriverConnection, organization_id: int, recounts: Sequence[Recount]) -> None:
-    """Stores the values that the stored events add to UNIQUE_COUNT gauges. Counts the same events as `recount`."""
+    """Stores the values of UNIQUE_COUNT gauges anew. Counts the same events as `recount`.
+
+    What was stored before is deleted: a value whose events were all voided must count again when it comes again.
+    """
+    forgotten = {
+        "organization_id": organization_id,
+        "customer_ids": [item.gauge.customer_id for item in recounts],
+        "gauge_ids": [item.gauge.gauge_id for item in recounts],
+    }
+    await connection.execute(_FORGET_VALUES, forgotten)
     for kind, passes in _passes(recounts).items():
         numbers = range(len(kind.keys))
         statement = _RECOUNT_VALUES.format(

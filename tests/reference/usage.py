@@ -14,6 +14,7 @@ from tests.reference.periods import CALENDAR_MONTH, Cycle, Periods
 from tests.reference.thresholds import State, Threshold, Transition, follow, furthest, mark_silently
 
 NEW, DUPLICATE, CONFLICT = "new", "duplicate", "conflict"  # what becomes of an event
+VOIDED, ALREADY_VOIDED, NOT_FOUND = "VOIDED", "ALREADY_VOIDED", "NOT_FOUND"  # what becomes of one to be voided
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class UsageModel:
         self._changed: dict[tuple[str, str | None], int] = {}
         self._evaluated: dict[Gauge, int] = {}
         self._former: dict[str, list[Alert]] = {}
+        self._voided: set[tuple[str, str]] = set()
 
     def put(self, customer: str, subscription: str | None, plan: str, cycle: Cycle | None = None) -> None:
         """A customer or a subscription gets a plan. cycle: its own, when it has one; to be set before any event."""
@@ -176,6 +178,32 @@ class UsageModel:
         self.events |= new
         return verdicts, {gauge: self._tally(gauge).value for gauge in moved}
 
+    def void(self, identities: Sequence[tuple[str, str]]) -> list[str]:
+        """Takes events back: afterwards everything is counted as if they had not come. Returns the verdicts."""
+        gone: dict[tuple[str, str], Event] = {}
+        verdicts: list[str] = []
+        for identity in identities:
+            known = identity in self.events and identity not in gone
+            before = identity in gone or identity in self._voided
+            verdicts.append(VOIDED if known else ALREADY_VOIDED if before else NOT_FOUND)
+            if known:
+                gone[identity] = self.events[identity]
+        moved: dict[Gauge, list[Event]] = {}
+        for event in gone.values():
+            for gauge in self._gauges(event, self.alerts.values()):
+                self._tally(gauge)
+                moved.setdefault(gauge, []).append(event)
+        self._voided |= gone.keys()
+        self.events = {identity: event for identity, event in self.events.items() if identity not in gone}
+        for gauge, own in moved.items():
+            self._evaluate(gauge, (), without=own)
+        for event in gone.values():
+            tallies = self._tallies.get(event.customer, {})
+            for gauge in tallies.keys() - moved.keys():
+                if self._counts(event, gauge):
+                    tallies[gauge] = self._counted(gauge)
+        return verdicts
+
     def values(self) -> dict[Gauge, Fraction]:
         """The value of every gauge that an alert has watched."""
         return {gauge: one.value for tallies in self._tallies.values() for gauge, one in tallies.items()}
@@ -188,6 +216,18 @@ class UsageModel:
 
     def _current_period(self, gauge: Gauge, now: datetime) -> datetime:
         return self.period_start(gauge.customer, gauge.subscription, now)
+
+    def shown(self, alert: Alert, customer: str) -> set[Gauge]:
+        """The gauges of current periods that the state of the alert shows: `current`, and those whose events were all
+        voided after they were evaluated."""
+        evaluated = {
+            gauge
+            for gauge in self._evaluated
+            if gauge.customer == customer
+            and gauge.period == self._current_period(gauge, self.now)
+            and self._watches(alert, gauge)
+        }
+        return self.current(alert, customer) | evaluated
 
     def _visit(self, alert: Alert, customer: str | None = None) -> None:
         for gauge in self.current(alert, customer):
@@ -230,12 +270,17 @@ class UsageModel:
         """The gauge's value; counted from all events when the gauge is new."""
         tallies = self._tallies.setdefault(gauge.customer, {})
         if gauge not in tallies:
-            kind, name = gauge.measure
-            tallies[gauge] = Tally(self._metrics.get(name, Metric(name)) if kind == "usage" else None)
-            for event in self.events.values():
-                if self._counts(event, gauge):
-                    tallies[gauge].add(event)
+            tallies[gauge] = self._counted(gauge)
         return tallies[gauge]
+
+    def _counted(self, gauge: Gauge) -> Tally:
+        """The gauge's value, counted from all events."""
+        kind, name = gauge.measure
+        tally = Tally(self._metrics.get(name, Metric(name)) if kind == "usage" else None)
+        for event in self.events.values():
+            if self._counts(event, gauge):
+                tally.add(event)
+        return tally
 
     def _counts(self, event: Event, gauge: Gauge) -> bool:
         kind, name = gauge.measure
@@ -248,11 +293,20 @@ class UsageModel:
             and self.period_start(event.customer, gauge.subscription, event.time) == gauge.period
         )
 
-    def _evaluate(self, gauge: Gauge, events: Sequence[Event], *, new: str = "", again: str = "") -> None:
+    def _evaluate(
+        self,
+        gauge: Gauge,
+        events: Sequence[Event],
+        *,
+        new: str = "",
+        again: str = "",
+        without: Sequence[Event] = (),
+    ) -> None:
         """Evaluates every alert that watches the gauge: on its value before, when an alert has not seen it, and on
         its value after each of the events, which are counted now.
 
         new: an alert that has just been created. again: one that is evaluated on the value before in any case.
+        without: events that count no more; the latest of them causes the one step that this is.
         """
         tally = self._tally(gauge)
         base, touched, before = tally.value, tally.count > 0, self._evaluated.get(gauge, -1)
@@ -260,6 +314,9 @@ class UsageModel:
         for event in events:
             tally.add(event)
             path.append((tally.value, event.event_id))
+        if without:
+            tally = self._tallies[gauge.customer][gauge] = self._counted(gauge)
+            path.append((tally.value, max((event.time, event.event_id) for event in without)[1]))
         watching = [alert for alert in self.alerts.values() if self._watches(alert, gauge)]
         changes = [self._edited[alert.name] for alert in watching]
         changes += [self._changed.get((gauge.customer, one), 0) for one in {None, gauge.subscription}]

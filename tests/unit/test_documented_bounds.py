@@ -37,6 +37,7 @@ from server.mapping import (
 from server.mapping.usage_answers import MAX_RESULT_BYTES
 from server.webhooks.deliveries import LATEST_ATTEMPTS
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
+from store.postgres.counting import MAX_TOTAL_SIZE
 from webhooks.headers import RESERVED, is_reserved
 from webhooks.signing_keys import MAX_SECRET_BYTES, MIN_SECRET_BYTES
 
@@ -84,6 +85,8 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "InvoiceTotalReachedCondition.invoice_types_filter": (fact_conditions.MAX_INVOICE_TYPES,),
     "Limit.groups": (plans.MAX_GROUPS,),
     "ListAlertsRequest.page_size": (DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
+    "ListDeliveriesResponse.total_size": (MAX_TOTAL_SIZE,),
+    "ListEndpointsRequest.display_name_prefix": (MAX_NAME_LENGTH,),
     "ListNotificationsRequest.customer_ids": (notifications.MAX_FILTER_IDS,),
     "LowCreditBalanceReachedCondition.credit_grant_type_filters": (balance_conditions.MAX_GRANT_TYPES,),
     "LowRemainingCommitBalanceReachedCondition.custom_field_filters": (fact_conditions.MAX_CUSTOM_FIELD_FILTERS,),

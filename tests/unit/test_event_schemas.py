@@ -90,6 +90,7 @@ def notifications() -> Iterator[Notification]:
     invoices = Measure(currency="USD", invoices=InvoiceSelection())
     yield notification(Gauge("acme", None, invoices, (("invoice_id", "i-1"),), EVER), transition(PLAIN, caused=False))
     yield notification(usage, transition(PLAIN))
+    yield notification(usage, replace(transition(PLAIN), cause=Cause("e-1", NOW, voided_events=2)))
     yield notification(some, transition(PLAIN))
     yield notification(cost, transition(FULL, TransitionKind.RESOLVED))
     yield notification(usage, transition(FULL, caused=False), transition(LADDER))

@@ -14,10 +14,12 @@ from generated.tidemark.v1 import alert_change_pb2 as _alert_change_pb2
 from generated.tidemark.v1 import alert_pb2 as _alert_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 from generated.tidemark.v1 import customer_alert_pb2 as _customer_alert_pb2
+from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
 from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
 from generated.tidemark.v1 import notification_pb2 as _notification_pb2
 from generated.tidemark.v1 import transition_pb2 as _transition_pb2
 from generated.tidemark.v1 import usage_pb2 as _usage_pb2
+from generated.tidemark.v1 import usage_void_pb2 as _usage_void_pb2
 from generated.tidemark.v1 import warning_pb2 as _warning_pb2
 import builtins as _builtins
 import sys
@@ -1146,6 +1148,80 @@ class EvaluateUsageBatchResponse(_message.Message):
 Global___EvaluateUsageBatchResponse: _TypeAlias = EvaluateUsageBatchResponse  # noqa: Y015
 
 @_typing.final
+class VoidUsageEventsRequest(_message.Message):
+    """VoidUsageEventsRequest is a request to take counted events back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
+    replayed set, for at least 48 hours and across restarts; with different content it is refused with
+    ALREADY_EXISTS and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset: each request is
+    a new one, and a repeated one gets ALREADY_VOIDED.
+    """
+    validate_only: _builtins.bool
+    """validate_only asks for the outcomes alone: the answer is the one that the request would get, and nothing is changed
+    or sent.
+    """
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_usage_void_pb2.UsageEventKey]:
+        """events are the events to void, 1 to 1,000, of any customers."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_usage_void_pb2.UsageEventKey] | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidUsageEventsRequest: _TypeAlias = VoidUsageEventsRequest  # noqa: Y015
+
+@_typing.final
+class VoidUsageEventsResponse(_message.Message):
+    """VoidUsageEventsResponse is the answer to VoidUsageEventsRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    VOID_TIME_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """replayed is set when an earlier request with the same request_id did what was requested: this request changed
+    nothing, and gets the answer of that one.
+    """
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedScalarFieldContainer[_usage_void_pb2.UsageEventVoidOutcome.ValueType]:
+        """outcomes say what became of each event, in the order of the request."""
+
+    @_builtins.property
+    def void_time(self) -> _timestamp_pb2.Timestamp:
+        """void_time is when the events were voided. The notifications of what the request resolved have it as ingest_time."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[_usage_void_pb2.UsageEventVoidOutcome.ValueType] | None = ...,
+        void_time: _timestamp_pb2.Timestamp | None = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["void_time", b"void_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "replayed", b"replayed", "void_time", b"void_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidUsageEventsResponse: _TypeAlias = VoidUsageEventsResponse  # noqa: Y015
+
+@_typing.final
 class GetNotificationRequest(_message.Message):
     """GetNotificationRequest is a request for one notification."""
 
@@ -1234,8 +1310,10 @@ class ListNotificationsRequest(_message.Message):
         """condition_types restrict the list to alerts with conditions of these types. Empty: all."""
 
     @_builtins.property
-    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types restrict the list to "alert.reached", "alert.resolved" or "alert.disabled". Empty: all."""
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the list to EVENT_TYPE_ALERT_REACHED, EVENT_TYPE_ALERT_RESOLVED or EVENT_TYPE_ALERT_DISABLED;
+        other types are refused. Empty: all.
+        """
 
     def __init__(
         self,
@@ -1247,7 +1325,7 @@ class ListNotificationsRequest(_message.Message):
         customer_ids: _abc.Iterable[_builtins.str] | None = ...,
         alert_ids: _abc.Iterable[_builtins.str] | None = ...,
         condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
-        event_types: _abc.Iterable[_builtins.str] | None = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1324,8 +1402,10 @@ class WatchNotificationsRequest(_message.Message):
         """condition_types restrict the stream to alerts with conditions of these types. Empty: all."""
 
     @_builtins.property
-    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types restrict the stream to "alert.reached", "alert.resolved" or "alert.disabled". Empty: all."""
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the stream to EVENT_TYPE_ALERT_REACHED, EVENT_TYPE_ALERT_RESOLVED or
+        EVENT_TYPE_ALERT_DISABLED; other types are refused. Empty: all.
+        """
 
     def __init__(
         self,
@@ -1335,7 +1415,7 @@ class WatchNotificationsRequest(_message.Message):
         customer_ids: _abc.Iterable[_builtins.str] | None = ...,
         alert_ids: _abc.Iterable[_builtins.str] | None = ...,
         condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
-        event_types: _abc.Iterable[_builtins.str] | None = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -111,6 +111,11 @@ class AlertServiceStub:
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchResponse.FromString,
                 _registered_method=True)
+        self.VoidUsageEvents = channel.unary_unary(
+                '/tidemark.v1.AlertService/VoidUsageEvents',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.VoidUsageEventsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.VoidUsageEventsResponse.FromString,
+                _registered_method=True)
         self.GetNotification = channel.unary_unary(
                 '/tidemark.v1.AlertService/GetNotification',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.GetNotificationRequest.SerializeToString,
@@ -273,6 +278,33 @@ class AlertServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VoidUsageEvents(self, request, context):
+        """VoidUsageEvents takes counted events back by their ids: afterwards they count nowhere, whatever the aggregation of
+        their metric. In the same transaction their cost and quantity go back to the balances, and alerts are re-evaluated:
+        thresholds that the remaining events do not reach resolve, with notifications that say voided_events. An event that
+        cannot be voided has an outcome of its own and does not affect the others.
+
+        Balances get back what the events drew. What a single event drew is not stored. So each segment, and the overage,
+        gets the difference between two drawdowns in the order of Balance.draw_down: one of all kept usage of the customer,
+        and one without the voided events. The sum is exact. So is each segment, as if the events had never come, unless
+        usage that may draw on different segments contended for one of them, or segments were put anew since; the order in
+        which these kinds of usage first came then decides. No segment gets back more than usage drew from it, and a voided
+        balance gets nothing back. An event from before the customer's first balance in its unit drew nothing. The ledger
+        has entries of the type USAGE_VOID.
+
+        The same event_id may be sent again afterwards, with the same or another content, and counts again. So a duplicate
+        of a voided event that is still on its way counts once when it arrives after the void: stop sending an event before
+        you void it, and void it again if a late duplicate was accepted.
+
+        NOTE: SUM, COUNT and cost take the event's amount off. MAX, LATEST and UNIQUE_COUNT count all remaining events of
+        the billing period of each gauge anew if the voided event can have decided the value; the cost then grows with the
+        number of these events. Where usage draws on balances, it grows with the number of all kept events of the customer.
+        Other usage of the customer waits meanwhile: put the events of one customer into one request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetNotification(self, request, context):
         """GetNotification returns one notification.
         """
@@ -385,6 +417,11 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     servicer.EvaluateUsageBatch,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchResponse.SerializeToString,
+            ),
+            'VoidUsageEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.VoidUsageEvents,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.VoidUsageEventsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.VoidUsageEventsResponse.SerializeToString,
             ),
             'GetNotification': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNotification,
@@ -809,6 +846,33 @@ class AlertService:
             '/tidemark.v1.AlertService/EvaluateUsageBatch',
             tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchRequest.SerializeToString,
             tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VoidUsageEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/VoidUsageEvents',
+            tidemark_dot_v1_dot_alert__service__pb2.VoidUsageEventsRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.VoidUsageEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

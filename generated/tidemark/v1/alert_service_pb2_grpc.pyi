@@ -94,6 +94,29 @@ class AlertServiceStub:
 
     NOTE: a stream with several requests in flight is many times faster, because its requests share commits.
     """
+    VoidUsageEvents: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.VoidUsageEventsRequest, _alert_service_pb2.VoidUsageEventsResponse]
+    """VoidUsageEvents takes counted events back by their ids: afterwards they count nowhere, whatever the aggregation of
+    their metric. In the same transaction their cost and quantity go back to the balances, and alerts are re-evaluated:
+    thresholds that the remaining events do not reach resolve, with notifications that say voided_events. An event that
+    cannot be voided has an outcome of its own and does not affect the others.
+
+    Balances get back what the events drew. What a single event drew is not stored. So each segment, and the overage,
+    gets the difference between two drawdowns in the order of Balance.draw_down: one of all kept usage of the customer,
+    and one without the voided events. The sum is exact. So is each segment, as if the events had never come, unless
+    usage that may draw on different segments contended for one of them, or segments were put anew since; the order in
+    which these kinds of usage first came then decides. No segment gets back more than usage drew from it, and a voided
+    balance gets nothing back. An event from before the customer's first balance in its unit drew nothing. The ledger
+    has entries of the type USAGE_VOID.
+
+    The same event_id may be sent again afterwards, with the same or another content, and counts again. So a duplicate
+    of a voided event that is still on its way counts once when it arrives after the void: stop sending an event before
+    you void it, and void it again if a late duplicate was accepted.
+
+    NOTE: SUM, COUNT and cost take the event's amount off. MAX, LATEST and UNIQUE_COUNT count all remaining events of
+    the billing period of each gauge anew if the voided event can have decided the value; the cost then grows with the
+    number of these events. Where usage draws on balances, it grows with the number of all kept events of the customer.
+    Other usage of the customer waits meanwhile: put the events of one customer into one request.
+    """
     GetNotification: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetNotificationRequest, _alert_service_pb2.GetNotificationResponse]
     """GetNotification returns one notification."""
     ListNotifications: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListNotificationsRequest, _alert_service_pb2.ListNotificationsResponse]
@@ -285,6 +308,35 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         """EvaluateUsageBatch is EvaluateUsage for one batch, for callers that do not stream.
 
         NOTE: a stream with several requests in flight is many times faster, because its requests share commits.
+        """
+
+    @_abc_1.abstractmethod
+    def VoidUsageEvents(
+        self,
+        request: _alert_service_pb2.VoidUsageEventsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.VoidUsageEventsRequest, _abc.Awaitable[_alert_service_pb2.VoidUsageEventsResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.VoidUsageEventsResponse]:
+        """VoidUsageEvents takes counted events back by their ids: afterwards they count nowhere, whatever the aggregation of
+        their metric. In the same transaction their cost and quantity go back to the balances, and alerts are re-evaluated:
+        thresholds that the remaining events do not reach resolve, with notifications that say voided_events. An event that
+        cannot be voided has an outcome of its own and does not affect the others.
+
+        Balances get back what the events drew. What a single event drew is not stored. So each segment, and the overage,
+        gets the difference between two drawdowns in the order of Balance.draw_down: one of all kept usage of the customer,
+        and one without the voided events. The sum is exact. So is each segment, as if the events had never come, unless
+        usage that may draw on different segments contended for one of them, or segments were put anew since; the order in
+        which these kinds of usage first came then decides. No segment gets back more than usage drew from it, and a voided
+        balance gets nothing back. An event from before the customer's first balance in its unit drew nothing. The ledger
+        has entries of the type USAGE_VOID.
+
+        The same event_id may be sent again afterwards, with the same or another content, and counts again. So a duplicate
+        of a voided event that is still on its way counts once when it arrives after the void: stop sending an event before
+        you void it, and void it again if a late duplicate was accepted.
+
+        NOTE: SUM, COUNT and cost take the event's amount off. MAX, LATEST and UNIQUE_COUNT count all remaining events of
+        the billing period of each gauge anew if the voided event can have decided the value; the cost then grows with the
+        number of these events. Where usage draws on balances, it grows with the number of all kept events of the customer.
+        Other usage of the customer waits meanwhile: put the events of one customer into one request.
         """
 
     @_abc_1.abstractmethod

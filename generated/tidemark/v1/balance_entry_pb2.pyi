@@ -36,6 +36,10 @@ class _BalanceEntryTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Bala
     """BALANCE_ENTRY_TYPE_DRAW is the sum of what usage drew in one commit of events."""
     BALANCE_ENTRY_TYPE_GIVE_BACK: _BalanceEntryType.ValueType  # 5
     """BALANCE_ENTRY_TYPE_GIVE_BACK is the sum of what corrections of usage gave back in one commit of events."""
+    BALANCE_ENTRY_TYPE_USAGE_VOID: _BalanceEntryType.ValueType  # 6
+    """BALANCE_ENTRY_TYPE_USAGE_VOID is the sum of what the events of one VoidUsageEvents request gave back. It is negative
+    where corrections were voided.
+    """
 
 class BalanceEntryType(_BalanceEntryType, metaclass=_BalanceEntryTypeEnumTypeWrapper):
     """BalanceEntryType is the cause of a change of a balance."""
@@ -52,6 +56,10 @@ BALANCE_ENTRY_TYPE_DRAW: BalanceEntryType.ValueType  # 4
 """BALANCE_ENTRY_TYPE_DRAW is the sum of what usage drew in one commit of events."""
 BALANCE_ENTRY_TYPE_GIVE_BACK: BalanceEntryType.ValueType  # 5
 """BALANCE_ENTRY_TYPE_GIVE_BACK is the sum of what corrections of usage gave back in one commit of events."""
+BALANCE_ENTRY_TYPE_USAGE_VOID: BalanceEntryType.ValueType  # 6
+"""BALANCE_ENTRY_TYPE_USAGE_VOID is the sum of what the events of one VoidUsageEvents request gave back. It is negative
+where corrections were voided.
+"""
 Global___BalanceEntryType: _TypeAlias = BalanceEntryType  # noqa: Y015
 
 @_typing.final

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -28,7 +29,7 @@ class _DeliveryStatus:
 class _DeliveryStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DELIVERY_STATUS_UNSPECIFIED: _DeliveryStatus.ValueType  # 0
-    """DELIVERY_STATUS_UNSPECIFIED is never sent; in a filter it means every status."""
+    """DELIVERY_STATUS_UNSPECIFIED is never sent, and refused in a filter."""
     DELIVERY_STATUS_PENDING: _DeliveryStatus.ValueType  # 1
     """DELIVERY_STATUS_PENDING means that an attempt is in progress or will be made."""
     DELIVERY_STATUS_DELIVERED: _DeliveryStatus.ValueType  # 2
@@ -42,7 +43,7 @@ class DeliveryStatus(_DeliveryStatus, metaclass=_DeliveryStatusEnumTypeWrapper):
     """DeliveryStatus is the status of a delivery."""
 
 DELIVERY_STATUS_UNSPECIFIED: DeliveryStatus.ValueType  # 0
-"""DELIVERY_STATUS_UNSPECIFIED is never sent; in a filter it means every status."""
+"""DELIVERY_STATUS_UNSPECIFIED is never sent, and refused in a filter."""
 DELIVERY_STATUS_PENDING: DeliveryStatus.ValueType  # 1
 """DELIVERY_STATUS_PENDING means that an attempt is in progress or will be made."""
 DELIVERY_STATUS_DELIVERED: DeliveryStatus.ValueType  # 2
@@ -192,8 +193,8 @@ class Delivery(_message.Message):
     """
     customer_id: _builtins.str
     """customer_id is the customer of the notification. Unset for an operator event and a test event."""
-    event_type: _builtins.str
-    """event_type is the type of the notification or operator event, such as "alert.reached"."""
+    event_type: _event_type_pb2.EventType.ValueType
+    """event_type is the type of the notification, operator event or test event."""
     status: Global___DeliveryStatus.ValueType
     """status is the status of the delivery."""
     attempt_count: _builtins.int
@@ -219,7 +220,7 @@ class Delivery(_message.Message):
         endpoint_id: _builtins.str = ...,
         notification_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
-        event_type: _builtins.str = ...,
+        event_type: _event_type_pb2.EventType.ValueType = ...,
         status: Global___DeliveryStatus.ValueType = ...,
         attempt_count: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
+from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -230,9 +231,9 @@ class Endpoint(_message.Message):
         """
 
     @_builtins.property
-    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types restrict the endpoint to these types: "alert.reached", "alert.resolved", "alert.disabled", and operator
-        events. Empty: every notification of an alert, including types that are added later, and no operator event.
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the endpoint to these types of notifications and operator events; EVENT_TYPE_ENDPOINT_TEST is
+        refused. Empty: every notification of an alert, including types that are added later, and no operator event.
         """
 
     @_builtins.property
@@ -279,7 +280,7 @@ class Endpoint(_message.Message):
         url: _builtins.str = ...,
         display_name: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        event_types: _abc.Iterable[_builtins.str] | None = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
         condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
         headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         credentials: Global___EndpointCredentials | None = ...,

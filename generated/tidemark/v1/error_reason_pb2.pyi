@@ -295,7 +295,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_BATCH_TOO_LARGE: _ErrorReason.ValueType  # 41
-    """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have.
+    """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have:
+    5,000 to count, 1,000 to void.
 
     Example:
 
@@ -1097,7 +1098,8 @@ Example:
     }
 """
 ERROR_REASON_BATCH_TOO_LARGE: ErrorReason.ValueType  # 41
-"""ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have.
+"""ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have:
+5,000 to count, 1,000 to void.
 
 Example:
 

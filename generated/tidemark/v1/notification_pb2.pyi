@@ -7,6 +7,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
+from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -36,9 +37,9 @@ class Notification(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     notification_id: _builtins.str
     """notification_id is the notification's id, "ntf_" and 26 characters. Webhooks send it as webhook-id."""
-    event_type: _builtins.str
-    """event_type is "alert.reached" when at least one threshold was reached, otherwise "alert.resolved"; or
-    "alert.disabled".
+    event_type: _event_type_pb2.EventType.ValueType
+    """event_type is EVENT_TYPE_ALERT_REACHED when at least one threshold was reached, otherwise
+    EVENT_TYPE_ALERT_RESOLVED; or EVENT_TYPE_ALERT_DISABLED. The body writes it as "alert.reached" and so on.
     """
     alert_id: _builtins.str
     """alert_id is the alert."""
@@ -63,7 +64,7 @@ class Notification(_message.Message):
         self,
         *,
         notification_id: _builtins.str = ...,
-        event_type: _builtins.str = ...,
+        event_type: _event_type_pb2.EventType.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         alert_id: _builtins.str = ...,
         condition_type: _condition_pb2.ConditionType.ValueType = ...,

@@ -6,6 +6,7 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -32,15 +33,16 @@ class OperatorEvent(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """event_id is the event's id, assigned by Tidemark: "evt_" and 26 characters ("tst_" and 26 characters for
-    "endpoint.test"); receivers get it as the webhook-id header.
+    EVENT_TYPE_ENDPOINT_TEST); receivers get it as the webhook-id header.
     """
-    event_type: _builtins.str
-    """event_type is what happened: "endpoint.failing", "endpoint.disabled", "endpoint.recovered", "delivery.exhausted",
-    "evaluation.failed" (the result of an evaluation could not be recorded), or "endpoint.test", which SendTestEvent
-    creates. The examples of other types that SendTestEvent sends are not operator events: they did not happen.
+    event_type: _event_type_pb2.EventType.ValueType
+    """event_type is what happened: EVENT_TYPE_ENDPOINT_FAILING, EVENT_TYPE_ENDPOINT_DISABLED,
+    EVENT_TYPE_ENDPOINT_RECOVERED, EVENT_TYPE_DELIVERY_EXHAUSTED, EVENT_TYPE_EVALUATION_FAILED, or
+    EVENT_TYPE_ENDPOINT_TEST, which SendTestEvent creates. The examples of other types that SendTestEvent sends are not
+    operator events: they did not happen.
     """
     endpoint_id: _builtins.str
-    """endpoint_id is the endpoint of the event. Unset for "evaluation.failed", which is not about an endpoint."""
+    """endpoint_id is the endpoint of the event. Unset for EVENT_TYPE_EVALUATION_FAILED, which is not about an endpoint."""
     body: _builtins.str
     """body is the JSON that is posted, byte for byte."""
     @_builtins.property
@@ -51,7 +53,7 @@ class OperatorEvent(_message.Message):
         self,
         *,
         event_id: _builtins.str = ...,
-        event_type: _builtins.str = ...,
+        event_type: _event_type_pb2.EventType.ValueType = ...,
         endpoint_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         body: _builtins.str = ...,

@@ -46,6 +46,7 @@ class Transition(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     LATE_FIELD_NUMBER: _builtins.int
     NOTIFIED_FIELD_NUMBER: _builtins.int
+    VOIDED_EVENTS_FIELD_NUMBER: _builtins.int
     notification_id: _builtins.str
     """notification_id is the id of the notification that contains this transition, "ntf_" and 26 characters. Unset when
     the threshold's notify_on does not list this kind.
@@ -85,6 +86,10 @@ class Transition(_message.Message):
     """late is set when the gauge's billing period had already ended."""
     notified: _builtins.bool
     """notified is set when the transition is in a notification. The threshold's notify_on decides that."""
+    voided_events: _builtins.int
+    """voided_events is set when VoidUsageEvents caused the transition: the number of voided events that counted on this
+    gauge. event_id and event_time are then those of the latest of these events. 0: another cause.
+    """
     @_builtins.property
     def threshold(self) -> _threshold_pb2.Threshold:
         """threshold is the threshold as the alert defines it."""
@@ -124,10 +129,11 @@ class Transition(_message.Message):
         sequence: _builtins.int = ...,
         late: _builtins.bool = ...,
         notified: _builtins.bool = ...,
+        voided_events: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "gauge", b"gauge", "ingest_time", b"ingest_time", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_display_name", b"alert_display_name", "alert_id", b"alert_id", "alert_version", b"alert_version", "condition_type", b"condition_type", "event_id", b"event_id", "event_time", b"event_time", "furthest", b"furthest", "gauge", b"gauge", "ingest_time", b"ingest_time", "kind", b"kind", "late", b"late", "level", b"level", "notification_id", b"notification_id", "notified", b"notified", "previous_value", b"previous_value", "sequence", b"sequence", "threshold", b"threshold", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_display_name", b"alert_display_name", "alert_id", b"alert_id", "alert_version", b"alert_version", "condition_type", b"condition_type", "event_id", b"event_id", "event_time", b"event_time", "furthest", b"furthest", "gauge", b"gauge", "ingest_time", b"ingest_time", "kind", b"kind", "late", b"late", "level", b"level", "notification_id", b"notification_id", "notified", b"notified", "previous_value", b"previous_value", "sequence", b"sequence", "threshold", b"threshold", "value", b"value", "voided_events", b"voided_events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

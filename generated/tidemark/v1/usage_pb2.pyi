@@ -29,7 +29,7 @@ class UsageEvent(_message.Message):
     calendar month, in UTC, of event_time are the same. This holds for as long as events are kept (400 days, unless the
     operator chose otherwise); older events are refused. A retry must therefore repeat the event_time of the first try.
     The same event_id with a time in another calendar month is another event, and counts again, even when the two times
-    are seconds apart.
+    are seconds apart. VoidUsageEvents takes a counted event back; the same id can then be sent again, and counts again.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

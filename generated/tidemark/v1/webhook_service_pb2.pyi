@@ -12,6 +12,8 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from generated.tidemark.v1 import delivery_pb2 as _delivery_pb2
 from generated.tidemark.v1 import endpoint_pb2 as _endpoint_pb2
+from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
+from generated.tidemark.v1 import list_order_pb2 as _list_order_pb2
 from generated.tidemark.v1 import operator_event_pb2 as _operator_event_pb2
 from generated.tidemark.v1 import redelivery_job_pb2 as _redelivery_job_pb2
 import builtins as _builtins
@@ -34,12 +36,24 @@ class CreateEndpointRequest(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     SIGNATURE_SCHEME_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     signature_scheme: _endpoint_pb2.SignatureScheme.ValueType
     """signature_scheme is how attempts are signed. Unset: SIGNATURE_SCHEME_HMAC_SHA256."""
     secret: _builtins.str
     """secret is a secret of the caller's own, for receivers that verify with it already because another sender used it:
     "whsec_" and the base64 of 24 to 64 bytes. Not together with SIGNATURE_SCHEME_ED25519. Unset: Tidemark makes a new
     random one.
+    """
+    request_id: _builtins.str
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
+    replayed set and the same secret, for at least 48 hours and across restarts, and no second endpoint is created;
+    with different content it is refused with ALREADY_EXISTS and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a
+    UUID is a good choice. Unset: each request is a new one.
+    """
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, without a secret, and
+    nothing is changed. Ids and keys in the answer are examples.
     """
     @_builtins.property
     def endpoint(self) -> _endpoint_pb2.Endpoint:
@@ -51,10 +65,12 @@ class CreateEndpointRequest(_message.Message):
         endpoint: _endpoint_pb2.Endpoint | None = ...,
         signature_scheme: _endpoint_pb2.SignatureScheme.ValueType = ...,
         secret: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "secret", b"secret", "signature_scheme", b"signature_scheme"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "request_id", b"request_id", "secret", b"secret", "signature_scheme", b"signature_scheme", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -68,11 +84,17 @@ class CreateEndpointResponse(_message.Message):
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
     """secret is the key with which receivers verify signatures: "whsec_" and base64; or, for SIGNATURE_SCHEME_ED25519, a
     public key, "whpk_" and base64.
 
-    NOTE: a "whsec_" secret is shown only this once and cannot be read again.
+    NOTE: a "whsec_" secret is shown only by this answer, and by its replays until the key stops signing: then, after a
+    rotation or a deletion of the endpoint, secret is unset in a replay. With validate_only it is unset, too.
+    """
+    replayed: _builtins.bool
+    """replayed is set when an earlier request with the same request_id did what was requested: this request changed
+    nothing, and this is the answer of that time.
     """
     @_builtins.property
     def endpoint(self) -> _endpoint_pb2.Endpoint:
@@ -83,10 +105,11 @@ class CreateEndpointResponse(_message.Message):
         *,
         endpoint: _endpoint_pb2.Endpoint | None = ...,
         secret: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "replayed", b"replayed", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -144,23 +167,81 @@ class ListEndpointsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_PREFIX_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many endpoints to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its endpoints are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the previous page. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters and order. Unset: the first page."""
+    display_name_prefix: _builtins.str
+    """display_name_prefix restricts the list to endpoints whose display_name begins with it, in the same case; at most 256
+    characters. Unset: all.
+    """
+    order: _list_order_pb2.ListOrder.ValueType
+    """order is the order of the list. Unset: OLDEST_FIRST."""
+    include_total_size: _builtins.bool
+    """include_total_size asks for total_size."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_endpoint_pb2.EndpointState.ValueType]:
+        """states restrict the list to endpoints in these states. Empty: all."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """labels restrict the list to endpoints that have all these labels, with these values. Empty: all."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """start_time restricts the list to endpoints created at that time or later. Unset: all."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """end_time restricts the list to endpoints created before that time. Unset: all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        states: _abc.Iterable[_endpoint_pb2.EndpointState.ValueType] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        display_name_prefix: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        order: _list_order_pb2.ListOrder.ValueType = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name_prefix", b"display_name_prefix", "end_time", b"end_time", "include_total_size", b"include_total_size", "labels", b"labels", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,8 +255,11 @@ class ListEndpointsResponse(_message.Message):
 
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many endpoints match the filters, on all pages. Unset: include_total_size is unset."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[_endpoint_pb2.Endpoint]:
         """endpoints are the endpoints of this page."""
@@ -185,12 +269,15 @@ class ListEndpointsResponse(_message.Message):
         *,
         endpoints: _abc.Iterable[_endpoint_pb2.Endpoint] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "total_size", b"total_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "endpoints", b"endpoints", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__total_size: _TypeAlias = _typing.Literal["total_size"]  # noqa: Y015
+    _WhichOneofArgType__total_size: _TypeAlias = _typing.Literal["_total_size", b"_total_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_size) -> _WhichOneofReturnType__total_size | None: ...
 
 Global___ListEndpointsResponse: _TypeAlias = ListEndpointsResponse  # noqa: Y015
 
@@ -202,6 +289,11 @@ class UpdateEndpointRequest(_message.Message):
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
+    sent.
+    """
     @_builtins.property
     def endpoint(self) -> _endpoint_pb2.Endpoint:
         """endpoint is the endpoint with its new values. endpoint.endpoint_id says which endpoint to change. Its other
@@ -225,10 +317,11 @@ class UpdateEndpointRequest(_message.Message):
         *,
         endpoint: _endpoint_pb2.Endpoint | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -265,16 +358,22 @@ class EnableEndpointRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint's id."""
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
+    sent.
+    """
     def __init__(
         self,
         *,
         endpoint_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,16 +410,22 @@ class DisableEndpointRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint's id."""
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
+    sent.
+    """
     def __init__(
         self,
         *,
         endpoint_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -359,10 +464,22 @@ class RotateSecretRequest(_message.Message):
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     GRACE_FIELD_NUMBER: _builtins.int
     SIGNATURE_SCHEME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint's id."""
     signature_scheme: _endpoint_pb2.SignatureScheme.ValueType
     """signature_scheme is how attempts are signed from now on. Unset: the present scheme."""
+    request_id: _builtins.str
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
+    replayed set and the same secret, for at least 48 hours and across restarts, and the secret is rotated once;
+    with different content it is refused with ALREADY_EXISTS and ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a
+    UUID is a good choice. Unset: each request is a new one.
+    """
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, without a secret, and
+    nothing is changed. Ids and keys in the answer are examples.
+    """
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
         """grace is how long the present secret continues to sign: 0 to 7 days. Unset: 24 hours. Secrets that are already in
@@ -375,10 +492,12 @@ class RotateSecretRequest(_message.Message):
         endpoint_id: _builtins.str = ...,
         grace: _duration_pb2.Duration | None = ...,
         signature_scheme: _endpoint_pb2.SignatureScheme.ValueType = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "grace", b"grace", "signature_scheme", b"signature_scheme"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "grace", b"grace", "request_id", b"request_id", "signature_scheme", b"signature_scheme", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -392,9 +511,14 @@ class RotateSecretResponse(_message.Message):
 
     ENDPOINT_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """secret is the key with which receivers verify signatures from now on, as in CreateEndpointResponse. It is shown
-    only this once.
+    """secret is the key with which receivers verify signatures from now on. It is shown and unset as in
+    CreateEndpointResponse.
+    """
+    replayed: _builtins.bool
+    """replayed is set when an earlier request with the same request_id did what was requested: this request changed
+    nothing, and this is the answer of that time.
     """
     @_builtins.property
     def endpoint(self) -> _endpoint_pb2.Endpoint:
@@ -405,10 +529,11 @@ class RotateSecretResponse(_message.Message):
         *,
         endpoint: _endpoint_pb2.Endpoint | None = ...,
         secret: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "replayed", b"replayed", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -421,16 +546,22 @@ class DeleteEndpointRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint's id."""
+    validate_only: _builtins.bool
+    """validate_only asks for the checks alone: the answer is the one that the request would get, and nothing is changed or
+    sent.
+    """
     def __init__(
         self,
         *,
         endpoint_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -462,28 +593,38 @@ class ListDeliveriesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
-    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
-    STATUS_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
-    EVENT_TYPE_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many deliveries to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number
     is refused. A page holds fewer when its deliveries are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters and order. Unset: the first page."""
     endpoint_id: _builtins.str
     """endpoint_id restricts the list to the deliveries to one endpoint, which may have been deleted. Unset: all."""
-    notification_id: _builtins.str
-    """notification_id restricts the list to the deliveries of one notification. Unset: all."""
-    status: _delivery_pb2.DeliveryStatus.ValueType
-    """status restricts the list to the deliveries with this status. Unset: all."""
     customer_id: _builtins.str
     """customer_id restricts the list to the deliveries about one customer. Unset: all."""
-    event_type: _builtins.str
-    """event_type restricts the list to the deliveries of one type. Unset: all."""
+    notification_id: _builtins.str
+    """notification_id restricts the list to the deliveries of one notification. Unset: all."""
+    order: _list_order_pb2.ListOrder.ValueType
+    """order is the order of the list. Unset: NEWEST_FIRST."""
+    include_total_size: _builtins.bool
+    """include_total_size asks for total_size, which takes longer when many deliveries match."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_delivery_pb2.DeliveryStatus.ValueType]:
+        """statuses restrict the list to the deliveries with these statuses. Empty: all."""
+
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the list to the deliveries of these types. Empty: all."""
+
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """start_time restricts the list to the deliveries that were created at this time or later. Unset: all."""
@@ -498,16 +639,18 @@ class ListDeliveriesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         endpoint_id: _builtins.str = ...,
-        notification_id: _builtins.str = ...,
-        status: _delivery_pb2.DeliveryStatus.ValueType = ...,
+        statuses: _abc.Iterable[_delivery_pb2.DeliveryStatus.ValueType] | None = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
         customer_id: _builtins.str = ...,
-        event_type: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        notification_id: _builtins.str = ...,
+        order: _list_order_pb2.ListOrder.ValueType = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_type", b"event_type", "notification_id", b"notification_id", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "include_total_size", b"include_total_size", "notification_id", b"notification_id", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -521,8 +664,13 @@ class ListDeliveriesResponse(_message.Message):
 
     DELIVERIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many deliveries match the filters, on all pages; 10,000 means that many or more. Unset:
+    include_total_size is unset.
+    """
     @_builtins.property
     def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[_delivery_pb2.Delivery]:
         """deliveries are the deliveries of this page."""
@@ -532,12 +680,15 @@ class ListDeliveriesResponse(_message.Message):
         *,
         deliveries: _abc.Iterable[_delivery_pb2.Delivery] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "total_size", b"total_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "deliveries", b"deliveries", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__total_size: _TypeAlias = _typing.Literal["total_size"]  # noqa: Y015
+    _WhichOneofArgType__total_size: _TypeAlias = _typing.Literal["_total_size", b"_total_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_size) -> _WhichOneofReturnType__total_size | None: ...
 
 Global___ListDeliveriesResponse: _TypeAlias = ListDeliveriesResponse  # noqa: Y015
 
@@ -547,23 +698,23 @@ class ListAttemptsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    DELIVERY_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    delivery_id: _builtins.str
-    """delivery_id is the delivery's id."""
+    DELIVERY_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many attempts to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its attempts are large.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the previous page, with the same delivery_id. Unset: the first page."""
+    delivery_id: _builtins.str
+    """delivery_id is the delivery's id."""
     def __init__(
         self,
         *,
-        delivery_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        delivery_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -665,11 +816,8 @@ class SendTestEventRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint to send to. It must be enabled."""
-    event_type: _builtins.str
-    """event_type is the type of the example: "alert.reached", "alert.resolved", "alert.disabled", "endpoint.failing",
-    "endpoint.disabled", "endpoint.recovered", "delivery.exhausted", "evaluation.failed" or "endpoint.test"; any other
-    is refused. Unset: "endpoint.test", which is about the endpoint itself.
-    """
+    event_type: _event_type_pb2.EventType.ValueType
+    """event_type is the type of the example. Unset: EVENT_TYPE_ENDPOINT_TEST, which is about the endpoint itself."""
     request_id: _builtins.str
     """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
     replayed set, for at least 48 hours and across restarts, and nothing is sent twice; with different content it is
@@ -684,7 +832,7 @@ class SendTestEventRequest(_message.Message):
         self,
         *,
         endpoint_id: _builtins.str = ...,
-        event_type: _builtins.str = ...,
+        event_type: _event_type_pb2.EventType.ValueType = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
     ) -> None: ...
@@ -806,18 +954,16 @@ class RedeliverDeliveriesRequest(_message.Message):
 
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
-    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
-    EVENT_TYPE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint whose deliveries are sent again. It must be enabled."""
     customer_id: _builtins.str
     """customer_id restricts the job to the deliveries about one customer. Unset: all."""
-    event_type: _builtins.str
-    """event_type restricts the job to the deliveries of one type. Unset: all."""
     request_id: _builtins.str
     """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
     replayed set, for at least 48 hours and across restarts, and nothing is sent twice; with different content it is
@@ -830,7 +976,13 @@ class RedeliverDeliveriesRequest(_message.Message):
     """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_delivery_pb2.DeliveryStatus.ValueType]:
-        """statuses are the statuses of the deliveries that are sent again: at least one."""
+        """statuses are the statuses of the deliveries that are sent again: at least one. This filter and the following ones
+        have the names and numbers of ListDeliveriesRequest, which shows what they select.
+        """
+
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the job to the deliveries of these types. Empty: all."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -845,16 +997,16 @@ class RedeliverDeliveriesRequest(_message.Message):
         *,
         endpoint_id: _builtins.str = ...,
         statuses: _abc.Iterable[_delivery_pb2.DeliveryStatus.ValueType] | None = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
+        customer_id: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
-        customer_id: _builtins.str = ...,
-        event_type: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_type", b"event_type", "request_id", b"request_id", "start_time", b"start_time", "statuses", b"statuses", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "request_id", b"request_id", "start_time", b"start_time", "statuses", b"statuses", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1086,7 +1238,7 @@ class ListOperatorEventsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
-    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many events to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its events are large.
@@ -1095,19 +1247,21 @@ class ListOperatorEventsRequest(_message.Message):
     """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     endpoint_id: _builtins.str
     """endpoint_id restricts the list to the events of one endpoint, which may have been deleted. Unset: all."""
-    event_type: _builtins.str
-    """event_type restricts the list to the events of one type. Unset: all."""
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_event_type_pb2.EventType.ValueType]:
+        """event_types restrict the list to the events of these types; types of notifications are refused. Empty: all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         endpoint_id: _builtins.str = ...,
-        event_type: _builtins.str = ...,
+        event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "event_type", b"event_type", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "event_types", b"event_types", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

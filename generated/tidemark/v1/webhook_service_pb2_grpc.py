@@ -133,7 +133,7 @@ class WebhookServiceServicer:
 
     def CreateEndpoint(self, request, context):
         """CreateEndpoint adds an endpoint. Only this answer contains the secret that signs its deliveries. An organization
-        has at most 100 endpoints.
+        has at most 100 endpoints: another one is refused with FAILED_PRECONDITION and ERROR_REASON_TOO_MANY_ENDPOINTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,7 +147,7 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEndpoints(self, request, context):
-        """ListEndpoints returns endpoints, the oldest first.
+        """ListEndpoints returns endpoints, the oldest first unless order says otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,7 +196,7 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDeliveries(self, request, context):
-        """ListDeliveries returns deliveries, the newest first.
+        """ListDeliveries returns deliveries, the newest first unless order says otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

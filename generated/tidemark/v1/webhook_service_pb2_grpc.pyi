@@ -18,12 +18,12 @@ class WebhookServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.CreateEndpointRequest, _webhook_service_pb2.CreateEndpointResponse]
     """CreateEndpoint adds an endpoint. Only this answer contains the secret that signs its deliveries. An organization
-    has at most 100 endpoints.
+    has at most 100 endpoints: another one is refused with FAILED_PRECONDITION and ERROR_REASON_TOO_MANY_ENDPOINTS.
     """
     GetEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetEndpointRequest, _webhook_service_pb2.GetEndpointResponse]
     """GetEndpoint returns one endpoint, without its secret."""
     ListEndpoints: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListEndpointsRequest, _webhook_service_pb2.ListEndpointsResponse]
-    """ListEndpoints returns endpoints, the oldest first."""
+    """ListEndpoints returns endpoints, the oldest first unless order says otherwise."""
     UpdateEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.UpdateEndpointRequest, _webhook_service_pb2.UpdateEndpointResponse]
     """UpdateEndpoint changes some fields of an endpoint. A new url clears the endpoint's health. A state in the request
     enables or disables the endpoint, as EnableEndpoint and DisableEndpoint do.
@@ -47,7 +47,7 @@ class WebhookServiceStub:
     arrive.
     """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListDeliveriesRequest, _webhook_service_pb2.ListDeliveriesResponse]
-    """ListDeliveries returns deliveries, the newest first."""
+    """ListDeliveries returns deliveries, the newest first unless order says otherwise."""
     GetDelivery: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetDeliveryRequest, _webhook_service_pb2.GetDeliveryResponse]
     """GetDelivery returns one delivery with its latest attempts."""
     ListAttempts: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListAttemptsRequest, _webhook_service_pb2.ListAttemptsResponse]
@@ -88,7 +88,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_webhook_service_pb2.CreateEndpointRequest, _abc.Awaitable[_webhook_service_pb2.CreateEndpointResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.CreateEndpointResponse]:
         """CreateEndpoint adds an endpoint. Only this answer contains the secret that signs its deliveries. An organization
-        has at most 100 endpoints.
+        has at most 100 endpoints: another one is refused with FAILED_PRECONDITION and ERROR_REASON_TOO_MANY_ENDPOINTS.
         """
 
     @_abc_1.abstractmethod
@@ -105,7 +105,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.ListEndpointsRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.ListEndpointsRequest, _abc.Awaitable[_webhook_service_pb2.ListEndpointsResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.ListEndpointsResponse]:
-        """ListEndpoints returns endpoints, the oldest first."""
+        """ListEndpoints returns endpoints, the oldest first unless order says otherwise."""
 
     @_abc_1.abstractmethod
     def UpdateEndpoint(
@@ -165,7 +165,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.ListDeliveriesRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.ListDeliveriesRequest, _abc.Awaitable[_webhook_service_pb2.ListDeliveriesResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.ListDeliveriesResponse]:
-        """ListDeliveries returns deliveries, the newest first."""
+        """ListDeliveries returns deliveries, the newest first unless order says otherwise."""
 
     @_abc_1.abstractmethod
     def GetDelivery(

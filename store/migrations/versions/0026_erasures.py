@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0026"
-down_revision = "0019"
+down_revision = "0025"
 # An older server would count usage of a customer that is being erased.
 oldest_compatible = "0026"
 

@@ -6,6 +6,7 @@ import signal
 import sys
 from typing import Any
 
+from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_ALERT_REACHED
 from generated.tidemark.v1.webhook_service_pb2 import ListEndpointsRequest, SendTestEventRequest
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
@@ -57,7 +58,7 @@ async def test_listen_adds_an_endpoint_gives_its_answers_and_deletes_the_endpoin
             )
             await house.settled(DeliveryStatus.DELIVERED, 1)
             await webhooks.SendTestEvent(
-                SendTestEventRequest(endpoint_id=endpoint.endpoint_id, event_type="alert.reached")
+                SendTestEventRequest(endpoint_id=endpoint.endpoint_id, event_type=EVENT_TYPE_ALERT_REACHED)
             )
             third = await _line(process)
             assert (third["verified"], third["type"], third["body"]["data"]["test"]) == ("v1", "alert.reached", True)

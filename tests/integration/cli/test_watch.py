@@ -163,6 +163,7 @@ async def test_notification_stream_continues_on_a_new_stream_when_the_server_dra
         (["--notifications", "--once"], "are options of the table"),
         (["--notifications", "--since", "yesterday"], "is not a time"),
         (["--notifications", "--since", "2026-03-15T12:00:00Z", "--resume", "x"], "leave out --since"),
+        (["--notifications", "--event-type", "alert.rung"], "there is no event type 'alert.rung'"),
         (["--notifications", "--condition", "spend"], "there is no condition 'spend'"),
     ],
 )

@@ -44,6 +44,7 @@ from tests.support.usage.caller import (
     usage_alert,
 )
 from tests.support.usage.organizations import organization
+from tests.support.usage.voiding import void
 from tests.support.webhooks.attempts import claim, fan_out, record
 from webhooks.deliveries import DeliveryStatus
 
@@ -124,6 +125,7 @@ async def live(
         *(caller.event(f"old{n}", "1", customer, at=clock.now() - timedelta(days=20)) for n in range(3)),
         caller.event("names", "1", customer, metric="names", name=f"name of {customer}"),
     )
+    await void(caller, "old0", customer=customer)
     disable = alert_service_pb2.DisableAlertRequest(alert_id=own.alert_id, customer_id=customer)
     await caller.alerts.DisableAlert(disable, metadata=caller.metadata)
     if endpoint:
@@ -184,6 +186,7 @@ async def test_everything_of_the_customer_is_gone_and_its_ledger_has_a_pseudonym
     assert {"event", "gauge", "alert_state", "notification", "delivery", "feed_entry", "feed_pending"} & set(full)
     assert {"customer", "subscription", "alert", "alert_change", "alert_exclusion", "group_count"} <= set(full)
     assert {"balance", "balance_segment", "balance_entry", "invoice", "usage_limit", "unique_value"} <= set(full)
+    assert "voided_event" in full
     booked, kept = await ledger(caller, PERSON), await rows_with(caller, NEIGHBOUR)
     job = await erased(caller)
     assert (job.customer_id, job.completed_steps) == ("", job.total_steps)

@@ -8,6 +8,11 @@ import pytest
 
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, notification_pb2
+from generated.tidemark.v1.event_type_pb2 import (
+    EVENT_TYPE_ALERT_REACHED,
+    EVENT_TYPE_ALERT_RESOLVED,
+    EVENT_TYPE_ENDPOINT_FAILING,
+)
 from runtime.clock import ManualClock
 from server.calls import paging
 from server.calls.validation import to_timestamp
@@ -81,8 +86,8 @@ async def test_each_filter_narrows_the_list(caller: Caller, stored: list[notific
     assert await found(alert_ids=["alt_3"]) == []
     assert await found(condition_types=[spend, usage]) == stored
     assert await found(condition_types=[spend]) == []
-    assert await found(event_types=["alert.reached"]) == stored
-    assert await found(event_types=["alert.resolved"]) == []
+    assert await found(event_types=[EVENT_TYPE_ALERT_REACHED]) == stored
+    assert await found(event_types=[EVENT_TYPE_ALERT_RESOLVED]) == []
     # The start belongs to the time span, the end does not.
     assert await found(start_time=stored[4].create_time) == stored[:5]
     assert await found(end_time=stored[4].create_time) == stored[5:]
@@ -153,7 +158,9 @@ async def test_a_page_token_is_refused_with_other_filters(
 async def test_all_violations_of_a_list_request_are_named(caller: Caller, clock: ManualClock) -> None:
     now = to_timestamp(clock.now())
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await listed(caller, page_size=-1, customer_ids=[""], event_types=["endpoint.failing"], start_time=now)
+        await listed(
+            caller, page_size=-1, customer_ids=[""], event_types=[EVENT_TYPE_ENDPOINT_FAILING], start_time=now
+        )
     assert violations_of(raised.value) == ["event_types[0]", "customer_ids[0]", "page_size"]
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await listed(caller, start_time=now, end_time=now)

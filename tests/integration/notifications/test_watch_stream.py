@@ -9,6 +9,12 @@ import pytest
 
 from engine.upkeep import Upkeep
 from generated.tidemark.v1 import condition_pb2, threshold_pb2
+from generated.tidemark.v1.event_type_pb2 import (
+    EVENT_TYPE_ALERT_REACHED,
+    EVENT_TYPE_ALERT_RESOLVED,
+    EVENT_TYPE_ENDPOINT_FAILING,
+    EventType,
+)
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
 from server.alerts.subscribers.feeds import FeedLimits, Feeds
@@ -35,13 +41,13 @@ async def test_a_streamed_notification_has_the_stored_body(caller: Caller) -> No
     assert (reached.body, resolved.body) == (first, second)
     [transition] = answer.transitions
     assert reached.notification_id == transition.notification_id
-    assert (reached.event_type, resolved.event_type) == ("alert.reached", "alert.resolved")
+    assert (reached.event_type, resolved.event_type) == (EVENT_TYPE_ALERT_REACHED, EVENT_TYPE_ALERT_RESOLVED)
     assert (reached.sequence, resolved.sequence) == (1, 2)
     assert (reached.alert_id, reached.customer_id) == (alert.alert_id, "acme")
     assert reached.condition_type == condition_pb2.CONDITION_TYPE_USAGE_THRESHOLD_REACHED
     assert reached.create_time == to_timestamp(caller.clock.now())
     received = json.loads(reached.body)
-    assert (received["id"], received["type"]) == (reached.notification_id, reached.event_type)
+    assert (received["id"], received["type"]) == (reached.notification_id, "alert.reached")
 
 
 async def test_a_stream_sends_only_what_passes_its_filters(caller: Caller) -> None:
@@ -51,7 +57,7 @@ async def test_a_stream_sends_only_what_passes_its_filters(caller: Caller) -> No
         "bob": await watch(caller, customer_ids=["bob", "nobody"]),
         "usage": await watch(caller, alert_ids=[usage.alert_id]),
         "spend": await watch(caller, condition_types=[condition_pb2.CONDITION_TYPE_SPEND_THRESHOLD_REACHED]),
-        "resolved": await watch(caller, event_types=["alert.resolved"]),
+        "resolved": await watch(caller, event_types=[EVENT_TYPE_ALERT_RESOLVED]),
         "both": await watch(caller, customer_ids=["ann"], alert_ids=[spend.alert_id, usage.alert_id]),
     }
     for customer in ("ann", "bob"):
@@ -63,7 +69,11 @@ async def test_a_stream_sends_only_what_passes_its_filters(caller: Caller) -> No
 
     async def received(name: str, number: int) -> list[tuple[str, str, str]]:
         return sorted(
-            (one.customer_id, "usage" if one.alert_id == usage.alert_id else "spend", one.event_type[6:])
+            (
+                one.customer_id,
+                "usage" if one.alert_id == usage.alert_id else "spend",
+                EventType.Name(one.event_type).removeprefix("EVENT_TYPE_ALERT_").lower(),
+            )
             for one in await subscribers[name].take(number)
         )
 
@@ -118,11 +128,11 @@ async def test_a_stream_with_a_start_time_includes_notifications_that_committed_
 
 
 async def test_a_resume_token_is_refused_by_another_stream(caller: Caller, clock: ManualClock) -> None:
-    subscriber = await watch(caller, customer_ids=["bob", "ann"], event_types=["alert.reached"])
+    subscriber = await watch(caller, customer_ids=["bob", "ann"], event_types=[EVENT_TYPE_ALERT_REACHED])
     await notify(caller, ("ann", 1), ("ann", 2))
     await subscriber.take(2)
     token = subscriber.tokens[0]
-    same = {"resume_token": token, "customer_ids": ["ann", "bob", "ann"], "event_types": ["alert.reached"]}
+    same = {"resume_token": token, "customer_ids": ["ann", "bob", "ann"], "event_types": [EVENT_TYPE_ALERT_REACHED]}
     assert names(await (await watch(caller, **same)).take(1)) == [("ann", 2)]
 
     name, key = await organization(caller.database_url, clock)
@@ -165,7 +175,7 @@ async def test_all_violations_of_a_watch_request_are_named(caller: Caller) -> No
         customer_ids=["ann", " bob"],
         alert_ids=[f"alt_{number}" for number in range(101)],
         condition_types=[condition_pb2.CONDITION_TYPE_UNSPECIFIED],
-        event_types=["alert.reached", "endpoint.failing"],
+        event_types=[EVENT_TYPE_ALERT_REACHED, EVENT_TYPE_ENDPOINT_FAILING],
     ).refused()
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert violations_of(error) == [

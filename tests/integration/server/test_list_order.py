@@ -261,7 +261,7 @@ LISTS: dict[str, Listing] = {
     ),
     "operator events": (
         lambda connection, org, after: operator_event_log.list_page(
-            connection, org, endpoint_id=None, event_type=None, after=after, limit=5
+            connection, org, endpoint_id=None, event_types=(), after=after, limit=5
         ),
         lambda row: (row.create_time, row.event_id),
         True,

@@ -25,6 +25,7 @@ from generated.tidemark.v1 import (
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
+from generated.tidemark.v1.event_type_pb2 import EventType
 from server.calls.answer_size import CLIENT_LIMIT, MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
 from server.mapping.usage_answers import MAX_RESULT_BYTES
 from tests.support.server.running import reason_of, status_of, violations_of
@@ -217,7 +218,7 @@ async def test_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> Non
     stub = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
     sent = endpoint_pb2.Endpoint(
         url="https://example.com/hook",
-        event_types=[f"{WIDE}.{number}" for number in range(20_000)],
+        event_types=[EventType.ValueType(number) for number in range(100, 20_100)],
         labels={f"{number}" + WIDE * 64: WIDE * 513 for number in range(500)},
         headers={f"{WIDE}{number}": WIDE for number in range(500)},
     )

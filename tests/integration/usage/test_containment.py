@@ -14,6 +14,7 @@ from engine.ingest import containment
 from engine.limits import BackfillLimits, EngineLimits, IngestLimits
 from evaluator.alerts import AlertRule
 from generated.tidemark.v1 import alert_service_pb2, webhook_service_pb2, webhook_service_pb2_grpc
+from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_EVALUATION_FAILED
 from store.alerts import alerts as stored_alerts
 from tests.support.schemas import check_body
 from tests.support.usage.caller import Caller, Refusal, everything, on_customer, refusals, until, usage_alert, values
@@ -48,7 +49,8 @@ async def operator_events(caller: Caller) -> list[dict[str, object]]:
     """The bodies of the operator events about failed evaluations; each conforms to its schema."""
     webhooks = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
     answer = await webhooks.ListOperatorEvents(
-        webhook_service_pb2.ListOperatorEventsRequest(event_type="evaluation.failed"), metadata=caller.metadata
+        webhook_service_pb2.ListOperatorEventsRequest(event_types=[EVENT_TYPE_EVALUATION_FAILED]),
+        metadata=caller.metadata,
     )
     bodies = [json.loads(event.body) for event in answer.events]
     for body in bodies:

@@ -16,6 +16,7 @@ from generated.tidemark.v1 import (
     subscription_pb2,
     usage_pb2,
 )
+from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_ALERT_DISABLED
 from runtime.clock import ManualClock
 from store.alerts import exclusions
 from store.identity import organizations
@@ -125,7 +126,7 @@ async def test_group_limit_disables_the_alert_for_one_customer_and_states_the_re
     [shown] = page.customer_alerts
     assert shown.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
     listed = await caller.alerts.ListNotifications(
-        alert_service_pb2.ListNotificationsRequest(event_types=["alert.disabled"]),
+        alert_service_pb2.ListNotificationsRequest(event_types=[EVENT_TYPE_ALERT_DISABLED]),
         metadata=caller.metadata,
         timeout=DEADLINE,
     )

@@ -1,6 +1,7 @@
 """WebhookService over a real channel: endpoints, deliveries, attempts, and the isolation of organizations."""
 
 from datetime import UTC, timedelta
+from typing import Any
 
 import grpc
 import pytest
@@ -11,6 +12,18 @@ from generated.tidemark.v1 import (
     redelivery_job_pb2,
 )
 from generated.tidemark.v1.endpoint_pb2 import Endpoint
+from generated.tidemark.v1.event_type_pb2 import (
+    EVENT_TYPE_ALERT_REACHED,
+    EVENT_TYPE_ALERT_RESOLVED,
+    EVENT_TYPE_UNSPECIFIED,
+    EventType,
+)
+from generated.tidemark.v1.list_order_pb2 import (
+    LIST_ORDER_NEWEST_FIRST,
+    LIST_ORDER_OLDEST_FIRST,
+    LIST_ORDER_UNSPECIFIED,
+    ListOrder,
+)
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     CreateEndpointResponse,
@@ -20,12 +33,14 @@ from generated.tidemark.v1.webhook_service_pb2 import (
     ListAttemptsRequest,
     ListDeliveriesRequest,
     ListEndpointsRequest,
+    RedeliverDeliveriesRequest,
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
 from store.deliveries.redelivery_jobs import JobKind, JobState
 from store.endpoints.rows import EndpointState
 from store.identity import keys
+from store.postgres import counting
 from store.postgres.database import Database
 from tests.support.notifier.house import House
 from tests.support.server.running import reason_of, running, violations_of
@@ -46,7 +61,7 @@ async def create(webhooks: WebhookServiceStub, clock: ManualClock, number: int =
 
 async def test_an_endpoint_shows_its_secret_once(webhooks: WebhookServiceStub) -> None:
     request = CreateEndpointRequest(
-        endpoint=Endpoint(url=URL, display_name="für Menschen", event_types=["alert.resolved", "alert.resolved"])
+        endpoint=Endpoint(url=URL, display_name="für Menschen", event_types=[EVENT_TYPE_ALERT_RESOLVED] * 2)
     )
     created = await webhooks.CreateEndpoint(request)
     assert created.secret.startswith("whsec_")
@@ -54,7 +69,7 @@ async def test_an_endpoint_shows_its_secret_once(webhooks: WebhookServiceStub) -
     assert len(created.endpoint.endpoint_id) == 30
     assert created.endpoint.url == URL
     assert created.endpoint.display_name == "für Menschen"
-    assert list(created.endpoint.event_types) == ["alert.resolved"]
+    assert list(created.endpoint.event_types) == [EVENT_TYPE_ALERT_RESOLVED]
     assert created.endpoint.state == endpoint_pb2.ENDPOINT_STATE_ENABLED
     read = await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=created.endpoint.endpoint_id))
     assert read.endpoint == created.endpoint
@@ -68,7 +83,7 @@ async def test_all_faults_of_an_endpoint_are_reported_together(webhooks: Webhook
         endpoint=Endpoint(
             url="https://127.0.0.1/hook",
             display_name="a\x00b",
-            event_types=["alert.reached", "alert.rung", ""],
+            event_types=[EVENT_TYPE_ALERT_REACHED, EventType.ValueType(77), EVENT_TYPE_UNSPECIFIED],
         )
     )
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -162,25 +177,146 @@ async def test_deliveries_are_listed_by_filter_and_page(
     assert len(await listed(ListDeliveriesRequest(endpoint_id=first))) == 4
     of_one = await listed(ListDeliveriesRequest(notification_id=ids[0]))
     assert {item.endpoint_id for item in of_one} == {first, second}
-    pending = await listed(ListDeliveriesRequest(status=delivery_pb2.DELIVERY_STATUS_PENDING))
+    pending = await listed(ListDeliveriesRequest(statuses=[delivery_pb2.DELIVERY_STATUS_PENDING]))
     assert [item.attempt_count for item in pending] == [1, 1]
     assert all(item.HasField("next_attempt_time") for item in pending)
     assert len(await listed(ListDeliveriesRequest(customer_id="customer-1"))) == 8
     assert await listed(ListDeliveriesRequest(customer_id="customer-2")) == []
-    assert await listed(ListDeliveriesRequest(event_type="alert.resolved")) == []
+    assert await listed(ListDeliveriesRequest(event_types=[EVENT_TYPE_ALERT_RESOLVED])) == []
     newest = everything[0].create_time
     assert await listed(ListDeliveriesRequest(start_time=newest)) == everything[:2]
     assert await listed(ListDeliveriesRequest(end_time=newest)) == everything[2:]
-    none = ListDeliveriesRequest(endpoint_id=first, status=delivery_pb2.DELIVERY_STATUS_FAILED)
+    none = ListDeliveriesRequest(endpoint_id=first, statuses=[delivery_pb2.DELIVERY_STATUS_FAILED])
     assert await listed(none) == []
 
-    paged: list[delivery_pb2.Delivery] = []
-    token = ""
-    for _ in range(3):
-        page = await webhooks.ListDeliveries(ListDeliveriesRequest(page_size=3, page_token=token))
-        paged += page.deliveries
-        token = page.next_page_token
-    assert (paged, token) == (everything, "")
+    several = [delivery_pb2.DELIVERY_STATUS_PENDING, delivery_pb2.DELIVERY_STATUS_DELIVERED]
+    assert await listed(ListDeliveriesRequest(statuses=several)) == everything
+
+    for order, expected in (
+        (LIST_ORDER_UNSPECIFIED, everything),
+        (LIST_ORDER_NEWEST_FIRST, everything),
+        (LIST_ORDER_OLDEST_FIRST, everything[::-1]),
+    ):
+        paged: list[delivery_pb2.Delivery] = []
+        token = ""
+        for _ in range(3):
+            request = ListDeliveriesRequest(page_size=3, page_token=token, order=order, include_total_size=True)
+            page = await webhooks.ListDeliveries(request)
+            assert page.total_size == 8
+            paged += page.deliveries
+            token = page.next_page_token
+        assert (paged, token) == (expected, "")
+
+
+async def test_the_total_size_of_deliveries_follows_the_filters_and_is_bounded(
+    webhooks: WebhookServiceStub, clock: ManualClock, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = (answer.endpoint.endpoint_id for answer in await create(webhooks, clock, 2))
+    house = await House.build(database, clock)
+    await house.notify(3)
+    await attempt_all(house, DeliveryStatus.DELIVERED)
+
+    async def total(**filters: Any) -> int:
+        request = ListDeliveriesRequest(page_size=1, include_total_size=True, **filters)
+        return (await webhooks.ListDeliveries(request)).total_size
+
+    assert await total() == 6
+    assert await total(endpoint_id=first) == 3
+    assert await total(statuses=[delivery_pb2.DELIVERY_STATUS_FAILED]) == 0
+    assert not (await webhooks.ListDeliveries(ListDeliveriesRequest())).HasField("total_size")
+    monkeypatch.setattr(counting, "MAX_TOTAL_SIZE", 5)
+    assert await total() == 5
+
+
+async def test_the_filters_of_a_redelivery_have_the_names_and_numbers_of_the_list() -> None:
+    fields = RedeliverDeliveriesRequest.DESCRIPTOR.fields_by_name
+    for name in ("statuses", "event_types", "customer_id", "start_time", "end_time"):
+        assert fields[name].number == ListDeliveriesRequest.DESCRIPTOR.fields_by_name[name].number
+
+
+async def test_endpoints_are_listed_by_filter_and_order(webhooks: WebhookServiceStub, clock: ManualClock) -> None:
+    made: list[Endpoint] = []
+    for name, labels, state in (
+        ("eu billing", {"team": "billing", "zone": "eu"}, endpoint_pb2.ENDPOINT_STATE_ENABLED),
+        ("eu support", {"team": "support", "zone": "eu"}, endpoint_pb2.ENDPOINT_STATE_DISABLED),
+        ("us_1%", {"team": "billing", "zone": ""}, endpoint_pb2.ENDPOINT_STATE_ENABLED),
+        ("us_1", {}, endpoint_pb2.ENDPOINT_STATE_DISABLED),
+    ):
+        new = Endpoint(url=URL, display_name=name, labels=labels, state=state)
+        made.append((await webhooks.CreateEndpoint(CreateEndpointRequest(endpoint=new))).endpoint)
+        clock.advance(timedelta(minutes=1))
+    billing, support, percent, plain = made
+
+    async def listed(**fields: Any) -> list[Endpoint]:
+        answer = await webhooks.ListEndpoints(ListEndpointsRequest(include_total_size=True, **fields))
+        assert answer.total_size == len(answer.endpoints)
+        return list(answer.endpoints)
+
+    assert await listed() == made
+    assert await listed(order=LIST_ORDER_NEWEST_FIRST) == made[::-1]
+    assert await listed(labels={"team": "billing"}) == [billing, percent]
+    assert await listed(labels={"team": "billing", "zone": "eu"}) == [billing]
+    assert await listed(labels={"zone": ""}) == [percent]
+    assert await listed(labels={"team": "sales"}) == []
+    assert await listed(display_name_prefix="eu ") == [billing, support]
+    assert await listed(display_name_prefix="us_1%") == [percent]
+    assert await listed(display_name_prefix="EU") == []
+    assert await listed(states=[endpoint_pb2.ENDPOINT_STATE_DISABLED]) == [support, plain]
+    assert await listed(states=list(endpoint_pb2.EndpointState.values())[1:]) == made
+    assert await listed(start_time=support.create_time, end_time=plain.create_time) == [support, percent]
+    assert await listed(labels={"zone": "eu"}, states=[endpoint_pb2.ENDPOINT_STATE_DISABLED]) == [support]
+    await webhooks.DeleteEndpoint(DeleteEndpointRequest(endpoint_id=percent.endpoint_id))
+    assert await listed(labels={"team": "billing"}) == [billing]
+    assert not (await webhooks.ListEndpoints(ListEndpointsRequest())).HasField("total_size")
+
+    newest = ListEndpointsRequest(page_size=2, order=LIST_ORDER_NEWEST_FIRST, include_total_size=True)
+    first_page = await webhooks.ListEndpoints(newest)
+    newest.page_token = first_page.next_page_token
+    rest = await webhooks.ListEndpoints(newest)
+    assert [*first_page.endpoints, *rest.endpoints] == [plain, support, billing]
+    assert (first_page.total_size, rest.total_size, rest.next_page_token) == (3, 3, "")
+    newest.order = LIST_ORDER_OLDEST_FIRST
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await webhooks.ListEndpoints(newest)
+    assert reason_of(caught.value) == "ERROR_REASON_PAGE_TOKEN_INVALID"
+
+
+async def test_all_faults_of_a_list_of_endpoints_are_reported_together(webhooks: WebhookServiceStub) -> None:
+    request = ListEndpointsRequest(
+        states=[endpoint_pb2.ENDPOINT_STATE_UNSPECIFIED, endpoint_pb2.ENDPOINT_STATE_ENABLED],
+        labels={"Team": "x"},
+        display_name_prefix="x" * 257,
+        order=ListOrder.ValueType(9),
+        page_size=-1,
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await webhooks.ListEndpoints(request)
+    assert violations_of(caught.value) == ["states[0]", "labels['Team']", "display_name_prefix", "order", "page_size"]
+
+
+async def test_organizations_count_their_own_endpoints_and_deliveries(database: Database, clock: ManualClock) -> None:
+    async with database.transaction() as connection:
+        callers = [await keys.create_key(connection, name, clock.now()) for name in ("ours", "theirs")]
+    async with running(database, clock) as server:
+        webhooks = WebhookServiceStub(server.channel)
+        sizes = []
+        for number, caller in enumerate(callers, 1):
+            metadata = (("authorization", f"Bearer {caller.key}"),)
+            for _ in range(number):
+                new = Endpoint(url=URL, labels={"team": "billing"})
+                await webhooks.CreateEndpoint(CreateEndpointRequest(endpoint=new), metadata=metadata)
+            house = await House.build(database, clock, caller.organization.name)
+            await house.notify()
+        await attempt_all(house, DeliveryStatus.DELIVERED)
+        for caller in callers:
+            metadata = (("authorization", f"Bearer {caller.key}"),)
+            wanted = ListEndpointsRequest(labels={"team": "billing"}, include_total_size=True)
+            of_deliveries = ListDeliveriesRequest(include_total_size=True)
+            sizes += [
+                (await webhooks.ListEndpoints(wanted, metadata=metadata)).total_size,
+                (await webhooks.ListDeliveries(of_deliveries, metadata=metadata)).total_size,
+            ]
+    assert sizes == [1, 1, 2, 2]
 
 
 async def test_a_page_token_is_refused_with_other_filters(
@@ -194,18 +330,24 @@ async def test_a_page_token_is_refused_with_other_filters(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await webhooks.ListDeliveries(
             ListDeliveriesRequest(
-                page_size=1, page_token=page.next_page_token, status=delivery_pb2.DELIVERY_STATUS_FAILED
+                page_size=1, page_token=page.next_page_token, statuses=[delivery_pb2.DELIVERY_STATUS_FAILED]
             )
         )
     assert reason_of(caught.value) == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
 async def test_a_list_with_an_unknown_status_is_refused(webhooks: WebhookServiceStub) -> None:
-    request = ListDeliveriesRequest()
-    request.ParseFromString(b"\x28\x63")  # field 5, 99
+    statuses = [
+        delivery_pb2.DELIVERY_STATUS_FAILED,
+        delivery_pb2.DELIVERY_STATUS_UNSPECIFIED,
+        delivery_pb2.DeliveryStatus.ValueType(99),
+    ]
+    request = ListDeliveriesRequest(
+        statuses=statuses, event_types=[EVENT_TYPE_UNSPECIFIED], order=ListOrder.ValueType(9)
+    )
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await webhooks.ListDeliveries(request)
-    assert violations_of(caught.value) == ["status"]
+    assert violations_of(caught.value) == ["statuses[1]", "statuses[2]", "event_types[0]", "order"]
 
 
 async def test_attempts_are_listed_in_their_order(

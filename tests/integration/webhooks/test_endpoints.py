@@ -9,6 +9,7 @@ from sqlalchemy import select, text, update
 
 from generated.tidemark.v1 import condition_pb2, endpoint_pb2
 from generated.tidemark.v1.endpoint_pb2 import BasicCredentials, BearerCredentials, Endpoint, EndpointCredentials
+from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_ALERT_REACHED, EVENT_TYPE_ENDPOINT_DISABLED
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     DeleteEndpointRequest,
@@ -36,7 +37,7 @@ FULL = Endpoint(
     url=URL,
     display_name="für Menschen",
     labels={"team": "billing", "cost.center": "2 €"},
-    event_types=["alert.reached", "endpoint.disabled"],
+    event_types=[EVENT_TYPE_ALERT_REACHED, EVENT_TYPE_ENDPOINT_DISABLED],
     condition_types=[condition_pb2.CONDITION_TYPE_COST_EXCEEDED, condition_pb2.CONDITION_TYPE_USAGE_EXCEEDED],
     headers={"X-Tenant": "acme", "x-token": "a, b", "Accept": "application/json"},
     credentials=EndpointCredentials(bearer=BearerCredentials(token="hush-hush==")),
@@ -82,7 +83,7 @@ async def test_every_setting_of_an_endpoint_comes_back(webhooks: WebhookServiceS
     assert created == await get(webhooks, created.endpoint_id)
     assert (created.display_name, list(created.event_types)) == (
         "für Menschen",
-        ["alert.reached", "endpoint.disabled"],
+        [EVENT_TYPE_ALERT_REACHED, EVENT_TYPE_ENDPOINT_DISABLED],
     )
     assert list(created.condition_types) == list(FULL.condition_types)
     assert (dict(created.labels), dict(created.headers)) == (dict(FULL.labels), dict(FULL.headers))

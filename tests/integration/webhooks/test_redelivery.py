@@ -10,6 +10,12 @@ from generated.tidemark.v1 import (
     delivery_pb2,
     operator_event_pb2,
 )
+from generated.tidemark.v1.event_type_pb2 import (
+    EVENT_TYPE_ALERT_REACHED,
+    EVENT_TYPE_ENDPOINT_DISABLED,
+    EVENT_TYPE_ENDPOINT_TEST,
+    EVENT_TYPE_EVALUATION_FAILED,
+)
 from generated.tidemark.v1.webhook_service_pb2 import (
     DisableEndpointRequest,
     GetDeliveryRequest,
@@ -19,9 +25,10 @@ from generated.tidemark.v1.webhook_service_pb2 import (
     SendTestEventRequest,
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
+from server.mapping.event_types import NUMBERS
 from store.notifications.operator_events import add
 from tests.support.notifier.house import House
-from tests.support.server.running import reason_of
+from tests.support.server.running import reason_of, violations_of
 from tests.support.webhooks.attempts import attempt_all, claim, fan_out, record
 from webhooks.deliveries import DeliveryStatus
 from webhooks.operator_events import Notice, OperatorEvent, OperatorEventType
@@ -173,7 +180,7 @@ async def test_a_test_event_is_sent_to_one_endpoint_despite_its_filters(
     request = SendTestEventRequest(endpoint_id=endpoint_id, request_id="t-1")
     sent = (await webhooks.SendTestEvent(request)).delivery
     assert (await webhooks.SendTestEvent(request)).delivery == sent
-    assert (sent.event_type, sent.customer_id) == ("endpoint.test", "")
+    assert (sent.event_type, sent.customer_id) == (EVENT_TYPE_ENDPOINT_TEST, "")
     assert sent.trigger == delivery_pb2.DELIVERY_TRIGGER_TEST
     await fan_out(house)
     [claimed] = await claim(house)
@@ -195,15 +202,20 @@ async def test_operator_events_are_listed_by_filter_and_page(webhooks: WebhookSe
         return list((await webhooks.ListOperatorEvents(request)).events)
 
     everything = await listed(ListOperatorEventsRequest())
-    assert [event.event_type for event in everything] == list(reversed(OperatorEventType))
+    assert [event.event_type for event in everything] == [NUMBERS[name] for name in reversed(OperatorEventType)]
     assert {event.endpoint_id for event in everything} == {endpoint_id}
     assert [json.loads(event.body)["id"] for event in everything] == [event.event_id for event in everything]
     first = await webhooks.ListOperatorEvents(ListOperatorEventsRequest(page_size=3))
     rest = await webhooks.ListOperatorEvents(ListOperatorEventsRequest(page_size=3, page_token=first.next_page_token))
     assert ([*first.events, *rest.events], rest.next_page_token) == (everything, "")
     assert await listed(ListOperatorEventsRequest(endpoint_id="whe_other")) == []
-    [disabled] = await listed(ListOperatorEventsRequest(event_type="endpoint.disabled"))
+    [disabled] = await listed(ListOperatorEventsRequest(event_types=[EVENT_TYPE_ENDPOINT_DISABLED]))
     assert disabled in everything
+    two = [EVENT_TYPE_ENDPOINT_DISABLED, EVENT_TYPE_EVALUATION_FAILED]
+    assert {event.event_type for event in await listed(ListOperatorEventsRequest(event_types=two))} == set(two)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await listed(ListOperatorEventsRequest(event_types=[EVENT_TYPE_ENDPOINT_TEST, EVENT_TYPE_ALERT_REACHED]))
+    assert violations_of(caught.value) == ["event_types[1]"]
 
 
 async def test_an_operator_event_reaches_the_endpoints_that_name_its_type(

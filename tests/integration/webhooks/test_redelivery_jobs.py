@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy import select, update
 
 from engine.redelivery_jobs import RedeliveryJobs
 from generated.tidemark.v1 import (
@@ -14,6 +15,7 @@ from generated.tidemark.v1 import (
     redelivery_job_pb2,
 )
 from generated.tidemark.v1.endpoint_pb2 import Endpoint
+from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_ALERT_DISABLED, EVENT_TYPE_ALERT_RESOLVED
 from generated.tidemark.v1.webhook_service_pb2 import (
     DisableEndpointRequest,
     EnableEndpointRequest,
@@ -28,6 +30,7 @@ from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.deliveries import daily_partitions, redelivery_jobs, redelivery_steps
 from store.deliveries.redelivery_jobs import JobKind, JobState, Selection
+from store.tables.redelivery import redelivery_job
 from tests.support.notifier.house import House
 from tests.support.server.running import reason_of, violations_of
 from tests.support.webhooks.attempts import attempt_all, claim, fan_out, record
@@ -154,14 +157,42 @@ async def test_a_job_sends_only_deliveries_of_its_selection(
         return (await finished(webhooks, house, job)).redelivered_count
 
     assert await redelivered(customer_id="unknown") == 0
-    assert await redelivered(event_type="alert.resolved") == 2
+    assert await redelivered(event_types=[EVENT_TYPE_ALERT_RESOLVED]) == 2
     claims = await claim(house)
     assert sorted(one.notification_id for one in claims) == sorted(resolved)
     assert {one.endpoint_id for one in claims} == {endpoint_id}
     await record(house, claims, DeliveryStatus.DELIVERED)
+    await house.notify(1, event_type="alert.disabled")
+    await attempt_all(house, DeliveryStatus.FAILED)
+    two = [EVENT_TYPE_ALERT_DISABLED, EVENT_TYPE_ALERT_RESOLVED]
+    assert await redelivered(event_types=two) == 1
+    await record(house, await claim(house), DeliveryStatus.DELIVERED)
     assert await redelivered() == 2
     untouched = [row for row in await house.deliveries() if row.endpoint_id == other_id]
     assert {row.attempt_count for row in untouched} == {1}
+
+
+async def test_a_job_with_one_event_type_is_read_and_written_as_before_several(
+    webhooks: WebhookServiceStub, house: House, clock: ManualClock
+) -> None:
+    endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
+    [resolved] = await house.notify(event_type="alert.resolved")
+    await house.notify()
+    await attempt_all(house, DeliveryStatus.FAILED)
+    [start, end] = [row.create_time + offset for row in (await house.deliveries())[:1] for offset in (-HOUR, HOUR)]
+    selection = Selection(start, end, (DeliveryStatus.FAILED,), ("alert.resolved",))
+    async with house.database.transaction() as connection:
+        job = await redelivery_jobs.create(
+            connection, house.organization_id, endpoint_id, JobKind.SELECTION, selection, now=clock.now()
+        )
+        assert await connection.scalar(select(redelivery_job.c.event_type)) == "alert.resolved"
+        # As an older version writes it.
+        await connection.execute(update(redelivery_job).values(event_types=[]))
+        found = await redelivery_jobs.get(connection, house.organization_id, job.job_id)
+    assert found is not None
+    assert found.event_types == job.event_types == ("alert.resolved",)
+    await finished(webhooks, house, redelivery_job_pb2.RedeliveryJob(job_id=job.job_id))
+    assert [one.notification_id for one in await claim(house)] == [resolved]
 
 
 async def test_a_job_continues_after_its_process_died_and_leaves_room_for_new_notifications(
@@ -314,7 +345,7 @@ async def test_all_faults_of_a_job_are_reported_together(
                     statuses=[delivery_pb2.DELIVERY_STATUS_UNSPECIFIED],
                 )
             ),
-            ["statuses"],
+            ["statuses[0]"],
         ),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:

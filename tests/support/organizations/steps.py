@@ -310,6 +310,8 @@ _CHANGES = (
     Step("disabled", "GetCustomerAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
     Step("events while disabled", "EvaluateUsageBatch", _events("e4")),
     Step("enable for ann", "EnableAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
+    Step("void events", "VoidUsageEvents", 'events { customer_id: "ann" event_id: "e4" }'),
+    Step("void other events", "VoidUsageEvents", 'events { customer_id: "ann" event_id: "$name" }'),
     Step("reset", "ResetCustomerAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
     Step("disable", "DisableAlert", 'alert_id: "alt_spend"'),
     Step("enable", "EnableAlert", 'alert_id: "alt_spend"'),

@@ -16,6 +16,7 @@ from store.identity import keys
 from tests.reference.gauges import Event, Gauge
 from tests.reference.thresholds import State
 from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
+from tests.support.usage import voiding
 from tests.support.usage.caller import DEADLINE, Caller, StreamCall, refusals
 from tests.support.usage.draws import AGGREGATIONS, METRICS, START
 from tests.support.usage.service import Service
@@ -82,6 +83,12 @@ class Comparison:
             answer = await self._streams[at].read()
         assert isinstance(answer, alert_service_pb2.EvaluateUsageResponse)
         return answer
+
+    async def void(self, identities: list[tuple[str, str]], at: int) -> None:
+        """Takes events back, and compares what became of each."""
+        keys_of = [voiding.key(event_id, customer) for customer, event_id in identities]
+        answer = await voiding.void(self._callers[at], *keys_of)
+        assert voiding.outcomes(answer) == self.model.void(identities)
 
     async def create(self, alert: Alert, at: int) -> None:
         """Creates an alert, unless there may not be another like it."""
@@ -153,7 +160,7 @@ class Comparison:
             past = {value: silent for value, silent in state.past.items() if value in values}
             expected[gauge] = past, state.furthest_step, state.sequence
         assert found == expected
-        assert found.keys() == self.model.current(alert, customer)
+        assert found.keys() == self.model.shown(alert, customer)
         alarm = any(item.in_alarm for one in shown.gauges for item in one.thresholds)
         assert alarm is (shown.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM)
 

@@ -39,6 +39,7 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 KINDS = {
     "usage": 12,
+    "void": 3,
     "create": 3,
     "edit": 4,
     "overrides": 1,
@@ -82,7 +83,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), kind=st.sampled_from(WEIGHTED), at=replicas)
     def step(self, data: st.DataObject, kind: str, at: int) -> None:
         """One step, of a kind that is possible now; usage otherwise."""
-        if kind not in ("usage", "create", "put") and not self.model.alerts:
+        if kind not in ("usage", "void", "create", "put") and not self.model.alerts:
             kind = "create"
         getattr(self, f"_{kind}")(data.draw, at)
 
@@ -92,6 +93,13 @@ class Machine(RuleBasedStateMachine):
         items = [draw(draws.events(self.metric) if kind == "e" else draws.again) for kind in kinds]
         work = self.comparison.send([self._event(item) for item in items], at, self.streams)
         self._step("streamed usage" if self.streams else "usage", work)
+
+    def _void(self, draw: Draw, at: int) -> None:
+        """Some of the last events; perhaps one of them twice, or one that was never sent."""
+        recent = [one.identity for one in self.sent if self.model.now.month - one.time.month <= 1]
+        backs = draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))
+        chosen = [recent[-min(back, len(recent))] for back in backs] if recent else [("ann", "never")]
+        self._step("void", self.comparison.void(chosen, at))
 
     def _create(self, draw: Draw, at: int) -> None:
         if len(self.model.alerts) == MOST_ALERTS:

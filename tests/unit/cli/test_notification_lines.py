@@ -7,6 +7,7 @@ from typing import Any
 from rich.text import Text
 
 from cli.watch.notification_lines import notification_line
+from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_ALERT_DISABLED
 from generated.tidemark.v1.notification_pb2 import Notification
 from server.calls.validation import to_timestamp
 
@@ -62,7 +63,7 @@ def test_line_of_a_disabled_alert_shows_group_and_reason() -> None:
     notification = Notification(
         create_time=to_timestamp(datetime(2026, 3, 15, 12, 30, 5, tzinfo=UTC)),
         customer_id="acme",
-        event_type="alert.disabled",
+        event_type=EVENT_TYPE_ALERT_DISABLED,
         body=json.dumps({"data": {**data, "group": [{"key": "region", "value": "eu"}]}}),
     )
     assert plain(notification) == "2026-03-15 12:30:05  acme/pro  calls  region=eu  disabled  group limit"

@@ -16,6 +16,12 @@ from generated.tidemark.v1.endpoint_pb2 import (
     EndpointCredentials,
     EndpointState,
 )
+from generated.tidemark.v1.event_type_pb2 import (
+    EVENT_TYPE_ENDPOINT_FAILING,
+    EVENT_TYPE_ENDPOINT_TEST,
+    EVENT_TYPE_UNSPECIFIED,
+    EventType,
+)
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     RotateSecretRequest,
@@ -49,7 +55,11 @@ def test_the_fields_of_an_update_are_the_settings() -> None:
 @pytest.mark.parametrize(
     ("wrong", "paths"),
     [
-        (Endpoint(event_types=["endpoint.exploded"]), ["event_types[0]"]),
+        (
+            Endpoint(event_types=[EVENT_TYPE_ENDPOINT_FAILING, EVENT_TYPE_UNSPECIFIED, EVENT_TYPE_ENDPOINT_TEST]),
+            ["event_types[1]", "event_types[2]"],
+        ),
+        (Endpoint(event_types=[EventType.ValueType(77)]), ["event_types[0]"]),
         (Endpoint(condition_types=[condition_pb2.CONDITION_TYPE_UNSPECIFIED]), ["condition_types[0]"]),
         (Endpoint(labels={"": "x", "a" * 64: "x"}), ["labels['']", f"labels['{'a' * 63}']"]),
         (
@@ -100,7 +110,11 @@ def test_an_invalid_setting_of_a_new_endpoint_is_named(wrong: Endpoint, paths: l
 def test_all_violations_of_an_endpoint_are_in_one_answer() -> None:
     violations = Violations()
     wrong = Endpoint(
-        url="http://10.0.0.1", event_types=["x"], headers={"Host": "x"}, rate_per_second="x", max_in_flight=-1
+        url="http://10.0.0.1",
+        event_types=[EVENT_TYPE_UNSPECIFIED],
+        headers={"Host": "x"},
+        rate_per_second="x",
+        max_in_flight=-1,
     )
     read_new_endpoint(violations, CreateEndpointRequest(endpoint=wrong, secret="x"), POLICY)
     assert paths_of(violations) == [

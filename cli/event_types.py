@@ -1,0 +1,16 @@
+"""The option --event-type: names of event types, such as alert.reached."""
+
+import click
+
+from generated.tidemark.v1.event_type_pb2 import EventType
+from server.mapping.event_types import NUMBERS
+
+
+def event_type_numbers(
+    context: click.Context, parameter: click.Parameter, names: tuple[str, ...]
+) -> list[EventType.ValueType]:
+    """The types of the contract with these names. Raises click.BadParameter for an unknown name."""
+    for name in names:
+        if name not in NUMBERS:
+            raise click.BadParameter(f"there is no event type {name!r}; the event types are {', '.join(NUMBERS)}")
+    return [NUMBERS[name] for name in names]

@@ -1,0 +1,1 @@
+"""Voiding: counted events are taken back, from gauges and balances alike."""

@@ -1,0 +1,104 @@
+"""Voids: counted events are locked, moved to `voided_event`, and found there again."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from evaluator.events import UsageEvent
+from evaluator.voids import EventKey
+from store.postgres.database import Connection, DriverConnection, driver
+
+# The events that the keys name, as rows `i`.
+_KEYS = """unnest(
+    %(customer_ids)s::text[], %(event_ids)s::text[], %(times)s::timestamptz[]
+) WITH ORDINALITY AS i (customer_id, event_id, event_time, position)"""
+
+# Whether a row `e` is an event that a key `i` names.
+_NAMED = """e.organization_id = %(organization_id)s
+    AND e.customer_id = i.customer_id COLLATE "C" AND e.event_id = i.event_id COLLATE "C"
+    AND (
+        i.event_time IS NULL
+        OR e.event_time >= date_trunc('month', i.event_time, 'UTC')
+        AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
+    )"""
+
+# Locks events, in the order in which ingest stores them: by month, customer and id. A second void of the same event
+# waits here, and then finds nothing.
+_LOCK = f"""
+SELECT i.position, e.event_id, e.customer_id, e.event_time, e.metric_id, e.quantity,
+       e.subscription_id, e.cost, e.currency, e.properties
+FROM {_KEYS} JOIN event e ON {_NAMED}
+ORDER BY date_trunc('month', e.event_time, 'UTC'), e.customer_id, e.event_id
+FOR UPDATE OF e
+"""
+
+
+async def lock(
+    connection: DriverConnection, organization_id: int, keys: Sequence[EventKey]
+) -> dict[int, list[UsageEvent]]:
+    """Locks the stored events that the keys name; returns them by the index of the key.
+
+    A key without a time reads one row of each month that is kept.
+    """
+    cursor = await connection.execute(_LOCK.encode(), _parameters(organization_id, keys))
+    found: dict[int, list[UsageEvent]] = {}
+    for position, *columns in await cursor.fetchall():
+        *_, properties = columns
+        event = UsageEvent(*columns)._replace(properties=properties or {})
+        found.setdefault(position - 1, []).append(event)
+    return found
+
+
+_COLUMNS = """organization_id, customer_id, event_id, event_time, ingest_time, subscription_id, metric_id,
+    quantity, cost, currency, properties"""
+
+# Moves events to `voided_event`.
+_VOID = f"""
+WITH voided AS (
+    DELETE FROM event e USING unnest(%(customer_ids)s::text[], %(event_ids)s::text[], %(times)s::timestamptz[])
+        AS i (customer_id, event_id, event_time)
+    WHERE e.organization_id = %(organization_id)s AND e.customer_id = i.customer_id COLLATE "C"
+        AND e.event_id = i.event_id COLLATE "C" AND e.event_time = i.event_time
+    RETURNING e.*
+)
+INSERT INTO voided_event ({_COLUMNS}, void_time, key_id)
+SELECT {_COLUMNS}, %(now)s, %(key_id)s FROM voided
+"""
+
+
+async def void(
+    connection: DriverConnection,
+    organization_id: int,
+    events: Sequence[UsageEvent],
+    now: datetime,
+    key_id: str | None,
+) -> None:
+    """Moves events that this transaction has locked to the voided ones. key_id: the API key that asked for it."""
+    keys = [EventKey(event.customer_id, event.event_id, event.event_time) for event in events]
+    parameters = {**_parameters(organization_id, keys), "now": now, "key_id": key_id}
+    await connection.execute(_VOID.encode(), parameters)
+
+
+# Which of the keys name an event that was voided before.
+_VOIDED = f"SELECT DISTINCT i.position FROM {_KEYS} JOIN voided_event e ON {_NAMED}"
+
+
+async def voided_before(connection: DriverConnection, organization_id: int, keys: Sequence[EventKey]) -> set[int]:
+    """The indexes of those keys of which a voided event is known."""
+    cursor = await connection.execute(_VOIDED.encode(), _parameters(organization_id, keys))
+    return {row[0] - 1 for row in await cursor.fetchall()}
+
+
+async def delete_before(connection: Connection, time: datetime) -> None:
+    """Forgets the voided events whose own time is before `time`."""
+    raw = await driver(connection)
+    await raw.execute("DELETE FROM voided_event WHERE event_time < %s", (time,))
+
+
+def _parameters(organization_id: int, keys: Sequence[EventKey]) -> dict[str, Any]:
+    return {
+        "organization_id": organization_id,
+        "customer_ids": [key.customer_id for key in keys],
+        "event_ids": [key.event_id for key in keys],
+        "times": [key.event_time for key in keys],
+    }
