@@ -53,7 +53,7 @@ async def test_examples_of_a_service_are_what_a_server_answers(service: ServiceD
     names, found = Names(), []
     for step in session(service):
         if RECORD and reads(step):
-            await asyncio.sleep(2)  # until background work has ended
+            await asyncio.sleep(1)  # until background work has ended
         actual, names = await run(api, step, names)
         if not RECORD:
             assert (actual.answers, actual.error) == (step.answers, step.error), (
