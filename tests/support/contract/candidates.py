@@ -48,13 +48,17 @@ def _at(message: Any, steps: _Steps) -> Any:
     return message
 
 
+def _change_at(steps: _Steps, change: _Change, root: Any) -> None:
+    change(_at(root, steps))
+
+
 def _changes(message: Any, steps: _Steps) -> Iterator[tuple[str, str, _Change]]:
     for field in message.DESCRIPTOR.fields:
         if behaviors(field) == ["OUTPUT_ONLY"]:
             continue
         path = ".".join(str(step) for step in (*steps, field.name))
         for what, change in _of_field(field):
-            yield path, what, lambda root, change=change: change(_at(root, steps))
+            yield path, what, partial(_change_at, steps, change)
         if field.message_type is None or field.message_type.file.package != "tidemark.v1" or is_map(field):
             continue
         if field.is_repeated:
