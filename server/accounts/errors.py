@@ -3,7 +3,7 @@
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import AlreadyExists, ErrorTable, FailedPrecondition, NotFound
-from server.calls.shared_errors import customer_not_found
+from server.calls.shared_errors import customer_not_found, request_id_reused
 from server.mapping.accounts import aggregation_name
 from store.accounts.customer_names import CustomerNameTaken, NameKind
 from store.accounts.metrics import MetricFixed
@@ -19,6 +19,7 @@ from store.balances.changes import (
 )
 from store.balances.decrements import BalancesInsufficient
 from store.erasures.jobs import CustomerBeingErased, CustomerUnknown
+from store.identity.idempotent_answers import RequestIdReused
 from store.limits.limits import LimitExists, LimitFixed
 
 
@@ -40,6 +41,7 @@ def error_table() -> ErrorTable:
         AdjustmentConflict: adjustment_conflict,
         CustomerUnknown: customer_unknown,
         CustomerBeingErased: customer_being_erased,
+        RequestIdReused: request_id_reused,
     }
 
 

@@ -26,13 +26,14 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from generated.tidemark.v1 import customer_alert_pb2 as tidemark_dot_v1_dot_customer__alert__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tidemark/v1/alert_exclusion.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tidemark/v1/customer_alert.proto\"\xb9\x01\n\x0e\x41lertExclusion\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x38\n\x06reason\x18\x03 \x01(\x0e\x32(.tidemark.v1.CustomerAlertDisabledReason\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tidemark/v1/alert_exclusion.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tidemark/v1/customer_alert.proto\"\xb9\x01\n\x0e\x41lertExclusion\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x38\n\x06reason\x18\x03 \x01(\x0e\x32(.tidemark.v1.CustomerAlertDisabledReason\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x05 \x01(\tB|\n\x0f\x64\x65v.tidemark.v1B\x13\x41lertExclusionProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.alert_exclusion_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\023AlertExclusionProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_ALERTEXCLUSION']._serialized_start=118
   _globals['_ALERTEXCLUSION']._serialized_end=303
 # @@protoc_insertion_point(module_scope)
