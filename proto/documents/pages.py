@@ -57,6 +57,7 @@ of each bad field.
 
 _TYPES = "# Types\n\nThe messages and enums that requests and answers have in common.\n\n"
 
+
 def pages() -> dict[str, str]:
     """Every page with its path below docs/."""
     return {
