@@ -216,7 +216,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetCustomer(self, request, context):
-        """GetCustomer returns one customer.
+        """GetCustomer returns one customer, by its id, its external_id or an alias.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

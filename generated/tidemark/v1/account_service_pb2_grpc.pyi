@@ -21,7 +21,7 @@ class AccountServiceStub:
     PutCustomer: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutCustomerRequest, _account_service_pb2.PutCustomerResponse]
     """PutCustomer creates or replaces a customer."""
     GetCustomer: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetCustomerRequest, _account_service_pb2.GetCustomerResponse]
-    """GetCustomer returns one customer."""
+    """GetCustomer returns one customer, by its id, its external_id or an alias."""
     ListCustomers: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListCustomersRequest, _account_service_pb2.ListCustomersResponse]
     """ListCustomers returns customers by ascending customer_id."""
     DeleteCustomer: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteCustomerRequest, _account_service_pb2.DeleteCustomerResponse]
@@ -123,7 +123,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.GetCustomerRequest,
         context: _aio.ServicerContext[_account_service_pb2.GetCustomerRequest, _abc.Awaitable[_account_service_pb2.GetCustomerResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.GetCustomerResponse]:
-        """GetCustomer returns one customer."""
+        """GetCustomer returns one customer, by its id, its external_id or an alias."""
 
     @_abc_1.abstractmethod
     def ListCustomers(
