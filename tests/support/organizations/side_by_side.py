@@ -18,6 +18,7 @@ import store.alerts.creation
 import store.deliveries.operator_event_log
 import store.deliveries.redelivery_jobs
 import store.endpoints.endpoints
+import store.erasures.jobs
 import store.notifications.operator_events
 from evaluator.notifications import Notification
 from generated.tidemark.v1 import (
@@ -125,6 +126,7 @@ async def carry_out(database_url: str, clock: Clock, *, beside_another: bool) ->
             store.deliveries.operator_event_log,
             store.notifications.operator_events,
             store.deliveries.redelivery_jobs,
+            store.erasures.jobs,
         ):
             patch.setattr(module, "random_id", names)
         patch.setattr(store.alerts.creation, "MAX_SPEND_ALERTS", 1)
@@ -175,6 +177,7 @@ async def _settled(observer: psycopg.AsyncConnection[Any], database: Database) -
         found = await observer.execute(
             "SELECT (SELECT count(*) FROM alert WHERE visit_after IS NOT NULL)"
             " + (SELECT count(*) FROM redelivery_job WHERE state = 'RUNNING')"
+            " + (SELECT count(*) FROM erasure_job WHERE state = 'RUNNING')"
         )
         row = await found.fetchone()
         assert row is not None

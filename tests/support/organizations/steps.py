@@ -409,4 +409,21 @@ _END_OF_WEBHOOKS = (
     Step("endpoints at the end", "ListEndpoints"),
 )
 
-STEPS: Sequence[Step] = (*_FACTS, *ALERTS, *_HELD, *_USAGE, *_WEBHOOKS, *READS, *_CHANGES, *_END_OF_WEBHOOKS)
+_ERASURES = (
+    Step("erase ann", "DeleteCustomer", 'customer_id: "ann" request_id: "erase"'),
+    Step("erase ann again", "DeleteCustomer", 'customer_id: "ann" request_id: "erase"'),
+    Step("erase a customer of theirs", "DeleteCustomer", 'customer_id: "odd"', "ours"),
+    Step("erasure job", "GetErasureJob", 'job_id: "erj_erase ann"'),
+    Step("erasure jobs", "ListErasureJobs"),
+    Step("erased customer", "GetCustomer", 'customer_id: "ann"'),
+    Step("customers after the erasure", "ListCustomers"),
+    Step("entries of the pseudonym", "ListBalanceEntries", 'customer_id: "erased_erase ann"'),
+    Step("invoices of the pseudonym", "ListInvoices", 'customer_id: "erased_erase ann"'),
+    Step("notifications after the erasure", "ListNotifications"),
+    Step("alerts after the erasure", "ListAlerts"),
+)
+
+STEPS: Sequence[Step] = (
+    *(*_FACTS, *ALERTS, *_HELD, *_USAGE, *_WEBHOOKS, *READS, *_CHANGES),
+    *(*_END_OF_WEBHOOKS, *_ERASURES),
+)
