@@ -5,6 +5,7 @@ the usage. All rows stay the same during a request, and both organizations get t
 """
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -42,31 +43,32 @@ async def play(database_url: str, *, validating: bool) -> Played:
     """Populates an organization, and sends the usage; validating: with the validated requests in between."""
     played = Played()
     clock = ManualClock(datetime(2026, 3, 15, 12, 0, tzinfo=UTC))
-    database = Database(database_url)
-    async with database.transaction() as connection:
-        ours = await keys.create_key(connection, "ours", clock.now())
-    with known_ids() as names:
-        async with (
-            running(database, clock) as server,
-            await psycopg.AsyncConnection.connect(database_url, autocommit=True) as observer,
-        ):
-            caller = StepCaller(server, ours.key, OURS, names)
-            for step in POPULATION:
-                answer = await caller.call(step)
-                assert "ERROR_REASON" not in answer or step.name == "taken name", (step.name, answer)
+    async with AsyncExitStack() as stack:
+        database = Database(database_url)
+        stack.push_async_callback(database.close)
+        async with database.transaction() as connection:
+            ours = await keys.create_key(connection, "ours", clock.now())
+        names = stack.enter_context(known_ids())
+        server = await stack.enter_async_context(running(database, clock))
+        observer = await stack.enter_async_context(
+            await psycopg.AsyncConnection.connect(database_url, autocommit=True)
+        )
+        caller = StepCaller(server, ours.key, OURS, names)
+        for step in POPULATION:
+            answer = await caller.call(step)
+            assert "ERROR_REASON" not in answer or step.name == "taken name", (step.name, answer)
+            await settled(observer, database)
+        for step in VALIDATED:
+            if validating:
+                before = await rows_of(observer)
+                played.answers[step.name] = await caller.call(step)
+                assert await caller.call(step) == played.answers[step.name]
                 await settled(observer, database)
-            for step in VALIDATED:
-                if validating:
-                    before = await rows_of(observer)
-                    played.answers[step.name] = await caller.call(step)
-                    assert await caller.call(step) == played.answers[step.name]
-                    await settled(observer, database)
-                    played.changed[step.name] = sorted(set(before) ^ set(await rows_of(observer)))
-                played.usage[step.name] = await caller.call(usage_after(step))
-                await settled(observer, database)
-            for step in READS:
-                played.reads[step.name] = await caller.call(step)
-    await database.close()
+                played.changed[step.name] = sorted(set(before) ^ set(await rows_of(observer)))
+            played.usage[step.name] = await caller.call(usage_after(step))
+            await settled(observer, database)
+        for step in READS:
+            played.reads[step.name] = await caller.call(step)
     return played
 
 
