@@ -16,7 +16,6 @@ from google.protobuf.descriptor import (
 from proto.documents.contract import (
     ENUMS,
     MESSAGES,
-    METHODS,
     PACKAGE,
     SERVICES,
     Binding,
@@ -57,8 +56,6 @@ of each bad field.
 
 _TYPES = "# Types\n\nThe messages and enums that requests and answers have in common.\n\n"
 
-_ENDS = {method.input_type.full_name for method in METHODS} | {method.output_type.full_name for method in METHODS}
-
 
 def pages() -> dict[str, str]:
     """Every page with its path below docs/."""
@@ -89,6 +86,15 @@ def _index() -> str:
 def _first_sentence(method: MethodDescriptor) -> str:
     text = " ".join(_comment(method.full_name).split()).removeprefix(method.name).strip()
     return re.split(r"(?<=\.) ", text, maxsplit=1)[0].replace("|", r"\|")
+
+
+# Requests and answers are described with their methods.
+_PAGES_OF_ENDS = {
+    end.full_name: page_of(service)
+    for service in SERVICES
+    for method in service.methods
+    for end in (method.input_type, method.output_type)
+}
 
 
 def _service(service: ServiceDescriptor) -> str:
@@ -145,7 +151,7 @@ def _json(value: Any) -> str:
 
 
 def _types() -> str:
-    shared = [message for message in MESSAGES if message.full_name not in _ENDS]
+    shared = [message for message in MESSAGES if message.full_name not in _PAGES_OF_ENDS]
     enums = [enum for enum in ENUMS if enum.name != "ErrorReason"]
     entries = {each.name: _type(each) for each in shared} | {each.name: _enum(each) for each in enums}
     return _TYPES + "\n".join(text for _, text in sorted(entries.items()))
@@ -200,8 +206,15 @@ def _single(field: FieldDescriptor) -> str:
         return _SCALARS[field.type]
     if named.file.package != PACKAGE:
         return str(named.name)
-    page = "errors.md" if named.name == "ErrorReason" else f"types.md#{named.name.lower()}"
-    return f"[{named.name}]({page})"
+    return f"[{named.name}]({_place_of(named)})"
+
+
+def _place_of(named: Descriptor | EnumDescriptor) -> str:
+    """Where the pages describe a message or an enum."""
+    if named.name == "ErrorReason":
+        return "errors.md"
+    page = _PAGES_OF_ENDS.get(named.full_name, "types.md")  # a batch has the requests of another method in it
+    return f"{page}#{named.name.lower()}"
 
 
 def _errors() -> str:
