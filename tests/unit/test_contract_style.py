@@ -6,15 +6,8 @@ A rule names its exceptions here, each with the reason.
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
-from tests.unit.test_contract import METHODS, everything
-
-UNARY = [method for method in METHODS if not method.client_streaming and not method.server_streaming]
-MUTATING = [method for method in UNARY if not method.name.startswith(("Get", "List", "Summarize"))]
-LISTS = [method for method in UNARY if method.name.startswith("List")]
-
-NOT_VALIDATED = {
-    "EvaluateUsageBatch": "it is the unary twin of the stream, and each event in it is refused or counted for itself",
-}
+from proto.documents.contract import MESSAGES, METHODS
+from tests.support.contract.methods import LISTS, MUTATING, NOT_VALIDATED, UNARY
 
 # Every other mutating call has a request_id.
 WITHOUT_REQUEST_ID = {
@@ -83,7 +76,7 @@ def numbers(message: Descriptor) -> dict[str, int]:
 
 def all_fields() -> dict[str, FieldDescriptor]:
     """Every field of the contract, once, by its full name."""
-    return {field.full_name: field for field in everything()}
+    return {field.full_name: field for message in MESSAGES for field in message.fields}
 
 
 @pytest.mark.parametrize("method", MUTATING, ids=named)

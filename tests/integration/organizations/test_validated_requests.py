@@ -15,12 +15,12 @@ import pytest
 from runtime.clock import ManualClock
 from store.identity import keys
 from store.postgres.database import Database
+from tests.support.contract.methods import MUTATING, NOT_VALIDATED
 from tests.support.databases import Template
 from tests.support.organizations.side_by_side import StepCaller, known_ids, rows_of, settled
 from tests.support.organizations.steps import OURS, READS
 from tests.support.organizations.validated import POPULATION, VALIDATED, usage_after
 from tests.support.server.running import running
-from tests.unit.test_contract_style import MUTATING, NOT_VALIDATED
 
 NAMES = [step.name for step in VALIDATED]
 
