@@ -16,7 +16,6 @@ from google.protobuf.descriptor import (
 from proto.documents.contract import (
     ENUMS,
     MESSAGES,
-    METHODS,
     PACKAGE,
     SERVICES,
     Binding,
