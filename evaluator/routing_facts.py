@@ -6,6 +6,7 @@ from datetime import datetime
 from evaluator.aggregation import Aggregation
 from evaluator.limits import NO_LIMITS, Limits
 from evaluator.periods import BillingCycle
+from evaluator.raw_events import RawEvents
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,12 @@ class SubscriptionFacts:
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """The routing facts of a metric. unique_property: the property whose values UNIQUE_COUNT counts."""
+    """The routing facts of a metric.
+
+    unique_property: the property whose values UNIQUE_COUNT counts. raw_events: those that count in it; None: none do.
+    """
 
     metric_id: str
     aggregation: Aggregation
     unique_property: str | None
+    raw_events: RawEvents | None = None

@@ -131,7 +131,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.GetSubscription = subscriptions.GetSubscription
         self.ListSubscriptions = subscriptions.ListSubscriptions
 
-        metrics = MetricHandlers(database, clock)
+        metrics = MetricHandlers(database, clock, parts.backfills)
         self.PutMetric = metrics.PutMetric
         self.GetMetric = metrics.GetMetric
         self.ListMetrics = metrics.ListMetrics

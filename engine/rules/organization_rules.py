@@ -140,7 +140,10 @@ class OrganizationRules:
             if event.subscription_id is not None
             and (event.customer_id, event.subscription_id) not in router.subscriptions
         }
-        if not (customers or metrics or subscriptions):
+        raw = "" in metrics  # a raw event has no metric
+        metrics.discard("")
+        raw_metrics = raw and router.raw_metrics is None
+        if not (customers or metrics or subscriptions or raw_metrics):
             return
         # In this order and sorted, in every transaction: two that register the same names wait, and never deadlock.
         loading = _Loading(await driver(connection), self._organization_id, router, now, registered)
@@ -150,6 +153,8 @@ class OrganizationRules:
             await loading.subscriptions(subscriptions)
         if metrics:
             await loading.metrics(metrics)
+        if raw_metrics:
+            await loading.raw_metrics()
 
     def _youngest(self, epoch: int) -> Router:
         """The youngest router that is cached, for a transaction at `epoch`."""
@@ -191,6 +196,8 @@ class OrganizationRules:
         router.customers.update(current.customers)
         router.subscriptions.update(current.subscriptions)
         router.metrics.update(current.metrics)
+        if current.raw_metrics is not None:
+            router.raw_metrics = {name: dict(found) for name, found in current.raw_metrics.items()}
         for registered in self._open:
             _remove(router, registered)
         since = self._organization_id, current.epoch
@@ -205,7 +212,8 @@ class OrganizationRules:
             key = subscription.customer_id, subscription.subscription_id
             if key in router.subscriptions:
                 router.subscriptions[key] = subscription
-        router.metrics.update((metric.metric_id, metric) for metric in metrics)
+        for metric in metrics:
+            router.add_metric(metric)
         # Exclusions are made without a new epoch. But the evaluation counts a gauge as watched without a gap only if
         # every router knows, from the next epoch on, all exclusions that were made before it.
         for excluded in await exclusions.made_since(connection, *since):
@@ -270,6 +278,12 @@ class _Loading:
                 self.registered.metrics.add(metric.metric_id)
                 self.router.metrics[metric.metric_id] = metric
             await self._read_metrics(missing - self.registered.metrics)
+
+    async def raw_metrics(self) -> None:
+        found = await routing_facts.raw_metrics(self.connection, self.organization_id)
+        self.router.raw_metrics = self.router.raw_metrics or {}
+        for metric in found:
+            self.router.add_metric(metric)
 
     async def _read_metrics(self, ids: set[str]) -> set[str]:
         """Reads metrics; returns the ids of those that do not exist."""

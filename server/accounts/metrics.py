@@ -1,7 +1,11 @@
 """AccountService: metrics."""
 
+from datetime import datetime
+
+from engine.backfill.backfills import Backfills
+from engine.facts.new_metric import begin_backfills
 from evaluator.aggregation import Aggregation
-from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from generated.tidemark.v1 import account_service_pb2, error_reason_pb2, metric_pb2
 from runtime.clock import Clock
 from server.calls.context import Context
 from server.calls.current_call import current_organization
@@ -13,6 +17,7 @@ from server.mapping.accounts import (
     read_aggregation,
     read_as_of_time,
 )
+from server.mapping.event_filters import read_event_filters
 from store.accounts import metrics
 from store.accounts.metrics import MetricFact
 from store.postgres.database import Database
@@ -21,37 +26,24 @@ from store.postgres.database import Database
 class MetricHandlers:
     """Serves the RPCs for metrics."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, backfills: Backfills) -> None:
         self._database = database
         self._clock = clock
+        self._backfills = backfills
 
     async def PutMetric(
         self, request: account_service_pb2.PutMetricRequest, context: Context
     ) -> account_service_pb2.PutMetricResponse:
         """Creates or replaces a metric, unless a newer fact about it is stored."""
         now = self._clock.now()
-        violations = Violations()
-        sent = request.metric
-        metric_id = violations.identifier("metric.metric_id", sent.metric_id)
-        display_name = violations.text("metric.display_name", sent.display_name)
-        aggregation = read_aggregation(violations, "metric.aggregation", sent.aggregation)
-        counts_unique = aggregation is Aggregation.UNIQUE_COUNT
-        unique_property = violations.identifier(
-            "metric.unique_property", sent.unique_property, required=counts_unique
-        )
-        if sent.unique_property and not counts_unique:
-            violations.add("metric.unique_property", "only UNIQUE_COUNT has a unique_property")
-        as_of_time = read_as_of_time(violations, "metric", sent, now)
-        violations.raise_if_any()
-        fact = MetricFact(
-            metric_id=metric_id,
-            display_name=display_name,
-            aggregation=aggregation,
-            unique_property=unique_property or None,
-            as_of_time=as_of_time,
-        )
+        fact = _read(request.metric, now)
+        organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            put = await metrics.put(connection, current_organization().organization_id, fact, now)
+            put = await metrics.put(connection, organization_id, fact, now)
+            if put.changed and fact.event_type is not None:
+                await begin_backfills(connection, organization_id, fact.metric_id)
+        if put.changed:
+            self._backfills.wake(organization_id)
         return account_service_pb2.PutMetricResponse(metric=metric_message(put.stored), superseded=put.superseded)
 
     async def GetMetric(
@@ -91,3 +83,34 @@ class MetricHandlers:
             metrics=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.metric_id,)),
         )
+
+
+def _read(sent: metric_pb2.Metric, now: datetime) -> MetricFact:
+    """A metric that was sent. Raises InvalidArgument with all violations."""
+    violations = Violations()
+    metric_id = violations.identifier("metric.metric_id", sent.metric_id)
+    display_name = violations.text("metric.display_name", sent.display_name)
+    aggregation = read_aggregation(violations, "metric.aggregation", sent.aggregation)
+    counts_unique = aggregation is Aggregation.UNIQUE_COUNT
+    unique_property = violations.identifier("metric.unique_property", sent.unique_property, required=counts_unique)
+    if sent.unique_property and not counts_unique:
+        violations.add("metric.unique_property", "only UNIQUE_COUNT has a unique_property")
+    event_type = violations.identifier("metric.event_type", sent.event_type, required=False)
+    event_filters = read_event_filters(violations, "metric.event_filters", sent.event_filters)
+    quantity_property = violations.identifier("metric.quantity_property", sent.quantity_property, required=False)
+    if not event_type and sent.event_filters:
+        violations.add("metric.event_filters", "they are set without an event_type")
+    if not event_type and quantity_property:
+        violations.add("metric.quantity_property", "it is set without an event_type")
+    as_of_time = read_as_of_time(violations, "metric", sent, now)
+    violations.raise_if_any()
+    return MetricFact(
+        metric_id=metric_id,
+        display_name=display_name,
+        aggregation=aggregation,
+        unique_property=unique_property or None,
+        as_of_time=as_of_time,
+        event_type=event_type or None,
+        event_filters=event_filters,
+        quantity_property=quantity_property or None,
+    )

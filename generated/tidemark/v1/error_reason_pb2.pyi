@@ -423,6 +423,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_METRIC_EVENTS_FIXED: _ErrorReason.ValueType  # 92
+    """ERROR_REASON_METRIC_EVENTS_FIXED (FAILED_PRECONDITION) means that the metric exists with another event_type, other
+    event_filters or another quantity_property, which cannot be changed. event_type is empty if the metric has none.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_METRIC_EVENTS_FIXED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "metric_id": "tokens",
+            "event_type": "completion"
+          }
+        }
+    """
     ERROR_REASON_INVOICE_NOT_FOUND: _ErrorReason.ValueType  # 64
     """ERROR_REASON_INVOICE_NOT_FOUND (NOT_FOUND) means that the customer has no such invoice.
 
@@ -1228,6 +1243,21 @@ Example:
       "metadata": {
         "metric_id": "tokens",
         "aggregation": "AGGREGATION_SUM"
+      }
+    }
+"""
+ERROR_REASON_METRIC_EVENTS_FIXED: ErrorReason.ValueType  # 92
+"""ERROR_REASON_METRIC_EVENTS_FIXED (FAILED_PRECONDITION) means that the metric exists with another event_type, other
+event_filters or another quantity_property, which cannot be changed. event_type is empty if the metric has none.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_METRIC_EVENTS_FIXED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "metric_id": "tokens",
+        "event_type": "completion"
       }
     }
 """

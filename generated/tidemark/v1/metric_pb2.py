@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from generated.tidemark.v1 import filter_pb2 as tidemark_dot_v1_dot_filter__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidemark/v1/metric.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x02\n\x06Metric\x12\x17\n\tmetric_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x0b\x61ggregation\x18\x03 \x01(\x0e\x32\x18.tidemark.v1.AggregationB\x04\xe2\x41\x01\x01\x12\x1d\n\x0funique_property\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03*\xa1\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x01\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x02\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x03\x12\x16\n\x12\x41GGREGATION_LATEST\x10\x04\x12\x1c\n\x18\x41GGREGATION_UNIQUE_COUNT\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidemark/v1/metric.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/filter.proto\"\xa7\x03\n\x06Metric\x12\x17\n\tmetric_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x0b\x61ggregation\x18\x03 \x01(\x0e\x32\x18.tidemark.v1.AggregationB\x04\xe2\x41\x01\x01\x12\x1d\n\x0funique_property\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x18\n\nevent_type\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x35\n\revent_filters\x18\t \x03(\x0b\x32\x18.tidemark.v1.EventFilterB\x04\xe2\x41\x01\x01\x12\x1f\n\x11quantity_property\x18\n \x01(\tB\x04\xe2\x41\x01\x01\"k\n\x0b\x45ventFilter\x12\x11\n\x03key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x33\n\x08operator\x18\x02 \x01(\x0e\x32\x1b.tidemark.v1.FilterOperatorB\x04\xe2\x41\x01\x02\x12\x14\n\x06values\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01*\xa1\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x01\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x02\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x03\x12\x16\n\x12\x41GGREGATION_LATEST\x10\x04\x12\x1c\n\x18\x41GGREGATION_UNIQUE_COUNT\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,8 +48,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRIC'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_METRIC'].fields_by_name['update_time']._loaded_options = None
   _globals['_METRIC'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
-  _globals['_AGGREGATION']._serialized_start=420
-  _globals['_AGGREGATION']._serialized_end=581
-  _globals['_METRIC']._serialized_start=108
-  _globals['_METRIC']._serialized_end=417
+  _globals['_METRIC'].fields_by_name['event_type']._loaded_options = None
+  _globals['_METRIC'].fields_by_name['event_type']._serialized_options = b'\342A\001\001'
+  _globals['_METRIC'].fields_by_name['event_filters']._loaded_options = None
+  _globals['_METRIC'].fields_by_name['event_filters']._serialized_options = b'\342A\001\001'
+  _globals['_METRIC'].fields_by_name['quantity_property']._loaded_options = None
+  _globals['_METRIC'].fields_by_name['quantity_property']._serialized_options = b'\342A\001\001'
+  _globals['_EVENTFILTER'].fields_by_name['key']._loaded_options = None
+  _globals['_EVENTFILTER'].fields_by_name['key']._serialized_options = b'\342A\001\002'
+  _globals['_EVENTFILTER'].fields_by_name['operator']._loaded_options = None
+  _globals['_EVENTFILTER'].fields_by_name['operator']._serialized_options = b'\342A\001\002'
+  _globals['_EVENTFILTER'].fields_by_name['values']._loaded_options = None
+  _globals['_EVENTFILTER'].fields_by_name['values']._serialized_options = b'\342A\001\001'
+  _globals['_AGGREGATION']._serialized_start=669
+  _globals['_AGGREGATION']._serialized_end=830
+  _globals['_METRIC']._serialized_start=134
+  _globals['_METRIC']._serialized_end=557
+  _globals['_EVENTFILTER']._serialized_start=559
+  _globals['_EVENTFILTER']._serialized_end=666
 # @@protoc_insertion_point(module_scope)

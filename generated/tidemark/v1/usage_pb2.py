@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/usage.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xe7\x02\n\nUsageEvent\x12\x16\n\x08\x65vent_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fsubscription_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tmetric_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ost\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x41\n\nproperties\x18\t \x03(\x0b\x32\'.tidemark.v1.UsageEvent.PropertiesEntryB\x04\xe2\x41\x01\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"P\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\x89\x01\n\x0eOmittedResults\x12\x18\n\x10transition_count\x18\x01 \x01(\x05\x12\x13\n\x0bgauge_count\x18\x02 \x01(\x05\x12\x17\n\x0frejection_count\x18\x03 \x01(\x05\x12/\n\x0bingest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/usage.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x81\x03\n\nUsageEvent\x12\x16\n\x08\x65vent_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fsubscription_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tmetric_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08quantity\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04\x63ost\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x41\n\nproperties\x18\t \x03(\x0b\x32\'.tidemark.v1.UsageEvent.PropertiesEntryB\x04\xe2\x41\x01\x01\x12\x18\n\nevent_type\x18\n \x01(\tB\x04\xe2\x41\x01\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"P\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\x89\x01\n\x0eOmittedResults\x12\x18\n\x10transition_count\x18\x01 \x01(\x05\x12\x13\n\x0bgauge_count\x18\x02 \x01(\x05\x12\x17\n\x0frejection_count\x18\x03 \x01(\x05\x12/\n\x0bingest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,9 +43,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGEEVENT'].fields_by_name['subscription_id']._loaded_options = None
   _globals['_USAGEEVENT'].fields_by_name['subscription_id']._serialized_options = b'\342A\001\001'
   _globals['_USAGEEVENT'].fields_by_name['metric_id']._loaded_options = None
-  _globals['_USAGEEVENT'].fields_by_name['metric_id']._serialized_options = b'\342A\001\002'
+  _globals['_USAGEEVENT'].fields_by_name['metric_id']._serialized_options = b'\342A\001\001'
   _globals['_USAGEEVENT'].fields_by_name['quantity']._loaded_options = None
-  _globals['_USAGEEVENT'].fields_by_name['quantity']._serialized_options = b'\342A\001\002'
+  _globals['_USAGEEVENT'].fields_by_name['quantity']._serialized_options = b'\342A\001\001'
   _globals['_USAGEEVENT'].fields_by_name['cost']._loaded_options = None
   _globals['_USAGEEVENT'].fields_by_name['cost']._serialized_options = b'\342A\001\001'
   _globals['_USAGEEVENT'].fields_by_name['currency']._loaded_options = None
@@ -54,12 +54,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGEEVENT'].fields_by_name['event_time']._serialized_options = b'\342A\001\002'
   _globals['_USAGEEVENT'].fields_by_name['properties']._loaded_options = None
   _globals['_USAGEEVENT'].fields_by_name['properties']._serialized_options = b'\342A\001\001'
+  _globals['_USAGEEVENT'].fields_by_name['event_type']._loaded_options = None
+  _globals['_USAGEEVENT'].fields_by_name['event_type']._serialized_options = b'\342A\001\001'
   _globals['_USAGEEVENT']._serialized_start=132
-  _globals['_USAGEEVENT']._serialized_end=491
-  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_start=442
-  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_end=491
-  _globals['_REJECTION']._serialized_start=493
-  _globals['_REJECTION']._serialized_end=573
-  _globals['_OMITTEDRESULTS']._serialized_start=576
-  _globals['_OMITTEDRESULTS']._serialized_end=713
+  _globals['_USAGEEVENT']._serialized_end=517
+  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_start=468
+  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_end=517
+  _globals['_REJECTION']._serialized_start=519
+  _globals['_REJECTION']._serialized_end=599
+  _globals['_OMITTEDRESULTS']._serialized_start=602
+  _globals['_OMITTEDRESULTS']._serialized_end=739
 # @@protoc_insertion_point(module_scope)
