@@ -4,17 +4,30 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
+from typing import TypeVar
 
+import grpc
 import pytest
+from google.rpc import error_details_pb2
 
-from generated.tidemark.v1 import account_service_pb2, filter_pb2, metric_pb2, usage_pb2
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    alert_pb2,
+    condition_pb2,
+    filter_pb2,
+    metric_pb2,
+    usage_pb2,
+)
 from runtime.clock import ManualClock
+from tests.support.server.running import reason_of, status_of, violations_of
 from tests.support.usage.caller import (
     Caller,
     beside,
+    on_subscription,
     refusals,
     shortened,
     spend_alert,
+    thresholds,
     until,
     usage_alert,
     values,
@@ -275,12 +288,24 @@ async def test_groups_and_subscriptions_count_raw_events(caller: Caller) -> None
     await put(caller, "tokens", quantity_property="tokens")
     await caller.create(usage_alert("100", metric="tokens", groups=[("user", None)]))
     await caller.create(usage_alert("100", metric="tokens", groups=[("user", "bob")]))
+    await caller.create(
+        alert_pb2.Alert(
+            display_name="usage of a subscription",
+            scope=on_subscription("pro"),
+            usage_exceeded=condition_pb2.UsageExceededCondition(metric_id="tokens"),
+            thresholds=thresholds("100"),
+        )
+    )
     answer = await caller.send(
         raw(caller, "r1", tokens="5", user="ann", subscription="pro"),
         raw(caller, "r2", tokens="7", user="bob", subscription="pro"),
         gauges=True,
     )
-    assert sorted((one.group_values[0].value, one.value) for one in answer.gauges) == [("ann", "5"), ("bob", "7")]
+    assert values(answer.gauges) == {
+        ("acme", "tokens", "ann"): 5,
+        ("acme", "tokens", "bob"): 7,
+        ("acme", "pro", "tokens"): 12,
+    }
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -298,9 +323,9 @@ async def test_duplicate_raw_event_counts_once_and_a_changed_one_conflicts(calle
         answer = await caller.send(event, other_type, of_metric)
         shift = 1
     assert answer.duplicates == 1
-    assert [(one.at + shift, one.reason) for one in refusals(answer.rejected)] == [
-        (2, "ERROR_REASON_EVENT_CONFLICT"),
-        (3, "ERROR_REASON_EVENT_CONFLICT"),
+    assert [(one.at + shift, one.reason) for one in refusals(answer)] == [
+        (2, "EVENT_CONFLICT"),
+        (3, "EVENT_CONFLICT"),
     ]
     assert await counted(caller, "m") == {"m": Decimal(5)}
 
@@ -370,12 +395,18 @@ async def test_raw_events_of_another_organization_do_not_count(caller: Caller, c
     assert rows == [(0,)], "a raw event registers no metric"
 
 
-def without(event: usage_pb2.UsageEvent, *fields: str, **changed: str) -> usage_pb2.UsageEvent:
+Sent = TypeVar("Sent", usage_pb2.UsageEvent, metric_pb2.Metric)
+
+
+def without(message: Sent, *fields: str, **changed: str) -> Sent:
+    """A copy without some fields, and with others."""
+    copy = type(message)()
+    copy.CopyFrom(message)
     for name in fields:
-        event.ClearField(name)  # type: ignore[arg-type]
+        getattr(copy, "ClearField")(name)  # noqa: B009 - the stub names each field
     for name, value in changed.items():
-        setattr(event, name, value)
-    return event
+        setattr(copy, name, value)
+    return copy
 
 
 async def test_bad_raw_events_are_rejected_and_their_neighbours_count(caller: Caller) -> None:
@@ -390,11 +421,99 @@ async def test_bad_raw_events_are_rejected_and_their_neighbours_count(caller: Ca
         caller.event("of a metric"),
     )
     assert answer.accepted == 2
-    assert [(one.at, one.reason, one.paths) for one in refusals(answer.rejected)] == [
-        (1, "ERROR_REASON_EVENT_INVALID", ("events[1].event_type",)),
-        (2, "ERROR_REASON_EVENT_INVALID", ("events[2].metric_id",)),
-        (3, "ERROR_REASON_EVENT_INVALID", ("events[3].event_type",)),
-        (4, "ERROR_REASON_EVENT_INVALID", ("events[4].event_type",)),
-        (5, "ERROR_REASON_EVENT_INVALID", ("events[5].quantity",)),
-        (6, "ERROR_REASON_EVENT_INVALID", ("events[6].quantity",)),
+    assert [(one.at, one.reason, one.paths) for one in refusals(answer)] == [
+        (1, "EVENT_INVALID", ("events[1].event_type",)),
+        (2, "EVENT_INVALID", ("events[2].metric_id",)),
+        (3, "EVENT_INVALID", ("events[3].event_type",)),
+        (4, "EVENT_INVALID", ("events[4].event_type",)),
+        (5, "EVENT_INVALID", ("events[5].quantity",)),
+        (6, "EVENT_INVALID", ("events[6].quantity",)),
     ]
+
+
+async def refused(caller: Caller, metric: metric_pb2.Metric) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await caller.accounts.PutMetric(account_service_pb2.PutMetricRequest(metric=metric), metadata=caller.metadata)
+    return raised.value
+
+
+def metadata_of(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status_of(error).details)
+    return dict(info.metadata)
+
+
+BAD_METRICS: dict[str, tuple[metric_pb2.Metric, set[str]]] = {
+    "filters without a type": (
+        metric_pb2.Metric(event_filters=[event_filter("model")], quantity_property="size"),
+        {"metric.event_filters", "metric.quantity_property"},
+    ),
+    "bad type": (metric_pb2.Metric(event_type=" x"), {"metric.event_type"}),
+    "bad property": (metric_pb2.Metric(event_type="x", quantity_property="x" * 129), {"metric.quantity_property"}),
+    "too many filters": (
+        metric_pb2.Metric(event_type="x", event_filters=[event_filter(f"k{number}") for number in range(11)]),
+        {"metric.event_filters"},
+    ),
+    "too many values": (
+        metric_pb2.Metric(event_type="x", event_filters=[event_filter("k", *(str(one) for one in range(51)))]),
+        {"metric.event_filters[0].values"},
+    ),
+    "bad filter": (
+        metric_pb2.Metric(
+            event_type="x", event_filters=[event_filter("k"), metric_pb2.EventFilter(values=["x" * 257, "a\n"])]
+        ),
+        {
+            "metric.event_filters[1].key",
+            "metric.event_filters[1].operator",
+            "metric.event_filters[1].values[0]",
+            "metric.event_filters[1].values[1]",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("metric", "paths"), BAD_METRICS.values(), ids=BAD_METRICS.keys())
+async def test_bad_metric_is_refused_with_every_violation(
+    caller: Caller, metric: metric_pb2.Metric, paths: set[str]
+) -> None:
+    sent = metric_pb2.Metric()
+    sent.CopyFrom(metric)
+    sent.metric_id = "m"
+    error = await refused(caller, sent)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert set(violations_of(error)) == paths
+
+
+async def test_metric_is_shown_with_its_events_in_one_order(caller: Caller) -> None:
+    filters = [event_filter("model", "small", "large", "small"), event_filter("model", operator=EXCLUDES)]
+    made = await put(caller, "m", "SUM", *filters, event_filter("a"), quantity_property="size")
+    again = await put(caller, "m", "SUM", event_filter("a"), *reversed(filters), quantity_property="size")
+    shown = [(one.key, one.operator, list(one.values)) for one in made.event_filters]
+    assert shown == [("a", INCLUDES, []), ("model", EXCLUDES, []), ("model", INCLUDES, ["large", "small"])]
+    assert (made.event_type, made.quantity_property) == ("completion", "size")
+    assert again == made
+    async with beside(caller) as restarted:
+        request = account_service_pb2.GetMetricRequest(metric_id="m")
+        assert (await restarted.accounts.GetMetric(request, metadata=caller.metadata)).metric == made
+
+
+async def test_events_of_a_metric_cannot_be_changed(caller: Caller) -> None:
+    made = await put(caller, "m", "SUM", event_filter("model"), quantity_property="size")
+    await caller.send(caller.event("e1", metric="implicit"))
+    for changed in (
+        without(made, event_type="other"),
+        without(made, quantity_property="other"),
+        without(made, "event_filters"),
+        without(made, "event_type", "event_filters", "quantity_property"),
+    ):
+        error = await refused(caller, changed)
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert (reason_of(error), metadata_of(error)) == (
+            "ERROR_REASON_METRIC_EVENTS_FIXED",
+            {"metric_id": "m", "event_type": "completion"},
+        )
+    error = await refused(caller, metric_pb2.Metric(metric_id="implicit", event_type="completion"))
+    assert (reason_of(error), metadata_of(error)) == (
+        "ERROR_REASON_METRIC_EVENTS_FIXED",
+        {"metric_id": "implicit", "event_type": ""},
+    )

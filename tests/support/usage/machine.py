@@ -23,7 +23,7 @@ from tests.reference.thresholds import Threshold
 from tests.reference.usage import Alert, UsageModel
 from tests.support.usage import draws
 from tests.support.usage.comparison import Comparison
-from tests.support.usage.draws import AGGREGATIONS, CUSTOMERS, DAYS_AGO, PLANS, START, SUBSCRIPTIONS, Again, New
+from tests.support.usage.draws import CUSTOMERS, DAYS_AGO, METRICS, PLANS, START, SUBSCRIPTIONS, Again, New
 from tests.support.usage.stage import MONTHS, REPLICAS, Stage
 
 # Of both tests together, which two processes carry out side by side.
@@ -69,7 +69,7 @@ class Machine(RuleBasedStateMachine):
         self.month = 0
         self.since_restart = STEPS_BETWEEN_RESTARTS // 2
 
-    @initialize(metric=st.sampled_from(sorted(AGGREGATIONS)))
+    @initialize(metric=st.sampled_from(sorted(METRICS)))
     def begin(self, metric: str) -> None:
         """An organization with one metric."""
         self.stage.clock.set(START)
