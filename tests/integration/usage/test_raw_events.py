@@ -68,7 +68,7 @@ async def put(
 
 def raw(caller: Caller, event_id: str, quantity: str = "", **others: str) -> usage_pb2.UsageEvent:
     """A raw event; others: fields of `Caller.event` and properties."""
-    event = caller.event(event_id, quantity, metric="", **others)
+    event = caller.event(event_id, quantity, metric="", at=None, **others)
     event.event_type = "completion"
     return event
 
