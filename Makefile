@@ -94,7 +94,7 @@ test-postgres: $(STAMP) ## what depends most on the database, on the operating s
 	$(BIN)/pytest $(SHARED) --postgres system $(addprefix tests/integration/,$(DATABASE_PART)) $(ARGS)
 
 .PHONY: check
-check: lint types proto-lint proto-check ## everything of `make test` but the tests
+check: lint types proto-lint proto-check proto-breaking docs-check ## everything of `make test` but the tests
 
 .PHONY: test-unit test-integration test-acceptance
 test-unit: $(STAMP) ## ring 1: pure logic
@@ -145,12 +145,16 @@ proto-lint: $(STAMP) ## buf: lint and format of the contract
 	$(BIN)/buf format --diff --exit-code proto
 
 .PHONY: proto-breaking
-proto-breaking: $(STAMP) ## buf: does the contract break callers of another revision? (AGAINST=, default main)
-	@rm -rf $(BUILD)/against && mkdir -p $(BUILD)/against/$(BUILD)
-	@git archive $(or $(AGAINST),main) buf.yaml proto | tar -x -C $(BUILD)/against
-	@cp -R $(BUILD)/google-protos $(BUILD)/against/$(BUILD)/
-	@$(BIN)/buf build $(BUILD)/against/proto -o $(BUILD)/against.binpb
-	$(BIN)/buf breaking proto --against $(BUILD)/against.binpb
+proto-breaking: $(STAMP) ## buf: does the contract break callers of the last tag? (AGAINST= another revision)
+	@$(BIN)/python proto/breaking.py $(AGAINST)
+
+.PHONY: docs
+docs: proto-check ## write docs/openapi.json, docs/api.md and docs/api/ from proto/
+	$(BIN)/python -m proto.documents write
+
+.PHONY: docs-check
+docs-check: proto-check ## fail when these documents are not what proto/ makes
+	$(BIN)/python -m proto.documents check
 
 # --- releasing ----------------------------------------------------------------------------------------------
 

@@ -85,7 +85,9 @@ class Send(Job[Sent]):
                 event.properties[holders.SEAT_KEY] = holders.seat(seat)
             event.event_time.FromDatetime(start + timedelta(microseconds=number))
             events.append(event)
-        return alert_service_pb2.EvaluateUsageRequest(batch_id=str(batch), events=events).SerializeToString()
+        return alert_service_pb2.EvaluateUsageRequest(
+            batch=usage_pb2.UsageBatch(batch_id=str(batch), events=events)
+        ).SerializeToString()
 
     async def run(self) -> Sent:
         """Sends all messages; the measured time ends with the last acknowledgement."""
@@ -109,7 +111,7 @@ class Send(Job[Sent]):
             waited.append(time.perf_counter() - sent[len(waited)])
             room.release()
             check(response)
-            accepted += response.accepted
+            accepted += response.outcome.accepted
         await writing
         seconds = time.perf_counter() - started
         await close_channels(self._channels)

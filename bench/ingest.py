@@ -103,8 +103,8 @@ async def _stream(call: Call, messages: Iterator[bytes]) -> tuple[int, int]:
     async for response in call:
         room.release()
         check(response)
-        accepted += response.accepted
-        transitions += len(response.transitions) + response.omitted.transition_count
+        accepted += response.outcome.accepted
+        transitions += len(response.outcome.transitions) + response.outcome.omitted.transition_count
     await writing
     return accepted, transitions
 

@@ -109,7 +109,9 @@ class Canary(Job[Waited]):
         stub, number = AlertServiceStub(self._channels[0]), 0
         while True:
             number += 1
-            request = alert_service_pb2.EvaluateUsageBatchRequest(events=[_event(f"{self.name}-e{number}", "unary")])
+            request = alert_service_pb2.EvaluateUsageBatchRequest(
+                batch=usage_pb2.UsageBatch(events=[_event(f"{self.name}-e{number}", "unary")])
+            )
             call = functools.partial(stub.EvaluateUsageBatch, metadata=self._metadata, timeout=TIMEOUT)
             await self._timed("event", functools.partial(call, request))
 
@@ -132,7 +134,9 @@ class Canary(Job[Waited]):
 
         while True:
             number += 1
-            request = alert_service_pb2.EvaluateUsageRequest(events=[_event(f"{self.name}-s{number}", "stream")])
+            request = alert_service_pb2.EvaluateUsageRequest(
+                batch=usage_pb2.UsageBatch(events=[_event(f"{self.name}-s{number}", "stream")])
+            )
             await self._timed("stream", functools.partial(echo, request.SerializeToString()))
 
     async def _beats(self) -> None:

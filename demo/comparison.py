@@ -12,7 +12,7 @@ from demo.expectation import ACCEPTED, CONFLICT, DUPLICATE, Expectation
 from demo.receiver import VerifiedWebhooks
 from demo.traffic import Sent
 from demo.transitions import GaugeIdentity, TransitionKey, gauge_identity, transition_of_answer
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
+from generated.tidemark.v1.usage_pb2 import UsageOutcome
 
 REASON_PREFIX = "ERROR_REASON_"
 
@@ -63,22 +63,22 @@ class Comparison:
             self.times[sent.event.event_id] = sent.event.time
         return sent.event
 
-    def acknowledge(self, batch: Batch, response: EvaluateUsageResponse) -> None:
+    def acknowledge(self, batch: Batch, outcome: UsageOutcome) -> None:
         """Adds an answer."""
-        if response.accepted:
-            self.answered[ACCEPTED] += response.accepted
-        if response.duplicates:
-            self.answered[DUPLICATE] += response.duplicates
-        if response.HasField("omitted"):
-            raise ValueError(f"an answer left something out: {response.omitted}")
-        for rejection in response.rejected:
+        if outcome.accepted:
+            self.answered[ACCEPTED] += outcome.accepted
+        if outcome.duplicates:
+            self.answered[DUPLICATE] += outcome.duplicates
+        if outcome.HasField("omitted"):
+            raise ValueError(f"an answer left something out: {outcome.omitted}")
+        for rejection in outcome.rejected:
             self.answered[status_reason(rejection.status).removeprefix(REASON_PREFIX)] += 1
-        for transition in response.transitions:
+        for transition in outcome.transitions:
             key = transition_of_answer(transition)
             self.acknowledged[key] += 1
             if transition.notified:
                 self.promised[key] += 1
-        for gauge in response.gauges:
+        for gauge in outcome.gauges:
             self.values[gauge_identity(gauge)] = Decimal(gauge.value)
 
     def rejected(self) -> int:

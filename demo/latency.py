@@ -14,7 +14,7 @@ from demo.definitions import USAGE_THRESHOLD_REACHED, AlertDefinition, Customer,
 from demo.receiver import Received
 from demo.streams import UsageStreams
 from demo.traffic import Sent
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
+from generated.tidemark.v1.usage_pb2 import UsageOutcome
 from runtime.clock import Clock
 from tests.reference.gauges import Metric
 from tests.reference.periods import Cycle
@@ -67,7 +67,7 @@ class Probe:
             streams.send([event])
         await streams.settle()
 
-    def acknowledged(self, batch: Batch, response: EvaluateUsageResponse) -> None:
+    def acknowledged(self, batch: Batch, outcome: UsageOutcome) -> None:
         """An answer arrived."""
         now = time.perf_counter()
         for event in batch.events:

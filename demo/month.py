@@ -18,7 +18,7 @@ from demo.receiver import Received, VerifiedWebhooks
 from demo.stack import Stack, running
 from demo.streams import UsageStreams
 from demo.traffic import DAYS, Traffic
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
+from generated.tidemark.v1.usage_pb2 import UsageOutcome
 from runtime.clock import Clock
 
 TICK = 0.1  # seconds between two portions of events
@@ -150,9 +150,9 @@ class Month:
             f"  [quiet]rejected[/] {comparison.rejected():,}",
         )
 
-    def _acknowledged(self, batch: Batch, response: EvaluateUsageResponse) -> None:
-        self._comparison.acknowledge(batch, response)
-        self._probe.acknowledged(batch, response)
+    def _acknowledged(self, batch: Batch, outcome: UsageOutcome) -> None:
+        self._comparison.acknowledge(batch, outcome)
+        self._probe.acknowledged(batch, outcome)
 
     def _received(self, received: Received) -> None:
         self._probe.received(received)

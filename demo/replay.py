@@ -19,8 +19,9 @@ from demo.stack import Stack, running
 from demo.streams import UsageStreams
 from demo.traffic import Sent
 from demo.transitions import GaugeIdentity, gauge_identity
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse, ListCustomerAlertsRequest
+from generated.tidemark.v1.alert_service_pb2 import ListCustomerAlertsRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.usage_pb2 import UsageOutcome
 from runtime.clock import Clock
 
 PORTION = 1_000  # events that are given to the streams at a time
@@ -112,8 +113,8 @@ class Replay:
         await streams.close()
         return seconds
 
-    def _acknowledged(self, batch: Batch, response: EvaluateUsageResponse) -> None:
-        self._comparison.acknowledge(batch, response)
+    def _acknowledged(self, batch: Batch, outcome: UsageOutcome) -> None:
+        self._comparison.acknowledge(batch, outcome)
         accepted = self._comparison.answered["accepted"]
         self._display.advance(
             accepted,

@@ -10,7 +10,7 @@ from cli.client.batches import Batch
 from cli.client.usage_stream import Acknowledge, UsageStream
 from demo.contract import usage_event
 from demo.definitions import Event
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
+from generated.tidemark.v1.usage_pb2 import UsageOutcome
 
 STREAMS = 2
 WINDOW = 8  # batches in flight at once on each stream
@@ -72,8 +72,8 @@ class UsageStreams:
             queue.put_nowait(None)
         await asyncio.gather(*self._tasks)
 
-    def _acknowledged(self, batch: Batch, response: EvaluateUsageResponse) -> None:
-        self._acknowledge(batch, response)
+    def _acknowledged(self, batch: Batch, outcome: UsageOutcome) -> None:
+        self._acknowledge(batch, outcome)
         self._open.discard(batch.batch_id)
         if not self._open:
             self._idle.set()

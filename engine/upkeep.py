@@ -9,6 +9,7 @@ from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
 from store.identity import idempotent_answers
 from store.notifications import history as notification_history
+from store.notifications import omitted
 from store.postgres import partitions
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.retries import repeated
@@ -66,6 +67,7 @@ class Upkeep:
             await partitions.maintain(connection, now - self._retention, now + AHEAD, now - self._retention)
             await voids.delete_before(connection, partitions.month_start(now - self._retention))
             await idempotent_answers.delete_before(connection, now - REPLAY_LIFETIME)
+            await omitted.delete_before(connection, now - self._notification_retention)
         keep_from = now - self._notification_retention
         # Only organizations with something to do: a start must not run a transaction for each one that exists.
         async with self._database.transaction() as connection:

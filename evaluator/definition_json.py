@@ -36,6 +36,8 @@ def condition_json(condition: Condition) -> dict[str, Any]:
         shown["prices"] = prices_json(condition.prices)
     if condition.balances is not None:
         shown["balances"] = balances_json(condition.balances)
+    if condition.contract_fields:
+        shown["contract_fields"] = _pairs_json(condition.contract_fields)
     return shown
 
 
@@ -50,6 +52,7 @@ def condition_from_json(condition_type: ConditionType, stored: Mapping[str, Any]
         overrides=tuple(_override_from_json(item) for item in stored.get("overrides", ())),
         prices=prices_from_json(stored.get("prices", ())),
         balances=balances_from_json(stored["balances"]) if "balances" in stored else None,
+        contract_fields=_pairs_from_json(stored.get("contract_fields", ())),
     )
 
 

@@ -43,6 +43,7 @@ class Condition:
     groups: the properties by which usage is divided, in the caller's order; the seats of a seat balance.
     invoices, balances: which of them are measured. overrides: thresholds of single groups, in the caller's order.
     prices: of the cost and the spend condition, filters of the prices that count, in canonical form.
+    contract_fields: of the spend of a customer, custom fields of the subscriptions whose cost counts, sorted.
     """
 
     condition_type: ConditionType
@@ -53,6 +54,7 @@ class Condition:
     overrides: tuple[Override, ...] = ()
     prices: tuple[PriceFilter, ...] = ()
     balances: BalanceSelection | None = None
+    contract_fields: tuple[tuple[str, str], ...] = ()
 
     @property
     def selectors(self) -> tuple[GroupSelector, ...]:
@@ -71,6 +73,7 @@ class Condition:
             invoices=self.invoices,
             prices=self.prices,
             balances=self.balances,
+            contract_fields=self.contract_fields,
             days_in_plan=self.condition_type is ConditionType.LOW_REMAINING_DAYS_IN_PLAN_REACHED,
         )
 

@@ -48,7 +48,8 @@ class Measure:
     metric_id, currency: the unit of the events, invoices or balances; neither where the measure has no unit.
     per_subscription: whether each subscription, instead of the customer, has a gauge over its own billing period.
     invoices, balances, days_in_plan: set where those are measured instead of usage. prices: filters of the prices
-    whose cost counts, in the canonical form of `evaluator.prices`; empty for all prices.
+    whose cost counts, in the canonical form of `evaluator.prices`; empty for all prices. contract_fields: custom
+    fields of the subscriptions whose cost counts, sorted; empty for all cost of the customer.
     """
 
     metric_id: str | None = None
@@ -58,6 +59,7 @@ class Measure:
     prices: tuple[PriceFilter, ...] = ()
     balances: BalanceSelection | None = None
     days_in_plan: bool = False
+    contract_fields: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         units = (self.metric_id is not None) + (self.currency is not None)
@@ -92,6 +94,8 @@ class Measure:
         if self.invoices is not None:
             selection = self.invoices
             return f"invoices/{_text([self.currency, selection.monthly, selection.types, selection.contract_fields])}"
+        if self.contract_fields:
+            return f"contracts/{_text([self.currency, self.contract_fields])}"
         if self.prices:
             return f"prices/{_text([self.currency, prices_json(self.prices)])}"
         return f"cost/{self.currency}" if self.of_cost else f"usage/{self.metric_id}"
@@ -110,6 +114,9 @@ class Measure:
             currency, monthly, types, fields = json.loads(name)
             selection = InvoiceSelection(monthly, tuple(types), tuple((key, value) for key, value in fields))
             return cls(currency=currency, invoices=selection)
+        if kind == "contracts":
+            currency, fields = json.loads(name)
+            return cls(currency=currency, contract_fields=tuple((key, value) for key, value in fields))
         if kind == "prices":
             currency, filters = json.loads(name)
             return cls(currency=currency, per_subscription=per_subscription, prices=prices_from_json(filters))

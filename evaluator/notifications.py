@@ -178,3 +178,49 @@ class DisabledNotification:
             data["event_id"] = self.cause.event_id
             data["event_time"] = format_time(self.cause.event_time)
         return notification_json(self.notification_id, self.event_type, self.ingest_time, data)
+
+
+@dataclass(frozen=True)
+class RequestedDisabling:
+    """A caller disabled an alert: for a customer, for one of its subscriptions, or (customer_id empty) as a whole.
+
+    epoch: the organization's, which each such change raises.
+    """
+
+    organization: str
+    rule: AlertRule
+    customer_id: str
+    subscription_id: str | None
+    epoch: int
+    request_time: datetime
+
+    reason = ExclusionReason.REQUESTED
+    event_type = DISABLED_TYPE
+    gauge_id = None
+    sequence = 0
+
+    @property
+    def alert_id(self) -> str:
+        """The alert that is disabled."""
+        return self.rule.alert_id
+
+    @property
+    def condition_type(self) -> str:
+        """The alert's condition."""
+        return self.rule.condition_type.value
+
+    @property
+    def notification_id(self) -> str:
+        """Follows from organization, alert, customer, subscription and epoch."""
+        about = self.customer_id, self.subscription_id or ""
+        return digest_id(ID_PREFIX, self.organization, self.alert_id, *about, self.reason, self.epoch)
+
+    def body(self) -> str:
+        """The webhook body."""
+        data = alert_json(self.rule, self.customer_id)
+        if not self.customer_id:
+            del data["customer_id"]
+        if self.subscription_id is not None:
+            data["subscription_id"] = self.subscription_id
+        data["reason"] = self.reason.value
+        return notification_json(self.notification_id, self.event_type, self.request_time, data)

@@ -37,17 +37,22 @@ class Router:
         self.customers: dict[str, CustomerFacts] = {}
         self.subscriptions: dict[tuple[str, str], SubscriptionFacts] = {}
         self.metrics: dict[str, MetricFacts] = {}
-        # The metrics in which raw events count, by event type and metric id. None until a raw event came: they are
-        # read all at once, because a raw event does not say which metrics it concerns.
-        self.raw_metrics: dict[str, dict[str, RawEvents]] | None = None
+        # The metrics in which raw events count. None until a raw event came: they are read all at once, because a raw
+        # event does not say which metrics it concerns. Apart from `metrics`, which has what events named.
+        self.raw_metrics: dict[str, MetricFacts] | None = None
+        self._raw_events: dict[str, dict[str, RawEvents]] = {}  # by event type and metric id
         self._by_measure: dict[Measure, list[AlertRule]] = {}
         # Cost measures with price filters, by currency and by whether they measure subscriptions.
         self._with_prices: dict[tuple[str | None, bool], list[Measure]] = {}
+        # Cost measures with fields of contracts, by currency.
+        self._with_contracts: dict[str | None, list[Measure]] = {}
         self._fact_rules = [alert for alert in self.alerts.values() if alert.measure.of_facts]
         for alert in self.alerts.values():
             if not alert.measure.of_facts:
                 self._by_measure.setdefault(alert.measure, []).append(alert)
         for measure in self._by_measure:
+            if measure.contract_fields:
+                self._with_contracts.setdefault(measure.currency, []).append(measure)
             if measure.prices:
                 self._with_prices.setdefault((measure.currency, measure.per_subscription), []).append(measure)
         self._routes: dict[RouteKey, tuple[CustomerMeasure, ...]] = {}
@@ -80,18 +85,24 @@ class Router:
             return event
         return event._replace(currency=self.currency_of(event.customer_id, event.subscription_id))
 
-    def add_metric(self, metric: MetricFacts) -> None:
-        """Adds a metric, or replaces what is known of it."""
-        self.metrics[metric.metric_id] = metric
-        if metric.raw_events is not None and self.raw_metrics is not None:
-            self.raw_metrics.setdefault(metric.raw_events.event_type, {})[metric.metric_id] = metric.raw_events
+    def know_raw_metrics(self, metrics: Iterable[MetricFacts]) -> None:
+        """Knows all metrics in which raw events count from now on."""
+        self.raw_metrics, self._raw_events = {}, {}
+        for metric in metrics:
+            if metric.raw_events is not None:
+                self.raw_metrics[metric.metric_id] = metric
+                self._raw_events.setdefault(metric.raw_events.event_type, {})[metric.metric_id] = metric.raw_events
+
+    def metric(self, metric_id: str) -> MetricFacts | None:
+        """A metric that an event named, or in which raw events count; None when the router knows none."""
+        return self.metrics.get(metric_id) or (self.raw_metrics or {}).get(metric_id)
 
     def metric_events(self, events: Sequence[UsageEvent]) -> Sequence[UsageEvent]:
         """The events, with an event of each metric that a raw event counts in in place of the raw event.
 
         `raw_metrics` must be known if any event is raw.
         """
-        return as_metric_events(self.raw_metrics or {}, events)
+        return as_metric_events(self._raw_events, events)
 
     def last_period_end(self, customer_id: str, subscription_id: str | None, time: datetime) -> datetime:
         """The end of the period that contains `time`: the customer's, or the subscription's if that is later."""
@@ -139,7 +150,7 @@ class Router:
 
     def _measures(self, key: RouteKey) -> list[tuple[Measure, str | None]]:
         """The measures of an event, each with its subscription if it measures subscriptions."""
-        _, subscription_id, metric_id, currency = key
+        customer_id, subscription_id, metric_id, currency = key
         measures: list[tuple[Measure, str | None]] = [(Measure(metric_id=metric_id), None)]
         if currency is not None:
             measures.append((Measure(currency=currency), None))
@@ -149,6 +160,11 @@ class Router:
             if currency is not None:
                 measures.append((Measure(currency=currency, per_subscription=True), subscription_id))
                 measures += [(measure, subscription_id) for measure in self._with_prices.get((currency, True), ())]
+                if of_contracts := self._with_contracts.get(currency):
+                    fields = self.subscriptions[customer_id, subscription_id].custom_fields.items()
+                    measures += [
+                        (measure, None) for measure in of_contracts if fields >= set(measure.contract_fields)
+                    ]
         return measures
 
     def customer_measure(
@@ -178,7 +194,7 @@ class Router:
                 by_keys.setdefault(alert.group_keys, []).append(alert)
         if not by_keys:
             return None
-        metric = self.metrics.get(measure.metric_id) if measure.metric_id is not None else None
+        metric = self.metric(measure.metric_id) if measure.metric_id is not None else None
         raw_events = metric.raw_events if metric else None
         if raw_events is not None:  # before the metric existed, no raw event was counted in it
             changed_epoch = max(changed_epoch, raw_events.since_epoch)

@@ -1,12 +1,16 @@
 """Routing facts: what the router needs of customers, subscriptions and metrics."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 
 from evaluator.aggregation import Aggregation
 from evaluator.limits import NO_LIMITS, Limits
 from evaluator.periods import BillingCycle
 from evaluator.raw_events import RawEvents
+
+NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,11 @@ class CustomerFacts:
 
 @dataclass(frozen=True)
 class SubscriptionFacts:
-    """The routing facts of a subscription; currency and cycle are None where the customer's apply."""
+    """The routing facts of a subscription; currency and cycle are None where the customer's apply.
+
+    custom_fields: those of the contract under which its usage is billed. deleting: a deletion is noted, which usage
+    cancels.
+    """
 
     customer_id: str
     subscription_id: str
@@ -47,16 +55,20 @@ class SubscriptionFacts:
     cycle: BillingCycle | None
     changed_epoch: int
     changed_time: datetime
+    custom_fields: Mapping[str, str] = field(default_factory=lambda: NO_FIELDS, compare=False)
+    deleting: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
 class MetricFacts:
     """The routing facts of a metric.
 
-    unique_property: the property whose values UNIQUE_COUNT counts. raw_events: those that count in it; None: none do.
+    unique_property: the property whose values UNIQUE_COUNT counts. deleting: a deletion is noted, which usage of the
+    metric cancels. raw_events: those that count in it; None: none do.
     """
 
     metric_id: str
     aggregation: Aggregation
     unique_property: str | None
+    deleting: bool = field(default=False, compare=False)
     raw_events: RawEvents | None = None

@@ -1,5 +1,6 @@
 """Thresholds: at which level each is reached, and at which value it resolves."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -166,6 +167,17 @@ class ThresholdSet:
         if distance < self.recurring.recurring_step:
             return 0
         return int(distance // self.recurring.recurring_step)
+
+    def next_level(self, value: Decimal, reached: Collection[str]) -> Decimal | None:
+        """The nearest level that `value` would reach next; None without one.
+
+        reached: the keys of thresholds that are reached until they resolve. Must run under `exact_arithmetic`.
+        """
+        levels = [one.value for one in self.fixed if one.key not in reached and not self.is_reached(value, one)]
+        if self.recurring is not None:
+            levels.append(self.recurring_level(self.recurrences_reached(value) + 1))
+        nearest = min if self.direction is Direction.RISING else max
+        return nearest(levels, default=None)
 
 
 def _sorted(fixed: list[Threshold], direction: Direction) -> tuple[Threshold, ...]:

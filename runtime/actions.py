@@ -43,6 +43,7 @@ class LogAction(StrEnum):
 
     # Streams of notifications.
     FEED_FAILED = "feed.failed"
+    OMITTED_FAILED = "omitted.failed"
     FEED_LISTEN_LOST = "feed.listen_lost"
 
     # Deliveries.

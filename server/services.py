@@ -37,6 +37,7 @@ from server.alerts.alerts import AlertHandlers
 from server.alerts.batches import AlertBatchHandlers
 from server.alerts.changes import AlertChangeHandlers
 from server.alerts.customer_alerts import CustomerAlertHandlers
+from server.alerts.exclusions import AlertExclusionHandlers
 from server.alerts.notifications import NotificationHandlers
 from server.alerts.usage import UsageHandlers
 from server.alerts.usage_voids import UsageVoidHandlers
@@ -88,8 +89,15 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.ListCustomerAlerts = customer_alerts.ListCustomerAlerts
         self.SummarizeCustomerAlerts = customer_alerts.SummarizeCustomerAlerts
 
+        self.ListAlertExclusions = AlertExclusionHandlers(database).ListAlertExclusions
+
         usage = UsageHandlers(
-            configuration, clock, parts.pipeline, parts.drain, max_stream_events=parts.limits.stream_events
+            configuration,
+            database,
+            clock,
+            parts.pipeline,
+            parts.drain,
+            max_stream_events=parts.limits.stream_events,
         )
         self.EvaluateUsage = usage.EvaluateUsage
         self.EvaluateUsageBatch = usage.EvaluateUsageBatch
@@ -130,27 +138,32 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.PutSubscription = subscriptions.PutSubscription
         self.GetSubscription = subscriptions.GetSubscription
         self.ListSubscriptions = subscriptions.ListSubscriptions
+        self.DeleteSubscription = subscriptions.DeleteSubscription
 
         metrics = MetricHandlers(database, clock, parts.backfills)
         self.PutMetric = metrics.PutMetric
         self.GetMetric = metrics.GetMetric
         self.ListMetrics = metrics.ListMetrics
+        self.DeleteMetric = metrics.DeleteMetric
 
         plans = PlanHandlers(database, clock)
         self.PutPlan = plans.PutPlan
         self.GetPlan = plans.GetPlan
         self.ListPlans = plans.ListPlans
+        self.DeletePlan = plans.DeletePlan
 
         limits = LimitHandlers(database, clock, fact_changes, parts.backfills)
         self.PutLimit = limits.PutLimit
         self.GetLimit = limits.GetLimit
         self.ListLimits = limits.ListLimits
+        self.DeleteLimit = limits.DeleteLimit
 
         balances = BalanceHandlers(database, clock, fact_changes)
         self.PutBalance = balances.PutBalance
         self.GetBalance = balances.GetBalance
         self.ListBalances = balances.ListBalances
         self.AdjustBalance = balances.AdjustBalance
+        self.DecrementBalances = balances.DecrementBalances
         self.VoidBalance = balances.VoidBalance
         self.ListBalanceEntries = balances.ListBalanceEntries
         self.ListOverages = balances.ListOverages

@@ -179,7 +179,7 @@ async def settled(server: str, key: str) -> None:
         event.event_time.FromDatetime(load.now())
         events.append(event)
     while True:
-        request = alert_service_pb2.EvaluateUsageBatchRequest(events=events)
+        request = alert_service_pb2.EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=events))
         try:
             await stub.EvaluateUsageBatch(request, metadata=metadata_of(key), timeout=60.0)
             break
@@ -215,6 +215,8 @@ async def make_groups(server: str, key: str) -> None:
             event.event_time.FromDatetime(now)
             events.append(event)
         await stub.EvaluateUsageBatch(
-            alert_service_pb2.EvaluateUsageBatchRequest(events=events), metadata=metadata, timeout=60.0
+            alert_service_pb2.EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=events)),
+            metadata=metadata,
+            timeout=60.0,
         )
     await close_channels([over])

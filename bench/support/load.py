@@ -83,7 +83,7 @@ def messages(events: Sequence[UsageEvent], batch_events: int) -> list[bytes]:
     """The events as encoded requests of EvaluateUsage."""
     return [
         alert_service_pb2.EvaluateUsageRequest(
-            batch_id=str(number), events=[message(event) for event in batch]
+            batch=usage_pb2.UsageBatch(batch_id=str(number), events=[message(event) for event in batch])
         ).SerializeToString()
         for number, batch in enumerate(_chunks(events, batch_events))
     ]

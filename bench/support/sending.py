@@ -48,7 +48,7 @@ class NotCounted(Exception):
 
 def check(response: EvaluateUsageResponse) -> None:
     """Raises NotCounted unless every event of the batch was accepted."""
-    if response.duplicates or response.rejected or response.going_away:
+    if response.outcome.duplicates or response.outcome.rejected or response.going_away:
         raise NotCounted(str(response)[:2_000])
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cli.client.connection import Metadata
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest, EvaluateUsageResponse
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
-from generated.tidemark.v1.usage_pb2 import UsageEvent
+from generated.tidemark.v1.usage_pb2 import UsageBatch, UsageEvent, UsageOutcome
 
 BATCH_TIMEOUT = 30.0  # seconds
 
@@ -20,19 +20,12 @@ class BatchCall:
     include_gauges: bool = False
     timeout: float = BATCH_TIMEOUT
 
-    async def send(self, batch_id: str, events: Sequence[UsageEvent]) -> EvaluateUsageResponse:
+    async def send(self, batch_id: str, events: Sequence[UsageEvent]) -> UsageOutcome:
         """Sends the events in one request. Raises AioRpcError."""
+        batch = UsageBatch(batch_id=batch_id, events=events, include_gauges=self.include_gauges)
         answer = await self.stub.EvaluateUsageBatch(
-            EvaluateUsageBatchRequest(batch_id=batch_id, events=events, include_gauges=self.include_gauges),
+            EvaluateUsageBatchRequest(batch=batch),
             metadata=self.metadata,
             timeout=self.timeout,
         )
-        return EvaluateUsageResponse(
-            batch_id=answer.batch_id,
-            accepted=answer.accepted,
-            duplicates=answer.duplicates,
-            rejected=answer.rejected,
-            transitions=answer.transitions,
-            gauges=answer.gauges,
-            omitted=answer.omitted if answer.HasField("omitted") else None,
-        )
+        return answer.outcome

@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from cli.client.cancellation import is_being_cancelled
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
-from generated.tidemark.v1.usage_pb2 import UsageEvent
+from generated.tidemark.v1.usage_pb2 import UsageEvent, UsageOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +67,16 @@ class BatchWindow:
             self.unacknowledged.append(batch)
         return batch
 
-    def acknowledge(self, response: EvaluateUsageResponse) -> Batch:
-        """Removes the oldest batch, which the response acknowledges, and returns it.
+    def acknowledge(self, outcome: UsageOutcome) -> Batch:
+        """Removes the oldest batch, which the outcome acknowledges, and returns it.
 
-        Raises RuntimeError when the response belongs to another batch.
+        Raises RuntimeError when the outcome belongs to another batch.
         """
         if not self.unacknowledged:
-            raise RuntimeError(f"the server answered batch {response.batch_id!r} more often than it was sent")
+            raise RuntimeError(f"the server answered batch {outcome.batch_id!r} more often than it was sent")
         batch = self.unacknowledged.popleft()
-        if batch.batch_id != response.batch_id:
-            raise RuntimeError(f"the server answered batch {response.batch_id!r} before {batch.batch_id!r}")
+        if batch.batch_id != outcome.batch_id:
+            raise RuntimeError(f"the server answered batch {outcome.batch_id!r} before {batch.batch_id!r}")
         self.acknowledgement_count += 1
         self._free.release()
         return batch

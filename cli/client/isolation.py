@@ -6,8 +6,7 @@ import grpc
 
 from cli.client.batch_call import BatchCall
 from cli.client.errors import SERVER_FAULTS, complete_status
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
-from generated.tidemark.v1.usage_pb2 import Rejection, UsageEvent
+from generated.tidemark.v1.usage_pb2 import Rejection, UsageEvent, UsageOutcome
 
 MAX_REJECTED = 20  # events that fail alone before any part succeeds: then the server fails with every event
 
@@ -25,12 +24,12 @@ class Isolation:
         self._has_succeeded = False
         self.sent = 0
 
-    async def send(self, events: Sequence[UsageEvent]) -> EvaluateUsageResponse:
+    async def send(self, events: Sequence[UsageEvent]) -> UsageOutcome:
         """The answer to all the events; an event with which the server fails alone is rejected in it.
 
         Raises AioRpcError when the server cannot be reached, or fails with each of the first events.
         """
-        whole = EvaluateUsageResponse(batch_id=self._batch_id)
+        whole = UsageOutcome(batch_id=self._batch_id)
         parts = [(0, len(events))]  # start and end of each part that is left; the next part is the last entry
         while parts:
             start, end = parts.pop()
@@ -53,7 +52,7 @@ class Isolation:
         return whole
 
 
-def _add(whole: EvaluateUsageResponse, answer: EvaluateUsageResponse, start: int) -> None:
+def _add(whole: UsageOutcome, answer: UsageOutcome, start: int) -> None:
     whole.accepted += answer.accepted
     whole.duplicates += answer.duplicates
     whole.rejected.extend(Rejection(index=start + one.index, status=one.status) for one in answer.rejected)

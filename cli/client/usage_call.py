@@ -11,6 +11,7 @@ from cli.client.cancellation import is_being_cancelled
 from cli.client.connection import Metadata
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.usage_pb2 import UsageBatch, UsageOutcome
 
 Call = grpc.aio.StreamStreamCall[EvaluateUsageRequest, EvaluateUsageResponse]
 
@@ -22,7 +23,7 @@ class StreamBroken(Exception):
 class UsageCall:
     """Sends the unacknowledged batches again, then new ones, over one stream.
 
-    on_response: called with each answer to a batch. on_alive: called when the server shows that it is alive without
+    on_outcome: called with the outcome of each batch. on_alive: called when the server shows that it is alive without
     an answer. silence: seconds without an answer or a heartbeat after which the stream counts as broken. farewell:
     seconds for the server to end a stream in which it sent going_away. resent: events that were sent again.
     """
@@ -31,14 +32,14 @@ class UsageCall:
         self,
         window: BatchWindow,
         *,
-        on_response: Callable[[EvaluateUsageResponse], None],
+        on_outcome: Callable[[UsageOutcome], None],
         on_alive: Callable[[], None],
         include_gauges: bool,
         silence: float,
         farewell: float,
     ) -> None:
         self._window = window
-        self._on_response = on_response
+        self._on_outcome = on_outcome
         self._on_alive = on_alive
         self._include_gauges = include_gauges
         self._silence = silence
@@ -57,7 +58,7 @@ class UsageCall:
                 if response.heartbeat:
                     self._on_alive()
                 else:
-                    self._on_response(response)
+                    self._on_outcome(response.outcome)
         finally:
             call.cancel()
             writer.cancel()
@@ -111,4 +112,6 @@ class UsageCall:
             raise
 
     def _request(self, batch: Batch) -> EvaluateUsageRequest:
-        return EvaluateUsageRequest(batch_id=batch.batch_id, events=batch.events, include_gauges=self._include_gauges)
+        return EvaluateUsageRequest(
+            batch=UsageBatch(batch_id=batch.batch_id, events=batch.events, include_gauges=self._include_gauges)
+        )

@@ -17,8 +17,8 @@ from cli.client.connection import FIRST_PAUSE, LONGEST_PAUSE, Metadata
 from cli.client.errors import PASSING, SERVER_FAULTS, error_message, retry_delay
 from cli.client.isolation import Isolation
 from cli.client.usage_call import StreamBroken, UsageCall
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.usage_pb2 import UsageOutcome
 from runtime.backoff import Backoff
 
 DEFAULT_WINDOW = 4  # batches in flight at once
@@ -31,8 +31,8 @@ MAX_FAULTS = 3  # streams in a row that may end with a fault of the server over 
 _STATUS_LOST = "Internal error from Core"  # grpc.aio's message for a write into a stream that has ended
 _PASSING = PASSING | {grpc.StatusCode.ABORTED}
 
-Acknowledge = Callable[[Batch, EvaluateUsageResponse], None]
-_OnResponse = Callable[[EvaluateUsageResponse], None]
+Acknowledge = Callable[[Batch, UsageOutcome], None]
+_OnOutcome = Callable[[UsageOutcome], None]
 
 
 class ConnectionLost(Exception):
@@ -100,27 +100,27 @@ class UsageStream:
         cancelled.
         """
 
-        def on_response(response: EvaluateUsageResponse) -> None:
-            batch = self._window.acknowledge(response)
+        def on_outcome(outcome: UsageOutcome) -> None:
+            batch = self._window.acknowledge(outcome)
             self._note_alive()
-            acknowledge(batch, response)
+            acknowledge(batch, outcome)
 
         # The source runs in a task of its own: a stream that breaks must not cancel it in the middle of a batch.
         source = asyncio.create_task(self._window.fill(batches), name="batches")
         try:
-            await self._send_all(on_response)
+            await self._send_all(on_outcome)
             await source
         finally:
             source.cancel()
             await asyncio.gather(source, return_exceptions=True)
 
-    async def _send_all(self, on_response: _OnResponse) -> None:
+    async def _send_all(self, on_outcome: _OnOutcome) -> None:
         """Opens one stream after another until every batch is acknowledged."""
         self._note_alive()
         faults = 0  # streams in a row that ended with a fault of the server, and without an acknowledgement
         while True:
             alive_at, acknowledgement_count = self._alive_at, self._window.acknowledgement_count
-            interruption = await self._send_over_one_stream(on_response)
+            interruption = await self._send_over_one_stream(on_outcome)
             if interruption is None:
                 return
             if interruption.is_settled:
@@ -133,7 +133,7 @@ class UsageStream:
             if faults >= MAX_FAULTS and self._window.unacknowledged:
                 # One event may be the cause. Sent again without end, its batch would hold up all later batches.
                 self._on_interruption(f"{interruption.sentence}; searching the batch for the event that causes it")
-                if await self._isolate(on_response):
+                if await self._isolate(on_outcome):
                     faults = 0
                     self._backoff.reset()
                     continue
@@ -151,11 +151,11 @@ class UsageStream:
         # The server's delay can only lengthen the pause: a server that always asks for 0 would cause a busy loop.
         await self._sleep(max(min(interruption.delay, LONGEST_DELAY, self._patience), self._backoff.next()))
 
-    async def _send_over_one_stream(self, on_response: _OnResponse) -> _Interruption | None:
+    async def _send_over_one_stream(self, on_outcome: _OnOutcome) -> _Interruption | None:
         """Why the stream ended; None when every batch is acknowledged."""
         call = UsageCall(
             self._window,
-            on_response=on_response,
+            on_outcome=on_outcome,
             on_alive=self._note_alive,
             include_gauges=self._include_gauges,
             silence=self._silence,
@@ -168,7 +168,7 @@ class UsageStream:
         except grpc.aio.UsageError as closed:
             raise ConnectionLost(str(closed)) from None
         except grpc.aio.AioRpcError as raised:
-            error = await self._actual_error(raised, on_response)
+            error = await self._actual_error(raised, on_outcome)
             if error is None:
                 return _Interruption("the stream ended while a batch was being written", is_settled=True)
             delay = retry_delay(error)
@@ -179,9 +179,7 @@ class UsageStream:
             self.resent += call.resent
         return None if self._window.is_complete else _Interruption("the server is shutting down or restarting")
 
-    async def _actual_error(
-        self, error: grpc.aio.AioRpcError, on_response: _OnResponse
-    ) -> grpc.aio.AioRpcError | None:
+    async def _actual_error(self, error: grpc.aio.AioRpcError, on_outcome: _OnOutcome) -> grpc.aio.AioRpcError | None:
         """The error with which the server ended the stream; None when the batch in question is acknowledged now.
 
         grpc.aio loses the server's status when a write meets the end of the stream, and reports a message of its own
@@ -191,7 +189,7 @@ class UsageStream:
             return error
         batch = self._window.unacknowledged[0]
         try:
-            response = await self._batch_call().send(batch.batch_id, batch.events)
+            outcome = await self._batch_call().send(batch.batch_id, batch.events)
         except grpc.aio.AioRpcError as actual:
             return actual
         except (asyncio.CancelledError, grpc.aio.UsageError):  # the channel is closed; the next stream reports that
@@ -200,10 +198,10 @@ class UsageStream:
             return error
         finally:
             self.resent += len(batch.events)
-        on_response(response)
+        on_outcome(outcome)
         return None
 
-    async def _isolate(self, on_response: _OnResponse) -> bool:
+    async def _isolate(self, on_outcome: _OnOutcome) -> bool:
         """Sends the oldest batch in parts, so that an event with which the server fails is rejected alone.
 
         False, and the batch stays unacknowledged, when the server does not answer or fails with every event. Raises
@@ -212,7 +210,7 @@ class UsageStream:
         batch = self._window.unacknowledged[0]
         isolation = Isolation(self._batch_call(), batch.batch_id)
         try:
-            response = await isolation.send(batch.events)
+            outcome = await isolation.send(batch.events)
         except grpc.aio.AioRpcError as error:
             if error.code() in _PASSING or retry_delay(error) is not None:
                 return False
@@ -223,7 +221,7 @@ class UsageStream:
             return False
         finally:
             self.resent += isolation.sent
-        on_response(response)
+        on_outcome(outcome)
         return True
 
     def _batch_call(self) -> BatchCall:

@@ -19,7 +19,7 @@ from cli.replay.summary import Summary
 from cli.rich_console import standard_error
 from cli.server_options import call_problem
 from cli.signals import SignalWaiter
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
+from generated.tidemark.v1.usage_pb2 import UsageOutcome
 
 FAREWELL = 5.0  # seconds that batches in flight may take after a signal
 
@@ -48,8 +48,8 @@ class Replay:
         console = standard_error()
         with ReplayProgress(console, rows, summary) as progress:
 
-            def acknowledge(batch: Batch, response: EvaluateUsageResponse) -> None:
-                summary.acknowledge(batch, response)
+            def acknowledge(batch: Batch, outcome: UsageOutcome) -> None:
+                summary.acknowledge(batch, outcome)
                 progress.on_acknowledgement()
 
             async with self.address.channel() as channel:

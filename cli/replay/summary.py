@@ -11,9 +11,9 @@ from rich.table import Table
 from cli.client.batches import Batch
 from cli.client.errors import status_reason
 from cli.descriptions import describe_gauge
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
 from generated.tidemark.v1.transition_pb2 import Transition
+from generated.tidemark.v1.usage_pb2 import UsageOutcome
 
 FIRST_LINES = 5  # line numbers shown for each reason
 FIRST_TRANSITIONS = 20  # shown one by one
@@ -85,16 +85,16 @@ class Summary:
     def _reject(self, key: tuple[str, str], line: int, message: str) -> None:
         self.rejection_groups.setdefault(key, RejectionGroup()).add(line, message)
 
-    def acknowledge(self, batch: Batch, response: EvaluateUsageResponse) -> None:
+    def acknowledge(self, batch: Batch, outcome: UsageOutcome) -> None:
         """Counts the results of one batch."""
-        self.accepted += response.accepted
-        self.duplicates += response.duplicates
-        self.omitted_rejections += response.omitted.rejection_count
-        self.omitted_transitions += response.omitted.transition_count
-        for rejection in response.rejected:
+        self.accepted += outcome.accepted
+        self.duplicates += outcome.duplicates
+        self.omitted_rejections += outcome.omitted.rejection_count
+        self.omitted_transitions += outcome.omitted.transition_count
+        for rejection in outcome.rejected:
             line = batch.lines[rejection.index]
             self._reject((_grouping(rejection.status), ""), line, _description(rejection.status))
-        for transition in response.transitions:
+        for transition in outcome.transitions:
             key = (transition.alert_id, transition.kind)
             kind = TransitionKind.Name(transition.kind).removeprefix("TRANSITION_KIND_").lower()
             group = self.transition_groups.setdefault(key, TransitionGroup(transition.alert_display_name, kind))

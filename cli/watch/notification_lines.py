@@ -9,6 +9,8 @@ from rich.markup import escape
 from generated.tidemark.v1.event_type_pb2 import EventType
 from generated.tidemark.v1.notification_pb2 import Notification
 
+ALL_CUSTOMERS = "all customers"  # of a notification about an alert as a whole
+
 _STYLES = {"REACHED": "bad", "RESOLVED": "good"}
 # Fields of a gauge that the line shows elsewhere, or leaves out.
 _OTHER_FIELDS = {"customer_id", "subscription_id", "group", "period"}
@@ -21,7 +23,7 @@ def notification_line(notification: Notification) -> str:
     customer = "/".join(filter(None, (notification.customer_id, gauge.get("subscription_id"))))
     parts = [
         f"[quiet]{notification.create_time.ToDatetime():%Y-%m-%d %H:%M:%S}[/]",
-        f"[name]{escape(customer)}[/]",
+        f"[name]{escape(customer or ALL_CUSTOMERS)}[/]",
         escape(data["alert_display_name"]),
         *(_transitions(data) if "transitions" in data else _other(notification.event_type, data)),
     ]

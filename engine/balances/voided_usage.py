@@ -92,7 +92,7 @@ class _Returns:
     ) -> None:
         """Gives back what events of one customer drew in one unit. own: its segments in that unit."""
         transaction, customer_id = self._transaction, wallet.customer_id
-        metric = transaction.router.metrics.get(unit.metric_id or "")
+        metric = transaction.router.metric(unit.metric_id or "")
         division = _division(wallet, own, metric.raw_events if metric else None)
         classes = await usage_classes(
             transaction.driver, transaction.organization_id, customer_id, unit, division, events

@@ -89,7 +89,7 @@ async def _concerned(transaction: Transaction, customer_id: str, subscriptions_o
         rule
         for rule in transaction.router.alerts.values()
         if not rule.measure.of_facts
-        and (rule.measure.per_subscription or not subscriptions_only)
+        and (rule.measure.per_subscription or rule.measure.contract_fields or not subscriptions_only)
         and rule.scope.customer_id in (None, customer_id)
     ]
     if not rules or not await backfills.has_usage(transaction.connection, organization_id, customer_id):

@@ -36,24 +36,27 @@ class FactChanges:
         """`grace`: how long after its period's end an invoice is still evaluated for the first time."""
         self._transactions = Transactions(database, clock, grace, rules)
 
-    async def apply(self, organization: Organization, customer_id: str, change: Change[Result]) -> Result:
-        """Runs `change` in a transaction that holds the customer's wallet, and returns its result once committed.
+    async def apply(
+        self, connection: Connection, organization: Organization, customer_id: str, change: Change[Result]
+    ) -> Result:
+        """Runs `change` under the customer's wallet, evaluates what it touched, and returns its result.
 
-        A customer that is not known yet is registered with defaults. What the change raises rolls back all of it.
+        connection: a transaction that has done nothing yet. The caller may roll it back, because only the transaction
+        keeps what this does. A customer that is not known yet is registered with defaults.
         """
-        async with self._transactions.open(organization) as transaction:
-            organization_id = transaction.organization_id
-            customer, registered = await _customer(transaction, customer_id)
-            wallet = (await wallets.lock(transaction.connection, organization_id, [customer_id]))[customer_id]
-            await catch_up(transaction, {customer: wallet})
-            result, touched = await change(transaction.connection)
-            covered = Covered(customer, transaction.router.fact_rules(customer), wallet.moment(transaction.now))
-            if registered:
-                found = await read_all(transaction, [covered])
-            else:
-                found = await read_touched(transaction, covered, touched)
-            await evaluate_readings(transaction, found.gauges)
-            await wallets.set_earlier_timers(transaction.connection, organization_id, found.by_wallet([covered]))
+        transaction = await self._transactions.begin(connection, organization)
+        organization_id = transaction.organization_id
+        customer, registered = await _customer(transaction, customer_id)
+        wallet = (await wallets.lock(connection, organization_id, [customer_id]))[customer_id]
+        await catch_up(transaction, {customer: wallet})
+        result, touched = await change(connection)
+        covered = Covered(customer, transaction.router.fact_rules(customer), wallet.moment(transaction.now))
+        if registered:
+            found = await read_all(transaction, [covered])
+        else:
+            found = await read_touched(transaction, covered, touched)
+        await evaluate_readings(transaction, found.gauges)
+        await wallets.set_earlier_timers(connection, organization_id, found.by_wallet([covered]))
         return result
 
     async def customer_changing(

@@ -14,7 +14,7 @@ from evaluator.routing import Router
 from evaluator.watched_gauges import CustomerMeasure, WatchedGauge
 from store.alerts import backfills
 from store.balances import wallets
-from store.usage import gauges, routing_facts
+from store.usage import gauges, routing_facts, stored_groups
 
 
 async def evaluate_alert(
@@ -83,6 +83,13 @@ async def _watches(transaction: Transaction, rule: AlertRule, customer_ids: Sequ
     groups: dict[int, list[Group]] = await backfills.groups(
         transaction.driver, transaction.organization_id, targets, rule.group_keys, transaction.now
     )
+    if rule.measure.contract_fields:
+        # All cost of a gauge can have left it, with the custom fields of a subscription.
+        stored = await stored_groups.groups(
+            transaction.driver, transaction.organization_id, targets, rule.group_keys, transaction.now
+        )
+        for index, known in stored.items():
+            groups[index] = sorted(known.union(groups.get(index, ())))
     watches = []
     for index, target in enumerate(targets):
         for group in groups.get(index, ()):

@@ -8,6 +8,7 @@ from evaluator.events import UsageEvent
 from evaluator.limits import Limits
 from evaluator.routing import Router
 from runtime.turns import Slices
+from store.accounts.deletions import FactKind
 from store.alerts import alerts, exclusions
 from store.identity import organizations
 from store.limits import effective_limits
@@ -23,7 +24,10 @@ _NOTHING_READ = -1  # the epoch of a router before anything was read; it is belo
 
 @dataclass(frozen=True)
 class Registered:
-    """What one transaction registered implicitly: customers, subscriptions (customer id, id) and metrics, by id."""
+    """What one transaction registered implicitly: customers, subscriptions (customer id, id) and metrics, by id.
+
+    Also those subscriptions and metrics whose deletion it cancelled.
+    """
 
     customers: set[str] = field(default_factory=set)
     subscriptions: set[tuple[str, str]] = field(default_factory=set)
@@ -196,11 +200,15 @@ class OrganizationRules:
         router.customers.update(current.customers)
         router.subscriptions.update(current.subscriptions)
         router.metrics.update(current.metrics)
-        if current.raw_metrics is not None:
-            router.raw_metrics = {name: dict(found) for name, found in current.raw_metrics.items()}
         for registered in self._open:
             _remove(router, registered)
         since = self._organization_id, current.epoch
+        # Before what changed: what was deleted and created again is read when an event names it.
+        deleted_subscriptions, deleted_metrics = await routing_facts.deleted_since(connection, *since)
+        for key in deleted_subscriptions:
+            router.subscriptions.pop(key, None)
+        for metric_id in deleted_metrics:
+            router.metrics.pop(metric_id, None)
         customers, subscriptions, metrics = await routing_facts.changed_since(connection, *since)
         for customer in customers:
             if customer.customer_id in router.customers:  # the others are read when an event names them
@@ -212,8 +220,14 @@ class OrganizationRules:
             key = subscription.customer_id, subscription.subscription_id
             if key in router.subscriptions:
                 router.subscriptions[key] = subscription
+        # Only known ones: an event that names another has to read it, which cancels its deletion.
         for metric in metrics:
-            router.add_metric(metric)
+            if metric.metric_id in router.metrics:
+                router.metrics[metric.metric_id] = metric
+        if current.raw_metrics is not None:
+            raw_metrics = {name: one for name, one in current.raw_metrics.items() if name not in deleted_metrics}
+            raw_metrics.update((metric.metric_id, metric) for metric in metrics)
+            router.know_raw_metrics(raw_metrics.values())
         # Exclusions are made without a new epoch. But the evaluation counts a gauge as watched without a gap only if
         # every router knows, from the next epoch on, all exclusions that were made before it.
         for excluded in await exclusions.made_since(connection, *since):
@@ -264,7 +278,13 @@ class _Loading:
     async def _read_subscriptions(self, keys: set[tuple[str, str]]) -> set[tuple[str, str]]:
         """Reads subscriptions; returns the keys of those that do not exist."""
         if keys:
-            for one in await routing_facts.subscriptions(self.connection, self.organization_id, sorted(keys)):
+            found = await routing_facts.subscriptions(self.connection, self.organization_id, sorted(keys))
+            if deleting := [(one.customer_id, one.subscription_id) for one in found if one.deleting]:
+                self.registered.subscriptions.update(deleting)  # so that a rollback makes the next event do it again
+                await routing_facts.cancel_deletions(
+                    self.connection, self.organization_id, FactKind.SUBSCRIPTION.value, deleting
+                )
+            for one in found:
                 self.router.subscriptions[one.customer_id, one.subscription_id] = one
         return keys - self.router.subscriptions.keys()
 
@@ -280,15 +300,18 @@ class _Loading:
             await self._read_metrics(missing - self.registered.metrics)
 
     async def raw_metrics(self) -> None:
-        found = await routing_facts.raw_metrics(self.connection, self.organization_id)
-        self.router.raw_metrics = self.router.raw_metrics or {}
-        for metric in found:
-            self.router.add_metric(metric)
+        self.router.know_raw_metrics(await routing_facts.raw_metrics(self.connection, self.organization_id))
 
     async def _read_metrics(self, ids: set[str]) -> set[str]:
         """Reads metrics; returns the ids of those that do not exist."""
         if ids:
-            for metric in await routing_facts.metrics(self.connection, self.organization_id, ids):
+            found = await routing_facts.metrics(self.connection, self.organization_id, ids)
+            if deleting := [metric.metric_id for metric in found if metric.deleting]:
+                self.registered.metrics.update(deleting)
+                await routing_facts.cancel_deletions(
+                    self.connection, self.organization_id, FactKind.METRIC.value, [("", one) for one in deleting]
+                )
+            for metric in found:
                 self.router.metrics[metric.metric_id] = metric
         return ids - self.router.metrics.keys()
 

@@ -1,6 +1,7 @@
 """AccountService: balances."""
 
 from engine.facts.changes import FactChanges
+from evaluator.amounts import format_decimal
 from evaluator.changed_facts import ChangedFacts
 from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
@@ -8,14 +9,24 @@ from server.accounts.errors import balance_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import read_page
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
-from server.mapping.balances import balance_message, entry_message, overage_message, read_balance, read_kinds
+from server.mapping.balances import (
+    balance_message,
+    entry_message,
+    overage_message,
+    read_balance,
+    read_decrement,
+    read_kinds,
+)
+from server.mapping.custom_fields import read_custom_fields
 from store.accounts.puts import Put
 from store.balances import balances, drawdown
 from store.balances import changes as balance_changes
 from store.balances import entries as balance_entries
 from store.balances.balances import StoredBalance
 from store.balances.changes import Adjustment, BalanceChange
+from store.balances.decrements import Decremented, decrement
 from store.balances.holdings import holding_of
 from store.postgres.database import Connection, Database, driver
 
@@ -38,10 +49,17 @@ class BalanceHandlers:
 
         async def change(connection: Connection) -> tuple[Put[StoredBalance], ChangedFacts]:
             # The time is read again under the lock, because the ledger's times rise with its numbers.
-            put = await balance_changes.put(connection, organization.organization_id, fact, self._clock.now())
+            put = await balance_changes.put(
+                connection,
+                organization.organization_id,
+                fact,
+                self._clock.now(),
+                only_if_new=request.only_if_new,
+            )
             return put, _touched(put.changed, put.previous, put.stored)
 
-        put = await self._changes.apply(organization, fact.customer_id, change)
+        async with transaction_of(self._database, request.validate_only) as connection:
+            put = await self._changes.apply(connection, organization, fact.customer_id, change)
         return account_service_pb2.PutBalanceResponse(
             balance=balance_message(put.stored, self._clock.now()), superseded=put.superseded
         )
@@ -76,21 +94,32 @@ class BalanceHandlers:
         violations.raise_if_any()
         async with self._database.transaction() as connection:
             await balances.read_one_snapshot(connection)
+            organization_id = current_organization().organization_id
             rows = await balances.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 customer_id=customer_id or None,
                 kinds=kinds,
                 include_voided=request.include_voided,
                 after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
                 limit=page.limit,
             )
+            total_size = 0
+            if request.include_total_size:
+                total_size = await balances.count(
+                    connection,
+                    organization_id,
+                    customer_id=customer_id or None,
+                    kinds=kinds,
+                    include_voided=request.include_voided,
+                )
         now = self._clock.now()
         found = [balance_message(row, now) for row in rows]
         page = page.cut(found)
         return account_service_pb2.ListBalancesResponse(
             balances=page.shown(found),
             next_page_token=page.next_token(rows, lambda row: (row.fact.customer_id, row.fact.balance_id)),
+            total_size=total_size,
         )
 
     async def AdjustBalance(
@@ -104,9 +133,10 @@ class BalanceHandlers:
             violations.add("amount", "it is 0: an adjustment adds or subtracts an amount")
         if request.segment_number < 0:
             violations.add("segment_number", f"it is {request.segment_number}; segments are numbered from 1")
+        custom_fields = read_custom_fields(violations, "custom_fields", request.custom_fields)
         customer_id, balance_id = _read_key(violations, request)
         segment_number = request.segment_number or None
-        adjustment = Adjustment(customer_id, balance_id, adjustment_id, amount, segment_number)
+        adjustment = Adjustment(customer_id, balance_id, adjustment_id, amount, segment_number, custom_fields)
         organization = current_organization()
 
         async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
@@ -115,11 +145,32 @@ class BalanceHandlers:
             )
             return done, _touched(done.changed, done.previous, done.balance)
 
-        done = await self._changes.apply(organization, customer_id, change)
+        async with transaction_of(self._database, request.validate_only) as connection:
+            done = await self._changes.apply(connection, organization, customer_id, change)
         return account_service_pb2.AdjustBalanceResponse(
             balance=balance_message(done.balance, self._clock.now()),
             segment_number=done.segment_number,
-            repeated_request=not done.changed,
+            replayed=not done.changed,
+        )
+
+    async def DecrementBalances(
+        self, request: account_service_pb2.DecrementBalancesRequest, context: Context
+    ) -> account_service_pb2.DecrementBalancesResponse:
+        """Takes an amount from several balances; once for each adjustment id."""
+        wanted = read_decrement(Violations(), request)
+        organization = current_organization()
+
+        async def change(connection: Connection) -> tuple[Decremented, ChangedFacts]:
+            done = await decrement(connection, organization.organization_id, wanted, self._clock.now())
+            return done, ChangedFacts(balances=tuple(holding_of(version) for version in done.versions))
+
+        async with transaction_of(self._database, request.validate_only) as connection:
+            done = await self._changes.apply(connection, organization, wanted.customer_id, change)
+        return account_service_pb2.DecrementBalancesResponse(
+            entries=[entry_message(entry) for entry in done.entries],
+            remaining=format_decimal(done.remaining),
+            overage=format_decimal(done.overage),
+            replayed=not done.changed,
         )
 
     async def VoidBalance(
@@ -135,7 +186,8 @@ class BalanceHandlers:
             )
             return done, _touched(done.changed, done.previous, done.balance)
 
-        done = await self._changes.apply(organization, customer_id, change)
+        async with transaction_of(self._database, request.validate_only) as connection:
+            done = await self._changes.apply(connection, organization, customer_id, change)
         return account_service_pb2.VoidBalanceResponse(balance=balance_message(done.balance, self._clock.now()))
 
     async def ListBalanceEntries(
@@ -155,19 +207,26 @@ class BalanceHandlers:
         )
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
             rows = await balance_entries.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 customer_id,
                 balance_id=balance_id or None,
                 after=None if page.after is None else (str(page.after[0]), int(str(page.after[1]))),
                 limit=page.limit,
             )
+            total_size = 0
+            if request.include_total_size:
+                total_size = await balance_entries.count(
+                    connection, organization_id, customer_id, balance_id=balance_id or None
+                )
         shown = [entry_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListBalanceEntriesResponse(
             entries=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.change.balance_id, row.entry_number)),
+            total_size=total_size,
         )
 
     async def ListOverages(
@@ -179,18 +238,23 @@ class BalanceHandlers:
         page = read_page(violations, request.page_size, request.page_token, "ListOverages", (customer_id,), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
             rows = await drawdown.list_overages(
                 await driver(connection),
-                current_organization().organization_id,
+                organization_id,
                 customer_id,
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
+            total_size = 0
+            if request.include_total_size:
+                total_size = await drawdown.count_overages(connection, organization_id, customer_id)
         shown = [overage_message(customer_id, row) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListOveragesResponse(
             overages=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.unit.key,)),
+            total_size=total_size,
         )
 
 

@@ -1,6 +1,7 @@
 """AccountService: customers."""
 
 from datetime import datetime
+from typing import NamedTuple
 
 from engine.facts.changes import FactChanges
 from evaluator.definitions import DEFAULT_CURRENCY
@@ -14,16 +15,19 @@ from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import read_page
 from server.calls.shared_errors import customer_not_found
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     customer_message,
+    read_aliases,
     read_as_of_time,
     read_cycle,
     read_plan_times,
 )
 from server.mapping.custom_fields import read_custom_fields
-from store.accounts import customers
-from store.accounts.customers import CustomerFact
+from store.accounts import customer_names, customers
+from store.accounts.customer_names import NameKind
+from store.accounts.customers import CustomerFact, CustomerFilter
 from store.postgres.database import Database
 
 
@@ -42,11 +46,11 @@ class CustomerHandlers:
         now = self._clock.now()
         fact = _read_customer(request.customer, now)
         organization = current_organization()
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             put = await customers.put(connection, organization.organization_id, fact, now)
             if put.epoch is not None:
                 await self._changes.customer_changing(connection, organization, put.epoch, fact.customer_id)
-        if put.changed:
+        if put.changed and not request.validate_only:
             await self._changes.customer_changed(organization, fact.customer_id)
         return account_service_pb2.PutCustomerResponse(
             customer=customer_message(put.stored, now), superseded=put.superseded
@@ -56,13 +60,15 @@ class CustomerHandlers:
         self, request: account_service_pb2.GetCustomerRequest, context: Context
     ) -> account_service_pb2.GetCustomerResponse:
         """One customer."""
-        violations = Violations()
-        customer_id = violations.identifier("customer_id", request.customer_id)
-        violations.raise_if_any()
+        named = _read_named(request)
+        organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            stored = await customers.get(connection, current_organization().organization_id, customer_id)
+            customer_id: str | None = named.name
+            if named.kind is not None:
+                customer_id = await customer_names.customer_of(connection, organization_id, named.kind, named.name)
+            stored = None if customer_id is None else await customers.get(connection, organization_id, customer_id)
         if stored is None:
-            raise customer_not_found(customer_id)
+            raise customer_not_found(named.name, named.field)
         return account_service_pb2.GetCustomerResponse(customer=customer_message(stored, self._clock.now()))
 
     async def ListCustomers(
@@ -71,23 +77,59 @@ class CustomerHandlers:
         """A page of customers, by id."""
         violations = Violations()
         plan_id = violations.identifier("plan_id", request.plan_id, required=False)
-        page = read_page(violations, request.page_size, request.page_token, "ListCustomers", (plan_id,), (str,))
+        external_id = violations.identifier("external_id", request.external_id, required=False)
+        alias = violations.identifier("alias", request.alias, required=False)
+        filters = plan_id, external_id, alias
+        page = read_page(violations, request.page_size, request.page_token, "ListCustomers", filters, (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
+            wanted = CustomerFilter(plan_id or None, external_id or None, alias or None)
             rows = await customers.list_page(
                 connection,
-                current_organization().organization_id,
-                plan_id=plan_id or None,
+                organization_id,
+                wanted,
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
+            total_size = 0
+            if request.include_total_size:
+                total_size = await customers.count(connection, organization_id, wanted)
         now = self._clock.now()
         shown = [customer_message(row, now) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListCustomersResponse(
             customers=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.customer_id,)),
+            total_size=total_size,
         )
+
+
+class _Named(NamedTuple):
+    """How a request names a customer: by the name in a field. kind: None for the customer_id."""
+
+    field: str
+    name: str
+    kind: NameKind | None
+
+
+def _read_named(request: account_service_pb2.GetCustomerRequest) -> _Named:
+    """How the request names the customer. Raises InvalidArgument."""
+    violations = Violations()
+    ways = (
+        _Named("customer_id", request.customer_id, None),
+        _Named("external_id", request.external_id, NameKind.EXTERNAL_ID),
+        _Named("alias", request.alias, NameKind.ALIAS),
+    )
+    given = [way for way in ways if way.name]
+    if not given:
+        violations.add("customer_id", "it is required, or external_id or alias in its place")
+    for way in given:
+        violations.identifier(way.field, way.name)
+    for way in given[1:]:
+        violations.add(way.field, f"the request names the customer by {given[0].field} already")
+    violations.raise_if_any()
+    return given[0]
 
 
 def _read_customer(sent: customer_pb2.Customer, now: datetime) -> CustomerFact:
@@ -95,6 +137,8 @@ def _read_customer(sent: customer_pb2.Customer, now: datetime) -> CustomerFact:
     violations = Violations()
     customer_id = violations.identifier("customer.customer_id", sent.customer_id)
     display_name = violations.text("customer.display_name", sent.display_name)
+    external_id = violations.identifier("customer.external_id", sent.external_id, required=False) or None
+    aliases = read_aliases(violations, "customer.aliases", sent.aliases)
     plan_id = violations.identifier("customer.plan_id", sent.plan_id, required=False) or None
     plan_start_time, plan_end_time = read_plan_times(violations, "customer", sent)
     currency = violations.currency("customer.currency", sent.currency, default=DEFAULT_CURRENCY)
@@ -112,4 +156,6 @@ def _read_customer(sent: customer_pb2.Customer, now: datetime) -> CustomerFact:
         cycle=cycle,
         custom_fields=custom_fields,
         as_of_time=as_of_time,
+        external_id=external_id,
+        aliases=aliases,
     )

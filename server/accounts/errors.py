@@ -1,29 +1,39 @@
 """The API errors of AccountService, and the table of the domain's exceptions that they answer."""
 
+from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import AlreadyExists, ErrorTable, FailedPrecondition, NotFound
-from server.calls.shared_errors import customer_not_found
+from server.calls.shared_errors import customer_not_found, request_id_reused
 from server.mapping.accounts import aggregation_name
+from store.accounts.customer_names import CustomerNameTaken, NameKind
 from store.accounts.metrics import MetricFixed
+from store.accounts.uses import FactInUse
 from store.balances.changes import (
     AdjustmentConflict,
+    BalanceExists,
     BalanceFixed,
     BalanceUnknown,
     BalanceVoided,
     NoActiveSegment,
     SegmentUnknown,
 )
+from store.balances.decrements import BalancesInsufficient
 from store.erasures.jobs import CustomerBeingErased, CustomerUnknown
+from store.identity.idempotent_answers import RequestIdReused
 from store.limits.limits import LimitExists, LimitFixed
 
 
 def error_table() -> ErrorTable:
     """The API error for each exception that the handlers of AccountService let pass."""
     return {
+        CustomerNameTaken: customer_name_taken,
+        FactInUse: fact_in_use,
         MetricFixed: metric_fixed,
         LimitExists: limit_exists,
         LimitFixed: limit_fixed,
         BalanceFixed: balance_fixed,
+        BalanceExists: balance_exists,
+        BalancesInsufficient: balances_insufficient,
         BalanceUnknown: balance_unknown,
         BalanceVoided: balance_voided,
         SegmentUnknown: segment_unknown,
@@ -31,7 +41,78 @@ def error_table() -> ErrorTable:
         AdjustmentConflict: adjustment_conflict,
         CustomerUnknown: customer_unknown,
         CustomerBeingErased: customer_being_erased,
+        RequestIdReused: request_id_reused,
     }
+
+
+def customer_name_taken(error: CustomerNameTaken) -> AlreadyExists:
+    """Another customer has the external id or the alias."""
+    field = {NameKind.EXTERNAL_ID: "external_id", NameKind.ALIAS: "alias"}[error.kind]
+    return AlreadyExists(
+        error_reason_pb2.ERROR_REASON_CUSTOMER_NAME_TAKEN,
+        f"the customer {error.customer_id!r} has the {field} {error.name!r}: take it from that customer first",
+        metadata={"customer_id": error.customer_id, field: error.name},
+    )
+
+
+def subscription_not_found(customer_id: str, subscription_id: str) -> NotFound:
+    """The customer, or any customer if it is empty, has no such subscription."""
+    who = f"the customer {customer_id!r} has no" if customer_id else "no customer has a"
+    of_customer = {"customer_id": customer_id} if customer_id else {}
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_SUBSCRIPTION_NOT_FOUND,
+        f"{who} subscription {subscription_id!r}: create it with PutSubscription, or send usage for it first",
+        metadata={**of_customer, "subscription_id": subscription_id},
+    )
+
+
+def subscription_ambiguous(subscription_id: str, customer_count: int) -> FailedPrecondition:
+    """Several customers have a subscription of that id."""
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_SUBSCRIPTION_AMBIGUOUS,
+        f"{customer_count} customers have a subscription {subscription_id!r}: name the customer",
+        metadata={"subscription_id": subscription_id, "customer_count": str(customer_count)},
+    )
+
+
+def fact_in_use(error: FactInUse) -> FailedPrecondition:
+    """Something uses the fact that was to be deleted."""
+    user = error.user
+    by_id = {} if user.user_id is None else {"used_by_id": user.user_id}
+    name = user.kind.value.lower() + (f" {user.user_id!r}" if user.user_id else "")
+    what = " ".join(f"{field.removesuffix('_id')} {value!r}" for field, value in error.ids.items())
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_IN_USE,
+        f"{what} is in use by {name}",
+        metadata={**error.ids, "used_by": user.kind.value, **by_id},
+    )
+
+
+def metric_not_found(metric_id: str) -> NotFound:
+    """The organization has no such metric."""
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_METRIC_NOT_FOUND,
+        f"metric {metric_id!r} not found: create it with PutMetric, or send usage for it first",
+        metadata={"metric_id": metric_id},
+    )
+
+
+def plan_not_found(plan_id: str) -> NotFound:
+    """The plan was never put, or it was deleted."""
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_PLAN_NOT_FOUND,
+        f"plan {plan_id!r} not found: create it with PutPlan",
+        metadata={"plan_id": plan_id},
+    )
+
+
+def limit_not_found(limit_id: str) -> NotFound:
+    """The organization has no such limit."""
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_LIMIT_NOT_FOUND,
+        f"limit {limit_id!r} not found: create it with PutLimit",
+        metadata={"limit_id": limit_id},
+    )
 
 
 def metric_fixed(error: MetricFixed) -> FailedPrecondition:
@@ -97,6 +178,33 @@ def balance_fixed(error: BalanceFixed) -> FailedPrecondition:
     )
 
 
+def balance_exists(error: BalanceExists) -> AlreadyExists:
+    """A put that must be of a new balance names one that exists."""
+    return AlreadyExists(
+        error_reason_pb2.ERROR_REASON_BALANCE_EXISTS,
+        f"the customer {error.customer_id!r} has a balance {error.balance_id!r} already: put it without"
+        " only_if_new, or put another",
+        metadata={"customer_id": error.customer_id, "balance_id": error.balance_id},
+    )
+
+
+def balances_insufficient(error: BalancesInsufficient) -> FailedPrecondition:
+    """The segments cannot give all of the amount."""
+    wanted, remaining = error.wanted, format_decimal(error.available)
+    unit = {"currency": wanted.unit.currency, "metric_id": wanted.unit.metric_id}
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_BALANCES_INSUFFICIENT,
+        f"the balances of the customer {wanted.customer_id!r} can give {remaining} now: take less, or set"
+        " overage_policy to ALLOW",
+        metadata={
+            "customer_id": wanted.customer_id,
+            **{name: value for name, value in unit.items() if value is not None},
+            "amount": format_decimal(wanted.amount),
+            "remaining": remaining,
+        },
+    )
+
+
 def balance_voided(error: BalanceVoided) -> FailedPrecondition:
     """A voided balance does not change."""
     return FailedPrecondition(
@@ -126,16 +234,13 @@ def no_active_segment(error: NoActiveSegment) -> FailedPrecondition:
 
 
 def adjustment_conflict(error: AdjustmentConflict) -> AlreadyExists:
-    """The adjustment id belongs to an adjustment with another balance, amount or segment."""
+    """The adjustment id belongs to an adjustment with other fields."""
+    of_balance = {"balance_id": error.balance_id} if error.balance_id else {}
     return AlreadyExists(
         error_reason_pb2.ERROR_REASON_ADJUSTMENT_CONFLICT,
-        f"the adjustment {error.adjustment_id!r} was made before, with another balance, amount or segment:"
-        " use a new id for a new adjustment",
-        metadata={
-            "customer_id": error.customer_id,
-            "balance_id": error.balance_id,
-            "adjustment_id": error.adjustment_id,
-        },
+        f"the adjustment {error.adjustment_id!r} was made before, with another balance, amount, segment or other"
+        " field: use a new id for a new adjustment",
+        metadata={"customer_id": error.customer_id, **of_balance, "adjustment_id": error.adjustment_id},
     )
 
 

@@ -8,6 +8,7 @@ from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.errors import NotFound
 from server.calls.paging import read_page
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.invoices import invoice_message, read_invoice, read_statuses
 from store.accounts import invoices
@@ -40,7 +41,8 @@ class InvoiceHandlers:
             versions = (put.previous, put.stored) if put.changed else ()
             return put, ChangedFacts(invoices=tuple(invoice_of(one.fact) for one in versions if one is not None))
 
-        put = await self._changes.apply(organization, fact.customer_id, change)
+        async with transaction_of(self._database, request.validate_only) as connection:
+            put = await self._changes.apply(connection, organization, fact.customer_id, change)
         return account_service_pb2.PutInvoiceResponse(invoice=invoice_message(put.stored), superseded=put.superseded)
 
     async def GetInvoice(
@@ -79,18 +81,29 @@ class InvoiceHandlers:
         )
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
             rows = await invoices.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 customer_id=customer_id or None,
                 invoice_type=invoice_type or None,
                 statuses=statuses,
                 after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
                 limit=page.limit,
             )
+            total_size = 0
+            if request.include_total_size:
+                total_size = await invoices.count(
+                    connection,
+                    organization_id,
+                    customer_id=customer_id or None,
+                    invoice_type=invoice_type or None,
+                    statuses=statuses,
+                )
         found = [invoice_message(row) for row in rows]
         page = page.cut(found)
         return account_service_pb2.ListInvoicesResponse(
             invoices=page.shown(found),
             next_page_token=page.next_token(rows, lambda row: (row.fact.customer_id, row.fact.invoice_id)),
+            total_size=total_size,
         )

@@ -2,12 +2,13 @@
 
 from engine.backfill.backfills import Backfills
 from engine.facts.changes import FactChanges
-from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
+from server.accounts.errors import limit_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.errors import NotFound
 from server.calls.paging import read_page
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
@@ -34,19 +35,20 @@ class LimitHandlers:
         violations = Violations()
         sent = request.limit
         limit_id = violations.identifier("limit.limit_id", sent.limit_id)
+        display_name = violations.text("limit.display_name", sent.display_name)
         subject = read_subject(violations, "limit", sent)
         amount = read_amount(violations, "limit.amount", sent.amount)
         as_of_time = read_as_of_time(violations, "limit", sent, now)
         violations.raise_if_any()
-        fact = LimitFact(limit_id=limit_id, subject=subject, amount=amount, as_of_time=as_of_time)
+        fact = LimitFact(limit_id, subject, amount, as_of_time, display_name)
         organization = current_organization()
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             put = await limits.put(connection, organization.organization_id, fact, now)
             if put.epoch is not None:
                 await self._changes.limit_changing(connection, organization, put.epoch, subject)
             named = unknown_ids.of_limit(put.stored.subject)
             unknown = await known_ids.unknown(connection, organization.organization_id, named.ids)
-        if put.changed:
+        if put.changed and not request.validate_only:
             self._backfills.wake(organization.organization_id)
         return account_service_pb2.PutLimitResponse(
             limit=limit_message(put.stored),
@@ -64,12 +66,26 @@ class LimitHandlers:
         async with self._database.transaction() as connection:
             stored = await limits.get(connection, current_organization().organization_id, limit_id)
         if stored is None:
-            raise NotFound(
-                error_reason_pb2.ERROR_REASON_LIMIT_NOT_FOUND,
-                f"limit {limit_id!r} not found: create it with PutLimit",
-                metadata={"limit_id": limit_id},
-            )
+            raise limit_not_found(limit_id)
         return account_service_pb2.GetLimitResponse(limit=limit_message(stored))
+
+    async def DeleteLimit(
+        self, request: account_service_pb2.DeleteLimitRequest, context: Context
+    ) -> account_service_pb2.DeleteLimitResponse:
+        """Removes a limit; evaluates its customers."""
+        violations = Violations()
+        limit_id = violations.identifier("limit_id", request.limit_id)
+        violations.raise_if_any()
+        organization, now = current_organization(), self._clock.now()
+        async with transaction_of(self._database, request.validate_only) as connection:
+            deleted = await limits.delete(connection, organization.organization_id, limit_id, now)
+            if deleted is not None:
+                await self._changes.limit_changing(connection, organization, deleted.epoch, deleted.subject)
+        if deleted is None and not request.allow_missing:
+            raise limit_not_found(limit_id)
+        if deleted is not None and not request.validate_only:
+            self._backfills.wake(organization.organization_id)
+        return account_service_pb2.DeleteLimitResponse()
 
     async def ListLimits(
         self, request: account_service_pb2.ListLimitsRequest, context: Context
@@ -83,17 +99,24 @@ class LimitHandlers:
         )
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
             rows = await limits.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 customer_id=customer_id or None,
                 plan_id=plan_id or None,
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
+            total_size = 0
+            if request.include_total_size:
+                total_size = await limits.count(
+                    connection, organization_id, customer_id=customer_id or None, plan_id=plan_id or None
+                )
         shown = [limit_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListLimitsResponse(
             limits=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.limit_id,)),
+            total_size=total_size,
         )

@@ -3,22 +3,26 @@
 from datetime import datetime
 
 from engine.backfill.backfills import Backfills
+from engine.facts.deletions import FactDeletions
 from engine.facts.new_metric import begin_backfills
 from evaluator.aggregation import Aggregation
-from generated.tidemark.v1 import account_service_pb2, error_reason_pb2, metric_pb2
+from generated.tidemark.v1 import account_service_pb2, metric_pb2
 from runtime.clock import Clock
+from server.accounts.errors import metric_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.errors import NotFound
 from server.calls.paging import read_page
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     metric_message,
     read_aggregation,
     read_as_of_time,
 )
+from server.mapping.custom_fields import read_custom_fields
 from server.mapping.event_filters import read_event_filters
 from store.accounts import metrics
+from store.accounts.deletions import FactKey, FactKind
 from store.accounts.metrics import MetricFact
 from store.postgres.database import Database
 
@@ -30,6 +34,7 @@ class MetricHandlers:
         self._database = database
         self._clock = clock
         self._backfills = backfills
+        self._deletions = FactDeletions(database)
 
     async def PutMetric(
         self, request: account_service_pb2.PutMetricRequest, context: Context
@@ -38,11 +43,11 @@ class MetricHandlers:
         now = self._clock.now()
         fact = _read(request.metric, now)
         organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             put = await metrics.put(connection, organization_id, fact, now)
             if put.changed and fact.event_type is not None:
                 await begin_backfills(connection, organization_id, fact.metric_id)
-        if put.changed:
+        if put.changed and fact.event_type is not None:
             self._backfills.wake(organization_id)
         return account_service_pb2.PutMetricResponse(metric=metric_message(put.stored), superseded=put.superseded)
 
@@ -56,12 +61,27 @@ class MetricHandlers:
         async with self._database.transaction() as connection:
             stored = await metrics.get(connection, current_organization().organization_id, metric_id)
         if stored is None:
-            raise NotFound(
-                error_reason_pb2.ERROR_REASON_METRIC_NOT_FOUND,
-                f"metric {metric_id!r} not found: create it with PutMetric, or send usage for it first",
-                metadata={"metric_id": metric_id},
-            )
+            raise metric_not_found(metric_id)
         return account_service_pb2.GetMetricResponse(metric=metric_message(stored))
+
+    async def DeleteMetric(
+        self, request: account_service_pb2.DeleteMetricRequest, context: Context
+    ) -> account_service_pb2.DeleteMetricResponse:
+        """Removes a metric that nothing uses."""
+        violations = Violations()
+        metric_id = violations.identifier("metric_id", request.metric_id)
+        violations.raise_if_any()
+        organization_id = current_organization().organization_id
+        async with self._database.transaction() as connection:
+            stored = await metrics.get(connection, organization_id, metric_id)
+        if stored is None and not request.allow_missing:
+            raise metric_not_found(metric_id)
+        key = FactKey(FactKind.METRIC, metric_id)
+        if stored is not None and request.validate_only:
+            await self._deletions.check(organization_id, key)
+        elif stored is not None:
+            await self._deletions.delete(organization_id, key)
+        return account_service_pb2.DeleteMetricResponse()
 
     async def ListMetrics(
         self, request: account_service_pb2.ListMetricsRequest, context: Context
@@ -71,17 +91,20 @@ class MetricHandlers:
         page = read_page(violations, request.page_size, request.page_token, "ListMetrics", (), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
             rows = await metrics.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
+            total_size = await metrics.count(connection, organization_id) if request.include_total_size else 0
         shown = [metric_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListMetricsResponse(
             metrics=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.metric_id,)),
+            total_size=total_size,
         )
 
 
@@ -102,6 +125,7 @@ def _read(sent: metric_pb2.Metric, now: datetime) -> MetricFact:
         violations.add("metric.event_filters", "they are set without an event_type")
     if not event_type and quantity_property:
         violations.add("metric.quantity_property", "it is set without an event_type")
+    custom_fields = read_custom_fields(violations, "metric.custom_fields", sent.custom_fields)
     as_of_time = read_as_of_time(violations, "metric", sent, now)
     violations.raise_if_any()
     return MetricFact(
@@ -110,6 +134,7 @@ def _read(sent: metric_pb2.Metric, now: datetime) -> MetricFact:
         aggregation=aggregation,
         unique_property=unique_property or None,
         as_of_time=as_of_time,
+        custom_fields=custom_fields,
         event_type=event_type or None,
         event_filters=event_filters,
         quantity_property=quantity_property or None,

@@ -1,11 +1,12 @@
 """AccountService: plans."""
 
-from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
+from server.accounts.errors import plan_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.errors import NotFound
 from server.calls.paging import read_page
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.custom_fields import read_custom_fields
 from server.mapping.plans import plan_message, read_as_of_time
@@ -36,7 +37,7 @@ class PlanHandlers:
         fact = PlanFact(
             plan_id=plan_id, display_name=display_name, custom_fields=custom_fields, as_of_time=as_of_time
         )
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             put = await plans.put(connection, current_organization().organization_id, fact, now)
         return account_service_pb2.PutPlanResponse(plan=plan_message(put.stored), superseded=put.superseded)
 
@@ -50,12 +51,21 @@ class PlanHandlers:
         async with self._database.transaction() as connection:
             stored = await plans.get(connection, current_organization().organization_id, plan_id)
         if stored is None:
-            raise NotFound(
-                error_reason_pb2.ERROR_REASON_PLAN_NOT_FOUND,
-                f"plan {plan_id!r} not found: create it with PutPlan",
-                metadata={"plan_id": plan_id},
-            )
+            raise plan_not_found(plan_id)
         return account_service_pb2.GetPlanResponse(plan=plan_message(stored))
+
+    async def DeletePlan(
+        self, request: account_service_pb2.DeletePlanRequest, context: Context
+    ) -> account_service_pb2.DeletePlanResponse:
+        """Removes a plan that nothing uses."""
+        violations = Violations()
+        plan_id = violations.identifier("plan_id", request.plan_id)
+        violations.raise_if_any()
+        async with transaction_of(self._database, request.validate_only) as connection:
+            existed = await plans.delete(connection, current_organization().organization_id, plan_id)
+        if not existed and not request.allow_missing:
+            raise plan_not_found(plan_id)
+        return account_service_pb2.DeletePlanResponse()
 
     async def ListPlans(
         self, request: account_service_pb2.ListPlansRequest, context: Context
@@ -65,14 +75,18 @@ class PlanHandlers:
         page = read_page(violations, request.page_size, request.page_token, "ListPlans", (), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
             rows = await plans.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
+            total_size = await plans.count(connection, organization_id) if request.include_total_size else 0
         found = [plan_message(row) for row in rows]
         page = page.cut(found)
         return account_service_pb2.ListPlansResponse(
-            plans=page.shown(found), next_page_token=page.next_token(rows, lambda row: (row.plan_id,))
+            plans=page.shown(found),
+            next_page_token=page.next_token(rows, lambda row: (row.plan_id,)),
+            total_size=total_size,
         )

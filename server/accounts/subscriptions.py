@@ -3,16 +3,14 @@
 from datetime import datetime
 
 from engine.facts.changes import FactChanges
-from generated.tidemark.v1 import (
-    account_service_pb2,
-    error_reason_pb2,
-    subscription_pb2,
-)
+from engine.facts.deletions import FactDeletions
+from generated.tidemark.v1 import account_service_pb2, subscription_pb2
 from runtime.clock import Clock
+from server.accounts.errors import subscription_ambiguous, subscription_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.errors import NotFound
 from server.calls.paging import read_page
+from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     read_as_of_time,
@@ -22,8 +20,11 @@ from server.mapping.accounts import (
 )
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts import customers, subscriptions
+from store.accounts.deletions import FactKey, FactKind
 from store.accounts.subscriptions import SubscriptionFact
-from store.postgres.database import Database
+from store.postgres.database import Connection, Database
+
+MAX_CUSTOMER_COUNT = 1000  # customers with a subscription of the same id that an error counts
 
 
 class SubscriptionHandlers:
@@ -33,6 +34,7 @@ class SubscriptionHandlers:
         self._database = database
         self._clock = clock
         self._changes = changes
+        self._deletions = FactDeletions(database)
 
     async def PutSubscription(
         self, request: account_service_pb2.PutSubscriptionRequest, context: Context
@@ -42,12 +44,12 @@ class SubscriptionHandlers:
         fact = _read_subscription(request.subscription, now)
         organization = current_organization()
         organization_id = organization.organization_id
-        async with self._database.transaction() as connection:
+        async with transaction_of(self._database, request.validate_only) as connection:
             customer_created = await customers.create_if_missing(connection, organization_id, fact.customer_id, now)
             put = await subscriptions.put(connection, organization_id, fact, now)
             if put.epoch is not None and customer_created:
                 await self._changes.customer_changing(connection, organization, put.epoch, fact.customer_id)
-        if put.changed:
+        if put.changed and not request.validate_only:
             await self._changes.customer_changed(organization, fact.customer_id, subscriptions_only=True)
         return account_service_pb2.PutSubscriptionResponse(
             subscription=subscription_message(put.stored, now), superseded=put.superseded
@@ -58,23 +60,38 @@ class SubscriptionHandlers:
     ) -> account_service_pb2.GetSubscriptionResponse:
         """One subscription."""
         violations = Violations()
-        customer_id = violations.identifier("customer_id", request.customer_id)
+        customer_id = violations.identifier("customer_id", request.customer_id, required=False)
         subscription_id = violations.identifier("subscription_id", request.subscription_id)
         violations.raise_if_any()
+        organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            stored = await subscriptions.get(
-                connection, current_organization().organization_id, customer_id, subscription_id
-            )
+            of_customer = customer_id or await _only_customer(connection, organization_id, subscription_id)
+            stored = await subscriptions.get(connection, organization_id, of_customer, subscription_id)
         if stored is None:
-            raise NotFound(
-                error_reason_pb2.ERROR_REASON_SUBSCRIPTION_NOT_FOUND,
-                f"the customer {customer_id!r} has no subscription {subscription_id!r}: create it with"
-                " PutSubscription, or send usage for it first",
-                metadata={"customer_id": customer_id, "subscription_id": subscription_id},
-            )
+            raise subscription_not_found(customer_id, subscription_id)
         return account_service_pb2.GetSubscriptionResponse(
             subscription=subscription_message(stored, self._clock.now())
         )
+
+    async def DeleteSubscription(
+        self, request: account_service_pb2.DeleteSubscriptionRequest, context: Context
+    ) -> account_service_pb2.DeleteSubscriptionResponse:
+        """Removes a subscription that nothing uses."""
+        violations = Violations()
+        customer_id = violations.identifier("customer_id", request.customer_id)
+        subscription_id = violations.identifier("subscription_id", request.subscription_id)
+        violations.raise_if_any()
+        organization_id = current_organization().organization_id
+        async with self._database.transaction() as connection:
+            stored = await subscriptions.get(connection, organization_id, customer_id, subscription_id)
+        if stored is None and not request.allow_missing:
+            raise subscription_not_found(customer_id, subscription_id)
+        key = FactKey(FactKind.SUBSCRIPTION, subscription_id, customer_id)
+        if stored is not None and request.validate_only:
+            await self._deletions.check(organization_id, key)
+        elif stored is not None:
+            await self._deletions.delete(organization_id, key)
+        return account_service_pb2.DeleteSubscriptionResponse()
 
     async def ListSubscriptions(
         self, request: account_service_pb2.ListSubscriptionsRequest, context: Context
@@ -82,32 +99,58 @@ class SubscriptionHandlers:
         """A page of subscriptions, by customer and id."""
         violations = Violations()
         customer_id = violations.identifier("customer_id", request.customer_id, required=False)
+        subscription_id = violations.identifier("subscription_id", request.subscription_id, required=False)
         plan_id = violations.identifier("plan_id", request.plan_id, required=False)
         page = read_page(
             violations,
             request.page_size,
             request.page_token,
             "ListSubscriptions",
-            (customer_id, plan_id),
+            (customer_id, subscription_id, plan_id),
             (str, str),
         )
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            organization_id = current_organization().organization_id
             rows = await subscriptions.list_page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 customer_id=customer_id or None,
                 plan_id=plan_id or None,
+                subscription_id=subscription_id or None,
                 after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
                 limit=page.limit,
             )
+            total_size = 0
+            if request.include_total_size:
+                total_size = await subscriptions.count(
+                    connection,
+                    organization_id,
+                    customer_id=customer_id or None,
+                    plan_id=plan_id or None,
+                    subscription_id=subscription_id or None,
+                )
         now = self._clock.now()
         shown = [subscription_message(row, now) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListSubscriptionsResponse(
             subscriptions=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.customer_id, row.subscription_id)),
+            total_size=total_size,
         )
+
+
+async def _only_customer(connection: Connection, organization_id: int, subscription_id: str) -> str:
+    """The customer that has the subscription, if no other one has a subscription of that id.
+
+    Raises NotFound and FailedPrecondition.
+    """
+    found = await subscriptions.customers_with(connection, organization_id, subscription_id, limit=MAX_CUSTOMER_COUNT)
+    if not found:
+        raise subscription_not_found("", subscription_id)
+    if len(found) > 1:
+        raise subscription_ambiguous(subscription_id, len(found))
+    return found[0]
 
 
 def _read_subscription(sent: subscription_pb2.Subscription, now: datetime) -> SubscriptionFact:
@@ -115,6 +158,7 @@ def _read_subscription(sent: subscription_pb2.Subscription, now: datetime) -> Su
     violations = Violations()
     customer_id = violations.identifier("subscription.customer_id", sent.customer_id)
     subscription_id = violations.identifier("subscription.subscription_id", sent.subscription_id)
+    display_name = violations.text("subscription.display_name", sent.display_name)
     plan_id = violations.identifier("subscription.plan_id", sent.plan_id, required=False) or None
     plan_start_time, plan_end_time = read_plan_times(violations, "subscription", sent)
     currency = violations.currency("subscription.currency", sent.currency, default="") or None
@@ -141,4 +185,5 @@ def _read_subscription(sent: subscription_pb2.Subscription, now: datetime) -> Su
         end_time=end_time,
         custom_fields=custom_fields,
         as_of_time=as_of_time,
+        display_name=display_name,
     )

@@ -4,25 +4,29 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from evaluator.definitions import DefinitionState
+from evaluator.definitions import AlertDefinition, DefinitionState
+from evaluator.gauges import Group
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import (
     customer_alert_pb2,
+    gauge_pb2,
 )
 from runtime.clock import Clock
 from runtime.turns import Slices
 from server.alerts.errors import alert_not_found
+from server.alerts.usage_reading import MAX_PROPERTIES, MAX_PROPERTY_LENGTH
+from server.calls.answer_size import read_room
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.paging import BY_TIME, Page, after_time_and_id, read_page
+from server.calls.paging import BY_TIME, Page, after_time_and_id, invalid_page_token, read_page
 from server.calls.validation import Violations
 from server.mapping.alerts import read_states
-from server.mapping.gauges import STATUSES, customer_alert_message
+from server.mapping.gauges import MAX_GAUGES, STATUSES, customer_alert_message, in_order, place
 from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
 from store.views.alarms import AlarmFilter
 from store.views.customer_alert_lists import Cursor, ListFilter
-from store.views.customer_alerts import CustomerAlertStatus
+from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeSelection, GaugeState
 from store.views.customer_views import CustomerView
 
 MAX_IDS = 100  # of one filter
@@ -34,6 +38,10 @@ _STATUS_OF = {number: status for status, number in STATUSES.items()}
 # In a list of many customers, entries in alarm come first, and the rest after them. The cursor: 1 for the rest and 0
 # otherwise, time, customer, gauge (empty for the rest), alert.
 _CURSOR_OF_MANY = (int, datetime, str, str, str)
+_CURSOR_OF_GAUGES = (int, str)  # of the last gauge: whether it was not in alarm, and its id
+
+ALERTS_READ = 100  # at once, where a filter by status leaves out an unknown number of them
+MAX_READS = 10  # of the alerts of a customer, for one page; what is left is on the next page
 
 
 class CustomerAlertHandlers:
@@ -46,19 +54,30 @@ class CustomerAlertHandlers:
     async def GetCustomerAlert(
         self, request: messages.GetCustomerAlertRequest, context: Context
     ) -> messages.GetCustomerAlertResponse:
-        """The state of one alert for one customer."""
+        """The state of one alert for one customer, with a page of its gauges."""
         violations = Violations()
         alert_id = violations.identifier("alert_id", request.alert_id)
         customer_id = violations.identifier("customer_id", request.customer_id)
-        violations.raise_if_any()
+        selection, page, room = _read_selection(violations, request)
         async with self._database.transaction() as connection:
             view = await CustomerView.open(
                 connection, current_organization().organization_id, customer_id, self._clock.now()
             )
-            found = await view.get(alert_id)
+            found = await view.get(alert_id, selection)
         if found is None:
             raise alert_not_found(alert_id, covering=customer_id)
-        return messages.GetCustomerAlertResponse(customer_alert=customer_alert_message(found))
+        if selection.subscription_id is not None and not found.definition.condition.condition_type.per_subscription:
+            violations.add("subscription_id", "the alert measures customers, not subscriptions: leave it unset")
+            violations.raise_if_any()
+        following = _following(in_order(found), page)
+        shown = customer_alert_message(found, room, following[: page.size])
+        count = len(shown.gauges)
+        shown.gauges_truncated = len(following) > count
+        if not shown.gauges_truncated or not count:
+            return messages.GetCustomerAlertResponse(customer_alert=shown)
+        last = following[count - 1]
+        token = page.token((int(place(last).is_other), last.gauge.gauge_id.hex))
+        return messages.GetCustomerAlertResponse(customer_alert=shown, next_page_token=token)
 
     async def ListCustomerAlerts(
         self, request: messages.ListCustomerAlertsRequest, context: Context
@@ -67,30 +86,29 @@ class CustomerAlertHandlers:
         if not request.customer_id:
             return await self._list_of_many(request)
         violations = Violations()
-        for path in ("customer_ids", "alert_ids", "statuses"):
+        for path in ("customer_ids", "alert_ids"):
             if getattr(request, path):
                 violations.add(path, "it is a filter for many customers: leave it unset, or leave customer_id unset")
         customer_id = violations.identifier("customer_id", request.customer_id)
         states = read_states(violations, "states", request.states) or _NOT_ARCHIVED
-        bound_to = (customer_id, *sorted(set(states)))
+        statuses = _statuses(violations, request.statuses)
+        bound_to = (customer_id, *sorted(set(states)), *_numbers(request.statuses))
         page = read_page(violations, request.page_size, request.page_token, "ListCustomerAlerts", bound_to, BY_TIME)
+        room = read_room(violations, request.max_answer_bytes)
         violations.raise_if_any()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
-            definitions, found = await view.list_page(states, after=after_time_and_id(page), limit=page.limit)
-        page, shown, slices = (
-            page.up_to(len(found)),
-            list[customer_alert_pb2.CustomerAlert](),
-            Slices(organization_id),
-        )
-        for row in page.shown(found):
+            found, following = await _of_customer(view, states, statuses, page, is_filtered=bool(request.statuses))
+        shown, slices = list[customer_alert_pb2.CustomerAlert](), Slices(organization_id)
+        for row in found:
             await slices.pause()
-            shown.append(customer_alert_message(row))
-        page = page.cut(shown)
+            shown.append(customer_alert_message(row, room))
+        fitting = page.cut(shown, room).size
+        if fitting < len(shown):
+            following = _age(found[fitting - 1].definition)
         return messages.ListCustomerAlertsResponse(
-            customer_alerts=page.shown(shown),
-            next_page_token=page.next_token(definitions, lambda row: (row.create_time, row.alert_id)),
+            customer_alerts=shown[:fitting], next_page_token="" if following is None else page.token(following)
         )
 
     async def SummarizeCustomerAlerts(
@@ -129,12 +147,13 @@ class CustomerAlertHandlers:
             "\n".join(sorted(set(narrowed.customer_ids))),
             "\n".join(sorted(set(narrowed.alert_ids))),
             ",".join(sorted(set(states))),
-            ",".join(sorted(str(number) for number in set(request.statuses))),
+            ",".join(_numbers(request.statuses)),
         )
         page = read_page(
             violations, request.page_size, request.page_token, "ListCustomerAlerts", bound_to, _CURSOR_OF_MANY
         )
         after = _after_entry(violations, page)
+        room = read_room(violations, request.max_answer_bytes)
         violations.raise_if_any()
         async with self._database.transaction() as connection:
             entries, following = await customer_alert_lists.page(
@@ -145,13 +164,103 @@ class CustomerAlertHandlers:
                 after=after,
                 limit=page.size,
             )
-        shown = [customer_alert_message(entry.found) for entry in entries]
-        fitting = page.cut(shown).size
+        shown = [customer_alert_message(entry.found, room) for entry in entries]
+        fitting = page.cut(shown, room).size
         if fitting < len(shown):
             following = entries[fitting - 1].cursor
         return messages.ListCustomerAlertsResponse(
             customer_alerts=shown[:fitting], next_page_token=_token(page, following)
         )
+
+
+def _read_selection(
+    violations: Violations, request: messages.GetCustomerAlertRequest
+) -> tuple[GaugeSelection, Page, int]:
+    """The selection and the page of gauges that a request asks for, and the bytes for them."""
+    selection = GaugeSelection(
+        violations.identifier("subscription_id", request.subscription_id, required=False) or None,
+        _group(violations, request.group),
+    )
+    bound_to = (
+        request.alert_id,
+        request.customer_id,
+        request.subscription_id,
+        *(text for pair in selection.group for text in pair),
+    )
+    size = request.page_size or MAX_GAUGES
+    page = read_page(violations, size, request.page_token, "GetCustomerAlert", bound_to, _CURSOR_OF_GAUGES)
+    room = read_room(violations, request.max_answer_bytes)
+    violations.raise_if_any()
+    return selection, page, room
+
+
+def _following(gauges: Sequence[GaugeState], page: Page) -> Sequence[GaugeState]:
+    """The gauges from the first one of the page on.
+
+    Raises InvalidArgument if the last gauge of the page before is gone, for example because its period has ended.
+    """
+    match page.after:
+        case (int() as is_other, str() as gauge_id):
+            last = next((item for item in gauges if item.gauge.gauge_id.hex == gauge_id), None)
+            if last is None:
+                raise invalid_page_token()
+            # As it was then: a gauge that has changed since does not move the place at which the page ended.
+            after = place(last)._replace(is_other=bool(is_other))
+            return [item for item in gauges if place(item) > after]
+    return gauges
+
+
+async def _of_customer(
+    view: CustomerView,
+    states: Sequence[DefinitionState],
+    statuses: Sequence[CustomerAlertStatus | None],
+    page: Page,
+    *,
+    is_filtered: bool,
+) -> tuple[list[CustomerAlert], tuple[datetime, str] | None]:
+    """The alerts of one customer for a page, and after which alert the next one continues; None at the end.
+
+    Without a filter by status, the first read fills the page, or ends it because its alerts have many gauges.
+    """
+    found: list[CustomerAlert] = []
+    after = after_time_and_id(page)
+    limit = max(page.limit, ALERTS_READ) if is_filtered else page.limit
+    for _ in range(MAX_READS):
+        definitions, read = await view.list_page(states, after=after, limit=limit)
+        for number, one in enumerate(read):
+            if one.status not in statuses:
+                continue
+            if len(found) == page.size:
+                return found, _age(read[number - 1].definition) if number else after
+            found.append(one)
+        if len(definitions) < limit and len(read) == len(definitions):
+            return found, None
+        after = _age(read[-1].definition)
+        if len(found) == page.size or (found and len(read) < len(definitions)):
+            break
+    return found, after
+
+
+def _age(definition: AlertDefinition) -> tuple[datetime, str]:
+    return definition.create_time, definition.alert_id
+
+
+def _numbers(statuses: Sequence[customer_alert_pb2.CustomerAlertStatus.ValueType]) -> list[str]:
+    return sorted(str(number) for number in set(statuses))
+
+
+def _group(violations: Violations, group: Sequence[gauge_pb2.GroupValue]) -> Group:
+    """The keys and values of a filter, by key."""
+    if len(group) > MAX_PROPERTIES:
+        violations.add("group", f"there are {len(group)}: give at most {MAX_PROPERTIES}")
+        return ()
+    found: dict[str, str] = {}
+    for index, one in enumerate(group):
+        key = violations.identifier(f"group[{index}].key", one.key)
+        if key in found:
+            violations.add(f"group[{index}].key", f"{key!r} is given twice")
+        found[key] = violations.text(f"group[{index}].value", one.value, max_length=MAX_PROPERTY_LENGTH)
+    return tuple(sorted(found.items()))
 
 
 def _narrowed(

@@ -14,7 +14,7 @@ from server.calls.current_call import current_author, current_organization
 from server.calls.errors import FailedPrecondition
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
-from store.alerts import alerts, exclusions
+from store.alerts import alerts, disabled_notices, exclusions
 from store.alerts import history as alert_history
 from store.alerts.changes import AlertArchived, AlertUnknown
 from store.alerts.history import ChangeKind
@@ -42,11 +42,16 @@ class CustomerChanges:
         return definition
 
     async def disable(self, connection: Connection, target: Excluded) -> AlertDefinition:
-        """Stops the evaluation for the target until it is enabled. Raises AlertUnknown and AlertArchived."""
+        """Stops the evaluation for the target until it is enabled, and notifies of it.
+
+        Raises AlertUnknown and AlertArchived.
+        """
         organization_id = current_organization().organization_id
-        definition = await self._changeable(connection, target)
-        if await exclusions.request(connection, organization_id, target, self._clock.now()):
+        definition, now = await self._changeable(connection, target), self._clock.now()
+        epoch = await exclusions.request(connection, organization_id, target, current_author().key_id, now)
+        if epoch is not None:
             await self._note(connection, ChangeKind.DISABLED, definition, target)
+            await disabled_notices.notify(connection, organization_id, definition, epoch, now, target)
         return definition
 
     async def reset(self, alert_id: str, customer_id: str, *, validate_only: bool) -> CustomerAlert:

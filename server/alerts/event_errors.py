@@ -22,7 +22,7 @@ def in_future(index: int, event_id: str, time: datetime, latest: datetime) -> Ap
     """An event whose time is ahead of the service's clock."""
     return InvalidArgument(
         error_reason_pb2.ERROR_REASON_EVENT_IN_FUTURE,
-        f"events[{index}].event_time: {time.isoformat()} is more than 5 minutes after the time of the service",
+        f"batch.events[{index}].event_time: {time.isoformat()} is more than 5 minutes after the time of the service",
         metadata={"event_id": event_id, "latest_time": latest.isoformat()},
     )
 
@@ -31,7 +31,7 @@ def too_old(index: int, event_id: str, why: str) -> ApiError:
     """An event that cannot be counted any more."""
     return FailedPrecondition(
         error_reason_pb2.ERROR_REASON_EVENT_TOO_OLD,
-        f"events[{index}].event_time: the event is too old to be counted: {why}",
+        f"batch.events[{index}].event_time: the event is too old to be counted: {why}",
         metadata={"event_id": event_id},
     )
 
@@ -40,7 +40,7 @@ def being_erased(index: int, event: UsageEvent) -> ApiError:
     """An event of a customer that is being erased."""
     return FailedPrecondition(
         error_reason_pb2.ERROR_REASON_CUSTOMER_BEING_ERASED,
-        f"events[{index}].customer_id: the customer {event.customer_id!r} is being erased: send usage of a new"
+        f"batch.events[{index}].customer_id: the customer {event.customer_id!r} is being erased: send usage of a new"
         " customer of that id when the erasure is done",
         metadata={"event_id": event.event_id, "customer_id": event.customer_id},
     )
@@ -50,7 +50,7 @@ def unrecorded(index: int, event: UsageEvent) -> ApiError:
     """An event whose effects the service failed to record."""
     return Internal(
         error_reason_pb2.ERROR_REASON_INTERNAL,
-        f"events[{index}]: the service failed to evaluate this event, and did not count it; send it again later",
+        f"batch.events[{index}]: the service failed to evaluate and did not count this event; send it again later",
         metadata={"event_id": event.event_id, "customer_id": event.customer_id},
     )
 
@@ -59,7 +59,7 @@ def conflict(index: int, event: UsageEvent) -> ApiError:
     """An event whose identity is stored with different content."""
     return AlreadyExists(
         error_reason_pb2.ERROR_REASON_EVENT_CONFLICT,
-        f"events[{index}].event_id: another event with the id {event.event_id!r} is counted for this customer in"
-        " this calendar month (UTC); send a correction under an id of its own",
+        f"batch.events[{index}].event_id: another event with the id {event.event_id!r} is counted for this"
+        " customer in this calendar month (UTC); send a correction under an id of its own",
         metadata={"event_id": event.event_id, "customer_id": event.customer_id},
     )

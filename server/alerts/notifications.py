@@ -2,27 +2,31 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import error_reason_pb2
+from generated.tidemark.v1.notification_pb2 import Notification
+from runtime.turns import Slices
+from server.alerts.omitted_notifications import read_token, token
 from server.alerts.subscribers.feeds import Feeds
 from server.alerts.subscribers.resume_tokens import ResumeTokens, invalid_token
 from server.alerts.subscribers.stream import NotificationStream
 from server.authentication.revocation import raise_if_revoked
+from server.calls.answer_size import read_room
 from server.calls.context import Context, when_over
 from server.calls.current_call import current_organization
 from server.calls.errors import NotFound
 from server.calls.lifecycle import Drain
-from server.calls.paging import read_page
+from server.calls.paging import invalid_page_token, read_page
 from server.calls.stream_end import wait_for_stream_end
 from server.calls.validation import Violations
 from server.mapping.notifications import notification_message, read_wanted
-from store.notifications import feed
+from store.notifications import feed, omitted
 from store.notifications import history as notification_history
-from store.notifications.feed import EntriesDeleted, NotificationFilter
+from store.notifications.feed import EntriesDeleted, Entry, NotificationFilter
 from store.postgres.database import Database
 
 MAX_HEARTBEAT = 15.0  # seconds; the contract promises a heartbeat at least that often
@@ -66,7 +70,10 @@ class NotificationHandlers:
     async def ListNotifications(
         self, request: messages.ListNotificationsRequest, context: Context
     ) -> messages.ListNotificationsResponse:
-        """A page of notifications, the newest first."""
+        """A page of notifications, the newest first, or of those that an answer to usage left out."""
+        omission = read_token(request.page_token)
+        if omission is not None:
+            return await self._list_omitted(request, *omission)
         violations = Violations()
         wanted = read_wanted(violations, request)
         start, end = _time(violations, request, "start_time"), _time(violations, request, "end_time")
@@ -76,6 +83,7 @@ class NotificationHandlers:
         page = read_page(
             violations, request.page_size, request.page_token, "ListNotifications", bound_to, (datetime, int)
         )
+        room = read_room(violations, request.max_answer_bytes)
         violations.raise_if_any()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
@@ -89,11 +97,37 @@ class NotificationHandlers:
                 after=cast("tuple[datetime, int] | None", page.after),
                 limit=page.limit,
             )
-        shown = [notification_message(row) for row in page.shown(rows)]
-        page = page.cut(shown)
+        shown = await _shown(organization_id, page.shown(rows))
+        page = page.cut(shown, room)
         return messages.ListNotificationsResponse(
             notifications=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.create_time, row.position)),
+        )
+
+    async def _list_omitted(
+        self, request: messages.ListNotificationsRequest, list_id: str, after: int
+    ) -> messages.ListNotificationsResponse:
+        """A page of the notifications that an answer to usage left out, in the order of their transitions."""
+        violations = Violations()
+        for path in ("start_time", "end_time", "customer_ids", "alert_ids", "condition_types", "event_types"):
+            value = getattr(request, path)
+            if request.HasField(cast("Any", path)) if path.endswith("_time") else value:
+                violations.add(path, "the page_token of omitted notifications takes no filters: leave it unset")
+        page = read_page(violations, request.page_size, "", "ListNotifications", (), ())
+        room = read_room(violations, request.max_answer_bytes)
+        violations.raise_if_any()
+        organization_id = current_organization().organization_id
+        async with self._database.transaction() as connection:
+            await notification_history.assign_all_positions(connection, organization_id)
+            found = await omitted.read(connection, organization_id, list_id, after=after, limit=page.limit)
+        if found is None:
+            raise invalid_page_token()
+        shown = await _shown(organization_id, [entry for _, entry in page.shown(found)])
+        page = page.cut(shown, room)
+        more = len(found) > page.size
+        return messages.ListNotificationsResponse(
+            notifications=page.shown(shown),
+            next_page_token=token(list_id, found[page.size - 1][0]) if more else "",
         )
 
     async def WatchNotifications(
@@ -145,6 +179,17 @@ class NotificationHandlers:
                 return await feed.position_before(connection, organization_id, start)
             await notification_history.assign_all_positions(connection, organization_id)
             return (await feed.extent(connection, organization_id)).last_position
+
+
+async def _shown(organization_id: int, entries: Sequence[Entry]) -> list[Notification]:
+    """The entries as messages; a page of them is made in slices."""
+    slices = Slices(organization_id)
+    await slices.begin()
+    shown = []
+    for entry in entries:
+        shown.append(notification_message(entry))
+        await slices.pause()
+    return shown
 
 
 def _time(

@@ -4,35 +4,36 @@ import asyncio
 import functools
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import TypeVar
 
 from engine.ingest.batches import Batch
 from engine.ingest.pending import Room
 from engine.ingest.pipeline import Pipeline
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from generated.tidemark.v1 import error_reason_pb2, usage_pb2
+from generated.tidemark.v1 import error_reason_pb2
+from generated.tidemark.v1.usage_pb2 import Rejection, UsageBatch, UsageOutcome
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.turns import Slices
+from server.alerts.omitted_notifications import store_token
 from server.alerts.usage_reading import ParsedBatch, Reader
 from server.alerts.usage_rejections import rejections
 from server.authentication.revocation import raise_if_revoked
+from server.calls.answer_size import answer_bytes_problem, room_of
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.errors import FieldViolation, InvalidArgument
+from server.calls.errors import InvalidArgument
 from server.calls.lifecycle import Drain
 from server.calls.stream_end import wait_for_stream_end
+from server.calls.validation import Violations
 from server.mapping.usage_answers import write_results
 from store.identity.organizations import Organization
+from store.postgres.database import Database
 
 # Limits of one stream: batches and events that are read and not answered yet. Above them the stream is not read, so
 # that gRPC's flow control slows down a fast client, and the client gets no RESOURCE_EXHAUSTED.
 MAX_STREAM_BATCHES = 64
 MAX_STREAM_EVENTS = 10_000  # a single batch may have more
 MAX_BATCH_ID_LENGTH = 128  # characters
-
-Request = messages.EvaluateUsageRequest | messages.EvaluateUsageBatchRequest
-Response = TypeVar("Response", messages.EvaluateUsageResponse, messages.EvaluateUsageBatchResponse)
 
 
 class _Stream:
@@ -66,6 +67,7 @@ class UsageHandlers:
     def __init__(
         self,
         configuration: Configuration,
+        database: Database,
         clock: Clock,
         pipeline: Pipeline,
         drain: Drain,
@@ -74,6 +76,7 @@ class UsageHandlers:
     ) -> None:
         """max_stream_events: of one stream, read and not answered yet."""
         self._configuration = configuration
+        self._database = database
         self._clock = clock
         self._pipeline = pipeline
         self._drain = drain
@@ -84,13 +87,17 @@ class UsageHandlers:
         self, request: messages.EvaluateUsageBatchRequest, context: Context
     ) -> messages.EvaluateUsageBatchResponse:
         """Counts one batch, and answers when it is durable. Raises Overloaded."""
-        self._check(request)
+        batch = request.batch
+        self._check(batch)
         organization = current_organization()
-        room = await self._pipeline.admit(organization, len(request.events))
+        room = await self._pipeline.admit(organization, len(batch.events))
+        response = messages.EvaluateUsageBatchResponse()
         try:
-            return await self._answer(organization, request, messages.EvaluateUsageBatchResponse(), room)
+            parsed = await self._read_events(organization, batch)
+            await self._count(organization, batch, parsed, room, response.outcome)
         finally:
             room.give_up()
+        return response
 
     async def EvaluateUsage(
         self, request_iterator: AsyncIterator[messages.EvaluateUsageRequest], context: Context
@@ -149,68 +156,72 @@ class UsageHandlers:
         submitted in the order of the requests. Raises InvalidArgument for a request that is not valid.
         """
         async for request in requests:
-            self._check(request)
-            await stream.make_room(len(request.events))
-            room = await self._pipeline.admit(organization, len(request.events), waits=True)
+            batch = request.batch
+            self._check(batch)
+            await stream.make_room(len(batch.events))
+            room = await self._pipeline.admit(organization, len(batch.events), waits=True)
             try:
-                read = await self._read_events(organization, request)
+                parsed = await self._read_events(organization, batch)
             except BaseException:
                 room.give_up()
                 raise
-            answer = self._answer(organization, request, messages.EvaluateUsageResponse(), room, read)
-            task = asyncio.create_task(answer, name="usage-answer")
+            task = asyncio.create_task(self._answer(organization, batch, parsed, room), name="usage-answer")
             task.add_done_callback(functools.partial(_ended, room))
             stream.answers.append(task)
             stream.arrived.set()
 
-    async def _read_events(self, organization: Organization, request: Request) -> ParsedBatch:
-        return await self._reader.read(request.events, self._clock.now(), Slices(organization.organization_id))
+    async def _read_events(self, organization: Organization, batch: UsageBatch) -> ParsedBatch:
+        return await self._reader.read(batch.events, self._clock.now(), Slices(organization.organization_id))
 
     async def _answer(
-        self,
-        organization: Organization,
-        request: Request,
-        response: Response,
-        room: Room,
-        parsed: ParsedBatch | None = None,
-    ) -> Response:
-        """Submits the events of one request, and fills in its answer.
-
-        room: the room of its events. parsed: its events, if they are checked already.
-        """
-        parsed = parsed or await self._read_events(organization, request)
-        batch = Batch(parsed.events, request.include_gauges)
-        outcome = await self._pipeline.submit(organization, batch, room)
-        slices = Slices(organization.organization_id)
-        response.batch_id = request.batch_id
-        response.accepted = outcome.accepted
-        response.duplicates = len(outcome.duplicates)
-        rejected: list[usage_pb2.Rejection] = []
-        if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.of_erased or outcome.unrecorded:
-            rejected = await rejections(request.events, parsed, outcome, slices)
-        if rejected or outcome.transitions or outcome.gauges:
-            await write_results(response, rejected, outcome, slices)
+        self, organization: Organization, batch: UsageBatch, parsed: ParsedBatch, room: Room
+    ) -> messages.EvaluateUsageResponse:
+        """The answer of a stream to one batch."""
+        response = messages.EvaluateUsageResponse()
+        await self._count(organization, batch, parsed, room, response.outcome)
         return response
 
-    def _check(self, request: Request) -> None:
-        count, limit = len(request.events), self._configuration.max_batch_events
+    async def _count(
+        self, organization: Organization, batch: UsageBatch, parsed: ParsedBatch, room: Room, shown: UsageOutcome
+    ) -> None:
+        """Submits the events of one batch, and fills in its outcome, which is a part of the answer.
+
+        The outcome is not made for itself: a message that is set into another one is copied.
+        """
+        outcome = await self._pipeline.submit(organization, Batch(parsed.events, batch.include_gauges), room)
+        slices = Slices(organization.organization_id)
+        shown.batch_id = batch.batch_id
+        shown.accepted = outcome.accepted
+        shown.duplicates = len(outcome.duplicates)
+        rejected: list[Rejection] = []
+        if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.of_erased or outcome.unrecorded:
+            rejected = await rejections(batch.events, parsed, outcome, room_of(batch.max_answer_bytes), slices)
+        if rejected or outcome.transitions or outcome.gauges:
+            left_out = await write_results(shown, rejected, outcome, room_of(batch.max_answer_bytes), slices)
+            if left_out:
+                shown.omitted.notifications_page_token = await store_token(
+                    self._database, organization.organization_id, left_out, self._clock.now(), slices
+                )
+
+    def _check(self, batch: UsageBatch) -> None:
+        count, limit = len(batch.events), self._configuration.max_batch_events
         if count == 0:
             raise InvalidArgument(
-                error_reason_pb2.ERROR_REASON_BATCH_EMPTY, "events: the request has none; send 1 or more"
+                error_reason_pb2.ERROR_REASON_BATCH_EMPTY, "batch.events: the batch has none; send 1 or more"
             )
         if count > limit:
             raise InvalidArgument(
                 error_reason_pb2.ERROR_REASON_BATCH_TOO_LARGE,
-                f"events: the request has {count}; send at most {limit}",
+                f"batch.events: the batch has {count}; send at most {limit}",
                 metadata={"events": str(count), "limit": str(limit)},
             )
-        if len(request.batch_id) > MAX_BATCH_ID_LENGTH:
-            too_long = f"it has {len(request.batch_id)} characters; at most {MAX_BATCH_ID_LENGTH} are allowed"
-            raise InvalidArgument(
-                error_reason_pb2.ERROR_REASON_INVALID_FIELD,
-                f"batch_id: {too_long}",
-                violations=[FieldViolation("batch_id", too_long)],
-            )
+        violations = Violations()
+        if len(batch.batch_id) > MAX_BATCH_ID_LENGTH:
+            too_long = f"it has {len(batch.batch_id)} characters; at most {MAX_BATCH_ID_LENGTH} are allowed"
+            violations.add("batch.batch_id", too_long)
+        if batch.max_answer_bytes and (problem := answer_bytes_problem(batch.max_answer_bytes)) is not None:
+            violations.add("batch.max_answer_bytes", problem)
+        violations.raise_if_any()
 
 
 def _ended(room: Room, answer: "asyncio.Task[messages.EvaluateUsageResponse]") -> None:

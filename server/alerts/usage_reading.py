@@ -151,7 +151,7 @@ class Reader:
 
     def _explain(self, index: int, message: usage_pb2.UsageEvent, earliest: datetime, latest: datetime) -> ApiError:
         """All that is wrong with an event that `_parse_valid` refused, or that its time is out of bounds."""
-        path = f"events[{index}]"
+        path = f"batch.events[{index}]"
         check = Violations()
         # A field of a younger contract may decide what the event means; half of an event is not counted.
         unknown = UnknownFieldSet(message)

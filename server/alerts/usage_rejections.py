@@ -10,17 +10,16 @@ from server.alerts.usage_reading import ParsedBatch
 from server.calls.errors import ApiError
 from server.calls.validation import MAX_ID_LENGTH
 
-# Bytes of an answer's rejections that are shown in full; the rest are shown in short. Clients take 4 MiB by default,
-# and one that cannot read the answer to a batch would send it again for ever. 5,000 in short take less than the 2 MiB
-# that then remain of the 3 MiB that an answer's rejections may have.
-MAX_FULL_REJECTIONS = 1024 * 1024
-SHORT_ID_LENGTH = 40  # characters of an event_id that is shown in short; a UUID has 36
+# The part of an answer in which rejections are shown in full; the rest are shown in short. Without a max_answer_bytes
+# it is 512 KiB, and the room that remains is enough for 5,000 rejections in short: they are stored nowhere else.
+FULL_PART = 4
+SHORT_ID_BYTES = 40  # of an event_id that is shown in short; a UUID has 36
 
 
 async def rejections(
-    messages: Sequence[usage_pb2.UsageEvent], parsed: ParsedBatch, outcome: Outcome, slices: Slices
+    messages: Sequence[usage_pb2.UsageEvent], parsed: ParsedBatch, outcome: Outcome, room: int, slices: Slices
 ) -> list[usage_pb2.Rejection]:
-    """The rejections of a request, by ascending index. messages: of the whole request."""
+    """The rejections of a batch, by ascending index. messages: of the whole batch. room: bytes of the answer."""
     errors = _errors(parsed, outcome)
     found = []
     size = 0
@@ -28,11 +27,9 @@ async def rejections(
     for index in sorted(errors):
         await slices.pause()
         error, event_id = errors[index], messages[index].event_id[:MAX_ID_LENGTH]
-        if size > MAX_FULL_REJECTIONS:
-            error, event_id = (
-                type(error)(error.reason, "send fewer events in one batch for the details"),
-                event_id[:SHORT_ID_LENGTH],
-            )
+        if size > room // FULL_PART:
+            error = type(error)(error.reason, "send fewer events in one batch for the details")
+            event_id = event_id.encode()[:SHORT_ID_BYTES].decode(errors="ignore")
         found.append(usage_pb2.Rejection(index=index, event_id=event_id, status=error.status()))
         size += found[-1].ByteSize()
     return found

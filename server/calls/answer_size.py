@@ -1,4 +1,7 @@
-"""How large answers may be: every method stays below what a gRPC client accepts by default."""
+"""How large answers are: one budget for every method, which a request can raise where its method allows it.
+
+A method leaves out or puts on the next page what does not fit, so that the caller can continue.
+"""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -6,14 +9,43 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from runtime.turns import Slices
+from server.calls import current_call
+from server.calls.validation import Violations
 
 CLIENT_LIMIT = 4 * 1024 * 1024  # bytes of one message that gRPC clients accept by default; they refuse a longer one
-MAX_ANSWER_BYTES = 3 * 1024 * 1024  # for the list of an answer; its other fields use the rest of CLIENT_LIMIT
-MAX_DEFINITION_BYTES = 2 * 1024 * 1024  # of one alert in an answer, beside which an answer shows customers' states
+DEFAULT_ANSWER_BYTES = 2 * 1024 * 1024  # of an answer, unless the request asks for more
+MAX_ANSWER_BYTES = 64 * 1024 * 1024  # that a request can ask for
+MAX_DEFINITION_BYTES = 1024 * 1024  # of one alert; the rest of an answer is for the states of customers
 
+_OTHER_BYTES = 8 * 1024  # of an answer beside its lists: ids, counts, a token
 _FIELD_BYTES = 6  # tag and length of one message in a list, at most
 
+DEFAULT_ROOM = DEFAULT_ANSWER_BYTES - _OTHER_BYTES  # bytes for the lists of an answer
+
 Shown = TypeVar("Shown", bound=Message)
+
+
+def answer_bytes_problem(requested: int) -> str | None:
+    """What is wrong with a max_answer_bytes; None if it is valid."""
+    if requested == 0 or DEFAULT_ANSWER_BYTES <= requested <= MAX_ANSWER_BYTES:
+        return None
+    return f"it is {requested}: give {DEFAULT_ANSWER_BYTES} to {MAX_ANSWER_BYTES}, or 0 for {DEFAULT_ANSWER_BYTES}"
+
+
+def read_room(violations: Violations, requested: int) -> int:
+    """The bytes for the lists of an answer to a request with that max_answer_bytes."""
+    if (problem := answer_bytes_problem(requested)) is not None:
+        violations.add("max_answer_bytes", problem)
+        return DEFAULT_ROOM
+    return room_of(requested)
+
+
+def room_of(requested: int) -> int:
+    """The same for a valid max_answer_bytes; the check of the finished answer allows as much from now on."""
+    if not requested:
+        return DEFAULT_ROOM
+    current_call.get().allow_answer(requested)
+    return requested - _OTHER_BYTES
 
 
 def fitting(messages: Iterable[Shown], room: int) -> tuple[list[Shown], int]:

@@ -20,11 +20,16 @@ class Call:
     request_id: str
     caller: Caller | None = None  # unset until the caller is identified
     revoked: asyncio.Event | None = None  # only for a stream of the API: set when its key is revoked
+    answer_bytes: int = 0  # that a request of the call asked for; 0: none did
 
     @property
     def is_infrastructure(self) -> bool:
         """Whether the method belongs to health or reflection and not to the API."""
         return is_infrastructure(self.method)
+
+    def allow_answer(self, size: int) -> None:
+        """Allows answers of `size` bytes, which a request of this call asks for."""
+        self.answer_bytes = max(self.answer_bytes, size)
 
 
 def is_infrastructure(method: str) -> bool:
@@ -43,6 +48,12 @@ def begin(call: Call) -> None:
 def get() -> Call:
     """The current call. Raises LookupError outside of a call."""
     return _current.get()
+
+
+def requested_answer_bytes() -> int:
+    """The bytes that requests of the current call ask for in an answer; 0 if none does, or outside of a call."""
+    call = _current.get(None)
+    return call.answer_bytes if call else 0
 
 
 def request_id() -> str:

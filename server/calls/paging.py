@@ -9,13 +9,12 @@ from google.protobuf.message import Message
 
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls import errors, tokens
-from server.calls.answer_size import MAX_ANSWER_BYTES
+from server.calls.answer_size import DEFAULT_ROOM, fitting
 from server.calls.validation import Violations
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000  # larger sizes are reduced to it
 MAX_TOKEN_LENGTH = 4096  # characters
-MAX_PAGE_BYTES = MAX_ANSWER_BYTES  # of the messages on one page; a single message may be longer, up to CLIENT_LIMIT
 
 # The values of the list's sort columns in the last row of a page. The next page begins after them.
 CursorValue = str | int | datetime
@@ -45,14 +44,11 @@ class Page:
         """The same page with at most `count` rows."""
         return replace(self, size=min(self.size, count))
 
-    def cut(self, messages: Sequence[Message]) -> "Page":
-        """The same page, shortened when its messages have more than MAX_PAGE_BYTES."""
-        total = 0
-        for count, message in enumerate(messages[: self.size]):
-            total += message.ByteSize()
-            if total > MAX_PAGE_BYTES and count:
-                return replace(self, size=count)
-        return self
+    def cut(self, messages: Sequence[Message], room: int = DEFAULT_ROOM) -> "Page":
+        """The same page, shortened when its messages have more than `room` bytes; it keeps at least one message."""
+        shown = messages[: self.size]
+        count = len(fitting(shown, room)[0])
+        return self if count == len(shown) else replace(self, size=max(1, count))
 
     def next_token(self, rows: list[Item], cursor_of: Callable[[Item], Cursor]) -> str:
         """The token of the page after this one; empty when this is the last page.
@@ -98,13 +94,18 @@ def read_page(
         return Page(size, None, digest)
     cursor = _cursor(page_token, digest, shape)
     if cursor is None:
-        raise errors.InvalidArgument(
-            error_reason_pb2.ERROR_REASON_PAGE_TOKEN_INVALID,
-            "the page token does not belong to this list: repeat the filters of the request that returned it,"
-            " or start without a token",
-            violations=[errors.FieldViolation("page_token", "not a token of this list")],
-        )
+        raise invalid_page_token()
     return Page(size, cursor, digest)
+
+
+def invalid_page_token() -> errors.InvalidArgument:
+    """The error for a token that is not one of the list."""
+    return errors.InvalidArgument(
+        error_reason_pb2.ERROR_REASON_PAGE_TOKEN_INVALID,
+        "the page token does not belong to this list: repeat the filters of the request that returned it,"
+        " or start without a token",
+        violations=[errors.FieldViolation("page_token", "not a token of this list")],
+    )
 
 
 def _cursor(token: str, digest: str, shape: tuple[type[CursorValue], ...]) -> Cursor | None:

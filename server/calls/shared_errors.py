@@ -5,13 +5,13 @@ from server.calls.errors import AlreadyExists, NotFound
 from store.identity.idempotent_answers import RequestIdReused
 
 
-def customer_not_found(customer_id: str) -> NotFound:
-    """The organization has no such customer."""
-    return NotFound(
-        error_reason_pb2.ERROR_REASON_CUSTOMER_NOT_FOUND,
-        f"customer {customer_id!r} not found: create it with PutCustomer, or send usage for it first",
-        metadata={"customer_id": customer_id},
-    )
+def customer_not_found(name: str, field: str = "customer_id") -> NotFound:
+    """The organization has no such customer. field: of the request, which names the customer."""
+    if field == "customer_id":
+        message = f"customer {name!r} not found: create it with PutCustomer, or send usage for it first"
+    else:
+        message = f"no customer with the {field} {name!r} found: give it to a customer with PutCustomer"
+    return NotFound(error_reason_pb2.ERROR_REASON_CUSTOMER_NOT_FOUND, message, metadata={field: name})
 
 
 def request_id_reused(error: RequestIdReused) -> AlreadyExists:

@@ -122,7 +122,7 @@ class _Decoder:
 
 
 class _Encoder:
-    """Encodes one answer, of at most CLIENT_LIMIT bytes.
+    """Encodes one answer, of at most CLIENT_LIMIT bytes, or as many as its request asked for.
 
     The methods keep their answers below the limit, each in a way that lets the caller continue; this is the last
     check. A client that receives a longer message shows an error of its own, and a client that sends usage would send
@@ -135,7 +135,9 @@ class _Encoder:
     def __call__(self, answer: Any) -> bytes:
         message: bytes = self._serializer(answer)
         if len(message) > CLIENT_LIMIT:
-            raise errors.answer_too_large(len(message), CLIENT_LIMIT)
+            limit = max(CLIENT_LIMIT, current_call.requested_answer_bytes())
+            if len(message) > limit:
+                raise errors.answer_too_large(len(message), limit)
         return message
 
 

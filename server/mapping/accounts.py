@@ -1,5 +1,6 @@
 """Customers, subscriptions and metrics as messages of the contract, and the checks of what callers send."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,6 +18,8 @@ from server.mapping.event_filters import event_filter_messages
 from store.accounts.customers import StoredCustomer
 from store.accounts.metrics import StoredMetric
 from store.accounts.subscriptions import StoredSubscription
+
+MAX_ALIASES = 20  # of one customer
 
 _CADENCES = {
     Cadence.DAY: billing_period_pb2.CADENCE_DAY,
@@ -93,6 +96,17 @@ def read_as_of_time(
     return violations.past_time(f"{path}.as_of_time", message.as_of_time, now)
 
 
+def read_aliases(violations: Violations, path: str, sent: Sequence[str]) -> tuple[str, ...]:
+    """The aliases that were sent, sorted."""
+    if len(sent) > MAX_ALIASES:
+        violations.add(path, f"there are {len(sent)}; a customer has at most {MAX_ALIASES}")
+    for index, alias in enumerate(sent[:MAX_ALIASES]):
+        violations.identifier(f"{path}[{index}]", alias)
+        if alias in sent[:index]:
+            violations.add(f"{path}[{index}]", "it was named before")
+    return tuple(sorted(sent))
+
+
 def read_aggregation(violations: Violations, path: str, number: metric_pb2.Aggregation.ValueType) -> Aggregation:
     """The aggregation that was sent; SUM when none was."""
     if number == metric_pb2.AGGREGATION_UNSPECIFIED:
@@ -114,6 +128,8 @@ def customer_message(customer: StoredCustomer, now: datetime) -> customer_pb2.Cu
     return customer_pb2.Customer(
         customer_id=customer.customer_id,
         display_name=customer.display_name,
+        external_id=customer.external_id or "",
+        aliases=customer.aliases,
         plan_id=customer.plan_id or "",
         currency=customer.currency,
         billing_cycle=_cycle_message(customer.cycle),
@@ -133,6 +149,7 @@ def subscription_message(subscription: StoredSubscription, now: datetime) -> sub
     return subscription_pb2.Subscription(
         subscription_id=subscription.subscription_id,
         customer_id=subscription.customer_id,
+        display_name=subscription.display_name,
         plan_id=subscription.plan_id or "",
         currency=subscription.currency or "",
         billing_cycle=None if subscription.cycle is None else _cycle_message(subscription.cycle),
@@ -155,6 +172,7 @@ def metric_message(metric: StoredMetric) -> metric_pb2.Metric:
         display_name=metric.display_name,
         aggregation=_AGGREGATIONS[metric.aggregation],
         unique_property=metric.unique_property or "",
+        custom_fields=metric.custom_fields,
         as_of_time=_optional(metric.as_of_time),
         create_time=to_timestamp(metric.create_time),
         update_time=to_timestamp(metric.update_time),

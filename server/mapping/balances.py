@@ -5,9 +5,10 @@ from datetime import datetime
 from decimal import Decimal
 
 from evaluator.amounts import ZERO, exact_arithmetic, format_decimal
-from evaluator.balances import BalanceKind, Seat
+from evaluator.balances import BalanceKind, Seat, Unit
 from generated.tidemark.v1 import (
     access_pb2,
+    account_service_pb2,
     balance_entry_pb2,
     balance_pb2,
     overage_pb2,
@@ -15,11 +16,13 @@ from generated.tidemark.v1 import (
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.custom_fields import read_custom_fields
 from store.balances.balances import BalanceFact, SegmentFact, StoredBalance, StoredSegment
+from store.balances.decrements import Decrement
 from store.balances.drawdown import Overage
 from store.balances.entries import Entry, EntryType
 
 MAX_SEGMENTS = 1000  # of one balance
 MAX_DRAW_DOWN_METRICS = 100  # of one balance
+MAX_DECREMENTED_BALANCES = 100  # that one decrement names
 MAX_SEAT_LENGTH = 256  # characters
 
 _KINDS = {
@@ -43,8 +46,14 @@ def read_balance(violations: Violations, path: str, sent: balance_pb2.Balance, n
     """The balance that was sent. Raises InvalidArgument."""
     customer_id = violations.identifier(f"{path}.customer_id", sent.customer_id)
     balance_id = violations.identifier(f"{path}.balance_id", sent.balance_id)
+    display_name = violations.text(f"{path}.display_name", sent.display_name)
     kind = _read_kind(violations, f"{path}.kind", sent.kind)
-    currency, metric_id = _read_access(violations, path, sent)
+    currency, metric_id = _read_access(violations, f"{path}.", sent)
+    cost_basis = None
+    if sent.cost_basis:
+        cost_basis = violations.decimal(f"{path}.cost_basis", sent.cost_basis)
+        if cost_basis < ZERO:
+            violations.add(f"{path}.cost_basis", "it is negative")
     contract_id = violations.identifier(f"{path}.contract_id", sent.contract_id, required=False) or None
     of_contract = read_custom_fields(violations, f"{path}.contract_custom_fields", sent.contract_custom_fields)
     custom_fields = read_custom_fields(violations, f"{path}.custom_fields", sent.custom_fields)
@@ -83,6 +92,8 @@ def read_balance(violations: Violations, path: str, sent: balance_pb2.Balance, n
         draw_down_metric_ids=metric_ids,
         segments=segments,
         as_of_time=as_of_time,
+        display_name=display_name,
+        cost_basis=cost_basis,
     )
 
 
@@ -101,10 +112,12 @@ def balance_message(balance: StoredBalance, now: datetime) -> balance_pb2.Balanc
     return balance_pb2.Balance(
         balance_id=fact.balance_id,
         customer_id=fact.customer_id,
+        display_name=fact.display_name,
         kind=_KINDS[fact.kind],
         spend=None if fact.currency is None else access_pb2.SpendAccess(currency=fact.currency),
         quantity=None if fact.metric_id is None else access_pb2.QuantityAccess(metric_id=fact.metric_id),
         priority=fact.priority,
+        cost_basis="" if fact.cost_basis is None else format_decimal(fact.cost_basis),
         contract_id=fact.contract_id or "",
         contract_custom_fields=fact.contract_custom_fields,
         custom_fields=fact.custom_fields,
@@ -135,6 +148,8 @@ def entry_message(entry: Entry) -> balance_entry_pb2.BalanceEntry:
         type=_ENTRY_TYPES[change.entry_type],
         amount=format_decimal(change.amount),
         remaining=format_decimal(change.remaining),
+        customer_remaining="" if change.customer_remaining is None else format_decimal(change.customer_remaining),
+        custom_fields=change.custom_fields,
         adjustment_id=change.adjustment_id or "",
         create_time=to_timestamp(entry.create_time),
     )
@@ -162,16 +177,49 @@ def _read_kind(violations: Violations, path: str, number: balance_pb2.BalanceKin
     return None
 
 
-def _read_access(violations: Violations, path: str, sent: balance_pb2.Balance) -> tuple[str | None, str | None]:
-    """The currency, or the metric, that the balance is held in."""
+def read_decrement(violations: Violations, sent: account_service_pb2.DecrementBalancesRequest) -> Decrement:
+    """The decrement that was sent. Raises InvalidArgument."""
+    customer_id = violations.identifier("customer_id", sent.customer_id)
+    adjustment_id = violations.identifier("adjustment_id", sent.adjustment_id)
+    currency, metric_id = _read_access(violations, "", sent)
+    amount = violations.decimal("amount", sent.amount)
+    if sent.amount and amount <= ZERO and not any(item.path == "amount" for item in violations.found):
+        violations.add("amount", "it is not more than 0: give back with AdjustBalance")
+    balance_ids = list(sent.balance_ids)
+    if len(balance_ids) > MAX_DECREMENTED_BALANCES:
+        violations.add("balance_ids", f"there are {len(balance_ids)}; at most {MAX_DECREMENTED_BALANCES} are taken")
+    for index, balance_id in enumerate(balance_ids[:MAX_DECREMENTED_BALANCES]):
+        violations.identifier(f"balance_ids[{index}]", balance_id)
+        if balance_id in balance_ids[:index]:
+            violations.add(f"balance_ids[{index}]", "it was named before")
+    if sent.overage_policy not in overage_pb2.OveragePolicy.values():
+        violations.add("overage_policy", f"there is no policy {sent.overage_policy}")
+    custom_fields = read_custom_fields(violations, "custom_fields", sent.custom_fields)
+    violations.raise_if_any()
+    return Decrement(
+        customer_id=customer_id,
+        adjustment_id=adjustment_id,
+        unit=Unit(currency, metric_id),
+        amount=amount,
+        balance_ids=tuple(sorted(balance_ids)),
+        allow_overage=sent.overage_policy == overage_pb2.OVERAGE_POLICY_ALLOW,
+        custom_fields=custom_fields,
+    )
+
+
+def _read_access(
+    violations: Violations, prefix: str, sent: balance_pb2.Balance | account_service_pb2.DecrementBalancesRequest
+) -> tuple[str | None, str | None]:
+    """The currency, or the metric, of a balance or a decrement. prefix: of the paths of its fields."""
     match sent.WhichOneof("access"):
         case "spend":
+            path = f"{prefix}spend.currency"
             if not sent.spend.currency:
-                violations.add(f"{path}.spend.currency", "it is required")
-            return violations.currency(f"{path}.spend.currency", sent.spend.currency, default=""), None
+                violations.add(path, "it is required")
+            return violations.currency(path, sent.spend.currency, default=""), None
         case "quantity":
-            return None, violations.identifier(f"{path}.quantity.metric_id", sent.quantity.metric_id)
-    violations.add(f"{path}.access", "one of spend and quantity is required")
+            return None, violations.identifier(f"{prefix}quantity.metric_id", sent.quantity.metric_id)
+    violations.add(f"{prefix}access", "one of spend and quantity is required")
     return None, None
 
 

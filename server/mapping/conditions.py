@@ -18,8 +18,10 @@ from server.mapping.balance_conditions import (
     write_balance_condition,
 )
 from server.mapping.fact_conditions import (
+    filter_messages,
     invoice_total_reached,
     monthly_invoice_total,
+    read_contract_fields,
     write_invoice_total_reached,
     write_monthly_invoice_total,
 )
@@ -55,6 +57,7 @@ def write_condition(condition: Condition, alert: alert_pb2.Alert) -> None:
         case ConditionType.SPEND_THRESHOLD_REACHED:
             alert.spend_threshold_reached.currency = condition.currency or ""
             alert.spend_threshold_reached.group_values.extend(map(_selector_message, groups))
+            alert.spend_threshold_reached.custom_field_filters.extend(filter_messages(condition.contract_fields))
         case ConditionType.USAGE_THRESHOLD_REACHED:
             alert.usage_threshold_reached.metric_id = condition.metric_id or ""
             alert.usage_threshold_reached.group_values.extend(map(_selector_message, groups))
@@ -148,6 +151,9 @@ def _spend_threshold_reached(
         ConditionType.SPEND_THRESHOLD_REACHED,
         currency=violations.currency(f"{at}.currency", condition.currency, default=DEFAULT_CURRENCY),
         groups=_selectors(violations, f"{at}.group_values", condition.group_values),
+        contract_fields=read_contract_fields(
+            violations, f"{at}.custom_field_filters", condition.custom_field_filters, "usage"
+        ),
     )
 
 

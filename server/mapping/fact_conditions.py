@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from evaluator.alerts import ConditionType
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
-from evaluator.gauges import InvoiceSelection
+from evaluator.gauges import Group, InvoiceSelection
 from generated.tidemark.v1 import (
     condition_pb2,
     filter_pb2,
@@ -30,8 +30,8 @@ def invoice_total_reached(
         currency=violations.currency(f"{at}.currency", condition.currency, default=DEFAULT_CURRENCY),
         invoices=InvoiceSelection(
             types=tuple(sorted(set(types))),
-            contract_fields=_contract_fields(
-                violations, f"{at}.custom_field_filters", condition.custom_field_filters
+            contract_fields=read_contract_fields(
+                violations, f"{at}.custom_field_filters", condition.custom_field_filters, "an invoice"
             ),
         ),
     )
@@ -48,8 +48,8 @@ def monthly_invoice_total(
         currency=violations.currency(f"{at}.currency", condition.currency, default=DEFAULT_CURRENCY),
         invoices=InvoiceSelection(
             monthly=True,
-            contract_fields=_contract_fields(
-                violations, f"{at}.custom_field_filters", condition.custom_field_filters
+            contract_fields=read_contract_fields(
+                violations, f"{at}.custom_field_filters", condition.custom_field_filters, "an invoice"
             ),
         ),
     )
@@ -60,7 +60,7 @@ def write_invoice_total_reached(condition: Condition, shown: condition_pb2.Invoi
     assert condition.invoices is not None
     shown.currency = condition.currency or ""
     shown.invoice_types_filter.extend(condition.invoices.types)
-    shown.custom_field_filters.extend(_filter_messages(condition.invoices))
+    shown.custom_field_filters.extend(filter_messages(condition.invoices.contract_fields))
 
 
 def write_monthly_invoice_total(
@@ -69,18 +69,19 @@ def write_monthly_invoice_total(
     """Writes the condition on the total of a calendar month to an answer."""
     assert condition.invoices is not None
     shown.currency = condition.currency or ""
-    shown.custom_field_filters.extend(_filter_messages(condition.invoices))
+    shown.custom_field_filters.extend(filter_messages(condition.invoices.contract_fields))
 
 
-def _filter_messages(selection: InvoiceSelection) -> Iterator[filter_pb2.CustomFieldFilter]:
-    for key, value in selection.contract_fields:
+def filter_messages(contract_fields: Group) -> Iterator[filter_pb2.CustomFieldFilter]:
+    """Filters by custom fields of contracts as answers show them."""
+    for key, value in contract_fields:
         yield filter_pb2.CustomFieldFilter(entity=filter_pb2.CUSTOM_FIELD_ENTITY_CONTRACT, key=key, value=value)
 
 
-def _contract_fields(
-    violations: Violations, path: str, filters: Sequence[filter_pb2.CustomFieldFilter]
-) -> tuple[tuple[str, str], ...]:
-    """Custom fields of the contract, sorted; an invoice has no custom fields of other objects."""
+def read_contract_fields(
+    violations: Violations, path: str, filters: Sequence[filter_pb2.CustomFieldFilter], of: str
+) -> Group:
+    """Custom fields of the contract, sorted; of: what belongs to the contract, which has no other custom fields."""
     if len(filters) > MAX_CUSTOM_FIELD_FILTERS:
         violations.add(path, f"it has {len(filters)} filters; give at most {MAX_CUSTOM_FIELD_FILTERS}")
         return ()
@@ -88,9 +89,9 @@ def _contract_fields(
     for index, item in enumerate(filters):
         at = f"{path}[{index}]"
         if item.entity != filter_pb2.CUSTOM_FIELD_ENTITY_CONTRACT:
-            violations.add(f"{at}.entity", "an invoice has only the custom fields of its contract: set CONTRACT")
+            violations.add(f"{at}.entity", f"{of} has only the custom fields of its contract: set CONTRACT")
         violations.identifier(f"{at}.key", item.key)
         violations.text(f"{at}.value", item.value, max_length=MAX_CUSTOM_FIELD_VALUE_LENGTH)
         if found.setdefault(item.key, item.value) != item.value:
-            violations.add(f"{at}.value", f"an invoice cannot have two values of {item.key!r}")
+            violations.add(f"{at}.value", f"{of} cannot have two values of {item.key!r}")
     return tuple(sorted(found.items()))

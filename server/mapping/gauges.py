@@ -1,30 +1,31 @@
 """Gauges, and the state of an alert for one customer, as answers show them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
 from evaluator.amounts import exact_arithmetic, format_decimal
 from evaluator.balances import BalanceReading, BalanceSelection
 from evaluator.change_reasons import ChangeReason
 from evaluator.definitions import AlertDefinition
 from evaluator.exclusions import ExclusionReason
-from evaluator.gauges import BALANCE_KEY, EVER, INVOICE_KEY, SEGMENT_KEY, Gauge
+from evaluator.gauges import BALANCE_KEY, EVER, INVOICE_KEY, SEGMENT_KEY, Gauge, Group
 from evaluator.periods import Period
-from evaluator.thresholds import Threshold
+from evaluator.thresholds import Threshold, ThresholdSet
 from evaluator.transitions import Reached
 from generated.tidemark.v1 import (
     billing_period_pb2,
     customer_alert_pb2,
     gauge_pb2,
 )
-from server.calls.answer_size import MAX_ANSWER_BYTES, fitting
+from server.calls.answer_size import DEFAULT_ROOM, fitting
 from server.calls.validation import to_timestamp
 from server.mapping.alerts import alert_message
 from server.mapping.price_filters import price_filter_messages
 from server.mapping.thresholds import threshold_message
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 
-MAX_GAUGES = 100  # of one alert and customer in an answer; fewer where MAX_ANSWER_BYTES leaves less room
+MAX_GAUGES = 100  # of one alert and customer in an answer; fewer where the answer has less room
 
 STATUSES: Mapping[CustomerAlertStatus | None, customer_alert_pb2.CustomerAlertStatus.ValueType] = {
     None: customer_alert_pb2.CUSTOMER_ALERT_STATUS_NOT_EVALUATED,
@@ -32,7 +33,7 @@ STATUSES: Mapping[CustomerAlertStatus | None, customer_alert_pb2.CustomerAlertSt
     CustomerAlertStatus.IN_ALARM: customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM,
     CustomerAlertStatus.EVALUATING: customer_alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING,
 }
-_DISABLED_REASONS: Mapping[ExclusionReason | None, customer_alert_pb2.CustomerAlertDisabledReason.ValueType] = {
+DISABLED_REASONS: Mapping[ExclusionReason | None, customer_alert_pb2.CustomerAlertDisabledReason.ValueType] = {
     None: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_NONE,
     ExclusionReason.GROUP_LIMIT: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT,
     ExclusionReason.REQUESTED: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED,
@@ -96,27 +97,53 @@ def period_message(period: Period) -> billing_period_pb2.BillingPeriod:
     return billing_period_pb2.BillingPeriod(start_time=to_timestamp(period.start), end_time=to_timestamp(period.end))
 
 
-def customer_alert_message(found: CustomerAlert) -> customer_alert_pb2.CustomerAlert:
-    """The state of an alert for one customer; gauges in alarm come first, and at most MAX_GAUGES are shown."""
-    gauges = sorted(found.gauges, key=lambda item: not item.state.in_alarm)
+class Place(NamedTuple):
+    """The place of a gauge in the order of its alert's gauges."""
+
+    is_other: bool  # not in alarm
+    subscription_id: str
+    group: Group
+
+
+def in_order(found: CustomerAlert) -> list[GaugeState]:
+    """The gauges of an alert in the order in which answers show them, by `place`."""
+    return sorted(found.gauges, key=place)
+
+
+def place(item: GaugeState) -> Place:
+    """The place of a gauge in that order: those in alarm first, then by subscription and group."""
+    return Place(not item.state.in_alarm, item.gauge.subscription_id or "", item.gauge.group)
+
+
+def customer_alert_message(
+    found: CustomerAlert, room: int = DEFAULT_ROOM, gauges: Sequence[GaugeState] | None = None
+) -> customer_alert_pb2.CustomerAlert:
+    """The state of an alert for one customer, with the first of its gauges that fit.
+
+    room: bytes for all of it. gauges: those to be shown, and perhaps one more (None: the first MAX_GAUGES).
+    """
     shown = customer_alert_pb2.CustomerAlert(
         alert=alert_message(found.definition),
         customer_id=found.customer_id,
         status=STATUSES[found.status],
         no_data=found.no_data,
-        disabled_reason=_DISABLED_REASONS[found.disabled],
+        disabled_reason=DISABLED_REASONS[found.disabled],
     )
-    states = (_gauge_state_message(found.definition, item) for item in gauges[:MAX_GAUGES])
-    fit, _ = fitting(states, MAX_ANSWER_BYTES - shown.ByteSize())
+    if found.change_time is not None:
+        shown.change_time.CopyFrom(to_timestamp(found.change_time))
+    wanted = in_order(found)[:MAX_GAUGES] if gauges is None else gauges
+    states = (_gauge_state_message(found.definition, item) for item in wanted)
+    fit, _ = fitting(states, room - shown.ByteSize())
     shown.gauges.extend(fit)
-    shown.gauges_truncated = len(gauges) > len(fit)
+    shown.gauges_truncated = len(fit) < (len(found.gauges) if gauges is None else len(gauges))
     return shown
 
 
 def _gauge_state_message(definition: AlertDefinition, item: GaugeState) -> customer_alert_pb2.GaugeState:
     reached = item.state.reached
     own = definition.condition.condition_type.own_threshold
-    thresholds = definition.thresholds_for(item.gauge.group) if own is None else (own,)
+    direction = definition.condition.condition_type.direction
+    thresholds = tuple(definition.thresholds_for(item.gauge.group)) if own is None else (own,)
     shown = customer_alert_pb2.GaugeState(
         gauge=gauge_message(item.gauge, item.value, item.limit),
         thresholds=[
@@ -127,7 +154,18 @@ def _gauge_state_message(definition: AlertDefinition, item: GaugeState) -> custo
     )
     if item.change_time is not None:
         shown.change_time.CopyFrom(to_timestamp(item.change_time))
+    _write_next_level(item, ThresholdSet.of(thresholds, direction), shown)
     return shown
+
+
+def _write_next_level(item: GaugeState, thresholds: ThresholdSet, shown: customer_alert_pb2.GaugeState) -> None:
+    if item.value is None:
+        return
+    with exact_arithmetic():
+        level = thresholds.with_limit(item.limit).next_level(item.value, item.state.reached)
+        if level is not None:
+            shown.next_level = format_decimal(level)
+            shown.next_level_distance = format_decimal(abs(level - item.value))
 
 
 def _threshold_state_message(

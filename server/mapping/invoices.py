@@ -22,6 +22,7 @@ def read_invoice(violations: Violations, path: str, sent: invoice_pb2.Invoice, n
     """The invoice that was sent."""
     customer_id = violations.identifier(f"{path}.customer_id", sent.customer_id)
     invoice_id = violations.identifier(f"{path}.invoice_id", sent.invoice_id)
+    display_name = violations.text(f"{path}.display_name", sent.display_name)
     invoice_type = violations.identifier(f"{path}.type", sent.type, required=False) or None
     status = _read_status(violations, f"{path}.status", sent.status)
     if not sent.currency:
@@ -53,6 +54,7 @@ def read_invoice(violations: Violations, path: str, sent: invoice_pb2.Invoice, n
         custom_fields=custom_fields,
         contract_custom_fields=of_contract,
         as_of_time=as_of_time,
+        display_name=display_name,
     )
 
 
@@ -70,6 +72,7 @@ def invoice_message(invoice: StoredInvoice) -> invoice_pb2.Invoice:
     return invoice_pb2.Invoice(
         invoice_id=fact.invoice_id,
         customer_id=fact.customer_id,
+        display_name=fact.display_name,
         type=fact.invoice_type or "",
         status=_STATUSES[fact.status],
         currency=fact.currency,

@@ -1,5 +1,6 @@
 """Notifications as messages of the contract, and the filters of their lists and streams."""
 
+import functools
 from collections.abc import Sequence
 
 from evaluator.notifications import EVENT_TYPES
@@ -8,6 +9,7 @@ from generated.tidemark.v1.alert_service_pb2 import ListNotificationsRequest, Wa
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.alerts import read_condition_types
 from server.mapping.event_types import NUMBERS, read_event_types
+from server.mapping.notification_details import write_detail
 from store.notifications.feed import Entry, NotificationFilter
 
 MAX_FILTER_IDS = 100
@@ -27,8 +29,8 @@ def read_wanted(
 
 
 def notification_message(entry: Entry) -> notification_pb2.Notification:
-    """A notification, with its body as webhooks carry it."""
-    return notification_pb2.Notification(
+    """A notification, with its body as webhooks carry it, and what the body says as messages."""
+    shown = notification_pb2.Notification(
         notification_id=entry.notification_id,
         event_type=NUMBERS[entry.event_type],
         create_time=to_timestamp(entry.create_time),
@@ -38,6 +40,13 @@ def notification_message(entry: Entry) -> notification_pb2.Notification:
         sequence=entry.sequence,
         body=entry.body,
     )
+    write_detail(entry.body, shown)
+    return shown
+
+
+# For streams: the subscribers of one organization get the same notifications at about the same time. The message is
+# shared, so it must not be changed.
+shared_notification_message = functools.lru_cache(maxsize=512)(notification_message)
 
 
 def _ids(violations: Violations, path: str, ids: Sequence[str]) -> tuple[str, ...]:

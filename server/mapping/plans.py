@@ -76,6 +76,7 @@ def limit_message(limit: StoredLimit) -> limit_pb2.Limit:
     subject = limit.subject
     message = limit_pb2.Limit(
         limit_id=limit.limit_id,
+        display_name=limit.display_name,
         groups=[limit_pb2.LimitGroup(key=key, value=value) for key, value in subject.groups],
         amount="" if limit.amount is None else format_decimal(limit.amount),
         as_of_time=to_timestamp(limit.as_of_time),

@@ -1,50 +1,52 @@
-"""Answers to usage: what became of a batch, cut to what every client can read, with a note of what is left out."""
+"""Outcomes of usage: what became of a batch, cut to the size of an answer, with a note of what is left out."""
 
 from collections.abc import Iterable, Sequence
 
+from engine.evaluation.results import RecordedTransition
 from engine.ingest.batches import Outcome
 from generated.tidemark.v1 import (
     gauge_pb2,
     usage_pb2,
 )
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchResponse, EvaluateUsageResponse
 from runtime.turns import Slices
-from server.calls.answer_size import MAX_ANSWER_BYTES, fitting_in_slices
+from server.calls.answer_size import fitting_in_slices
 from server.calls.validation import to_timestamp
 from server.mapping.gauges import gauge_message
 from server.mapping.transitions import transition_message
 
-# Bytes of transitions and gauges in one answer; less than rejections may have, because these can be read elsewhere.
-MAX_RESULT_BYTES = 2 * 1024 * 1024
-
-Answer = EvaluateUsageResponse | EvaluateUsageBatchResponse
-
 
 async def write_results(
-    answer: Answer, rejections: Sequence[usage_pb2.Rejection], outcome: Outcome, slices: Slices
-) -> None:
-    """Fills in rejections, transitions and gauges, in this order of precedence, and says what does not fit.
+    answer: usage_pb2.UsageOutcome,
+    rejections: Sequence[usage_pb2.Rejection],
+    outcome: Outcome,
+    room: int,
+    slices: Slices,
+) -> Sequence[RecordedTransition]:
+    """Fills in rejections, transitions and gauges, in this order of precedence, and counts what does not fit.
 
-    Rejections are all shown unless a batch is larger than the default: they are stored nowhere else.
+    Rejections are all shown unless a batch is larger than the default: they are stored nowhere else. Returns the
+    transitions that are left out. room: bytes for all of it.
     """
     await slices.begin()
-    rejected, _ = await fitting_in_slices(rejections, MAX_ANSWER_BYTES, slices)
-    used = sum(one.ByteSize() for one in rejected)
+    rejected, room = await fitting_in_slices(rejections, room, slices)
     transitions, room = await fitting_in_slices(
-        map(transition_message, outcome.transitions), min(MAX_RESULT_BYTES, MAX_ANSWER_BYTES - used), slices
+        map(transition_message, outcome.transitions),
+        room if len(rejected) == len(rejections) else 0,
+        slices,
     )
-    complete = len(transitions) == len(outcome.transitions)
+    left_out = outcome.transitions[len(transitions) :]
     gauges: Iterable[gauge_pb2.Gauge] = (gauge_message(gauge, value) for gauge, value in outcome.gauges)
-    shown, _ = await fitting_in_slices(gauges, room if complete else 0, slices)
+    shown, _ = await fitting_in_slices(gauges, 0 if left_out else room, slices)
     answer.rejected.extend(rejected)
     answer.transitions.extend(transitions)
     answer.gauges.extend(shown)
     omitted = usage_pb2.OmittedResults(
-        transition_count=len(outcome.transitions) - len(transitions),
+        transition_count=len(left_out),
         gauge_count=len(outcome.gauges) - len(shown),
         rejection_count=len(rejections) - len(rejected),
     )
-    if not complete:
-        omitted.ingest_time.CopyFrom(to_timestamp(outcome.transitions[len(transitions)].ingest_time))
+    if left_out:
+        omitted.ingest_time.CopyFrom(to_timestamp(left_out[0].ingest_time))
     if omitted.ByteSize():
         answer.omitted.CopyFrom(omitted)
+    return left_out

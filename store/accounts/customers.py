@@ -4,23 +4,29 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import ARRAY, RowMapping, any_, cast, select
+from sqlalchemy import ARRAY, ColumnElement, RowMapping, any_, cast, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle
+from store.accounts import customer_names
 from store.accounts.billing_cycles import cycle_columns, cycle_of
+from store.accounts.customer_names import NameKind
 from store.accounts.puts import Put, is_newer, put_fact
 from store.erasures import jobs as erasures
 from store.identity import organizations
-from store.tables.accounts import customer
+from store.postgres.counting import bounded_count
+from store.tables.accounts import customer, customer_name
 from store.tables.base import Identifier
 
 
 @dataclass(frozen=True)
 class CustomerFact:
-    """What the caller states about a customer. plan_start_time, plan_end_time: unset if the plan is not limited."""
+    """What the caller states about a customer.
+
+    plan_start_time, plan_end_time: unset if the plan is not limited. aliases: sorted.
+    """
 
     customer_id: str
     display_name: str
@@ -31,6 +37,8 @@ class CustomerFact:
     cycle: BillingCycle
     custom_fields: Mapping[str, str]
     as_of_time: datetime
+    external_id: str | None = None
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,15 +57,28 @@ class StoredCustomer:
     plan_start_time: datetime | None = None
     plan_end_time: datetime | None = None
     custom_fields: Mapping[str, str] = field(default_factory=dict)
+    external_id: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CustomerFilter:
+    """Which customers to list: those that match each field that is set."""
+
+    plan_id: str | None = None
+    external_id: str | None = None
+    alias: str | None = None
 
 
 async def put(
     connection: AsyncConnection, organization_id: int, fact: CustomerFact, now: datetime
 ) -> Put[StoredCustomer]:
-    """Stores the fact, unless a newer one is stored."""
+    """Stores the fact, unless a newer one is stored. Raises CustomerNameTaken."""
     key = {"organization_id": organization_id, "customer_id": fact.customer_id}
     facts = {
         "display_name": fact.display_name,
+        "external_id": fact.external_id,
+        "aliases": list(fact.aliases),
         "plan_id": fact.plan_id,
         "plan_start_time": fact.plan_start_time,
         "plan_end_time": fact.plan_end_time,
@@ -70,6 +91,9 @@ async def put(
         await erasures.refuse_during(connection, organization_id, fact.customer_id)
     stored = await get(connection, organization_id, fact.customer_id)
     assert stored is not None, "a customer exists after it was put"
+    if epoch is not None:
+        names = stored.external_id, stored.aliases
+        await customer_names.replace_names(connection, organization_id, fact.customer_id, *names)
     superseded = is_newer(stored.as_of_time, fact.as_of_time)
     return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
 
@@ -136,16 +160,34 @@ async def ids_after(
 
 
 async def list_page(
-    connection: AsyncConnection, organization_id: int, *, plan_id: str | None, after: str | None, limit: int
+    connection: AsyncConnection, organization_id: int, wanted: CustomerFilter, *, after: str | None, limit: int
 ) -> list[StoredCustomer]:
-    """Up to `limit` customers after the id `after`, in the order of ids. plan_id: None for all plans."""
-    statement = select(customer).where(customer.c.organization_id == organization_id)
-    if plan_id is not None:
-        statement = statement.where(customer.c.plan_id == plan_id)
+    """Up to `limit` customers after the id `after`, in the order of ids."""
+    statement = select(customer).where(*_selected(organization_id, wanted))
     if after is not None:
         statement = statement.where(customer.c.customer_id > after)
     rows = await connection.execute(statement.order_by(customer.c.customer_id).limit(limit))
     return [_customer(row) for row in rows.mappings()]
+
+
+async def count(connection: AsyncConnection, organization_id: int, wanted: CustomerFilter) -> int:
+    """How many customers `list_page` returns on all pages, see `bounded_count`."""
+    return await bounded_count(connection, customer, *_selected(organization_id, wanted))
+
+
+def _selected(organization_id: int, wanted: CustomerFilter) -> list[ColumnElement[bool]]:
+    conditions = [customer.c.organization_id == organization_id]
+    if wanted.plan_id is not None:
+        conditions.append(customer.c.plan_id == wanted.plan_id)
+    for kind, name in ((NameKind.EXTERNAL_ID, wanted.external_id), (NameKind.ALIAS, wanted.alias)):
+        if name is not None:
+            found = select(customer_name.c.customer_id).where(
+                customer_name.c.organization_id == organization_id,
+                customer_name.c.kind == kind.value,
+                customer_name.c.name == name,
+            )
+            conditions.append(customer.c.customer_id == found.scalar_subquery())
+    return conditions
 
 
 def _customer(row: RowMapping) -> StoredCustomer:
@@ -164,4 +206,6 @@ def _customer(row: RowMapping) -> StoredCustomer:
         plan_start_time=row["plan_start_time"],
         plan_end_time=row["plan_end_time"],
         custom_fields=row["custom_fields"],
+        external_id=row["external_id"],
+        aliases=tuple(row["aliases"]),
     )

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import RowMapping, select, tuple_
+from sqlalchemy import ColumnElement, RowMapping, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.invoices import InvoiceStatus
 from store.accounts.puts import Put, is_newer
+from store.postgres.counting import bounded_count
 from store.tables.invoices import invoice
 
 
@@ -33,6 +34,7 @@ class InvoiceFact:
     custom_fields: Mapping[str, str]
     contract_custom_fields: Mapping[str, str]
     as_of_time: datetime
+    display_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,22 +102,43 @@ async def list_page(
     customer_id, invoice_type, statuses: which invoices; None or empty for all. after: the key of the last invoice of
     the page before.
     """
-    statement = select(invoice).where(invoice.c.organization_id == organization_id)
-    if customer_id is not None:
-        statement = statement.where(invoice.c.customer_id == customer_id)
-    if invoice_type is not None:
-        statement = statement.where(invoice.c.invoice_type == invoice_type)
-    if statuses:
-        statement = statement.where(invoice.c.status.in_([status.value for status in statuses]))
+    statement = select(invoice).where(*_selected(organization_id, customer_id, invoice_type, statuses))
     if after is not None:
         statement = statement.where(tuple_(invoice.c.customer_id, invoice.c.invoice_id) > after)
     rows = await connection.execute(statement.order_by(invoice.c.customer_id, invoice.c.invoice_id).limit(limit))
     return [_invoice(row) for row in rows.mappings()]
 
 
+async def count(
+    connection: AsyncConnection,
+    organization_id: int,
+    *,
+    customer_id: str | None,
+    invoice_type: str | None,
+    statuses: tuple[InvoiceStatus, ...],
+) -> int:
+    """How many invoices `list_page` returns on all pages, see `bounded_count`."""
+    conditions = _selected(organization_id, customer_id, invoice_type, statuses)
+    return await bounded_count(connection, invoice, *conditions)
+
+
+def _selected(
+    organization_id: int, customer_id: str | None, invoice_type: str | None, statuses: tuple[InvoiceStatus, ...]
+) -> list[ColumnElement[bool]]:
+    conditions = [invoice.c.organization_id == organization_id]
+    if customer_id is not None:
+        conditions.append(invoice.c.customer_id == customer_id)
+    if invoice_type is not None:
+        conditions.append(invoice.c.invoice_type == invoice_type)
+    if statuses:
+        conditions.append(invoice.c.status.in_([status.value for status in statuses]))
+    return conditions
+
+
 def _content(fact: InvoiceFact) -> dict[str, object]:
     """The columns of the content of a fact: if they are equal, a put changes nothing but as_of_time."""
     return {
+        "display_name": fact.display_name,
         "invoice_type": fact.invoice_type,
         "status": fact.status.value,
         "currency": fact.currency,
@@ -142,6 +165,7 @@ def _invoice(row: RowMapping) -> StoredInvoice:
             custom_fields=row["custom_fields"],
             contract_custom_fields=row["contract_custom_fields"],
             as_of_time=row["as_of_time"],
+            display_name=row["display_name"],
         ),
         create_time=row["create_time"],
         update_time=row["update_time"],

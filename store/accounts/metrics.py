@@ -1,6 +1,7 @@
 """Metrics: what is counted, of which events and with which aggregation, which cannot change."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import RowMapping, select
@@ -10,6 +11,7 @@ from evaluator.aggregation import Aggregation
 from evaluator.raw_events import EventFilter
 from evaluator.selection_json import event_filters_from_json, event_filters_json
 from store.accounts.puts import Put, is_newer, put_fact
+from store.postgres.counting import bounded_count
 from store.tables.accounts import metric
 
 
@@ -38,6 +40,7 @@ class MetricFact:
     aggregation: Aggregation
     unique_property: str | None
     as_of_time: datetime
+    custom_fields: Mapping[str, str] = field(default_factory=dict)
     event_type: str | None = None
     event_filters: tuple[EventFilter, ...] = ()
     quantity_property: str | None = None
@@ -55,6 +58,7 @@ class StoredMetric:
     as_of_time: datetime | None
     create_time: datetime
     update_time: datetime
+    custom_fields: Mapping[str, str] = field(default_factory=dict)
     event_type: str | None = None
     event_filters: tuple[EventFilter, ...] = ()
     quantity_property: str | None = None
@@ -75,7 +79,7 @@ async def put(
         "event_filters": event_filters_json(fact.event_filters),
         "quantity_property": fact.quantity_property,
     }
-    facts = {"display_name": fact.display_name, **fixed}
+    facts = {"display_name": fact.display_name, "custom_fields": dict(fact.custom_fields), **fixed}
     epoch = await put_fact(connection, metric, key, facts, fact.as_of_time, now, tuple(fixed), "create_epoch")
     stored = await get(connection, organization_id, fact.metric_id)
     assert stored is not None, "a metric exists after it was put"
@@ -107,6 +111,11 @@ async def list_page(
     return [_metric(row) for row in rows.mappings()]
 
 
+async def count(connection: AsyncConnection, organization_id: int) -> int:
+    """How many metrics there are, see `bounded_count`."""
+    return await bounded_count(connection, metric, metric.c.organization_id == organization_id)
+
+
 def _events(metric: StoredMetric | MetricFact) -> tuple[object, ...]:
     return metric.event_type, metric.event_filters, metric.quantity_property
 
@@ -121,6 +130,7 @@ def _metric(row: RowMapping) -> StoredMetric:
         as_of_time=row["as_of_time"],
         create_time=row["create_time"],
         update_time=row["update_time"],
+        custom_fields=row["custom_fields"],
         event_type=row["event_type"],
         event_filters=event_filters_from_json(row["event_filters"]),
         quantity_property=row["quantity_property"],

@@ -5,9 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import RowMapping, select
+from sqlalchemy import delete as sql_delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.accounts import uses
 from store.accounts.puts import Put, is_newer, put_fact
+from store.accounts.uses import FactInUse
+from store.identity import organizations
+from store.postgres.counting import bounded_count
 from store.tables.plans import plan
 
 
@@ -54,6 +59,20 @@ async def get(connection: AsyncConnection, organization_id: int, plan_id: str) -
     return None if row is None else _plan(row)
 
 
+async def delete(connection: AsyncConnection, organization_id: int, plan_id: str) -> bool:
+    """Removes a plan that nothing uses; returns whether it existed. Raises FactInUse.
+
+    Locks the organization until the transaction ends, so that nothing begins to use the plan.
+    """
+    if await get(connection, organization_id, plan_id) is None:
+        return False
+    await organizations.begin_change(connection, organization_id)
+    if (user := await uses.of_plan(connection, organization_id, plan_id)) is not None:
+        raise FactInUse({"plan_id": plan_id}, user)
+    removed = sql_delete(plan).where(plan.c.organization_id == organization_id, plan.c.plan_id == plan_id)
+    return await connection.scalar(removed.returning(plan.c.plan_id)) is not None
+
+
 async def list_page(
     connection: AsyncConnection, organization_id: int, *, after: str | None, limit: int
 ) -> list[StoredPlan]:
@@ -63,6 +82,11 @@ async def list_page(
         statement = statement.where(plan.c.plan_id > after)
     rows = await connection.execute(statement.order_by(plan.c.plan_id).limit(limit))
     return [_plan(row) for row in rows.mappings()]
+
+
+async def count(connection: AsyncConnection, organization_id: int) -> int:
+    """How many plans were put, see `bounded_count`."""
+    return await bounded_count(connection, plan, plan.c.organization_id == organization_id)
 
 
 def _plan(row: RowMapping) -> StoredPlan:

@@ -4,13 +4,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import RowMapping, and_, select, tuple_
+from sqlalchemy import ColumnElement, RowMapping, and_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle
 from store.accounts.billing_cycles import CYCLE_COLUMNS, cycle_columns, cycle_of
 from store.accounts.puts import Put, is_newer, put_fact
 from store.erasures import jobs as erasures
+from store.identity import organizations
+from store.postgres.counting import bounded_count
 from store.tables.accounts import customer, subscription
 
 # Each subscription with the billing cycle of its customer, which applies if the subscription has none of its own.
@@ -40,6 +42,7 @@ class SubscriptionFact:
     end_time: datetime | None
     custom_fields: Mapping[str, str]
     as_of_time: datetime
+    display_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class StoredSubscription:
     plan_start_time: datetime | None = None
     plan_end_time: datetime | None = None
     custom_fields: Mapping[str, str] = field(default_factory=dict)
+    display_name: str = ""
 
 
 async def put(
@@ -73,6 +77,7 @@ async def put(
         "subscription_id": fact.subscription_id,
     }
     facts = {
+        "display_name": fact.display_name,
         "plan_id": fact.plan_id,
         "plan_start_time": fact.plan_start_time,
         "plan_end_time": fact.plan_end_time,
@@ -82,13 +87,30 @@ async def put(
         "end_time": fact.end_time,
         **cycle_columns(fact.cycle),
     }
+    epoch_before = await organizations.current_epoch(connection, organization_id)
+    before = await get(connection, organization_id, fact.customer_id, fact.subscription_id)
     epoch = await put_fact(connection, subscription, key, facts, fact.as_of_time, now)
     if epoch is not None:
         await erasures.refuse_during(connection, organization_id, fact.customer_id)
     stored = await get(connection, organization_id, fact.customer_id, fact.subscription_id)
     assert stored is not None, "a subscription exists after it was put"
+    # `before` was read without the lock. If another change was committed meanwhile, it may have been of the fields.
+    same_fields = stored.custom_fields == (before.custom_fields if before is not None else {})
+    if epoch is not None and not (same_fields and epoch == epoch_before + 1):
+        await _contracts_changed(connection, organization_id, fact.customer_id, epoch, now)
     superseded = is_newer(stored.as_of_time, fact.as_of_time)
     return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
+
+
+async def _contracts_changed(
+    connection: AsyncConnection, organization_id: int, customer_id: str, epoch: int, now: datetime
+) -> None:
+    """Notes that other cost than before may count for the customer, whose gauges have to be counted anew."""
+    await connection.execute(
+        update(customer)
+        .where(customer.c.organization_id == organization_id, customer.c.customer_id == customer_id)
+        .values(changed_epoch=epoch, contracts_change_time=now)
+    )
 
 
 async def get(
@@ -104,6 +126,18 @@ async def get(
     )
     row = rows.mappings().one_or_none()
     return None if row is None else _subscription(row)
+
+
+async def customers_with(
+    connection: AsyncConnection, organization_id: int, subscription_id: str, *, limit: int
+) -> list[str]:
+    """The ids of up to `limit` customers that have a subscription of that id."""
+    found = await connection.scalars(
+        select(subscription.c.customer_id)
+        .where(subscription.c.organization_id == organization_id, subscription.c.subscription_id == subscription_id)
+        .limit(limit)
+    )
+    return list(found.all())
 
 
 async def get_many(
@@ -127,23 +161,46 @@ async def list_page(
     plan_id: str | None,
     after: tuple[str, str] | None,
     limit: int,
+    subscription_id: str | None = None,
 ) -> list[StoredSubscription]:
     """Up to `limit` subscriptions in the order of customer id and subscription id.
 
-    customer_id, plan_id: which subscriptions; None for all. after: the key of the last subscription of the page
-    before.
+    customer_id, plan_id, subscription_id: which subscriptions; None for all. after: the key of the last subscription
+    of the page before.
     """
-    statement = _SUBSCRIPTIONS.where(subscription.c.organization_id == organization_id)
-    if customer_id is not None:
-        statement = statement.where(subscription.c.customer_id == customer_id)
-    if plan_id is not None:
-        statement = statement.where(subscription.c.plan_id == plan_id)
+    statement = _SUBSCRIPTIONS.where(*_selected(organization_id, customer_id, plan_id, subscription_id))
     if after is not None:
         statement = statement.where(tuple_(subscription.c.customer_id, subscription.c.subscription_id) > after)
     rows = await connection.execute(
         statement.order_by(subscription.c.customer_id, subscription.c.subscription_id).limit(limit)
     )
     return [_subscription(row) for row in rows.mappings()]
+
+
+async def count(
+    connection: AsyncConnection,
+    organization_id: int,
+    *,
+    customer_id: str | None,
+    plan_id: str | None,
+    subscription_id: str | None,
+) -> int:
+    """How many subscriptions `list_page` returns on all pages, see `bounded_count`."""
+    conditions = _selected(organization_id, customer_id, plan_id, subscription_id)
+    return await bounded_count(connection, subscription, *conditions)
+
+
+def _selected(
+    organization_id: int, customer_id: str | None, plan_id: str | None, subscription_id: str | None
+) -> list[ColumnElement[bool]]:
+    conditions = [subscription.c.organization_id == organization_id]
+    if customer_id is not None:
+        conditions.append(subscription.c.customer_id == customer_id)
+    if plan_id is not None:
+        conditions.append(subscription.c.plan_id == plan_id)
+    if subscription_id is not None:
+        conditions.append(subscription.c.subscription_id == subscription_id)
+    return conditions
 
 
 def _subscription(row: RowMapping) -> StoredSubscription:
@@ -163,4 +220,5 @@ def _subscription(row: RowMapping) -> StoredSubscription:
         plan_start_time=row["plan_start_time"],
         plan_end_time=row["plan_end_time"],
         custom_fields=row["custom_fields"],
+        display_name=row["display_name"],
     )

@@ -15,7 +15,7 @@ from store.postgres.database import DriverConnection, driver
 from store.tables.accounts import customer, subscription
 from store.tables.alerts import alert
 from store.tables.usage import event
-from store.usage import metric_conditions, price_conditions
+from store.usage import contract_conditions, metric_conditions, price_conditions
 
 FROM_THE_BEGINNING = ""  # sorts before every customer_id: the alert was evaluated for no customer yet
 
@@ -163,7 +163,7 @@ FROM unnest(
     WHERE e.organization_id = %(organization_id)s AND e.customer_id = i.customer_id COLLATE "C"
         AND e.event_time >= i.period_start AND e.event_time < i.period_end
         AND (i.subscription_id IS NULL OR e.subscription_id = i.subscription_id COLLATE "C")
-        AND {measured} AND {priced} AND {grouped}
+        AND {measured} AND {priced} AND {contracted} AND {grouped}
     {limit}
 ) AS e
 """
@@ -190,6 +190,7 @@ async def groups(
         if measure.of_cost
         else metric_conditions.condition("%(name)s", raw_events),
         priced=price_conditions.condition(measure.prices),
+        contracted=contract_conditions.condition(measure.contract_fields),
         grouped=" AND ".join(f"e.properties ? %(key{number})s" for number in range(len(keys))) or "true",
         limit="" if keys else "LIMIT 1",
     )
@@ -205,6 +206,7 @@ async def groups(
             "ends": [period.end for period in periods],
             **{f"key{number}": key for number, key in enumerate(keys)},
             **price_conditions.parameters(measure.prices),
+            **contract_conditions.parameters(measure.contract_fields),
             **metric_conditions.parameters(raw_events),
         },
     )

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from evaluator.alert_commands import AlertPatch
 from evaluator.definitions import AlertDefinition, DefinitionState, natural_key
 from evaluator.thresholds import Threshold
-from store.alerts import alerts, creation
+from store.alerts import alerts, creation, disabled_notices
 from store.alerts import history as alert_history
 from store.alerts.backfills import FROM_THE_BEGINNING
 from store.alerts.change import Begun, Change, ItemRefused
@@ -91,6 +91,9 @@ async def edit_many(change: Change, edits: Sequence[Edit]) -> list[AlertDefiniti
             written[index] = _next_version(before, after, one.patch.reset, begun)
     if written:
         await _write(change, written, kinds)
+    for index, after in written.items():
+        if after.state is DefinitionState.DISABLED and current[index].state is not DefinitionState.DISABLED:
+            await disabled_notices.notify(change.connection, change.organization_id, after, begun.epoch, begun.now)
     return [written.get(index, before) for index, before in enumerate(current)]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.exclusions import Excluded, ExclusionReason
@@ -75,9 +75,9 @@ async def count(connection: DriverConnection, organization_id: int, counted: Seq
 # Stores exclusions, and returns those that are new.
 _EXCLUDE = """
 INSERT INTO alert_exclusion (
-    organization_id, customer_id, alert_id, subscription_id, reason, changed_epoch, create_time
+    organization_id, customer_id, alert_id, subscription_id, reason, changed_epoch, create_time, key_id
 )
-SELECT %(organization_id)s, customer_id, alert_id, subscription_id, %(reason)s, %(epoch)s, %(now)s
+SELECT %(organization_id)s, customer_id, alert_id, subscription_id, %(reason)s, %(epoch)s, %(now)s, %(key_id)s
 FROM unnest(%(customer_ids)s::text[], %(alert_ids)s::text[], %(subscription_ids)s::text[])
     AS i (customer_id, alert_id, subscription_id)
 ORDER BY customer_id COLLATE "C", alert_id COLLATE "C", subscription_id COLLATE "C"
@@ -93,8 +93,9 @@ async def exclude(
     reason: ExclusionReason,
     epoch: int,
     now: datetime,
+    key_id: str = "",
 ) -> set[Excluded]:
-    """Stores exclusions; returns those that are new.
+    """Stores exclusions; returns those that are new. key_id: of the caller that requests them.
 
     epoch: a new one, so that all servers apply the exclusions to the next event. A transaction that holds the
     organization's lock only shared cannot raise the epoch and passes the present one: evaluations read the exclusions
@@ -110,6 +111,7 @@ async def exclude(
             "reason": reason.value,
             "epoch": epoch,
             "now": now,
+            "key_id": key_id,
         },
     )
     return {Excluded(row[0], row[1], row[2] or None) for row in await cursor.fetchall()}
@@ -156,17 +158,60 @@ async def reasons(
     return {(row.alert_id, row.subscription_id or None): ExclusionReason(row.reason) for row in rows}
 
 
-async def request(connection: AsyncConnection, organization_id: int, excluded: Excluded, now: datetime) -> bool:
-    """Excludes a customer, or one of its subscriptions, as a caller requested; False if it was excluded before.
+class StoredExclusion(NamedTuple):
+    """A customer, or subscription, for which an alert is disabled. key_id: empty where no key requested it."""
 
-    Stops ingest of the organization until the transaction ends.
+    customer_id: str
+    subscription_id: str | None
+    reason: ExclusionReason
+    create_time: datetime
+    key_id: str
+
+
+async def list_page(
+    connection: AsyncConnection,
+    organization_id: int,
+    alert_id: str,
+    *,
+    customer_id: str | None,
+    after: tuple[str, str] | None,
+    limit: int,
+) -> list[StoredExclusion]:
+    """Up to `limit` exclusions of an alert, by customer and subscription.
+
+    customer_id: only those of this customer. after: customer and subscription (or "") of the last one seen.
+    """
+    columns = alert_exclusion.c
+    statement = (
+        select(columns.customer_id, columns.subscription_id, columns.reason, columns.create_time, columns.key_id)
+        .where(columns.organization_id == organization_id, columns.alert_id == alert_id)
+        .order_by(columns.customer_id, columns.subscription_id)
+        .limit(limit)
+    )
+    if customer_id is not None:
+        statement = statement.where(columns.customer_id == customer_id)
+    if after is not None:
+        statement = statement.where(tuple_(columns.customer_id, columns.subscription_id) > tuple_(*after))
+    return [
+        StoredExclusion(row[0], row[1] or None, ExclusionReason(row[2]), row[3], row[4])
+        for row in await connection.execute(statement)
+    ]
+
+
+async def request(
+    connection: AsyncConnection, organization_id: int, excluded: Excluded, key_id: str, now: datetime
+) -> int | None:
+    """Excludes a customer, or one of its subscriptions, as a caller requested.
+
+    Returns the new epoch of the organization; None if the target was excluded before. Stops ingest of the
+    organization until the transaction ends.
     """
     epoch = await organizations.begin_change(connection, organization_id)
     raw = await driver(connection)
-    if not await exclude(raw, organization_id, [excluded], ExclusionReason.REQUESTED, epoch, now):
-        return False
+    if not await exclude(raw, organization_id, [excluded], ExclusionReason.REQUESTED, epoch, now, key_id):
+        return None
     await _customer_changed(connection, organization_id, excluded.customer_id, epoch, now)
-    return True
+    return epoch
 
 
 async def lift(connection: AsyncConnection, organization_id: int, excluded: Excluded, now: datetime) -> bool:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import RowMapping, select, text, tuple_
+from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.amounts import ZERO, exact_arithmetic
-from evaluator.balances import BalanceKind, Seat
+from evaluator.balances import BalanceKind, Seat, Unit
+from store.postgres.counting import bounded_count
 from store.tables.balances import balance, balance_segment
 
 
@@ -34,6 +35,7 @@ class BalanceFact:
 
     currency, metric_id: the unit of its amounts; exactly one is set. draw_down: whether usage draws on it; if
     draw_down_metric_ids is not empty, only usage of those metrics does. segments: the first has the number 1.
+    cost_basis: what the customer paid for each unit.
     """
 
     customer_id: str
@@ -53,6 +55,8 @@ class BalanceFact:
     draw_down_metric_ids: tuple[str, ...]
     segments: tuple[SegmentFact, ...]
     as_of_time: datetime
+    display_name: str = ""
+    cost_basis: Decimal | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,60 @@ async def get(
     return found[0] if found else None
 
 
+async def of_unit(
+    connection: AsyncConnection, organization_id: int, customer_id: str, unit: Unit, balance_ids: Sequence[str]
+) -> list[StoredBalance]:
+    """Those of the balances that the customer has in the unit, voided or not.
+
+    balance_ids: empty for all that are not voided, of no seat, and not of some metrics only.
+    """
+    statement = select(balance).where(
+        balance.c.organization_id == organization_id, balance.c.customer_id == customer_id, _held_in(unit)
+    )
+    if balance_ids:
+        statement = statement.where(balance.c.balance_id.in_(balance_ids))
+    else:
+        statement = statement.where(
+            balance.c.void_time.is_(None),
+            balance.c.seat_group_key.is_(None),
+            func.cardinality(balance.c.draw_down_metric_ids) == 0,
+        )
+    rows = await connection.execute(statement)
+    return await _with_segments(connection, organization_id, rows.mappings().all())
+
+
+async def remaining_in(
+    connection: AsyncConnection, organization_id: int, customer_id: str, unit: Unit, now: datetime
+) -> Decimal:
+    """What remains at `now` in all active segments of the customer's balances in the unit."""
+    segment = balance_segment.c
+    remaining = await connection.scalar(
+        select(func.sum(segment.amount + segment.adjusted - segment.drawn))
+        .select_from(balance)
+        .join(
+            balance_segment,
+            and_(*(balance.c[name] == segment[name] for name in ("organization_id", "customer_id", "balance_id"))),
+        )
+        .where(
+            balance.c.organization_id == organization_id,
+            balance.c.customer_id == customer_id,
+            balance.c.void_time.is_(None),
+            _held_in(unit),
+            segment.removed.is_(False),
+            segment.start_time <= now,
+            or_(segment.end_time.is_(None), segment.end_time > now),
+        )
+    )
+    return ZERO if remaining is None else Decimal(remaining)
+
+
+def _held_in(unit: Unit) -> ColumnElement[bool]:
+    return and_(
+        balance.c.currency.is_not_distinct_from(unit.currency),
+        balance.c.metric_id.is_not_distinct_from(unit.metric_id),
+    )
+
+
 async def list_page(
     connection: AsyncConnection,
     organization_id: int,
@@ -156,17 +214,37 @@ async def list_page(
 
     customer_id, kinds: which balances; None or empty for all. after: the key of the last balance of the page before.
     """
-    statement = select(balance).where(balance.c.organization_id == organization_id)
-    if customer_id is not None:
-        statement = statement.where(balance.c.customer_id == customer_id)
-    if kinds:
-        statement = statement.where(balance.c.kind.in_([kind.value for kind in kinds]))
-    if not include_voided:
-        statement = statement.where(balance.c.void_time.is_(None))
+    statement = select(balance).where(*_selected(organization_id, customer_id, kinds, include_voided))
     if after is not None:
         statement = statement.where(tuple_(balance.c.customer_id, balance.c.balance_id) > after)
     rows = await connection.execute(statement.order_by(balance.c.customer_id, balance.c.balance_id).limit(limit))
     return await _with_segments(connection, organization_id, rows.mappings().all())
+
+
+async def count(
+    connection: AsyncConnection,
+    organization_id: int,
+    *,
+    customer_id: str | None,
+    kinds: tuple[BalanceKind, ...],
+    include_voided: bool,
+) -> int:
+    """How many balances `list_page` returns on all pages, see `bounded_count`."""
+    conditions = _selected(organization_id, customer_id, kinds, include_voided)
+    return await bounded_count(connection, balance, *conditions)
+
+
+def _selected(
+    organization_id: int, customer_id: str | None, kinds: tuple[BalanceKind, ...], include_voided: bool
+) -> list[ColumnElement[bool]]:
+    conditions = [balance.c.organization_id == organization_id]
+    if customer_id is not None:
+        conditions.append(balance.c.customer_id == customer_id)
+    if kinds:
+        conditions.append(balance.c.kind.in_([kind.value for kind in kinds]))
+    if not include_voided:
+        conditions.append(balance.c.void_time.is_(None))
+    return conditions
 
 
 async def _with_segments(
@@ -222,6 +300,8 @@ def _balance(row: RowMapping, segments: tuple[StoredSegment, ...]) -> StoredBala
             draw_down_metric_ids=tuple(row["draw_down_metric_ids"]),
             segments=tuple(segment.fact for segment in segments if not segment.removed),
             as_of_time=row["as_of_time"],
+            display_name=row["display_name"],
+            cost_basis=row["cost_basis"],
         ),
         segments=segments,
         void_time=row["void_time"],

@@ -4,7 +4,7 @@ The transaction must hold the customer's wallet.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -20,7 +20,7 @@ from store.balances import entries as balance_entries
 from store.balances.balances import BalanceFact, StoredBalance, StoredSegment
 from store.balances.entries import EntryType, NewEntry
 from store.balances.writing import write_balance, write_segments
-from store.tables.balances import balance_adjustment
+from store.tables.balances import balance_adjustment, balance_decrement
 
 
 class BalanceFixed(Exception):
@@ -30,6 +30,15 @@ class BalanceFixed(Exception):
         super().__init__(field)
         self.stored = stored
         self.field = field  # kind, access, seat or license_type
+
+
+class BalanceExists(Exception):
+    """A put that must be of a new balance names one that exists."""
+
+    def __init__(self, customer_id: str, balance_id: str) -> None:
+        super().__init__(customer_id, balance_id)
+        self.customer_id = customer_id
+        self.balance_id = balance_id
 
 
 class ChangeRefused(Exception):
@@ -62,7 +71,7 @@ class NoActiveSegment(ChangeRefused):
 
 
 class AdjustmentConflict(ChangeRefused):
-    """The adjustment id belongs to another adjustment, of the balance `balance_id`."""
+    """The adjustment id belongs to another adjustment, of the balance `balance_id`; empty: of several balances."""
 
     def __init__(self, customer_id: str, balance_id: str, adjustment_id: str) -> None:
         super().__init__(customer_id, balance_id)
@@ -81,6 +90,7 @@ class Adjustment:
     adjustment_id: str
     amount: Decimal
     segment_number: int | None
+    custom_fields: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,13 +108,16 @@ class BalanceChange:
 
 
 async def put(
-    connection: AsyncConnection, organization_id: int, fact: BalanceFact, now: datetime
+    connection: AsyncConnection, organization_id: int, fact: BalanceFact, now: datetime, *, only_if_new: bool = False
 ) -> Put[StoredBalance]:
     """Stores the fact, unless a newer one is stored or the balance is voided.
 
-    Segments keep their adjustments and what was drawn from them. Raises BalanceFixed.
+    Segments keep their adjustments and what was drawn from them. Raises BalanceFixed; with only_if_new, raises
+    BalanceExists for a balance that exists, voided or not.
     """
     stored = await balances.get(connection, organization_id, fact.customer_id, fact.balance_id)
+    if only_if_new and stored is not None:
+        raise BalanceExists(fact.customer_id, fact.balance_id)
     if stored is not None and (stored.void_time is not None or is_newer(stored.fact.as_of_time, fact.as_of_time)):
         return Put(stored, superseded=True)
     if stored is not None and (field := _fixed_field(stored.fact, fact)) is not None:
@@ -154,9 +167,16 @@ async def adjust(
     await write_segments(connection, result, [adjusted])
     number = adjusted.segment_number
     await _write_adjustment(connection, organization_id, adjustment, number, now)
-    entry = _entry(stored.fact, number, EntryType.ADJUSTMENT, adjustment.amount, adjusted.remaining)
-    entries = [replace(entry, adjustment_id=adjustment.adjustment_id)]
-    await balance_entries.append(connection, organization_id, entries, now)
+    unit = Unit(stored.fact.currency, stored.fact.metric_id)
+    entry = replace(
+        _entry(stored.fact, number, EntryType.ADJUSTMENT, adjustment.amount, adjusted.remaining),
+        adjustment_id=adjustment.adjustment_id,
+        custom_fields=adjustment.custom_fields,
+        customer_remaining=await balances.remaining_in(
+            connection, organization_id, adjustment.customer_id, unit, now
+        ),
+    )
+    await balance_entries.append(connection, organization_id, [entry], now)
     return BalanceChange(result, changed=True, previous=stored, segment_number=number)
 
 
@@ -248,9 +268,11 @@ async def _made(connection: AsyncConnection, organization_id: int, adjustment: A
     )
     made = rows.one_or_none()
     if made is None:
+        if await is_decrement(connection, organization_id, adjustment.customer_id, adjustment.adjustment_id):
+            raise AdjustmentConflict(adjustment.customer_id, "", adjustment.adjustment_id)
         return None
-    requested = adjustment.balance_id, adjustment.amount, adjustment.segment_number
-    if (made.balance_id, made.amount, made.requested_segment_number) != requested:
+    requested = adjustment.balance_id, adjustment.amount, adjustment.segment_number, dict(adjustment.custom_fields)
+    if (made.balance_id, made.amount, made.requested_segment_number, made.custom_fields) != requested:
         raise AdjustmentConflict(adjustment.customer_id, made.balance_id, adjustment.adjustment_id)
     return int(made.segment_number)
 
@@ -268,5 +290,20 @@ async def _write_adjustment(
             requested_segment_number=adjustment.segment_number,
             segment_number=segment_number,
             create_time=now,
+            custom_fields=dict(adjustment.custom_fields),
         )
     )
+
+
+async def is_decrement(
+    connection: AsyncConnection, organization_id: int, customer_id: str, adjustment_id: str
+) -> bool:
+    """Whether the adjustment id belongs to a decrement of several balances."""
+    found = await connection.scalar(
+        select(balance_decrement.c.adjustment_id).where(
+            balance_decrement.c.organization_id == organization_id,
+            balance_decrement.c.customer_id == customer_id,
+            balance_decrement.c.adjustment_id == adjustment_id,
+        )
+    )
+    return found is not None

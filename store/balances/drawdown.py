@@ -13,7 +13,9 @@ from evaluator.balances import Holding, HoldingSegment, Unit
 from evaluator.drawdown import Source
 from store.balances.entries import EntryType
 from store.balances.holdings import holding_from
-from store.postgres.database import DriverConnection, Row
+from store.postgres.counting import bounded_count
+from store.postgres.database import Connection, DriverConnection, Row
+from store.tables.wallets import overage as overage_table
 
 
 @dataclass(eq=False, slots=True)
@@ -195,6 +197,13 @@ async def list_overages(
         {"organization_id": organization_id, "customer_id": customer_id, "after": after or "", "limit": limit},
     )
     return [Overage(Unit.from_key(row[0]), row[1], row[2]) for row in await cursor.fetchall()]
+
+
+async def count_overages(connection: Connection, organization_id: int, customer_id: str) -> int:
+    """How many overages a customer has, see `bounded_count`."""
+    columns = overage_table.c
+    of_customer = columns.organization_id == organization_id, columns.customer_id == customer_id
+    return await bounded_count(connection, overage_table, *of_customer)
 
 
 # Stores how much was drawn from segments in all.

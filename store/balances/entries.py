@@ -1,14 +1,15 @@
 """The ledger of balances: every change of what remains of a segment, in the order of the changes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from sqlalchemy import RowMapping, insert, select, tuple_
+from sqlalchemy import ColumnElement, RowMapping, insert, null, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.postgres.counting import bounded_count
 from store.tables.balances import balance_entry
 
 
@@ -25,7 +26,10 @@ class EntryType(StrEnum):
 
 @dataclass(frozen=True)
 class NewEntry:
-    """One change. amount: the change of what remains of the segment. remaining: what remains after it."""
+    """One change. amount: the change of what remains of the segment. remaining: what remains after it.
+
+    customer_remaining: of an adjustment, what remains in all active segments of the customer in that unit.
+    """
 
     customer_id: str
     balance_id: str
@@ -34,6 +38,8 @@ class NewEntry:
     amount: Decimal
     remaining: Decimal
     adjustment_id: str | None = None
+    custom_fields: Mapping[str, str] = field(default_factory=dict)
+    customer_remaining: Decimal | None = None
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,28 @@ async def append(
             "remaining": change.remaining,
             "adjustment_id": change.adjustment_id,
             "create_time": now,
+            "custom_fields": dict(change.custom_fields) or null(),
+            "customer_remaining": change.customer_remaining,
         }
         for change in changes
     ]
     await connection.execute(insert(balance_entry), rows)
+
+
+async def of_adjustment(
+    connection: AsyncConnection, organization_id: int, customer_id: str, adjustment_id: str
+) -> list[Entry]:
+    """The entries of an adjustment, in the order in which they were written."""
+    rows = await connection.execute(
+        select(balance_entry)
+        .where(
+            balance_entry.c.organization_id == organization_id,
+            balance_entry.c.customer_id == customer_id,
+            balance_entry.c.adjustment_id == adjustment_id,
+        )
+        .order_by(balance_entry.c.entry_number)
+    )
+    return [_entry(row) for row in rows.mappings()]
 
 
 async def list_page(
@@ -82,17 +106,27 @@ async def list_page(
 
     after: balance id and number of the last entry of the page before.
     """
-    statement = select(balance_entry).where(
-        balance_entry.c.organization_id == organization_id, balance_entry.c.customer_id == customer_id
-    )
-    if balance_id is not None:
-        statement = statement.where(balance_entry.c.balance_id == balance_id)
+    statement = select(balance_entry).where(*_selected(organization_id, customer_id, balance_id))
     if after is not None:
         statement = statement.where(tuple_(balance_entry.c.balance_id, balance_entry.c.entry_number) > after)
     rows = await connection.execute(
         statement.order_by(balance_entry.c.balance_id, balance_entry.c.entry_number).limit(limit)
     )
     return [_entry(row) for row in rows.mappings()]
+
+
+async def count(
+    connection: AsyncConnection, organization_id: int, customer_id: str, *, balance_id: str | None
+) -> int:
+    """How many entries `list_page` returns on all pages, see `bounded_count`."""
+    return await bounded_count(connection, balance_entry, *_selected(organization_id, customer_id, balance_id))
+
+
+def _selected(organization_id: int, customer_id: str, balance_id: str | None) -> list[ColumnElement[bool]]:
+    conditions = [balance_entry.c.organization_id == organization_id, balance_entry.c.customer_id == customer_id]
+    if balance_id is not None:
+        conditions.append(balance_entry.c.balance_id == balance_id)
+    return conditions
 
 
 def _entry(row: RowMapping) -> Entry:
@@ -107,6 +141,8 @@ def _entry(row: RowMapping) -> Entry:
             amount=row["amount"],
             remaining=row["remaining"],
             adjustment_id=row["adjustment_id"],
+            custom_fields=row["custom_fields"] or {},
+            customer_remaining=row["customer_remaining"],
         ),
         create_time=row["create_time"],
     )

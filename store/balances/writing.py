@@ -17,10 +17,12 @@ async def write_balance(connection: AsyncConnection, written: StoredBalance) -> 
     """Stores a balance without its segments."""
     fact = written.fact
     values = {
+        "display_name": fact.display_name,
         "kind": fact.kind.value,
         "currency": fact.currency,
         "metric_id": fact.metric_id,
         "priority": fact.priority,
+        "cost_basis": fact.cost_basis,
         "contract_id": fact.contract_id,
         "contract_custom_fields": dict(fact.contract_custom_fields),
         "custom_fields": dict(fact.custom_fields),

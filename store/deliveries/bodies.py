@@ -15,7 +15,7 @@ CROSS JOIN LATERAL (
     SELECT body
     FROM notification
     WHERE notification.organization_id = wanted.organization_id
-      AND notification.customer_id = wanted.customer_id
+      AND notification.customer_id = coalesce(wanted.customer_id, '')  -- of a single empty one the array is empty
       AND notification.notification_id BETWEEN wanted.notification_id AND wanted.notification_id
     ORDER BY notification.notification_id
     LIMIT 1

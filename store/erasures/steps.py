@@ -218,16 +218,19 @@ STEPS: tuple[Step, ...] = (
     _alerts,
     _history,
     _deletion("usage_limit"),
-    _pseudonymisation("balance_entry"),
-    _pseudonymisation("balance_adjustment"),
+    _deletion("customer_name"),
+    _deletion("fact_deletion"),
+    _pseudonymisation("balance_entry", "custom_fields = NULL"),
+    _pseudonymisation("balance_adjustment", "custom_fields = '{}'"),
+    _pseudonymisation("balance_decrement", "custom_fields = '{}'"),
     _pseudonymisation("balance_segment"),
     _pseudonymisation(
         "balance",
-        "contract_id = NULL, contract_custom_fields = '{}', custom_fields = '{}',"
+        "display_name = '', contract_id = NULL, contract_custom_fields = '{}', custom_fields = '{}',"
         " seat_group_value = CASE WHEN seat_group_value IS NOT NULL THEN 'erased' END",
     ),
     _pseudonymisation("overage"),
-    _pseudonymisation("invoice", "custom_fields = '{}', contract_custom_fields = '{}'"),
+    _pseudonymisation("invoice", "display_name = '', custom_fields = '{}', contract_custom_fields = '{}'"),
     _deletion("wallet"),
 )
 

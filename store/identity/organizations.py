@@ -53,6 +53,15 @@ async def find(connection: AsyncConnection, name: str) -> int | None:
     return None if found is None else int(found)
 
 
+async def current_epoch(connection: AsyncConnection, organization_id: int) -> int:
+    """The epoch, without a lock: another transaction may raise it at any time."""
+    epoch = await connection.scalar(
+        select(organization.c.epoch).where(organization.c.organization_id == organization_id)
+    )
+    assert epoch is not None, f"organization {organization_id} does not exist"
+    return int(epoch)
+
+
 async def lock_shared(connection: AsyncConnection, organization_id: int) -> int:
     """Takes the organization's lock shared, so that no alert or fact changes; returns the epoch."""
     return (await lock_shared_with_name(connection, organization_id)).epoch

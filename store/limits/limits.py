@@ -6,15 +6,20 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import ColumnElement, RowMapping, literal, select, update
+from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.ids import digest_of
 from store.accounts.puts import Put, is_newer, put_fact
 from store.erasures import jobs as erasures
+from store.identity import organizations
+from store.postgres.counting import bounded_count
 from store.tables.plans import usage_limit
 
+# The id of a deleted limit begins so; ids of callers have no control characters. Its natural key follows.
+_DELETED = "\x01"
 _FIXED = ("customer_id", "plan_id", "currency", "metric_id", "groups")
 
 
@@ -40,6 +45,7 @@ class LimitFact:
     subject: LimitSubject
     amount: Decimal | None
     as_of_time: datetime
+    display_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class StoredLimit:
     as_of_time: datetime
     create_time: datetime
     update_time: datetime
+    display_name: str = ""
 
 
 class LimitFixed(Exception):
@@ -80,7 +87,9 @@ async def put(connection: AsyncConnection, organization_id: int, fact: LimitFact
     key = {"organization_id": organization_id, "limit_id": fact.limit_id}
     fixed = _columns(fact.subject)
     natural_key = _natural_key(fixed)
-    facts = {**fixed, "natural_key": natural_key, "amount": fact.amount}
+    facts = {**fixed, "natural_key": natural_key, "amount": fact.amount, "display_name": fact.display_name}
+    deleted = _table_key(organization_id, _deleted_id(natural_key))
+    await connection.execute(sql_delete(usage_limit).where(*deleted))
     try:
         async with connection.begin_nested():
             epoch = await put_fact(connection, usage_limit, key, facts, fact.as_of_time, now, fixed=_FIXED)
@@ -92,6 +101,9 @@ async def put(connection: AsyncConnection, organization_id: int, fact: LimitFact
         )
         if other is None:
             raise
+        if other == _deleted_id(natural_key):
+            # A deletion was committed after the statement above, and before this transaction had the lock.
+            return await put(connection, organization_id, fact, now)
         raise LimitExists(other) from error
     if epoch is not None and fact.subject.customer_id is not None:
         await erasures.refuse_during(connection, organization_id, fact.subject.customer_id)
@@ -105,13 +117,51 @@ async def put(connection: AsyncConnection, organization_id: int, fact: LimitFact
 
 async def get(connection: AsyncConnection, organization_id: int, limit_id: str) -> StoredLimit | None:
     """One limit, or None."""
-    rows = await connection.execute(
-        select(usage_limit).where(
-            usage_limit.c.organization_id == organization_id, usage_limit.c.limit_id == limit_id
-        )
-    )
+    rows = await connection.execute(select(usage_limit).where(*_table_key(organization_id, limit_id)))
     row = rows.mappings().one_or_none()
     return None if row is None else _limit(row)
+
+
+@dataclass(frozen=True)
+class DeletedLimit:
+    """What a deletion removed. epoch: the organization's new epoch."""
+
+    subject: LimitSubject
+    epoch: int
+
+
+async def delete(
+    connection: AsyncConnection, organization_id: int, limit_id: str, now: datetime
+) -> DeletedLimit | None:
+    """Removes a limit; returns None if there is none. Locks the organization until the transaction ends.
+
+    Its row stays under an id that no caller can choose, because routers read what changed.
+    """
+    if await get(connection, organization_id, limit_id) is None:
+        return None
+    epoch = await organizations.begin_change(connection, organization_id)
+    rows = await connection.execute(
+        update(usage_limit)
+        .where(*_table_key(organization_id, limit_id))
+        .values(
+            limit_id=literal(_DELETED).concat(usage_limit.c.natural_key),
+            amount=None,
+            deleted=True,
+            update_time=now,
+            changed_epoch=epoch,
+        )
+        .returning(usage_limit)
+    )
+    row = rows.mappings().one_or_none()
+    return None if row is None else DeletedLimit(_limit(row).subject, epoch)
+
+
+def _deleted_id(natural_key: str) -> str:
+    return _DELETED + natural_key
+
+
+def _table_key(organization_id: int, limit_id: str) -> tuple[ColumnElement[bool], ...]:
+    return usage_limit.c.organization_id == organization_id, usage_limit.c.limit_id == limit_id
 
 
 async def list_page(
@@ -124,15 +174,27 @@ async def list_page(
     limit: int,
 ) -> list[StoredLimit]:
     """Up to `limit` limits after the id `after`, in the order of ids. customer_id, plan_id: None for all."""
-    statement = select(usage_limit).where(usage_limit.c.organization_id == organization_id)
-    if customer_id is not None:
-        statement = statement.where(usage_limit.c.customer_id == customer_id)
-    if plan_id is not None:
-        statement = statement.where(usage_limit.c.plan_id == plan_id)
+    statement = select(usage_limit).where(*_selected(organization_id, customer_id, plan_id))
     if after is not None:
         statement = statement.where(usage_limit.c.limit_id > after)
     rows = await connection.execute(statement.order_by(usage_limit.c.limit_id).limit(limit))
     return [_limit(row) for row in rows.mappings()]
+
+
+async def count(
+    connection: AsyncConnection, organization_id: int, *, customer_id: str | None, plan_id: str | None
+) -> int:
+    """How many limits `list_page` returns on all pages, see `bounded_count`."""
+    return await bounded_count(connection, usage_limit, *_selected(organization_id, customer_id, plan_id))
+
+
+def _selected(organization_id: int, customer_id: str | None, plan_id: str | None) -> list[ColumnElement[bool]]:
+    conditions = [usage_limit.c.organization_id == organization_id, usage_limit.c.deleted.is_(False)]
+    if customer_id is not None:
+        conditions.append(usage_limit.c.customer_id == customer_id)
+    if plan_id is not None:
+        conditions.append(usage_limit.c.plan_id == plan_id)
+    return conditions
 
 
 def _columns(subject: LimitSubject) -> dict[str, Any]:
@@ -174,4 +236,5 @@ def _limit(row: RowMapping) -> StoredLimit:
         as_of_time=row["as_of_time"],
         create_time=row["create_time"],
         update_time=row["update_time"],
+        display_name=row["display_name"],
     )

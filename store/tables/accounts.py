@@ -1,7 +1,7 @@
 """Organizations, their API keys, idempotent answers, and their customers, subscriptions and metrics."""
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Identity, Index, Integer, LargeBinary, Table, Text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from store.tables.base import Identifier, Organization, Time, metadata
 
@@ -45,6 +45,8 @@ customer = Table(
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
     Column("display_name", Text, nullable=False, server_default=""),
+    Column("external_id", Identifier),
+    Column("aliases", ARRAY(Text(collation="C")), nullable=False, server_default="{}"),
     Column("plan_id", Identifier),
     Column("plan_start_time", Time),
     Column("plan_end_time", Time),
@@ -58,6 +60,7 @@ customer = Table(
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
+    Column("contracts_change_time", Time),  # when the custom fields of one of its subscriptions last changed
     Index("customer_by_change", "organization_id", "changed_epoch"),
     Index(
         "customer_of_plan",
@@ -68,12 +71,25 @@ customer = Table(
     ),
 )
 
+# The external ids and aliases of customers. A table of its own, because they are unique across customers, and the
+# table of customers must not have a unique rule across its rows.
+customer_name = Table(
+    "customer_name",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("kind", Identifier, primary_key=True),  # EXTERNAL_ID, ALIAS
+    Column("name", Identifier, primary_key=True),
+    Column("customer_id", Identifier, nullable=False),
+    Index("customer_name_of_customer", "organization_id", "customer_id"),
+)
+
 subscription = Table(
     "subscription",
     metadata,
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
     Column("subscription_id", Identifier, primary_key=True),
+    Column("display_name", Text, nullable=False, server_default=""),
     Column("plan_id", Identifier),
     Column("plan_start_time", Time),
     Column("plan_end_time", Time),
@@ -90,6 +106,7 @@ subscription = Table(
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
     Index("subscription_by_change", "organization_id", "changed_epoch"),
+    Index("subscription_by_id", "organization_id", "subscription_id", "customer_id"),
     Index(
         "subscription_of_plan",
         "organization_id",
@@ -100,6 +117,18 @@ subscription = Table(
     ),
 )
 
+# Subscriptions and metrics that are being deleted, or were. See store/accounts/deletions.py.
+fact_deletion = Table(
+    "fact_deletion",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("kind", Identifier, primary_key=True),  # SUBSCRIPTION, METRIC
+    Column("customer_id", Identifier, primary_key=True),  # empty for a metric
+    Column("fact_id", Identifier, primary_key=True),
+    Column("changed_epoch", BigInteger, nullable=False),
+    Index("fact_deletion_by_change", "organization_id", "changed_epoch"),
+)
+
 metric = Table(
     "metric",
     metadata,
@@ -108,6 +137,7 @@ metric = Table(
     Column("display_name", Text, nullable=False, server_default=""),
     Column("aggregation", Identifier, nullable=False),
     Column("unique_property", Identifier),  # UNIQUE_COUNT counts its distinct values
+    Column("custom_fields", JSONB, nullable=False, server_default="{}"),
     Column("as_of_time", Time),
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),

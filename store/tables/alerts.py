@@ -53,6 +53,7 @@ alert = Table(
         unique=True,
         postgresql_where="natural_key IS NOT NULL",
     ),
+    Index("alert_of_plan", "organization_id", "plan_id", postgresql_where="plan_id IS NOT NULL"),
     Index("alert_by_change", "organization_id", "changed_epoch"),
     Index("alert_by_age", "organization_id", "create_time", "alert_id"),
     Index("alert_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
@@ -112,7 +113,9 @@ alert_exclusion = Table(
     Column("reason", Identifier, nullable=False),  # GROUP_LIMIT, REQUESTED
     Column("changed_epoch", BigInteger, nullable=False),  # of the organization, when it was stored
     Column("create_time", Time, nullable=False),
+    Column("key_id", Identifier, nullable=False, server_default=""),  # of the caller that requested it
     Index("alert_exclusion_by_change", "organization_id", "changed_epoch"),
+    Index("alert_exclusion_by_alert", "organization_id", "alert_id", "customer_id", "subscription_id"),
 )
 
 # How many groups an alert has had in a billing period.

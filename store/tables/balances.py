@@ -11,10 +11,12 @@ balance = Table(
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
     Column("balance_id", Identifier, primary_key=True),
+    Column("display_name", Text, nullable=False, server_default=""),
     Column("kind", Identifier, nullable=False),
     Column("currency", Identifier),  # exactly one of this and metric_id is set
     Column("metric_id", Identifier),
     Column("priority", Integer, nullable=False),
+    Column("cost_basis", Amount),  # what the customer paid for each unit
     Column("contract_id", Identifier),
     Column("contract_custom_fields", JSONB, nullable=False),
     Column("custom_fields", JSONB, nullable=False),
@@ -37,6 +39,7 @@ balance = Table(
         "seat_group_value",
         postgresql_where=text("seat_group_key IS NOT NULL"),
     ),
+    Index("balance_of_metric", "organization_id", "metric_id", postgresql_where=text("metric_id IS NOT NULL")),
     # The balances on which usage of no seat can draw; without the entries of seat credits.
     Index(
         "balance_drawing",
@@ -79,6 +82,17 @@ balance_entry = Table(
     Column("remaining", Amount, nullable=False),  # after the change
     Column("adjustment_id", Identifier),
     Column("create_time", Time, nullable=False),
+    # Of adjustments only: the adjustment's own fields, and what remained in all active segments of the unit.
+    Column("custom_fields", JSONB),
+    Column("customer_remaining", Amount),
+    Index(
+        "balance_entry_of_adjustment",
+        "organization_id",
+        "customer_id",
+        "adjustment_id",
+        "entry_number",
+        postgresql_where=text("adjustment_id IS NOT NULL"),
+    ),
 )
 
 # The adjustments as requested, to distinguish a retry from another request with the same id.
@@ -92,5 +106,23 @@ balance_adjustment = Table(
     Column("amount", Amount, nullable=False),
     Column("requested_segment_number", Integer),  # unset: the caller named none
     Column("segment_number", Integer, nullable=False),
+    Column("create_time", Time, nullable=False),
+    Column("custom_fields", JSONB, nullable=False, server_default="{}"),
+)
+
+# The decrements as requested, which share their ids with the adjustments, and what they answered.
+balance_decrement = Table(
+    "balance_decrement",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("adjustment_id", Identifier, primary_key=True),
+    Column("unit", Identifier, nullable=False),  # Unit.key
+    Column("amount", Amount, nullable=False),
+    Column("balance_ids", ARRAY(Text(collation="C")), nullable=False),  # sorted; empty: all
+    Column("allow_overage", Boolean, nullable=False),
+    Column("custom_fields", JSONB, nullable=False),
+    Column("remaining", Amount, nullable=False),  # in all active segments of the unit, after it
+    Column("overage", Amount, nullable=False),  # the part of the amount that no segment gave
     Column("create_time", Time, nullable=False),
 )

@@ -1,6 +1,6 @@
 """Invoices of customers."""
 
-from sqlalchemy import Column, Table
+from sqlalchemy import Column, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
@@ -11,6 +11,7 @@ invoice = Table(
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
     Column("invoice_id", Identifier, primary_key=True),
+    Column("display_name", Text, nullable=False, server_default=""),
     Column("invoice_type", Identifier),
     Column("status", Identifier, nullable=False),  # DRAFT, ISSUED, PAID, VOID
     Column("currency", Identifier, nullable=False),

@@ -1,6 +1,6 @@
-"""Notifications, and the outbox, from which the notifier takes them."""
+"""Notifications, the outbox, from which the notifier takes them, and lists of what answers left out."""
 
-from sqlalchemy import BigInteger, Column, Identity, Index, Table, Text, Uuid
+from sqlalchemy import ARRAY, BigInteger, Column, Identity, Index, Table, Text, Uuid
 
 from store.tables.base import Identifier, Organization, Time, metadata
 
@@ -30,4 +30,14 @@ outbox = Table(
     Column("event_type", Identifier, nullable=False),
     Column("condition_type", Identifier, nullable=False),
     Column("create_time", Time, nullable=False),
+)
+
+omitted_notifications = Table(
+    "omitted_notifications",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("list_id", Identifier, primary_key=True),
+    Column("notification_ids", ARRAY(Text), nullable=False),  # in the order of the transitions that were left out
+    Column("create_time", Time, nullable=False),
+    Index("omitted_notifications_by_time", "create_time"),
 )

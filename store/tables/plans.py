@@ -1,6 +1,6 @@
 """Plans and limits."""
 
-from sqlalchemy import BigInteger, Column, Index, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
@@ -24,6 +24,7 @@ usage_limit = Table(
     metadata,
     Column("organization_id", Organization, primary_key=True),
     Column("limit_id", Identifier, primary_key=True),
+    Column("display_name", Text, nullable=False, server_default=""),
     Column("customer_id", Identifier),  # exactly one of this and the next is set
     Column("plan_id", Identifier),
     Column("currency", Identifier),  # exactly one of this and the next is set
@@ -31,6 +32,8 @@ usage_limit = Table(
     Column("groups", JSONB, nullable=False),  # [[key, value or null], …] by key
     Column("natural_key", Identifier, nullable=False),  # a digest of the five above
     Column("amount", Amount),  # unset: no limit
+    # The row stays, with an id that no caller can choose, so that routers read that the limit has no amount any more.
+    Column("deleted", Boolean, nullable=False, server_default="false"),
     Column("as_of_time", Time, nullable=False),
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),

@@ -15,7 +15,7 @@ from evaluator.gauges import Gauge
 from evaluator.prices import PriceFilter
 from evaluator.raw_events import RawEvents
 from store.postgres.database import DriverConnection
-from store.usage import metric_conditions, price_conditions
+from store.usage import contract_conditions, metric_conditions, price_conditions
 
 
 class StatementKind(NamedTuple):
@@ -27,6 +27,7 @@ class StatementKind(NamedTuple):
     of_subscription: bool
     keys: tuple[str, ...]
     prices: tuple[PriceFilter, ...]
+    contract_fields: tuple[tuple[str, str], ...]
     raw_events: RawEvents | None
 
 
@@ -54,6 +55,7 @@ class Recount:
             of_subscription=gauge.subscription_id is not None,
             keys=tuple(key for key, _ in gauge.group),
             prices=gauge.measure.prices,
+            contract_fields=gauge.measure.contract_fields,
             raw_events=self.raw_events,
         )
 
@@ -221,6 +223,7 @@ def _parameters(organization_id: int, kind: StatementKind, passes: Sequence[_Pas
         "left_out": [Jsonb(dict.fromkeys(one.left_out)) for one in passes],
         **{f"key{number}": key for number, key in enumerate(kind.keys)},
         **price_conditions.parameters(kind.prices),
+        **contract_conditions.parameters(kind.contract_fields),
         **metric_conditions.parameters(kind.raw_events),
         **{
             f"wanted{number}": [Jsonb(dict.fromkeys(values[number] for values in one.indexes)) for one in passes]
@@ -249,6 +252,8 @@ def _conditions(kind: StatementKind) -> str:
     ]
     if kind.prices:
         conditions.append(price_conditions.condition(kind.prices))
+    if kind.contract_fields:
+        conditions.append(contract_conditions.condition(kind.contract_fields))
     if kind.of_subscription:
         conditions.append('e.subscription_id = i.subscription_id COLLATE "C"')
     if kind.aggregation is Aggregation.UNIQUE_COUNT:

@@ -10,7 +10,7 @@ from typing import Any
 from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
 from evaluator.raw_events import RawEvents
-from evaluator.routing_facts import CustomerFacts, MetricFacts, SubscriptionFacts
+from evaluator.routing_facts import NO_FIELDS, CustomerFacts, MetricFacts, SubscriptionFacts
 from evaluator.selection_json import event_filters_from_json
 from store.limits.effective_limits import LIMITS_COLUMN, read_column
 from store.postgres.database import DriverConnection, Row
@@ -23,8 +23,8 @@ _EXCLUDED = """
 
 # Customers, with their exclusions and limits; the condition follows.
 _CUSTOMER = f"""
-SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch, update_time,
-       {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN},
+SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch,
+       greatest(update_time, contracts_change_time), {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN},
        EXISTS (SELECT FROM erasure_job j
                WHERE j.organization_id = customer.organization_id AND j.customer_id = customer.customer_id)
 FROM customer WHERE organization_id = %(organization_id)s AND
@@ -33,14 +33,19 @@ FROM customer WHERE organization_id = %(organization_id)s AND
 # Subscriptions; the condition follows.
 _SUBSCRIPTION = """
 SELECT customer_id, subscription_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone,
-       changed_epoch, update_time
+       changed_epoch, update_time, custom_fields,
+       EXISTS (SELECT FROM fact_deletion d WHERE d.organization_id = subscription.organization_id
+               AND d.kind = 'SUBSCRIPTION' AND d.customer_id = subscription.customer_id
+               AND d.fact_id = subscription.subscription_id)
 FROM subscription WHERE organization_id = %(organization_id)s AND
 """
 
 # Metrics; the condition follows.
 _METRIC = """
-SELECT metric_id, aggregation, unique_property, event_type, event_filters, quantity_property, create_epoch,
-       create_time
+SELECT metric_id, aggregation, unique_property,
+       EXISTS (SELECT FROM fact_deletion d WHERE d.organization_id = metric.organization_id
+               AND d.kind = 'METRIC' AND d.customer_id = '' AND d.fact_id = metric.metric_id),
+       event_type, event_filters, quantity_property, create_epoch, create_time
 FROM metric WHERE organization_id = %(organization_id)s AND
 """
 
@@ -103,6 +108,51 @@ async def changed_since(
         ],
         [_metric(row) for row in await _fetch(connection, _METRIC + changed, organization_id, epoch=epoch)],
     )
+
+
+# What was deleted at a later epoch of the organization.
+_DELETED_SINCE = """
+SELECT kind, customer_id, fact_id FROM fact_deletion
+WHERE organization_id = %(organization_id)s AND changed_epoch > %(epoch)s
+"""
+
+
+async def deleted_since(
+    connection: DriverConnection, organization_id: int, epoch: int
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """The subscriptions (customer id, subscription id) and metrics whose deletion began or ended at a later epoch."""
+    rows = await _fetch(connection, _DELETED_SINCE, organization_id, epoch=epoch)
+    subscriptions = [(customer_id, fact_id) for kind, customer_id, fact_id in rows if kind == "SUBSCRIPTION"]
+    return subscriptions, [fact_id for kind, _, fact_id in rows if kind == "METRIC"]
+
+
+# Removes the notes of deletions, in the order of their keys: transactions with the same ones never deadlock.
+_CANCEL_DELETIONS = """
+WITH noted AS (
+    SELECT d.ctid FROM fact_deletion d
+    JOIN unnest(%(customers)s::text[], %(facts)s::text[]) AS i (customer_id, fact_id)
+        ON d.customer_id = i.customer_id COLLATE "C" AND d.fact_id = i.fact_id COLLATE "C"
+    WHERE d.organization_id = %(organization_id)s AND d.kind = %(kind)s
+    ORDER BY d.customer_id, d.fact_id FOR UPDATE OF d
+)
+DELETE FROM fact_deletion USING noted WHERE fact_deletion.ctid = noted.ctid
+"""
+
+
+async def cancel_deletions(
+    connection: DriverConnection, organization_id: int, kind: str, keys: Sequence[tuple[str, str]]
+) -> None:
+    """Keeps subscriptions or metrics that usage names although their deletion has begun.
+
+    kind: of `store.accounts.deletions.FactKind`. keys: customer id (empty for metrics) and id.
+    """
+    parameters = {
+        "organization_id": organization_id,
+        "kind": kind,
+        "customers": [customer_id for customer_id, _ in keys],
+        "facts": [fact_id for _, fact_id in keys],
+    }
+    await connection.execute(_CANCEL_DELETIONS, parameters)
 
 
 # `register_…` returns what it registered itself. It waits for another transaction that registers the same, and leaves
@@ -213,15 +263,26 @@ def _excluded(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, s
 
 
 def _subscription(row: Row) -> SubscriptionFacts:
-    customer_id, subscription_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row
+    customer_id, subscription_id, plan_id, currency, anchor, cadence, count, zone = row[:8]
+    changed_epoch, update_time, custom_fields, deleting = row[8:]
     cycle = None if anchor is None else BillingCycle(anchor, Cadence(cadence), count, zone)
-    return SubscriptionFacts(customer_id, subscription_id, plan_id, currency, cycle, changed_epoch, update_time)
+    return SubscriptionFacts(
+        customer_id,
+        subscription_id,
+        plan_id,
+        currency,
+        cycle,
+        changed_epoch,
+        update_time,
+        custom_fields or NO_FIELDS,
+        deleting,
+    )
 
 
 def _metric(row: Row) -> MetricFacts:
-    metric_id, aggregation, unique_property, event_type, filters, quantity_property, create_epoch, create_time = row
+    metric_id, aggregation, unique_property, deleting, event_type, filters, amounts, create_epoch, create_time = row
     raw_events = None
     if event_type is not None:
         read = event_filters_from_json(filters)
-        raw_events = RawEvents(event_type, read, quantity_property, create_epoch, create_time)
-    return MetricFacts(metric_id, Aggregation(aggregation), unique_property, raw_events)
+        raw_events = RawEvents(event_type, read, amounts, create_epoch, create_time)
+    return MetricFacts(metric_id, Aggregation(aggregation), unique_property, deleting, raw_events)

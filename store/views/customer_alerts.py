@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import ExclusionReason
-from evaluator.gauges import Gauge
+from evaluator.gauges import Gauge, Group
 from evaluator.transitions import AlertState
 
 
@@ -38,6 +38,23 @@ class GaugeState:
 
 
 @dataclass(frozen=True)
+class GaugeSelection:
+    """Which gauges of an alert are wanted: those of one subscription, and those with these values of the group."""
+
+    subscription_id: str | None = None
+    group: Group = ()
+
+    def includes(self, gauge: Gauge) -> bool:
+        """Whether a gauge is wanted."""
+        return self.subscription_id in (None, gauge.subscription_id) and all(
+            pair in gauge.group for pair in self.group
+        )
+
+
+ALL_GAUGES = GaugeSelection()
+
+
+@dataclass(frozen=True)
 class CustomerAlert:
     """An alert with the customer's gauges that it watches, in current billing periods only.
 
@@ -51,6 +68,11 @@ class CustomerAlert:
     gauges: tuple[GaugeState, ...]
     no_data: bool
     disabled: ExclusionReason | None = None
+
+    @property
+    def change_time(self) -> datetime | None:
+        """When a threshold was last reached or resolved on any of the gauges."""
+        return max((item.change_time for item in self.gauges if item.change_time is not None), default=None)
 
     @property
     def status(self) -> CustomerAlertStatus | None:

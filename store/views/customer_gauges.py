@@ -6,10 +6,11 @@ from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
+import orjson
 from psycopg import AsyncCursor
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.gauges import Gauge, Measure
+from evaluator.gauges import Gauge, Group, Measure
 from evaluator.periods import Period
 from evaluator.transitions import AlertState
 from runtime.turns import Slices
@@ -52,6 +53,7 @@ WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AN
     AND period_start <= %(now)s AND period_end > %(now)s
 ORDER BY subscription_id, group_values
 """
+_CURRENT_OF_GROUP = _CURRENT.replace("ORDER BY", "    AND group_values @> %(group)s::jsonb\nORDER BY")
 _STATES = """
 SELECT gauge_id, alert_id, alert_version, reached, sequence, change_time, change_reason FROM alert_state
 WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s
@@ -69,11 +71,25 @@ async def count(
 
 
 async def current(
-    connection: AsyncConnection, organization_id: int, customer_id: str, measures: Collection[Measure], now: datetime
+    connection: AsyncConnection,
+    organization_id: int,
+    customer_id: str,
+    measures: Collection[Measure],
+    now: datetime,
+    group: Group = (),
 ) -> dict[tuple[Measure, str | None, Period], list[StoredGauge]]:
-    """The customer's gauges of those measures in current periods, by measure, subscription and period."""
+    """The customer's gauges of those measures in current periods, by measure, subscription and period.
+
+    group: only gauges that contain these keys and values. A few others may be among them, because the database
+    compares without the order of key and value.
+    """
     raw = await driver(connection)
-    cursor = await raw.execute(_CURRENT, _of_measures(organization_id, customer_id, measures, now))
+    parameters = _of_measures(organization_id, customer_id, measures, now)
+    statement = _CURRENT
+    if group:
+        statement = _CURRENT_OF_GROUP
+        parameters["group"] = orjson.dumps(group).decode()
+    cursor = await raw.execute(statement, parameters)
     found: dict[tuple[Measure, str | None, Period], list[StoredGauge]] = {}
     async for gauge_id, value, subscription_id, measure, group_values, start, end in _decoded(
         cursor, organization_id

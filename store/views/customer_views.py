@@ -24,7 +24,7 @@ from store.limits import effective_limits
 from store.postgres.database import driver
 from store.tables.alerts import alert
 from store.views import customer_gauges, fact_views
-from store.views.customer_alerts import CustomerAlert, GaugeState
+from store.views.customer_alerts import ALL_GAUGES, CustomerAlert, GaugeSelection, GaugeState
 from store.views.customer_gauges import NO_STATE, StoredGauge, StoredState
 from store.views.fact_views import FactView
 
@@ -102,12 +102,20 @@ class CustomerView:
         )
         return cls(connection, organization_id, customer, first_subscriptions, now)
 
-    async def get(self, alert_id: str) -> CustomerAlert | None:
-        """One alert; None when there is no such alert, or it does not cover the customer."""
+    async def get(self, alert_id: str, selection: GaugeSelection = ALL_GAUGES) -> CustomerAlert | None:
+        """One alert; None if it does not exist, or does not cover the customer or the selected subscription.
+
+        Of the gauges, and for the status, only the selected ones count.
+        """
         definition = await alerts.get(self._connection, self._organization_id, alert_id)
         if definition is None or not self._covers(definition):
             return None
-        return (await self._read([definition]))[0]
+        rule = definition.to_rule()
+        if selection.subscription_id is not None and rule.measure.per_subscription:
+            covered = {owner.subscription_id for owner in self._owners(rule)}
+            if selection.subscription_id not in covered:
+                return None
+        return (await self._read([definition], selection))[0]
 
     async def list_page(
         self, states: Collection[DefinitionState], *, after: tuple[datetime, str] | None, limit: int
@@ -185,12 +193,15 @@ class CustomerView:
             if rule.scope.covers(customer.customer_id, item.subscription_id, item.plan_id)
         ]
 
-    async def _read(self, definitions: Sequence[AlertDefinition]) -> list[CustomerAlert]:
-        """The alerts with their gauges, in the same order."""
+    async def _read(
+        self, definitions: Sequence[AlertDefinition], selection: GaugeSelection = ALL_GAUGES
+    ) -> list[CustomerAlert]:
+        """The alerts with their selected gauges, in the same order."""
         rules = [rule for definition in definitions if (rule := definition.active_rule()) is not None]
         reasons = await exclusions.reasons(*self._key)
-        disabled = {rule.alert_id: self._disabled(rule, reasons) for rule in rules}
-        watched = await self._watched([rule for rule in rules if disabled[rule.alert_id] is None], reasons)
+        disabled = {rule.alert_id: self._disabled(rule, reasons, selection) for rule in rules}
+        evaluated = [rule for rule in rules if disabled[rule.alert_id] is None]
+        watched = await self._watched(evaluated, reasons, selection)
         reset_versions = {definition.alert_id: definition.reset_version for definition in definitions}
         states = await customer_gauges.states(*self._key, watched, reset_versions)
         # The values of balances and days change with time alone, so they are computed and not read from gauges.
@@ -212,7 +223,7 @@ class CustomerView:
                 await slices.pause()
             no_data = definition.state is DefinitionState.ACTIVE and not stored
             if (view := facts.get(alert_id)) is not None:
-                stored, no_data = _with_fact_values(stored, view), view.no_data
+                stored, no_data = _with_fact_values(stored, view, selection), view.no_data
             gauges = await self._gauge_states(stored, limits.get(alert_id), slices)
             reason = disabled.get(alert_id)
             no_data = no_data and reason is None
@@ -225,10 +236,14 @@ class CustomerView:
         return self._connection, self._organization_id, self._customer.customer_id
 
     async def _watched(
-        self, rules: Sequence[AlertRule], reasons: Mapping[tuple[str, str | None], ExclusionReason]
+        self,
+        rules: Sequence[AlertRule],
+        reasons: Mapping[tuple[str, str | None], ExclusionReason],
+        selection: GaugeSelection,
     ) -> dict[str, list[StoredGauge]]:
-        """The stored gauges in current periods that each of the rules watches, by alert id."""
-        found = await customer_gauges.current(*self._key, {rule.measure for rule in rules}, self._now)
+        """The selected stored gauges in current periods that each of the rules watches, by alert id."""
+        measures = {rule.measure for rule in rules}
+        found = await customer_gauges.current(*self._key, measures, self._now, selection.group)
         slices = Slices(self._organization_id)
         watched: dict[str, list[StoredGauge]] = {}
         for rule in rules:
@@ -238,7 +253,7 @@ class CustomerView:
                 for owner in self._owners(rule)
                 if (rule.alert_id, owner.subscription_id) not in reasons
                 for stored in found.get((rule.measure, *owner), ())
-                if rule.selects(stored.gauge.group)
+                if rule.selects(stored.gauge.group) and selection.includes(stored.gauge)
             ]
         return watched
 
@@ -253,13 +268,20 @@ class CustomerView:
         return tuple(gauges)
 
     def _disabled(
-        self, rule: AlertRule, reasons: Mapping[tuple[str, str | None], ExclusionReason]
+        self,
+        rule: AlertRule,
+        reasons: Mapping[tuple[str, str | None], ExclusionReason],
+        selection: GaugeSelection,
     ) -> ExclusionReason | None:
-        """Why an alert is disabled for the whole customer, or for every subscription of it that the alert covers."""
+        """Why an alert is disabled for the whole customer, or for every selected subscription that it covers."""
         whole = reasons.get((rule.alert_id, None))
         if whole is not None:
             return whole
-        each = [reasons.get((rule.alert_id, owner.subscription_id)) for owner in self._owners(rule)]
+        each = [
+            reasons.get((rule.alert_id, owner.subscription_id))
+            for owner in self._owners(rule)
+            if selection.subscription_id in (None, owner.subscription_id)
+        ]
         return each[0] if each and None not in each else None
 
     async def _limits(self, rules: Sequence[AlertRule]) -> dict[str, Callable[[Gauge], Decimal | None]]:
@@ -273,10 +295,12 @@ class CustomerView:
         return {rule.alert_id: find for rule in rules if rule.has_percentages}
 
 
-def _with_fact_values(stored: _Values, view: FactView) -> _Values:
-    """The gauges with their computed values; of those without anything active only the ones in alarm."""
+def _with_fact_values(stored: _Values, view: FactView, selection: GaugeSelection) -> _Values:
+    """The selected gauges with their computed values; of those without anything active only the ones in alarm."""
     shown: _Values = {
-        gauge: (value, stored[gauge][1] if gauge in stored else NO_STATE) for gauge, value in view.values.items()
+        gauge: (value, stored[gauge][1] if gauge in stored else NO_STATE)
+        for gauge, value in view.values.items()
+        if selection.includes(gauge)
     }
     for gauge, (_, state) in stored.items():
         if gauge not in shown and state.state.in_alarm:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+from generated.tidemark.v1 import usage_pb2
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
@@ -46,9 +47,9 @@ async def test_streams_resume_after_the_database_stops_and_after_it_crashes(
                 await refused(channel, events)
                 await postgres.start()
                 await health.becomes(SERVING)
-                request = EvaluateUsageBatchRequest(events=events)
+                request = EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=events))
                 answer = await AlertServiceStub(channel).EvaluateUsageBatch(request, timeout=DEADLINE)
-                assert answer.accepted == BATCH
+                assert answer.outcome.accepted == BATCH
                 sent += events
                 await progress(clients)
         assert all(len(client.interruptions) >= 2 for client in clients)

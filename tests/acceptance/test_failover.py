@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+from generated.tidemark.v1 import usage_pb2
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from tests.support.notifier.receiver import Receiver
@@ -40,9 +41,9 @@ async def test_a_server_refuses_writes_on_a_standby_and_resumes_after_its_promot
                 await connection.execute("SELECT pg_promote()")
             await health.becomes(SERVING)
             await progress(clients)
-            request = EvaluateUsageBatchRequest(events=events)
+            request = EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=events))
             answer = await AlertServiceStub(channel).EvaluateUsageBatch(request, timeout=DEADLINE)
-            assert answer.accepted == BATCH
+            assert answer.outcome.accepted == BATCH
         sent = [*events, *(event for client in clients for event in client.sent)]
         assert await results.stored(postgres.url) == results.expected(sent, *ALERTS, results.SEATS)
         await everything_arrived(postgres.url, receiver, secret)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from generated.tidemark.v1 import usage_pb2
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest, EvaluateUsageBatchResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
@@ -37,7 +38,7 @@ TRIES = 20  # to freeze a server at that very moment; what it waits for is given
 async def send(server: Program, events: list[UsageEvent]) -> EvaluateUsageBatchResponse:
     """Sends a batch, with all the time that the answer may take."""
     async with server.address.channel() as channel:
-        request = EvaluateUsageBatchRequest(events=events)
+        request = EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=events))
         answer: EvaluateUsageBatchResponse = await AlertServiceStub(channel).EvaluateUsageBatch(
             request, timeout=DEADLINE
         )
@@ -98,8 +99,8 @@ async def test_other_servers_resume_while_a_server_is_frozen_in_a_transaction(
         assert any(f":{one.pid}" in line for line in said)
     # The frozen server finds its transaction aborted and repeats it, once.
     for events, call in calls:
-        assert (await call).accepted == BATCH
-        assert (await send(other, events)).duplicates == BATCH
+        assert (await call).outcome.accepted == BATCH
+        assert (await send(other, events)).outcome.duplicates == BATCH
     await results.evaluated(other.address)
     sent = [*first, *(event for events, _ in calls for event in events), *meanwhile]
     assert await results.stored(database_url) == results.expected(sent, *ALERTS, later)

@@ -11,6 +11,7 @@ from tests.reference.thresholds import Transition
 SUM, COUNT, MAX, LATEST, UNIQUE_COUNT = "SUM", "COUNT", "MAX", "LATEST", "UNIQUE_COUNT"
 
 Group = tuple[tuple[str, str], ...]  # keys, each with a value
+Fields = frozenset[tuple[str, str]]  # custom fields, each with its value
 EventFilters = tuple[tuple[str, bool, frozenset[str]], ...]  # property, whether it is included, values or any
 Prices = frozenset[tuple[str, bool, frozenset[str]]]  # property, whether its values are included or excluded, values
 
@@ -72,7 +73,8 @@ class Gauge:
     """What is measured: of which customer or subscription, of what, for which group, in which period.
 
     measure: ("usage", metric) or ("cost", currency); of facts that have no unit, the reading. period: its start;
-    None: there are no periods. prices: which costs count.
+    None: there are no periods. prices: which costs count. contract: custom fields of the subscriptions whose cost
+    counts.
     """
 
     customer: str
@@ -81,6 +83,7 @@ class Gauge:
     group: Group
     period: datetime | None
     prices: Prices = frozenset()
+    contract: Fields = frozenset()
 
 
 class Recorded(NamedTuple):

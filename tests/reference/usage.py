@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 
-from tests.reference.gauges import Event, Gauge, Group, Metric, Prices, Recorded, Tally
+from tests.reference.gauges import Event, Fields, Gauge, Group, Metric, Prices, Recorded, Tally
 from tests.reference.periods import CALENDAR_MONTH, Cycle, Periods
 from tests.reference.thresholds import State, Threshold, Transition, follow, furthest, mark_silently
 
@@ -37,6 +37,7 @@ class Alert:
     evaluate: bool = True
     prices: Prices = frozenset()
     overrides: tuple[tuple[Group, tuple[Threshold, ...]], ...] = ()
+    contract: Fields = frozenset()
 
     def thresholds_of(self, group: Group) -> tuple[Threshold, ...]:
         """The thresholds of a group: of the override that names most of its values; of equals, the first."""
@@ -81,6 +82,7 @@ class UsageModel:
         self.switched_off: set[tuple[str, ...]] = set()
         self._metrics = {metric.metric_id: metric for metric in metrics}
         self._plans: dict[tuple[str, str | None], str] = {}
+        self._fields: dict[tuple[str, str | None], Fields] = {}
         self._cycles: dict[tuple[str, str | None], Cycle] = {}
         self._periods: dict[Cycle, Periods] = {}
         self._tallies: dict[str, dict[Gauge, Tally]] = {}  # of each customer
@@ -103,6 +105,21 @@ class UsageModel:
             self._changed[customer, subscription] = self._tick
             for alert in self.alerts.values():
                 self._visit(alert, customer)
+
+    def put_fields(self, customer: str, subscription: str, fields: Fields) -> None:
+        """A subscription gets other custom fields, so that its events count elsewhere."""
+        if self._fields.get((customer, subscription), frozenset()) == fields:
+            return
+        self._tick += 1
+        before = {name: self.current(alert, customer) for name, alert in self.alerts.items()}
+        self._fields[customer, subscription] = fields
+        self._changed[customer, None] = self._tick
+        tallies = self._tallies.get(customer, {})
+        for gauge in [gauge for gauge in tallies if gauge.contract]:
+            del tallies[gauge]
+        for name, alert in self.alerts.items():
+            for gauge in before[name] | self.current(alert, customer):
+                self._evaluate(gauge, ())
 
     def period_start(self, customer: str, subscription: str | None, time: datetime) -> datetime:
         """The start of the billing period that contains `time`."""
@@ -243,14 +260,18 @@ class UsageModel:
         """The gauges that the event moves and those alerts watch, each once."""
         found: dict[Gauge, None] = {}
         for alert in alerts:
-            if alert.counts(event, self._metric(alert.measure)) and self._covers(
-                alert, event.customer, event.subscription
+            if (
+                alert.counts(event, self._metric(alert.measure))
+                and self._of_contract(alert.contract, event)
+                and self._covers(alert, event.customer, event.subscription)
             ):
                 subscription = event.subscription if alert.per_subscription else None
                 properties = dict(event.properties)
                 group = tuple(sorted((key, properties[key]) for key, _ in alert.keys))
                 period = self.period_start(event.customer, subscription, event.time)
-                found[Gauge(event.customer, subscription, alert.measure, group, period, alert.prices)] = None
+                found[
+                    Gauge(event.customer, subscription, alert.measure, group, period, alert.prices, alert.contract)
+                ] = None
         return list(found)
 
     def _covers(self, alert: Alert, customer: str, subscription: str | None) -> bool:
@@ -269,6 +290,10 @@ class UsageModel:
                 own = self._plans.get((customer, subscription if alert.per_subscription else None))
                 return (customer, own) == (name, plan)
         return True
+
+    def _of_contract(self, contract: Fields, event: Event) -> bool:
+        """Whether the event's subscription has those custom fields."""
+        return contract <= self._fields.get((event.customer, event.subscription), frozenset())
 
     def _tally(self, gauge: Gauge) -> Tally:
         """The gauge's value; counted from all events when the gauge is new."""
@@ -295,6 +320,7 @@ class UsageModel:
             and _measured(gauge.measure, event, self._metric(gauge.measure))
             and set(gauge.group) <= set(event.properties)
             and _priced(gauge.prices, dict(event.properties))
+            and self._of_contract(gauge.contract, event)
             and self.period_start(event.customer, gauge.subscription, event.time) == gauge.period
         )
 
@@ -357,7 +383,7 @@ class UsageModel:
     def _watches(self, alert: Alert, gauge: Gauge) -> bool:
         selected = dict(gauge.group)
         return (
-            (alert.measure, alert.prices) == (gauge.measure, gauge.prices)
+            (alert.measure, alert.prices, alert.contract) == (gauge.measure, gauge.prices, gauge.contract)
             and alert.per_subscription == (gauge.subscription is not None)
             and {key for key, _ in alert.keys} == set(selected)
             and all(value in (None, selected[key]) for key, value in alert.keys)

@@ -15,7 +15,7 @@ from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
 from server.alerts import batch_items, batches, usage_rejections
 from server.alerts import usage as usage_service
 from server.alerts import usage_reading as reading
-from server.calls.answer_size import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.calls.answer_size import CLIENT_LIMIT, DEFAULT_ANSWER_BYTES, MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
 from server.calls.idempotency import MAX_REQUEST_ID_LENGTH
 from server.calls.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from server.calls.validation import MAX_CURRENCY_LENGTH, MAX_ID_LENGTH, MAX_NAME_LENGTH
@@ -35,7 +35,6 @@ from server.mapping import (
     price_filters,
     thresholds,
 )
-from server.mapping.usage_answers import MAX_RESULT_BYTES
 from server.webhooks.deliveries import LATEST_ATTEMPTS
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
 from store.postgres.counting import MAX_TOTAL_SIZE
@@ -60,7 +59,7 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "BatchUpdateAlertsRequest.requests": (batch_items.MAX_ITEMS,),
     "BatchUpdateAlertsResponse.alerts": (batches.MAX_ALERT_BYTES // MIB,),
     "BatchUpdateAlertsResponse.warnings": (batches.MAX_WARNING_BYTES // 1024,),
-    "CustomerAlert.gauges": (gauges.MAX_GAUGES, MAX_ANSWER_BYTES // MIB),
+    "CustomerAlert.gauges": (gauges.MAX_GAUGES,),
     "Balance.contract_custom_fields": (custom_fields.MAX_CUSTOM_FIELDS, custom_fields.MAX_CUSTOM_FIELD_LENGTH),
     "Balance.draw_down_metric_ids": (balances.MAX_DRAW_DOWN_METRICS,),
     "Balance.segments": (balances.MAX_SEGMENTS,),
@@ -86,10 +85,10 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "Endpoint.labels": (labels.MAX_LABELS, labels.MAX_LABEL_KEY, labels.MAX_LABEL_VALUE),
     "Endpoint.max_in_flight": (endpoint_settings.MAX_IN_FLIGHT, DEFAULT_MAX_IN_FLIGHT),
     "Endpoint.rate_per_second": (int(endpoint_settings.MAX_RATE),),
-    "EvaluateUsageRequest.batch_id": (usage_service.MAX_BATCH_ID_LENGTH,),
-    "EvaluateUsageRequest.events": (DEFAULT_MAX_BATCH_EVENTS,),
-    "EvaluateUsageResponse.rejected": (MAX_ANSWER_BYTES // MIB,),
-    "EvaluateUsageResponse.transitions": (MAX_RESULT_BYTES // MIB,),
+    "UsageBatch.batch_id": (usage_service.MAX_BATCH_ID_LENGTH,),
+    "UsageBatch.events": (DEFAULT_MAX_BATCH_EVENTS,),
+    "UsageBatch.max_answer_bytes": (DEFAULT_ANSWER_BYTES, MAX_ANSWER_BYTES, CLIENT_LIMIT // MIB),
+    "UsageOutcome.rejected": (DEFAULT_MAX_BATCH_EVENTS,),
     "GetDeliveryResponse.attempts": (LATEST_ATTEMPTS,),
     "InvoiceTotalReachedCondition.custom_field_filters": (fact_conditions.MAX_CUSTOM_FIELD_FILTERS,),
     "InvoiceTotalReachedCondition.invoice_types_filter": (fact_conditions.MAX_INVOICE_TYPES,),
@@ -105,9 +104,9 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "LowRemainingContractCreditAndCommitBalanceReachedCondition.alert_specifiers": (
         balance_conditions.MAX_SPECIFIERS,
     ),
-    "OmittedResults": (MAX_RESULT_BYTES // MIB, MAX_ANSWER_BYTES // MIB),
-    "Rejection.event_id": (MAX_ID_LENGTH, usage_rejections.SHORT_ID_LENGTH),
-    "Rejection.status": (usage_rejections.MAX_FULL_REJECTIONS // MIB,),
+    "OmittedResults": (DEFAULT_ANSWER_BYTES // MIB,),
+    "Rejection.event_id": (MAX_ID_LENGTH, usage_rejections.SHORT_ID_BYTES),
+    "Rejection.status": (DEFAULT_ANSWER_BYTES // usage_rejections.FULL_PART // 1024,),
     "RotateSecretRequest.grace": (endpoints.MAX_GRACE.days, 24),
     "CostExceededCondition": (MAX_SPEND_ALERTS,),
     "CostExceededCondition.price_filters": (

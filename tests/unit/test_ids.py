@@ -11,7 +11,7 @@ from cli.replay.rows import Row
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.definitions import Condition, natural_key
 from evaluator.gauges import Gauge, Measure
-from evaluator.notifications import DisabledNotification, Notification
+from evaluator.notifications import DisabledNotification, Notification, RequestedDisabling
 from evaluator.periods import Period
 from evaluator.thresholds import Direction, Threshold, ThresholdSet
 from store.deliveries.deliveries import delivery_id
@@ -36,6 +36,7 @@ RULE = AlertRule(
 )
 GAUGE = Gauge("acme", "größer", RULE.measure, (("region", "eu"),), MARCH)
 NOTIFICATION = Notification("default", RULE, GAUGE, 1, NOW, False, ())
+REQUESTED = RequestedDisabling("7", RULE, "acme", "größer", 4, NOW)
 DISABLED = DisabledNotification("default", RULE, GAUGE, 5_000, 4, NOW, None)
 
 
@@ -70,6 +71,10 @@ def alert_key() -> str | None:
         (
             lambda: DISABLED.notification_id,
             "ntf_suoh4465mnpl3kte54mdl3nyzu",
+        ),
+        (
+            lambda: REQUESTED.notification_id,
+            "ntf_ttz4kdcakuxicuyarnhy3bdkki",
         ),
         (lambda: delivery_id(7, "whe_1", "ntf_1"), "whd_6qp72qmbw66tb2zgbg42vdcaiq"),
         (failure_id, "evt_nlvcj32fdrttfjm4xrpl3kxmra"),

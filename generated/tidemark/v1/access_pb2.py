@@ -22,22 +22,24 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidemark/v1/access.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\"%\n\x0bSpendAccess\x12\x16\n\x08\x63urrency\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\")\n\x0eQuantityAccess\x12\x17\n\tmetric_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidemark/v1/access.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\"\xc2\x01\n\x0bSpendAccess\x12\xb2\x01\n\x08\x63urrency\x18\x01 \x01(\tB\x9f\x01\xe2\x41\x01\x02\xbaH\x97\x01r\x91\x01\x32\x8e\x01^([A-Z]{3}|[A-Za-z0-9_.-]{1,2}|[A-Za-z0-9_.-]{2}[0-9_.-]|[A-Za-z0-9_.-][0-9_.-][A-Za-z0-9_.-]|[0-9_.-][A-Za-z0-9_.-]{2}|[A-Za-z0-9_.-]{4,64})$\xc8\x01\x01\"a\n\x0eQuantityAccess\x12O\n\tmetric_id\x18\x01 \x01(\tB<\xe2\x41\x01\x01\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xd8\x01\x01\x42t\n\x0f\x64\x65v.tidemark.v1B\x0b\x41\x63\x63\x65ssProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\013AccessProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_SPENDACCESS'].fields_by_name['currency']._loaded_options = None
-  _globals['_SPENDACCESS'].fields_by_name['currency']._serialized_options = b'\342A\001\002'
+  _globals['_SPENDACCESS'].fields_by_name['currency']._serialized_options = b'\342A\001\002\272H\227\001r\221\0012\216\001^([A-Z]{3}|[A-Za-z0-9_.-]{1,2}|[A-Za-z0-9_.-]{2}[0-9_.-]|[A-Za-z0-9_.-][0-9_.-][A-Za-z0-9_.-]|[0-9_.-][A-Za-z0-9_.-]{2}|[A-Za-z0-9_.-]{4,64})$\310\001\001'
   _globals['_QUANTITYACCESS'].fields_by_name['metric_id']._loaded_options = None
-  _globals['_QUANTITYACCESS'].fields_by_name['metric_id']._serialized_options = b'\342A\001\001'
-  _globals['_SPENDACCESS']._serialized_start=74
-  _globals['_SPENDACCESS']._serialized_end=111
-  _globals['_QUANTITYACCESS']._serialized_start=113
-  _globals['_QUANTITYACCESS']._serialized_end=154
+  _globals['_QUANTITYACCESS'].fields_by_name['metric_id']._serialized_options = b'\342A\001\001\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\330\001\001'
+  _globals['_SPENDACCESS']._serialized_start=104
+  _globals['_SPENDACCESS']._serialized_end=298
+  _globals['_QUANTITYACCESS']._serialized_start=300
+  _globals['_QUANTITYACCESS']._serialized_end=397
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from generated.tidemark.v1 import access_pb2 as _access_pb2
 from generated.tidemark.v1 import balance_entry_pb2 as _balance_entry_pb2
 from generated.tidemark.v1 import balance_pb2 as _balance_pb2
 from generated.tidemark.v1 import customer_pb2 as _customer_pb2
@@ -36,6 +37,9 @@ class PutCustomerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CUSTOMER_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer of the put, but changes nothing. Unset: the put is made."""
     @_builtins.property
     def customer(self) -> _customer_pb2.Customer:
         """customer is the complete customer; an unset field gets its default."""
@@ -44,10 +48,11 @@ class PutCustomerRequest(_message.Message):
         self,
         *,
         customer: _customer_pb2.Customer | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer", b"customer", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -85,21 +90,29 @@ Global___PutCustomerResponse: _TypeAlias = PutCustomerResponse  # noqa: Y015
 
 @_typing.final
 class GetCustomerRequest(_message.Message):
-    """GetCustomerRequest is a request for one customer."""
+    """GetCustomerRequest is a request for one customer. Exactly one of its fields is required."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the customer's id."""
+    external_id: _builtins.str
+    """external_id is the customer's external_id."""
+    alias: _builtins.str
+    """alias is one of the customer's aliases."""
     def __init__(
         self,
         *,
         customer_id: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        alias: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "customer_id", b"customer_id", "external_id", b"external_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,6 +151,9 @@ class ListCustomersRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many customers to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its customers are large.
@@ -146,16 +162,27 @@ class ListCustomersRequest(_message.Message):
     """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     plan_id: _builtins.str
     """plan_id restricts the list to the customers of a plan. Unset: all."""
+    external_id: _builtins.str
+    """external_id restricts the list to the customer with that external_id. Unset: all."""
+    alias: _builtins.str
+    """alias restricts the list to the customer with that alias. Unset: all."""
+    include_total_size: _builtins.bool
+    """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
+    filled.
+    """
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         plan_id: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        alias: _builtins.str = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "external_id", b"external_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -169,8 +196,13 @@ class ListCustomersResponse(_message.Message):
 
     CUSTOMERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many customers the filters select on all pages, at most 10,000: 10,000 stands for 10,000 or more.
+    Set with include_total_size only.
+    """
     @_builtins.property
     def customers(self) -> _containers.RepeatedCompositeFieldContainer[_customer_pb2.Customer]:
         """customers are the customers of this page."""
@@ -180,10 +212,11 @@ class ListCustomersResponse(_message.Message):
         *,
         customers: _abc.Iterable[_customer_pb2.Customer] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customers", b"customers", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customers", b"customers", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -366,6 +399,9 @@ class PutSubscriptionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer of the put, but changes nothing. Unset: the put is made."""
     @_builtins.property
     def subscription(self) -> _subscription_pb2.Subscription:
         """subscription is the complete subscription; an unset field gets its default."""
@@ -374,10 +410,11 @@ class PutSubscriptionRequest(_message.Message):
         self,
         *,
         subscription: _subscription_pb2.Subscription | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subscription", b"subscription", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -422,7 +459,10 @@ class GetSubscriptionRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """customer_id is the id of the subscription's customer."""
+    """customer_id is the id of the subscription's customer. Unset: the only customer that has a subscription of that id.
+    If several customers have one, the request is refused with FAILED_PRECONDITION and
+    ERROR_REASON_SUBSCRIPTION_AMBIGUOUS.
+    """
     subscription_id: _builtins.str
     """subscription_id is the subscription's id."""
     def __init__(
@@ -472,7 +512,9 @@ class ListSubscriptionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many subscriptions to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative
     number is refused. A page holds fewer when its subscriptions are large.
@@ -481,19 +523,27 @@ class ListSubscriptionsRequest(_message.Message):
     """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     customer_id: _builtins.str
     """customer_id restricts the list to the subscriptions of a customer. Unset: all."""
+    subscription_id: _builtins.str
+    """subscription_id restricts the list to the subscriptions of that id, which several customers may have. Unset: all."""
     plan_id: _builtins.str
     """plan_id restricts the list to the subscriptions of a plan. Unset: all."""
+    include_total_size: _builtins.bool
+    """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
+    filled.
+    """
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         customer_id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
         plan_id: _builtins.str = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id", "subscription_id", b"subscription_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -507,8 +557,13 @@ class ListSubscriptionsResponse(_message.Message):
 
     SUBSCRIPTIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many subscriptions the filters select on all pages, at most 10,000: 10,000 stands for 10,000 or
+    more. Set with include_total_size only.
+    """
     @_builtins.property
     def subscriptions(self) -> _containers.RepeatedCompositeFieldContainer[_subscription_pb2.Subscription]:
         """subscriptions are the subscriptions of this page."""
@@ -518,14 +573,66 @@ class ListSubscriptionsResponse(_message.Message):
         *,
         subscriptions: _abc.Iterable[_subscription_pb2.Subscription] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "subscriptions", b"subscriptions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "subscriptions", b"subscriptions", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListSubscriptionsResponse: _TypeAlias = ListSubscriptionsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteSubscriptionRequest(_message.Message):
+    """DeleteSubscriptionRequest is a request to remove a subscription."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the id of the subscription's customer."""
+    subscription_id: _builtins.str
+    """subscription_id is the subscription's id."""
+    allow_missing: _builtins.bool
+    """allow_missing answers OK when the subscription does not exist. Unset: the request is refused with NOT_FOUND."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks, but removes nothing. Unset: the subscription is removed."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "customer_id", b"customer_id", "subscription_id", b"subscription_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSubscriptionRequest: _TypeAlias = DeleteSubscriptionRequest  # noqa: Y015
+
+@_typing.final
+class DeleteSubscriptionResponse(_message.Message):
+    """DeleteSubscriptionResponse is the answer to DeleteSubscriptionRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSubscriptionResponse: _TypeAlias = DeleteSubscriptionResponse  # noqa: Y015
 
 @_typing.final
 class PutMetricRequest(_message.Message):
@@ -534,6 +641,9 @@ class PutMetricRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     METRIC_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer of the put, but changes nothing. Unset: the put is made."""
     @_builtins.property
     def metric(self) -> _metric_pb2.Metric:
         """metric is the complete metric; an unset field gets its default."""
@@ -542,10 +652,11 @@ class PutMetricRequest(_message.Message):
         self,
         *,
         metric: _metric_pb2.Metric | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,21 +746,27 @@ class ListMetricsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many metrics to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its metrics are large.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the previous page. Unset: the first page."""
+    include_total_size: _builtins.bool
+    """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
+    filled.
+    """
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -663,8 +780,13 @@ class ListMetricsResponse(_message.Message):
 
     METRICS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many metrics the filters select on all pages, at most 10,000: 10,000 stands for 10,000 or more.
+    Set with include_total_size only.
+    """
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_metric_pb2.Metric]:
         """metrics are the metrics of this page."""
@@ -674,14 +796,62 @@ class ListMetricsResponse(_message.Message):
         *,
         metrics: _abc.Iterable[_metric_pb2.Metric] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMetricsResponse: _TypeAlias = ListMetricsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteMetricRequest(_message.Message):
+    """DeleteMetricRequest is a request to remove a metric."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    metric_id: _builtins.str
+    """metric_id is the metric's id."""
+    allow_missing: _builtins.bool
+    """allow_missing answers OK when the metric does not exist. Unset: the request is refused with NOT_FOUND."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks, but removes nothing. Unset: the metric is removed."""
+    def __init__(
+        self,
+        *,
+        metric_id: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "metric_id", b"metric_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteMetricRequest: _TypeAlias = DeleteMetricRequest  # noqa: Y015
+
+@_typing.final
+class DeleteMetricResponse(_message.Message):
+    """DeleteMetricResponse is the answer to DeleteMetricRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteMetricResponse: _TypeAlias = DeleteMetricResponse  # noqa: Y015
 
 @_typing.final
 class PutInvoiceRequest(_message.Message):
@@ -690,6 +860,9 @@ class PutInvoiceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INVOICE_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer of the put, but changes nothing. Unset: the put is made."""
     @_builtins.property
     def invoice(self) -> _invoice_pb2.Invoice:
         """invoice is the complete invoice; an unset field gets its default."""
@@ -698,10 +871,11 @@ class PutInvoiceRequest(_message.Message):
         self,
         *,
         invoice: _invoice_pb2.Invoice | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -798,6 +972,7 @@ class ListInvoicesRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many invoices to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its invoices are large.
@@ -808,6 +983,10 @@ class ListInvoicesRequest(_message.Message):
     """customer_id restricts the list to the invoices of a customer. Unset: all."""
     type: _builtins.str
     """type restricts the list to the invoices of a type. Unset: all."""
+    include_total_size: _builtins.bool
+    """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
+    filled.
+    """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_invoice_pb2.InvoiceStatus.ValueType]:
         """statuses restrict the list to the invoices of any of these statuses. Empty: all."""
@@ -820,10 +999,11 @@ class ListInvoicesRequest(_message.Message):
         customer_id: _builtins.str = ...,
         type: _builtins.str = ...,
         statuses: _abc.Iterable[_invoice_pb2.InvoiceStatus.ValueType] | None = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -837,8 +1017,13 @@ class ListInvoicesResponse(_message.Message):
 
     INVOICES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many invoices the filters select on all pages, at most 10,000: 10,000 stands for 10,000 or more.
+    Set with include_total_size only.
+    """
     @_builtins.property
     def invoices(self) -> _containers.RepeatedCompositeFieldContainer[_invoice_pb2.Invoice]:
         """invoices are the invoices of this page."""
@@ -848,10 +1033,11 @@ class ListInvoicesResponse(_message.Message):
         *,
         invoices: _abc.Iterable[_invoice_pb2.Invoice] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoices", b"invoices", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoices", b"invoices", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -864,6 +1050,14 @@ class PutBalanceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BALANCE_FIELD_NUMBER: _builtins.int
+    ONLY_IF_NEW_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    only_if_new: _builtins.bool
+    """only_if_new refuses the put when the balance exists, voided or not, with ALREADY_EXISTS and
+    ERROR_REASON_BALANCE_EXISTS. Unset: an existing balance is replaced.
+    """
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer of the put, but changes nothing. Unset: the put is made."""
     @_builtins.property
     def balance(self) -> _balance_pb2.Balance:
         """balance is the complete balance; an unset field gets its default."""
@@ -872,10 +1066,12 @@ class PutBalanceRequest(_message.Message):
         self,
         *,
         balance: _balance_pb2.Balance | None = ...,
+        only_if_new: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "only_if_new", b"only_if_new", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -972,6 +1168,7 @@ class ListBalancesRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
     INCLUDE_VOIDED_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many balances to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its balances are large.
@@ -982,6 +1179,10 @@ class ListBalancesRequest(_message.Message):
     """customer_id restricts the list to the balances of a customer. Unset: all."""
     include_voided: _builtins.bool
     """include_voided also returns balances that were voided. Unset: they are left out."""
+    include_total_size: _builtins.bool
+    """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
+    filled.
+    """
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_balance_pb2.BalanceKind.ValueType]:
         """kinds restrict the list to the balances of any of these kinds. Empty: all."""
@@ -994,10 +1195,11 @@ class ListBalancesRequest(_message.Message):
         customer_id: _builtins.str = ...,
         kinds: _abc.Iterable[_balance_pb2.BalanceKind.ValueType] | None = ...,
         include_voided: _builtins.bool = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "include_voided", b"include_voided", "kinds", b"kinds", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "include_total_size", b"include_total_size", "include_voided", b"include_voided", "kinds", b"kinds", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1011,8 +1213,13 @@ class ListBalancesResponse(_message.Message):
 
     BALANCES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many balances the filters select on all pages, at most 10,000: 10,000 stands for 10,000 or more.
+    Set with include_total_size only.
+    """
     @_builtins.property
     def balances(self) -> _containers.RepeatedCompositeFieldContainer[_balance_pb2.Balance]:
         """balances are the balances of this page."""
@@ -1022,10 +1229,11 @@ class ListBalancesResponse(_message.Message):
         *,
         balances: _abc.Iterable[_balance_pb2.Balance] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1037,19 +1245,42 @@ class AdjustBalanceRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class CustomFieldsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     BALANCE_ID_FIELD_NUMBER: _builtins.int
     ADJUSTMENT_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     SEGMENT_NUMBER_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the id of the balance's customer."""
     balance_id: _builtins.str
     """balance_id is the balance's id."""
     adjustment_id: _builtins.str
-    """adjustment_id is the caller's own id of the adjustment, unique for the customer: 1–128 characters. A request with
-    an adjustment_id that was used before changes nothing. If its other fields differ from that first request, it is
-    refused with ALREADY_EXISTS and ERROR_REASON_ADJUSTMENT_CONFLICT.
+    """adjustment_id is the caller's own id of the adjustment, unique for the customer among all adjustments of
+    AdjustBalance and DecrementBalances: 1–128 characters. A request with an adjustment_id that was used before changes
+    nothing. If its other fields differ from that first request, it is refused with ALREADY_EXISTS and
+    ERROR_REASON_ADJUSTMENT_CONFLICT.
     """
     amount: _builtins.str
     """amount is how much more is granted, or, when negative, how much less: a decimal string, not 0. It may take what
@@ -1060,6 +1291,16 @@ class AdjustBalanceRequest(_message.Message):
     segment that ends first. If no segment is active, the request is refused with FAILED_PRECONDITION and
     ERROR_REASON_NO_ACTIVE_SEGMENT.
     """
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer of the adjustment, but changes nothing. Unset: the adjustment
+    is made.
+    """
+    @_builtins.property
+    def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """custom_fields are the adjustment's own fields, which its ledger entry returns: at most 64, keys in the form of a
+        balance_id, values of at most 256 characters without control characters.
+        """
+
     def __init__(
         self,
         *,
@@ -1068,10 +1309,12 @@ class AdjustBalanceRequest(_message.Message):
         adjustment_id: _builtins.str = ...,
         amount: _builtins.str = ...,
         segment_number: _builtins.int = ...,
+        custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment_id", b"adjustment_id", "amount", b"amount", "balance_id", b"balance_id", "customer_id", b"customer_id", "segment_number", b"segment_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment_id", b"adjustment_id", "amount", b"amount", "balance_id", b"balance_id", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "segment_number", b"segment_number", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1085,13 +1328,13 @@ class AdjustBalanceResponse(_message.Message):
 
     BALANCE_FIELD_NUMBER: _builtins.int
     SEGMENT_NUMBER_FIELD_NUMBER: _builtins.int
-    REPEATED_REQUEST_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     segment_number: _builtins.int
     """segment_number is the position of the segment that the adjustment changed, by this request or by the first one with
     its adjustment_id.
     """
-    repeated_request: _builtins.bool
-    """repeated_request is set when the adjustment had been made before: this request changed nothing."""
+    replayed: _builtins.bool
+    """replayed is set when the adjustment had been made before: this request changed nothing."""
     @_builtins.property
     def balance(self) -> _balance_pb2.Balance:
         """balance is the balance after this request."""
@@ -1101,15 +1344,161 @@ class AdjustBalanceResponse(_message.Message):
         *,
         balance: _balance_pb2.Balance | None = ...,
         segment_number: _builtins.int = ...,
-        repeated_request: _builtins.bool = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "repeated_request", b"repeated_request", "segment_number", b"segment_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "replayed", b"replayed", "segment_number", b"segment_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AdjustBalanceResponse: _TypeAlias = AdjustBalanceResponse  # noqa: Y015
+
+@_typing.final
+class DecrementBalancesRequest(_message.Message):
+    """DecrementBalancesRequest is a request to take an amount from several balances of a customer.
+
+    The amount is taken from the segments that are active now, whether or not their balances have draw_down: by priority,
+    then from the segment that ends first. It lowers what was granted, like AdjustBalance with a negative amount; so a
+    later correction of streamed usage does not give it back. Balances of seats, and balances with draw_down_metric_ids,
+    are left out unless balance_ids names them. The request reads all balances of the customer in the unit.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CustomFieldsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    ADJUSTMENT_ID_FIELD_NUMBER: _builtins.int
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    BALANCE_IDS_FIELD_NUMBER: _builtins.int
+    OVERAGE_POLICY_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the id of the balances' customer."""
+    adjustment_id: _builtins.str
+    """adjustment_id is the caller's own id of the decrement, unique for the customer among all adjustments of
+    AdjustBalance and DecrementBalances: 1–128 characters. A request with an adjustment_id that was used before changes
+    nothing. If its other fields differ from that first request, it is refused with ALREADY_EXISTS and
+    ERROR_REASON_ADJUSTMENT_CONFLICT.
+    """
+    amount: _builtins.str
+    """amount is how much is taken, a decimal string of at most 38 digits, 18 of them after the point (see Threshold);
+    more than 0.
+    """
+    overage_policy: _overage_pb2.OveragePolicy.ValueType
+    """overage_policy decides what happens when the segments cannot give all of the amount. Unset: REFUSE."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer of the decrement, but changes nothing. Unset: the decrement
+    is made.
+    """
+    @_builtins.property
+    def spend(self) -> _access_pb2.SpendAccess:
+        """spend takes from balances in a currency."""
+
+    @_builtins.property
+    def quantity(self) -> _access_pb2.QuantityAccess:
+        """quantity takes from balances in units of a metric."""
+
+    @_builtins.property
+    def balance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """balance_ids restrict the decrement to these balances: at most 100, each once. One that the customer does not have
+        in that currency or metric is refused with NOT_FOUND and ERROR_REASON_BALANCE_NOT_FOUND, one that was voided with
+        FAILED_PRECONDITION and ERROR_REASON_BALANCE_VOIDED. Empty: all balances of no seat and without
+        draw_down_metric_ids.
+        """
+
+    @_builtins.property
+    def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """custom_fields are the decrement's own fields, which its ledger entries return: at most 64, keys in the form of a
+        balance_id, values of at most 256 characters without control characters.
+        """
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        adjustment_id: _builtins.str = ...,
+        spend: _access_pb2.SpendAccess | None = ...,
+        quantity: _access_pb2.QuantityAccess | None = ...,
+        amount: _builtins.str = ...,
+        balance_ids: _abc.Iterable[_builtins.str] | None = ...,
+        overage_policy: _overage_pb2.OveragePolicy.ValueType = ...,
+        custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "adjustment_id", b"adjustment_id", "amount", b"amount", "balance_ids", b"balance_ids", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "overage_policy", b"overage_policy", "quantity", b"quantity", "spend", b"spend", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
+
+Global___DecrementBalancesRequest: _TypeAlias = DecrementBalancesRequest  # noqa: Y015
+
+@_typing.final
+class DecrementBalancesResponse(_message.Message):
+    """DecrementBalancesResponse is the answer to DecrementBalancesRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    OVERAGE_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    remaining: _builtins.str
+    """remaining is what remained in all active segments of the customer's balances in that currency or metric after the
+    decrement, as a decimal string. It includes balances that the decrement left out.
+    """
+    overage: _builtins.str
+    """overage is the part of the amount that no segment gave, as a decimal string; it was added to the customer's
+    overage, see ListOverages. "0" without OVERAGE_POLICY_ALLOW.
+    """
+    replayed: _builtins.bool
+    """replayed is set when the decrement had been made before: this request changed nothing, and the answer is the first
+    one.
+    """
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_balance_entry_pb2.BalanceEntry]:
+        """entries are the ledger entries of the decrement, one for each segment that gave something, in the draw order."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[_balance_entry_pb2.BalanceEntry] | None = ...,
+        remaining: _builtins.str = ...,
+        overage: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "overage", b"overage", "remaining", b"remaining", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecrementBalancesResponse: _TypeAlias = DecrementBalancesResponse  # noqa: Y015
 
 @_typing.final
 class VoidBalanceRequest(_message.Message):
@@ -1119,19 +1508,25 @@ class VoidBalanceRequest(_message.Message):
 
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     BALANCE_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the id of the balance's customer."""
     balance_id: _builtins.str
     """balance_id is the balance's id."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer of the change, but changes nothing. Unset: the change is
+    made.
+    """
     def __init__(
         self,
         *,
         customer_id: _builtins.str = ...,
         balance_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_id", b"balance_id", "customer_id", b"customer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_id", b"balance_id", "customer_id", b"customer_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1167,31 +1562,37 @@ class ListBalanceEntriesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     BALANCE_ID_FIELD_NUMBER: _builtins.int
-    customer_id: _builtins.str
-    """customer_id is the id of the balances' customer."""
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many entries to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its entries are large.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
+    customer_id: _builtins.str
+    """customer_id is the id of the balances' customer."""
     balance_id: _builtins.str
     """balance_id restricts the list to one balance. Unset: all balances of the customer."""
+    include_total_size: _builtins.bool
+    """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
+    filled.
+    """
     def __init__(
         self,
         *,
-        customer_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
         balance_id: _builtins.str = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_id", b"balance_id", "customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_id", b"balance_id", "customer_id", b"customer_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1205,8 +1606,13 @@ class ListBalanceEntriesResponse(_message.Message):
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many entries the filters select on all pages, at most 10,000: 10,000 stands for 10,000 or more.
+    Set with include_total_size only.
+    """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_balance_entry_pb2.BalanceEntry]:
         """entries are the entries of this page."""
@@ -1216,10 +1622,11 @@ class ListBalanceEntriesResponse(_message.Message):
         *,
         entries: _abc.Iterable[_balance_entry_pb2.BalanceEntry] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1231,27 +1638,33 @@ class ListOveragesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    customer_id: _builtins.str
-    """customer_id is the id of the customer."""
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many overages to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its overages are large.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the previous page, with the same customer. Unset: the first page."""
+    customer_id: _builtins.str
+    """customer_id is the id of the customer."""
+    include_total_size: _builtins.bool
+    """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
+    filled.
+    """
     def __init__(
         self,
         *,
-        customer_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1265,8 +1678,13 @@ class ListOveragesResponse(_message.Message):
 
     OVERAGES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many overages the filters select on all pages, at most 10,000: 10,000 stands for 10,000 or more.
+    Set with include_total_size only.
+    """
     @_builtins.property
     def overages(self) -> _containers.RepeatedCompositeFieldContainer[_overage_pb2.Overage]:
         """overages are the overages of this page, one for each unit in which usage was not covered by balances, currencies
@@ -1278,10 +1696,11 @@ class ListOveragesResponse(_message.Message):
         *,
         overages: _abc.Iterable[_overage_pb2.Overage] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "overages", b"overages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "overages", b"overages", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1294,6 +1713,9 @@ class PutPlanRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PLAN_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer of the put, but changes nothing. Unset: the put is made."""
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan:
         """plan is the complete plan; an unset field gets its default."""
@@ -1302,10 +1724,11 @@ class PutPlanRequest(_message.Message):
         self,
         *,
         plan: _plan_pb2.Plan | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1395,21 +1818,27 @@ class ListPlansRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many plans to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its plans are large.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the previous page. Unset: the first page."""
+    include_total_size: _builtins.bool
+    """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
+    filled.
+    """
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1423,8 +1852,13 @@ class ListPlansResponse(_message.Message):
 
     PLANS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many plans the filters select on all pages, at most 10,000: 10,000 stands for 10,000 or more. Set
+    with include_total_size only.
+    """
     @_builtins.property
     def plans(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.Plan]:
         """plans are the plans of this page."""
@@ -1434,14 +1868,62 @@ class ListPlansResponse(_message.Message):
         *,
         plans: _abc.Iterable[_plan_pb2.Plan] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "plans", b"plans"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "plans", b"plans", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPlansResponse: _TypeAlias = ListPlansResponse  # noqa: Y015
+
+@_typing.final
+class DeletePlanRequest(_message.Message):
+    """DeletePlanRequest is a request to remove a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    plan_id: _builtins.str
+    """plan_id is the plan's id."""
+    allow_missing: _builtins.bool
+    """allow_missing answers OK when the plan does not exist. Unset: the request is refused with NOT_FOUND."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks, but removes nothing. Unset: the plan is removed."""
+    def __init__(
+        self,
+        *,
+        plan_id: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "plan_id", b"plan_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePlanRequest: _TypeAlias = DeletePlanRequest  # noqa: Y015
+
+@_typing.final
+class DeletePlanResponse(_message.Message):
+    """DeletePlanResponse is the answer to DeletePlanRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePlanResponse: _TypeAlias = DeletePlanResponse  # noqa: Y015
 
 @_typing.final
 class PutLimitRequest(_message.Message):
@@ -1450,6 +1932,9 @@ class PutLimitRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LIMIT_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer of the put, but changes nothing. Unset: the put is made."""
     @_builtins.property
     def limit(self) -> _limit_pb2.Limit:
         """limit is the complete limit; an unset field gets its default."""
@@ -1458,10 +1943,11 @@ class PutLimitRequest(_message.Message):
         self,
         *,
         limit: _limit_pb2.Limit | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1474,8 +1960,8 @@ class PutLimitResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LIMIT_FIELD_NUMBER: _builtins.int
-    SUPERSEDED_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
     superseded: _builtins.bool
     """superseded is set when a put with a later as_of_time is already stored: this request changed nothing, and limit is
     what is stored.
@@ -1494,8 +1980,8 @@ class PutLimitResponse(_message.Message):
         self,
         *,
         limit: _limit_pb2.Limit | None = ...,
-        superseded: _builtins.bool = ...,
         warnings: _abc.Iterable[_warning_pb2.Warning] | None = ...,
+        superseded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1561,6 +2047,7 @@ class ListLimitsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many limits to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its limits are large.
@@ -1571,6 +2058,10 @@ class ListLimitsRequest(_message.Message):
     """customer_id restricts the list to the customer's own limits, without those of its plan. Unset: all."""
     plan_id: _builtins.str
     """plan_id restricts the list to the limits of a plan. Unset: all."""
+    include_total_size: _builtins.bool
+    """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
+    filled.
+    """
     def __init__(
         self,
         *,
@@ -1578,10 +2069,11 @@ class ListLimitsRequest(_message.Message):
         page_token: _builtins.str = ...,
         customer_id: _builtins.str = ...,
         plan_id: _builtins.str = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1595,8 +2087,13 @@ class ListLimitsResponse(_message.Message):
 
     LIMITS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many limits the filters select on all pages, at most 10,000: 10,000 stands for 10,000 or more.
+    Set with include_total_size only.
+    """
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[_limit_pb2.Limit]:
         """limits are the limits of this page."""
@@ -1606,11 +2103,59 @@ class ListLimitsResponse(_message.Message):
         *,
         limits: _abc.Iterable[_limit_pb2.Limit] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListLimitsResponse: _TypeAlias = ListLimitsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteLimitRequest(_message.Message):
+    """DeleteLimitRequest is a request to remove a limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    limit_id: _builtins.str
+    """limit_id is the limit's id."""
+    allow_missing: _builtins.bool
+    """allow_missing answers OK when the limit does not exist. Unset: the request is refused with NOT_FOUND."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks, but removes nothing. Unset: the limit is removed."""
+    def __init__(
+        self,
+        *,
+        limit_id: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "limit_id", b"limit_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLimitRequest: _TypeAlias = DeleteLimitRequest  # noqa: Y015
+
+@_typing.final
+class DeleteLimitResponse(_message.Message):
+    """DeleteLimitResponse is the answer to DeleteLimitRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLimitResponse: _TypeAlias = DeleteLimitResponse  # noqa: Y015

@@ -81,6 +81,11 @@ class AccountServiceStub:
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListSubscriptionsRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListSubscriptionsResponse.FromString,
                 _registered_method=True)
+        self.DeleteSubscription = channel.unary_unary(
+                '/tidemark.v1.AccountService/DeleteSubscription',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.DeleteSubscriptionRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeleteSubscriptionResponse.FromString,
+                _registered_method=True)
         self.PutMetric = channel.unary_unary(
                 '/tidemark.v1.AccountService/PutMetric',
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.PutMetricRequest.SerializeToString,
@@ -95,6 +100,11 @@ class AccountServiceStub:
                 '/tidemark.v1.AccountService/ListMetrics',
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListMetricsRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListMetricsResponse.FromString,
+                _registered_method=True)
+        self.DeleteMetric = channel.unary_unary(
+                '/tidemark.v1.AccountService/DeleteMetric',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.DeleteMetricRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeleteMetricResponse.FromString,
                 _registered_method=True)
         self.PutInvoice = channel.unary_unary(
                 '/tidemark.v1.AccountService/PutInvoice',
@@ -131,6 +141,11 @@ class AccountServiceStub:
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceResponse.FromString,
                 _registered_method=True)
+        self.DecrementBalances = channel.unary_unary(
+                '/tidemark.v1.AccountService/DecrementBalances',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.DecrementBalancesRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.DecrementBalancesResponse.FromString,
+                _registered_method=True)
         self.VoidBalance = channel.unary_unary(
                 '/tidemark.v1.AccountService/VoidBalance',
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.VoidBalanceRequest.SerializeToString,
@@ -161,6 +176,11 @@ class AccountServiceStub:
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListPlansRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListPlansResponse.FromString,
                 _registered_method=True)
+        self.DeletePlan = channel.unary_unary(
+                '/tidemark.v1.AccountService/DeletePlan',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.DeletePlanRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeletePlanResponse.FromString,
+                _registered_method=True)
         self.PutLimit = channel.unary_unary(
                 '/tidemark.v1.AccountService/PutLimit',
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.PutLimitRequest.SerializeToString,
@@ -175,6 +195,11 @@ class AccountServiceStub:
                 '/tidemark.v1.AccountService/ListLimits',
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListLimitsRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListLimitsResponse.FromString,
+                _registered_method=True)
+        self.DeleteLimit = channel.unary_unary(
+                '/tidemark.v1.AccountService/DeleteLimit',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.DeleteLimitRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeleteLimitResponse.FromString,
                 _registered_method=True)
 
 
@@ -249,6 +274,15 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteSubscription(self, request, context):
+        """DeleteSubscription removes a subscription that nothing uses: no alert on it that is not archived, and no stored usage
+        event. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE. Usage that names the subscription
+        later creates it anew with defaults; wider alerts that were disabled for it stay disabled for that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PutMetric(self, request, context):
         """PutMetric creates or replaces a metric.
         """
@@ -265,6 +299,16 @@ class AccountServiceServicer:
 
     def ListMetrics(self, request, context):
         """ListMetrics returns metrics by ascending metric_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteMetric(self, request, context):
+        """DeleteMetric removes a metric that nothing uses: no alert that is not archived, no limit, no balance that is not
+        voided, and no stored usage event. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE. Usage
+        that names the metric later creates it anew with the aggregation SUM. The call reads the stored events of the
+        organization until it finds one of the metric; ingest continues meanwhile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -319,6 +363,14 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DecrementBalances(self, request, context):
+        """DecrementBalances takes one amount from several balances of a customer, in the draw order, once for each
+        adjustment_id. All of it is taken, or nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VoidBalance(self, request, context):
         """VoidBalance ends a balance permanently: what remains of it no longer counts. Voiding it again changes nothing.
         """
@@ -362,6 +414,14 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeletePlan(self, request, context):
+        """DeletePlan removes a plan that nothing uses: no customer or subscription on it, no alert on it that is not archived,
+        and no limit. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PutLimit(self, request, context):
         """PutLimit creates a limit or replaces its amount.
         """
@@ -378,6 +438,14 @@ class AccountServiceServicer:
 
     def ListLimits(self, request, context):
         """ListLimits returns limits by ascending limit_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteLimit(self, request, context):
+        """DeleteLimit removes a limit, and evaluates the thresholds with percent_of_limit that referred to it, like PutLimit
+        without an amount. Its limit_id can then be put with another holder, access and groups.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -431,6 +499,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListSubscriptionsRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListSubscriptionsResponse.SerializeToString,
             ),
+            'DeleteSubscription': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSubscription,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeleteSubscriptionRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.DeleteSubscriptionResponse.SerializeToString,
+            ),
             'PutMetric': grpc.unary_unary_rpc_method_handler(
                     servicer.PutMetric,
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.PutMetricRequest.FromString,
@@ -445,6 +518,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.ListMetrics,
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListMetricsRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListMetricsResponse.SerializeToString,
+            ),
+            'DeleteMetric': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteMetric,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeleteMetricRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.DeleteMetricResponse.SerializeToString,
             ),
             'PutInvoice': grpc.unary_unary_rpc_method_handler(
                     servicer.PutInvoice,
@@ -481,6 +559,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceResponse.SerializeToString,
             ),
+            'DecrementBalances': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecrementBalances,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.DecrementBalancesRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.DecrementBalancesResponse.SerializeToString,
+            ),
             'VoidBalance': grpc.unary_unary_rpc_method_handler(
                     servicer.VoidBalance,
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.VoidBalanceRequest.FromString,
@@ -511,6 +594,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListPlansRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListPlansResponse.SerializeToString,
             ),
+            'DeletePlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePlan,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeletePlanRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.DeletePlanResponse.SerializeToString,
+            ),
             'PutLimit': grpc.unary_unary_rpc_method_handler(
                     servicer.PutLimit,
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.PutLimitRequest.FromString,
@@ -525,6 +613,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.ListLimits,
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListLimitsRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListLimitsResponse.SerializeToString,
+            ),
+            'DeleteLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLimit,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeleteLimitRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.DeleteLimitResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -783,6 +876,33 @@ class AccountService:
             _registered_method=True)
 
     @staticmethod
+    def DeleteSubscription(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/DeleteSubscription',
+            tidemark_dot_v1_dot_account__service__pb2.DeleteSubscriptionRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.DeleteSubscriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PutMetric(request,
             target,
             options=(),
@@ -853,6 +973,33 @@ class AccountService:
             '/tidemark.v1.AccountService/ListMetrics',
             tidemark_dot_v1_dot_account__service__pb2.ListMetricsRequest.SerializeToString,
             tidemark_dot_v1_dot_account__service__pb2.ListMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteMetric(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/DeleteMetric',
+            tidemark_dot_v1_dot_account__service__pb2.DeleteMetricRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.DeleteMetricResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1053,6 +1200,33 @@ class AccountService:
             _registered_method=True)
 
     @staticmethod
+    def DecrementBalances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/DecrementBalances',
+            tidemark_dot_v1_dot_account__service__pb2.DecrementBalancesRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.DecrementBalancesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def VoidBalance(request,
             target,
             options=(),
@@ -1215,6 +1389,33 @@ class AccountService:
             _registered_method=True)
 
     @staticmethod
+    def DeletePlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/DeletePlan',
+            tidemark_dot_v1_dot_account__service__pb2.DeletePlanRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.DeletePlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PutLimit(request,
             target,
             options=(),
@@ -1285,6 +1486,33 @@ class AccountService:
             '/tidemark.v1.AccountService/ListLimits',
             tidemark_dot_v1_dot_account__service__pb2.ListLimitsRequest.SerializeToString,
             tidemark_dot_v1_dot_account__service__pb2.ListLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/DeleteLimit',
+            tidemark_dot_v1_dot_account__service__pb2.DeleteLimitRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.DeleteLimitResponse.FromString,
             options,
             channel_credentials,
             insecure,

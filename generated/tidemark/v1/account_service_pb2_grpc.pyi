@@ -40,12 +40,23 @@ class AccountServiceStub:
     """GetSubscription returns one subscription."""
     ListSubscriptions: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListSubscriptionsRequest, _account_service_pb2.ListSubscriptionsResponse]
     """ListSubscriptions returns subscriptions by ascending customer_id and subscription_id."""
+    DeleteSubscription: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteSubscriptionRequest, _account_service_pb2.DeleteSubscriptionResponse]
+    """DeleteSubscription removes a subscription that nothing uses: no alert on it that is not archived, and no stored usage
+    event. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE. Usage that names the subscription
+    later creates it anew with defaults; wider alerts that were disabled for it stay disabled for that id.
+    """
     PutMetric: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutMetricRequest, _account_service_pb2.PutMetricResponse]
     """PutMetric creates or replaces a metric."""
     GetMetric: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetMetricRequest, _account_service_pb2.GetMetricResponse]
     """GetMetric returns one metric."""
     ListMetrics: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListMetricsRequest, _account_service_pb2.ListMetricsResponse]
     """ListMetrics returns metrics by ascending metric_id."""
+    DeleteMetric: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteMetricRequest, _account_service_pb2.DeleteMetricResponse]
+    """DeleteMetric removes a metric that nothing uses: no alert that is not archived, no limit, no balance that is not
+    voided, and no stored usage event. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE. Usage
+    that names the metric later creates it anew with the aggregation SUM. The call reads the stored events of the
+    organization until it finds one of the metric; ingest continues meanwhile.
+    """
     PutInvoice: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutInvoiceRequest, _account_service_pb2.PutInvoiceResponse]
     """PutInvoice creates or replaces an invoice."""
     GetInvoice: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetInvoiceRequest, _account_service_pb2.GetInvoiceResponse]
@@ -60,6 +71,10 @@ class AccountServiceStub:
     """ListBalances returns balances by ascending customer_id and balance_id."""
     AdjustBalance: _aio.UnaryUnaryMultiCallable[_account_service_pb2.AdjustBalanceRequest, _account_service_pb2.AdjustBalanceResponse]
     """AdjustBalance grants more or less in one segment of a balance, once for each adjustment_id."""
+    DecrementBalances: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DecrementBalancesRequest, _account_service_pb2.DecrementBalancesResponse]
+    """DecrementBalances takes one amount from several balances of a customer, in the draw order, once for each
+    adjustment_id. All of it is taken, or nothing.
+    """
     VoidBalance: _aio.UnaryUnaryMultiCallable[_account_service_pb2.VoidBalanceRequest, _account_service_pb2.VoidBalanceResponse]
     """VoidBalance ends a balance permanently: what remains of it no longer counts. Voiding it again changes nothing."""
     ListBalanceEntries: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListBalanceEntriesRequest, _account_service_pb2.ListBalanceEntriesResponse]
@@ -74,12 +89,20 @@ class AccountServiceStub:
     """GetPlan returns one plan."""
     ListPlans: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListPlansRequest, _account_service_pb2.ListPlansResponse]
     """ListPlans returns plans by ascending plan_id."""
+    DeletePlan: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeletePlanRequest, _account_service_pb2.DeletePlanResponse]
+    """DeletePlan removes a plan that nothing uses: no customer or subscription on it, no alert on it that is not archived,
+    and no limit. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE.
+    """
     PutLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutLimitRequest, _account_service_pb2.PutLimitResponse]
     """PutLimit creates a limit or replaces its amount."""
     GetLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetLimitRequest, _account_service_pb2.GetLimitResponse]
     """GetLimit returns one limit."""
     ListLimits: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListLimitsRequest, _account_service_pb2.ListLimitsResponse]
     """ListLimits returns limits by ascending limit_id."""
+    DeleteLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteLimitRequest, _account_service_pb2.DeleteLimitResponse]
+    """DeleteLimit removes a limit, and evaluates the thresholds with percent_of_limit that referred to it, like PutLimit
+    without an amount. Its limit_id can then be put with another holder, access and groups.
+    """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
@@ -163,6 +186,17 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListSubscriptions returns subscriptions by ascending customer_id and subscription_id."""
 
     @_abc_1.abstractmethod
+    def DeleteSubscription(
+        self,
+        request: _account_service_pb2.DeleteSubscriptionRequest,
+        context: _aio.ServicerContext[_account_service_pb2.DeleteSubscriptionRequest, _abc.Awaitable[_account_service_pb2.DeleteSubscriptionResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.DeleteSubscriptionResponse]:
+        """DeleteSubscription removes a subscription that nothing uses: no alert on it that is not archived, and no stored usage
+        event. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE. Usage that names the subscription
+        later creates it anew with defaults; wider alerts that were disabled for it stay disabled for that id.
+        """
+
+    @_abc_1.abstractmethod
     def PutMetric(
         self,
         request: _account_service_pb2.PutMetricRequest,
@@ -185,6 +219,18 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.ListMetricsRequest, _abc.Awaitable[_account_service_pb2.ListMetricsResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.ListMetricsResponse]:
         """ListMetrics returns metrics by ascending metric_id."""
+
+    @_abc_1.abstractmethod
+    def DeleteMetric(
+        self,
+        request: _account_service_pb2.DeleteMetricRequest,
+        context: _aio.ServicerContext[_account_service_pb2.DeleteMetricRequest, _abc.Awaitable[_account_service_pb2.DeleteMetricResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.DeleteMetricResponse]:
+        """DeleteMetric removes a metric that nothing uses: no alert that is not archived, no limit, no balance that is not
+        voided, and no stored usage event. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE. Usage
+        that names the metric later creates it anew with the aggregation SUM. The call reads the stored events of the
+        organization until it finds one of the metric; ingest continues meanwhile.
+        """
 
     @_abc_1.abstractmethod
     def PutInvoice(
@@ -243,6 +289,16 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         """AdjustBalance grants more or less in one segment of a balance, once for each adjustment_id."""
 
     @_abc_1.abstractmethod
+    def DecrementBalances(
+        self,
+        request: _account_service_pb2.DecrementBalancesRequest,
+        context: _aio.ServicerContext[_account_service_pb2.DecrementBalancesRequest, _abc.Awaitable[_account_service_pb2.DecrementBalancesResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.DecrementBalancesResponse]:
+        """DecrementBalances takes one amount from several balances of a customer, in the draw order, once for each
+        adjustment_id. All of it is taken, or nothing.
+        """
+
+    @_abc_1.abstractmethod
     def VoidBalance(
         self,
         request: _account_service_pb2.VoidBalanceRequest,
@@ -293,6 +349,16 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListPlans returns plans by ascending plan_id."""
 
     @_abc_1.abstractmethod
+    def DeletePlan(
+        self,
+        request: _account_service_pb2.DeletePlanRequest,
+        context: _aio.ServicerContext[_account_service_pb2.DeletePlanRequest, _abc.Awaitable[_account_service_pb2.DeletePlanResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.DeletePlanResponse]:
+        """DeletePlan removes a plan that nothing uses: no customer or subscription on it, no alert on it that is not archived,
+        and no limit. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE.
+        """
+
+    @_abc_1.abstractmethod
     def PutLimit(
         self,
         request: _account_service_pb2.PutLimitRequest,
@@ -315,5 +381,15 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.ListLimitsRequest, _abc.Awaitable[_account_service_pb2.ListLimitsResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.ListLimitsResponse]:
         """ListLimits returns limits by ascending limit_id."""
+
+    @_abc_1.abstractmethod
+    def DeleteLimit(
+        self,
+        request: _account_service_pb2.DeleteLimitRequest,
+        context: _aio.ServicerContext[_account_service_pb2.DeleteLimitRequest, _abc.Awaitable[_account_service_pb2.DeleteLimitResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.DeleteLimitResponse]:
+        """DeleteLimit removes a limit, and evaluates the thresholds with percent_of_limit that referred to it, like PutLimit
+        without an amount. Its limit_id can then be put with another holder, access and groups.
+        """
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _aio.Server) -> None: ...

@@ -26,13 +26,14 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from generated.tidemark.v1 import alert_pb2 as tidemark_dot_v1_dot_alert__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etidemark/v1/alert_change.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tidemark/v1/alert.proto\"\xe2\x01\n\x0b\x41lertChange\x12\x15\n\rchange_number\x18\x01 \x01(\x03\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.tidemark.v1.AlertChangeKind\x12/\n\x0b\x63hange_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12!\n\x05\x61lert\x18\x05 \x01(\x0b\x32\x12.tidemark.v1.Alert\x12\x13\n\x0b\x63ustomer_id\x18\x06 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x07 \x01(\t*\x92\x02\n\x0f\x41lertChangeKind\x12!\n\x1d\x41LERT_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41LERT_CHANGE_KIND_CREATED\x10\x01\x12\x1d\n\x19\x41LERT_CHANGE_KIND_UPDATED\x10\x02\x12\x1b\n\x17\x41LERT_CHANGE_KIND_RESET\x10\x03\x12\x1d\n\x19\x41LERT_CHANGE_KIND_ENABLED\x10\x04\x12\x1e\n\x1a\x41LERT_CHANGE_KIND_DISABLED\x10\x05\x12\x1e\n\x1a\x41LERT_CHANGE_KIND_ARCHIVED\x10\x06\x12\"\n\x1e\x41LERT_CHANGE_KIND_KEY_RELEASED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etidemark/v1/alert_change.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tidemark/v1/alert.proto\"\xe2\x01\n\x0b\x41lertChange\x12\x15\n\rchange_number\x18\x01 \x01(\x03\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.tidemark.v1.AlertChangeKind\x12/\n\x0b\x63hange_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12!\n\x05\x61lert\x18\x05 \x01(\x0b\x32\x12.tidemark.v1.Alert\x12\x13\n\x0b\x63ustomer_id\x18\x06 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x07 \x01(\t*\x92\x02\n\x0f\x41lertChangeKind\x12!\n\x1d\x41LERT_CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41LERT_CHANGE_KIND_CREATED\x10\x01\x12\x1d\n\x19\x41LERT_CHANGE_KIND_UPDATED\x10\x02\x12\x1b\n\x17\x41LERT_CHANGE_KIND_RESET\x10\x03\x12\x1d\n\x19\x41LERT_CHANGE_KIND_ENABLED\x10\x04\x12\x1e\n\x1a\x41LERT_CHANGE_KIND_DISABLED\x10\x05\x12\x1e\n\x1a\x41LERT_CHANGE_KIND_ARCHIVED\x10\x06\x12\"\n\x1e\x41LERT_CHANGE_KIND_KEY_RELEASED\x10\x07\x42y\n\x0f\x64\x65v.tidemark.v1B\x10\x41lertChangeProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.alert_change_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\020AlertChangeProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_ALERTCHANGEKIND']._serialized_start=335
   _globals['_ALERTCHANGEKIND']._serialized_end=609
   _globals['_ALERTCHANGE']._serialized_start=106

@@ -78,7 +78,7 @@ Global___EvaluationStatus: _TypeAlias = EvaluationStatus  # noqa: Y015
 @_typing.final
 class Alert(_message.Message):
     """Alert is a definition: which customers or subscriptions it covers, what it measures, and its thresholds. In the form
-    that GetAlert returns, it has at most 2 MiB; a larger one is refused with INVALID_ARGUMENT and
+    that GetAlert returns, it has at most 1 MiB; a larger one is refused with INVALID_ARGUMENT and
     ERROR_REASON_INVALID_FIELD.
     """
 

@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from generated.tidemark.v1 import alert_change_pb2 as _alert_change_pb2
+from generated.tidemark.v1 import alert_exclusion_pb2 as _alert_exclusion_pb2
 from generated.tidemark.v1 import alert_pb2 as _alert_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 from generated.tidemark.v1 import customer_alert_pb2 as _customer_alert_pb2
@@ -18,7 +19,6 @@ from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
 from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
 from generated.tidemark.v1 import list_order_pb2 as _list_order_pb2
 from generated.tidemark.v1 import notification_pb2 as _notification_pb2
-from generated.tidemark.v1 import transition_pb2 as _transition_pb2
 from generated.tidemark.v1 import usage_pb2 as _usage_pb2
 from generated.tidemark.v1 import usage_void_pb2 as _usage_void_pb2
 from generated.tidemark.v1 import warning_pb2 as _warning_pb2
@@ -1079,6 +1079,11 @@ class GetCustomerAlertRequest(_message.Message):
 
     ALERT_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    MAX_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """alert_id is the alert's id. An alert that does not cover the customer is refused with NOT_FOUND and
     ERROR_REASON_ALERT_NOT_FOUND.
@@ -1087,15 +1092,41 @@ class GetCustomerAlertRequest(_message.Message):
     """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
     ERROR_REASON_CUSTOMER_NOT_FOUND.
     """
+    page_size: _builtins.int
+    """page_size is how many gauges to return at most. Unset: 100; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when they do not fit into the answer.
+    """
+    page_token: _builtins.str
+    """page_token is the next_page_token of the previous page, with the same filters. It is refused when the last gauge of
+    that page is gone, for example because its billing period has ended. Unset: the first page.
+    """
+    subscription_id: _builtins.str
+    """subscription_id restricts the gauges to those of this subscription, and status, no_data, disabled_reason and
+    change_time with them. Refused for an alert that measures customers; a subscription that the alert does not cover is
+    refused with NOT_FOUND and ERROR_REASON_ALERT_NOT_FOUND. Unset: all.
+    """
+    max_answer_bytes: _builtins.int
+    """max_answer_bytes is how many bytes the answer may have, as in UsageBatch. Unset: 2 MiB."""
+    @_builtins.property
+    def group(self) -> _containers.RepeatedCompositeFieldContainer[_gauge_pb2.GroupValue]:
+        """group restricts the gauges, and status, no_data and change_time with them, to those whose group has all these keys
+        with these values, at most 64: one group of usage, one seat, or one value of a specifier's field. Empty: all.
+        """
+
     def __init__(
         self,
         *,
         alert_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        group: _abc.Iterable[_gauge_pb2.GroupValue] | None = ...,
+        max_answer_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id", "group", b"group", "max_answer_bytes", b"max_answer_bytes", "page_size", b"page_size", "page_token", b"page_token", "subscription_id", b"subscription_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1108,22 +1139,90 @@ class GetCustomerAlertResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CUSTOMER_ALERT_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def customer_alert(self) -> _customer_alert_pb2.CustomerAlert:
-        """customer_alert is the state of the alert for the customer."""
+        """customer_alert is the state of the alert for the customer, with the gauges of this page."""
 
     def __init__(
         self,
         *,
         customer_alert: _customer_alert_pb2.CustomerAlert | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["customer_alert", b"customer_alert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_alert", b"customer_alert"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_alert", b"customer_alert", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCustomerAlertResponse: _TypeAlias = GetCustomerAlertResponse  # noqa: Y015
+
+@_typing.final
+class ListAlertExclusionsRequest(_message.Message):
+    """ListAlertExclusionsRequest is a request for a page of the customers and subscriptions for which an alert is disabled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """page_size is how many exclusions to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number
+    is refused.
+    """
+    page_token: _builtins.str
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
+    alert_id: _builtins.str
+    """alert_id is the alert's id. An alert that does not exist is refused with NOT_FOUND and ERROR_REASON_ALERT_NOT_FOUND."""
+    customer_id: _builtins.str
+    """customer_id restricts the list to this customer and its subscriptions. Unset: all."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        alert_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAlertExclusionsRequest: _TypeAlias = ListAlertExclusionsRequest  # noqa: Y015
+
+@_typing.final
+class ListAlertExclusionsResponse(_message.Message):
+    """ListAlertExclusionsResponse is the answer to ListAlertExclusionsRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXCLUSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    @_builtins.property
+    def exclusions(self) -> _containers.RepeatedCompositeFieldContainer[_alert_exclusion_pb2.AlertExclusion]:
+        """exclusions are the exclusions of this page."""
+
+    def __init__(
+        self,
+        *,
+        exclusions: _abc.Iterable[_alert_exclusion_pb2.AlertExclusion] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclusions", b"exclusions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAlertExclusionsResponse: _TypeAlias = ListAlertExclusionsResponse  # noqa: Y015
 
 @_typing.final
 class ListCustomerAlertsRequest(_message.Message):
@@ -1131,27 +1230,30 @@ class ListCustomerAlertsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     CUSTOMER_IDS_FIELD_NUMBER: _builtins.int
     ALERT_IDS_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
-    customer_id: _builtins.str
-    """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
-    ERROR_REASON_CUSTOMER_NOT_FOUND. Unset: all customers, or those in customer_ids.
-    """
+    MAX_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
-    refused. A page holds fewer when its alerts are large. Without customer_id a page may hold fewer, even none,
-    although more follow; next_page_token shows it.
+    refused. A page holds fewer when its alerts are large. Without customer_id, or with statuses, a page may hold fewer,
+    even none, although more follow; next_page_token shows it.
 
     NOTE: each alert may show up to 100 gauges, so small pages are faster when alerts divide usage by groups. A page
     ends early, with a next_page_token, before its alerts have more than 10,000 gauges together.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
+    customer_id: _builtins.str
+    """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
+    ERROR_REASON_CUSTOMER_NOT_FOUND. Unset: all customers, or those in customer_ids.
+    """
+    max_answer_bytes: _builtins.int
+    """max_answer_bytes is how many bytes a page may have, as in UsageBatch. Unset: 2 MiB."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_alert_pb2.AlertState.ValueType]:
         """states restrict the list to alerts in these states. Empty: ACTIVE and DISABLED."""
@@ -1171,24 +1273,24 @@ class ListCustomerAlertsRequest(_message.Message):
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_customer_alert_pb2.CustomerAlertStatus.ValueType]:
         """statuses restrict the list to customers for which the alert has one of these statuses; UNSPECIFIED is refused.
-        Empty: all, including alerts that are not evaluated. Refused together with customer_id: put the customer in
-        customer_ids instead.
+        Empty: all, including alerts that are not evaluated.
         """
 
     def __init__(
         self,
         *,
-        customer_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
         states: _abc.Iterable[_alert_pb2.AlertState.ValueType] | None = ...,
         customer_ids: _abc.Iterable[_builtins.str] | None = ...,
         alert_ids: _abc.Iterable[_builtins.str] | None = ...,
         statuses: _abc.Iterable[_customer_alert_pb2.CustomerAlertStatus.ValueType] | None = ...,
+        max_answer_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_ids", b"alert_ids", "customer_id", b"customer_id", "customer_ids", b"customer_ids", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_ids", b"alert_ids", "customer_id", b"customer_id", "customer_ids", b"customer_ids", "max_answer_bytes", b"max_answer_bytes", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1292,29 +1394,19 @@ class EvaluateUsageRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    BATCH_ID_FIELD_NUMBER: _builtins.int
-    EVENTS_FIELD_NUMBER: _builtins.int
-    INCLUDE_GAUGES_FIELD_NUMBER: _builtins.int
-    batch_id: _builtins.str
-    """batch_id is repeated in the answer, at most 128 characters. The service does not use it; answers come in the order
-    of the requests with or without it.
-    """
-    include_gauges: _builtins.bool
-    """include_gauges asks for the new values of the watched gauges that the events moved."""
+    BATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.UsageEvent]:
-        """events are the events to count, 1 to 5,000, evaluated in this order."""
+    def batch(self) -> _usage_pb2.UsageBatch:
+        """batch is the batch to count."""
 
     def __init__(
         self,
         *,
-        batch_id: _builtins.str = ...,
-        events: _abc.Iterable[_usage_pb2.UsageEvent] | None = ...,
-        include_gauges: _builtins.bool = ...,
+        batch: _usage_pb2.UsageBatch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "events", b"events", "include_gauges", b"include_gauges"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1322,79 +1414,33 @@ Global___EvaluateUsageRequest: _TypeAlias = EvaluateUsageRequest  # noqa: Y015
 
 @_typing.final
 class EvaluateUsageResponse(_message.Message):
-    """EvaluateUsageResponse is the answer to one EvaluateUsageRequest, a heartbeat, or the last answer of a stream."""
+    """EvaluateUsageResponse is the outcome of one batch, a heartbeat, or the last answer of a stream: exactly one field is
+    set.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    BATCH_ID_FIELD_NUMBER: _builtins.int
-    ACCEPTED_FIELD_NUMBER: _builtins.int
-    DUPLICATES_FIELD_NUMBER: _builtins.int
-    REJECTED_FIELD_NUMBER: _builtins.int
-    TRANSITIONS_FIELD_NUMBER: _builtins.int
-    GAUGES_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     GOING_AWAY_FIELD_NUMBER: _builtins.int
-    OMITTED_FIELD_NUMBER: _builtins.int
-    batch_id: _builtins.str
-    """batch_id is the batch_id of the request."""
-    accepted: _builtins.int
-    """accepted is the number of events that this request counted. accepted, duplicates, the length of rejected and
-    omitted.rejection_count add up to all events of the request.
-    """
-    duplicates: _builtins.int
-    """duplicates is the number of events that had been counted before, or are in the request more than once. UsageEvent
-    says when two events are the same.
-    """
     heartbeat: _builtins.bool
-    """heartbeat is set when this answer belongs to no request and only shows that the stream is alive. No other field is
-    set.
-    """
+    """heartbeat is set when this answer belongs to no request and only shows that the stream is alive."""
     going_away: _builtins.bool
-    """going_away is set when the service takes no further requests on this stream. No other field is set, and the call
-    ends with OK.
-    """
+    """going_away is set when the service takes no further requests on this stream. The call ends with OK."""
     @_builtins.property
-    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Rejection]:
-        """rejected says what is wrong with each event that was not counted, by ascending index. At most 3 MiB;
-        omitted.rejection_count says how many more there are.
-        """
-
-    @_builtins.property
-    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_transition_pb2.Transition]:
-        """transitions are what the events caused, in the order in which it happened on each gauge. A duplicate causes none:
-        the transitions of its first copy were answered then, and are in the notifications. Together with gauges at most 2
-        MiB; omitted.transition_count says how many more there are.
-
-        NOTE: when events of several requests move one gauge within one commit, each answer has the transitions that an
-        event of its own request caused.
-        """
-
-    @_builtins.property
-    def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_gauge_pb2.Gauge]:
-        """gauges are the watched gauges that the events moved, with their new values, if include_gauges is set. Transitions
-        and gauges share 2 MiB, and gauges get what transitions leave; omitted.gauge_count says how many more there are.
-        """
-
-    @_builtins.property
-    def omitted(self) -> _usage_pb2.OmittedResults:
-        """omitted says how much is left out of this answer, and where to read it. Unset: nothing is left out."""
+    def outcome(self) -> _usage_pb2.UsageOutcome:
+        """outcome is the outcome of the batch of one request. Outcomes come in the order of the requests."""
 
     def __init__(
         self,
         *,
-        batch_id: _builtins.str = ...,
-        accepted: _builtins.int = ...,
-        duplicates: _builtins.int = ...,
-        rejected: _abc.Iterable[_usage_pb2.Rejection] | None = ...,
-        transitions: _abc.Iterable[_transition_pb2.Transition] | None = ...,
-        gauges: _abc.Iterable[_gauge_pb2.Gauge] | None = ...,
+        outcome: _usage_pb2.UsageOutcome | None = ...,
         heartbeat: _builtins.bool = ...,
         going_away: _builtins.bool = ...,
-        omitted: _usage_pb2.OmittedResults | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["omitted", b"omitted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "batch_id", b"batch_id", "duplicates", b"duplicates", "gauges", b"gauges", "going_away", b"going_away", "heartbeat", b"heartbeat", "omitted", b"omitted", "rejected", b"rejected", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["going_away", b"going_away", "heartbeat", b"heartbeat", "outcome", b"outcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1406,27 +1452,19 @@ class EvaluateUsageBatchRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    BATCH_ID_FIELD_NUMBER: _builtins.int
-    EVENTS_FIELD_NUMBER: _builtins.int
-    INCLUDE_GAUGES_FIELD_NUMBER: _builtins.int
-    batch_id: _builtins.str
-    """batch_id is repeated in the answer, at most 128 characters. The service does not use it."""
-    include_gauges: _builtins.bool
-    """include_gauges asks for the new values of the watched gauges that the events moved."""
+    BATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.UsageEvent]:
-        """events are the events to count, 1 to 5,000, evaluated in this order."""
+    def batch(self) -> _usage_pb2.UsageBatch:
+        """batch is the batch to count."""
 
     def __init__(
         self,
         *,
-        batch_id: _builtins.str = ...,
-        events: _abc.Iterable[_usage_pb2.UsageEvent] | None = ...,
-        include_gauges: _builtins.bool = ...,
+        batch: _usage_pb2.UsageBatch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "events", b"events", "include_gauges", b"include_gauges"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1438,59 +1476,19 @@ class EvaluateUsageBatchResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    BATCH_ID_FIELD_NUMBER: _builtins.int
-    ACCEPTED_FIELD_NUMBER: _builtins.int
-    DUPLICATES_FIELD_NUMBER: _builtins.int
-    REJECTED_FIELD_NUMBER: _builtins.int
-    TRANSITIONS_FIELD_NUMBER: _builtins.int
-    GAUGES_FIELD_NUMBER: _builtins.int
-    OMITTED_FIELD_NUMBER: _builtins.int
-    batch_id: _builtins.str
-    """batch_id is the batch_id of the request."""
-    accepted: _builtins.int
-    """accepted is the number of events that this request counted. accepted, duplicates, the length of rejected and
-    omitted.rejection_count add up to all events of the request.
-    """
-    duplicates: _builtins.int
-    """duplicates is the number of events that had been counted before, or are in the request more than once. UsageEvent
-    says when two events are the same.
-    """
+    OUTCOME_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Rejection]:
-        """rejected says what is wrong with each event that was not counted, by ascending index. At most 3 MiB;
-        omitted.rejection_count says how many more there are.
-        """
-
-    @_builtins.property
-    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_transition_pb2.Transition]:
-        """transitions are what the events caused, in the order in which it happened on each gauge. A duplicate causes none.
-        Together with gauges at most 2 MiB; omitted.transition_count says how many more there are.
-        """
-
-    @_builtins.property
-    def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_gauge_pb2.Gauge]:
-        """gauges are the watched gauges that the events moved, with their new values, if include_gauges is set. Transitions
-        and gauges share 2 MiB, and gauges get what transitions leave; omitted.gauge_count says how many more there are.
-        """
-
-    @_builtins.property
-    def omitted(self) -> _usage_pb2.OmittedResults:
-        """omitted says how much is left out of this answer, and where to read it. Unset: nothing is left out."""
+    def outcome(self) -> _usage_pb2.UsageOutcome:
+        """outcome is the outcome of the batch."""
 
     def __init__(
         self,
         *,
-        batch_id: _builtins.str = ...,
-        accepted: _builtins.int = ...,
-        duplicates: _builtins.int = ...,
-        rejected: _abc.Iterable[_usage_pb2.Rejection] | None = ...,
-        transitions: _abc.Iterable[_transition_pb2.Transition] | None = ...,
-        gauges: _abc.Iterable[_gauge_pb2.Gauge] | None = ...,
-        omitted: _usage_pb2.OmittedResults | None = ...,
+        outcome: _usage_pb2.UsageOutcome | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["omitted", b"omitted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "batch_id", b"batch_id", "duplicates", b"duplicates", "gauges", b"gauges", "omitted", b"omitted", "rejected", b"rejected", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1632,12 +1630,18 @@ class ListNotificationsRequest(_message.Message):
     ALERT_IDS_FIELD_NUMBER: _builtins.int
     CONDITION_TYPES_FIELD_NUMBER: _builtins.int
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    MAX_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many notifications to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative
     number is refused. A page holds fewer when its notifications are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Or the notifications_page_token of
+    an answer to usage, or a next_page_token that follows from it, without filters: the list is then the notifications
+    that the answer left out, in the order of their transitions. Unset: the first page.
+    """
+    max_answer_bytes: _builtins.int
+    """max_answer_bytes is how many bytes a page may have, as in UsageBatch. Unset: 2 MiB."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """start_time restricts the list to notifications created at that time or later. Unset: as far back as they are kept."""
@@ -1675,10 +1679,11 @@ class ListNotificationsRequest(_message.Message):
         alert_ids: _abc.Iterable[_builtins.str] | None = ...,
         condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
         event_types: _abc.Iterable[_event_type_pb2.EventType.ValueType] | None = ...,
+        max_answer_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_ids", b"alert_ids", "condition_types", b"condition_types", "customer_ids", b"customer_ids", "end_time", b"end_time", "event_types", b"event_types", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_ids", b"alert_ids", "condition_types", b"condition_types", "customer_ids", b"customer_ids", "end_time", b"end_time", "event_types", b"event_types", "max_answer_bytes", b"max_answer_bytes", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

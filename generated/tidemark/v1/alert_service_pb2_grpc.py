@@ -96,6 +96,11 @@ class AlertServiceStub:
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsResponse.FromString,
                 _registered_method=True)
+        self.ListAlertExclusions = channel.unary_unary(
+                '/tidemark.v1.AlertService/ListAlertExclusions',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListAlertExclusionsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ListAlertExclusionsResponse.FromString,
+                _registered_method=True)
         self.GetCustomerAlert = channel.unary_unary(
                 '/tidemark.v1.AlertService/GetCustomerAlert',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.GetCustomerAlertRequest.SerializeToString,
@@ -213,7 +218,8 @@ class AlertServiceServicer:
 
     def DisableAlert(self, request, context):
         """DisableAlert stops the evaluation of an alert until it is enabled, as a whole or for one customer or subscription
-        that it covers.
+        that it covers. One notification of type alert.disabled with the reason REQUESTED is sent; without a customer if the
+        alert as a whole is disabled. None is sent if the alert was already disabled, as a whole or for that target.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,8 +255,19 @@ class AlertServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAlertExclusions(self, request, context):
+        """ListAlertExclusions returns the customers and subscriptions for which an alert that covers them is disabled, by
+        customer and subscription.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCustomerAlert(self, request, context):
-        """GetCustomerAlert returns the state of an alert for one customer.
+        """GetCustomerAlert returns the state of an alert for one customer, or for a subscription or a group of it.
+
+        NOTE: each page shows the state at the time at which it is read. A gauge that changes between two pages may be on
+        both or on neither.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -440,6 +457,11 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     servicer.BatchArchiveAlerts,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsResponse.SerializeToString,
+            ),
+            'ListAlertExclusions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAlertExclusions,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ListAlertExclusionsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListAlertExclusionsResponse.SerializeToString,
             ),
             'GetCustomerAlert': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCustomerAlert,
@@ -818,6 +840,33 @@ class AlertService:
             '/tidemark.v1.AlertService/BatchArchiveAlerts',
             tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsRequest.SerializeToString,
             tidemark_dot_v1_dot_alert__service__pb2.BatchArchiveAlertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAlertExclusions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/ListAlertExclusions',
+            tidemark_dot_v1_dot_alert__service__pb2.ListAlertExclusionsRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.ListAlertExclusionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

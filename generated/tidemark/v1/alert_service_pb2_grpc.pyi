@@ -47,7 +47,8 @@ class AlertServiceStub:
     """
     DisableAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.DisableAlertRequest, _alert_service_pb2.DisableAlertResponse]
     """DisableAlert stops the evaluation of an alert until it is enabled, as a whole or for one customer or subscription
-    that it covers.
+    that it covers. One notification of type alert.disabled with the reason REQUESTED is sent; without a customer if the
+    alert as a whole is disabled. None is sent if the alert was already disabled, as a whole or for that target.
     """
     ReleaseUniquenessKey: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ReleaseUniquenessKeyRequest, _alert_service_pb2.ReleaseUniquenessKeyResponse]
     """ReleaseUniquenessKey lets other alerts use the uniqueness key of an archived alert."""
@@ -61,8 +62,16 @@ class AlertServiceStub:
     """
     BatchArchiveAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.BatchArchiveAlertsRequest, _alert_service_pb2.BatchArchiveAlertsResponse]
     """BatchArchiveAlerts archives several alerts, all or none, as ArchiveAlert does. Errors are as in BatchCreateAlerts."""
+    ListAlertExclusions: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListAlertExclusionsRequest, _alert_service_pb2.ListAlertExclusionsResponse]
+    """ListAlertExclusions returns the customers and subscriptions for which an alert that covers them is disabled, by
+    customer and subscription.
+    """
     GetCustomerAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetCustomerAlertRequest, _alert_service_pb2.GetCustomerAlertResponse]
-    """GetCustomerAlert returns the state of an alert for one customer."""
+    """GetCustomerAlert returns the state of an alert for one customer, or for a subscription or a group of it.
+
+    NOTE: each page shows the state at the time at which it is read. A gauge that changes between two pages may be on
+    both or on neither.
+    """
     ListCustomerAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListCustomerAlertsRequest, _alert_service_pb2.ListCustomerAlertsResponse]
     """ListCustomerAlerts returns the state of each alert that covers a customer, the oldest alert first. Without a
     customer, it returns the states of all customers: first those in alarm, the latest change first; then the rest, by
@@ -229,7 +238,8 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_alert_service_pb2.DisableAlertRequest, _abc.Awaitable[_alert_service_pb2.DisableAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.DisableAlertResponse]:
         """DisableAlert stops the evaluation of an alert until it is enabled, as a whole or for one customer or subscription
-        that it covers.
+        that it covers. One notification of type alert.disabled with the reason REQUESTED is sent; without a customer if the
+        alert as a whole is disabled. None is sent if the alert was already disabled, as a whole or for that target.
         """
 
     @_abc_1.abstractmethod
@@ -269,12 +279,26 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         """BatchArchiveAlerts archives several alerts, all or none, as ArchiveAlert does. Errors are as in BatchCreateAlerts."""
 
     @_abc_1.abstractmethod
+    def ListAlertExclusions(
+        self,
+        request: _alert_service_pb2.ListAlertExclusionsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.ListAlertExclusionsRequest, _abc.Awaitable[_alert_service_pb2.ListAlertExclusionsResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.ListAlertExclusionsResponse]:
+        """ListAlertExclusions returns the customers and subscriptions for which an alert that covers them is disabled, by
+        customer and subscription.
+        """
+
+    @_abc_1.abstractmethod
     def GetCustomerAlert(
         self,
         request: _alert_service_pb2.GetCustomerAlertRequest,
         context: _aio.ServicerContext[_alert_service_pb2.GetCustomerAlertRequest, _abc.Awaitable[_alert_service_pb2.GetCustomerAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.GetCustomerAlertResponse]:
-        """GetCustomerAlert returns the state of an alert for one customer."""
+        """GetCustomerAlert returns the state of an alert for one customer, or for a subscription or a group of it.
+
+        NOTE: each page shows the state at the time at which it is read. A gauge that changes between two pages may be on
+        both or on neither.
+        """
 
     @_abc_1.abstractmethod
     def ListCustomerAlerts(

@@ -25,15 +25,20 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftidemark/v1/balance_entry.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x01\n\x0c\x42\x61lanceEntry\x12\x14\n\x0c\x65ntry_number\x18\x01 \x01(\x03\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x12\n\nbalance_id\x18\x03 \x01(\t\x12\x16\n\x0esegment_number\x18\x04 \x01(\x05\x12+\n\x04type\x18\x05 \x01(\x0e\x32\x1d.tidemark.v1.BalanceEntryType\x12\x0e\n\x06\x61mount\x18\x06 \x01(\t\x12\x11\n\tremaining\x18\x07 \x01(\t\x12\x15\n\radjustment_id\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xf6\x01\n\x10\x42\x61lanceEntryType\x12\"\n\x1e\x42\x41LANCE_ENTRY_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42\x41LANCE_ENTRY_TYPE_GRANT\x10\x01\x12!\n\x1d\x42\x41LANCE_ENTRY_TYPE_ADJUSTMENT\x10\x02\x12\x1b\n\x17\x42\x41LANCE_ENTRY_TYPE_VOID\x10\x03\x12\x1b\n\x17\x42\x41LANCE_ENTRY_TYPE_DRAW\x10\x04\x12 \n\x1c\x42\x41LANCE_ENTRY_TYPE_GIVE_BACK\x10\x05\x12!\n\x1d\x42\x41LANCE_ENTRY_TYPE_USAGE_VOID\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftidemark/v1/balance_entry.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x03\n\x0c\x42\x61lanceEntry\x12\x14\n\x0c\x65ntry_number\x18\x01 \x01(\x03\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x12\n\nbalance_id\x18\x03 \x01(\t\x12\x16\n\x0esegment_number\x18\x04 \x01(\x05\x12+\n\x04type\x18\x05 \x01(\x0e\x32\x1d.tidemark.v1.BalanceEntryType\x12\x0e\n\x06\x61mount\x18\x06 \x01(\t\x12\x11\n\tremaining\x18\x07 \x01(\t\x12\x1a\n\x12\x63ustomer_remaining\x18\x08 \x01(\t\x12\x15\n\radjustment_id\x18\t \x01(\t\x12\x42\n\rcustom_fields\x18\n \x03(\x0b\x32+.tidemark.v1.BalanceEntry.CustomFieldsEntry\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xf6\x01\n\x10\x42\x61lanceEntryType\x12\"\n\x1e\x42\x41LANCE_ENTRY_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x42\x41LANCE_ENTRY_TYPE_GRANT\x10\x01\x12!\n\x1d\x42\x41LANCE_ENTRY_TYPE_ADJUSTMENT\x10\x02\x12\x1b\n\x17\x42\x41LANCE_ENTRY_TYPE_VOID\x10\x03\x12\x1b\n\x17\x42\x41LANCE_ENTRY_TYPE_DRAW\x10\x04\x12 \n\x1c\x42\x41LANCE_ENTRY_TYPE_GIVE_BACK\x10\x05\x12!\n\x1d\x42\x41LANCE_ENTRY_TYPE_USAGE_VOID\x10\x06\x42z\n\x0f\x64\x65v.tidemark.v1B\x11\x42\x61lanceEntryProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.balance_entry_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_BALANCEENTRYTYPE']._serialized_start=338
-  _globals['_BALANCEENTRYTYPE']._serialized_end=584
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\021BalanceEntryProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
+  _globals['_BALANCEENTRY_CUSTOMFIELDSENTRY']._loaded_options = None
+  _globals['_BALANCEENTRY_CUSTOMFIELDSENTRY']._serialized_options = b'8\001'
+  _globals['_BALANCEENTRYTYPE']._serialized_start=487
+  _globals['_BALANCEENTRYTYPE']._serialized_end=733
   _globals['_BALANCEENTRY']._serialized_start=82
-  _globals['_BALANCEENTRY']._serialized_end=335
+  _globals['_BALANCEENTRY']._serialized_end=484
+  _globals['_BALANCEENTRY_CUSTOMFIELDSENTRY']._serialized_start=433
+  _globals['_BALANCEENTRY_CUSTOMFIELDSENTRY']._serialized_end=484
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -29,7 +31,7 @@ class _BalanceEntryTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Bala
     BALANCE_ENTRY_TYPE_GRANT: _BalanceEntryType.ValueType  # 1
     """BALANCE_ENTRY_TYPE_GRANT is a put: what was granted first, and how much more or less a later put granted."""
     BALANCE_ENTRY_TYPE_ADJUSTMENT: _BalanceEntryType.ValueType  # 2
-    """BALANCE_ENTRY_TYPE_ADJUSTMENT is an adjustment."""
+    """BALANCE_ENTRY_TYPE_ADJUSTMENT is a change by AdjustBalance or DecrementBalances."""
     BALANCE_ENTRY_TYPE_VOID: _BalanceEntryType.ValueType  # 3
     """BALANCE_ENTRY_TYPE_VOID is the voiding of the balance: the remaining amount was taken away."""
     BALANCE_ENTRY_TYPE_DRAW: _BalanceEntryType.ValueType  # 4
@@ -49,7 +51,7 @@ BALANCE_ENTRY_TYPE_UNSPECIFIED: BalanceEntryType.ValueType  # 0
 BALANCE_ENTRY_TYPE_GRANT: BalanceEntryType.ValueType  # 1
 """BALANCE_ENTRY_TYPE_GRANT is a put: what was granted first, and how much more or less a later put granted."""
 BALANCE_ENTRY_TYPE_ADJUSTMENT: BalanceEntryType.ValueType  # 2
-"""BALANCE_ENTRY_TYPE_ADJUSTMENT is an adjustment."""
+"""BALANCE_ENTRY_TYPE_ADJUSTMENT is a change by AdjustBalance or DecrementBalances."""
 BALANCE_ENTRY_TYPE_VOID: BalanceEntryType.ValueType  # 3
 """BALANCE_ENTRY_TYPE_VOID is the voiding of the balance: the remaining amount was taken away."""
 BALANCE_ENTRY_TYPE_DRAW: BalanceEntryType.ValueType  # 4
@@ -70,6 +72,26 @@ class BalanceEntry(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class CustomFieldsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ENTRY_NUMBER_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     BALANCE_ID_FIELD_NUMBER: _builtins.int
@@ -77,7 +99,9 @@ class BalanceEntry(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
+    CUSTOMER_REMAINING_FIELD_NUMBER: _builtins.int
     ADJUSTMENT_ID_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     entry_number: _builtins.int
     """entry_number orders the entries of a balance. The numbers are not consecutive."""
@@ -93,8 +117,17 @@ class BalanceEntry(_message.Message):
     """amount is the change of the remaining amount, as a decimal string: negative when it became less."""
     remaining: _builtins.str
     """remaining is the remaining amount of the segment after the change, as a decimal string."""
+    customer_remaining: _builtins.str
+    """customer_remaining is what remained after the change in all active segments of the customer's balances in the same
+    currency or metric, as a decimal string. It is set for adjustments only: for each commit of usage it would have to
+    read all of these balances.
+    """
     adjustment_id: _builtins.str
     """adjustment_id is the adjustment that caused the change. Unset for other types."""
+    @_builtins.property
+    def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """custom_fields are the fields that the caller gave the adjustment. Empty for other types."""
+
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """create_time is when the change was made."""
@@ -109,12 +142,14 @@ class BalanceEntry(_message.Message):
         type: Global___BalanceEntryType.ValueType = ...,
         amount: _builtins.str = ...,
         remaining: _builtins.str = ...,
+        customer_remaining: _builtins.str = ...,
         adjustment_id: _builtins.str = ...,
+        custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment_id", b"adjustment_id", "amount", b"amount", "balance_id", b"balance_id", "create_time", b"create_time", "customer_id", b"customer_id", "entry_number", b"entry_number", "remaining", b"remaining", "segment_number", b"segment_number", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment_id", b"adjustment_id", "amount", b"amount", "balance_id", b"balance_id", "create_time", b"create_time", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "customer_remaining", b"customer_remaining", "entry_number", b"entry_number", "remaining", b"remaining", "segment_number", b"segment_number", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,54 +22,62 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from generated.tidemark.v1 import access_pb2 as tidemark_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/balance.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/access.proto\"\xa1\x08\n\x07\x42\x61lance\x12\x18\n\nbalance_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12,\n\x04kind\x18\x03 \x01(\x0e\x32\x18.tidemark.v1.BalanceKindB\x04\xe2\x41\x01\x02\x12/\n\x05spend\x18\x04 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x05 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x16\n\x08priority\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ontract_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12T\n\x16\x63ontract_custom_fields\x18\x08 \x03(\x0b\x32..tidemark.v1.Balance.ContractCustomFieldsEntryB\x04\xe2\x41\x01\x01\x12\x43\n\rcustom_fields\x18\t \x03(\x0b\x32&.tidemark.v1.Balance.CustomFieldsEntryB\x04\xe2\x41\x01\x01\x12\x1f\n\x11\x63redit_grant_type\x18\n \x01(\tB\x04\xe2\x41\x01\x01\x12,\n\x04seat\x18\x0b \x01(\x0b\x32\x18.tidemark.v1.BalanceSeatB\x04\xe2\x41\x01\x01\x12\x1a\n\x0clicense_type\x18\x0c \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tdraw_down\x18\r \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rallow_overage\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\"\n\x14\x64raw_down_metric_ids\x18\x0f \x03(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x08segments\x18\x10 \x03(\x0b\x32\x1b.tidemark.v1.BalanceSegmentB\x04\xe2\x41\x01\x02\x12\x34\n\nas_of_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x15\n\x07granted\x18\x12 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tremaining\x18\x13 \x01(\tB\x04\xe2\x41\x01\x03\x12\x33\n\tvoid_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a;\n\x19\x43ontractCustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06\x61\x63\x63\x65ss\"K\n\x0b\x42\x61lanceSeat\x12\x1c\n\x0eseat_group_key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\x10seat_group_value\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\xf3\x01\n\x0e\x42\x61lanceSegment\x12\x14\n\x06\x61mount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x32\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x1c\n\x0esegment_number\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07granted\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x64rawn\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tremaining\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03*\xc7\x01\n\x0b\x42\x61lanceKind\x12\x1c\n\x18\x42\x41LANCE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41LANCE_KIND_COMMIT\x10\x01\x12 \n\x1c\x42\x41LANCE_KIND_CONTRACT_CREDIT\x10\x02\x12\x1d\n\x19\x42\x41LANCE_KIND_CREDIT_GRANT\x10\x03\x12\x1c\n\x18\x42\x41LANCE_KIND_SEAT_CREDIT\x10\x04\x12\"\n\x1e\x42\x41LANCE_KIND_LICENSE_ALLOTMENT\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/balance.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/access.proto\"\xfc\x0c\n\x07\x42\x61lance\x12P\n\nbalance_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12Q\n\x0b\x63ustomer_id\x18\x02 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12-\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12\x37\n\x04kind\x18\x04 \x01(\x0e\x32\x18.tidemark.v1.BalanceKindB\x0f\xe2\x41\x01\x02\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12/\n\x05spend\x18\x05 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x00\x12\x35\n\x08quantity\x18\x06 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x00\x12\x16\n\x08priority\x18\x07 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\ncost_basis\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12Q\n\x0b\x63ontract_id\x18\t \x01(\tB<\xe2\x41\x01\x01\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xd8\x01\x01\x12\xa2\x01\n\x16\x63ontract_custom_fields\x18\n \x03(\x0b\x32..tidemark.v1.Balance.ContractCustomFieldsEntryBR\xe2\x41\x01\x01\xbaHK\x9a\x01H\x10@\"2r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$*\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12\x91\x01\n\rcustom_fields\x18\x0b \x03(\x0b\x32&.tidemark.v1.Balance.CustomFieldsEntryBR\xe2\x41\x01\x01\xbaHK\x9a\x01H\x10@\"2r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$*\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12W\n\x11\x63redit_grant_type\x18\x0c \x01(\tB<\xe2\x41\x01\x01\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xd8\x01\x01\x12,\n\x04seat\x18\r \x01(\x0b\x32\x18.tidemark.v1.BalanceSeatB\x04\xe2\x41\x01\x01\x12R\n\x0clicense_type\x18\x0e \x01(\tB<\xe2\x41\x01\x01\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xd8\x01\x01\x12\x17\n\tdraw_down\x18\x0f \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\rallow_overage\x18\x10 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12`\n\x14\x64raw_down_metric_ids\x18\x11 \x03(\tBB\xe2\x41\x01\x01\xbaH;\x92\x01\x38\x10\x64\x18\x01\"2r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\x12?\n\x08segments\x18\x12 \x03(\x0b\x32\x1b.tidemark.v1.BalanceSegmentB\x10\xe2\x41\x01\x02\xbaH\t\x92\x01\x03\x10\xe8\x07\xc8\x01\x01\x12\x34\n\nas_of_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x15\n\x07granted\x18\x14 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tremaining\x18\x15 \x01(\tB\x04\xe2\x41\x01\x03\x12\x33\n\tvoid_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a;\n\x19\x43ontractCustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\x06\x61\x63\x63\x65ss\x12\x05\xbaH\x02\x08\x01\"\x8e\x01\n\x0b\x42\x61lanceSeat\x12T\n\x0eseat_group_key\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12)\n\x10seat_group_value\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x03\x18\x80\x02\xc8\x01\x01\"\xa2\x02\n\x0e\x42\x61lanceSegment\x12=\n\x06\x61mount\x18\x01 \x01(\tB-\xe2\x41\x01\x02\xbaH&r!\x18\'2\x1d^[0-9]{1,38}(\\.[0-9]{1,18})?$\xc8\x01\x01\x12:\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x32\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x1c\n\x0esegment_number\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07granted\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x64rawn\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tremaining\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03*\xc7\x01\n\x0b\x42\x61lanceKind\x12\x1c\n\x18\x42\x41LANCE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41LANCE_KIND_COMMIT\x10\x01\x12 \n\x1c\x42\x41LANCE_KIND_CONTRACT_CREDIT\x10\x02\x12\x1d\n\x19\x42\x41LANCE_KIND_CREDIT_GRANT\x10\x03\x12\x1c\n\x18\x42\x41LANCE_KIND_SEAT_CREDIT\x10\x04\x12\"\n\x1e\x42\x41LANCE_KIND_LICENSE_ALLOTMENT\x10\x05\x42u\n\x0f\x64\x65v.tidemark.v1B\x0c\x42\x61lanceProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.balance_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\014BalanceProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_BALANCE_CONTRACTCUSTOMFIELDSENTRY']._loaded_options = None
   _globals['_BALANCE_CONTRACTCUSTOMFIELDSENTRY']._serialized_options = b'8\001'
   _globals['_BALANCE_CUSTOMFIELDSENTRY']._loaded_options = None
   _globals['_BALANCE_CUSTOMFIELDSENTRY']._serialized_options = b'8\001'
+  _globals['_BALANCE'].oneofs_by_name['access']._loaded_options = None
+  _globals['_BALANCE'].oneofs_by_name['access']._serialized_options = b'\272H\002\010\001'
   _globals['_BALANCE'].fields_by_name['balance_id']._loaded_options = None
-  _globals['_BALANCE'].fields_by_name['balance_id']._serialized_options = b'\342A\001\002'
+  _globals['_BALANCE'].fields_by_name['balance_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_BALANCE'].fields_by_name['customer_id']._loaded_options = None
-  _globals['_BALANCE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_BALANCE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
+  _globals['_BALANCE'].fields_by_name['display_name']._loaded_options = None
+  _globals['_BALANCE'].fields_by_name['display_name']._serialized_options = b'\342A\001\001\272H\020r\016\030\200\0022\t^\\P{Cc}*$'
   _globals['_BALANCE'].fields_by_name['kind']._loaded_options = None
-  _globals['_BALANCE'].fields_by_name['kind']._serialized_options = b'\342A\001\002'
+  _globals['_BALANCE'].fields_by_name['kind']._serialized_options = b'\342A\001\002\272H\010\202\001\002\020\001\310\001\001'
   _globals['_BALANCE'].fields_by_name['spend']._loaded_options = None
   _globals['_BALANCE'].fields_by_name['spend']._serialized_options = b'\342A\001\001'
   _globals['_BALANCE'].fields_by_name['quantity']._loaded_options = None
   _globals['_BALANCE'].fields_by_name['quantity']._serialized_options = b'\342A\001\001'
   _globals['_BALANCE'].fields_by_name['priority']._loaded_options = None
   _globals['_BALANCE'].fields_by_name['priority']._serialized_options = b'\342A\001\001'
+  _globals['_BALANCE'].fields_by_name['cost_basis']._loaded_options = None
+  _globals['_BALANCE'].fields_by_name['cost_basis']._serialized_options = b'\342A\001\001'
   _globals['_BALANCE'].fields_by_name['contract_id']._loaded_options = None
-  _globals['_BALANCE'].fields_by_name['contract_id']._serialized_options = b'\342A\001\001'
+  _globals['_BALANCE'].fields_by_name['contract_id']._serialized_options = b'\342A\001\001\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\330\001\001'
   _globals['_BALANCE'].fields_by_name['contract_custom_fields']._loaded_options = None
-  _globals['_BALANCE'].fields_by_name['contract_custom_fields']._serialized_options = b'\342A\001\001'
+  _globals['_BALANCE'].fields_by_name['contract_custom_fields']._serialized_options = b'\342A\001\001\272HK\232\001H\020@\"2r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$*\020r\016\030\200\0022\t^\\P{Cc}*$'
   _globals['_BALANCE'].fields_by_name['custom_fields']._loaded_options = None
-  _globals['_BALANCE'].fields_by_name['custom_fields']._serialized_options = b'\342A\001\001'
+  _globals['_BALANCE'].fields_by_name['custom_fields']._serialized_options = b'\342A\001\001\272HK\232\001H\020@\"2r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$*\020r\016\030\200\0022\t^\\P{Cc}*$'
   _globals['_BALANCE'].fields_by_name['credit_grant_type']._loaded_options = None
-  _globals['_BALANCE'].fields_by_name['credit_grant_type']._serialized_options = b'\342A\001\001'
+  _globals['_BALANCE'].fields_by_name['credit_grant_type']._serialized_options = b'\342A\001\001\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\330\001\001'
   _globals['_BALANCE'].fields_by_name['seat']._loaded_options = None
   _globals['_BALANCE'].fields_by_name['seat']._serialized_options = b'\342A\001\001'
   _globals['_BALANCE'].fields_by_name['license_type']._loaded_options = None
-  _globals['_BALANCE'].fields_by_name['license_type']._serialized_options = b'\342A\001\001'
+  _globals['_BALANCE'].fields_by_name['license_type']._serialized_options = b'\342A\001\001\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\330\001\001'
   _globals['_BALANCE'].fields_by_name['draw_down']._loaded_options = None
   _globals['_BALANCE'].fields_by_name['draw_down']._serialized_options = b'\342A\001\001'
   _globals['_BALANCE'].fields_by_name['allow_overage']._loaded_options = None
   _globals['_BALANCE'].fields_by_name['allow_overage']._serialized_options = b'\342A\001\001'
   _globals['_BALANCE'].fields_by_name['draw_down_metric_ids']._loaded_options = None
-  _globals['_BALANCE'].fields_by_name['draw_down_metric_ids']._serialized_options = b'\342A\001\001'
+  _globals['_BALANCE'].fields_by_name['draw_down_metric_ids']._serialized_options = b'\342A\001\001\272H;\222\0018\020d\030\001\"2r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$'
   _globals['_BALANCE'].fields_by_name['segments']._loaded_options = None
-  _globals['_BALANCE'].fields_by_name['segments']._serialized_options = b'\342A\001\002'
+  _globals['_BALANCE'].fields_by_name['segments']._serialized_options = b'\342A\001\002\272H\t\222\001\003\020\350\007\310\001\001'
   _globals['_BALANCE'].fields_by_name['as_of_time']._loaded_options = None
   _globals['_BALANCE'].fields_by_name['as_of_time']._serialized_options = b'\342A\001\001'
   _globals['_BALANCE'].fields_by_name['granted']._loaded_options = None
@@ -83,13 +91,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BALANCE'].fields_by_name['update_time']._loaded_options = None
   _globals['_BALANCE'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_BALANCESEAT'].fields_by_name['seat_group_key']._loaded_options = None
-  _globals['_BALANCESEAT'].fields_by_name['seat_group_key']._serialized_options = b'\342A\001\002'
+  _globals['_BALANCESEAT'].fields_by_name['seat_group_key']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_BALANCESEAT'].fields_by_name['seat_group_value']._loaded_options = None
-  _globals['_BALANCESEAT'].fields_by_name['seat_group_value']._serialized_options = b'\342A\001\002'
+  _globals['_BALANCESEAT'].fields_by_name['seat_group_value']._serialized_options = b'\342A\001\002\272H\010r\003\030\200\002\310\001\001'
   _globals['_BALANCESEGMENT'].fields_by_name['amount']._loaded_options = None
-  _globals['_BALANCESEGMENT'].fields_by_name['amount']._serialized_options = b'\342A\001\002'
+  _globals['_BALANCESEGMENT'].fields_by_name['amount']._serialized_options = b'\342A\001\002\272H&r!\030\'2\035^[0-9]{1,38}(\\.[0-9]{1,18})?$\310\001\001'
   _globals['_BALANCESEGMENT'].fields_by_name['start_time']._loaded_options = None
-  _globals['_BALANCESEGMENT'].fields_by_name['start_time']._serialized_options = b'\342A\001\002'
+  _globals['_BALANCESEGMENT'].fields_by_name['start_time']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_BALANCESEGMENT'].fields_by_name['end_time']._loaded_options = None
   _globals['_BALANCESEGMENT'].fields_by_name['end_time']._serialized_options = b'\342A\001\001'
   _globals['_BALANCESEGMENT'].fields_by_name['segment_number']._loaded_options = None
@@ -100,16 +108,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BALANCESEGMENT'].fields_by_name['drawn']._serialized_options = b'\342A\001\003'
   _globals['_BALANCESEGMENT'].fields_by_name['remaining']._loaded_options = None
   _globals['_BALANCESEGMENT'].fields_by_name['remaining']._serialized_options = b'\342A\001\003'
-  _globals['_BALANCEKIND']._serialized_start=1518
-  _globals['_BALANCEKIND']._serialized_end=1717
-  _globals['_BALANCE']._serialized_start=135
-  _globals['_BALANCE']._serialized_end=1192
-  _globals['_BALANCE_CONTRACTCUSTOMFIELDSENTRY']._serialized_start=1070
-  _globals['_BALANCE_CONTRACTCUSTOMFIELDSENTRY']._serialized_end=1129
-  _globals['_BALANCE_CUSTOMFIELDSENTRY']._serialized_start=1131
-  _globals['_BALANCE_CUSTOMFIELDSENTRY']._serialized_end=1182
-  _globals['_BALANCESEAT']._serialized_start=1194
-  _globals['_BALANCESEAT']._serialized_end=1269
-  _globals['_BALANCESEGMENT']._serialized_start=1272
-  _globals['_BALANCESEGMENT']._serialized_end=1515
+  _globals['_BALANCEKIND']._serialized_start=2265
+  _globals['_BALANCEKIND']._serialized_end=2464
+  _globals['_BALANCE']._serialized_start=164
+  _globals['_BALANCE']._serialized_end=1824
+  _globals['_BALANCE_CONTRACTCUSTOMFIELDSENTRY']._serialized_start=1695
+  _globals['_BALANCE_CONTRACTCUSTOMFIELDSENTRY']._serialized_end=1754
+  _globals['_BALANCE_CUSTOMFIELDSENTRY']._serialized_start=1756
+  _globals['_BALANCE_CUSTOMFIELDSENTRY']._serialized_end=1807
+  _globals['_BALANCESEAT']._serialized_start=1827
+  _globals['_BALANCESEAT']._serialized_end=1969
+  _globals['_BALANCESEGMENT']._serialized_start=1972
+  _globals['_BALANCESEGMENT']._serialized_end=2262
 # @@protoc_insertion_point(module_scope)

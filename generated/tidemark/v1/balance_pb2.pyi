@@ -110,10 +110,12 @@ class Balance(_message.Message):
 
     BALANCE_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     SPEND_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    COST_BASIS_FIELD_NUMBER: _builtins.int
     CONTRACT_ID_FIELD_NUMBER: _builtins.int
     CONTRACT_CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
@@ -136,11 +138,17 @@ class Balance(_message.Message):
     """
     customer_id: _builtins.str
     """customer_id is the customer of the balance. An unknown customer is created with defaults."""
+    display_name: _builtins.str
+    """display_name is for people to read, at most 256 characters."""
     kind: Global___BalanceKind.ValueType
     """kind is what the balance was granted as. It decides which conditions measure it."""
     priority: _builtins.int
     """priority decides the draw order: the lowest priority first, then the segment that ends first. It may be negative.
     Unset: 0.
+    """
+    cost_basis: _builtins.str
+    """cost_basis is what the customer paid for each unit of the balance, a decimal string of at most 38 digits, 18 of them
+    after the point (see Threshold); not negative. It is stored and returned, and decides nothing. Unset: not given.
     """
     contract_id: _builtins.str
     """contract_id is the caller's own id of the contract of the balance, in the form of a balance_id. Unset: none."""
@@ -231,10 +239,12 @@ class Balance(_message.Message):
         *,
         balance_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
         kind: Global___BalanceKind.ValueType = ...,
         spend: _access_pb2.SpendAccess | None = ...,
         quantity: _access_pb2.QuantityAccess | None = ...,
         priority: _builtins.int = ...,
+        cost_basis: _builtins.str = ...,
         contract_id: _builtins.str = ...,
         contract_custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
@@ -254,7 +264,7 @@ class Balance(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "as_of_time", b"as_of_time", "create_time", b"create_time", "quantity", b"quantity", "seat", b"seat", "spend", b"spend", "update_time", b"update_time", "void_time", b"void_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "allow_overage", b"allow_overage", "as_of_time", b"as_of_time", "balance_id", b"balance_id", "contract_custom_fields", b"contract_custom_fields", "contract_id", b"contract_id", "create_time", b"create_time", "credit_grant_type", b"credit_grant_type", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "draw_down", b"draw_down", "draw_down_metric_ids", b"draw_down_metric_ids", "granted", b"granted", "kind", b"kind", "license_type", b"license_type", "priority", b"priority", "quantity", b"quantity", "remaining", b"remaining", "seat", b"seat", "segments", b"segments", "spend", b"spend", "update_time", b"update_time", "void_time", b"void_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "allow_overage", b"allow_overage", "as_of_time", b"as_of_time", "balance_id", b"balance_id", "contract_custom_fields", b"contract_custom_fields", "contract_id", b"contract_id", "cost_basis", b"cost_basis", "create_time", b"create_time", "credit_grant_type", b"credit_grant_type", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "display_name", b"display_name", "draw_down", b"draw_down", "draw_down_metric_ids", b"draw_down_metric_ids", "granted", b"granted", "kind", b"kind", "license_type", b"license_type", "priority", b"priority", "quantity", b"quantity", "remaining", b"remaining", "seat", b"seat", "segments", b"segments", "spend", b"spend", "update_time", b"update_time", "void_time", b"void_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
     _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015

@@ -22,29 +22,31 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidemark/v1/billing_period.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x01\n\x0c\x42illingCycle\x12\x35\n\x0b\x61nchor_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12+\n\x07\x63\x61\x64\x65nce\x18\x02 \x01(\x0e\x32\x14.tidemark.v1.CadenceB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einterval_count\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\ttime_zone\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"m\n\rBillingPeriod\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x7f\n\x07\x43\x61\x64\x65nce\x12\x17\n\x13\x43\x41\x44\x45NCE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43\x41\x44\x45NCE_DAY\x10\x01\x12\x10\n\x0c\x43\x41\x44\x45NCE_WEEK\x10\x02\x12\x11\n\rCADENCE_MONTH\x10\x03\x12\x13\n\x0f\x43\x41\x44\x45NCE_QUARTER\x10\x04\x12\x10\n\x0c\x43\x41\x44\x45NCE_YEAR\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidemark/v1/billing_period.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x01\n\x0c\x42illingCycle\x12;\n\x0b\x61nchor_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x36\n\x07\x63\x61\x64\x65nce\x18\x02 \x01(\x0e\x32\x14.tidemark.v1.CadenceB\x0f\xe2\x41\x01\x02\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12&\n\x0einterval_count\x18\x03 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12@\n\ttime_zone\x18\x04 \x01(\tB-\xe2\x41\x01\x01\xbaH&r!2\x1f^[A-Za-z][A-Za-z0-9/_+-]{1,63}$\xd8\x01\x01\"m\n\rBillingPeriod\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x7f\n\x07\x43\x61\x64\x65nce\x12\x17\n\x13\x43\x41\x44\x45NCE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43\x41\x44\x45NCE_DAY\x10\x01\x12\x10\n\x0c\x43\x41\x44\x45NCE_WEEK\x10\x02\x12\x11\n\rCADENCE_MONTH\x10\x03\x12\x13\n\x0f\x43\x41\x44\x45NCE_QUARTER\x10\x04\x12\x10\n\x0c\x43\x41\x44\x45NCE_YEAR\x10\x05\x42{\n\x0f\x64\x65v.tidemark.v1B\x12\x42illingPeriodProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.billing_period_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\022BillingPeriodProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_BILLINGCYCLE'].fields_by_name['anchor_time']._loaded_options = None
-  _globals['_BILLINGCYCLE'].fields_by_name['anchor_time']._serialized_options = b'\342A\001\002'
+  _globals['_BILLINGCYCLE'].fields_by_name['anchor_time']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_BILLINGCYCLE'].fields_by_name['cadence']._loaded_options = None
-  _globals['_BILLINGCYCLE'].fields_by_name['cadence']._serialized_options = b'\342A\001\002'
+  _globals['_BILLINGCYCLE'].fields_by_name['cadence']._serialized_options = b'\342A\001\002\272H\010\202\001\002\020\001\310\001\001'
   _globals['_BILLINGCYCLE'].fields_by_name['interval_count']._loaded_options = None
-  _globals['_BILLINGCYCLE'].fields_by_name['interval_count']._serialized_options = b'\342A\001\001'
+  _globals['_BILLINGCYCLE'].fields_by_name['interval_count']._serialized_options = b'\342A\001\001\272H\007\032\005\030\350\007(\000'
   _globals['_BILLINGCYCLE'].fields_by_name['time_zone']._loaded_options = None
-  _globals['_BILLINGCYCLE'].fields_by_name['time_zone']._serialized_options = b'\342A\001\001'
-  _globals['_CADENCE']._serialized_start=398
-  _globals['_CADENCE']._serialized_end=525
-  _globals['_BILLINGCYCLE']._serialized_start=116
-  _globals['_BILLINGCYCLE']._serialized_end=285
-  _globals['_BILLINGPERIOD']._serialized_start=287
-  _globals['_BILLINGPERIOD']._serialized_end=396
+  _globals['_BILLINGCYCLE'].fields_by_name['time_zone']._serialized_options = b'\342A\001\001\272H&r!2\037^[A-Za-z][A-Za-z0-9/_+-]{1,63}$\330\001\001'
+  _globals['_CADENCE']._serialized_start=495
+  _globals['_CADENCE']._serialized_end=622
+  _globals['_BILLINGCYCLE']._serialized_start=145
+  _globals['_BILLINGCYCLE']._serialized_end=382
+  _globals['_BILLINGPERIOD']._serialized_start=384
+  _globals['_BILLINGPERIOD']._serialized_end=493
 # @@protoc_insertion_point(module_scope)

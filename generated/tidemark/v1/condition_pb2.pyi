@@ -180,6 +180,7 @@ class SpendThresholdReachedCondition(_message.Message):
 
     CURRENCY_FIELD_NUMBER: _builtins.int
     GROUP_VALUES_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     """currency is the ISO 4217 code or the caller's own pricing unit whose cost counts: 1–64 letters, digits, "_", "."
     or "-", compared case-sensitively. Unset: USD.
@@ -192,15 +193,27 @@ class SpendThresholdReachedCondition(_message.Message):
         the alert is disabled for that customer, and a notification of type alert.disabled is sent.
         """
 
+    @_builtins.property
+    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
+        """custom_field_filters select the cost of the events whose subscription has custom fields that match all filters; at
+        most 20, of the entity CONTRACT. An event without a subscription does not count. When a put changes the custom
+        fields of a subscription, its cost of the current billing period enters or leaves the value at once. Empty: all
+        cost, with a subscription or without.
+
+        In the systems that this type comes from, usage is billed under a contract, and the filter is by that contract. In
+        Tidemark usage is billed under a subscription; this choice is Tidemark's.
+        """
+
     def __init__(
         self,
         *,
         currency: _builtins.str = ...,
         group_values: _abc.Iterable[_filter_pb2.GroupSelector] | None = ...,
+        custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "group_values", b"group_values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "custom_field_filters", b"custom_field_filters", "group_values", b"group_values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,25 +28,26 @@ from generated.tidemark.v1 import gauge_pb2 as tidemark_dot_v1_dot_gauge__pb2
 from generated.tidemark.v1 import threshold_pb2 as tidemark_dot_v1_dot_threshold__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidemark/v1/customer_alert.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tidemark/v1/alert.proto\x1a\x17tidemark/v1/gauge.proto\x1a\x1btidemark/v1/threshold.proto\"\x90\x02\n\rCustomerAlert\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .tidemark.v1.CustomerAlertStatus\x12\x0f\n\x07no_data\x18\x04 \x01(\x08\x12\'\n\x06gauges\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.GaugeState\x12\x18\n\x10gauges_truncated\x18\x06 \x01(\x08\x12\x41\n\x0f\x64isabled_reason\x18\x07 \x01(\x0e\x32(.tidemark.v1.CustomerAlertDisabledReason\"\xd5\x01\n\nGaugeState\x12!\n\x05gauge\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Gauge\x12/\n\nthresholds\x18\x02 \x03(\x0b\x32\x1b.tidemark.v1.ThresholdState\x12/\n\x0b\x63hange_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rchange_reason\x18\x04 \x01(\x0e\x32\x19.tidemark.v1.ChangeReason\x12\x10\n\x08sequence\x18\x05 \x01(\x03\"\x9e\x01\n\x0eThresholdState\x12)\n\tthreshold\x18\x01 \x01(\x0b\x32\x16.tidemark.v1.Threshold\x12\x10\n\x08in_alarm\x18\x02 \x01(\x08\x12\r\n\x05level\x18\x03 \x01(\t\x12\x30\n\x0creached_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06silent\x18\x05 \x01(\x08\"\x85\x01\n\x14\x43ustomerAlertSummary\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x1a\n\x12\x61lert_display_name\x18\x02 \x01(\t\x12\x13\n\x0bgauge_count\x18\x03 \x01(\x03\x12\x16\n\x0e\x63ustomer_count\x18\x04 \x01(\x03\x12\x12\n\nevaluating\x18\x05 \x01(\x08*\xcd\x01\n\x13\x43ustomerAlertStatus\x12%\n!CUSTOMER_ALERT_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43USTOMER_ALERT_STATUS_OK\x10\x01\x12\"\n\x1e\x43USTOMER_ALERT_STATUS_IN_ALARM\x10\x02\x12$\n CUSTOMER_ALERT_STATUS_EVALUATING\x10\x03\x12\'\n#CUSTOMER_ALERT_STATUS_NOT_EVALUATED\x10\x04*\xd4\x01\n\x1b\x43ustomerAlertDisabledReason\x12.\n*CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED\x10\x00\x12.\n*CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT\x10\x01\x12,\n(CUSTOMER_ALERT_DISABLED_REASON_REQUESTED\x10\x02\x12\'\n#CUSTOMER_ALERT_DISABLED_REASON_NONE\x10\x03*\x94\x01\n\x0c\x43hangeReason\x12\x1d\n\x19\x43HANGE_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43HANGE_REASON_USAGE\x10\x01\x12\x1c\n\x18\x43HANGE_REASON_EVALUATION\x10\x02\x12\x16\n\x12\x43HANGE_REASON_FACT\x10\x03\x12\x16\n\x12\x43HANGE_REASON_NONE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidemark/v1/customer_alert.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tidemark/v1/alert.proto\x1a\x17tidemark/v1/gauge.proto\x1a\x1btidemark/v1/threshold.proto\"\xc1\x02\n\rCustomerAlert\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .tidemark.v1.CustomerAlertStatus\x12\x0f\n\x07no_data\x18\x04 \x01(\x08\x12\'\n\x06gauges\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.GaugeState\x12\x18\n\x10gauges_truncated\x18\x06 \x01(\x08\x12\x41\n\x0f\x64isabled_reason\x18\x07 \x01(\x0e\x32(.tidemark.v1.CustomerAlertDisabledReason\x12/\n\x0b\x63hange_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x02\n\nGaugeState\x12!\n\x05gauge\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Gauge\x12/\n\nthresholds\x18\x02 \x03(\x0b\x32\x1b.tidemark.v1.ThresholdState\x12/\n\x0b\x63hange_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rchange_reason\x18\x04 \x01(\x0e\x32\x19.tidemark.v1.ChangeReason\x12\x10\n\x08sequence\x18\x05 \x01(\x03\x12\x12\n\nnext_level\x18\x06 \x01(\t\x12\x1b\n\x13next_level_distance\x18\x07 \x01(\t\"\x9e\x01\n\x0eThresholdState\x12)\n\tthreshold\x18\x01 \x01(\x0b\x32\x16.tidemark.v1.Threshold\x12\x10\n\x08in_alarm\x18\x02 \x01(\x08\x12\r\n\x05level\x18\x03 \x01(\t\x12\x30\n\x0creached_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06silent\x18\x05 \x01(\x08\"\x85\x01\n\x14\x43ustomerAlertSummary\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x1a\n\x12\x61lert_display_name\x18\x02 \x01(\t\x12\x13\n\x0bgauge_count\x18\x03 \x01(\x03\x12\x16\n\x0e\x63ustomer_count\x18\x04 \x01(\x03\x12\x12\n\nevaluating\x18\x05 \x01(\x08*\xcd\x01\n\x13\x43ustomerAlertStatus\x12%\n!CUSTOMER_ALERT_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43USTOMER_ALERT_STATUS_OK\x10\x01\x12\"\n\x1e\x43USTOMER_ALERT_STATUS_IN_ALARM\x10\x02\x12$\n CUSTOMER_ALERT_STATUS_EVALUATING\x10\x03\x12\'\n#CUSTOMER_ALERT_STATUS_NOT_EVALUATED\x10\x04*\xd4\x01\n\x1b\x43ustomerAlertDisabledReason\x12.\n*CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED\x10\x00\x12.\n*CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT\x10\x01\x12,\n(CUSTOMER_ALERT_DISABLED_REASON_REQUESTED\x10\x02\x12\'\n#CUSTOMER_ALERT_DISABLED_REASON_NONE\x10\x03*\x94\x01\n\x0c\x43hangeReason\x12\x1d\n\x19\x43HANGE_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43HANGE_REASON_USAGE\x10\x01\x12\x1c\n\x18\x43HANGE_REASON_EVALUATION\x10\x02\x12\x16\n\x12\x43HANGE_REASON_FACT\x10\x03\x12\x16\n\x12\x43HANGE_REASON_NONE\x10\x04\x42{\n\x0f\x64\x65v.tidemark.v1B\x12\x43ustomerAlertProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.customer_alert_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_CUSTOMERALERTSTATUS']._serialized_start=950
-  _globals['_CUSTOMERALERTSTATUS']._serialized_end=1155
-  _globals['_CUSTOMERALERTDISABLEDREASON']._serialized_start=1158
-  _globals['_CUSTOMERALERTDISABLEDREASON']._serialized_end=1370
-  _globals['_CHANGEREASON']._serialized_start=1373
-  _globals['_CHANGEREASON']._serialized_end=1521
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\022CustomerAlertProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
+  _globals['_CUSTOMERALERTSTATUS']._serialized_start=1048
+  _globals['_CUSTOMERALERTSTATUS']._serialized_end=1253
+  _globals['_CUSTOMERALERTDISABLEDREASON']._serialized_start=1256
+  _globals['_CUSTOMERALERTDISABLEDREASON']._serialized_end=1468
+  _globals['_CHANGEREASON']._serialized_start=1471
+  _globals['_CHANGEREASON']._serialized_end=1619
   _globals['_CUSTOMERALERT']._serialized_start=162
-  _globals['_CUSTOMERALERT']._serialized_end=434
-  _globals['_GAUGESTATE']._serialized_start=437
-  _globals['_GAUGESTATE']._serialized_end=650
-  _globals['_THRESHOLDSTATE']._serialized_start=653
-  _globals['_THRESHOLDSTATE']._serialized_end=811
-  _globals['_CUSTOMERALERTSUMMARY']._serialized_start=814
-  _globals['_CUSTOMERALERTSUMMARY']._serialized_end=947
+  _globals['_CUSTOMERALERT']._serialized_end=483
+  _globals['_GAUGESTATE']._serialized_start=486
+  _globals['_GAUGESTATE']._serialized_end=748
+  _globals['_THRESHOLDSTATE']._serialized_start=751
+  _globals['_THRESHOLDSTATE']._serialized_end=909
+  _globals['_CUSTOMERALERTSUMMARY']._serialized_start=912
+  _globals['_CUSTOMERALERTSUMMARY']._serialized_end=1045
 # @@protoc_insertion_point(module_scope)

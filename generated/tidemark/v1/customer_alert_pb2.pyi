@@ -140,6 +140,7 @@ class CustomerAlert(_message.Message):
     GAUGES_FIELD_NUMBER: _builtins.int
     GAUGES_TRUNCATED_FIELD_NUMBER: _builtins.int
     DISABLED_REASON_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the customer."""
     status: Global___CustomerAlertStatus.ValueType
@@ -153,7 +154,7 @@ class CustomerAlert(_message.Message):
     low.
     """
     gauges_truncated: _builtins.bool
-    """gauges_truncated is set when there are more gauges than are shown in gauges."""
+    """gauges_truncated is set when more gauges follow those that are shown. GetCustomerAlert returns all, page by page."""
     disabled_reason: Global___CustomerAlertDisabledReason.ValueType
     """disabled_reason says why the alert, although active, is not evaluated for this customer. NONE: it is evaluated, or
     it is not active.
@@ -165,8 +166,15 @@ class CustomerAlert(_message.Message):
     @_builtins.property
     def gauges(self) -> _containers.RepeatedCompositeFieldContainer[Global___GaugeState]:
         """gauges are the gauges of the customer in the current billing period, one for each subscription and group, those in
-        alarm first; at most 100, and no more than fit, with the alert, into 3 MiB. Empty when the alert is archived or
+        alarm first. GetCustomerAlert returns pages of them; other methods return the first 100, and no more than fit into
+        the answer. Empty when the alert is archived or
         disabled, also when it is disabled for this customer only.
+        """
+
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """change_time is when a threshold was last reached or resolved on any of the gauges, also on one that is not shown.
+        Unset: that has not happened yet in the current billing period.
         """
 
     def __init__(
@@ -179,10 +187,11 @@ class CustomerAlert(_message.Message):
         gauges: _abc.Iterable[Global___GaugeState] | None = ...,
         gauges_truncated: _builtins.bool = ...,
         disabled_reason: Global___CustomerAlertDisabledReason.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "change_time", b"change_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "customer_id", b"customer_id", "disabled_reason", b"disabled_reason", "gauges", b"gauges", "gauges_truncated", b"gauges_truncated", "no_data", b"no_data", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "change_time", b"change_time", "customer_id", b"customer_id", "disabled_reason", b"disabled_reason", "gauges", b"gauges", "gauges_truncated", b"gauges_truncated", "no_data", b"no_data", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -199,11 +208,21 @@ class GaugeState(_message.Message):
     CHANGE_TIME_FIELD_NUMBER: _builtins.int
     CHANGE_REASON_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    NEXT_LEVEL_FIELD_NUMBER: _builtins.int
+    NEXT_LEVEL_DISTANCE_FIELD_NUMBER: _builtins.int
     change_reason: Global___ChangeReason.ValueType
     """change_reason is what caused the change at change_time. NONE: nothing has changed yet."""
     sequence: _builtins.int
     """sequence is the sequence of the alert's latest notification about this gauge, as in Transition.sequence. 0: there
     was none.
+    """
+    next_level: _builtins.str
+    """next_level is the level that is reached next: the nearest level beyond the value of a threshold that is not in
+    alarm, a decimal string. Unset: there is none, or no value.
+    """
+    next_level_distance: _builtins.str
+    """next_level_distance is how far the value is from next_level, a decimal string of 0 or more. Unset without
+    next_level.
     """
     @_builtins.property
     def gauge(self) -> _gauge_pb2.Gauge:
@@ -227,10 +246,12 @@ class GaugeState(_message.Message):
         change_time: _timestamp_pb2.Timestamp | None = ...,
         change_reason: Global___ChangeReason.ValueType = ...,
         sequence: _builtins.int = ...,
+        next_level: _builtins.str = ...,
+        next_level_distance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "gauge", b"gauge"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_reason", b"change_reason", "change_time", b"change_time", "gauge", b"gauge", "sequence", b"sequence", "thresholds", b"thresholds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_reason", b"change_reason", "change_time", b"change_time", "gauge", b"gauge", "next_level", b"next_level", "next_level_distance", b"next_level_distance", "sequence", b"sequence", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,20 +50,27 @@ class Customer(_message.Message):
 
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
+    PLAN_START_TIME_FIELD_NUMBER: _builtins.int
+    PLAN_END_TIME_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     BILLING_CYCLE_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
     CURRENT_BILLING_PERIOD_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
-    CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
-    PLAN_START_TIME_FIELD_NUMBER: _builtins.int
-    PLAN_END_TIME_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the caller's own id: 1–128 characters, no control characters, no blanks at either end."""
     display_name: _builtins.str
     """display_name is for people to read, at most 256 characters."""
+    external_id: _builtins.str
+    """external_id is the id of the customer in another system, in the form of a customer_id, unique in the organization. An
+    external_id of another customer is refused with ALREADY_EXISTS and ERROR_REASON_CUSTOMER_NAME_TAKEN. GetCustomer
+    and ListCustomers find the customer by it. Unset: none.
+    """
     plan_id: _builtins.str
     """plan_id is the caller's own id of the customer's plan, in the form of a customer_id. Alerts on that plan cover the
     customer. Unset: none.
@@ -73,12 +80,41 @@ class Customer(_message.Message):
     own pricing unit, 1–64 letters, digits, "_", "." or "-". Unset: USD.
     """
     @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """aliases are further ids of the customer, in the form of a customer_id: at most 20, each once, each unique in the
+        organization among all aliases. An alias of another customer is refused with ALREADY_EXISTS and
+        ERROR_REASON_CUSTOMER_NAME_TAKEN. GetCustomer and ListCustomers find the customer by them. They are returned in
+        ascending order.
+
+        NOTE: usage events and all other requests name the customer_id only. An event with an alias as its customer_id
+        creates another customer: to resolve aliases would cost a look-up for every event.
+        """
+
+    @_builtins.property
+    def plan_start_time(self) -> _timestamp_pb2.Timestamp:
+        """plan_start_time is when the customer's time on its plan began. Only a customer with a plan_id can have it. Unset:
+        not given.
+        """
+
+    @_builtins.property
+    def plan_end_time(self) -> _timestamp_pb2.Timestamp:
+        """plan_end_time is the first time at which the customer is no longer on its plan, after plan_start_time. Only a
+        customer with a plan_id can have it. Unset: the plan has no end.
+        """
+
+    @_builtins.property
     def billing_cycle(self) -> _billing_period_pb2.BillingCycle:
         """billing_cycle divides time into the customer's billing periods. Unset: calendar months in UTC.
 
         NOTE: changing it makes new periods. The new current period counts the usage since its start. Thresholds that are
         reached in it notify, even if they had already notified in the period before the change. What was reached in the
         old period stays with that period.
+        """
+
+    @_builtins.property
+    def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """custom_fields are the customer's own fields: at most 64, keys in the form of a customer_id, values of at most 256
+        characters without control characters. They are stored and returned.
         """
 
     @_builtins.property
@@ -99,43 +135,27 @@ class Customer(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """update_time is when the customer was last changed."""
 
-    @_builtins.property
-    def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """custom_fields are the customer's own fields: at most 64, keys in the form of a customer_id, values of at most 256
-        characters without control characters. They are stored and returned.
-        """
-
-    @_builtins.property
-    def plan_start_time(self) -> _timestamp_pb2.Timestamp:
-        """plan_start_time is when the customer's time on its plan began. Only a customer with a plan_id can have it. Unset:
-        not given.
-        """
-
-    @_builtins.property
-    def plan_end_time(self) -> _timestamp_pb2.Timestamp:
-        """plan_end_time is the first time at which the customer is no longer on its plan, after plan_start_time. Only a
-        customer with a plan_id can have it. Unset: the plan has no end.
-        """
-
     def __init__(
         self,
         *,
         customer_id: _builtins.str = ...,
         display_name: _builtins.str = ...,
+        external_id: _builtins.str = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
         plan_id: _builtins.str = ...,
+        plan_start_time: _timestamp_pb2.Timestamp | None = ...,
+        plan_end_time: _timestamp_pb2.Timestamp | None = ...,
         currency: _builtins.str = ...,
         billing_cycle: _billing_period_pb2.BillingCycle | None = ...,
+        custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
         current_billing_period: _billing_period_pb2.BillingPeriod | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
-        custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        plan_start_time: _timestamp_pb2.Timestamp | None = ...,
-        plan_end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "current_billing_period", b"current_billing_period", "plan_end_time", b"plan_end_time", "plan_start_time", b"plan_start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "currency", b"currency", "current_billing_period", b"current_billing_period", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "display_name", b"display_name", "plan_end_time", b"plan_end_time", "plan_id", b"plan_id", "plan_start_time", b"plan_start_time", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "currency", b"currency", "current_billing_period", b"current_billing_period", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "display_name", b"display_name", "external_id", b"external_id", "plan_end_time", b"plan_end_time", "plan_id", b"plan_id", "plan_start_time", b"plan_start_time", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,19 +22,21 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from generated.tidemark.v1 import condition_pb2 as tidemark_dot_v1_dot_condition__pb2
 from generated.tidemark.v1 import event_type_pb2 as tidemark_dot_v1_dot_event__type__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atidemark/v1/endpoint.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btidemark/v1/condition.proto\x1a\x1ctidemark/v1/event_type.proto\"\xee\x06\n\x08\x45ndpoint\x12\x19\n\x0b\x65ndpoint_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x11\n\x03url\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x37\n\x06labels\x18\x04 \x03(\x0b\x32!.tidemark.v1.Endpoint.LabelsEntryB\x04\xe2\x41\x01\x01\x12\x31\n\x0b\x65vent_types\x18\x05 \x03(\x0e\x32\x16.tidemark.v1.EventTypeB\x04\xe2\x41\x01\x01\x12\x39\n\x0f\x63ondition_types\x18\x06 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x04\xe2\x41\x01\x01\x12\x39\n\x07headers\x18\x07 \x03(\x0b\x32\".tidemark.v1.Endpoint.HeadersEntryB\x04\xe2\x41\x01\x01\x12;\n\x0b\x63redentials\x18\x08 \x01(\x0b\x32 .tidemark.v1.EndpointCredentialsB\x04\xe2\x41\x01\x04\x12\x1d\n\x0frate_per_second\x18\t \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rmax_in_flight\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x01\x12/\n\x05state\x18\x0b \x01(\x0e\x32\x1a.tidemark.v1.EndpointStateB\x04\xe2\x41\x01\x01\x12\x38\n\x0e\x64isable_reason\x18\x0c \x01(\x0e\x32\x1a.tidemark.v1.DisableReasonB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fhas_credentials\x18\r \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x31\n\x06health\x18\x0e \x01(\x0b\x32\x1b.tidemark.v1.EndpointHealthB\x04\xe2\x41\x01\x03\x12\x33\n\x0csigning_keys\x18\x0f \x03(\x0b\x32\x17.tidemark.v1.SigningKeyB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf9\x01\n\x0e\x45ndpointHealth\x12\x35\n\x11last_success_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12\x66\x61iling_since_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfailure_count\x18\x03 \x01(\x05\x12\x30\n\rbreaker_state\x18\x04 \x01(\x0e\x32\x19.tidemark.v1.BreakerState\x12/\n\x0bresume_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc2\x01\n\nSigningKey\x12\x10\n\x08sequence\x18\x01 \x01(\x05\x12,\n\x06scheme\x18\x02 \x01(\x0e\x32\x1c.tidemark.v1.SignatureScheme\x12\x12\n\npublic_key\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8b\x01\n\x13\x45ndpointCredentials\x12\x34\n\x05\x62\x61sic\x18\x01 \x01(\x0b\x32\x1d.tidemark.v1.BasicCredentialsB\x04\xe2\x41\x01\x01H\x00\x12\x36\n\x06\x62\x65\x61rer\x18\x02 \x01(\x0b\x32\x1e.tidemark.v1.BearerCredentialsB\x04\xe2\x41\x01\x01H\x00\x42\x06\n\x04kind\"B\n\x10\x42\x61sicCredentials\x12\x16\n\x08username\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"(\n\x11\x42\x65\x61rerCredentials\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02*h\n\rEndpointState\x12\x1e\n\x1a\x45NDPOINT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45NDPOINT_STATE_ENABLED\x10\x01\x12\x1b\n\x17\x45NDPOINT_STATE_DISABLED\x10\x02*\x9b\x01\n\rDisableReason\x12\x1e\n\x1a\x44ISABLE_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44ISABLE_REASON_NONE\x10\x01\x12\x1c\n\x18\x44ISABLE_REASON_REQUESTED\x10\x02\x12\x17\n\x13\x44ISABLE_REASON_GONE\x10\x03\x12\x1a\n\x16\x44ISABLE_REASON_FAILING\x10\x04*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03*s\n\x0fSignatureScheme\x12 \n\x1cSIGNATURE_SCHEME_UNSPECIFIED\x10\x00\x12 \n\x1cSIGNATURE_SCHEME_HMAC_SHA256\x10\x01\x12\x1c\n\x18SIGNATURE_SCHEME_ED25519\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atidemark/v1/endpoint.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btidemark/v1/condition.proto\x1a\x1ctidemark/v1/event_type.proto\"\x82\t\n\x08\x45ndpoint\x12\x19\n\x0b\x65ndpoint_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x03url\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x02\xbaH\x05r\x03\x18\x80\x10\x12-\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12z\n\x06labels\x18\x04 \x03(\x0b\x32!.tidemark.v1.Endpoint.LabelsEntryBG\xe2\x41\x01\x01\xbaH@\x9a\x01=\x10@\"\'r%\x18?2!^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$*\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12@\n\x0b\x65vent_types\x18\x05 \x03(\x0e\x32\x16.tidemark.v1.EventTypeB\x13\xe2\x41\x01\x01\xbaH\x0c\x92\x01\t\"\x07\x82\x01\x04\x10\x01 \x00\x12H\n\x0f\x63ondition_types\x18\x06 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x13\xe2\x41\x01\x01\xbaH\x0c\x92\x01\t\"\x07\x82\x01\x04\x10\x01 \x00\x12\x98\x01\n\x07headers\x18\x07 \x03(\x0b\x32\".tidemark.v1.Endpoint.HeadersEntryBc\xe2\x41\x01\x01\xbaH\\\x9a\x01Y\x10\x14\"#r!\x18@2\x1d^[A-Za-z0-9!#$%&\'*+.^_`|~-]+$*0r.\x18\x80\x08\x32)^[\\x21-\\x7e]([\\x20-\\x7e\\t]*[\\x21-\\x7e])?$\x12;\n\x0b\x63redentials\x18\x08 \x01(\x0b\x32 .tidemark.v1.EndpointCredentialsB\x04\xe2\x41\x01\x04\x12\x44\n\x0frate_per_second\x18\t \x01(\tB+\xe2\x41\x01\x01\xbaH$r\x1f\x32\x1d^[0-9]{1,5}(\\.[0-9]{1,2}0*)?$\xd8\x01\x01\x12$\n\rmax_in_flight\x18\n \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18@(\x00\x12\x37\n\x05state\x18\x0b \x01(\x0e\x32\x1a.tidemark.v1.EndpointStateB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\x0e\x64isable_reason\x18\x0c \x01(\x0e\x32\x1a.tidemark.v1.DisableReasonB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fhas_credentials\x18\r \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x31\n\x06health\x18\x0e \x01(\x0b\x32\x1b.tidemark.v1.EndpointHealthB\x04\xe2\x41\x01\x03\x12\x33\n\x0csigning_keys\x18\x0f \x03(\x0b\x32\x17.tidemark.v1.SigningKeyB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf9\x01\n\x0e\x45ndpointHealth\x12\x35\n\x11last_success_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12\x66\x61iling_since_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfailure_count\x18\x03 \x01(\x05\x12\x30\n\rbreaker_state\x18\x04 \x01(\x0e\x32\x19.tidemark.v1.BreakerState\x12/\n\x0bresume_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc2\x01\n\nSigningKey\x12\x10\n\x08sequence\x18\x01 \x01(\x05\x12,\n\x06scheme\x18\x02 \x01(\x0e\x32\x1c.tidemark.v1.SignatureScheme\x12\x12\n\npublic_key\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x01\n\x13\x45ndpointCredentials\x12\x34\n\x05\x62\x61sic\x18\x01 \x01(\x0b\x32\x1d.tidemark.v1.BasicCredentialsB\x04\xe2\x41\x01\x01H\x00\x12\x36\n\x06\x62\x65\x61rer\x18\x02 \x01(\x0b\x32\x1e.tidemark.v1.BearerCredentialsB\x04\xe2\x41\x01\x01H\x00\x42\r\n\x04kind\x12\x05\xbaH\x02\x08\x01\"\\\n\x10\x42\x61sicCredentials\x12%\n\x08username\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xbaH\x0cr\x07\x18\x80\x02\xba\x01\x01:\xc8\x01\x01\x12!\n\x08password\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x02\xbaH\x08r\x03\x18\x80\x08\xc8\x01\x01\"K\n\x11\x42\x65\x61rerCredentials\x12\x36\n\x05token\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xbaH r\x1b\x18\x80 2\x16^[A-Za-z0-9._~+/-]+=*$\xc8\x01\x01*h\n\rEndpointState\x12\x1e\n\x1a\x45NDPOINT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45NDPOINT_STATE_ENABLED\x10\x01\x12\x1b\n\x17\x45NDPOINT_STATE_DISABLED\x10\x02*\x9b\x01\n\rDisableReason\x12\x1e\n\x1a\x44ISABLE_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44ISABLE_REASON_NONE\x10\x01\x12\x1c\n\x18\x44ISABLE_REASON_REQUESTED\x10\x02\x12\x17\n\x13\x44ISABLE_REASON_GONE\x10\x03\x12\x1a\n\x16\x44ISABLE_REASON_FAILING\x10\x04*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03*s\n\x0fSignatureScheme\x12 \n\x1cSIGNATURE_SCHEME_UNSPECIFIED\x10\x00\x12 \n\x1cSIGNATURE_SCHEME_HMAC_SHA256\x10\x01\x12\x1c\n\x18SIGNATURE_SCHEME_ED25519\x10\x02\x42v\n\x0f\x64\x65v.tidemark.v1B\rEndpointProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.endpoint_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\rEndpointProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_ENDPOINT_LABELSENTRY']._loaded_options = None
   _globals['_ENDPOINT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_ENDPOINT_HEADERSENTRY']._loaded_options = None
@@ -42,25 +44,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENDPOINT'].fields_by_name['endpoint_id']._loaded_options = None
   _globals['_ENDPOINT'].fields_by_name['endpoint_id']._serialized_options = b'\342A\001\003'
   _globals['_ENDPOINT'].fields_by_name['url']._loaded_options = None
-  _globals['_ENDPOINT'].fields_by_name['url']._serialized_options = b'\342A\001\002'
+  _globals['_ENDPOINT'].fields_by_name['url']._serialized_options = b'\342A\001\002\272H\005r\003\030\200\020'
   _globals['_ENDPOINT'].fields_by_name['display_name']._loaded_options = None
-  _globals['_ENDPOINT'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
+  _globals['_ENDPOINT'].fields_by_name['display_name']._serialized_options = b'\342A\001\001\272H\020r\016\030\200\0022\t^\\P{Cc}*$'
   _globals['_ENDPOINT'].fields_by_name['labels']._loaded_options = None
-  _globals['_ENDPOINT'].fields_by_name['labels']._serialized_options = b'\342A\001\001'
+  _globals['_ENDPOINT'].fields_by_name['labels']._serialized_options = b'\342A\001\001\272H@\232\001=\020@\"\'r%\030?2!^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$*\020r\016\030\200\0022\t^\\P{Cc}*$'
   _globals['_ENDPOINT'].fields_by_name['event_types']._loaded_options = None
-  _globals['_ENDPOINT'].fields_by_name['event_types']._serialized_options = b'\342A\001\001'
+  _globals['_ENDPOINT'].fields_by_name['event_types']._serialized_options = b'\342A\001\001\272H\014\222\001\t\"\007\202\001\004\020\001 \000'
   _globals['_ENDPOINT'].fields_by_name['condition_types']._loaded_options = None
-  _globals['_ENDPOINT'].fields_by_name['condition_types']._serialized_options = b'\342A\001\001'
+  _globals['_ENDPOINT'].fields_by_name['condition_types']._serialized_options = b'\342A\001\001\272H\014\222\001\t\"\007\202\001\004\020\001 \000'
   _globals['_ENDPOINT'].fields_by_name['headers']._loaded_options = None
-  _globals['_ENDPOINT'].fields_by_name['headers']._serialized_options = b'\342A\001\001'
+  _globals['_ENDPOINT'].fields_by_name['headers']._serialized_options = b'\342A\001\001\272H\\\232\001Y\020\024\"#r!\030@2\035^[A-Za-z0-9!#$%&\'*+.^_`|~-]+$*0r.\030\200\0102)^[\\x21-\\x7e]([\\x20-\\x7e\\t]*[\\x21-\\x7e])?$'
   _globals['_ENDPOINT'].fields_by_name['credentials']._loaded_options = None
   _globals['_ENDPOINT'].fields_by_name['credentials']._serialized_options = b'\342A\001\004'
   _globals['_ENDPOINT'].fields_by_name['rate_per_second']._loaded_options = None
-  _globals['_ENDPOINT'].fields_by_name['rate_per_second']._serialized_options = b'\342A\001\001'
+  _globals['_ENDPOINT'].fields_by_name['rate_per_second']._serialized_options = b'\342A\001\001\272H$r\0372\035^[0-9]{1,5}(\\.[0-9]{1,2}0*)?$\330\001\001'
   _globals['_ENDPOINT'].fields_by_name['max_in_flight']._loaded_options = None
-  _globals['_ENDPOINT'].fields_by_name['max_in_flight']._serialized_options = b'\342A\001\001'
+  _globals['_ENDPOINT'].fields_by_name['max_in_flight']._serialized_options = b'\342A\001\001\272H\006\032\004\030@(\000'
   _globals['_ENDPOINT'].fields_by_name['state']._loaded_options = None
-  _globals['_ENDPOINT'].fields_by_name['state']._serialized_options = b'\342A\001\001'
+  _globals['_ENDPOINT'].fields_by_name['state']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_ENDPOINT'].fields_by_name['disable_reason']._loaded_options = None
   _globals['_ENDPOINT'].fields_by_name['disable_reason']._serialized_options = b'\342A\001\003'
   _globals['_ENDPOINT'].fields_by_name['has_credentials']._loaded_options = None
@@ -73,38 +75,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENDPOINT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_ENDPOINT'].fields_by_name['update_time']._loaded_options = None
   _globals['_ENDPOINT'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_ENDPOINTCREDENTIALS'].oneofs_by_name['kind']._loaded_options = None
+  _globals['_ENDPOINTCREDENTIALS'].oneofs_by_name['kind']._serialized_options = b'\272H\002\010\001'
   _globals['_ENDPOINTCREDENTIALS'].fields_by_name['basic']._loaded_options = None
   _globals['_ENDPOINTCREDENTIALS'].fields_by_name['basic']._serialized_options = b'\342A\001\001'
   _globals['_ENDPOINTCREDENTIALS'].fields_by_name['bearer']._loaded_options = None
   _globals['_ENDPOINTCREDENTIALS'].fields_by_name['bearer']._serialized_options = b'\342A\001\001'
   _globals['_BASICCREDENTIALS'].fields_by_name['username']._loaded_options = None
-  _globals['_BASICCREDENTIALS'].fields_by_name['username']._serialized_options = b'\342A\001\002'
+  _globals['_BASICCREDENTIALS'].fields_by_name['username']._serialized_options = b'\342A\001\002\272H\014r\007\030\200\002\272\001\001:\310\001\001'
   _globals['_BASICCREDENTIALS'].fields_by_name['password']._loaded_options = None
-  _globals['_BASICCREDENTIALS'].fields_by_name['password']._serialized_options = b'\342A\001\002'
+  _globals['_BASICCREDENTIALS'].fields_by_name['password']._serialized_options = b'\342A\001\002\272H\010r\003\030\200\010\310\001\001'
   _globals['_BEARERCREDENTIALS'].fields_by_name['token']._loaded_options = None
-  _globals['_BEARERCREDENTIALS'].fields_by_name['token']._serialized_options = b'\342A\001\002'
-  _globals['_ENDPOINTSTATE']._serialized_start=1750
-  _globals['_ENDPOINTSTATE']._serialized_end=1854
-  _globals['_DISABLEREASON']._serialized_start=1857
-  _globals['_DISABLEREASON']._serialized_end=2012
-  _globals['_BREAKERSTATE']._serialized_start=2014
-  _globals['_BREAKERSTATE']._serialized_end=2138
-  _globals['_SIGNATURESCHEME']._serialized_start=2140
-  _globals['_SIGNATURESCHEME']._serialized_end=2255
-  _globals['_ENDPOINT']._serialized_start=169
-  _globals['_ENDPOINT']._serialized_end=1047
-  _globals['_ENDPOINT_LABELSENTRY']._serialized_start=954
-  _globals['_ENDPOINT_LABELSENTRY']._serialized_end=999
-  _globals['_ENDPOINT_HEADERSENTRY']._serialized_start=1001
-  _globals['_ENDPOINT_HEADERSENTRY']._serialized_end=1047
-  _globals['_ENDPOINTHEALTH']._serialized_start=1050
-  _globals['_ENDPOINTHEALTH']._serialized_end=1299
-  _globals['_SIGNINGKEY']._serialized_start=1302
-  _globals['_SIGNINGKEY']._serialized_end=1496
-  _globals['_ENDPOINTCREDENTIALS']._serialized_start=1499
-  _globals['_ENDPOINTCREDENTIALS']._serialized_end=1638
-  _globals['_BASICCREDENTIALS']._serialized_start=1640
-  _globals['_BASICCREDENTIALS']._serialized_end=1706
-  _globals['_BEARERCREDENTIALS']._serialized_start=1708
-  _globals['_BEARERCREDENTIALS']._serialized_end=1748
+  _globals['_BEARERCREDENTIALS'].fields_by_name['token']._serialized_options = b'\342A\001\002\272H r\033\030\200 2\026^[A-Za-z0-9._~+/-]+=*$\310\001\001'
+  _globals['_ENDPOINTSTATE']._serialized_start=2123
+  _globals['_ENDPOINTSTATE']._serialized_end=2227
+  _globals['_DISABLEREASON']._serialized_start=2230
+  _globals['_DISABLEREASON']._serialized_end=2385
+  _globals['_BREAKERSTATE']._serialized_start=2387
+  _globals['_BREAKERSTATE']._serialized_end=2511
+  _globals['_SIGNATURESCHEME']._serialized_start=2513
+  _globals['_SIGNATURESCHEME']._serialized_end=2628
+  _globals['_ENDPOINT']._serialized_start=198
+  _globals['_ENDPOINT']._serialized_end=1352
+  _globals['_ENDPOINT_LABELSENTRY']._serialized_start=1259
+  _globals['_ENDPOINT_LABELSENTRY']._serialized_end=1304
+  _globals['_ENDPOINT_HEADERSENTRY']._serialized_start=1306
+  _globals['_ENDPOINT_HEADERSENTRY']._serialized_end=1352
+  _globals['_ENDPOINTHEALTH']._serialized_start=1355
+  _globals['_ENDPOINTHEALTH']._serialized_end=1604
+  _globals['_SIGNINGKEY']._serialized_start=1607
+  _globals['_SIGNINGKEY']._serialized_end=1801
+  _globals['_ENDPOINTCREDENTIALS']._serialized_start=1804
+  _globals['_ENDPOINTCREDENTIALS']._serialized_end=1950
+  _globals['_BASICCREDENTIALS']._serialized_start=1952
+  _globals['_BASICCREDENTIALS']._serialized_end=2044
+  _globals['_BEARERCREDENTIALS']._serialized_start=2046
+  _globals['_BEARERCREDENTIALS']._serialized_end=2121
 # @@protoc_insertion_point(module_scope)

@@ -369,7 +369,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_CUSTOMER_NOT_FOUND: _ErrorReason.ValueType  # 60
-    """ERROR_REASON_CUSTOMER_NOT_FOUND (NOT_FOUND) means that the organization has no such customer.
+    """ERROR_REASON_CUSTOMER_NOT_FOUND (NOT_FOUND) means that the organization has no such customer. external_id or alias
+    takes the place of customer_id in a request that names the customer by it.
 
     Example:
 
@@ -381,8 +382,39 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_CUSTOMER_NAME_TAKEN: _ErrorReason.ValueType  # 48
+    """ERROR_REASON_CUSTOMER_NAME_TAKEN (ALREADY_EXISTS) means that another customer has the external_id or the alias.
+    customer_id is that other customer. alias takes the place of external_id where it is an alias.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_CUSTOMER_NAME_TAKEN",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "external_id": "crm-17"
+          }
+        }
+    """
+    ERROR_REASON_SUBSCRIPTION_AMBIGUOUS: _ErrorReason.ValueType  # 49
+    """ERROR_REASON_SUBSCRIPTION_AMBIGUOUS (FAILED_PRECONDITION) means that the request names no customer, and several
+    customers have a subscription of that id. customer_count is how many; 1000 stands for 1,000 or more.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_SUBSCRIPTION_AMBIGUOUS",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "subscription_id": "pro",
+            "customer_count": "2"
+          }
+        }
+    """
     ERROR_REASON_SUBSCRIPTION_NOT_FOUND: _ErrorReason.ValueType  # 61
-    """ERROR_REASON_SUBSCRIPTION_NOT_FOUND (NOT_FOUND) means that the customer has no such subscription.
+    """ERROR_REASON_SUBSCRIPTION_NOT_FOUND (NOT_FOUND) means that the customer has no such subscription. customer_id is
+    left out for a request that names no customer.
 
     Example:
 
@@ -435,6 +467,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": {
             "metric_id": "tokens",
             "event_type": "completion"
+          }
+        }
+    """
+    ERROR_REASON_IN_USE: _ErrorReason.ValueType  # 50
+    """ERROR_REASON_IN_USE (FAILED_PRECONDITION) means that a metric, plan or subscription cannot be removed, because
+    something uses it. used_by is ALERT, BALANCE, CUSTOMER, LIMIT, SUBSCRIPTION or USAGE, and used_by_id is its id. For
+    USAGE, which is a stored event or one that came during the request, used_by_id is left out. plan_id, or customer_id
+    and subscription_id, take the place of metric_id.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_IN_USE",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "metric_id": "tokens",
+            "used_by": "ALERT",
+            "used_by_id": "alt_d8qAvQn1pVJ0xTHn"
           }
         }
     """
@@ -526,9 +576,43 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_BALANCE_EXISTS: _ErrorReason.ValueType  # 46
+    """ERROR_REASON_BALANCE_EXISTS (ALREADY_EXISTS) means that a put with only_if_new names a balance that exists, voided
+    or not.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_BALANCE_EXISTS",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "balance_id": "commit-1"
+          }
+        }
+    """
+    ERROR_REASON_BALANCES_INSUFFICIENT: _ErrorReason.ValueType  # 47
+    """ERROR_REASON_BALANCES_INSUFFICIENT (FAILED_PRECONDITION) means that a decrement without OVERAGE_POLICY_ALLOW is for
+    more than the segments can give. remaining is what they can give. metric_id takes the place of currency for
+    balances in units of a metric.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_BALANCES_INSUFFICIENT",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "currency": "USD",
+            "amount": "100",
+            "remaining": "75.5"
+          }
+        }
+    """
     ERROR_REASON_ADJUSTMENT_CONFLICT: _ErrorReason.ValueType  # 70
     """ERROR_REASON_ADJUSTMENT_CONFLICT (ALREADY_EXISTS) means that adjustment_id was used before, for another adjustment
-    of the customer's balances.
+    of the customer's balances. balance_id is the balance of that adjustment; it is left out for an adjustment of
+    DecrementBalances.
 
     Example:
 
@@ -1192,7 +1276,8 @@ Example:
     }
 """
 ERROR_REASON_CUSTOMER_NOT_FOUND: ErrorReason.ValueType  # 60
-"""ERROR_REASON_CUSTOMER_NOT_FOUND (NOT_FOUND) means that the organization has no such customer.
+"""ERROR_REASON_CUSTOMER_NOT_FOUND (NOT_FOUND) means that the organization has no such customer. external_id or alias
+takes the place of customer_id in a request that names the customer by it.
 
 Example:
 
@@ -1204,8 +1289,39 @@ Example:
       }
     }
 """
+ERROR_REASON_CUSTOMER_NAME_TAKEN: ErrorReason.ValueType  # 48
+"""ERROR_REASON_CUSTOMER_NAME_TAKEN (ALREADY_EXISTS) means that another customer has the external_id or the alias.
+customer_id is that other customer. alias takes the place of external_id where it is an alias.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_CUSTOMER_NAME_TAKEN",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "external_id": "crm-17"
+      }
+    }
+"""
+ERROR_REASON_SUBSCRIPTION_AMBIGUOUS: ErrorReason.ValueType  # 49
+"""ERROR_REASON_SUBSCRIPTION_AMBIGUOUS (FAILED_PRECONDITION) means that the request names no customer, and several
+customers have a subscription of that id. customer_count is how many; 1000 stands for 1,000 or more.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_SUBSCRIPTION_AMBIGUOUS",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "subscription_id": "pro",
+        "customer_count": "2"
+      }
+    }
+"""
 ERROR_REASON_SUBSCRIPTION_NOT_FOUND: ErrorReason.ValueType  # 61
-"""ERROR_REASON_SUBSCRIPTION_NOT_FOUND (NOT_FOUND) means that the customer has no such subscription.
+"""ERROR_REASON_SUBSCRIPTION_NOT_FOUND (NOT_FOUND) means that the customer has no such subscription. customer_id is
+left out for a request that names no customer.
 
 Example:
 
@@ -1258,6 +1374,24 @@ Example:
       "metadata": {
         "metric_id": "tokens",
         "event_type": "completion"
+      }
+    }
+"""
+ERROR_REASON_IN_USE: ErrorReason.ValueType  # 50
+"""ERROR_REASON_IN_USE (FAILED_PRECONDITION) means that a metric, plan or subscription cannot be removed, because
+something uses it. used_by is ALERT, BALANCE, CUSTOMER, LIMIT, SUBSCRIPTION or USAGE, and used_by_id is its id. For
+USAGE, which is a stored event or one that came during the request, used_by_id is left out. plan_id, or customer_id
+and subscription_id, take the place of metric_id.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_IN_USE",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "metric_id": "tokens",
+        "used_by": "ALERT",
+        "used_by_id": "alt_d8qAvQn1pVJ0xTHn"
       }
     }
 """
@@ -1349,9 +1483,43 @@ Example:
       }
     }
 """
+ERROR_REASON_BALANCE_EXISTS: ErrorReason.ValueType  # 46
+"""ERROR_REASON_BALANCE_EXISTS (ALREADY_EXISTS) means that a put with only_if_new names a balance that exists, voided
+or not.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_BALANCE_EXISTS",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "balance_id": "commit-1"
+      }
+    }
+"""
+ERROR_REASON_BALANCES_INSUFFICIENT: ErrorReason.ValueType  # 47
+"""ERROR_REASON_BALANCES_INSUFFICIENT (FAILED_PRECONDITION) means that a decrement without OVERAGE_POLICY_ALLOW is for
+more than the segments can give. remaining is what they can give. metric_id takes the place of currency for
+balances in units of a metric.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_BALANCES_INSUFFICIENT",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "currency": "USD",
+        "amount": "100",
+        "remaining": "75.5"
+      }
+    }
+"""
 ERROR_REASON_ADJUSTMENT_CONFLICT: ErrorReason.ValueType  # 70
 """ERROR_REASON_ADJUSTMENT_CONFLICT (ALREADY_EXISTS) means that adjustment_id was used before, for another adjustment
-of the customer's balances.
+of the customer's balances. balance_id is the balance of that adjustment; it is left out for an adjustment of
+DecrementBalances.
 
 Example:
 

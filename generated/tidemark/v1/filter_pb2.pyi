@@ -28,7 +28,7 @@ class _CustomFieldEntityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cus
     CUSTOM_FIELD_ENTITY_UNSPECIFIED: _CustomFieldEntity.ValueType  # 0
     """CUSTOM_FIELD_ENTITY_UNSPECIFIED is refused in a request."""
     CUSTOM_FIELD_ENTITY_CONTRACT: _CustomFieldEntity.ValueType  # 1
-    """CUSTOM_FIELD_ENTITY_CONTRACT is the contract that a balance or an invoice belongs to."""
+    """CUSTOM_FIELD_ENTITY_CONTRACT is the contract that a balance or an invoice belongs to, or the subscription of usage."""
     CUSTOM_FIELD_ENTITY_COMMIT: _CustomFieldEntity.ValueType  # 2
     """CUSTOM_FIELD_ENTITY_COMMIT is a commit."""
     CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT: _CustomFieldEntity.ValueType  # 3
@@ -42,7 +42,7 @@ class CustomFieldEntity(_CustomFieldEntity, metaclass=_CustomFieldEntityEnumType
 CUSTOM_FIELD_ENTITY_UNSPECIFIED: CustomFieldEntity.ValueType  # 0
 """CUSTOM_FIELD_ENTITY_UNSPECIFIED is refused in a request."""
 CUSTOM_FIELD_ENTITY_CONTRACT: CustomFieldEntity.ValueType  # 1
-"""CUSTOM_FIELD_ENTITY_CONTRACT is the contract that a balance or an invoice belongs to."""
+"""CUSTOM_FIELD_ENTITY_CONTRACT is the contract that a balance or an invoice belongs to, or the subscription of usage."""
 CUSTOM_FIELD_ENTITY_COMMIT: CustomFieldEntity.ValueType  # 2
 """CUSTOM_FIELD_ENTITY_COMMIT is a commit."""
 CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT: CustomFieldEntity.ValueType  # 3

@@ -288,9 +288,9 @@ class GroupValue(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """key is the name of the property."""
+    """key is the name of the property, 1–128 characters."""
     value: _builtins.str
-    """value is the value of the property."""
+    """value is the value of the property, at most 256 characters."""
     def __init__(
         self,
         *,

@@ -102,6 +102,7 @@ class Invoice(_message.Message):
 
     INVOICE_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
@@ -119,6 +120,8 @@ class Invoice(_message.Message):
     """
     customer_id: _builtins.str
     """customer_id is the customer that owes the invoice. An unknown customer is created with defaults."""
+    display_name: _builtins.str
+    """display_name is for people to read ("March 2026"), at most 256 characters."""
     type: _builtins.str
     """type is the caller's own name of the kind of invoice ("SCHEDULED", "USAGE"), in the form of an invoice_id, compared
     case-sensitively. Unset: no type, which only an empty invoice_types_filter selects.
@@ -178,6 +181,7 @@ class Invoice(_message.Message):
         *,
         invoice_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
         type: _builtins.str = ...,
         status: Global___InvoiceStatus.ValueType = ...,
         currency: _builtins.str = ...,
@@ -192,7 +196,7 @@ class Invoice(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "create_time", b"create_time", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "contract_custom_fields", b"contract_custom_fields", "create_time", b"create_time", "currency", b"currency", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "invoice_id", b"invoice_id", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "status", b"status", "total", b"total", "type", b"type", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "contract_custom_fields", b"contract_custom_fields", "create_time", b"create_time", "currency", b"currency", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "display_name", b"display_name", "invoice_id", b"invoice_id", "period_end_time", b"period_end_time", "period_start_time", b"period_start_time", "status", b"status", "total", b"total", "type", b"type", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

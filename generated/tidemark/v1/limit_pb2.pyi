@@ -41,6 +41,7 @@ class Limit(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LIMIT_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     CUSTOMER_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     SPEND_FIELD_NUMBER: _builtins.int
@@ -52,6 +53,8 @@ class Limit(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     limit_id: _builtins.str
     """limit_id is the caller's own id: 1–128 characters, no control characters, no blanks at either end."""
+    display_name: _builtins.str
+    """display_name is for people to read, at most 256 characters."""
     amount: _builtins.str
     """amount is the limit, a decimal string of at most 38 digits, 18 of them after the point (see Threshold); not
     negative. Unset: the limit is removed, as if it had never been put.
@@ -96,6 +99,7 @@ class Limit(_message.Message):
         self,
         *,
         limit_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
         customer: _scope_pb2.CustomerScope | None = ...,
         plan: _scope_pb2.PlanScope | None = ...,
         spend: _access_pb2.SpendAccess | None = ...,
@@ -108,7 +112,7 @@ class Limit(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "as_of_time", b"as_of_time", "create_time", b"create_time", "customer", b"customer", "holder", b"holder", "plan", b"plan", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "amount", b"amount", "as_of_time", b"as_of_time", "create_time", b"create_time", "customer", b"customer", "groups", b"groups", "holder", b"holder", "limit_id", b"limit_id", "plan", b"plan", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "amount", b"amount", "as_of_time", b"as_of_time", "create_time", b"create_time", "customer", b"customer", "display_name", b"display_name", "groups", b"groups", "holder", b"holder", "limit_id", b"limit_id", "plan", b"plan", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
     _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015

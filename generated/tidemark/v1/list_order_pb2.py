@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctidemark/v1/list_order.proto\x12\x0btidemark.v1*a\n\tListOrder\x12\x1a\n\x16LIST_ORDER_UNSPECIFIED\x10\x00\x12\x1b\n\x17LIST_ORDER_OLDEST_FIRST\x10\x01\x12\x1b\n\x17LIST_ORDER_NEWEST_FIRST\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctidemark/v1/list_order.proto\x12\x0btidemark.v1*a\n\tListOrder\x12\x1a\n\x16LIST_ORDER_UNSPECIFIED\x10\x00\x12\x1b\n\x17LIST_ORDER_OLDEST_FIRST\x10\x01\x12\x1b\n\x17LIST_ORDER_NEWEST_FIRST\x10\x02\x42w\n\x0f\x64\x65v.tidemark.v1B\x0eListOrderProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.list_order_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\016ListOrderProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_LISTORDER']._serialized_start=45
   _globals['_LISTORDER']._serialized_end=142
 # @@protoc_insertion_point(module_scope)

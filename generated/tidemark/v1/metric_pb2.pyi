@@ -69,10 +69,31 @@ class Metric(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class CustomFieldsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     METRIC_ID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     AGGREGATION_FIELD_NUMBER: _builtins.int
     UNIQUE_PROPERTY_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
@@ -94,7 +115,7 @@ class Metric(_message.Message):
     event_type: _builtins.str
     """event_type is the type of the raw events that count in this metric, in the form of a metric_id. Stored raw events
     of the current billing periods count too, also those from before the metric was created; they draw on no balance.
-    Unset: only events that name the metric count. Events may name a metric with an event_type, too: they count with
+    Raw events do not keep a metric from being deleted. Unset: only events that name the metric count. Events may name a metric with an event_type, too: they count with
     their quantity, whatever event_filters and quantity_property say.
 
     event_type, event_filters and quantity_property cannot be changed after the metric is created: a put with others is
@@ -105,6 +126,12 @@ class Metric(_message.Message):
     of UsageEvent.quantity. A raw event without the property, or whose value is not such a decimal, does not count in
     this metric; it still counts in others. Unset: the amount is the quantity of the event. Refused without event_type.
     """
+    @_builtins.property
+    def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """custom_fields are the metric's own fields: at most 64, keys in the form of a metric_id, values of at most 256
+        characters without control characters. They are stored and returned.
+        """
+
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
         """as_of_time is when the caller's billing system had this state. A put with an earlier as_of_time than the stored one
@@ -132,6 +159,7 @@ class Metric(_message.Message):
         display_name: _builtins.str = ...,
         aggregation: Global___Aggregation.ValueType = ...,
         unique_property: _builtins.str = ...,
+        custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
@@ -141,7 +169,7 @@ class Metric(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "as_of_time", b"as_of_time", "create_time", b"create_time", "display_name", b"display_name", "event_filters", b"event_filters", "event_type", b"event_type", "metric_id", b"metric_id", "quantity_property", b"quantity_property", "unique_property", b"unique_property", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "as_of_time", b"as_of_time", "create_time", b"create_time", "custom_fields", b"custom_fields", "display_name", b"display_name", "event_filters", b"event_filters", "event_type", b"event_type", "metric_id", b"metric_id", "quantity_property", b"quantity_property", "unique_property", b"unique_property", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

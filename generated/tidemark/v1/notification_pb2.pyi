@@ -3,11 +3,17 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from generated.tidemark.v1 import billing_period_pb2 as _billing_period_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
+from generated.tidemark.v1 import customer_alert_pb2 as _customer_alert_pb2
 from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
+from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
+from generated.tidemark.v1 import transition_pb2 as _transition_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,8 +27,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Notification(_message.Message):
-    """Notification is the immutable record of the transitions that one evaluation of one alert found on one gauge, or of an
-    alert that was disabled for a customer. Webhooks, the history and the watch stream carry the same content.
+    """Notification is the immutable record of the transitions that one evaluation of one alert found on one gauge, or that
+    an alert was disabled. Webhooks, the history and the watch stream carry the same content.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -35,6 +41,10 @@ class Notification(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
+    ALERT_VERSION_FIELD_NUMBER: _builtins.int
+    ALERT_DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    ALERT_DISABLED_FIELD_NUMBER: _builtins.int
     notification_id: _builtins.str
     """notification_id is the notification's id, "ntf_" and 26 characters. Webhooks send it as webhook-id."""
     event_type: _event_type_pb2.EventType.ValueType
@@ -46,19 +56,30 @@ class Notification(_message.Message):
     condition_type: _condition_pb2.ConditionType.ValueType
     """condition_type is the type of the alert's condition."""
     customer_id: _builtins.str
-    """customer_id is the customer."""
+    """customer_id is the customer. Unset: the alert as a whole was disabled."""
     sequence: _builtins.int
     """sequence is the number of the notification among those of this alert on this gauge, from 1, without gaps. 0: the
     notification is not about a single gauge, for example "alert.disabled".
     """
     body: _builtins.str
     """body is the whole record as JSON: the text that webhooks carry and sign, byte for byte. docs/events/ has its
-    schema. The fields above repeat what programs filter by; the gauge, the transitions and their evidence are only in
-    the body.
+    schema. The other fields say the same.
     """
+    alert_version: _builtins.int
+    """alert_version is the version of the alert's definition that was evaluated, or that was disabled."""
+    alert_display_name: _builtins.str
+    """alert_display_name is the alert's display name at that time."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """create_time is when the service created the notification; it is the timestamp in the body."""
+
+    @_builtins.property
+    def evaluation(self) -> Global___Evaluation:
+        """evaluation is set for the types ALERT_REACHED and ALERT_RESOLVED."""
+
+    @_builtins.property
+    def alert_disabled(self) -> Global___AlertDisabled:
+        """alert_disabled is set for the type ALERT_DISABLED."""
 
     def __init__(
         self,
@@ -71,11 +92,120 @@ class Notification(_message.Message):
         customer_id: _builtins.str = ...,
         sequence: _builtins.int = ...,
         body: _builtins.str = ...,
+        alert_version: _builtins.int = ...,
+        alert_display_name: _builtins.str = ...,
+        evaluation: Global___Evaluation | None = ...,
+        alert_disabled: Global___AlertDisabled | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert_disabled", b"alert_disabled", "create_time", b"create_time", "detail", b"detail", "evaluation", b"evaluation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "body", b"body", "condition_type", b"condition_type", "create_time", b"create_time", "customer_id", b"customer_id", "event_type", b"event_type", "notification_id", b"notification_id", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_disabled", b"alert_disabled", "alert_display_name", b"alert_display_name", "alert_id", b"alert_id", "alert_version", b"alert_version", "body", b"body", "condition_type", b"condition_type", "create_time", b"create_time", "customer_id", b"customer_id", "detail", b"detail", "evaluation", b"evaluation", "event_type", b"event_type", "notification_id", b"notification_id", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_detail: _TypeAlias = _typing.Literal["evaluation", "alert_disabled"]  # noqa: Y015
+    _WhichOneofArgType_detail: _TypeAlias = _typing.Literal["detail", b"detail"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_detail) -> _WhichOneofReturnType_detail | None: ...
+
+Global___Notification: _TypeAlias = Notification  # noqa: Y015
+
+@_typing.final
+class Evaluation(_message.Message):
+    """Evaluation is what one evaluation of an alert found on one gauge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GAUGE_FIELD_NUMBER: _builtins.int
+    PREVIOUS_VALUE_FIELD_NUMBER: _builtins.int
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
+    OMITTED_COUNT_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    previous_value: _builtins.str
+    """previous_value is the gauge's value before the first transition, a decimal string. It includes the transitions that
+    are left out.
+    """
+    omitted_count: _builtins.int
+    """omitted_count is how many transitions before the first one shown are left out."""
+    late: _builtins.bool
+    """late is set when the gauge's billing period had already ended."""
+    @_builtins.property
+    def gauge(self) -> _gauge_pb2.Gauge:
+        """gauge is the gauge, with its value after the last transition."""
+
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_transition_pb2.Transition]:
+        """transitions are the transitions whose thresholds notify, in order: at most 50, and fewer where codes are long. Of
+        each these fields are set: kind, threshold (without notify_on), level, furthest, previous_value, value, event_id,
+        event_time and voided_events. The others are the same for all, and are fields of the notification.
+        """
+
+    def __init__(
+        self,
+        *,
+        gauge: _gauge_pb2.Gauge | None = ...,
+        previous_value: _builtins.str = ...,
+        transitions: _abc.Iterable[_transition_pb2.Transition] | None = ...,
+        omitted_count: _builtins.int = ...,
+        late: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gauge", b"gauge"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gauge", b"gauge", "late", b"late", "omitted_count", b"omitted_count", "previous_value", b"previous_value", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Notification: _TypeAlias = Notification  # noqa: Y015
+Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class AlertDisabled(_message.Message):
+    """AlertDisabled says that an alert is no longer evaluated: for the notification's customer, or, if that is unset, as a
+    whole.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    GROUP_LIMIT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    BILLING_PERIOD_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    reason: _customer_alert_pb2.CustomerAlertDisabledReason.ValueType
+    """reason is why."""
+    subscription_id: _builtins.str
+    """subscription_id is the subscription whose usage had too many groups, or for which a caller disabled the alert. Unset:
+    the whole customer, or all customers.
+    """
+    group_limit: _builtins.int
+    """group_limit is how many groups one billing period may have. Set with the reason GROUP_LIMIT, like the fields below."""
+    event_id: _builtins.str
+    """event_id is the event that created that group. Unset: the group existed before the alert."""
+    @_builtins.property
+    def group(self) -> _containers.RepeatedCompositeFieldContainer[_gauge_pb2.GroupValue]:
+        """group is the first group beyond the limit."""
+
+    @_builtins.property
+    def billing_period(self) -> _billing_period_pb2.BillingPeriod:
+        """billing_period is the billing period that has too many groups."""
+
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """event_time is the time of that event."""
+
+    def __init__(
+        self,
+        *,
+        reason: _customer_alert_pb2.CustomerAlertDisabledReason.ValueType = ...,
+        subscription_id: _builtins.str = ...,
+        group_limit: _builtins.int = ...,
+        group: _abc.Iterable[_gauge_pb2.GroupValue] | None = ...,
+        billing_period: _billing_period_pb2.BillingPeriod | None = ...,
+        event_id: _builtins.str = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["billing_period", b"billing_period", "event_time", b"event_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period", b"billing_period", "event_id", b"event_id", "event_time", b"event_time", "group", b"group", "group_limit", b"group_limit", "reason", b"reason", "subscription_id", b"subscription_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlertDisabled: _TypeAlias = AlertDisabled  # noqa: Y015

@@ -26,13 +26,14 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from generated.tidemark.v1 import event_type_pb2 as tidemark_dot_v1_dot_event__type__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidemark/v1/operator_event.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctidemark/v1/event_type.proto\"\xa1\x01\n\rOperatorEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12*\n\nevent_type\x18\x02 \x01(\x0e\x32\x16.tidemark.v1.EventType\x12\x13\n\x0b\x65ndpoint_id\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x62ody\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidemark/v1/operator_event.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctidemark/v1/event_type.proto\"\xa1\x01\n\rOperatorEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12*\n\nevent_type\x18\x02 \x01(\x0e\x32\x16.tidemark.v1.EventType\x12\x13\n\x0b\x65ndpoint_id\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x62ody\x18\x05 \x01(\tB{\n\x0f\x64\x65v.tidemark.v1B\x12OperatorEventProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.operator_event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\022OperatorEventProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_OPERATOREVENT']._serialized_start=113
   _globals['_OPERATOREVENT']._serialized_end=274
 # @@protoc_insertion_point(module_scope)

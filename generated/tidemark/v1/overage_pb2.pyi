@@ -6,6 +6,7 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from generated.tidemark.v1 import access_pb2 as _access_pb2
 import builtins as _builtins
 import sys
@@ -18,9 +19,43 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OveragePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OveragePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OveragePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OVERAGE_POLICY_UNSPECIFIED: _OveragePolicy.ValueType  # 0
+    """OVERAGE_POLICY_UNSPECIFIED means REFUSE."""
+    OVERAGE_POLICY_REFUSE: _OveragePolicy.ValueType  # 1
+    """OVERAGE_POLICY_REFUSE takes nothing and refuses the request with FAILED_PRECONDITION and
+    ERROR_REASON_BALANCES_INSUFFICIENT. No segment goes below zero, even if its balance has allow_overage.
+    """
+    OVERAGE_POLICY_ALLOW: _OveragePolicy.ValueType  # 2
+    """OVERAGE_POLICY_ALLOW takes what there is. The first balance in the draw order that has allow_overage gives the rest
+    and goes below zero; without such a balance, the rest is added to the customer's overage.
+    """
+
+class OveragePolicy(_OveragePolicy, metaclass=_OveragePolicyEnumTypeWrapper):
+    """OveragePolicy is what happens when balances cannot give all of an amount."""
+
+OVERAGE_POLICY_UNSPECIFIED: OveragePolicy.ValueType  # 0
+"""OVERAGE_POLICY_UNSPECIFIED means REFUSE."""
+OVERAGE_POLICY_REFUSE: OveragePolicy.ValueType  # 1
+"""OVERAGE_POLICY_REFUSE takes nothing and refuses the request with FAILED_PRECONDITION and
+ERROR_REASON_BALANCES_INSUFFICIENT. No segment goes below zero, even if its balance has allow_overage.
+"""
+OVERAGE_POLICY_ALLOW: OveragePolicy.ValueType  # 2
+"""OVERAGE_POLICY_ALLOW takes what there is. The first balance in the draw order that has allow_overage gives the rest
+and goes below zero; without such a balance, the rest is added to the customer's overage.
+"""
+Global___OveragePolicy: _TypeAlias = OveragePolicy  # noqa: Y015
+
 @_typing.final
 class Overage(_message.Message):
-    """Overage is the usage that no balance covered, since the customer first had a balance in that unit with draw_down."""
+    """Overage is the usage that no balance covered, since the customer first had a balance in that unit with draw_down. What
+    DecrementBalances with OVERAGE_POLICY_ALLOW could not take is part of it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

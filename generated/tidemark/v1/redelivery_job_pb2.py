@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidemark/v1/redelivery_job.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x02\n\rRedeliveryJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x13\n\x0b\x65ndpoint_id\x18\x02 \x01(\t\x12)\n\x04kind\x18\x03 \x01(\x0e\x32\x1b.tidemark.v1.RedeliveryKind\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.tidemark.v1.RedeliveryState\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x65xamined_count\x18\x07 \x01(\x03\x12\x19\n\x11redelivered_count\x18\x08 \x01(\x03\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp*n\n\x0eRedeliveryKind\x12\x1f\n\x1bREDELIVERY_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18REDELIVERY_KIND_RECOVERY\x10\x01\x12\x1d\n\x19REDELIVERY_KIND_SELECTION\x10\x02*\x8a\x01\n\x0fRedeliveryState\x12 \n\x1cREDELIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18REDELIVERY_STATE_RUNNING\x10\x01\x12\x19\n\x15REDELIVERY_STATE_DONE\x10\x02\x12\x1c\n\x18REDELIVERY_STATE_STOPPED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tidemark/v1/redelivery_job.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x02\n\rRedeliveryJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x13\n\x0b\x65ndpoint_id\x18\x02 \x01(\t\x12)\n\x04kind\x18\x03 \x01(\x0e\x32\x1b.tidemark.v1.RedeliveryKind\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.tidemark.v1.RedeliveryState\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x65xamined_count\x18\x07 \x01(\x03\x12\x19\n\x11redelivered_count\x18\x08 \x01(\x03\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp*n\n\x0eRedeliveryKind\x12\x1f\n\x1bREDELIVERY_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18REDELIVERY_KIND_RECOVERY\x10\x01\x12\x1d\n\x19REDELIVERY_KIND_SELECTION\x10\x02*\x8a\x01\n\x0fRedeliveryState\x12 \n\x1cREDELIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18REDELIVERY_STATE_RUNNING\x10\x01\x12\x19\n\x15REDELIVERY_STATE_DONE\x10\x02\x12\x1c\n\x18REDELIVERY_STATE_STOPPED\x10\x03\x42{\n\x0f\x64\x65v.tidemark.v1B\x12RedeliveryJobProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.redelivery_job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\022RedeliveryJobProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_REDELIVERYKIND']._serialized_start=468
   _globals['_REDELIVERYKIND']._serialized_end=578
   _globals['_REDELIVERYSTATE']._serialized_start=581

@@ -22,16 +22,20 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/scope.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xb6\x02\n\nAlertScope\x12=\n\rall_customers\x18\x01 \x01(\x0b\x32\x1e.tidemark.v1.AllCustomersScopeB\x04\xe2\x41\x01\x01H\x00\x12,\n\x04plan\x18\x02 \x01(\x0b\x32\x16.tidemark.v1.PlanScopeB\x04\xe2\x41\x01\x01H\x00\x12\x34\n\x08\x63ustomer\x18\x03 \x01(\x0b\x32\x1a.tidemark.v1.CustomerScopeB\x04\xe2\x41\x01\x01H\x00\x12<\n\x0csubscription\x18\x04 \x01(\x0b\x32\x1e.tidemark.v1.SubscriptionScopeB\x04\xe2\x41\x01\x01H\x00\x12=\n\rcustomer_plan\x18\x05 \x01(\x0b\x32\x1e.tidemark.v1.CustomerPlanScopeB\x04\xe2\x41\x01\x01H\x00\x42\x08\n\x06target\"\x13\n\x11\x41llCustomersScope\"\"\n\tPlanScope\x12\x15\n\x07plan_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"*\n\rCustomerScope\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"M\n\x11SubscriptionScope\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fsubscription_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"E\n\x11\x43ustomerPlanScope\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07plan_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/scope.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\"\xbd\x02\n\nAlertScope\x12=\n\rall_customers\x18\x01 \x01(\x0b\x32\x1e.tidemark.v1.AllCustomersScopeB\x04\xe2\x41\x01\x01H\x00\x12,\n\x04plan\x18\x02 \x01(\x0b\x32\x16.tidemark.v1.PlanScopeB\x04\xe2\x41\x01\x01H\x00\x12\x34\n\x08\x63ustomer\x18\x03 \x01(\x0b\x32\x1a.tidemark.v1.CustomerScopeB\x04\xe2\x41\x01\x01H\x00\x12<\n\x0csubscription\x18\x04 \x01(\x0b\x32\x1e.tidemark.v1.SubscriptionScopeB\x04\xe2\x41\x01\x01H\x00\x12=\n\rcustomer_plan\x18\x05 \x01(\x0b\x32\x1e.tidemark.v1.CustomerPlanScopeB\x04\xe2\x41\x01\x01H\x00\x42\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"\x13\n\x11\x41llCustomersScope\"Z\n\tPlanScope\x12M\n\x07plan_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\"b\n\rCustomerScope\x12Q\n\x0b\x63ustomer_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\"\xbd\x01\n\x11SubscriptionScope\x12Q\n\x0b\x63ustomer_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12U\n\x0fsubscription_id\x18\x02 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\"\xb5\x01\n\x11\x43ustomerPlanScope\x12Q\n\x0b\x63ustomer_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12M\n\x07plan_id\x18\x02 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x42s\n\x0f\x64\x65v.tidemark.v1B\nScopeProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.scope_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\nScopeProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
+  _globals['_ALERTSCOPE'].oneofs_by_name['target']._loaded_options = None
+  _globals['_ALERTSCOPE'].oneofs_by_name['target']._serialized_options = b'\272H\002\010\001'
   _globals['_ALERTSCOPE'].fields_by_name['all_customers']._loaded_options = None
   _globals['_ALERTSCOPE'].fields_by_name['all_customers']._serialized_options = b'\342A\001\001'
   _globals['_ALERTSCOPE'].fields_by_name['plan']._loaded_options = None
@@ -43,27 +47,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALERTSCOPE'].fields_by_name['customer_plan']._loaded_options = None
   _globals['_ALERTSCOPE'].fields_by_name['customer_plan']._serialized_options = b'\342A\001\001'
   _globals['_PLANSCOPE'].fields_by_name['plan_id']._loaded_options = None
-  _globals['_PLANSCOPE'].fields_by_name['plan_id']._serialized_options = b'\342A\001\002'
+  _globals['_PLANSCOPE'].fields_by_name['plan_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_CUSTOMERSCOPE'].fields_by_name['customer_id']._loaded_options = None
-  _globals['_CUSTOMERSCOPE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_CUSTOMERSCOPE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_SUBSCRIPTIONSCOPE'].fields_by_name['customer_id']._loaded_options = None
-  _globals['_SUBSCRIPTIONSCOPE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_SUBSCRIPTIONSCOPE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_SUBSCRIPTIONSCOPE'].fields_by_name['subscription_id']._loaded_options = None
-  _globals['_SUBSCRIPTIONSCOPE'].fields_by_name['subscription_id']._serialized_options = b'\342A\001\002'
+  _globals['_SUBSCRIPTIONSCOPE'].fields_by_name['subscription_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_CUSTOMERPLANSCOPE'].fields_by_name['customer_id']._loaded_options = None
-  _globals['_CUSTOMERPLANSCOPE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_CUSTOMERPLANSCOPE'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_CUSTOMERPLANSCOPE'].fields_by_name['plan_id']._loaded_options = None
-  _globals['_CUSTOMERPLANSCOPE'].fields_by_name['plan_id']._serialized_options = b'\342A\001\002'
-  _globals['_ALERTSCOPE']._serialized_start=74
-  _globals['_ALERTSCOPE']._serialized_end=384
-  _globals['_ALLCUSTOMERSSCOPE']._serialized_start=386
-  _globals['_ALLCUSTOMERSSCOPE']._serialized_end=405
-  _globals['_PLANSCOPE']._serialized_start=407
-  _globals['_PLANSCOPE']._serialized_end=441
-  _globals['_CUSTOMERSCOPE']._serialized_start=443
-  _globals['_CUSTOMERSCOPE']._serialized_end=485
-  _globals['_SUBSCRIPTIONSCOPE']._serialized_start=487
-  _globals['_SUBSCRIPTIONSCOPE']._serialized_end=564
-  _globals['_CUSTOMERPLANSCOPE']._serialized_start=566
-  _globals['_CUSTOMERPLANSCOPE']._serialized_end=635
+  _globals['_CUSTOMERPLANSCOPE'].fields_by_name['plan_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
+  _globals['_ALERTSCOPE']._serialized_start=103
+  _globals['_ALERTSCOPE']._serialized_end=420
+  _globals['_ALLCUSTOMERSSCOPE']._serialized_start=422
+  _globals['_ALLCUSTOMERSSCOPE']._serialized_end=441
+  _globals['_PLANSCOPE']._serialized_start=443
+  _globals['_PLANSCOPE']._serialized_end=533
+  _globals['_CUSTOMERSCOPE']._serialized_start=535
+  _globals['_CUSTOMERSCOPE']._serialized_end=633
+  _globals['_SUBSCRIPTIONSCOPE']._serialized_start=636
+  _globals['_SUBSCRIPTIONSCOPE']._serialized_end=825
+  _globals['_CUSTOMERPLANSCOPE']._serialized_start=828
+  _globals['_CUSTOMERPLANSCOPE']._serialized_end=1009
 # @@protoc_insertion_point(module_scope)

@@ -22,34 +22,44 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from generated.tidemark.v1 import billing_period_pb2 as tidemark_dot_v1_dot_billing__period__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etidemark/v1/subscription.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tidemark/v1/billing_period.proto\"\xf2\x05\n\x0cSubscription\x12\x1d\n\x0fsubscription_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07plan_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\rbilling_cycle\x18\x05 \x01(\x0b\x32\x19.tidemark.v1.BillingCycleB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12@\n\x16\x63urrent_billing_period\x18\t \x01(\x0b\x32\x1a.tidemark.v1.BillingPeriodB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12H\n\rcustom_fields\x18\x0c \x03(\x0b\x32+.tidemark.v1.Subscription.CustomFieldsEntryB\x04\xe2\x41\x01\x01\x12\x39\n\x0fplan_start_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x37\n\rplan_end_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etidemark/v1/subscription.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tidemark/v1/billing_period.proto\"\xb5\t\n\x0cSubscription\x12U\n\x0fsubscription_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12Q\n\x0b\x63ustomer_id\x18\x02 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12-\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12M\n\x07plan_id\x18\x04 \x01(\tB<\xe2\x41\x01\x01\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xd8\x01\x01\x12\x39\n\x0fplan_start_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x37\n\rplan_end_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\xb2\x01\n\x08\x63urrency\x18\x07 \x01(\tB\x9f\x01\xe2\x41\x01\x01\xbaH\x97\x01r\x91\x01\x32\x8e\x01^([A-Z]{3}|[A-Za-z0-9_.-]{1,2}|[A-Za-z0-9_.-]{2}[0-9_.-]|[A-Za-z0-9_.-][0-9_.-][A-Za-z0-9_.-]|[0-9_.-][A-Za-z0-9_.-]{2}|[A-Za-z0-9_.-]{4,64})$\xd8\x01\x01\x12\x36\n\rbilling_cycle\x18\x08 \x01(\x0b\x32\x19.tidemark.v1.BillingCycleB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x96\x01\n\rcustom_fields\x18\x0b \x03(\x0b\x32+.tidemark.v1.Subscription.CustomFieldsEntryBR\xe2\x41\x01\x01\xbaHK\x9a\x01H\x10@\"2r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$*\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12\x34\n\nas_of_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12@\n\x16\x63urrent_billing_period\x18\r \x01(\x0b\x32\x1a.tidemark.v1.BillingPeriodB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42z\n\x0f\x64\x65v.tidemark.v1B\x11SubscriptionProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.subscription_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\021SubscriptionProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_SUBSCRIPTION_CUSTOMFIELDSENTRY']._loaded_options = None
   _globals['_SUBSCRIPTION_CUSTOMFIELDSENTRY']._serialized_options = b'8\001'
   _globals['_SUBSCRIPTION'].fields_by_name['subscription_id']._loaded_options = None
-  _globals['_SUBSCRIPTION'].fields_by_name['subscription_id']._serialized_options = b'\342A\001\002'
+  _globals['_SUBSCRIPTION'].fields_by_name['subscription_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_SUBSCRIPTION'].fields_by_name['customer_id']._loaded_options = None
-  _globals['_SUBSCRIPTION'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_SUBSCRIPTION'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
+  _globals['_SUBSCRIPTION'].fields_by_name['display_name']._loaded_options = None
+  _globals['_SUBSCRIPTION'].fields_by_name['display_name']._serialized_options = b'\342A\001\001\272H\020r\016\030\200\0022\t^\\P{Cc}*$'
   _globals['_SUBSCRIPTION'].fields_by_name['plan_id']._loaded_options = None
-  _globals['_SUBSCRIPTION'].fields_by_name['plan_id']._serialized_options = b'\342A\001\001'
+  _globals['_SUBSCRIPTION'].fields_by_name['plan_id']._serialized_options = b'\342A\001\001\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\330\001\001'
+  _globals['_SUBSCRIPTION'].fields_by_name['plan_start_time']._loaded_options = None
+  _globals['_SUBSCRIPTION'].fields_by_name['plan_start_time']._serialized_options = b'\342A\001\001'
+  _globals['_SUBSCRIPTION'].fields_by_name['plan_end_time']._loaded_options = None
+  _globals['_SUBSCRIPTION'].fields_by_name['plan_end_time']._serialized_options = b'\342A\001\001'
   _globals['_SUBSCRIPTION'].fields_by_name['currency']._loaded_options = None
-  _globals['_SUBSCRIPTION'].fields_by_name['currency']._serialized_options = b'\342A\001\001'
+  _globals['_SUBSCRIPTION'].fields_by_name['currency']._serialized_options = b'\342A\001\001\272H\227\001r\221\0012\216\001^([A-Z]{3}|[A-Za-z0-9_.-]{1,2}|[A-Za-z0-9_.-]{2}[0-9_.-]|[A-Za-z0-9_.-][0-9_.-][A-Za-z0-9_.-]|[0-9_.-][A-Za-z0-9_.-]{2}|[A-Za-z0-9_.-]{4,64})$\330\001\001'
   _globals['_SUBSCRIPTION'].fields_by_name['billing_cycle']._loaded_options = None
   _globals['_SUBSCRIPTION'].fields_by_name['billing_cycle']._serialized_options = b'\342A\001\001'
   _globals['_SUBSCRIPTION'].fields_by_name['start_time']._loaded_options = None
   _globals['_SUBSCRIPTION'].fields_by_name['start_time']._serialized_options = b'\342A\001\001'
   _globals['_SUBSCRIPTION'].fields_by_name['end_time']._loaded_options = None
   _globals['_SUBSCRIPTION'].fields_by_name['end_time']._serialized_options = b'\342A\001\001'
+  _globals['_SUBSCRIPTION'].fields_by_name['custom_fields']._loaded_options = None
+  _globals['_SUBSCRIPTION'].fields_by_name['custom_fields']._serialized_options = b'\342A\001\001\272HK\232\001H\020@\"2r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$*\020r\016\030\200\0022\t^\\P{Cc}*$'
   _globals['_SUBSCRIPTION'].fields_by_name['as_of_time']._loaded_options = None
   _globals['_SUBSCRIPTION'].fields_by_name['as_of_time']._serialized_options = b'\342A\001\001'
   _globals['_SUBSCRIPTION'].fields_by_name['current_billing_period']._loaded_options = None
@@ -58,14 +68,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBSCRIPTION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_SUBSCRIPTION'].fields_by_name['update_time']._loaded_options = None
   _globals['_SUBSCRIPTION'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
-  _globals['_SUBSCRIPTION'].fields_by_name['custom_fields']._loaded_options = None
-  _globals['_SUBSCRIPTION'].fields_by_name['custom_fields']._serialized_options = b'\342A\001\001'
-  _globals['_SUBSCRIPTION'].fields_by_name['plan_start_time']._loaded_options = None
-  _globals['_SUBSCRIPTION'].fields_by_name['plan_start_time']._serialized_options = b'\342A\001\001'
-  _globals['_SUBSCRIPTION'].fields_by_name['plan_end_time']._loaded_options = None
-  _globals['_SUBSCRIPTION'].fields_by_name['plan_end_time']._serialized_options = b'\342A\001\001'
-  _globals['_SUBSCRIPTION']._serialized_start=148
-  _globals['_SUBSCRIPTION']._serialized_end=902
-  _globals['_SUBSCRIPTION_CUSTOMFIELDSENTRY']._serialized_start=851
-  _globals['_SUBSCRIPTION_CUSTOMFIELDSENTRY']._serialized_end=902
+  _globals['_SUBSCRIPTION']._serialized_start=177
+  _globals['_SUBSCRIPTION']._serialized_end=1382
+  _globals['_SUBSCRIPTION_CUSTOMFIELDSENTRY']._serialized_start=1331
+  _globals['_SUBSCRIPTION_CUSTOMFIELDSENTRY']._serialized_end=1382
 # @@protoc_insertion_point(module_scope)

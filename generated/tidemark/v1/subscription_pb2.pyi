@@ -50,24 +50,27 @@ class Subscription(_message.Message):
 
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
+    PLAN_START_TIME_FIELD_NUMBER: _builtins.int
+    PLAN_END_TIME_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     BILLING_CYCLE_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
     CURRENT_BILLING_PERIOD_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
-    CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
-    PLAN_START_TIME_FIELD_NUMBER: _builtins.int
-    PLAN_END_TIME_FIELD_NUMBER: _builtins.int
     subscription_id: _builtins.str
     """subscription_id is the caller's own id, unique for its customer: 1–128 characters, no control characters, no
     blanks at either end.
     """
     customer_id: _builtins.str
     """customer_id is the customer that is billed. An unknown customer is created with defaults."""
+    display_name: _builtins.str
+    """display_name is for people to read, at most 256 characters."""
     plan_id: _builtins.str
     """plan_id is the caller's own id of the plan, 1–128 characters. Alerts on that plan cover the subscription. Unset:
     none.
@@ -76,6 +79,18 @@ class Subscription(_message.Message):
     """currency is the currency of a usage event's cost when the event does not name one: an ISO 4217 code or the caller's
     own pricing unit, 1–64 letters, digits, "_", "." or "-". Unset: the customer's.
     """
+    @_builtins.property
+    def plan_start_time(self) -> _timestamp_pb2.Timestamp:
+        """plan_start_time is when the subscription's time on its plan began. Only a subscription with a plan_id can have it.
+        Unset: not given.
+        """
+
+    @_builtins.property
+    def plan_end_time(self) -> _timestamp_pb2.Timestamp:
+        """plan_end_time is the first time at which the subscription is no longer on its plan, after plan_start_time. Only a
+        subscription with a plan_id can have it. Unset: the plan has no end.
+        """
+
     @_builtins.property
     def billing_cycle(self) -> _billing_period_pb2.BillingCycle:
         """billing_cycle divides time into the subscription's billing periods. Unset: the customer's.
@@ -96,6 +111,12 @@ class Subscription(_message.Message):
         """end_time is when the subscription ends or ended, after start_time. Unset: it has no end."""
 
     @_builtins.property
+    def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """custom_fields are the subscription's own fields: at most 64, keys in the form of a subscription_id, values of at
+        most 256 characters without control characters. Custom field filters of spend_threshold_reached read them.
+        """
+
+    @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
         """as_of_time is when the caller's billing system had this state. A put with an earlier as_of_time than the stored one
         changes nothing. Unset: the time at which the put arrives.
@@ -113,45 +134,28 @@ class Subscription(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """update_time is when the subscription was last changed."""
 
-    @_builtins.property
-    def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """custom_fields are the subscription's own fields: at most 64, keys in the form of a subscription_id, values of at
-        most 256 characters without control characters. They are stored and returned.
-        """
-
-    @_builtins.property
-    def plan_start_time(self) -> _timestamp_pb2.Timestamp:
-        """plan_start_time is when the subscription's time on its plan began. Only a subscription with a plan_id can have it.
-        Unset: not given.
-        """
-
-    @_builtins.property
-    def plan_end_time(self) -> _timestamp_pb2.Timestamp:
-        """plan_end_time is the first time at which the subscription is no longer on its plan, after plan_start_time. Only a
-        subscription with a plan_id can have it. Unset: the plan has no end.
-        """
-
     def __init__(
         self,
         *,
         subscription_id: _builtins.str = ...,
         customer_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
         plan_id: _builtins.str = ...,
+        plan_start_time: _timestamp_pb2.Timestamp | None = ...,
+        plan_end_time: _timestamp_pb2.Timestamp | None = ...,
         currency: _builtins.str = ...,
         billing_cycle: _billing_period_pb2.BillingCycle | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
         current_billing_period: _billing_period_pb2.BillingPeriod | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
-        custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        plan_start_time: _timestamp_pb2.Timestamp | None = ...,
-        plan_end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "current_billing_period", b"current_billing_period", "end_time", b"end_time", "plan_end_time", b"plan_end_time", "plan_start_time", b"plan_start_time", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "currency", b"currency", "current_billing_period", b"current_billing_period", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "end_time", b"end_time", "plan_end_time", b"plan_end_time", "plan_id", b"plan_id", "plan_start_time", b"plan_start_time", "start_time", b"start_time", "subscription_id", b"subscription_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "currency", b"currency", "current_billing_period", b"current_billing_period", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "display_name", b"display_name", "end_time", b"end_time", "plan_end_time", b"plan_end_time", "plan_id", b"plan_id", "plan_start_time", b"plan_start_time", "start_time", b"start_time", "subscription_id", b"subscription_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

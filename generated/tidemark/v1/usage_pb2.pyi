@@ -9,6 +9,8 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
+from generated.tidemark.v1 import transition_pb2 as _transition_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -137,6 +139,116 @@ class UsageEvent(_message.Message):
 Global___UsageEvent: _TypeAlias = UsageEvent  # noqa: Y015
 
 @_typing.final
+class UsageBatch(_message.Message):
+    """UsageBatch is usage events that are counted and evaluated together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    INCLUDE_GAUGES_FIELD_NUMBER: _builtins.int
+    MAX_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """batch_id is repeated in the outcome, at most 128 characters. The service does not use it; answers come in the order
+    of the requests with or without it.
+    """
+    include_gauges: _builtins.bool
+    """include_gauges asks for the new values of the watched gauges that the events moved."""
+    max_answer_bytes: _builtins.int
+    """max_answer_bytes is how many bytes the answer may have: 2 MiB (2,097,152) to 64 MiB (67,108,864). Unset: 2 MiB.
+    What does not fit is left out, and UsageOutcome.omitted counts it.
+
+    NOTE: gRPC clients refuse messages of more than 4 MiB by default. To ask for more, raise the client's own limit.
+    """
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEvent]:
+        """events are the events to count, 1 to 5,000, evaluated in this order."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        events: _abc.Iterable[Global___UsageEvent] | None = ...,
+        include_gauges: _builtins.bool = ...,
+        max_answer_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "events", b"events", "include_gauges", b"include_gauges", "max_answer_bytes", b"max_answer_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageBatch: _TypeAlias = UsageBatch  # noqa: Y015
+
+@_typing.final
+class UsageOutcome(_message.Message):
+    """UsageOutcome is what became of the events of one batch. All of it is durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
+    GAUGES_FIELD_NUMBER: _builtins.int
+    OMITTED_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """batch_id is the batch_id of the batch."""
+    accepted: _builtins.int
+    """accepted is the number of events that this request counted. accepted, duplicates, the length of rejected and
+    omitted.rejection_count add up to all events of the batch.
+    """
+    duplicates: _builtins.int
+    """duplicates is the number of events that had been counted before, or are in the batch more than once. UsageEvent
+    says when two events are the same.
+    """
+    @_builtins.property
+    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejection]:
+        """rejected says what is wrong with each event that was not counted, by ascending index. All are here, except for
+        batches of more than 5,000 events: omitted.rejection_count says how many more there are.
+        """
+
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_transition_pb2.Transition]:
+        """transitions are what the events caused, in the order in which it happened on each gauge. A duplicate causes none:
+        the transitions of its first copy were answered then, and are in the notifications. As many as fit into the answer
+        beside rejected; omitted.transition_count says how many more there are.
+
+        NOTE: when events of several requests move one gauge within one commit, each answer has the transitions that an
+        event of its own request caused.
+        """
+
+    @_builtins.property
+    def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_gauge_pb2.Gauge]:
+        """gauges are the watched gauges that the events moved, with their new values, if include_gauges is set. As many as fit
+        into the answer beside rejected and transitions; omitted.gauge_count says how many more there are.
+        """
+
+    @_builtins.property
+    def omitted(self) -> Global___OmittedResults:
+        """omitted says how much is left out of this answer, and where to read it. Unset: nothing is left out."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        accepted: _builtins.int = ...,
+        duplicates: _builtins.int = ...,
+        rejected: _abc.Iterable[Global___Rejection] | None = ...,
+        transitions: _abc.Iterable[_transition_pb2.Transition] | None = ...,
+        gauges: _abc.Iterable[_gauge_pb2.Gauge] | None = ...,
+        omitted: Global___OmittedResults | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["omitted", b"omitted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "batch_id", b"batch_id", "duplicates", b"duplicates", "gauges", b"gauges", "omitted", b"omitted", "rejected", b"rejected", "transitions", b"transitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageOutcome: _TypeAlias = UsageOutcome  # noqa: Y015
+
+@_typing.final
 class Rejection(_message.Message):
     """Rejection says why one event of a batch was not counted. It does not affect the other events of the batch. INTERNAL
     means that the service failed to record what this event changes; send the event again later, with the same event_id.
@@ -150,12 +262,13 @@ class Rejection(_message.Message):
     index: _builtins.int
     """index is the position of the event in the request's events, from 0."""
     event_id: _builtins.str
-    """event_id is the event's id as it was sent, cut to 128 characters, or to 40 where status is short."""
+    """event_id is the event's id as it was sent, cut to 128 characters, or to 40 bytes where status is short."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
         """status says what is wrong, with ErrorInfo and, for bad fields, BadRequest in its details. Sending the unchanged
-        event again gives the same answer, except with code INTERNAL or UNAVAILABLE: then it may succeed later. After the
-        first 1 MiB of rejections in an answer, statuses are short: code and reason, without BadRequest.
+        event again gives the same answer, except with code INTERNAL or UNAVAILABLE: then it may succeed later. Rejections
+        in full take at most a quarter of an answer (512 KiB, unless max_answer_bytes asks for more); after these, statuses
+        are short: code and reason, without BadRequest.
         """
 
     def __init__(
@@ -175,9 +288,8 @@ Global___Rejection: _TypeAlias = Rejection  # noqa: Y015
 
 @_typing.final
 class OmittedResults(_message.Message):
-    """OmittedResults says how much is left out of an answer to usage, and where to read it. An answer shows at most 2 MiB
-    of transitions and gauges, and at most 3 MiB of rejections, so that a client with gRPC's default limit of 4 MiB can
-    read it. What is left out is still done: it is stored, and its notifications are sent.
+    """OmittedResults says how much is left out of an answer to usage, and where to read it. An answer has at most 2 MiB,
+    unless max_answer_bytes asks for more. What is left out is still done: it is stored, and its notifications are sent.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -186,9 +298,9 @@ class OmittedResults(_message.Message):
     GAUGE_COUNT_FIELD_NUMBER: _builtins.int
     REJECTION_COUNT_FIELD_NUMBER: _builtins.int
     INGEST_TIME_FIELD_NUMBER: _builtins.int
+    NOTIFICATIONS_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     transition_count: _builtins.int
-    """transition_count is how many transitions are left out: those after the last one shown. ListNotifications returns
-    those that notify, with start_time set to ingest_time and with the customers of the events. GetCustomerAlert and
+    """transition_count is how many transitions are left out: those after the last one shown. GetCustomerAlert and
     ListCustomerAlerts return the resulting states. Sending the events again does not repeat the transitions.
     """
     gauge_count: _builtins.int
@@ -199,6 +311,14 @@ class OmittedResults(_message.Message):
     """rejection_count is how many rejections are left out: those of events with an index above the last one in rejected.
     Send the events above that index again, in a request of their own: counted events are then duplicates, and the
     others are rejected again, with their statuses. It is 0 for requests of up to 5,000 events.
+    """
+    notifications_page_token: _builtins.str
+    """notifications_page_token is a page_token for ListNotifications, without filters: it returns the notifications of
+    the transitions that are left out, and no others, at any time and for as long as notifications are kept. A
+    notification of which the answer shows some transitions is among them if another of its transitions is left out.
+    Unset: none of these transitions notifies; or the database failed after the events were counted. Then
+    ListNotifications, with start_time set to ingest_time and with the customers of the events, returns the same
+    notifications among others.
     """
     @_builtins.property
     def ingest_time(self) -> _timestamp_pb2.Timestamp:
@@ -213,10 +333,11 @@ class OmittedResults(_message.Message):
         gauge_count: _builtins.int = ...,
         rejection_count: _builtins.int = ...,
         ingest_time: _timestamp_pb2.Timestamp | None = ...,
+        notifications_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ingest_time", b"ingest_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gauge_count", b"gauge_count", "ingest_time", b"ingest_time", "rejection_count", b"rejection_count", "transition_count", b"transition_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gauge_count", b"gauge_count", "ingest_time", b"ingest_time", "notifications_page_token", b"notifications_page_token", "rejection_count", b"rejection_count", "transition_count", b"transition_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,25 +22,27 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctidemark/v1/usage_void.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\rUsageEventKey\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08\x65vent_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01*\x89\x02\n\x15UsageEventVoidOutcome\x12(\n$USAGE_EVENT_VOID_OUTCOME_UNSPECIFIED\x10\x00\x12#\n\x1fUSAGE_EVENT_VOID_OUTCOME_VOIDED\x10\x01\x12+\n\'USAGE_EVENT_VOID_OUTCOME_ALREADY_VOIDED\x10\x02\x12&\n\"USAGE_EVENT_VOID_OUTCOME_NOT_FOUND\x10\x03\x12$\n USAGE_EVENT_VOID_OUTCOME_TOO_OLD\x10\x04\x12&\n\"USAGE_EVENT_VOID_OUTCOME_AMBIGUOUS\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctidemark/v1/usage_void.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x01\n\rUsageEventKey\x12Q\n\x0b\x63ustomer_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12N\n\x08\x65vent_id\x18\x02 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12\x34\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01*\x89\x02\n\x15UsageEventVoidOutcome\x12(\n$USAGE_EVENT_VOID_OUTCOME_UNSPECIFIED\x10\x00\x12#\n\x1fUSAGE_EVENT_VOID_OUTCOME_VOIDED\x10\x01\x12+\n\'USAGE_EVENT_VOID_OUTCOME_ALREADY_VOIDED\x10\x02\x12&\n\"USAGE_EVENT_VOID_OUTCOME_NOT_FOUND\x10\x03\x12$\n USAGE_EVENT_VOID_OUTCOME_TOO_OLD\x10\x04\x12&\n\"USAGE_EVENT_VOID_OUTCOME_AMBIGUOUS\x10\x05\x42w\n\x0f\x64\x65v.tidemark.v1B\x0eUsageVoidProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.usage_void_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\016UsageVoidProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_USAGEEVENTKEY'].fields_by_name['customer_id']._loaded_options = None
-  _globals['_USAGEEVENTKEY'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_USAGEEVENTKEY'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_USAGEEVENTKEY'].fields_by_name['event_id']._loaded_options = None
-  _globals['_USAGEEVENTKEY'].fields_by_name['event_id']._serialized_options = b'\342A\001\002'
+  _globals['_USAGEEVENTKEY'].fields_by_name['event_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_USAGEEVENTKEY'].fields_by_name['event_time']._loaded_options = None
   _globals['_USAGEEVENTKEY'].fields_by_name['event_time']._serialized_options = b'\342A\001\001'
-  _globals['_USAGEEVENTVOIDOUTCOME']._serialized_start=234
-  _globals['_USAGEEVENTVOIDOUTCOME']._serialized_end=499
-  _globals['_USAGEEVENTKEY']._serialized_start=111
-  _globals['_USAGEEVENTKEY']._serialized_end=231
+  _globals['_USAGEEVENTVOIDOUTCOME']._serialized_start=376
+  _globals['_USAGEEVENTVOIDOUTCOME']._serialized_end=641
+  _globals['_USAGEEVENTKEY']._serialized_start=141
+  _globals['_USAGEEVENTKEY']._serialized_end=373
 # @@protoc_insertion_point(module_scope)

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/warning.proto\x12\x0btidemark.v1\"i\n\x07Warning\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.tidemark.v1.WarningReason\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x12\n\nunknown_id\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t*\xe3\x01\n\rWarningReason\x12\x1e\n\x1aWARNING_REASON_UNSPECIFIED\x10\x00\x12!\n\x1dWARNING_REASON_METRIC_UNKNOWN\x10\x01\x12\x1f\n\x1bWARNING_REASON_PLAN_UNKNOWN\x10\x02\x12#\n\x1fWARNING_REASON_CUSTOMER_UNKNOWN\x10\x03\x12\'\n#WARNING_REASON_SUBSCRIPTION_UNKNOWN\x10\x04\x12 \n\x1cWARNING_REASON_LIMIT_UNKNOWN\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/warning.proto\x12\x0btidemark.v1\"i\n\x07Warning\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.tidemark.v1.WarningReason\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x12\n\nunknown_id\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t*\xe3\x01\n\rWarningReason\x12\x1e\n\x1aWARNING_REASON_UNSPECIFIED\x10\x00\x12!\n\x1dWARNING_REASON_METRIC_UNKNOWN\x10\x01\x12\x1f\n\x1bWARNING_REASON_PLAN_UNKNOWN\x10\x02\x12#\n\x1fWARNING_REASON_CUSTOMER_UNKNOWN\x10\x03\x12\'\n#WARNING_REASON_SUBSCRIPTION_UNKNOWN\x10\x04\x12 \n\x1cWARNING_REASON_LIMIT_UNKNOWN\x10\x05\x42u\n\x0f\x64\x65v.tidemark.v1B\x0cWarningProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.warning_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\014WarningProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_WARNINGREASON']._serialized_start=150
   _globals['_WARNINGREASON']._serialized_end=377
   _globals['_WARNING']._serialized_start=42

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsResponse
 from server.alerts.subscribers.feeds import Subscriber
 from server.alerts.subscribers.resume_tokens import ResumeTokens
-from server.mapping.notifications import notification_message
+from server.mapping.notifications import shared_notification_message
 from store.notifications.feed import Entry, NotificationFilter
 
 
@@ -84,5 +84,5 @@ class NotificationStream:
 
     def _notification_answer(self, entry: Entry) -> WatchNotificationsResponse:
         return WatchNotificationsResponse(
-            resume_token=self._tokens.write(entry.position), notification=notification_message(entry)
+            resume_token=self._tokens.write(entry.position), notification=shared_notification_message(entry)
         )

@@ -3,9 +3,9 @@
 from alembic import op
 
 revision = "0025"
-down_revision = "0021"
-# The code of 0019 does not know the table, and reads and writes nothing in it.
-oldest_compatible = "0019"
+down_revision = "0024"
+# The code of 0024 does not know the table, and reads and writes nothing in it.
+oldest_compatible = "0024"
 
 _TABLE = """
 CREATE TABLE voided_event (

@@ -217,13 +217,13 @@ async def test_a_repeated_adjustment_returns_the_first_answer(accounts: Stub, cl
     await put(accounts, balance("10"))
     clock.advance(HOUR)
     first = await adjust(accounts, "a1", "-2.50")
-    assert (first.balance.granted, first.segment_number, first.repeated_request) == ("7.5", 1, False)
+    assert (first.balance.granted, first.segment_number, first.replayed) == ("7.5", 1, False)
     assert to_datetime(first.balance.update_time) == NOW + HOUR
     again = await adjust(accounts, "a1", "-2.5")
-    assert (again.balance, again.segment_number, again.repeated_request) == (first.balance, 1, True)
+    assert (again.balance, again.segment_number, again.replayed) == (first.balance, 1, True)
     assert (await adjust(accounts, "a2", "-2.5")).balance.remaining == "5"
     answers = await asyncio.gather(*(adjust(accounts, "a3", "1") for _ in range(5)))
-    assert sorted(answer.repeated_request for answer in answers) == [False, True, True, True, True]
+    assert sorted(answer.replayed for answer in answers) == [False, True, True, True, True]
     assert (await get(accounts)).remaining == "6"
 
 
@@ -278,7 +278,7 @@ async def test_an_invalid_adjustment_is_refused(accounts: Stub) -> None:
     await adjust(accounts, "a1", "1", 1)
     await void(accounts)
     await assert_refused(adjust(accounts, "a", "1", 1), precondition, "BALANCE_VOIDED")
-    assert (await adjust(accounts, "a1", "1", 1)).repeated_request
+    assert (await adjust(accounts, "a1", "1", 1)).replayed
 
 
 async def test_a_voided_balance_has_no_remaining_amount_and_stays_voided(accounts: Stub, clock: ManualClock) -> None:

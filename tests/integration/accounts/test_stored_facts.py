@@ -243,7 +243,7 @@ async def test_lists_continue_after_the_last_row_in_byte_order(database: Databas
     seen_metrics: list[str] = []
     async with database.transaction() as connection:
         while page := await customers.list_page(
-            connection, org, plan_id=None, after=seen[-1] if seen else None, limit=2
+            connection, org, customers.CustomerFilter(), after=seen[-1] if seen else None, limit=2
         ):
             seen += [item.customer_id for item in page]
         while their_subscriptions := await subscriptions.list_page(
@@ -259,7 +259,9 @@ async def test_lists_continue_after_the_last_row_in_byte_order(database: Databas
             connection, org, after=seen_metrics[-1] if seen_metrics else None, limit=4
         ):
             seen_metrics += [item.metric_id for item in found]
-        pro = await customers.list_page(connection, org, plan_id="pro", after=None, limit=10)
+        pro = await customers.list_page(
+            connection, org, customers.CustomerFilter(plan_id="pro"), after=None, limit=10
+        )
         of_one = await subscriptions.list_page(connection, org, customer_id="b", plan_id=None, after=None, limit=10)
     assert seen == seen_subscriptions == seen_metrics == expected
     assert [item.customer_id for item in pro] == sorted(ids[1::2], key=str.encode)
@@ -276,7 +278,7 @@ async def test_an_organization_sees_only_its_own_facts(database: Database, org: 
         assert await customers.get(connection, other, "c1") is None
         assert await subscriptions.get(connection, other, "c1", "s1") is None
         assert await metrics.get(connection, other, "tokens") is None
-        assert await customers.list_page(connection, other, plan_id=None, after=None, limit=9) == []
+        assert await customers.list_page(connection, other, customers.CustomerFilter(), after=None, limit=9) == []
         assert await metrics.list_page(connection, other, after=None, limit=9) == []
         listed = await subscriptions.list_page(connection, other, customer_id=None, plan_id=None, after=None, limit=9)
         assert listed == []

@@ -56,7 +56,7 @@ async def update(
 
 async def notified(caller: Caller) -> list[tuple[str, str]]:
     """Kind and level of every transition that was notified, in order."""
-    return [(one.kind, one.level) for stored in await caller.notifications() for one in stored.transitions]
+    return [(one.kind, one.level) for stored in await caller.evaluations() for one in stored.transitions]
 
 
 async def test_a_lowered_threshold_is_reached_immediately(caller: Caller) -> None:
@@ -64,7 +64,7 @@ async def test_a_lowered_threshold_is_reached_immediately(caller: Caller) -> Non
     await caller.send(caller.event("e1", "15"))
     changed = await update(caller, created.alert_id, thresholds=thresholds_at("12"))
     assert (changed.version, changed.etag != created.etag) == (2, True)
-    [stored] = await caller.notifications()
+    [stored] = await caller.evaluations()
     assert stored.transitions == [ShortTransition("REACHED", "12", "15", "15", "")]
     assert stored.body["data"]["alert_version"] == 2
     assert (await caller.state(created.alert_id)).gauges[
@@ -99,7 +99,7 @@ async def test_a_new_threshold_code_does_not_notify(caller: Caller, usual: alert
     await update(caller, usual.alert_id, thresholds=thresholds_at("10", code="new"))
     assert await notified(caller) == [("REACHED", "10")]
     await caller.send(caller.event("e2", "-10"))
-    last = (await caller.notifications())[-1]
+    last = (await caller.evaluations())[-1]
     assert last.body["data"]["transitions"][0]["threshold"] == {"code": "new", "value": "10"}
 
 
@@ -109,7 +109,7 @@ async def test_reset_notifies_again_and_resolves_nothing(caller: Caller, usual: 
     assert sorted(await notified(caller)) == [("REACHED", "10")] * 4
     await update(caller, usual.alert_id, policy=RESET, thresholds=thresholds_at("12"))
     assert sorted(await notified(caller)) == [("REACHED", "10")] * 4 + [("REACHED", "12")]
-    sequences = [stored.sequence for stored in await caller.notifications() if stored.customer_id == "acme"]
+    sequences = [stored.sequence for stored in await caller.evaluations() if stored.customer_id == "acme"]
     assert sorted(sequences) == [1, 2, 3]
 
 
@@ -118,7 +118,7 @@ async def test_reset_of_one_customer_does_not_notify_others(caller: Caller, usua
     request = alert_service_pb2.ResetCustomerAlertRequest(alert_id=usual.alert_id, customer_id="bob")
     answer = await caller.alerts.ResetCustomerAlert(request, metadata=caller.metadata)
     assert (answer.customer_alert.status, answer.customer_alert.gauges[0].sequence) == (IN_ALARM, 2)
-    counts = [stored.customer_id for stored in await caller.notifications()]
+    counts = [stored.customer_id for stored in await caller.evaluations()]
     assert (counts.count("acme"), counts.count("bob")) == (1, 2)
 
 
@@ -181,14 +181,14 @@ async def test_a_disabled_customer_is_not_evaluated_until_it_is_enabled(caller: 
     for _ in range(2):
         await caller.alerts.DisableAlert(disable, metadata=caller.metadata)
     await caller.send(caller.event("b1", "11", "bob"), caller.event("a1", "11"))
-    assert [stored.customer_id for stored in await caller.notifications()] == ["acme"]
+    assert [stored.customer_id for stored in await caller.evaluations()] == ["acme"]
     state = await caller.state(created.alert_id, "bob")
     assert state.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED
     enable = alert_service_pb2.EnableAlertRequest(alert_id=created.alert_id, customer_id="bob")
     await caller.alerts.EnableAlert(enable, metadata=caller.metadata)
-    assert [stored.customer_id for stored in await caller.notifications()] == ["acme", "bob"]
+    assert [stored.customer_id for stored in await caller.evaluations()] == ["acme", "bob"]
     await caller.send(caller.event("b2", "-2", "bob"))
-    assert len(await caller.notifications()) == 3
+    assert len(await caller.evaluations()) == 3
 
 
 async def test_an_archived_alert_refuses_update_and_enable(caller: Caller, usual: alert_pb2.Alert) -> None:

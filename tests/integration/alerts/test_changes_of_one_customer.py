@@ -99,7 +99,7 @@ async def test_enable_for_one_of_two_disabled_subscriptions_evaluates_only_that_
         await call(getattr(messages, f"{method}AlertRequest")(**request), metadata=caller.metadata)
 
     async def reached() -> Sequence[str]:
-        return [one.body["data"]["gauge"]["subscription_id"] for one in await caller.notifications()]
+        return [one.body["data"]["gauge"]["subscription_id"] for one in await caller.evaluations()]
 
     await switch("Disable", "s1")
     # One of two subscriptions is disabled: the alert is evaluated for the customer.
@@ -139,9 +139,12 @@ async def test_enable_for_one_customer_changes_no_other_customer(caller: Caller,
         clock.advance(clock.now() - clock.now().replace(hour=11))
         async with database.transaction() as connection:
             for who in ("ann", "bob"):
-                assert await exclusions.request(
-                    connection, organization_id, Excluded(who, alert_id, None), clock.now()
-                ) is (True)
+                assert (
+                    await exclusions.request(
+                        connection, organization_id, Excluded(who, alert_id, None), "", clock.now()
+                    )
+                    is not None
+                )
         async with database.transaction() as connection:
             await exclusions.lift(connection, organization_id, Excluded("ann", alert_id, None), clock.now())
             left = await exclusions.of_customers(await driver(connection), organization_id, ["ann", "bob"])
@@ -150,7 +153,7 @@ async def test_enable_for_one_customer_changes_no_other_customer(caller: Caller,
         changed = await caller.rows(customers)
         assert changed != before
         async with database.transaction() as connection:
-            await exclusions.request(connection, organization_id, Excluded("ann", alert_id, None), clock.now())
+            await exclusions.request(connection, organization_id, Excluded("ann", alert_id, None), "", clock.now())
         assert await caller.rows(customers) == changed
     finally:
         await database.close()
@@ -174,7 +177,7 @@ async def test_two_customers_can_use_the_same_adjustment_id(caller: Caller) -> N
             ),
             metadata=caller.metadata,
         )
-        assert (adjusted.repeated_request, adjusted.balance.remaining) == (False, str(100 + number))
+        assert (adjusted.replayed, adjusted.balance.remaining) == (False, str(100 + number))
 
 
 async def test_a_subscription_id_is_unknown_for_another_customer(caller: Caller) -> None:

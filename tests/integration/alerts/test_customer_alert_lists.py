@@ -208,7 +208,8 @@ async def test_pages_of_customers_without_alarm_are_bounded(ours: Client, clock:
         ({"customer_ids": ["a"] * 101}, ["customer_ids"]),
         ({"alert_ids": [""]}, ["alert_ids[0]"]),
         ({"page_size": -1}, ["page_size"]),
-        ({"customer_id": "a", "statuses": [2], "alert_ids": ["x"]}, ["alert_ids", "statuses"]),
+        ({"customer_id": "a", "customer_ids": ["b"], "alert_ids": ["x"]}, ["customer_ids", "alert_ids"]),
+        ({"customer_id": "a", "statuses": [0]}, ["statuses[0]"]),
     ],
 )
 async def test_invalid_filters_are_refused_by_name(ours: Client, fields: dict[str, Any], paths: list[str]) -> None:

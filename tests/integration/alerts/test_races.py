@@ -46,7 +46,7 @@ async def disable(caller: Caller, alert_id: str) -> alert_pb2.Alert:
 
 async def notified(caller: Caller, alert_id: str) -> list[str]:
     """The customers of the alert's notifications, once for each notification."""
-    return sorted(one.customer_id for one in await caller.notifications() if one.alert_id == alert_id)
+    return sorted(one.customer_id for one in await caller.evaluations() if one.alert_id == alert_id)
 
 
 @one_customer_per_step
@@ -88,7 +88,7 @@ async def test_an_alert_disabled_during_a_commit_notifies_of_that_usage_and_of_n
     assert shortened((await sending).transitions) == [ShortTransition("REACHED", "10", "4", "10", "e2")]
     await disabling
     assert not (await caller.send(caller.event("e3", "15"))).transitions
-    assert [one.transitions for one in await caller.notifications()] == [
+    assert [one.transitions for one in await caller.evaluations()] == [
         [ShortTransition("REACHED", "10", "4", "10", "e2")]
     ]
 
@@ -117,5 +117,5 @@ async def test_an_alert_created_with_the_key_of_an_archived_one_notifies_again(c
     second = await caller.create(wanted)
     assert second.alert_id != first.alert_id
     assert await notified(caller, first.alert_id) == await notified(caller, second.alert_id) == ["acme"]
-    assert {one.sequence for one in await caller.notifications()} == {1}
+    assert {one.sequence for one in await caller.evaluations()} == {1}
     assert not (await caller.send(caller.event("e2", "1"))).transitions

@@ -214,7 +214,7 @@ async def test_a_disabled_subscription_is_not_evaluated_and_others_are(caller: C
 
 async def subscriptions_notified(caller: Caller) -> list[str]:
     """The subscriptions that notifications are about, in order."""
-    return [one.body["data"]["gauge"]["subscription_id"] for one in await caller.notifications()]
+    return [one.body["data"]["gauge"]["subscription_id"] for one in await caller.evaluations()]
 
 
 async def test_enable_and_disable_refuse_a_customer_that_the_alert_does_not_cover(caller: Caller) -> None:

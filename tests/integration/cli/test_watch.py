@@ -14,7 +14,7 @@ from cli.client.connection import Address
 from cli.client.notification_stream import NotificationStream
 from cli.main import tidemark
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from generated.tidemark.v1 import condition_pb2, threshold_pb2
+from generated.tidemark.v1 import condition_pb2, threshold_pb2, usage_pb2
 from generated.tidemark.v1.alert_pb2 import Alert
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.scope_pb2 import AlertScope, AllCustomersScope
@@ -59,9 +59,9 @@ class Usage:
             event_time=to_timestamp(self._clock.now()),
         )
         answer = await AlertServiceStub(server.channel).EvaluateUsageBatch(
-            messages.EvaluateUsageBatchRequest(events=[event])
+            messages.EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=[event]))
         )
-        [transition] = answer.transitions
+        [transition] = answer.outcome.transitions
         return transition.notification_id
 
 

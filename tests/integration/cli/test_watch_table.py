@@ -16,7 +16,7 @@ from cli.rich_console import THEME
 from cli.watch.screen import screen
 from cli.watch.state_reader import Filters, StateReader
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from generated.tidemark.v1 import condition_pb2, threshold_pb2
+from generated.tidemark.v1 import condition_pb2, threshold_pb2, usage_pb2
 from generated.tidemark.v1.alert_pb2 import Alert, EvaluationStatus
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.scope_pb2 import AlertScope, AllCustomersScope
@@ -61,7 +61,7 @@ async def server(database: Database, clock: ManualClock) -> AsyncIterator[Runnin
             )
             for number in range(CUSTOMERS)
         ]
-        await stub.EvaluateUsageBatch(messages.EvaluateUsageBatchRequest(events=events))
+        await stub.EvaluateUsageBatch(messages.EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=events)))
         yield server
 
 

@@ -14,7 +14,7 @@ from cli.client.errors import DETAILS_KEY
 from cli.client.isolation import MAX_REJECTED
 from cli.client.usage_stream import MAX_FAULTS, ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
-from generated.tidemark.v1.usage_pb2 import UsageEvent
+from generated.tidemark.v1.usage_pb2 import UsageEvent, UsageOutcome
 from tests.support.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
 
 DEADLINE = 60.0  # seconds
@@ -28,20 +28,20 @@ async def send(
     first_pause: float = 0.01,
     longest_pause: float = 0.02,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> tuple[list[tuple[str, EvaluateUsageResponse]], UsageStream]:
-    answered: list[tuple[str, EvaluateUsageResponse]] = []
+) -> tuple[list[tuple[str, UsageOutcome]], UsageStream]:
+    answered: list[tuple[str, UsageOutcome]] = []
     async with asyncio.timeout(DEADLINE), Address(f"127.0.0.1:{port}").channel() as channel:
         stream = UsageStream(
             channel, patience=patience, first_pause=first_pause, longest_pause=longest_pause, sleep=sleep
         )
-        await stream.send(source, lambda batch, response: answered.append((batch.batch_id, response)))
+        await stream.send(source, lambda batch, outcome: answered.append((batch.batch_id, outcome)))
     return answered, stream
 
 
 def fails_over(*event_ids: str) -> Script:
     async def script(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
         async for request in requests:
-            if any(event.event_id in event_ids for event in request.events):
+            if any(event.event_id in event_ids for event in request.batch.events):
                 await context.abort(grpc.StatusCode.INTERNAL, "internal error")
             yield answer(request)
 
@@ -52,10 +52,10 @@ async def test_event_with_which_the_server_fails_is_rejected_alone() -> None:
     async with Scripted(fails_over("e2-3", "e4-0")) as server:
         answered, _ = await send(server.port, batches(6, size=7))
     assert [name for name, _ in answered] == names(6)
-    assert [response.accepted for _, response in answered] == [7, 7, 6, 7, 6, 7]
+    assert [outcome.accepted for _, outcome in answered] == [7, 7, 6, 7, 6, 7]
     rejected = {
-        name: [(one.index, one.status.code, one.status.message) for one in response.rejected]
-        for name, response in answered
+        name: [(one.index, one.status.code, one.status.message) for one in outcome.rejected]
+        for name, outcome in answered
     }
     assert {name: found for name, found in rejected.items() if found} == {
         "b2": [(3, 13, "internal error")],
@@ -84,7 +84,7 @@ async def test_temporary_fault_of_the_server_rejects_no_event() -> None:
 
     async with Scripted(fails, fails, answers_all) as server:
         answered, _ = await send(server.port, batches(3))
-    assert [(name, len(response.rejected)) for name, response in answered] == [(name, 0) for name in names(3)]
+    assert [(name, len(outcome.rejected)) for name, outcome in answered] == [(name, 0) for name in names(3)]
 
 
 async def test_client_doubles_its_pause_when_a_server_asks_for_a_delay_of_0() -> None:
@@ -116,21 +116,21 @@ async def test_answer_of_a_batch_sent_in_parts_counts_each_event_once() -> None:
 
     async def rejects_odd(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
         async for request in requests:
-            if any(event.event_id == "5" for event in request.events):
+            if any(event.event_id == "5" for event in request.batch.events):
                 await context.abort(grpc.StatusCode.UNKNOWN, "unknown")
-            response = EvaluateUsageResponse(batch_id=request.batch_id)
-            for index, event in enumerate(request.events):
+            response = EvaluateUsageResponse(outcome=UsageOutcome(batch_id=request.batch.batch_id))
+            for index, event in enumerate(request.batch.events):
                 if int(event.event_id) % 2:
-                    response.rejected.add(index=index, event_id=event.event_id)
+                    response.outcome.rejected.add(index=index, event_id=event.event_id)
                 else:
-                    response.accepted += 1
+                    response.outcome.accepted += 1
             yield response
 
     async def one() -> AsyncIterator[Batch]:
         yield Batch("b", [UsageEvent(event_id=str(number)) for number in range(11)])
 
     async with Scripted(rejects_odd) as server:
-        ((_, response),), stream = await send(server.port, one())
-    assert response.accepted == 6
-    assert [one.index for one in response.rejected] == [1, 3, 5, 7, 9]
+        ((_, outcome),), stream = await send(server.port, one())
+    assert outcome.accepted == 6
+    assert [one.index for one in outcome.rejected] == [1, 3, 5, 7, 9]
     assert stream.resent > 0

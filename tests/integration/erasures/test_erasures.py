@@ -89,13 +89,33 @@ async def live(
     """A customer with rows in every table."""
     holder = Holder(caller, customer)
     await caller.put_customer(
-        customer_pb2.Customer(customer_id=customer, display_name=f"{customer} Inc.", plan_id="gold")
+        customer_pb2.Customer(
+            customer_id=customer,
+            display_name=f"{customer} Inc.",
+            external_id=f"crm {customer}",
+            aliases=[f"alias of {customer}"],
+            plan_id="gold",
+        )
     )
     await caller.put_subscription(subscription_pb2.Subscription(customer_id=customer, subscription_id="pro"))
-    await holder.put("c1", "100", custom_fields={"owner": customer}, contract_id=f"contract of {customer}")
+    await caller.put_subscription(subscription_pb2.Subscription(customer_id=customer, subscription_id="unused"))
+    deletion = messages.DeleteSubscriptionRequest(customer_id=customer, subscription_id="unused")
+    await caller.accounts.DeleteSubscription(deletion, metadata=caller.metadata)
+    await holder.put(
+        "c1",
+        "100",
+        display_name=f"commit of {customer}",
+        custom_fields={"owner": customer},
+        contract_id=f"contract of {customer}",
+    )
     await holder.put("s1", "10", kind=SEAT, seat=("user", f"seat of {customer}"))
     await holder.put("g1", "5", kind=GRANT, currency="EUR")
     await holder.adjust("c1", "20", "adjusted")
+    decrement = messages.DecrementBalancesRequest(
+        customer_id=customer, adjustment_id="taken", amount="1", custom_fields={"by": customer}
+    )
+    decrement.spend.currency = "USD"
+    await caller.accounts.DecrementBalances(decrement, metadata=caller.metadata)
     limit = limit_pb2.Limit(
         limit_id=f"limit {customer}",
         customer=scope_pb2.CustomerScope(customer_id=customer),
@@ -106,6 +126,7 @@ async def live(
     invoice = invoice_pb2.Invoice(
         invoice_id="i1",
         customer_id=customer,
+        display_name=f"invoice of {customer}",
         status=invoice_pb2.INVOICE_STATUS_PAID,
         currency="USD",
         total="12.50",
@@ -200,7 +221,7 @@ async def test_everything_of_the_customer_is_gone_and_its_ledger_has_a_pseudonym
     assert after == kept
     balances = messages.ListBalancesRequest(customer_id=job.pseudonym)
     shown = (await caller.accounts.ListBalances(balances, metadata=caller.metadata)).balances
-    assert {one.balance_id: Decimal(one.remaining) for one in shown} == {"c1": 99, "s1": 10, "g1": 5}
+    assert {one.balance_id: Decimal(one.remaining) for one in shown} == {"c1": 98, "s1": 10, "g1": 5}
     invoices = messages.ListInvoicesRequest(customer_id=job.pseudonym)
     [invoice] = (await caller.accounts.ListInvoices(invoices, metadata=caller.metadata)).invoices
     assert (invoice.total, dict(invoice.custom_fields)) == ("12.5", {})

@@ -14,7 +14,7 @@ from generated.tidemark.v1.event_type_pb2 import (
     EVENT_TYPE_ENDPOINT_FAILING,
 )
 from runtime.clock import ManualClock
-from server.calls import paging
+from server.calls import answer_size
 from server.calls.validation import to_timestamp
 from tests.support.notifications.watching import committer, names, watch
 from tests.support.server.running import reason_of, violations_of
@@ -129,7 +129,7 @@ async def test_pages_hold_each_notification_once_while_others_are_written(
 async def test_pages_are_shorter_when_bodies_are_long(
     caller: Caller, stored: list[notification_pb2.Notification], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paging, "MAX_PAGE_BYTES", stored[0].ByteSize() + stored[1].ByteSize() + 10)
+    monkeypatch.setattr(answer_size, "DEFAULT_ROOM", stored[0].ByteSize() + stored[1].ByteSize() + 20)
     first = await listed(caller)
     assert list(first.notifications) == stored[:2]
     rest = await listed(caller, page_token=first.next_page_token)

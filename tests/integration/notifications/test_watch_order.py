@@ -5,7 +5,7 @@ import json
 import random
 from collections import defaultdict
 
-from generated.tidemark.v1 import alert_service_pb2, notification_pb2, threshold_pb2
+from generated.tidemark.v1 import alert_service_pb2, notification_pb2, threshold_pb2, usage_pb2
 from server.alerts.subscribers.feeds import FeedLimits
 from server.limits import ServerLimits
 from store.notifications import feed
@@ -129,13 +129,13 @@ async def test_subscribers_of_two_servers_receive_everything_in_one_order(caller
                     )
                     for place in range(rng.randint(1, 3))
                 ]
-                await stream.write(alert_service_pb2.EvaluateUsageRequest(events=events))
+                await stream.write(alert_service_pb2.EvaluateUsageRequest(batch=usage_pb2.UsageBatch(events=events)))
                 if rng.random() < 0.5:
                     await asyncio.sleep(0.002)
             await stream.done_writing()
             async with within("the end of a stream of usage"):
                 async for answer in stream:
-                    assert not answer.rejected
+                    assert not answer.outcome.rejected
 
         async with asyncio.TaskGroup() as group:
             for number in range(6):

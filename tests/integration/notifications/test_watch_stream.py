@@ -48,6 +48,15 @@ async def test_a_streamed_notification_has_the_stored_body(caller: Caller) -> No
     assert reached.create_time == to_timestamp(caller.clock.now())
     received = json.loads(reached.body)
     assert (received["id"], received["type"]) == (reached.notification_id, "alert.reached")
+    assert (reached.alert_version, reached.alert_display_name) == (
+        transition.alert_version,
+        transition.alert_display_name,
+    )
+    assert reached.evaluation.gauge == transition.gauge
+    [shown] = reached.evaluation.transitions
+    assert (shown.kind, shown.level, shown.event_id) == (transition.kind, "10", "e1")
+    assert resolved.evaluation.transitions[0].kind == threshold_pb2.TRANSITION_KIND_RESOLVED
+    assert (resolved.evaluation.previous_value, resolved.evaluation.gauge.value) == ("12", "7")
 
 
 async def test_a_stream_sends_only_what_passes_its_filters(caller: Caller) -> None:

@@ -25,10 +25,12 @@ from generated.tidemark.v1 import (
     invoice_pb2,
     limit_pb2,
     metric_pb2,
+    overage_pb2,
     plan_pb2,
     scope_pb2,
     subscription_pb2,
     threshold_pb2,
+    usage_pb2,
 )
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
@@ -45,8 +47,8 @@ HOUR = timedelta(hours=1)
 
 # The tables that the story fills; the feed and deliveries follow from the outbox.
 TABLES = (
-    *("customer", "subscription", "metric", "plan", "usage_limit", "invoice", "wallet", "overage"),
-    *("balance", "balance_segment", "balance_entry", "balance_adjustment"),
+    *("customer", "customer_name", "subscription", "metric", "plan", "usage_limit", "invoice", "wallet", "overage"),
+    *("balance", "balance_segment", "balance_entry", "balance_adjustment", "balance_decrement"),
     *("alert", "alert_change", "alert_exclusion", "alert_state", "group_count"),
     *("event", "gauge", "unique_value", "notification", "outbox"),
 )
@@ -77,8 +79,8 @@ class Twin:
         else:
             if isinstance(answer, alert_service_pb2.EvaluateUsageBatchResponse):
                 # Transitions are in the order of alert ids, which are random.
-                answer.transitions.sort(key=lambda one: self.plain(text_format.MessageToString(one)))
-                answer.gauges.sort(key=lambda one: text_format.MessageToString(one))
+                answer.outcome.transitions.sort(key=lambda one: self.plain(text_format.MessageToString(one)))
+                answer.outcome.gauges.sort(key=lambda one: text_format.MessageToString(one))
             self.answers.append(self.plain(text_format.MessageToString(answer)))
 
     async def alert(
@@ -99,7 +101,9 @@ class Twin:
 
     async def send(self, *events: Any) -> None:
         """Sends a batch, and keeps the answer with the gauges."""
-        request = alert_service_pb2.EvaluateUsageBatchRequest(events=events, include_gauges=True)
+        request = alert_service_pb2.EvaluateUsageBatchRequest(
+            batch=usage_pb2.UsageBatch(events=events, include_gauges=True)
+        )
         await self.call(self.caller.alerts.EvaluateUsageBatch, request)
 
     async def limit(self, limit_id: str, amount: str, **of: str) -> None:
@@ -159,6 +163,8 @@ async def story(twin: Twin) -> AsyncIterator[timedelta]:
     await caller.put_customer(
         customer_pb2.Customer(
             customer_id="acme",
+            external_id="crm-1",
+            aliases=[of("a", "b"), "both"],
             plan_id=of("gold", "iron"),
             currency=of("USD", "EUR"),
             billing_cycle=zone,
@@ -230,6 +236,12 @@ async def story(twin: Twin) -> AsyncIterator[timedelta]:
         event("e11", "1", "beta", cost=of("-1", "-9"), currency=usd),
     )
     await acme.adjust("b1", of("5", "-5"), "a1")
+    taken = account_service_pb2.DecrementBalancesRequest(
+        customer_id="acme", adjustment_id="d1", amount=of("1", "2"), custom_fields={"who": of("small", "big")}
+    )
+    taken.spend.currency = of("USD", "EUR")
+    taken.overage_policy = overage_pb2.OVERAGE_POLICY_ALLOW
+    await twin.call(caller.accounts.DecrementBalances, taken)
     await (beta if twin.big else acme).void("b3")
     yield DAY
     # Invoices, alone and of a month.

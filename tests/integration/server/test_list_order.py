@@ -191,7 +191,7 @@ async def _alert_ids(connection: Connection, org: int, after: Any, limit: int = 
 
 
 async def _customer_alerts(connection: Connection, org: int, after: Any) -> Sequence[Any]:
-    [who] = await customers.list_page(connection, org, plan_id=None, after=None, limit=1)
+    [who] = await customers.list_page(connection, org, customers.CustomerFilter(), after=None, limit=1)
     view = CustomerView(connection, org, who, (), NOW)
     _, found = await view.list_page((), after=after, limit=5)
     return found
@@ -205,7 +205,9 @@ LISTS: dict[str, Listing] = {
         False,
     ),
     "customers": (
-        lambda connection, org, after: customers.list_page(connection, org, plan_id=None, after=after, limit=5),
+        lambda connection, org, after: customers.list_page(
+            connection, org, customers.CustomerFilter(), after=after, limit=5
+        ),
         lambda row: row.customer_id,
         False,
     ),

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from generated.tidemark.v1 import alert_service_pb2_grpc
+from generated.tidemark.v1 import alert_service_pb2_grpc, usage_pb2
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
 from server import process
@@ -60,7 +60,7 @@ def authorized(key: CreatedKey) -> tuple[tuple[str, str], ...]:
 def usage(event_id: str) -> messages.EvaluateUsageRequest:
     event = UsageEvent(event_id=event_id, customer_id="c", metric_id="calls", quantity="1")
     event.event_time.FromDatetime(NOW)
-    return messages.EvaluateUsageRequest(batch_id=event_id, events=[event])
+    return messages.EvaluateUsageRequest(batch=usage_pb2.UsageBatch(batch_id=event_id, events=[event]))
 
 
 async def read_out(call: Any) -> list[Any]:
@@ -92,7 +92,7 @@ async def test_idle_streams_of_a_revoked_key_end_on_every_server_and_others_go_o
         for owner, calls in ((key, ended), (other, kept)):
             stream = stub.EvaluateUsage(metadata=authorized(owner))
             await stream.write(usage(f"e-{owner.key_id}"))
-            assert (await stream.read()).batch_id == f"e-{owner.key_id}"
+            assert (await stream.read()).outcome.batch_id == f"e-{owner.key_id}"
             watch = stub.WatchNotifications(messages.WatchNotificationsRequest(), metadata=authorized(owner))
             assert (await watch.read()).heartbeat
             calls += [stream, watch]
@@ -103,7 +103,7 @@ async def test_idle_streams_of_a_revoked_key_end_on_every_server_and_others_go_o
         assert not call.done()
         if number % 2 == 0:
             await call.write(usage("later"))
-            assert (await call.read()).batch_id == "later"
+            assert (await call.read()).outcome.batch_id == "later"
         call.cancel()
 
 
@@ -129,7 +129,7 @@ async def test_streams_without_a_key_end_when_the_first_key_is_created(api: Runn
     stub: Any = alert_service_pb2_grpc.AlertServiceStub(api.channel)
     stream = stub.EvaluateUsage()
     await stream.write(usage("e"))
-    assert (await stream.read()).accepted == 1
+    assert (await stream.read()).outcome.accepted == 1
     watch = stub.WatchNotifications(messages.WatchNotificationsRequest())
     assert (await watch.read()).heartbeat
     await create_key(database)
@@ -145,14 +145,14 @@ async def test_messages_that_were_read_are_answered_before_the_stream_ends(api: 
     stream = stub.EvaluateUsage(metadata=authorized(key))
     for number in range(30):
         await stream.write(usage(f"e-{number}"))
-    acknowledged = (await stream.read()).accepted
+    acknowledged = (await stream.read()).outcome.accepted
     await revoke(database, key)
 
     async def read_on() -> None:
         nonlocal acknowledged
         async with asyncio.timeout(LIMIT):
             while (answer := await stream.read()) is not grpc.aio.EOF:
-                acknowledged += answer.accepted
+                acknowledged += answer.outcome.accepted
 
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await read_on()

@@ -1,4 +1,4 @@
-"""Every answer is readable by a client with gRPC's default limit of 4 MiB, and counts what it omits."""
+"""Every answer has at most 2 MiB, and counts what it omits."""
 
 import asyncio
 from collections.abc import Iterable
@@ -26,8 +26,7 @@ from generated.tidemark.v1 import (
     webhook_service_pb2_grpc,
 )
 from generated.tidemark.v1.event_type_pb2 import EventType
-from server.calls.answer_size import CLIENT_LIMIT, MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
-from server.mapping.usage_answers import MAX_RESULT_BYTES
+from server.calls.answer_size import CLIENT_LIMIT, DEFAULT_ANSWER_BYTES, MAX_DEFINITION_BYTES
 from tests.support.server.running import reason_of, status_of, violations_of
 from tests.support.usage.caller import Caller, beside, everything, settings, usage_alert
 
@@ -55,16 +54,16 @@ async def test_transitions_that_do_not_fit_are_counted_as_omitted_and_notified(
     await caller.create(usage_alert(thresholds=LONG_CODES))
     customers = [f"customer-{number:03d}" for number in range(200)]
     events = [caller.event("e", "20", customer) for customer in customers]
-    answer: alert_service_pb2.EvaluateUsageResponse | alert_service_pb2.EvaluateUsageBatchResponse
     if streamed:
         stream = caller.stream()
-        await stream.write(alert_service_pb2.EvaluateUsageRequest(events=events))
-        [answer], error = await everything(stream)
+        await stream.write(alert_service_pb2.EvaluateUsageRequest(batch=usage_pb2.UsageBatch(events=events)))
+        [streamed_answer], error = await everything(stream)
         assert error is None
+        answer = streamed_answer.outcome
     else:
         answer = await caller.send(*events)
     assert (answer.accepted, len(answer.rejected)) == (200, 0)
-    assert MAX_RESULT_BYTES * 9 // 10 < answer.ByteSize() < MAX_RESULT_BYTES + 1000
+    assert DEFAULT_ANSWER_BYTES * 9 // 10 < answer.ByteSize() <= DEFAULT_ANSWER_BYTES
     assert len(answer.transitions) + answer.omitted.transition_count == 200 * 20
     assert (answer.omitted.gauge_count, answer.omitted.rejection_count) == (0, 0)
     answered = {one.notification_id for one in answer.transitions}
@@ -90,7 +89,7 @@ async def test_gauges_that_do_not_fit_are_counted_as_omitted_and_transitions_tak
     answer = await caller.send(*events, gauges=True)
     assert answer.accepted == 701
     assert [one.event_id for one in answer.transitions] == ["crosses"]
-    assert MAX_RESULT_BYTES * 9 // 10 < answer.ByteSize() < MAX_RESULT_BYTES + 1000
+    assert DEFAULT_ANSWER_BYTES * 9 // 10 < answer.ByteSize() <= DEFAULT_ANSWER_BYTES
     assert len(answer.gauges) + answer.omitted.gauge_count == 701
     assert answer.omitted == usage_pb2.OmittedResults(gauge_count=701 - len(answer.gauges))
 
@@ -101,7 +100,7 @@ async def test_answer_has_every_rejection_of_the_largest_default_batch(caller: C
     assert answer.accepted == 10
     assert [one.index for one in answer.rejected] == list(range(4_990))
     assert not answer.HasField("omitted")
-    assert answer.ByteSize() < MAX_ANSWER_BYTES
+    assert answer.ByteSize() <= DEFAULT_ANSWER_BYTES
 
 
 async def test_rejections_that_do_not_fit_are_counted_as_omitted_and_answered_on_a_resend(
@@ -117,7 +116,7 @@ async def test_rejections_that_do_not_fit_are_counted_as_omitted_and_answered_on
         assert 0 < shown < 11_990
         assert [one.index for one in answer.rejected] == list(range(shown))
         assert answer.omitted.rejection_count == 11_990 - shown
-        assert answer.ByteSize() < MAX_ANSWER_BYTES
+        assert answer.ByteSize() <= DEFAULT_ANSWER_BYTES
         rest = await other.send(*events[shown:])
     assert (rest.accepted, rest.duplicates) == (0, 10)
     assert [one.index for one in rest.rejected] == list(range(11_990 - shown))
@@ -147,12 +146,12 @@ def overridden(regions: int) -> alert_pb2.Alert:
 
 
 async def test_large_alert_and_its_states_fit_into_their_answers(caller: Caller) -> None:
-    too_large = overridden(220)
+    too_large = overridden(110)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await caller.create_only(too_large)
     assert reason_of(refused.value) == "ERROR_REASON_INVALID_FIELD"
     assert violations_of(refused.value) == ["alert"]
-    created = await caller.create_only(overridden(198))
+    created = await caller.create_only(overridden(95))
     assert MAX_DEFINITION_BYTES * 8 // 10 < created.ByteSize() <= MAX_DEFINITION_BYTES
     too_large.alert_id = created.alert_id
     request = alert_service_pb2.UpdateAlertRequest(alert=too_large)
@@ -161,12 +160,12 @@ async def test_large_alert_and_its_states_fit_into_their_answers(caller: Caller)
     assert violations_of(refused.value) == ["alert"]
     events = [
         caller.event(f"e{number}", "1", cost="25", subscription="acme-pro", region=f"{number:03d}" + WIDE * 253)
-        for number in range(99)
+        for number in range(120)
     ]
-    assert (await caller.send(*events)).accepted == 99
+    assert (await caller.send(*events)).accepted == 120
     known = await caller.state(created.alert_id)
-    assert MAX_ANSWER_BYTES * 9 // 10 < known.ByteSize() <= MAX_ANSWER_BYTES
-    assert 0 < len(known.gauges) < 99
+    assert DEFAULT_ANSWER_BYTES * 9 // 10 < known.ByteSize() <= DEFAULT_ANSWER_BYTES
+    assert 0 < len(known.gauges) < 100
     assert known.gauges_truncated
     page = alert_service_pb2.ListCustomerAlertsRequest(customer_id="acme", page_size=1000)
     [shown] = (await caller.alerts.ListCustomerAlerts(page, metadata=caller.metadata)).customer_alerts
@@ -175,11 +174,17 @@ async def test_large_alert_and_its_states_fit_into_their_answers(caller: Caller)
     answer = await caller.alerts.ResetCustomerAlert(reset, metadata=caller.metadata)
     assert answer.customer_alert.gauges_truncated
     history = alert_service_pb2.ListAlertChangesRequest(alert_id=created.alert_id)
-    for last in (False, True):  # two changes are larger than a page may be
+    renamed = alert_service_pb2.UpdateAlertRequest(
+        alert=alert_pb2.Alert(alert_id=created.alert_id, display_name="renamed")
+    )
+    await caller.alerts.UpdateAlert(renamed, metadata=caller.metadata)
+    sizes: list[int] = []
+    while not sizes or history.page_token:  # three changes are larger than a page may be
         changes = await caller.alerts.ListAlertChanges(history, metadata=caller.metadata)
-        assert len(changes.changes) == 1
+        assert changes.ByteSize() <= DEFAULT_ANSWER_BYTES
+        sizes.append(len(changes.changes))
         history.page_token = changes.next_page_token
-        assert bool(history.page_token) is not last
+    assert (sum(sizes), min(sizes)) == (3, 1)
 
 
 async def test_page_of_large_customers_ends_before_its_page_size(caller: Caller) -> None:
@@ -234,5 +239,5 @@ async def test_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> Non
 
 
 def test_size_limits_are_below_the_default_limit_of_clients() -> None:
-    assert MAX_DEFINITION_BYTES < MAX_ANSWER_BYTES < CLIENT_LIMIT == 4 * 1024 * 1024
+    assert MAX_DEFINITION_BYTES < DEFAULT_ANSWER_BYTES < CLIENT_LIMIT == 4 * 1024 * 1024
     assert usage_pb2.OmittedResults().ByteSize() == 0

@@ -127,7 +127,9 @@ async def test_bad_event_is_rejected_by_its_index_and_other_events_of_the_batch_
         spoil(events[-1])
         index = len(events) - 1
         expected.append(
-            Refusal(index, "INVALID_ARGUMENT", "EVENT_INVALID", tuple(f"events[{index}]{path}" for path in paths))
+            Refusal(
+                index, "INVALID_ARGUMENT", "EVENT_INVALID", tuple(f"batch.events[{index}]{path}" for path in paths)
+            )
         )
     for spoil, code, reason in BAD_TIMES.values():
         events += [caller.event(f"good-{len(events)}"), caller.event(f"bad-{len(events)}")]
@@ -192,9 +194,11 @@ async def test_stream_continues_after_a_bad_event(caller: Caller) -> None:
     stream = caller.stream()
     for number in range(3):
         events = [caller.event(f"good-{number}"), caller.event(f"bad-{number}", "NaN")]
-        await stream.write(alert_service_pb2.EvaluateUsageRequest(batch_id=str(number), events=events))
+        await stream.write(
+            alert_service_pb2.EvaluateUsageRequest(batch=usage_pb2.UsageBatch(batch_id=str(number), events=events))
+        )
     answers, error = await everything(stream)
-    assert [(one.batch_id, one.accepted, len(one.rejected)) for one in answers] == [
+    assert [(one.outcome.batch_id, one.outcome.accepted, len(one.outcome.rejected)) for one in answers] == [
         (str(number), 1, 1) for number in range(3)
     ]
     assert error is None
@@ -204,12 +208,14 @@ BatchRequest = alert_service_pb2.EvaluateUsageBatchRequest
 WRONG_REQUESTS: dict[str, tuple[Callable[[Caller], BatchRequest], tuple[str, str, tuple[str, ...]]]] = {
     "empty": (lambda _: BatchRequest(), ("INVALID_ARGUMENT", "BATCH_EMPTY", ())),
     "5,001 events": (
-        lambda caller: BatchRequest(events=[caller.event(f"e{number}") for number in range(5_001)]),
+        lambda caller: BatchRequest(
+            batch=usage_pb2.UsageBatch(events=[caller.event(f"e{number}") for number in range(5_001)])
+        ),
         ("INVALID_ARGUMENT", "BATCH_TOO_LARGE", ()),
     ),
     "long batch_id": (
-        lambda caller: BatchRequest(batch_id="b" * 129, events=[caller.event("e0")]),
-        ("INVALID_ARGUMENT", "INVALID_FIELD", ("batch_id",)),
+        lambda caller: BatchRequest(batch=usage_pb2.UsageBatch(batch_id="b" * 129, events=[caller.event("e0")])),
+        ("INVALID_ARGUMENT", "INVALID_FIELD", ("batch.batch_id",)),
     ),
 }
 
@@ -229,11 +235,15 @@ async def test_malformed_batch_ends_a_stream_after_the_answers_to_earlier_batche
     stream = caller.stream()
     for number in range(5):
         events = [caller.event(f"before-{number}")]
-        await stream.write(alert_service_pb2.EvaluateUsageRequest(batch_id=str(number), events=events))
+        await stream.write(
+            alert_service_pb2.EvaluateUsageRequest(batch=usage_pb2.UsageBatch(batch_id=str(number), events=events))
+        )
     # The two requests have the same fields under the same numbers.
     await stream.write(alert_service_pb2.EvaluateUsageRequest.FromString(build(caller).SerializeToString()))
     answers, error = await everything(stream)
-    assert [(one.batch_id, one.accepted) for one in answers] == [(str(number), 1) for number in range(5)]
+    assert [(one.outcome.batch_id, one.outcome.accepted) for one in answers] == [
+        (str(number), 1) for number in range(5)
+    ]
     assert error is not None
     assert explained(status_of(error)) == expected
     assert await caller.event_count() == 5
@@ -246,10 +256,12 @@ async def test_message_above_the_size_limit_ends_only_its_own_stream(caller: Cal
         while sum(event.ByteSize() for event in large) <= 10_000:
             large.append(caller.event(f"large-{len(large)}", filler="x" * 200))
         stream = small.stream()
-        await stream.write(alert_service_pb2.EvaluateUsageRequest(events=[caller.event("before")]))
-        await stream.write(alert_service_pb2.EvaluateUsageRequest(events=large))
+        await stream.write(
+            alert_service_pb2.EvaluateUsageRequest(batch=usage_pb2.UsageBatch(events=[caller.event("before")]))
+        )
+        await stream.write(alert_service_pb2.EvaluateUsageRequest(batch=usage_pb2.UsageBatch(events=large)))
         [answer], error = await everything(stream)
-        assert answer.accepted == 1
+        assert answer.outcome.accepted == 1
         assert error is not None
         assert explained(status_of(error)) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE", ())
         with pytest.raises(grpc.aio.AioRpcError) as refused:

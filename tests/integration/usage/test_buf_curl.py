@@ -85,7 +85,8 @@ async def test_buf_curl_lists_the_methods(caller: Caller) -> None:
 async def test_buf_curl_creates_an_alert_and_sends_a_batch(caller: Caller, clock: ManualClock) -> None:
     [created] = await call(caller, "CreateAlert", {"alert": ALERT})
     batch = {"events": [event(clock, "e1", "4"), event(clock, "e2", "NaN"), event(clock, "e3", "6.5")]}
-    [answer] = await call(caller, "EvaluateUsageBatch", batch)
+    [response] = await call(caller, "EvaluateUsageBatch", {"batch": batch})
+    answer = response["outcome"]
     assert answer["accepted"] == 2
     assert [one["index"] for one in answer["rejected"]] == [1]
     [transition] = answer["transitions"]
@@ -98,10 +99,10 @@ async def test_buf_curl_creates_an_alert_and_sends_a_batch(caller: Caller, clock
 async def test_buf_curl_streams_requests_and_answers(caller: Caller, clock: ManualClock) -> None:
     await call(caller, "CreateAlert", {"alert": ALERT})
     requests = [
-        {"batchId": f"b{number}", "events": [event(clock, f"e{number}", quantity)], "includeGauges": True}
+        {"batch": {"batchId": f"b{number}", "events": [event(clock, f"e{number}", quantity)], "includeGauges": True}}
         for number, quantity in enumerate(["6", "6", "-9", "1"])
     ]
-    answers = await call(caller, "EvaluateUsage", *requests)
+    answers = [response["outcome"] for response in await call(caller, "EvaluateUsage", *requests)]
     assert [(one["batchId"], one["accepted"]) for one in answers] == [(f"b{number}", 1) for number in range(4)]
     assert answers[-1]["gauges"][0]["value"] == "4"
     kinds = [[transition["kind"] for transition in one.get("transitions", [])] for one in answers]
@@ -114,15 +115,15 @@ async def test_buf_curl_streams_requests_and_answers(caller: Caller, clock: Manu
 
 async def test_buf_curl_reads_an_error_with_its_details(caller: Caller) -> None:
     try:
-        await call(caller, "EvaluateUsageBatch", {"batchId": "x" * 200, "events": [{}]})
+        await call(caller, "EvaluateUsageBatch", {"batch": {"batchId": "x" * 200, "events": [{}]}})
     except Failed as failed:
         said = json.loads(str(failed))
     else:
         raise AssertionError("the call was not refused")
     assert said["code"] == "invalid_argument"
-    assert "batch_id" in said["message"]
+    assert "batch.batch_id" in said["message"]
     details = {detail["type"]: base64.b64decode(detail["value"] + "==") for detail in said["details"]}
     info = error_details_pb2.ErrorInfo.FromString(details["google.rpc.ErrorInfo"])
     assert (info.reason, info.domain) == ("ERROR_REASON_INVALID_FIELD", "tidemark.dev")
     bad = error_details_pb2.BadRequest.FromString(details["google.rpc.BadRequest"])
-    assert [violation.field for violation in bad.field_violations] == ["batch_id"]
+    assert [violation.field for violation in bad.field_violations] == ["batch.batch_id"]

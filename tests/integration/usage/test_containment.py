@@ -13,7 +13,7 @@ import pytest
 from engine.ingest import containment
 from engine.limits import BackfillLimits, EngineLimits, IngestLimits
 from evaluator.alerts import AlertRule
-from generated.tidemark.v1 import alert_service_pb2, webhook_service_pb2, webhook_service_pb2_grpc
+from generated.tidemark.v1 import alert_service_pb2, usage_pb2, webhook_service_pb2, webhook_service_pb2_grpc
 from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_EVALUATION_FAILED
 from store.alerts import alerts as stored_alerts
 from tests.support.schemas import check_body
@@ -203,13 +203,15 @@ async def test_failing_alert_does_not_affect_other_streams(caller: Caller) -> No
     async def use(number: int) -> None:
         customer = "bad" if number == 0 else f"c{number}"
         for turn in range(5):
-            await streams[number].write(Request(events=[caller.event(f"e{turn}", customer=customer)]))
+            await streams[number].write(
+                Request(batch=usage_pb2.UsageBatch(events=[caller.event(f"e{turn}", customer=customer)]))
+            )
 
     async with refusing(caller, "notification", f"new.alert_id = '{bad.alert_id}'"):
         await asyncio.gather(*map(use, range(6)))
         ends = await asyncio.gather(*map(everything, streams))
     assert all(error is None for _, error in ends)
-    accepted = [[answer.accepted for answer in answers if not answer.heartbeat] for answers, _ in ends]
+    accepted = [[answer.outcome.accepted for answer in answers if not answer.heartbeat] for answers, _ in ends]
     assert accepted == [[0] * 5] + [[1] * 5] * 5
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from generated.tidemark.v1 import alert_pb2, alert_service_pb2
+from generated.tidemark.v1 import alert_pb2, alert_service_pb2, usage_pb2
 from runtime.clock import ManualClock
 from tests.support.usage.caller import DEADLINE, Caller, StreamCall, beside, on_customer, usage_alert
 from tests.support.usage.organizations import organization
@@ -72,10 +72,12 @@ async def send(caller: Caller, name: str, sending: Sending) -> None:
         await asyncio.sleep(pause / 1000)
         await stream.write(
             alert_service_pb2.EvaluateUsageRequest(
-                events=[
-                    caller.event(f"{name}-{number}-{place}", str(quantity), customer, region=region)
-                    for place, (customer, quantity, region) in enumerate(batch)
-                ]
+                batch=usage_pb2.UsageBatch(
+                    events=[
+                        caller.event(f"{name}-{number}-{place}", str(quantity), customer, region=region)
+                        for place, (customer, quantity, region) in enumerate(batch)
+                    ]
+                )
             )
         )
         unanswered += len(batch)
@@ -91,9 +93,9 @@ async def accepted(stream: StreamCall) -> int:
     """The number of events that the next answer accepted; the answer has no duplicate and no rejection."""
     answer = await stream.read()
     assert isinstance(answer, alert_service_pb2.EvaluateUsageResponse)
-    assert not answer.duplicates
-    assert not answer.rejected
-    return answer.accepted
+    assert not answer.outcome.duplicates
+    assert not answer.outcome.rejected
+    return answer.outcome.accepted
 
 
 async def create(caller: Caller, creating: Creating) -> alert_pb2.Alert:

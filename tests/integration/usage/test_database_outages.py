@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import make_url
 
 from engine.limits import BackfillLimits, EngineLimits
-from generated.tidemark.v1 import alert_service_pb2
+from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from runtime.clock import ManualClock
 from tests.support.server.running import NOT_SERVING, SERVING, status_of
 from tests.support.usage.caller import (
@@ -71,9 +71,9 @@ async def test_idle_connections_that_died_are_replaced_without_an_error(caller: 
     await caller.create(usage_alert("2"))
     stream = caller.stream()
     for number in range(3):
-        await stream.write(Request(events=[caller.event(f"e{number}")]))
+        await stream.write(Request(batch=usage_pb2.UsageBatch(events=[caller.event(f"e{number}")])))
         assert isinstance(answer := await stream.read(), alert_service_pb2.EvaluateUsageResponse)
-        assert answer.accepted == 1
+        assert answer.outcome.accepted == 1
         assert await cut(caller) > 0
     stream.cancel()
     assert [one.transitions for one in await caller.notifications()] == [
@@ -104,14 +104,14 @@ async def test_commit_is_repeated_when_its_connection_is_cut(caller: Caller) -> 
 async def test_calls_get_unavailable_during_a_database_outage_and_succeed_after_it(caller: Caller) -> None:
     alert = await caller.create(usage_alert("5"))
     before, during = caller.stream(), caller.stream()
-    await before.write(Request(events=[caller.event("e1", "2")]))
+    await before.write(Request(batch=usage_pb2.UsageBatch(events=[caller.event("e1", "2")])))
     assert isinstance(answer := await before.read(), alert_service_pb2.EvaluateUsageResponse)
-    assert answer.accepted == 1
+    assert answer.outcome.accepted == 1
     await during.wait_for_connection()
     async with away(caller):
-        await before.write(Request(events=[caller.event("e2", "2")]))
+        await before.write(Request(batch=usage_pb2.UsageBatch(events=[caller.event("e2", "2")])))
         for stream in (before, during):
-            await stream.write(Request(events=[caller.event("e3", "2")]))
+            await stream.write(Request(batch=usage_pb2.UsageBatch(events=[caller.event("e3", "2")])))
             answers, error = await everything(stream)
             assert not answers
             assert error is not None

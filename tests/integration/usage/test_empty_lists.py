@@ -13,6 +13,7 @@ from generated.tidemark.v1 import (
     alert_service_pb2,
     condition_pb2,
     scope_pb2,
+    usage_pb2,
 )
 from runtime.clock import ManualClock
 from store.accounts import invoice_readings
@@ -45,10 +46,10 @@ async def test_event_of_a_closed_period_is_rejected_by_index_when_it_is_alone_in
         assert (refusals(answer), answer.accepted, list(answer.gauges)) == (TOO_OLD, 0, [])
     stream = caller.stream()
     for event in (old, caller.event("new")):
-        await stream.write(Request(events=[event]))
+        await stream.write(Request(batch=usage_pb2.UsageBatch(events=[event])))
     answers, error = await everything(stream)
     assert error is None
-    assert [(refusals(answer), answer.accepted) for answer in answers] == [(TOO_OLD, 0), ([], 1)]
+    assert [(refusals(answer.outcome), answer.outcome.accepted) for answer in answers] == [(TOO_OLD, 0), ([], 1)]
 
 
 async def test_stored_event_is_a_duplicate_after_its_period_closed(caller: Caller) -> None:

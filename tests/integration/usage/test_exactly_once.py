@@ -10,8 +10,8 @@ from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from tests.support.usage.caller import (
-    BatchResponse,
     Caller,
+    Outcome,
     Refusal,
     ShortTransition,
     beside,
@@ -27,7 +27,7 @@ from tests.support.usage.caller import (
 )
 
 
-def counts(answer: BatchResponse | alert_service_pb2.EvaluateUsageResponse) -> tuple[int, int, int]:
+def counts(answer: Outcome) -> tuple[int, int, int]:
     """How many events were accepted, duplicates and rejected."""
     return answer.accepted, answer.duplicates, len(answer.rejected)
 
@@ -87,13 +87,13 @@ async def test_large_resent_batch_counts_only_its_new_events(caller: Caller) -> 
 async def test_resend_on_another_stream_or_server_counts_nothing(caller: Caller) -> None:
     await caller.create(usage_alert("100"))
     events = [caller.event(f"e{number}") for number in range(3)]
-    request = alert_service_pb2.EvaluateUsageRequest(events=events, include_gauges=True)
+    request = alert_service_pb2.EvaluateUsageRequest(batch=usage_pb2.UsageBatch(events=events, include_gauges=True))
     for expected in ((3, 0, 0), (0, 3, 0)):
         stream = caller.stream()
         await stream.write(request)
         answer = await stream.read()
         assert isinstance(answer, alert_service_pb2.EvaluateUsageResponse)
-        assert counts(answer) == expected
+        assert counts(answer.outcome) == expected
         stream.cancel()
     async with beside(caller) as other:
         assert counts(await other.send(*events)) == (0, 3, 0)

@@ -133,6 +133,10 @@ async def test_group_limit_disables_the_alert_for_one_customer_and_states_the_re
     [notification] = listed.notifications
     assert json.loads(notification.body) == stored.body
     assert (notification.customer_id, notification.sequence) == ("acme", 0)
+    detail = notification.alert_disabled
+    assert detail.reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
+    assert (detail.group_limit, detail.event_id) == (LIMIT, "e-0-d")
+    assert [(one.key, one.value) for one in detail.group] == [("seat", "d")]
 
 
 @pytest.mark.usefixtures("low_limit")

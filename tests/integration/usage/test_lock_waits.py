@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 
+from generated.tidemark.v1 import usage_pb2
 from generated.tidemark.v1.account_service_pb2 import ListCustomersRequest, PutCustomerRequest
 from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
@@ -43,9 +44,9 @@ async def test_organization_waiting_for_a_lock_does_not_stop_other_organizations
         mine = (("authorization", f"Bearer {key}"),)
         for _ in range(20):
             await accounts.ListCustomers(ListCustomersRequest(), timeout=60, metadata=mine)
-        request = EvaluateUsageBatchRequest(events=[stuck.event("e1")])
+        request = EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=[stuck.event("e1")]))
         answer = await AlertServiceStub(stuck.server.channel).EvaluateUsageBatch(request, timeout=60, metadata=mine)
-        assert answer.accepted == 1
+        assert answer.outcome.accepted == 1
     # Each change was repeated after its lock timeout, and none was lost.
     await asyncio.gather(*changes)
     [[number]] = await stuck.rows("SELECT count(*) FROM customer WHERE organization_id = %(organization_id)s")

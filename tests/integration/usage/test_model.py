@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from runtime.clock import ManualClock
 from store.postgres.database import Database
-from tests.reference.gauges import Event, Gauge
+from tests.reference.gauges import Event, Fields, Gauge
 from tests.reference.thresholds import State
 from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
 from tests.support.usage.caller import Caller
 from tests.support.usage.draws import (
     CUSTOMERS,
     DAYS_AGO,
+    FIELDS,
     METRICS,
     PLANS,
     START,
@@ -54,6 +55,7 @@ class Put:
     customer: str
     subscription: str | None
     plan: str
+    fields: Fields
 
 
 class TimePasses:
@@ -85,7 +87,7 @@ def stories(draw: st.DrawFn) -> tuple[str, list[object]]:
             story.append(Archive(draw(st.integers(0, 5))))
         elif kind == "put":
             who = draw(st.sampled_from(CUSTOMERS)), draw(st.sampled_from(SUBSCRIPTIONS))
-            story.append(Put(*who, draw(st.sampled_from(PLANS))))
+            story.append(Put(*who, draw(st.sampled_from(PLANS)), draw(st.sampled_from(FIELDS))))
         else:
             story.append(TimePasses())
     return metric, story
@@ -132,7 +134,9 @@ class Run:
                 await self.service.archive(name)
             case Put():
                 self.model.put(change.customer, change.subscription, change.plan)
-                await self.service.put(change.customer, change.subscription, change.plan)
+                if change.subscription is not None:
+                    self.model.put_fields(change.customer, change.subscription, change.fields)
+                await self.service.put(change.customer, change.subscription, change.plan, change.fields)
             case TimePasses():
                 self.model.now = NEXT_MONTH
                 self._clock.set(NEXT_MONTH)

@@ -16,6 +16,7 @@ from generated.tidemark.v1 import (
     alert_service_pb2,
     customer_alert_pb2,
     customer_pb2,
+    usage_pb2,
 )
 from runtime.clock import ManualClock
 from store.postgres.database import Database
@@ -57,11 +58,13 @@ async def everything_is_answered(neighbour: Caller) -> None:
             assert answer.accepted == 1
         stream = neighbour.stream()
         await stream.write(
-            alert_service_pb2.EvaluateUsageRequest(events=[neighbour.event(f"{alert.alert_id}-s", "4")])
+            alert_service_pb2.EvaluateUsageRequest(
+                batch=usage_pb2.UsageBatch(events=[neighbour.event(f"{alert.alert_id}-s", "4")])
+            )
         )
         answered = await stream.read()
         assert isinstance(answered, alert_service_pb2.EvaluateUsageResponse)
-        assert answered.accepted == 1
+        assert answered.outcome.accepted == 1
         stream.cancel()
         assert (await neighbour.state(alert.alert_id)).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
@@ -94,7 +97,7 @@ async def test_pending_events_of_one_organization_leave_room_for_another(caller:
             streams = [noisy.stream() for _ in range(5)]
             for number, stream in enumerate(streams):
                 events = [noisy.event(f"s{number}-{place}") for place in range(20)]
-                await stream.write(alert_service_pb2.EvaluateUsageRequest(events=events))
+                await stream.write(alert_service_pb2.EvaluateUsageRequest(batch=usage_pb2.UsageBatch(events=events)))
 
             async def refused() -> bool:
                 return sum(one.done() for one in batches) >= CALLERS - 5
@@ -108,7 +111,7 @@ async def test_pending_events_of_one_organization_leave_room_for_another(caller:
         for stream in streams:
             answer = await asyncio.wait_for(stream.read(), DEADLINE)
             assert isinstance(answer, alert_service_pb2.EvaluateUsageResponse)
-            assert answer.accepted == 20
+            assert answer.outcome.accepted == 20
             stream.cancel()
 
 
@@ -148,7 +151,11 @@ async def stream_begins(noisy: Caller, number: int) -> bool:
     """Whether the share has room for one more stream, which is then cancelled."""
     stream = noisy.stream()
     try:
-        await stream.write(alert_service_pb2.EvaluateUsageRequest(events=[noisy.event(f"begin-{number}")]))
+        await stream.write(
+            alert_service_pb2.EvaluateUsageRequest(
+                batch=usage_pb2.UsageBatch(events=[noisy.event(f"begin-{number}")])
+            )
+        )
         answer = await asyncio.wait_for(stream.read(), DEADLINE)
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -517,3 +517,28 @@ async def test_events_of_a_metric_cannot_be_changed(caller: Caller) -> None:
         "ERROR_REASON_METRIC_EVENTS_FIXED",
         {"metric_id": "implicit", "event_type": ""},
     )
+
+
+async def test_raw_events_do_not_keep_a_metric_from_being_deleted(caller: Caller) -> None:
+    await put(caller, "m")
+    await put(caller, "kept")
+    await caller.send(raw(caller, "r1"), raw(caller, "r2"))
+    request = account_service_pb2.DeleteMetricRequest(metric_id="m")
+    await caller.accounts.DeleteMetric(request, metadata=caller.metadata)
+    for metric in ("m", "kept"):
+        await caller.create(usage_alert("1000", metric=metric))
+    answer = await caller.send(raw(caller, "r3"), gauges=True)
+    assert values(answer.gauges) == {("acme", "kept"): Decimal(3)}
+    await put(caller, "m", "COUNT")
+    answer = await caller.send(raw(caller, "r4", "5"), gauges=True)
+    assert values(answer.gauges) == {("acme", "kept"): Decimal(8), ("acme", "m"): Decimal(4)}
+
+
+async def test_metric_that_was_only_validated_counts_nothing(caller: Caller) -> None:
+    await caller.send(raw(caller, "r1"))
+    metric = metric_pb2.Metric(metric_id="m", event_type="completion")
+    request = account_service_pb2.PutMetricRequest(metric=metric, validate_only=True)
+    await caller.accounts.PutMetric(request, metadata=caller.metadata)
+    await caller.create(usage_alert("1000", metric="m"))
+    answer = await caller.send(raw(caller, "r2"), gauges=True)
+    assert not answer.gauges

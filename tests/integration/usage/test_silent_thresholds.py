@@ -29,7 +29,7 @@ async def switched(caller: Caller, alert: alert_pb2.Alert, *, on: bool, customer
 
 
 async def notified(caller: Caller) -> list[tuple[str, list[ShortTransition]]]:
-    return [(one.customer_id, one.transitions) for one in await caller.notifications()]
+    return [(one.customer_id, one.transitions) for one in await caller.evaluations()]
 
 
 def reached(value: str) -> list[ShortTransition]:

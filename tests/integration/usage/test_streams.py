@@ -5,7 +5,7 @@ import asyncio
 import grpc
 import pytest
 
-from generated.tidemark.v1 import alert_service_pb2
+from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from server.limits import ServerLimits
 from tests.support.server.limits import with_server_limits
 from tests.support.server.running import status_of
@@ -36,12 +36,12 @@ async def test_stream_answers_requests_in_their_order(caller: Caller) -> None:
     for number in range(100):
         events = [caller.event(f"{number}-{place}", "1", f"c{place}") for place in range(number % 7)]
         events.append(caller.event(f"{number}", "4"))
-        await stream.write(Request(batch_id=f"batch {number}", events=events))
+        await stream.write(Request(batch=usage_pb2.UsageBatch(batch_id=f"batch {number}", events=events)))
     answers, error = await everything(stream)
     assert error is None
-    assert [one.batch_id for one in answers] == [f"batch {number}" for number in range(100)]
-    assert [one.accepted for one in answers] == [number % 7 + 1 for number in range(100)]
-    found = {one.batch_id: shortened(one.transitions) for one in answers if one.transitions}
+    assert [one.outcome.batch_id for one in answers] == [f"batch {number}" for number in range(100)]
+    assert [one.outcome.accepted for one in answers] == [number % 7 + 1 for number in range(100)]
+    found = {one.outcome.batch_id: shortened(one.outcome.transitions) for one in answers if one.outcome.transitions}
     assert found == {
         "batch 49": [ShortTransition("REACHED", "200", "196", "200", "49")],
         "batch 74": [ShortTransition("REACHED", "300", "296", "300", "74")],
@@ -53,7 +53,11 @@ async def test_streams_in_one_commit_get_their_own_answers(caller: Caller) -> No
     streams = [caller.stream() for _ in range(6)]
     async with ingest_held(caller):
         for number, stream in enumerate(streams):
-            request = Request(batch_id=str(number), events=[caller.event(f"e{number}")], include_gauges=number == 5)
+            request = Request(
+                batch=usage_pb2.UsageBatch(
+                    batch_id=str(number), events=[caller.event(f"e{number}")], include_gauges=number == 5
+                )
+            )
             await stream.write(request)
             await waiting_for_locks(caller)
         # The first batch waits for the lock alone; the others wait for its commit and share the next one.
@@ -61,11 +65,11 @@ async def test_streams_in_one_commit_get_their_own_answers(caller: Caller) -> No
     for number, stream in enumerate(streams):
         [answer], error = await everything(stream)
         assert error is None
-        assert (answer.batch_id, answer.accepted) == (str(number), 1)
-        own = shortened(answer.transitions)
+        assert (answer.outcome.batch_id, answer.outcome.accepted) == (str(number), 1)
+        own = shortened(answer.outcome.transitions)
         assert all(one.event_id == f"e{number}" for one in own)
         found += own
-        assert values(answer.gauges) == ({("acme", "calls"): 6} if number == 5 else {})
+        assert values(answer.outcome.gauges) == ({("acme", "calls"): 6} if number == 5 else {})
     assert sorted(one.level for one in found) == ["3", "5"]
 
 
@@ -76,12 +80,14 @@ async def test_idle_stream_gets_heartbeats_and_accepts_later_events(caller: Call
             for _ in range(2):
                 heartbeat = await asyncio.wait_for(stream.read(), DEADLINE)
                 assert heartbeat == Response(heartbeat=True)
-            await stream.write(Request(batch_id=str(number), events=[lively.event(f"e{number}")]))
+            await stream.write(
+                Request(batch=usage_pb2.UsageBatch(batch_id=str(number), events=[lively.event(f"e{number}")]))
+            )
             async with within("the answer to a batch"):
                 while (answer := await stream.read()) == Response(heartbeat=True):
                     pass
             assert isinstance(answer, Response)
-            assert (answer.batch_id, answer.accepted) == (str(number), 1)
+            assert (answer.outcome.batch_id, answer.outcome.accepted) == (str(number), 1)
         stream.cancel()
 
 
@@ -91,7 +97,9 @@ async def test_draining_server_answers_the_requests_it_read_and_sends_going_away
         await idle.wait_for_connection()
         async with ingest_held(caller):
             for number in range(3):
-                await busy.write(Request(batch_id=str(number), events=[leaving.event(f"e{number}")]))
+                await busy.write(
+                    Request(batch=usage_pb2.UsageBatch(batch_id=str(number), events=[leaving.event(f"e{number}")]))
+                )
             await waiting_for_locks(caller)
             leaving.server.shutdown.request()
             async with within("the end of an idle stream"):
@@ -101,7 +109,7 @@ async def test_draining_server_answers_the_requests_it_read_and_sends_going_away
             answers = [one async for one in busy]
         assert await busy.code() == grpc.StatusCode.OK
         assert answers[-1] == Response(going_away=True)
-        answered = [(one.batch_id, one.accepted) for one in answers[:-1]]
+        answered = [(one.outcome.batch_id, one.outcome.accepted) for one in answers[:-1]]
         assert answered == [(str(number), 1) for number in range(len(answered))]
         await leaving.server.stopped
     assert answered
@@ -116,7 +124,9 @@ async def test_events_are_stored_when_the_client_cancels_during_the_commit(calle
     stream = caller.stream()
     unary = asyncio.create_task(caller.send(caller.event("e1", "3", "beta")))
     async with ingest_held(caller):
-        await stream.write(Request(events=[caller.event("e1", "3"), caller.event("e2", "3")]))
+        await stream.write(
+            Request(batch=usage_pb2.UsageBatch(events=[caller.event("e1", "3"), caller.event("e2", "3")]))
+        )
         await waiting_for_locks(caller)
         stream.cancel()
         unary.cancel()
@@ -138,7 +148,7 @@ async def test_resent_event_counts_once_when_the_deadline_ended_during_the_commi
     async with ingest_held(caller):
         with pytest.raises(grpc.aio.AioRpcError) as late:
             await caller.alerts.EvaluateUsageBatch(
-                alert_service_pb2.EvaluateUsageBatchRequest(events=[caller.event("e1")]),
+                alert_service_pb2.EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=[caller.event("e1")])),
                 metadata=caller.metadata,
                 timeout=0.2,
             )
@@ -178,29 +188,33 @@ async def test_fast_stream_is_slowed_by_flow_control_and_not_refused(caller: Cal
         async with ingest_held(caller):
             for number in range(30):
                 events = [small.event(f"{number}-{place}", "1", f"c{place}") for place in range(20)]
-                await stream.write(Request(events=events))
+                await stream.write(Request(batch=usage_pb2.UsageBatch(events=events)))
             await waiting_for_locks(caller)
         answers, error = await everything(stream)
     assert error is None
-    assert [one.accepted for one in answers] == [20] * 30
+    assert [one.outcome.accepted for one in answers] == [20] * 30
 
 
 @with_server_limits(ServerLimits(stream_events=10))
 async def test_batch_above_the_event_limit_of_a_stream_is_accepted(caller: Caller) -> None:
     stream = caller.stream()
     for number in range(5):
-        await stream.write(Request(events=[caller.event(f"{number}-{place}") for place in range(15)]))
+        await stream.write(
+            Request(batch=usage_pb2.UsageBatch(events=[caller.event(f"{number}-{place}") for place in range(15)]))
+        )
     answers, error = await everything(stream)
     assert error is None
-    assert [one.accepted for one in answers] == [15] * 5
+    assert [one.outcome.accepted for one in answers] == [15] * 5
 
 
 async def test_stream_answers_every_batch_when_it_sends_more_than_it_may_hold(caller: Caller) -> None:
     stream = caller.stream()
     async with ingest_held(caller):
         for number in range(200):
-            await stream.write(Request(batch_id=str(number), events=[caller.event(f"e{number}")]))
+            await stream.write(
+                Request(batch=usage_pb2.UsageBatch(batch_id=str(number), events=[caller.event(f"e{number}")]))
+            )
     answers, error = await everything(stream)
     assert error is None
-    assert [one.batch_id for one in answers] == [str(number) for number in range(200)]
+    assert [one.outcome.batch_id for one in answers] == [str(number) for number in range(200)]
     assert await caller.event_count() == 200

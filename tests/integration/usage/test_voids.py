@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
 import psycopg
 import pytest
 
+from engine.upkeep import Upkeep
 from evaluator.events import UsageEvent
 from generated.tidemark.v1 import metric_pb2, threshold_pb2, usage_pb2
 from runtime.clock import ManualClock
-from store.postgres.database import DriverConnection
+from store.postgres.database import Database, DriverConnection
 from store.usage import events as stored_events
 from tests.support.usage.caller import (
     BOTH,
@@ -26,7 +27,7 @@ from tests.support.usage.caller import (
     values,
     waiting_for_locks,
 )
-from tests.support.usage.organizations import organization
+from tests.support.usage.organizations import create_organization, organization
 from tests.support.usage.voiding import key, outcomes, void
 
 
@@ -341,3 +342,17 @@ async def test_duplicate_whose_event_is_voided_while_it_is_compared_counts(
     answer = await caller.send(event, gauges=True)
     assert (voided, answer.accepted, len(answer.rejected)) == (["VOIDED"], 1, 0)
     assert values(answer.gauges) == {("acme", "calls"): 12}
+
+
+async def test_voided_events_are_kept_as_long_as_the_month_of_their_time(
+    database_url: str, database: Database, clock: ManualClock
+) -> None:
+    name, api_key = await create_organization(database, clock)
+    async with calling(database_url, clock, name, api_key) as caller:
+        await caller.send(caller.event("e1", "12"))
+        await void(caller, "e1")
+        retention = timedelta(days=400)
+        end_of_month = datetime(2026, 4, 1, tzinfo=UTC)
+        for time, kept in ((end_of_month - timedelta(seconds=1), 1), (end_of_month, 0)):
+            await Upkeep(database, ManualClock(time + retention), retention, retention).run_once()
+            assert len(await voided_rows(caller)) == kept

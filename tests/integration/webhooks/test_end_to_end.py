@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -14,6 +15,8 @@ from generated.tidemark.v1 import (
     endpoint_pb2,
     redelivery_job_pb2,
 )
+from generated.tidemark.v1.alert_service_pb2 import CreateAlertRequest, DisableAlertRequest
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.endpoint_pb2 import BasicCredentials, Endpoint, EndpointCredentials
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
@@ -32,7 +35,9 @@ from server.calls.validation import to_timestamp
 from store.postgres.database import Database
 from tests.support.notifier.house import House, configuration, running_notifier
 from tests.support.notifier.receiver import Arrival, Receiver, hang, running_receiver, status
+from tests.support.schemas import check_body
 from tests.support.server.running import running
+from tests.support.usage.caller import usage_alert
 from webhooks.deliveries import DeliveryStatus
 
 
@@ -173,6 +178,22 @@ async def test_deliveries_carry_the_present_headers_and_credentials(
     assert arrival.headers["x-tenant"] == "acme"
     assert arrival.headers["authorization"] == "Basic " + base64.b64encode(b"tide:mark").decode()
     assert b'"endpoint.test"' in arrival.body
+
+
+async def test_a_notification_of_an_alert_as_a_whole_is_delivered(house: House, receiver: Receiver) -> None:
+    settings = configuration(LISTEN="127.0.0.1:0", PROPAGATION_DELAY_SECONDS="0")
+    async with running(house.database, house.clock, configuration=settings) as server, running_notifier(house):
+        created = await create(WebhookServiceStub(server.channel), receiver)
+        alerts = AlertServiceStub(server.channel)
+        alert = (await alerts.CreateAlert(CreateAlertRequest(alert=usage_alert("10")))).alert
+        await alerts.DisableAlert(DisableAlertRequest(alert_id=alert.alert_id))
+        [arrival] = await receiver.arrived(1)
+        await house.settled(DeliveryStatus.DELIVERED, 1)
+    assert verifies(arrival, created.secret)
+    body = json.loads(arrival.body)
+    check_body(body)
+    assert (body["type"], body["id"]) == ("alert.disabled", arrival.webhook_id)
+    assert (body["data"]["alert_id"], body["data"]["reason"]) == (alert.alert_id, "REQUESTED")
 
 
 async def test_a_recovery_delivers_each_notification_once_under_its_id(

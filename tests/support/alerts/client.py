@@ -22,6 +22,7 @@ from generated.tidemark.v1 import (
 )
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.usage_pb2 import UsageOutcome
 from server.calls.validation import to_timestamp
 
 
@@ -161,14 +162,14 @@ class Client:
             text_format.Parse(subscription, other.subscription)
             await self._accounts.PutSubscription(other, metadata=self._metadata)
 
-    async def use(self, time: datetime, *events: str) -> messages.EvaluateUsageBatchResponse:
+    async def use(self, time: datetime, *events: str) -> UsageOutcome:
         """Sends usage events in text format, all with that time; fails when one is rejected."""
         request = messages.EvaluateUsageBatchRequest()
         for event in events:
-            text_format.Parse(event, request.events.add(event_time=to_timestamp(time)))
+            text_format.Parse(event, request.batch.events.add(event_time=to_timestamp(time)))
         answer = await self._alerts.EvaluateUsageBatch(request, metadata=self._metadata)
-        assert not answer.rejected
-        return answer
+        assert not answer.outcome.rejected
+        return answer.outcome
 
     async def settled(self, *alert_ids: str) -> None:
         """Waits until the backfills of the alerts are complete."""

@@ -8,7 +8,7 @@ import grpc
 
 from cli.client.batches import Batch
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
-from generated.tidemark.v1.usage_pb2 import UsageEvent
+from generated.tidemark.v1.usage_pb2 import UsageEvent, UsageOutcome
 
 SERVICE = "tidemark.v1.AlertService"
 
@@ -52,7 +52,7 @@ class Scripted:
 
         async def read() -> Requests:
             async for request in requests:
-                received.append(request.batch_id)
+                received.append(request.batch.batch_id)
                 yield request
 
         async for response in script(read(), context):
@@ -60,7 +60,7 @@ class Scripted:
 
     async def _serve_one(self, request: EvaluateUsageRequest, context: Context) -> EvaluateUsageResponse:
         """A unary call follows the script of the stream before it."""
-        self.received_alone.append(request.batch_id)
+        self.received_alone.append(request.batch.batch_id)
 
         async def alone() -> Requests:
             yield request
@@ -76,7 +76,8 @@ class Scripted:
 
 
 def answer(request: EvaluateUsageRequest) -> EvaluateUsageResponse:
-    return EvaluateUsageResponse(batch_id=request.batch_id, accepted=len(request.events))
+    batch = request.batch
+    return EvaluateUsageResponse(outcome=UsageOutcome(batch_id=batch.batch_id, accepted=len(batch.events)))
 
 
 async def answers_all(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:

@@ -31,6 +31,7 @@ from generated.tidemark.v1 import (
 from generated.tidemark.v1.alert_service_pb2 import ListNotificationsResponse
 from runtime.clock import Clock
 from store.identity import keys
+from store.notifications import feed
 from store.postgres.database import Database
 from tests.support.organizations.steps import OURS, STEPS, THEIRS, Step
 from tests.support.server.running import Running, reason_of, running
@@ -149,13 +150,13 @@ async def carry_out(database_url: str, clock: Clock, *, beside_another: bool) ->
                 if beside_another and step.only != "ours":
                     await them.call(step)
                 if beside_another and step.writes:
-                    await _settled(observer)
+                    await _settled(observer, database)
                     before = await _rows(observer, theirs.organization.organization_id)
                 if step.only == "theirs":
                     continue
                 outcome.answers[step.name] = await us.call(step)
                 if step.writes:
-                    await _settled(observer)
+                    await _settled(observer, database)
                 if beside_another and step.writes:
                     after = await _rows(observer, theirs.organization.organization_id)
                     outcome.touched[step.name] = sorted(set(before) ^ set(after))
@@ -163,8 +164,12 @@ async def carry_out(database_url: str, clock: Clock, *, beside_another: bool) ->
     return outcome
 
 
-async def _settled(observer: psycopg.AsyncConnection[Any]) -> None:
-    """Waits until the background tasks of the server have finished the work of the last step."""
+async def _settled(observer: psycopg.AsyncConnection[Any], database: Database) -> None:
+    """Waits until the background tasks of the server have finished the work of the last step.
+
+    It gives notifications their positions in the feeds itself: the server's sweep does so every 30 s, in the middle
+    of any step.
+    """
 
     async def nothing_is_left() -> bool:
         found = await observer.execute(
@@ -176,6 +181,9 @@ async def _settled(observer: psycopg.AsyncConnection[Any]) -> None:
         return int(row[0]) == 0
 
     await until(nothing_is_left)
+    async with database.transaction() as connection:
+        for organization_id in sorted(await feed.with_pending_entries(connection)):
+            await feed.assign_positions(connection, organization_id)
 
 
 async def _rows(observer: psycopg.AsyncConnection[Any], organization_id: int) -> list[str]:

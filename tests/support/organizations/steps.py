@@ -71,12 +71,13 @@ _GOLD = 'scope { plan { plan_id: "gold" } }'
 
 
 def _events(*ids: str, customer: str = "ann") -> str:
-    return "include_gauges: true " + " ".join(
+    events = " ".join(
         f'events {{ event_id: "{one}" customer_id: "{customer}" subscription_id: "s1" metric_id: "calls"'
         f' quantity: "$quantity" cost: "$more" event_time {{ {_NOW} }}'
         ' properties { key: "region" value: "eu" } properties { key: "user" value: "u1" } }'
         for one in ids
     )
+    return f"batch {{ include_gauges: true {events} }}"
 
 
 def _alert(name: str, scope: str, condition: str, more: str = _THRESHOLD) -> Step:
@@ -124,7 +125,8 @@ _FACTS = (
         Step(
             f"customer {name}",
             "PutCustomer",
-            f'customer {{ customer_id: "{name}" display_name: "$name" plan_id: "gold" currency: "$unit"'
+            f'customer {{ customer_id: "{name}" display_name: "$name" external_id: "crm-{name}"'
+            f' plan_id: "gold" currency: "$unit"'
             f" billing_cycle {{ anchor_time {{ {_BEFORE} }} cadence: $cadence }} plan_end_time {{ {_END} }}"
             ' custom_fields { key: "who" value: "$name" } }',
         )
@@ -145,7 +147,13 @@ _FACTS = (
     ),
     Step("their metric", "PutMetric", 'metric { metric_id: "odd" }', "theirs"),
     Step("their plan", "PutPlan", 'plan { plan_id: "odd" }', "theirs"),
-    Step("their customer", "PutCustomer", 'customer { customer_id: "odd" plan_id: "odd" }', "theirs"),
+    Step(
+        "their customer",
+        "PutCustomer",
+        'customer { customer_id: "odd" external_id: "crm-odd" aliases: "odd" plan_id: "odd" }',
+        "theirs",
+    ),
+    Step("taken name", "PutCustomer", 'customer { customer_id: "eve" external_id: "crm-ann" }'),
     Step(
         "their subscription",
         "PutSubscription",
@@ -194,6 +202,14 @@ _HELD = (
         "AdjustBalance",
         'customer_id: "ann" balance_id: "b1" adjustment_id: "a1" amount: "$more"',
     ),
+    *(
+        Step(
+            name,
+            "DecrementBalances",
+            'customer_id: "ann" adjustment_id: "d1" spend { currency: "$unit" } amount: "$more"',
+        )
+        for name in ("decrement", "decrement again")
+    ),
     Step(
         "invoice fact",
         "PutInvoice",
@@ -234,6 +250,14 @@ READS = (
             ("GetLimit", 'limit_id: "of-ann"'),
         )
     ),
+    Step("customer by external id", "GetCustomer", 'external_id: "crm-ann"'),
+    Step("their customer by external id", "GetCustomer", 'external_id: "crm-odd"'),
+    Step("their customer by alias", "GetCustomer", 'alias: "odd"'),
+    Step("their customers by alias", "ListCustomers", 'alias: "odd"'),
+    Step("subscription of one of two", "GetSubscription", 'subscription_id: "s1"'),
+    Step("subscription of ann only", "GetSubscription", 'subscription_id: "s2"'),
+    Step("their subscription only", "GetSubscription", 'subscription_id: "odd"'),
+    Step("subscriptions of an id", "ListSubscriptions", 'subscription_id: "s1"'),
     *(
         Step(f"get their {method.removeprefix('Get')}", method, request)
         for method, request in (
@@ -327,6 +351,7 @@ _CHANGES = (
     Step("batch to archive", "BatchArchiveAlerts", 'requests { alert_id: "alt_month" }'),
     Step("disable for ann", "DisableAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
     Step("disabled", "GetCustomerAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
+    Step("exclusions", "ListAlertExclusions", 'alert_id: "alt_usage"'),
     Step("events while disabled", "EvaluateUsageBatch", _events("e4")),
     Step("enable for ann", "EnableAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
     Step("void events", "VoidUsageEvents", 'events { customer_id: "ann" event_id: "e4" }'),
@@ -337,6 +362,17 @@ _CHANGES = (
     Step("archive", "ArchiveAlert", 'alert_id: "alt_usage"'),
     Step("release", "ReleaseUniquenessKey", 'alert_id: "alt_usage"'),
     Step("void", "VoidBalance", 'customer_id: "ann" balance_id: "b3"'),
+    Step("delete a metric in use", "DeleteMetric", 'metric_id: "calls"'),
+    Step("delete a plan in use", "DeletePlan", 'plan_id: "gold"'),
+    Step("delete a subscription in use", "DeleteSubscription", 'customer_id: "ann" subscription_id: "s1"'),
+    Step("delete a metric", "DeleteMetric", 'metric_id: "seats"'),
+    Step("delete a plan", "DeletePlan", 'plan_id: "iron"'),
+    Step("delete a subscription", "DeleteSubscription", 'customer_id: "ann" subscription_id: "s2"'),
+    Step("delete a limit", "DeleteLimit", 'limit_id: "of-ann"'),
+    Step("delete a metric of theirs", "DeleteMetric", 'metric_id: "odd"', "ours"),
+    Step("delete a plan of theirs", "DeletePlan", 'plan_id: "odd"', "ours"),
+    Step("metrics at the end", "ListMetrics"),
+    Step("limits at the end", "ListLimits"),
     Step("changes at the end", "ListAlertChanges", 'alert_id: "alt_usage"'),
     Step("alerts at the end", "ListAlerts"),
     Step("archived alerts of ann", "ListCustomerAlerts", 'customer_id: "ann" states: ALERT_STATE_ARCHIVED'),

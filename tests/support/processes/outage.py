@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cli.client.errors import error_status
+from generated.tidemark.v1 import usage_pb2
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest, EvaluateUsageRequest, ListAlertsRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
@@ -72,11 +73,13 @@ async def refused(
     stub = AlertServiceStub(channel)
 
     async def requests() -> AsyncIterator[EvaluateUsageRequest]:
-        yield EvaluateUsageRequest(events=events)
+        yield EvaluateUsageRequest(batch=usage_pb2.UsageBatch(events=events))
 
     calls: tuple[Callable[[], Awaitable[object]], ...] = (
         lambda: anext(aiter(stub.EvaluateUsage(requests()))),
-        lambda: stub.EvaluateUsageBatch(EvaluateUsageBatchRequest(events=events), timeout=DEADLINE),
+        lambda: stub.EvaluateUsageBatch(
+            EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=events)), timeout=DEADLINE
+        ),
         lambda: stub.ListAlerts(ListAlertsRequest(), timeout=DEADLINE),
     )
     for call in calls:

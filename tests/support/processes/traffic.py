@@ -9,9 +9,8 @@ from datetime import datetime, timedelta
 from cli.client.batches import Batch
 from cli.client.connection import Address
 from cli.client.usage_stream import UsageStream
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.transition_pb2 import Transition
-from generated.tidemark.v1.usage_pb2 import UsageEvent
+from generated.tidemark.v1.usage_pb2 import UsageEvent, UsageOutcome
 from tests.support.processes.programs import DEADLINE, until
 
 CUSTOMERS = tuple(f"customer-{number}" for number in range(12))
@@ -87,14 +86,14 @@ class Client:
             self.sent += events
             yield Batch(f"{self.name}/{number}", events)
 
-    def _acknowledge(self, batch: Batch, response: EvaluateUsageResponse) -> None:
-        assert not response.rejected, response
-        assert not response.HasField("omitted"), response.omitted
-        assert response.accepted + response.duplicates == len(batch.events)
+    def _acknowledge(self, batch: Batch, outcome: UsageOutcome) -> None:
+        assert not outcome.rejected, outcome
+        assert not outcome.HasField("omitted"), outcome.omitted
+        assert outcome.accepted + outcome.duplicates == len(batch.events)
         self.acknowledged += len(batch.events)
-        self.accepted += response.accepted
-        self.duplicates += response.duplicates
-        self.transitions += response.transitions
+        self.accepted += outcome.accepted
+        self.duplicates += outcome.duplicates
+        self.transitions += outcome.transitions
 
 
 @asynccontextmanager

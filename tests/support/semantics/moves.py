@@ -74,11 +74,11 @@ def uses_licence(granted: str, metric: str) -> Move:
     return move
 
 
-def invoices(invoice_id: str, beside: str = "0") -> Move:
+def invoices(invoice_id: str, beside: str = "0", **contract: str) -> Move:
     """The invoice, posted (again) with the total that gives the value; other invoices add `beside` to it."""
 
     async def move(stage: Stage, before: Decimal, to: Decimal) -> None:
-        await post(stage, f"{stage.invoice_prefix}-{invoice_id}", str(to - Decimal(beside)))
+        await post(stage, f"{stage.invoice_prefix}-{invoice_id}", str(to - Decimal(beside)), contract=contract)
 
     return move
 
@@ -149,11 +149,25 @@ async def on_a_plan(stage: Stage) -> None:
     await stage.holder.plan("pro", end=stage.ends)
 
 
-def owes(invoice_id: str, total: str, *, void: bool = False) -> Given:
-    """An invoice that exists before the alert."""
+def under_contract(**fields: str) -> Given:
+    """The custom fields of the subscription, which otherwise stays as it is."""
 
     async def put(stage: Stage) -> None:
-        await post(stage, invoice_id, total, void=void)
+        accounts, metadata = stage.caller.accounts, stage.caller.metadata
+        request = account_service_pb2.GetSubscriptionRequest(customer_id=CUSTOMER, subscription_id=SUBSCRIPTION)
+        known = (await accounts.GetSubscription(request, metadata=metadata)).subscription
+        known.custom_fields.update(fields)
+        known.ClearField("as_of_time")
+        await stage.caller.put_subscription(known)
+
+    return put
+
+
+def owes(invoice_id: str, total: str, *, void: bool = False, **contract: str) -> Given:
+    """An invoice that exists before the alert. contract: the custom fields of its contract."""
+
+    async def put(stage: Stage) -> None:
+        await post(stage, invoice_id, total, void=void, contract=contract)
 
     return put
 
@@ -167,7 +181,9 @@ def spent(cost: str, **properties: str) -> Given:
     return put
 
 
-async def post(stage: Stage, invoice_id: str, total: str, *, void: bool = False) -> None:
+async def post(
+    stage: Stage, invoice_id: str, total: str, *, void: bool = False, contract: Mapping[str, str] | None = None
+) -> None:
     """Posts an invoice of the current month."""
     invoice = invoice_pb2.Invoice(
         invoice_id=invoice_id,
@@ -177,6 +193,7 @@ async def post(stage: Stage, invoice_id: str, total: str, *, void: bool = False)
         total=total,
         # The period ends a microsecond from now, so its last microsecond is in the current month.
         period_end_time=to_timestamp(stage.now + timedelta(microseconds=1)),
+        contract_custom_fields=contract or {},
     )
     request = account_service_pb2.PutInvoiceRequest(invoice=invoice)
     await stage.caller.accounts.PutInvoice(request, metadata=stage.caller.metadata)

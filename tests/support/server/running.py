@@ -114,6 +114,13 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
     return info.reason
 
 
+def metadata_of(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    """The metadata in the ErrorInfo of an error."""
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status_of(error).details)
+    return dict(info.metadata)
+
+
 def violations_of(error: grpc.aio.AioRpcError) -> list[str]:
     """The paths in the BadRequest of an error."""
     bad = error_details_pb2.BadRequest()

@@ -51,7 +51,7 @@ ALL_CUSTOMERS = scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope()
 REACHED, RESOLVED = threshold_pb2.TRANSITION_KIND_REACHED, threshold_pb2.TRANSITION_KIND_RESOLVED
 BOTH = (REACHED, RESOLVED)
 
-BatchResponse = alert_service_pb2.EvaluateUsageBatchResponse
+Outcome = usage_pb2.UsageOutcome
 StreamCall = grpc.aio.StreamStreamCall[
     alert_service_pb2.EvaluateUsageRequest, alert_service_pb2.EvaluateUsageResponse
 ]
@@ -135,10 +135,12 @@ class Caller:
             properties=properties,
         )
 
-    async def send(self, *events: usage_pb2.UsageEvent, gauges: bool = False) -> BatchResponse:
+    async def send(self, *events: usage_pb2.UsageEvent, gauges: bool = False) -> Outcome:
         """Sends one batch."""
-        request = alert_service_pb2.EvaluateUsageBatchRequest(events=events, include_gauges=gauges)
-        return await self.alerts.EvaluateUsageBatch(request, metadata=self.metadata, timeout=DEADLINE)
+        request = alert_service_pb2.EvaluateUsageBatchRequest(
+            batch=usage_pb2.UsageBatch(events=events, include_gauges=gauges)
+        )
+        return (await self.alerts.EvaluateUsageBatch(request, metadata=self.metadata, timeout=DEADLINE)).outcome
 
     def stream(self) -> StreamCall:
         """Opens a stream."""
@@ -224,6 +226,10 @@ class Caller:
         for one in stored:
             check_body(one.body)
         return stored
+
+    async def evaluations(self) -> list[Stored]:
+        """Every notification of an evaluation: all but those of disabled alerts."""
+        return [one for one in await self.notifications() if one.event_type != "alert.disabled"]
 
     async def event_count(self, customer: str | None = None) -> int:
         """The number of stored events, of one customer or of all."""
@@ -436,7 +442,7 @@ def values(gauges: Iterable[gauge_pb2.Gauge]) -> dict[tuple[str, ...], Decimal]:
     return found
 
 
-def refusals(answer: BatchResponse | alert_service_pb2.EvaluateUsageResponse) -> list[Refusal]:
+def refusals(answer: Outcome) -> list[Refusal]:
     """The rejected events of an answer, in short form."""
     return [Refusal(one.index, *explained(one.status)) for one in answer.rejected]
 

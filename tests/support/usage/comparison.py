@@ -11,9 +11,10 @@ import grpc
 from generated.tidemark.v1 import (
     alert_service_pb2,
     customer_alert_pb2,
+    usage_pb2,
 )
 from store.identity import keys
-from tests.reference.gauges import Event, Gauge
+from tests.reference.gauges import Event, Fields, Gauge
 from tests.reference.thresholds import State
 from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
 from tests.support.usage import voiding
@@ -77,7 +78,9 @@ class Comparison:
             return await self._callers[at].send(*messages, gauges=True)
         if at not in self._streams:
             self._streams[at] = self._callers[at].stream()
-        request = alert_service_pb2.EvaluateUsageRequest(events=messages, include_gauges=True)
+        request = alert_service_pb2.EvaluateUsageRequest(
+            batch=usage_pb2.UsageBatch(events=messages, include_gauges=True)
+        )
         async with asyncio.timeout(DEADLINE):
             await self._streams[at].write(request)
             answer = await self._streams[at].read()
@@ -101,10 +104,12 @@ class Comparison:
         self.model.archive(name)
         await self._at(at).archive(name)
 
-    async def put(self, customer: str, subscription: str | None, plan: str, at: int) -> None:
-        """Brings a customer, or a subscription, to a plan."""
+    async def put(self, customer: str, subscription: str | None, plan: str, fields: Fields, at: int) -> None:
+        """Brings a customer, or a subscription, to a plan. fields: the custom fields of the subscription."""
         self.model.put(customer, subscription, plan)
-        await self._at(at).put(customer, subscription, plan)
+        if subscription is not None:
+            self.model.put_fields(customer, subscription, fields)
+        await self._at(at).put(customer, subscription, plan, fields)
 
     async def edit(self, alert: Alert, paths: list[str], reset: bool, at: int) -> None:
         """Makes an alert what it is to be, with a mask that names what may be different, and a new name."""

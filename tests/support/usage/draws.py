@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 
-from tests.reference.gauges import Event, Metric, Prices
+from tests.reference.gauges import Event, Fields, Metric, Prices
 from tests.reference.thresholds import Threshold
 from tests.reference.usage import Alert
 
@@ -25,6 +25,8 @@ METRICS = {name: Metric(name, aggregation, "seat") for name, aggregation in AGGR
     for name, aggregation in AGGREGATIONS.items()
 }
 CUSTOMERS, SUBSCRIPTIONS, PLANS = ("ann", "bob"), (None, "s1"), ("", "gold", "gold")
+# Custom fields of subscriptions, and of the contracts that alerts select.
+FIELDS: list[Fields] = [frozenset(), frozenset({("team", "x")}), frozenset({("team", "x"), ("tier", "1")})]
 DAYS_AGO = (0, 3, 20)  # the last one is in the month before
 
 
@@ -146,6 +148,7 @@ def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
     scope = draw(st.sampled_from(scopes))
     chosen = draw(st.sampled_from(keys))
     priced = per_subscription and measure[0] == "cost" and draw(st.booleans())
+    contracted = measure[0] == "cost" and not per_subscription
     return Alert(
         name="",
         measure=measure,
@@ -156,4 +159,5 @@ def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
         prices=draw(st.sampled_from(PRICES)) if priced else frozenset(),
         overrides=draw(overrides(chosen)) if per_subscription and chosen else (),
         evaluate=draw(st.sampled_from([True, True, False])),
+        contract=draw(st.sampled_from(FIELDS)) if contracted else frozenset(),
     )

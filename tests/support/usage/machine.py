@@ -23,7 +23,17 @@ from tests.reference.thresholds import Threshold
 from tests.reference.usage import Alert, UsageModel
 from tests.support.usage import draws
 from tests.support.usage.comparison import Comparison
-from tests.support.usage.draws import CUSTOMERS, DAYS_AGO, METRICS, PLANS, START, SUBSCRIPTIONS, Again, New
+from tests.support.usage.draws import (
+    CUSTOMERS,
+    DAYS_AGO,
+    FIELDS,
+    METRICS,
+    PLANS,
+    START,
+    SUBSCRIPTIONS,
+    Again,
+    New,
+)
 from tests.support.usage.stage import MONTHS, REPLICAS, Stage
 
 # Of both tests together, which two processes carry out side by side.
@@ -150,7 +160,7 @@ class Machine(RuleBasedStateMachine):
         alert = self._alert(draw)
         kind = draw(st.sampled_from((0, 0, 1, 2)))
         target = (draw(customers), "s1")[: kind if alert.per_subscription else min(kind, 1)]
-        if target and alert.scope[0] in ("customer", "subscription"):
+        if target and alert.scope[0] in ("customer", "subscription", "customer plan"):
             target = (alert.scope[1], *target[1:])
         self._step("disable", self.comparison.switch(alert.name, target, False, at))
 
@@ -164,7 +174,8 @@ class Machine(RuleBasedStateMachine):
         self._step("reset", self.comparison.reset(self._alert(draw).name, draw(customers), at))
 
     def _put(self, draw: Draw, at: int) -> None:
-        put = draw(customers), draw(st.sampled_from(SUBSCRIPTIONS)), draw(st.sampled_from(PLANS))
+        plan, fields = draw(st.sampled_from(PLANS)), draw(st.sampled_from(FIELDS))
+        put = draw(customers), draw(st.sampled_from(SUBSCRIPTIONS)), plan, fields
         self._step("put", self.comparison.put(*put, at))
 
     def _check_state(self, draw: Draw, at: int) -> None:

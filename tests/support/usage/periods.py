@@ -10,7 +10,7 @@ from generated.tidemark.v1 import (
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.postgres.database import Database
-from tests.support.usage.caller import BatchResponse, Caller
+from tests.support.usage.caller import Caller, Outcome
 
 DAY, MONTH, YEAR = billing_period_pb2.CADENCE_DAY, billing_period_pb2.CADENCE_MONTH, billing_period_pb2.CADENCE_YEAR
 
@@ -27,7 +27,7 @@ def cycle(
     return billing_period_pb2.BillingCycle(anchor_time=to_timestamp(anchor), cadence=cadence, time_zone=time_zone)
 
 
-def by_period(answer: BatchResponse) -> dict[tuple[datetime, datetime], str]:
+def by_period(answer: Outcome) -> dict[tuple[datetime, datetime], str]:
     """The gauges of an answer by their periods."""
     return {period_of(gauge): gauge.value for gauge in answer.gauges}
 

@@ -24,7 +24,7 @@ from generated.tidemark.v1 import (
 )
 from store.identity.organizations import Organization
 from store.postgres.database import Database
-from tests.reference.gauges import Event, Gauge, Metric
+from tests.reference.gauges import Event, Fields, Gauge, Metric
 from tests.reference.thresholds import State
 from tests.reference.usage import Alert, Notification
 from tests.support.usage.caller import DEADLINE, Caller
@@ -48,13 +48,15 @@ class Service:
         request = account_service_pb2.PutMetricRequest(metric=metric_of(metric))
         await self.caller.accounts.PutMetric(request, metadata=self.caller.metadata)
 
-    async def put(self, customer: str, subscription: str | None, plan: str) -> None:
-        """Puts a customer or a subscription on a plan."""
+    async def put(self, customer: str, subscription: str | None, plan: str, fields: Fields = frozenset()) -> None:
+        """Puts a customer or a subscription on a plan. fields: the custom fields of the subscription."""
         if subscription is None:
             await self.caller.put_customer(customer_pb2.Customer(customer_id=customer, plan_id=plan))
         else:
             await self.caller.put_subscription(
-                subscription_pb2.Subscription(customer_id=customer, subscription_id=subscription, plan_id=plan)
+                subscription_pb2.Subscription(
+                    customer_id=customer, subscription_id=subscription, plan_id=plan, custom_fields=dict(fields)
+                )
             )
 
     async def create(self, alert: Alert) -> bool:
@@ -123,7 +125,7 @@ class Service:
     async def notifications(self) -> list[Notification]:
         """The stored notifications."""
         names = {alert_id: name for name, alert_id in self.alert_ids.items()}
-        return [notification_of(names[one.alert_id], one.body["data"]) for one in await self.caller.notifications()]
+        return [notification_of(names[one.alert_id], one.body["data"]) for one in await self.caller.evaluations()]
 
     async def states(self) -> dict[tuple[str, Gauge], State]:
         """The stored states of the alerts."""
@@ -145,6 +147,7 @@ class Service:
                 tuple((key, value) for key, value in group),
                 start.astimezone(UTC),
                 prices_of(measured),
+                frozenset(measured.contract_fields),
             )
             found[names[alert_id], gauge] = state_of(reached, sequence)
         return found

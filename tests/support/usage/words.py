@@ -119,6 +119,7 @@ def values_of(gauges: Iterable[tuple[Gauge, Decimal]]) -> dict[plain_gauges.Gaug
             gauge.group,
             gauge.period.start,
             prices_of(gauge.measure),
+            frozenset(gauge.measure.contract_fields),
         ): Fraction(value)
         for gauge, value in gauges
     }
@@ -171,6 +172,10 @@ def alert_of(alert: plain_usage.Alert) -> alert_pb2.Alert:
         else:
             shown.spend_threshold_reached.currency = name
             shown.spend_threshold_reached.group_values.extend(selectors)
+            for key, value in sorted(alert.contract):
+                shown.spend_threshold_reached.custom_field_filters.add(
+                    entity=filter_pb2.CUSTOM_FIELD_ENTITY_CONTRACT, key=key, value=value
+                )
     return shown
 
 

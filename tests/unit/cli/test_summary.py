@@ -9,11 +9,10 @@ from rich.console import Console
 from cli.client.batches import Batch
 from cli.replay.summary import FIRST_LINES, FIRST_TRANSITIONS, Summary
 from cli.rich_console import THEME
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.gauge_pb2 import CostMeasure, Gauge
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
 from generated.tidemark.v1.transition_pb2 import Transition
-from generated.tidemark.v1.usage_pb2 import OmittedResults, Rejection, UsageEvent
+from generated.tidemark.v1.usage_pb2 import OmittedResults, Rejection, UsageEvent, UsageOutcome
 
 
 def rejection(index: int, reason: str, field: str = "") -> Rejection:
@@ -45,10 +44,8 @@ def shown(summary: Summary) -> str:
 
 def test_totals_add_up_over_batches() -> None:
     summary = Summary(rows=9)
-    summary.acknowledge(batch(4), EvaluateUsageResponse(accepted=3, duplicates=1))
-    summary.acknowledge(
-        batch(4), EvaluateUsageResponse(accepted=2, duplicates=1, rejected=[rejection(0, "EVENT_TOO_OLD")])
-    )
+    summary.acknowledge(batch(4), UsageOutcome(accepted=3, duplicates=1))
+    summary.acknowledge(batch(4), UsageOutcome(accepted=2, duplicates=1, rejected=[rejection(0, "EVENT_TOO_OLD")]))
     summary.unreadable(7, "quantity is empty")
     assert (summary.accepted, summary.duplicates, summary.rejected) == (5, 2, 2)
 
@@ -58,7 +55,7 @@ def test_rejections_are_grouped_by_reason_and_field_with_their_first_lines() -> 
     rejected = [rejection(index, "EVENT_INVALID", "quantity") for index in range(7)]
     rejected.append(rejection(8, "EVENT_INVALID", "cost"))
     rejected.append(rejection(9, "EVENT_CONFLICT"))
-    summary.acknowledge(batch(10, first_line=100), EvaluateUsageResponse(accepted=1, rejected=rejected))
+    summary.acknowledge(batch(10, first_line=100), UsageOutcome(accepted=1, rejected=rejected))
     by_reason = {reason: group for (reason, _), group in summary.rejection_groups.items()}
     assert set(by_reason) == {"EVENT_INVALID (quantity)", "EVENT_INVALID (cost)", "EVENT_CONFLICT"}
     assert by_reason["EVENT_INVALID (quantity)"].count == 7
@@ -74,7 +71,7 @@ def test_summary_counts_and_reports_results_that_answers_omit() -> None:
     omitted = OmittedResults(transition_count=1_200, rejection_count=3)
     summary.acknowledge(
         batch(10),
-        EvaluateUsageResponse(
+        UsageOutcome(
             accepted=6,
             rejected=[rejection(0, "EVENT_CONFLICT")],
             transitions=[transition("acme", reached)],
@@ -101,7 +98,7 @@ def test_transitions_are_counted_by_alert_and_kind_and_the_first_are_shown() -> 
     reached = TransitionKind.TRANSITION_KIND_REACHED
     found = [transition(f"customer-{number % 7}", reached) for number in range(FIRST_TRANSITIONS + 5)]
     found.append(transition("customer-0", TransitionKind.TRANSITION_KIND_RESOLVED))
-    summary.acknowledge(batch(30), EvaluateUsageResponse(accepted=30, transitions=found))
+    summary.acknowledge(batch(30), UsageOutcome(accepted=30, transitions=found))
     groups = {group.kind: group for group in summary.transition_groups.values()}
     assert groups["reached"].count == FIRST_TRANSITIONS + 5
     assert len(groups["reached"].customers) == 7

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cli.client.batches import Batch, BatchWindow
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
+from generated.tidemark.v1.usage_pb2 import UsageOutcome
 
 
 async def source(*batch_ids: str) -> AsyncIterator[Batch]:
@@ -14,8 +14,8 @@ async def source(*batch_ids: str) -> AsyncIterator[Batch]:
         yield Batch(batch_id, [])
 
 
-def answer(batch_id: str) -> EvaluateUsageResponse:
-    return EvaluateUsageResponse(batch_id=batch_id)
+def answer(batch_id: str) -> UsageOutcome:
+    return UsageOutcome(batch_id=batch_id)
 
 
 async def settle() -> None:

@@ -21,11 +21,10 @@ from demo.latency import Probe, percentile
 from demo.receiver import Received, VerifiedWebhooks
 from demo.traffic import Sent
 from demo.transitions import TransitionKey, transitions_of_body
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.gauge_pb2 import CostMeasure, Gauge
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
 from generated.tidemark.v1.transition_pb2 import Transition
-from generated.tidemark.v1.usage_pb2 import Rejection
+from generated.tidemark.v1.usage_pb2 import Rejection, UsageOutcome
 
 NOW = datetime(2026, 3, 20, tzinfo=UTC)
 ALERT = AlertDefinition("spend", definitions.SPEND_THRESHOLD_REACHED, "USD", thresholds("10"))
@@ -73,7 +72,7 @@ def received(level: str = "10", sequence: int = 1) -> Received:
 
 def happened(
     *,
-    answer: EvaluateUsageResponse | None = None,
+    answer: UsageOutcome | None = None,
     arrived: tuple[Received, ...] = (received(),),
     faults: tuple[str, ...] = (),
 ) -> tuple[bool, str]:
@@ -81,7 +80,7 @@ def happened(
     comparison = new_comparison()
     event = comparison.sending(Sent(EVENT))
     comparison.acknowledge(
-        Batch("b", [usage_event(event)]), answer or EvaluateUsageResponse(accepted=1, transitions=[transition()])
+        Batch("b", [usage_event(event)]), answer or UsageOutcome(accepted=1, transitions=[transition()])
     )
     webhooks = VerifiedWebhooks(
         received={str(number): one for number, one in enumerate(arrived)}, faults=list(faults)
@@ -105,9 +104,9 @@ def test_everything_as_expected_is_right() -> None:
         ({"arrived": (received("11"),)}, "1 missing, 1 not expected"),
         ({"arrived": (received(sequence=2),)}, "are numbered [2]"),
         ({"faults": ("ntf_9 is not signed correctly",)}, "ntf_9 is not signed correctly"),
-        ({"answer": EvaluateUsageResponse(accepted=1)}, "1 missing, 0 not expected"),
-        ({"answer": EvaluateUsageResponse(duplicates=1, transitions=[transition()])}, "see the events above"),
-        ({"answer": EvaluateUsageResponse(accepted=1, transitions=[transition(notified=False)])}, "1 missing"),
+        ({"answer": UsageOutcome(accepted=1)}, "1 missing, 0 not expected"),
+        ({"answer": UsageOutcome(duplicates=1, transitions=[transition()])}, "see the events above"),
+        ({"answer": UsageOutcome(accepted=1, transitions=[transition(notified=False)])}, "1 missing"),
     ],
 )
 def test_anything_else_is_wrong_and_said(circumstances: dict[str, Any], words: str) -> None:
@@ -121,7 +120,7 @@ def test_a_rejection_counts_by_its_reason() -> None:
     event = comparison.sending(Sent(EVENT, "EVENT_INVALID"))
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.ErrorInfo(reason="ERROR_REASON_EVENT_INVALID"))
-    answer = EvaluateUsageResponse(rejected=[Rejection(status=status_pb2.Status(details=[detail]))])
+    answer = UsageOutcome(rejected=[Rejection(status=status_pb2.Status(details=[detail]))])
     comparison.acknowledge(Batch("b", [usage_event(event)]), answer)
     assert not comparison.answers_differ()
     assert comparison.rejected() == 1

@@ -166,6 +166,15 @@ LATER: list[tuple[Condition, dict[str, Any], str]] = [
         {"currency": "USD", "groups": [{"key": "zone"}], "prices": [["PRICE_ID", "INCLUDES", ["p1"]]]},
         'prices/["USD", [["PRICE_ID", "INCLUDES", ["p1"]]]]',
     ),
+    (
+        Condition(
+            ConditionType.SPEND_THRESHOLD_REACHED,
+            currency="USD",
+            contract_fields=(("region", "eu"), ("tier", "1")),
+        ),
+        {"currency": "USD", "contract_fields": [["region", "eu"], ["tier", "1"]]},
+        'contracts/["USD", [["region", "eu"], ["tier", "1"]]]',
+    ),
 ]
 
 THRESHOLDS = (

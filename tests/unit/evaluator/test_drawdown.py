@@ -9,9 +9,9 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.amounts import exact_arithmetic
+from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.balances import HoldingSegment, Unit
-from evaluator.drawdown import Source, UnitBalances, in_order
+from evaluator.drawdown import PastSource, Source, UnitBalances, UsageClass, give_back_voided, in_order
 from tests.reference.balances import Terms, Wallet
 from tests.reference.gauges import Event
 
@@ -171,3 +171,36 @@ def test_segments_are_drawn_in_the_draw_order() -> None:
         "never": Source("never", HoldingSegment(1, Decimal(1), Decimal(0), TIMES[0], None)),
     }
     assert [one.balance_id for one in in_order([*segments.values()][::-1])] == list(segments)
+
+
+STATIC = st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=3)
+USAGE = st.lists(st.tuples(st.integers(-4, 9).filter(bool), st.booleans()), min_size=1, max_size=10)
+
+
+@given(STATIC, USAGE)
+def test_voided_usage_leaves_what_the_other_usage_draws(
+    static: list[tuple[int, bool]], usage: list[tuple[int, bool]]
+) -> None:
+    """Where all usage may draw on all segments; each amount says whether it is voided."""
+
+    def drawn_by(amounts: list[int]) -> UnitBalances:
+        sources = [
+            Source(f"b{number}", HoldingSegment(1, Decimal(amount), ZERO, NOON, None), number, overdraws=overdraws)
+            for number, (amount, overdraws) in enumerate(static)
+        ]
+        balances = UnitBalances(Unit("USD"), in_order(sources))
+        for amount in amounts:
+            balances.draw(Decimal(amount), NOON, "calls")
+        return balances
+
+    with exact_arithmetic():
+        every = drawn_by([amount for amount, _ in usage])
+        before = [one.segment.drawn for one in every.sources]
+        total = Decimal(sum(amount for amount, _ in usage))
+        voided = Decimal(sum(amount for amount, taken_back in usage if taken_back))
+        past = [PastSource(one, NOON) for one in every.sources]
+        back = give_back_voided(every, past, [UsageClass(total, voided, NOON, NOON, "")])
+        rest = drawn_by([amount for amount, taken_back in usage if not taken_back])
+        after = [one.segment.drawn for one in every.sources]
+        assert (after, every.overage) == ([one.segment.drawn for one in rest.sources], rest.overage)
+        assert after == [drawn - back.get(one, ZERO) for one, drawn in zip(past, before, strict=True)]

@@ -1,7 +1,8 @@
 """Pages of alerts are never larger than a client accepts in one answer."""
 
 from generated.tidemark.v1 import alert_pb2
-from server.calls.paging import MAX_PAGE_BYTES, Page
+from server.calls.answer_size import DEFAULT_ROOM
+from server.calls.paging import Page
 
 
 def alerts(*sizes: int) -> list[alert_pb2.Alert]:
@@ -9,7 +10,7 @@ def alerts(*sizes: int) -> list[alert_pb2.Alert]:
 
 
 def test_a_page_ends_before_the_size_limit_and_the_next_page_continues() -> None:
-    rows = alerts(MAX_PAGE_BYTES // 2, MAX_PAGE_BYTES // 4, MAX_PAGE_BYTES // 2, 1)
+    rows = alerts(DEFAULT_ROOM // 2, DEFAULT_ROOM // 4, DEFAULT_ROOM // 2, 1)
     page = Page(3, None, "digest").cut(rows)
     assert page.shown(rows) == rows[:2]
     last: list[alert_pb2.Alert] = []
@@ -26,10 +27,10 @@ def test_a_page_within_the_size_limit_is_not_cut() -> None:
     page = Page(3, None, "digest")
     assert page.cut(alerts(1, 1, 1)) is page
     # Rows after the page do not count.
-    assert page.cut(alerts(1, 1, 1, MAX_PAGE_BYTES)) is page
+    assert page.cut(alerts(1, 1, 1, DEFAULT_ROOM)) is page
     assert page.cut([]) is page
 
 
 def test_a_row_above_the_size_limit_is_a_page_by_itself() -> None:
-    rows = alerts(2 * MAX_PAGE_BYTES, 1)
+    rows = alerts(2 * DEFAULT_ROOM, 1)
     assert Page(2, None, "digest").cut(rows).shown(rows) == rows[:1]

@@ -1,0 +1,67 @@
+"""AlertService: lists the customers and subscriptions for which an alert is disabled."""
+
+from typing import cast
+
+from generated.tidemark.v1 import alert_exclusion_pb2
+from generated.tidemark.v1 import alert_service_pb2 as messages
+from server.alerts.errors import alert_not_found
+from server.calls.context import Context
+from server.calls.current_call import current_organization
+from server.calls.paging import read_page
+from server.calls.validation import Violations, to_timestamp
+from server.mapping.gauges import DISABLED_REASONS
+from store.alerts import alerts, exclusions
+from store.alerts.exclusions import StoredExclusion
+from store.postgres.database import Database
+
+
+class AlertExclusionHandlers:
+    """Serves the RPC that lists exclusions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def ListAlertExclusions(
+        self, request: messages.ListAlertExclusionsRequest, context: Context
+    ) -> messages.ListAlertExclusionsResponse:
+        """A page of the customers and subscriptions for which an alert is disabled."""
+        violations = Violations()
+        alert_id = violations.identifier("alert_id", request.alert_id)
+        customer_id = violations.identifier("customer_id", request.customer_id, required=False) or None
+        page = read_page(
+            violations,
+            request.page_size,
+            request.page_token,
+            "ListAlertExclusions",
+            (alert_id, customer_id or ""),
+            (str, str),
+        )
+        violations.raise_if_any()
+        organization_id = current_organization().organization_id
+        async with self._database.transaction() as connection:
+            if await alerts.get(connection, organization_id, alert_id) is None:
+                raise alert_not_found(alert_id)
+            found = await exclusions.list_page(
+                connection,
+                organization_id,
+                alert_id,
+                customer_id=customer_id,
+                after=cast("tuple[str, str] | None", page.after),
+                limit=page.limit,
+            )
+        shown = [_message(one) for one in page.shown(found)]
+        page = page.cut(shown)
+        return messages.ListAlertExclusionsResponse(
+            exclusions=page.shown(shown),
+            next_page_token=page.next_token(found, lambda one: (one.customer_id, one.subscription_id or "")),
+        )
+
+
+def _message(one: StoredExclusion) -> alert_exclusion_pb2.AlertExclusion:
+    return alert_exclusion_pb2.AlertExclusion(
+        customer_id=one.customer_id,
+        subscription_id=one.subscription_id or "",
+        reason=DISABLED_REASONS[one.reason],
+        create_time=to_timestamp(one.create_time),
+        key_id=one.key_id,
+    )

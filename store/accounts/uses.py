@@ -1,0 +1,154 @@
+"""What uses a metric, a plan or a subscription, so that it cannot be deleted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evaluator.definitions import DefinitionState
+from store.tables.accounts import customer, subscription
+from store.tables.alerts import alert
+from store.tables.balances import balance
+from store.tables.plans import usage_limit
+from store.tables.usage import event
+
+
+class UserKind(StrEnum):
+    """What uses a fact."""
+
+    ALERT = "ALERT"
+    BALANCE = "BALANCE"
+    CUSTOMER = "CUSTOMER"
+    LIMIT = "LIMIT"
+    SUBSCRIPTION = "SUBSCRIPTION"
+    USAGE = "USAGE"
+
+
+@dataclass(frozen=True)
+class User:
+    """One of those that use a fact. user_id: None for usage."""
+
+    kind: UserKind
+    user_id: str | None = None
+
+
+class FactInUse(Exception):
+    """The fact cannot be deleted. ids: of the fact, by the names of their fields."""
+
+    def __init__(self, ids: Mapping[str, str], user: User) -> None:
+        super().__init__(ids, user)
+        self.ids = ids
+        self.user = user
+
+
+async def of_metric(
+    connection: AsyncConnection, organization_id: int, metric_id: str, *, since: int = -1
+) -> User | None:
+    """An alert that is not archived, a limit, or a balance of the metric; None if there is none.
+
+    since: leaves out alerts and limits that did not change after this epoch.
+    """
+    measures = alert.c.condition["metric_id"].astext == metric_id
+    return (
+        await _alert(connection, organization_id, measures, alert.c.changed_epoch > since)
+        or await _first(
+            connection,
+            UserKind.LIMIT,
+            usage_limit.c.limit_id,
+            usage_limit.c.organization_id == organization_id,
+            usage_limit.c.metric_id == metric_id,
+            usage_limit.c.deleted.is_(False),
+        )
+        or await _first(
+            connection,
+            UserKind.BALANCE,
+            balance.c.balance_id,
+            balance.c.organization_id == organization_id,
+            balance.c.metric_id == metric_id,
+            balance.c.void_time.is_(None),
+        )
+    )
+
+
+async def of_subscription(
+    connection: AsyncConnection, organization_id: int, customer_id: str, subscription_id: str, *, since: int = -1
+) -> User | None:
+    """An alert on the subscription that is not archived; None if there is none. since: see `of_metric`."""
+    return await _alert(
+        connection,
+        organization_id,
+        alert.c.customer_id == customer_id,
+        alert.c.subscription_id == subscription_id,
+        alert.c.changed_epoch > since,
+    )
+
+
+async def of_plan(connection: AsyncConnection, organization_id: int, plan_id: str) -> User | None:
+    """A customer or subscription on the plan, an alert on it that is not archived, or a limit; None without any."""
+    return (
+        await _first(
+            connection,
+            UserKind.CUSTOMER,
+            customer.c.customer_id,
+            customer.c.organization_id == organization_id,
+            customer.c.plan_id == plan_id,
+        )
+        or await _first(
+            connection,
+            UserKind.SUBSCRIPTION,
+            subscription.c.subscription_id,
+            subscription.c.organization_id == organization_id,
+            subscription.c.plan_id == plan_id,
+        )
+        or await _alert(connection, organization_id, alert.c.plan_id == plan_id)
+        or await _first(
+            connection,
+            UserKind.LIMIT,
+            usage_limit.c.limit_id,
+            usage_limit.c.organization_id == organization_id,
+            usage_limit.c.plan_id == plan_id,
+            usage_limit.c.deleted.is_(False),
+        )
+    )
+
+
+async def subscription_by_usage(
+    connection: AsyncConnection, organization_id: int, *, customer_id: str, subscription_id: str
+) -> bool:
+    """Whether an event of the subscription is stored. Reads events of the customer until it finds one."""
+    return await _has_event(
+        connection,
+        event.c.organization_id == organization_id,
+        event.c.customer_id == customer_id,
+        event.c.subscription_id == subscription_id,
+    )
+
+
+async def metric_by_usage(connection: AsyncConnection, organization_id: int, metric_id: str) -> bool:
+    """Whether an event of the metric is stored. Reads events of the organization until it finds one."""
+    return await _has_event(connection, event.c.organization_id == organization_id, event.c.metric_id == metric_id)
+
+
+async def _has_event(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> bool:
+    return await connection.scalar(select(event.c.event_id).where(*conditions).limit(1)) is not None
+
+
+async def _alert(connection: AsyncConnection, organization_id: int, *conditions: ColumnElement[bool]) -> User | None:
+    return await _first(
+        connection,
+        UserKind.ALERT,
+        alert.c.alert_id,
+        alert.c.organization_id == organization_id,
+        alert.c.state != DefinitionState.ARCHIVED.value,
+        *conditions,
+    )
+
+
+async def _first(
+    connection: AsyncConnection, kind: UserKind, column: Column[Any], *conditions: ColumnElement[bool]
+) -> User | None:
+    found = await connection.scalar(select(column).where(*conditions).limit(1))
+    return None if found is None else User(kind, found)

@@ -1,0 +1,36 @@
+"""The notification that a caller disabled an alert, as a whole or for one customer or subscription."""
+
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evaluator.definitions import AlertDefinition
+from evaluator.exclusions import Excluded
+from evaluator.notifications import RequestedDisabling
+from store.notifications.writing import write_notifications
+from store.postgres.database import driver
+
+NO_CUSTOMER = ""  # the customer_id of a notification about an alert as a whole; the id of a customer is never empty
+
+
+async def notify(
+    connection: AsyncConnection,
+    organization_id: int,
+    definition: AlertDefinition,
+    epoch: int,
+    now: datetime,
+    excluded: Excluded | None = None,
+) -> None:
+    """Stores the notification, in the transaction that disables the alert.
+
+    epoch: the one that this transaction begins. excluded: for whom the alert is disabled; None: as a whole.
+    """
+    notice = RequestedDisabling(
+        organization=str(organization_id),
+        rule=definition.to_rule(),
+        customer_id=NO_CUSTOMER if excluded is None else excluded.customer_id,
+        subscription_id=None if excluded is None else excluded.subscription_id,
+        epoch=epoch,
+        request_time=now,
+    )
+    await write_notifications(await driver(connection), organization_id, [notice], now)
