@@ -18,6 +18,7 @@ async def recount(transaction: Transaction, subjects: Sequence[Subject]) -> None
             subject.movement.watch.aggregation,
             subject.movement.watch.unique_property,
             [event.event_id for _, event in subject.movement.entries],
+            subject.movement.watch.raw_events,
         )
         for subject in subjects
     ]

@@ -16,6 +16,7 @@ from google.protobuf.descriptor import (
 from proto.documents.contract import (
     ENUMS,
     MESSAGES,
+    METHODS,
     PACKAGE,
     SERVICES,
     Binding,

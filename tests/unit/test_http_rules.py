@@ -15,8 +15,8 @@ _SCALARS_IN_A_PATH = {FieldDescriptor.TYPE_STRING}
 CARRIED = [method for method in METHODS if not method.client_streaming]
 BINDINGS = [(method, binding) for method in CARRIED for binding in bindings(method)]
 
-# The verbs of AIP-131 to AIP-135, by the first word of a method. Other methods have a custom verb in their path. So has
-# a further path of a method that reads: ":lookup" where the query names the resource, ":query" with a body.
+# The verbs of AIP-131 to AIP-135, by the first word of a method. Other methods have a custom verb in their path. So
+# has a further path of a method that reads: ":lookup" where the query names the resource, ":query" with a body.
 STANDARD = {"Get": "get", "List": "get", "Create": "post", "Update": "patch", "Put": "put", "Delete": "delete"}
 
 
