@@ -135,6 +135,21 @@ async def test_a_validated_change_gets_its_answer_and_changes_nothing(caller: Ca
     assert await stored(caller) != before
 
 
+@pytest.mark.parametrize("made", [customer, subscription, metric, plan, limit], ids=lambda one: one.__name__)
+async def test_ingest_evaluates_an_alert_that_is_created_after_a_validated_change(
+    caller: Caller, made: Request
+) -> None:
+    """The new alert gets an epoch that the validated change had before it was rolled back."""
+    await caller.create(usage_alert("1000"))
+    await caller.send(caller.event("e1", "7"))
+    method, request = made(caller)
+    request.validate_only = True
+    await getattr(caller.accounts, method)(request, metadata=caller.metadata)
+    await caller.create(usage_alert("10"))
+    answer = await caller.send(caller.event("e2", "7"))
+    assert [one.level for one in shortened(answer.transitions)] == ["10"]
+
+
 async def test_ingest_does_not_know_a_plan_and_a_customer_that_were_only_validated(caller: Caller) -> None:
     await caller.create(usage_alert("10", scope=on_plan("gold")))
     sent = customer_pb2.Customer(customer_id="acme", plan_id="gold")
