@@ -58,8 +58,8 @@ class OrganizationRules:
         """A router with the alerts and the limits of plans at `epoch`; it may know no customers.
 
         The transaction holds the organization's lock, so that the epoch stands. A transaction that has raised the
-        epoch itself, and changed neither alerts nor plans, asks for the epoch before, without `keep`: if it raised the
-        epoch twice and rolls back, another transaction gives that epoch to other rules.
+        epoch itself, and changed neither alerts nor plans, asks for the epoch before, without `keep`: it may have
+        raised the epoch twice. If it rolls back, another transaction gives the epoch between to other rules.
         """
         known = self._youngest(epoch)
         if known.epoch == epoch:
