@@ -63,11 +63,16 @@ def read_patch(definition: AlertDefinition, request: alert_service_pb2.UpdateAle
     return patch
 
 
+def check_state_policy(violations: Violations, request: alert_service_pb2.UpdateAlertRequest) -> None:
+    """Notes a number that is no StatePolicy."""
+    if request.state_policy not in alert_service_pb2.StatePolicy.values():
+        violations.add("state_policy", f"{request.state_policy} is no value of StatePolicy")
+
+
 def _paths(violations: Violations, request: alert_service_pb2.UpdateAlertRequest, case: str) -> Sequence[str]:
     """The paths to change: those of the mask, or without one those of the fields that are set."""
     sent = request.alert
-    if request.state_policy not in alert_service_pb2.StatePolicy.values():
-        violations.add("state_policy", f"{request.state_policy} is no value of StatePolicy")
+    check_state_policy(violations, request)
     masked = list(request.update_mask.paths)
     if "*" in masked:
         if len(masked) > 1:

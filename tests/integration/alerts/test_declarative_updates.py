@@ -101,3 +101,11 @@ async def test_a_declaration_with_a_stale_etag_changes_nothing(ours: Client) -> 
         await declare(ours, SPEND.replace("10", "20") + KEY + 'etag: "7"')
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "ERROR_REASON_ETAG_MISMATCH")
     assert (await ours.get(created.alert_id)).version == 1
+
+
+async def test_an_unknown_state_policy_is_refused_whether_the_alert_exists_or_not(ours: Client) -> None:
+    for _ in range(2):
+        async with refused() as refusal:
+            await ours.update(SPEND + KEY, allow_missing=True, state_policy=7)
+        assert refusal.paths == ["state_policy"]
+        await declare(ours)
