@@ -6,6 +6,7 @@ what that measures. So it is read before the organization is locked, and is stil
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -142,5 +143,12 @@ def _refuse_another_measure(violations: Violations, definition: AlertDefinition,
     meant = alert_pb2.Alert()
     write_condition(read, meant)
     for name in sorted(given):
-        if getattr(getattr(meant, case), name) != getattr(ours, name):
+        if _in_any_order(getattr(getattr(meant, case), name)) != _in_any_order(getattr(ours, name)):
             violations.add(f"alert.{case}.{name}", "it cannot be changed: create another alert")
+
+
+def _in_any_order(value: Any) -> Any:
+    """The value of a field; lists with the same items in different orders have equal values."""
+    if isinstance(value, (str, bool, int, Message)):
+        return value
+    return sorted(item if isinstance(item, str) else item.SerializeToString(deterministic=True) for item in value)
