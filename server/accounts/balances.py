@@ -104,7 +104,7 @@ class BalanceHandlers:
                 after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
                 limit=page.limit,
             )
-            total_size = 0
+            total_size = None
             if request.include_total_size:
                 total_size = await balances.count(
                     connection,
@@ -216,7 +216,7 @@ class BalanceHandlers:
                 after=None if page.after is None else (str(page.after[0]), int(str(page.after[1]))),
                 limit=page.limit,
             )
-            total_size = 0
+            total_size = None
             if request.include_total_size:
                 total_size = await balance_entries.count(
                     connection, organization_id, customer_id, balance_id=balance_id or None
@@ -246,7 +246,7 @@ class BalanceHandlers:
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
-            total_size = 0
+            total_size = None
             if request.include_total_size:
                 total_size = await drawdown.count_overages(connection, organization_id, customer_id)
         shown = [overage_message(customer_id, row) for row in page.shown(rows)]

@@ -98,7 +98,7 @@ class MetricHandlers:
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
-            total_size = await metrics.count(connection, organization_id) if request.include_total_size else 0
+            total_size = await metrics.count(connection, organization_id) if request.include_total_size else None
         shown = [metric_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListMetricsResponse(

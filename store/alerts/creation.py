@@ -1,6 +1,6 @@
 """Creation of alerts, one or many in one change; and the keys that no two alerts of an organization can share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
@@ -118,14 +118,17 @@ async def conflict_of(
 
 
 async def find_conflict(
-    connection: AsyncConnection, organization_id: int, definition: AlertDefinition
+    connection: AsyncConnection, organization_id: int, definition: AlertDefinition, moved: Collection[str] = ()
 ) -> AlertConflict | None:
-    """The stored alert that has a key of the definition already; None if there is none."""
+    """The stored alert that has a key of the definition already; None if there is none.
+
+    moved: the ids of alerts that give up their natural keys in the same change.
+    """
     has_key: dict[UniqueBy, ColumnElement[bool]] = {
         UniqueBy.UNIQUENESS_KEY: and_(
             alert.c.uniqueness_key_held, alert.c.uniqueness_key == definition.uniqueness_key
         ),
-        UniqueBy.NATURAL_KEY: alert.c.natural_key == definition.natural_key,
+        UniqueBy.NATURAL_KEY: and_(alert.c.natural_key == definition.natural_key, alert.c.alert_id.not_in(moved)),
     }
     for key, _ in _keys(definition):
         other = await connection.scalar(

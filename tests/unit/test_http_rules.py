@@ -104,3 +104,8 @@ def test_no_two_paths_match_the_same_request() -> None:
         if collide(first, second)
     ]
     assert found == []
+
+
+def test_update_alert_has_a_path_without_an_id_for_alerts_that_their_uniqueness_key_addresses() -> None:
+    [update] = [method for method in METHODS if method.name == "UpdateAlert"]
+    assert "/v1/alerts" in {binding.path for binding in bindings(update)}
