@@ -1,5 +1,6 @@
 """Erasure jobs: durable, each deletes everything of one customer. `store.erasures.steps` executes them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
@@ -53,7 +54,7 @@ class CustomerUnknown(Exception):
 
 
 class CustomerBeingErased(Exception):
-    """The customer takes no facts until its erasure is done."""
+    """The customer takes no facts and no alerts until its erasure is done."""
 
     def __init__(self, customer_id: str) -> None:
         super().__init__(customer_id)
@@ -172,8 +173,20 @@ async def finish(connection: AsyncConnection, job: ErasureJob, now: datetime) ->
 
 async def refuse_during(connection: AsyncConnection, organization_id: int, customer_id: str) -> None:
     """Raises CustomerBeingErased if a job erases the customer. The transaction holds the organization's lock."""
-    if await _of_customer(connection, organization_id, customer_id) is not None:
+    if await being_erased(connection, organization_id, [customer_id]):
         raise CustomerBeingErased(customer_id)
+
+
+async def being_erased(connection: AsyncConnection, organization_id: int, customer_ids: Collection[str]) -> set[str]:
+    """Those of the customers that a job erases. The transaction holds the organization's lock."""
+    if not customer_ids:
+        return set()
+    found = await connection.scalars(
+        select(erasure_job.c.customer_id).where(
+            erasure_job.c.organization_id == organization_id, erasure_job.c.customer_id.in_(customer_ids)
+        )
+    )
+    return set(found)
 
 
 async def _of_customer(connection: AsyncConnection, organization_id: int, customer_id: str) -> ErasureJob | None:

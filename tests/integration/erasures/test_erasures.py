@@ -17,12 +17,15 @@ from generated.tidemark.v1 import (
     alert_service_pb2,
     condition_pb2,
     customer_pb2,
+    delivery_pb2,
     erasure_job_pb2,
     invoice_pb2,
     limit_pb2,
     metric_pb2,
     scope_pb2,
     subscription_pb2,
+    webhook_service_pb2,
+    webhook_service_pb2_grpc,
 )
 from generated.tidemark.v1 import (
     account_service_pb2 as messages,
@@ -30,9 +33,11 @@ from generated.tidemark.v1 import (
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.erasures import jobs
+from store.notifications import evaluation_failures
 from store.postgres.database import Database
 from tests.support.balances.holder import GRANT, SEAT, Holder, alert
 from tests.support.notifier.house import House
+from tests.support.server.running import reason_of
 from tests.support.usage.caller import (
     Caller,
     Refusal,
@@ -47,6 +52,7 @@ from tests.support.usage.organizations import organization
 from tests.support.usage.voiding import void
 from tests.support.webhooks.attempts import claim, fan_out, record
 from webhooks.deliveries import DeliveryStatus
+from webhooks.operator_events import EvaluationFailure
 
 PERSON, NEIGHBOUR = "person-4711", "neighbour-0815"
 URL = "http://127.0.0.1:9/hook"
@@ -277,6 +283,56 @@ async def test_customer_that_is_being_erased_takes_neither_usage_nor_facts(
     assert (await caller.send(caller.event("new", "1", PERSON))).accepted == 1
 
 
+async def test_customer_that_is_being_erased_takes_neither_alerts_nor_deletions_nor_redeliveries(
+    caller: Caller, database: Database, clock: ManualClock
+) -> None:
+    wide = await caller.create(usage_alert("7"))
+    off = await caller.create(usage_alert("8"))
+    disabled = alert_service_pb2.DisableAlertRequest(alert_id=off.alert_id, customer_id=PERSON)
+    await caller.send(caller.event("e1", "1", PERSON))
+    await caller.put_subscription(subscription_pb2.Subscription(customer_id=PERSON, subscription_id="pro"))
+    await caller.alerts.DisableAlert(disabled, metadata=caller.metadata)
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+    endpoint = await House(database, clock, int(organization_id)).endpoint(URL)
+    again = webhook_service_pb2.RedeliverDeliveriesRequest(
+        endpoint_id=endpoint.endpoint.endpoint_id,
+        statuses=[delivery_pb2.DELIVERY_STATUS_DELIVERED],
+        customer_id=PERSON,
+        start_time=to_timestamp(clock.now() - timedelta(days=1)),
+    )
+    hooks = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
+    on_person = usage_alert("9", scope=on_customer(PERSON))
+    batch = alert_service_pb2.BatchCreateAlertsRequest(
+        requests=[alert_service_pb2.CreateAlertRequest(alert=one) for one in (usage_alert("1"), on_person)]
+    )
+    async with held(caller):
+        job = (await erase(caller)).job
+        changes = (
+            caller.create_only(on_person),
+            caller.alerts.BatchCreateAlerts(batch, metadata=caller.metadata),
+            caller.alerts.DisableAlert(
+                alert_service_pb2.DisableAlertRequest(alert_id=wide.alert_id, customer_id=PERSON),
+                metadata=caller.metadata,
+            ),
+            caller.alerts.EnableAlert(
+                alert_service_pb2.EnableAlertRequest(alert_id=off.alert_id, customer_id=PERSON),
+                metadata=caller.metadata,
+            ),
+            caller.accounts.DeleteSubscription(
+                messages.DeleteSubscriptionRequest(customer_id=PERSON, subscription_id="pro"),
+                metadata=caller.metadata,
+            ),
+            hooks.RedeliverDeliveries(again, metadata=caller.metadata),
+        )
+        for change in changes:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await change
+            assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+            assert reason_of(refused.value).endswith("CUSTOMER_BEING_ERASED")
+    await finished(caller, job.job_id)
+    assert await rows_with(caller, PERSON) == {}
+
+
 async def test_usage_beside_an_erasure_is_counted_before_it_or_refused(
     caller: Caller, database: Database, clock: ManualClock
 ) -> None:
@@ -364,6 +420,32 @@ async def test_delivery_that_is_being_attempted_ends_before_it_is_deleted(
     [[in_flight]] = await caller.rows("SELECT in_flight FROM endpoint WHERE organization_id = %(organization_id)s")
     assert in_flight == 0
     assert await rows_with(caller, PERSON) == {}
+
+
+async def test_operator_events_about_the_customer_are_erased_with_their_deliveries(
+    caller: Caller, database: Database, clock: ManualClock
+) -> None:
+    await caller.send(caller.event("e1", "1", PERSON), caller.event("e1", "1", NEIGHBOUR))
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+    house = House(database, clock, int(organization_id))
+    await house.endpoint(URL, ("evaluation.failed",))
+
+    async def fail(alert_id: str, customer: str) -> None:
+        async with database.transaction() as connection:
+            failure = EvaluationFailure(alert_id, customer, "e1")
+            await evaluation_failures.add(connection, house.organization_id, [failure], clock.now())
+
+    await fail("alt_waits", PERSON)
+    await fail("alt_theirs", NEIGHBOUR)
+    await fan_out(house)
+    await fail("alt_in_outbox", PERSON)
+    await erased(caller)
+    assert await rows_with(caller, PERSON) == {}
+    for table in ("delivery", "operator_event"):
+        [[left]] = await caller.rows(f"SELECT count(*) FROM {table} WHERE organization_id = %(organization_id)s")
+        assert left == 1  # the neighbour's
+    [[left]] = await caller.rows("SELECT count(*) FROM outbox WHERE organization_id = %(organization_id)s")
+    assert left == 0
 
 
 async def test_stream_of_notifications_goes_on_over_erased_ones(
