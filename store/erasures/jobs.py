@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import RowMapping, and_, insert, select, tuple_, update
+from sqlalchemy import RowMapping, and_, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.erasures import scoped
@@ -122,11 +122,15 @@ async def list_page(
 
 
 async def running(connection: AsyncConnection, limit: int) -> list[ErasureJob]:
-    """Up to `limit` jobs of any organization that are running, the oldest first."""
+    """Up to `limit` jobs that are running: the oldest of each organization first, then the second of each.
+
+    So an organization that erases many customers does not keep the jobs of others waiting.
+    """
+    turn = func.row_number().over(partition_by=erasure_job.c.organization_id, order_by=erasure_job.c.create_time)
     rows = await connection.execute(
         select(*COLUMNS)
         .where(erasure_job.c.state == ErasureState.RUNNING)
-        .order_by(erasure_job.c.create_time)
+        .order_by(turn, erasure_job.c.create_time)
         .limit(limit)
     )
     return [_job(row) for row in rows.mappings()]

@@ -31,6 +31,7 @@ from generated.tidemark.v1 import (
     account_service_pb2 as messages,
 )
 from runtime.clock import ManualClock
+from server.calls.validate_only import transaction_of
 from server.calls.validation import to_timestamp
 from store.erasures import jobs
 from store.notifications import evaluation_failures
@@ -392,6 +393,23 @@ async def test_erasure_that_is_cut_off_goes_on_on_another_replica(
             break
     await finished(caller, job.job_id)
     assert await rows_with(caller, PERSON) == {}
+
+
+async def test_erasure_is_not_delayed_by_many_erasures_of_another_organization(
+    caller: Caller, database: Database, clock: ManualClock
+) -> None:
+    name, key = await organization(caller.database_url, clock)
+    theirs = Caller(caller.server, clock, caller.database_url, name, key)
+    many = [f"customer {number}" for number in range(5)]
+    await theirs.send(*(theirs.event("e1", "1", customer) for customer in many))
+    await caller.send(caller.event("e1", "1", PERSON))
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+    [[other_id]] = await theirs.rows("SELECT %(organization_id)s")
+    async with transaction_of(database, validate_only=True) as connection:
+        for customer in many:
+            await jobs.begin(connection, int(other_id), customer, clock.now())
+        own = await jobs.begin(connection, int(organization_id), PERSON, clock.now() + timedelta(seconds=1))
+        assert own.job_id in [job.job_id for job in await jobs.running(connection, 2)]
 
 
 async def test_delivery_that_is_being_attempted_ends_before_it_is_deleted(
