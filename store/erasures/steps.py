@@ -55,10 +55,18 @@ WHERE organization_id = :organization_id AND customer_id = :customer_id AND ctid
 ))
 """
 
+# A recovery locks the notifications that it makes deliveries of, and skips those that are locked here: no delivery is
+# made of a notification that is deleted.
 _NOTIFICATIONS = text("""
 SELECT notification_id FROM notification
 WHERE organization_id = :organization_id AND customer_id = :customer_id
-ORDER BY notification_id LIMIT :limit
+ORDER BY notification_id LIMIT :limit FOR UPDATE SKIP LOCKED
+""")
+
+_ANY_NOTIFICATION = text("""
+SELECT EXISTS (
+    SELECT FROM notification WHERE organization_id = :organization_id AND customer_id = :customer_id
+)
 """)
 
 # Leases begin and end, and fan-outs write, only under the locks of their endpoints.
@@ -190,7 +198,8 @@ async def _notifications(connection: AsyncConnection, job: ErasureJob, limit: in
     scope = {"organization_id": job.organization_id, "customer_id": job.customer_id}
     ids = list(await connection.scalars(_NOTIFICATIONS, {**scope, "limit": min(limit, NOTIFICATIONS_AT_ONCE)}))
     if not ids:
-        return Progress(complete=True)
+        in_use = bool(await connection.scalar(_ANY_NOTIFICATION, scope))
+        return Progress(complete=not in_use, waits=in_use)
     deleted, free = await _without_deliveries(connection, job, ids)
     if free:
         deleted += int(await connection.scalar(_DELETE_NOTIFICATIONS, {**scope, "notification_ids": free}) or 0)

@@ -33,6 +33,8 @@ from generated.tidemark.v1 import (
 from runtime.clock import ManualClock
 from server.calls.validate_only import transaction_of
 from server.calls.validation import to_timestamp
+from store.deliveries import redelivery_jobs, redelivery_steps
+from store.deliveries.redelivery_jobs import JobKind, Selection
 from store.erasures import jobs
 from store.notifications import evaluation_failures
 from store.postgres.database import Database
@@ -437,6 +439,33 @@ async def test_delivery_that_is_being_attempted_ends_before_it_is_deleted(
     await finished(caller, job_id)
     [[in_flight]] = await caller.rows("SELECT in_flight FROM endpoint WHERE organization_id = %(organization_id)s")
     assert in_flight == 0
+    assert await rows_with(caller, PERSON) == {}
+
+
+async def test_recovery_beside_an_erasure_leaves_no_delivery_of_the_customer(
+    caller: Caller, database: Database, clock: ManualClock
+) -> None:
+    await caller.create(usage_alert("3"))
+    await caller.send(caller.event("e1", "5", PERSON))
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+    house = House(database, clock, int(organization_id))
+    await fan_out(house)  # to no endpoint
+    endpoint = (await house.endpoint(URL)).endpoint
+    span = Selection(clock.now() - timedelta(days=1), clock.now() + timedelta(days=1))
+    replica = Erasures(database, clock)
+
+    async def waits() -> bool:
+        return not await replica.work_once()
+
+    async with database.transaction() as connection:
+        recovery = await redelivery_jobs.create(
+            connection, house.organization_id, endpoint.endpoint_id, JobKind.RECOVERY, span, now=clock.now()
+        )
+        await redelivery_steps.step(connection, house.organization_id, recovery.job_id, clock.now())
+        job_id = (await erase(caller)).job.job_id
+        for _ in range(3):
+            await until(waits)
+    await finished(caller, job_id)
     assert await rows_with(caller, PERSON) == {}
 
 
