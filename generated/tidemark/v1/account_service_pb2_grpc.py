@@ -239,9 +239,10 @@ class AccountServiceServicer:
 
     def DeleteCustomer(self, request, context):
         """DeleteCustomer erases a customer: a job deletes everything of it and gives its ledger a pseudonym, as ErasureJob
-        says. From the answer on, usage and facts of the customer are refused with FAILED_PRECONDITION and
-        ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is free for a new customer.
-        While the job runs, the same request gets the same job. An erasure cannot be stopped or undone.
+        says. From the answer on, usage and facts of the customer, and alerts on it alone, are refused with
+        FAILED_PRECONDITION and ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is
+        free for a new customer. While the job runs, the same request gets the same job. An erasure cannot be stopped or
+        undone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -30,9 +30,10 @@ class AccountServiceStub:
     """ListCustomers returns customers by ascending customer_id."""
     DeleteCustomer: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteCustomerRequest, _account_service_pb2.DeleteCustomerResponse]
     """DeleteCustomer erases a customer: a job deletes everything of it and gives its ledger a pseudonym, as ErasureJob
-    says. From the answer on, usage and facts of the customer are refused with FAILED_PRECONDITION and
-    ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is free for a new customer.
-    While the job runs, the same request gets the same job. An erasure cannot be stopped or undone.
+    says. From the answer on, usage and facts of the customer, and alerts on it alone, are refused with
+    FAILED_PRECONDITION and ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is
+    free for a new customer. While the job runs, the same request gets the same job. An erasure cannot be stopped or
+    undone.
     """
     GetErasureJob: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetErasureJobRequest, _account_service_pb2.GetErasureJobResponse]
     """GetErasureJob returns one job of DeleteCustomer."""
@@ -150,9 +151,10 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.DeleteCustomerRequest, _abc.Awaitable[_account_service_pb2.DeleteCustomerResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.DeleteCustomerResponse]:
         """DeleteCustomer erases a customer: a job deletes everything of it and gives its ledger a pseudonym, as ErasureJob
-        says. From the answer on, usage and facts of the customer are refused with FAILED_PRECONDITION and
-        ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is free for a new customer.
-        While the job runs, the same request gets the same job. An erasure cannot be stopped or undone.
+        says. From the answer on, usage and facts of the customer, and alerts on it alone, are refused with
+        FAILED_PRECONDITION and ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is
+        free for a new customer. While the job runs, the same request gets the same job. An erasure cannot be stopped or
+        undone.
         """
 
     @_abc_1.abstractmethod

@@ -475,9 +475,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_CUSTOMER_BEING_ERASED: _ErrorReason.ValueType  # 33
-    """ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event or a fact names a customer that
-    DeleteCustomer erases. Send it again when the job is done, if it belongs to a new customer of that id. event_id is
-    set for usage events.
+    """ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event, a fact, an alert, a change
+    of an alert or a redelivery names a customer that DeleteCustomer erases. Send it again when the job is done, if it
+    belongs to a new customer of that id. event_id is set for usage events.
 
     Example:
 
@@ -1346,9 +1346,9 @@ Example:
     }
 """
 ERROR_REASON_CUSTOMER_BEING_ERASED: ErrorReason.ValueType  # 33
-"""ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event or a fact names a customer that
-DeleteCustomer erases. Send it again when the job is done, if it belongs to a new customer of that id. event_id is
-set for usage events.
+"""ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event, a fact, an alert, a change
+of an alert or a redelivery names a customer that DeleteCustomer erases. Send it again when the job is done, if it
+belongs to a new customer of that id. event_id is set for usage events.
 
 Example:
 
