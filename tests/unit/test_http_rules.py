@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 
-from proto.documents.contract import METHODS, VERBS, Binding, bindings
+from proto.documents.contract import METHODS, VERBS, Binding, behaviors, bindings
 from proto.documents.http_paths import collide, field_at, query_fields, variables
 
 _TEMPLATE = re.compile(r"/v1(/([a-zA-Z]+|\{[a-z_.]+\}))+(:[a-zA-Z]+)?")
@@ -56,6 +56,13 @@ def test_query_has_no_lists_of_messages(method: MethodDescriptor, binding: Bindi
             continue
         assert not field.is_repeated, field.full_name
         assert message.file.package == "google.protobuf", field.full_name
+
+
+@pytest.mark.parametrize(("method", "binding"), BINDINGS, ids=lambda each: getattr(each, "name", ""))
+def test_query_has_no_secrets(method: MethodDescriptor, binding: Binding) -> None:
+    """Proxies log URLs."""
+    for field in query_fields(method, binding):
+        assert "INPUT_ONLY" not in behaviors(field), field.full_name
 
 
 @pytest.mark.parametrize(("method", "binding"), BINDINGS, ids=lambda each: getattr(each, "name", ""))

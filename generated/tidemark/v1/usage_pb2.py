@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
@@ -29,7 +30,7 @@ from generated.tidemark.v1 import gauge_pb2 as tidemark_dot_v1_dot_gauge__pb2
 from generated.tidemark.v1 import transition_pb2 as tidemark_dot_v1_dot_transition__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/usage.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17tidemark/v1/gauge.proto\x1a\x1ctidemark/v1/transition.proto\"\xe7\x02\n\nUsageEvent\x12\x16\n\x08\x65vent_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fsubscription_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tmetric_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ost\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x41\n\nproperties\x18\t \x03(\x0b\x32\'.tidemark.v1.UsageEvent.PropertiesEntryB\x04\xe2\x41\x01\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x91\x01\n\nUsageBatch\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.tidemark.v1.UsageEventB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einclude_gauges\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1e\n\x10max_answer_bytes\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\"\xf0\x01\n\x0cUsageOutcome\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12(\n\x08rejected\x18\x04 \x03(\x0b\x32\x16.tidemark.v1.Rejection\x12,\n\x0btransitions\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\"\n\x06gauges\x18\x06 \x03(\x0b\x32\x12.tidemark.v1.Gauge\x12,\n\x07omitted\x18\x07 \x01(\x0b\x32\x1b.tidemark.v1.OmittedResults\"P\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\xab\x01\n\x0eOmittedResults\x12\x18\n\x10transition_count\x18\x01 \x01(\x05\x12\x13\n\x0bgauge_count\x18\x02 \x01(\x05\x12\x17\n\x0frejection_count\x18\x03 \x01(\x05\x12/\n\x0bingest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x18notifications_page_token\x18\x05 \x01(\tBs\n\x0f\x64\x65v.tidemark.v1B\nUsageProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/usage.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17tidemark/v1/gauge.proto\x1a\x1ctidemark/v1/transition.proto\"\xe7\x02\n\nUsageEvent\x12\x16\n\x08\x65vent_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fsubscription_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tmetric_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ost\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x41\n\nproperties\x18\t \x03(\x0b\x32\'.tidemark.v1.UsageEvent.PropertiesEntryB\x04\xe2\x41\x01\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xab\x01\n\nUsageBatch\x12\x1e\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.tidemark.v1.UsageEventB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einclude_gauges\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x30\n\x10max_answer_bytes\x18\x04 \x01(\x05\x42\x16\xe2\x41\x01\x01\xbaH\x0f\x1a\n\x18\x80\x80\x80 (\x80\x80\x80\x01\xd8\x01\x01\"\xf0\x01\n\x0cUsageOutcome\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12(\n\x08rejected\x18\x04 \x03(\x0b\x32\x16.tidemark.v1.Rejection\x12,\n\x0btransitions\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\"\n\x06gauges\x18\x06 \x03(\x0b\x32\x12.tidemark.v1.Gauge\x12,\n\x07omitted\x18\x07 \x01(\x0b\x32\x1b.tidemark.v1.OmittedResults\"P\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\xab\x01\n\x0eOmittedResults\x12\x18\n\x10transition_count\x18\x01 \x01(\x05\x12\x13\n\x0bgauge_count\x18\x02 \x01(\x05\x12\x17\n\x0frejection_count\x18\x03 \x01(\x05\x12/\n\x0bingest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x18notifications_page_token\x18\x05 \x01(\tBs\n\x0f\x64\x65v.tidemark.v1B\nUsageProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,23 +59,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGEEVENT'].fields_by_name['properties']._loaded_options = None
   _globals['_USAGEEVENT'].fields_by_name['properties']._serialized_options = b'\342A\001\001'
   _globals['_USAGEBATCH'].fields_by_name['batch_id']._loaded_options = None
-  _globals['_USAGEBATCH'].fields_by_name['batch_id']._serialized_options = b'\342A\001\001'
+  _globals['_USAGEBATCH'].fields_by_name['batch_id']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001'
   _globals['_USAGEBATCH'].fields_by_name['events']._loaded_options = None
   _globals['_USAGEBATCH'].fields_by_name['events']._serialized_options = b'\342A\001\002'
   _globals['_USAGEBATCH'].fields_by_name['include_gauges']._loaded_options = None
   _globals['_USAGEBATCH'].fields_by_name['include_gauges']._serialized_options = b'\342A\001\001'
   _globals['_USAGEBATCH'].fields_by_name['max_answer_bytes']._loaded_options = None
-  _globals['_USAGEBATCH'].fields_by_name['max_answer_bytes']._serialized_options = b'\342A\001\001'
-  _globals['_USAGEEVENT']._serialized_start=187
-  _globals['_USAGEEVENT']._serialized_end=546
-  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_start=497
-  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_end=546
-  _globals['_USAGEBATCH']._serialized_start=549
-  _globals['_USAGEBATCH']._serialized_end=694
-  _globals['_USAGEOUTCOME']._serialized_start=697
-  _globals['_USAGEOUTCOME']._serialized_end=937
-  _globals['_REJECTION']._serialized_start=939
-  _globals['_REJECTION']._serialized_end=1019
-  _globals['_OMITTEDRESULTS']._serialized_start=1022
-  _globals['_OMITTEDRESULTS']._serialized_end=1193
+  _globals['_USAGEBATCH'].fields_by_name['max_answer_bytes']._serialized_options = b'\342A\001\001\272H\017\032\n\030\200\200\200 (\200\200\200\001\330\001\001'
+  _globals['_USAGEEVENT']._serialized_start=216
+  _globals['_USAGEEVENT']._serialized_end=575
+  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_start=526
+  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_end=575
+  _globals['_USAGEBATCH']._serialized_start=578
+  _globals['_USAGEBATCH']._serialized_end=749
+  _globals['_USAGEOUTCOME']._serialized_start=752
+  _globals['_USAGEOUTCOME']._serialized_end=992
+  _globals['_REJECTION']._serialized_start=994
+  _globals['_REJECTION']._serialized_end=1074
+  _globals['_OMITTEDRESULTS']._serialized_start=1077
+  _globals['_OMITTEDRESULTS']._serialized_end=1248
 # @@protoc_insertion_point(module_scope)
