@@ -162,7 +162,7 @@ async def advance(
 
 
 async def finish(connection: AsyncConnection, job: ErasureJob, now: datetime) -> None:
-    """Ends a locked job, and forgets whom it erased."""
+    """Ends a locked job, and forgets which customer it erased."""
     await connection.execute(
         update(erasure_job)
         .where(erasure_job.c.organization_id == job.organization_id, erasure_job.c.job_id == job.job_id)
