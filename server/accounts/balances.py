@@ -6,6 +6,7 @@ from evaluator.changed_facts import ChangedFacts
 from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
 from server.accounts.errors import balance_not_found
+from server.calls.answer_size import DEFAULT_ROOM, fitting
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import read_page
@@ -166,10 +167,12 @@ class BalanceHandlers:
 
         async with transaction_of(self._database, request.validate_only) as connection:
             done = await self._changes.apply(connection, organization, wanted.customer_id, change)
+        entries, _ = fitting(map(entry_message, done.entries), DEFAULT_ROOM)
         return account_service_pb2.DecrementBalancesResponse(
-            entries=[entry_message(entry) for entry in done.entries],
+            entries=entries,
             remaining=format_decimal(done.remaining),
             overage=format_decimal(done.overage),
+            omitted_entry_count=len(done.entries) - len(entries),
             replayed=not done.changed,
         )
 

@@ -87,8 +87,8 @@ def alert_with_key_not_found(uniqueness_key: str) -> NotFound:
 
 def items_alike(error: ItemsAlike) -> InvalidArgument:
     """Two requests of a batch exclude each other."""
-    if error.key == "alert_id":
-        path, what = "alert_id", "change the same alert"
+    if error.key in ("alert_id", "alert.alert_id"):
+        path, what = error.key, "change the same alert"
     elif error.key == UniqueBy.UNIQUENESS_KEY:
         path, what = "alert.uniqueness_key", "have the same uniqueness key"
     else:

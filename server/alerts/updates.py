@@ -131,7 +131,7 @@ def _refuse_repeated(steps: Sequence[_Step]) -> None:
     first: dict[str, int] = {}
     for index, step in enumerate(steps):
         if isinstance(step, Edit) and (other := first.setdefault(step.alert_id, index)) != index:
-            raise ItemRefused(index, ItemsAlike(other, "alert_id"))
+            raise ItemRefused(index, ItemsAlike(other, "alert.alert_id"))
 
 
 def _named(step: _Step, before: AlertDefinition | None) -> NamedIds:

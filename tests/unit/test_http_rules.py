@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 
-from proto.documents.contract import METHODS, VERBS, Binding, bindings
+from proto.documents.contract import METHODS, VERBS, Binding, behaviors, bindings
 from proto.documents.http_paths import collide, field_at, is_list_of_messages, query_fields, variables
 
 _TEMPLATE = re.compile(r"/v1(/([a-zA-Z]+|\{[a-z_.]+\}))+(:[a-zA-Z]+)?")
@@ -15,8 +15,8 @@ _SCALARS_IN_A_PATH = {FieldDescriptor.TYPE_STRING}
 CARRIED = [method for method in METHODS if not method.client_streaming]
 BINDINGS = [(method, binding) for method in CARRIED for binding in bindings(method)]
 
-# The verbs of AIP-131 to AIP-135, by the first word of a method. Other methods have a custom verb in their path. So
-# has a further path of a method that reads: ":lookup" where the query names the resource, ":query" with a body.
+# The verbs of AIP-131 to AIP-135, by the first word of a method. Other methods have a custom verb in their path.
+# So has a further path of a method that reads: ":lookup" where the query names the resource, ":query" with a body.
 STANDARD = {"Get": "get", "List": "get", "Create": "post", "Update": "patch", "Put": "put", "Delete": "delete"}
 
 
@@ -69,6 +69,13 @@ def test_list_of_messages_is_in_the_body_of_some_binding(method: MethodDescripto
 def test_no_binding_of_a_method_needs_only_what_another_needs(method: MethodDescriptor) -> None:
     needs = [(binding.verb, frozenset(variables(binding.path))) for binding in bindings(method)]
     assert len(set(needs)) == len(needs)
+
+
+@pytest.mark.parametrize(("method", "binding"), BINDINGS, ids=lambda each: getattr(each, "name", ""))
+def test_query_has_no_secrets(method: MethodDescriptor, binding: Binding) -> None:
+    """Proxies log URLs."""
+    for field in query_fields(method, binding):
+        assert "INPUT_ONLY" not in behaviors(field), field.full_name
 
 
 @pytest.mark.parametrize(("method", "binding"), BINDINGS, ids=lambda each: getattr(each, "name", ""))

@@ -1477,6 +1477,7 @@ class DecrementBalancesResponse(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     OVERAGE_FIELD_NUMBER: _builtins.int
+    OMITTED_ENTRY_COUNT_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     remaining: _builtins.str
     """remaining is what remained in all active segments of the customer's balances in that currency or metric after the
@@ -1486,13 +1487,17 @@ class DecrementBalancesResponse(_message.Message):
     """overage is the part of the amount that no segment gave, as a decimal string; it was added to the customer's
     overage, see ListOverages. "0" without OVERAGE_POLICY_ALLOW.
     """
+    omitted_entry_count: _builtins.int
+    """omitted_entry_count is how many entries follow those that are shown. ListBalanceEntries returns them."""
     replayed: _builtins.bool
     """replayed is set when the decrement had been made before: this request changed nothing, and the answer is the first
     one.
     """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_balance_entry_pb2.BalanceEntry]:
-        """entries are the ledger entries of the decrement, one for each segment that gave something, in the draw order."""
+        """entries are the ledger entries of the decrement, one for each segment that gave something, in the draw order: the
+        first ones, as many as fit into 2 MiB.
+        """
 
     def __init__(
         self,
@@ -1500,11 +1505,12 @@ class DecrementBalancesResponse(_message.Message):
         entries: _abc.Iterable[_balance_entry_pb2.BalanceEntry] | None = ...,
         remaining: _builtins.str = ...,
         overage: _builtins.str = ...,
+        omitted_entry_count: _builtins.int = ...,
         replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "overage", b"overage", "remaining", b"remaining", "replayed", b"replayed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "omitted_entry_count", b"omitted_entry_count", "overage", b"overage", "remaining", b"remaining", "replayed", b"replayed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -156,7 +156,11 @@ async def test_an_update_that_cannot_be_done_leaves_nothing_of_its_batch(
         "unknown": ('alert_id: "alt_none" display_name: "n"', "ALERT_NOT_FOUND", "requests[1]"),
         "etag": (f'alert_id: "{second.alert_id}" etag: "7" display_name: "n"', "ETAG_MISMATCH", "requests[1]"),
         "archived": (f'alert_id: "{gone.alert_id}" display_name: "n"', "ALERT_ARCHIVED", "requests[1]"),
-        "repeated": (f'alert_id: "{first.alert_id}" display_name: "n"', "INVALID_FIELD", "requests[1].alert_id"),
+        "repeated": (
+            f'alert_id: "{first.alert_id}" display_name: "n"',
+            "INVALID_FIELD",
+            "requests[1].alert.alert_id",
+        ),
         "invalid": (
             f'alert_id: "{second.alert_id}" thresholds {{ value: "x" }}',
             "INVALID_FIELD",
@@ -187,7 +191,7 @@ async def test_one_alert_cannot_be_declared_twice_in_a_batch(ours: Client, datab
     await ours.batch_update(declared)
     async with refused() as refusal:
         await ours.batch_update(declared, declared)
-    assert (refusal.paths, refusal.metadata["index"]) == (["requests[1].alert_id"], "1")
+    assert (refusal.paths, refusal.metadata["index"]) == (["requests[1].alert.alert_id"], "1")
 
 
 async def test_an_update_into_the_measure_of_another_alert_leaves_nothing_of_its_batch(ours: Client) -> None:
