@@ -4,7 +4,7 @@ A router holds the rules of one organization at one epoch. It caches what it fin
 customer costs a few dictionary look-ups.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -13,6 +13,7 @@ from evaluator.alerts import AlertRule
 from evaluator.events import UsageEvent
 from evaluator.gauges import Group, Measure
 from evaluator.limits import NO_LIMITS, Limits
+from evaluator.raw_events import RawEvents, as_metric_events
 from evaluator.routing_facts import CustomerFacts, MetricFacts, SubscriptionFacts
 from evaluator.watched_gauges import CustomerMeasure
 
@@ -36,6 +37,10 @@ class Router:
         self.customers: dict[str, CustomerFacts] = {}
         self.subscriptions: dict[tuple[str, str], SubscriptionFacts] = {}
         self.metrics: dict[str, MetricFacts] = {}
+        # The metrics in which raw events count. None until a raw event came: they are read all at once, because a raw
+        # event does not say which metrics it concerns. Apart from `metrics`, which has what events named.
+        self.raw_metrics: dict[str, MetricFacts] | None = None
+        self._raw_events: dict[str, dict[str, RawEvents]] = {}  # by event type and metric id
         self._by_measure: dict[Measure, list[AlertRule]] = {}
         # Cost measures with price filters, by currency and by whether they measure subscriptions.
         self._with_prices: dict[tuple[str | None, bool], list[Measure]] = {}
@@ -79,6 +84,25 @@ class Router:
         if event.cost is None or event.currency is not None:
             return event
         return event._replace(currency=self.currency_of(event.customer_id, event.subscription_id))
+
+    def know_raw_metrics(self, metrics: Iterable[MetricFacts]) -> None:
+        """Knows all metrics in which raw events count from now on."""
+        self.raw_metrics, self._raw_events = {}, {}
+        for metric in metrics:
+            if metric.raw_events is not None:
+                self.raw_metrics[metric.metric_id] = metric
+                self._raw_events.setdefault(metric.raw_events.event_type, {})[metric.metric_id] = metric.raw_events
+
+    def metric(self, metric_id: str) -> MetricFacts | None:
+        """A metric that an event named, or in which raw events count; None when the router knows none."""
+        return self.metrics.get(metric_id) or (self.raw_metrics or {}).get(metric_id)
+
+    def metric_events(self, events: Sequence[UsageEvent]) -> Sequence[UsageEvent]:
+        """The events, with an event of each metric that a raw event counts in in place of the raw event.
+
+        `raw_metrics` must be known if any event is raw.
+        """
+        return as_metric_events(self._raw_events, events)
 
     def last_period_end(self, customer_id: str, subscription_id: str | None, time: datetime) -> datetime:
         """The end of the period that contains `time`: the customer's, or the subscription's if that is later."""
@@ -170,7 +194,11 @@ class Router:
                 by_keys.setdefault(alert.group_keys, []).append(alert)
         if not by_keys:
             return None
-        metric = self.metrics.get(measure.metric_id) if measure.metric_id is not None else None
+        metric = self.metric(measure.metric_id) if measure.metric_id is not None else None
+        raw_events = metric.raw_events if metric else None
+        if raw_events is not None:  # before the metric existed, no raw event was counted in it
+            changed_epoch = max(changed_epoch, raw_events.since_epoch)
+            changed_time = max(changed_time, raw_events.since_time)
         return CustomerMeasure(
             measure=measure,
             customer_id=customer_id,
@@ -184,6 +212,7 @@ class Router:
             period=cycle.period_at(time),
             prices=measure.prices,
             limits=self.limits_of(customer, plan_id),
+            raw_events=raw_events,
         )
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from evaluator.aggregation import Aggregation
 from evaluator.limits import NO_LIMITS, Limits
 from evaluator.periods import BillingCycle
+from evaluator.raw_events import RawEvents
 
 NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
@@ -60,12 +61,14 @@ class SubscriptionFacts:
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """The routing facts of a metric. unique_property: the property whose values UNIQUE_COUNT counts.
+    """The routing facts of a metric.
 
-    deleting: a deletion is noted, which usage cancels.
+    unique_property: the property whose values UNIQUE_COUNT counts. deleting: a deletion is noted, which usage of the
+    metric cancels. raw_events: those that count in it; None: none do.
     """
 
     metric_id: str
     aggregation: Aggregation
     unique_property: str | None
     deleting: bool = field(default=False, compare=False)
+    raw_events: RawEvents | None = None

@@ -1,4 +1,4 @@
-"""JSON of what narrows a measure: balance selections and price filters.
+"""JSON of what narrows a measure: balance selections, price filters and event filters.
 
 Stored definitions contain it, and so do the keys of measures, which identify stored gauges: the text must not change.
 """
@@ -15,6 +15,7 @@ from evaluator.balances import (
     Specifier,
 )
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
+from evaluator.raw_events import EventFilter
 
 
 def balances_json(selection: BalanceSelection) -> dict[str, Any]:
@@ -78,3 +79,13 @@ def _fields_json(filters: Iterable[FieldFilter]) -> list[list[str | None]]:
 
 def _fields_from_json(stored: Iterable[Sequence[Any]]) -> tuple[FieldFilter, ...]:
     return tuple(FieldFilter(FieldEntity(entity), key, value) for entity, key, value in stored)
+
+
+def event_filters_json(filters: Iterable[EventFilter]) -> list[dict[str, Any]]:
+    """The event filters of a metric."""
+    return [{"key": one.key, "operator": one.operator.value, "values": list(one.values)} for one in filters]
+
+
+def event_filters_from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[EventFilter, ...]:
+    """The inverse of `event_filters_json`."""
+    return tuple(EventFilter(one["key"], FilterOperator(one["operator"]), tuple(one["values"])) for one in stored)

@@ -11,6 +11,7 @@ from evaluator.gauges import Gauge, Group, Measure
 from evaluator.limits import Limits, limit_of
 from evaluator.periods import BillingCycle, Period
 from evaluator.prices import PriceFilter
+from evaluator.raw_events import RawEvents
 from evaluator.routing_facts import CustomerFacts
 
 # A period is taken as counted from its first event if it starts this long after the alerts began to watch. The margin
@@ -26,7 +27,7 @@ class WatchedGauge:
     required_epoch: a stored gauge that was last evaluated before this epoch must be evaluated again.
     continuous_since_epoch: a stored gauge that was evaluated at or after this epoch has counted every event since.
     counted_since: a period that starts after this time has been counted from its first event.
-    limit: of the gauge, where alerts have percentage thresholds.
+    limit: of the gauge, where alerts have percentage thresholds. raw_events: those that count in its metric.
     """
 
     gauge: Gauge
@@ -37,6 +38,7 @@ class WatchedGauge:
     continuous_since_epoch: int
     counted_since: datetime
     limit: Decimal | None = None
+    raw_events: RawEvents | None = None
 
     @property
     def counted_from_the_start(self) -> bool:
@@ -63,6 +65,7 @@ class CustomerMeasure:
     """One measure of one customer or subscription, over all its periods and groups.
 
     prices: of the measure; an event counts only if it passes them. limits: the customer's own, then its plan's.
+    raw_events: those that count in its metric.
     by_keys: the alerts on the measure that cover the customer, by their group keys. period: the one found last.
     found: the result of `watched_gauge` for each group and start of a period.
     """
@@ -79,6 +82,7 @@ class CustomerMeasure:
     period: Period
     prices: tuple[PriceFilter, ...] = ()
     limits: tuple[Limits, ...] = ()
+    raw_events: RawEvents | None = None
     found: dict[tuple[Group, datetime], WatchedGauge | None] = field(default_factory=dict)
 
     def watched_gauge(self, group: Group, time: datetime) -> WatchedGauge | None:
@@ -108,4 +112,5 @@ class CustomerMeasure:
             continuous_since_epoch=max(self.changed_epoch, min(alert.watching_epoch for alert in alerts)),
             counted_since=max(self.changed_time, min(alert.watching_time for alert in alerts)),
             limit=limit_of(limits, self.measure.unit, group),
+            raw_events=self.raw_events,
         )

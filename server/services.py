@@ -140,7 +140,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.ListSubscriptions = subscriptions.ListSubscriptions
         self.DeleteSubscription = subscriptions.DeleteSubscription
 
-        metrics = MetricHandlers(database, clock)
+        metrics = MetricHandlers(database, clock, parts.backfills)
         self.PutMetric = metrics.PutMetric
         self.GetMetric = metrics.GetMetric
         self.ListMetrics = metrics.ListMetrics

@@ -13,6 +13,7 @@ from evaluator.balance_values import moved_by
 from evaluator.balances import Unit
 from evaluator.drawdown import PastSource, UnitBalances, give_back_voided, in_order
 from evaluator.events import UsageEvent
+from evaluator.raw_events import RawEvents
 from evaluator.watched_gauges import WatchedGauge
 from store.balances import drawdown as stored_drawdown
 from store.balances import wallets
@@ -91,8 +92,10 @@ class _Returns:
     ) -> None:
         """Gives back what events of one customer drew in one unit. own: its segments in that unit."""
         transaction, customer_id = self._transaction, wallet.customer_id
+        metric = transaction.router.metric(unit.metric_id or "")
+        division = _division(wallet, own, metric.raw_events if metric else None)
         classes = await usage_classes(
-            transaction.driver, transaction.organization_id, customer_id, unit, _division(wallet, own), events
+            transaction.driver, transaction.organization_id, customer_id, unit, division, events
         )
         past = {_past_source(one): one for one in own}
         still_open = in_order([one.item.source for one in own if one.void_time is None])
@@ -116,7 +119,7 @@ class _Returns:
             movement.total += moved_by(selection, -amount)
 
 
-def _division(wallet: Wallet, own: Sequence[PastDrawable]) -> Division:
+def _division(wallet: Wallet, own: Sequence[PastDrawable], raw_events: RawEvents | None) -> Division:
     """What divides the usage of a customer in one unit."""
     segments = [one.item.source.segment for one in own]
     return Division(
@@ -124,6 +127,7 @@ def _division(wallet: Wallet, own: Sequence[PastDrawable]) -> Division:
         ingest_times=[time for one in own for time in (one.create_time, one.void_time) if time is not None],
         metric_ids=sorted({metric_id for one in own for metric_id in one.item.source.metric_ids}),
         seat_keys=wallet.seat_keys if any(one.item.holding.seat for one in own) else (),
+        raw_events=raw_events,
     )
 
 

@@ -43,6 +43,7 @@ async def count(
     """
     if registered_customers:
         await evaluate_new_customers(transaction, sorted(registered_customers))
+    events = transaction.router.metric_events(events)
     drawdown = await draw_down(transaction, events)
     with exact_arithmetic():
         counted = Counted(await route(transaction.router, events, transaction.slices()) | drawdown.movements)

@@ -36,7 +36,7 @@ async def route(router: Router, events: Sequence[UsageEvent], slices: Slices) ->
 def _route(router: Router, events: Sequence[UsageEvent], movements: dict[WatchedGauge, Movement]) -> None:
     # Every event runs through this, so it calls as few functions as it can.
     for event in events:
-        _, customer_id, time, metric_id, quantity, subscription_id, cost, currency, properties = event
+        _, customer_id, time, metric_id, quantity, subscription_id, cost, currency, properties, _ = event
         for target in router.customer_measures((customer_id, subscription_id, metric_id, currency), time):
             amount = cost if target.measure.of_cost else quantity
             if amount is None or (target.prices and not passes_all(target.prices, properties)):

@@ -54,19 +54,19 @@ class OrganizationRules:
         # transactions may still roll back.
         self._open: list[Registered] = []
 
-    async def alerts_at(self, connection: Connection, epoch: int) -> Router:
+    async def alerts_at(self, connection: Connection, epoch: int, *, keep: bool = True) -> Router:
         """A router with the alerts and the limits of plans at `epoch`; it may know no customers.
 
         The transaction holds the organization's lock, so that the epoch stands. A transaction that has raised the
-        epoch itself, and changed neither alerts nor plans, asks for the epoch before. Nothing else that such a
-        transaction wrote is read, so nothing stays cached of it when it rolls back.
+        epoch itself, and changed neither alerts nor plans, asks for the epoch before, without `keep`: it may have
+        raised the epoch twice. If it rolls back, another transaction gives the epoch between to other rules.
         """
         known = self._youngest(epoch)
         if known.epoch == epoch:
             return known
         known = await self._unless_deleted(connection, known)
         router = await self._with_alerts_at(connection, known, epoch)
-        if epoch > self._with_alerts.epoch:  # another transaction may have stored a younger one meanwhile
+        if keep and epoch > self._with_alerts.epoch:  # another transaction may have stored a younger one meanwhile
             self._with_alerts = router
         return router
 
@@ -144,7 +144,10 @@ class OrganizationRules:
             if event.subscription_id is not None
             and (event.customer_id, event.subscription_id) not in router.subscriptions
         }
-        if not (customers or metrics or subscriptions):
+        raw = "" in metrics  # a raw event has no metric
+        metrics.discard("")
+        raw_metrics = raw and router.raw_metrics is None
+        if not (customers or metrics or subscriptions or raw_metrics):
             return
         # In this order and sorted, in every transaction: two that register the same names wait, and never deadlock.
         loading = _Loading(await driver(connection), self._organization_id, router, now, registered)
@@ -154,6 +157,8 @@ class OrganizationRules:
             await loading.subscriptions(subscriptions)
         if metrics:
             await loading.metrics(metrics)
+        if raw_metrics:
+            await loading.raw_metrics()
 
     def _youngest(self, epoch: int) -> Router:
         """The youngest router that is cached, for a transaction at `epoch`."""
@@ -219,6 +224,10 @@ class OrganizationRules:
         for metric in metrics:
             if metric.metric_id in router.metrics:
                 router.metrics[metric.metric_id] = metric
+        if current.raw_metrics is not None:
+            raw_metrics = {name: one for name, one in current.raw_metrics.items() if name not in deleted_metrics}
+            raw_metrics.update((metric.metric_id, metric) for metric in metrics)
+            router.know_raw_metrics(raw_metrics.values())
         # Exclusions are made without a new epoch. But the evaluation counts a gauge as watched without a gap only if
         # every router knows, from the next epoch on, all exclusions that were made before it.
         for excluded in await exclusions.made_since(connection, *since):
@@ -289,6 +298,9 @@ class _Loading:
                 self.registered.metrics.add(metric.metric_id)
                 self.router.metrics[metric.metric_id] = metric
             await self._read_metrics(missing - self.registered.metrics)
+
+    async def raw_metrics(self) -> None:
+        self.router.know_raw_metrics(await routing_facts.raw_metrics(self.connection, self.organization_id))
 
     async def _read_metrics(self, ids: set[str]) -> set[str]:
         """Reads metrics; returns the ids of those that do not exist."""

@@ -30,6 +30,7 @@ async def uncount(
 
     delete: deletes the events. It runs between the reading of what the gauges show with them and without them.
     """
+    voided = transaction.router.metric_events(voided)
     drawdown = await give_back(transaction, voided)
     with exact_arithmetic():
         movements = list((await route(transaction.router, voided, transaction.slices())).values())
@@ -163,7 +164,7 @@ async def _store_values(transaction: Transaction, subjects: Sequence[Subject], d
 
 def _recount_of(subject: Subject) -> Recount:
     watch = subject.movement.watch
-    return Recount(watch.gauge, watch.aggregation, watch.unique_property, ())
+    return Recount(watch.gauge, watch.aggregation, watch.unique_property, (), watch.raw_events)
 
 
 def _changes(subject: Subject) -> bool:

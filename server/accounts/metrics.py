@@ -1,8 +1,12 @@
 """AccountService: metrics."""
 
+from datetime import datetime
+
+from engine.backfill.backfills import Backfills
 from engine.facts.deletions import FactDeletions
+from engine.facts.new_metric import begin_backfills
 from evaluator.aggregation import Aggregation
-from generated.tidemark.v1 import account_service_pb2
+from generated.tidemark.v1 import account_service_pb2, metric_pb2
 from runtime.clock import Clock
 from server.accounts.errors import metric_not_found
 from server.calls.context import Context
@@ -16,6 +20,7 @@ from server.mapping.accounts import (
     read_as_of_time,
 )
 from server.mapping.custom_fields import read_custom_fields
+from server.mapping.event_filters import read_event_filters
 from store.accounts import metrics
 from store.accounts.deletions import FactKey, FactKind
 from store.accounts.metrics import MetricFact
@@ -25,9 +30,10 @@ from store.postgres.database import Database
 class MetricHandlers:
     """Serves the RPCs for metrics."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, backfills: Backfills) -> None:
         self._database = database
         self._clock = clock
+        self._backfills = backfills
         self._deletions = FactDeletions(database)
 
     async def PutMetric(
@@ -35,30 +41,14 @@ class MetricHandlers:
     ) -> account_service_pb2.PutMetricResponse:
         """Creates or replaces a metric, unless a newer fact about it is stored."""
         now = self._clock.now()
-        violations = Violations()
-        sent = request.metric
-        metric_id = violations.identifier("metric.metric_id", sent.metric_id)
-        display_name = violations.text("metric.display_name", sent.display_name)
-        aggregation = read_aggregation(violations, "metric.aggregation", sent.aggregation)
-        counts_unique = aggregation is Aggregation.UNIQUE_COUNT
-        unique_property = violations.identifier(
-            "metric.unique_property", sent.unique_property, required=counts_unique
-        )
-        if sent.unique_property and not counts_unique:
-            violations.add("metric.unique_property", "only UNIQUE_COUNT has a unique_property")
-        custom_fields = read_custom_fields(violations, "metric.custom_fields", sent.custom_fields)
-        as_of_time = read_as_of_time(violations, "metric", sent, now)
-        violations.raise_if_any()
-        fact = MetricFact(
-            metric_id=metric_id,
-            display_name=display_name,
-            aggregation=aggregation,
-            unique_property=unique_property or None,
-            as_of_time=as_of_time,
-            custom_fields=custom_fields,
-        )
+        fact = _read(request.metric, now)
+        organization_id = current_organization().organization_id
         async with transaction_of(self._database, request.validate_only) as connection:
-            put = await metrics.put(connection, current_organization().organization_id, fact, now)
+            put = await metrics.put(connection, organization_id, fact, now)
+            if put.changed and fact.event_type is not None:
+                await begin_backfills(connection, organization_id, fact.metric_id)
+        if put.changed and fact.event_type is not None:
+            self._backfills.wake(organization_id)
         return account_service_pb2.PutMetricResponse(metric=metric_message(put.stored), superseded=put.superseded)
 
     async def GetMetric(
@@ -108,7 +98,7 @@ class MetricHandlers:
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
-            total_size = await metrics.count(connection, organization_id) if request.include_total_size else 0
+            total_size = await metrics.count(connection, organization_id) if request.include_total_size else None
         shown = [metric_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListMetricsResponse(
@@ -116,3 +106,36 @@ class MetricHandlers:
             next_page_token=page.next_token(rows, lambda row: (row.metric_id,)),
             total_size=total_size,
         )
+
+
+def _read(sent: metric_pb2.Metric, now: datetime) -> MetricFact:
+    """A metric that was sent. Raises InvalidArgument with all violations."""
+    violations = Violations()
+    metric_id = violations.identifier("metric.metric_id", sent.metric_id)
+    display_name = violations.text("metric.display_name", sent.display_name)
+    aggregation = read_aggregation(violations, "metric.aggregation", sent.aggregation)
+    counts_unique = aggregation is Aggregation.UNIQUE_COUNT
+    unique_property = violations.identifier("metric.unique_property", sent.unique_property, required=counts_unique)
+    if sent.unique_property and not counts_unique:
+        violations.add("metric.unique_property", "only UNIQUE_COUNT has a unique_property")
+    event_type = violations.identifier("metric.event_type", sent.event_type, required=False)
+    event_filters = read_event_filters(violations, "metric.event_filters", sent.event_filters)
+    quantity_property = violations.identifier("metric.quantity_property", sent.quantity_property, required=False)
+    if not event_type and sent.event_filters:
+        violations.add("metric.event_filters", "they are set without an event_type")
+    if not event_type and quantity_property:
+        violations.add("metric.quantity_property", "it is set without an event_type")
+    custom_fields = read_custom_fields(violations, "metric.custom_fields", sent.custom_fields)
+    as_of_time = read_as_of_time(violations, "metric", sent, now)
+    violations.raise_if_any()
+    return MetricFact(
+        metric_id=metric_id,
+        display_name=display_name,
+        aggregation=aggregation,
+        unique_property=unique_property or None,
+        as_of_time=as_of_time,
+        custom_fields=custom_fields,
+        event_type=event_type or None,
+        event_filters=event_filters,
+        quantity_property=quantity_property or None,
+    )

@@ -2,10 +2,12 @@
 
 import functools
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -93,6 +95,12 @@ class Reader:
         customer_ids = [message.customer_id for message in messages]
         subscription_ids = [message.subscription_id or None for message in messages]
         metric_ids = [message.metric_id for message in messages]
+        event_types = [message.event_type for message in messages]
+        raw = any(event_types)
+        # Exactly one of the two is set, so what each event names is in one column.
+        if raw and not all(map(operator.xor, map(bool, metric_ids), map(bool, event_types))):
+            return None
+        named = map(operator.add, metric_ids, event_types) if raw else metric_ids
         costs = [message.cost for message in messages]
         currencies = [message.currency or None for message in messages]
         # dict() of a protobuf map, even of an empty one, takes as long as reading all the other fields.
@@ -101,7 +109,7 @@ class Reader:
         ]
         if not (
             (_are_plain(event_ids) or all(id_problem(event_id) is None for event_id in event_ids))
-            and self._ids.contain_all({*customer_ids, *metric_ids, *filter(None, subscription_ids)})
+            and self._ids.contain_all({*customer_ids, *named, *filter(None, subscription_ids)})
             and (not any(currencies) or all(map(_is_valid_price, costs, currencies)))
             and not any(self._property_violations("", stated) for stated in properties if stated)
             and not any(map(len, map(UnknownFieldSet, messages)))
@@ -112,7 +120,7 @@ class Reader:
         if times is None or amounts is None:
             return None
         quantities, exact_costs = amounts
-        columns = (
+        columns: list[Sequence[Any]] = [
             event_ids,
             customer_ids,
             times,
@@ -122,7 +130,9 @@ class Reader:
             exact_costs,
             currencies,
             properties,
-        )
+        ]
+        if raw:
+            columns.append([event_type or None for event_type in event_types])
         return list(map(UsageEvent, *columns))
 
     def _property_violations(self, path: str, properties: dict[str, str]) -> list[FieldViolation]:
@@ -150,8 +160,14 @@ class Reader:
         check.identifier(f"{path}.event_id", message.event_id)
         check.identifier(f"{path}.customer_id", message.customer_id)
         check.identifier(f"{path}.subscription_id", message.subscription_id, required=False)
-        check.identifier(f"{path}.metric_id", message.metric_id)
-        check.decimal(f"{path}.quantity", message.quantity)
+        if message.event_type:
+            check.identifier(f"{path}.event_type", message.event_type)
+            if message.metric_id:
+                check.add(f"{path}.event_type", "metric_id is set too; an event has one of them")
+        else:
+            check.identifier(f"{path}.metric_id", message.metric_id)
+        if message.quantity or not message.event_type:
+            check.decimal(f"{path}.quantity", message.quantity)
         if message.cost:
             check.decimal(f"{path}.cost", message.cost)
         if message.currency:
@@ -190,7 +206,7 @@ def _parse_amounts(
 ) -> tuple[list[Decimal], list[Decimal | None]] | None:
     """The quantities and the costs of the events, or None when any is invalid."""
     try:
-        quantities = parse_decimals([message.quantity for message in messages])
+        quantities = parse_decimals([message.quantity or ("1" if message.event_type else "") for message in messages])
         return quantities, [parse_decimal(cost) if cost else None for cost in costs]
     except AmountError:
         return None

@@ -14,6 +14,7 @@ from generated.tidemark.v1 import (
     subscription_pb2,
 )
 from server.calls.validation import Violations, to_timestamp
+from server.mapping.event_filters import event_filter_messages
 from store.accounts.customers import StoredCustomer
 from store.accounts.metrics import StoredMetric
 from store.accounts.subscriptions import StoredSubscription
@@ -175,6 +176,9 @@ def metric_message(metric: StoredMetric) -> metric_pb2.Metric:
         as_of_time=_optional(metric.as_of_time),
         create_time=to_timestamp(metric.create_time),
         update_time=to_timestamp(metric.update_time),
+        event_type=metric.event_type or "",
+        event_filters=event_filter_messages(metric.event_filters),
+        quantity_property=metric.quantity_property or "",
     )
 
 

@@ -16,11 +16,11 @@ MAX_PRICE_VALUE_LENGTH = 256  # characters, as for properties of events
 _FIELDS: Mapping[PriceField, filter_pb2.PriceField.ValueType] = {
     field: filter_pb2.PriceField.Value(f"PRICE_FIELD_{field}") for field in PriceField
 }
-_OPERATORS: Mapping[FilterOperator, filter_pb2.FilterOperator.ValueType] = {
+OPERATORS: Mapping[FilterOperator, filter_pb2.FilterOperator.ValueType] = {
     operator: filter_pb2.FilterOperator.Value(f"FILTER_OPERATOR_{operator}") for operator in FilterOperator
 }
 _FIELD_OF = {number: field for field, number in _FIELDS.items()}
-_OPERATOR_OF = {number: operator for operator, number in _OPERATORS.items()}
+OPERATOR_OF = {number: operator for operator, number in OPERATORS.items()}
 
 
 def read_price_filters(
@@ -58,7 +58,7 @@ def _check_size(violations: Violations, path: str, filters: Sequence[filter_pb2.
 
 
 def _read_filter(violations: Violations, at: str, item: filter_pb2.PriceFilter) -> PriceFilter | None:
-    field, operator = _FIELD_OF.get(item.field), _OPERATOR_OF.get(item.operator)
+    field, operator = _FIELD_OF.get(item.field), OPERATOR_OF.get(item.operator)
     if field is None:
         violations.add(f"{at}.field", f"set one of {', '.join(PriceField)}")
     if operator is None:
@@ -77,6 +77,6 @@ def _read_filter(violations: Violations, at: str, item: filter_pb2.PriceFilter) 
 def price_filter_messages(filters: Iterable[PriceFilter]) -> list[filter_pb2.PriceFilter]:
     """Filters as answers show them."""
     return [
-        filter_pb2.PriceFilter(field=_FIELDS[item.field], operator=_OPERATORS[item.operator], values=item.values)
+        filter_pb2.PriceFilter(field=_FIELDS[item.field], operator=OPERATORS[item.operator], values=item.values)
         for item in filters
     ]

@@ -1,4 +1,4 @@
-"""Metrics: what is counted, and with which aggregation, which cannot change."""
+"""Metrics: what is counted, of which events and with which aggregation, which cannot change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,22 +8,32 @@ from sqlalchemy import RowMapping, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.aggregation import Aggregation
+from evaluator.raw_events import EventFilter
+from evaluator.selection_json import event_filters_from_json, event_filters_json
 from store.accounts.puts import Put, is_newer, put_fact
 from store.postgres.counting import bounded_count
 from store.tables.accounts import metric
 
 
 class MetricFixed(Exception):
-    """A put changes the aggregation of a metric: what was counted with it would mean something else."""
+    """A put changes what counts in a metric, or how: what was counted before would mean something else.
 
-    def __init__(self, stored: "StoredMetric") -> None:
+    aggregation: whether it changes the aggregation, and not only which raw events count.
+    """
+
+    def __init__(self, stored: "StoredMetric", *, aggregation: bool) -> None:
         super().__init__(stored.metric_id)
         self.stored = stored
+        self.aggregation = aggregation
 
 
 @dataclass(frozen=True)
 class MetricFact:
-    """What the caller states about a metric. unique_property: UNIQUE_COUNT counts its distinct values."""
+    """What the caller states about a metric.
+
+    unique_property: UNIQUE_COUNT counts its distinct values. event_type, event_filters, quantity_property: which raw
+    events count, and the property that has their amounts.
+    """
 
     metric_id: str
     display_name: str
@@ -31,6 +41,9 @@ class MetricFact:
     unique_property: str | None
     as_of_time: datetime
     custom_fields: Mapping[str, str] = field(default_factory=dict)
+    event_type: str | None = None
+    event_filters: tuple[EventFilter, ...] = ()
+    quantity_property: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,9 @@ class StoredMetric:
     create_time: datetime
     update_time: datetime
     custom_fields: Mapping[str, str] = field(default_factory=dict)
+    event_type: str | None = None
+    event_filters: tuple[EventFilter, ...] = ()
+    quantity_property: str | None = None
 
 
 async def put(
@@ -53,17 +69,25 @@ async def put(
 ) -> Put[StoredMetric]:
     """Stores the fact, unless a newer one is stored.
 
-    Raises MetricFixed if the metric exists with another aggregation or another unique property.
+    Raises MetricFixed if the metric exists with another aggregation or another unique property, or of other events.
     """
     key = {"organization_id": organization_id, "metric_id": fact.metric_id}
-    fixed = {"aggregation": fact.aggregation.value, "unique_property": fact.unique_property}
+    fixed = {
+        "aggregation": fact.aggregation.value,
+        "unique_property": fact.unique_property,
+        "event_type": fact.event_type,
+        "event_filters": event_filters_json(fact.event_filters),
+        "quantity_property": fact.quantity_property,
+    }
     facts = {"display_name": fact.display_name, "custom_fields": dict(fact.custom_fields), **fixed}
-    epoch = await put_fact(connection, metric, key, facts, fact.as_of_time, now, fixed=tuple(fixed))
+    epoch = await put_fact(connection, metric, key, facts, fact.as_of_time, now, tuple(fixed), "create_epoch")
     stored = await get(connection, organization_id, fact.metric_id)
     assert stored is not None, "a metric exists after it was put"
     superseded = is_newer(stored.as_of_time, fact.as_of_time)
     if not superseded and (stored.aggregation, stored.unique_property) != (fact.aggregation, fact.unique_property):
-        raise MetricFixed(stored)
+        raise MetricFixed(stored, aggregation=True)
+    if not superseded and _events(stored) != _events(fact):
+        raise MetricFixed(stored, aggregation=False)
     return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
 
 
@@ -92,6 +116,10 @@ async def count(connection: AsyncConnection, organization_id: int) -> int:
     return await bounded_count(connection, metric, metric.c.organization_id == organization_id)
 
 
+def _events(metric: StoredMetric | MetricFact) -> tuple[object, ...]:
+    return metric.event_type, metric.event_filters, metric.quantity_property
+
+
 def _metric(row: RowMapping) -> StoredMetric:
     return StoredMetric(
         organization_id=row["organization_id"],
@@ -103,4 +131,7 @@ def _metric(row: RowMapping) -> StoredMetric:
         create_time=row["create_time"],
         update_time=row["update_time"],
         custom_fields=row["custom_fields"],
+        event_type=row["event_type"],
+        event_filters=event_filters_from_json(row["event_filters"]),
+        quantity_property=row["quantity_property"],
     )

@@ -43,12 +43,13 @@ async def put_fact(
     as_of_time: datetime,
     now: datetime,
     fixed: tuple[str, ...] = (),
+    create_epoch: str | None = None,
 ) -> int | None:
     """Creates or replaces the row with that key, unless it holds a newer fact.
 
     facts: the columns that the caller states. fixed: names of columns that cannot change; a row with other values in
-    them stays as it is. Raises the organization's epoch if something changes, and returns the new epoch; otherwise
-    returns None.
+    them stays as it is. create_epoch: the column that keeps the epoch at which the row is created, if there is one.
+    Raises the organization's epoch if something changes, and returns the new epoch; otherwise returns None.
     """
     stored_time = await connection.execute(select(table.c.as_of_time).where(_has(table, key)))
     if (row := stored_time.one_or_none()) is not None and is_newer(row.as_of_time, as_of_time):
@@ -57,9 +58,10 @@ async def put_fact(
         return None
     epoch = await organizations.begin_change(connection, key["organization_id"])
     changed = {**facts, "as_of_time": as_of_time, "update_time": now, "changed_epoch": epoch}
+    created = {"create_time": now} | ({} if create_epoch is None else {create_epoch: epoch})
     await connection.execute(
         insert(table)
-        .values(**key, **changed, create_time=now)
+        .values(**key, **changed, **created)
         .on_conflict_do_update(
             index_elements=list(key),
             set_=changed,

@@ -15,7 +15,7 @@ from store.postgres.database import DriverConnection, driver
 from store.tables.accounts import customer, subscription
 from store.tables.alerts import alert
 from store.tables.usage import event
-from store.usage import contract_conditions, price_conditions
+from store.usage import contract_conditions, metric_conditions, price_conditions
 
 FROM_THE_BEGINNING = ""  # sorts before every customer_id: the alert was evaluated for no customer yet
 
@@ -182,11 +182,13 @@ async def groups(
     """
     if not targets:
         return {}
-    measure = targets[0].measure
+    measure, raw_events = targets[0].measure, targets[0].raw_events
     columns = ", ".join(f"e.properties ->> %(key{number})s" for number in range(len(keys))) or "1"
     query = _GROUPS.format(
         columns=columns,
-        measured="e.currency = %(name)s AND e.cost IS NOT NULL" if measure.of_cost else "e.metric_id = %(name)s",
+        measured="e.currency = %(name)s AND e.cost IS NOT NULL"
+        if measure.of_cost
+        else metric_conditions.condition("%(name)s", raw_events),
         priced=price_conditions.condition(measure.prices),
         contracted=contract_conditions.condition(measure.contract_fields),
         grouped=" AND ".join(f"e.properties ? %(key{number})s" for number in range(len(keys))) or "true",
@@ -205,6 +207,7 @@ async def groups(
             **{f"key{number}": key for number, key in enumerate(keys)},
             **price_conditions.parameters(measure.prices),
             **contract_conditions.parameters(measure.contract_fields),
+            **metric_conditions.parameters(raw_events),
         },
     )
     found: dict[int, list[Group]] = {}

@@ -8,7 +8,9 @@ from decimal import Decimal
 from evaluator.balances import Unit
 from evaluator.drawdown import UsageClass
 from evaluator.events import UsageEvent
+from evaluator.raw_events import RawEvents
 from store.postgres.database import DriverConnection
+from store.usage import metric_conditions
 
 
 @dataclass(frozen=True)
@@ -17,13 +19,14 @@ class Division:
 
     event_times: where the set of active segments changes. ingest_times: where the set of balances changes; usage from
     before the first of them drew nothing. metric_ids: those that some balance is restricted to. seat_keys: the
-    properties that name seats.
+    properties that name seats. raw_events: those that draw in the unit, if it is of a metric.
     """
 
     event_times: Sequence[datetime]
     ingest_times: Sequence[datetime]
     metric_ids: Sequence[str]
     seat_keys: Sequence[str]
+    raw_events: RawEvents | None = None
 
 
 # The classes, in the order in which the first event of each came.
@@ -60,9 +63,13 @@ async def usage_classes(
     Reads all kept events of the customer.
     """
     keys = range(len(division.seat_keys))
+    raw_events = division.raw_events
+    of_metric = metric_conditions.condition("%(unit)s", raw_events)
+    if raw_events is not None:  # those from before the metric was created drew nothing
+        of_metric += " AND (e.event_type IS NULL OR e.ingest_time >= %(raw_since)s)"
     statement = _CLASSES.format(
-        amount="e.quantity" if unit.currency is None else "e.cost",
-        of_unit="e.metric_id = %(unit)s" if unit.currency is None else "e.currency = %(unit)s AND e.cost IS NOT NULL",
+        amount=metric_conditions.amount(raw_events) if unit.currency is None else "e.cost",
+        of_unit=of_metric if unit.currency is None else "e.currency = %(unit)s AND e.cost IS NOT NULL",
         seats="".join(f", e.properties ->> %(key{number})s::text" for number in keys),
         seat_numbers="".join(f", {_FIRST_SEAT_COLUMN + number}" for number in keys),
     )
@@ -76,6 +83,8 @@ async def usage_classes(
         "metric_ids": list(division.metric_ids),
         "event_ids": [event.event_id for event in voided],
         "times": [event.event_time for event in voided],
+        "raw_since": None if raw_events is None else raw_events.since_time,
+        **metric_conditions.parameters(raw_events),
         **{f"key{number}": division.seat_keys[number] for number in keys},
     }
     cursor = await connection.execute(statement.encode(), parameters)

@@ -17,11 +17,12 @@ event = Table(
     Column("event_time", Time, nullable=False),
     Column("ingest_time", Time, nullable=False),
     Column("subscription_id", Identifier),
-    Column("metric_id", Identifier, nullable=False),
+    Column("metric_id", Identifier),  # unset for a raw event
     Column("quantity", Amount, nullable=False),
     Column("cost", Amount),
     Column("currency", Identifier),
     Column("properties", JSONB),
+    Column("event_type", Identifier),  # of a raw event
     postgresql_partition_by="RANGE (event_time)",
 )
 
@@ -70,12 +71,13 @@ voided_event = Table(
     Column("event_time", Time, nullable=False),
     Column("ingest_time", Time, nullable=False),
     Column("subscription_id", Identifier),
-    Column("metric_id", Identifier, nullable=False),
+    Column("metric_id", Identifier),  # unset for a raw event
     Column("quantity", Amount, nullable=False),
     Column("cost", Amount),
     Column("currency", Identifier),
     Column("properties", JSONB),
     Column("void_time", Time, nullable=False),
     Column("key_id", Identifier),  # the API key of the request; unset: no key was needed
+    Column("event_type", Identifier),  # of a raw event
     Index("voided_event_by_time", "event_time"),
 )

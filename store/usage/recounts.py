@@ -13,8 +13,9 @@ from psycopg.types.json import Jsonb
 from evaluator.aggregation import Aggregation, Tally
 from evaluator.gauges import Gauge
 from evaluator.prices import PriceFilter
+from evaluator.raw_events import RawEvents
 from store.postgres.database import DriverConnection
-from store.usage import contract_conditions, price_conditions
+from store.usage import contract_conditions, metric_conditions, price_conditions
 
 
 class StatementKind(NamedTuple):
@@ -27,16 +28,21 @@ class StatementKind(NamedTuple):
     keys: tuple[str, ...]
     prices: tuple[PriceFilter, ...]
     contract_fields: tuple[tuple[str, str], ...]
+    raw_events: RawEvents | None
 
 
 @dataclass(frozen=True)
 class Recount:
-    """A gauge to be counted anew. leaving_out: the ids of stored events that the caller counts itself."""
+    """A gauge to be counted anew.
+
+    leaving_out: the ids of stored events that the caller counts itself. raw_events: those that count in its metric.
+    """
 
     gauge: Gauge
     aggregation: Aggregation
     unique_property: str | None
     leaving_out: Sequence[str]
+    raw_events: RawEvents | None = None
 
     @property
     def kind(self) -> StatementKind:
@@ -50,6 +56,7 @@ class Recount:
             keys=tuple(key for key, _ in gauge.group),
             prices=gauge.measure.prices,
             contract_fields=gauge.measure.contract_fields,
+            raw_events=self.raw_events,
         )
 
 
@@ -70,7 +77,7 @@ class _Pass:
 _LATEST_FIRST = 'e.event_time DESC, e.event_id COLLATE "C" DESC'
 _AGGREGATES: Mapping[Aggregation, str] = {
     Aggregation.SUM: "coalesce(sum({amount}), 0)",
-    Aggregation.COUNT: "count(*) FILTER (WHERE e.quantity >= 0) - count(*) FILTER (WHERE e.quantity < 0)",
+    Aggregation.COUNT: "count(*) FILTER (WHERE {amount} >= 0) - count(*) FILTER (WHERE {amount} < 0)",
     Aggregation.MAX: "coalesce(max({amount}), 0)",
     Aggregation.LATEST: "coalesce((array_agg({amount} ORDER BY " + _LATEST_FIRST + "))[1], 0)",
     Aggregation.UNIQUE_COUNT: "count(DISTINCT e.properties ->> %(property)s::text)",
@@ -184,7 +191,9 @@ def _recount_statement(kind: StatementKind) -> str:
     columns = ", ".join(str(_FIRST_GROUP_COLUMN + number) for number in numbers)
     return _RECOUNT.format(
         passes=_passes_as_rows(len(kind.keys)),
-        value=_AGGREGATES[kind.aggregation].format(amount="e.cost" if kind.of_cost else "e.quantity"),
+        value=_AGGREGATES[kind.aggregation].format(
+            amount="e.cost" if kind.of_cost else metric_conditions.amount(kind.raw_events)
+        ),
         latest_id=f"(array_agg(e.event_id ORDER BY {_LATEST_FIRST}))[1]" if is_latest else "NULL",
         group_values="".join(f", {_group_value(number)}" for number in numbers),
         conditions=_conditions(kind),
@@ -215,6 +224,7 @@ def _parameters(organization_id: int, kind: StatementKind, passes: Sequence[_Pas
         **{f"key{number}": key for number, key in enumerate(kind.keys)},
         **price_conditions.parameters(kind.prices),
         **contract_conditions.parameters(kind.contract_fields),
+        **metric_conditions.parameters(kind.raw_events),
         **{
             f"wanted{number}": [Jsonb(dict.fromkeys(values[number] for values in one.indexes)) for one in passes]
             for number in range(len(kind.keys))
@@ -236,7 +246,7 @@ def _conditions(kind: StatementKind) -> str:
         "e.event_time < i.period_end",
         'e.currency = i.name COLLATE "C" AND e.cost IS NOT NULL'
         if kind.of_cost
-        else 'e.metric_id = i.name COLLATE "C"',
+        else metric_conditions.condition('i.name COLLATE "C"', kind.raw_events),
         "NOT i.left_out ? e.event_id",
         *(f"i.wanted{number} ? ({_group_value(number)})" for number in range(len(kind.keys))),
     ]

@@ -9,7 +9,9 @@ from typing import Any
 
 from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
+from evaluator.raw_events import RawEvents
 from evaluator.routing_facts import NO_FIELDS, CustomerFacts, MetricFacts, SubscriptionFacts
+from evaluator.selection_json import event_filters_from_json
 from store.limits.effective_limits import LIMITS_COLUMN, read_column
 from store.postgres.database import DriverConnection, Row
 
@@ -42,7 +44,8 @@ FROM subscription WHERE organization_id = %(organization_id)s AND
 _METRIC = """
 SELECT metric_id, aggregation, unique_property,
        EXISTS (SELECT FROM fact_deletion d WHERE d.organization_id = metric.organization_id
-               AND d.kind = 'METRIC' AND d.customer_id = '' AND d.fact_id = metric.metric_id)
+               AND d.kind = 'METRIC' AND d.customer_id = '' AND d.fact_id = metric.metric_id),
+       event_type, event_filters, quantity_property, create_epoch, create_time
 FROM metric WHERE organization_id = %(organization_id)s AND
 """
 
@@ -85,6 +88,11 @@ async def metrics(connection: DriverConnection, organization_id: int, metric_ids
     """Those of the metrics that exist."""
     query = _METRIC + "metric_id = ANY(%(ids)s)"
     return [_metric(row) for row in await _fetch(connection, query, organization_id, ids=list(metric_ids))]
+
+
+async def raw_metrics(connection: DriverConnection, organization_id: int) -> list[MetricFacts]:
+    """The metrics in which raw events count."""
+    return [_metric(row) for row in await _fetch(connection, _METRIC + "event_type IS NOT NULL", organization_id)]
 
 
 async def changed_since(
@@ -272,5 +280,9 @@ def _subscription(row: Row) -> SubscriptionFacts:
 
 
 def _metric(row: Row) -> MetricFacts:
-    metric_id, aggregation, unique_property, deleting = row
-    return MetricFacts(metric_id, Aggregation(aggregation), unique_property, deleting)
+    metric_id, aggregation, unique_property, deleting, event_type, filters, amounts, create_epoch, create_time = row
+    raw_events = None
+    if event_type is not None:
+        read = event_filters_from_json(filters)
+        raw_events = RawEvents(event_type, read, amounts, create_epoch, create_time)
+    return MetricFacts(metric_id, Aggregation(aggregation), unique_property, deleting, raw_events)

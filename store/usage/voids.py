@@ -26,7 +26,7 @@ _NAMED = """e.organization_id = %(organization_id)s
 # waits here, and then finds nothing.
 _LOCK = f"""
 SELECT i.position, e.event_id, e.customer_id, e.event_time, e.metric_id, e.quantity,
-       e.subscription_id, e.cost, e.currency, e.properties
+       e.subscription_id, e.cost, e.currency, e.properties, e.event_type
 FROM {_KEYS} JOIN event e ON {_NAMED}
 ORDER BY date_trunc('month', e.event_time, 'UTC'), e.customer_id, e.event_id
 FOR UPDATE OF e
@@ -43,14 +43,14 @@ async def lock(
     cursor = await connection.execute(_LOCK.encode(), _parameters(organization_id, keys))
     found: dict[int, list[UsageEvent]] = {}
     for position, *columns in await cursor.fetchall():
-        *_, properties = columns
-        event = UsageEvent(*columns)._replace(properties=properties or {})
+        event = UsageEvent(*columns)
+        event = event._replace(metric_id=event.metric_id or "", properties=event.properties or {})
         found.setdefault(position - 1, []).append(event)
     return found
 
 
 _COLUMNS = """organization_id, customer_id, event_id, event_time, ingest_time, subscription_id, metric_id,
-    quantity, cost, currency, properties"""
+    quantity, cost, currency, properties, event_type"""
 
 # Moves events to `voided_event`.
 _VOID = f"""

@@ -1,5 +1,6 @@
 """Usage events, metrics, and gauges: what is measured, and the value that events add up to."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -11,16 +12,39 @@ SUM, COUNT, MAX, LATEST, UNIQUE_COUNT = "SUM", "COUNT", "MAX", "LATEST", "UNIQUE
 
 Group = tuple[tuple[str, str], ...]  # keys, each with a value
 Fields = frozenset[tuple[str, str]]  # custom fields, each with its value
+EventFilters = tuple[tuple[str, bool, frozenset[str]], ...]  # property, whether it is included, values or any
 Prices = frozenset[tuple[str, bool, frozenset[str]]]  # property, whether its values are included or excluded, values
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric. unique_property: the property whose values UNIQUE_COUNT counts."""
+    """A metric. unique_property: the property whose values UNIQUE_COUNT counts.
+
+    event_type: of the raw events that count, if they pass the filters; quantity_property: the property with their
+    amounts, or the quantity when it is empty.
+    """
 
     metric_id: str
     aggregation: str = SUM
     unique_property: str = ""
+    event_type: str = ""
+    filters: EventFilters = ()
+    quantity_property: str = ""
+
+    def amount(self, event: "Event") -> Fraction | None:
+        """The amount of an event; None when it does not count."""
+        if not event.event_type:
+            return event.quantity if event.metric == self.metric_id else None
+        properties = dict(event.properties)
+        if event.event_type != self.event_type:
+            return None
+        for key, included, wanted in self.filters:
+            if (key in properties and (not wanted or properties[key] in wanted)) is not included:
+                return None
+        if not self.quantity_property:
+            return event.quantity
+        text = properties.get(self.quantity_property, "")
+        return Fraction(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else None
 
 
 @dataclass(frozen=True)
@@ -36,6 +60,7 @@ class Event:
     cost: Fraction | None = None
     currency: str | None = None
     properties: Group = ()
+    event_type: str = ""  # of a raw event, which names no metric
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -84,17 +109,17 @@ class Tally:
         """Counts an event; UNIQUE_COUNT skips one that has no value."""
         if self._metric is None:
             self.value += event.cost or Fraction(0)
-        else:
+        elif (amount := self._metric.amount(event)) is not None:
             match self._metric.aggregation:
                 case "SUM":
-                    self.value += event.quantity
+                    self.value += amount
                 case "COUNT":
-                    self.value += -1 if event.quantity < 0 else 1
+                    self.value += -1 if amount < 0 else 1
                 case "MAX":
-                    self.value = max(self.value, event.quantity) if self.count else event.quantity
+                    self.value = max(self.value, amount) if self.count else amount
                 case "LATEST":
                     if self._latest is None or (event.time, event.event_id) > self._latest:
-                        self.value, self._latest = event.quantity, (event.time, event.event_id)
+                        self.value, self._latest = amount, (event.time, event.event_id)
                 case _:
                     value = dict(event.properties).get(self._metric.unique_property)
                     if value is None:

@@ -44,10 +44,12 @@ class Alert:
         fitting = [(bound, thresholds) for bound, thresholds in self.overrides if set(bound) <= set(group)]
         return max(fitting, key=lambda item: len(item[0]), default=((), self.thresholds))[1]
 
-    def counts(self, event: Event) -> bool:
-        """Whether the event is of what the alert measures, whatever its customer and subscription."""
-        kind, name = self.measure
-        if (event.metric if kind == "usage" else event.currency) != name:
+    def counts(self, event: Event, metric: Metric) -> bool:
+        """Whether the event is of what the alert measures, whatever its customer and subscription.
+
+        metric: the one that it measures, if it measures usage.
+        """
+        if not _measured(self.measure, event, metric):
             return False
         properties = dict(event.properties)
         grouped = all(key in properties and value in (None, properties[key]) for key, value in self.keys)
@@ -259,7 +261,7 @@ class UsageModel:
         found: dict[Gauge, None] = {}
         for alert in alerts:
             if (
-                alert.counts(event)
+                alert.counts(event, self._metric(alert.measure))
                 and self._of_contract(alert.contract, event)
                 and self._covers(alert, event.customer, event.subscription)
             ):
@@ -302,19 +304,20 @@ class UsageModel:
 
     def _counted(self, gauge: Gauge) -> Tally:
         """The gauge's value, counted from all events."""
-        kind, name = gauge.measure
-        tally = Tally(self._metrics.get(name, Metric(name)) if kind == "usage" else None)
+        tally = Tally(self._metric(gauge.measure) if gauge.measure[0] == "usage" else None)
         for event in self.events.values():
             if self._counts(event, gauge):
                 tally.add(event)
         return tally
 
+    def _metric(self, measure: tuple[str, str]) -> Metric:
+        return self._metrics.get(measure[1], Metric(measure[1]))
+
     def _counts(self, event: Event, gauge: Gauge) -> bool:
-        kind, name = gauge.measure
         return (
             event.customer == gauge.customer
             and gauge.subscription in (None, event.subscription)
-            and (event.metric if kind == "usage" else event.currency) == name
+            and _measured(gauge.measure, event, self._metric(gauge.measure))
             and set(gauge.group) <= set(event.properties)
             and _priced(gauge.prices, dict(event.properties))
             and self._of_contract(gauge.contract, event)
@@ -386,6 +389,11 @@ class UsageModel:
             and all(value in (None, selected[key]) for key, value in alert.keys)
             and self._covers(alert, gauge.customer, gauge.subscription)
         )
+
+
+def _measured(measure: tuple[str, str], event: Event, metric: Metric) -> bool:
+    kind, name = measure
+    return metric.amount(event) is not None if kind == "usage" else event.currency == name
 
 
 def _priced(prices: Prices, properties: dict[str, str]) -> bool:

@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 
-from proto.documents.contract import METHODS, VERBS, Binding, bindings
+from proto.documents.contract import METHODS, VERBS, Binding, behaviors, bindings
 from proto.documents.http_paths import collide, field_at, is_list_of_messages, query_fields, variables
 
 _TEMPLATE = re.compile(r"/v1(/([a-zA-Z]+|\{[a-z_.]+\}))+(:[a-zA-Z]+)?")
@@ -15,8 +15,8 @@ _SCALARS_IN_A_PATH = {FieldDescriptor.TYPE_STRING}
 CARRIED = [method for method in METHODS if not method.client_streaming]
 BINDINGS = [(method, binding) for method in CARRIED for binding in bindings(method)]
 
-# The verbs of AIP-131 to AIP-135, by the first word of a method. Other methods have a custom verb in their path. So
-# has a further path of a method that reads: ":lookup" where the query names the resource, ":query" with a body.
+# The verbs of AIP-131 to AIP-135, by the first word of a method. Other methods have a custom verb in their path.
+# So has a further path of a method that reads: ":lookup" where the query names the resource, ":query" with a body.
 STANDARD = {"Get": "get", "List": "get", "Create": "post", "Update": "patch", "Put": "put", "Delete": "delete"}
 
 
@@ -72,6 +72,13 @@ def test_no_binding_of_a_method_needs_only_what_another_needs(method: MethodDesc
 
 
 @pytest.mark.parametrize(("method", "binding"), BINDINGS, ids=lambda each: getattr(each, "name", ""))
+def test_query_has_no_secrets(method: MethodDescriptor, binding: Binding) -> None:
+    """Proxies log URLs."""
+    for field in query_fields(method, binding):
+        assert "INPUT_ONLY" not in behaviors(field), field.full_name
+
+
+@pytest.mark.parametrize(("method", "binding"), BINDINGS, ids=lambda each: getattr(each, "name", ""))
 def test_verb_is_that_of_the_standard_method_or_the_path_ends_in_a_custom_one(
     method: MethodDescriptor, binding: Binding
 ) -> None:
@@ -104,3 +111,8 @@ def test_no_two_paths_match_the_same_request() -> None:
         if collide(first, second)
     ]
     assert found == []
+
+
+def test_update_alert_has_a_path_without_an_id_for_alerts_that_their_uniqueness_key_addresses() -> None:
+    [update] = [method for method in METHODS if method.name == "UpdateAlert"]
+    assert "/v1/alerts" in {binding.path for binding in bindings(update)}

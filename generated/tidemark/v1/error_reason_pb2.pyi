@@ -475,9 +475,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_CUSTOMER_BEING_ERASED: _ErrorReason.ValueType  # 33
-    """ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event or a fact names a customer that
-    DeleteCustomer erases. Send it again when the job is done, if it belongs to a new customer of that id. event_id is
-    set for usage events.
+    """ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event, a fact, an alert, a change
+    of an alert or a redelivery names a customer that DeleteCustomer erases. Send it again when the job is done, if it
+    belongs to a new customer of that id. event_id is set for usage events.
 
     Example:
 
@@ -573,7 +573,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_IN_USE: _ErrorReason.ValueType  # 40
+    ERROR_REASON_METRIC_EVENTS_FIXED: _ErrorReason.ValueType  # 40
+    """ERROR_REASON_METRIC_EVENTS_FIXED (FAILED_PRECONDITION) means that the metric exists with another event_type, other
+    event_filters or another quantity_property, which cannot be changed. event_type is empty if the metric has none.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_METRIC_EVENTS_FIXED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "metric_id": "tokens",
+            "event_type": "completion"
+          }
+        }
+    """
+    ERROR_REASON_IN_USE: _ErrorReason.ValueType  # 41
     """ERROR_REASON_IN_USE (FAILED_PRECONDITION) means that a metric, plan or subscription cannot be removed, because
     something uses it. used_by is ALERT, BALANCE, CUSTOMER, LIMIT, SUBSCRIPTION or USAGE, and used_by_id is its id. For
     USAGE, which is a stored event or one that came during the request, used_by_id is left out. plan_id, or customer_id
@@ -591,7 +606,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_INVOICE_NOT_FOUND: _ErrorReason.ValueType  # 41
+    ERROR_REASON_INVOICE_NOT_FOUND: _ErrorReason.ValueType  # 42
     """ERROR_REASON_INVOICE_NOT_FOUND (NOT_FOUND) means that the customer has no such invoice.
 
     Example:
@@ -605,7 +620,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_BALANCE_NOT_FOUND: _ErrorReason.ValueType  # 42
+    ERROR_REASON_BALANCE_NOT_FOUND: _ErrorReason.ValueType  # 43
     """ERROR_REASON_BALANCE_NOT_FOUND (NOT_FOUND) means that the customer has no such balance.
 
     Example:
@@ -619,7 +634,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_BALANCE_EXISTS: _ErrorReason.ValueType  # 43
+    ERROR_REASON_BALANCE_EXISTS: _ErrorReason.ValueType  # 44
     """ERROR_REASON_BALANCE_EXISTS (ALREADY_EXISTS) means that a put with only_if_new names a balance that exists, voided
     or not.
 
@@ -634,7 +649,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_BALANCE_FIXED: _ErrorReason.ValueType  # 44
+    ERROR_REASON_BALANCE_FIXED: _ErrorReason.ValueType  # 45
     """ERROR_REASON_BALANCE_FIXED (FAILED_PRECONDITION) means that the balance exists with another kind, access, seat or
     license_type, which cannot be changed.
 
@@ -650,7 +665,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_BALANCE_VOIDED: _ErrorReason.ValueType  # 45
+    ERROR_REASON_BALANCE_VOIDED: _ErrorReason.ValueType  # 46
     """ERROR_REASON_BALANCE_VOIDED (FAILED_PRECONDITION) means that the balance was voided and can no longer be adjusted.
 
     Example:
@@ -664,7 +679,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_SEGMENT_NOT_FOUND: _ErrorReason.ValueType  # 46
+    ERROR_REASON_SEGMENT_NOT_FOUND: _ErrorReason.ValueType  # 47
     """ERROR_REASON_SEGMENT_NOT_FOUND (NOT_FOUND) means that the balance has no segment with that number.
 
     Example:
@@ -679,7 +694,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_NO_ACTIVE_SEGMENT: _ErrorReason.ValueType  # 47
+    ERROR_REASON_NO_ACTIVE_SEGMENT: _ErrorReason.ValueType  # 48
     """ERROR_REASON_NO_ACTIVE_SEGMENT (FAILED_PRECONDITION) means that the request names no segment, and the balance has
     no active one.
 
@@ -694,7 +709,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_BALANCES_INSUFFICIENT: _ErrorReason.ValueType  # 48
+    ERROR_REASON_BALANCES_INSUFFICIENT: _ErrorReason.ValueType  # 49
     """ERROR_REASON_BALANCES_INSUFFICIENT (FAILED_PRECONDITION) means that a decrement without OVERAGE_POLICY_ALLOW is for
     more than the segments can give. remaining is what they can give. metric_id takes the place of currency for
     balances in units of a metric.
@@ -712,7 +727,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_ADJUSTMENT_CONFLICT: _ErrorReason.ValueType  # 49
+    ERROR_REASON_ADJUSTMENT_CONFLICT: _ErrorReason.ValueType  # 50
     """ERROR_REASON_ADJUSTMENT_CONFLICT (ALREADY_EXISTS) means that adjustment_id was used before, for another adjustment
     of the customer's balances. balance_id is the balance of that adjustment; it is left out for an adjustment of
     DecrementBalances.
@@ -729,7 +744,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_LIMIT_NOT_FOUND: _ErrorReason.ValueType  # 50
+    ERROR_REASON_LIMIT_NOT_FOUND: _ErrorReason.ValueType  # 51
     """ERROR_REASON_LIMIT_NOT_FOUND (NOT_FOUND) means that the organization has no such limit.
 
     Example:
@@ -742,7 +757,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_LIMIT_EXISTS: _ErrorReason.ValueType  # 51
+    ERROR_REASON_LIMIT_EXISTS: _ErrorReason.ValueType  # 52
     """ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access and groups.
 
     Example:
@@ -755,7 +770,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_LIMIT_FIXED: _ErrorReason.ValueType  # 52
+    ERROR_REASON_LIMIT_FIXED: _ErrorReason.ValueType  # 53
     """ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or groups,
     which cannot be changed.
 
@@ -770,7 +785,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_ENDPOINT_NOT_FOUND: _ErrorReason.ValueType  # 53
+    ERROR_REASON_ENDPOINT_NOT_FOUND: _ErrorReason.ValueType  # 54
     """ERROR_REASON_ENDPOINT_NOT_FOUND (NOT_FOUND) means that the organization has no such endpoint, or that it was
     deleted.
 
@@ -784,7 +799,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_ENDPOINT_DISABLED: _ErrorReason.ValueType  # 54
+    ERROR_REASON_ENDPOINT_DISABLED: _ErrorReason.ValueType  # 55
     """ERROR_REASON_ENDPOINT_DISABLED (FAILED_PRECONDITION) means that the endpoint is disabled, so nothing is sent to it.
     Enable it first.
 
@@ -799,7 +814,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_TOO_MANY_ENDPOINTS: _ErrorReason.ValueType  # 55
+    ERROR_REASON_TOO_MANY_ENDPOINTS: _ErrorReason.ValueType  # 56
     """ERROR_REASON_TOO_MANY_ENDPOINTS (FAILED_PRECONDITION) means that the organization already has the maximum number of
     webhook endpoints, disabled ones included. Delete one first.
 
@@ -813,7 +828,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_NO_SECRET_KEY: _ErrorReason.ValueType  # 56
+    ERROR_REASON_NO_SECRET_KEY: _ErrorReason.ValueType  # 57
     """ERROR_REASON_NO_SECRET_KEY (FAILED_PRECONDITION) means that the operator has configured no key to encrypt secrets
     with. The service does not store secrets in plain text.
 
@@ -827,7 +842,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_TOO_MANY_SECRETS: _ErrorReason.ValueType  # 57
+    ERROR_REASON_TOO_MANY_SECRETS: _ErrorReason.ValueType  # 58
     """ERROR_REASON_TOO_MANY_SECRETS (FAILED_PRECONDITION) means that the endpoint already has the maximum number of
     signing secrets. Wait until the grace of one ends, or rotate with a grace of 0.
 
@@ -842,7 +857,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_DELIVERY_NOT_FOUND: _ErrorReason.ValueType  # 58
+    ERROR_REASON_DELIVERY_NOT_FOUND: _ErrorReason.ValueType  # 59
     """ERROR_REASON_DELIVERY_NOT_FOUND (NOT_FOUND) means that the organization has no such delivery.
 
     Example:
@@ -855,7 +870,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_REDELIVERY_JOB_NOT_FOUND: _ErrorReason.ValueType  # 59
+    ERROR_REASON_REDELIVERY_JOB_NOT_FOUND: _ErrorReason.ValueType  # 60
     """ERROR_REASON_REDELIVERY_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no such redelivery job.
 
     Example:
@@ -1331,9 +1346,9 @@ Example:
     }
 """
 ERROR_REASON_CUSTOMER_BEING_ERASED: ErrorReason.ValueType  # 33
-"""ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event or a fact names a customer that
-DeleteCustomer erases. Send it again when the job is done, if it belongs to a new customer of that id. event_id is
-set for usage events.
+"""ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event, a fact, an alert, a change
+of an alert or a redelivery names a customer that DeleteCustomer erases. Send it again when the job is done, if it
+belongs to a new customer of that id. event_id is set for usage events.
 
 Example:
 
@@ -1429,7 +1444,22 @@ Example:
       }
     }
 """
-ERROR_REASON_IN_USE: ErrorReason.ValueType  # 40
+ERROR_REASON_METRIC_EVENTS_FIXED: ErrorReason.ValueType  # 40
+"""ERROR_REASON_METRIC_EVENTS_FIXED (FAILED_PRECONDITION) means that the metric exists with another event_type, other
+event_filters or another quantity_property, which cannot be changed. event_type is empty if the metric has none.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_METRIC_EVENTS_FIXED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "metric_id": "tokens",
+        "event_type": "completion"
+      }
+    }
+"""
+ERROR_REASON_IN_USE: ErrorReason.ValueType  # 41
 """ERROR_REASON_IN_USE (FAILED_PRECONDITION) means that a metric, plan or subscription cannot be removed, because
 something uses it. used_by is ALERT, BALANCE, CUSTOMER, LIMIT, SUBSCRIPTION or USAGE, and used_by_id is its id. For
 USAGE, which is a stored event or one that came during the request, used_by_id is left out. plan_id, or customer_id
@@ -1447,7 +1477,7 @@ Example:
       }
     }
 """
-ERROR_REASON_INVOICE_NOT_FOUND: ErrorReason.ValueType  # 41
+ERROR_REASON_INVOICE_NOT_FOUND: ErrorReason.ValueType  # 42
 """ERROR_REASON_INVOICE_NOT_FOUND (NOT_FOUND) means that the customer has no such invoice.
 
 Example:
@@ -1461,7 +1491,7 @@ Example:
       }
     }
 """
-ERROR_REASON_BALANCE_NOT_FOUND: ErrorReason.ValueType  # 42
+ERROR_REASON_BALANCE_NOT_FOUND: ErrorReason.ValueType  # 43
 """ERROR_REASON_BALANCE_NOT_FOUND (NOT_FOUND) means that the customer has no such balance.
 
 Example:
@@ -1475,7 +1505,7 @@ Example:
       }
     }
 """
-ERROR_REASON_BALANCE_EXISTS: ErrorReason.ValueType  # 43
+ERROR_REASON_BALANCE_EXISTS: ErrorReason.ValueType  # 44
 """ERROR_REASON_BALANCE_EXISTS (ALREADY_EXISTS) means that a put with only_if_new names a balance that exists, voided
 or not.
 
@@ -1490,7 +1520,7 @@ Example:
       }
     }
 """
-ERROR_REASON_BALANCE_FIXED: ErrorReason.ValueType  # 44
+ERROR_REASON_BALANCE_FIXED: ErrorReason.ValueType  # 45
 """ERROR_REASON_BALANCE_FIXED (FAILED_PRECONDITION) means that the balance exists with another kind, access, seat or
 license_type, which cannot be changed.
 
@@ -1506,7 +1536,7 @@ Example:
       }
     }
 """
-ERROR_REASON_BALANCE_VOIDED: ErrorReason.ValueType  # 45
+ERROR_REASON_BALANCE_VOIDED: ErrorReason.ValueType  # 46
 """ERROR_REASON_BALANCE_VOIDED (FAILED_PRECONDITION) means that the balance was voided and can no longer be adjusted.
 
 Example:
@@ -1520,7 +1550,7 @@ Example:
       }
     }
 """
-ERROR_REASON_SEGMENT_NOT_FOUND: ErrorReason.ValueType  # 46
+ERROR_REASON_SEGMENT_NOT_FOUND: ErrorReason.ValueType  # 47
 """ERROR_REASON_SEGMENT_NOT_FOUND (NOT_FOUND) means that the balance has no segment with that number.
 
 Example:
@@ -1535,7 +1565,7 @@ Example:
       }
     }
 """
-ERROR_REASON_NO_ACTIVE_SEGMENT: ErrorReason.ValueType  # 47
+ERROR_REASON_NO_ACTIVE_SEGMENT: ErrorReason.ValueType  # 48
 """ERROR_REASON_NO_ACTIVE_SEGMENT (FAILED_PRECONDITION) means that the request names no segment, and the balance has
 no active one.
 
@@ -1550,7 +1580,7 @@ Example:
       }
     }
 """
-ERROR_REASON_BALANCES_INSUFFICIENT: ErrorReason.ValueType  # 48
+ERROR_REASON_BALANCES_INSUFFICIENT: ErrorReason.ValueType  # 49
 """ERROR_REASON_BALANCES_INSUFFICIENT (FAILED_PRECONDITION) means that a decrement without OVERAGE_POLICY_ALLOW is for
 more than the segments can give. remaining is what they can give. metric_id takes the place of currency for
 balances in units of a metric.
@@ -1568,7 +1598,7 @@ Example:
       }
     }
 """
-ERROR_REASON_ADJUSTMENT_CONFLICT: ErrorReason.ValueType  # 49
+ERROR_REASON_ADJUSTMENT_CONFLICT: ErrorReason.ValueType  # 50
 """ERROR_REASON_ADJUSTMENT_CONFLICT (ALREADY_EXISTS) means that adjustment_id was used before, for another adjustment
 of the customer's balances. balance_id is the balance of that adjustment; it is left out for an adjustment of
 DecrementBalances.
@@ -1585,7 +1615,7 @@ Example:
       }
     }
 """
-ERROR_REASON_LIMIT_NOT_FOUND: ErrorReason.ValueType  # 50
+ERROR_REASON_LIMIT_NOT_FOUND: ErrorReason.ValueType  # 51
 """ERROR_REASON_LIMIT_NOT_FOUND (NOT_FOUND) means that the organization has no such limit.
 
 Example:
@@ -1598,7 +1628,7 @@ Example:
       }
     }
 """
-ERROR_REASON_LIMIT_EXISTS: ErrorReason.ValueType  # 51
+ERROR_REASON_LIMIT_EXISTS: ErrorReason.ValueType  # 52
 """ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access and groups.
 
 Example:
@@ -1611,7 +1641,7 @@ Example:
       }
     }
 """
-ERROR_REASON_LIMIT_FIXED: ErrorReason.ValueType  # 52
+ERROR_REASON_LIMIT_FIXED: ErrorReason.ValueType  # 53
 """ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or groups,
 which cannot be changed.
 
@@ -1626,7 +1656,7 @@ Example:
       }
     }
 """
-ERROR_REASON_ENDPOINT_NOT_FOUND: ErrorReason.ValueType  # 53
+ERROR_REASON_ENDPOINT_NOT_FOUND: ErrorReason.ValueType  # 54
 """ERROR_REASON_ENDPOINT_NOT_FOUND (NOT_FOUND) means that the organization has no such endpoint, or that it was
 deleted.
 
@@ -1640,7 +1670,7 @@ Example:
       }
     }
 """
-ERROR_REASON_ENDPOINT_DISABLED: ErrorReason.ValueType  # 54
+ERROR_REASON_ENDPOINT_DISABLED: ErrorReason.ValueType  # 55
 """ERROR_REASON_ENDPOINT_DISABLED (FAILED_PRECONDITION) means that the endpoint is disabled, so nothing is sent to it.
 Enable it first.
 
@@ -1655,7 +1685,7 @@ Example:
       }
     }
 """
-ERROR_REASON_TOO_MANY_ENDPOINTS: ErrorReason.ValueType  # 55
+ERROR_REASON_TOO_MANY_ENDPOINTS: ErrorReason.ValueType  # 56
 """ERROR_REASON_TOO_MANY_ENDPOINTS (FAILED_PRECONDITION) means that the organization already has the maximum number of
 webhook endpoints, disabled ones included. Delete one first.
 
@@ -1669,7 +1699,7 @@ Example:
       }
     }
 """
-ERROR_REASON_NO_SECRET_KEY: ErrorReason.ValueType  # 56
+ERROR_REASON_NO_SECRET_KEY: ErrorReason.ValueType  # 57
 """ERROR_REASON_NO_SECRET_KEY (FAILED_PRECONDITION) means that the operator has configured no key to encrypt secrets
 with. The service does not store secrets in plain text.
 
@@ -1683,7 +1713,7 @@ Example:
       }
     }
 """
-ERROR_REASON_TOO_MANY_SECRETS: ErrorReason.ValueType  # 57
+ERROR_REASON_TOO_MANY_SECRETS: ErrorReason.ValueType  # 58
 """ERROR_REASON_TOO_MANY_SECRETS (FAILED_PRECONDITION) means that the endpoint already has the maximum number of
 signing secrets. Wait until the grace of one ends, or rotate with a grace of 0.
 
@@ -1698,7 +1728,7 @@ Example:
       }
     }
 """
-ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 58
+ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 59
 """ERROR_REASON_DELIVERY_NOT_FOUND (NOT_FOUND) means that the organization has no such delivery.
 
 Example:
@@ -1711,7 +1741,7 @@ Example:
       }
     }
 """
-ERROR_REASON_REDELIVERY_JOB_NOT_FOUND: ErrorReason.ValueType  # 59
+ERROR_REASON_REDELIVERY_JOB_NOT_FOUND: ErrorReason.ValueType  # 60
 """ERROR_REASON_REDELIVERY_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no such redelivery job.
 
 Example:

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from generated.tidemark.v1 import filter_pb2 as tidemark_dot_v1_dot_filter__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidemark/v1/metric.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x05\n\x06Metric\x12O\n\tmetric_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12-\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12;\n\x0b\x61ggregation\x18\x03 \x01(\x0e\x32\x18.tidemark.v1.AggregationB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12U\n\x0funique_property\x18\x04 \x01(\tB<\xe2\x41\x01\x01\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xd8\x01\x01\x12\x90\x01\n\rcustom_fields\x18\x05 \x03(\x0b\x32%.tidemark.v1.Metric.CustomFieldsEntryBR\xe2\x41\x01\x01\xbaHK\x9a\x01H\x10@\"2r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$*\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12\x34\n\nas_of_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xa1\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x01\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x02\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x03\x12\x16\n\x12\x41GGREGATION_LATEST\x10\x04\x12\x1c\n\x18\x41GGREGATION_UNIQUE_COUNT\x10\x05\x42t\n\x0f\x64\x65v.tidemark.v1B\x0bMetricProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidemark/v1/metric.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/filter.proto\"\xf2\x06\n\x06Metric\x12O\n\tmetric_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12-\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12;\n\x0b\x61ggregation\x18\x03 \x01(\x0e\x32\x18.tidemark.v1.AggregationB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12U\n\x0funique_property\x18\x04 \x01(\tB<\xe2\x41\x01\x01\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xd8\x01\x01\x12\x90\x01\n\rcustom_fields\x18\x05 \x03(\x0b\x32%.tidemark.v1.Metric.CustomFieldsEntryBR\xe2\x41\x01\x01\xbaHK\x9a\x01H\x10@\"2r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$*\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12\x34\n\nas_of_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12P\n\nevent_type\x18\t \x01(\tB<\xe2\x41\x01\x01\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xd8\x01\x01\x12=\n\revent_filters\x18\n \x03(\x0b\x32\x18.tidemark.v1.EventFilterB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\n\x12W\n\x11quantity_property\x18\x0b \x01(\tB<\xe2\x41\x01\x01\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xd8\x01\x01\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc8\x01\n\x0b\x45ventFilter\x12I\n\x03key\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12>\n\x08operator\x18\x02 \x01(\x0e\x32\x1b.tidemark.v1.FilterOperatorB\x0f\xe2\x41\x01\x02\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12.\n\x06values\x18\x03 \x03(\tB\x1e\xe2\x41\x01\x01\xbaH\x17\x92\x01\x14\x10\x32\"\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$*\xa1\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x01\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x02\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x03\x12\x16\n\x12\x41GGREGATION_LATEST\x10\x04\x12\x1c\n\x18\x41GGREGATION_UNIQUE_COUNT\x10\x05\x42t\n\x0f\x64\x65v.tidemark.v1B\x0bMetricProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,10 +54,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRIC'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_METRIC'].fields_by_name['update_time']._loaded_options = None
   _globals['_METRIC'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
-  _globals['_AGGREGATION']._serialized_start=788
-  _globals['_AGGREGATION']._serialized_end=949
-  _globals['_METRIC']._serialized_start=137
-  _globals['_METRIC']._serialized_end=785
-  _globals['_METRIC_CUSTOMFIELDSENTRY']._serialized_start=734
-  _globals['_METRIC_CUSTOMFIELDSENTRY']._serialized_end=785
+  _globals['_METRIC'].fields_by_name['event_type']._loaded_options = None
+  _globals['_METRIC'].fields_by_name['event_type']._serialized_options = b'\342A\001\001\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\330\001\001'
+  _globals['_METRIC'].fields_by_name['event_filters']._loaded_options = None
+  _globals['_METRIC'].fields_by_name['event_filters']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020\n'
+  _globals['_METRIC'].fields_by_name['quantity_property']._loaded_options = None
+  _globals['_METRIC'].fields_by_name['quantity_property']._serialized_options = b'\342A\001\001\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\330\001\001'
+  _globals['_EVENTFILTER'].fields_by_name['key']._loaded_options = None
+  _globals['_EVENTFILTER'].fields_by_name['key']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
+  _globals['_EVENTFILTER'].fields_by_name['operator']._loaded_options = None
+  _globals['_EVENTFILTER'].fields_by_name['operator']._serialized_options = b'\342A\001\002\272H\010\202\001\002\020\001\310\001\001'
+  _globals['_EVENTFILTER'].fields_by_name['values']._loaded_options = None
+  _globals['_EVENTFILTER'].fields_by_name['values']._serialized_options = b'\342A\001\001\272H\027\222\001\024\0202\"\020r\016\030\200\0022\t^\\P{Cc}*$'
+  _globals['_AGGREGATION']._serialized_start=1251
+  _globals['_AGGREGATION']._serialized_end=1412
+  _globals['_METRIC']._serialized_start=163
+  _globals['_METRIC']._serialized_end=1045
+  _globals['_METRIC_CUSTOMFIELDSENTRY']._serialized_start=994
+  _globals['_METRIC_CUSTOMFIELDSENTRY']._serialized_end=1045
+  _globals['_EVENTFILTER']._serialized_start=1048
+  _globals['_EVENTFILTER']._serialized_end=1248
 # @@protoc_insertion_point(module_scope)

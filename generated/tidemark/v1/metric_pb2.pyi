@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from generated.tidemark.v1 import filter_pb2 as _filter_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -96,6 +97,9 @@ class Metric(_message.Message):
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    EVENT_FILTERS_FIELD_NUMBER: _builtins.int
+    QUANTITY_PROPERTY_FIELD_NUMBER: _builtins.int
     metric_id: _builtins.str
     """metric_id is the caller's own id: 1–128 characters, no control characters, no blanks at either end."""
     display_name: _builtins.str
@@ -107,6 +111,20 @@ class Metric(_message.Message):
     unique_property: _builtins.str
     """unique_property is the property of usage events whose distinct values UNIQUE_COUNT counts, 1–128 characters.
     Required for that aggregation, refused for any other, and as unchangeable as aggregation.
+    """
+    event_type: _builtins.str
+    """event_type is the type of the raw events that count in this metric, in the form of a metric_id. Stored raw events
+    of the current billing periods count too, also those from before the metric was created; they draw on no balance.
+    Raw events do not keep a metric from being deleted. Unset: only events that name the metric count. Events may name a metric with an event_type, too: they count with
+    their quantity, whatever event_filters and quantity_property say.
+
+    event_type, event_filters and quantity_property cannot be changed after the metric is created: a put with others is
+    refused with FAILED_PRECONDITION and ERROR_REASON_METRIC_EVENTS_FIXED.
+    """
+    quantity_property: _builtins.str
+    """quantity_property is the property of raw events whose value is the amount, 1–128 characters: a decimal in the form
+    of UsageEvent.quantity. A raw event without the property, or whose value is not such a decimal, does not count in
+    this metric; it still counts in others. Unset: the amount is the quantity of the event. Refused without event_type.
     """
     @_builtins.property
     def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -128,6 +146,12 @@ class Metric(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """update_time is when the metric was last changed."""
 
+    @_builtins.property
+    def event_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventFilter]:
+        """event_filters must all match for a raw event to count, at most 10. Refused without event_type. Answers show them
+        sorted.
+        """
+
     def __init__(
         self,
         *,
@@ -139,11 +163,50 @@ class Metric(_message.Message):
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        event_type: _builtins.str = ...,
+        event_filters: _abc.Iterable[Global___EventFilter] | None = ...,
+        quantity_property: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "as_of_time", b"as_of_time", "create_time", b"create_time", "custom_fields", b"custom_fields", "display_name", b"display_name", "metric_id", b"metric_id", "unique_property", b"unique_property", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "as_of_time", b"as_of_time", "create_time", b"create_time", "custom_fields", b"custom_fields", "display_name", b"display_name", "event_filters", b"event_filters", "event_type", b"event_type", "metric_id", b"metric_id", "quantity_property", b"quantity_property", "unique_property", b"unique_property", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Metric: _TypeAlias = Metric  # noqa: Y015
+
+@_typing.final
+class EventFilter(_message.Message):
+    """EventFilter selects raw events by a property. A raw event without the property does not pass INCLUDES, and passes
+    EXCLUDES.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """key is the name of the property, 1–128 characters."""
+    operator: _filter_pb2.FilterOperator.ValueType
+    """operator says whether the raw events that match are included or excluded."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """values are the values that the property is compared with, at most 50, each of at most 256 characters. An event
+        matches if it has any of them. Unset: every event that has the property matches.
+        """
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        operator: _filter_pb2.FilterOperator.ValueType = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "operator", b"operator", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventFilter: _TypeAlias = EventFilter  # noqa: Y015

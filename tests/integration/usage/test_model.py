@@ -18,7 +18,6 @@ from tests.reference.thresholds import State
 from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
 from tests.support.usage.caller import Caller
 from tests.support.usage.draws import (
-    AGGREGATIONS,
     CUSTOMERS,
     DAYS_AGO,
     FIELDS,
@@ -69,7 +68,7 @@ STORY = [*["commit"] * 8, *["alert"] * 4, "archive", *["put"] * 2, "time"]
 @st.composite
 def stories(draw: st.DrawFn) -> tuple[str, list[object]]:
     """A metric, and the steps of a story on it."""
-    metric = draw(st.sampled_from(sorted(AGGREGATIONS)))
+    metric = draw(st.sampled_from(sorted(METRICS)))
 
     def commit() -> Commit:
         batches: list[list[New | Again]] = []
@@ -108,7 +107,7 @@ async def new_service(caller: Caller, clock: ManualClock, database: Database, me
     own = Caller(caller.server, clock, caller.database_url, name, key)
     [[organization_id]] = await own.rows("SELECT %(organization_id)s")
     service = Service(own, database, organization_id)
-    await service.put_metric(metric, AGGREGATIONS[metric], "seat")
+    await service.put_metric(METRICS[metric])
     return service
 
 
@@ -118,7 +117,7 @@ class Run:
     def __init__(self, service: Service, clock: ManualClock) -> None:
         self.service = service
         self._clock = clock
-        self.model = UsageModel(START, METRICS)
+        self.model = UsageModel(START, METRICS.values())
         self.sent: list[Event] = []
 
     async def change(self, change: object) -> None:

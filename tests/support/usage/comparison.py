@@ -19,7 +19,7 @@ from tests.reference.thresholds import State
 from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
 from tests.support.usage import voiding
 from tests.support.usage.caller import DEADLINE, Caller, StreamCall, refusals
-from tests.support.usage.draws import AGGREGATIONS, METRICS, START
+from tests.support.usage.draws import METRICS, START
 from tests.support.usage.service import Service
 from tests.support.usage.stage import REPLICAS, Stage
 from tests.support.usage.words import gauge_of, message_of, transition_of
@@ -29,7 +29,7 @@ class Comparison:
     """An organization of its own, on the servers of a stage; at: which of them is called."""
 
     def __init__(self, stage: Stage, callers: list[Caller], service: Service) -> None:
-        self.model = UsageModel(START, METRICS)
+        self.model = UsageModel(START, METRICS.values())
         self._stage = stage
         self._callers = callers
         self._service = service
@@ -44,7 +44,7 @@ class Comparison:
         callers = [stage.caller(number, name, created.key) for number in range(REPLICAS)]
         [[organization_id]] = await callers[0].rows("SELECT %(organization_id)s")
         service = Service(callers[0], stage.database, organization_id)
-        await service.put_metric(metric, AGGREGATIONS[metric], "seat")
+        await service.put_metric(METRICS[metric])
         return cls(stage, callers, service)
 
     async def send(self, events: list[Event], at: int, streamed: bool) -> None:

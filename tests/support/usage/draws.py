@@ -12,7 +12,18 @@ from tests.reference.usage import Alert
 
 START = datetime(2026, 3, 15, 12, tzinfo=UTC)
 AGGREGATIONS = {"sum": "SUM", "count": "COUNT", "max": "MAX", "latest": "LATEST", "unique": "UNIQUE_COUNT"}
-METRICS = [Metric(name, aggregation, "seat") for name, aggregation in AGGREGATIONS.items()]
+# Each aggregation twice: of events that name the metric, and of raw events too.
+METRICS = {name: Metric(name, aggregation, "seat") for name, aggregation in AGGREGATIONS.items()} | {
+    f"raw {name}": Metric(
+        f"raw {name}",
+        aggregation,
+        "seat",
+        event_type="use",
+        filters=(("region", True, frozenset()), ("tier", False, frozenset("b"))),
+        quantity_property="size",
+    )
+    for name, aggregation in AGGREGATIONS.items()
+}
 CUSTOMERS, SUBSCRIPTIONS, PLANS = ("ann", "bob"), (None, "s1"), ("", "gold", "gold")
 # Custom fields of subscriptions, and of the contracts that alerts select.
 FIELDS: list[Fields] = [frozenset(), frozenset({("team", "x")}), frozenset({("team", "x"), ("tier", "1")})]
@@ -43,7 +54,12 @@ levels = st.sampled_from([*map(Fraction, range(-1, 26)), Fraction("9.99999999999
 kinds = st.sampled_from([frozenset({"REACHED"}), frozenset({"RESOLVED"}), frozenset({"REACHED", "RESOLVED"})])
 properties = st.fixed_dictionaries(
     {"region": st.sampled_from(["eu", "us"]), "seat": st.sampled_from("1234")},
-    optional={"tier": st.sampled_from(["a", "b"]), "price_id": st.sampled_from("pq"), "item_id": st.just("p")},
+    optional={
+        "size": st.sampled_from(["3", "-2", "0.5", "7", "11", "x"]),
+        "tier": st.sampled_from(["a", "b"]),
+        "price_id": st.sampled_from("pq"),
+        "item_id": st.just("p"),
+    },
 )
 
 
@@ -53,12 +69,15 @@ again: st.SearchStrategy[New | Again] = st.builds(Again, st.integers(1, 12), st.
 @st.composite
 def events(draw: st.DrawFn, metric: str) -> New:
     """An event, mostly of that metric."""
+    raw = bool(METRICS[metric].event_type) and draw(st.booleans())
+    named = "other" if draw(st.integers(0, 9)) == 9 else (METRICS[metric].event_type if raw else metric)
     cost = draw(st.sampled_from([*QUANTITIES, None, None, None]))
     event = Event(
         event_id="",
         customer=draw(st.sampled_from(CUSTOMERS)),
         time=START,
-        metric="other" if draw(st.integers(0, 9)) == 9 else metric,
+        metric="" if raw else named,
+        event_type=named if raw else "",
         quantity=draw(quantities),
         subscription=draw(st.sampled_from(SUBSCRIPTIONS)),
         cost=cost,

@@ -24,10 +24,10 @@ from tests.reference.usage import Alert, UsageModel
 from tests.support.usage import draws
 from tests.support.usage.comparison import Comparison
 from tests.support.usage.draws import (
-    AGGREGATIONS,
     CUSTOMERS,
     DAYS_AGO,
     FIELDS,
+    METRICS,
     PLANS,
     START,
     SUBSCRIPTIONS,
@@ -79,7 +79,7 @@ class Machine(RuleBasedStateMachine):
         self.month = 0
         self.since_restart = STEPS_BETWEEN_RESTARTS // 2
 
-    @initialize(metric=st.sampled_from(sorted(AGGREGATIONS)))
+    @initialize(metric=st.sampled_from(sorted(METRICS)))
     def begin(self, metric: str) -> None:
         """An organization with one metric."""
         self.stage.clock.set(START)

@@ -16,19 +16,19 @@ from engine.ingest.commit import Committer
 from engine.rules.registry import RulesRegistry
 from evaluator.gauges import Measure
 from generated.tidemark.v1 import (
+    account_service_pb2,
     alert_pb2,
     alert_service_pb2,
     customer_pb2,
-    metric_pb2,
     subscription_pb2,
 )
 from store.identity.organizations import Organization
 from store.postgres.database import Database
-from tests.reference.gauges import Event, Fields, Gauge
+from tests.reference.gauges import Event, Fields, Gauge, Metric
 from tests.reference.thresholds import State
 from tests.reference.usage import Alert, Notification
 from tests.support.usage.caller import DEADLINE, Caller
-from tests.support.usage.words import alert_of, event_of, measured_by, notification_of, prices_of, state_of
+from tests.support.usage.words import alert_of, event_of, measured_by, metric_of, notification_of, prices_of, state_of
 
 GRACE = timedelta(days=34)
 VISIT_DURATION = 0.008  # seconds; a request for its status during it only makes it longer
@@ -43,10 +43,10 @@ class Service:
         self._committer = Committer(database, caller.clock, GRACE, RulesRegistry(), organization)
         self.alert_ids: dict[str, str] = {}
 
-    async def put_metric(self, metric_id: str, aggregation: str, unique_property: str) -> None:
+    async def put_metric(self, metric: Metric) -> None:
         """Registers a metric."""
-        kind = metric_pb2.Aggregation.Value(f"AGGREGATION_{aggregation}")
-        await self.caller.put_metric(metric_id, kind, unique_property if aggregation == "UNIQUE_COUNT" else "")
+        request = account_service_pb2.PutMetricRequest(metric=metric_of(metric))
+        await self.caller.accounts.PutMetric(request, metadata=self.caller.metadata)
 
     async def put(self, customer: str, subscription: str | None, plan: str, fields: Fields = frozenset()) -> None:
         """Puts a customer or a subscription on a plan. fields: the custom fields of the subscription."""

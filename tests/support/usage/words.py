@@ -14,6 +14,7 @@ from generated.tidemark.v1 import (
     alert_pb2,
     filter_pb2,
     gauge_pb2,
+    metric_pb2,
     scope_pb2,
     threshold_pb2,
     transition_pb2,
@@ -38,6 +39,7 @@ def event_of(event: plain_gauges.Event) -> UsageEvent:
         None if event.cost is None else decimal_of(event.cost),
         event.currency,
         dict(event.properties),
+        event.event_type or None,
     )
 
 
@@ -53,6 +55,26 @@ def message_of(event: plain_gauges.Event) -> usage_pb2.UsageEvent:
         currency=event.currency or "",
         event_time=to_timestamp(event.time),
         properties=dict(event.properties),
+        event_type=event.event_type,
+    )
+
+
+def metric_of(metric: plain_gauges.Metric) -> metric_pb2.Metric:
+    """The metric as the API takes it."""
+    return metric_pb2.Metric(
+        metric_id=metric.metric_id,
+        aggregation=metric_pb2.Aggregation.Value(f"AGGREGATION_{metric.aggregation}"),
+        unique_property=metric.unique_property if metric.aggregation == "UNIQUE_COUNT" else "",
+        event_type=metric.event_type,
+        event_filters=[
+            metric_pb2.EventFilter(
+                key=key,
+                operator=filter_pb2.FILTER_OPERATOR_INCLUDES if included else filter_pb2.FILTER_OPERATOR_EXCLUDES,
+                values=values,
+            )
+            for key, included, values in metric.filters
+        ],
+        quantity_property=metric.quantity_property,
     )
 
 
