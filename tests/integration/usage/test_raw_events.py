@@ -422,12 +422,12 @@ async def test_bad_raw_events_are_rejected_and_their_neighbours_count(caller: Ca
     )
     assert answer.accepted == 2
     assert [(one.at, one.reason, one.paths) for one in refusals(answer)] == [
-        (1, "EVENT_INVALID", ("events[1].event_type",)),
-        (2, "EVENT_INVALID", ("events[2].metric_id",)),
-        (3, "EVENT_INVALID", ("events[3].event_type",)),
-        (4, "EVENT_INVALID", ("events[4].event_type",)),
-        (5, "EVENT_INVALID", ("events[5].quantity",)),
-        (6, "EVENT_INVALID", ("events[6].quantity",)),
+        (1, "EVENT_INVALID", ("batch.events[1].event_type",)),
+        (2, "EVENT_INVALID", ("batch.events[2].metric_id",)),
+        (3, "EVENT_INVALID", ("batch.events[3].event_type",)),
+        (4, "EVENT_INVALID", ("batch.events[4].event_type",)),
+        (5, "EVENT_INVALID", ("batch.events[5].quantity",)),
+        (6, "EVENT_INVALID", ("batch.events[6].quantity",)),
     ]
 
 
