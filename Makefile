@@ -34,6 +34,9 @@ TRACE ?=
 PART ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Container images often forbid compiled files. Then each process compiles the whole service again: every worker of the
+# tests when it starts, and each of the programs that the tests start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## list the targets

@@ -40,7 +40,7 @@ class RawEvents:
     since_epoch, since_time: when the metric was created; events that came before are counted by a recount.
     """
 
-    event_type: str
+    event_name: str
     filters: tuple[EventFilter, ...]
     quantity_property: str | None
     since_epoch: int
@@ -79,7 +79,7 @@ def as_metric_events(
         if event.metric_id:
             found.append(event)
             continue
-        for metric_id, raw_events in metrics_of.get(event.event_type or "", {}).items():
+        for metric_id, raw_events in metrics_of.get(event.event_name or "", {}).items():
             amount = raw_events.amount_of(event)
             if amount is not None:
                 found.append(event._replace(metric_id=metric_id, quantity=amount, cost=None, currency=None))

@@ -91,7 +91,7 @@ class Router:
         for metric in metrics:
             if metric.raw_events is not None:
                 self.raw_metrics[metric.metric_id] = metric
-                self._raw_events.setdefault(metric.raw_events.event_type, {})[metric.metric_id] = metric.raw_events
+                self._raw_events.setdefault(metric.raw_events.event_name, {})[metric.metric_id] = metric.raw_events
 
     def metric(self, metric_id: str) -> MetricFacts | None:
         """A metric that an event named, or in which raw events count; None when the router knows none."""

@@ -24,7 +24,8 @@ def notification_line(notification: Notification) -> str:
     parts = [
         f"[quiet]{notification.create_time.ToDatetime():%Y-%m-%d %H:%M:%S}[/]",
         f"[name]{escape(customer or ALL_CUSTOMERS)}[/]",
-        escape(data["alert_display_name"]),
+        # Not of the body: the body of a notification that was stored before 0.1.0 has it under another name.
+        escape(notification.alert_display_name),
         *(_transitions(data) if "transitions" in data else _other(notification.event_type, data)),
     ]
     return "  ".join(part for part in parts if part)

@@ -24,7 +24,9 @@ async def recount(transaction: Transaction, subjects: Sequence[Subject]) -> None
     ]
     counted = await recounts.recount(transaction.driver, transaction.organization_id, wanted)
     for subject, (tally, count) in zip(subjects, counted, strict=True):
-        subject.before, subject.untouched = tally, count == 0
+        # A gauge that was evaluated has shown a value. If all cost has left it since, with the custom fields of its
+        # subscriptions, it shows 0 now, and reached thresholds have to resolve.
+        subject.before, subject.untouched = tally, count == 0 and subject.rules_epoch == gauges.NEVER_EVALUATED
     unique = [item for item in wanted if item.aggregation is Aggregation.UNIQUE_COUNT]
     if unique:
         await recounts.recount_values(transaction.driver, transaction.organization_id, unique)

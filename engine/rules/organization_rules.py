@@ -54,19 +54,19 @@ class OrganizationRules:
         # transactions may still roll back.
         self._open: list[Registered] = []
 
-    async def alerts_at(self, connection: Connection, epoch: int) -> Router:
+    async def alerts_at(self, connection: Connection, epoch: int, *, keep: bool = True) -> Router:
         """A router with the alerts and the limits of plans at `epoch`; it may know no customers.
 
         The transaction holds the organization's lock, so that the epoch stands. A transaction that has raised the
-        epoch itself, and changed neither alerts nor plans, asks for the epoch before. Nothing else that such a
-        transaction wrote is read, so nothing stays cached of it when it rolls back.
+        epoch itself, and changed neither alerts nor plans, asks for the epoch before, without `keep`: it may have
+        raised the epoch twice. If it rolls back, another transaction gives the epoch between to other rules.
         """
         known = self._youngest(epoch)
         if known.epoch == epoch:
             return known
         known = await self._unless_deleted(connection, known)
         router = await self._with_alerts_at(connection, known, epoch)
-        if epoch > self._with_alerts.epoch:  # another transaction may have stored a younger one meanwhile
+        if keep and epoch > self._with_alerts.epoch:  # another transaction may have stored a younger one meanwhile
             self._with_alerts = router
         return router
 

@@ -77,11 +77,11 @@ class Transactions:
     async def after_change(self, connection: Connection, organization: Organization, epoch: int) -> Transaction:
         """The rest of a transaction that holds the lock exclusively and has raised the epoch to this one.
 
-        The alerts are those of the epoch before. They must not be cached for the new one: if the transaction rolls
-        back, another one gives that epoch to other rules. So it must have changed neither alerts nor limits of plans.
+        The alerts are those of the epoch before. They are not cached: if the transaction rolls back, another one
+        gives its epochs to other rules. So it must have changed neither alerts nor limits of plans.
         """
         now = self._clock.now()
-        router = await self._rules.of(organization.organization_id).alerts_at(connection, epoch - 1)
+        router = await self._rules.of(organization.organization_id).alerts_at(connection, epoch - 1, keep=False)
         return Transaction(connection, await driver(connection), organization, router, now, self._grace, epoch)
 
     async def with_router(self, connection: Connection, organization: Organization, router: Router) -> Transaction:

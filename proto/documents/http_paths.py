@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
-from proto.documents.contract import Binding
+from proto.documents.contract import Binding, is_map
 
 _VARIABLE = re.compile(r"\{([a-z_.]+)\}")
 
@@ -25,13 +25,21 @@ def field_at(message: Descriptor, path: str) -> FieldDescriptor | None:
 
 
 def query_fields(method: MethodDescriptor, binding: Binding) -> Iterator[FieldDescriptor]:
-    """The fields of the request that are neither in the path nor in the body: parameters of the query."""
+    """The fields of the request that are neither in the path nor in the body: parameters of the query.
+
+    A list of messages has no form there, so it is left out.
+    """
     if binding.body == "*":
         return
     in_path = {variable.partition(".")[0] for variable in variables(binding.path)}
     for field in method.input_type.fields:
-        if field.name not in in_path and field.name != binding.body:
+        if field.name not in in_path and field.name != binding.body and not is_list_of_messages(field):
             yield field
+
+
+def is_list_of_messages(field: FieldDescriptor) -> bool:
+    """Whether the field is a list of messages, and no map."""
+    return field.is_repeated and field.message_type is not None and not is_map(field)
 
 
 def json_path(path: str) -> str:

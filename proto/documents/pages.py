@@ -57,8 +57,6 @@ of each bad field.
 
 _TYPES = "# Types\n\nThe messages and enums that requests and answers have in common.\n\n"
 
-_ENDS = {method.input_type.full_name for method in METHODS} | {method.output_type.full_name for method in METHODS}
-
 
 def pages() -> dict[str, str]:
     """Every page with its path below docs/."""
@@ -73,6 +71,14 @@ def pages() -> dict[str, str]:
 def page_of(service: ServiceDescriptor) -> str:
     """The name of the service's page: AlertService has alert-service.md."""
     return "-".join(re.findall(r"[A-Z][a-z]+", service.name)).lower() + ".md"
+
+
+# The pages of the requests and answers, by their full names. A batch has the requests of other methods.
+_PAGES = {
+    end.full_name: page_of(method.containing_service)
+    for method in METHODS
+    for end in (method.input_type, method.output_type)
+}
 
 
 def _index() -> str:
@@ -145,7 +151,7 @@ def _json(value: Any) -> str:
 
 
 def _types() -> str:
-    shared = [message for message in MESSAGES if message.full_name not in _ENDS]
+    shared = [message for message in MESSAGES if message.full_name not in _PAGES]
     enums = [enum for enum in ENUMS if enum.name != "ErrorReason"]
     entries = {each.name: _type(each) for each in shared} | {each.name: _enum(each) for each in enums}
     return _TYPES + "\n".join(text for _, text in sorted(entries.items()))
@@ -200,8 +206,9 @@ def _single(field: FieldDescriptor) -> str:
         return _SCALARS[field.type]
     if named.file.package != PACKAGE:
         return str(named.name)
-    page = "errors.md" if named.name == "ErrorReason" else f"types.md#{named.name.lower()}"
-    return f"[{named.name}]({page})"
+    if named.name == "ErrorReason":
+        return f"[{named.name}](errors.md)"
+    return f"[{named.name}]({_PAGES.get(named.full_name, 'types.md')}#{named.name.lower()})"
 
 
 def _errors() -> str:

@@ -6,6 +6,7 @@ from evaluator.changed_facts import ChangedFacts
 from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
 from server.accounts.errors import balance_not_found
+from server.calls.answer_size import DEFAULT_ROOM, fitting
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import read_page
@@ -104,7 +105,7 @@ class BalanceHandlers:
                 after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
                 limit=page.limit,
             )
-            total_size = 0
+            total_size = None
             if request.include_total_size:
                 total_size = await balances.count(
                     connection,
@@ -166,10 +167,12 @@ class BalanceHandlers:
 
         async with transaction_of(self._database, request.validate_only) as connection:
             done = await self._changes.apply(connection, organization, wanted.customer_id, change)
+        entries, _ = fitting(map(entry_message, done.entries), DEFAULT_ROOM)
         return account_service_pb2.DecrementBalancesResponse(
-            entries=[entry_message(entry) for entry in done.entries],
+            entries=entries,
             remaining=format_decimal(done.remaining),
             overage=format_decimal(done.overage),
+            omitted_entry_count=len(done.entries) - len(entries),
             replayed=not done.changed,
         )
 
@@ -216,7 +219,7 @@ class BalanceHandlers:
                 after=None if page.after is None else (str(page.after[0]), int(str(page.after[1]))),
                 limit=page.limit,
             )
-            total_size = 0
+            total_size = None
             if request.include_total_size:
                 total_size = await balance_entries.count(
                     connection, organization_id, customer_id, balance_id=balance_id or None
@@ -246,7 +249,7 @@ class BalanceHandlers:
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
-            total_size = 0
+            total_size = None
             if request.include_total_size:
                 total_size = await drawdown.count_overages(connection, organization_id, customer_id)
         shown = [overage_message(customer_id, row) for row in page.shown(rows)]

@@ -92,7 +92,7 @@ class CustomerHandlers:
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
-            total_size = 0
+            total_size = None
             if request.include_total_size:
                 total_size = await customers.count(connection, organization_id, wanted)
         now = self._clock.now()

@@ -39,7 +39,8 @@ class ErasureHandlers:
         answer = await answer_once(
             self._database, self._clock, "DeleteCustomer", request, messages.DeleteCustomerResponse, begin
         )
-        self._erasures.wake()
+        if not request.validate_only:
+            self._erasures.wake()
         return answer
 
     async def GetErasureJob(

@@ -3,7 +3,7 @@
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import AlreadyExists, ErrorTable, FailedPrecondition, NotFound
-from server.calls.shared_errors import customer_not_found, request_id_reused
+from server.calls.shared_errors import customer_being_erased, customer_not_found, request_id_reused
 from server.mapping.accounts import aggregation_name
 from store.accounts.customer_names import CustomerNameTaken, NameKind
 from store.accounts.metrics import MetricFixed
@@ -119,13 +119,13 @@ def metric_fixed(error: MetricFixed) -> FailedPrecondition:
     """The metric exists with another aggregation, or other events count in it."""
     metric_id, unique = error.stored.metric_id, error.stored.unique_property
     if not error.aggregation:
-        event_type = error.stored.event_type or ""
-        of = f"with the event_type {event_type!r}" if event_type else "without an event_type"
+        event_name = error.stored.event_name or ""
+        of = f"with the event_name {event_name!r}" if event_name else "without an event_name"
         return FailedPrecondition(
             error_reason_pb2.ERROR_REASON_METRIC_EVENTS_FIXED,
-            f"the metric {metric_id!r} exists {of}; its event_type, event_filters and quantity_property cannot be"
+            f"the metric {metric_id!r} exists {of}; its event_name, event_filters and quantity_property cannot be"
             " changed: put another metric",
-            metadata={"metric_id": metric_id, "event_type": event_type},
+            metadata={"metric_id": metric_id, "event_name": event_name},
         )
     fixed = aggregation_name(error.stored.aggregation)
     return FailedPrecondition(
@@ -247,16 +247,6 @@ def adjustment_conflict(error: AdjustmentConflict) -> AlreadyExists:
 def customer_unknown(error: CustomerUnknown) -> NotFound:
     """The organization has no such customer."""
     return customer_not_found(error.customer_id)
-
-
-def customer_being_erased(error: CustomerBeingErased) -> FailedPrecondition:
-    """The customer takes no facts until its erasure is done."""
-    return FailedPrecondition(
-        error_reason_pb2.ERROR_REASON_CUSTOMER_BEING_ERASED,
-        f"the customer {error.customer_id!r} is being erased: send facts of a new customer of that id when the"
-        " erasure is done",
-        metadata={"customer_id": error.customer_id},
-    )
 
 
 def erasure_job_not_found(job_id: str) -> NotFound:

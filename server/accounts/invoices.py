@@ -91,7 +91,7 @@ class InvoiceHandlers:
                 after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
                 limit=page.limit,
             )
-            total_size = 0
+            total_size = None
             if request.include_total_size:
                 total_size = await invoices.count(
                     connection,

@@ -108,7 +108,7 @@ class LimitHandlers:
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
-            total_size = 0
+            total_size = None
             if request.include_total_size:
                 total_size = await limits.count(
                     connection, organization_id, customer_id=customer_id or None, plan_id=plan_id or None

@@ -82,7 +82,7 @@ class PlanHandlers:
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
-            total_size = await plans.count(connection, organization_id) if request.include_total_size else 0
+            total_size = await plans.count(connection, organization_id) if request.include_total_size else None
         found = [plan_message(row) for row in rows]
         page = page.cut(found)
         return account_service_pb2.ListPlansResponse(

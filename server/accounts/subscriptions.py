@@ -121,7 +121,7 @@ class SubscriptionHandlers:
                 after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
                 limit=page.limit,
             )
-            total_size = 0
+            total_size = None
             if request.include_total_size:
                 total_size = await subscriptions.count(
                     connection,

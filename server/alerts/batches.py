@@ -23,8 +23,9 @@ from store.alerts.change import Change, ItemRefused, ItemsAlike
 from store.alerts.changes import Edit
 from store.postgres.database import Connection, Database
 
-MAX_ALERT_BYTES = 2 * 1024 * 1024  # of the alerts in one answer; those beyond are abridged
-MAX_WARNING_BYTES = 512 * 1024  # of the warnings in one answer
+# With 1,000 abridged alerts, of up to 640 bytes each, an answer has less than DEFAULT_ANSWER_BYTES.
+MAX_ALERT_BYTES = 1024 * 1024  # of the alerts in one answer; those beyond are abridged
+MAX_WARNING_BYTES = 256 * 1024  # of the warnings in one answer
 
 _Batch = messages.BatchCreateAlertsRequest | messages.BatchUpdateAlertsRequest | messages.BatchArchiveAlertsRequest
 

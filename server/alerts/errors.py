@@ -20,10 +20,11 @@ from server.calls.errors import (
     ResourceExhausted,
     mapped,
 )
-from server.calls.shared_errors import customer_not_found, request_id_reused
+from server.calls.shared_errors import customer_being_erased, customer_not_found, request_id_reused
 from store.alerts.change import ItemRefused, ItemsAlike
 from store.alerts.changes import AlertArchived, AlertUnknown, EtagMismatch, NotArchived
 from store.alerts.creation import AlertConflict, TooManyAlerts, UniqueBy
+from store.erasures.jobs import CustomerBeingErased
 from store.identity.idempotent_answers import RequestIdReused
 from store.notifications.feed import EntriesDeleted
 from store.views.customer_views import CustomerUnknown
@@ -56,6 +57,7 @@ def error_table(notification_retention: timedelta) -> ErrorTable:
         TooManyAlerts: too_many_alerts,
         RequestIdReused: request_id_reused,
         CustomerUnknown: customer_unknown,
+        CustomerBeingErased: customer_being_erased,
         Overloaded: overloaded,
         EntriesDeleted: resume_token_expired,
         ItemRefused: item_refused,
@@ -85,8 +87,8 @@ def alert_with_key_not_found(uniqueness_key: str) -> NotFound:
 
 def items_alike(error: ItemsAlike) -> InvalidArgument:
     """Two requests of a batch exclude each other."""
-    if error.key == "alert_id":
-        path, what = "alert_id", "change the same alert"
+    if error.key in ("alert_id", "alert.alert_id"):
+        path, what = error.key, "change the same alert"
     elif error.key == UniqueBy.UNIQUENESS_KEY:
         path, what = "alert.uniqueness_key", "have the same uniqueness key"
     else:

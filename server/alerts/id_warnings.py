@@ -6,7 +6,6 @@ from generated.tidemark.v1 import warning_pb2
 from server.mapping import unknown_ids
 from server.mapping.unknown_ids import NamedIds
 from store.accounts import known_ids
-from store.accounts.known_ids import ReferencedIds
 from store.postgres.database import Connection
 
 
@@ -17,8 +16,5 @@ async def warnings_of(
 
     Call it before the transaction locks the organization, so that usage does not wait for these reads.
     """
-    unknown = dict[ReferencedIds, ReferencedIds]()
-    for one in named:
-        if one.ids not in unknown:
-            unknown[one.ids] = await known_ids.unknown(connection, organization_id, one.ids)
+    unknown = await known_ids.unknown_of_each(connection, organization_id, [one.ids for one in named])
     return [unknown_ids.warnings(one, unknown[one.ids]) for one in named]

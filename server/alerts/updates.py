@@ -14,7 +14,7 @@ from server.alerts.errors import alert_with_key_not_found
 from server.alerts.id_warnings import warnings_of
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
-from server.mapping.alert_updates import read_patch
+from server.mapping.alert_updates import check_state_policy, read_patch
 from server.mapping.alerts import MAX_UNIQUENESS_KEY_LENGTH, read_new_alert, refuse_large
 from server.mapping.unknown_ids import NamedIds
 from store.alerts import alerts, changes, creation
@@ -113,7 +113,9 @@ async def _plan(change: Change, addresses: Sequence[_Address]) -> tuple[list[Ale
 def _step(address: _Address, found: AlertDefinition | None) -> _Step:
     if found is None:
         if address.may_create:
-            return read_new_alert(Violations(), address.request)
+            violations = Violations()
+            check_state_policy(violations, address.request)
+            return read_new_alert(violations, address.request)
         if address.alert_id:
             raise AlertUnknown(address.alert_id)
         raise alert_with_key_not_found(address.uniqueness_key)
@@ -129,7 +131,7 @@ def _refuse_repeated(steps: Sequence[_Step]) -> None:
     first: dict[str, int] = {}
     for index, step in enumerate(steps):
         if isinstance(step, Edit) and (other := first.setdefault(step.alert_id, index)) != index:
-            raise ItemRefused(index, ItemsAlike(other, "alert_id"))
+            raise ItemRefused(index, ItemsAlike(other, "alert.alert_id"))
 
 
 def _named(step: _Step, before: AlertDefinition | None) -> NamedIds:

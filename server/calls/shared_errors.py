@@ -1,7 +1,8 @@
 """API errors that more than one service answers."""
 
 from generated.tidemark.v1 import error_reason_pb2
-from server.calls.errors import AlreadyExists, NotFound
+from server.calls.errors import AlreadyExists, FailedPrecondition, NotFound
+from store.erasures.jobs import CustomerBeingErased
 from store.identity.idempotent_answers import RequestIdReused
 
 
@@ -12,6 +13,16 @@ def customer_not_found(name: str, field: str = "customer_id") -> NotFound:
     else:
         message = f"no customer with the {field} {name!r} found: give it to a customer with PutCustomer"
     return NotFound(error_reason_pb2.ERROR_REASON_CUSTOMER_NOT_FOUND, message, metadata={field: name})
+
+
+def customer_being_erased(error: CustomerBeingErased) -> FailedPrecondition:
+    """The customer takes no facts and no alerts until its erasure is done."""
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_CUSTOMER_BEING_ERASED,
+        f"the customer {error.customer_id!r} is being erased: send this for a new customer of that id when the"
+        " erasure is done",
+        metadata={"customer_id": error.customer_id},
+    )
 
 
 def request_id_reused(error: RequestIdReused) -> AlreadyExists:

@@ -6,6 +6,7 @@ what that measures. So it is read before the organization is locked, and is stil
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -63,11 +64,16 @@ def read_patch(definition: AlertDefinition, request: alert_service_pb2.UpdateAle
     return patch
 
 
+def check_state_policy(violations: Violations, request: alert_service_pb2.UpdateAlertRequest) -> None:
+    """Notes a number that is no StatePolicy."""
+    if request.state_policy not in alert_service_pb2.StatePolicy.values():
+        violations.add("state_policy", f"{request.state_policy} is no value of StatePolicy")
+
+
 def _paths(violations: Violations, request: alert_service_pb2.UpdateAlertRequest, case: str) -> Sequence[str]:
     """The paths to change: those of the mask, or without one those of the fields that are set."""
     sent = request.alert
-    if request.state_policy not in alert_service_pb2.StatePolicy.values():
-        violations.add("state_policy", f"{request.state_policy} is no value of StatePolicy")
+    check_state_policy(violations, request)
     masked = list(request.update_mask.paths)
     if "*" in masked:
         if len(masked) > 1:
@@ -137,5 +143,12 @@ def _refuse_another_measure(violations: Violations, definition: AlertDefinition,
     meant = alert_pb2.Alert()
     write_condition(read, meant)
     for name in sorted(given):
-        if getattr(getattr(meant, case), name) != getattr(ours, name):
+        if _in_any_order(getattr(getattr(meant, case), name)) != _in_any_order(getattr(ours, name)):
             violations.add(f"alert.{case}.{name}", "it cannot be changed: create another alert")
+
+
+def _in_any_order(value: Any) -> Any:
+    """The value of a field; lists with the same items in different orders have equal values."""
+    if isinstance(value, (str, bool, int, Message)):
+        return value
+    return sorted(item if isinstance(item, str) else item.SerializeToString(deterministic=True) for item in value)

@@ -138,21 +138,21 @@ def abridged_message(definition: AlertDefinition) -> alert_pb2.Alert:
 def read_states(
     violations: Violations, path: str, states: Sequence[alert_pb2.AlertState.ValueType]
 ) -> tuple[DefinitionState, ...]:
-    """A filter by states."""
+    """A filter by states, each once."""
     for index, number in enumerate(states):
         if number not in _STATE_OF:
             violations.add(f"{path}[{index}]", f"{number} is no state of an alert")
-    return tuple(_STATE_OF[number] for number in states if number in _STATE_OF)
+    return tuple(dict.fromkeys(_STATE_OF[number] for number in states if number in _STATE_OF))
 
 
 def read_condition_types(
     violations: Violations, path: str, types: Sequence[condition_pb2.ConditionType.ValueType]
 ) -> tuple[str, ...]:
-    """A filter by types, as the names of cases."""
+    """A filter by types, as the names of cases, each once."""
     names = []
     for index, number in enumerate(types):
         if number == condition_pb2.CONDITION_TYPE_UNSPECIFIED or number not in condition_pb2.ConditionType.values():
             violations.add(f"{path}[{index}]", f"{number} is no type of a condition")
         else:
             names.append(condition_pb2.ConditionType.Name(number).removeprefix(_CONDITION_PREFIX).lower())
-    return tuple(names)
+    return tuple(dict.fromkeys(names))

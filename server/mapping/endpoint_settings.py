@@ -68,8 +68,7 @@ def _read_event_types(violations: Violations, sent: endpoint_pb2.Endpoint) -> tu
 
 
 def _read_condition_types(violations: Violations, sent: endpoint_pb2.Endpoint) -> tuple[str, ...]:
-    types = read_condition_types(violations, f"{PATH}.condition_types", sent.condition_types)
-    return tuple(dict.fromkeys(types))
+    return read_condition_types(violations, f"{PATH}.condition_types", sent.condition_types)
 
 
 def _read_headers(violations: Violations, sent: endpoint_pb2.Endpoint) -> dict[str, str]:

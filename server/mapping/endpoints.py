@@ -113,7 +113,7 @@ def read_filter(violations: Violations, request: ListEndpointsRequest) -> Filter
             violations.add(f"states[{index}]", f"{number} is no state of an endpoint")
     has_start, has_end = request.HasField("start_time"), request.HasField("end_time")
     return Filter(
-        states=tuple(_STATES[number] for number in request.states if number in _STATES),
+        states=tuple(dict.fromkeys(_STATES[number] for number in request.states if number in _STATES)),
         labels=read_labels(violations, "labels", request.labels),
         display_name_prefix=violations.text("display_name_prefix", request.display_name_prefix),
         start_time=violations.time("start_time", request.start_time) if has_start else None,

@@ -2,10 +2,11 @@
 
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import ErrorTable, FailedPrecondition, NotFound
-from server.calls.shared_errors import request_id_reused
+from server.calls.shared_errors import customer_being_erased, request_id_reused
 from store.endpoints.endpoints import MAX_ENDPOINTS, TooManyEndpoints
 from store.endpoints.rows import Endpoint
 from store.endpoints.secrets import MAX_LIVE, TooManySecrets
+from store.erasures.jobs import CustomerBeingErased
 from store.identity.idempotent_answers import RequestIdReused
 
 
@@ -13,6 +14,7 @@ def error_table() -> ErrorTable:
     """The API error for each exception that the handlers of WebhookService let pass."""
     return {
         RequestIdReused: request_id_reused,
+        CustomerBeingErased: customer_being_erased,
         TooManyEndpoints: too_many_endpoints,
         TooManySecrets: too_many_secrets,
     }

@@ -17,6 +17,8 @@ from store.deliveries.deliveries import Delivery, delivery_id
 from store.deliveries.redelivery_jobs import JobKind, Selection
 from store.endpoints import lifecycle
 from store.endpoints.rows import EndpointState
+from store.erasures import jobs as erasures
+from store.identity import organizations
 from store.postgres.database import Connection, Database
 from webhooks.deliveries import Trigger
 from webhooks.example_events import TEST_TYPE
@@ -116,6 +118,10 @@ class RedeliveryHandlers:
         )
 
         async def begin(connection: Connection) -> messages.RedeliverDeliveriesResponse:
+            if customer_id:
+                # Under the lock: a job that is saved beside the erasure would keep the customer's id.
+                await organizations.lock_shared(connection, current_organization().organization_id)
+                await erasures.refuse_during(connection, current_organization().organization_id, customer_id)
             organization_id = await _lock_enabled(connection, endpoint_id)
             job = await redelivery_jobs.create(
                 connection, organization_id, endpoint_id, JobKind.SELECTION, selection, now=now

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.erasures import jobs as erasures
 from store.identity import organizations
 from store.tables.accounts import fact_deletion, metric, subscription
 
@@ -45,8 +46,13 @@ class FactKey:
 
 
 async def begin(connection: AsyncConnection, organization_id: int, key: FactKey) -> int:
-    """Makes routers forget the fact, and notes that it is being deleted; returns the new epoch."""
+    """Makes routers forget the fact, and notes that it is being deleted; returns the new epoch.
+
+    Raises CustomerBeingErased.
+    """
     epoch = await organizations.begin_change(connection, organization_id)
+    if key.kind is FactKind.SUBSCRIPTION:
+        await erasures.refuse_during(connection, organization_id, key.customer_id)
     statement = insert(fact_deletion).values(
         organization_id=organization_id,
         kind=key.kind.value,

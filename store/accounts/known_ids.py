@@ -3,13 +3,15 @@
 Each lookup uses a primary key or an index, so its cost does not depend on the number of customers, limits and events.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, exists, false, func, or_, select
+from sqlalchemy import ARRAY, Column, ColumnElement, cast, exists, false, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.tables.accounts import customer, metric, subscription
+from store.tables.base import Identifier
 from store.tables.plans import plan, usage_limit
 
 
@@ -28,22 +30,37 @@ class ReferencedIds:
     limited_currency: str | None = None
 
 
+_NAMES = tuple(field.name for field in fields(ReferencedIds))
+
+
 async def unknown(connection: AsyncConnection, organization_id: int, ids: ReferencedIds) -> ReferencedIds:
     """Those of the ids that the organization does not know; None in place of the others."""
-    checks = {
-        field.name: _is_known(organization_id, ids, field.name)
-        for field in fields(ReferencedIds)
-        if getattr(ids, field.name) is not None
-    }
-    if not checks:
-        return ReferencedIds()
-    row = (await connection.execute(select(*(check.label(name) for name, check in checks.items())))).mappings().one()
-    return ReferencedIds(**{name: getattr(ids, name) for name in checks if not row[name]})
+    return (await unknown_of_each(connection, organization_id, [ids]))[ids]
 
 
-def _is_known(organization_id: int, ids: ReferencedIds, name: str) -> ColumnElement[bool]:
-    """Whether the id in that field of `ids` is known."""
-    value = getattr(ids, name)
+async def unknown_of_each(
+    connection: AsyncConnection, organization_id: int, asked: Collection[ReferencedIds]
+) -> dict[ReferencedIds, ReferencedIds]:
+    """What `unknown` returns for each of them, in one query for all."""
+    found = {ids: ReferencedIds() for ids in asked}
+    distinct = list(found)
+    names = [name for name in _NAMES if any(getattr(ids, name) is not None for ids in distinct)]
+    if not names:
+        return found
+    columns = [cast([getattr(ids, name) for ids in distinct], ARRAY(Identifier)) for name in names]
+    rows = func.unnest(*columns).table_valued(*names, with_ordinality="position").render_derived(name="asked")
+    # The values of an array have no collation; without one, their comparison with ids is ambiguous.
+    values = {name: rows.c[name].collate("C") for name in names}
+    checks = [_is_known(organization_id, values, name).label(name) for name in names]
+    for row in (await connection.execute(select(rows.c.position, *checks))).mappings():
+        ids = distinct[row["position"] - 1]
+        found[ids] = ReferencedIds(**{name: getattr(ids, name) for name in names if not row[name]})
+    return found
+
+
+def _is_known(organization_id: int, values: Mapping[str, ColumnElement[str]], name: str) -> ColumnElement[bool]:
+    """Whether the value of that name is an id that is known."""
+    value = values[name]
     match name:
         case "metric_id":
             return exists().where(metric.c.organization_id == organization_id, metric.c.metric_id == value)
@@ -59,7 +76,7 @@ def _is_known(organization_id: int, ids: ReferencedIds, name: str) -> ColumnElem
         case "subscription_id":
             return exists().where(
                 subscription.c.organization_id == organization_id,
-                subscription.c.customer_id == ids.customer_id,
+                subscription.c.customer_id == values["customer_id"],
                 subscription.c.subscription_id == value,
             )
         case _:
@@ -68,7 +85,7 @@ def _is_known(organization_id: int, ids: ReferencedIds, name: str) -> ColumnElem
 
 
 def _has_value(
-    organization_id: int, column: Column[Any], value: str, *conditions: ColumnElement[bool]
+    organization_id: int, column: Column[Any], value: ColumnElement[str], *conditions: ColumnElement[bool]
 ) -> ColumnElement[bool]:
     """Whether a row of the organization has that value in a column with an index.
 

@@ -90,7 +90,10 @@ async def edit_many(change: Change, edits: Sequence[Edit]) -> list[AlertDefiniti
             kinds.append(_kind(before, after))
             written[index] = _next_version(before, after, one.patch.reset, begun)
     if written:
-        await _write(change, written, kinds)
+        moved = [
+            after.alert_id for index, after in written.items() if after.natural_key != current[index].natural_key
+        ]
+        await _write(change, written, kinds, moved)
     for index, after in written.items():
         if after.state is DefinitionState.DISABLED and current[index].state is not DefinitionState.DISABLED:
             await disabled_notices.notify(change.connection, change.organization_id, after, begun.epoch, begun.now)
@@ -208,12 +211,21 @@ _UPDATE = update(alert).where(
 )
 
 
-async def _write(change: Change, written: dict[int, AlertDefinition], kinds: Sequence[ChangeKind]) -> None:
-    """Stores new versions, by the index of their edit. Raises ItemRefused with AlertConflict or ItemsAlike."""
+async def _write(
+    change: Change, written: dict[int, AlertDefinition], kinds: Sequence[ChangeKind], moved: Sequence[str]
+) -> None:
+    """Stores new versions, by the index of their edit. Raises ItemRefused with AlertConflict or ItemsAlike.
+
+    moved: the ids of those with another natural key than before.
+    """
     connection, definitions = change.connection, list(written.values())
     creation.refuse_alike(written)
     try:
         async with connection.begin_nested():
+            if len(moved) > 1:
+                # One of them can take the key that another has until its own row is written.
+                of_moved = alert.c.organization_id == change.organization_id, alert.c.alert_id.in_(moved)
+                await connection.execute(update(alert).where(*of_moved).values(natural_key=None))
             for start in range(0, len(definitions), creation.WRITTEN_AT_ONCE):
                 rows = [
                     {"of_organization": change.organization_id, "of_alert": one.alert_id, **columns_of(one)}
@@ -222,7 +234,7 @@ async def _write(change: Change, written: dict[int, AlertDefinition], kinds: Seq
                 await connection.execute(_UPDATE, rows)
     except IntegrityError:
         for index, one in written.items():
-            conflict = await creation.find_conflict(connection, change.organization_id, one)
+            conflict = await creation.find_conflict(connection, change.organization_id, one, moved)
             if conflict is not None:
                 raise ItemRefused(index, conflict) from None
         raise

@@ -1,6 +1,6 @@
 """Creation of alerts, one or many in one change; and the keys that no two alerts of an organization can share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
@@ -23,6 +23,8 @@ from store.alerts.backfills import FROM_THE_BEGINNING
 from store.alerts.change import Begun, Change, ItemRefused, ItemsAlike
 from store.alerts.history import ChangeKind
 from store.alerts.rows import columns_of
+from store.erasures import jobs as erasures
+from store.erasures.jobs import CustomerBeingErased
 from store.ids import random_id
 from store.tables.accounts import customer, subscription
 from store.tables.alerts import alert
@@ -60,7 +62,10 @@ class TooManyAlerts(Exception):
 
 
 async def create(change: Change, new: NewAlert) -> AlertDefinition:
-    """Saves an alert, whose backfill is still to run if it is active. Raises AlertConflict and TooManyAlerts."""
+    """Saves an alert, whose backfill is still to run if it is active.
+
+    Raises AlertConflict, TooManyAlerts and CustomerBeingErased.
+    """
     try:
         [created] = await create_many(change, [new])
     except ItemRefused as refused:
@@ -74,6 +79,7 @@ async def create_many(change: Change, new: Sequence[NewAlert]) -> list[AlertDefi
     Raises ItemRefused with what `create` raises, or with ItemsAlike if two of the alerts have the same key.
     """
     begun = await change.begin()
+    await _refuse_erased(change, new)
     conditions = await _with_currencies(change, new)
     made = [_first_version(one, condition, begun) for one, condition in zip(new, conditions, strict=True)]
     refuse_alike(dict(enumerate(made)))
@@ -93,6 +99,15 @@ async def create_many(change: Change, new: Sequence[NewAlert]) -> list[AlertDefi
     created = [(ChangeKind.CREATED, definition) for definition in made]
     await alert_history.record_many(change.connection, change.organization_id, created, change.author, begun.now)
     return made
+
+
+async def _refuse_erased(change: Change, new: Sequence[NewAlert]) -> None:
+    """Refuses alerts on customers that are being erased. Raises ItemRefused with CustomerBeingErased."""
+    named = {one.scope.customer_id for one in new if one.scope.customer_id is not None}
+    erased = await erasures.being_erased(change.connection, change.organization_id, named)
+    for index, one in enumerate(new):
+        if one.scope.customer_id is not None and one.scope.customer_id in erased:
+            raise ItemRefused(index, CustomerBeingErased(one.scope.customer_id))
 
 
 def refuse_alike(definitions: Mapping[int, AlertDefinition]) -> None:
@@ -118,14 +133,17 @@ async def conflict_of(
 
 
 async def find_conflict(
-    connection: AsyncConnection, organization_id: int, definition: AlertDefinition
+    connection: AsyncConnection, organization_id: int, definition: AlertDefinition, moved: Collection[str] = ()
 ) -> AlertConflict | None:
-    """The stored alert that has a key of the definition already; None if there is none."""
+    """The stored alert that has a key of the definition already; None if there is none.
+
+    moved: the ids of alerts that give up their natural keys in the same change.
+    """
     has_key: dict[UniqueBy, ColumnElement[bool]] = {
         UniqueBy.UNIQUENESS_KEY: and_(
             alert.c.uniqueness_key_held, alert.c.uniqueness_key == definition.uniqueness_key
         ),
-        UniqueBy.NATURAL_KEY: alert.c.natural_key == definition.natural_key,
+        UniqueBy.NATURAL_KEY: and_(alert.c.natural_key == definition.natural_key, alert.c.alert_id.not_in(moved)),
     }
     for key, _ in _keys(definition):
         other = await connection.scalar(

@@ -8,6 +8,7 @@ from sqlalchemy import delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.exclusions import Excluded, ExclusionReason
+from store.erasures import jobs as erasures
 from store.identity import organizations
 from store.postgres.database import DriverConnection, driver
 from store.tables.accounts import customer
@@ -204,9 +205,10 @@ async def request(
     """Excludes a customer, or one of its subscriptions, as a caller requested.
 
     Returns the new epoch of the organization; None if the target was excluded before. Stops ingest of the
-    organization until the transaction ends.
+    organization until the transaction ends. Raises CustomerBeingErased.
     """
     epoch = await organizations.begin_change(connection, organization_id)
+    await erasures.refuse_during(connection, organization_id, excluded.customer_id)
     raw = await driver(connection)
     if not await exclude(raw, organization_id, [excluded], ExclusionReason.REQUESTED, epoch, now, key_id):
         return None
@@ -218,9 +220,10 @@ async def lift(connection: AsyncConnection, organization_id: int, excluded: Excl
     """Ends an exclusion; False if there is none. Stops ingest of the organization until the transaction ends.
 
     The customer counts as changed, so that gauges without a watching alert in between are recounted. Its groups are
-    counted again from 0.
+    counted again from 0. Raises CustomerBeingErased.
     """
     epoch = await organizations.begin_change(connection, organization_id)
+    await erasures.refuse_during(connection, organization_id, excluded.customer_id)
     ended = await connection.execute(
         delete(alert_exclusion).where(
             alert_exclusion.c.organization_id == organization_id,

@@ -123,6 +123,8 @@ async def known(connection: AsyncConnection, organization_id: int, notification_
                 delivery.c.notification_id == notification_id,
             )
             .limit(1)
+            # An erasure that deletes this delivery waits, and then finds the one that is made now.
+            .with_for_update(read=True, key_share=True)
         )
     ).one_or_none()
     return None if row is None else Redeliverable(notification_id, row.customer_id, row.event_type)

@@ -116,6 +116,8 @@ async def _notifications(connection: AsyncConnection, job: Job, limit: int) -> l
         )
         .order_by(notification.c.create_time, notification.c.notification_id)
         .limit(limit)
+        # An erasure deletes only what it has locked itself, and what it has locked is not to be sent any more.
+        .with_for_update(read=True, key_share=True, skip_locked=True)
     )
     if job.after_time is not None:
         statement = statement.where(key > tuple_(job.after_time, job.after_id))

@@ -1,10 +1,11 @@
 """Erasure jobs: durable, each deletes everything of one customer. `store.erasures.steps` executes them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import RowMapping, and_, insert, select, tuple_, update
+from sqlalchemy import RowMapping, and_, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.erasures import scoped
@@ -53,7 +54,7 @@ class CustomerUnknown(Exception):
 
 
 class CustomerBeingErased(Exception):
-    """The customer takes no facts until its erasure is done."""
+    """The customer takes no facts and no alerts until its erasure is done."""
 
     def __init__(self, customer_id: str) -> None:
         super().__init__(customer_id)
@@ -121,11 +122,15 @@ async def list_page(
 
 
 async def running(connection: AsyncConnection, limit: int) -> list[ErasureJob]:
-    """Up to `limit` jobs of any organization that are running, the oldest first."""
+    """Up to `limit` jobs that are running: the oldest of each organization first, then the second of each.
+
+    So an organization that erases many customers does not keep the jobs of others waiting.
+    """
+    turn = func.row_number().over(partition_by=erasure_job.c.organization_id, order_by=erasure_job.c.create_time)
     rows = await connection.execute(
         select(*COLUMNS)
         .where(erasure_job.c.state == ErasureState.RUNNING)
-        .order_by(erasure_job.c.create_time)
+        .order_by(turn, erasure_job.c.create_time)
         .limit(limit)
     )
     return [_job(row) for row in rows.mappings()]
@@ -162,7 +167,7 @@ async def advance(
 
 
 async def finish(connection: AsyncConnection, job: ErasureJob, now: datetime) -> None:
-    """Ends a locked job, and forgets whom it erased."""
+    """Ends a locked job, and forgets which customer it erased."""
     await connection.execute(
         update(erasure_job)
         .where(erasure_job.c.organization_id == job.organization_id, erasure_job.c.job_id == job.job_id)
@@ -172,8 +177,20 @@ async def finish(connection: AsyncConnection, job: ErasureJob, now: datetime) ->
 
 async def refuse_during(connection: AsyncConnection, organization_id: int, customer_id: str) -> None:
     """Raises CustomerBeingErased if a job erases the customer. The transaction holds the organization's lock."""
-    if await _of_customer(connection, organization_id, customer_id) is not None:
+    if await being_erased(connection, organization_id, [customer_id]):
         raise CustomerBeingErased(customer_id)
+
+
+async def being_erased(connection: AsyncConnection, organization_id: int, customer_ids: Collection[str]) -> set[str]:
+    """Those of the customers that a job erases. The transaction holds the organization's lock."""
+    if not customer_ids:
+        return set()
+    found = await connection.scalars(
+        select(erasure_job.c.customer_id).where(
+            erasure_job.c.organization_id == organization_id, erasure_job.c.customer_id.in_(customer_ids)
+        )
+    )
+    return set(found)
 
 
 async def _of_customer(connection: AsyncConnection, organization_id: int, customer_id: str) -> ErasureJob | None:

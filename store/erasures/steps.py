@@ -55,10 +55,18 @@ WHERE organization_id = :organization_id AND customer_id = :customer_id AND ctid
 ))
 """
 
+# A recovery locks the notifications that it makes deliveries of, and skips those that are locked here: no delivery is
+# made of a notification that is deleted.
 _NOTIFICATIONS = text("""
 SELECT notification_id FROM notification
 WHERE organization_id = :organization_id AND customer_id = :customer_id
-ORDER BY notification_id LIMIT :limit
+ORDER BY notification_id LIMIT :limit FOR UPDATE SKIP LOCKED
+""")
+
+_ANY_NOTIFICATION = text("""
+SELECT EXISTS (
+    SELECT FROM notification WHERE organization_id = :organization_id AND customer_id = :customer_id
+)
 """)
 
 # Leases begin and end, and fan-outs write, only under the locks of their endpoints.
@@ -101,11 +109,21 @@ WITH entries AS (
 SELECT (SELECT count(*) FROM entries) + (SELECT count(*) FROM gone)
 """)
 
-_OPERATOR_EVENTS = """
-DELETE FROM operator_event
+_OPERATOR_EVENTS = text("""
+SELECT event_id FROM operator_event
 WHERE organization_id = :organization_id AND event_type = 'evaluation.failed'
   AND body::jsonb #>> '{data,customer_id}' = :customer_id
-"""
+ORDER BY event_id LIMIT :limit
+""")
+
+# Before their deliveries: a fan-out that has taken a row holds it until its deliveries are committed.
+_DELETE_OUTBOX_OF_EVENTS = text("""
+DELETE FROM outbox WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
+""")
+
+_DELETE_OPERATOR_EVENTS = text("""
+DELETE FROM operator_event WHERE organization_id = :organization_id AND event_id = ANY(:notification_ids)
+""")
 
 # The history of alerts on others, and jobs, name the customer too.
 _RENAME_IN_HISTORY = (
@@ -180,15 +198,24 @@ async def _notifications(connection: AsyncConnection, job: ErasureJob, limit: in
     scope = {"organization_id": job.organization_id, "customer_id": job.customer_id}
     ids = list(await connection.scalars(_NOTIFICATIONS, {**scope, "limit": min(limit, NOTIFICATIONS_AT_ONCE)}))
     if not ids:
-        return Progress(complete=True)
+        in_use = bool(await connection.scalar(_ANY_NOTIFICATION, scope))
+        return Progress(complete=not in_use, waits=in_use)
+    deleted, free = await _without_deliveries(connection, job, ids)
+    if free:
+        deleted += int(await connection.scalar(_DELETE_NOTIFICATIONS, {**scope, "notification_ids": free}) or 0)
+    return Progress(deleted=deleted, waits=not free)
+
+
+async def _without_deliveries(connection: AsyncConnection, job: ErasureJob, ids: list[str]) -> tuple[int, list[str]]:
+    """Deletes deliveries of notifications or operator events; returns how many rows, and the ids that have none left.
+
+    A delivery whose attempt is being made stays.
+    """
     of_these = {"organization_id": job.organization_id, "notification_ids": ids}
     await connection.execute(_LOCK_ENDPOINTS, of_these)
     deleted = int(await connection.scalar(_DELETE_DELIVERIES, of_these) or 0)
     in_flight = set(await connection.scalars(_IN_FLIGHT, of_these))
-    free = [one for one in ids if one not in in_flight]
-    if free:
-        deleted += int(await connection.scalar(_DELETE_NOTIFICATIONS, {**scope, "notification_ids": free}) or 0)
-    return Progress(deleted=deleted, waits=not free)
+    return deleted, [one for one in ids if one not in in_flight]
 
 
 async def _history(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
@@ -198,8 +225,19 @@ async def _history(connection: AsyncConnection, job: ErasureJob, limit: int) -> 
 
 
 async def _operator_events(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
-    deleted = await _count(connection, text(_OPERATOR_EVENTS), _values(job, limit))
-    return Progress(deleted=deleted, complete=True)
+    """Deletes operator events about the customer with their deliveries, like `_notifications`."""
+    scope = {"organization_id": job.organization_id, "customer_id": job.customer_id}
+    ids = list(await connection.scalars(_OPERATOR_EVENTS, {**scope, "limit": min(limit, NOTIFICATIONS_AT_ONCE)}))
+    if not ids:
+        return Progress(complete=True)
+    scope = {"organization_id": job.organization_id}
+    deleted = int((await connection.execute(_DELETE_OUTBOX_OF_EVENTS, {**scope, "notification_ids": ids})).rowcount)
+    of_deliveries, free = await _without_deliveries(connection, job, ids)
+    deleted += of_deliveries
+    if free:
+        of_these = {**scope, "notification_ids": free}
+        deleted += int((await connection.execute(_DELETE_OPERATOR_EVENTS, of_these)).rowcount)
+    return Progress(deleted=deleted, waits=not free)
 
 
 # In this order: first what is measured, then what was reported of it, then the facts, of which the ledger is kept.
@@ -231,7 +269,6 @@ STEPS: tuple[Step, ...] = (
     ),
     _pseudonymisation("overage"),
     _pseudonymisation("invoice", "display_name = '', custom_fields = '{}', contract_custom_fields = '{}'"),
-    _deletion("wallet"),
 )
 
 
@@ -260,10 +297,13 @@ async def step(
 
 
 async def _finish(connection: AsyncConnection, job: ErasureJob, now: datetime) -> None:
-    """Deletes the customer itself; from then on its id is that of a new customer."""
+    """Deletes the customer itself; from then on its id is that of a new customer.
+
+    Its wallet goes with it, under the same lock: a backfill creates it again as long as the customer exists.
+    """
     await organizations.begin_deletion(connection, job.organization_id)
     values = {"organization_id": job.organization_id, "customer_id": job.customer_id}
-    for table in ("subscription", "customer"):
+    for table in ("wallet", "subscription", "customer"):
         await connection.execute(
             text(f"DELETE FROM {table} WHERE organization_id = :organization_id AND customer_id = :customer_id"),
             values,

@@ -5,6 +5,7 @@ holds the lock exclusively, writes, and raises the epoch. So each event is evalu
 by all servers, and cached rules are valid for exactly one epoch.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -123,6 +124,16 @@ async def begin_deletion(connection: AsyncConnection, organization_id: int) -> i
         .values(deletion_epoch=organization.c.epoch)
     )
     return epoch
+
+
+async def deletion_epochs(connection: AsyncConnection, organization_ids: Collection[int]) -> dict[int, int]:
+    """The epoch of the last deletion of each organization, without a lock."""
+    rows = await connection.execute(
+        select(organization.c.organization_id, organization.c.deletion_epoch).where(
+            organization.c.organization_id.in_(organization_ids)
+        )
+    )
+    return {row.organization_id: int(row.deletion_epoch) for row in rows}
 
 
 async def deleted_since(connection: AsyncConnection, organization_id: int, epoch: int) -> bool:

@@ -74,12 +74,16 @@ def test_session_of_the_readme_works_as_typed(session: str, address: str, tmp_pa
     )
     assert finished.returncode == 0, finished.stderr
     answers = finished.stdout.replace("}\n{", "}\n\0{").split("\0")
-    assert len(answers) == 5
-    created, acknowledged, listed, endpoint, notifications_and_methods = answers
+    assert len(answers) == 7
+    created, validated, of_team, acknowledged, listed, endpoint, notifications_and_methods = answers
     assert '"alertId"' in created
+    assert '"value": "500"' in validated
+    assert '"team": "growth"' in of_team
+    assert '"value": "1000"' in of_team
+    assert '"value": "500"' not in of_team
     assert '"accepted": 1' in acknowledged
     assert '"level": "1000"' in acknowledged
     assert "CUSTOMER_ALERT_STATUS_IN_ALARM" in listed
     assert '"secret": "whsec_' in endpoint
-    assert '"eventType": "alert.reached"' in notifications_and_methods
+    assert '"eventType": "EVENT_TYPE_ALERT_REACHED"' in notifications_and_methods
     assert "tidemark.v1.AlertService/EvaluateUsage" in notifications_and_methods

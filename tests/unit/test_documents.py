@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
+from openapi_spec_validator import validate
 
 from proto.documents.contract import FILES, METHODS, ROOT, bindings, comments
 from proto.documents.error_reasons import documented_reasons
@@ -24,6 +25,10 @@ def references(value: Any) -> set[str]:
 
 def test_openapi_is_committed_as_it_is_made() -> None:
     assert json.loads((ROOT / "docs" / "openapi.json").read_text()) == DOCUMENT
+
+
+def test_openapi_is_valid() -> None:
+    validate(DOCUMENT)
 
 
 def test_references_of_openapi_have_targets() -> None:

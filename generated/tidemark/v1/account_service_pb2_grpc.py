@@ -28,6 +28,10 @@ if _version_not_supported:
 class AccountServiceStub:
     """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
     A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
+
+    Lists of facts are by ascending id, and have neither another order nor a filter by time: facts have no index by time,
+    so that puts and usage stay fast. A page costs the same at the end of a list as at its beginning. A fact that is put
+    while its list is read is on a later page if its id follows the last id that was read.
     """
 
     def __init__(self, channel):
@@ -206,6 +210,10 @@ class AccountServiceStub:
 class AccountServiceServicer:
     """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
     A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
+
+    Lists of facts are by ascending id, and have neither another order nor a filter by time: facts have no index by time,
+    so that puts and usage stay fast. A page costs the same at the end of a list as at its beginning. A fact that is put
+    while its list is read is on a later page if its id follows the last id that was read.
     """
 
     def PutCustomer(self, request, context):
@@ -216,7 +224,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetCustomer(self, request, context):
-        """GetCustomer returns one customer.
+        """GetCustomer returns one customer, by its id, its external_id or an alias.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -231,9 +239,10 @@ class AccountServiceServicer:
 
     def DeleteCustomer(self, request, context):
         """DeleteCustomer erases a customer: a job deletes everything of it and gives its ledger a pseudonym, as ErasureJob
-        says. From the answer on, usage and facts of the customer are refused with FAILED_PRECONDITION and
-        ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is free for a new customer.
-        While the job runs, the same request gets the same job. An erasure cannot be stopped or undone.
+        says. From the answer on, usage and facts of the customer, and alerts on it alone, are refused with
+        FAILED_PRECONDITION and ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is
+        free for a new customer. While the job runs, the same request gets the same job. An erasure cannot be stopped or
+        undone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -386,7 +395,8 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOverages(self, request, context):
-        """ListOverages returns the usage that no balance of a customer covered, for each currency and metric.
+        """ListOverages returns the usage that no balance of a customer covered, first for each currency, then for each metric,
+        in ascending order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -630,6 +640,10 @@ def add_AccountServiceServicer_to_server(servicer, server):
 class AccountService:
     """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
     A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
+
+    Lists of facts are by ascending id, and have neither another order nor a filter by time: facts have no index by time,
+    so that puts and usage stay fast. A page costs the same at the end of a list as at its beginning. A fact that is put
+    while its list is read is on a later page if its id follows the last id that was read.
     """
 
     @staticmethod

@@ -15,20 +15,25 @@ GRPC_VERSION: str
 class AccountServiceStub:
     """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
     A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
+
+    Lists of facts are by ascending id, and have neither another order nor a filter by time: facts have no index by time,
+    so that puts and usage stay fast. A page costs the same at the end of a list as at its beginning. A fact that is put
+    while its list is read is on a later page if its id follows the last id that was read.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutCustomer: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutCustomerRequest, _account_service_pb2.PutCustomerResponse]
     """PutCustomer creates or replaces a customer."""
     GetCustomer: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetCustomerRequest, _account_service_pb2.GetCustomerResponse]
-    """GetCustomer returns one customer."""
+    """GetCustomer returns one customer, by its id, its external_id or an alias."""
     ListCustomers: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListCustomersRequest, _account_service_pb2.ListCustomersResponse]
     """ListCustomers returns customers by ascending customer_id."""
     DeleteCustomer: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteCustomerRequest, _account_service_pb2.DeleteCustomerResponse]
     """DeleteCustomer erases a customer: a job deletes everything of it and gives its ledger a pseudonym, as ErasureJob
-    says. From the answer on, usage and facts of the customer are refused with FAILED_PRECONDITION and
-    ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is free for a new customer.
-    While the job runs, the same request gets the same job. An erasure cannot be stopped or undone.
+    says. From the answer on, usage and facts of the customer, and alerts on it alone, are refused with
+    FAILED_PRECONDITION and ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is
+    free for a new customer. While the job runs, the same request gets the same job. An erasure cannot be stopped or
+    undone.
     """
     GetErasureJob: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetErasureJobRequest, _account_service_pb2.GetErasureJobResponse]
     """GetErasureJob returns one job of DeleteCustomer."""
@@ -80,7 +85,9 @@ class AccountServiceStub:
     ListBalanceEntries: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListBalanceEntriesRequest, _account_service_pb2.ListBalanceEntriesResponse]
     """ListBalanceEntries returns the ledger of a customer's balances, by ascending balance_id and entry_number."""
     ListOverages: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListOveragesRequest, _account_service_pb2.ListOveragesResponse]
-    """ListOverages returns the usage that no balance of a customer covered, for each currency and metric."""
+    """ListOverages returns the usage that no balance of a customer covered, first for each currency, then for each metric,
+    in ascending order.
+    """
     PutPlan: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutPlanRequest, _account_service_pb2.PutPlanResponse]
     """PutPlan creates or replaces a plan. It moves no customer or subscription to the plan: use PutCustomer and
     PutSubscription for that.
@@ -107,6 +114,10 @@ class AccountServiceStub:
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
     A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
+
+    Lists of facts are by ascending id, and have neither another order nor a filter by time: facts have no index by time,
+    so that puts and usage stay fast. A page costs the same at the end of a list as at its beginning. A fact that is put
+    while its list is read is on a later page if its id follows the last id that was read.
     """
 
     @_abc_1.abstractmethod
@@ -123,7 +134,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.GetCustomerRequest,
         context: _aio.ServicerContext[_account_service_pb2.GetCustomerRequest, _abc.Awaitable[_account_service_pb2.GetCustomerResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.GetCustomerResponse]:
-        """GetCustomer returns one customer."""
+        """GetCustomer returns one customer, by its id, its external_id or an alias."""
 
     @_abc_1.abstractmethod
     def ListCustomers(
@@ -140,9 +151,10 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.DeleteCustomerRequest, _abc.Awaitable[_account_service_pb2.DeleteCustomerResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.DeleteCustomerResponse]:
         """DeleteCustomer erases a customer: a job deletes everything of it and gives its ledger a pseudonym, as ErasureJob
-        says. From the answer on, usage and facts of the customer are refused with FAILED_PRECONDITION and
-        ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is free for a new customer.
-        While the job runs, the same request gets the same job. An erasure cannot be stopped or undone.
+        says. From the answer on, usage and facts of the customer, and alerts on it alone, are refused with
+        FAILED_PRECONDITION and ERROR_REASON_CUSTOMER_BEING_ERASED, and no alert covers it. When the job is done, the id is
+        free for a new customer. While the job runs, the same request gets the same job. An erasure cannot be stopped or
+        undone.
         """
 
     @_abc_1.abstractmethod
@@ -320,7 +332,9 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.ListOveragesRequest,
         context: _aio.ServicerContext[_account_service_pb2.ListOveragesRequest, _abc.Awaitable[_account_service_pb2.ListOveragesResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.ListOveragesResponse]:
-        """ListOverages returns the usage that no balance of a customer covered, for each currency and metric."""
+        """ListOverages returns the usage that no balance of a customer covered, first for each currency, then for each metric,
+        in ascending order.
+        """
 
     @_abc_1.abstractmethod
     def PutPlan(

@@ -205,7 +205,7 @@ class BatchCreateAlertsResponse(_message.Message):
     """replayed is as in CreateAlertResponse."""
     @_builtins.property
     def alerts(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.Alert]:
-        """alerts are the alerts as they were created, one for each request, in their order. When they have more than 2 MiB,
+        """alerts are the alerts as they were created, one for each request, in their order. When they have more than 1 MiB,
         the last abridged_alert_count of them are abridged: they have no display_name, labels, scope, condition and
         thresholds, which GetAlert returns.
         """
@@ -213,7 +213,7 @@ class BatchCreateAlertsResponse(_message.Message):
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
         """warnings are those of all requests, as in CreateAlertResponse; field begins with "requests[17]." for the request of
-        that index. At most 512 KiB; omitted_warning_count says how many more there are.
+        that index. At most 256 KiB; omitted_warning_count says how many more there are.
         """
 
     def __init__(
@@ -585,7 +585,7 @@ class BatchUpdateAlertsResponse(_message.Message):
     """replayed is as in CreateAlertResponse."""
     @_builtins.property
     def alerts(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.Alert]:
-        """alerts are the alerts after this request, one for each request, in their order. When they have more than 2 MiB, the
+        """alerts are the alerts after this request, one for each request, in their order. When they have more than 1 MiB, the
         last abridged_alert_count of them are abridged: they have no display_name, labels, scope, condition and thresholds,
         which GetAlert returns.
         """
@@ -593,7 +593,7 @@ class BatchUpdateAlertsResponse(_message.Message):
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
         """warnings are those of all requests, as in UpdateAlertResponse; field begins with "requests[17]." for the request of
-        that index. At most 512 KiB; omitted_warning_count says how many more there are.
+        that index. At most 256 KiB; omitted_warning_count says how many more there are.
         """
 
     def __init__(
@@ -1051,7 +1051,7 @@ class BatchArchiveAlertsResponse(_message.Message):
     """replayed is as in CreateAlertResponse."""
     @_builtins.property
     def alerts(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.Alert]:
-        """alerts are the alerts after this request, one for each request, in their order. When they have more than 2 MiB, the
+        """alerts are the alerts after this request, one for each request, in their order. When they have more than 1 MiB, the
         last abridged_alert_count of them are abridged: they have no display_name, labels, scope, condition and thresholds,
         which GetAlert returns.
         """

@@ -69,7 +69,9 @@ class ErasureJob(_message.Message):
     job_id: _builtins.str
     """job_id is the job's id, assigned by Tidemark: "erj_" and 26 characters."""
     customer_id: _builtins.str
-    """customer_id is the customer. Unset when the job is done: nothing then says whom the pseudonym stands for."""
+    """customer_id is the customer. Unset when the job is done: nothing then connects the pseudonym with the
+    customer.
+    """
     pseudonym: _builtins.str
     """pseudonym is the customer_id under which ListBalances, ListBalanceEntries, ListOverages and ListInvoices show what
     is kept: "erased_" and 26 characters.

@@ -56,7 +56,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         {
           "reason": "ERROR_REASON_MESSAGE_TOO_LARGE",
           "domain": "tidemark.dev",
-          "metadata": {}
+          "metadata": {
+            "bytes": "5242880",
+            "limit": "4194304"
+          }
         }
     """
     ERROR_REASON_METHOD_UNKNOWN: _ErrorReason.ValueType  # 4
@@ -124,7 +127,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 9
     """ERROR_REASON_OVERLOADED (RESOURCE_EXHAUSTED) means that too much work is pending in this server: the organization
     has used up its share, or all organizations together have used up the server's capacity. share_of says which,
-    "organization" or "server". RetryInfo says when to try again.
+    "organization" or "server". For usage of an organization, pending_events is how many of its events wait. For open
+    calls, limit takes its place: how many may be open at the same time. RetryInfo says when to try again.
 
     Example:
 
@@ -137,19 +141,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 10
-    """ERROR_REASON_DRAINING (UNAVAILABLE) means that this process is shutting down and takes no new work. Try again;
-    another process will answer.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_DRAINING",
-          "domain": "tidemark.dev",
-          "metadata": {}
-        }
-    """
-    ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 11
+    ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 10
     """ERROR_REASON_DATABASE_UNAVAILABLE (UNAVAILABLE) means that the database cannot serve the request at present; the
     request itself is valid. Nothing that was acknowledged is lost. RetryInfo says when to try again. The metadata
     names the failure: connection_lost, shutting_down, read_only, session_ended, serialization, deadlock, lock_timeout,
@@ -166,7 +158,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 12
+    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 11
     """ERROR_REASON_INTERNAL (INTERNAL) means that the service failed, and the request is not the cause. The log of the
     service has details under the request id. In a Rejection it is about one event, which was not counted and can be
     sent again; metadata then has event_id and customer_id.
@@ -181,7 +173,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_ANSWER_TOO_LARGE: _ErrorReason.ValueType  # 13
+    ERROR_REASON_ANSWER_TOO_LARGE: _ErrorReason.ValueType  # 12
     """ERROR_REASON_ANSWER_TOO_LARGE (INTERNAL) means that the answer has more bytes than a client accepts by default.
     Methods keep their answers below that size, so this is a fault of the service. The changes of the request stay in
     effect. Request less: smaller pages, or fewer events in a batch.
@@ -198,7 +190,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_ALERT_NOT_FOUND: _ErrorReason.ValueType  # 20
+    ERROR_REASON_ALERT_NOT_FOUND: _ErrorReason.ValueType  # 13
     """ERROR_REASON_ALERT_NOT_FOUND (NOT_FOUND) means that the organization has no such alert, or that the alert does not
     cover the customer of the request. For a request that names the alert by its uniqueness key, the metadata has
     uniqueness_key in place of alert_id.
@@ -213,7 +205,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_UNIQUENESS_KEY_TAKEN: _ErrorReason.ValueType  # 21
+    ERROR_REASON_UNIQUENESS_KEY_TAKEN: _ErrorReason.ValueType  # 14
     """ERROR_REASON_UNIQUENESS_KEY_TAKEN (ALREADY_EXISTS) means that another alert has the uniqueness key. It may be an
     archived alert that did not release it.
 
@@ -228,7 +220,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_ALERT_EXISTS: _ErrorReason.ValueType  # 22
+    ERROR_REASON_ALERT_EXISTS: _ErrorReason.ValueType  # 15
     """ERROR_REASON_ALERT_EXISTS (ALREADY_EXISTS) means that the subscription or plan already has an alert of a kind of
     which it may have only one.
 
@@ -242,7 +234,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_TOO_MANY_ALERTS: _ErrorReason.ValueType  # 23
+    ERROR_REASON_TOO_MANY_ALERTS: _ErrorReason.ValueType  # 16
     """ERROR_REASON_TOO_MANY_ALERTS (FAILED_PRECONDITION) means that the subscription or plan already has the maximum
     number of alerts of this type: 50 for cost_exceeded, and 50 for spend_exceeded. Archive one first.
 
@@ -256,35 +248,65 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_CONDITION_NOT_EVALUATED: _ErrorReason.ValueType  # 24
-    """ERROR_REASON_CONDITION_NOT_EVALUATED (UNIMPLEMENTED) means that the condition is part of the contract, but this
-    version of the service does not evaluate it.
+    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 17
+    """ERROR_REASON_ETAG_MISMATCH (ABORTED) means that the alert no longer has the version of the request's etag. Read the
+    alert, check what changed, and try again.
 
     Example:
 
         {
-          "reason": "ERROR_REASON_CONDITION_NOT_EVALUATED",
+          "reason": "ERROR_REASON_ETAG_MISMATCH",
           "domain": "tidemark.dev",
           "metadata": {
-            "condition": "low_credit_balance_reached"
+            "alert_id": "alt_4zq…",
+            "etag": "7"
           }
         }
     """
-    ERROR_REASON_FIELD_NOT_SUPPORTED: _ErrorReason.ValueType  # 25
-    """ERROR_REASON_FIELD_NOT_SUPPORTED (UNIMPLEMENTED) means that the field is part of the contract, but this version of
-    the service does not support it. This version supports every field.
+    ERROR_REASON_ALERT_ARCHIVED: _ErrorReason.ValueType  # 18
+    """ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that the request would change or reset an archived alert,
+    which is not possible.
 
     Example:
 
         {
-          "reason": "ERROR_REASON_FIELD_NOT_SUPPORTED",
+          "reason": "ERROR_REASON_ALERT_ARCHIVED",
           "domain": "tidemark.dev",
           "metadata": {
-            "field": "alert.thresholds[0].some_field"
+            "alert_id": "alt_4zq…"
           }
         }
     """
-    ERROR_REASON_BATCH_EMPTY: _ErrorReason.ValueType  # 40
+    ERROR_REASON_ALERT_NOT_ARCHIVED: _ErrorReason.ValueType  # 19
+    """ERROR_REASON_ALERT_NOT_ARCHIVED (FAILED_PRECONDITION) means that the request would release the uniqueness key of an
+    alert that is not archived.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_ALERT_NOT_ARCHIVED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "alert_id": "alt_4zq…"
+          }
+        }
+    """
+    ERROR_REASON_ALERT_NOT_EVALUATED: _ErrorReason.ValueType  # 20
+    """ERROR_REASON_ALERT_NOT_EVALUATED (FAILED_PRECONDITION) means that the request would reset an alert that is not
+    evaluated: it is disabled, as a whole or for that customer.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_ALERT_NOT_EVALUATED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "alert_id": "alt_4zq…",
+            "customer_id": "acme"
+          }
+        }
+    """
+    ERROR_REASON_BATCH_EMPTY: _ErrorReason.ValueType  # 21
     """ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request has no events.
 
     Example:
@@ -295,7 +317,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": {}
         }
     """
-    ERROR_REASON_BATCH_TOO_LARGE: _ErrorReason.ValueType  # 41
+    ERROR_REASON_BATCH_TOO_LARGE: _ErrorReason.ValueType  # 22
     """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have:
     5,000 to count, 1,000 to void.
 
@@ -310,7 +332,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_EVENT_INVALID: _ErrorReason.ValueType  # 42
+    ERROR_REASON_EVENT_INVALID: _ErrorReason.ValueType  # 23
     """ERROR_REASON_EVENT_INVALID (INVALID_ARGUMENT) means that at least one field of the event is wrong. It is used in
     Rejection.status, where BadRequest lists all of them.
 
@@ -324,7 +346,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_EVENT_CONFLICT: _ErrorReason.ValueType  # 43
+    ERROR_REASON_EVENT_CONFLICT: _ErrorReason.ValueType  # 24
     """ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar month
     (UTC) was counted for the customer before, with different content. It is used in Rejection.status.
 
@@ -339,7 +361,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_EVENT_TOO_OLD: _ErrorReason.ValueType  # 44
+    ERROR_REASON_EVENT_TOO_OLD: _ErrorReason.ValueType  # 25
     """ERROR_REASON_EVENT_TOO_OLD (FAILED_PRECONDITION) means that the event's billing period ended longer ago than the
     grace, or that the event is older than events are kept. It is used in Rejection.status.
 
@@ -353,7 +375,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_EVENT_IN_FUTURE: _ErrorReason.ValueType  # 45
+    ERROR_REASON_EVENT_IN_FUTURE: _ErrorReason.ValueType  # 26
     """ERROR_REASON_EVENT_IN_FUTURE (INVALID_ARGUMENT) means that the event's time is more than 5 minutes ahead of the
     service's clock. It is used in Rejection.status.
 
@@ -368,7 +390,62 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_CUSTOMER_NOT_FOUND: _ErrorReason.ValueType  # 60
+    ERROR_REASON_NOTIFICATION_NOT_FOUND: _ErrorReason.ValueType  # 27
+    """ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that the organization has no such notification, or that it is
+    no longer kept. For a redelivery it means that no endpoint of the organization ever had a delivery of this
+    notification or operator event.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_NOTIFICATION_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "notification_id": "ntf_5xw…"
+          }
+        }
+    """
+    ERROR_REASON_RESUME_TOKEN_INVALID: _ErrorReason.ValueType  # 28
+    """ERROR_REASON_RESUME_TOKEN_INVALID (INVALID_ARGUMENT) means that resume_token did not come from this method with
+    these filters. Repeat the filters, or begin with start_time.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RESUME_TOKEN_INVALID",
+          "domain": "tidemark.dev",
+          "metadata": {}
+        }
+    """
+    ERROR_REASON_RESUME_TOKEN_EXPIRED: _ErrorReason.ValueType  # 29
+    """ERROR_REASON_RESUME_TOKEN_EXPIRED (FAILED_PRECONDITION) means that the notifications after the token have been
+    deleted because of their age. Begin with start_time; some notifications were missed.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RESUME_TOKEN_EXPIRED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "retention_days": "400"
+          }
+        }
+    """
+    ERROR_REASON_TOO_MANY_WATCHERS: _ErrorReason.ValueType  # 30
+    """ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that the organization has used up its present share of
+    watch streams on this server. Another server may accept the stream.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_TOO_MANY_WATCHERS",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "limit": "100"
+          }
+        }
+    """
+    ERROR_REASON_CUSTOMER_NOT_FOUND: _ErrorReason.ValueType  # 31
     """ERROR_REASON_CUSTOMER_NOT_FOUND (NOT_FOUND) means that the organization has no such customer. external_id or alias
     takes the place of customer_id in a request that names the customer by it.
 
@@ -382,7 +459,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_CUSTOMER_NAME_TAKEN: _ErrorReason.ValueType  # 48
+    ERROR_REASON_CUSTOMER_NAME_TAKEN: _ErrorReason.ValueType  # 32
     """ERROR_REASON_CUSTOMER_NAME_TAKEN (ALREADY_EXISTS) means that another customer has the external_id or the alias.
     customer_id is that other customer. alias takes the place of external_id where it is an alias.
 
@@ -397,22 +474,35 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_SUBSCRIPTION_AMBIGUOUS: _ErrorReason.ValueType  # 49
-    """ERROR_REASON_SUBSCRIPTION_AMBIGUOUS (FAILED_PRECONDITION) means that the request names no customer, and several
-    customers have a subscription of that id. customer_count is how many; 1000 stands for 1,000 or more.
+    ERROR_REASON_CUSTOMER_BEING_ERASED: _ErrorReason.ValueType  # 33
+    """ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event, a fact, an alert, a change
+    of an alert or a redelivery names a customer that DeleteCustomer erases. Send it again when the job is done, if it
+    belongs to a new customer of that id. event_id is set for usage events.
 
     Example:
 
         {
-          "reason": "ERROR_REASON_SUBSCRIPTION_AMBIGUOUS",
+          "reason": "ERROR_REASON_CUSTOMER_BEING_ERASED",
           "domain": "tidemark.dev",
           "metadata": {
-            "subscription_id": "pro",
-            "customer_count": "2"
+            "customer_id": "acme"
           }
         }
     """
-    ERROR_REASON_SUBSCRIPTION_NOT_FOUND: _ErrorReason.ValueType  # 61
+    ERROR_REASON_ERASURE_JOB_NOT_FOUND: _ErrorReason.ValueType  # 34
+    """ERROR_REASON_ERASURE_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no erasure job of that id.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_ERASURE_JOB_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "job_id": "erj_4zq…"
+          }
+        }
+    """
+    ERROR_REASON_SUBSCRIPTION_NOT_FOUND: _ErrorReason.ValueType  # 35
     """ERROR_REASON_SUBSCRIPTION_NOT_FOUND (NOT_FOUND) means that the customer has no such subscription. customer_id is
     left out for a request that names no customer.
 
@@ -427,7 +517,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_METRIC_NOT_FOUND: _ErrorReason.ValueType  # 62
+    ERROR_REASON_SUBSCRIPTION_AMBIGUOUS: _ErrorReason.ValueType  # 36
+    """ERROR_REASON_SUBSCRIPTION_AMBIGUOUS (FAILED_PRECONDITION) means that the request names no customer, and several
+    customers have a subscription of that id. customer_count is how many; 1000 stands for 1,000 or more.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_SUBSCRIPTION_AMBIGUOUS",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "subscription_id": "pro",
+            "customer_count": "2"
+          }
+        }
+    """
+    ERROR_REASON_METRIC_NOT_FOUND: _ErrorReason.ValueType  # 37
     """ERROR_REASON_METRIC_NOT_FOUND (NOT_FOUND) means that the organization has no such metric.
 
     Example:
@@ -440,7 +545,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_METRIC_AGGREGATION_FIXED: _ErrorReason.ValueType  # 63
+    ERROR_REASON_METRIC_AGGREGATION_FIXED: _ErrorReason.ValueType  # 38
     """ERROR_REASON_METRIC_AGGREGATION_FIXED (FAILED_PRECONDITION) means that the metric exists with another aggregation
     or unique property, which cannot be changed.
 
@@ -455,9 +560,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_METRIC_EVENTS_FIXED: _ErrorReason.ValueType  # 92
-    """ERROR_REASON_METRIC_EVENTS_FIXED (FAILED_PRECONDITION) means that the metric exists with another event_type, other
-    event_filters or another quantity_property, which cannot be changed. event_type is empty if the metric has none.
+    ERROR_REASON_PLAN_NOT_FOUND: _ErrorReason.ValueType  # 39
+    """ERROR_REASON_PLAN_NOT_FOUND (NOT_FOUND) means that no plan with that id was put.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_PLAN_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "plan_id": "pro"
+          }
+        }
+    """
+    ERROR_REASON_METRIC_EVENTS_FIXED: _ErrorReason.ValueType  # 40
+    """ERROR_REASON_METRIC_EVENTS_FIXED (FAILED_PRECONDITION) means that the metric exists with another event_name, other
+    event_filters or another quantity_property, which cannot be changed. event_name is empty if the metric has none.
 
     Example:
 
@@ -466,11 +584,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "tidemark.dev",
           "metadata": {
             "metric_id": "tokens",
-            "event_type": "completion"
+            "event_name": "completion"
           }
         }
     """
-    ERROR_REASON_IN_USE: _ErrorReason.ValueType  # 50
+    ERROR_REASON_IN_USE: _ErrorReason.ValueType  # 41
     """ERROR_REASON_IN_USE (FAILED_PRECONDITION) means that a metric, plan or subscription cannot be removed, because
     something uses it. used_by is ALERT, BALANCE, CUSTOMER, LIMIT, SUBSCRIPTION or USAGE, and used_by_id is its id. For
     USAGE, which is a stored event or one that came during the request, used_by_id is left out. plan_id, or customer_id
@@ -488,7 +606,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_INVOICE_NOT_FOUND: _ErrorReason.ValueType  # 64
+    ERROR_REASON_INVOICE_NOT_FOUND: _ErrorReason.ValueType  # 42
     """ERROR_REASON_INVOICE_NOT_FOUND (NOT_FOUND) means that the customer has no such invoice.
 
     Example:
@@ -502,7 +620,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_BALANCE_NOT_FOUND: _ErrorReason.ValueType  # 65
+    ERROR_REASON_BALANCE_NOT_FOUND: _ErrorReason.ValueType  # 43
     """ERROR_REASON_BALANCE_NOT_FOUND (NOT_FOUND) means that the customer has no such balance.
 
     Example:
@@ -516,7 +634,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_BALANCE_FIXED: _ErrorReason.ValueType  # 66
+    ERROR_REASON_BALANCE_EXISTS: _ErrorReason.ValueType  # 44
+    """ERROR_REASON_BALANCE_EXISTS (ALREADY_EXISTS) means that a put with only_if_new names a balance that exists, voided
+    or not.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_BALANCE_EXISTS",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "balance_id": "commit-1"
+          }
+        }
+    """
+    ERROR_REASON_BALANCE_FIXED: _ErrorReason.ValueType  # 45
     """ERROR_REASON_BALANCE_FIXED (FAILED_PRECONDITION) means that the balance exists with another kind, access, seat or
     license_type, which cannot be changed.
 
@@ -532,7 +665,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_BALANCE_VOIDED: _ErrorReason.ValueType  # 67
+    ERROR_REASON_BALANCE_VOIDED: _ErrorReason.ValueType  # 46
     """ERROR_REASON_BALANCE_VOIDED (FAILED_PRECONDITION) means that the balance was voided and can no longer be adjusted.
 
     Example:
@@ -546,7 +679,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_SEGMENT_NOT_FOUND: _ErrorReason.ValueType  # 68
+    ERROR_REASON_SEGMENT_NOT_FOUND: _ErrorReason.ValueType  # 47
     """ERROR_REASON_SEGMENT_NOT_FOUND (NOT_FOUND) means that the balance has no segment with that number.
 
     Example:
@@ -561,7 +694,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_NO_ACTIVE_SEGMENT: _ErrorReason.ValueType  # 69
+    ERROR_REASON_NO_ACTIVE_SEGMENT: _ErrorReason.ValueType  # 48
     """ERROR_REASON_NO_ACTIVE_SEGMENT (FAILED_PRECONDITION) means that the request names no segment, and the balance has
     no active one.
 
@@ -576,22 +709,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_BALANCE_EXISTS: _ErrorReason.ValueType  # 46
-    """ERROR_REASON_BALANCE_EXISTS (ALREADY_EXISTS) means that a put with only_if_new names a balance that exists, voided
-    or not.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_BALANCE_EXISTS",
-          "domain": "tidemark.dev",
-          "metadata": {
-            "customer_id": "acme",
-            "balance_id": "commit-1"
-          }
-        }
-    """
-    ERROR_REASON_BALANCES_INSUFFICIENT: _ErrorReason.ValueType  # 47
+    ERROR_REASON_BALANCES_INSUFFICIENT: _ErrorReason.ValueType  # 49
     """ERROR_REASON_BALANCES_INSUFFICIENT (FAILED_PRECONDITION) means that a decrement without OVERAGE_POLICY_ALLOW is for
     more than the segments can give. remaining is what they can give. metric_id takes the place of currency for
     balances in units of a metric.
@@ -609,7 +727,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_ADJUSTMENT_CONFLICT: _ErrorReason.ValueType  # 70
+    ERROR_REASON_ADJUSTMENT_CONFLICT: _ErrorReason.ValueType  # 50
     """ERROR_REASON_ADJUSTMENT_CONFLICT (ALREADY_EXISTS) means that adjustment_id was used before, for another adjustment
     of the customer's balances. balance_id is the balance of that adjustment; it is left out for an adjustment of
     DecrementBalances.
@@ -626,20 +744,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_PLAN_NOT_FOUND: _ErrorReason.ValueType  # 71
-    """ERROR_REASON_PLAN_NOT_FOUND (NOT_FOUND) means that no plan with that id was put.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_PLAN_NOT_FOUND",
-          "domain": "tidemark.dev",
-          "metadata": {
-            "plan_id": "pro"
-          }
-        }
-    """
-    ERROR_REASON_LIMIT_NOT_FOUND: _ErrorReason.ValueType  # 72
+    ERROR_REASON_LIMIT_NOT_FOUND: _ErrorReason.ValueType  # 51
     """ERROR_REASON_LIMIT_NOT_FOUND (NOT_FOUND) means that the organization has no such limit.
 
     Example:
@@ -652,7 +757,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_LIMIT_FIXED: _ErrorReason.ValueType  # 73
+    ERROR_REASON_LIMIT_EXISTS: _ErrorReason.ValueType  # 52
+    """ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access and groups.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_LIMIT_EXISTS",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "limit_id": "acme-tokens"
+          }
+        }
+    """
+    ERROR_REASON_LIMIT_FIXED: _ErrorReason.ValueType  # 53
     """ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or groups,
     which cannot be changed.
 
@@ -667,20 +785,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_LIMIT_EXISTS: _ErrorReason.ValueType  # 74
-    """ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access and groups.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_LIMIT_EXISTS",
-          "domain": "tidemark.dev",
-          "metadata": {
-            "limit_id": "acme-tokens"
-          }
-        }
-    """
-    ERROR_REASON_ENDPOINT_NOT_FOUND: _ErrorReason.ValueType  # 80
+    ERROR_REASON_ENDPOINT_NOT_FOUND: _ErrorReason.ValueType  # 54
     """ERROR_REASON_ENDPOINT_NOT_FOUND (NOT_FOUND) means that the organization has no such endpoint, or that it was
     deleted.
 
@@ -694,49 +799,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_DELIVERY_NOT_FOUND: _ErrorReason.ValueType  # 81
-    """ERROR_REASON_DELIVERY_NOT_FOUND (NOT_FOUND) means that the organization has no such delivery.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_DELIVERY_NOT_FOUND",
-          "domain": "tidemark.dev",
-          "metadata": {
-            "delivery_id": "whd_2mt…"
-          }
-        }
-    """
-    ERROR_REASON_NO_SECRET_KEY: _ErrorReason.ValueType  # 82
-    """ERROR_REASON_NO_SECRET_KEY (FAILED_PRECONDITION) means that the operator has configured no key to encrypt secrets
-    with. The service does not store secrets in plain text.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_NO_SECRET_KEY",
-          "domain": "tidemark.dev",
-          "metadata": {
-            "setting": "TIDEMARK_SECRET_KEYS"
-          }
-        }
-    """
-    ERROR_REASON_TOO_MANY_SECRETS: _ErrorReason.ValueType  # 83
-    """ERROR_REASON_TOO_MANY_SECRETS (FAILED_PRECONDITION) means that the endpoint already has the maximum number of
-    signing secrets. Wait until the grace of one ends, or rotate with a grace of 0.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_TOO_MANY_SECRETS",
-          "domain": "tidemark.dev",
-          "metadata": {
-            "endpoint_id": "whe_7kd…",
-            "limit": "5"
-          }
-        }
-    """
-    ERROR_REASON_ENDPOINT_DISABLED: _ErrorReason.ValueType  # 84
+    ERROR_REASON_ENDPOINT_DISABLED: _ErrorReason.ValueType  # 55
     """ERROR_REASON_ENDPOINT_DISABLED (FAILED_PRECONDITION) means that the endpoint is disabled, so nothing is sent to it.
     Enable it first.
 
@@ -751,35 +814,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_NOTIFICATION_NOT_FOUND: _ErrorReason.ValueType  # 85
-    """ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that the organization has no such notification, or that it is
-    no longer kept. For a redelivery it means that no endpoint of the organization ever had a delivery of this
-    notification or operator event.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_NOTIFICATION_NOT_FOUND",
-          "domain": "tidemark.dev",
-          "metadata": {
-            "notification_id": "ntf_5xw…"
-          }
-        }
-    """
-    ERROR_REASON_REDELIVERY_JOB_NOT_FOUND: _ErrorReason.ValueType  # 86
-    """ERROR_REASON_REDELIVERY_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no such redelivery job.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_REDELIVERY_JOB_NOT_FOUND",
-          "domain": "tidemark.dev",
-          "metadata": {
-            "job_id": "rdj_3fa…"
-          }
-        }
-    """
-    ERROR_REASON_TOO_MANY_ENDPOINTS: _ErrorReason.ValueType  # 87
+    ERROR_REASON_TOO_MANY_ENDPOINTS: _ErrorReason.ValueType  # 56
     """ERROR_REASON_TOO_MANY_ENDPOINTS (FAILED_PRECONDITION) means that the organization already has the maximum number of
     webhook endpoints, disabled ones included. Delete one first.
 
@@ -793,129 +828,58 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_RESUME_TOKEN_INVALID: _ErrorReason.ValueType  # 100
-    """ERROR_REASON_RESUME_TOKEN_INVALID (INVALID_ARGUMENT) means that resume_token did not come from this method with
-    these filters. Repeat the filters, or begin with start_time.
+    ERROR_REASON_NO_SECRET_KEY: _ErrorReason.ValueType  # 57
+    """ERROR_REASON_NO_SECRET_KEY (FAILED_PRECONDITION) means that the operator has configured no key to encrypt secrets
+    with. The service does not store secrets in plain text.
 
     Example:
 
         {
-          "reason": "ERROR_REASON_RESUME_TOKEN_INVALID",
-          "domain": "tidemark.dev",
-          "metadata": {}
-        }
-    """
-    ERROR_REASON_RESUME_TOKEN_EXPIRED: _ErrorReason.ValueType  # 101
-    """ERROR_REASON_RESUME_TOKEN_EXPIRED (FAILED_PRECONDITION) means that the notifications after the token have been
-    deleted because of their age. Begin with start_time; some notifications were missed.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_RESUME_TOKEN_EXPIRED",
+          "reason": "ERROR_REASON_NO_SECRET_KEY",
           "domain": "tidemark.dev",
           "metadata": {
-            "retention_days": "400"
+            "setting": "TIDEMARK_SECRET_KEYS"
           }
         }
     """
-    ERROR_REASON_TOO_MANY_WATCHERS: _ErrorReason.ValueType  # 102
-    """ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that the organization has used up its present share of
-    watch streams on this server. Another server may accept the stream.
+    ERROR_REASON_TOO_MANY_SECRETS: _ErrorReason.ValueType  # 58
+    """ERROR_REASON_TOO_MANY_SECRETS (FAILED_PRECONDITION) means that the endpoint already has the maximum number of
+    signing secrets. Wait until the grace of one ends, or rotate with a grace of 0.
 
     Example:
 
         {
-          "reason": "ERROR_REASON_TOO_MANY_WATCHERS",
+          "reason": "ERROR_REASON_TOO_MANY_SECRETS",
           "domain": "tidemark.dev",
           "metadata": {
-            "limit": "100"
+            "endpoint_id": "whe_7kd…",
+            "limit": "5"
           }
         }
     """
-    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 27
-    """ERROR_REASON_ETAG_MISMATCH (ABORTED) means that the alert no longer has the version of the request's etag. Read the
-    alert, check what changed, and try again.
+    ERROR_REASON_DELIVERY_NOT_FOUND: _ErrorReason.ValueType  # 59
+    """ERROR_REASON_DELIVERY_NOT_FOUND (NOT_FOUND) means that the organization has no such delivery.
 
     Example:
 
         {
-          "reason": "ERROR_REASON_ETAG_MISMATCH",
+          "reason": "ERROR_REASON_DELIVERY_NOT_FOUND",
           "domain": "tidemark.dev",
           "metadata": {
-            "alert_id": "alt_4zq…",
-            "etag": "7"
+            "delivery_id": "whd_2mt…"
           }
         }
     """
-    ERROR_REASON_ALERT_ARCHIVED: _ErrorReason.ValueType  # 28
-    """ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that the request would change or reset an archived alert,
-    which is not possible.
+    ERROR_REASON_REDELIVERY_JOB_NOT_FOUND: _ErrorReason.ValueType  # 60
+    """ERROR_REASON_REDELIVERY_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no such redelivery job.
 
     Example:
 
         {
-          "reason": "ERROR_REASON_ALERT_ARCHIVED",
+          "reason": "ERROR_REASON_REDELIVERY_JOB_NOT_FOUND",
           "domain": "tidemark.dev",
           "metadata": {
-            "alert_id": "alt_4zq…"
-          }
-        }
-    """
-    ERROR_REASON_ALERT_NOT_ARCHIVED: _ErrorReason.ValueType  # 29
-    """ERROR_REASON_ALERT_NOT_ARCHIVED (FAILED_PRECONDITION) means that the request would release the uniqueness key of an
-    alert that is not archived.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_ALERT_NOT_ARCHIVED",
-          "domain": "tidemark.dev",
-          "metadata": {
-            "alert_id": "alt_4zq…"
-          }
-        }
-    """
-    ERROR_REASON_ALERT_NOT_EVALUATED: _ErrorReason.ValueType  # 30
-    """ERROR_REASON_ALERT_NOT_EVALUATED (FAILED_PRECONDITION) means that the request would reset an alert that is not
-    evaluated: it is disabled, as a whole or for that customer.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_ALERT_NOT_EVALUATED",
-          "domain": "tidemark.dev",
-          "metadata": {
-            "alert_id": "alt_4zq…",
-            "customer_id": "acme"
-          }
-        }
-    """
-    ERROR_REASON_CUSTOMER_BEING_ERASED: _ErrorReason.ValueType  # 90
-    """ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event or a fact names a customer that
-    DeleteCustomer erases. Send it again when the job is done, if it belongs to a new customer of that id. event_id is
-    set for usage events.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_CUSTOMER_BEING_ERASED",
-          "domain": "tidemark.dev",
-          "metadata": {
-            "customer_id": "acme"
-          }
-        }
-    """
-    ERROR_REASON_ERASURE_JOB_NOT_FOUND: _ErrorReason.ValueType  # 91
-    """ERROR_REASON_ERASURE_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no erasure job of that id.
-
-    Example:
-
-        {
-          "reason": "ERROR_REASON_ERASURE_JOB_NOT_FOUND",
-          "domain": "tidemark.dev",
-          "metadata": {
-            "job_id": "erj_4zq…"
+            "job_id": "rdj_3fa…"
           }
         }
     """
@@ -963,7 +927,10 @@ Example:
     {
       "reason": "ERROR_REASON_MESSAGE_TOO_LARGE",
       "domain": "tidemark.dev",
-      "metadata": {}
+      "metadata": {
+        "bytes": "5242880",
+        "limit": "4194304"
+      }
     }
 """
 ERROR_REASON_METHOD_UNKNOWN: ErrorReason.ValueType  # 4
@@ -1031,7 +998,8 @@ Example:
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 9
 """ERROR_REASON_OVERLOADED (RESOURCE_EXHAUSTED) means that too much work is pending in this server: the organization
 has used up its share, or all organizations together have used up the server's capacity. share_of says which,
-"organization" or "server". RetryInfo says when to try again.
+"organization" or "server". For usage of an organization, pending_events is how many of its events wait. For open
+calls, limit takes its place: how many may be open at the same time. RetryInfo says when to try again.
 
 Example:
 
@@ -1044,19 +1012,7 @@ Example:
       }
     }
 """
-ERROR_REASON_DRAINING: ErrorReason.ValueType  # 10
-"""ERROR_REASON_DRAINING (UNAVAILABLE) means that this process is shutting down and takes no new work. Try again;
-another process will answer.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_DRAINING",
-      "domain": "tidemark.dev",
-      "metadata": {}
-    }
-"""
-ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 11
+ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 10
 """ERROR_REASON_DATABASE_UNAVAILABLE (UNAVAILABLE) means that the database cannot serve the request at present; the
 request itself is valid. Nothing that was acknowledged is lost. RetryInfo says when to try again. The metadata
 names the failure: connection_lost, shutting_down, read_only, session_ended, serialization, deadlock, lock_timeout,
@@ -1073,7 +1029,7 @@ Example:
       }
     }
 """
-ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 12
+ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 11
 """ERROR_REASON_INTERNAL (INTERNAL) means that the service failed, and the request is not the cause. The log of the
 service has details under the request id. In a Rejection it is about one event, which was not counted and can be
 sent again; metadata then has event_id and customer_id.
@@ -1088,7 +1044,7 @@ Example:
       }
     }
 """
-ERROR_REASON_ANSWER_TOO_LARGE: ErrorReason.ValueType  # 13
+ERROR_REASON_ANSWER_TOO_LARGE: ErrorReason.ValueType  # 12
 """ERROR_REASON_ANSWER_TOO_LARGE (INTERNAL) means that the answer has more bytes than a client accepts by default.
 Methods keep their answers below that size, so this is a fault of the service. The changes of the request stay in
 effect. Request less: smaller pages, or fewer events in a batch.
@@ -1105,7 +1061,7 @@ Example:
       }
     }
 """
-ERROR_REASON_ALERT_NOT_FOUND: ErrorReason.ValueType  # 20
+ERROR_REASON_ALERT_NOT_FOUND: ErrorReason.ValueType  # 13
 """ERROR_REASON_ALERT_NOT_FOUND (NOT_FOUND) means that the organization has no such alert, or that the alert does not
 cover the customer of the request. For a request that names the alert by its uniqueness key, the metadata has
 uniqueness_key in place of alert_id.
@@ -1120,7 +1076,7 @@ Example:
       }
     }
 """
-ERROR_REASON_UNIQUENESS_KEY_TAKEN: ErrorReason.ValueType  # 21
+ERROR_REASON_UNIQUENESS_KEY_TAKEN: ErrorReason.ValueType  # 14
 """ERROR_REASON_UNIQUENESS_KEY_TAKEN (ALREADY_EXISTS) means that another alert has the uniqueness key. It may be an
 archived alert that did not release it.
 
@@ -1135,7 +1091,7 @@ Example:
       }
     }
 """
-ERROR_REASON_ALERT_EXISTS: ErrorReason.ValueType  # 22
+ERROR_REASON_ALERT_EXISTS: ErrorReason.ValueType  # 15
 """ERROR_REASON_ALERT_EXISTS (ALREADY_EXISTS) means that the subscription or plan already has an alert of a kind of
 which it may have only one.
 
@@ -1149,7 +1105,7 @@ Example:
       }
     }
 """
-ERROR_REASON_TOO_MANY_ALERTS: ErrorReason.ValueType  # 23
+ERROR_REASON_TOO_MANY_ALERTS: ErrorReason.ValueType  # 16
 """ERROR_REASON_TOO_MANY_ALERTS (FAILED_PRECONDITION) means that the subscription or plan already has the maximum
 number of alerts of this type: 50 for cost_exceeded, and 50 for spend_exceeded. Archive one first.
 
@@ -1163,35 +1119,65 @@ Example:
       }
     }
 """
-ERROR_REASON_CONDITION_NOT_EVALUATED: ErrorReason.ValueType  # 24
-"""ERROR_REASON_CONDITION_NOT_EVALUATED (UNIMPLEMENTED) means that the condition is part of the contract, but this
-version of the service does not evaluate it.
+ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 17
+"""ERROR_REASON_ETAG_MISMATCH (ABORTED) means that the alert no longer has the version of the request's etag. Read the
+alert, check what changed, and try again.
 
 Example:
 
     {
-      "reason": "ERROR_REASON_CONDITION_NOT_EVALUATED",
+      "reason": "ERROR_REASON_ETAG_MISMATCH",
       "domain": "tidemark.dev",
       "metadata": {
-        "condition": "low_credit_balance_reached"
+        "alert_id": "alt_4zq…",
+        "etag": "7"
       }
     }
 """
-ERROR_REASON_FIELD_NOT_SUPPORTED: ErrorReason.ValueType  # 25
-"""ERROR_REASON_FIELD_NOT_SUPPORTED (UNIMPLEMENTED) means that the field is part of the contract, but this version of
-the service does not support it. This version supports every field.
+ERROR_REASON_ALERT_ARCHIVED: ErrorReason.ValueType  # 18
+"""ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that the request would change or reset an archived alert,
+which is not possible.
 
 Example:
 
     {
-      "reason": "ERROR_REASON_FIELD_NOT_SUPPORTED",
+      "reason": "ERROR_REASON_ALERT_ARCHIVED",
       "domain": "tidemark.dev",
       "metadata": {
-        "field": "alert.thresholds[0].some_field"
+        "alert_id": "alt_4zq…"
       }
     }
 """
-ERROR_REASON_BATCH_EMPTY: ErrorReason.ValueType  # 40
+ERROR_REASON_ALERT_NOT_ARCHIVED: ErrorReason.ValueType  # 19
+"""ERROR_REASON_ALERT_NOT_ARCHIVED (FAILED_PRECONDITION) means that the request would release the uniqueness key of an
+alert that is not archived.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_ALERT_NOT_ARCHIVED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "alert_id": "alt_4zq…"
+      }
+    }
+"""
+ERROR_REASON_ALERT_NOT_EVALUATED: ErrorReason.ValueType  # 20
+"""ERROR_REASON_ALERT_NOT_EVALUATED (FAILED_PRECONDITION) means that the request would reset an alert that is not
+evaluated: it is disabled, as a whole or for that customer.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_ALERT_NOT_EVALUATED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "alert_id": "alt_4zq…",
+        "customer_id": "acme"
+      }
+    }
+"""
+ERROR_REASON_BATCH_EMPTY: ErrorReason.ValueType  # 21
 """ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request has no events.
 
 Example:
@@ -1202,7 +1188,7 @@ Example:
       "metadata": {}
     }
 """
-ERROR_REASON_BATCH_TOO_LARGE: ErrorReason.ValueType  # 41
+ERROR_REASON_BATCH_TOO_LARGE: ErrorReason.ValueType  # 22
 """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have:
 5,000 to count, 1,000 to void.
 
@@ -1217,7 +1203,7 @@ Example:
       }
     }
 """
-ERROR_REASON_EVENT_INVALID: ErrorReason.ValueType  # 42
+ERROR_REASON_EVENT_INVALID: ErrorReason.ValueType  # 23
 """ERROR_REASON_EVENT_INVALID (INVALID_ARGUMENT) means that at least one field of the event is wrong. It is used in
 Rejection.status, where BadRequest lists all of them.
 
@@ -1231,7 +1217,7 @@ Example:
       }
     }
 """
-ERROR_REASON_EVENT_CONFLICT: ErrorReason.ValueType  # 43
+ERROR_REASON_EVENT_CONFLICT: ErrorReason.ValueType  # 24
 """ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar month
 (UTC) was counted for the customer before, with different content. It is used in Rejection.status.
 
@@ -1246,7 +1232,7 @@ Example:
       }
     }
 """
-ERROR_REASON_EVENT_TOO_OLD: ErrorReason.ValueType  # 44
+ERROR_REASON_EVENT_TOO_OLD: ErrorReason.ValueType  # 25
 """ERROR_REASON_EVENT_TOO_OLD (FAILED_PRECONDITION) means that the event's billing period ended longer ago than the
 grace, or that the event is older than events are kept. It is used in Rejection.status.
 
@@ -1260,7 +1246,7 @@ Example:
       }
     }
 """
-ERROR_REASON_EVENT_IN_FUTURE: ErrorReason.ValueType  # 45
+ERROR_REASON_EVENT_IN_FUTURE: ErrorReason.ValueType  # 26
 """ERROR_REASON_EVENT_IN_FUTURE (INVALID_ARGUMENT) means that the event's time is more than 5 minutes ahead of the
 service's clock. It is used in Rejection.status.
 
@@ -1275,7 +1261,62 @@ Example:
       }
     }
 """
-ERROR_REASON_CUSTOMER_NOT_FOUND: ErrorReason.ValueType  # 60
+ERROR_REASON_NOTIFICATION_NOT_FOUND: ErrorReason.ValueType  # 27
+"""ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that the organization has no such notification, or that it is
+no longer kept. For a redelivery it means that no endpoint of the organization ever had a delivery of this
+notification or operator event.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_NOTIFICATION_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "notification_id": "ntf_5xw…"
+      }
+    }
+"""
+ERROR_REASON_RESUME_TOKEN_INVALID: ErrorReason.ValueType  # 28
+"""ERROR_REASON_RESUME_TOKEN_INVALID (INVALID_ARGUMENT) means that resume_token did not come from this method with
+these filters. Repeat the filters, or begin with start_time.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RESUME_TOKEN_INVALID",
+      "domain": "tidemark.dev",
+      "metadata": {}
+    }
+"""
+ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 29
+"""ERROR_REASON_RESUME_TOKEN_EXPIRED (FAILED_PRECONDITION) means that the notifications after the token have been
+deleted because of their age. Begin with start_time; some notifications were missed.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RESUME_TOKEN_EXPIRED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "retention_days": "400"
+      }
+    }
+"""
+ERROR_REASON_TOO_MANY_WATCHERS: ErrorReason.ValueType  # 30
+"""ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that the organization has used up its present share of
+watch streams on this server. Another server may accept the stream.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_TOO_MANY_WATCHERS",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "limit": "100"
+      }
+    }
+"""
+ERROR_REASON_CUSTOMER_NOT_FOUND: ErrorReason.ValueType  # 31
 """ERROR_REASON_CUSTOMER_NOT_FOUND (NOT_FOUND) means that the organization has no such customer. external_id or alias
 takes the place of customer_id in a request that names the customer by it.
 
@@ -1289,7 +1330,7 @@ Example:
       }
     }
 """
-ERROR_REASON_CUSTOMER_NAME_TAKEN: ErrorReason.ValueType  # 48
+ERROR_REASON_CUSTOMER_NAME_TAKEN: ErrorReason.ValueType  # 32
 """ERROR_REASON_CUSTOMER_NAME_TAKEN (ALREADY_EXISTS) means that another customer has the external_id or the alias.
 customer_id is that other customer. alias takes the place of external_id where it is an alias.
 
@@ -1304,22 +1345,35 @@ Example:
       }
     }
 """
-ERROR_REASON_SUBSCRIPTION_AMBIGUOUS: ErrorReason.ValueType  # 49
-"""ERROR_REASON_SUBSCRIPTION_AMBIGUOUS (FAILED_PRECONDITION) means that the request names no customer, and several
-customers have a subscription of that id. customer_count is how many; 1000 stands for 1,000 or more.
+ERROR_REASON_CUSTOMER_BEING_ERASED: ErrorReason.ValueType  # 33
+"""ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event, a fact, an alert, a change
+of an alert or a redelivery names a customer that DeleteCustomer erases. Send it again when the job is done, if it
+belongs to a new customer of that id. event_id is set for usage events.
 
 Example:
 
     {
-      "reason": "ERROR_REASON_SUBSCRIPTION_AMBIGUOUS",
+      "reason": "ERROR_REASON_CUSTOMER_BEING_ERASED",
       "domain": "tidemark.dev",
       "metadata": {
-        "subscription_id": "pro",
-        "customer_count": "2"
+        "customer_id": "acme"
       }
     }
 """
-ERROR_REASON_SUBSCRIPTION_NOT_FOUND: ErrorReason.ValueType  # 61
+ERROR_REASON_ERASURE_JOB_NOT_FOUND: ErrorReason.ValueType  # 34
+"""ERROR_REASON_ERASURE_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no erasure job of that id.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_ERASURE_JOB_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "job_id": "erj_4zq…"
+      }
+    }
+"""
+ERROR_REASON_SUBSCRIPTION_NOT_FOUND: ErrorReason.ValueType  # 35
 """ERROR_REASON_SUBSCRIPTION_NOT_FOUND (NOT_FOUND) means that the customer has no such subscription. customer_id is
 left out for a request that names no customer.
 
@@ -1334,7 +1388,22 @@ Example:
       }
     }
 """
-ERROR_REASON_METRIC_NOT_FOUND: ErrorReason.ValueType  # 62
+ERROR_REASON_SUBSCRIPTION_AMBIGUOUS: ErrorReason.ValueType  # 36
+"""ERROR_REASON_SUBSCRIPTION_AMBIGUOUS (FAILED_PRECONDITION) means that the request names no customer, and several
+customers have a subscription of that id. customer_count is how many; 1000 stands for 1,000 or more.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_SUBSCRIPTION_AMBIGUOUS",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "subscription_id": "pro",
+        "customer_count": "2"
+      }
+    }
+"""
+ERROR_REASON_METRIC_NOT_FOUND: ErrorReason.ValueType  # 37
 """ERROR_REASON_METRIC_NOT_FOUND (NOT_FOUND) means that the organization has no such metric.
 
 Example:
@@ -1347,7 +1416,7 @@ Example:
       }
     }
 """
-ERROR_REASON_METRIC_AGGREGATION_FIXED: ErrorReason.ValueType  # 63
+ERROR_REASON_METRIC_AGGREGATION_FIXED: ErrorReason.ValueType  # 38
 """ERROR_REASON_METRIC_AGGREGATION_FIXED (FAILED_PRECONDITION) means that the metric exists with another aggregation
 or unique property, which cannot be changed.
 
@@ -1362,9 +1431,22 @@ Example:
       }
     }
 """
-ERROR_REASON_METRIC_EVENTS_FIXED: ErrorReason.ValueType  # 92
-"""ERROR_REASON_METRIC_EVENTS_FIXED (FAILED_PRECONDITION) means that the metric exists with another event_type, other
-event_filters or another quantity_property, which cannot be changed. event_type is empty if the metric has none.
+ERROR_REASON_PLAN_NOT_FOUND: ErrorReason.ValueType  # 39
+"""ERROR_REASON_PLAN_NOT_FOUND (NOT_FOUND) means that no plan with that id was put.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_PLAN_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "plan_id": "pro"
+      }
+    }
+"""
+ERROR_REASON_METRIC_EVENTS_FIXED: ErrorReason.ValueType  # 40
+"""ERROR_REASON_METRIC_EVENTS_FIXED (FAILED_PRECONDITION) means that the metric exists with another event_name, other
+event_filters or another quantity_property, which cannot be changed. event_name is empty if the metric has none.
 
 Example:
 
@@ -1373,11 +1455,11 @@ Example:
       "domain": "tidemark.dev",
       "metadata": {
         "metric_id": "tokens",
-        "event_type": "completion"
+        "event_name": "completion"
       }
     }
 """
-ERROR_REASON_IN_USE: ErrorReason.ValueType  # 50
+ERROR_REASON_IN_USE: ErrorReason.ValueType  # 41
 """ERROR_REASON_IN_USE (FAILED_PRECONDITION) means that a metric, plan or subscription cannot be removed, because
 something uses it. used_by is ALERT, BALANCE, CUSTOMER, LIMIT, SUBSCRIPTION or USAGE, and used_by_id is its id. For
 USAGE, which is a stored event or one that came during the request, used_by_id is left out. plan_id, or customer_id
@@ -1395,7 +1477,7 @@ Example:
       }
     }
 """
-ERROR_REASON_INVOICE_NOT_FOUND: ErrorReason.ValueType  # 64
+ERROR_REASON_INVOICE_NOT_FOUND: ErrorReason.ValueType  # 42
 """ERROR_REASON_INVOICE_NOT_FOUND (NOT_FOUND) means that the customer has no such invoice.
 
 Example:
@@ -1409,7 +1491,7 @@ Example:
       }
     }
 """
-ERROR_REASON_BALANCE_NOT_FOUND: ErrorReason.ValueType  # 65
+ERROR_REASON_BALANCE_NOT_FOUND: ErrorReason.ValueType  # 43
 """ERROR_REASON_BALANCE_NOT_FOUND (NOT_FOUND) means that the customer has no such balance.
 
 Example:
@@ -1423,7 +1505,22 @@ Example:
       }
     }
 """
-ERROR_REASON_BALANCE_FIXED: ErrorReason.ValueType  # 66
+ERROR_REASON_BALANCE_EXISTS: ErrorReason.ValueType  # 44
+"""ERROR_REASON_BALANCE_EXISTS (ALREADY_EXISTS) means that a put with only_if_new names a balance that exists, voided
+or not.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_BALANCE_EXISTS",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "balance_id": "commit-1"
+      }
+    }
+"""
+ERROR_REASON_BALANCE_FIXED: ErrorReason.ValueType  # 45
 """ERROR_REASON_BALANCE_FIXED (FAILED_PRECONDITION) means that the balance exists with another kind, access, seat or
 license_type, which cannot be changed.
 
@@ -1439,7 +1536,7 @@ Example:
       }
     }
 """
-ERROR_REASON_BALANCE_VOIDED: ErrorReason.ValueType  # 67
+ERROR_REASON_BALANCE_VOIDED: ErrorReason.ValueType  # 46
 """ERROR_REASON_BALANCE_VOIDED (FAILED_PRECONDITION) means that the balance was voided and can no longer be adjusted.
 
 Example:
@@ -1453,7 +1550,7 @@ Example:
       }
     }
 """
-ERROR_REASON_SEGMENT_NOT_FOUND: ErrorReason.ValueType  # 68
+ERROR_REASON_SEGMENT_NOT_FOUND: ErrorReason.ValueType  # 47
 """ERROR_REASON_SEGMENT_NOT_FOUND (NOT_FOUND) means that the balance has no segment with that number.
 
 Example:
@@ -1468,7 +1565,7 @@ Example:
       }
     }
 """
-ERROR_REASON_NO_ACTIVE_SEGMENT: ErrorReason.ValueType  # 69
+ERROR_REASON_NO_ACTIVE_SEGMENT: ErrorReason.ValueType  # 48
 """ERROR_REASON_NO_ACTIVE_SEGMENT (FAILED_PRECONDITION) means that the request names no segment, and the balance has
 no active one.
 
@@ -1483,22 +1580,7 @@ Example:
       }
     }
 """
-ERROR_REASON_BALANCE_EXISTS: ErrorReason.ValueType  # 46
-"""ERROR_REASON_BALANCE_EXISTS (ALREADY_EXISTS) means that a put with only_if_new names a balance that exists, voided
-or not.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_BALANCE_EXISTS",
-      "domain": "tidemark.dev",
-      "metadata": {
-        "customer_id": "acme",
-        "balance_id": "commit-1"
-      }
-    }
-"""
-ERROR_REASON_BALANCES_INSUFFICIENT: ErrorReason.ValueType  # 47
+ERROR_REASON_BALANCES_INSUFFICIENT: ErrorReason.ValueType  # 49
 """ERROR_REASON_BALANCES_INSUFFICIENT (FAILED_PRECONDITION) means that a decrement without OVERAGE_POLICY_ALLOW is for
 more than the segments can give. remaining is what they can give. metric_id takes the place of currency for
 balances in units of a metric.
@@ -1516,7 +1598,7 @@ Example:
       }
     }
 """
-ERROR_REASON_ADJUSTMENT_CONFLICT: ErrorReason.ValueType  # 70
+ERROR_REASON_ADJUSTMENT_CONFLICT: ErrorReason.ValueType  # 50
 """ERROR_REASON_ADJUSTMENT_CONFLICT (ALREADY_EXISTS) means that adjustment_id was used before, for another adjustment
 of the customer's balances. balance_id is the balance of that adjustment; it is left out for an adjustment of
 DecrementBalances.
@@ -1533,20 +1615,7 @@ Example:
       }
     }
 """
-ERROR_REASON_PLAN_NOT_FOUND: ErrorReason.ValueType  # 71
-"""ERROR_REASON_PLAN_NOT_FOUND (NOT_FOUND) means that no plan with that id was put.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_PLAN_NOT_FOUND",
-      "domain": "tidemark.dev",
-      "metadata": {
-        "plan_id": "pro"
-      }
-    }
-"""
-ERROR_REASON_LIMIT_NOT_FOUND: ErrorReason.ValueType  # 72
+ERROR_REASON_LIMIT_NOT_FOUND: ErrorReason.ValueType  # 51
 """ERROR_REASON_LIMIT_NOT_FOUND (NOT_FOUND) means that the organization has no such limit.
 
 Example:
@@ -1559,7 +1628,20 @@ Example:
       }
     }
 """
-ERROR_REASON_LIMIT_FIXED: ErrorReason.ValueType  # 73
+ERROR_REASON_LIMIT_EXISTS: ErrorReason.ValueType  # 52
+"""ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access and groups.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_LIMIT_EXISTS",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "limit_id": "acme-tokens"
+      }
+    }
+"""
+ERROR_REASON_LIMIT_FIXED: ErrorReason.ValueType  # 53
 """ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or groups,
 which cannot be changed.
 
@@ -1574,20 +1656,7 @@ Example:
       }
     }
 """
-ERROR_REASON_LIMIT_EXISTS: ErrorReason.ValueType  # 74
-"""ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access and groups.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_LIMIT_EXISTS",
-      "domain": "tidemark.dev",
-      "metadata": {
-        "limit_id": "acme-tokens"
-      }
-    }
-"""
-ERROR_REASON_ENDPOINT_NOT_FOUND: ErrorReason.ValueType  # 80
+ERROR_REASON_ENDPOINT_NOT_FOUND: ErrorReason.ValueType  # 54
 """ERROR_REASON_ENDPOINT_NOT_FOUND (NOT_FOUND) means that the organization has no such endpoint, or that it was
 deleted.
 
@@ -1601,49 +1670,7 @@ Example:
       }
     }
 """
-ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 81
-"""ERROR_REASON_DELIVERY_NOT_FOUND (NOT_FOUND) means that the organization has no such delivery.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_DELIVERY_NOT_FOUND",
-      "domain": "tidemark.dev",
-      "metadata": {
-        "delivery_id": "whd_2mt…"
-      }
-    }
-"""
-ERROR_REASON_NO_SECRET_KEY: ErrorReason.ValueType  # 82
-"""ERROR_REASON_NO_SECRET_KEY (FAILED_PRECONDITION) means that the operator has configured no key to encrypt secrets
-with. The service does not store secrets in plain text.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_NO_SECRET_KEY",
-      "domain": "tidemark.dev",
-      "metadata": {
-        "setting": "TIDEMARK_SECRET_KEYS"
-      }
-    }
-"""
-ERROR_REASON_TOO_MANY_SECRETS: ErrorReason.ValueType  # 83
-"""ERROR_REASON_TOO_MANY_SECRETS (FAILED_PRECONDITION) means that the endpoint already has the maximum number of
-signing secrets. Wait until the grace of one ends, or rotate with a grace of 0.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_TOO_MANY_SECRETS",
-      "domain": "tidemark.dev",
-      "metadata": {
-        "endpoint_id": "whe_7kd…",
-        "limit": "5"
-      }
-    }
-"""
-ERROR_REASON_ENDPOINT_DISABLED: ErrorReason.ValueType  # 84
+ERROR_REASON_ENDPOINT_DISABLED: ErrorReason.ValueType  # 55
 """ERROR_REASON_ENDPOINT_DISABLED (FAILED_PRECONDITION) means that the endpoint is disabled, so nothing is sent to it.
 Enable it first.
 
@@ -1658,35 +1685,7 @@ Example:
       }
     }
 """
-ERROR_REASON_NOTIFICATION_NOT_FOUND: ErrorReason.ValueType  # 85
-"""ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that the organization has no such notification, or that it is
-no longer kept. For a redelivery it means that no endpoint of the organization ever had a delivery of this
-notification or operator event.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_NOTIFICATION_NOT_FOUND",
-      "domain": "tidemark.dev",
-      "metadata": {
-        "notification_id": "ntf_5xw…"
-      }
-    }
-"""
-ERROR_REASON_REDELIVERY_JOB_NOT_FOUND: ErrorReason.ValueType  # 86
-"""ERROR_REASON_REDELIVERY_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no such redelivery job.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_REDELIVERY_JOB_NOT_FOUND",
-      "domain": "tidemark.dev",
-      "metadata": {
-        "job_id": "rdj_3fa…"
-      }
-    }
-"""
-ERROR_REASON_TOO_MANY_ENDPOINTS: ErrorReason.ValueType  # 87
+ERROR_REASON_TOO_MANY_ENDPOINTS: ErrorReason.ValueType  # 56
 """ERROR_REASON_TOO_MANY_ENDPOINTS (FAILED_PRECONDITION) means that the organization already has the maximum number of
 webhook endpoints, disabled ones included. Delete one first.
 
@@ -1700,129 +1699,58 @@ Example:
       }
     }
 """
-ERROR_REASON_RESUME_TOKEN_INVALID: ErrorReason.ValueType  # 100
-"""ERROR_REASON_RESUME_TOKEN_INVALID (INVALID_ARGUMENT) means that resume_token did not come from this method with
-these filters. Repeat the filters, or begin with start_time.
+ERROR_REASON_NO_SECRET_KEY: ErrorReason.ValueType  # 57
+"""ERROR_REASON_NO_SECRET_KEY (FAILED_PRECONDITION) means that the operator has configured no key to encrypt secrets
+with. The service does not store secrets in plain text.
 
 Example:
 
     {
-      "reason": "ERROR_REASON_RESUME_TOKEN_INVALID",
-      "domain": "tidemark.dev",
-      "metadata": {}
-    }
-"""
-ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 101
-"""ERROR_REASON_RESUME_TOKEN_EXPIRED (FAILED_PRECONDITION) means that the notifications after the token have been
-deleted because of their age. Begin with start_time; some notifications were missed.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_RESUME_TOKEN_EXPIRED",
+      "reason": "ERROR_REASON_NO_SECRET_KEY",
       "domain": "tidemark.dev",
       "metadata": {
-        "retention_days": "400"
+        "setting": "TIDEMARK_SECRET_KEYS"
       }
     }
 """
-ERROR_REASON_TOO_MANY_WATCHERS: ErrorReason.ValueType  # 102
-"""ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that the organization has used up its present share of
-watch streams on this server. Another server may accept the stream.
+ERROR_REASON_TOO_MANY_SECRETS: ErrorReason.ValueType  # 58
+"""ERROR_REASON_TOO_MANY_SECRETS (FAILED_PRECONDITION) means that the endpoint already has the maximum number of
+signing secrets. Wait until the grace of one ends, or rotate with a grace of 0.
 
 Example:
 
     {
-      "reason": "ERROR_REASON_TOO_MANY_WATCHERS",
+      "reason": "ERROR_REASON_TOO_MANY_SECRETS",
       "domain": "tidemark.dev",
       "metadata": {
-        "limit": "100"
+        "endpoint_id": "whe_7kd…",
+        "limit": "5"
       }
     }
 """
-ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 27
-"""ERROR_REASON_ETAG_MISMATCH (ABORTED) means that the alert no longer has the version of the request's etag. Read the
-alert, check what changed, and try again.
+ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 59
+"""ERROR_REASON_DELIVERY_NOT_FOUND (NOT_FOUND) means that the organization has no such delivery.
 
 Example:
 
     {
-      "reason": "ERROR_REASON_ETAG_MISMATCH",
+      "reason": "ERROR_REASON_DELIVERY_NOT_FOUND",
       "domain": "tidemark.dev",
       "metadata": {
-        "alert_id": "alt_4zq…",
-        "etag": "7"
+        "delivery_id": "whd_2mt…"
       }
     }
 """
-ERROR_REASON_ALERT_ARCHIVED: ErrorReason.ValueType  # 28
-"""ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that the request would change or reset an archived alert,
-which is not possible.
+ERROR_REASON_REDELIVERY_JOB_NOT_FOUND: ErrorReason.ValueType  # 60
+"""ERROR_REASON_REDELIVERY_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no such redelivery job.
 
 Example:
 
     {
-      "reason": "ERROR_REASON_ALERT_ARCHIVED",
+      "reason": "ERROR_REASON_REDELIVERY_JOB_NOT_FOUND",
       "domain": "tidemark.dev",
       "metadata": {
-        "alert_id": "alt_4zq…"
-      }
-    }
-"""
-ERROR_REASON_ALERT_NOT_ARCHIVED: ErrorReason.ValueType  # 29
-"""ERROR_REASON_ALERT_NOT_ARCHIVED (FAILED_PRECONDITION) means that the request would release the uniqueness key of an
-alert that is not archived.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_ALERT_NOT_ARCHIVED",
-      "domain": "tidemark.dev",
-      "metadata": {
-        "alert_id": "alt_4zq…"
-      }
-    }
-"""
-ERROR_REASON_ALERT_NOT_EVALUATED: ErrorReason.ValueType  # 30
-"""ERROR_REASON_ALERT_NOT_EVALUATED (FAILED_PRECONDITION) means that the request would reset an alert that is not
-evaluated: it is disabled, as a whole or for that customer.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_ALERT_NOT_EVALUATED",
-      "domain": "tidemark.dev",
-      "metadata": {
-        "alert_id": "alt_4zq…",
-        "customer_id": "acme"
-      }
-    }
-"""
-ERROR_REASON_CUSTOMER_BEING_ERASED: ErrorReason.ValueType  # 90
-"""ERROR_REASON_CUSTOMER_BEING_ERASED (FAILED_PRECONDITION) means that a usage event or a fact names a customer that
-DeleteCustomer erases. Send it again when the job is done, if it belongs to a new customer of that id. event_id is
-set for usage events.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_CUSTOMER_BEING_ERASED",
-      "domain": "tidemark.dev",
-      "metadata": {
-        "customer_id": "acme"
-      }
-    }
-"""
-ERROR_REASON_ERASURE_JOB_NOT_FOUND: ErrorReason.ValueType  # 91
-"""ERROR_REASON_ERASURE_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no erasure job of that id.
-
-Example:
-
-    {
-      "reason": "ERROR_REASON_ERASURE_JOB_NOT_FOUND",
-      "domain": "tidemark.dev",
-      "metadata": {
-        "job_id": "erj_4zq…"
+        "job_id": "rdj_3fa…"
       }
     }
 """

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidemark/v1/filter.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\"F\n\rGroupSelector\x12\x11\n\x03key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\x05value\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x08\n\x06_value\"q\n\x11\x43ustomFieldFilter\x12\x34\n\x06\x65ntity\x18\x01 \x01(\x0e\x32\x1e.tidemark.v1.CustomFieldEntityB\x04\xe2\x41\x01\x02\x12\x11\n\x03key\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05value\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"\x8f\x01\n\x0e\x41lertSpecifier\x12\x45\n\x14\x63ustom_field_filters\x18\x01 \x03(\x0b\x32!.tidemark.v1.SpecifierFieldFilterB\x04\xe2\x41\x01\x01\x12\x36\n\x07\x65xclude\x18\x02 \x03(\x0b\x32\x1f.tidemark.v1.SpecifierExclusionB\x04\xe2\x41\x01\x01\"\x83\x01\n\x14SpecifierFieldFilter\x12\x34\n\x06\x65ntity\x18\x01 \x01(\x0e\x32\x1e.tidemark.v1.CustomFieldEntityB\x04\xe2\x41\x01\x02\x12\x11\n\x03key\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\x05value\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x08\n\x06_value\"X\n\x12SpecifierExclusion\x12\x42\n\x14\x63ustom_field_filters\x18\x01 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x04\xe2\x41\x01\x02\"d\n\nSeatFilter\x12\x1c\n\x0eseat_group_key\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12#\n\x10seat_group_value\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x13\n\x11_seat_group_value\"\x86\x01\n\x0bPriceFilter\x12,\n\x05\x66ield\x18\x01 \x01(\x0e\x32\x17.tidemark.v1.PriceFieldB\x04\xe2\x41\x01\x02\x12\x33\n\x08operator\x18\x02 \x01(\x0e\x32\x1b.tidemark.v1.FilterOperatorB\x04\xe2\x41\x01\x02\x12\x14\n\x06values\x18\x03 \x03(\tB\x04\xe2\x41\x01\x02*\xd6\x01\n\x11\x43ustomFieldEntity\x12#\n\x1f\x43USTOM_FIELD_ENTITY_UNSPECIFIED\x10\x00\x12 \n\x1c\x43USTOM_FIELD_ENTITY_CONTRACT\x10\x01\x12\x1e\n\x1a\x43USTOM_FIELD_ENTITY_COMMIT\x10\x02\x12\'\n#CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT\x10\x03\x12\x31\n-CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT\x10\x04*x\n\nPriceField\x12\x1b\n\x17PRICE_FIELD_UNSPECIFIED\x10\x00\x12\x18\n\x14PRICE_FIELD_PRICE_ID\x10\x01\x12\x17\n\x13PRICE_FIELD_ITEM_ID\x10\x02\x12\x1a\n\x16PRICE_FIELD_PRICE_TYPE\x10\x03*m\n\x0e\x46ilterOperator\x12\x1f\n\x1b\x46ILTER_OPERATOR_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46ILTER_OPERATOR_INCLUDES\x10\x01\x12\x1c\n\x18\x46ILTER_OPERATOR_EXCLUDES\x10\x02\x42t\n\x0f\x64\x65v.tidemark.v1B\x0b\x46ilterProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidemark/v1/filter.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\"\x91\x01\n\rGroupSelector\x12I\n\x03key\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12+\n\x05value\x18\x02 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$H\x00\x88\x01\x01\x42\x08\n\x06_value\"\xc7\x01\n\x11\x43ustomFieldFilter\x12?\n\x06\x65ntity\x18\x01 \x01(\x0e\x32\x1e.tidemark.v1.CustomFieldEntityB\x0f\xe2\x41\x01\x02\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12I\n\x03key\x18\x02 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12&\n\x05value\x18\x03 \x01(\tB\x17\xe2\x41\x01\x02\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\"\x9f\x01\n\x0e\x41lertSpecifier\x12M\n\x14\x63ustom_field_filters\x18\x01 \x03(\x0b\x32!.tidemark.v1.SpecifierFieldFilterB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x14\x12>\n\x07\x65xclude\x18\x02 \x03(\x0b\x32\x1f.tidemark.v1.SpecifierExclusionB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x14\"\xd9\x01\n\x14SpecifierFieldFilter\x12?\n\x06\x65ntity\x18\x01 \x01(\x0e\x32\x1e.tidemark.v1.CustomFieldEntityB\x0f\xe2\x41\x01\x02\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12I\n\x03key\x18\x02 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12+\n\x05value\x18\x03 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$H\x00\x88\x01\x01\x42\x08\n\x06_value\"c\n\x12SpecifierExclusion\x12M\n\x14\x63ustom_field_filters\x18\x01 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilterB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x02\x10\x14\xc8\x01\x01\"\xb1\x01\n\nSeatFilter\x12T\n\x0eseat_group_key\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xd8\x01\x01\x12\x38\n\x10seat_group_value\x18\x02 \x01(\tB\x19\xe2\x41\x01\x01\xbaH\x12r\x10\x10\x01\x18\x80\x02\x32\t^\\P{Cc}*$H\x00\x88\x01\x01\x42\x13\n\x11_seat_group_value\"\xbb\x01\n\x0bPriceFilter\x12\x37\n\x05\x66ield\x18\x01 \x01(\x0e\x32\x17.tidemark.v1.PriceFieldB\x0f\xe2\x41\x01\x02\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12>\n\x08operator\x18\x02 \x01(\x0e\x32\x1b.tidemark.v1.FilterOperatorB\x0f\xe2\x41\x01\x02\xbaH\x08\x82\x01\x02\x10\x01\xc8\x01\x01\x12\x33\n\x06values\x18\x03 \x03(\tB#\xe2\x41\x01\x02\xbaH\x1c\x92\x01\x16\x10\x32\"\x12r\x10\x10\x01\x18\x80\x02\x32\t^\\P{Cc}*$\xc8\x01\x01*\xd6\x01\n\x11\x43ustomFieldEntity\x12#\n\x1f\x43USTOM_FIELD_ENTITY_UNSPECIFIED\x10\x00\x12 \n\x1c\x43USTOM_FIELD_ENTITY_CONTRACT\x10\x01\x12\x1e\n\x1a\x43USTOM_FIELD_ENTITY_COMMIT\x10\x02\x12\'\n#CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT\x10\x03\x12\x31\n-CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT\x10\x04*x\n\nPriceField\x12\x1b\n\x17PRICE_FIELD_UNSPECIFIED\x10\x00\x12\x18\n\x14PRICE_FIELD_PRICE_ID\x10\x01\x12\x17\n\x13PRICE_FIELD_ITEM_ID\x10\x02\x12\x1a\n\x16PRICE_FIELD_PRICE_TYPE\x10\x03*m\n\x0e\x46ilterOperator\x12\x1f\n\x1b\x46ILTER_OPERATOR_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46ILTER_OPERATOR_INCLUDES\x10\x01\x12\x1c\n\x18\x46ILTER_OPERATOR_EXCLUDES\x10\x02\x42t\n\x0f\x64\x65v.tidemark.v1B\x0b\x46ilterProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,55 +35,55 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\013FilterProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_GROUPSELECTOR'].fields_by_name['key']._loaded_options = None
-  _globals['_GROUPSELECTOR'].fields_by_name['key']._serialized_options = b'\342A\001\002'
+  _globals['_GROUPSELECTOR'].fields_by_name['key']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_GROUPSELECTOR'].fields_by_name['value']._loaded_options = None
-  _globals['_GROUPSELECTOR'].fields_by_name['value']._serialized_options = b'\342A\001\001'
+  _globals['_GROUPSELECTOR'].fields_by_name['value']._serialized_options = b'\342A\001\001\272H\020r\016\030\200\0022\t^\\P{Cc}*$'
   _globals['_CUSTOMFIELDFILTER'].fields_by_name['entity']._loaded_options = None
-  _globals['_CUSTOMFIELDFILTER'].fields_by_name['entity']._serialized_options = b'\342A\001\002'
+  _globals['_CUSTOMFIELDFILTER'].fields_by_name['entity']._serialized_options = b'\342A\001\002\272H\010\202\001\002\020\001\310\001\001'
   _globals['_CUSTOMFIELDFILTER'].fields_by_name['key']._loaded_options = None
-  _globals['_CUSTOMFIELDFILTER'].fields_by_name['key']._serialized_options = b'\342A\001\002'
+  _globals['_CUSTOMFIELDFILTER'].fields_by_name['key']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_CUSTOMFIELDFILTER'].fields_by_name['value']._loaded_options = None
-  _globals['_CUSTOMFIELDFILTER'].fields_by_name['value']._serialized_options = b'\342A\001\002'
+  _globals['_CUSTOMFIELDFILTER'].fields_by_name['value']._serialized_options = b'\342A\001\002\272H\020r\016\030\200\0022\t^\\P{Cc}*$'
   _globals['_ALERTSPECIFIER'].fields_by_name['custom_field_filters']._loaded_options = None
-  _globals['_ALERTSPECIFIER'].fields_by_name['custom_field_filters']._serialized_options = b'\342A\001\001'
+  _globals['_ALERTSPECIFIER'].fields_by_name['custom_field_filters']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020\024'
   _globals['_ALERTSPECIFIER'].fields_by_name['exclude']._loaded_options = None
-  _globals['_ALERTSPECIFIER'].fields_by_name['exclude']._serialized_options = b'\342A\001\001'
+  _globals['_ALERTSPECIFIER'].fields_by_name['exclude']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020\024'
   _globals['_SPECIFIERFIELDFILTER'].fields_by_name['entity']._loaded_options = None
-  _globals['_SPECIFIERFIELDFILTER'].fields_by_name['entity']._serialized_options = b'\342A\001\002'
+  _globals['_SPECIFIERFIELDFILTER'].fields_by_name['entity']._serialized_options = b'\342A\001\002\272H\010\202\001\002\020\001\310\001\001'
   _globals['_SPECIFIERFIELDFILTER'].fields_by_name['key']._loaded_options = None
-  _globals['_SPECIFIERFIELDFILTER'].fields_by_name['key']._serialized_options = b'\342A\001\002'
+  _globals['_SPECIFIERFIELDFILTER'].fields_by_name['key']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_SPECIFIERFIELDFILTER'].fields_by_name['value']._loaded_options = None
-  _globals['_SPECIFIERFIELDFILTER'].fields_by_name['value']._serialized_options = b'\342A\001\001'
+  _globals['_SPECIFIERFIELDFILTER'].fields_by_name['value']._serialized_options = b'\342A\001\001\272H\020r\016\030\200\0022\t^\\P{Cc}*$'
   _globals['_SPECIFIEREXCLUSION'].fields_by_name['custom_field_filters']._loaded_options = None
-  _globals['_SPECIFIEREXCLUSION'].fields_by_name['custom_field_filters']._serialized_options = b'\342A\001\002'
+  _globals['_SPECIFIEREXCLUSION'].fields_by_name['custom_field_filters']._serialized_options = b'\342A\001\002\272H\010\222\001\002\020\024\310\001\001'
   _globals['_SEATFILTER'].fields_by_name['seat_group_key']._loaded_options = None
-  _globals['_SEATFILTER'].fields_by_name['seat_group_key']._serialized_options = b'\342A\001\002'
+  _globals['_SEATFILTER'].fields_by_name['seat_group_key']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\330\001\001'
   _globals['_SEATFILTER'].fields_by_name['seat_group_value']._loaded_options = None
-  _globals['_SEATFILTER'].fields_by_name['seat_group_value']._serialized_options = b'\342A\001\001'
+  _globals['_SEATFILTER'].fields_by_name['seat_group_value']._serialized_options = b'\342A\001\001\272H\022r\020\020\001\030\200\0022\t^\\P{Cc}*$'
   _globals['_PRICEFILTER'].fields_by_name['field']._loaded_options = None
-  _globals['_PRICEFILTER'].fields_by_name['field']._serialized_options = b'\342A\001\002'
+  _globals['_PRICEFILTER'].fields_by_name['field']._serialized_options = b'\342A\001\002\272H\010\202\001\002\020\001\310\001\001'
   _globals['_PRICEFILTER'].fields_by_name['operator']._loaded_options = None
-  _globals['_PRICEFILTER'].fields_by_name['operator']._serialized_options = b'\342A\001\002'
+  _globals['_PRICEFILTER'].fields_by_name['operator']._serialized_options = b'\342A\001\002\272H\010\202\001\002\020\001\310\001\001'
   _globals['_PRICEFILTER'].fields_by_name['values']._loaded_options = None
-  _globals['_PRICEFILTER'].fields_by_name['values']._serialized_options = b'\342A\001\002'
-  _globals['_CUSTOMFIELDENTITY']._serialized_start=871
-  _globals['_CUSTOMFIELDENTITY']._serialized_end=1085
-  _globals['_PRICEFIELD']._serialized_start=1087
-  _globals['_PRICEFIELD']._serialized_end=1207
-  _globals['_FILTEROPERATOR']._serialized_start=1209
-  _globals['_FILTEROPERATOR']._serialized_end=1318
-  _globals['_GROUPSELECTOR']._serialized_start=74
-  _globals['_GROUPSELECTOR']._serialized_end=144
-  _globals['_CUSTOMFIELDFILTER']._serialized_start=146
-  _globals['_CUSTOMFIELDFILTER']._serialized_end=259
-  _globals['_ALERTSPECIFIER']._serialized_start=262
-  _globals['_ALERTSPECIFIER']._serialized_end=405
-  _globals['_SPECIFIERFIELDFILTER']._serialized_start=408
-  _globals['_SPECIFIERFIELDFILTER']._serialized_end=539
-  _globals['_SPECIFIEREXCLUSION']._serialized_start=541
-  _globals['_SPECIFIEREXCLUSION']._serialized_end=629
-  _globals['_SEATFILTER']._serialized_start=631
-  _globals['_SEATFILTER']._serialized_end=731
-  _globals['_PRICEFILTER']._serialized_start=734
-  _globals['_PRICEFILTER']._serialized_end=868
+  _globals['_PRICEFILTER'].fields_by_name['values']._serialized_options = b'\342A\001\002\272H\034\222\001\026\0202\"\022r\020\020\001\030\200\0022\t^\\P{Cc}*$\310\001\001'
+  _globals['_CUSTOMFIELDENTITY']._serialized_start=1307
+  _globals['_CUSTOMFIELDENTITY']._serialized_end=1521
+  _globals['_PRICEFIELD']._serialized_start=1523
+  _globals['_PRICEFIELD']._serialized_end=1643
+  _globals['_FILTEROPERATOR']._serialized_start=1645
+  _globals['_FILTEROPERATOR']._serialized_end=1754
+  _globals['_GROUPSELECTOR']._serialized_start=104
+  _globals['_GROUPSELECTOR']._serialized_end=249
+  _globals['_CUSTOMFIELDFILTER']._serialized_start=252
+  _globals['_CUSTOMFIELDFILTER']._serialized_end=451
+  _globals['_ALERTSPECIFIER']._serialized_start=454
+  _globals['_ALERTSPECIFIER']._serialized_end=613
+  _globals['_SPECIFIERFIELDFILTER']._serialized_start=616
+  _globals['_SPECIFIERFIELDFILTER']._serialized_end=833
+  _globals['_SPECIFIEREXCLUSION']._serialized_start=835
+  _globals['_SPECIFIEREXCLUSION']._serialized_end=934
+  _globals['_SEATFILTER']._serialized_start=937
+  _globals['_SEATFILTER']._serialized_end=1114
+  _globals['_PRICEFILTER']._serialized_start=1117
+  _globals['_PRICEFILTER']._serialized_end=1304
 # @@protoc_insertion_point(module_scope)

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from generated.tidemark.v1 import filter_pb2 as tidemark_dot_v1_dot_filter__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btidemark/v1/threshold.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x18tidemark/v1/filter.proto\"\xf4\x01\n\tThreshold\x12\x12\n\x04\x63ode\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05value\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x08severity\x18\x03 \x01(\x0e\x32\x15.tidemark.v1.SeverityB\x04\xe2\x41\x01\x01\x12\x1c\n\x0erecurring_step\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rresolve_value\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\tnotify_on\x18\x06 \x03(\x0e\x32\x1b.tidemark.v1.TransitionKindB\x04\xe2\x41\x01\x01\x12\x1e\n\x10percent_of_limit\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\"}\n\x11ThresholdOverride\x12\x36\n\x0cgroup_values\x18\x01 \x03(\x0b\x32\x1a.tidemark.v1.GroupSelectorB\x04\xe2\x41\x01\x02\x12\x30\n\nthresholds\x18\x02 \x03(\x0b\x32\x16.tidemark.v1.ThresholdB\x04\xe2\x41\x01\x01*d\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x15\n\x11SEVERITY_CRITICAL\x10\x03*l\n\x0eTransitionKind\x12\x1f\n\x1bTRANSITION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17TRANSITION_KIND_REACHED\x10\x01\x12\x1c\n\x18TRANSITION_KIND_RESOLVED\x10\x02\x42w\n\x0f\x64\x65v.tidemark.v1B\x0eThresholdProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btidemark/v1/threshold.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x18tidemark/v1/filter.proto\"\xfc\x03\n\tThreshold\x12%\n\x04\x63ode\x18\x01 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x01\x32\t^\\P{Cc}*$\x12>\n\x05value\x18\x02 \x01(\tB/\xe2\x41\x01\x01\xbaH(r#\x18(2\x1f^-?[0-9]{1,38}(\\.[0-9]{1,18})?$\xd8\x01\x01\x12\x35\n\x08severity\x18\x03 \x01(\x0e\x32\x15.tidemark.v1.SeverityB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12G\n\x0erecurring_step\x18\x04 \x01(\tB/\xe2\x41\x01\x01\xbaH(r#\x18(2\x1f^-?[0-9]{1,38}(\\.[0-9]{1,18})?$\xd8\x01\x01\x12\x46\n\rresolve_value\x18\x05 \x01(\tB/\xe2\x41\x01\x01\xbaH(r#\x18(2\x1f^-?[0-9]{1,38}(\\.[0-9]{1,18})?$\xd8\x01\x01\x12\x45\n\tnotify_on\x18\x06 \x03(\x0e\x32\x1b.tidemark.v1.TransitionKindB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x12G\n\x10percent_of_limit\x18\x07 \x01(\tB-\xe2\x41\x01\x01\xbaH&r!\x18\'2\x1d^[0-9]{1,38}(\\.[0-9]{1,18})?$\xd8\x01\x01:0\xbaH-\"+\n\x05value\n\x0erecurring_step\n\x10percent_of_limit\x10\x01\"\x90\x01\n\x11ThresholdOverride\x12\x41\n\x0cgroup_values\x18\x01 \x03(\x0b\x32\x1a.tidemark.v1.GroupSelectorB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x02\x10\x03\xc8\x01\x01\x12\x38\n\nthresholds\x18\x02 \x03(\x0b\x32\x16.tidemark.v1.ThresholdB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x14*d\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n\rSEVERITY_INFO\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02\x12\x15\n\x11SEVERITY_CRITICAL\x10\x03*l\n\x0eTransitionKind\x12\x1f\n\x1bTRANSITION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17TRANSITION_KIND_REACHED\x10\x01\x12\x1c\n\x18TRANSITION_KIND_RESOLVED\x10\x02\x42w\n\x0f\x64\x65v.tidemark.v1B\x0eThresholdProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,29 +36,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\016ThresholdProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_THRESHOLD'].fields_by_name['code']._loaded_options = None
-  _globals['_THRESHOLD'].fields_by_name['code']._serialized_options = b'\342A\001\001'
+  _globals['_THRESHOLD'].fields_by_name['code']._serialized_options = b'\342A\001\001\272H\020r\016\030\200\0012\t^\\P{Cc}*$'
   _globals['_THRESHOLD'].fields_by_name['value']._loaded_options = None
-  _globals['_THRESHOLD'].fields_by_name['value']._serialized_options = b'\342A\001\001'
+  _globals['_THRESHOLD'].fields_by_name['value']._serialized_options = b'\342A\001\001\272H(r#\030(2\037^-?[0-9]{1,38}(\\.[0-9]{1,18})?$\330\001\001'
   _globals['_THRESHOLD'].fields_by_name['severity']._loaded_options = None
-  _globals['_THRESHOLD'].fields_by_name['severity']._serialized_options = b'\342A\001\001'
+  _globals['_THRESHOLD'].fields_by_name['severity']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_THRESHOLD'].fields_by_name['recurring_step']._loaded_options = None
-  _globals['_THRESHOLD'].fields_by_name['recurring_step']._serialized_options = b'\342A\001\001'
+  _globals['_THRESHOLD'].fields_by_name['recurring_step']._serialized_options = b'\342A\001\001\272H(r#\030(2\037^-?[0-9]{1,38}(\\.[0-9]{1,18})?$\330\001\001'
   _globals['_THRESHOLD'].fields_by_name['resolve_value']._loaded_options = None
-  _globals['_THRESHOLD'].fields_by_name['resolve_value']._serialized_options = b'\342A\001\001'
+  _globals['_THRESHOLD'].fields_by_name['resolve_value']._serialized_options = b'\342A\001\001\272H(r#\030(2\037^-?[0-9]{1,38}(\\.[0-9]{1,18})?$\330\001\001'
   _globals['_THRESHOLD'].fields_by_name['notify_on']._loaded_options = None
-  _globals['_THRESHOLD'].fields_by_name['notify_on']._serialized_options = b'\342A\001\001'
+  _globals['_THRESHOLD'].fields_by_name['notify_on']._serialized_options = b'\342A\001\001\272H\016\222\001\013\030\001\"\007\202\001\004\020\001 \000'
   _globals['_THRESHOLD'].fields_by_name['percent_of_limit']._loaded_options = None
-  _globals['_THRESHOLD'].fields_by_name['percent_of_limit']._serialized_options = b'\342A\001\001'
+  _globals['_THRESHOLD'].fields_by_name['percent_of_limit']._serialized_options = b'\342A\001\001\272H&r!\030\'2\035^[0-9]{1,38}(\\.[0-9]{1,18})?$\330\001\001'
+  _globals['_THRESHOLD']._loaded_options = None
+  _globals['_THRESHOLD']._serialized_options = b'\272H-\"+\n\005value\n\016recurring_step\n\020percent_of_limit\020\001'
   _globals['_THRESHOLDOVERRIDE'].fields_by_name['group_values']._loaded_options = None
-  _globals['_THRESHOLDOVERRIDE'].fields_by_name['group_values']._serialized_options = b'\342A\001\002'
+  _globals['_THRESHOLDOVERRIDE'].fields_by_name['group_values']._serialized_options = b'\342A\001\002\272H\010\222\001\002\020\003\310\001\001'
   _globals['_THRESHOLDOVERRIDE'].fields_by_name['thresholds']._loaded_options = None
-  _globals['_THRESHOLDOVERRIDE'].fields_by_name['thresholds']._serialized_options = b'\342A\001\001'
-  _globals['_SEVERITY']._serialized_start=477
-  _globals['_SEVERITY']._serialized_end=577
-  _globals['_TRANSITIONKIND']._serialized_start=579
-  _globals['_TRANSITIONKIND']._serialized_end=687
-  _globals['_THRESHOLD']._serialized_start=104
-  _globals['_THRESHOLD']._serialized_end=348
-  _globals['_THRESHOLDOVERRIDE']._serialized_start=350
-  _globals['_THRESHOLDOVERRIDE']._serialized_end=475
+  _globals['_THRESHOLDOVERRIDE'].fields_by_name['thresholds']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020\024'
+  _globals['_SEVERITY']._serialized_start=790
+  _globals['_SEVERITY']._serialized_end=890
+  _globals['_TRANSITIONKIND']._serialized_start=892
+  _globals['_TRANSITIONKIND']._serialized_end=1000
+  _globals['_THRESHOLD']._serialized_start=133
+  _globals['_THRESHOLD']._serialized_end=641
+  _globals['_THRESHOLDOVERRIDE']._serialized_start=644
+  _globals['_THRESHOLDOVERRIDE']._serialized_end=788
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
@@ -29,7 +30,7 @@ from generated.tidemark.v1 import gauge_pb2 as tidemark_dot_v1_dot_gauge__pb2
 from generated.tidemark.v1 import transition_pb2 as tidemark_dot_v1_dot_transition__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/usage.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17tidemark/v1/gauge.proto\x1a\x1ctidemark/v1/transition.proto\"\x81\x03\n\nUsageEvent\x12\x16\n\x08\x65vent_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fsubscription_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tmetric_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08quantity\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04\x63ost\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x41\n\nproperties\x18\t \x03(\x0b\x32\'.tidemark.v1.UsageEvent.PropertiesEntryB\x04\xe2\x41\x01\x01\x12\x18\n\nevent_type\x18\n \x01(\tB\x04\xe2\x41\x01\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x91\x01\n\nUsageBatch\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.tidemark.v1.UsageEventB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einclude_gauges\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1e\n\x10max_answer_bytes\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x01\"\xf0\x01\n\x0cUsageOutcome\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12(\n\x08rejected\x18\x04 \x03(\x0b\x32\x16.tidemark.v1.Rejection\x12,\n\x0btransitions\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\"\n\x06gauges\x18\x06 \x03(\x0b\x32\x12.tidemark.v1.Gauge\x12,\n\x07omitted\x18\x07 \x01(\x0b\x32\x1b.tidemark.v1.OmittedResults\"P\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\xab\x01\n\x0eOmittedResults\x12\x18\n\x10transition_count\x18\x01 \x01(\x05\x12\x13\n\x0bgauge_count\x18\x02 \x01(\x05\x12\x17\n\x0frejection_count\x18\x03 \x01(\x05\x12/\n\x0bingest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x18notifications_page_token\x18\x05 \x01(\tBs\n\x0f\x64\x65v.tidemark.v1B\nUsageProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/usage.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17tidemark/v1/gauge.proto\x1a\x1ctidemark/v1/transition.proto\"\xe1\x07\n\nUsageEvent\x12N\n\x08\x65vent_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12Q\n\x0b\x63ustomer_id\x18\x02 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12U\n\x0fsubscription_id\x18\x03 \x01(\tB<\xe2\x41\x01\x01\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xd8\x01\x01\x12O\n\tmetric_id\x18\x04 \x01(\tB<\xe2\x41\x01\x01\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xd8\x01\x01\x12\x41\n\x08quantity\x18\x05 \x01(\tB/\xe2\x41\x01\x01\xbaH(r#\x18(2\x1f^-?[0-9]{1,38}(\\.[0-9]{1,18})?$\xd8\x01\x01\x12=\n\x04\x63ost\x18\x06 \x01(\tB/\xe2\x41\x01\x01\xbaH(r#\x18(2\x1f^-?[0-9]{1,38}(\\.[0-9]{1,18})?$\xd8\x01\x01\x12\xb2\x01\n\x08\x63urrency\x18\x07 \x01(\tB\x9f\x01\xe2\x41\x01\x01\xbaH\x97\x01r\x91\x01\x32\x8e\x01^([A-Z]{3}|[A-Za-z0-9_.-]{1,2}|[A-Za-z0-9_.-]{2}[0-9_.-]|[A-Za-z0-9_.-][0-9_.-][A-Za-z0-9_.-]|[0-9_.-][A-Za-z0-9_.-]{2}|[A-Za-z0-9_.-]{4,64})$\xd8\x01\x01\x12:\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x8f\x01\n\nproperties\x18\t \x03(\x0b\x32\'.tidemark.v1.UsageEvent.PropertiesEntryBR\xe2\x41\x01\x01\xbaHK\x9a\x01H\x10@\"2r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$*\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12P\n\nevent_name\x18\n \x01(\tB<\xe2\x41\x01\x01\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xd8\x01\x01\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb1\x01\n\nUsageBatch\x12\x1e\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x33\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.tidemark.v1.UsageEventB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x1c\n\x0einclude_gauges\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x30\n\x10max_answer_bytes\x18\x04 \x01(\x05\x42\x16\xe2\x41\x01\x01\xbaH\x0f\x1a\n\x18\x80\x80\x80 (\x80\x80\x80\x01\xd8\x01\x01\"\xf0\x01\n\x0cUsageOutcome\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12(\n\x08rejected\x18\x04 \x03(\x0b\x32\x16.tidemark.v1.Rejection\x12,\n\x0btransitions\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\"\n\x06gauges\x18\x06 \x03(\x0b\x32\x12.tidemark.v1.Gauge\x12,\n\x07omitted\x18\x07 \x01(\x0b\x32\x1b.tidemark.v1.OmittedResults\"P\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\"\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\xab\x01\n\x0eOmittedResults\x12\x18\n\x10transition_count\x18\x01 \x01(\x05\x12\x13\n\x0bgauge_count\x18\x02 \x01(\x05\x12\x17\n\x0frejection_count\x18\x03 \x01(\x05\x12/\n\x0bingest_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x18notifications_page_token\x18\x05 \x01(\tBs\n\x0f\x64\x65v.tidemark.v1B\nUsageProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,43 +41,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGEEVENT_PROPERTIESENTRY']._loaded_options = None
   _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_options = b'8\001'
   _globals['_USAGEEVENT'].fields_by_name['event_id']._loaded_options = None
-  _globals['_USAGEEVENT'].fields_by_name['event_id']._serialized_options = b'\342A\001\002'
+  _globals['_USAGEEVENT'].fields_by_name['event_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_USAGEEVENT'].fields_by_name['customer_id']._loaded_options = None
-  _globals['_USAGEEVENT'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_USAGEEVENT'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_USAGEEVENT'].fields_by_name['subscription_id']._loaded_options = None
-  _globals['_USAGEEVENT'].fields_by_name['subscription_id']._serialized_options = b'\342A\001\001'
+  _globals['_USAGEEVENT'].fields_by_name['subscription_id']._serialized_options = b'\342A\001\001\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\330\001\001'
   _globals['_USAGEEVENT'].fields_by_name['metric_id']._loaded_options = None
-  _globals['_USAGEEVENT'].fields_by_name['metric_id']._serialized_options = b'\342A\001\001'
+  _globals['_USAGEEVENT'].fields_by_name['metric_id']._serialized_options = b'\342A\001\001\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\330\001\001'
   _globals['_USAGEEVENT'].fields_by_name['quantity']._loaded_options = None
-  _globals['_USAGEEVENT'].fields_by_name['quantity']._serialized_options = b'\342A\001\001'
+  _globals['_USAGEEVENT'].fields_by_name['quantity']._serialized_options = b'\342A\001\001\272H(r#\030(2\037^-?[0-9]{1,38}(\\.[0-9]{1,18})?$\330\001\001'
   _globals['_USAGEEVENT'].fields_by_name['cost']._loaded_options = None
-  _globals['_USAGEEVENT'].fields_by_name['cost']._serialized_options = b'\342A\001\001'
+  _globals['_USAGEEVENT'].fields_by_name['cost']._serialized_options = b'\342A\001\001\272H(r#\030(2\037^-?[0-9]{1,38}(\\.[0-9]{1,18})?$\330\001\001'
   _globals['_USAGEEVENT'].fields_by_name['currency']._loaded_options = None
-  _globals['_USAGEEVENT'].fields_by_name['currency']._serialized_options = b'\342A\001\001'
+  _globals['_USAGEEVENT'].fields_by_name['currency']._serialized_options = b'\342A\001\001\272H\227\001r\221\0012\216\001^([A-Z]{3}|[A-Za-z0-9_.-]{1,2}|[A-Za-z0-9_.-]{2}[0-9_.-]|[A-Za-z0-9_.-][0-9_.-][A-Za-z0-9_.-]|[0-9_.-][A-Za-z0-9_.-]{2}|[A-Za-z0-9_.-]{4,64})$\330\001\001'
   _globals['_USAGEEVENT'].fields_by_name['event_time']._loaded_options = None
-  _globals['_USAGEEVENT'].fields_by_name['event_time']._serialized_options = b'\342A\001\002'
+  _globals['_USAGEEVENT'].fields_by_name['event_time']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_USAGEEVENT'].fields_by_name['properties']._loaded_options = None
-  _globals['_USAGEEVENT'].fields_by_name['properties']._serialized_options = b'\342A\001\001'
-  _globals['_USAGEEVENT'].fields_by_name['event_type']._loaded_options = None
-  _globals['_USAGEEVENT'].fields_by_name['event_type']._serialized_options = b'\342A\001\001'
+  _globals['_USAGEEVENT'].fields_by_name['properties']._serialized_options = b'\342A\001\001\272HK\232\001H\020@\"2r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$*\020r\016\030\200\0022\t^\\P{Cc}*$'
+  _globals['_USAGEEVENT'].fields_by_name['event_name']._loaded_options = None
+  _globals['_USAGEEVENT'].fields_by_name['event_name']._serialized_options = b'\342A\001\001\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\330\001\001'
   _globals['_USAGEBATCH'].fields_by_name['batch_id']._loaded_options = None
-  _globals['_USAGEBATCH'].fields_by_name['batch_id']._serialized_options = b'\342A\001\001'
+  _globals['_USAGEBATCH'].fields_by_name['batch_id']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001'
   _globals['_USAGEBATCH'].fields_by_name['events']._loaded_options = None
-  _globals['_USAGEBATCH'].fields_by_name['events']._serialized_options = b'\342A\001\002'
+  _globals['_USAGEBATCH'].fields_by_name['events']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_USAGEBATCH'].fields_by_name['include_gauges']._loaded_options = None
   _globals['_USAGEBATCH'].fields_by_name['include_gauges']._serialized_options = b'\342A\001\001'
   _globals['_USAGEBATCH'].fields_by_name['max_answer_bytes']._loaded_options = None
-  _globals['_USAGEBATCH'].fields_by_name['max_answer_bytes']._serialized_options = b'\342A\001\001'
-  _globals['_USAGEEVENT']._serialized_start=187
-  _globals['_USAGEEVENT']._serialized_end=572
-  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_start=523
-  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_end=572
-  _globals['_USAGEBATCH']._serialized_start=575
-  _globals['_USAGEBATCH']._serialized_end=720
-  _globals['_USAGEOUTCOME']._serialized_start=723
-  _globals['_USAGEOUTCOME']._serialized_end=963
-  _globals['_REJECTION']._serialized_start=965
-  _globals['_REJECTION']._serialized_end=1045
-  _globals['_OMITTEDRESULTS']._serialized_start=1048
-  _globals['_OMITTEDRESULTS']._serialized_end=1219
+  _globals['_USAGEBATCH'].fields_by_name['max_answer_bytes']._serialized_options = b'\342A\001\001\272H\017\032\n\030\200\200\200 (\200\200\200\001\330\001\001'
+  _globals['_USAGEEVENT']._serialized_start=216
+  _globals['_USAGEEVENT']._serialized_end=1209
+  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_start=1160
+  _globals['_USAGEEVENT_PROPERTIESENTRY']._serialized_end=1209
+  _globals['_USAGEBATCH']._serialized_start=1212
+  _globals['_USAGEBATCH']._serialized_end=1389
+  _globals['_USAGEOUTCOME']._serialized_start=1392
+  _globals['_USAGEOUTCOME']._serialized_end=1632
+  _globals['_REJECTION']._serialized_start=1634
+  _globals['_REJECTION']._serialized_end=1714
+  _globals['_OMITTEDRESULTS']._serialized_start=1717
+  _globals['_OMITTEDRESULTS']._serialized_end=1888
 # @@protoc_insertion_point(module_scope)

@@ -134,6 +134,8 @@ class WebhookServiceServicer:
     def CreateEndpoint(self, request, context):
         """CreateEndpoint adds an endpoint. Only this answer contains the secret that signs its deliveries. An organization
         has at most 100 endpoints: another one is refused with FAILED_PRECONDITION and ERROR_REASON_TOO_MANY_ENDPOINTS.
+
+        Over HTTP the body is the whole request, not the endpoint alone: a secret in a URL would be in the logs of proxies.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

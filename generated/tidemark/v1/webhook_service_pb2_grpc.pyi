@@ -19,6 +19,8 @@ class WebhookServiceStub:
     CreateEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.CreateEndpointRequest, _webhook_service_pb2.CreateEndpointResponse]
     """CreateEndpoint adds an endpoint. Only this answer contains the secret that signs its deliveries. An organization
     has at most 100 endpoints: another one is refused with FAILED_PRECONDITION and ERROR_REASON_TOO_MANY_ENDPOINTS.
+
+    Over HTTP the body is the whole request, not the endpoint alone: a secret in a URL would be in the logs of proxies.
     """
     GetEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetEndpointRequest, _webhook_service_pb2.GetEndpointResponse]
     """GetEndpoint returns one endpoint, without its secret."""
@@ -89,6 +91,8 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_webhook_service_pb2.CreateEndpointResponse]:
         """CreateEndpoint adds an endpoint. Only this answer contains the secret that signs its deliveries. An organization
         has at most 100 endpoints: another one is refused with FAILED_PRECONDITION and ERROR_REASON_TOO_MANY_ENDPOINTS.
+
+        Over HTTP the body is the whole request, not the endpoint alone: a secret in a URL would be in the logs of proxies.
         """
 
     @_abc_1.abstractmethod

@@ -20,6 +20,7 @@ from runtime.tasks import BackgroundTask, FailureLog
 from server.alerts.subscribers.tail import MAX_ENTRIES, Tail
 from server.calls.errors import ResourceExhausted
 from store.deliveries import outbox
+from store.identity import organizations
 from store.notifications import feed
 from store.notifications.feed import Entry, NotificationFilter
 from store.postgres.database import Connection, Database, DatabaseUnavailable
@@ -251,10 +252,17 @@ class Feeds:
                 begins = await feed.extent(connection, organization_id)
             if tail.position is None:
                 begins = await feed.extent(connection, organization_id)
+            # After the entries: what is read here may have been erased since.
+            [deletion_epoch] = (await organizations.deletion_epochs(connection, [organization_id])).values()
         # Only after the commit: before it, another transaction can still give other positions.
         if begins is not None:
             tail.begin(begins.last_position)
-        tail.extend(read)
+        elif deletion_epoch != tail.deletion_epoch:
+            # A customer was erased. Subscribers read what is left from the database.
+            tail.begin(read[-1].position if read else tail.position or 0)
+        else:
+            tail.extend(read)
+        tail.deletion_epoch = deletion_epoch
         if erased_to is not None:
             tail.skip_to(erased_to)
         return limit in (assigned, len(read))
@@ -280,6 +288,10 @@ class Feeds:
         if seen:
             async with self._tail_readers, self._database.transaction() as connection:
                 self._hint(await feed.with_later_entries(connection, seen))
+                deletions = await organizations.deletion_epochs(connection, seen)
+            for organization_id, subscribed in self._feeds.items():
+                if deletions.get(organization_id, subscribed.tail.deletion_epoch) != subscribed.tail.deletion_epoch:
+                    subscribed.task.wake()
         return self._limits.poll_interval
 
     async def sweep(self) -> None:

@@ -21,6 +21,7 @@ class Tail:
         self._max_entries = max_entries
         self._max_length = max_length
         self.position: int | None = None  # of the newest entry; None until the feed is read
+        self.deletion_epoch: int | None = None  # of the organization, when the entries were read
         self._entries: dict[int, Entry] = {}  # by position; without those of erased customers
         self._length = 0
         self._grown = asyncio.Event()

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.accounts.known_ids import ReferencedIds, unknown
+from store.accounts.known_ids import ReferencedIds, unknown, unknown_of_each
 from store.postgres.database import Database, sync_engine
 from store.tables.accounts import organization
 from tests.support.databases import Template
@@ -93,3 +93,24 @@ async def test_ids_of_one_organization_are_unknown_in_another(database: Database
         assert await unknown(connection, await id_of(connection, "much"), asked) == ReferencedIds()
         assert await unknown(connection, await id_of(connection, "nothing"), asked) == asked
         assert await unknown(connection, await id_of(connection, "nothing"), ReferencedIds()) == ReferencedIds()
+
+
+async def test_ids_of_many_requests_are_checked_in_one_query_that_reads_few_rows_for_each(database: Database) -> None:
+    asked = [
+        ReferencedIds(customer_id=f"customer-{number}", plan_id=plan_id, limited_metric_id=metric_id)
+        for number in (0, 1, MANY)
+        for plan_id in ("gold", "glod", None)
+        for metric_id in ("calls", None)
+    ]
+    async with database.transaction() as connection:
+        much = await id_of(connection, "much")
+        before = await connection.scalar(text(_ROWS_READ))
+        found = await unknown_of_each(connection, much, [*asked, asked[0]])
+        assert await connection.scalar(text(_ROWS_READ)) - before <= 4 * len(asked)
+    assert found == {
+        ids: ReferencedIds(
+            customer_id=ids.customer_id if ids.customer_id == "customer-0" else None,
+            plan_id=ids.plan_id if ids.plan_id == "glod" else None,
+        )
+        for ids in asked
+    }

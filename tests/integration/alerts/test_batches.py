@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from generated.tidemark.v1 import alert_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
+from server.calls.answer_size import DEFAULT_ANSWER_BYTES
 from store.postgres.database import Database
 from store.tables.accounts import organization
 from store.tables.alerts import alert, alert_change
@@ -155,7 +156,11 @@ async def test_an_update_that_cannot_be_done_leaves_nothing_of_its_batch(
         "unknown": ('alert_id: "alt_none" display_name: "n"', "ALERT_NOT_FOUND", "requests[1]"),
         "etag": (f'alert_id: "{second.alert_id}" etag: "7" display_name: "n"', "ETAG_MISMATCH", "requests[1]"),
         "archived": (f'alert_id: "{gone.alert_id}" display_name: "n"', "ALERT_ARCHIVED", "requests[1]"),
-        "repeated": (f'alert_id: "{first.alert_id}" display_name: "n"', "INVALID_FIELD", "requests[1].alert_id"),
+        "repeated": (
+            f'alert_id: "{first.alert_id}" display_name: "n"',
+            "INVALID_FIELD",
+            "requests[1].alert.alert_id",
+        ),
         "invalid": (
             f'alert_id: "{second.alert_id}" thresholds {{ value: "x" }}',
             "INVALID_FIELD",
@@ -186,7 +191,7 @@ async def test_one_alert_cannot_be_declared_twice_in_a_batch(ours: Client, datab
     await ours.batch_update(declared)
     async with refused() as refusal:
         await ours.batch_update(declared, declared)
-    assert (refusal.paths, refusal.metadata["index"]) == (["requests[1].alert_id"], "1")
+    assert (refusal.paths, refusal.metadata["index"]) == (["requests[1].alert.alert_id"], "1")
 
 
 async def test_an_update_into_the_measure_of_another_alert_leaves_nothing_of_its_batch(ours: Client) -> None:
@@ -272,6 +277,25 @@ async def test_a_batch_that_is_only_validated_changes_nothing(ours: Client, data
     assert (await epoch(database), await rows(database)) == before
 
 
+async def test_alerts_of_a_batch_take_over_what_others_of_it_measured(ours: Client) -> None:
+    def measuring(name: str, *items: str, state: str = "ACTIVE") -> messages.UpdateAlertRequest:
+        prices = " ".join(
+            f'price_filters {{ field: PRICE_FIELD_ITEM_ID operator: FILTER_OPERATOR_INCLUDES values: "{item}" }}'
+            for item in items
+        )
+        alert = f'display_name: "{name}" {key(name)} {GOLD} state: ALERT_STATE_{state} thresholds {{ value: "1" }}'
+        return update_request(f'{alert} spend_exceeded {{ currency: "USD" {prices} }}', allow_missing=True)
+
+    await ours.batch_update(measuring("a", "1"), measuring("b", "2"), measuring("c", "3"), measuring("d", "4"))
+    swapped = await ours.batch_update(measuring("a", "2"), measuring("b", "1"))
+    found = [one.spend_exceeded.price_filters[0].values for one in swapped.alerts]
+    assert found == [["2"], ["1"]]
+    await ours.batch_update(measuring("a", "3"), measuring("c", "3", state="ARCHIVED"))
+    async with refused() as refusal:
+        await ours.batch_update(measuring("a", "1"), measuring("b", "4"))
+    assert (refusal.reason, refusal.metadata["index"]) == ("ERROR_REASON_ALERT_EXISTS", "1")
+
+
 async def test_the_warnings_of_a_batch_name_the_request(ours: Client) -> None:
     odd = 'display_name: "n" scope { all_customers {} } usage_threshold_reached { metric_id: "odd" }'
     answer = await ours.batch_create(spend("a"), odd + ' thresholds { value: "1" }')
@@ -299,7 +323,23 @@ async def test_the_alerts_of_a_large_answer_are_abridged_at_its_end(ours: Client
     assert all(len(one.thresholds) == 20 for one in answer.alerts[:whole])
     assert not any(one.thresholds or one.display_name for one in answer.alerts[whole:])
     assert {one.state for one in answer.alerts} == {alert_pb2.ALERT_STATE_ARCHIVED}
-    assert answer.ByteSize() < 3 * 1024 * 1024
+    assert answer.ByteSize() <= DEFAULT_ANSWER_BYTES
+
+
+async def test_an_answer_has_no_more_bytes_than_other_answers_when_keys_and_unknown_ids_are_long(
+    ours: Client,
+) -> None:
+    wide = "\N{GRINNING FACE}"  # four bytes
+    alerts = [
+        f'display_name: "{wide * 256}" uniqueness_key: "{number:04}{wide * 124}" thresholds {{ value: "1" }}'
+        f' scope {{ plan {{ plan_id: "{number:04}{wide * 124}" }} }}'
+        f' usage_threshold_reached {{ metric_id: "{number:04}{wide * 124}" }}'
+        for number in range(1_000)
+    ]
+    answer = await ours.batch_create(*alerts, validate_only=True)
+    assert answer.abridged_alert_count > 500
+    assert answer.omitted_warning_count > 500
+    assert answer.ByteSize() <= DEFAULT_ANSWER_BYTES
 
 
 async def test_of_concurrent_batches_with_one_key_one_creates_its_alerts(ours: Client, database: Database) -> None:

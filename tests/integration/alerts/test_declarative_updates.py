@@ -3,6 +3,7 @@
 import asyncio
 
 import grpc
+import pytest
 
 from generated.tidemark.v1 import alert_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -47,6 +48,29 @@ async def test_a_declared_alert_is_changed_by_the_next_declaration(ours: Client)
     async with refused() as refusal:
         await declare(ours, SPEND.replace("all_customers {}", 'plan { plan_id: "gold" }') + KEY)
     assert refusal.paths == ["alert.scope"]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "scope { all_customers {} } spend_threshold_reached { LISTS }"
+        ' | group_values { key: "b" value: "x" } | group_values { key: "a" }',
+        'scope { plan { plan_id: "gold" } } cost_exceeded { currency: "USD" LISTS }'
+        ' | grouping_keys: "b" | grouping_keys: "a"',
+        "scope { all_customers {} } low_credit_balance_reached { LISTS }"
+        ' | credit_grant_type_filters: "b" | credit_grant_type_filters: "a"',
+    ],
+    ids=["group_values", "grouping_keys", "credit_grant_type_filters"],
+)
+async def test_a_declaration_may_repeat_the_lists_of_the_condition_in_any_order(ours: Client, written: str) -> None:
+    alert, *items = written.split("|")
+    start = KEY + 'display_name: "n" thresholds { value: "10" } '
+    first = (await declare(ours, start + alert.replace("LISTS", " ".join(items)))).alert
+    for paths in ((), ("*",)):
+        again = (await declare(ours, start + alert.replace("LISTS", " ".join(items[::-1])), *paths)).alert
+        assert (again.alert_id, again.version) == (first.alert_id, 1)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await declare(ours, start + alert.replace("LISTS", items[0]))
 
 
 async def test_of_concurrent_declarations_one_creates_and_the_others_update(ours: Client) -> None:
@@ -101,3 +125,11 @@ async def test_a_declaration_with_a_stale_etag_changes_nothing(ours: Client) -> 
         await declare(ours, SPEND.replace("10", "20") + KEY + 'etag: "7"')
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "ERROR_REASON_ETAG_MISMATCH")
     assert (await ours.get(created.alert_id)).version == 1
+
+
+async def test_an_unknown_state_policy_is_refused_whether_the_alert_exists_or_not(ours: Client) -> None:
+    for _ in range(2):
+        async with refused() as refusal:
+            await ours.update(SPEND + KEY, allow_missing=True, state_policy=7)
+        assert refusal.paths == ["state_policy"]
+        await declare(ours)

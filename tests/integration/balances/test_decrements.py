@@ -11,6 +11,7 @@ import pytest
 from generated.tidemark.v1 import account_service_pb2 as messages
 from generated.tidemark.v1 import balance_entry_pb2, overage_pb2
 from runtime.clock import ManualClock
+from server.calls.answer_size import DEFAULT_ANSWER_BYTES
 from store.postgres.database import Database
 from tests.support.balances.holder import SEAT, Holder, alert
 from tests.support.facts.refusals import assert_refused, assert_violations
@@ -231,3 +232,20 @@ async def test_a_put_of_a_new_balance_only_is_refused_if_the_balance_exists(hold
     await assert_refused(accounts.PutBalance(again, metadata=metadata), CONFLICT, "BALANCE_EXISTS")
     again.balance.balance_id, again.balance.cost_basis = "newer", "-1"
     await assert_violations(accounts.PutBalance(again, metadata=metadata), "balance.cost_basis")
+
+
+async def test_entries_that_do_not_fit_into_the_answer_are_counted_and_listed(caller: Caller) -> None:
+    """Every entry repeats the fields of the decrement."""
+    holder = Holder(caller)
+    for number in range(60):
+        await holder.put(f"balance-{number:02d}", "1", priority=number)
+    custom_fields = {f"{number:02d}".ljust(128, "k"): "👍" * 256 for number in range(64)}
+    answer = await decrement(holder, "60", custom_fields=custom_fields)
+    assert DEFAULT_ANSWER_BYTES * 9 // 10 < answer.ByteSize() <= DEFAULT_ANSWER_BYTES
+    assert len(answer.entries) + answer.omitted_entry_count == 60
+    listed = [one for one in await holder.entries() if one.adjustment_id == "d1"]
+    assert len(listed) == 60
+    assert listed[: len(answer.entries)] == list(answer.entries)
+    again = await decrement(holder, "60", custom_fields=custom_fields)
+    assert again.replayed
+    assert (again.entries, again.omitted_entry_count) == (answer.entries, answer.omitted_entry_count)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import text
 
 from cli.client.connection import Address
 from cli.client.notification_stream import NotificationStream
@@ -122,6 +123,21 @@ async def test_watch_prints_notifications_and_resumes_with_its_token(database: D
                 _, printed = await process.communicate()
             assert process.returncode == 1
             assert "INVALID_ARGUMENT" in printed.decode()
+
+
+async def test_watch_prints_a_notification_that_was_stored_with_alert_name(
+    database: Database, clock: ManualClock
+) -> None:
+    usage = Usage(clock)
+    async with running(database, clock) as server:
+        await usage.watched(server)
+        beginning = clock.now().isoformat()
+        await usage.reaches_a_step(server)
+        async with database.transaction() as connection:
+            renamed = "UPDATE notification SET body = replace(body, 'alert_display_name', 'alert_name')"
+            assert (await connection.execute(text(renamed))).rowcount == 1
+        async with watching(server, "--since", beginning) as process:
+            assert "acme  calls  calls  reached 1  0 → 1" in await line(process)
 
 
 async def test_notification_stream_continues_on_a_new_stream_when_the_server_drains(

@@ -135,6 +135,21 @@ async def test_changed_fields_of_a_subscription_move_its_cost_into_the_value_and
     assert await kinds(caller) == ["REACHED", "RESOLVED", "REACHED"]
 
 
+@pytest.mark.parametrize("keys", [(), ("model",)], ids=["ungrouped", "grouped"])
+async def test_threshold_resolves_when_all_cost_leaves_the_value_at_once(
+    caller: Caller, keys: tuple[str, ...]
+) -> None:
+    alert = await caller.create(spend(EU, level="50", keys=keys))
+    await put(caller, "s1", region="eu")
+    await caller.send(caller.event("e1", cost="60", subscription="s1", model="large"))
+    assert await kinds(caller) == ["REACHED"]
+    await put(caller, "s1", region="us")
+    assert list((await gauges(caller, alert)).values()) == ["0"]
+    assert await kinds(caller) == ["REACHED", "RESOLVED"]
+    await put(caller, "s1", region="eu")
+    assert await kinds(caller) == ["REACHED", "RESOLVED", "REACHED"]
+
+
 async def test_usage_that_made_a_subscription_counts_when_its_fields_are_put(
     caller: Caller, clock: ManualClock
 ) -> None:

@@ -1,7 +1,8 @@
 """Carries out `steps.py` for one organization, alone or beside a second one, and keeps every answer."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from string import Template as Text
 from typing import Any
@@ -18,6 +19,7 @@ import store.alerts.creation
 import store.deliveries.operator_event_log
 import store.deliveries.redelivery_jobs
 import store.endpoints.endpoints
+import store.erasures.jobs
 import store.notifications.operator_events
 from evaluator.notifications import Notification
 from generated.tidemark.v1 import (
@@ -62,7 +64,7 @@ class Outcome:
     touched: dict[str, list[str]] = field(default_factory=dict)
 
 
-class _Names:
+class Names:
     """Ids as the current step names them, the same for every organization."""
 
     def __init__(self) -> None:
@@ -72,10 +74,10 @@ class _Names:
         return prefix + self.step
 
 
-class _Caller:
+class StepCaller:
     """One organization's calls."""
 
-    def __init__(self, server: Running, key: str, words: Mapping[str, str], names: _Names) -> None:
+    def __init__(self, server: Running, key: str, words: Mapping[str, str], names: Names) -> None:
         self._server = server
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._words = {**words, "notification": "none"}
@@ -114,10 +116,10 @@ class _Caller:
             return f"{error.code().name} {reason_of(error)}: {error.details()}"
 
 
-async def carry_out(database_url: str, clock: Clock, *, beside_another: bool) -> Outcome:
-    """Carries out our steps. beside_another: a second organization takes each step first."""
-    outcome = Outcome()
-    names = _Names()
+@contextmanager
+def known_ids() -> Iterator[Names]:
+    """Inside the block, the ids that the service generates are those of the steps."""
+    names = Names()
     with pytest.MonkeyPatch.context() as patch:
         for module in (
             store.alerts.creation,
@@ -125,6 +127,7 @@ async def carry_out(database_url: str, clock: Clock, *, beside_another: bool) ->
             store.deliveries.operator_event_log,
             store.notifications.operator_events,
             store.deliveries.redelivery_jobs,
+            store.erasures.jobs,
         ):
             patch.setattr(module, "random_id", names)
         patch.setattr(store.alerts.creation, "MAX_SPEND_ALERTS", 1)
@@ -134,6 +137,13 @@ async def carry_out(database_url: str, clock: Clock, *, beside_another: bool) ->
             "notification_id",
             property(lambda self: f"ntf_{self.alert_id}_{self.gauge_id.hex}_{self.sequence}"),
         )
+        yield names
+
+
+async def carry_out(database_url: str, clock: Clock, *, beside_another: bool) -> Outcome:
+    """Carries out our steps. beside_another: a second organization takes each step first."""
+    outcome = Outcome()
+    with known_ids() as names:
         database = Database(database_url)
         async with database.transaction() as connection:
             # Theirs first: a statement that finds rows of both, in the order of a key, finds theirs first.
@@ -143,28 +153,28 @@ async def carry_out(database_url: str, clock: Clock, *, beside_another: bool) ->
             running(database, clock) as server,
             await psycopg.AsyncConnection.connect(database_url, autocommit=True) as observer,
         ):
-            us = _Caller(server, ours.key, OURS, names)
-            them = _Caller(server, theirs.key, THEIRS, names)
+            us = StepCaller(server, ours.key, OURS, names)
+            them = StepCaller(server, theirs.key, THEIRS, names)
             for step in STEPS:
                 before: list[str] = []
                 if beside_another and step.only != "ours":
                     await them.call(step)
                 if beside_another and step.writes:
-                    await _settled(observer, database)
-                    before = await _rows(observer, theirs.organization.organization_id)
+                    await settled(observer, database)
+                    before = await rows_of(observer, theirs.organization.organization_id)
                 if step.only == "theirs":
                     continue
                 outcome.answers[step.name] = await us.call(step)
                 if step.writes:
-                    await _settled(observer, database)
+                    await settled(observer, database)
                 if beside_another and step.writes:
-                    after = await _rows(observer, theirs.organization.organization_id)
+                    after = await rows_of(observer, theirs.organization.organization_id)
                     outcome.touched[step.name] = sorted(set(before) ^ set(after))
         await database.close()
     return outcome
 
 
-async def _settled(observer: psycopg.AsyncConnection[Any], database: Database) -> None:
+async def settled(observer: psycopg.AsyncConnection[Any], database: Database) -> None:
     """Waits until the background tasks of the server have finished the work of the last step.
 
     It gives notifications their positions in the feeds itself: the server's sweep does so every 30 s, in the middle
@@ -175,6 +185,7 @@ async def _settled(observer: psycopg.AsyncConnection[Any], database: Database) -
         found = await observer.execute(
             "SELECT (SELECT count(*) FROM alert WHERE visit_after IS NOT NULL)"
             " + (SELECT count(*) FROM redelivery_job WHERE state = 'RUNNING')"
+            " + (SELECT count(*) FROM erasure_job WHERE state = 'RUNNING')"
         )
         row = await found.fetchone()
         assert row is not None
@@ -186,17 +197,26 @@ async def _settled(observer: psycopg.AsyncConnection[Any], database: Database) -
             await feed.assign_positions(connection, organization_id)
 
 
-async def _rows(observer: psycopg.AsyncConnection[Any], organization_id: int) -> list[str]:
-    """Every row of an organization, of every table that has organizations."""
+async def rows_of(observer: psycopg.AsyncConnection[Any], organization_id: int | None = None) -> list[str]:
+    """Every row of an organization, of every table that has organizations; without one, every row of every table.
+
+    Without the heartbeat of the processes, which they write at any time.
+    """
     found = await observer.execute(
-        "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'organization_id'"
+        "SELECT c.relname, EXISTS (SELECT FROM pg_attribute a"
+        "  WHERE a.attrelid = c.oid AND a.attname = 'organization_id')"
+        " FROM pg_class c"
         " WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition"
+        " AND c.relname <> 'heartbeat'"
     )
-    tables = [row[0] for row in await found.fetchall()]
+    tables = [name for name, has_organizations in await found.fetchall() if has_organizations or not organization_id]
     assert len(tables) > 30
+    of_organization = sql.SQL("WHERE organization_id = {id}").format(id=sql.Literal(organization_id))
     query = sql.SQL(" UNION ALL ").join(
-        sql.SQL("SELECT {name} || t::text FROM {table} t WHERE organization_id = {id}").format(
-            name=sql.Literal(f"{table} "), table=sql.Identifier(table), id=sql.Literal(organization_id)
+        sql.SQL("SELECT {name} || t::text FROM {table} t {where}").format(
+            name=sql.Literal(f"{table} "),
+            table=sql.Identifier(table),
+            where=of_organization if organization_id else sql.SQL(""),
         )
         for table in tables
     )

@@ -112,7 +112,7 @@ ALERTS = (
     ),
 )
 
-_FACTS = (
+FACTS = (
     Step(
         "metric",
         "PutMetric",
@@ -170,7 +170,7 @@ _FACTS = (
     ),
 )
 
-_HELD = (
+HELD = (
     Step(
         "balance",
         "PutBalance",
@@ -230,7 +230,7 @@ _HELD = (
     ),
 )
 
-_USAGE = (
+USAGE = (
     Step("events", "EvaluateUsageBatch", _events("e1", "e2")),
     Step("events again", "EvaluateUsageBatch", _events("e2", "e3")),
     Step("events of bob", "EvaluateUsageBatch", _events("e1", customer="bob")),
@@ -381,7 +381,7 @@ _CHANGES = (
     Step("notifications at the end", "ListNotifications"),
 )
 
-_WEBHOOKS = (
+WEBHOOKS = (
     Step("endpoint", "CreateEndpoint", 'endpoint { url: "https://$name.example.com/" display_name: "$name" }'),
     Step("test event", "SendTestEvent", 'request_id: "t1" endpoint_id: "whe_endpoint"'),
     Step("test event again", "SendTestEvent", 'request_id: "t1" endpoint_id: "whe_endpoint"'),
@@ -409,4 +409,21 @@ _END_OF_WEBHOOKS = (
     Step("endpoints at the end", "ListEndpoints"),
 )
 
-STEPS: Sequence[Step] = (*_FACTS, *ALERTS, *_HELD, *_USAGE, *_WEBHOOKS, *READS, *_CHANGES, *_END_OF_WEBHOOKS)
+_ERASURES = (
+    Step("erase ann", "DeleteCustomer", 'customer_id: "ann" request_id: "erase"'),
+    Step("erase ann again", "DeleteCustomer", 'customer_id: "ann" request_id: "erase"'),
+    Step("erase a customer of theirs", "DeleteCustomer", 'customer_id: "odd"', "ours"),
+    Step("erasure job", "GetErasureJob", 'job_id: "erj_erase ann"'),
+    Step("erasure jobs", "ListErasureJobs"),
+    Step("erased customer", "GetCustomer", 'customer_id: "ann"'),
+    Step("customers after the erasure", "ListCustomers"),
+    Step("entries of the pseudonym", "ListBalanceEntries", 'customer_id: "erased_erase ann"'),
+    Step("invoices of the pseudonym", "ListInvoices", 'customer_id: "erased_erase ann"'),
+    Step("notifications after the erasure", "ListNotifications"),
+    Step("alerts after the erasure", "ListAlerts"),
+)
+
+STEPS: Sequence[Step] = (
+    *(*FACTS, *ALERTS, *HELD, *USAGE, *WEBHOOKS, *READS, *_CHANGES),
+    *(*_END_OF_WEBHOOKS, *_ERASURES),
+)

@@ -18,7 +18,6 @@ def plain(notification: Notification) -> str:
 
 def shown(gauge: dict[str, Any], *transitions: tuple[str, str, str], late: bool = False) -> str:
     data = {
-        "alert_display_name": "[bold] calls",
         "customer_id": "acme",
         "gauge": {"customer_id": "acme", **gauge},
         "previous_value": "9.5",
@@ -30,7 +29,14 @@ def shown(gauge: dict[str, Any], *transitions: tuple[str, str, str], late: bool 
         ],
     }
     time = to_timestamp(datetime(2026, 3, 15, 12, 30, 5, tzinfo=UTC))
-    return plain(Notification(create_time=time, customer_id="acme", body=json.dumps({"data": data})))
+    return plain(
+        Notification(
+            create_time=time,
+            customer_id="acme",
+            alert_display_name="[bold] calls",
+            body=json.dumps({"data": data}),
+        )
+    )
 
 
 def test_line_shows_subscription_group_codes_and_values() -> None:
@@ -54,7 +60,6 @@ def test_line_shows_reached_and_resolved_of_one_notification_and_late() -> None:
 
 def test_line_of_a_disabled_alert_shows_group_and_reason() -> None:
     data = {
-        "alert_display_name": "calls",
         "customer_id": "acme",
         "subscription_id": "pro",
         "reason": "GROUP_LIMIT",
@@ -64,6 +69,7 @@ def test_line_of_a_disabled_alert_shows_group_and_reason() -> None:
         create_time=to_timestamp(datetime(2026, 3, 15, 12, 30, 5, tzinfo=UTC)),
         customer_id="acme",
         event_type=EVENT_TYPE_ALERT_DISABLED,
+        alert_display_name="calls",
         body=json.dumps({"data": {**data, "group": [{"key": "region", "value": "eu"}]}}),
     )
     assert plain(notification) == "2026-03-15 12:30:05  acme/pro  calls  region=eu  disabled  group limit"
