@@ -69,7 +69,7 @@ def as_metric_events(
 ) -> Sequence[UsageEvent]:
     """The events, with an event of each metric that a raw event counts in in place of the raw event.
 
-    metrics_of: by event type and metric id. The cost of a raw event is an event without a metric, behind those of its
+    metrics_of: by event name and metric id. The cost of a raw event is an event without a metric, behind those of its
     metrics. The same list when no event is raw.
     """
     if all(map(_METRIC_ID, events)):

@@ -95,6 +95,7 @@ def gauge_of(gauge: gauge_pb2.Gauge) -> plain_gauges.Gauge:
             )
             for one in filters
         ),
+        frozenset((one.key, one.value) for one in gauge.cost.custom_field_filters),
     )
 
 
