@@ -13,7 +13,7 @@ class UsageEvent(NamedTuple):
     event.
     event_time: when it happened, in UTC. quantity: in the metric's unit; negative for a correction.
     cost: before credits, in `currency`; both are set or neither is.
-    properties: group keys, seat ids and others; may be empty. event_type: of a raw event, whose metric_id is empty.
+    properties: group keys, seat ids and others; may be empty. event_name: of a raw event, whose metric_id is empty.
     """
 
     event_id: str
@@ -25,7 +25,7 @@ class UsageEvent(NamedTuple):
     cost: Decimal | None
     currency: str | None
     properties: Mapping[str, str]
-    event_type: str | None = None
+    event_name: str | None = None
 
     @property
     def identity(self) -> tuple[str, str]:

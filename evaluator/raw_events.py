@@ -40,7 +40,7 @@ class RawEvents:
     since_epoch, since_time: when the metric was created; events that came before are counted by a recount.
     """
 
-    event_type: str
+    event_name: str
     filters: tuple[EventFilter, ...]
     quantity_property: str | None
     since_epoch: int
@@ -69,7 +69,7 @@ def as_metric_events(
 ) -> Sequence[UsageEvent]:
     """The events, with an event of each metric that a raw event counts in in place of the raw event.
 
-    metrics_of: by event type and metric id. The cost of a raw event is an event without a metric, behind those of its
+    metrics_of: by event name and metric id. The cost of a raw event is an event without a metric, behind those of its
     metrics. The same list when no event is raw.
     """
     if all(map(_METRIC_ID, events)):
@@ -79,7 +79,7 @@ def as_metric_events(
         if event.metric_id:
             found.append(event)
             continue
-        for metric_id, raw_events in metrics_of.get(event.event_type or "", {}).items():
+        for metric_id, raw_events in metrics_of.get(event.event_name or "", {}).items():
             amount = raw_events.amount_of(event)
             if amount is not None:
                 found.append(event._replace(metric_id=metric_id, quantity=amount, cost=None, currency=None))

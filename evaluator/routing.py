@@ -40,7 +40,7 @@ class Router:
         # The metrics in which raw events count. None until a raw event came: they are read all at once, because a raw
         # event does not say which metrics it concerns. Apart from `metrics`, which has what events named.
         self.raw_metrics: dict[str, MetricFacts] | None = None
-        self._raw_events: dict[str, dict[str, RawEvents]] = {}  # by event type and metric id
+        self._raw_events: dict[str, dict[str, RawEvents]] = {}  # by event name and metric id
         self._by_measure: dict[Measure, list[AlertRule]] = {}
         # Cost measures with price filters, by currency and by whether they measure subscriptions.
         self._with_prices: dict[tuple[str | None, bool], list[Measure]] = {}
@@ -91,7 +91,7 @@ class Router:
         for metric in metrics:
             if metric.raw_events is not None:
                 self.raw_metrics[metric.metric_id] = metric
-                self._raw_events.setdefault(metric.raw_events.event_type, {})[metric.metric_id] = metric.raw_events
+                self._raw_events.setdefault(metric.raw_events.event_name, {})[metric.metric_id] = metric.raw_events
 
     def metric(self, metric_id: str) -> MetricFacts | None:
         """A metric that an event named, or in which raw events count; None when the router knows none."""

@@ -119,13 +119,13 @@ def metric_fixed(error: MetricFixed) -> FailedPrecondition:
     """The metric exists with another aggregation, or other events count in it."""
     metric_id, unique = error.stored.metric_id, error.stored.unique_property
     if not error.aggregation:
-        event_type = error.stored.event_type or ""
-        of = f"with the event_type {event_type!r}" if event_type else "without an event_type"
+        event_name = error.stored.event_name or ""
+        of = f"with the event_name {event_name!r}" if event_name else "without an event_name"
         return FailedPrecondition(
             error_reason_pb2.ERROR_REASON_METRIC_EVENTS_FIXED,
-            f"the metric {metric_id!r} exists {of}; its event_type, event_filters and quantity_property cannot be"
+            f"the metric {metric_id!r} exists {of}; its event_name, event_filters and quantity_property cannot be"
             " changed: put another metric",
-            metadata={"metric_id": metric_id, "event_type": event_type},
+            metadata={"metric_id": metric_id, "event_name": event_name},
         )
     fixed = aggregation_name(error.stored.aggregation)
     return FailedPrecondition(

@@ -45,9 +45,9 @@ class MetricHandlers:
         organization_id = current_organization().organization_id
         async with transaction_of(self._database, request.validate_only) as connection:
             put = await metrics.put(connection, organization_id, fact, now)
-            if put.changed and fact.event_type is not None:
+            if put.changed and fact.event_name is not None:
                 await begin_backfills(connection, organization_id, fact.metric_id)
-        if put.changed and fact.event_type is not None:
+        if put.changed and fact.event_name is not None:
             self._backfills.wake(organization_id)
         return account_service_pb2.PutMetricResponse(metric=metric_message(put.stored), superseded=put.superseded)
 
@@ -118,13 +118,13 @@ def _read(sent: metric_pb2.Metric, now: datetime) -> MetricFact:
     unique_property = violations.identifier("metric.unique_property", sent.unique_property, required=counts_unique)
     if sent.unique_property and not counts_unique:
         violations.add("metric.unique_property", "only UNIQUE_COUNT has a unique_property")
-    event_type = violations.identifier("metric.event_type", sent.event_type, required=False)
+    event_name = violations.identifier("metric.event_name", sent.event_name, required=False)
     event_filters = read_event_filters(violations, "metric.event_filters", sent.event_filters)
     quantity_property = violations.identifier("metric.quantity_property", sent.quantity_property, required=False)
-    if not event_type and sent.event_filters:
-        violations.add("metric.event_filters", "they are set without an event_type")
-    if not event_type and quantity_property:
-        violations.add("metric.quantity_property", "it is set without an event_type")
+    if not event_name and sent.event_filters:
+        violations.add("metric.event_filters", "they are set without an event_name")
+    if not event_name and quantity_property:
+        violations.add("metric.quantity_property", "it is set without an event_name")
     custom_fields = read_custom_fields(violations, "metric.custom_fields", sent.custom_fields)
     as_of_time = read_as_of_time(violations, "metric", sent, now)
     violations.raise_if_any()
@@ -135,7 +135,7 @@ def _read(sent: metric_pb2.Metric, now: datetime) -> MetricFact:
         unique_property=unique_property or None,
         as_of_time=as_of_time,
         custom_fields=custom_fields,
-        event_type=event_type or None,
+        event_name=event_name or None,
         event_filters=event_filters,
         quantity_property=quantity_property or None,
     )

@@ -95,12 +95,12 @@ class Reader:
         customer_ids = [message.customer_id for message in messages]
         subscription_ids = [message.subscription_id or None for message in messages]
         metric_ids = [message.metric_id for message in messages]
-        event_types = [message.event_type for message in messages]
-        raw = any(event_types)
+        event_names = [message.event_name for message in messages]
+        raw = any(event_names)
         # Exactly one of the two is set, so what each event names is in one column.
-        if raw and not all(map(operator.xor, map(bool, metric_ids), map(bool, event_types))):
+        if raw and not all(map(operator.xor, map(bool, metric_ids), map(bool, event_names))):
             return None
-        named = map(operator.add, metric_ids, event_types) if raw else metric_ids
+        named = map(operator.add, metric_ids, event_names) if raw else metric_ids
         costs = [message.cost for message in messages]
         currencies = [message.currency or None for message in messages]
         # dict() of a protobuf map, even of an empty one, takes as long as reading all the other fields.
@@ -132,7 +132,7 @@ class Reader:
             properties,
         ]
         if raw:
-            columns.append([event_type or None for event_type in event_types])
+            columns.append([event_name or None for event_name in event_names])
         return list(map(UsageEvent, *columns))
 
     def _property_violations(self, path: str, properties: dict[str, str]) -> list[FieldViolation]:
@@ -160,13 +160,13 @@ class Reader:
         check.identifier(f"{path}.event_id", message.event_id)
         check.identifier(f"{path}.customer_id", message.customer_id)
         check.identifier(f"{path}.subscription_id", message.subscription_id, required=False)
-        if message.event_type:
-            check.identifier(f"{path}.event_type", message.event_type)
+        if message.event_name:
+            check.identifier(f"{path}.event_name", message.event_name)
             if message.metric_id:
-                check.add(f"{path}.event_type", "metric_id is set too; an event has one of them")
+                check.add(f"{path}.event_name", "metric_id is set too; an event has one of them")
         else:
             check.identifier(f"{path}.metric_id", message.metric_id)
-        if message.quantity or not message.event_type:
+        if message.quantity or not message.event_name:
             check.decimal(f"{path}.quantity", message.quantity)
         if message.cost:
             check.decimal(f"{path}.cost", message.cost)
@@ -206,7 +206,7 @@ def _parse_amounts(
 ) -> tuple[list[Decimal], list[Decimal | None]] | None:
     """The quantities and the costs of the events, or None when any is invalid."""
     try:
-        quantities = parse_decimals([message.quantity or ("1" if message.event_type else "") for message in messages])
+        quantities = parse_decimals([message.quantity or ("1" if message.event_name else "") for message in messages])
         return quantities, [parse_decimal(cost) if cost else None for cost in costs]
     except AmountError:
         return None

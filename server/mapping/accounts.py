@@ -176,7 +176,7 @@ def metric_message(metric: StoredMetric) -> metric_pb2.Metric:
         as_of_time=_optional(metric.as_of_time),
         create_time=to_timestamp(metric.create_time),
         update_time=to_timestamp(metric.update_time),
-        event_type=metric.event_type or "",
+        event_name=metric.event_name or "",
         event_filters=event_filter_messages(metric.event_filters),
         quantity_property=metric.quantity_property or "",
     )

@@ -21,6 +21,7 @@ from generated.tidemark.v1 import (
 from server.calls.answer_size import DEFAULT_ROOM, fitting
 from server.calls.validation import to_timestamp
 from server.mapping.alerts import alert_message
+from server.mapping.fact_conditions import filter_messages
 from server.mapping.price_filters import price_filter_messages
 from server.mapping.thresholds import threshold_message
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
@@ -71,6 +72,7 @@ def gauge_message(gauge: Gauge, value: Decimal | None, limit: Decimal | None = N
     if gauge.measure.currency is not None:
         shown.cost.currency = gauge.measure.currency
         shown.cost.price_filters.extend(price_filter_messages(gauge.measure.prices))
+        shown.cost.custom_field_filters.extend(filter_messages(gauge.measure.contract_fields))
     else:
         shown.usage.metric_id = gauge.measure.metric_id or ""
     return shown

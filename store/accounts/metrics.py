@@ -31,7 +31,7 @@ class MetricFixed(Exception):
 class MetricFact:
     """What the caller states about a metric.
 
-    unique_property: UNIQUE_COUNT counts its distinct values. event_type, event_filters, quantity_property: which raw
+    unique_property: UNIQUE_COUNT counts its distinct values. event_name, event_filters, quantity_property: which raw
     events count, and the property that has their amounts.
     """
 
@@ -41,7 +41,7 @@ class MetricFact:
     unique_property: str | None
     as_of_time: datetime
     custom_fields: Mapping[str, str] = field(default_factory=dict)
-    event_type: str | None = None
+    event_name: str | None = None
     event_filters: tuple[EventFilter, ...] = ()
     quantity_property: str | None = None
 
@@ -59,7 +59,7 @@ class StoredMetric:
     create_time: datetime
     update_time: datetime
     custom_fields: Mapping[str, str] = field(default_factory=dict)
-    event_type: str | None = None
+    event_name: str | None = None
     event_filters: tuple[EventFilter, ...] = ()
     quantity_property: str | None = None
 
@@ -75,7 +75,7 @@ async def put(
     fixed = {
         "aggregation": fact.aggregation.value,
         "unique_property": fact.unique_property,
-        "event_type": fact.event_type,
+        "event_name": fact.event_name,
         "event_filters": event_filters_json(fact.event_filters),
         "quantity_property": fact.quantity_property,
     }
@@ -117,7 +117,7 @@ async def count(connection: AsyncConnection, organization_id: int) -> int:
 
 
 def _events(metric: StoredMetric | MetricFact) -> tuple[object, ...]:
-    return metric.event_type, metric.event_filters, metric.quantity_property
+    return metric.event_name, metric.event_filters, metric.quantity_property
 
 
 def _metric(row: RowMapping) -> StoredMetric:
@@ -131,7 +131,7 @@ def _metric(row: RowMapping) -> StoredMetric:
         create_time=row["create_time"],
         update_time=row["update_time"],
         custom_fields=row["custom_fields"],
-        event_type=row["event_type"],
+        event_name=row["event_name"],
         event_filters=event_filters_from_json(row["event_filters"]),
         quantity_property=row["quantity_property"],
     )

@@ -66,7 +66,7 @@ async def usage_classes(
     raw_events = division.raw_events
     of_metric = metric_conditions.condition("%(unit)s", raw_events)
     if raw_events is not None:  # those from before the metric was created drew nothing
-        of_metric += " AND (e.event_type IS NULL OR e.ingest_time >= %(raw_since)s)"
+        of_metric += " AND (e.event_name IS NULL OR e.ingest_time >= %(raw_since)s)"
     statement = _CLASSES.format(
         amount=metric_conditions.amount(raw_events) if unit.currency is None else "e.cost",
         of_unit=of_metric if unit.currency is None else "e.currency = %(unit)s AND e.cost IS NOT NULL",

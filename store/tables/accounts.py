@@ -142,9 +142,9 @@ metric = Table(
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
-    Column("event_type", Identifier),  # of the raw events that count in it
+    Column("event_name", Identifier),  # of the raw events that count in it
     Column("event_filters", JSONB, nullable=False, server_default="[]"),  # which of them do
     Column("quantity_property", Identifier),  # has their amounts
     Column("create_epoch", BigInteger),  # of the organization, when a put created it; unset: usage did
-    Index("metric_with_event_type", "organization_id", postgresql_where="event_type IS NOT NULL"),
+    Index("metric_with_event_name", "organization_id", postgresql_where="event_name IS NOT NULL"),
 )

@@ -22,7 +22,7 @@ event = Table(
     Column("cost", Amount),
     Column("currency", Identifier),
     Column("properties", JSONB),
-    Column("event_type", Identifier),  # of a raw event
+    Column("event_name", Identifier),  # of a raw event
     postgresql_partition_by="RANGE (event_time)",
 )
 
@@ -78,6 +78,6 @@ voided_event = Table(
     Column("properties", JSONB),
     Column("void_time", Time, nullable=False),
     Column("key_id", Identifier),  # the API key of the request; unset: no key was needed
-    Column("event_type", Identifier),  # of a raw event
+    Column("event_name", Identifier),  # of a raw event
     Index("voided_event_by_time", "event_time"),
 )

@@ -18,7 +18,7 @@ ROWS_AT_ONCE = 250
 
 _COLUMNS = (
     "organization_id, customer_id, event_id, event_time, ingest_time,"
-    " subscription_id, metric_id, quantity, cost, currency, properties, event_type"
+    " subscription_id, metric_id, quantity, cost, currency, properties, event_name"
 )
 # Stores events that are expected to be new.
 _COPY = f"COPY event ({_COLUMNS}) FROM STDIN (NULL '')"
@@ -28,13 +28,13 @@ _COPY = f"COPY event ({_COLUMNS}) FROM STDIN (NULL '')"
 _INSERT = f"""
 INSERT INTO event ({_COLUMNS})
 SELECT %(organization_id)s, i.customer_id, i.event_id, i.event_time, %(ingest_time)s,
-       i.subscription_id, i.metric_id, i.quantity, i.cost, i.currency, i.properties, i.event_type
+       i.subscription_id, i.metric_id, i.quantity, i.cost, i.currency, i.properties, i.event_name
 FROM unnest(
     %(customer_ids)s::text[], %(event_ids)s::text[], %(event_times)s::timestamptz[], %(subscription_ids)s::text[],
     %(metric_ids)s::text[], %(quantities)s::numeric[], %(costs)s::numeric[], %(currencies)s::text[],
-    %(properties)s::jsonb[], %(event_types)s::text[]
+    %(properties)s::jsonb[], %(event_names)s::text[]
 ) AS i (
-    customer_id, event_id, event_time, subscription_id, metric_id, quantity, cost, currency, properties, event_type
+    customer_id, event_id, event_time, subscription_id, metric_id, quantity, cost, currency, properties, event_name
 )
 ON CONFLICT DO NOTHING
 RETURNING customer_id, event_id
@@ -47,21 +47,21 @@ SELECT i.position
 FROM unnest(
     %(customer_ids)s::text[], %(event_ids)s::text[], %(event_times)s::timestamptz[], %(subscription_ids)s::text[],
     %(metric_ids)s::text[], %(quantities)s::numeric[], %(costs)s::numeric[], %(currencies)s::text[],
-    %(properties)s::jsonb[], %(event_types)s::text[]
+    %(properties)s::jsonb[], %(event_names)s::text[]
 ) WITH ORDINALITY AS i (
-    customer_id, event_id, event_time, subscription_id, metric_id, quantity, cost, currency, properties, event_type,
+    customer_id, event_id, event_time, subscription_id, metric_id, quantity, cost, currency, properties, event_name,
     position
 )
 JOIN event e ON e.organization_id = %(organization_id)s
     AND e.customer_id = i.customer_id COLLATE "C" AND e.event_id = i.event_id COLLATE "C"
     AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
     AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
-WHERE (e.event_time, e.subscription_id, e.metric_id, e.quantity, e.cost, e.currency, e.properties, e.event_type)
+WHERE (e.event_time, e.subscription_id, e.metric_id, e.quantity, e.cost, e.currency, e.properties, e.event_name)
     IS NOT DISTINCT FROM
     (
         i.event_time, i.subscription_id, i.metric_id, i.quantity, i.cost,
         CASE WHEN i.cost IS NULL THEN NULL ELSE coalesce(i.currency, e.currency) END, i.properties,
-        i.event_type
+        i.event_name
     )
 """
 
@@ -121,7 +121,7 @@ def _lines(organization_id: int, ingest_time: datetime, events: Sequence[UsageEv
     lines = [
         f"{head}{customer_id}\t{event_id}\t{time}\t{ingested}\t{subscription_id or ''}\t{metric_id}\t{quantity}"
         f"\t{'' if cost is None else cost}\t{currency or ''}"
-        f"\t{orjson.dumps(properties).decode() if properties else ''}\t{event_type or ''}\n"
+        f"\t{orjson.dumps(properties).decode() if properties else ''}\t{event_name or ''}\n"
         for time, (
             event_id,
             customer_id,
@@ -132,7 +132,7 @@ def _lines(organization_id: int, ingest_time: datetime, events: Sequence[UsageEv
             cost,
             currency,
             properties,
-            event_type,
+            event_name,
         ) in zip(times, events, strict=True)
     ]
     return [time[:7] for time in times], lines
@@ -228,5 +228,5 @@ def _parameters(organization_id: int, events: Sequence[UsageEvent]) -> dict[str,
         "costs": [event.cost for event in events],
         "currencies": [event.currency for event in events],
         "properties": [Jsonb(dict(event.properties)) if event.properties else None for event in events],
-        "event_types": [event.event_type for event in events],
+        "event_names": [event.event_name for event in events],
     }

@@ -19,7 +19,7 @@ def condition(metric_id: str, raw_events: RawEvents | None) -> str:
     of_metric = f"e.metric_id = {metric_id}"
     if raw_events is None:
         return of_metric
-    conditions = ["e.event_type = %(event_type)s::text"]
+    conditions = ["e.event_name = %(event_name)s::text"]
     conditions += [_passes(number, one) for number, one in enumerate(raw_events.filters)]
     if raw_events.quantity_property is not None:
         conditions.append(_IS_DECIMAL)
@@ -30,7 +30,7 @@ def amount(raw_events: RawEvents | None) -> str:
     """The amount that an event `e` of a metric has there. `parameters` has its values."""
     if raw_events is None or raw_events.quantity_property is None:
         return "e.quantity"
-    return f"CASE WHEN e.event_type IS NULL THEN e.quantity ELSE ({_PROPERTY})::numeric END"
+    return f"CASE WHEN e.event_name IS NULL THEN e.quantity ELSE ({_PROPERTY})::numeric END"
 
 
 def parameters(raw_events: RawEvents | None) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def parameters(raw_events: RawEvents | None) -> dict[str, Any]:
     if raw_events is None:
         return {}
     found: dict[str, Any] = {
-        "event_type": raw_events.event_type,
+        "event_name": raw_events.event_name,
         "quantity_property": raw_events.quantity_property,
     }
     for number, one in enumerate(raw_events.filters):

@@ -45,7 +45,7 @@ _METRIC = """
 SELECT metric_id, aggregation, unique_property,
        EXISTS (SELECT FROM fact_deletion d WHERE d.organization_id = metric.organization_id
                AND d.kind = 'METRIC' AND d.customer_id = '' AND d.fact_id = metric.metric_id),
-       event_type, event_filters, quantity_property, create_epoch, create_time
+       event_name, event_filters, quantity_property, create_epoch, create_time
 FROM metric WHERE organization_id = %(organization_id)s AND
 """
 
@@ -92,7 +92,7 @@ async def metrics(connection: DriverConnection, organization_id: int, metric_ids
 
 async def raw_metrics(connection: DriverConnection, organization_id: int) -> list[MetricFacts]:
     """The metrics in which raw events count."""
-    return [_metric(row) for row in await _fetch(connection, _METRIC + "event_type IS NOT NULL", organization_id)]
+    return [_metric(row) for row in await _fetch(connection, _METRIC + "event_name IS NOT NULL", organization_id)]
 
 
 async def changed_since(
@@ -280,9 +280,9 @@ def _subscription(row: Row) -> SubscriptionFacts:
 
 
 def _metric(row: Row) -> MetricFacts:
-    metric_id, aggregation, unique_property, deleting, event_type, filters, amounts, create_epoch, create_time = row
+    metric_id, aggregation, unique_property, deleting, event_name, filters, amounts, create_epoch, create_time = row
     raw_events = None
-    if event_type is not None:
+    if event_name is not None:
         read = event_filters_from_json(filters)
-        raw_events = RawEvents(event_type, read, amounts, create_epoch, create_time)
+        raw_events = RawEvents(event_name, read, amounts, create_epoch, create_time)
     return MetricFacts(metric_id, Aggregation(aggregation), unique_property, deleting, raw_events)

@@ -26,7 +26,7 @@ _NAMED = """e.organization_id = %(organization_id)s
 # waits here, and then finds nothing.
 _LOCK = f"""
 SELECT i.position, e.event_id, e.customer_id, e.event_time, e.metric_id, e.quantity,
-       e.subscription_id, e.cost, e.currency, e.properties, e.event_type
+       e.subscription_id, e.cost, e.currency, e.properties, e.event_name
 FROM {_KEYS} JOIN event e ON {_NAMED}
 ORDER BY date_trunc('month', e.event_time, 'UTC'), e.customer_id, e.event_id
 FOR UPDATE OF e
@@ -50,7 +50,7 @@ async def lock(
 
 
 _COLUMNS = """organization_id, customer_id, event_id, event_time, ingest_time, subscription_id, metric_id,
-    quantity, cost, currency, properties, event_type"""
+    quantity, cost, currency, properties, event_name"""
 
 # Moves events to `voided_event`.
 _VOID = f"""

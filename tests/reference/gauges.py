@@ -20,23 +20,23 @@ Prices = frozenset[tuple[str, bool, frozenset[str]]]  # property, whether its va
 class Metric:
     """A metric. unique_property: the property whose values UNIQUE_COUNT counts.
 
-    event_type: of the raw events that count, if they pass the filters; quantity_property: the property with their
+    event_name: of the raw events that count, if they pass the filters; quantity_property: the property with their
     amounts, or the quantity when it is empty.
     """
 
     metric_id: str
     aggregation: str = SUM
     unique_property: str = ""
-    event_type: str = ""
+    event_name: str = ""
     filters: EventFilters = ()
     quantity_property: str = ""
 
     def amount(self, event: "Event") -> Fraction | None:
         """The amount of an event; None when it does not count."""
-        if not event.event_type:
+        if not event.event_name:
             return event.quantity if event.metric == self.metric_id else None
         properties = dict(event.properties)
-        if event.event_type != self.event_type:
+        if event.event_name != self.event_name:
             return None
         for key, included, wanted in self.filters:
             if (key in properties and (not wanted or properties[key] in wanted)) is not included:
@@ -60,7 +60,7 @@ class Event:
     cost: Fraction | None = None
     currency: str | None = None
     properties: Group = ()
-    event_type: str = ""  # of a raw event, which names no metric
+    event_name: str = ""  # of a raw event, which names no metric
 
     @property
     def identity(self) -> tuple[str, str]:

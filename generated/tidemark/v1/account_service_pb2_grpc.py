@@ -395,8 +395,8 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOverages(self, request, context):
-        """ListOverages returns the usage that no balance of a customer covered, first for each currency,
-        then for each metric, in ascending order.
+        """ListOverages returns the usage that no balance of a customer covered, first for each currency, then for each metric,
+        in ascending order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

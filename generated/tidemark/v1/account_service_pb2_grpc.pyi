@@ -85,8 +85,8 @@ class AccountServiceStub:
     ListBalanceEntries: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListBalanceEntriesRequest, _account_service_pb2.ListBalanceEntriesResponse]
     """ListBalanceEntries returns the ledger of a customer's balances, by ascending balance_id and entry_number."""
     ListOverages: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListOveragesRequest, _account_service_pb2.ListOveragesResponse]
-    """ListOverages returns the usage that no balance of a customer covered, first for each currency,
-    then for each metric, in ascending order.
+    """ListOverages returns the usage that no balance of a customer covered, first for each currency, then for each metric,
+    in ascending order.
     """
     PutPlan: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutPlanRequest, _account_service_pb2.PutPlanResponse]
     """PutPlan creates or replaces a plan. It moves no customer or subscription to the plan: use PutCustomer and
@@ -332,8 +332,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.ListOveragesRequest,
         context: _aio.ServicerContext[_account_service_pb2.ListOveragesRequest, _abc.Awaitable[_account_service_pb2.ListOveragesResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.ListOveragesResponse]:
-        """ListOverages returns the usage that no balance of a customer covered, first for each currency,
-        then for each metric, in ascending order.
+        """ListOverages returns the usage that no balance of a customer covered, first for each currency, then for each metric,
+        in ascending order.
         """
 
     @_abc_1.abstractmethod

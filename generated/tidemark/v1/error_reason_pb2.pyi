@@ -574,8 +574,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_METRIC_EVENTS_FIXED: _ErrorReason.ValueType  # 40
-    """ERROR_REASON_METRIC_EVENTS_FIXED (FAILED_PRECONDITION) means that the metric exists with another event_type, other
-    event_filters or another quantity_property, which cannot be changed. event_type is empty if the metric has none.
+    """ERROR_REASON_METRIC_EVENTS_FIXED (FAILED_PRECONDITION) means that the metric exists with another event_name, other
+    event_filters or another quantity_property, which cannot be changed. event_name is empty if the metric has none.
 
     Example:
 
@@ -584,7 +584,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "tidemark.dev",
           "metadata": {
             "metric_id": "tokens",
-            "event_type": "completion"
+            "event_name": "completion"
           }
         }
     """
@@ -1445,8 +1445,8 @@ Example:
     }
 """
 ERROR_REASON_METRIC_EVENTS_FIXED: ErrorReason.ValueType  # 40
-"""ERROR_REASON_METRIC_EVENTS_FIXED (FAILED_PRECONDITION) means that the metric exists with another event_type, other
-event_filters or another quantity_property, which cannot be changed. event_type is empty if the metric has none.
+"""ERROR_REASON_METRIC_EVENTS_FIXED (FAILED_PRECONDITION) means that the metric exists with another event_name, other
+event_filters or another quantity_property, which cannot be changed. event_name is empty if the metric has none.
 
 Example:
 
@@ -1455,7 +1455,7 @@ Example:
       "domain": "tidemark.dev",
       "metadata": {
         "metric_id": "tokens",
-        "event_type": "completion"
+        "event_name": "completion"
       }
     }
 """

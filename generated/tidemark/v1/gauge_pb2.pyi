@@ -170,21 +170,29 @@ class CostMeasure(_message.Message):
 
     CURRENCY_FIELD_NUMBER: _builtins.int
     PRICE_FILTERS_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     """currency is the currency of the cost."""
     @_builtins.property
     def price_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.PriceFilter]:
         """price_filters are the filters that an event's price must pass to count on this gauge. Empty: every event counts."""
 
+    @_builtins.property
+    def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
+        """custom_field_filters are the custom fields, of the entity CONTRACT, that an event's subscription must have for the
+        event to count on this gauge. Empty: every event counts.
+        """
+
     def __init__(
         self,
         *,
         currency: _builtins.str = ...,
         price_filters: _abc.Iterable[_filter_pb2.PriceFilter] | None = ...,
+        custom_field_filters: _abc.Iterable[_filter_pb2.CustomFieldFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "price_filters", b"price_filters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "custom_field_filters", b"custom_field_filters", "price_filters", b"price_filters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

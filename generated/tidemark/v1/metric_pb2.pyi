@@ -97,7 +97,7 @@ class Metric(_message.Message):
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
-    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    EVENT_NAME_FIELD_NUMBER: _builtins.int
     EVENT_FILTERS_FIELD_NUMBER: _builtins.int
     QUANTITY_PROPERTY_FIELD_NUMBER: _builtins.int
     metric_id: _builtins.str
@@ -112,19 +112,19 @@ class Metric(_message.Message):
     """unique_property is the property of usage events whose distinct values UNIQUE_COUNT counts, 1–128 characters.
     Required for that aggregation, refused for any other, and as unchangeable as aggregation.
     """
-    event_type: _builtins.str
-    """event_type is the type of the raw events that count in this metric, in the form of a metric_id. Stored raw events
+    event_name: _builtins.str
+    """event_name is the name of the raw events that count in this metric, in the form of a metric_id. Stored raw events
     of the current billing periods count too, also those from before the metric was created; they draw on no balance.
-    Raw events do not keep a metric from being deleted. Unset: only events that name the metric count. Events may name a metric with an event_type, too: they count with
-    their quantity, whatever event_filters and quantity_property say.
+    Raw events do not keep a metric from being deleted. Unset: only events that name the metric count. Events may name
+    a metric with an event_name, too: they count with their quantity, whatever event_filters and quantity_property say.
 
-    event_type, event_filters and quantity_property cannot be changed after the metric is created: a put with others is
+    event_name, event_filters and quantity_property cannot be changed after the metric is created: a put with others is
     refused with FAILED_PRECONDITION and ERROR_REASON_METRIC_EVENTS_FIXED.
     """
     quantity_property: _builtins.str
     """quantity_property is the property of raw events whose value is the amount, 1–128 characters: a decimal in the form
     of UsageEvent.quantity. A raw event without the property, or whose value is not such a decimal, does not count in
-    this metric; it still counts in others. Unset: the amount is the quantity of the event. Refused without event_type.
+    this metric; it still counts in others. Unset: the amount is the quantity of the event. Refused without event_name.
     """
     @_builtins.property
     def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -148,7 +148,7 @@ class Metric(_message.Message):
 
     @_builtins.property
     def event_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventFilter]:
-        """event_filters must all match for a raw event to count, at most 10. Refused without event_type. Answers show them
+        """event_filters must all match for a raw event to count, at most 10. Refused without event_name. Answers show them
         sorted.
         """
 
@@ -163,13 +163,13 @@ class Metric(_message.Message):
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
-        event_type: _builtins.str = ...,
+        event_name: _builtins.str = ...,
         event_filters: _abc.Iterable[Global___EventFilter] | None = ...,
         quantity_property: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "as_of_time", b"as_of_time", "create_time", b"create_time", "custom_fields", b"custom_fields", "display_name", b"display_name", "event_filters", b"event_filters", "event_type", b"event_type", "metric_id", b"metric_id", "quantity_property", b"quantity_property", "unique_property", b"unique_property", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "as_of_time", b"as_of_time", "create_time", b"create_time", "custom_fields", b"custom_fields", "display_name", b"display_name", "event_filters", b"event_filters", "event_name", b"event_name", "metric_id", b"metric_id", "quantity_property", b"quantity_property", "unique_property", b"unique_property", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,10 +27,10 @@ class UsageEvent(_message.Message):
     """UsageEvent is one use of a metric by a customer. Usage that names an unknown customer, subscription or metric creates
     it with defaults.
 
-    A raw event names an event_type instead of a metric. It counts in every metric of that event_type whose event_filters
+    A raw event names an event_name instead of a metric. It counts in every metric of that event_name whose event_filters
     it passes (see Metric), with the amount of each of these metrics: it moves their gauges, and draws on balances in
     their units. Its cost counts once. Its cost draws only on balances without draw_down_metric_ids. A raw event that
-    counts in no metric is accepted and stored, and counts in the metrics of its event_type that are created later.
+    counts in no metric is accepted and stored, and counts in the metrics of its event_name that are created later.
 
     An event is counted once, however often it is sent. Two events are the same event when customer_id, event_id and the
     calendar month, in UTC, of event_time are the same. This holds for as long as events are kept (400 days, unless the
@@ -70,7 +70,7 @@ class UsageEvent(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     PROPERTIES_FIELD_NUMBER: _builtins.int
-    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    EVENT_NAME_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """event_id is the caller's own id, unique for its customer: 1–128 characters, no control characters, no blanks at
     either end. Within one calendar month (UTC) of event_time, the same id with the same content is a duplicate; with
@@ -83,7 +83,7 @@ class UsageEvent(_message.Message):
     event counts for the customer, and for no subscription.
     """
     metric_id: _builtins.str
-    """metric_id is the metric that was used, in the form of an event_id. Exactly one of metric_id and event_type is set."""
+    """metric_id is the metric that was used, in the form of an event_id. Exactly one of metric_id and event_name is set."""
     quantity: _builtins.str
     """quantity is how much was used, in the metric's unit: a decimal string of at most 38 digits, 18 of them after the
     point (see Threshold). A negative quantity is a correction. Required, except for a raw event: unset, it is 1 there.
@@ -97,8 +97,8 @@ class UsageEvent(_message.Message):
     or "-", compared case-sensitively. Unset: the subscription's currency, or else the customer's. Refused without
     cost.
     """
-    event_type: _builtins.str
-    """event_type is what happened, in the form of an event_id, in a raw event. Exactly one of metric_id and event_type is
+    event_name: _builtins.str
+    """event_name is what happened, in the form of an event_id, in a raw event. Exactly one of metric_id and event_name is
     set.
     """
     @_builtins.property
@@ -128,11 +128,11 @@ class UsageEvent(_message.Message):
         currency: _builtins.str = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
         properties: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        event_type: _builtins.str = ...,
+        event_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "currency", b"currency", "customer_id", b"customer_id", "event_id", b"event_id", "event_time", b"event_time", "event_type", b"event_type", "metric_id", b"metric_id", "properties", b"properties", "quantity", b"quantity", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "currency", b"currency", "customer_id", b"customer_id", "event_id", b"event_id", "event_name", b"event_name", "event_time", b"event_time", "metric_id", b"metric_id", "properties", b"properties", "quantity", b"quantity", "subscription_id", b"subscription_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,15 +14,15 @@ async def put_metrics(caller: Caller) -> None:
     """The tokens of all raw events, and the number of those of the model "large"."""
     large = metric_pb2.EventFilter(key="model", operator=filter_pb2.FILTER_OPERATOR_INCLUDES, values=["large"])
     for metric in (
-        metric_pb2.Metric(metric_id="tokens", event_type="completion", quantity_property="tokens"),
-        metric_pb2.Metric(metric_id="large", event_type="completion", event_filters=[large]),
+        metric_pb2.Metric(metric_id="tokens", event_name="completion", quantity_property="tokens"),
+        metric_pb2.Metric(metric_id="large", event_name="completion", event_filters=[large]),
     ):
         await caller.accounts.PutMetric(account_service_pb2.PutMetricRequest(metric=metric), metadata=caller.metadata)
 
 
 def raw(caller: Caller, event_id: str, tokens: str, model: str, cost: str = "") -> usage_pb2.UsageEvent:
     event = caller.event(event_id, "", metric="", cost=cost, tokens=tokens, model=model)
-    event.event_type = "completion"
+    event.event_name = "completion"
     return event
 
 

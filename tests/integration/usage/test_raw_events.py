@@ -48,7 +48,7 @@ async def put(
     metric_id: str,
     aggregation: str = "SUM",
     *filters: metric_pb2.EventFilter,
-    event_type: str = "completion",
+    event_name: str = "completion",
     quantity_property: str = "",
     unique_property: str = "",
     display_name: str = "",
@@ -58,7 +58,7 @@ async def put(
         display_name=display_name,
         aggregation=metric_pb2.Aggregation.Value(f"AGGREGATION_{aggregation}"),
         unique_property=unique_property,
-        event_type=event_type,
+        event_name=event_name,
         event_filters=filters,
         quantity_property=quantity_property,
     )
@@ -69,7 +69,7 @@ async def put(
 def raw(caller: Caller, event_id: str, quantity: str = "", **others: str) -> usage_pb2.UsageEvent:
     """A raw event; others: fields of `Caller.event` and properties."""
     event = caller.event(event_id, quantity, metric="", at=None, **others)
-    event.event_type = "completion"
+    event.event_name = "completion"
     return event
 
 
@@ -258,7 +258,7 @@ async def test_quantity_of_a_raw_event_is_one_when_it_is_unset(caller: Caller) -
     assert await counted(caller, "calls of a type") == {"calls of a type": Decimal("3.5")}
 
 
-async def test_event_that_names_a_metric_with_an_event_type_counts_with_its_quantity(caller: Caller) -> None:
+async def test_event_that_names_a_metric_with_an_event_name_counts_with_its_quantity(caller: Caller) -> None:
     await put(caller, "tokens", "SUM", event_filter("model", "large"), quantity_property="tokens")
     first = await caller.create(usage_alert("1000", metric="tokens"))
     await caller.send(raw(caller, "r1", model="large", tokens="10"), caller.event("e1", "-3", metric="tokens"))
@@ -274,7 +274,7 @@ async def test_cost_of_a_raw_event_counts_once(caller: Caller) -> None:
     await caller.create(spend_alert("1000"))
     event = raw(caller, "r1", cost="12.5", tokens="10", model="large", user="ann")
     unknown = raw(caller, "r2", cost="1.5")
-    unknown.event_type = "a type without a metric"
+    unknown.event_name = "a type without a metric"
     answer = await caller.send(event, unknown, gauges=True)
     assert [one.value for one in answer.gauges] == ["14"]
     await caller.create(spend_alert("1000", groups=[("user", None)]))
@@ -314,7 +314,7 @@ async def test_duplicate_raw_event_counts_once_and_a_changed_one_conflicts(calle
     await caller.create(usage_alert("1000", metric="m"))
     event = raw(caller, "r1", "5", user="ann")
     other_type, of_metric = raw(caller, "r1", "5", user="ann"), caller.event("r1", "5", metric="m", user="ann")
-    other_type.event_type = "other"
+    other_type.event_name = "other"
     if together:
         answer = await caller.send(event, event, other_type, of_metric)
         shift = 0
@@ -379,7 +379,7 @@ async def test_voided_raw_event_counts_no_more_in_any_metric(caller: Caller) -> 
     left = {"tokens": Decimal(250), "large calls": Decimal(1), "users": Decimal(1)}
     assert await counted(caller, *THREE) == left
     rows = await caller.rows(
-        "SELECT event_id, event_type, metric_id FROM voided_event WHERE organization_id = %(organization_id)s"
+        "SELECT event_id, event_name, metric_id FROM voided_event WHERE organization_id = %(organization_id)s"
         " ORDER BY event_id"
     )
     assert rows == [("r1", "completion", None), ("r2", "completion", None), ("r5", "completion", None)]
@@ -413,21 +413,21 @@ async def test_bad_raw_events_are_rejected_and_their_neighbours_count(caller: Ca
     answer = await caller.send(
         raw(caller, "good"),
         without(raw(caller, "both"), metric_id="calls"),
-        without(raw(caller, "neither"), "event_type", quantity="1"),
-        without(raw(caller, "blank"), event_type=" completion"),
-        without(raw(caller, "long"), event_type="x" * 129),
+        without(raw(caller, "neither"), "event_name", quantity="1"),
+        without(raw(caller, "blank"), event_name=" completion"),
+        without(raw(caller, "long"), event_name="x" * 129),
         without(raw(caller, "word"), quantity="many"),
         without(caller.event("metric without quantity"), "quantity"),
         caller.event("of a metric"),
     )
     assert answer.accepted == 2
     assert [(one.at, one.reason, one.paths) for one in refusals(answer)] == [
-        (1, "EVENT_INVALID", ("events[1].event_type",)),
-        (2, "EVENT_INVALID", ("events[2].metric_id",)),
-        (3, "EVENT_INVALID", ("events[3].event_type",)),
-        (4, "EVENT_INVALID", ("events[4].event_type",)),
-        (5, "EVENT_INVALID", ("events[5].quantity",)),
-        (6, "EVENT_INVALID", ("events[6].quantity",)),
+        (1, "EVENT_INVALID", ("batch.events[1].event_name",)),
+        (2, "EVENT_INVALID", ("batch.events[2].metric_id",)),
+        (3, "EVENT_INVALID", ("batch.events[3].event_name",)),
+        (4, "EVENT_INVALID", ("batch.events[4].event_name",)),
+        (5, "EVENT_INVALID", ("batch.events[5].quantity",)),
+        (6, "EVENT_INVALID", ("batch.events[6].quantity",)),
     ]
 
 
@@ -448,19 +448,19 @@ BAD_METRICS: dict[str, tuple[metric_pb2.Metric, set[str]]] = {
         metric_pb2.Metric(event_filters=[event_filter("model")], quantity_property="size"),
         {"metric.event_filters", "metric.quantity_property"},
     ),
-    "bad type": (metric_pb2.Metric(event_type=" x"), {"metric.event_type"}),
-    "bad property": (metric_pb2.Metric(event_type="x", quantity_property="x" * 129), {"metric.quantity_property"}),
+    "bad type": (metric_pb2.Metric(event_name=" x"), {"metric.event_name"}),
+    "bad property": (metric_pb2.Metric(event_name="x", quantity_property="x" * 129), {"metric.quantity_property"}),
     "too many filters": (
-        metric_pb2.Metric(event_type="x", event_filters=[event_filter(f"k{number}") for number in range(11)]),
+        metric_pb2.Metric(event_name="x", event_filters=[event_filter(f"k{number}") for number in range(11)]),
         {"metric.event_filters"},
     ),
     "too many values": (
-        metric_pb2.Metric(event_type="x", event_filters=[event_filter("k", *(str(one) for one in range(51)))]),
+        metric_pb2.Metric(event_name="x", event_filters=[event_filter("k", *(str(one) for one in range(51)))]),
         {"metric.event_filters[0].values"},
     ),
     "bad filter": (
         metric_pb2.Metric(
-            event_type="x", event_filters=[event_filter("k"), metric_pb2.EventFilter(values=["x" * 257, "a\n"])]
+            event_name="x", event_filters=[event_filter("k"), metric_pb2.EventFilter(values=["x" * 257, "a\n"])]
         ),
         {
             "metric.event_filters[1].key",
@@ -490,7 +490,7 @@ async def test_metric_is_shown_with_its_events_in_one_order(caller: Caller) -> N
     again = await put(caller, "m", "SUM", event_filter("a"), *reversed(filters), quantity_property="size")
     shown = [(one.key, one.operator, list(one.values)) for one in made.event_filters]
     assert shown == [("a", INCLUDES, []), ("model", EXCLUDES, []), ("model", INCLUDES, ["large", "small"])]
-    assert (made.event_type, made.quantity_property) == ("completion", "size")
+    assert (made.event_name, made.quantity_property) == ("completion", "size")
     assert again == made
     async with beside(caller) as restarted:
         request = account_service_pb2.GetMetricRequest(metric_id="m")
@@ -501,21 +501,21 @@ async def test_events_of_a_metric_cannot_be_changed(caller: Caller) -> None:
     made = await put(caller, "m", "SUM", event_filter("model"), quantity_property="size")
     await caller.send(caller.event("e1", metric="implicit"))
     for changed in (
-        without(made, event_type="other"),
+        without(made, event_name="other"),
         without(made, quantity_property="other"),
         without(made, "event_filters"),
-        without(made, "event_type", "event_filters", "quantity_property"),
+        without(made, "event_name", "event_filters", "quantity_property"),
     ):
         error = await refused(caller, changed)
         assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert (reason_of(error), metadata_of(error)) == (
             "ERROR_REASON_METRIC_EVENTS_FIXED",
-            {"metric_id": "m", "event_type": "completion"},
+            {"metric_id": "m", "event_name": "completion"},
         )
-    error = await refused(caller, metric_pb2.Metric(metric_id="implicit", event_type="completion"))
+    error = await refused(caller, metric_pb2.Metric(metric_id="implicit", event_name="completion"))
     assert (reason_of(error), metadata_of(error)) == (
         "ERROR_REASON_METRIC_EVENTS_FIXED",
-        {"metric_id": "implicit", "event_type": ""},
+        {"metric_id": "implicit", "event_name": ""},
     )
 
 
@@ -536,7 +536,7 @@ async def test_raw_events_do_not_keep_a_metric_from_being_deleted(caller: Caller
 
 async def test_metric_that_was_only_validated_counts_nothing(caller: Caller) -> None:
     await caller.send(raw(caller, "r1"))
-    metric = metric_pb2.Metric(metric_id="m", event_type="completion")
+    metric = metric_pb2.Metric(metric_id="m", event_name="completion")
     request = account_service_pb2.PutMetricRequest(metric=metric, validate_only=True)
     await caller.accounts.PutMetric(request, metadata=caller.metadata)
     await caller.create(usage_alert("1000", metric="m"))

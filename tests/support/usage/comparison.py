@@ -85,7 +85,7 @@ class Comparison:
             await self._streams[at].write(request)
             answer = await self._streams[at].read()
         assert isinstance(answer, alert_service_pb2.EvaluateUsageResponse)
-        return answer
+        return answer.outcome
 
     async def void(self, identities: list[tuple[str, str]], at: int) -> None:
         """Takes events back, and compares what became of each."""

@@ -18,7 +18,7 @@ METRICS = {name: Metric(name, aggregation, "seat") for name, aggregation in AGGR
         f"raw {name}",
         aggregation,
         "seat",
-        event_type="use",
+        event_name="use",
         filters=(("region", True, frozenset()), ("tier", False, frozenset("b"))),
         quantity_property="size",
     )
@@ -69,15 +69,15 @@ again: st.SearchStrategy[New | Again] = st.builds(Again, st.integers(1, 12), st.
 @st.composite
 def events(draw: st.DrawFn, metric: str) -> New:
     """An event, mostly of that metric."""
-    raw = bool(METRICS[metric].event_type) and draw(st.booleans())
-    named = "other" if draw(st.integers(0, 9)) == 9 else (METRICS[metric].event_type if raw else metric)
+    raw = bool(METRICS[metric].event_name) and draw(st.booleans())
+    named = "other" if draw(st.integers(0, 9)) == 9 else (METRICS[metric].event_name if raw else metric)
     cost = draw(st.sampled_from([*QUANTITIES, None, None, None]))
     event = Event(
         event_id="",
         customer=draw(st.sampled_from(CUSTOMERS)),
         time=START,
         metric="" if raw else named,
-        event_type=named if raw else "",
+        event_name=named if raw else "",
         quantity=draw(quantities),
         subscription=draw(st.sampled_from(SUBSCRIPTIONS)),
         cost=cost,

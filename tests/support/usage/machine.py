@@ -14,7 +14,7 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -244,7 +244,6 @@ def play(stage: Stage, steps: int, streams: bool, first_seed: int) -> None:
                 max_examples=min(MAX_EXAMPLES_PER_ROUND, 1 + (steps - stage.steps) // STEPS_PER_EXAMPLE),
                 stateful_step_count=STEPS_PER_EXAMPLE,
                 deadline=None,
-                phases=[Phase.reuse, Phase.generate, Phase.shrink],
                 report_multiple_bugs=False,
                 suppress_health_check=list(HealthCheck),
             ),

@@ -39,7 +39,7 @@ def event_of(event: plain_gauges.Event) -> UsageEvent:
         None if event.cost is None else decimal_of(event.cost),
         event.currency,
         dict(event.properties),
-        event.event_type or None,
+        event.event_name or None,
     )
 
 
@@ -55,7 +55,7 @@ def message_of(event: plain_gauges.Event) -> usage_pb2.UsageEvent:
         currency=event.currency or "",
         event_time=to_timestamp(event.time),
         properties=dict(event.properties),
-        event_type=event.event_type,
+        event_name=event.event_name,
     )
 
 
@@ -65,7 +65,7 @@ def metric_of(metric: plain_gauges.Metric) -> metric_pb2.Metric:
         metric_id=metric.metric_id,
         aggregation=metric_pb2.Aggregation.Value(f"AGGREGATION_{metric.aggregation}"),
         unique_property=metric.unique_property if metric.aggregation == "UNIQUE_COUNT" else "",
-        event_type=metric.event_type,
+        event_name=metric.event_name,
         event_filters=[
             metric_pb2.EventFilter(
                 key=key,
@@ -95,6 +95,7 @@ def gauge_of(gauge: gauge_pb2.Gauge) -> plain_gauges.Gauge:
             )
             for one in filters
         ),
+        frozenset((one.key, one.value) for one in gauge.cost.custom_field_filters),
     )
 
 

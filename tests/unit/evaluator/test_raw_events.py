@@ -16,20 +16,20 @@ def raw_events(*filters: EventFilter, quantity_property: str | None = None) -> R
 
 
 def event(
-    metric_id: str = "", cost: str | None = None, event_type: str | None = "use", **properties: str
+    metric_id: str = "", cost: str | None = None, event_name: str | None = "use", **properties: str
 ) -> UsageEvent:
     amount, currency = (None, None) if cost is None else (Decimal(cost), "USD")
-    return UsageEvent("e", "acme", NOW, metric_id, Decimal(7), None, amount, currency, properties, event_type)
+    return UsageEvent("e", "acme", NOW, metric_id, Decimal(7), None, amount, currency, properties, event_name)
 
 
 def test_events_without_a_raw_one_are_the_same_list() -> None:
-    events = [event("calls", event_type=None), event("bytes", event_type=None)]
+    events = [event("calls", event_name=None), event("bytes", event_name=None)]
     assert as_metric_events({}, events) is events
 
 
 def test_raw_event_becomes_an_event_of_each_metric_and_one_of_its_cost() -> None:
     metrics = {"use": {"m1": raw_events(), "m2": raw_events(quantity_property="size"), "m3": raw_events()}}
-    direct, sent = event("calls", event_type=None), event(cost="3", size="2.50")
+    direct, sent = event("calls", event_name=None), event(cost="3", size="2.50")
     found = as_metric_events(metrics, [direct, sent])
     assert [(one.metric_id, one.quantity, one.cost, one.currency) for one in found[1:-1]] == [
         ("m1", 7, None, None),
@@ -42,7 +42,7 @@ def test_raw_event_becomes_an_event_of_each_metric_and_one_of_its_cost() -> None
 
 def test_raw_event_of_another_type_or_without_an_amount_counts_in_no_metric() -> None:
     metrics = {"use": {"m": raw_events(quantity_property="size")}}
-    assert as_metric_events(metrics, [event(), event(size="x"), event(event_type="other", size="1")]) == []
+    assert as_metric_events(metrics, [event(), event(size="x"), event(event_name="other", size="1")]) == []
 
 
 def test_filters_that_differ_in_order_and_repetition_have_one_form() -> None:
