@@ -72,6 +72,8 @@ BEYOND = {
     "DisableAlert.subscription_id",
     "EnableAlert.subscription_id",
     "EvaluateUsageBatch.batch.events.0.cost",
+    "EvaluateUsageBatch.batch.events.0.metric_id",
+    "EvaluateUsageBatch.batch.events.0.quantity",
     "GetCustomerAlert.subscription_id",
     "ListCustomerAlerts.alert_ids",
     "ListCustomerAlerts.customer_ids",
@@ -81,6 +83,7 @@ BEYOND = {
     "PutBalance.balance.license_type",
     "PutLimit.limit.quantity.metric_id",
     "PutMetric.metric.aggregation",
+    "PutMetric.metric.quantity_property",
     "PutMetric.metric.unique_property",
 }
 
