@@ -69,6 +69,8 @@ def set_fact_condition(alert: alert_pb2.Alert, definition: AlertDefinition) -> N
     fields = condition.DESCRIPTOR.fields_by_name
     if "currency" in fields:
         condition.currency = definition.measured
+    if "spend" in fields:
+        condition.spend.currency = definition.measured
     if "invoice_types_filter" in fields:
         condition.invoice_types_filter.extend(definition.types)
     if "credit_grant_type_filters" in fields:

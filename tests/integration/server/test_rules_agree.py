@@ -72,6 +72,7 @@ BEYOND = {
     "DisableAlert.subscription_id",
     "EnableAlert.subscription_id",
     "EvaluateUsageBatch.batch.events.0.cost",
+    "EvaluateUsageBatch.batch.events.0.event_name",
     "EvaluateUsageBatch.batch.events.0.metric_id",
     "EvaluateUsageBatch.batch.events.0.quantity",
     "GetCustomerAlert.subscription_id",

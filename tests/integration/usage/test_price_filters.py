@@ -317,7 +317,7 @@ async def test_groups_whose_prices_do_not_pass_do_not_count_towards_the_group_li
     alert = await caller.create(cost_exceeded(narrowed(PRICE_ID, INCLUDES, "gpu"), keys=["region"]))
     await caller.send(*region_events(caller))
     state = await caller.state(alert.alert_id)
-    assert not state.disabled_reason
+    assert state.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_NONE
     await caller.send(caller.event("n", cost="1", subscription="pro", price_id="gpu", region="asia"))
     state = await caller.state(alert.alert_id)
     assert state.disabled_reason == customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
