@@ -11,7 +11,7 @@ from typing import Any
 
 from evaluator.alerts import AlertRule
 from evaluator.amounts import format_decimal
-from evaluator.balances import BalanceReading
+from evaluator.balances import BalanceReading, FieldEntity
 from evaluator.gauges import BALANCE_KEY, EVER, SEGMENT_KEY, Gauge, Group
 from evaluator.periods import Period
 from evaluator.thresholds import Threshold
@@ -48,6 +48,11 @@ def gauge_json(gauge: Gauge, limit: Decimal | None) -> dict[str, Any]:
         shown["price_filters"] = [
             {"field": item.field.value, "operator": item.operator.value, "values": list(item.values)}
             for item in measure.prices
+        ]
+    if measure.contract_fields:
+        shown["custom_field_filters"] = [
+            {"entity": FieldEntity.CONTRACT.value, "key": key, "value": value}
+            for key, value in measure.contract_fields
         ]
     if measure.invoices is not None:
         shown.update(gauge.group)  # the id of the invoice, unless the gauge is the total of a month

@@ -38,6 +38,7 @@ _CUSTOMER_SCOPES: tuple[ScopeKind, ...] = (
     ScopeKind.CUSTOMER,
     ScopeKind.CUSTOMER_PLAN,
 )
+MAX_SPEND_FILTER_BYTES = 5_000  # UTF-8, keys and values of custom fields; every notification contains them
 _SUBSCRIPTION_SCOPES: tuple[ScopeKind, ...] = (ScopeKind.PLAN, ScopeKind.SUBSCRIPTION, ScopeKind.CUSTOMER_PLAN)
 
 
@@ -147,13 +148,16 @@ def _spend_threshold_reached(
     at: str,
     condition: condition_pb2.SpendThresholdReachedCondition,
 ) -> Condition:
+    path = f"{at}.custom_field_filters"
+    contract_fields = read_contract_fields(violations, path, condition.custom_field_filters, "usage")
+    size = sum(len(text.encode()) for field in contract_fields for text in field)
+    if size > MAX_SPEND_FILTER_BYTES:
+        violations.add(path, f"its keys and values have {size} bytes; give at most {MAX_SPEND_FILTER_BYTES} in all")
     return Condition(
         ConditionType.SPEND_THRESHOLD_REACHED,
         currency=violations.currency(f"{at}.currency", condition.currency, default=DEFAULT_CURRENCY),
         groups=_selectors(violations, f"{at}.group_values", condition.group_values),
-        contract_fields=read_contract_fields(
-            violations, f"{at}.custom_field_filters", condition.custom_field_filters, "usage"
-        ),
+        contract_fields=contract_fields,
     )
 
 

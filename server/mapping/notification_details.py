@@ -99,6 +99,12 @@ def _write_gauge(data: Mapping[str, Any], shown: gauge_pb2.Gauge) -> None:
                 operator=filter_pb2.FilterOperator.Value(f"FILTER_OPERATOR_{one['operator']}"),
                 values=one["values"],
             )
+        for one in gauge.get("custom_field_filters", ()):
+            shown.cost.custom_field_filters.add(
+                entity=filter_pb2.CustomFieldEntity.Value(f"CUSTOM_FIELD_ENTITY_{one['entity']}"),
+                key=one["key"],
+                value=one["value"],
+            )
 
 
 def _write_balances(gauge: Mapping[str, Any], shown: gauge_pb2.BalanceMeasure) -> None:

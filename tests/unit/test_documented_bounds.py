@@ -23,6 +23,7 @@ from server.mapping import (
     alerts,
     balance_conditions,
     balances,
+    conditions,
     custom_fields,
     endpoint_settings,
     endpoints,
@@ -122,6 +123,10 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     ),
     "SpendThresholdReachedCondition.currency": (MAX_CURRENCY_LENGTH,),
     "SpendThresholdReachedCondition.group_values": (MAX_GROUP_KEYS,),
+    "SpendThresholdReachedCondition.custom_field_filters": (
+        fact_conditions.MAX_CUSTOM_FIELD_FILTERS,
+        conditions.MAX_SPEND_FILTER_BYTES,
+    ),
     "Threshold.code": (thresholds.MAX_CODE_LENGTH,),
     "Threshold.recurring_step": (MAX_RECURRENCES_REPORTED,),
     "EventFilter.values": (event_filters.MAX_EVENT_FILTER_VALUES, event_filters.MAX_EVENT_FILTER_VALUE_LENGTH),

@@ -196,9 +196,9 @@ class SpendThresholdReachedCondition(_message.Message):
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[_filter_pb2.CustomFieldFilter]:
         """custom_field_filters select the cost of the events whose subscription has custom fields that match all filters; at
-        most 20, of the entity CONTRACT. An event without a subscription does not count. When a put changes the custom
-        fields of a subscription, its cost of the current billing period enters or leaves the value at once. Empty: all
-        cost, with a subscription or without.
+        most 20, of the entity CONTRACT, with at most 5000 bytes of keys and values in all. An event without a subscription
+        does not count. When a put changes the custom fields of a subscription, its cost of the current billing period
+        enters or leaves the value at once. Empty: all cost, with a subscription or without.
 
         In the systems that this type comes from, usage is billed under a contract, and the filter is by that contract. In
         Tidemark usage is billed under a subscription; this choice is Tidemark's.

@@ -109,6 +109,18 @@ async def test_cost_counts_when_the_fields_of_its_subscription_match_all_filters
                 await other.send(*events(other, "f"))
 
 
+async def test_notification_and_answer_show_the_custom_fields(caller: Caller) -> None:
+    await subscriptions(caller)
+    await caller.create(spend(filtered("tier", "1"), EU, level="1"))
+    answer = await caller.send(*events(caller))
+    assert list(answer.transitions[0].gauge.cost.custom_field_filters) == [EU, filtered("tier", "1")]
+    [stored] = await caller.notifications()
+    assert stored.body["data"]["gauge"]["custom_field_filters"] == [
+        {"entity": "CONTRACT", "key": "region", "value": "eu"},
+        {"entity": "CONTRACT", "key": "tier", "value": "1"},
+    ]
+
+
 async def test_changed_fields_of_a_subscription_move_its_cost_into_the_value_and_out_of_it(caller: Caller) -> None:
     await subscriptions(caller)
     alert = await caller.create(spend(EU, level="7"))
@@ -193,6 +205,9 @@ async def test_filter_of_an_entity_that_usage_does_not_have_is_refused(caller: C
     at = "alert.spend_threshold_reached.custom_field_filters"
     await assert_violations(caller.create(spend(wrong)), f"{at}[0].entity")
     await assert_violations(caller.create(spend(EU, filtered("region", "us"))), f"{at}[1].value")
+    long = [filtered(f"{number}" * 10, "🜂" * 250) for number in range(5)]
+    await caller.create(spend(*long[:4], filtered("k", "v" * 256)))
+    await assert_violations(caller.create(spend(*long)), at)
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await caller.create(spend(*(filtered(f"k{number}", "v") for number in range(21))))
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -60,6 +60,7 @@ def notifications() -> Iterator[Notification]:
     cost = Gauge("acme", "acme-pro", Measure(currency="USD", per_subscription=True), (("region", "eu"),), EVER)
     prices = (PriceFilter(PriceField.ITEM_ID, FilterOperator.EXCLUDES, ("seat",)),)
     some = Gauge("acme", "acme-pro", Measure(currency="USD", per_subscription=True, prices=prices), (), PERIOD)
+    contracts = Measure(currency="USD", contract_fields=(("region", "eu"), ("team", "")))
     kinds = (BalanceKind.COMMIT,)
     for reading in BalanceReading:
         group = {
@@ -78,6 +79,7 @@ def notifications() -> Iterator[Notification]:
     yield notification(usage, transition(PLAIN))
     yield notification(usage, replace(transition(PLAIN), cause=Cause("e-1", NOW, voided_events=2)))
     yield notification(some, transition(PLAIN))
+    yield notification(Gauge("acme", None, contracts, (), PERIOD), transition(PLAIN))
     yield notification(cost, transition(FULL, TransitionKind.RESOLVED))
     yield notification(usage, transition(FULL, caused=False), transition(LADDER))
     yield notification(usage, *[transition(LADDER)] * 60)

@@ -247,6 +247,7 @@ def notification_of(alert: str, data: dict[str, Any]) -> plain_usage.Notificatio
                 (one["field"].lower(), one["operator"] == "INCLUDES", frozenset(one["values"]))
                 for one in gauge.get("price_filters", ())
             ),
+            frozenset((one["key"], one["value"]) for one in gauge.get("custom_field_filters", ())),
         ),
         data["sequence"],
         data["late"],

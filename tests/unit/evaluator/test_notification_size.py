@@ -13,6 +13,9 @@ from evaluator.notifications import MAX_BODY_BYTES, MAX_TRANSITIONS, Notificatio
 from evaluator.periods import Period
 from evaluator.thresholds import Direction, Severity, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import Cause, Transition
+from server.calls.validation import MAX_CURRENCY_LENGTH
+from server.mapping.conditions import MAX_SPEND_FILTER_BYTES
+from server.mapping.fact_conditions import MAX_CUSTOM_FIELD_FILTERS
 
 NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
 LONG = "🜂" * 128  # the longest id, four bytes a character
@@ -60,6 +63,17 @@ def test_a_body_with_the_longest_names_is_within_the_size_limit(number: int) -> 
     assert shown
     assert data.get("omitted", 0) + len(shown) == number
     assert data["value"] == str(number - 1)
+
+
+def test_a_body_with_the_longest_filters_is_within_the_size_limit() -> None:
+    """Quotes take two bytes each in JSON, and so more than any other character of one byte."""
+    one = notification(1, long=True)
+    size = MAX_SPEND_FILTER_BYTES // MAX_CUSTOM_FIELD_FILTERS
+    fields = tuple((f"{number:02}", '"' * (size - 2)) for number in range(MAX_CUSTOM_FIELD_FILTERS))
+    measure = Measure(currency="C" * MAX_CURRENCY_LENGTH, contract_fields=fields)
+    text = replace(one, gauge=replace(one.gauge, subscription_id=None, measure=measure)).body()
+    assert len(text.encode()) <= MAX_BODY_BYTES
+    assert len(json.loads(text)["data"]["gauge"]["custom_field_filters"]) == MAX_CUSTOM_FIELD_FILTERS
 
 
 def test_a_body_with_usual_names_shows_the_maximum_of_transitions() -> None:
