@@ -150,5 +150,5 @@ async def _alert(connection: AsyncConnection, organization_id: int, *conditions:
 async def _first(
     connection: AsyncConnection, kind: UserKind, column: Column[Any], *conditions: ColumnElement[bool]
 ) -> User | None:
-    found = await connection.scalar(select(column).where(*conditions).limit(1))
+    found = await connection.scalar(select(column).where(*conditions).order_by(column).limit(1))
     return None if found is None else User(kind, found)

@@ -362,7 +362,15 @@ _CHANGES = (
     Step("archive", "ArchiveAlert", 'alert_id: "alt_usage"'),
     Step("release", "ReleaseUniquenessKey", 'alert_id: "alt_usage"'),
     Step("void", "VoidBalance", 'customer_id: "ann" balance_id: "b3"'),
-    Step("delete a metric in use", "DeleteMetric", 'metric_id: "calls"'),
+    # One limit uses it. Of several users the answer names any, and the two runs would differ.
+    Step("metric in use", "PutMetric", 'metric { metric_id: "used" display_name: "$name" }'),
+    Step(
+        "its limit",
+        "PutLimit",
+        'limit { limit_id: "of-used" customer { customer_id: "ann" } amount: "$limit"'
+        ' quantity { metric_id: "used" } }',
+    ),
+    Step("delete a metric in use", "DeleteMetric", 'metric_id: "used"'),
     Step("delete a plan in use", "DeletePlan", 'plan_id: "gold"'),
     Step("delete a subscription in use", "DeleteSubscription", 'customer_id: "ann" subscription_id: "s1"'),
     Step("delete a metric", "DeleteMetric", 'metric_id: "seats"'),
