@@ -137,18 +137,16 @@ async def _has_event(connection: AsyncConnection, *conditions: ColumnElement[boo
 
 
 async def _alert(connection: AsyncConnection, organization_id: int, *conditions: ColumnElement[bool]) -> User | None:
-    return await _first(
-        connection,
-        UserKind.ALERT,
-        alert.c.alert_id,
-        alert.c.organization_id == organization_id,
-        alert.c.state != DefinitionState.ARCHIVED.value,
-        *conditions,
-    )
+    """The first such alert by its display name."""
+    active = alert.c.organization_id == organization_id, alert.c.state != DefinitionState.ARCHIVED.value
+    by_name = alert.c.name, alert.c.alert_id
+    found = await connection.scalar(select(alert.c.alert_id).where(*active, *conditions).order_by(*by_name).limit(1))
+    return None if found is None else User(UserKind.ALERT, found)
 
 
 async def _first(
     connection: AsyncConnection, kind: UserKind, column: Column[Any], *conditions: ColumnElement[bool]
 ) -> User | None:
+    """The first such fact by its id."""
     found = await connection.scalar(select(column).where(*conditions).order_by(column).limit(1))
     return None if found is None else User(kind, found)
