@@ -23,7 +23,8 @@ async def notify(
 ) -> None:
     """Stores the notification, in the transaction that disables the alert.
 
-    epoch: the one that this transaction begins. excluded: for whom the alert is disabled; None: as a whole.
+    epoch: the one that this transaction begins. excluded: the customer or subscription for which the alert is
+    disabled; None: it is disabled as a whole.
     """
     notice = RequestedDisabling(
         organization=str(organization_id),

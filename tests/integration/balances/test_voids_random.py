@@ -66,8 +66,8 @@ class Told:
     async def begin(cls, caller: Caller, clock: ManualClock, *, restricted: bool) -> "Told":
         """restricted: whether some balances are only for some events."""
         name, api_key = await organization(caller.database_url, clock)
-        told = cls(Caller(caller.server, clock, caller.database_url, name, api_key))
-        holder, start = told.holder, clock.now() - timedelta(days=9)
+        side = cls(Caller(caller.server, clock, caller.database_url, name, api_key))
+        holder, start = side.holder, clock.now() - timedelta(days=9)
         await holder.put("b1", spans=[("6", start, None), ("3", start, None)], priority=1)
         await holder.put("b2", "9", spans=[("9", start, None)], priority=2, allow_overage=not restricted)
         if restricted:
@@ -76,9 +76,9 @@ class Told:
             await holder.put("bytes", spans=[("4", start, None)], priority=1, draw_down_metric_ids=["bytes"])
             await holder.put("seat", kind=SEAT, seat=("seat", "1"), spans=[("5", start, None)])
         low = condition_pb2.LowRemainingCommitBalanceReachedCondition()
-        await told.caller.create(alert("0", "5", "14", low_remaining_commit_balance_reached=low))
-        await told.caller.create(spend_alert("3", "10", "25"))
-        return told
+        await side.caller.create(alert("0", "5", "14", low_remaining_commit_balance_reached=low))
+        await side.caller.create(spend_alert("3", "10", "25"))
+        return side
 
     async def send(self, event_id: str, item: Send) -> int:
         """Sends an event; returns how many were accepted."""
