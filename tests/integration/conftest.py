@@ -9,6 +9,7 @@ from runtime.clock import ManualClock
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
 from tests.support.databases import NOON, Template
+from tests.support.server.sharing import StandingClock, is_shared
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    """A clock that stands at noon in the middle of a month."""
-    return ManualClock(NOON)
+def clock(request: pytest.FixtureRequest) -> ManualClock:
+    """A clock that stands at noon in the middle of a month; a test that shares its server cannot move it."""
+    return StandingClock(NOON) if is_shared(request) else ManualClock(NOON)
 
 
 @pytest.fixture

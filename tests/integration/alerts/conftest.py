@@ -10,9 +10,26 @@ from store.postgres.database import Database
 from tests.support.alerts.client import Client
 from tests.support.alerts.stored import organization_id
 from tests.support.server.running import Running, running
-from tests.support.usage.fixtures import caller, shared_database_url
+from tests.support.usage.fixtures import (
+    caller,
+    caller_of_own_server,
+    caller_of_shared_server,
+    shared_database_url,
+    shared_server,
+)
 
-__all__ = ["api_keys", "caller", "organization_id", "ours", "server", "shared_database_url", "theirs"]
+__all__ = [
+    "api_keys",
+    "caller",
+    "caller_of_own_server",
+    "caller_of_shared_server",
+    "organization_id",
+    "ours",
+    "server",
+    "shared_database_url",
+    "shared_server",
+    "theirs",
+]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from generated.tidemark.v1 import (
@@ -19,13 +20,16 @@ from generated.tidemark.v1 import (
 )
 from runtime.clock import ManualClock
 from tests.support.server.running import reason_of, violations_of
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import BOTH, Caller, ShortTransition, beside, on_customer, on_plan, usage_alert
+
+pytestmark = shares_server
 
 KEEP, RESET = alert_service_pb2.STATE_POLICY_KEEP, alert_service_pb2.STATE_POLICY_RESET
 OK, IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK, customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def usual(caller: Caller) -> alert_pb2.Alert:
     """An alert at 10 that notifies of REACHED and RESOLVED; the value of its gauge is 15."""
     created = await caller.create(usage_alert(thresholds=thresholds_at("10")))
@@ -219,6 +223,7 @@ async def test_a_uniqueness_key_of_an_archived_alert_is_free_after_its_release(c
     assert (await caller.create(alert)).alert_id != first.alert_id
 
 
+@own_server
 async def test_the_history_lists_each_change_with_the_key_that_made_it(
     caller: Caller, usual: alert_pb2.Alert, clock: ManualClock
 ) -> None:

@@ -18,7 +18,10 @@ from generated.tidemark.v1 import (
     threshold_pb2,
 )
 from tests.support.server.running import reason_of, violations_of
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller, beside, on_customer, on_plan, usage_alert
+
+pytestmark = shares_server
 
 NOT_FOUND, PRECONDITION = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION
 

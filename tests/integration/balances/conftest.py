@@ -5,9 +5,22 @@ from collections.abc import AsyncIterator
 import pytest
 
 from store.postgres.database import Database
-from tests.support.usage.fixtures import caller, shared_database_url
+from tests.support.usage.fixtures import (
+    caller,
+    caller_of_own_server,
+    caller_of_shared_server,
+    shared_database_url,
+    shared_server,
+)
 
-__all__ = ["caller", "database", "shared_database_url"]
+__all__ = [
+    "caller",
+    "caller_of_own_server",
+    "caller_of_shared_server",
+    "database",
+    "shared_database_url",
+    "shared_server",
+]
 
 
 @pytest.fixture

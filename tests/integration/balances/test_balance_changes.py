@@ -7,7 +7,10 @@ import pytest
 from generated.tidemark.v1 import account_service_pb2
 from tests.support.balances.holder import CREDIT, LICENSE, SEAT, Holder
 from tests.support.balances.wording import create, notified_kinds, values, written
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import BOTH, Caller, ShortTransition, shortened
+
+pytestmark = shares_server
 
 ACME = 'customer { customer_id: "acme" }'
 GOLD = 'plan { plan_id: "gold" }'

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 import pytest
+import pytest_asyncio
 
 from generated.tidemark.v1 import (
     customer_alert_pb2,
@@ -10,12 +11,16 @@ from generated.tidemark.v1 import (
 from tests.support.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, Holder
 from tests.support.balances.wording import create, notified_kinds, values, written
 from tests.support.facts.refusals import assert_violations
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller, ShortTransition
 
 BOTH_KINDS = "low_remaining_contract_credit_and_commit_balance_reached"
 
 
-@pytest.fixture
+pytestmark = shares_server
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def acme(caller: Caller) -> Holder:
     """A customer with two commits and a contract credit of two teams, under contracts of two regions."""
     holder = Holder(caller)

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from generated.tidemark.v1 import account_service_pb2 as messages
 from generated.tidemark.v1 import balance_entry_pb2, overage_pb2
@@ -15,15 +16,18 @@ from server.calls.answer_size import DEFAULT_ANSWER_BYTES
 from store.postgres.database import Database
 from tests.support.balances.holder import SEAT, Holder, alert
 from tests.support.facts.refusals import assert_refused, assert_violations
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import Caller, ShortTransition, beside
 from tests.support.usage.organizations import create_organization
+
+pytestmark = shares_server
 
 ALLOW = overage_pb2.OVERAGE_POLICY_ALLOW
 REFUSED = grpc.StatusCode.FAILED_PRECONDITION
 CONFLICT = grpc.StatusCode.ALREADY_EXISTS
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def holder(caller: Caller) -> Holder:
     """A customer with two balances in USD: the second one is drawn on first."""
     holder = Holder(caller)
@@ -183,6 +187,7 @@ async def test_concurrent_decrements_and_usage_take_everything_once(holder: Hold
         assert sum(Decimal(one.amount) for one in entries if one.balance_id == balance_id) == remaining
 
 
+@own_server
 async def test_two_organizations_decrement_their_own_balances(
     holder: Holder, database: Database, clock: ManualClock
 ) -> None:

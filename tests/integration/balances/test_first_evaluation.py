@@ -17,7 +17,10 @@ from tests.support.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, 
 from tests.support.balances.wording import create, notified_kinds, values, written
 from tests.support.facts.refusals import assert_refused
 from tests.support.server.running import status_of
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import Caller, ShortTransition, explained
+
+pytestmark = shares_server
 
 OK, IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK, customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 ACME = 'customer { customer_id: "acme" }'
@@ -231,6 +234,7 @@ async def test_plan_alert_covers_a_customer_only_while_it_is_on_the_plan(caller:
     assert await notified_kinds(other, low) == []
 
 
+@own_server
 async def test_plan_change_evaluates_every_affected_alert_in_one_call(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     await acme.put("c1", "10")

@@ -9,8 +9,11 @@ import pytest
 from generated.tidemark.v1 import balance_entry_pb2, condition_pb2
 from runtime.clock import ManualClock
 from tests.support.balances.holder import SEAT, Holder, alert
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import Caller, ShortTransition
 from tests.support.usage.voiding import outcomes, void
+
+pytestmark = shares_server
 
 
 @pytest.fixture
@@ -54,6 +57,7 @@ async def test_overage_shrinks_before_segments_are_refilled(caller: Caller, hold
     assert await balances(holder) == {"b1": 10, "b2": 10}
 
 
+@own_server
 async def test_credit_of_an_ended_month_gets_back_what_that_month_drew(
     caller: Caller, holder: Holder, clock: ManualClock
 ) -> None:
@@ -97,6 +101,7 @@ async def test_balance_of_one_metric_gets_back_what_that_metric_drew(caller: Cal
     assert await balances(holder) == {"of-calls": 10, "of-all": 93}
 
 
+@own_server
 async def test_event_from_before_the_first_balance_gives_nothing_back(
     caller: Caller, holder: Holder, clock: ManualClock
 ) -> None:
@@ -110,6 +115,7 @@ async def test_event_from_before_the_first_balance_gives_nothing_back(
     assert await balances(holder) == {"b1": 10}
 
 
+@own_server
 async def test_voided_balance_gets_nothing_back_and_no_other_gets_it(
     caller: Caller, holder: Holder, clock: ManualClock
 ) -> None:

@@ -2,9 +2,22 @@
 
 import pytest
 
-from tests.support.usage.fixtures import caller, shared_database_url
+from tests.support.usage.fixtures import (
+    caller,
+    caller_of_own_server,
+    caller_of_shared_server,
+    shared_database_url,
+    shared_server,
+)
 from tests.support.usage.held_backfills import held_backfills
 
-__all__ = ["caller", "held_backfills", "shared_database_url"]
+__all__ = [
+    "caller",
+    "caller_of_own_server",
+    "caller_of_shared_server",
+    "held_backfills",
+    "shared_database_url",
+    "shared_server",
+]
 
 pytest.register_assert_rewrite("tests.support.usage.comparison")

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from tests.support.server.running import status_of
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import (
     Caller,
     Refusal,
@@ -22,6 +23,8 @@ from tests.support.usage.caller import (
     usage_alert,
     values,
 )
+
+pytestmark = shares_server
 
 Event = usage_pb2.UsageEvent
 Spoil = Callable[[Event], object]

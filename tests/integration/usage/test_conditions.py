@@ -16,6 +16,7 @@ from generated.tidemark.v1 import (
     subscription_pb2,
     usage_pb2,
 )
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import (
     ALL_CUSTOMERS,
     REACHED,
@@ -28,6 +29,8 @@ from tests.support.usage.caller import (
     usage_alert,
     values,
 )
+
+pytestmark = shares_server
 
 Key = tuple[str, ...]
 

@@ -17,7 +17,10 @@ from generated.tidemark.v1 import (
 )
 from runtime.clock import ManualClock
 from tests.support.facts.refusals import assert_violations
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import ALL_CUSTOMERS, BOTH, Caller, beside, shortened
+
+pytestmark = shares_server
 
 CONTRACT = filter_pb2.CUSTOM_FIELD_ENTITY_CONTRACT
 
@@ -162,6 +165,7 @@ async def test_threshold_resolves_when_all_cost_leaves_the_value_at_once(
     assert await kinds(caller) == ["REACHED", "RESOLVED", "REACHED"]
 
 
+@own_server
 async def test_usage_that_made_a_subscription_counts_when_its_fields_are_put(
     caller: Caller, clock: ManualClock
 ) -> None:

@@ -22,6 +22,7 @@ from generated.tidemark.v1 import (
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from tests.support.balances.holder import GRANT, Holder
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import (
     BOTH,
     Caller,
@@ -34,6 +35,8 @@ from tests.support.usage.caller import (
     usage_alert,
     values,
 )
+
+pytestmark = shares_server
 
 IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 ON_GOLD = on_customer_plan("acme", "gold")

@@ -9,6 +9,7 @@ import pytest
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import (
     Caller,
     Outcome,
@@ -25,6 +26,8 @@ from tests.support.usage.caller import (
     values,
     waiting_for_locks,
 )
+
+pytestmark = shares_server
 
 
 def counts(answer: Outcome) -> tuple[int, int, int]:
@@ -219,6 +222,7 @@ async def test_resend_is_a_duplicate_beside_a_conflict_with_the_same_event_id(ca
     assert [counts(answer) for answer in await asyncio.gather(blocking, *both)] == [(1, 0, 0), (0, 0, 1), (0, 1, 0)]
 
 
+@own_server
 async def test_event_identity_holds_within_one_calendar_month(caller: Caller, clock: ManualClock) -> None:
     """The documented limit of an identity: events of different months are in different partitions."""
     clock.set(datetime(2026, 4, 1, 0, 5, tzinfo=UTC))

@@ -9,7 +9,10 @@ from generated.tidemark.v1 import (
     metric_pb2,
     usage_pb2,
 )
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import BOTH, Caller, beside, shortened, usage_alert, values
+
+pytestmark = shares_server
 
 LATEST = metric_pb2.AGGREGATION_LATEST
 _numbers = itertools.count()

@@ -9,6 +9,7 @@ from generated.tidemark.v1 import (
     subscription_pb2,
 )
 from runtime.clock import ManualClock
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import (
     Caller,
     ShortTransition,
@@ -18,6 +19,8 @@ from tests.support.usage.caller import (
     thresholds,
     usage_alert,
 )
+
+pytestmark = shares_server
 
 OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
 
@@ -35,6 +38,7 @@ async def test_alert_on_an_unknown_metric_has_no_data_and_does_not_affect_other_
     assert not (await caller.state(unknown.alert_id)).no_data
 
 
+@own_server
 async def test_alert_on_a_metric_that_is_no_longer_used_has_no_data_in_the_next_period(
     caller: Caller, clock: ManualClock
 ) -> None:

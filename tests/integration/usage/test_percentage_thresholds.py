@@ -22,6 +22,7 @@ from generated.tidemark.v1 import (
     threshold_pb2,
 )
 from server.calls.validation import to_timestamp
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import (
     ALL_CUSTOMERS,
     BOTH,
@@ -35,6 +36,8 @@ from tests.support.usage.caller import (
     usage_alert,
     values,
 )
+
+pytestmark = shares_server
 
 IN_ALARM, OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM, customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
 EVALUATING = customer_alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
@@ -365,6 +368,7 @@ async def test_limits_apply_on_other_replicas_and_on_later_ones(caller: Caller) 
     ]
 
 
+@own_server
 async def test_usage_applies_a_plan_limit_before_the_re_evaluation(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,10 @@ from generated.tidemark.v1 import (
     threshold_pb2,
 )
 from server.calls.validation import to_timestamp
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import BOTH, Caller, ShortTransition, on_plan, shortened, usage_alert, values
+
+pytestmark = shares_server
 
 GOLD = on_plan("gold")
 
@@ -160,6 +163,7 @@ async def test_plan_alert_evaluates_only_customers_on_the_plan(caller: Caller) -
     assert [one.customer_id for one in await caller.notifications()] == ["c1", "c3", "c5"]
 
 
+@own_server
 async def test_alert_that_fails_to_evaluate_blocks_neither_the_put_nor_other_alerts(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,10 @@ from generated.tidemark.v1 import (
     threshold_pb2,
     usage_pb2,
 )
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import Caller, beside, on_plan, on_subscription, shortened, thresholds
+
+pytestmark = shares_server
 
 INCLUDES, EXCLUDES = filter_pb2.FILTER_OPERATOR_INCLUDES, filter_pb2.FILTER_OPERATOR_EXCLUDES
 PRICE_ID, ITEM_ID, PRICE_TYPE = (
@@ -310,6 +313,7 @@ async def test_price_filters_of_a_grouped_cost_alert_can_be_replaced(caller: Cal
     ]
 
 
+@own_server
 async def test_groups_whose_prices_do_not_pass_do_not_count_towards_the_group_limit(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from generated.tidemark.v1 import (
 )
 from runtime.clock import ManualClock
 from tests.support.server.running import reason_of, status_of, violations_of
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import (
     Caller,
     beside,
@@ -33,6 +34,8 @@ from tests.support.usage.caller import (
     values,
 )
 from tests.support.usage.voiding import outcomes, void
+
+pytestmark = shares_server
 
 INCLUDES, EXCLUDES = filter_pb2.FILTER_OPERATOR_INCLUDES, filter_pb2.FILTER_OPERATOR_EXCLUDES
 
@@ -137,6 +140,7 @@ async def test_metric_created_later_counts_stored_raw_events(caller: Caller) -> 
     assert await counted(caller, *THREE) == ALL_COUNTED
 
 
+@own_server
 async def test_next_raw_event_counts_those_from_before_the_metric(caller: Caller, clock: ManualClock) -> None:
     """The alert has watched since an earlier period, but the metric began in this one."""
     alert = await caller.create(usage_alert("1000", metric="tokens"))

@@ -14,7 +14,10 @@ from generated.tidemark.v1 import (
 )
 from runtime.clock import ManualClock
 from tests.support.balances.holder import Holder, alert
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import BOTH, Caller, ShortTransition, shortened, spend_alert, usage_alert
+
+pytestmark = shares_server
 
 
 def notifying_of_both(level: str) -> list[threshold_pb2.Threshold]:
@@ -56,6 +59,7 @@ async def test_alerts_on_one_balance_are_reached_at_their_own_levels(caller: Cal
     ]
 
 
+@own_server
 async def test_state_evaluated_without_a_transition_keeps_its_change_time(caller: Caller, clock: ManualClock) -> None:
     first = await caller.create(usage_alert(thresholds=notifying_of_both("10")))
     second = await caller.create(usage_alert(thresholds=notifying_of_both("20")))
@@ -138,6 +142,7 @@ async def test_thresholds_forgotten_by_a_reset_notify_again_once(caller: Caller)
     ]
 
 
+@own_server
 async def test_event_is_late_from_the_end_of_its_period(caller: Caller, clock: ManualClock) -> None:
     """An event that is received at the start of the next period is late, in the answer and in the notification."""
     await caller.create(usage_alert("10", "20"))

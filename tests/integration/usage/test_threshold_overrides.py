@@ -12,7 +12,10 @@ from generated.tidemark.v1 import (
     filter_pb2,
     threshold_pb2,
 )
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller, beside, on_subscription, shortened, thresholds
+
+pytestmark = shares_server
 
 Override = tuple[dict[str, str], list[str]]
 

@@ -9,6 +9,7 @@ from generated.tidemark.v1 import (
     threshold_pb2,
 )
 from runtime.clock import ManualClock
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import (
     BOTH,
     REACHED,
@@ -20,6 +21,8 @@ from tests.support.usage.caller import (
     thresholds,
     usage_alert,
 )
+
+pytestmark = shares_server
 
 Threshold = threshold_pb2.Threshold
 

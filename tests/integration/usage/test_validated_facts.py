@@ -21,7 +21,10 @@ from generated.tidemark.v1 import (
 from generated.tidemark.v1 import account_service_pb2 as messages
 from server.calls.validation import to_timestamp
 from tests.support.balances.holder import Holder, alert
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller, ShortTransition, on_plan, shortened, usage_alert
+
+pytestmark = shares_server
 
 Request = Callable[[Caller], tuple[str, Any]]
 

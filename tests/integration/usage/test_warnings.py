@@ -19,7 +19,10 @@ from generated.tidemark.v1 import (
     threshold_pb2,
     warning_pb2,
 )
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller, on_customer_plan, thresholds, usage_alert
+
+pytestmark = shares_server
 
 Warned = tuple[str, str, str]  # reason, path and id
 

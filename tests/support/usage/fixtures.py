@@ -1,20 +1,22 @@
 """Fixtures of tests that use the service: a server in this process with a manual clock, and a caller of it.
 
 The tests of one module share a database, and each test has an organization of its own in it. A shared database saves
-most of their time, and a leak from one organization into another fails an unrelated test. The conftest.py of a folder
-imports these fixtures.
+most of their time, and a leak from one organization into another fails an unrelated test. Tests with the mark
+`shares_server` also share a server. The conftest.py of a folder imports these fixtures.
 """
 
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
 
-from engine.limits import EngineLimits
+from engine.limits import DEFAULT_LIMITS, EngineLimits
 from runtime.clock import ManualClock
-from server.limits import ServerLimits
+from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
-from tests.support.databases import Template
-from tests.support.server.running import running
+from tests.support.databases import NOON, Template
+from tests.support.server.running import Running, running
+from tests.support.server.sharing import StandingClock, is_shared
 from tests.support.usage.caller import Caller
 from tests.support.usage.organizations import create_organization
 
@@ -26,11 +28,32 @@ def shared_database_url(template: Template) -> Iterator[str]:
         yield url
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_server(shared_database_url: str) -> AsyncIterator[tuple[Running, Database]]:
+    """The server that tests of the module share, and its pool."""
+    database = Database(shared_database_url)
+    try:
+        async with running(database, StandingClock(NOON)) as server:
+            yield server, database
+    finally:
+        await database.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def caller_of_shared_server(
+    shared_server: tuple[Running, Database], shared_database_url: str, clock: ManualClock
+) -> Caller:
+    """A caller of the module's server, as an organization of this test's own."""
+    server, database = shared_server
+    name, key = await create_organization(database, clock)
+    return Caller(server, clock, shared_database_url, name, key)
+
+
 @pytest.fixture
-async def caller(
+async def caller_of_own_server(
     shared_database_url: str, clock: ManualClock, engine_limits: EngineLimits, server_limits: ServerLimits
 ) -> AsyncIterator[Caller]:
-    """A caller of a server, as an organization of this test's own."""
+    """A caller of a server of this test's own, as an organization of this test's own."""
     # The server's pool creates the key, too: a second pool would take a tenth of the time of a server's start.
     database = Database(shared_database_url)
     try:
@@ -39,3 +62,16 @@ async def caller(
             yield Caller(server, clock, shared_database_url, name, key)
     finally:
         await database.close()
+
+
+@pytest.fixture
+def caller(request: pytest.FixtureRequest, engine_limits: EngineLimits, server_limits: ServerLimits) -> Caller:
+    """A caller of a server, as an organization of this test's own; see `shares_server` for whose server it is.
+
+    The limits are those of a server of the test's own.
+    """
+    shared = is_shared(request)
+    assert not shared or (engine_limits, server_limits) == (DEFAULT_LIMITS, DEFAULT_SERVER_LIMITS), "see `own_server`"
+    found = request.getfixturevalue("caller_of_shared_server" if shared else "caller_of_own_server")
+    assert isinstance(found, Caller)
+    return found
