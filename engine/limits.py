@@ -5,6 +5,8 @@ A server runs with the defaults. A test passes lower limits, so that it reaches 
 
 from dataclasses import dataclass, field
 
+from evaluator.exclusions import MAX_GROUPS
+
 
 @dataclass(frozen=True)
 class BackfillLimits:
@@ -39,8 +41,12 @@ class IngestLimits:
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """The limits of the engine in one server."""
+    """The limits of the engine in one server.
 
+    groups: of one alert and customer, or subscription, in one billing period.
+    """
+
+    groups: int = MAX_GROUPS
     backfills: BackfillLimits = field(default_factory=BackfillLimits)
     timers: TimerLimits = field(default_factory=TimerLimits)
     ingest: IngestLimits = field(default_factory=IngestLimits)

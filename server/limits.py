@@ -8,6 +8,7 @@ from server.authentication import api_keys, revocation
 from server.interceptors.deadline import INFRASTRUCTURE_REQUEST
 from server.interceptors.unauthenticated_limits import MAX_UNIDENTIFIED
 from store.postgres.probe import DEFAULT_INTERVALS, ProbeIntervals
+from store.views.customer_views import GAUGES_AT_ONCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class ServerLimits:
     infrastructure_request: seconds that a request of health or reflection may take to arrive.
     revocation_interval: seconds between checks for revoked keys.
     revocation_grace: seconds in which a stream of a revoked key can answer what it has read.
+    page_gauges: gauges of all alerts on a page of one customer's alerts, unless a single alert has more.
     """
 
     feeds: FeedLimits = DEFAULT_FEED_LIMITS
@@ -30,6 +32,7 @@ class ServerLimits:
     infrastructure_request: float = INFRASTRUCTURE_REQUEST
     revocation_interval: float = api_keys.POLL_INTERVAL
     revocation_grace: float = revocation.GRACE
+    page_gauges: int = GAUGES_AT_ONCE
 
 
 DEFAULT_SERVER_LIMITS = ServerLimits()

@@ -51,7 +51,7 @@ def build_parts(
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
 ) -> Parts:
     """The parts, not started. ingest_gate: the connections that transactions of usage may use."""
-    rules = RulesRegistry()
+    rules = RulesRegistry(max_groups=engine_limits.groups)
     return Parts(
         configuration,
         database,

@@ -84,7 +84,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.BatchUpdateAlerts = batches.BatchUpdateAlerts
         self.BatchArchiveAlerts = batches.BatchArchiveAlerts
 
-        customer_alerts = CustomerAlertHandlers(database, clock)
+        customer_alerts = CustomerAlertHandlers(database, clock, parts.limits.page_gauges)
         self.GetCustomerAlert = customer_alerts.GetCustomerAlert
         self.ListCustomerAlerts = customer_alerts.ListCustomerAlerts
         self.SummarizeCustomerAlerts = customer_alerts.SummarizeCustomerAlerts

@@ -14,7 +14,7 @@ from uuid import UUID
 from engine.evaluation.subjects import Subject
 from engine.rules.transaction import Transaction
 from evaluator.alerts import AlertRule
-from evaluator.exclusions import MAX_GROUPS, Excluded, ExclusionReason
+from evaluator.exclusions import Excluded, ExclusionReason
 from evaluator.notifications import DisabledNotification
 from evaluator.transitions import Cause
 from store.alerts import exclusions
@@ -86,7 +86,7 @@ async def _count(transaction: Transaction, new: dict[Groups, list[_Meeting]], ap
     totals = await exclusions.count(transaction.driver, transaction.organization_id, counted)
     first_over: dict[Excluded, _Meeting] = {}
     for groups, met in new.items():
-        over = min(totals[groups] - MAX_GROUPS, len(met))
+        over = min(totals[groups] - transaction.max_groups, len(met))
         if over > 0:
             too_many = met[-over:]
             applied.not_evaluated.update(one.key for one in too_many)
@@ -110,7 +110,8 @@ async def _exclude(transaction: Transaction, first_over: dict[Excluded, _Meeting
     for excluded, (subject, rule) in first_over.items():
         if excluded in made:  # otherwise another transaction was faster, and has notified
             gauge, name = subject.movement.watch.gauge, transaction.organization.name
-            applied.disabled.append(DisabledNotification(name, rule, gauge, MAX_GROUPS, epoch, now, _cause(subject)))
+            limit, cause = transaction.max_groups, _cause(subject)
+            applied.disabled.append(DisabledNotification(name, rule, gauge, limit, epoch, now, cause))
 
 
 def _cause(subject: Subject) -> Cause | None:

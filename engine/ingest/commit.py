@@ -133,9 +133,8 @@ class Committer:
             self._organization = Organization(self._organization_id, standing.name)
         router = await rules.router(connection, standing.epoch)
         raw = await driver(connection)
-        return Transaction(
-            connection, raw, self._organization, router, now, self._grace, standing.epoch, careful=careful
-        )
+        epoch, max_groups = standing.epoch, self._rules.max_groups
+        return Transaction(connection, raw, self._organization, router, now, self._grace, epoch, max_groups, careful)
 
     async def _count(
         self, transaction: Transaction, new: Sequence[UsageEvent], registered: Registered, all_values: bool

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 
 from engine.rules.organization_rules import OrganizationRules
+from evaluator.exclusions import MAX_GROUPS
 
 CACHED_ORGANIZATIONS = 10_000
 
@@ -11,10 +12,11 @@ class RulesRegistry:
     """The cached rules of the organizations that were used last, for all tasks of one event loop.
 
     limit: organizations. The one that was unused for longest is dropped for a new one. A transaction that still works
-    with dropped rules ends with them; the next one reads the rules again.
+    with dropped rules ends with them; the next one reads the rules again. max_groups: the group limit of every alert.
     """
 
-    def __init__(self, limit: int = CACHED_ORGANIZATIONS) -> None:
+    def __init__(self, limit: int = CACHED_ORGANIZATIONS, *, max_groups: int = MAX_GROUPS) -> None:
+        self.max_groups = max_groups
         self._limit = limit
         self._organizations: OrderedDict[int, OrganizationRules] = OrderedDict()
 

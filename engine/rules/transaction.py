@@ -27,7 +27,8 @@ class Transaction:
     only that of ingest knows customers already.
     now: the time that the transaction gives to what it records. grace: how long after its end a period still counts
     late events. epoch: the rules epoch that evaluated gauges get; above the router's where the transaction has raised
-    it. careful: an evaluation that cannot be recorded raises `Unrecordable`, with its cause and its events.
+    it. max_groups: the group limit of every alert. careful: an evaluation that cannot be recorded raises
+    `Unrecordable`, with its cause and its events.
     """
 
     connection: Connection
@@ -37,6 +38,7 @@ class Transaction:
     now: datetime
     grace: timedelta
     epoch: int
+    max_groups: int
     careful: bool = False
 
     @property
@@ -84,7 +86,7 @@ class Transactions:
         now = self._clock.now()
         router = await self._rules.of(organization.organization_id).router(connection, epoch)
         raw = await driver(connection)
-        return Transaction(connection, raw, organization, router.apart(), now, self._grace, epoch)
+        return self._transaction(connection, raw, organization, router.apart(), now, epoch)
 
     async def after_change(self, connection: Connection, organization: Organization, epoch: int) -> Transaction:
         """The rest of a transaction that holds the lock exclusively and has raised the epoch to this one.
@@ -94,9 +96,20 @@ class Transactions:
         """
         now = self._clock.now()
         router = await OrganizationRules(organization.organization_id).router(connection, epoch - 1)
-        return Transaction(connection, await driver(connection), organization, router, now, self._grace, epoch)
+        return self._transaction(connection, await driver(connection), organization, router, now, epoch)
 
     async def with_router(self, connection: Connection, organization: Organization, router: Router) -> Transaction:
         """The rest of a transaction that holds the lock exclusively, with a router that no other transaction uses."""
         now, raw = self._clock.now(), await driver(connection)
-        return Transaction(connection, raw, organization, router, now, self._grace, router.epoch)
+        return self._transaction(connection, raw, organization, router, now, router.epoch)
+
+    def _transaction(
+        self,
+        connection: Connection,
+        raw: DriverConnection,
+        organization: Organization,
+        router: Router,
+        now: datetime,
+        epoch: int,
+    ) -> Transaction:
+        return Transaction(connection, raw, organization, router, now, self._grace, epoch, self._rules.max_groups)

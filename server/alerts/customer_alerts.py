@@ -47,9 +47,11 @@ MAX_READS = 10  # of the alerts of a customer, for one page; what is left is on 
 class CustomerAlertHandlers:
     """Serves the RPCs that show the state of alerts for customers."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, page_gauges: int) -> None:
+        """page_gauges: of all alerts on a page of one customer's alerts, unless a single alert has more."""
         self._database = database
         self._clock = clock
+        self._page_gauges = page_gauges
 
     async def GetCustomerAlert(
         self, request: messages.GetCustomerAlertRequest, context: Context
@@ -99,7 +101,9 @@ class CustomerAlertHandlers:
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
-            found, following = await _of_customer(view, states, statuses, page, is_filtered=bool(request.statuses))
+            found, following = await _of_customer(
+                view, states, statuses, page, self._page_gauges, is_filtered=bool(request.statuses)
+            )
         shown, slices = list[customer_alert_pb2.CustomerAlert](), Slices(organization_id)
         for row in found:
             await slices.pause()
@@ -215,6 +219,7 @@ async def _of_customer(
     states: Sequence[DefinitionState],
     statuses: Sequence[CustomerAlertStatus | None],
     page: Page,
+    page_gauges: int,
     *,
     is_filtered: bool,
 ) -> tuple[list[CustomerAlert], tuple[datetime, str] | None]:
@@ -226,7 +231,7 @@ async def _of_customer(
     after = after_time_and_id(page)
     limit = max(page.limit, ALERTS_READ) if is_filtered else page.limit
     for _ in range(MAX_READS):
-        definitions, read = await view.list_page(states, after=after, limit=limit)
+        definitions, read = await view.list_page(states, after=after, limit=limit, max_gauges=page_gauges)
         for number, one in enumerate(read):
             if one.status not in statuses:
                 continue

@@ -118,11 +118,16 @@ class CustomerView:
         return (await self._read([definition], selection))[0]
 
     async def list_page(
-        self, states: Collection[DefinitionState], *, after: tuple[datetime, str] | None, limit: int
+        self,
+        states: Collection[DefinitionState],
+        *,
+        after: tuple[datetime, str] | None,
+        limit: int,
+        max_gauges: int = GAUGES_AT_ONCE,
     ) -> tuple[list[AlertDefinition], list[CustomerAlert]]:
         """Up to `limit` definitions that cover the customer, oldest first, and the first of them with their states.
 
-        States are read for at least one alert, and for as many as have GAUGES_AT_ONCE gauges together. An alert may
+        States are read for at least one alert, and for as many as have `max_gauges` gauges together. An alert may
         have thousands of gauges, and a page with a hundred such alerts would block the event loop for too long.
         states: of the alerts; empty: all. after: the create_time and id of the last alert seen.
         """
@@ -138,10 +143,10 @@ class CustomerView:
             statement = statement.where(tuple_(alert.c.create_time, alert.c.alert_id) > tuple_(*after))
         rows = (await self._connection.execute(statement)).mappings()
         definitions = [definition_of(row) for row in rows]
-        return definitions, await self._read(definitions[: await self._affordable(definitions)])
+        return definitions, await self._read(definitions[: await self._affordable(definitions, max_gauges)])
 
-    async def _affordable(self, definitions: Sequence[AlertDefinition]) -> int:
-        """How many of the alerts, from the first, have at most GAUGES_AT_ONCE gauges together; at least one."""
+    async def _affordable(self, definitions: Sequence[AlertDefinition], max_gauges: int) -> int:
+        """How many of the alerts, from the first, have at most `max_gauges` gauges together; at least one."""
         rules = [definition.active_rule() for definition in definitions]
         measures = {rule.measure for rule in rules if rule is not None}
         counted = await customer_gauges.count(
@@ -150,7 +155,7 @@ class CustomerView:
         total = 0
         for number, rule in enumerate(rules):
             total += counted.get(rule.measure.key, 0) if rule is not None else 0
-            if total > GAUGES_AT_ONCE and number:
+            if total > max_gauges and number:
                 return number
         return len(definitions)
 

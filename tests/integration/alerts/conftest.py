@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtime.clock import ManualClock
+from server.limits import ServerLimits
 from store.identity import keys
 from store.postgres.database import Database
 from tests.support.alerts.client import Client
@@ -42,9 +43,11 @@ async def api_keys(database: Database, clock: ManualClock) -> tuple[str, str]:
 
 
 @pytest.fixture
-async def server(database: Database, clock: ManualClock, api_keys: tuple[str, str]) -> AsyncIterator[Running]:
+async def server(
+    database: Database, clock: ManualClock, api_keys: tuple[str, str], server_limits: ServerLimits
+) -> AsyncIterator[Running]:
     """A server of this test's own; calls without a key are refused."""
-    async with running(database, clock) as server:
+    async with running(database, clock, server_limits=server_limits) as server:
         yield server
 
 

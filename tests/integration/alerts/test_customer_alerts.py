@@ -3,14 +3,15 @@
 from datetime import UTC, datetime, timedelta
 
 import grpc
-import pytest
 
 from generated.tidemark.v1 import (
     alert_pb2,
     customer_alert_pb2,
 )
 from runtime.clock import ManualClock
+from server.limits import ServerLimits
 from tests.support.alerts.client import Client, refused
+from tests.support.server.limits import with_server_limits
 
 OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
 IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
@@ -246,10 +247,8 @@ async def test_the_list_of_a_customer_holds_exactly_the_alerts_that_cover_it(
     assert answer.reason == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
-async def test_pages_read_a_bounded_number_of_gauges_and_hold_every_alert(
-    ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("store.views.customer_views.GAUGES_AT_ONCE", 5)
+@with_server_limits(ServerLimits(page_gauges=5))
+async def test_pages_read_a_bounded_number_of_gauges_and_hold_every_alert(ours: Client, clock: ManualClock) -> None:
     grouped = TOKENS.replace('metric_id: "tokens"', 'metric_id: "tokens" group_values { key: "region" }')
     assert grouped != TOKENS
     alerts = [(await ours.create(one + ALL)).alert_id for one in (TOKENS, grouped, grouped, SPEND, grouped, TOKENS)]

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from engine.evaluation import group_limit
+from engine.limits import EngineLimits
 from evaluator.exclusions import Excluded, ExclusionReason
 from generated.tidemark.v1 import (
     alert_pb2,
@@ -39,10 +39,9 @@ LIMIT = 3
 DISABLED = schema("alert_disabled")
 
 
-@pytest.fixture
-def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limit that a test reaches with a few groups."""
-    monkeypatch.setattr(group_limit, "MAX_GROUPS", LIMIT)
+# A limit that a test reaches with a few groups.
+LOW = EngineLimits(groups=LIMIT)
+low_limit = pytest.mark.parametrize("engine_limits", [LOW], ids=[pytest.HIDDEN_PARAM])
 
 
 async def use(
@@ -97,7 +96,7 @@ async def test_5001st_group_disables_the_alert_and_the_5000th_does_not(caller: C
     assert stored.body["data"]["group"] == [{"key": "seat", "value": "s5000"}]
 
 
-@pytest.mark.usefixtures("low_limit")
+@low_limit
 async def test_group_limit_disables_the_alert_for_one_customer_and_states_the_reason(caller: Caller) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
     for _ in range(2):
@@ -139,7 +138,7 @@ async def test_group_limit_disables_the_alert_for_one_customer_and_states_the_re
     assert [(one.key, one.value) for one in detail.group] == [("seat", "d")]
 
 
-@pytest.mark.usefixtures("low_limit")
+@low_limit
 async def test_first_groups_of_a_batch_notify_up_to_the_limit(caller: Caller) -> None:
     await caller.create(usage_alert("10", groups=[("seat", None)]))
     seats = ["q", "b", "z", "a", "y", "b"]
@@ -148,7 +147,7 @@ async def test_first_groups_of_a_batch_notify_up_to_the_limit(caller: Caller) ->
     assert stored.body["data"]["group"][0]["value"] == "a"
 
 
-@pytest.mark.usefixtures("low_limit")
+@low_limit
 @pytest.mark.parametrize("evaluate", [True, False])
 async def test_groups_from_before_the_alert_count_towards_the_limit(caller: Caller, evaluate: bool) -> None:
     await use(caller, "a", "b", "c", "d", "e", quantity="10")
@@ -162,7 +161,7 @@ async def test_groups_from_before_the_alert_count_towards_the_limit(caller: Call
     assert sorted(reached) == (["acme"] * LIMIT + ["beta"] * LIMIT if evaluate else [])
 
 
-@pytest.mark.usefixtures("low_limit")
+@low_limit
 async def test_group_limit_counts_each_billing_period_separately(caller: Caller, clock: ManualClock) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
     for customer, last in (("acme", "c"), ("beta", "d")):
@@ -177,7 +176,7 @@ async def test_group_limit_counts_each_billing_period_separately(caller: Caller,
     assert await is_disabled(caller, alert, "beta"), "the alert stays disabled in the next period"
 
 
-@pytest.mark.usefixtures("low_limit")
+@low_limit
 async def test_group_values_that_the_alert_names_do_not_count_towards_the_limit(caller: Caller) -> None:
     """Both alerts have the same group keys and share gauges; one of them names a value of each key."""
     fan = await caller.create(usage_alert("10", groups=[("seat", None), ("team", "red")]))
@@ -194,7 +193,7 @@ async def test_group_values_that_the_alert_names_do_not_count_towards_the_limit(
     assert values(answer.gauges) == {("acme", "calls", "a", "red"): 10}
 
 
-@pytest.mark.usefixtures("low_limit")
+@low_limit
 async def test_subscription_above_the_limit_disables_the_alert_for_its_customer(caller: Caller) -> None:
     await caller.put_subscription(
         subscription_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold")
@@ -226,10 +225,10 @@ async def test_subscription_above_the_limit_disables_the_alert_for_its_customer(
     assert [one.alert_id for one in answer.transitions] == [own.alert_id]
 
 
-@pytest.mark.usefixtures("low_limit")
+@low_limit
 async def test_replica_reads_an_exclusion_before_it_evaluates(caller: Caller) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
-    async with beside(caller) as other:
+    async with beside(caller, engine_limits=LOW) as other:
         await use(other, "a", "b")
         await use(caller, "c", "d")
         assert await is_disabled(other, alert)
@@ -243,11 +242,11 @@ async def test_replica_reads_an_exclusion_before_it_evaluates(caller: Caller) ->
     assert len(await caller.notifications()) == 1
 
 
-@pytest.mark.usefixtures("low_limit")
+@low_limit
 async def test_replicas_that_reach_the_limit_together_notify_once(caller: Caller) -> None:
     await caller.create(usage_alert("10", groups=[("seat", None)]))
     await caller.create(spend_alert("10", groups=[("seat", None)]))
-    async with beside(caller) as other:
+    async with beside(caller, engine_limits=LOW) as other:
         sends = [
             use(sender, *(f"{place}-{number}-{each}" for each in range(2)), customer=customer)
             for number in range(5)
@@ -260,10 +259,10 @@ async def test_replicas_that_reach_the_limit_together_notify_once(caller: Caller
     assert len({(one.customer_id, one.alert_id) for one in stored}) == len(stored) == 4
 
 
-@pytest.mark.usefixtures("low_limit")
+@low_limit
 async def test_usage_that_a_disabled_alert_did_not_watch_is_recounted_for_the_next_alert(caller: Caller) -> None:
     """The second replica has not cached the exclusion, and must not take the gauge for complete."""
-    async with beside(caller) as other:
+    async with beside(caller, engine_limits=LOW) as other:
         await caller.create(usage_alert("1000", groups=[("seat", None)]))
         await use(other, "a", "b", "c")
         await use(caller, "d")
@@ -317,10 +316,10 @@ async def test_exclusion_of_one_subscription_leaves_the_others_covered(caller: C
     await database.close()
 
 
-@pytest.mark.usefixtures("low_limit")
+@low_limit
 async def test_lifted_exclusion_counts_the_usage_of_the_meantime(caller: Caller, clock: ManualClock) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
-    async with beside(caller) as other:
+    async with beside(caller, engine_limits=LOW) as other:
         await use(caller, "a", "b", "c", "d")
         await use(caller, "a", "e", quantity="5", prefix="unwatched")
         [[organization_id]] = await caller.rows("SELECT %(organization_id)s")

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from engine.evaluation import group_limit
+from engine.limits import EngineLimits
 from generated.tidemark.v1 import (
     alert_pb2,
     alert_service_pb2,
@@ -314,10 +314,10 @@ async def test_price_filters_of_a_grouped_cost_alert_can_be_replaced(caller: Cal
 
 
 @own_server
+@pytest.mark.parametrize("engine_limits", [EngineLimits(groups=2)], ids=[pytest.HIDDEN_PARAM])
 async def test_groups_whose_prices_do_not_pass_do_not_count_towards_the_group_limit(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
+    caller: Caller,
 ) -> None:
-    monkeypatch.setattr(group_limit, "MAX_GROUPS", 2)
     alert = await caller.create(cost_exceeded(narrowed(PRICE_ID, INCLUDES, "gpu"), keys=["region"]))
     await caller.send(*region_events(caller))
     state = await caller.state(alert.alert_id)
