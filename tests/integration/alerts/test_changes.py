@@ -31,6 +31,11 @@ OK, IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK, customer_alert_pb2.C
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def usual(caller: Caller) -> alert_pb2.Alert:
+    """What `create_usual` creates."""
+    return await create_usual(caller)
+
+
+async def create_usual(caller: Caller) -> alert_pb2.Alert:
     """An alert at 10 that notifies of REACHED and RESOLVED; the value of its gauge is 15."""
     created = await caller.create(usage_alert(thresholds=thresholds_at("10")))
     await caller.send(caller.event("e1", "15"))
@@ -224,9 +229,8 @@ async def test_a_uniqueness_key_of_an_archived_alert_is_free_after_its_release(c
 
 
 @own_server
-async def test_the_history_lists_each_change_with_the_key_that_made_it(
-    caller: Caller, usual: alert_pb2.Alert, clock: ManualClock
-) -> None:
+async def test_the_history_lists_each_change_with_the_key_that_made_it(caller: Caller, clock: ManualClock) -> None:
+    usual = await create_usual(caller)
     clock.advance(timedelta(minutes=1))
     await update(caller, usual.alert_id, thresholds=thresholds_at("12"))
     await update(caller, usual.alert_id, policy=RESET)

@@ -13,12 +13,11 @@ from generated.tidemark.v1 import account_service_pb2 as messages
 from generated.tidemark.v1 import balance_entry_pb2, overage_pb2
 from runtime.clock import ManualClock
 from server.calls.answer_size import DEFAULT_ANSWER_BYTES
-from store.postgres.database import Database
 from tests.support.balances.holder import SEAT, Holder, alert
 from tests.support.facts.refusals import assert_refused, assert_violations
-from tests.support.server.sharing import own_server, shares_server
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller, ShortTransition, beside
-from tests.support.usage.organizations import create_organization
+from tests.support.usage.organizations import organization
 
 pytestmark = shares_server
 
@@ -187,11 +186,8 @@ async def test_concurrent_decrements_and_usage_take_everything_once(holder: Hold
         assert sum(Decimal(one.amount) for one in entries if one.balance_id == balance_id) == remaining
 
 
-@own_server
-async def test_two_organizations_decrement_their_own_balances(
-    holder: Holder, database: Database, clock: ManualClock
-) -> None:
-    _, key = await create_organization(database, clock)
+async def test_two_organizations_decrement_their_own_balances(holder: Holder, clock: ManualClock) -> None:
+    _, key = await organization(holder.caller.database_url, clock)
     theirs = (("authorization", f"Bearer {key}"),)
     call = holder.caller.accounts.DecrementBalances(request("10"), metadata=theirs)
     await assert_refused(call, REFUSED, "BALANCES_INSUFFICIENT")
