@@ -9,6 +9,7 @@ from rich.console import Console
 
 from bench import balances, ingest, latency, neighbours, notifier, report, soak
 from bench.rules import part as rules
+from bench.rules.scale import Scale
 from bench.support import load, machine
 from bench.support.stack import PostgreSQL
 
@@ -24,6 +25,7 @@ def main() -> None:
     )
     parser.add_argument("minutes", nargs="?", type=float, default=SOAK_MINUTES, help="duration of a soak")
     parser.add_argument("--scale", type=float, default=1.0, help="of rules: multiplies the alerts and customers")
+    parser.add_argument("--alerts", type=int, help="of rules: alerts of the large database of the row size")
     parser.add_argument("--only", action="append", default=[], choices=rules.ROWS, help="of rules: only this row")
     uvloop.run(_measure(Console(highlight=False), parser.parse_args()))
 
@@ -67,7 +69,10 @@ async def _measure(console: Console, arguments: argparse.Namespace) -> None:
     if part == "rules":
         console.print(f"rules: many alerts and changes of rules, scale {arguments.scale:g}", style="bold")
         of_rules = await rules.measure(
-            postgresql, lambda line: console.print(f"  {line}"), arguments.scale, arguments.only
+            postgresql,
+            lambda line: console.print(f"  {line}"),
+            Scale(arguments.scale, arguments.alerts),
+            arguments.only,
         )
         about["rules"] = of_rules.figures()
         console.print(of_rules.table())

@@ -50,9 +50,9 @@ async def _measured(run: Run, name: str, keys: Sequence[str | None]) -> _Backfil
     found, seconds = _Backfills(), run.scale.seconds
     data = Data(run.scale.covered, EVENTS_EACH, grouped=True)
     async with run.server(name, data) as server:
-        await server.meet_customers()
         for number in range(ROUNDS):
             found.alone.append(await _backfill(server, keys[2 * number]))
+            await server.meet_customers()  # so that usage does not evaluate for the first alert while it is measured
             async with server.streaming() as streaming:
                 found.before.append(await streaming.undisturbed(seconds))
                 with streaming.window() as window:

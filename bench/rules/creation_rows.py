@@ -2,6 +2,8 @@
 
 import asyncio
 import statistics
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from bench.rules.changes import BATCH_ALERTS, Changed, Changes, Kind
@@ -22,7 +24,7 @@ async def after(run: Run) -> list[Figure]:
     """The waits of usage after many alerts were created in batches."""
     calls = max(1, run.scale.created // BATCH_ALERTS)
     during, afterwards, created = list[Window](), list[Window](), list[Changed]()
-    async with run.server("after", Data(run.scale.active)) as server, server.streaming() as streaming:
+    async with _met(run, "after") as server, server.streaming() as streaming:
         undisturbed = await streaming.undisturbed(run.scale.seconds)
         for number in range(2):
             with streaming.window() as window:
@@ -51,7 +53,7 @@ async def beside(run: Run) -> list[Figure]:
     """Usage while alerts are created one at a time, at a given rate."""
     seconds = run.scale.seconds
     undisturbed, disturbed, created = list[Window](), list[Window](), list[Changed]()
-    async with run.server("beside", Data(run.scale.active)) as server, server.streaming() as streaming:
+    async with _met(run, "beside") as server, server.streaming() as streaming:
         first = 0
         for _ in range(run.scale.rounds):
             undisturbed.append(await streaming.undisturbed(seconds))
@@ -103,6 +105,14 @@ async def create(run: Run) -> list[Figure]:
         _creation(f"created a second, {CALLERS} callers", singly, 600),
         _creation(f"created a second, {BATCH_CALLERS} callers of batches of {BATCH_ALERTS:,}", batched, 4_000),
     ]
+
+
+@asynccontextmanager
+async def _met(run: Run, name: str) -> AsyncIterator[Server]:
+    """A server that has met all customers."""
+    async with run.server(name, Data(run.scale.active)) as server:
+        await server.meet_customers()
+        yield server
 
 
 async def _created(run: Run, server: Server, kind: Kind, callers: int, first: int) -> Changed:

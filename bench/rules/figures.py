@@ -51,17 +51,22 @@ class Figure:
 
 @dataclass(frozen=True)
 class Report:
-    """All figures, in the order of measurement. loads: the load average before each row."""
+    """All figures, in the order of measurement.
+
+    loads: the load average before each row. failures: of rows that could not be measured.
+    """
 
     factor: float
     measured: Sequence[Figure]
     loads: dict[str, float]
+    failures: dict[str, str]
 
     def figures(self) -> dict[str, Any]:
         """The figures for the file of results."""
         return {
             "scale": self.factor,
             "load_average_before": self.loads,
+            "failed_rows": self.failures,
             "figures": [figure.figures() for figure in self.measured],
         }
 
@@ -81,6 +86,8 @@ class Report:
                 "" if goal is None else f"{goal} {figure.unit}".strip(),
                 "" if goal is None else "yes" if goal.reached(figure.measured) else "no",
             )
+        for row in self.failures:
+            table.add_row(row, "all figures of the row", "failed", "", "no")
         return table
 
 

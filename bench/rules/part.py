@@ -2,13 +2,15 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
+import grpc
+
 from bench.rules import backfill_rows, creation_rows, put_rows, size_rows
 from bench.rules.figures import Figure, Report
 from bench.rules.run import Run
 from bench.rules.scale import Scale
 from bench.rules.streaming import Clients
 from bench.support import machine
-from bench.support.client import Client
+from bench.support.client import Client, JobFailed
 from bench.support.stack import PostgreSQL
 
 ROWS: dict[str, Callable[[Run], Awaitable[list[Figure]]]] = {
@@ -23,16 +25,25 @@ ROWS: dict[str, Callable[[Run], Awaitable[list[Figure]]]] = {
 
 
 async def measure(
-    postgresql: PostgreSQL, report: Callable[[str], None], factor: float = 1.0, only: Sequence[str] = ()
+    postgresql: PostgreSQL, report: Callable[[str], None], scale: Scale, only: Sequence[str] = ()
 ) -> Report:
-    """Measures the rows of these names (none: all of them), each on databases of its own."""
-    figures, loads = list[Figure](), dict[str, float]()
+    """Measures the rows of these names (none: all of them), each on databases of its own.
+
+    A row that fails is reported as such; the rows after it are still measured.
+    """
+    figures, loads, failures = list[Figure](), dict[str, float](), dict[str, str]()
     with Client() as batches, Client() as single, Client() as calls:
-        run = Run(postgresql, Clients(batches, single, calls), Scale(factor), report)
+        run = Run(postgresql, Clients(batches, single, calls), scale, report)
         for name, row in ROWS.items():
             if not only or name in only:
                 loads[name] = machine.load_average()
-                for figure in await row(run):
-                    figures.append(figure)
+                try:
+                    measured = await row(run)
+                except (JobFailed, grpc.aio.AioRpcError, TimeoutError) as error:
+                    failures[name] = str(error)
+                    report(f"{name}: failed: {failures[name]}")
+                    continue
+                figures += measured
+                for figure in measured:
                     report(f"{name}: {figure}")
-    return Report(factor, figures, loads)
+    return Report(scale.factor, figures, loads, failures)

@@ -5,14 +5,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scale:
-    """factor: multiplies the numbers of alerts and customers. Less than 1 measures shorter and less often, too."""
+    """factor: multiplies the numbers of alerts and customers. Less than 1 measures shorter and less often, too.
+
+    large: alerts of the large database instead of a million times the factor.
+    """
 
     factor: float = 1.0
+    large: int | None = None
 
     @property
     def alerts(self) -> int:
         """Alerts of the large database, one for each of as many customers."""
-        return self._of(1_000_000)
+        return self._of(1_000_000) if self.large is None else self.large
 
     @property
     def active(self) -> int:

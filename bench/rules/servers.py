@@ -12,6 +12,7 @@ from bench.rules import requests
 from bench.rules.changes import Changed, Changes
 from bench.rules.streaming import Clients, Streaming
 from bench.rules.usage import FirstEvent, Register
+from bench.support import cpu
 from bench.support.sending import create_alerts
 from bench.support.stack import PostgreSQL
 from generated.tidemark.v1 import alert_pb2
@@ -52,7 +53,9 @@ class Server:
     def __init__(self, program: Program, url: str, postmaster_pid: int, clients: Clients, data: Data) -> None:
         self.program = program
         self.url = url
-        self.first_acknowledgement = 0.0  # seconds from its start
+        # Of the last start: seconds until the first acknowledgement, and of CPU that the server used until then.
+        self.first_acknowledgement = 0.0
+        self.starting_cpu = 0.0
         self._postmaster_pid = postmaster_pid
         self._clients = clients
         self._data = data
@@ -83,6 +86,7 @@ class Server:
         started = time.perf_counter()
         await self.program.start()
         self.first_acknowledgement = await run() - started
+        self.starting_cpu = cpu.seconds(self.program.pid)
 
 
 @asynccontextmanager

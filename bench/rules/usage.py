@@ -16,7 +16,7 @@ from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 
 BATCH_EVENTS = 500
 STREAMS = 2
-IN_FLIGHT = 4  # batches of one stream that are sent and not yet answered
+IN_FLIGHT = 2  # batches of one stream that are sent and not yet answered
 MESSAGES = 40  # batches that are encoded beforehand; each is sent again with other ids of events
 REGISTERING_STREAMS = 4
 _PASS = "########"  # part of each encoded event id; replaced by as many digits before the batch is sent
