@@ -16,7 +16,7 @@ from store import embedded
 from tests.support.processes.programs import SETTINGS, Program, Programs
 
 # On the checkout's own file system: a temporary folder may be in memory, where nothing is durable.
-FOLDER = Path(__file__).resolve().parents[1] / ".build"
+FOLDER = Path(__file__).resolve().parents[2] / ".build"
 
 _DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 _SHOWN = (*_DURABLE, "shared_buffers", "max_wal_size", "wal_level", "checkpoint_timeout")
