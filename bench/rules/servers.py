@@ -70,18 +70,22 @@ class Server:
         pids = self.program.pid, self._postmaster_pid
         return self._clients.streaming(self.address, pids, self._data.customers, grouped=self._data.grouped)
 
-    async def meet_customers(self) -> None:
-        """Sends one event of each customer."""
+    async def meet_customers(self) -> float:
+        """Sends one event of each customer; returns the seconds until the last acknowledgement."""
         register = Register(self.address, f"met-{time.monotonic_ns()}", self._data.customers, 1, self._data.grouped)
-        await (await self._clients.calls.prepare(register))()
+        return await (await self._clients.calls.prepare(register))()
 
     async def change(self, changes: Changes) -> Changed:
         """Runs the calls in the process of the clients."""
         return await (await self._clients.calls.prepare(changes))()
 
-    async def restart(self) -> None:
+    async def stop(self) -> None:
+        """Stops the server."""
+        await self.program.stop()
+
+    async def start(self) -> None:
         """Starts the server again, which was stopped, and waits for its first acknowledgement."""
-        first = FirstEvent(self.address, f"restarted-{time.monotonic_ns()}", 0)
+        first = FirstEvent(self.address, f"started-{time.monotonic_ns()}", 0)
         run = await self._clients.calls.prepare(first)
         started = time.perf_counter()
         await self.program.start()
@@ -101,14 +105,14 @@ async def server(postgresql: PostgreSQL, clients: Clients, name: str, data: Data
         await (await clients.calls.prepare(register))()
         if data.alerts:
             await create_alerts(made.address, [requests.for_customer(0)], _PATIENCE)
-        await program.stop()
+        await made.stop()
         with psycopg.connect(url) as connection:
             _copy_alert(connection, data.alerts)
             _copy_customer(connection, data.customers, data.alerts)
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE")
             connection.execute("CHECKPOINT")
-        await made.restart()
+        await made.start()
         yield made
 
 

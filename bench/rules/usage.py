@@ -107,7 +107,7 @@ def one_by_one(server: str, name: str, customers: int, *, grouped: bool = False)
 
 
 @dataclass
-class Register(Job[None]):
+class Register(Job[float]):
     """Sends events of each customer once, so that the customers and their gauges exist, and the server knows them.
 
     name: part of the event ids.
@@ -135,9 +135,10 @@ class Register(Job[None]):
                 self._messages.append(_encoded(events))
         self._channels = await open_channels(self.server, REGISTERING_STREAMS)
 
-    async def run(self) -> None:
-        """Sends all messages, and waits for their acknowledgements."""
+    async def run(self) -> float:
+        """Sends all messages; returns the seconds until the last acknowledgement."""
         messages = iter(self._messages)
+        started = time.perf_counter()
 
         async def stream(call: Call) -> None:
             for message in messages:
@@ -149,7 +150,9 @@ class Register(Job[None]):
             await call.done_writing()
 
         await asyncio.gather(*(stream(evaluate_usage(over)) for over in self._channels))
+        seconds = time.perf_counter() - started
         await close_channels(self._channels)
+        return seconds
 
 
 @dataclass
