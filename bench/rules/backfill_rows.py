@@ -24,9 +24,13 @@ POLLING = 0.1
 
 @dataclass
 class _Backfills:
-    """The results of all rounds. alone, beside: seconds of a backfill, without usage and beside it."""
+    """The results of all rounds. alone, beside: seconds of a backfill, without usage and beside it.
+
+    alone_cpu: seconds of CPU that the server and PostgreSQL used for a backfill without usage.
+    """
 
     alone: list[float] = field(default_factory=list)
+    alone_cpu: list[float] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
     before: list[Window] = field(default_factory=list)
     during: list[Window] = field(default_factory=list)
@@ -51,7 +55,9 @@ async def _measured(run: Run, name: str, keys: Sequence[str | None]) -> _Backfil
     data = Data(run.scale.covered, EVENTS_EACH, grouped=True)
     async with run.server(name, data) as server:
         for number in range(ROUNDS):
+            meter = server.meter()
             found.alone.append(await _backfill(server, keys[2 * number]))
+            found.alone_cpu.append(meter.used())
             await server.meet_customers()  # so that usage does not evaluate for the first alert while it is measured
             async with server.streaming() as streaming:
                 found.before.append(await streaming.undisturbed(seconds))
@@ -99,6 +105,7 @@ def _figures(row: str, gauges: int, found: _Backfills, *, usage: float, longest:
     return [
         Figure(row, "gauges a second, beside usage", gauges / statistics.median(found.beside), "/s", rate, details),
         Figure(row, "gauges a second, alone", gauges / statistics.median(found.alone), "/s", rate, alone),
+        Figure(row, "CPU of a gauge, alone", 1e6 * statistics.median(found.alone_cpu) / gauges, "µs"),
         Figure(row, "usage meanwhile ÷ before", statistics.median(ratios), "", Goal(usage)),
         Figure(row, "usage afterwards ÷ before", afterwards),
         Figure(row, "longest wait meanwhile", slowest, "s", Goal(longest, at_most=True)),

@@ -6,11 +6,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import grpc
 
 from bench.rules import requests
+from bench.support import cpu
 from bench.support.client import Job
+from bench.support.figures import milliseconds
 from bench.support.sending import close_channels, open_channels
 from generated.tidemark.v1 import account_service_pb2, alert_service_pb2
 from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
@@ -36,19 +39,33 @@ class Kind(StrEnum):
 class Changed:
     """The answers. seconds: from the start to the last answer. changed: alerts or facts. waits: seconds of each call.
 
-    ended: when the last answer came, by the clock of `time.perf_counter`.
+    cpu: seconds of CPU that the server and PostgreSQL used.
     """
 
     seconds: float = 0.0
     changed: int = 0
     waits: list[float] = field(default_factory=list)
     failed: dict[str, int] = field(default_factory=dict)
-    ended: float = 0.0
+    cpu: float = 0.0
 
     @property
     def rate(self) -> float:
         """Changes a second."""
         return self.changed / self.seconds if self.seconds else 0.0
+
+    @property
+    def cpu_of_change(self) -> float:
+        """Milliseconds of CPU for one change."""
+        return 1e3 * self.cpu / max(1, self.changed)
+
+    def figures(self) -> dict[str, Any]:
+        """The figures for the file of results."""
+        found: dict[str, Any] = {"changed": self.changed, "per_second": round(self.rate, 1), "failed": self.failed}
+        if self.waits:
+            found |= {"call_p50_ms": milliseconds(self.waits, 0.5), "call_p99_ms": milliseconds(self.waits, 0.99)}
+        if cpu.available():
+            found["cpu_ms"] = round(self.cpu_of_change, 2)
+        return found
 
 
 @dataclass
@@ -81,8 +98,7 @@ class Changes(Job[Changed]):
         callers = (self._caller(self._call_over(number), started, turns) for number in range(self.callers))
         await asyncio.gather(*callers)
         await close_channels(self._channels)
-        self._changed.ended = time.perf_counter()
-        self._changed.seconds = self._changed.ended - started
+        self._changed.seconds = time.perf_counter() - started
         return self._changed
 
     async def _caller(self, call: Callable[[int], Awaitable[object]], started: float, turns: Iterator[int]) -> None:

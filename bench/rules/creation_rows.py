@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from bench.rules.changes import BATCH_ALERTS, Changed, Changes, Kind
-from bench.rules.figures import Figure, Goal
+from bench.rules.figures import Figure, Goal, change_figures
 from bench.rules.run import Run
 from bench.rules.servers import Data, Server
 from bench.rules.streaming import Window
@@ -34,9 +34,7 @@ async def after(run: Run) -> list[Figure]:
             afterwards.append(await streaming.undisturbed(AFTER_SECONDS))
     alerts = created[0].changed
     details = {
-        "alerts": [one.changed for one in created],
-        "created_per_second": [round(one.rate) for one in created],
-        "failed": [one.failed for one in created],
+        "created": [one.figures() for one in created],
         "undisturbed": undisturbed.figures(),
         "during": [window.figures() for window in during],
         "after": [window.figures() for window in afterwards],
@@ -70,7 +68,7 @@ async def beside(run: Run) -> list[Figure]:
         "ratios": [round(rate, 3) for rate in rates],
         "undisturbed": [window.figures() for window in undisturbed],
         "disturbed": [window.figures() for window in disturbed],
-        "failed": [one.failed for one in created],
+        "created": [one.figures() for one in created],
     }
     figures = [
         Figure("beside", "usage beside creation ÷ undisturbed", statistics.median(rates), "", Goal(0.8), details),
@@ -101,9 +99,10 @@ async def create(run: Run) -> list[Figure]:
         for number in range(run.scale.rounds):
             singly.append(await _created(run, server, Kind.CREATE, CALLERS, 10_000 * number))
             batched.append(await _created(run, server, Kind.BATCH, BATCH_CALLERS, 100 * number))
+    batches = f"{BATCH_CALLERS} callers of batches of {BATCH_ALERTS:,}"
     return [
-        _creation(f"created a second, {CALLERS} callers", singly, 600),
-        _creation(f"created a second, {BATCH_CALLERS} callers of batches of {BATCH_ALERTS:,}", batched, 4_000),
+        *change_figures("create", f"created a second, {CALLERS} callers", singly, Goal(600)),
+        *change_figures("create", f"created a second, {batches}", batched, Goal(4_000)),
     ]
 
 
@@ -117,14 +116,3 @@ async def _met(run: Run, name: str) -> AsyncIterator[Server]:
 
 async def _created(run: Run, server: Server, kind: Kind, callers: int, first: int) -> Changed:
     return await server.change(Changes(server.address, kind, callers, run.scale.active, first, run.scale.seconds))
-
-
-def _creation(name: str, created: list[Changed], goal: float) -> Figure:
-    details = {
-        "rates": [round(one.rate, 1) for one in created],
-        "created": [one.changed for one in created],
-        "call_p50_ms": [milliseconds(one.waits, 0.5) for one in created if one.waits],
-        "call_p99_ms": [milliseconds(one.waits, 0.99) for one in created if one.waits],
-        "failed": [one.failed for one in created],
-    }
-    return Figure("create", name, statistics.median(one.rate for one in created), "/s", Goal(goal), details)

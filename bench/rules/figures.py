@@ -1,10 +1,13 @@
 """The figures of the part: each with its goal, as a table for people and as JSON."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
+
+from bench.rules.changes import Changed
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,16 @@ class Report:
         for row in self.failures:
             table.add_row(row, "all figures of the row", "failed", "", "no")
         return table
+
+
+def change_figures(row: str, name: str, rounds: Sequence[Changed], goal: Goal) -> list[Figure]:
+    """How many changes a second there were, and the CPU of one, as medians over the rounds."""
+    rate = statistics.median(one.rate for one in rounds)
+    cpu = statistics.median(one.cpu_of_change for one in rounds)
+    return [
+        Figure(row, name, rate, "/s", goal, {"rounds": [one.figures() for one in rounds]}),
+        Figure(row, "the same, CPU of one", cpu, "ms"),
+    ]
 
 
 def shown(number: float) -> str:

@@ -32,18 +32,23 @@ async def measure(
     A row that fails is reported as such; the rows after it are still measured.
     """
     figures, loads, failures = list[Figure](), dict[str, float](), dict[str, str]()
-    with Client() as batches, Client() as single, Client() as calls:
-        run = Run(postgresql, Clients(batches, single, calls), scale, report)
-        for name, row in ROWS.items():
-            if not only or name in only:
-                loads[name] = machine.load_average()
-                try:
-                    measured = await row(run)
-                except (JobFailed, grpc.aio.AioRpcError, TimeoutError) as error:
-                    failures[name] = str(error)
-                    report(f"{name}: failed: {failures[name]}")
-                    continue
-                figures += measured
-                for figure in measured:
-                    report(f"{name}: {figure}")
+    for name in ROWS:
+        if only and name not in only:
+            continue
+        loads[name] = machine.load_average()
+        try:
+            measured = await _row(name, postgresql, report, scale)
+        except (JobFailed, grpc.aio.AioRpcError, TimeoutError) as error:
+            failures[name] = repr(error)
+            report(f"{name}: failed: {failures[name]}")
+            continue
+        figures += measured
+        for figure in measured:
+            report(f"{name}: {figure}")
     return Report(scale.factor, figures, loads, failures)
+
+
+async def _row(name: str, postgresql: PostgreSQL, report: Callable[[str], None], scale: Scale) -> list[Figure]:
+    """Measures a row, with clients of its own: those of a row that failed may still be busy."""
+    with Client() as batches, Client() as single, Client() as calls:
+        return await ROWS[name](Run(postgresql, Clients(batches, single, calls), scale, report))

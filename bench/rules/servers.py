@@ -77,7 +77,14 @@ class Server:
 
     async def change(self, changes: Changes) -> Changed:
         """Runs the calls in the process of the clients."""
-        return await (await self._clients.calls.prepare(changes))()
+        run, meter = await self._clients.calls.prepare(changes), self.meter()
+        changed = await run()
+        changed.cpu = meter.used()
+        return changed
+
+    def meter(self) -> cpu.Meter:
+        """Measures the CPU time of the server and of PostgreSQL from now on."""
+        return cpu.Meter(self._postmaster_pid, self.program.pid)
 
     async def stop(self) -> None:
         """Stops the server."""

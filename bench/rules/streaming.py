@@ -14,6 +14,7 @@ from bench.support.client import Client
 from bench.support.figures import milliseconds
 
 WARM_UP = 1.5  # seconds before the first window
+_PATIENCE = 120.0  # seconds for the last acknowledgements
 _names = itertools.count()
 
 
@@ -84,12 +85,11 @@ class Streaming:
     @contextmanager
     def window(self) -> Iterator[Window]:
         """The block is a window; its figures exist after the usage has ended."""
-        processes = [self._server_pid, *cpu.children(self._postmaster_pid)] if cpu.available() else []
-        before = cpu.seconds(*processes)
+        meter = cpu.Meter(self._postmaster_pid, self._server_pid)
         window = Window(time.perf_counter())
         yield window
         window.end = time.perf_counter()
-        window.cpu = cpu.seconds(*processes) - before
+        window.cpu = meter.used()
         self.windows.append(window)
 
     async def undisturbed(self, seconds: float) -> Window:
@@ -130,6 +130,7 @@ class Clients:
         finally:
             self.batches.stop()
             self.single.stop()
-            collected = await asyncio.gather(*tasks)
+            async with asyncio.timeout(_PATIENCE):
+                collected = await asyncio.gather(*tasks)
         for window in streaming.windows:
             window.collect(*collected)
