@@ -11,7 +11,6 @@ from bench.rules.figures import Figure, Goal, change_figures
 from bench.rules.run import Run
 from bench.rules.servers import Data, Server
 from bench.rules.streaming import Window
-from bench.support.figures import milliseconds
 
 CALLERS = 16
 BATCH_CALLERS = 2
@@ -80,11 +79,11 @@ async def beside(run: Run) -> list[Figure]:
             Goal(0.95 * PER_SECOND),
         ),
     ]
-    for name, of in (("single events", "single"), ("batches", "batched")):
-        alone, other = (
-            statistics.median(milliseconds([one.waited for one in getattr(window, of)], 0.99) for window in windows)
-            for windows in (undisturbed, disturbed)
-        )
+    for name, of in (
+        ("single events", lambda window: window.p99_ms(window.single)),
+        ("batches", lambda window: window.p99_ms(window.batched)),
+    ):
+        alone, other = (statistics.median(map(of, windows)) for windows in (undisturbed, disturbed))
         found = {"alone_p99_ms": alone, "beside_p99_ms": other}
         figures.append(
             Figure("beside", f"p99 of {name} ÷ undisturbed", other / alone, "", Goal(3, at_most=True), found)

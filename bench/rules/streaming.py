@@ -49,6 +49,11 @@ class Window:
         """The longest wait in seconds."""
         return max(self.waiting, default=0.0)
 
+    def p99_ms(self, acknowledged: Sequence[Acknowledgement]) -> float:
+        """The p99 of their waits in milliseconds; the longest wait of the window if there are none."""
+        waits = [one.waited for one in acknowledged]
+        return milliseconds(waits, 0.99) if waits else round(1_000 * self.longest, 2)
+
     def collect(self, batched: Sequence[Acknowledgement], single: Sequence[Acknowledgement]) -> None:
         """Takes its part of all acknowledgements."""
         self.batched = [one for one in batched if self.begin <= one.time <= self.end]
