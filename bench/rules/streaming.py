@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.rules.usage import Acknowledgement, Usage, one_by_one
+from bench.rules.usage import Acknowledgement, Streamed, Usage, one_by_one
 from bench.support import cpu
 from bench.support.client import Client
 from bench.support.figures import milliseconds
@@ -23,7 +23,7 @@ class Window:
     """A part of the time, with the acknowledgements that came in it, once all usage was collected.
 
     cpu: seconds of CPU that the server and PostgreSQL used in it. batched, single: acknowledgements of batches and of
-    single events. waiting: seconds of all waits of which a part was in the window.
+    single events. waiting: seconds of all waits of which a part was in the window. interruptions: failed streams.
     """
 
     begin: float
@@ -32,6 +32,7 @@ class Window:
     batched: list[Acknowledgement] = field(default_factory=list)
     single: list[Acknowledgement] = field(default_factory=list)
     waiting: list[float] = field(default_factory=list)
+    interruptions: int = 0
 
     @property
     def rate(self) -> float:
@@ -54,15 +55,17 @@ class Window:
         waits = [one.waited for one in acknowledged]
         return milliseconds(waits, 0.99) if waits else round(1_000 * self.longest, 2)
 
-    def collect(self, batched: Sequence[Acknowledgement], single: Sequence[Acknowledgement]) -> None:
-        """Takes its part of all acknowledgements."""
-        self.batched = [one for one in batched if self.begin <= one.time <= self.end]
-        self.single = [one for one in single if self.begin <= one.time <= self.end]
+    def collect(self, batched: Streamed, single: Streamed) -> None:
+        """Takes its part of all results."""
+        self.batched = [one for one in batched.acknowledgements if self.begin <= one.time <= self.end]
+        self.single = [one for one in single.acknowledgements if self.begin <= one.time <= self.end]
         self.waiting = [
             one.waited
-            for one in itertools.chain(batched, single)
+            for one in itertools.chain(batched.acknowledgements, single.acknowledgements)
             if one.time >= self.begin and one.time - one.waited <= self.end
         ]
+        interruptions = itertools.chain(batched.interruptions, single.interruptions)
+        self.interruptions = sum(self.begin <= one <= self.end for one in interruptions)
 
     def figures(self) -> dict[str, Any]:
         """The figures for the file of results."""
@@ -70,6 +73,7 @@ class Window:
             "seconds": round(self.end - self.begin, 2),
             "events_per_second": round(self.rate),
             "longest_ms": round(1_000 * self.longest, 1),
+            "interruptions": self.interruptions,
         }
         for name, acknowledged in (("batch", self.batched), ("single", self.single)):
             if waits := [one.waited for one in acknowledged]:
@@ -121,7 +125,7 @@ class Clients:
         pids: of the server and of the postmaster. The block begins after the usage has warmed up.
         """
         name = f"usage-{next(_names)}"
-        runs: list[Awaitable[list[Acknowledgement]]] = []
+        runs: list[Awaitable[Streamed]] = []
         for client, job in (
             (self.batches, Usage(server, f"{name}-b", customers, grouped)),
             (self.single, one_by_one(server, f"{name}-s", customers, grouped=grouped)),

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 import grpc
@@ -19,6 +20,8 @@ STREAMS = 2
 IN_FLIGHT = 2  # batches of one stream that are sent and not yet answered
 MESSAGES = 40  # batches that are encoded beforehand; each is sent again with other ids of events
 REGISTERING_STREAMS = 4
+REPEAT_PAUSE = 0.1  # seconds before a stream that failed begins again
+_REPEATED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _PASS = "########"  # part of each encoded event id; replaced by as many digits before the batch is sent
 
 
@@ -35,7 +38,15 @@ class Acknowledgement:
 
 
 @dataclass
-class Usage(Job[list[Acknowledgement]]):
+class Streamed:
+    """The result of a job. interruptions: when a stream failed; its events are sent again on the next one."""
+
+    acknowledgements: list[Acknowledgement] = field(default_factory=list)
+    interruptions: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Usage(Job[Streamed]):
     """Streams usage of random customers as fast as the server accepts it, until the job is stopped.
 
     name: part of the event ids; no two jobs on one database may have the same. customers: how many. grouped: whether
@@ -52,7 +63,7 @@ class Usage(Job[list[Acknowledgement]]):
     _messages: list[bytes] = field(default_factory=list)
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
-    _acknowledged: list[Acknowledgement] = field(default_factory=list)
+    _streamed: Streamed = field(default_factory=Streamed)
 
     async def prepare(self) -> None:
         """Encodes the messages and connects."""
@@ -70,35 +81,55 @@ class Usage(Job[list[Acknowledgement]]):
             self._messages.append(_encoded(events))
         self._channels = await open_channels(self.server, self.streams)
 
-    async def run(self) -> list[Acknowledgement]:
+    async def run(self) -> Streamed:
         """Sends until the job is stopped, then waits for the last acknowledgements."""
-        await asyncio.gather(*(self._stream(evaluate_usage(over)) for over in self._channels))
+        await asyncio.gather(*(self._stream(over) for over in self._channels))
         await close_channels(self._channels)
-        return self._acknowledged
+        return self._streamed
 
-    async def _stream(self, call: Call) -> None:
-        room, sent = asyncio.Semaphore(self.in_flight), list[float]()
+    async def _stream(self, over: grpc.aio.Channel) -> None:
+        unanswered = deque[tuple[float, bytes]]()
+        while True:
+            try:
+                await self._call(evaluate_usage(over), unanswered)
+                return
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _REPEATED:
+                    raise
+                self._streamed.interruptions.append(time.perf_counter())
+                await asyncio.sleep(REPEAT_PAUSE)
+
+    async def _call(self, call: Call, unanswered: deque[tuple[float, bytes]]) -> None:
+        """One stream, which first repeats what the stream before it left unanswered; with the times of sending."""
+        room = asyncio.Semaphore(max(0, self.in_flight - len(unanswered)))
 
         async def write() -> None:
+            for _, message in list(unanswered):
+                await call.write(message)
             while not self.stopping.is_set():
                 await room.acquire()
                 number = next(self._numbers)
                 message = self._messages[number % MESSAGES].replace(_PASS.encode(), b"%08d" % (number // MESSAGES))
-                sent.append(time.perf_counter())
+                unanswered.append((time.perf_counter(), message))
                 await call.write(message)
             await call.done_writing()
 
         writing = asyncio.create_task(write())
-        answers = itertools.count()
-        async for response in call:
-            if response.heartbeat:
-                continue
-            now = time.perf_counter()
-            check(response)
-            waited = now - sent[next(answers)]
-            self._acknowledged.append(Acknowledgement(now, waited, response.outcome.accepted))
-            room.release()
-        await writing
+        try:
+            async for response in call:
+                if response.heartbeat:
+                    continue
+                now = time.perf_counter()
+                if not self._streamed.interruptions:  # else an event may have been stored without an acknowledgement
+                    check(response)
+                sent, _ = unanswered.popleft()
+                events = response.outcome.accepted + response.outcome.duplicates
+                self._streamed.acknowledgements.append(Acknowledgement(now, now - sent, events))
+                room.release()
+            await writing
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
 
 
 def one_by_one(server: str, name: str, customers: int, *, grouped: bool = False) -> Usage:
