@@ -11,6 +11,9 @@ from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.support.alerts.client import Client, refused
 from tests.support.server.running import running
+from tests.support.server.sharing import own_server, shares_server
+
+pytestmark = shares_server
 
 SPEND = 'display_name: "spend" scope { all_customers {} } spend_threshold_reached {} thresholds { value: "10" } '
 KEY = 'uniqueness_key: "k" '
@@ -20,6 +23,7 @@ async def declare(client: Client, alert: str = SPEND + KEY, *paths: str) -> mess
     return await client.update(alert, *paths, allow_missing=True)
 
 
+@own_server
 async def test_a_missing_alert_is_created_and_the_same_call_again_changes_nothing(
     ours: Client, theirs: Client, database: Database, clock: ManualClock, api_keys: tuple[str, str]
 ) -> None:

@@ -8,6 +8,9 @@ import pytest
 from generated.tidemark.v1 import alert_pb2, condition_pb2
 from runtime.clock import ManualClock
 from tests.support.alerts.client import Client, refused
+from tests.support.server.sharing import shares_server
+
+pytestmark = shares_server
 
 SPEND = 'display_name: "spend" scope { all_customers {} } spend_threshold_reached {} thresholds { value: "10" } '
 CALLS = 'display_name: "calls" usage_exceeded { metric_id: "calls" } thresholds { value: "10" } '

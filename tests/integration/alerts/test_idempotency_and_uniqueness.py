@@ -12,6 +12,9 @@ from store.postgres.database import Database
 from store.tables.accounts import organization
 from tests.support.alerts.client import Client, outcomes, refused
 from tests.support.server.running import running
+from tests.support.server.sharing import own_server, shares_server
+
+pytestmark = shares_server
 
 SPEND = 'display_name: "spend" scope { all_customers {} } spend_threshold_reached {} thresholds { value: "10" } '
 CALLS = 'display_name: "calls" usage_exceeded { metric_id: "calls" } thresholds { value: "10" } '
@@ -24,6 +27,7 @@ def key(name: str) -> str:
     return f'uniqueness_key: "{name}" '
 
 
+@own_server
 async def test_a_repeated_request_id_returns_the_first_answer_after_a_restart_too(
     ours: Client, database: Database, clock: ManualClock, api_keys: tuple[str, str]
 ) -> None:
@@ -105,6 +109,7 @@ async def test_concurrent_creates_of_different_alerts_all_succeed(ours: Client) 
     assert (len(created), others) == (8, [])
 
 
+@own_server
 async def test_a_refused_create_does_not_raise_the_epoch(ours: Client, database: Database) -> None:
     async def epochs() -> list[int]:
         async with database.transaction() as connection:
