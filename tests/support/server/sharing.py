@@ -7,8 +7,9 @@ are compiled and planned again. A test that only needs an organization of its ow
 - `@own_server` exempts one test of such a module: one that moves the clock, has limits of its own, stops or breaks
   its server, replaces parts of it, or counts what the whole server does.
 
-The fixture `caller`, and `ours` and `theirs` of the alert tests, follow these marks. The clock of a shared server stands still: moving it fails the test. Async
-fixtures of such a module need `@pytest_asyncio.fixture(loop_scope="module")`, so that they run in the server's loop.
+The fixture `caller`, and `ours` and `theirs` of the alert tests, follow these marks. The clock of a shared server
+stands still: moving it fails the test. Async fixtures of such a module need
+`@pytest_asyncio.fixture(loop_scope="module")`, so that they run in the server's loop.
 """
 
 from datetime import datetime, timedelta
