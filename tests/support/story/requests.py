@@ -1,5 +1,7 @@
 """The requests of the story's changes: singly, or several in one batch call."""
 
+import asyncio
+import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 from random import Random
@@ -19,8 +21,10 @@ from tests.reference.gauges import Fields
 from tests.reference.usage import Alert
 from tests.support.story.draws import Measure
 from tests.support.story.servers import Servers
-from tests.support.usage.caller import DEADLINE, Caller, until
+from tests.support.usage.caller import DEADLINE, Caller
 from tests.support.usage.words import alert_of, decimal_of
+
+PATIENCE = 120.0  # seconds that a client waits for a backfill
 
 
 class Requests:
@@ -128,11 +132,12 @@ class Requests:
         """Waits until an alert is evaluated on all gauges."""
         request = alert_service_pb2.GetAlertRequest(alert_id=alert_id)
 
-        async def done() -> bool:
-            answer = await self._call("alerts", "GetAlert", request)
-            return bool(answer.alert.evaluation_status == alert_pb2.EVALUATION_STATUS_DONE)
-
-        await until(done)
+        async with asyncio.timeout(PATIENCE):
+            for tries in itertools.count():
+                answer = await self._call("alerts", "GetAlert", request)
+                if answer.alert.evaluation_status == alert_pb2.EVALUATION_STATUS_DONE:
+                    return
+                await asyncio.sleep(min(0.01 * 2**tries, 0.2))
 
     async def customer_alerts(self, customer: str) -> Any:
         """The states of all alerts of a customer."""
