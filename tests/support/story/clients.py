@@ -32,11 +32,11 @@ from tests.support.usage.draws import FIELDS
 from tests.support.usage.words import gauge_of, transition_of
 
 MOST_ALERTS = 6  # of one customer at a time
-MOST_EVENTS = 14  # of one customer in one batch
+MOST_EVENTS = 10  # of one customer in one batch
 WINDOW = 12  # customers that are used most: the newest of the client
 PATIENCE = 120.0  # seconds that a client waits for a notification
 
-KINDS = {"create": 6, "edit": 6, "switch": 4, "archive": 2, "put": 3, "limit": 2, "void": 1, "clash": 1, "check": 3}
+KINDS = {"create": 6, "edit": 8, "switch": 4, "archive": 2, "put": 3, "limit": 2, "void": 1, "clash": 1, "check": 3}
 WEIGHTED = [kind for kind, weight in KINDS.items() for _ in range(weight)]
 
 
@@ -229,8 +229,14 @@ class Client:
         return key
 
     async def _edit(self, customers: Sequence[Customer]) -> None:
-        """Other thresholds of one alert of each customer."""
-        chosen = [(one, self.draws.random.choice(mine)) for one in customers if (mine := self._own(one))]
+        """Other thresholds of one or two alerts of each customer."""
+        random = self.draws.random
+        chosen = [
+            (one, alert)
+            for one in customers
+            if (mine := self._own(one))
+            for alert in random.sample(mine, min(len(mine), random.randint(1, 2)))
+        ]
         if not chosen:
             return await self._create(customers)
         reset = self.draws.one_in(8)
