@@ -1,7 +1,8 @@
 """Alerts of customers are created, edited, disabled and archived at random by several clients of two servers, while
 usage streams through both: every answer, notification and state is that of the reference model.
 
-A step is one event that is sent, or one change that is made. `make test-random STEPS=100000` plays more of them.
+A step is one event that is sent, or one change that is made. `make test-model STEPS=100000` plays more of them, and
+`make test-random` plays others.
 """
 
 import asyncio

@@ -164,9 +164,9 @@ class Client:
             return  # the first try was counted, and its answer was lost
         assert answer.accepted == verdicts.count(NEW)
         assert answer.duplicates == verdicts.count(DUPLICATE)
-        values: dict[str, dict[Gauge, object]] = defaultdict(dict)
-        for shown in answer.gauges:
-            values[shown.customer_id][gauge_of(shown)] = Fraction(shown.value)
+        values: dict[str, dict[Gauge, Fraction]] = defaultdict(dict)
+        for moved in answer.gauges:
+            values[moved.customer_id][gauge_of(moved)] = Fraction(moved.value)
         found: dict[str, Counter[tuple[str, Gauge, Transition]]] = defaultdict(Counter)
         for one in answer.transitions:
             if one.notified and one.event_id:
@@ -175,9 +175,9 @@ class Client:
                 self.claims.append((gauge.customer, one.alert_id, gauge, one.sequence, transition_of(one)))
         for customer in users:
             own = Counter({(self._world.names.of(item[0]), *item[1:]): n for item, n in found[customer.name].items()})
-            shown_values = values[customer.name]
-            fitting = [one.values == shown_values and one.transitions == own for one in outcomes[customer.name]]
-            assert any(fitting), (customer.name, shown_values, own, outcomes[customer.name])
+            shown = values[customer.name]
+            fitting = [one.values == shown and one.transitions == own for one in outcomes[customer.name]]
+            assert any(fitting), "\n".join(one.difference(shown, own) for one in outcomes[customer.name])
             customer.keep(fitting)
 
     # --- changes ----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 from tests.reference.gauges import Event, Gauge
 from tests.reference.thresholds import State, Transition, furthest
@@ -36,8 +37,20 @@ class Outcome:
     """What the answer to a batch must be."""
 
     verdicts: list[str]
-    values: dict[Gauge, object]
+    values: dict[Gauge, Fraction]
     transitions: Counter[tuple[str, Gauge, Transition]]
+
+    def difference(
+        self, values: Mapping[Gauge, Fraction], transitions: Counter[tuple[str, Gauge, Transition]]
+    ) -> str:
+        """How the answer differs from this, for a person to read."""
+        lines = ["an answer differs from the model:"]
+        for gauge in self.values.keys() | values.keys():
+            if self.values.get(gauge) != values.get(gauge):
+                lines.append(f"  {gauge}: expected {self.values.get(gauge)}, found {values.get(gauge)}")
+        lines += [f"  missing: {one}" for one in self.transitions - transitions]
+        lines += [f"  unexpected: {one}" for one in transitions - self.transitions]
+        return "\n".join(lines)
 
 
 @dataclass
@@ -58,7 +71,7 @@ class Branch:
         """A batch of the customer is counted. unsettled: alerts whose last change may not be evaluated yet."""
         verdicts, values = self.model.commit(events)
         found = self._usage(unsettled)
-        return Outcome(verdicts, dict(values), found)
+        return Outcome(verdicts, values, found)
 
     def voids(self, identities: Sequence[tuple[str, str]], unsettled: frozenset[str]) -> list[str]:
         """Some events of the customer are taken back."""

@@ -33,7 +33,8 @@ from tests.support.waiting import within
 
 CLIENTS = 4
 WIDE_ALERTS = 6
-PHASES = 5
+PHASES = 5  # at least
+STEPS_PER_PHASE = 2500  # at most
 
 CONFIGURATION = Configuration(
     listen_port=0, propagation_delay=0.0, ingest_writers=2, retention=timedelta(days=366), unary_deadline=60.0
@@ -83,10 +84,11 @@ class Story:
 
     async def _play(self, steps: int) -> None:
         await self._begin()
-        for phase in range(1, PHASES + 1):
-            await self._phase(steps * phase // PHASES)
+        phases = max(PHASES, steps // STEPS_PER_PHASE)
+        for phase in range(1, phases + 1):
+            await self._phase(steps * phase // phases)
             await self._settle()
-            if phase == PHASES // 2 + 1:
+            if phase == phases // 2 + 1:
                 self._month_ends()
             for _ in range(2):
                 await self._change_wide()
@@ -277,7 +279,9 @@ async def play(database_url: str, steps: int, seed: str) -> Story:
         try:
             await story.play(steps)
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            error = _first(group)
+            error.add_note(f"seed {seed!r}, about step {story.steps}: {dict(story.kinds.most_common())}")
+            raise error from None
         caller = servers.caller(0)
         [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
         await story.compare_rows(Service(caller, database, organization_id))
