@@ -11,7 +11,7 @@ from generated.tidemark.v1 import alert_service_pb2, notification_pb2
 from server.calls.validation import to_timestamp
 from tests.reference.usage import Notification
 from tests.support.story.customers import Notice, Place
-from tests.support.story.servers import RETRIED, Servers
+from tests.support.story.servers import RETRIED, RETRY_DELAY, Servers
 from tests.support.usage.draws import START
 from tests.support.usage.words import notification_of
 
@@ -63,6 +63,7 @@ class Feed:
             except grpc.aio.AioRpcError as error:
                 if error.code() not in RETRIED:
                     raise
+                await asyncio.sleep(RETRY_DELAY)
 
     def _take(self, shown: notification_pb2.Notification) -> None:
         self.received.append(shown)

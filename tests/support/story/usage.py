@@ -9,7 +9,7 @@ import grpc
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from tests.reference.gauges import Event
 from tests.support.processes.outage import STATUS_LOST
-from tests.support.story.servers import REPLICAS, RETRIED, Servers
+from tests.support.story.servers import REPLICAS, RETRIED, RETRY_DELAY, Servers
 from tests.support.usage.caller import DEADLINE, Caller, StreamCall
 from tests.support.usage.words import message_of
 
@@ -39,6 +39,7 @@ class UsageCalls:
             if outcome is not None:
                 return outcome, repeated
             self._stream, repeated = None, True
+            await asyncio.sleep(RETRY_DELAY)
 
     async def _in_a_call(self, batch: usage_pb2.UsageBatch) -> tuple[Outcome, bool]:
         request = alert_service_pb2.EvaluateUsageBatchRequest(batch=batch)
