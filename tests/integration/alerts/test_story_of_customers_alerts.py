@@ -15,7 +15,7 @@ from tests.support.databases import Template
 from tests.support.story.story import play
 from tests.support.usage.machine import STEPS, TIME_LIMIT
 
-CASES = 4  # so that the steps are divided over several tests
+CASES = 2  # each with an organization and servers of its own
 
 
 @pytest.mark.long

@@ -86,7 +86,7 @@ class Story:
         await self._begin()
         phases = max(PHASES, steps // STEPS_PER_PHASE)
         for phase in range(1, phases + 1):
-            await self._phase(steps * phase // phases)
+            await self._phase(steps * phase // phases, restart=phase % PHASES == 2)
             await self._settle()
             if phase == phases // 2 + 1:
                 self._month_ends()
@@ -105,10 +105,10 @@ class Story:
         for _ in range(WIDE_ALERTS // 2):
             await self._create_wide()
 
-    async def _phase(self, until: int) -> None:
-        """All clients at the same time; one of the servers is replaced meanwhile."""
+    async def _phase(self, until: int, *, restart: bool) -> None:
+        """All clients at the same time. restart: whether one of the servers is replaced meanwhile."""
 
-        restart_at = (self.steps + until) // 2 if self._draws.one_in(2) else until
+        restart_at = (self.steps + until) // 2 if restart else until
 
         async def client_plays(client: Client) -> None:
             nonlocal restart_at
