@@ -36,7 +36,7 @@ MOST_EVENTS = 10  # of one customer in one batch
 WINDOW = 12  # customers that are used most: the newest of the client
 PATIENCE = 120.0  # seconds that a client waits for a notification
 
-KINDS = {"create": 6, "edit": 8, "switch": 4, "archive": 2, "put": 3, "limit": 2, "void": 1, "clash": 1, "check": 3}
+KINDS = {"create": 6, "edit": 8, "switch": 4, "archive": 2, "put": 3, "limit": 4, "void": 1, "clash": 1, "check": 3}
 WEIGHTED = [kind for kind, weight in KINDS.items() for _ in range(weight)]
 
 
@@ -312,14 +312,30 @@ class Client:
         self._count("put")
 
     async def _limit(self, customers: Sequence[Customer]) -> None:
-        """A limit of the customer's own is put, changed or removed."""
-        customer = customers[0]
-        mine = [one for one in customer.model.alerts.values() if any(each.percent for each in one.thresholds)]
-        measure = self.draws.random.choice(mine).measure if mine else self.draws.measure(customer.name)
-        amount = self.draws.random.choice((None, *AMOUNTS, *AMOUNTS))
+        """Limits of customers with percentage thresholds are put, changed or removed."""
+        limited = [
+            (one, alert)
+            for one in customers
+            for alert in one.model.alerts.values()
+            if any(each.percent for each in alert.thresholds)
+        ]
+        if not limited:
+            return await self._create(customers)
+        for customer, alert in {id(one): (one, alert) for one, alert in limited}.values():
+            await self._limit_one(customer, alert)
+
+    async def _limit_one(self, customer: Customer, alert: Alert) -> None:
+        """A limit near what an alert of the customer measures now, so that it often reaches or resolves something."""
+        measured = [
+            value
+            for gauge, value in customer.model.values().items()
+            if (gauge.measure, gauge.group) == (alert.measure, ()) and value > 0
+        ]
+        amounts = [*AMOUNTS, *measured, *(2 * value for value in measured), None]
+        amount = self.draws.random.choice(amounts)
         holder = "customer", customer.name
-        await self._requests.put_limit(holder, measure, amount)
-        customer.changes(lambda branch: branch.model.put_limit(holder, measure, amount), *customer.model.alerts)
+        await self._requests.put_limit(holder, alert.measure, amount)
+        customer.changes(lambda branch: branch.model.put_limit(holder, alert.measure, amount), *customer.model.alerts)
         self._count("limit")
 
     async def _void(self, customers: Sequence[Customer]) -> None:

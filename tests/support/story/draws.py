@@ -143,7 +143,7 @@ class Draws:
             per_subscription=per_subscription,
             scope=scope,
             keys=chosen,
-            thresholds=self.thresholds(percentages=not chosen and self.one_in(3)),
+            thresholds=self.thresholds(percentages=not chosen and self.one_in(2)),
             evaluate=not self.one_in(4),
             prices=random.choice(PRICES) if spend and per_subscription and self.one_in(3) else frozenset(),
             overrides=tuple(overridden),

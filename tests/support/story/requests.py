@@ -17,12 +17,12 @@ from generated.tidemark.v1 import (
     limit_pb2,
     subscription_pb2,
 )
-from tests.reference.gauges import Fields
+from tests.reference.gauges import Fields, Metric
 from tests.reference.usage import Alert
 from tests.support.story.draws import Measure
 from tests.support.story.servers import Servers
 from tests.support.usage.caller import DEADLINE, Caller
-from tests.support.usage.words import alert_of, decimal_of
+from tests.support.usage.words import alert_of, decimal_of, metric_of
 
 PATIENCE = 120.0  # seconds that a client waits for a backfill
 
@@ -112,6 +112,10 @@ class Requests:
             )
             request = account_service_pb2.PutSubscriptionRequest(subscription=other)
             await self._call("accounts", "PutSubscription", request)
+
+    async def put_metric(self, metric: Metric) -> None:
+        """Registers a metric."""
+        await self._call("accounts", "PutMetric", account_service_pb2.PutMetricRequest(metric=metric_of(metric)))
 
     async def put_limit(self, holder: tuple[str, str], measure: Measure, amount: Fraction | None) -> None:
         """Puts a limit of a customer or a plan, or removes it."""

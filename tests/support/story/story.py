@@ -11,7 +11,6 @@ from fractions import Fraction
 
 from google.protobuf import message
 
-from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
 from store.identity import keys
@@ -28,7 +27,6 @@ from tests.support.story.servers import REPLICAS, Servers
 from tests.support.usage.draws import START
 from tests.support.usage.service import Service
 from tests.support.usage.stage import MONTHS
-from tests.support.usage.words import metric_of
 from tests.support.waiting import within
 
 CLIENTS = 4
@@ -97,10 +95,8 @@ class Story:
 
     async def _begin(self) -> None:
         """Metrics, limits of plans, and the first wide alerts."""
-        caller = self.servers.caller(0)
         for metric in STORY_METRICS:
-            request = account_service_pb2.PutMetricRequest(metric=metric_of(metric))
-            await caller.accounts.PutMetric(request, metadata=caller.metadata)
+            await self._requests.put_metric(metric)
         await self._limit_plan()
         for _ in range(WIDE_ALERTS // 2):
             await self._create_wide()
