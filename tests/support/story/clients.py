@@ -90,7 +90,7 @@ class Client:
 
     async def settle(self, customer: Customer) -> None:
         """Waits until the alerts of the customer are evaluated and what they found has arrived."""
-        for name in sorted(customer.unsettled & customer.branches[0].model.alerts.keys()):
+        for name in sorted(customer.evaluating & customer.branches[0].model.alerts.keys()):
             await self._requests.evaluated(self._id(name))
         feed = self._world.feed
         try:
@@ -101,6 +101,7 @@ class Client:
         except TimeoutError:
             raise AssertionError(customer.difference(feed.of(customer.name))) from None
         customer.unsettled.clear()
+        customer.evaluating.clear()
         customer.racing = False
 
     # --- usage ------------------------------------------------------------------------------------------------------
@@ -308,7 +309,7 @@ class Client:
             if subscription is not None:
                 branch.model.put_fields(customer.name, subscription, fields)
 
-        customer.changes(change, *customer.model.alerts)
+        customer.put(change)
         self._count("put")
 
     async def _limit(self, customers: Sequence[Customer]) -> None:
@@ -335,7 +336,7 @@ class Client:
         amount = self.draws.random.choice(amounts)
         holder = "customer", customer.name
         await self._requests.put_limit(holder, alert.measure, amount)
-        customer.changes(lambda branch: branch.model.put_limit(holder, alert.measure, amount), *customer.model.alerts)
+        customer.put(lambda branch: branch.model.put_limit(holder, alert.measure, amount))
         self._count("limit")
 
     async def _void(self, customers: Sequence[Customer]) -> None:

@@ -109,6 +109,7 @@ class Branch:
 
 class Customer:
     """A customer of one client. unsettled: the alerts that may not have been evaluated since their last change.
+    evaluating: those of them whose evaluation the service reports.
     racing: whether the order of a change and a batch is not known yet. keys: the uniqueness keys of its alerts."""
 
     def __init__(self, name: str, model: UsageModel) -> None:
@@ -116,6 +117,7 @@ class Customer:
         self.branches = [Branch(model)]
         self.sent: list[Event] = []
         self.unsettled: set[str] = set()
+        self.evaluating: set[str] = set()
         self.racing = False
         self.keys: dict[str, str] = {}
 
@@ -146,6 +148,13 @@ class Customer:
         for branch in self.branches:
             branch.changes(change)
         self.unsettled.update(alerts)
+        self.evaluating.update(alerts)
+
+    def put(self, change: Callable[[Branch], object]) -> None:
+        """A fact that was put. Its evaluation comes before the answer, but not before the answer to a repeated put."""
+        for branch in self.branches:
+            branch.changes(change)
+            self.unsettled.update(branch.model.alerts)
 
     def races(self, change: Callable[[Branch], object], alert: str, events: Sequence[Event]) -> list[Outcome]:
         """A change and a batch at the same time: the possible outcomes of the batch, one for each branch."""
@@ -161,6 +170,7 @@ class Customer:
         self.branches = branches
         self.racing = True
         self.unsettled.add(alert)
+        self.evaluating.add(alert)
         return outcomes
 
     def uses(self, events: Sequence[Event]) -> list[Outcome]:
