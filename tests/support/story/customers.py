@@ -151,7 +151,7 @@ class Customer:
         self.evaluating.update(alerts)
 
     def put(self, change: Callable[[Branch], object]) -> None:
-        """A fact that was put. Its evaluation comes before the answer, but not before the answer to a repeated put."""
+        """A fact that was put. It is evaluated before the answer, but not before the answer to a repeated put."""
         for branch in self.branches:
             branch.changes(change)
             self.unsettled.update(branch.model.alerts)
