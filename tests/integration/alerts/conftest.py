@@ -14,7 +14,8 @@ from tests.support.usage.fixtures import caller, shared_database_url
 
 __all__ = ["api_keys", "caller", "organization_id", "ours", "server", "shared_database_url", "theirs"]
 
-pytest.register_assert_rewrite("tests.support.story.clients", "tests.support.story.story")
+for _module in ("answers", "clients", "story"):
+    pytest.register_assert_rewrite(f"tests.support.story.{_module}")
 
 
 @pytest.fixture

@@ -5,31 +5,27 @@ waits for each answer, so that the order of its usage and of its changes is know
 """
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any, Protocol
 
 import grpc
 import pytest
 
-from generated.tidemark.v1 import alert_pb2, customer_alert_pb2
-from tests.reference.gauges import Event, Gauge
-from tests.reference.thresholds import Key, State, Transition
-from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert
+from generated.tidemark.v1 import alert_pb2
+from tests.reference.gauges import Event
+from tests.reference.usage import Alert
 from tests.support.server.running import reason_of
+from tests.support.story.answers import Claim, check_states, fit_answer
 from tests.support.story.customers import Branch, Customer, Notice, Outcome
 from tests.support.story.draws import AMOUNTS, PLANS, SUBSCRIPTIONS, Draws, clash
 from tests.support.story.feed import Feed, Names
 from tests.support.story.requests import Requests
 from tests.support.story.servers import Servers
-from tests.support.story.usage import Outcome as Answer
 from tests.support.story.usage import UsageCalls
 from tests.support.usage import voiding
-from tests.support.usage.caller import refusals
 from tests.support.usage.draws import FIELDS
-from tests.support.usage.words import gauge_of, transition_of
 
 MOST_ALERTS = 6  # of one customer at a time
 MOST_EVENTS = 10  # of one customer in one batch
@@ -59,7 +55,7 @@ class Client:
 
     def __init__(self, world: World, number: int, seed: str) -> None:
         self.customers: list[Customer] = []
-        self.claims: list[tuple[str, str, Gauge, int, Transition]] = []
+        self.claims: list[Claim] = []
         self.draws = Draws(f"{seed}, client {number}")
         self._world = world
         self._requests = Requests(world.servers, self.draws.random, f"client-{number}")
@@ -128,7 +124,7 @@ class Client:
             outcomes[one.name] = one.uses(own) if one is not racer else one.races(change, name, own)
         self._world.steps += len(batch)
         self._world.kinds["event"] += len(batch)
-        self._check_answer(users, batch, answer, outcomes, repeated=repeated)
+        self.claims += fit_answer(users, batch, answer, outcomes, self._world.names, repeated=repeated)
 
     def _events(self, customer: Customer) -> list[Event]:
         """New events of the customer, and earlier ones again, some of them with other content."""
@@ -144,42 +140,6 @@ class Client:
                 customer.sent.append(event)
                 found.append(event)
         return found
-
-    def _check_answer(
-        self,
-        users: Sequence[Customer],
-        batch: Sequence[Event],
-        answer: Answer,
-        outcomes: dict[str, list[Outcome]],
-        *,
-        repeated: bool,
-    ) -> None:
-        """Compares an answer with the models; of a race, only the branches remain that it fits."""
-        verdicts = _verdicts(batch, outcomes)
-        conflicts = [index for index, verdict in enumerate(verdicts) if verdict == CONFLICT]
-        assert [(one.at, one.reason) for one in refusals(answer)] == [
-            (index, "EVENT_CONFLICT") for index in conflicts
-        ]
-        assert answer.accepted + answer.duplicates == len(batch) - len(conflicts)
-        if repeated and answer.accepted == 0:
-            return  # the first try was counted, and its answer was lost
-        assert answer.accepted == verdicts.count(NEW)
-        assert answer.duplicates == verdicts.count(DUPLICATE)
-        values: dict[str, dict[Gauge, Fraction]] = defaultdict(dict)
-        for moved in answer.gauges:
-            values[moved.customer_id][gauge_of(moved)] = Fraction(moved.value)
-        found: dict[str, Counter[tuple[str, Gauge, Transition]]] = defaultdict(Counter)
-        for one in answer.transitions:
-            if one.notified and one.event_id:
-                gauge = gauge_of(one.gauge)
-                found[gauge.customer][one.alert_id, gauge, transition_of(one)] += 1
-                self.claims.append((gauge.customer, one.alert_id, gauge, one.sequence, transition_of(one)))
-        for customer in users:
-            own = Counter({(self._world.names.of(item[0]), *item[1:]): n for item, n in found[customer.name].items()})
-            shown = values[customer.name]
-            fitting = [one.values == shown and one.transitions == own for one in outcomes[customer.name]]
-            assert any(fitting), "\n".join(one.difference(shown, own) for one in outcomes[customer.name])
-            customer.keep(fitting)
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
@@ -407,23 +367,9 @@ class Client:
 
     async def check(self, customer: Customer) -> None:
         """Compares the states of the customer's alerts; the customer is settled."""
-        if not customer.model.events:
-            return
-        observed = self._world.feed.of(customer.name)
-        shown = {one.alert.alert_id: one for one in await self._requests.customer_alerts(customer.name)}
-        for alert in customer.model.alerts.values():
-            one = shown.get(self._id(alert.name))
-            gauges = [] if one is None else one.gauges
-            assert {gauge_of(each.gauge) for each in gauges} == customer.model.shown(alert, customer.name)
-            for each in gauges:
-                gauge = gauge_of(each.gauge)
-                state = customer.model.states.get((alert.name, gauge), State())
-                assert each.sequence == len(observed.get((alert.name, gauge), ()))
-                assert _shown_state(each) == _expected_state(alert, gauge, state)
-                assert Fraction(each.gauge.value) == customer.model.values()[gauge]
-            alarm = any(item.in_alarm for each in gauges for item in each.thresholds)
-            in_alarm = one is not None and one.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
-            assert alarm is in_alarm
+        if customer.model.events:
+            shown = await self._requests.customer_alerts(customer.name)
+            check_states(customer, shown, self._world.feed.of(customer.name), self._world.names)
 
     def _id(self, name: str) -> str:
         return self._world.names.ids[name]
@@ -436,37 +382,9 @@ class Client:
         return [one for one in customer.branches[0].model.alerts.values() if self._is_own(one.name)]
 
 
-def _verdicts(batch: Sequence[Event], outcomes: dict[str, list[Outcome]]) -> list[str]:
-    """What becomes of each event of the batch; the same in each branch of a race."""
-    own = {name: iter(found[0].verdicts) for name, found in outcomes.items()}
-    return [next(own[event.customer]) for event in batch]
-
-
 def _unsettled(name: str, answer: alert_pb2.Alert) -> list[str]:
     """The alert, unless the answer to its change says that it is evaluated on all gauges."""
     return [] if answer.evaluation_status == alert_pb2.EVALUATION_STATUS_DONE else [name]
-
-
-def _shown_state(shown: customer_alert_pb2.GaugeState) -> tuple[dict[Key, bool], Fraction | None]:
-    """What is reached: fixed levels and percentages, each with whether it is silent; and the furthest step."""
-    fixed: dict[Key, bool] = {}
-    furthest = None
-    for one in shown.thresholds:
-        if not one.in_alarm:
-            continue
-        if one.threshold.recurring_step:
-            furthest = Fraction(one.level)
-        elif one.threshold.percent_of_limit:
-            fixed["limit", Fraction(one.threshold.percent_of_limit)] = one.silent
-        else:
-            fixed[Fraction(one.level)] = one.silent
-    return fixed, furthest
-
-
-def _expected_state(alert: Alert, gauge: Gauge, state: State) -> tuple[dict[Key, bool], Fraction | None]:
-    """The same of the model; only of thresholds that the alert has now."""
-    keys = {one.key for one in alert.thresholds_of(gauge.group)}
-    return {key: silent for key, silent in state.past.items() if key in keys}, state.furthest_step
 
 
 def _creating(alert: Alert) -> Callable[[Branch], object]:
