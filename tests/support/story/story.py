@@ -20,7 +20,7 @@ from tests.reference.thresholds import State
 from tests.reference.usage import UsageModel
 from tests.support.story.clients import PATIENCE, Client
 from tests.support.story.customers import Branch, Customer, Notice
-from tests.support.story.draws import AMOUNTS, PLANS, SPEND, STORY_METRICS, Draws
+from tests.support.story.draws import AMOUNTS, PLANS, SPEND, STORY_METRICS, Draws, clash
 from tests.support.story.feed import Feed, Names
 from tests.support.story.requests import Requests
 from tests.support.story.servers import REPLICAS, Servers
@@ -172,6 +172,8 @@ class Story:
     async def _create_wide(self) -> None:
         self._wide += 1
         alert = self._draws.wide_alert(f"wide-{self._wide}")
+        while any(clash(alert, one) for one in self._blank.alerts.values()):
+            alert = self._draws.wide_alert(alert.name)
         [answer] = await self._requests.create([alert], [""], again=False)
         self.names.add(alert.name, answer.alert_id)
         await self._requests.evaluated(answer.alert_id)
