@@ -37,6 +37,9 @@ __all__ = [
     "theirs",
 ]
 
+for _module in ("answers", "clients", "story"):
+    pytest.register_assert_rewrite(f"tests.support.story.{_module}")
+
 
 @pytest.fixture
 async def api_keys(database: Database, clock: ManualClock) -> tuple[str, str]:
