@@ -11,6 +11,9 @@ from store.postgres.database import Database
 from tests.support.databases import NOON, Template
 from tests.support.server.sharing import StandingClock, is_shared
 
+# Here, because folders before usage/ import it, too.
+pytest.register_assert_rewrite("tests.support.usage.comparison")
+
 
 @pytest.fixture
 def database_url(template: Template) -> Iterator[str]:

@@ -1,7 +1,5 @@
 """Fixtures of the usage tests: a server, a caller of it, and its backfills held back."""
 
-import pytest
-
 from tests.support.usage.fixtures import (
     caller,
     caller_of_own_server,
@@ -19,5 +17,3 @@ __all__ = [
     "shared_database_url",
     "shared_server",
 ]
-
-pytest.register_assert_rewrite("tests.support.usage.comparison")
