@@ -84,7 +84,7 @@ class CustomerChanges:
         key_id = current_author().key_id
         if await exclusions.request(connection, organization_id, target, key_id, epoch, now):
             await self._note(connection, ChangeKind.DISABLED, definition, target, now)
-            await disabled_notices.notify(connection, organization_id, definition, epoch, now, target)
+            await disabled_notices.notify(connection, organization_id, [definition], epoch, now, target)
         return definition
 
     async def _read(self, target: Excluded) -> tuple[AlertDefinition, list[warning_pb2.Warning], bool]:

@@ -101,9 +101,12 @@ async def edit_many(
             after.alert_id for index, after in written.items() if after.natural_key != current[index].natural_key
         ]
         await _write(change, written, kinds, moved)
-    for index, after in written.items():
-        if after.state is DefinitionState.DISABLED and current[index].state is not DefinitionState.DISABLED:
-            await disabled_notices.notify(change.connection, change.organization_id, after, begun.epoch, begun.now)
+    disabled = [
+        after
+        for index, after in written.items()
+        if after.state is DefinitionState.DISABLED and current[index].state is not DefinitionState.DISABLED
+    ]
+    await disabled_notices.notify(*where, disabled, begun.epoch, begun.now)
     return [written.get(index, before) for index, before in enumerate(current)]
 
 
