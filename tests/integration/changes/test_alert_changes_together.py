@@ -204,10 +204,12 @@ async def test_an_edit_and_an_archive_of_one_alert_in_a_group_are_made_in_their_
         calls: list[Call[Any]] = [updated(caller, alert_id, "edited"), archived(caller, alert_id)]
         tasks = await queue.add(*(reversed(calls) if archives_first else calls))
     first, second = await outcomes(tasks)
+    assert not isinstance(first, str)
     if archives_first:
         assert second == "ERROR_REASON_ALERT_ARCHIVED"
         assert first.alert.version == 2
     else:
+        assert not isinstance(second, str)
         assert (first.alert.display_name, first.alert.version) == ("edited", 2)
         assert (second.alert.display_name, second.alert.version) == ("edited", 3)
     [[state]] = await caller.rows("SELECT state FROM alert WHERE alert_id = %(alert_id)s", alert_id=alert_id)
@@ -331,9 +333,7 @@ async def test_changes_of_an_organization_do_not_wait_for_those_of_another(
     assert set(await epochs(theirs)) == {"theirs"}
 
 
-async def test_an_alert_that_is_disabled_in_a_group_notifies_each_time_it_is_disabled(
-    caller: Caller, queue: Queue
-) -> None:
+async def test_an_alert_notifies_each_time_it_is_disabled_in_a_group(caller: Caller, queue: Queue) -> None:
     alert_id = (await created(caller, named("a"))).alert.alert_id
     await caller.backfilled(alert_id)
     target = {"alert_id": alert_id}

@@ -36,7 +36,9 @@ async def organization_id(database: Database) -> int:
 
 @pytest.fixture
 async def groups(database: Database, clock: ManualClock) -> AsyncIterator[ChangeGroups]:
-    groups = ChangeGroups(database, clock, FairSemaphore(4), lambda _: False)
+    # On a busy machine, a few changes take longer than the limit of a group.
+    limits = ChangeLimits(seconds=60.0)
+    groups = ChangeGroups(database, clock, FairSemaphore(4), lambda _: False, limits)
     yield groups
     await groups.drain()
 
@@ -193,7 +195,7 @@ async def test_a_group_is_bounded_by_rows_and_by_time(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
     names = [f"p{number}" for number in range(10)]
-    for limits, most in ((ChangeLimits(rows=9), 2), (ChangeLimits(seconds=0.0), 1)):
+    for limits, most in ((ChangeLimits(rows=9, seconds=60.0), 2), (ChangeLimits(seconds=0.0), 1)):
         groups = ChangeGroups(database, clock, FairSemaphore(4), lambda _: False, limits)
         writes = [plan(f"{limits.rows} {name}") for name in names]
         await together(groups, organization_id, writes)
