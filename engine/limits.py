@@ -41,14 +41,15 @@ class IngestLimits:
 class ChangeLimits:
     """Limits of `ChangeGroups`.
 
-    rows, seconds: of one group; usage waits meanwhile. A single change may have more. share: of the time that usage
-    waits for groups, at most, while it comes in.
+    rows, seconds: of one group; usage waits meanwhile. A single change may have more. share: the part of the time in
+    which a group may hold the lock or wait for it while usage comes in. For most of that part, commits of usage that
+    had begun before go on.
     """
 
     rows: int = 200
     seconds: float = 0.1
-    share: float = 0.15
-    longest_pause: float = 0.5  # seconds
+    share: float = 0.3
+    longest_pause: float = 0.25  # seconds
 
 
 @dataclass(frozen=True)

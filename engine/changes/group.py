@@ -87,7 +87,7 @@ class Group:
         except DatabaseUnavailable as error:
             self._fail_all(error)
         except Exception as error:
-            self._run_alone_after(error)
+            self._run_again_after(error)
         return 0.0 if self._locking is None else time.perf_counter() - self._locking
 
     def _fail_all(self, error: DatabaseUnavailable) -> None:
@@ -100,13 +100,14 @@ class Group:
             own.__cause__ = error
             member.outcome = Outcome(error=own)
 
-    def _run_alone_after(self, error: Exception) -> None:
-        """Finds out which member the error belongs to: each runs again without the others."""
+    def _run_again_after(self, error: Exception) -> None:
+        """Finds out which member the error belongs to: each runs again, in a savepoint of its own or alone."""
         if len(self._members) == 1:
             self._members[0].outcome = Outcome(error=error)
             return
+        joined = any(member.joins for member in self._members)
         for member in self._members:
-            member.outcome, member.shares = None, False
+            member.outcome, member.joins, member.shares = None, False, joined and member.shares
 
     async def _work(self, connection: Connection) -> None:
         steps = await self._prepared(connection, _steps(self._members))
@@ -118,8 +119,8 @@ class Group:
         # The clock is read under the lock: a new alert did not watch the events that came in while this waited.
         change = OpenChange(connection, raw, self._organization_id, epoch, self._clock.now())
         self._end = time.perf_counter() + self._longest
-        if len(self._members) == 1:
-            await self._only(change, steps[0][0])
+        if len(steps) == 1:
+            await self._only(change, steps[0])
         else:
             parts = Parts(raw)
             for step in steps:
@@ -140,10 +141,11 @@ class Group:
                 left.append(rest)
         return left
 
-    async def _only(self, change: OpenChange, member: Member) -> None:
-        """Makes the only change of the transaction. What it raises ends the transaction, so it needs no savepoint."""
-        [outcome] = await member.kind.apply(change, [member.item])
-        member.outcome = _outcome(outcome)
+    async def _only(self, change: OpenChange, step: Sequence[Member]) -> None:
+        """Makes the changes of the only step. What they raise ends the transaction, so they need no savepoint."""
+        outcomes = await step[0].kind.apply(change, [member.item for member in step])
+        for member, outcome in zip(step, outcomes, strict=True):
+            member.outcome = _outcome(outcome)
 
     async def _step(self, change: OpenChange, parts: Parts, step: Sequence[Member]) -> None:
         """Makes the changes of one kind in a savepoint; if that fails, each in its own."""

@@ -398,6 +398,24 @@ async def test_an_item_that_fails_its_kind_leaves_the_others(
     assert set(await plans(database, organization_id)) == {"a", "b"}
 
 
+async def test_an_item_that_fails_the_only_kind_of_a_group_leaves_the_others(
+    database: Database, organization_id: int, groups: ChangeGroups
+) -> None:
+    kind, other = Plans(), Plans()
+    held = Held(groups, organization_id)
+    first = await held.start()
+    items = ["a", "bad", "no", "b"]
+    waiting = [asyncio.create_task(groups.run_together(organization_id, kind, item)) for item in items]
+    waiting.append(asyncio.create_task(groups.run_together(organization_id, other, "c")))
+    await asyncio.sleep(0)
+    held.released.set()
+    async with within("the items"):
+        done = await asyncio.gather(*waiting, return_exceptions=True)
+        await first
+    assert [one if isinstance(one, str) else type(one) for one in done] == ["a", Refused, Refused, "b", "c"]
+    assert set(await plans(database, organization_id)) == {"a", "b", "c"}
+
+
 async def test_items_that_need_no_lock_raise_no_epoch(
     database: Database, organization_id: int, groups: ChangeGroups
 ) -> None:
