@@ -13,7 +13,7 @@ from server.calls.current_call import current_organization
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from store.identity import idempotent_answers
-from store.identity.idempotent_answers import AnswerKey, RequestIdReused
+from store.identity.idempotent_answers import AnswerKey
 from store.postgres.database import Connection, Database
 
 MAX_REQUEST_ID_LENGTH = 128  # characters
@@ -88,12 +88,17 @@ async def changed_once(
     validate_only: bool = getattr(request, "validate_only")  # noqa: B009
     is_stored = key is not None and not validate_only
 
+    async def first_answer(connection: Connection) -> Answer | None:
+        # With the lock of the request id: a try that changes nothing does not hold the organization's lock.
+        if key is None:
+            return None
+        name = connection, organization_id, method, key.request_id
+        first = await idempotent_answers.find_answer(*name, _payload(request))
+        return None if first is None else replayed(answer_type, first)
+
     async with groups.transaction(organization_id) as connection:
-        if key is not None:
-            # With the lock of the request id: a try that changes nothing stores its answer in this transaction.
-            name = connection, organization_id, method, key.request_id
-            if (first := await idempotent_answers.find_answer(*name, _payload(request))) is not None:
-                return replayed(answer_type, first)
+        if (first := await first_answer(connection)) is not None:
+            return first
         made = await steps.read(connection)
         if made is not None:
             answer = await steps.answer(made)
@@ -103,12 +108,8 @@ async def changed_once(
             return answer
 
     async def write(change: OpenChange) -> tuple[Made | None, Answer | None]:
-        if key is not None:
-            known = (await idempotent_answers.known_answers(change.connection, organization_id, [key])).get(key)
-            if isinstance(known, RequestIdReused):
-                raise known
-            if known is not None:
-                return None, replayed(answer_type, known)
+        if (first := await first_answer(change.connection)) is not None:
+            return None, first
         made = await steps.write(change)
         if key is None or not is_stored:
             return made, None
