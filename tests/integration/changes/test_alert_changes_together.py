@@ -9,6 +9,7 @@ import grpc
 import psycopg
 import pytest
 
+from engine.changes.group import Group
 from engine.changes.groups import ChangeGroups
 from evaluator.definitions import MAX_SPEND_ALERTS
 from generated.tidemark.v1 import alert_pb2, condition_pb2
@@ -36,17 +37,37 @@ Call = Coroutine[Any, Any, Answer]
 
 
 class Queue:
-    """Counts the changes that have begun to wait for a group, at all servers of a test."""
+    """The changes that wait for a group, at all servers of a test; it can keep the groups of an organization waiting.
+
+    They do not wait for a lock, because such a wait ends after 3 seconds.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._count = 0
-        made = ChangeGroups._made  # the one method through which every change goes
+        self._held: dict[int, asyncio.Event] = {}
+        made, run = ChangeGroups._made, Group.run  # all changes, and all groups, go through these methods
 
         def counted(groups: ChangeGroups, *arguments: Any) -> Awaitable[Any]:
             self._count += 1
             return made(groups, *arguments)
 
+        async def held(group: Group) -> float:
+            if (released := self._held.get(group._organization_id)) is not None:
+                await released.wait()
+            return await run(group)
+
         monkeypatch.setattr(ChangeGroups, "_made", counted)
+        monkeypatch.setattr(Group, "run", held)
+
+    @asynccontextmanager
+    async def held(self, organization_id: int) -> AsyncIterator[None]:
+        """Keeps the groups of an organization waiting inside the block."""
+        released = self._held[organization_id] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._held[organization_id]
+            released.set()
 
     async def add(self, *calls: Call[Answer]) -> list[asyncio.Task[Answer]]:
         """Starts calls, one after the other; each has joined the queue before the next one starts."""
@@ -69,12 +90,10 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
 
 @asynccontextmanager
 async def held(caller: Caller, queue: Queue) -> AsyncIterator[None]:
-    """Keeps a first change of the organization waiting for its lock inside the block, so that others form a group."""
+    """Keeps the group of a first change waiting inside the block, so that the changes that follow form a group."""
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
-    async with await psycopg.AsyncConnection.connect(caller.database_url) as connection:
-        await connection.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (ORGANIZATION_LOCK, organization_id))
+    async with queue.held(organization_id):
         [first] = await queue.add(created(caller, usage_alert("1")))
-        await waiting_for_locks(caller)
         yield
     await first
 
@@ -141,7 +160,7 @@ async def test_creations_at_the_same_time_share_an_epoch(caller: Caller, queue: 
     # Each warns about its own customer.
     assert [answer.warnings[0].unknown_id for answer in answers] == [f"of n{number}" for number in range(CALLERS)]
     stored = await epochs(caller)
-    # One for the change that kept them waiting; if the lock came late, that change joined them in a second try.
+    # The other one is that of the change that kept them waiting.
     assert len(set(stored.values())) <= 2
     history = await caller.rows("SELECT kind, version FROM alert_change WHERE organization_id = %(organization_id)s")
     assert history == [("CREATED", 1)] * (CALLERS + 1)
@@ -285,26 +304,24 @@ async def test_a_call_whose_deadline_ends_while_it_waits_leaves_its_neighbours(c
     assert "stays" in await epochs(caller)
 
 
-async def test_a_database_that_ends_the_group_fails_each_of_its_calls_and_stores_nothing(
-    caller: Caller, queue: Queue
-) -> None:
-    async with held(caller, queue):
-        tasks = await queue.add(*(created(caller, named(f"n{number}")) for number in range(3)))
-    await asyncio.gather(*tasks)
+async def test_a_group_whose_session_ends_fails_its_calls_and_stores_nothing(caller: Caller, queue: Queue) -> None:
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     async with await psycopg.AsyncConnection.connect(caller.database_url, autocommit=True) as connection:
         await connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (ORGANIZATION_LOCK, organization_id))
-        tasks = await queue.add(created(caller, named("lost")))
+        calls = await queue.add(*(created(caller, named(name)) for name in ("lost", "a", "b")))
         await waiting_for_locks(caller)
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
-        [lost] = await asyncio.gather(*tasks, return_exceptions=True)
-    assert isinstance(lost, grpc.aio.AioRpcError)
-    assert lost.code() is grpc.StatusCode.UNAVAILABLE
+        done = await asyncio.gather(*calls, return_exceptions=True)
+    # On a busy machine, the first group can end at the limit of a wait for a lock, and its call joins the others.
+    failed = [one for one in done if isinstance(one, grpc.aio.AioRpcError)]
+    assert failed
+    assert {one.code() for one in failed} == {grpc.StatusCode.UNAVAILABLE}
+    answered = {one.alert.display_name for one in done if isinstance(one, messages.CreateAlertResponse)}
+    assert set(await epochs(caller)) == answered
     await created(caller, named("after"))
-    assert sorted(await epochs(caller)) == ["after", "n0", "n1", "n2", "usage"]
 
 
 async def test_changes_at_two_servers_exclude_each_other(caller: Caller) -> None:
