@@ -1,4 +1,4 @@
-"""The engine's limits: what one transaction, query or commit takes at most, and the pauses of backfills.
+"""The engine's limits: what one transaction, query or commit takes at most, and the pauses of backfills and changes.
 
 A server runs with the defaults. A test passes lower limits, so that it reaches them with little data.
 """
@@ -40,6 +40,21 @@ class IngestLimits:
 
 
 @dataclass(frozen=True)
+class ChangeLimits:
+    """Limits of `ChangeGroups`.
+
+    rows, seconds: of one group; usage waits meanwhile. A single change may have more. share: the part of the time in
+    which a group may hold the lock or wait for it while usage comes in. For most of that part, commits of usage that
+    had begun before go on.
+    """
+
+    rows: int = 200
+    seconds: float = 0.1
+    share: float = 0.3
+    longest_pause: float = 0.25  # seconds
+
+
+@dataclass(frozen=True)
 class EngineLimits:
     """The limits of the engine in one server.
 
@@ -50,6 +65,7 @@ class EngineLimits:
     backfills: BackfillLimits = field(default_factory=BackfillLimits)
     timers: TimerLimits = field(default_factory=TimerLimits)
     ingest: IngestLimits = field(default_factory=IngestLimits)
+    changes: ChangeLimits = field(default_factory=ChangeLimits)
 
 
 DEFAULT_LIMITS = EngineLimits()

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from engine.backfill.backfills import Backfills
+from engine.changes.groups import ChangeGroups
 from engine.erasures import Erasures
 from engine.ingest.pending import BESIDE, PendingEvents
 from engine.ingest.pipeline import Pipeline
@@ -38,6 +39,7 @@ class Parts:
     erasures: Erasures
     feeds: Feeds
     pipeline: Pipeline
+    changes: ChangeGroups
     limits: ServerLimits
 
 
@@ -46,12 +48,30 @@ def build_parts(
     database: Database,
     clock: Clock,
     ingest_gate: FairSemaphore,
+    calls_gate: FairSemaphore,
     *,
     engine_limits: EngineLimits = DEFAULT_LIMITS,
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
 ) -> Parts:
-    """The parts, not started. ingest_gate: the connections that transactions of usage may use."""
+    """The parts, not started.
+
+    ingest_gate: the connections that transactions of usage may use. calls_gate: those that calls may use.
+    """
     rules = RulesRegistry(max_groups=engine_limits.groups)
+    pipeline = Pipeline(
+        database,
+        clock,
+        configuration.grace,
+        rules,
+        writers=configuration.ingest_writers,
+        pending=PendingEvents(
+            configuration.max_pending_events,
+            configuration.organization_pending_events,
+            beside=configuration.max_pending_events // BESIDE,
+        ),
+        gate=ingest_gate,
+        limits=engine_limits.ingest,
+    )
     return Parts(
         configuration,
         database,
@@ -69,27 +89,15 @@ def build_parts(
             organization_subscribers=configuration.organization_watchers,
             limits=server_limits.feeds,
         ),
-        Pipeline(
-            database,
-            clock,
-            configuration.grace,
-            rules,
-            writers=configuration.ingest_writers,
-            pending=PendingEvents(
-                configuration.max_pending_events,
-                configuration.organization_pending_events,
-                beside=configuration.max_pending_events // BESIDE,
-            ),
-            gate=ingest_gate,
-            limits=engine_limits.ingest,
-        ),
+        pipeline,
+        ChangeGroups(database, clock, calls_gate, pipeline.is_ingesting, engine_limits.changes),
         server_limits,
     )
 
 
 @contextlib.asynccontextmanager
 async def started(parts: Parts) -> AsyncIterator[None]:
-    """Runs the background work for the time of the block; stops it in reverse order, the pipeline first."""
+    """Runs the background work for the time of the block; stops it in reverse order, changes first."""
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(parts.upkeep.stop)
         await parts.upkeep.start()
@@ -104,4 +112,5 @@ async def started(parts: Parts) -> AsyncIterator[None]:
         stack.push_async_callback(parts.feeds.stop)
         parts.feeds.start()
         stack.push_async_callback(parts.pipeline.drain)
+        stack.push_async_callback(parts.changes.drain)
         yield

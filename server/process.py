@@ -52,11 +52,13 @@ async def serve(
     async with contextlib.AsyncExitStack() as stack:
         authenticator = await _authenticator(host, database, clock, server_limits.revocation_grace)
         seats = divide(configuration.pool_size, configuration.ingest_writers)
+        calls_gate = FairSemaphore(seats.calls)
         parts = build_parts(
             configuration,
             database,
             clock,
             FairSemaphore(seats.ingest),
+            calls_gate,
             engine_limits=engine_limits,
             server_limits=server_limits,
         )
@@ -67,7 +69,7 @@ async def serve(
         server = listener.build_server(
             configuration,
             authenticator,
-            FairSemaphore(seats.calls),
+            calls_gate,
             in_flight,
             deadline,
             max_unidentified=server_limits.unidentified_calls,

@@ -65,12 +65,14 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
     def __init__(self, parts: Parts) -> None:
         configuration, database, clock = parts.configuration, parts.database, parts.clock
 
-        alerts = AlertHandlers(database, clock, parts.backfills)
+        alerts = AlertHandlers(database, parts.changes, parts.backfills)
         self.CreateAlert = alerts.CreateAlert
         self.GetAlert = alerts.GetAlert
         self.ListAlerts = alerts.ListAlerts
 
-        changes = AlertChangeHandlers(database, clock, parts.backfills, configuration.grace, parts.rules)
+        changes = AlertChangeHandlers(
+            database, clock, parts.changes, parts.backfills, configuration.grace, parts.rules
+        )
         self.UpdateAlert = changes.UpdateAlert
         self.EnableAlert = changes.EnableAlert
         self.DisableAlert = changes.DisableAlert
@@ -79,7 +81,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.ListAlertChanges = changes.ListAlertChanges
         self.ResetCustomerAlert = changes.ResetCustomerAlert
 
-        batches = AlertBatchHandlers(database, clock, parts.backfills)
+        batches = AlertBatchHandlers(clock, parts.changes, parts.backfills)
         self.BatchCreateAlerts = batches.BatchCreateAlerts
         self.BatchUpdateAlerts = batches.BatchUpdateAlerts
         self.BatchArchiveAlerts = batches.BatchArchiveAlerts

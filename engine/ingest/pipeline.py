@@ -18,6 +18,10 @@ from runtime.fair_semaphore import FairSemaphore
 from store.identity.organizations import Organization
 from store.postgres.database import Database
 
+# Seconds after a commit in which usage of its organization still counts as coming in: between two batches of a
+# stream, nothing is in progress.
+STILL_COMING = 1.0
+
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
@@ -36,6 +40,7 @@ class _Lane:
     committer: Committer
     waiting: deque[_Waiting] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
+    last_end: float = -STILL_COMING  # of the last commit, by the event loop's clock
 
 
 class Pipeline:
@@ -101,6 +106,12 @@ class Pipeline:
         while tasks := [lane.task for lanes in self._lanes.values() for lane in lanes if lane.task]:
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    def is_ingesting(self, organization_id: int) -> bool:
+        """Whether usage of the organization is coming in, or did so within STILL_COMING seconds."""
+        since = asyncio.get_running_loop().time() - STILL_COMING
+        lanes = self._lanes.get(organization_id, ())
+        return any(lane.task is not None or lane.last_end > since for lane in lanes)
+
     def _lanes_of(self, organization: Organization) -> list[_Lane]:
         lanes = self._lanes.get(organization.organization_id)
         if lanes is None:
@@ -155,6 +166,7 @@ class Pipeline:
                     await self._commit(lane.committer, _take(lane.waiting, self._limits.commit_events))
         finally:
             lane.task = None
+            lane.last_end = asyncio.get_running_loop().time()
 
     async def _commit(self, committer: Committer, group: list[_Waiting]) -> None:
         try:

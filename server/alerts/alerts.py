@@ -3,15 +3,16 @@
 import json
 
 from engine.backfill.backfills import Backfills
+from engine.changes.groups import ChangeGroups
+from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from runtime.clock import Clock
 from runtime.turns import Slices
+from server.alerts.creations import CreatedOrAnswer, Creation, Creations
 from server.alerts.errors import alert_not_found
-from server.alerts.id_warnings import warnings_of
 from server.calls.context import Context
 from server.calls.current_call import current_author, current_organization
-from server.calls.idempotency import answer_once, read_request_id
+from server.calls.idempotency import read_request_id, request_key
 from server.calls.paging import BY_TIME, after_time_and_id, read_page
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
@@ -26,16 +27,16 @@ from server.mapping.labels import read_labels
 from server.mapping.list_order import read_newest_first
 from store.alerts import alerts, creation
 from store.alerts.alerts import Filters
-from store.alerts.change import Change
-from store.postgres.database import Connection, Database
+from store.postgres.database import Database
 
 
 class AlertHandlers:
     """Serves the RPCs that create, get and list alerts."""
 
-    def __init__(self, database: Database, clock: Clock, backfills: Backfills) -> None:
+    def __init__(self, database: Database, changes: ChangeGroups, backfills: Backfills) -> None:
         self._database = database
-        self._clock = clock
+        self._changes = changes
+        self._creations = Creations()
         self._backfills = backfills
 
     async def CreateAlert(
@@ -46,20 +47,19 @@ class AlertHandlers:
         read_request_id(violations, request.request_id)
         new = read_new_alert(violations, request)
         organization_id = current_organization().organization_id
-
-        async def create(connection: Connection) -> messages.CreateAlertResponse:
-            named = unknown_ids.of_alert(new.scope, new.condition, new.thresholds)
-            [warnings] = await warnings_of(connection, organization_id, [named])
-            change = Change(connection, organization_id, current_author(), self._clock)
-            created = await creation.create(change, new)
-            return messages.CreateAlertResponse(alert=alert_message(created), warnings=warnings)
-
-        response = await answer_once(
-            self._database, self._clock, "CreateAlert", request, messages.CreateAlertResponse, create
+        is_kept = not request.validate_only
+        wanted = Creation(
+            creation.draft(new, current_author()),
+            unknown_ids.of_alert(new.scope, new.condition, new.thresholds),
+            request_key("CreateAlert", request),
+            is_kept,
         )
-        if not request.validate_only:
+        created: CreatedOrAnswer = await self._changes.run_together(
+            organization_id, self._creations, wanted, keep=is_kept
+        )
+        if is_kept:
             self._backfills.wake(organization_id)
-        return response
+        return wanted.answer(created) if isinstance(created, AlertDefinition) else created
 
     async def GetAlert(self, request: messages.GetAlertRequest, context: Context) -> messages.GetAlertResponse:
         """One alert, archived or not."""

@@ -1,6 +1,7 @@
 """The requests of a batch: their number, their checks one by one, and the error that names the one that is wrong."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from runtime.turns import Slices
@@ -41,6 +42,15 @@ async def read_items(items: Sequence[Item], read: Callable[[Item], Read], slices
         first, *others = invalid
         raise ItemRefused(first.index, first.cause, others)
     return done
+
+
+@contextmanager
+def of_one_item() -> Iterator[None]:
+    """Lets a function for several items serve a request for one: its error is that of the item."""
+    try:
+        yield
+    except ItemRefused as refused:
+        raise refused.cause from None
 
 
 def at_item(error: ApiError, index: int, others: Mapping[int, ApiError]) -> ApiError:

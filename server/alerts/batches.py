@@ -1,8 +1,11 @@
 """AlertService: creates, changes and archives several alerts at once, all or none."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from engine.backfill.backfills import Backfills
+from engine.changes.groups import ChangeGroups
+from engine.changes.open_change import OpenChange
 from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_pb2, warning_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -10,18 +13,21 @@ from runtime.clock import Clock
 from runtime.turns import Slices
 from server.alerts.batch_items import check_items, read_items
 from server.alerts.id_warnings import warnings_of
-from server.alerts.updates import MAX_ETAG_LENGTH, update_all
+from server.alerts.open_changes import change_of
+from server.alerts.updates import MAX_ETAG_LENGTH, Updated, Updates
 from server.calls.answer_size import fitting
 from server.calls.context import Context
 from server.calls.current_call import current_author, current_organization
-from server.calls.idempotency import answer_once, read_request_id
+from server.calls.idempotency import Answer, Steps, changed_once, read_request_id
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.alerts import abridged_message, alert_message, read_new_alert
+from server.mapping.unknown_ids import NamedIds
 from store.alerts import changes, creation
-from store.alerts.change import Change, ItemRefused, ItemsAlike
+from store.alerts.change import ItemRefused, ItemsAlike
 from store.alerts.changes import Edit
-from store.postgres.database import Connection, Database
+from store.alerts.creation import Draft
+from store.postgres.database import Connection
 
 # With 1,000 abridged alerts, of up to 640 bytes each, an answer has less than DEFAULT_ANSWER_BYTES.
 MAX_ALERT_BYTES = 1024 * 1024  # of the alerts in one answer; those beyond are abridged
@@ -33,9 +39,9 @@ _Batch = messages.BatchCreateAlertsRequest | messages.BatchUpdateAlertsRequest |
 class AlertBatchHandlers:
     """Serves the RPCs that change several alerts in one transaction, under one lock and in one epoch."""
 
-    def __init__(self, database: Database, clock: Clock, backfills: Backfills) -> None:
-        self._database = database
+    def __init__(self, clock: Clock, changes: ChangeGroups, backfills: Backfills) -> None:
         self._clock = clock
+        self._changes = changes
         self._backfills = backfills
 
     async def BatchCreateAlerts(
@@ -43,81 +49,91 @@ class AlertBatchHandlers:
     ) -> messages.BatchCreateAlertsResponse:
         """Creates several alerts, or repeats the answer that the same request got before."""
         _check(request, "request_id", "validate_only")
-        organization_id = current_organization().organization_id
+        organization_id, author = current_organization().organization_id, current_author()
         slices = Slices(organization_id)
         new = await read_items(request.requests, lambda one: read_new_alert(Violations(), one), slices)
-        named = [unknown_ids.of_alert(one.scope, one.condition, one.thresholds) for one in new]
+        drafts, named = list[Draft](), list[NamedIds]()
+        for one in new:
+            await slices.pause()
+            drafts.append(creation.draft(one, author))
+            named.append(unknown_ids.of_alert(one.scope, one.condition, one.thresholds))
+        creation.refuse_alike({index: one.definition for index, one in enumerate(drafts)})
+        warnings, omitted = list[warning_pb2.Warning](), 0
 
-        async def create(connection: Connection) -> messages.BatchCreateAlertsResponse:
+        async def read(connection: Connection) -> None:
+            nonlocal warnings, omitted
             warnings, omitted = _fitting_warnings(await warnings_of(connection, organization_id, named))
-            created = await creation.create_many(self._change(connection), new)
+
+        async def create(change: OpenChange) -> list[AlertDefinition]:
+            return await creation.create_many(change_of(change, author, self._clock), drafts)
+
+        async def answer(created: list[AlertDefinition]) -> messages.BatchCreateAlertsResponse:
             alerts, abridged = await _shown(created, slices)
             return messages.BatchCreateAlertsResponse(
                 alerts=alerts, warnings=warnings, abridged_alert_count=abridged, omitted_warning_count=omitted
             )
 
-        answer = await answer_once(
-            self._database,
-            self._clock,
-            "BatchCreateAlerts",
-            request,
-            messages.BatchCreateAlertsResponse,
-            create,
+        answered = await self._once(
+            "BatchCreateAlerts", request, messages.BatchCreateAlertsResponse, Steps(read, create, answer)
         )
         self._wake(request)
-        return answer
+        return answered
 
     async def BatchUpdateAlerts(
         self, request: messages.BatchUpdateAlertsRequest, context: Context
     ) -> messages.BatchUpdateAlertsResponse:
         """Changes several alerts, or repeats the answer that the same request got before."""
         _check(request, "validate_only")
-        slices = Slices(current_organization().organization_id)
+        organization_id, author = current_organization().organization_id, current_author()
+        slices = Slices(organization_id)
+        updates = Updates(organization_id, request.requests)
 
-        async def change(connection: Connection) -> messages.BatchUpdateAlertsResponse:
-            updated = await update_all(self._change(connection), request.requests)
+        async def update(change: OpenChange) -> list[Updated]:
+            return await updates.make(change_of(change, author, self._clock))
+
+        async def answer(updated: list[Updated]) -> messages.BatchUpdateAlertsResponse:
             warnings, omitted = _fitting_warnings([one.warnings for one in updated])
             alerts, abridged = await _shown([one.definition for one in updated], slices)
             return messages.BatchUpdateAlertsResponse(
                 alerts=alerts, warnings=warnings, abridged_alert_count=abridged, omitted_warning_count=omitted
             )
 
-        answer = await answer_once(
-            self._database,
-            self._clock,
-            "BatchUpdateAlerts",
-            request,
-            messages.BatchUpdateAlertsResponse,
-            change,
+        answered = await self._once(
+            "BatchUpdateAlerts", request, messages.BatchUpdateAlertsResponse, Steps(updates.plan, update, answer)
         )
         self._wake(request)
-        return answer
+        return answered
 
     async def BatchArchiveAlerts(
         self, request: messages.BatchArchiveAlertsRequest, context: Context
     ) -> messages.BatchArchiveAlertsResponse:
         """Archives several alerts, or repeats the answer that the same request got before."""
         _check(request, "validate_only")
-        slices = Slices(current_organization().organization_id)
+        organization_id, author = current_organization().organization_id, current_author()
+        slices = Slices(organization_id)
         edits = await read_items(request.requests, _read_archiving, slices)
         _refuse_repeated(edits)
 
-        async def archive(connection: Connection) -> messages.BatchArchiveAlertsResponse:
-            archived = await changes.edit_many(self._change(connection), edits)
+        async def read(connection: Connection) -> list[AlertDefinition] | None:
+            return await changes.without_effect(connection, organization_id, edits)
+
+        async def archive(change: OpenChange) -> list[AlertDefinition]:
+            return await changes.edit_many(change_of(change, author, self._clock), edits)
+
+        async def answer(archived: list[AlertDefinition]) -> messages.BatchArchiveAlertsResponse:
             alerts, abridged = await _shown(archived, slices)
             return messages.BatchArchiveAlertsResponse(alerts=alerts, abridged_alert_count=abridged)
 
-        return await answer_once(
-            self._database,
-            self._clock,
-            "BatchArchiveAlerts",
-            request,
-            messages.BatchArchiveAlertsResponse,
-            archive,
+        return await self._once(
+            "BatchArchiveAlerts", request, messages.BatchArchiveAlertsResponse, Steps(read, archive, answer)
         )
 
-    def _change(self, connection: Connection) -> Change:
-        return Change(connection, current_organization().organization_id, current_author(), self._clock)
+    async def _once(
+        self, method: str, request: _Batch, answer_type: type[Answer], steps: Steps[Any, Answer]
+    ) -> Answer:
+        return await changed_once(
+            self._changes, self._clock, method, request, answer_type, steps, rows=len(request.requests)
+        )
 
     def _wake(self, request: _Batch) -> None:
         if not request.validate_only:

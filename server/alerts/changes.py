@@ -3,29 +3,30 @@
 from datetime import timedelta
 
 from engine.backfill.backfills import Backfills
+from engine.changes.groups import ChangeGroups
 from engine.rules.registry import RulesRegistry
+from evaluator.definitions import AlertDefinition
 from evaluator.exclusions import Excluded
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import warning_pb2
 from runtime.clock import Clock
+from server.alerts.batch_items import of_one_item
 from server.alerts.customer_changes import CustomerChanges
 from server.alerts.errors import alert_not_found
-from server.alerts.id_warnings import warnings_of
-from server.alerts.updates import MAX_ETAG_LENGTH, update
+from server.alerts.open_changes import change_of
+from server.alerts.updates import MAX_ETAG_LENGTH, Updates
 from server.calls.context import Context
 from server.calls.current_call import current_author, current_organization
 from server.calls.paging import read_page
-from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
-from server.mapping import unknown_ids
 from server.mapping.alert_history import change_message
 from server.mapping.alerts import alert_message
 from server.mapping.gauges import customer_alert_message
 from store.alerts import alerts
 from store.alerts import changes as alert_changes
 from store.alerts import history as alert_history
-from store.alerts.change import Change
-from store.postgres.database import Connection, Database
+from store.alerts.changes import Edit
+from store.postgres.database import Database
 
 _Target = messages.EnableAlertRequest | messages.DisableAlertRequest
 
@@ -34,22 +35,39 @@ class AlertChangeHandlers:
     """Serves the RPCs that change alerts, and the history of changes."""
 
     def __init__(
-        self, database: Database, clock: Clock, backfills: Backfills, grace: timedelta, rules: RulesRegistry
+        self,
+        database: Database,
+        clock: Clock,
+        changes: ChangeGroups,
+        backfills: Backfills,
+        grace: timedelta,
+        rules: RulesRegistry,
     ) -> None:
         self._database = database
         self._clock = clock
+        self._changes = changes
         self._backfills = backfills
-        self._customers = CustomerChanges(database, clock, grace, rules)
+        self._customers = CustomerChanges(database, clock, changes, grace, rules)
 
     async def UpdateAlert(
         self, request: messages.UpdateAlertRequest, context: Context
     ) -> messages.UpdateAlertResponse:
         """Changes an alert in the fields of the mask, or creates it if it is missing and the request allows that."""
-        async with transaction_of(self._database, request.validate_only) as connection:
-            updated = await update(self._change(connection), request)
-        self._wake(request)
+        organization_id, author = current_organization().organization_id, current_author()
+        updates = Updates(organization_id, [request])
+        with of_one_item():
+            async with self._changes.transaction(organization_id) as connection:
+                updated = await updates.plan(connection)
+            if updated is None:
+                updated = await self._changes.run(
+                    organization_id,
+                    lambda change: updates.make(change_of(change, author, self._clock)),
+                    keep=not request.validate_only,
+                )
+                self._wake(request)
+        [one] = updated
         return messages.UpdateAlertResponse(
-            alert=alert_message(updated.definition), warnings=updated.warnings, created=updated.created
+            alert=alert_message(one.definition), warnings=one.warnings, created=one.created
         )
 
     async def EnableAlert(
@@ -57,13 +75,11 @@ class AlertChangeHandlers:
     ) -> messages.EnableAlertResponse:
         """Evaluates an alert again, as a whole or for one customer or subscription."""
         alert_id, target = _read_target(request)
-        async with transaction_of(self._database, request.validate_only) as connection:
-            warnings = await _warnings(connection, target)
-            if target is None:
-                enabling = alert_changes.enabling(alert_id, request.etag)
-                definition = await alert_changes.edit(self._change(connection), enabling)
-            else:
-                definition = await self._customers.enable(connection, target)
+        if target is None:
+            definition = await self._edited(alert_changes.enabling(alert_id, request.etag), request.validate_only)
+            warnings = list[warning_pb2.Warning]()
+        else:
+            definition, warnings = await self._customers.enable(target, validate_only=request.validate_only)
         self._wake(request)
         return messages.EnableAlertResponse(alert=alert_message(definition), warnings=warnings)
 
@@ -72,13 +88,11 @@ class AlertChangeHandlers:
     ) -> messages.DisableAlertResponse:
         """Stops the evaluation of an alert, as a whole or for one customer or subscription."""
         alert_id, target = _read_target(request)
-        async with transaction_of(self._database, request.validate_only) as connection:
-            warnings = await _warnings(connection, target)
-            if target is None:
-                disabling = alert_changes.disabling(alert_id, request.etag)
-                definition = await alert_changes.edit(self._change(connection), disabling)
-            else:
-                definition = await self._customers.disable(connection, target)
+        if target is None:
+            definition = await self._edited(alert_changes.disabling(alert_id, request.etag), request.validate_only)
+            warnings = list[warning_pb2.Warning]()
+        else:
+            definition, warnings = await self._customers.disable(target, validate_only=request.validate_only)
         return messages.DisableAlertResponse(alert=alert_message(definition), warnings=warnings)
 
     async def ArchiveAlert(
@@ -90,8 +104,7 @@ class AlertChangeHandlers:
         etag = violations.text("etag", request.etag, max_length=MAX_ETAG_LENGTH)
         violations.raise_if_any()
         archiving = alert_changes.archiving(alert_id, etag, release_uniqueness_key=request.release_uniqueness_key)
-        async with transaction_of(self._database, request.validate_only) as connection:
-            archived = await alert_changes.edit(self._change(connection), archiving)
+        archived = await self._edited(archiving, request.validate_only)
         return messages.ArchiveAlertResponse(alert=alert_message(archived))
 
     async def ReleaseUniquenessKey(
@@ -101,8 +114,11 @@ class AlertChangeHandlers:
         violations = Violations()
         alert_id = violations.identifier("alert_id", request.alert_id)
         violations.raise_if_any()
-        async with transaction_of(self._database, request.validate_only) as connection:
-            released = await alert_changes.release_uniqueness_key(self._change(connection), alert_id)
+        organization_id = current_organization().organization_id
+        async with self._changes.transaction(organization_id) as connection:
+            # An archived alert stays archived, so this check holds.
+            releasing = await alert_changes.releasing(connection, organization_id, alert_id)
+        released = await self._edited(releasing, request.validate_only)
         return messages.ReleaseUniquenessKeyResponse(alert=alert_message(released))
 
     async def ListAlertChanges(
@@ -139,21 +155,23 @@ class AlertChangeHandlers:
         found = await self._customers.reset(alert_id, customer_id, validate_only=request.validate_only)
         return messages.ResetCustomerAlertResponse(customer_alert=customer_alert_message(found))
 
-    def _change(self, connection: Connection) -> Change:
-        return Change(connection, current_organization().organization_id, current_author(), self._clock)
+    async def _edited(self, edit: Edit, validate_only: bool) -> AlertDefinition:
+        """The alert after the edit; without the lock if nothing changes. Raises what `changes.edit` raises."""
+        organization_id, author = current_organization().organization_id, current_author()
+        with of_one_item():
+            async with self._changes.transaction(organization_id) as connection:
+                edited = await alert_changes.without_effect(connection, organization_id, [edit])
+            if edited is None:
+                edited = await self._changes.run(
+                    organization_id,
+                    lambda change: alert_changes.edit_many(change_of(change, author, self._clock), [edit]),
+                    keep=not validate_only,
+                )
+        return edited[0]
 
     def _wake(self, request: messages.UpdateAlertRequest | messages.EnableAlertRequest) -> None:
         if not request.validate_only:
             self._backfills.wake(current_organization().organization_id)
-
-
-async def _warnings(connection: Connection, target: Excluded | None) -> list[warning_pb2.Warning]:
-    """A warning for each id in `target` that no fact and no usage has named."""
-    if target is None:
-        return []
-    named = unknown_ids.of_excluded(target)
-    [found] = await warnings_of(connection, current_organization().organization_id, [named])
-    return found
 
 
 def _read_target(request: _Target) -> tuple[str, Excluded | None]:

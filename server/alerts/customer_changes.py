@@ -1,24 +1,28 @@
 """Changes of an alert for one customer or subscription: disable, enable, reset."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from engine.changes.groups import ChangeGroups
+from engine.changes.open_change import OpenChange
 from engine.facts.one_alert import evaluate_alert
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transactions
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import Excluded
-from generated.tidemark.v1 import error_reason_pb2
+from generated.tidemark.v1 import error_reason_pb2, warning_pb2
 from runtime.clock import Clock
 from server.alerts.errors import alert_not_found
+from server.alerts.id_warnings import warnings_of
 from server.calls.current_call import current_author, current_organization
 from server.calls.errors import FailedPrecondition
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
+from server.mapping import unknown_ids
 from store.alerts import alerts, disabled_notices, exclusions
 from store.alerts import history as alert_history
 from store.alerts.changes import AlertArchived, AlertUnknown
 from store.alerts.history import ChangeKind
-from store.identity import organizations
+from store.erasures import jobs as erasures
 from store.postgres.database import Connection, Database
 from store.views.customer_alerts import CustomerAlert
 from store.views.customer_views import CustomerView
@@ -27,32 +31,70 @@ from store.views.customer_views import CustomerView
 class CustomerChanges:
     """Changes alerts of the current organization for one customer or subscription, and notes it in the history."""
 
-    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, changes: ChangeGroups, grace: timedelta, rules: RulesRegistry
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._changes = changes
         self._transactions = Transactions(database, clock, grace, rules)
 
-    async def enable(self, connection: Connection, target: Excluded) -> AlertDefinition:
-        """Evaluates the alert for the target again, in this transaction. Raises AlertUnknown and AlertArchived."""
-        organization_id = current_organization().organization_id
+    async def enable(
+        self, target: Excluded, *, validate_only: bool
+    ) -> tuple[AlertDefinition, list[warning_pb2.Warning]]:
+        """Evaluates the alert for the target again. Raises AlertUnknown, AlertArchived and CustomerBeingErased."""
+        definition, warnings, is_excluded = await self._read(target)
+        if is_excluded:
+            # Alone in its transaction, because it evaluates gauges at the new epoch.
+            definition = await self._changes.run(
+                current_organization().organization_id,
+                lambda change: self._enable(change, target),
+                keep=not validate_only,
+                shares=False,
+            )
+        return definition, warnings
+
+    async def _enable(self, change: OpenChange, target: Excluded) -> AlertDefinition:
+        connection, organization_id = change.connection, change.organization_id
         definition = await self._changeable(connection, target)
-        if await exclusions.lift(connection, organization_id, target, self._clock.now()):
-            await self._note(connection, ChangeKind.ENABLED, definition, target)
-            await self._evaluate(connection, definition, target.customer_id, changed_epoch=True)
+        if await exclusions.lift(connection, organization_id, target, change.epoch, change.now):
+            await self._note(connection, ChangeKind.ENABLED, definition, target, change.now)
+            await self._evaluate(connection, definition, target.customer_id, epoch=change.epoch)
         return definition
 
-    async def disable(self, connection: Connection, target: Excluded) -> AlertDefinition:
+    async def disable(
+        self, target: Excluded, *, validate_only: bool
+    ) -> tuple[AlertDefinition, list[warning_pb2.Warning]]:
         """Stops the evaluation for the target until it is enabled, and notifies of it.
 
-        Raises AlertUnknown and AlertArchived.
+        Raises AlertUnknown, AlertArchived and CustomerBeingErased.
         """
-        organization_id = current_organization().organization_id
-        definition, now = await self._changeable(connection, target), self._clock.now()
-        epoch = await exclusions.request(connection, organization_id, target, current_author().key_id, now)
-        if epoch is not None:
-            await self._note(connection, ChangeKind.DISABLED, definition, target)
-            await disabled_notices.notify(connection, organization_id, definition, epoch, now, target)
+        definition, warnings, is_excluded = await self._read(target)
+        if not is_excluded:
+            definition = await self._changes.run(
+                current_organization().organization_id,
+                lambda change: self._disable(change, target),
+                keep=not validate_only,
+            )
+        return definition, warnings
+
+    async def _disable(self, change: OpenChange, target: Excluded) -> AlertDefinition:
+        connection, organization_id, epoch, now = change.connection, change.organization_id, change.epoch, change.now
+        definition = await self._changeable(connection, target)
+        key_id = current_author().key_id
+        if await exclusions.request(connection, organization_id, target, key_id, epoch, now):
+            await self._note(connection, ChangeKind.DISABLED, definition, target, now)
+            await disabled_notices.notify(connection, organization_id, [definition], epoch, now, target)
         return definition
+
+    async def _read(self, target: Excluded) -> tuple[AlertDefinition, list[warning_pb2.Warning], bool]:
+        """What is read without the lock: the alert, warnings, and whether the target is excluded already."""
+        organization_id = current_organization().organization_id
+        async with self._changes.transaction(organization_id) as connection:
+            [warnings] = await warnings_of(connection, organization_id, [unknown_ids.of_excluded(target)])
+            definition = await self._changeable(connection, target)
+            await erasures.refuse_during(connection, organization_id, target.customer_id)
+            return definition, warnings, await exclusions.is_excluded(connection, organization_id, target)
 
     async def reset(self, alert_id: str, customer_id: str, *, validate_only: bool) -> CustomerAlert:
         """Deletes the state of an alert for a customer, and evaluates it again; returns the new state.
@@ -66,8 +108,8 @@ class CustomerChanges:
             definition = await alerts.get(connection, organization_id, alert_id)
             assert definition is not None, "alerts are never deleted"
             await self._evaluate(connection, definition, customer_id, reset=True)
-            await self._note(connection, ChangeKind.RESET, definition, Excluded(customer_id, alert_id, None))
             now = self._clock.now()
+            await self._note(connection, ChangeKind.RESET, definition, Excluded(customer_id, alert_id, None), now)
             view = await CustomerView.open(connection, organization_id, customer_id, now, locked=True)
             found = await view.get(alert_id)
         if found is None:
@@ -96,13 +138,12 @@ class CustomerChanges:
         definition: AlertDefinition,
         customer_id: str,
         *,
-        changed_epoch: bool = False,
+        epoch: int | None = None,
         reset: bool = False,
     ) -> None:
-        """Evaluates an alert for one customer. changed_epoch: this transaction has raised the epoch."""
+        """Evaluates an alert for one customer. epoch: set if this transaction has raised the epoch to it."""
         organization = current_organization()
-        if changed_epoch:
-            epoch = await organizations.lock_shared(connection, organization.organization_id)
+        if epoch is not None:
             transaction = await self._transactions.after_change(connection, organization, epoch)
         else:
             transaction = await self._transactions.begin(connection, organization)
@@ -131,6 +172,7 @@ class CustomerChanges:
         kind: ChangeKind,
         definition: AlertDefinition,
         target: Excluded,
+        now: datetime,
     ) -> None:
         await alert_history.record(
             connection,
@@ -138,7 +180,7 @@ class CustomerChanges:
             kind,
             definition,
             current_author(),
-            self._clock.now(),
+            now,
             customer_id=target.customer_id,
             subscription_id=target.subscription_id,
         )

@@ -1,6 +1,6 @@
-"""Updates of alerts, one or many in one change: which alert each request is about, and what it changes of it."""
+"""Updates of alerts, one or many in one change: the alert of each request, and what the request changes of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,12 +15,13 @@ from server.alerts.id_warnings import warnings_of
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.alert_updates import check_state_policy, read_patch
-from server.mapping.alerts import MAX_UNIQUENESS_KEY_LENGTH, read_new_alert, refuse_large
+from server.mapping.alerts import MAX_UNIQUENESS_KEY_LENGTH, read_new_alert
 from server.mapping.unknown_ids import NamedIds
 from store.alerts import alerts, changes, creation
 from store.alerts.change import Change, ItemRefused, ItemsAlike
 from store.alerts.changes import AlertUnknown, Edit
 from store.alerts.creation import AlertConflict, UniqueBy
+from store.postgres.database import Connection
 
 MAX_ETAG_LENGTH = 32  # characters
 
@@ -52,34 +53,75 @@ class _Address:
 _Step = Edit | NewAlert
 
 
-async def update(change: Change, request: messages.UpdateAlertRequest) -> Updated:
-    """Makes one update. Raises InvalidArgument, NotFound, and what `changes.edit` and `creation.create` raise."""
-    try:
-        [updated] = await update_all(change, [request])
-    except ItemRefused as refused:
-        raise refused.cause from None
-    return updated
+@dataclass(frozen=True)
+class _Plan:
+    """The alerts as they are, and what to do for each request."""
+
+    found: list[AlertDefinition | None]
+    steps: list[_Step]
 
 
-async def update_all(change: Change, requests: Sequence[messages.UpdateAlertRequest]) -> list[Updated]:
-    """Makes several updates of different alerts, in the order of the requests.
+class Updates:
+    """Updates of different alerts by one caller: planned before the lock, and made under it."""
 
-    Raises ItemRefused with what `update` raises, or with ItemsAlike where two requests are about the same alert.
-    """
-    addresses = await read_items(requests, _read_address, Slices(change.organization_id))
-    found, steps = await _plan(change, addresses)
-    named = [_named(step, before) for step, before in zip(steps, found, strict=True)]
-    warnings = await warnings_of(change.connection, change.organization_id, named)
-    if any(isinstance(step, NewAlert) for step in steps):
-        # Another transaction may have created some of them before this one got the lock.
-        await change.begin()
-        found, steps = await _plan(change, addresses)
-    done = await _apply(change, steps)
-    _refuse_grown(found, done)
-    return [
-        Updated(definition, warned, isinstance(step, NewAlert))
-        for definition, warned, step in zip(done, warnings, steps, strict=True)
-    ]
+    def __init__(self, organization_id: int, requests: Sequence[messages.UpdateAlertRequest]) -> None:
+        self._organization_id = organization_id
+        self._requests = requests
+        self._addresses: list[_Address] = []
+        self._plan = _Plan([], [])
+        self._warnings: list[list[warning_pb2.Warning]] = []
+
+    async def plan(self, connection: Connection) -> list[Updated] | None:
+        """Reads the alerts and checks the requests; returns the alerts if nothing is to be changed.
+
+        Raises ItemRefused with InvalidArgument, NotFound, and what `changes.edit` and `creation.create` raise, or
+        with ItemsAlike where two requests are about the same alert.
+        """
+        slices = Slices(self._organization_id)
+        self._addresses = await read_items(self._requests, _read_address, slices)
+        found = await self._find(connection)
+        pairs = list(zip(self._addresses, found, strict=True))
+        steps = await read_items(pairs, lambda pair: _step(*pair), slices)
+        _refuse_repeated(steps)
+        self._plan = _Plan(found, steps)
+        named = [_named(step, before) for step, before in zip(steps, found, strict=True)]
+        self._warnings = await warnings_of(connection, self._organization_id, named)
+        unchanged = [
+            before
+            for step, before in zip(steps, found, strict=True)
+            if isinstance(step, Edit) and before is not None and changes.is_without_effect(step, before)
+        ]
+        return self._updated(unchanged, steps) if len(unchanged) == len(steps) else None
+
+    async def make(self, change: Change) -> list[Updated]:
+        """Makes the updates, under the lock; raises what `plan` raises."""
+        found = await self._find(change.connection)
+        triples = list(zip(self._addresses, found, range(len(found)), strict=True))
+        steps = await read_items(triples, lambda one: self._step_now(*one), Slices(self._organization_id))
+        _refuse_repeated(steps)
+        known = {one.alert_id: one for one in found if one is not None}
+        return self._updated(await _apply(change, steps, known), steps)
+
+    def _step_now(self, address: _Address, found: AlertDefinition | None, index: int) -> _Step:
+        """The step as it was planned, unless another change of the alert was committed since."""
+        before = self._plan.found[index]
+        if found is None or before is None:
+            same = found is before
+        else:
+            same = (found.alert_id, found.version) == (before.alert_id, before.version)
+        return self._plan.steps[index] if same else _step(address, found)
+
+    async def _find(self, connection: Connection) -> list[AlertDefinition | None]:
+        where, addresses = (connection, self._organization_id), self._addresses
+        by_id = await alerts.get_many(*where, [one.alert_id for one in addresses if one.alert_id])
+        by_key = await alerts.having_keys(*where, [one.uniqueness_key for one in addresses if not one.alert_id])
+        return [by_id.get(one.alert_id) if one.alert_id else by_key.get(one.uniqueness_key) for one in addresses]
+
+    def _updated(self, done: Sequence[AlertDefinition], steps: Sequence[_Step]) -> list[Updated]:
+        return [
+            Updated(definition, warned, isinstance(step, NewAlert))
+            for definition, warned, step in zip(done, self._warnings, steps, strict=True)
+        ]
 
 
 def _read_address(request: messages.UpdateAlertRequest) -> _Address:
@@ -92,22 +134,6 @@ def _read_address(request: messages.UpdateAlertRequest) -> _Address:
     )
     violations.raise_if_any()
     return address
-
-
-async def _find(change: Change, addresses: Sequence[_Address]) -> list[AlertDefinition | None]:
-    where = change.connection, change.organization_id
-    by_id = await alerts.get_many(*where, [one.alert_id for one in addresses if one.alert_id])
-    by_key = await alerts.having_keys(*where, [one.uniqueness_key for one in addresses if not one.alert_id])
-    return [by_id.get(one.alert_id) if one.alert_id else by_key.get(one.uniqueness_key) for one in addresses]
-
-
-async def _plan(change: Change, addresses: Sequence[_Address]) -> tuple[list[AlertDefinition | None], list[_Step]]:
-    """The alerts as they are, and what to do for each request."""
-    found = await _find(change, addresses)
-    pairs = list(zip(addresses, found, strict=True))
-    steps = await read_items(pairs, lambda pair: _step(*pair), Slices(change.organization_id))
-    _refuse_repeated(steps)
-    return found, steps
 
 
 def _step(address: _Address, found: AlertDefinition | None) -> _Step:
@@ -124,7 +150,10 @@ def _step(address: _Address, found: AlertDefinition | None) -> _Step:
     patch = read_patch(found, address.request)
     if found.state is DefinitionState.ARCHIVED and address.may_create and patch.state is not DefinitionState.ARCHIVED:
         raise AlertConflict(UniqueBy.UNIQUENESS_KEY, found.alert_id, address.uniqueness_key)
-    return Edit(found.alert_id, patch, address.etag)
+    edit = Edit(found.alert_id, patch, address.etag)
+    if (refused := changes.refusal(edit, found)) is not None:
+        raise refused
+    return edit
 
 
 def _refuse_repeated(steps: Sequence[_Step]) -> None:
@@ -142,16 +171,20 @@ def _named(step: _Step, before: AlertDefinition | None) -> NamedIds:
     return unknown_ids.of_alert(before.scope, before.condition, step.patch.apply(before).thresholds)
 
 
-async def _apply(change: Change, steps: Sequence[_Step]) -> list[AlertDefinition]:
+async def _apply(
+    change: Change, steps: Sequence[_Step], known: Mapping[str, AlertDefinition]
+) -> list[AlertDefinition]:
+    """Makes the steps under the lock. known: the alerts by id, as the transaction has read them."""
     edits = {index: step for index, step in enumerate(steps) if isinstance(step, Edit)}
     new = {index: step for index, step in enumerate(steps) if isinstance(step, NewAlert)}
     done = dict[int, AlertDefinition]()
     if edits:
         with _indexes_of_requests(list(edits)):
-            done |= zip(edits, await changes.edit_many(change, list(edits.values())), strict=True)
+            done |= zip(edits, await changes.edit_many(change, list(edits.values()), known), strict=True)
     if new:
         with _indexes_of_requests(list(new)):
-            done |= zip(new, await creation.create_many(change, list(new.values())), strict=True)
+            drafts = [creation.draft(one, change.author) for one in new.values()]
+            done |= zip(new, await creation.create_many(change, drafts), strict=True)
     return [done[index] for index in range(len(steps))]
 
 
@@ -165,13 +198,3 @@ def _indexes_of_requests(indexes: Sequence[int]) -> Iterator[None]:
         if isinstance(cause, ItemsAlike):
             cause = ItemsAlike(indexes[cause.other], cause.key)
         raise ItemRefused(indexes[refused.index], cause) from None
-
-
-def _refuse_grown(before: Sequence[AlertDefinition | None], after: Sequence[AlertDefinition]) -> None:
-    """Refuses an alert that is too large because another change was committed after its request was checked."""
-    for index, (seen, changed) in enumerate(zip(before, after, strict=True)):
-        if seen is not None and changed.version > seen.version + 1:
-            violations = Violations()
-            refuse_large(violations, changed)
-            if violations.found:
-                raise ItemRefused(index, violations.error())

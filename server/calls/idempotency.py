@@ -1,20 +1,25 @@
 """Requests that are safe to repeat: a request with a known request id gets the answer of the first one."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from engine.changes.groups import ChangeGroups
+from engine.changes.open_change import OpenChange
 from runtime.clock import Clock
 from server.calls.current_call import current_organization
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from store.identity import idempotent_answers
+from store.identity.idempotent_answers import AnswerKey
 from store.postgres.database import Connection, Database
 
 MAX_REQUEST_ID_LENGTH = 128  # characters
 
 Answer = TypeVar("Answer", bound=Message)
+Made = TypeVar("Made")
 
 
 def read_request_id(violations: Violations, request_id: str) -> str:
@@ -44,13 +49,93 @@ async def answer_once(
         key = (connection, current_organization().organization_id, method, request_id, _payload(request))
         first = await idempotent_answers.find_answer(*key)
         if first is not None:
-            repeated = answer_type.FromString(first)
-            setattr(repeated, "replayed", True)  # noqa: B010
-            return repeated
+            return replayed(answer_type, first)
         answer = await work(connection)
         if not validate_only:
             await idempotent_answers.store_answer(*key, answer.SerializeToString(), clock.now())
         return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Steps(Generic[Made, Answer]):
+    """The steps of a change that waits for its group.
+
+    read: before the lock; what it returns is the result if there is nothing to change, else None. write: under the
+    lock; returns the result. answer: what answers show of the result.
+    """
+
+    read: Callable[[Connection], Awaitable[Made | None]]
+    write: Callable[[OpenChange], Awaitable[Made]]
+    answer: Callable[[Made], Awaitable[Answer]]
+
+
+async def changed_once(
+    groups: ChangeGroups,
+    clock: Clock,
+    method: str,
+    request: Message,
+    answer_type: type[Answer],
+    steps: Steps[Made, Answer],
+    *,
+    rows: int,
+) -> Answer:
+    """Like `answer_once`, for a change that waits for its group. rows: see `ChangeGroups.run`.
+
+    All works of one method go through this function. The answer is made after the commit where it is not stored.
+    """
+    organization_id = current_organization().organization_id
+    key = request_key(method, request)
+    validate_only: bool = getattr(request, "validate_only")  # noqa: B009
+    is_stored = key is not None and not validate_only
+
+    async def first_answer(connection: Connection) -> Answer | None:
+        # With the lock of the request id: a try that changes nothing does not hold the organization's lock.
+        if key is None:
+            return None
+        name = connection, organization_id, method, key.request_id
+        first = await idempotent_answers.find_answer(*name, _payload(request))
+        return None if first is None else replayed(answer_type, first)
+
+    async with groups.transaction(organization_id) as connection:
+        if (first := await first_answer(connection)) is not None:
+            return first
+        made = await steps.read(connection)
+        if made is not None:
+            answer = await steps.answer(made)
+            if key is not None and is_stored:
+                stored = {key: answer.SerializeToString()}
+                await idempotent_answers.store_answers(connection, organization_id, stored, clock.now())
+            return answer
+
+    async def write(change: OpenChange) -> tuple[Made | None, Answer | None]:
+        if (first := await first_answer(change.connection)) is not None:
+            return None, first
+        made = await steps.write(change)
+        if key is None or not is_stored:
+            return made, None
+        answer = await steps.answer(made)
+        stored = {key: answer.SerializeToString()}
+        await idempotent_answers.store_answers(change.connection, organization_id, stored, change.now)
+        return None, answer
+
+    made, answered = await groups.run(organization_id, write, rows=rows, keep=not validate_only)
+    if answered is not None:
+        return answered
+    assert made is not None, "a change has a result or an answer"
+    return await steps.answer(made)
+
+
+def request_key(method: str, request: Message) -> AnswerKey | None:
+    """The key of a request with the fields `request_id` and `validate_only`; None without an id."""
+    request_id: str = getattr(request, "request_id")  # noqa: B009
+    return idempotent_answers.key_of(method, request_id, _payload(request)) if request_id else None
+
+
+def replayed(answer_type: type[Answer], first: bytes) -> Answer:
+    """The stored answer to the first of repeated requests, marked as a replay."""
+    repeated = answer_type.FromString(first)
+    setattr(repeated, "replayed", True)  # noqa: B010
+    return repeated
 
 
 def _payload(request: Message) -> bytes:

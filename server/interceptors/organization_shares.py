@@ -8,8 +8,24 @@ from server.calls.context import Context, when_over
 from server.calls.organization_shares import OrganizationShares
 from server.interceptors.wrapping import Around
 
-# EvaluateUsageBatch uses no connection of its own: its events wait in the pipeline, which has shares of its own.
-_USAGE_BATCH = "/tidemark.v1.AlertService/EvaluateUsageBatch"
+# Calls that hold no connection while they wait. The events of EvaluateUsageBatch wait in the pipeline, which has
+# shares of its own. The others wait for their group of changes, and take a turn for each transaction
+# (`engine.changes.groups`).
+_WITHOUT_CONNECTION = frozenset(
+    f"/tidemark.v1.AlertService/{method}"
+    for method in (
+        "EvaluateUsageBatch",
+        "CreateAlert",
+        "UpdateAlert",
+        "EnableAlert",
+        "DisableAlert",
+        "ArchiveAlert",
+        "ReleaseUniquenessKey",
+        "BatchCreateAlerts",
+        "BatchUpdateAlerts",
+        "BatchArchiveAlerts",
+    )
+)
 _USAGE_STREAM = "/tidemark.v1.AlertService/EvaluateUsage"
 
 
@@ -39,7 +55,7 @@ class LimitToShare(Around):
                 when_over(context, lambda _: stream.close())
             yield
             return
-        share = self._shares.counted if method == _USAGE_BATCH else self._shares.served
+        share = self._shares.counted if method in _WITHOUT_CONNECTION else self._shares.served
         entered = False
         try:
             async with share(organization_id):

@@ -3,16 +3,13 @@
 Each lookup uses a primary key or an index, so its cost does not depend on the number of customers, limits and events.
 """
 
-from collections.abc import Collection, Mapping
+import functools
+from collections.abc import Collection
 from dataclasses import dataclass, fields
-from typing import Any
 
-from sqlalchemy import ARRAY, Column, ColumnElement, cast, exists, false, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.tables.accounts import customer, metric, subscription
-from store.tables.base import Identifier
-from store.tables.plans import plan, usage_limit
+from store.postgres.database import driver
 
 
 @dataclass(frozen=True)
@@ -47,51 +44,67 @@ async def unknown_of_each(
     names = [name for name in _NAMES if any(getattr(ids, name) is not None for ids in distinct)]
     if not names:
         return found
-    columns = [cast([getattr(ids, name) for ids in distinct], ARRAY(Identifier)) for name in names]
-    rows = func.unnest(*columns).table_valued(*names, with_ordinality="position").render_derived(name="asked")
-    # The values of an array have no collation; without one, their comparison with ids is ambiguous.
-    values = {name: rows.c[name].collate("C") for name in names}
-    checks = [_is_known(organization_id, values, name).label(name) for name in names]
-    for row in (await connection.execute(select(rows.c.position, *checks))).mappings():
-        ids = distinct[row["position"] - 1]
-        found[ids] = ReferencedIds(**{name: getattr(ids, name) for name in names if not row[name]})
+    cursor = await (await driver(connection)).execute(
+        _statement(tuple(names)),
+        {
+            "organization_id": organization_id,
+            **{name: [getattr(ids, name) for ids in distinct] for name in names},
+        },
+    )
+    for position, *known in await cursor.fetchall():
+        if not all(known):
+            ids = distinct[position - 1]
+            found[ids] = ReferencedIds(
+                **{name: getattr(ids, name) for name, is_known in zip(names, known, strict=True) if not is_known}
+            )
     return found
 
 
-def _is_known(organization_id: int, values: Mapping[str, ColumnElement[str]], name: str) -> ColumnElement[bool]:
-    """Whether the value of that name is an id that is known."""
-    value = values[name]
-    match name:
-        case "metric_id":
-            return exists().where(metric.c.organization_id == organization_id, metric.c.metric_id == value)
-        case "plan_id":
-            # Customers and subscriptions can be on a plan that was never put.
-            return or_(
-                exists().where(plan.c.organization_id == organization_id, plan.c.plan_id == value),
-                _has_value(organization_id, customer.c.plan_id, value),
-                _has_value(organization_id, subscription.c.plan_id, value),
-            )
-        case "customer_id":
-            return exists().where(customer.c.organization_id == organization_id, customer.c.customer_id == value)
-        case "subscription_id":
-            return exists().where(
-                subscription.c.organization_id == organization_id,
-                subscription.c.customer_id == values["customer_id"],
-                subscription.c.subscription_id == value,
-            )
-        case _:
-            column = usage_limit.c.metric_id if name == "limited_metric_id" else usage_limit.c.currency
-            return _has_value(organization_id, column, value, usage_limit.c.amount.is_not(None))
+@functools.cache
+def _statement(names: tuple[str, ...]) -> bytes:
+    """The query for ids with these names; there are few combinations."""
+    checks = ", ".join(f"({_CHECKS[name]})" for name in names)
+    arrays = ", ".join(f"%({name})s::text[]" for name in names)
+    return (
+        f"SELECT position, {checks} FROM unnest({arrays}) WITH ORDINALITY AS asked ({', '.join(names)}, position)"
+    ).encode()
 
 
-def _has_value(
-    organization_id: int, column: Column[Any], value: ColumnElement[str], *conditions: ColumnElement[bool]
-) -> ColumnElement[bool]:
+def _has_value(table: str, column: str, value: str, condition: str = "") -> str:
     """Whether a row of the organization has that value in a column with an index.
 
     Compares `value` with the first value at or after it, in the order of the index. With EXISTS and `column = value`,
     the planner scans the table if most rows have the same value, and reads all of it if no row has `value`.
     """
-    in_organization = column.table.c.organization_id == organization_id
-    found = select(column).where(in_organization, column >= value, *conditions).order_by(column).limit(1)
-    return func.coalesce(found.scalar_subquery() == value, false())
+    return (
+        f"coalesce((SELECT {column} FROM {table} WHERE organization_id = %(organization_id)s"
+        f" AND {column} >= {value} {condition} ORDER BY {column} LIMIT 1) = {value}, false)"
+    )
+
+
+def _of_limit(column: str, value: str) -> str:
+    return _has_value("usage_limit", column, value, "AND amount IS NOT NULL")
+
+
+# Whether each id is known, by its name. The values of an array have no collation; without one, their comparison with
+# ids is ambiguous.
+_CHECKS = {
+    "metric_id": """
+        EXISTS (SELECT FROM metric WHERE organization_id = %(organization_id)s
+                AND metric.metric_id = asked.metric_id COLLATE "C")""",
+    # Customers and subscriptions can be on a plan that was never put.
+    "plan_id": f"""
+        EXISTS (SELECT FROM plan WHERE organization_id = %(organization_id)s
+                AND plan.plan_id = asked.plan_id COLLATE "C")
+        OR {_has_value("customer", "customer.plan_id", 'asked.plan_id COLLATE "C"')}
+        OR {_has_value("subscription", "subscription.plan_id", 'asked.plan_id COLLATE "C"')}""",
+    "customer_id": """
+        EXISTS (SELECT FROM customer WHERE organization_id = %(organization_id)s
+                AND customer.customer_id = asked.customer_id COLLATE "C")""",
+    "subscription_id": """
+        EXISTS (SELECT FROM subscription WHERE organization_id = %(organization_id)s
+                AND subscription.customer_id = asked.customer_id COLLATE "C"
+                AND subscription.subscription_id = asked.subscription_id COLLATE "C")""",
+    "limited_metric_id": _of_limit("usage_limit.metric_id", 'asked.limited_metric_id COLLATE "C"'),
+    "limited_currency": _of_limit("usage_limit.currency", 'asked.limited_currency COLLATE "C"'),
+}

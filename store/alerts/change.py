@@ -20,14 +20,28 @@ class Begun:
 
 
 class Change:
-    """The change of definitions that one transaction makes."""
+    """The change of definitions by one caller, in one transaction."""
 
-    def __init__(self, connection: AsyncConnection, organization_id: int, author: Author, clock: Clock) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        organization_id: int,
+        author: Author,
+        clock: Clock,
+        *,
+        begun: Begun | None = None,
+    ) -> None:
+        """begun: of a transaction that holds the organization's lock exclusively, and has raised the epoch."""
         self.connection = connection
         self.organization_id = organization_id
         self.author = author
         self._clock = clock
-        self._begun: Begun | None = None
+        self._begun = begun
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the transaction holds the lock, so that what it reads stays as it is."""
+        return self._begun is not None
 
     async def begin(self) -> Begun:
         """Locks the organization until the transaction ends, and raises its epoch; both only at the first call."""

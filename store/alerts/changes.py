@@ -4,11 +4,12 @@ All edits of one change share its lock and its epoch, and each is recorded in th
 change, neither the lock nor a new epoch is taken.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import bindparam, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alert_commands import AlertPatch
 from evaluator.definitions import AlertDefinition, DefinitionState, natural_key
@@ -23,6 +24,7 @@ from store.tables.alerts import alert
 
 # The newest retired thresholds are kept. A state in which an older one is reached drops it without a notification.
 MAX_RETIRED = 200
+WRITTEN_AT_ONCE = 100  # rows of one statement: the event loop serves other calls between two
 
 
 class ChangeRefused(Exception):
@@ -71,21 +73,26 @@ async def edit(change: Change, wanted: Edit) -> AlertDefinition:
     return changed
 
 
-async def edit_many(change: Change, edits: Sequence[Edit]) -> list[AlertDefinition]:
+async def edit_many(
+    change: Change, edits: Sequence[Edit], known: Mapping[str, AlertDefinition] | None = None
+) -> list[AlertDefinition]:
     """Applies edits of different alerts; returns the alerts in the order of the edits.
 
     What changed of an active alert is evaluated at once, by ingest or by a backfill. An edit that changes nothing
-    leaves the version as it is. Raises ItemRefused with what `edit` raises.
+    leaves the version as it is. known: the alerts by id, if the transaction has read them under the lock. Raises
+    ItemRefused with what `edit` raises.
     """
-    seen = await _read(change, edits)
-    if all(_is_without_effect(one, before) for one, before in zip(edits, seen, strict=True)):
-        return seen
+    where = change.connection, change.organization_id
+    if not change.is_begun:
+        unchanged = await without_effect(*where, edits)
+        if unchanged is not None:
+            return unchanged
     begun = await change.begin()
     # Another change may have been committed before this transaction got the lock.
-    current = await _read(change, edits)
+    current = _checked(edits, known) if known is not None else await _read(*where, edits)
     written, kinds = dict[int, AlertDefinition](), list[ChangeKind]()
     for index, (one, before) in enumerate(zip(edits, current, strict=True)):
-        if not _is_without_effect(one, before):
+        if not is_without_effect(one, before):
             after = one.patch.apply(before)
             kinds.append(_kind(before, after))
             written[index] = _next_version(before, after, one.patch.reset, begun)
@@ -94,10 +101,25 @@ async def edit_many(change: Change, edits: Sequence[Edit]) -> list[AlertDefiniti
             after.alert_id for index, after in written.items() if after.natural_key != current[index].natural_key
         ]
         await _write(change, written, kinds, moved)
-    for index, after in written.items():
-        if after.state is DefinitionState.DISABLED and current[index].state is not DefinitionState.DISABLED:
-            await disabled_notices.notify(change.connection, change.organization_id, after, begun.epoch, begun.now)
+    disabled = [
+        after
+        for index, after in written.items()
+        if after.state is DefinitionState.DISABLED and current[index].state is not DefinitionState.DISABLED
+    ]
+    await disabled_notices.notify(*where, disabled, begun.epoch, begun.now)
     return [written.get(index, before) for index, before in enumerate(current)]
+
+
+async def without_effect(
+    connection: AsyncConnection, organization_id: int, edits: Sequence[Edit]
+) -> list[AlertDefinition] | None:
+    """The alerts, if none of the edits changes anything; otherwise None. Raises ItemRefused as `edit_many`.
+
+    It needs no lock: if the alerts change meanwhile, the edits came before.
+    """
+    seen = await _read(connection, organization_id, edits)
+    unchanged = all(is_without_effect(one, before) for one, before in zip(edits, seen, strict=True))
+    return seen if unchanged else None
 
 
 def enabling(alert_id: str, etag: str = "") -> Edit:
@@ -116,24 +138,29 @@ def archiving(alert_id: str, etag: str = "", *, release_uniqueness_key: bool = F
     return Edit(alert_id, patch, etag)
 
 
-async def release_uniqueness_key(change: Change, alert_id: str) -> AlertDefinition:
-    """Makes the uniqueness key of an archived alert usable by others. Raises AlertUnknown and NotArchived."""
-    found = await alerts.get(change.connection, change.organization_id, alert_id)
+async def releasing(connection: AsyncConnection, organization_id: int, alert_id: str) -> Edit:
+    """The edit that makes the uniqueness key of an archived alert usable by others.
+
+    Raises AlertUnknown and NotArchived.
+    """
+    found = await alerts.get(connection, organization_id, alert_id)
     if found is None:
         raise AlertUnknown(alert_id)
     if found.state is not DefinitionState.ARCHIVED:
         raise NotArchived(alert_id)
-    return await edit(change, archiving(alert_id, release_uniqueness_key=True))
+    return archiving(alert_id, release_uniqueness_key=True)
 
 
-async def _read(change: Change, edits: Sequence[Edit]) -> list[AlertDefinition]:
+async def _read(connection: AsyncConnection, organization_id: int, edits: Sequence[Edit]) -> list[AlertDefinition]:
     """The alerts to edit. Raises ItemRefused for the first that cannot be edited."""
-    ids = [one.alert_id for one in edits]
-    found = await alerts.get_many(change.connection, change.organization_id, ids)
+    return _checked(edits, await alerts.get_many(connection, organization_id, [one.alert_id for one in edits]))
+
+
+def _checked(edits: Sequence[Edit], found: Mapping[str, AlertDefinition]) -> list[AlertDefinition]:
     for index, one in enumerate(edits):
-        if (problem := _problem(one, found.get(one.alert_id))) is not None:
+        if (problem := refusal(one, found.get(one.alert_id))) is not None:
             raise ItemRefused(index, problem)
-    return [found[alert_id] for alert_id in ids]
+    return [found[one.alert_id] for one in edits]
 
 
 def problem_of(found: AlertDefinition, etag: str) -> EtagMismatch | None:
@@ -141,7 +168,8 @@ def problem_of(found: AlertDefinition, etag: str) -> EtagMismatch | None:
     return EtagMismatch(found.alert_id, found.version) if etag and etag != str(found.version) else None
 
 
-def _problem(wanted: Edit, found: AlertDefinition | None) -> ChangeRefused | None:
+def refusal(wanted: Edit, found: AlertDefinition | None) -> ChangeRefused | None:
+    """Why the alert cannot be edited so; None if it can."""
     if found is None:
         return AlertUnknown(wanted.alert_id)
     if (problem := problem_of(found, wanted.etag)) is not None:
@@ -157,7 +185,8 @@ def _only_archives(patch: AlertPatch, archived: AlertDefinition) -> bool:
     return patch.state is DefinitionState.ARCHIVED and not patch.reset and after == archived
 
 
-def _is_without_effect(wanted: Edit, before: AlertDefinition) -> bool:
+def is_without_effect(wanted: Edit, before: AlertDefinition) -> bool:
+    """Whether the edit leaves the alert as it is."""
     return not wanted.patch.reset and wanted.patch.apply(before) == before
 
 
@@ -226,10 +255,10 @@ async def _write(
                 # One of them can take the key that another has until its own row is written.
                 of_moved = alert.c.organization_id == change.organization_id, alert.c.alert_id.in_(moved)
                 await connection.execute(update(alert).where(*of_moved).values(natural_key=None))
-            for start in range(0, len(definitions), creation.WRITTEN_AT_ONCE):
+            for start in range(0, len(definitions), WRITTEN_AT_ONCE):
                 rows = [
                     {"of_organization": change.organization_id, "of_alert": one.alert_id, **columns_of(one)}
-                    for one in definitions[start : start + creation.WRITTEN_AT_ONCE]
+                    for one in definitions[start : start + WRITTEN_AT_ONCE]
                 ]
                 await connection.execute(_UPDATE, rows)
     except IntegrityError:

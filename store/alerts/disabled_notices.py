@@ -1,5 +1,6 @@
 """The notification that a caller disabled an alert, as a whole or for one customer or subscription."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,22 +17,26 @@ NO_CUSTOMER = ""  # the customer_id of a notification about an alert as a whole;
 async def notify(
     connection: AsyncConnection,
     organization_id: int,
-    definition: AlertDefinition,
+    definitions: Sequence[AlertDefinition],
     epoch: int,
     now: datetime,
     excluded: Excluded | None = None,
 ) -> None:
-    """Stores the notification, in the transaction that disables the alert.
+    """Stores a notification for each alert, in the transaction that disables the alerts.
 
-    epoch: the one that this transaction begins. excluded: the customer or subscription for which the alert is
-    disabled; None: it is disabled as a whole.
+    epoch: the one that this transaction begins. excluded: the customer or subscription for which the alerts are
+    disabled; None: they are disabled as a whole.
     """
-    notice = RequestedDisabling(
-        organization=str(organization_id),
-        rule=definition.to_rule(),
-        customer_id=NO_CUSTOMER if excluded is None else excluded.customer_id,
-        subscription_id=None if excluded is None else excluded.subscription_id,
-        epoch=epoch,
-        request_time=now,
-    )
-    await write_notifications(await driver(connection), organization_id, [notice], now)
+    notices = [
+        RequestedDisabling(
+            organization=str(organization_id),
+            rule=definition.to_rule(),
+            customer_id=NO_CUSTOMER if excluded is None else excluded.customer_id,
+            subscription_id=None if excluded is None else excluded.subscription_id,
+            epoch=epoch,
+            request_time=now,
+        )
+        for definition in definitions
+    ]
+    if notices:
+        await write_notifications(await driver(connection), organization_id, notices, now)

@@ -4,12 +4,11 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import delete, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.exclusions import Excluded, ExclusionReason
 from store.erasures import jobs as erasures
-from store.identity import organizations
 from store.postgres.database import DriverConnection, driver
 from store.tables.accounts import customer
 from store.tables.alerts import alert_exclusion, group_count
@@ -199,39 +198,37 @@ async def list_page(
     ]
 
 
-async def request(
-    connection: AsyncConnection, organization_id: int, excluded: Excluded, key_id: str, now: datetime
-) -> int | None:
-    """Excludes a customer, or one of its subscriptions, as a caller requested.
+async def is_excluded(connection: AsyncConnection, organization_id: int, excluded: Excluded) -> bool:
+    """Whether the alert is disabled for exactly this customer or subscription."""
+    found = await connection.scalar(select(alert_exclusion.c.reason).where(*_is(organization_id, excluded)))
+    return found is not None
 
-    Returns the new epoch of the organization; None if the target was excluded before. Stops ingest of the
-    organization until the transaction ends. Raises CustomerBeingErased.
+
+async def request(
+    connection: AsyncConnection, organization_id: int, excluded: Excluded, key_id: str, epoch: int, now: datetime
+) -> bool:
+    """Excludes a customer, or one of its subscriptions, as a caller requested; False if it was excluded before.
+
+    epoch: the new one of the transaction, which holds the organization's lock. Raises CustomerBeingErased.
     """
-    epoch = await organizations.begin_change(connection, organization_id)
     await erasures.refuse_during(connection, organization_id, excluded.customer_id)
     raw = await driver(connection)
     if not await exclude(raw, organization_id, [excluded], ExclusionReason.REQUESTED, epoch, now, key_id):
-        return None
+        return False
     await _customer_changed(connection, organization_id, excluded.customer_id, epoch, now)
-    return epoch
+    return True
 
 
-async def lift(connection: AsyncConnection, organization_id: int, excluded: Excluded, now: datetime) -> bool:
-    """Ends an exclusion; False if there is none. Stops ingest of the organization until the transaction ends.
+async def lift(
+    connection: AsyncConnection, organization_id: int, excluded: Excluded, epoch: int, now: datetime
+) -> bool:
+    """Ends an exclusion; False if there is none. epoch: as in `request`.
 
     The customer counts as changed, so that gauges without a watching alert in between are recounted. Its groups are
     counted again from 0. Raises CustomerBeingErased.
     """
-    epoch = await organizations.begin_change(connection, organization_id)
     await erasures.refuse_during(connection, organization_id, excluded.customer_id)
-    ended = await connection.execute(
-        delete(alert_exclusion).where(
-            alert_exclusion.c.organization_id == organization_id,
-            alert_exclusion.c.customer_id == excluded.customer_id,
-            alert_exclusion.c.alert_id == excluded.alert_id,
-            alert_exclusion.c.subscription_id == (excluded.subscription_id or EVERY_SUBSCRIPTION),
-        )
-    )
+    ended = await connection.execute(delete(alert_exclusion).where(*_is(organization_id, excluded)))
     if not ended.rowcount:
         return False
     await connection.execute(
@@ -243,6 +240,15 @@ async def lift(connection: AsyncConnection, organization_id: int, excluded: Excl
     )
     await _customer_changed(connection, organization_id, excluded.customer_id, epoch, now)
     return True
+
+
+def _is(organization_id: int, excluded: Excluded) -> tuple[ColumnElement[bool], ...]:
+    return (
+        alert_exclusion.c.organization_id == organization_id,
+        alert_exclusion.c.customer_id == excluded.customer_id,
+        alert_exclusion.c.alert_id == excluded.alert_id,
+        alert_exclusion.c.subscription_id == (excluded.subscription_id or EVERY_SUBSCRIPTION),
+    )
 
 
 async def _customer_changed(

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.erasures import scoped
 from store.identity import organizations
 from store.ids import random_id
+from store.postgres.database import driver
 from store.tables.accounts import customer
 from store.tables.erasures import erasure_job
 
@@ -185,12 +186,11 @@ async def being_erased(connection: AsyncConnection, organization_id: int, custom
     """Those of the customers that a job erases. The transaction holds the organization's lock."""
     if not customer_ids:
         return set()
-    found = await connection.scalars(
-        select(erasure_job.c.customer_id).where(
-            erasure_job.c.organization_id == organization_id, erasure_job.c.customer_id.in_(customer_ids)
-        )
-    )
-    return set(found)
+    cursor = await (await driver(connection)).execute(_BEING_ERASED, (organization_id, list(customer_ids)))
+    return {row[0] for row in await cursor.fetchall()}
+
+
+_BEING_ERASED = "SELECT customer_id FROM erasure_job WHERE organization_id = %s AND customer_id = ANY(%s)"
 
 
 async def _of_customer(connection: AsyncConnection, organization_id: int, customer_id: str) -> ErasureJob | None:

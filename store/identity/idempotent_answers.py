@@ -1,11 +1,14 @@
 """Idempotency: the answers to requests with a request id, stored so that a retry gets the same answer."""
 
 import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.postgres.database import driver
 from store.tables.accounts import request
 
 
@@ -63,6 +66,80 @@ async def store_answer(
             create_time=now,
         )
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerKey:
+    """A request with an id. digest: of its payload."""
+
+    method: str
+    request_id: str
+    digest: bytes
+
+
+def key_of(method: str, request_id: str, payload: bytes) -> AnswerKey:
+    """The key of a request. payload: see `find_answer`."""
+    return AnswerKey(method, request_id, _digest(payload))
+
+
+async def known_answers(
+    connection: AsyncConnection, organization_id: int, keys: Collection[AnswerKey]
+) -> dict[AnswerKey, bytes | RequestIdReused]:
+    """The stored answers to requests, by key; a refusal where the first request had another payload.
+
+    Requests that are not in it are the first, if the transaction holds the organization's lock exclusively, and so
+    does each transaction that stores answers of these methods.
+    """
+    if not keys:
+        return {}
+    cursor = await (await driver(connection)).execute(
+        _KNOWN,
+        {
+            "organization_id": organization_id,
+            "methods": [key.method for key in keys],
+            "request_ids": [key.request_id for key in keys],
+        },
+    )
+    stored = {(row[0], row[1]): (row[2], row[3]) for row in await cursor.fetchall()}
+    found = dict[AnswerKey, bytes | RequestIdReused]()
+    for key in keys:
+        if (answer := stored.get((key.method, key.request_id))) is not None:
+            found[key] = bytes(answer[1]) if answer[0] == key.digest else RequestIdReused(key.request_id)
+    return found
+
+
+_KNOWN = """
+SELECT r.method, r.request_id, r.payload_digest, r.response
+FROM unnest(%(methods)s::text[], %(request_ids)s::text[]) AS asked (method, request_id)
+JOIN request r ON r.organization_id = %(organization_id)s AND r.method = asked.method COLLATE "C"
+    AND r.request_id = asked.request_id COLLATE "C"
+"""
+
+
+async def store_answers(
+    connection: AsyncConnection, organization_id: int, answers: Mapping[AnswerKey, bytes], now: datetime
+) -> None:
+    """Stores answers, in the transaction that does what was requested, after `known_answers` had none of them."""
+    if answers:
+        await (await driver(connection)).execute(
+            _STORE,
+            {
+                "organization_id": organization_id,
+                "methods": [key.method for key in answers],
+                "request_ids": [key.request_id for key in answers],
+                "digests": [key.digest for key in answers],
+                "responses": list(answers.values()),
+                "now": now,
+            },
+        )
+
+
+_STORE = """
+INSERT INTO request (organization_id, method, request_id, payload_digest, response, create_time)
+SELECT %(organization_id)s, method, request_id, digest, response, %(now)s
+FROM unnest(%(methods)s::text[], %(request_ids)s::text[], %(digests)s::bytea[], %(responses)s::bytea[])
+    AS i (method, request_id, digest, response)
+"""
 
 
 async def delete_before(connection: AsyncConnection, time: datetime) -> int:

@@ -101,15 +101,17 @@ async def begin_change(connection: AsyncConnection, organization_id: int) -> int
     Waits for ingest that is in progress; new ingest waits for the transaction. Returns the new epoch, which the
     changed rows store as `changed_epoch`.
     """
-    await connection.execute(select(func.pg_advisory_xact_lock(_LOCK_CLASS, organization_id)))
-    epoch = await connection.scalar(
-        update(organization)
-        .where(organization.c.organization_id == organization_id)
-        .values(epoch=organization.c.epoch + 1)
-        .returning(organization.c.epoch)
-    )
-    assert epoch is not None, f"organization {organization_id} does not exist"
-    return int(epoch)
+    raw = await driver(connection)
+    # One round trip, but two statements: the row must not be locked before the lock is held.
+    async with raw.pipeline():
+        await raw.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK_CLASS, organization_id))
+        cursor = await raw.execute(
+            "UPDATE organization SET epoch = epoch + 1 WHERE organization_id = %s RETURNING epoch",
+            (organization_id,),
+        )
+    row = await cursor.fetchone()
+    assert row is not None, f"organization {organization_id} does not exist"
+    return int(row[0])
 
 
 async def begin_deletion(connection: AsyncConnection, organization_id: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import psycopg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 
@@ -156,6 +156,11 @@ def failure_of(error: BaseException, *, connection_is_dead: bool = False) -> Fai
     if found is None and (invalidated or connection_is_dead):
         return CONNECTION_LOST
     return found
+
+
+def is_fault_of_statement(error: BaseException) -> bool:
+    """Whether a statement fails for what it does or stores, and not because of the database."""
+    return isinstance(error, psycopg.Error | SQLAlchemyError) and failure_of(error) is None
 
 
 def sqlstate_of(error: BaseException) -> str:

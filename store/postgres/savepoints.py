@@ -1,4 +1,4 @@
-"""Savepoints: whether the database accepts statements, without keeping what they store."""
+"""Savepoints: whether the database accepts statements, and parts of a transaction that can be undone."""
 
 from collections.abc import Awaitable, Callable
 
@@ -21,3 +21,25 @@ async def refusal(connection: DriverConnection, write: Callable[[], Awaitable[No
     except psycopg.Error as error:
         return error
     return None
+
+
+class Parts:
+    """Consecutive parts of one transaction, of which each can be undone; one round trip for each.
+
+    The last part is released by the commit.
+    """
+
+    def __init__(self, connection: DriverConnection) -> None:
+        self._connection = connection
+        self._begun = False
+
+    async def begin(self) -> None:
+        """Ends the part before, whose changes the transaction keeps, and begins the next one."""
+        # One message with two statements cannot be prepared.
+        statement: bytes = b"RELEASE SAVEPOINT part; SAVEPOINT part" if self._begun else b"SAVEPOINT part"
+        await self._connection.execute(statement, prepare=False)
+        self._begun = True
+
+    async def undo(self) -> None:
+        """Rolls back what this part did, also when one of its statements failed."""
+        await self._connection.execute(b"ROLLBACK TO SAVEPOINT part", prepare=False)

@@ -31,6 +31,7 @@ from store.alerts import creation, exclusions
 from store.alerts.change import Change
 from store.alerts.exclusions import Counted, Groups
 from store.alerts.history import Author
+from store.identity import organizations
 from store.postgres.database import Database, driver
 from tests.support.server.running import reason_of
 from tests.support.usage.caller import Caller, on_subscription, thresholds, usage_alert
@@ -138,22 +139,22 @@ async def test_enable_for_one_customer_changes_no_other_customer(caller: Caller,
         before = await caller.rows(customers)
         clock.advance(clock.now() - clock.now().replace(hour=11))
         async with database.transaction() as connection:
+            epoch = await organizations.begin_change(connection, organization_id)
             for who in ("ann", "bob"):
-                assert (
-                    await exclusions.request(
-                        connection, organization_id, Excluded(who, alert_id, None), "", clock.now()
-                    )
-                    is not None
-                )
+                excluded = Excluded(who, alert_id, None)
+                assert await exclusions.request(connection, organization_id, excluded, "", epoch, clock.now())
         async with database.transaction() as connection:
-            await exclusions.lift(connection, organization_id, Excluded("ann", alert_id, None), clock.now())
+            epoch = await organizations.begin_change(connection, organization_id)
+            await exclusions.lift(connection, organization_id, Excluded("ann", alert_id, None), epoch, clock.now())
             left = await exclusions.of_customers(await driver(connection), organization_id, ["ann", "bob"])
         assert left == {Excluded("bob", alert_id, None)}
         assert await counted() == {"bob": 7}
         changed = await caller.rows(customers)
         assert changed != before
         async with database.transaction() as connection:
-            await exclusions.request(connection, organization_id, Excluded("ann", alert_id, None), "", clock.now())
+            epoch = await organizations.begin_change(connection, organization_id)
+            excluded = Excluded("ann", alert_id, None)
+            await exclusions.request(connection, organization_id, excluded, "", epoch, clock.now())
         assert await caller.rows(customers) == changed
     finally:
         await database.close()

@@ -327,7 +327,8 @@ async def test_lifted_exclusion_counts_the_usage_of_the_meantime(caller: Caller,
         database = Database(caller.database_url, pool_size=1)
         for expected in (True, False):
             async with database.transaction() as connection:
-                assert await exclusions.lift(connection, organization_id, excluded, clock.now()) is expected
+                epoch = await organizations.begin_change(connection, organization_id)
+                assert await exclusions.lift(connection, organization_id, excluded, epoch, clock.now()) is expected
         await database.close()
         assert not await is_disabled(caller, alert)
         assert await use(other, "a", quantity="4", prefix="f") == ["a"]

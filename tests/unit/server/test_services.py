@@ -31,7 +31,7 @@ CONFIGURATION = Configuration(secret_keys=(("test", b"tidemark tests and nothing
 @pytest.fixture
 async def parts() -> Parts:
     """Parts that are not started; the constructors use no database."""
-    return build_parts(CONFIGURATION, cast(Database, None), SystemClock(), FairSemaphore(1))
+    return build_parts(CONFIGURATION, cast(Database, None), SystemClock(), FairSemaphore(1), FairSemaphore(1))
 
 
 @pytest.mark.parametrize("name", SERVICES)

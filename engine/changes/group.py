@@ -1,0 +1,214 @@
+"""One group: changes of one organization that are made in one exclusive transaction, each with its own outcome."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.changes.open_change import Kind, OpenChange
+from runtime.clock import Clock
+from store.identity import organizations
+from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
+from store.postgres.failures import failure_of, is_fault_of_statement, unavailable
+from store.postgres.savepoints import Parts
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a change: its result, or the error that its caller gets."""
+
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """A change that waits for its group.
+
+    rows: about how many rows it writes. keep: false, what it writes is rolled back. shares: false, its group has no
+    other members. joins: false, it is not made in one call with others of its kind. done: gets the outcome; cancelled
+    when the caller has gone.
+    """
+
+    kind: Kind[Any, Any]
+    item: Any
+    rows: int
+    keep: bool
+    shares: bool
+    done: asyncio.Future[Any]
+    joins: bool = True
+    outcome: Outcome | None = None
+
+    def answer(self) -> None:
+        """Gives the caller the outcome, if there is a caller."""
+        if self.done.done() or self.outcome is None:
+            return
+        error = self.outcome.error
+        if error is None:
+            self.done.set_result(self.outcome.result)
+        elif isinstance(error, asyncio.CancelledError):
+            self.done.cancel()
+        else:
+            self.done.set_exception(error)
+
+
+class _NothingKept(Exception):
+    """Ends a transaction that wrote nothing, so that it does not raise the epoch."""
+
+
+class Group:
+    """One transaction with the changes of `members`, in their order; those of one kind are made together."""
+
+    def __init__(
+        self, database: Database, clock: Clock, organization_id: int, members: Sequence[Member], longest: float
+    ) -> None:
+        """longest: seconds under the lock after which no further change begins."""
+        self._database = database
+        self._clock = clock
+        self._organization_id = organization_id
+        self._members = members
+        self._longest = longest
+        self._locking: float | None = None  # when the lock was requested
+        self._end = 0.0
+        self._progress = False  # whether a change has an outcome, so that this group does not end without any
+
+    async def run(self) -> float:
+        """Runs the transaction and gives each member its outcome. Returns the seconds in which usage had to wait.
+
+        A member without an outcome has to run again, alone if it shares no group any more. Raises nothing but a
+        cancellation.
+        """
+        try:
+            async with self._database.transaction() as connection:
+                await self._work(connection)
+        except _NothingKept:
+            pass
+        except DatabaseUnavailable as error:
+            self._fail_all(error)
+        except Exception as error:
+            self._run_again_after(error)
+        return 0.0 if self._locking is None else time.perf_counter() - self._locking
+
+    def _fail_all(self, error: DatabaseUnavailable) -> None:
+        """Gives each caller the failure of the database; each decides by itself whether it tries again."""
+        if len(self._members) == 1:
+            self._members[0].outcome = Outcome(error=error)
+            return
+        for member in self._members:
+            own = unavailable(error.failure)
+            own.__cause__ = error
+            member.outcome = Outcome(error=own)
+
+    def _run_again_after(self, error: Exception) -> None:
+        """Finds out which member the error belongs to: each runs again, in a savepoint of its own or alone."""
+        if len(self._members) == 1:
+            self._members[0].outcome = Outcome(error=error)
+            return
+        joined = any(member.joins for member in self._members)
+        for member in self._members:
+            member.outcome, member.joins, member.shares = None, False, joined and member.shares
+
+    async def _work(self, connection: Connection) -> None:
+        steps = await self._prepared(connection, _steps(self._members))
+        if not steps:
+            raise _NothingKept
+        self._locking = time.perf_counter()
+        epoch = await organizations.begin_change(connection, self._organization_id)
+        raw = await driver(connection)
+        # The clock is read under the lock: a new alert did not watch the events that came in while this waited.
+        change = OpenChange(connection, raw, self._organization_id, epoch, self._clock.now())
+        self._end = time.perf_counter() + self._longest
+        if len(steps) == 1:
+            await self._only(change, steps[0])
+        else:
+            parts = Parts(raw)
+            for step in steps:
+                await self._step(change, parts, step)
+        if not any(_is_kept(member) for step in steps for member in step):
+            raise _NothingKept
+
+    async def _prepared(self, connection: Connection, steps: list[list[Member]]) -> list[list[Member]]:
+        """The steps that are left after what is done before the lock."""
+        left = []
+        for step in steps:
+            items = [member.item for member in step]
+            outcomes = await step[0].kind.prepare(connection, self._organization_id, items)
+            for member, outcome in zip(step, outcomes, strict=True):
+                if outcome is not None:
+                    member.outcome = _outcome(outcome)
+            if rest := [member for member in step if member.outcome is None]:
+                left.append(rest)
+        return left
+
+    async def _only(self, change: OpenChange, step: Sequence[Member]) -> None:
+        """Makes the changes of the only step. What they raise ends the transaction, so they need no savepoint."""
+        outcomes = await step[0].kind.apply(change, [member.item for member in step])
+        for member, outcome in zip(step, outcomes, strict=True):
+            member.outcome = _outcome(outcome)
+
+    async def _step(self, change: OpenChange, parts: Parts, step: Sequence[Member]) -> None:
+        """Makes the changes of one kind in a savepoint; if that fails, each in its own."""
+        if self._progress and time.perf_counter() >= self._end:
+            return
+        error = await self._try(change, parts, step)
+        if error is None:
+            return
+        if len(step) > 1:
+            for member in step:
+                member.joins = False
+            for member in step:
+                await self._step(change, parts, [member])
+            return
+        self._progress = True
+        if is_fault_of_statement(error):
+            # It may conflict with a neighbour: for example, ids are made of the epoch, which neighbours share.
+            step[0].shares = False
+        else:
+            failure = failure_of(error)
+            step[0].outcome = Outcome(error=error if failure is None else unavailable(failure))
+
+    async def _try(self, change: OpenChange, parts: Parts, step: Sequence[Member]) -> BaseException | None:
+        """Makes the changes in a savepoint. Returns why it is undone, or None. Raises what ends the group."""
+        await parts.begin()
+        try:
+            outcomes = await step[0].kind.apply(change, [member.item for member in step])
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            # Something that the change awaited was cancelled, and not this group.
+            await parts.undo()
+            return error
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is not None and not failure.contained:
+                raise
+            await parts.undo()
+            return error
+        for member, outcome in zip(step, outcomes, strict=True):
+            member.outcome = _outcome(outcome)
+        self._progress = True
+        if not step[0].keep:
+            await parts.undo()
+        return None
+
+
+def _steps(members: Sequence[Member]) -> list[list[Member]]:
+    """The members by kind; a change that is not kept is a step of its own, because it is undone."""
+    steps: dict[object, list[Member]] = {}
+    for member in members:
+        steps.setdefault(member.kind if member.keep and member.joins else member, []).append(member)
+    return list(steps.values())
+
+
+def _outcome(outcome: object) -> Outcome:
+    return Outcome(error=outcome) if isinstance(outcome, Exception) else Outcome(outcome)
+
+
+def _is_kept(member: Member) -> bool:
+    return member.keep and member.outcome is not None and member.outcome.error is None
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,51 @@
+"""What a change gets while its group's transaction is open, and the two forms of a change."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from store.postgres.database import Connection, DriverConnection
+
+Result = TypeVar("Result")
+ItemOf = TypeVar("ItemOf", contravariant=True)
+ResultOf = TypeVar("ResultOf", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenChange:
+    """The transaction of a group, which holds the organization's lock exclusively.
+
+    driver: the driver's own connection below `connection`. epoch: the new epoch, which changed rows store as
+    `changed_epoch`. now: read under the lock, so that no usage that is counted already is later.
+    """
+
+    connection: Connection
+    driver: DriverConnection
+    organization_id: int
+    epoch: int
+    now: datetime
+
+
+Work = Callable[[OpenChange], Awaitable[Result]]
+
+
+class Kind(Protocol[ItemOf, ResultOf]):
+    """Changes of one kind, which common statements prepare and write for all items that wait."""
+
+    async def prepare(
+        self, connection: Connection, organization_id: int, items: Sequence[ItemOf]
+    ) -> "Sequence[ResultOf | Exception | None]":
+        """What can be done before the lock, for all items at once; writes nothing.
+
+        Returns for each item its result, if nothing is to be written for it, or the exception that refuses it; None
+        for an item that `apply` gets.
+        """
+        ...
+
+    async def apply(self, change: OpenChange, items: Sequence[ItemOf]) -> "Sequence[ResultOf | Exception]":
+        """Writes the items under the lock. An item whose result is an exception has written nothing.
+
+        If this raises, all that it wrote is rolled back, and it is called again with each item alone.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Changes of one organization in common transactions."""
