@@ -16,10 +16,10 @@ from sqlalchemy import insert, text
 from evaluator.periods import DEFAULT_CYCLE
 from runtime.clock import ManualClock
 from store.accounts import customers, invoices, metrics, plans, subscriptions
-from store.alerts import alerts, creation
-from store.alerts.alerts import Filters
+from store.alerts import creation, lists
 from store.alerts.change import Change
 from store.alerts.history import Author
+from store.alerts.lists import Filters
 from store.balances import balances
 from store.balances import entries as balance_entries
 from store.deliveries import operator_event_log, redelivery_jobs
@@ -187,7 +187,7 @@ async def _write(connection: Connection, org: int) -> None:
 
 
 async def _alert_ids(connection: Connection, org: int, after: Any, limit: int = 5) -> Sequence[Any]:
-    return await alerts.list_page(connection, org, Filters(), after=after, limit=limit)
+    return (await lists.page(connection, org, Filters(), after=after, limit=limit)).alerts
 
 
 async def _customer_alerts(connection: Connection, org: int, after: Any) -> Sequence[Any]:
