@@ -94,13 +94,13 @@ class AlertHandlers:
             if request.include_total_size:
                 total_size = await lists.count(connection, organization_id, filters)
         shown, slices = list[alert_pb2.Alert](), Slices(organization_id)
-        for row in page.shown(found.alerts):
+        for row in page.shown(found.items):
             await slices.pause()
             shown.append(alert_message(row))
         page = page.cut(shown)
         return messages.ListAlertsResponse(
             alerts=page.shown(shown),
-            next_page_token=page.next_token(found.alerts, lambda row: (row.create_time, row.alert_id), found.end),
+            next_page_token=page.next_token(found.items, lambda row: (row.create_time, row.alert_id), found.end),
             total_size=total_size,
         )
 

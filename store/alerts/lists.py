@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.definitions import AlertDefinition, DefinitionState
 from store.alerts.rows import definition_of
 from store.postgres import bounded_pages
-from store.postgres.bounded_pages import ListScan
+from store.postgres.bounded_pages import Found, ListScan
 from store.postgres.database import driver
 from store.tables.alerts import OWN_LABELS, alert
 
@@ -41,12 +41,7 @@ class Filters:
     end_time: datetime | None = None
 
 
-@dataclass(frozen=True)
-class AlertPage:
-    """A page of alerts. end: the create_time and id up to which alerts were examined, if more may follow."""
-
-    alerts: list[AlertDefinition]
-    end: tuple[datetime, str] | None
+Position = tuple[datetime, str]  # create_time and id of an alert
 
 
 async def page(
@@ -54,21 +49,19 @@ async def page(
     organization_id: int,
     filters: Filters,
     *,
-    after: tuple[datetime, str] | None,
+    after: Position | None,
     limit: int,
     newest_first: bool = False,
     most_examined: int = bounded_pages.MAX_EXAMINED,
-) -> AlertPage:
-    """Up to `limit` alerts, oldest first by default; `after` is the create_time and id of the last one seen.
+) -> Found[AlertDefinition, Position]:
+    """Up to `limit` alerts after a position, oldest first by default.
 
     most_examined: alerts that are read at most. When there are more, a page may have fewer alerts than `limit`.
     """
     scan = await _scan(connection, organization_id, filters, newest_first=newest_first)
-    found = await bounded_pages.read(
-        connection, organization_id, scan, after=after, limit=limit, most_examined=most_examined
+    return await bounded_pages.read(
+        connection, organization_id, scan, definition_of, after=after, limit=limit, most_examined=most_examined
     )
-    end = None if found.end is None else (found.end[0], found.end[1])
-    return AlertPage([definition_of(row) for row in found.rows], end)
 
 
 async def count(connection: AsyncConnection, organization_id: int, filters: Filters) -> int:

@@ -5,9 +5,9 @@ The filters that no index answers are checked row by row, on at most MAX_EXAMINE
 there may have few rows, or none, although more follow; its end is the position from which the next page continues.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 from psycopg.rows import dict_row
 
@@ -40,12 +40,16 @@ class ListScan:
     also: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The rows of a page by column name. end: the position up to which rows were examined, if more may follow."""
+Position = TypeVar("Position", bound=tuple[Any, Any])
+Item = TypeVar("Item")
 
-    rows: list[dict[str, Any]]
-    end: tuple[Any, ...] | None
+
+@dataclass(frozen=True)
+class Found(Generic[Item, Position]):
+    """What a page found. end: the position up to which rows were examined, if more may follow."""
+
+    items: list[Item]
+    end: Position | None
 
 
 # row_number counts what was examined. The last row that may be examined is returned even if no filter lets it pass,
@@ -71,16 +75,17 @@ async def read(
     connection: Connection,
     organization_id: int,
     scan: ListScan,
+    item_of: Callable[[Mapping[str, Any]], Item],
     *,
-    after: tuple[Any, Any] | None,
+    after: Position | None,
     limit: int,
     most_examined: int = MAX_EXAMINED,
-) -> Rows:
-    """Up to `limit` rows of a list after that position."""
+) -> Found[Item, Position]:
+    """Up to `limit` items of a list after that position, each made of a row by column name."""
     parameters = {**scan.parameters, "limit": limit, "most_examined": most_examined}
     if after is not None:
         parameters |= {"after_0": after[0], "after_1": after[1]}
-    found, last = list[dict[str, Any]](), None
+    found, last = list[Item](), None
     slices = Slices(organization_id)
     async with (await driver(connection)).cursor(row_factory=dict_row) as cursor:
         await cursor.execute(_page_statement(scan, is_first=after is None), parameters)
@@ -88,39 +93,51 @@ async def read(
             await slices.begin()
             for row in rows:
                 last = row
-                if row.pop("matches"):
-                    found.append(row)
+                if row["matches"]:
+                    found.append(item_of(row))
+                    await slices.pause()
     if last is None or last["examined"] < most_examined or len(found) == limit:
-        return Rows(found, None)
-    return Rows(found, tuple(last[column] for column in scan.order))
+        return Found(found, None)
+    return Found(found, cast("Position", tuple(last[column] for column in scan.order)))
 
 
 async def count(connection: Connection, scan: ListScan) -> int:
     """How many rows the list has; MAX_TOTAL_SIZE for that many or more."""
-    statement = _COUNT.format(
-        rows=_rows(scan, scan.columns, is_first=True), filters=" AND ".join(scan.filters) or "true"
-    )
+    names = ", ".join(scan.columns)
+    rows = " UNION ALL ".join(f"SELECT {names} FROM {scan.table} WHERE {one}" for one in scan.ranges)
+    statement = _COUNT.format(rows=rows, filters=" AND ".join(scan.filters) or "true")
     cursor = await (await driver(connection)).execute(statement.encode(), {**scan.parameters, "most": MAX_TOTAL_SIZE})
     row = await cursor.fetchone()
     return 0 if row is None else int(row[0])
 
 
 def _page_statement(scan: ListScan, *, is_first: bool) -> bytes:
-    direction = " DESC" if scan.newest_first else ""
     return _PAGE.format(
         shown=", ".join([*(f"page.{column}" for column in scan.columns), *scan.also]),
         filters=" AND ".join(scan.filters) or "true",
-        order=", ".join(f"page.{column}{direction}" for column in scan.order),
-        rows=_rows(scan, scan.columns, is_first=is_first),
+        order=_order(scan, "page."),
+        rows=_rows(scan, is_first=is_first),
         lateral=scan.lateral,
     ).encode()
 
 
-def _rows(scan: ListScan, columns: Sequence[str], *, is_first: bool) -> str:
-    """The rows of all ranges after the position."""
+def _rows(scan: ListScan, *, is_first: bool) -> str:
+    """The rows of all ranges after the position, in order.
+
+    Each range has a limit of its own: then it is read from its index in order, and the ranges are merged. Without, all
+    of their rows can be sorted together.
+    """
     after = ""
     if not is_first:
         sign = "<" if scan.newest_first else ">"
         after = f" AND ({', '.join(scan.order)}) {sign} (%(after_0)s, %(after_1)s)"
-    names = ", ".join(columns)
-    return " UNION ALL ".join(f"SELECT {names} FROM {scan.table} WHERE {one}{after}" for one in scan.ranges)
+    names, order = ", ".join(scan.columns), _order(scan)
+    return " UNION ALL ".join(
+        f"(SELECT {names} FROM {scan.table} WHERE {one}{after} ORDER BY {order} LIMIT %(most_examined)s)"
+        for one in scan.ranges
+    )
+
+
+def _order(scan: ListScan, alias: str = "") -> str:
+    direction = " DESC" if scan.newest_first else ""
+    return ", ".join(f"{alias}{column}{direction}" for column in scan.order)

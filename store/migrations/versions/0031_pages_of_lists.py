@@ -27,7 +27,8 @@ _INDEXES = {
     # Replaces alert_by_label, in which organizations with equal labels share entries. In this one the organization is
     # a part of each entry. An alert without labels has no entry in it.
     "alert_by_own_label": (
-        "alert USING gin (((((('{\"' || organization_id::text) || '\":') || labels::text) || '}')::jsonb) jsonb_path_ops)"
+        "alert USING gin"
+        " (((((('{\"' || organization_id::text) || '\":') || labels::text) || '}')::jsonb) jsonb_path_ops)"
         " WHERE labels <> '{}'::jsonb"
     ),
     # Updates by the notifier change no column of it, so it costs deliveries nothing.

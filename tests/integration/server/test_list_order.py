@@ -187,7 +187,7 @@ async def _write(connection: Connection, org: int) -> None:
 
 
 async def _alert_ids(connection: Connection, org: int, after: Any, limit: int = 5) -> Sequence[Any]:
-    return (await lists.page(connection, org, Filters(), after=after, limit=limit)).alerts
+    return (await lists.page(connection, org, Filters(), after=after, limit=limit)).items
 
 
 async def _customer_alerts(connection: Connection, org: int, after: Any) -> Sequence[Any]:
