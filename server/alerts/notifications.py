@@ -88,7 +88,7 @@ class NotificationHandlers:
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             await notification_history.assign_all_positions(connection, organization_id)
-            rows = await notification_history.list_page(
+            found = await notification_history.list_page(
                 connection,
                 organization_id,
                 wanted,
@@ -97,11 +97,11 @@ class NotificationHandlers:
                 after=cast("tuple[datetime, int] | None", page.after),
                 limit=page.limit,
             )
-        shown = await _shown(organization_id, page.shown(rows))
+        shown = await _shown(organization_id, page.shown(found.items))
         page = page.cut(shown, room)
         return messages.ListNotificationsResponse(
             notifications=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.position)),
+            next_page_token=page.next_token(found.items, lambda row: (row.create_time, row.position), found.end),
         )
 
     async def _list_omitted(

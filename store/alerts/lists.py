@@ -16,7 +16,7 @@ from store.postgres.database import driver
 from store.tables.alerts import OWN_LABELS, alert
 
 # With more alerts than this, labels are compared alert by alert, in the order of the list.
-MAX_LABELLED = 1_000
+MAX_LABELLED = 500
 
 COLUMNS = tuple(column.name for column in alert.c)
 ORDER = ("create_time", "alert_id")

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 from psycopg.rows import dict_row
 
 from runtime.turns import Slices
-from store.postgres.counting import MAX_TOTAL_SIZE
+from store.postgres import counting
 from store.postgres.database import Connection, driver
 
 MAX_EXAMINED = 10_000  # rows that one page reads at most
@@ -106,7 +106,9 @@ async def count(connection: Connection, scan: ListScan) -> int:
     names = ", ".join(scan.columns)
     rows = " UNION ALL ".join(f"SELECT {names} FROM {scan.table} WHERE {one}" for one in scan.ranges)
     statement = _COUNT.format(rows=rows, filters=" AND ".join(scan.filters) or "true")
-    cursor = await (await driver(connection)).execute(statement.encode(), {**scan.parameters, "most": MAX_TOTAL_SIZE})
+    cursor = await (await driver(connection)).execute(
+        statement.encode(), {**scan.parameters, "most": counting.MAX_TOTAL_SIZE}
+    )
     row = await cursor.fetchone()
     return 0 if row is None else int(row[0])
 
@@ -124,8 +126,8 @@ def _page_statement(scan: ListScan, *, is_first: bool) -> bytes:
 def _rows(scan: ListScan, *, is_first: bool) -> str:
     """The rows of all ranges after the position, in order.
 
-    Each range has a limit of its own: then it is read from its index in order, and the ranges are merged. Without, all
-    of their rows can be sorted together.
+    Each range has a limit of its own, so that it is read from its index in order, and the ranges are merged.
+    Otherwise PostgreSQL would sort all of their rows.
     """
     after = ""
     if not is_first:

@@ -190,6 +190,11 @@ async def _alert_ids(connection: Connection, org: int, after: Any, limit: int = 
     return (await lists.page(connection, org, Filters(), after=after, limit=limit)).items
 
 
+async def _notifications(connection: Connection, org: int, after: Any) -> Sequence[Any]:
+    found = await notification_history.list_page(connection, org, NotificationFilter(), after=after, limit=5)
+    return found.items
+
+
 async def _customer_alerts(connection: Connection, org: int, after: Any) -> Sequence[Any]:
     [who] = await customers.list_page(connection, org, customers.CustomerFilter(), after=None, limit=1)
     view = CustomerView(connection, org, who, (), NOW)
@@ -250,9 +255,7 @@ LISTS: dict[str, Listing] = {
         False,
     ),
     "notifications": (
-        lambda connection, org, after: notification_history.list_page(
-            connection, org, NotificationFilter(), after=after, limit=5
-        ),
+        _notifications,
         lambda row: (row.create_time, row.position),
         True,
     ),
