@@ -226,17 +226,15 @@ async def _of_customer(
     after = after_time_and_id(page)
     limit = max(page.limit, ALERTS_READ) if is_filtered else page.limit
     for _ in range(MAX_READS):
-        definitions, read = await view.list_page(states, after=after, limit=limit)
-        for number, one in enumerate(read):
+        part = await view.list_page(states, after=after, limit=limit)
+        for number, one in enumerate(part.alerts):
             if one.status not in statuses:
                 continue
             if len(found) == page.size:
-                return found, _age(read[number - 1].definition) if number else after
+                return found, _age(part.alerts[number - 1].definition) if number else after
             found.append(one)
-        if len(definitions) < limit and len(read) == len(definitions):
-            return found, None
-        after = _age(read[-1].definition)
-        if len(found) == page.size or (found and len(read) < len(definitions)):
+        after = part.following
+        if after is None or part.is_short or len(found) == page.size:
             break
     return found, after
 

@@ -5,10 +5,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, or_, select, text, tuple_
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.alerts import AlertRule, ConditionType, ScopeKind
+from evaluator.alerts import AlertRule, ScopeKind
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import ExclusionReason
 from evaluator.gauges import EVER, Gauge
@@ -19,19 +19,17 @@ from store.accounts import customers, subscriptions
 from store.accounts.customers import StoredCustomer
 from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts, exclusions
-from store.alerts.rows import definition_of
+from store.alerts.lists import Position
 from store.limits import effective_limits
 from store.postgres.database import driver
-from store.tables.alerts import alert
-from store.views import customer_gauges, fact_views
+from store.views import covering_alerts, customer_gauges, fact_views
+from store.views.covering_alerts import AlertsOfCustomer
 from store.views.customer_alerts import ALL_GAUGES, CustomerAlert, GaugeSelection, GaugeState
 from store.views.customer_gauges import NO_STATE, StoredGauge, StoredState
 from store.views.fact_views import FactView
 
 MAX_SUBSCRIPTIONS = 100_000  # of one customer
 GAUGES_AT_ONCE = 10_000  # of all alerts of a page, unless a single alert has more
-
-_PER_SUBSCRIPTION = tuple(each for each in ConditionType if each.per_subscription)
 
 _Values = dict[Gauge, tuple[Decimal | None, StoredState]]
 
@@ -118,27 +116,30 @@ class CustomerView:
         return (await self._read([definition], selection))[0]
 
     async def list_page(
-        self, states: Collection[DefinitionState], *, after: tuple[datetime, str] | None, limit: int
-    ) -> tuple[list[AlertDefinition], list[CustomerAlert]]:
-        """Up to `limit` definitions that cover the customer, oldest first, and the first of them with their states.
+        self, states: Collection[DefinitionState], *, after: Position | None, limit: int
+    ) -> AlertsOfCustomer:
+        """Up to `limit` alerts that cover the customer with their states, oldest first.
 
         States are read for at least one alert, and for as many as have GAUGES_AT_ONCE gauges together. An alert may
         have thousands of gauges, and a page with a hundred such alerts would block the event loop for too long.
         states: of the alerts; empty: all. after: the create_time and id of the last alert seen.
         """
-        statement = (
-            select(alert)
-            .where(alert.c.organization_id == self._organization_id, self._covering())
-            .order_by(alert.c.create_time, alert.c.alert_id)
-            .limit(limit)
+        found = await covering_alerts.read(
+            self._connection,
+            self._organization_id,
+            self._customer,
+            {item.plan_id for item in self._subscriptions if item.plan_id is not None},
+            states,
+            after=after,
+            limit=limit,
         )
-        if states:
-            statement = statement.where(alert.c.state.in_(states))
-        if after is not None:
-            statement = statement.where(tuple_(alert.c.create_time, alert.c.alert_id) > tuple_(*after))
-        rows = (await self._connection.execute(statement)).mappings()
-        definitions = [definition_of(row) for row in rows]
-        return definitions, await self._read(definitions[: await self._affordable(definitions)])
+        definitions = found.items
+        affordable = await self._affordable(definitions)
+        read = await self._read(definitions[:affordable])
+        if affordable < len(definitions) or len(definitions) == limit:
+            last = definitions[affordable - 1]
+            return AlertsOfCustomer(read, (last.create_time, last.alert_id), affordable < len(definitions))
+        return AlertsOfCustomer(read, found.end, found.end is not None)
 
     async def _affordable(self, definitions: Sequence[AlertDefinition]) -> int:
         """How many of the alerts, from the first, have at most GAUGES_AT_ONCE gauges together; at least one."""
@@ -160,21 +161,6 @@ class CustomerView:
             definition.scope.customer_id == self._customer.customer_id
         )
         return named or bool(self._owners(definition.to_rule()))
-
-    def _covering(self) -> ColumnElement[bool]:
-        """`_covers` as a condition on rows of `alert`."""
-        per_subscription = alert.c.condition_type.in_(_PER_SUBSCRIPTION)
-        plans = {item.plan_id for item in self._subscriptions if item.plan_id is not None}
-        on_plan = or_(
-            and_(per_subscription, alert.c.plan_id.in_(plans)),
-            and_(~per_subscription, alert.c.plan_id == self._customer.plan_id),
-        )
-        of_customer = alert.c.customer_id == self._customer.customer_id
-        return or_(
-            alert.c.scope == ScopeKind.ALL_CUSTOMERS,
-            and_(of_customer, or_(alert.c.plan_id.is_(None), on_plan)),
-            and_(alert.c.scope == ScopeKind.PLAN, on_plan),
-        )
 
     def _owners(self, rule: AlertRule) -> list[_Owner]:
         """The customer, or those of its subscriptions, that the alert covers."""

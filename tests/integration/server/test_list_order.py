@@ -198,8 +198,7 @@ async def _notifications(connection: Connection, org: int, after: Any) -> Sequen
 async def _customer_alerts(connection: Connection, org: int, after: Any) -> Sequence[Any]:
     [who] = await customers.list_page(connection, org, customers.CustomerFilter(), after=None, limit=1)
     view = CustomerView(connection, org, who, (), NOW)
-    _, found = await view.list_page((), after=after, limit=5)
-    return found
+    return (await view.list_page((), after=after, limit=5)).alerts
 
 
 LISTS: dict[str, Listing] = {
