@@ -10,8 +10,9 @@ from rich.console import Console
 from bench import balances, ingest, latency, neighbours, notifier, report, soak
 from bench.support import load, machine
 from bench.support.stack import PostgreSQL
+from bench.views import report as views
 
-PARTS = ("ingest", "latency", "notifier", "balances", "neighbours", "soak")
+PARTS = ("ingest", "latency", "notifier", "balances", "neighbours", "views", "soak")
 SOAK_MINUTES = 10.0
 
 
@@ -61,6 +62,11 @@ async def _measure(console: Console, part: str | None, minutes: float) -> None:
         beside = await neighbours.measure(postgresql, lambda line: console.print(f"  {line}"))
         about["neighbours"] = beside.figures()
         console.print(beside.table())
+    if part == "views":
+        console.print("views: lists and views by the number of rows that they choose from", style="bold")
+        seen = await views.measure_all(postgresql, lambda line: console.print(f"  {line}"))
+        about["views"] = seen.figures()
+        console.print(seen.table())
     drawn: balances.Report | None = None
     if part == "balances":
         console.print("balances: usage that draws on balances, and timers", style="bold")
