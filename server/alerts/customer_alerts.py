@@ -24,7 +24,7 @@ from server.mapping.alerts import read_states
 from server.mapping.gauges import MAX_GAUGES, STATUSES, customer_alert_message, in_order, place
 from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
-from store.views.alarms import AlarmFilter
+from store.views.alarm_candidates import AlarmFilter
 from store.views.customer_alert_lists import Cursor, ListFilter
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeSelection, GaugeState
 from store.views.customer_views import CustomerView
@@ -100,10 +100,7 @@ class CustomerAlertHandlers:
         async with self._database.transaction() as connection:
             view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
             found, following = await _of_customer(view, states, statuses, page, is_filtered=bool(request.statuses))
-        shown, slices = list[customer_alert_pb2.CustomerAlert](), Slices(organization_id)
-        for row in found:
-            await slices.pause()
-            shown.append(customer_alert_message(row, room))
+        shown = await _shown(organization_id, found, room)
         fitting = page.cut(shown, room).size
         if fitting < len(shown):
             following = _age(found[fitting - 1].definition)
@@ -155,22 +152,34 @@ class CustomerAlertHandlers:
         after = _after_entry(violations, page)
         room = read_room(violations, request.max_answer_bytes)
         violations.raise_if_any()
+        organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             entries, following = await customer_alert_lists.page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 ListFilter(narrowed, states, statuses),
                 self._clock.now(),
                 after=after,
                 limit=page.size,
             )
-        shown = [customer_alert_message(entry.found, room) for entry in entries]
+        shown = await _shown(organization_id, [entry.found for entry in entries], room)
         fitting = page.cut(shown, room).size
         if fitting < len(shown):
             following = entries[fitting - 1].cursor
         return messages.ListCustomerAlertsResponse(
             customer_alerts=shown[:fitting], next_page_token=_token(page, following)
         )
+
+
+async def _shown(
+    organization_id: int, found: Sequence[CustomerAlert], room: int
+) -> list[customer_alert_pb2.CustomerAlert]:
+    """The messages of a page, made in slices."""
+    shown, slices = list[customer_alert_pb2.CustomerAlert](), Slices(organization_id)
+    for one in found:
+        await slices.pause()
+        shown.append(customer_alert_message(one, room))
+    return shown
 
 
 def _read_selection(

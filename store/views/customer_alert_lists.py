@@ -13,6 +13,7 @@ from evaluator.alerts import AlertRule
 from evaluator.definitions import DefinitionState
 from evaluator.gauges import EVER, Gauge
 from evaluator.invoices import current_period
+from runtime.turns import Slices
 from store.accounts import customers, subscriptions
 from store.accounts.customers import StoredCustomer
 from store.accounts.subscriptions import StoredSubscription
@@ -20,13 +21,15 @@ from store.alerts import alerts
 from store.limits import effective_limits
 from store.postgres.database import Connection, driver
 from store.views import alarms, fact_views
-from store.views.alarms import Alarm, AlarmFilter, Position
+from store.views.alarm_candidates import AlarmFilter, Position
+from store.views.alarms import Alarm
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 from store.views.customer_views import CustomerUnknown, CustomerView
 
 MAX_CUSTOMERS_READ = 50  # for the others of one page; more are on the next page
 ALERTS_READ = 100  # of one customer at once
 MAX_ALERTS_EXAMINED = 1_000  # of all customers, for the others of one page
+ALARMS_AT_ONCE = 100  # whose customers and alerts are read by one statement, which is decoded without a pause
 MAX_ALARM_READS = 10  # reads of candidates for one page; what is left is on the next page
 
 _AFTER_LAST = datetime.max.replace(tzinfo=UTC)  # as create_time: after all alerts of a customer
@@ -91,7 +94,8 @@ async def page(
             more, position = await alarms.page(
                 connection, organization_id, list_filter.ids, now, after=position, limit=limit - len(found)
             )
-            found += await _entries(connection, organization_id, more, now)
+            for first in range(0, len(more), ALARMS_AT_ONCE):
+                found += await _entries(connection, organization_id, more[first : first + ALARMS_AT_ONCE], now)
             if position is None or len(found) == limit:
                 break
         if position is not None:
@@ -121,8 +125,9 @@ async def _entries(
     }
     subscription_of = await subscriptions.get_many(connection, organization_id, keys) if keys else {}
     values = _Values(connection, organization_id, now)
-    entries = []
+    entries, slices = list[Entry](), Slices(organization_id)
     for one in found:
+        await slices.pause()
         definition = definitions.get(one.position.alert_id)
         customer = customer_of.get(one.position.customer_id)
         gauge = one.stored.gauge

@@ -91,9 +91,7 @@ async def current(
         parameters["group"] = orjson.dumps(group).decode()
     cursor = await raw.execute(statement, parameters)
     found: dict[tuple[Measure, str | None, Period], list[StoredGauge]] = {}
-    async for gauge_id, value, subscription_id, measure, group_values, start, end in _decoded(
-        cursor, organization_id
-    ):
+    async for gauge_id, value, subscription_id, measure, group_values, start, end in decoded(cursor, organization_id):
         each = Gauge(
             customer_id=customer_id,
             subscription_id=subscription_id,
@@ -131,7 +129,7 @@ async def states(
                 "alert_ids": list(watched),
             },
         )
-        async for gauge_id, alert_id, version, reached, *rest in _decoded(cursor, organization_id):
+        async for gauge_id, alert_id, version, reached, *rest in decoded(cursor, organization_id):
             state = AlertState() if version < reset_versions[alert_id] else state_from_json(reached)
             found[gauge_id, alert_id] = StoredState(state, *rest)
     return found
@@ -148,8 +146,8 @@ def _of_measures(
     }
 
 
-async def _decoded(cursor: "AsyncCursor[Row]", organization_id: int) -> AsyncIterator[Row]:
-    """The rows of a result, decoded in slices, because a customer may have very many groups."""
+async def decoded(cursor: "AsyncCursor[Row]", organization_id: int) -> AsyncIterator[Row]:
+    """The rows of a result, decoded in slices: a customer may have very many groups, and a list many alarms."""
     slices = Slices(organization_id)
     while rows := await cursor.fetchmany(DECODED_AT_ONCE):
         await slices.begin()
