@@ -102,9 +102,19 @@ FROM notification n, generate_series(1, %(size)s) AS number
 WHERE customer_id = 'template' AND alert_id = %(wide)s
 """,
     """
-INSERT INTO feed_pending (organization_id, customer_id, notification_id)
-SELECT organization_id, customer_id, notification_id FROM notification
-WHERE notification_id LIKE 'ntf\\_%%' AND gauge_id IS NULL ORDER BY create_time
+INSERT INTO feed (organization_id, last_place, high_time) SELECT min(organization_id), 0, 'epoch' FROM alert
+ON CONFLICT DO NOTHING
+""",
+    """
+INSERT INTO feed_entry (
+    organization_id, place, notification_id, customer_id, alert_id, event_type, condition_type, create_time, high_time
+)
+SELECT organization_id, last_place + row_number() OVER (ORDER BY create_time), notification_id, customer_id, alert_id,
+    event_type, condition_type, create_time, greatest(high_time, create_time)
+FROM notification JOIN feed USING (organization_id) WHERE gauge_id IS NULL
+""",
+    """
+UPDATE feed SET last_place = (SELECT max(place) FROM feed_entry), high_time = now()
 """,
     """
 INSERT INTO endpoint (organization_id, endpoint_id, url, event_types, state, create_time, delete_time)

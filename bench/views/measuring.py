@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from server.calls import current_call
 from tests.support.postgres.plans import recorded
 
-REPEATS = 5  # of each call; the figures are medians
+REPEATS = 3  # of each call; the figures are medians
 TIMEOUT = 60.0  # seconds of a call
 BEAT = 0.001  # seconds between two beats of the event loop
 

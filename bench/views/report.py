@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import grpc
 from rich.table import Table
 
 from bench.support.stack import PostgreSQL
@@ -39,8 +40,9 @@ class Report:
         for name in _COLUMNS:
             table.add_column(name, justify="right")
         for name in dict.fromkeys(one.name for one in self.measured):
-            of_sizes = [_cells(one) for one in self.measured if one.name == name]
-            table.add_row(name, *(" / ".join(cells) for cells in zip(*of_sizes, strict=True)))
+            of_sizes = {one.size: _cells(one) for one in self.measured if one.name == name}
+            cells = [of_sizes.get(size, ("refused",) * len(_COLUMNS)) for size in sizes]
+            table.add_row(name, *(" / ".join(cell) for cell in zip(*cells, strict=True)))
         return table
 
 
@@ -75,7 +77,11 @@ async def _at(url: str, size: int, report: Callable[[str], None]) -> list[Measur
             report(f"{size:,} of each kind")
             found = []
             for case in cases(ids):
-                found.append(await measure(server.channel, key, url, case, size, beats))
+                try:
+                    found.append(await measure(server.channel, key, url, case, size, beats))
+                except grpc.aio.AioRpcError as error:
+                    report(f"{case.name}: {error.code().name}")
+                    continue
                 report(f"{found[-1].name}: {' '.join(_cells(found[-1]))}")
             return found
     finally:

@@ -55,8 +55,7 @@ class NotificationHandlers:
         notification_id = violations.identifier("notification_id", request.notification_id)
         violations.raise_if_any()
         organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
-            await notification_history.assign_all_positions(connection, organization_id)
+        async with notification_history.reading(self._database, organization_id) as connection:
             found = await notification_history.get(connection, organization_id, notification_id)
         if found is None:
             raise NotFound(
@@ -86,8 +85,7 @@ class NotificationHandlers:
         room = read_room(violations, request.max_answer_bytes)
         violations.raise_if_any()
         organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
-            await notification_history.assign_all_positions(connection, organization_id)
+        async with notification_history.reading(self._database, organization_id) as connection:
             found = await notification_history.list_page(
                 connection,
                 organization_id,
@@ -117,8 +115,7 @@ class NotificationHandlers:
         room = read_room(violations, request.max_answer_bytes)
         violations.raise_if_any()
         organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
-            await notification_history.assign_all_positions(connection, organization_id)
+        async with notification_history.reading(self._database, organization_id) as connection:
             found = await omitted.read(connection, organization_id, list_id, after=after, limit=page.limit)
         if found is None:
             raise invalid_page_token()

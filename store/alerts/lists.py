@@ -52,11 +52,12 @@ async def page(
     after: Position | None,
     limit: int,
     newest_first: bool = False,
-    most_examined: int = bounded_pages.MAX_EXAMINED,
+    most_examined: int | None = None,
 ) -> Found[AlertDefinition, Position]:
     """Up to `limit` alerts after a position, oldest first by default.
 
-    most_examined: alerts that are read at most. When there are more, a page may have fewer alerts than `limit`.
+    most_examined: alerts that are read at most, MAX_EXAMINED of `bounded_pages` by default. When there are more, a page
+    may have fewer than `limit`.
     """
     scan = await _scan(connection, organization_id, filters, newest_first=newest_first)
     return await bounded_pages.read(

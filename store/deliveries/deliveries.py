@@ -127,11 +127,12 @@ async def list_page(
     after: Position | None = None,
     limit: int,
     newest_first: bool = True,
-    most_examined: int = bounded_pages.MAX_EXAMINED,
+    most_examined: int | None = None,
 ) -> Found[Delivery, Position]:
     """Up to `limit` deliveries after a position, by age.
 
-    most_examined: deliveries that are read at most. When there are more, a page may have fewer than `limit`.
+    most_examined: deliveries that are read at most, MAX_EXAMINED of `bounded_pages` by default. When there are more, a page
+    may have fewer than `limit`.
     """
     scan = _scan(organization_id, filter_ or Filter(), newest_first=newest_first)
     return await bounded_pages.read(

@@ -1,6 +1,7 @@
 """The history of notifications: found by id, listed by time, and deleted when they are older than the retention."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.notifications.feed import ASSIGN_LIMIT, Entry, NotificationFilter, assign_positions, select_entries
 from store.postgres import bounded_pages
 from store.postgres.bounded_pages import Found, ListScan
+from store.postgres.database import Database
 from store.tables.feed import feed, feed_entry
 
 
@@ -17,6 +19,20 @@ async def assign_all_positions(connection: AsyncConnection, organization_id: int
     """Assigns positions to all committed notifications: the history shows those that have one."""
     while await assign_positions(connection, organization_id) == ASSIGN_LIMIT:
         pass
+
+
+@contextlib.asynccontextmanager
+async def reading(database: Database, organization_id: int) -> AsyncIterator[AsyncConnection]:
+    """A transaction in which all notifications that were committed before have positions.
+
+    Each transaction assigns up to ASSIGN_LIMIT positions. One transaction for all of them would lock the feed for
+    seconds when 100,000 notifications wait.
+    """
+    while True:
+        async with database.transaction() as connection:
+            if await assign_positions(connection, organization_id) < ASSIGN_LIMIT:
+                yield connection
+                return
 
 
 async def get(connection: AsyncConnection, organization_id: int, notification_id: str) -> Entry | None:
@@ -40,11 +56,12 @@ async def list_page(
     end_time: datetime | None = None,
     after: Position | None = None,
     limit: int,
-    most_examined: int = bounded_pages.MAX_EXAMINED,
+    most_examined: int | None = None,
 ) -> Found[Entry, Position]:
     """Up to `limit` notifications that were created in [start_time, end_time), the newest first.
 
-    most_examined: notifications that are read at most. When there are more, a page may have fewer than `limit`.
+    most_examined: notifications that are read at most, MAX_EXAMINED of `bounded_pages` by default. When there are more, a page
+    may have fewer than `limit`.
     """
     scan = _scan(organization_id, wanted, start_time, end_time)
     return await bounded_pages.read(

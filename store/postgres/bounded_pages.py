@@ -79,10 +79,14 @@ async def read(
     *,
     after: Position | None,
     limit: int,
-    most_examined: int = MAX_EXAMINED,
+    most_examined: int | None = None,
 ) -> Found[Item, Position]:
-    """Up to `limit` items of a list after that position, each made of a row by column name."""
-    parameters = {**scan.parameters, "limit": limit, "most_examined": most_examined}
+    """Up to `limit` items of a list after that position, each made of a row by column name.
+
+    most_examined: rows that are read at most; None: MAX_EXAMINED.
+    """
+    most = MAX_EXAMINED if most_examined is None else most_examined
+    parameters = {**scan.parameters, "limit": limit, "most_examined": most}
     if after is not None:
         parameters |= {"after_0": after[0], "after_1": after[1]}
     found, last = list[Item](), None
@@ -96,7 +100,7 @@ async def read(
                 if row["matches"]:
                     found.append(item_of(row))
                     await slices.pause()
-    if last is None or last["examined"] < most_examined or len(found) == limit:
+    if last is None or last["examined"] < most or len(found) == limit:
         return Found(found, None)
     return Found(found, cast("Position", tuple(last[column] for column in scan.order)))
 

@@ -48,7 +48,7 @@ WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AN
 GROUP BY measure
 """
 _CURRENT = """
-SELECT gauge_id, value, subscription_id, measure, group_values, period_start, period_end FROM gauge
+SELECT gauge_id, value, group_values, measure, subscription_id, period_start, period_end FROM gauge
 WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AND measure = ANY(%(measures)s)
     AND period_start <= %(now)s AND period_end > %(now)s
 ORDER BY subscription_id, group_values
