@@ -56,8 +56,8 @@ async def page(
 ) -> Found[AlertDefinition, Position]:
     """Up to `limit` alerts after a position, oldest first by default.
 
-    most_examined: alerts that are read at most, MAX_EXAMINED of `bounded_pages` by default. When there are more, a page
-    may have fewer than `limit`.
+    most_examined: alerts that are read at most; by default MAX_EXAMINED of `bounded_pages`. When there are
+    more, a page may have fewer than `limit`.
     """
     scan = await _scan(connection, organization_id, filters, newest_first=newest_first)
     return await bounded_pages.read(

@@ -131,8 +131,8 @@ async def list_page(
 ) -> Found[Delivery, Position]:
     """Up to `limit` deliveries after a position, by age.
 
-    most_examined: deliveries that are read at most, MAX_EXAMINED of `bounded_pages` by default. When there are more, a page
-    may have fewer than `limit`.
+    most_examined: deliveries that are read at most; by default MAX_EXAMINED of `bounded_pages`. When there are
+    more, a page may have fewer than `limit`.
     """
     scan = _scan(organization_id, filter_ or Filter(), newest_first=newest_first)
     return await bounded_pages.read(

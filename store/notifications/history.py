@@ -60,8 +60,8 @@ async def list_page(
 ) -> Found[Entry, Position]:
     """Up to `limit` notifications that were created in [start_time, end_time), the newest first.
 
-    most_examined: notifications that are read at most, MAX_EXAMINED of `bounded_pages` by default. When there are more, a page
-    may have fewer than `limit`.
+    most_examined: notifications that are read at most; by default MAX_EXAMINED of `bounded_pages`. When there are
+    more, a page may have fewer than `limit`.
     """
     scan = _scan(organization_id, wanted, start_time, end_time)
     return await bounded_pages.read(
