@@ -59,6 +59,10 @@ INSERT INTO customer SELECT (jsonb_populate_record(c, jsonb_build_object('custom
 FROM customer c, generate_series(1, %(size)s) AS number WHERE customer_id = 'template'
 """,
     """
+INSERT INTO customer SELECT (jsonb_populate_record(c, jsonb_build_object('customer_id', name))).*
+FROM customer c, unnest(ARRAY['few', 'big']) AS name WHERE customer_id = 'template'
+""",
+    """
 INSERT INTO gauge SELECT (jsonb_populate_record(g, jsonb_build_object(
     'customer_id', 'c' || number, 'gauge_id', md5('gauge' || number)::uuid))).*
 FROM gauge g, generate_series(1, %(size)s) AS number WHERE customer_id = 'template'

@@ -67,7 +67,10 @@ def _of_customers(ids: dict[str, str]) -> list[Case]:
     listed = {
         "customer": many(customer_id="c7"),
         "customer, in alarm": many(customer_id="c7", statuses=in_alarm),
-        "customer with 1,000 alerts": many(customer_id="template", page_size=LARGEST_PAGE),
+        "customer with 3 of its own": many(customer_id=FEW),
+        "customer with 1,000": many(customer_id=BIG),
+        "customer with 1,000, all": many(customer_id=BIG, page_size=LARGEST_PAGE),
+        "customer with 1,000, in alarm": many(customer_id=BIG, statuses=in_alarm),
         "all customers": many(),
         "all customers, in alarm": many(statuses=in_alarm),
         "all customers, in alarm, 1,000": many(statuses=in_alarm, page_size=LARGEST_PAGE),

@@ -1,5 +1,6 @@
 """The stored gauges of one customer, and the stored states of alerts on them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -18,6 +19,7 @@ from store.alerts.state_json import state_from_json
 from store.postgres.database import Row, driver
 
 DECODED_AT_ONCE = 100  # rows that the driver decodes without a pause
+SIGN_OF_LIFE = 1.0  # seconds between two statements while rows are decoded, about
 IDS_AT_ONCE = 500  # ids in one statement, which the driver writes without a pause
 
 
@@ -148,8 +150,14 @@ def _of_measures(
 
 async def decoded(cursor: "AsyncCursor[Row]", organization_id: int) -> AsyncIterator[Row]:
     """The rows of a result, decoded in slices: a customer may have very many groups, and a list many alarms."""
-    slices = Slices(organization_id)
+    slices, time = Slices(organization_id), asyncio.get_running_loop().time
+    last_statement = time()
     while rows := await cursor.fetchmany(DECODED_AT_ONCE):
+        # On a very busy machine the slices of 10,000 rows take seconds, and PostgreSQL ends a transaction that sends
+        # nothing for too long.
+        if time() > last_statement + SIGN_OF_LIFE:
+            await cursor.connection.execute("SELECT 1")
+            last_statement = time()
         await slices.begin()
         for row in rows:
             yield row

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from runtime.clock import ManualClock
 from store.postgres.database import Database, driver
-from store.views import alarm_candidates
+from store.views import alarm_candidates, customer_gauges
 from store.views.alarm_candidates import AlarmFilter, Position
 from tests.support.postgres.plans import recorded
 
@@ -72,3 +72,15 @@ async def test_a_page_of_alarms_reads_a_page_of_each_period(
                 await alarm_candidates.read(raw, filled, AlarmFilter(), clock.now(), after, PAGE)
             # Of three periods: a page with times, and one of the states without.
             assert sum(cost.rows for cost in statements.costs(database_url)) <= 3 * 2 * PAGE + 10
+
+
+async def test_a_transaction_that_decodes_for_long_shows_postgresql_that_it_is_alive(
+    database: Database, filled: int, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(customer_gauges, "SIGN_OF_LIFE", -1.0)
+    async with database.transaction() as connection:
+        raw = await driver(connection)
+        with recorded() as statements:
+            found = await alarm_candidates.read(raw, filled, AlarmFilter(), clock.now(), None, 250)
+    assert len(set(found)) == 250
+    assert [statement for statement, _ in statements.executed][2:] == ["SELECT 1"] * 3
