@@ -92,18 +92,23 @@ async def current(
         statement = _CURRENT_OF_GROUP
         parameters["group"] = orjson.dumps(group).decode()
     cursor = await raw.execute(statement, parameters)
-    found: dict[tuple[Measure, str | None, Period], list[StoredGauge]] = {}
-    async for gauge_id, value, subscription_id, measure, group_values, start, end in decoded(cursor, organization_id):
-        each = Gauge(
-            customer_id=customer_id,
-            subscription_id=subscription_id,
-            measure=Measure.from_key(measure, subscription_id is not None),
-            group=tuple((key, value) for key, value in group_values),
-            period=Period(start, end),
-        )
-        key = (each.measure, each.subscription_id, each.period)
-        found.setdefault(key, []).append(StoredGauge(gauge_id, each, value))
-    return found
+    found: dict[tuple[str, str | None, datetime, datetime], list[StoredGauge]] = {}
+    async for gauge_id, value, group_values, measure, subscription_id, start, end in decoded(cursor, organization_id):
+        alike = found.setdefault((measure, subscription_id, start, end), [])
+        group = tuple((pair[0], pair[1]) for pair in group_values)
+        # Thousands of groups share one measure and one period.
+        if alike:
+            like = alike[0].gauge
+            each = Gauge(customer_id, subscription_id, like.measure, group, like.period)
+        else:
+            read = Measure.from_key(measure, subscription_id is not None)
+            each = Gauge(customer_id, subscription_id, read, group, Period(start, end))
+        alike.append(StoredGauge(gauge_id, each, value))
+    return {
+        (first.measure, first.subscription_id, first.period): gauges
+        for gauges in found.values()
+        for first in (gauges[0].gauge,)
+    }
 
 
 async def states(
