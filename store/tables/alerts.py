@@ -58,6 +58,7 @@ alert = Table(
         postgresql_where="natural_key IS NOT NULL",
     ),
     Index("alert_by_change", "organization_id", "changed_epoch"),
+    Index("alert_wide_by_change", "organization_id", "changed_epoch", postgresql_where="customer_id IS NULL"),
     # Each list has an index with its filter before its order.
     Index("alert_by_state", "organization_id", "state", "create_time", "alert_id"),
     Index("alert_wide_by_age", "organization_id", "create_time", "alert_id", postgresql_where="customer_id IS NULL"),
