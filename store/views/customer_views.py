@@ -143,7 +143,7 @@ class CustomerView:
 
     async def _affordable(self, definitions: Sequence[AlertDefinition]) -> int:
         """How many of the alerts, from the first, have at most GAUGES_AT_ONCE gauges together; at least one."""
-        rules = [definition.active_rule() for definition in definitions]
+        rules = await self._rules(definitions)
         measures = {rule.measure for rule in rules if rule is not None}
         counted = await customer_gauges.count(
             self._connection, self._organization_id, self._customer.customer_id, measures, self._now
@@ -154,6 +154,14 @@ class CustomerView:
             if total > GAUGES_AT_ONCE and number:
                 return number
         return len(definitions)
+
+    async def _rules(self, definitions: Sequence[AlertDefinition]) -> list[AlertRule | None]:
+        """The rules of those of the alerts that are active, made in slices."""
+        rules, slices = list[AlertRule | None](), Slices(self._organization_id)
+        for definition in definitions:
+            await slices.pause()
+            rules.append(definition.active_rule())
+        return rules
 
     def _covers(self, definition: AlertDefinition) -> bool:
         # The alert of a subscription can exist before its subscription.
@@ -183,9 +191,13 @@ class CustomerView:
         self, definitions: Sequence[AlertDefinition], selection: GaugeSelection = ALL_GAUGES
     ) -> list[CustomerAlert]:
         """The alerts with their selected gauges, in the same order."""
-        rules = [rule for definition in definitions if (rule := definition.active_rule()) is not None]
         reasons = await exclusions.reasons(*self._key)
-        disabled = {rule.alert_id: self._disabled(rule, reasons, selection) for rule in rules}
+        rules = [rule for rule in await self._rules(definitions) if rule is not None]
+        slices = Slices(self._organization_id)
+        disabled = dict[str, ExclusionReason | None]()
+        for rule in rules:
+            await slices.pause()
+            disabled[rule.alert_id] = self._disabled(rule, reasons, selection)
         evaluated = [rule for rule in rules if disabled[rule.alert_id] is None]
         watched = await self._watched(evaluated, reasons, selection)
         reset_versions = {definition.alert_id: definition.reset_version for definition in definitions}
@@ -198,7 +210,7 @@ class CustomerView:
             self._now,
         )
         limits = await self._limits(rules)
-        slices = Slices(self._organization_id)
+        await slices.begin()
         answers = []
         for definition in definitions:
             await slices.pause()
