@@ -10,10 +10,14 @@ import psycopg
 
 @dataclass(frozen=True)
 class Cost:
-    """What one execution of a statement reads. rows: of tables, also those that a filter leaves out."""
+    """What one execution of a statement reads.
+
+    rows: of tables, also those that a filter leaves out. mismatches: pairs of rows that joins compared in vain.
+    """
 
     statement: str
     rows: int
+    mismatches: int
     buffers: int
     milliseconds: float
 
@@ -24,10 +28,10 @@ class Statements:
 
     executed: list[tuple[str, Any]] = field(default_factory=list)
 
-    def costs(self, url: str) -> list[Cost]:
-        """Runs each of them again under EXPLAIN ANALYZE, in a transaction that is rolled back."""
+    def costs(self, url: str, settings: str = "SET LOCAL jit = off") -> list[Cost]:
+        """Runs each of them again under EXPLAIN ANALYZE, in a transaction with `settings` that is rolled back."""
         with psycopg.connect(url) as connection:
-            connection.execute("SET jit = off")
+            connection.execute(settings.encode())
             found = [_cost(connection, statement, parameters) for statement, parameters in self.executed]
             connection.rollback()
         return found
@@ -57,9 +61,11 @@ def _cost(connection: psycopg.Connection[Any], statement: str, parameters: Any) 
     row = connection.execute(explained, parameters).fetchone()
     assert row is not None, "a plan is one row"
     [plan] = row[0]
-    rows = sum(_rows(node) for node in _nodes(plan["Plan"]))
+    nodes = list(_nodes(plan["Plan"]))
+    rows = sum(_rows(node) for node in nodes)
+    mismatches = sum(node.get("Rows Removed by Join Filter", 0) * node["Actual Loops"] for node in nodes)
     buffers = plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
-    return Cost(statement, round(rows), buffers, plan["Execution Time"])
+    return Cost(statement, round(rows), round(mismatches), buffers, plan["Execution Time"])
 
 
 # Nodes that read rows of a table. A bitmap of an index is read again as rows of its table.
