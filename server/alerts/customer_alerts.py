@@ -21,7 +21,7 @@ from server.calls.current_call import current_organization
 from server.calls.paging import BY_TIME, Page, after_time_and_id, invalid_page_token, read_page
 from server.calls.validation import Violations
 from server.mapping.alerts import read_states
-from server.mapping.gauges import MAX_GAUGES, STATUSES, customer_alert_message, in_order, place
+from server.mapping.gauges import MAX_GAUGES, STATUSES, customer_alert_message, first_in_order, place
 from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
 from store.views.alarm_candidates import AlarmFilter
@@ -41,6 +41,7 @@ _CURSOR_OF_MANY = (int, datetime, str, str, str)
 _CURSOR_OF_GAUGES = (int, str)  # of the last gauge: whether it was not in alarm, and its id
 
 ALERTS_READ = 100  # at once, where a filter by status leaves out an unknown number of them
+PLACED_AT_ONCE = 500  # gauges of one alert that are put in order without a pause
 MAX_READS = 10  # of the alerts of a customer, for one page; what is left is on the next page
 
 
@@ -69,7 +70,7 @@ class CustomerAlertHandlers:
         if selection.subscription_id is not None and not found.definition.condition.condition_type.per_subscription:
             violations.add("subscription_id", "the alert measures customers, not subscriptions: leave it unset")
             violations.raise_if_any()
-        following = _following(in_order(found), page)
+        following = await _following(current_organization().organization_id, found.gauges, page)
         shown = customer_alert_message(found, room, following[: page.size])
         count = len(shown.gauges)
         shown.gauges_truncated = len(following) > count
@@ -203,20 +204,29 @@ def _read_selection(
     return selection, page, room
 
 
-def _following(gauges: Sequence[GaugeState], page: Page) -> Sequence[GaugeState]:
-    """The gauges from the first one of the page on.
+async def _following(organization_id: int, gauges: Sequence[GaugeState], page: Page) -> list[GaugeState]:
+    """The gauges of the page in order, and one more if there is one.
 
     Raises InvalidArgument if the last gauge of the page before is gone, for example because its period has ended.
     """
+    slices, after = Slices(organization_id), None
+    await slices.begin()
     match page.after:
         case (int() as is_other, str() as gauge_id):
-            last = next((item for item in gauges if item.gauge.gauge_id.hex == gauge_id), None)
-            if last is None:
+            for item in gauges:
+                if item.gauge.gauge_id.hex == gauge_id:
+                    # As it was then: a gauge that has changed since does not move the place at which the page ended.
+                    after = place(item)._replace(is_other=bool(is_other))
+                    break
+                await slices.pause()
+            else:
                 raise invalid_page_token()
-            # As it was then: a gauge that has changed since does not move the place at which the page ended.
-            after = place(last)._replace(is_other=bool(is_other))
-            return [item for item in gauges if place(item) > after]
-    return gauges
+    following: list[GaugeState] = []
+    for start in range(0, len(gauges), PLACED_AT_ONCE):
+        part = [item for item in gauges[start : start + PLACED_AT_ONCE] if after is None or place(item) > after]
+        following = first_in_order((*following, *part), page.limit)
+        await slices.pause()
+    return following
 
 
 async def _of_customer(
