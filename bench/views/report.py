@@ -12,6 +12,7 @@ from bench.support.stack import PostgreSQL
 from bench.views import data
 from bench.views.lists import cases
 from bench.views.measuring import Beats, Measured, measure
+from cli.garbage_collection import reduce_garbage_collection
 from runtime.clock import SystemClock
 from store.identity import keys
 from store.migrate import migrate
@@ -71,6 +72,7 @@ async def _at(url: str, size: int, report: Callable[[str], None]) -> list[Measur
     try:
         async with database.transaction() as connection:
             key = (await keys.create_key(connection, "bench", clock.now())).key
+        reduce_garbage_collection()  # as the command does that starts a server
         async with running(database, clock) as server, beats.counting():
             ids = await data.prepare(server, key, clock)
             await asyncio.to_thread(data.copy, url, size, ids)

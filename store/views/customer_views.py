@@ -245,14 +245,15 @@ class CustomerView:
         slices = Slices(self._organization_id)
         watched: dict[str, list[StoredGauge]] = {}
         for rule in rules:
-            await slices.pause()
-            watched[rule.alert_id] = [
-                stored
-                for owner in self._owners(rule)
-                if (rule.alert_id, owner.subscription_id) not in reasons
-                for stored in found.get((rule.measure, *owner), ())
-                if rule.selects(stored.gauge.group) and selection.includes(stored.gauge)
-            ]
+            of_rule = watched[rule.alert_id] = list[StoredGauge]()
+            for owner in self._owners(rule):
+                await slices.pause()
+                if (rule.alert_id, owner.subscription_id) in reasons:
+                    continue
+                for stored in found.get((rule.measure, *owner), ()):
+                    await slices.pause()
+                    if rule.selects(stored.gauge.group) and selection.includes(stored.gauge):
+                        of_rule.append(stored)
         return watched
 
     async def _gauge_states(
