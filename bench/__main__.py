@@ -12,8 +12,9 @@ from bench.rules import part as rules
 from bench.rules.scale import Scale
 from bench.support import load, machine
 from bench.support.stack import PostgreSQL
+from bench.views import report as views
 
-PARTS = ("ingest", "latency", "notifier", "balances", "neighbours", "rules", "soak")
+PARTS = ("ingest", "latency", "notifier", "balances", "neighbours", "rules", "views", "soak")
 SOAK_MINUTES = 10.0
 
 
@@ -66,6 +67,11 @@ async def _measure(console: Console, arguments: argparse.Namespace) -> None:
         beside = await neighbours.measure(postgresql, lambda line: console.print(f"  {line}"))
         about["neighbours"] = beside.figures()
         console.print(beside.table())
+    if part == "views":
+        console.print("views: lists and views by the number of rows that they choose from", style="bold")
+        seen = await views.measure_all(postgresql, lambda line: console.print(f"  {line}"))
+        about["views"] = seen.figures()
+        console.print(seen.table())
     if part == "rules":
         console.print(f"rules: many alerts and changes of rules, scale {arguments.scale:g}", style="bold")
         of_rules = await rules.measure(

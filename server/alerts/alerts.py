@@ -25,8 +25,8 @@ from server.mapping.alerts import (
 )
 from server.mapping.labels import read_labels
 from server.mapping.list_order import read_newest_first
-from store.alerts import alerts, creation
-from store.alerts.alerts import Filters
+from store.alerts import alerts, creation, lists
+from store.alerts.lists import Filters
 from store.postgres.database import Database
 
 
@@ -82,7 +82,7 @@ class AlertHandlers:
         violations.raise_if_any()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            rows = await alerts.list_page(
+            found = await lists.page(
                 connection,
                 organization_id,
                 filters,
@@ -92,15 +92,15 @@ class AlertHandlers:
             )
             total_size = None
             if request.include_total_size:
-                total_size = await alerts.count(connection, organization_id, filters)
+                total_size = await lists.count(connection, organization_id, filters)
         shown, slices = list[alert_pb2.Alert](), Slices(organization_id)
-        for row in page.shown(rows):
+        for row in page.shown(found.items):
             await slices.pause()
             shown.append(alert_message(row))
         page = page.cut(shown)
         return messages.ListAlertsResponse(
             alerts=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.alert_id)),
+            next_page_token=page.next_token(found.items, lambda row: (row.create_time, row.alert_id), found.end),
             total_size=total_size,
         )
 

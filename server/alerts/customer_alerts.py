@@ -21,10 +21,10 @@ from server.calls.current_call import current_organization
 from server.calls.paging import BY_TIME, Page, after_time_and_id, invalid_page_token, read_page
 from server.calls.validation import Violations
 from server.mapping.alerts import read_states
-from server.mapping.gauges import MAX_GAUGES, STATUSES, customer_alert_message, in_order, place
+from server.mapping.gauges import MAX_GAUGES, STATUSES, customer_alert_message, first_in_order, place
 from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
-from store.views.alarms import AlarmFilter
+from store.views.alarm_candidates import AlarmFilter
 from store.views.customer_alert_lists import Cursor, ListFilter
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeSelection, GaugeState
 from store.views.customer_views import CustomerView
@@ -41,6 +41,7 @@ _CURSOR_OF_MANY = (int, datetime, str, str, str)
 _CURSOR_OF_GAUGES = (int, str)  # of the last gauge: whether it was not in alarm, and its id
 
 ALERTS_READ = 100  # at once, where a filter by status leaves out an unknown number of them
+PLACED_AT_ONCE = 500  # gauges of one alert that are put in order without a pause
 MAX_READS = 10  # of the alerts of a customer, for one page; what is left is on the next page
 
 
@@ -71,7 +72,7 @@ class CustomerAlertHandlers:
         if selection.subscription_id is not None and not found.definition.condition.condition_type.per_subscription:
             violations.add("subscription_id", "the alert measures customers, not subscriptions: leave it unset")
             violations.raise_if_any()
-        following = _following(in_order(found), page)
+        following = await _following(current_organization().organization_id, found.gauges, page)
         shown = customer_alert_message(found, room, following[: page.size])
         count = len(shown.gauges)
         shown.gauges_truncated = len(following) > count
@@ -104,10 +105,7 @@ class CustomerAlertHandlers:
             found, following = await _of_customer(
                 view, states, statuses, page, self._page_gauges, is_filtered=bool(request.statuses)
             )
-        shown, slices = list[customer_alert_pb2.CustomerAlert](), Slices(organization_id)
-        for row in found:
-            await slices.pause()
-            shown.append(customer_alert_message(row, room))
+        shown = await _shown(organization_id, found, room)
         fitting = page.cut(shown, room).size
         if fitting < len(shown):
             following = _age(found[fitting - 1].definition)
@@ -159,22 +157,34 @@ class CustomerAlertHandlers:
         after = _after_entry(violations, page)
         room = read_room(violations, request.max_answer_bytes)
         violations.raise_if_any()
+        organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             entries, following = await customer_alert_lists.page(
                 connection,
-                current_organization().organization_id,
+                organization_id,
                 ListFilter(narrowed, states, statuses),
                 self._clock.now(),
                 after=after,
                 limit=page.size,
             )
-        shown = [customer_alert_message(entry.found, room) for entry in entries]
+        shown = await _shown(organization_id, [entry.found for entry in entries], room)
         fitting = page.cut(shown, room).size
         if fitting < len(shown):
             following = entries[fitting - 1].cursor
         return messages.ListCustomerAlertsResponse(
             customer_alerts=shown[:fitting], next_page_token=_token(page, following)
         )
+
+
+async def _shown(
+    organization_id: int, found: Sequence[CustomerAlert], room: int
+) -> list[customer_alert_pb2.CustomerAlert]:
+    """The messages of a page, made in slices."""
+    shown, slices = list[customer_alert_pb2.CustomerAlert](), Slices(organization_id)
+    for one in found:
+        await slices.pause()
+        shown.append(customer_alert_message(one, room))
+    return shown
 
 
 def _read_selection(
@@ -198,20 +208,29 @@ def _read_selection(
     return selection, page, room
 
 
-def _following(gauges: Sequence[GaugeState], page: Page) -> Sequence[GaugeState]:
-    """The gauges from the first one of the page on.
+async def _following(organization_id: int, gauges: Sequence[GaugeState], page: Page) -> list[GaugeState]:
+    """The gauges of the page in order, and one more if there is one.
 
     Raises InvalidArgument if the last gauge of the page before is gone, for example because its period has ended.
     """
+    slices, after = Slices(organization_id), None
+    await slices.begin()
     match page.after:
         case (int() as is_other, str() as gauge_id):
-            last = next((item for item in gauges if item.gauge.gauge_id.hex == gauge_id), None)
-            if last is None:
+            for item in gauges:
+                if item.gauge.gauge_id.hex == gauge_id:
+                    # As it was then: a gauge that has changed since does not move the place at which the page ended.
+                    after = place(item)._replace(is_other=bool(is_other))
+                    break
+                await slices.pause()
+            else:
                 raise invalid_page_token()
-            # As it was then: a gauge that has changed since does not move the place at which the page ended.
-            after = place(last)._replace(is_other=bool(is_other))
-            return [item for item in gauges if place(item) > after]
-    return gauges
+    following: list[GaugeState] = []
+    for start in range(0, len(gauges), PLACED_AT_ONCE):
+        part = [item for item in gauges[start : start + PLACED_AT_ONCE] if after is None or place(item) > after]
+        following = first_in_order((*following, *part), page.limit)
+        await slices.pause()
+    return following
 
 
 async def _of_customer(
@@ -231,17 +250,15 @@ async def _of_customer(
     after = after_time_and_id(page)
     limit = max(page.limit, ALERTS_READ) if is_filtered else page.limit
     for _ in range(MAX_READS):
-        definitions, read = await view.list_page(states, after=after, limit=limit, max_gauges=page_gauges)
-        for number, one in enumerate(read):
+        part = await view.list_page(states, after=after, limit=limit, max_gauges=page_gauges)
+        for number, one in enumerate(part.alerts):
             if one.status not in statuses:
                 continue
             if len(found) == page.size:
-                return found, _age(read[number - 1].definition) if number else after
+                return found, _age(part.alerts[number - 1].definition) if number else after
             found.append(one)
-        if len(definitions) < limit and len(read) == len(definitions):
-            return found, None
-        after = _age(read[-1].definition)
-        if len(found) == page.size or (found and len(read) < len(definitions)):
+        after = part.following
+        if after is None or part.is_short or len(found) == page.size:
             break
     return found, after
 

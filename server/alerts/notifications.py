@@ -55,8 +55,7 @@ class NotificationHandlers:
         notification_id = violations.identifier("notification_id", request.notification_id)
         violations.raise_if_any()
         organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
-            await notification_history.assign_all_positions(connection, organization_id)
+        async with notification_history.reading(self._database, organization_id) as connection:
             found = await notification_history.get(connection, organization_id, notification_id)
         if found is None:
             raise NotFound(
@@ -86,9 +85,8 @@ class NotificationHandlers:
         room = read_room(violations, request.max_answer_bytes)
         violations.raise_if_any()
         organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
-            await notification_history.assign_all_positions(connection, organization_id)
-            rows = await notification_history.list_page(
+        async with notification_history.reading(self._database, organization_id) as connection:
+            found = await notification_history.list_page(
                 connection,
                 organization_id,
                 wanted,
@@ -97,11 +95,11 @@ class NotificationHandlers:
                 after=cast("tuple[datetime, int] | None", page.after),
                 limit=page.limit,
             )
-        shown = await _shown(organization_id, page.shown(rows))
+        shown = await _shown(organization_id, page.shown(found.items))
         page = page.cut(shown, room)
         return messages.ListNotificationsResponse(
             notifications=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.position)),
+            next_page_token=page.next_token(found.items, lambda row: (row.create_time, row.position), found.end),
         )
 
     async def _list_omitted(
@@ -117,8 +115,7 @@ class NotificationHandlers:
         room = read_room(violations, request.max_answer_bytes)
         violations.raise_if_any()
         organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
-            await notification_history.assign_all_positions(connection, organization_id)
+        async with notification_history.reading(self._database, organization_id) as connection:
             found = await omitted.read(connection, organization_id, list_id, after=after, limit=page.limit)
         if found is None:
             raise invalid_page_token()

@@ -50,13 +50,16 @@ class Page:
         count = len(fitting(shown, room)[0])
         return self if count == len(shown) else replace(self, size=max(1, count))
 
-    def next_token(self, rows: list[Item], cursor_of: Callable[[Item], Cursor]) -> str:
+    def next_token(
+        self, rows: list[Item], cursor_of: Callable[[Item], Cursor], examined_to: Cursor | None = None
+    ) -> str:
         """The token of the page after this one; empty when this is the last page.
 
         `rows` are all rows that were read, up to `limit`; `cursor_of` returns a row's values of the sort columns.
+        examined_to: where the read ended although more rows may follow.
         """
         if len(rows) <= self.size:
-            return ""
+            return "" if examined_to is None else self.token(examined_to)
         return self.token(cursor_of(rows[self.size - 1]))
 
     def token(self, cursor: Cursor) -> str:

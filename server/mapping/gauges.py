@@ -1,6 +1,7 @@
 """Gauges, and the state of an alert for one customer, as answers show them."""
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -107,9 +108,9 @@ class Place(NamedTuple):
     group: Group
 
 
-def in_order(found: CustomerAlert) -> list[GaugeState]:
-    """The gauges of an alert in the order in which answers show them, by `place`."""
-    return sorted(found.gauges, key=place)
+def first_in_order(gauges: Iterable[GaugeState], count: int) -> list[GaugeState]:
+    """The first of an alert's gauges in the order in which answers show them, by `place`."""
+    return heapq.nsmallest(count, gauges, key=place)
 
 
 def place(item: GaugeState) -> Place:
@@ -133,7 +134,7 @@ def customer_alert_message(
     )
     if found.change_time is not None:
         shown.change_time.CopyFrom(to_timestamp(found.change_time))
-    wanted = in_order(found)[:MAX_GAUGES] if gauges is None else gauges
+    wanted = first_in_order(found.gauges, MAX_GAUGES) if gauges is None else gauges
     states = (_gauge_state_message(found.definition, item) for item in wanted)
     fit, _ = fitting(states, room - shown.ByteSize())
     shown.gauges.extend(fit)

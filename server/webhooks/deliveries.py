@@ -2,7 +2,9 @@
 
 from typing import cast
 
+from generated.tidemark.v1 import delivery_pb2
 from generated.tidemark.v1 import webhook_service_pb2 as messages
+from runtime.turns import Slices
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import BY_TIME, after_time_and_id, read_page
@@ -40,7 +42,7 @@ class DeliveryHandlers:
         violations.raise_if_any()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            rows = await deliveries.list_page(
+            found = await deliveries.list_page(
                 connection,
                 organization_id,
                 wanted,
@@ -51,11 +53,15 @@ class DeliveryHandlers:
             total = None
             if request.include_total_size:
                 total = await deliveries.count(connection, organization_id, wanted)
-        shown = [delivery_message(row) for row in page.shown(rows)]
+        shown, slices = list[delivery_pb2.Delivery](), Slices(organization_id)
+        await slices.begin()
+        for row in page.shown(found.items):
+            shown.append(delivery_message(row))
+            await slices.pause()
         page = page.cut(shown)
         return messages.ListDeliveriesResponse(
             deliveries=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.delivery_id)),
+            next_page_token=page.next_token(found.items, lambda row: (row.create_time, row.delivery_id), found.end),
             total_size=total,
         )
 

@@ -1,25 +1,19 @@
-"""Alert definitions: get and list, and the reads of the registry of rules.
+"""Alert definitions: reads by id and key, and those of the registry of rules.
 
-`store.alerts.creation` creates them, and `store.alerts.changes` changes them.
+`store.alerts.lists` lists them, `store.alerts.creation` creates them, and `store.alerts.changes` changes them.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Collection
 
 from psycopg.rows import dict_row
-from sqlalchemy import ARRAY, ColumnElement, any_, cast, func, select, tuple_
+from sqlalchemy import ARRAY, any_, cast, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alerts import AlertRule
 from evaluator.balances import Unit
-from evaluator.definitions import (
-    AlertDefinition,
-    DefinitionState,
-)
+from evaluator.definitions import AlertDefinition, DefinitionState
 from runtime.turns import Slices
 from store.alerts.rows import definition_of
-from store.postgres.counting import bounded_count
 from store.postgres.database import DriverConnection
 from store.tables.alerts import alert
 from store.tables.base import Identifier
@@ -35,25 +29,6 @@ _OF_CUSTOMERS = f"""
 SELECT {_COLUMNS} FROM alert WHERE organization_id = %s AND customer_id = ANY(%s) AND state = 'ACTIVE'
 """
 _WITH_IDS = f"SELECT {_COLUMNS} FROM alert WHERE organization_id = %s AND alert_id = ANY(%s) AND state = 'ACTIVE'"
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Which alerts to list: those that match every field that is set. An empty collection or text is not set.
-
-    start_time, end_time: alerts created at the first or later, and before the second.
-    """
-
-    customer_id: str | None = None
-    plan_id: str | None = None
-    subscription_id: str | None = None
-    uniqueness_key: str | None = None
-    condition_types: tuple[str, ...] = ()
-    states: tuple[DefinitionState, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    display_name_prefix: str = ""
-    start_time: datetime | None = None
-    end_time: datetime | None = None
 
 
 async def get(connection: AsyncConnection, organization_id: int, alert_id: str) -> AlertDefinition | None:
@@ -92,33 +67,6 @@ async def having_keys(
         )
     )
     return {row["uniqueness_key"]: definition_of(row) for row in found.mappings()}
-
-
-async def list_page(
-    connection: AsyncConnection,
-    organization_id: int,
-    filters: Filters,
-    *,
-    after: tuple[datetime, str] | None,
-    limit: int,
-    newest_first: bool = False,
-) -> list[AlertDefinition]:
-    """Up to `limit` alerts, oldest first by default; `after` is the create_time and id of the last one seen."""
-    age = (alert.c.create_time, alert.c.alert_id)
-    statement = (
-        select(alert)
-        .where(alert.c.organization_id == organization_id, *_matches(filters))
-        .order_by(*(column.desc() if newest_first else column for column in age))
-        .limit(limit)
-    )
-    if after is not None:
-        statement = statement.where(tuple_(*age) < tuple_(*after) if newest_first else tuple_(*age) > tuple_(*after))
-    return [definition_of(row) for row in (await connection.execute(statement)).mappings()]
-
-
-async def count(connection: AsyncConnection, organization_id: int, filters: Filters) -> int:
-    """How many alerts match; MAX_TOTAL_SIZE for that many or more."""
-    return await bounded_count(connection, alert, alert.c.organization_id == organization_id, *_matches(filters))
 
 
 async def wide_rules(connection: DriverConnection, organization_id: int) -> list[AlertRule]:
@@ -170,26 +118,3 @@ async def active_of_unit(connection: AsyncConnection, organization_id: int, unit
         )
     )
     return [definition_of(row) for row in rows.mappings()]
-
-
-def _matches(filters: Filters) -> list[ColumnElement[bool]]:
-    wanted = [
-        (alert.c.customer_id, filters.customer_id),
-        (alert.c.plan_id, filters.plan_id),
-        (alert.c.subscription_id, filters.subscription_id),
-        (alert.c.uniqueness_key, filters.uniqueness_key),
-    ]
-    conditions = [column == value for column, value in wanted if value is not None]
-    if filters.condition_types:
-        conditions.append(alert.c.condition_type.in_(filters.condition_types))
-    if filters.states:
-        conditions.append(alert.c.state.in_(filters.states))
-    if filters.labels:
-        conditions.append(alert.c.labels.contains(dict(filters.labels)))
-    if filters.display_name_prefix:
-        conditions.append(func.starts_with(alert.c.name, filters.display_name_prefix))
-    if filters.start_time is not None:
-        conditions.append(alert.c.create_time >= filters.start_time)
-    if filters.end_time is not None:
-        conditions.append(alert.c.create_time < filters.end_time)
-    return conditions

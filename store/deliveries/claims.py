@@ -111,15 +111,27 @@ organization_turn AS MATERIALIZED (
 """
 
 # The open endpoints with due deliveries, each with its turn within its organization. No lock is taken yet.
+#
+# Windows over both kinds of rows, and not a join of the two: without hash joins (see SETTINGS) each endpoint would be
+# compared with each organization.
 _CANDIDATE = f"""
 candidate AS MATERIALIZED (
-    SELECT organization_id, endpoint_id, organization_turn.claim_time AS organization_claim_time,
-           count(*) OVER () AS candidates,
-           row_number() OVER (PARTITION BY organization_id ORDER BY last_claim_time, endpoint_id) AS turn
-    FROM due_endpoint
-    JOIN organization_turn USING (organization_id)
-    JOIN endpoint USING (organization_id, endpoint_id)
-    WHERE {OPEN}
+    SELECT organization_id, endpoint_id, organization_claim_time, candidates, turn
+    FROM (
+        SELECT organization_id, endpoint_id,
+               max(organization_claim_time) OVER (PARTITION BY organization_id) AS organization_claim_time,
+               count(endpoint_id) OVER () AS candidates,
+               row_number() OVER (PARTITION BY organization_id ORDER BY last_claim_time, endpoint_id) AS turn
+        FROM (
+            SELECT organization_id, endpoint_id, last_claim_time, NULL AS organization_claim_time
+            FROM due_endpoint
+            JOIN endpoint USING (organization_id, endpoint_id)
+            WHERE {OPEN} AND organization_id <> ALL (CAST(%(full_organizations)s AS bigint[]))
+            UNION ALL
+            SELECT organization_id, NULL, NULL, claim_time FROM organization_turn
+        ) AS both_kinds
+    ) AS numbered
+    WHERE endpoint_id IS NOT NULL
 )
 """
 

@@ -1,14 +1,17 @@
 """Deliveries and their attempts, as the API lists them."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, RowMapping, select, tuple_
+from sqlalchemy import RowMapping, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.ids import ID_BYTES, id_of
-from store.postgres.counting import bounded_count
+from store.postgres import bounded_pages
+from store.postgres.bounded_pages import Found, ListScan
 from store.tables.webhooks import attempt, delivery
 from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
 
@@ -110,7 +113,10 @@ async def get(connection: AsyncConnection, organization_id: int, delivery_id: st
         .limit(1)
     )
     row = found.mappings().one_or_none()
-    return None if row is None else _delivery(row)
+    return None if row is None else _delivery(cast("Mapping[str, Any]", row))
+
+
+Position = tuple[datetime, str]  # create_time and id of a delivery
 
 
 async def list_page(
@@ -118,42 +124,58 @@ async def list_page(
     organization_id: int,
     filter_: Filter | None = None,
     *,
-    after: tuple[datetime, str] | None = None,
+    after: Position | None = None,
     limit: int,
     newest_first: bool = True,
-) -> list[Delivery]:
-    """Up to `limit` deliveries by age; `after` is the create_time and id of the last one seen."""
-    age = (delivery.c.create_time, delivery.c.delivery_id)
-    statement = (
-        select(*_DELIVERY_COLUMNS)
-        .where(*_matches(organization_id, filter_ or Filter()))
-        .order_by(*(column.desc() if newest_first else column for column in age))
-        .limit(limit)
+    most_examined: int | None = None,
+) -> Found[Delivery, Position]:
+    """Up to `limit` deliveries after a position, by age.
+
+    most_examined: deliveries that are read at most; by default MAX_EXAMINED of `bounded_pages`. When there are
+    more, a page may have fewer than `limit`.
+    """
+    scan = _scan(organization_id, filter_ or Filter(), newest_first=newest_first)
+    return await bounded_pages.read(
+        connection, organization_id, scan, _delivery, after=after, limit=limit, most_examined=most_examined
     )
-    if after is not None:
-        statement = statement.where(tuple_(*age) < tuple_(*after) if newest_first else tuple_(*age) > tuple_(*after))
-    return [_delivery(row) for row in (await connection.execute(statement)).mappings()]
 
 
 async def count(connection: AsyncConnection, organization_id: int, filter_: Filter) -> int:
     """How many deliveries match; MAX_TOTAL_SIZE for that many or more."""
-    return await bounded_count(connection, delivery, *_matches(organization_id, filter_))
+    return await bounded_pages.count(connection, _scan(organization_id, filter_))
 
 
-def _matches(organization_id: int, filter_: Filter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [delivery.c.organization_id == organization_id]
-    for name in ("endpoint_id", "notification_id", "customer_id"):
-        if (value := getattr(filter_, name)) is not None:
-            conditions.append(delivery.c[name] == value)
-    if filter_.statuses:
-        conditions.append(delivery.c.status.in_(filter_.statuses))
-    if filter_.event_types:
-        conditions.append(delivery.c.event_type.in_(filter_.event_types))
-    if filter_.start_time is not None:
-        conditions.append(delivery.c.create_time >= filter_.start_time)
-    if filter_.end_time is not None:
-        conditions.append(delivery.c.create_time < filter_.end_time)
-    return conditions
+# Conditions that an index answers before the order by age, and conditions that are checked row by row.
+_INDEXED = {
+    "notification_id": "notification_id = %(notification_id)s",
+    "endpoint_id": "endpoint_id = %(endpoint_id)s",
+    "start_time": "create_time >= %(start_time)s",
+    "end_time": "create_time < %(end_time)s",
+}
+_CHECKED = {
+    "customer_id": "customer_id = %(customer_id)s",
+    "statuses": "status = ANY(%(statuses)s)",
+    "event_types": "event_type = ANY(%(event_types)s)",
+}
+
+
+def _scan(organization_id: int, filter_: Filter, *, newest_first: bool = False) -> ListScan:
+    wanted = {name: value for name in (*_INDEXED, *_CHECKED) if (value := getattr(filter_, name)) not in (None, ())}
+    parameters = {name: list(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
+    conditions = ["organization_id = %(organization_id)s", *(_INDEXED[name] for name in wanted if name in _INDEXED)]
+    if filter_.statuses and DeliveryStatus.PENDING not in filter_.statuses:
+        conditions.append("finish_day < 'infinity'")  # no delivery that waits is in these partitions
+    elif set(filter_.statuses) == {DeliveryStatus.PENDING}:
+        conditions.append("finish_day = 'infinity'")
+    return ListScan(
+        table="delivery",
+        columns=tuple(column.name for column in _DELIVERY_COLUMNS),
+        order=("create_time", "delivery_id"),
+        ranges=[" AND ".join(conditions)],
+        filters=[_CHECKED[name] for name in wanted if name in _CHECKED],
+        parameters={"organization_id": organization_id, **parameters},
+        newest_first=newest_first,
+    )
 
 
 async def latest_attempts(
@@ -186,8 +208,10 @@ async def list_attempts(
     return [_attempt(row) for row in (await connection.execute(statement)).mappings()]
 
 
-def _delivery(row: RowMapping) -> Delivery:
-    return Delivery(**{**row, "status": DeliveryStatus(row["status"]), "trigger": Trigger(row["trigger"])})
+def _delivery(row: Mapping[str, Any]) -> Delivery:
+    columns = {column.name: row[column.name] for column in _DELIVERY_COLUMNS}
+    columns |= {"status": DeliveryStatus(row["status"]), "trigger": Trigger(row["trigger"])}
+    return Delivery(**columns)
 
 
 def _attempt(row: RowMapping) -> Attempt:

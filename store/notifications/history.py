@@ -1,11 +1,17 @@
 """The history of notifications: found by id, listed by time, and deleted when they are older than the retention."""
 
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select, text, tuple_
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.notifications.feed import ASSIGN_LIMIT, Entry, NotificationFilter, assign_positions, select_entries
+from store.postgres import bounded_pages
+from store.postgres.bounded_pages import Found, ListScan
+from store.postgres.database import Database
 from store.tables.feed import feed, feed_entry
 
 
@@ -13,6 +19,20 @@ async def assign_all_positions(connection: AsyncConnection, organization_id: int
     """Assigns positions to all committed notifications: the history shows those that have one."""
     while await assign_positions(connection, organization_id) == ASSIGN_LIMIT:
         pass
+
+
+@contextlib.asynccontextmanager
+async def reading(database: Database, organization_id: int) -> AsyncIterator[AsyncConnection]:
+    """A transaction in which all notifications that were committed before have positions.
+
+    Each transaction assigns up to ASSIGN_LIMIT positions. One transaction for all of them would lock the feed for
+    seconds when 100,000 notifications wait.
+    """
+    while True:
+        async with database.transaction() as connection:
+            if await assign_positions(connection, organization_id) < ASSIGN_LIMIT:
+                yield connection
+                return
 
 
 async def get(connection: AsyncConnection, organization_id: int, notification_id: str) -> Entry | None:
@@ -24,6 +44,9 @@ async def get(connection: AsyncConnection, organization_id: int, notification_id
     return None if row is None else Entry(*row)
 
 
+Position = tuple[datetime, int]  # create_time of a notification and its position in the feed
+
+
 async def list_page(
     connection: AsyncConnection,
     organization_id: int,
@@ -31,25 +54,73 @@ async def list_page(
     *,
     start_time: datetime | None = None,
     end_time: datetime | None = None,
-    after: tuple[datetime, int] | None = None,
+    after: Position | None = None,
     limit: int,
-) -> list[Entry]:
+    most_examined: int | None = None,
+) -> Found[Entry, Position]:
     """Up to `limit` notifications that were created in [start_time, end_time), the newest first.
 
-    after: create_time and position of the last entry of the page before.
+    most_examined: notifications that are read at most; by default MAX_EXAMINED of `bounded_pages`. When there are
+    more, a page may have fewer than `limit`.
     """
-    statement = (
-        select_entries(organization_id, wanted)
-        .order_by(feed_entry.c.create_time.desc(), feed_entry.c.place.desc())
-        .limit(limit)
+    scan = _scan(organization_id, wanted, start_time, end_time)
+    return await bounded_pages.read(
+        connection, organization_id, scan, _entry, after=after, limit=limit, most_examined=most_examined
     )
-    if start_time is not None:
-        statement = statement.where(feed_entry.c.create_time >= start_time)
-    if end_time is not None:
-        statement = statement.where(feed_entry.c.create_time < end_time)
-    if after is not None:
-        statement = statement.where(tuple_(feed_entry.c.create_time, feed_entry.c.place) < tuple_(*after))
-    return [Entry(*row) for row in await connection.execute(statement)]
+
+
+_COLUMNS = ("place", "notification_id", "customer_id", "alert_id", "event_type", "condition_type", "create_time")
+
+# What a notification has beside its entry. The limit keeps PostgreSQL from reading all notifications for one join.
+_REST = """
+CROSS JOIN LATERAL (
+    SELECT n.sequence, n.body FROM notification n
+    WHERE n.organization_id = %(organization_id)s AND n.customer_id = page.customer_id
+        AND n.notification_id = page.notification_id
+    LIMIT 1
+) AS rest
+"""
+
+
+def _scan(
+    organization_id: int, wanted: NotificationFilter, start_time: datetime | None, end_time: datetime | None
+) -> ListScan:
+    parameters: dict[str, Any] = {"organization_id": organization_id}
+    common = ["organization_id = %(organization_id)s"]
+    for name, value, sign in (("start_time", start_time, ">="), ("end_time", end_time, "<")):
+        if value is not None:
+            common.append(f"create_time {sign} %({name})s")
+            parameters[name] = value
+    ranges, checked = [" AND ".join(common)], list[str]()
+    # Of each customer, or otherwise of each alert, an index has the notifications in order.
+    for column, values, has_index in (
+        ("customer_id", wanted.customer_ids, True),
+        ("alert_id", wanted.alert_ids, not wanted.customer_ids),
+        ("condition_type", wanted.condition_types, False),
+        ("event_type", wanted.event_types, False),
+    ):
+        if has_index and values:
+            each = {f"{column}_{number}": value for number, value in enumerate(sorted(set(values)))}
+            ranges = [" AND ".join([*common, f"{column} = %({name})s"]) for name in each]
+            parameters |= each
+        elif values:
+            checked.append(f"{column} = ANY(%({column}s)s)")
+            parameters[f"{column}s"] = list(values)
+    return ListScan(
+        table="feed_entry",
+        columns=_COLUMNS,
+        order=("create_time", "place"),
+        ranges=ranges,
+        filters=checked,
+        parameters=parameters,
+        newest_first=True,
+        lateral=_REST,
+        also=("rest.sequence", "rest.body"),
+    )
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    return Entry(position=row["place"], **{name: row[name] for name in (*_COLUMNS[1:], "sequence", "body")})
 
 
 # Deletes the oldest entries and their notifications, and records up to which position. In order of position, not of

@@ -146,5 +146,6 @@ metric = Table(
     Column("event_filters", JSONB, nullable=False, server_default="[]"),  # which of them do
     Column("quantity_property", Identifier),  # has their amounts
     Column("create_epoch", BigInteger),  # of the organization, when a put created it; unset: usage did
+    Index("metric_by_change", "organization_id", "changed_epoch"),
     Index("metric_with_event_name", "organization_id", postgresql_where="event_name IS NOT NULL"),
 )

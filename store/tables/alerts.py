@@ -1,9 +1,13 @@
 """Alert definitions with their history, states on gauges, exclusions and group counts."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, Table, Text, Uuid
+from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, Table, Text, Uuid, literal_column, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Identifier, Organization, Time, metadata
+
+# The labels of an alert below the id of its organization, so that no two organizations share an entry of their index.
+# Built as text, because PostgreSQL has no immutable function for it.
+OWN_LABELS = """((((('{"' || organization_id::text) || '":') || labels::text) || '}')::jsonb)"""
 
 alert = Table(
     "alert",
@@ -53,10 +57,50 @@ alert = Table(
         unique=True,
         postgresql_where="natural_key IS NOT NULL",
     ),
-    Index("alert_of_plan", "organization_id", "plan_id", postgresql_where="plan_id IS NOT NULL"),
     Index("alert_by_change", "organization_id", "changed_epoch"),
-    Index("alert_by_age", "organization_id", "create_time", "alert_id"),
-    Index("alert_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
+    Index("alert_wide_by_change", "organization_id", "changed_epoch", postgresql_where="customer_id IS NULL"),
+    # Each list has an index with its filter before its order.
+    Index("alert_by_state", "organization_id", "state", "create_time", "alert_id"),
+    Index("alert_wide_by_age", "organization_id", "create_time", "alert_id", postgresql_where="customer_id IS NULL"),
+    Index(
+        "alert_of_customer_by_age",
+        "organization_id",
+        "customer_id",
+        "create_time",
+        "alert_id",
+        postgresql_where="customer_id IS NOT NULL",
+    ),
+    Index(
+        "alert_of_plan_by_age",
+        "organization_id",
+        "plan_id",
+        "create_time",
+        "alert_id",
+        postgresql_where="plan_id IS NOT NULL",
+    ),
+    Index(
+        "alert_of_subscription",
+        "organization_id",
+        "subscription_id",
+        "create_time",
+        "alert_id",
+        postgresql_where="subscription_id IS NOT NULL",
+    ),
+    Index(
+        "alert_with_released_key",
+        "organization_id",
+        "uniqueness_key",
+        "create_time",
+        "alert_id",
+        postgresql_where="uniqueness_key IS NOT NULL AND NOT uniqueness_key_held",
+    ),
+    Index(
+        "alert_by_own_label",
+        literal_column(OWN_LABELS).label("own_labels"),
+        postgresql_using="gin",
+        postgresql_ops={"own_labels": "jsonb_path_ops"},
+        postgresql_where=text("labels <> '{}'::jsonb"),
+    ),
     Index("alert_visiting", "organization_id", "alert_id", postgresql_where="visit_after IS NOT NULL"),
 )
 

@@ -65,6 +65,13 @@ endpoint = Table(
     Column("last_success_time", Time),
     Column("warned_percent", Integer, nullable=False, server_default="0"),
     Column("exhaustion_noted", Boolean, nullable=False, server_default=text("false")),
+    Index(
+        "endpoint_by_age",
+        "organization_id",
+        "create_time",
+        "endpoint_id",
+        postgresql_where=text("delete_time IS NULL"),
+    ),
     CheckConstraint("in_flight >= 0", name="endpoint_in_flight_not_negative"),
     CheckConstraint("max_in_flight > 0", name="endpoint_max_in_flight_positive"),
     CheckConstraint("rate_per_second > 0", name="endpoint_rate_positive"),

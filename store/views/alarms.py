@@ -2,39 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
-from uuid import UUID
+from datetime import datetime
+from typing import Any
 
 from evaluator.gauges import Gauge, Measure
 from evaluator.periods import Period
+from runtime.turns import Slices
 from store.alerts.state_json import state_from_json
-from store.postgres.database import Connection, DriverConnection, driver
-from store.views.customer_gauges import StoredGauge, StoredState
+from store.postgres.database import Connection, driver
+from store.views import alarm_candidates
+from store.views.alarm_candidates import AlarmFilter, Position, formatted, parameters_of
+from store.views.customer_gauges import StoredGauge, StoredState, decoded
 
 MAX_COUNTED = 100_000  # states in alarm, and customers, that totals count; they say when there are more
 MAX_ALERTS_COUNTED = 100  # alerts in the totals, those with most gauges in alarm first
 CHUNK = 200  # candidates that one statement checks
-
-# The change_time of a state without one: its thresholds were reached silently from the start.
-NEVER = datetime.min.replace(tzinfo=UTC)
-
-
-class Position(NamedTuple):
-    """The position of an alarm in the list: by its last change, the latest first, then by its key, descending."""
-
-    change_time: datetime
-    customer_id: str
-    gauge_id: UUID
-    alert_id: str
-
-
-@dataclass(frozen=True)
-class AlarmFilter:
-    """Which alarms: those of these customers and of these alerts; an empty field means all."""
-
-    customer_ids: Sequence[str] = ()
-    alert_ids: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -68,16 +50,6 @@ class Totals:
     customer_count: int
     truncated: bool
 
-
-# An index-only scan. States of ended periods are outside its range, and the sort keeps only the first rows.
-_CANDIDATES = """
-SELECT coalesce(s.change_time, %(never)s) AS change_time, s.customer_id, s.gauge_id, s.alert_id
-FROM alert_state s
-WHERE s.organization_id = %(organization_id)s AND s.period_end > %(now)s AND s.reached <> '{}'::jsonb
-    AND {filter} AND {after}
-ORDER BY 1 DESC, 2 DESC, 3 DESC, 4 DESC
-LIMIT %(limit)s
-"""
 
 # The conditions under which GetCustomerAlert shows a state as IN_ALARM.
 _BELONGS = """
@@ -132,7 +104,7 @@ async def page(
     """
     raw = await driver(connection)
     chunk = max(limit, CHUNK)
-    positions = await _candidates(raw, organization_id, alarm_filter, now, after, chunk)
+    positions = await alarm_candidates.read(raw, organization_id, alarm_filter, now, after, chunk)
     rows = await raw.execute(
         _COMPARED,
         {
@@ -143,52 +115,15 @@ async def page(
             "alert_ids": [position.alert_id for position in positions],
         },
     )
-    found = {(row[0], row[1], row[2]): row for row in await rows.fetchall()}
-    alarms = [_alarm(position, found[position[1:]]) for position in positions if position[1:] in found]
+    found = {(row[0], row[1], row[2]): row async for row in decoded(rows, organization_id)}
+    alarms, slices = list[Alarm](), Slices(organization_id)
+    for position in positions:
+        if (row := found.get(position[1:])) is not None:
+            alarms.append(_alarm(position, row))
+        await slices.pause()
     if len(alarms) > limit:
         return alarms[:limit], alarms[limit - 1].position
     return alarms, positions[-1] if len(positions) == chunk else None
-
-
-async def _candidates(
-    connection: DriverConnection,
-    organization_id: int,
-    alarm_filter: AlarmFilter,
-    now: datetime,
-    after: Position | None,
-    limit: int,
-) -> list[Position]:
-    """The positions of the next states that may be alarms, in order."""
-    parameters = {**_parameters(organization_id, alarm_filter, now), "never": NEVER, "limit": limit}
-    if after is not None:
-        parameters |= {f"after_{name}": part for name, part in after._asdict().items()}
-    statement = _formatted(_CANDIDATES, alarm_filter, _AFTER if after is not None else "true")
-    cursor = await connection.execute(statement, parameters)
-    return [Position(*row) for row in await cursor.fetchall()]
-
-
-_AFTER = """
-(coalesce(s.change_time, %(never)s), s.customer_id, s.gauge_id, s.alert_id)
-    < (%(after_change_time)s, %(after_customer_id)s COLLATE "C", %(after_gauge_id)s, %(after_alert_id)s COLLATE "C")
-"""
-
-
-def _formatted(statement: str, alarm_filter: AlarmFilter, after: str = "true") -> str:
-    conditions = ["true"]
-    if alarm_filter.customer_ids:
-        conditions.append("s.customer_id = ANY(%(only_customer_ids)s::text[])")
-    if alarm_filter.alert_ids:
-        conditions.append("s.alert_id = ANY(%(only_alert_ids)s::text[])")
-    return statement.replace("{filter}", " AND ".join(conditions)).replace("{after}", after)
-
-
-def _parameters(organization_id: int, alarm_filter: AlarmFilter, now: datetime) -> dict[str, Any]:
-    return {
-        "organization_id": organization_id,
-        "now": now,
-        "only_customer_ids": list(alarm_filter.customer_ids),
-        "only_alert_ids": list(alarm_filter.alert_ids),
-    }
 
 
 def _alarm(position: Position, row: Sequence[Any]) -> Alarm:
@@ -235,12 +170,12 @@ async def totals(connection: Connection, organization_id: int, alarm_filter: Ala
     """The totals of an organization; alerts with most gauges in alarm come first."""
     raw = await driver(connection)
     parameters = {
-        **_parameters(organization_id, alarm_filter, now),
+        **parameters_of(organization_id, alarm_filter, now),
         "most": MAX_COUNTED,
         "alerts": MAX_ALERTS_COUNTED + 1,
     }
-    rows = await (await raw.execute(_formatted(_TOTALS, alarm_filter), parameters)).fetchall()
-    customers = _formatted(_CUSTOMERS, AlarmFilter(alarm_filter.customer_ids))
+    rows = await (await raw.execute(formatted(_TOTALS, alarm_filter), parameters)).fetchall()
+    customers = formatted(_CUSTOMERS, AlarmFilter(alarm_filter.customer_ids))
     counted = await (await raw.execute(customers, parameters)).fetchone()
     assert counted is not None, "a count is one row"
     return Totals(

@@ -13,6 +13,7 @@ from evaluator.alerts import AlertRule
 from evaluator.definitions import DefinitionState
 from evaluator.gauges import EVER, Gauge
 from evaluator.invoices import current_period
+from runtime.turns import Slices
 from store.accounts import customers, subscriptions
 from store.accounts.customers import StoredCustomer
 from store.accounts.subscriptions import StoredSubscription
@@ -20,12 +21,15 @@ from store.alerts import alerts
 from store.limits import effective_limits
 from store.postgres.database import Connection, driver
 from store.views import alarms, fact_views
-from store.views.alarms import Alarm, AlarmFilter, Position
+from store.views.alarm_candidates import AlarmFilter, Position
+from store.views.alarms import Alarm
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 from store.views.customer_views import CustomerUnknown, CustomerView
 
 MAX_CUSTOMERS_READ = 50  # for the others of one page; more are on the next page
 ALERTS_READ = 100  # of one customer at once
+MAX_ALERTS_EXAMINED = 1_000  # of all customers, for the others of one page
+ALARMS_AT_ONCE = 100  # whose customers and alerts are read by one statement, which is decoded without a pause
 MAX_ALARM_READS = 10  # reads of candidates for one page; what is left is on the next page
 
 _AFTER_LAST = datetime.max.replace(tzinfo=UTC)  # as create_time: after all alerts of a customer
@@ -90,7 +94,8 @@ async def page(
             more, position = await alarms.page(
                 connection, organization_id, list_filter.ids, now, after=position, limit=limit - len(found)
             )
-            found += await _entries(connection, organization_id, more, now)
+            for first in range(0, len(more), ALARMS_AT_ONCE):
+                found += await _entries(connection, organization_id, more[first : first + ALARMS_AT_ONCE], now)
             if position is None or len(found) == limit:
                 break
         if position is not None:
@@ -120,8 +125,9 @@ async def _entries(
     }
     subscription_of = await subscriptions.get_many(connection, organization_id, keys) if keys else {}
     values = _Values(connection, organization_id, now)
-    entries = []
+    entries, slices = list[Entry](), Slices(organization_id)
     for one in found:
+        await slices.pause()
         definition = definitions.get(one.position.alert_id)
         customer = customer_of.get(one.position.customer_id)
         gauge = one.stored.gauge
@@ -208,16 +214,19 @@ async def _others(
     if start.time != _AFTER_LAST:
         remaining.insert(0, (start.customer_id, (start.time, start.alert_id)))
     found: list[Entry] = []
+    cursor, examined = start, 0
     for customer_id, after in remaining:
         try:
             view = await CustomerView.open(connection, organization_id, customer_id, now)
         except CustomerUnknown:
             continue
         async for one in _of_customer(view, list_filter, after):
-            if len(found) == limit:
-                return found, found[-1].cursor
+            if len(found) == limit or examined == MAX_ALERTS_EXAMINED:
+                return found, cursor
+            examined += 1
             cursor = Cursor(True, one.definition.create_time, customer_id, None, one.definition.alert_id)
-            found.append(Entry(cursor, one))
+            if _is_other(one, list_filter):
+                found.append(Entry(cursor, one))
     last = names[-1] if len(names) == most else None
     return found, None if last is None else Cursor(True, _AFTER_LAST, last, None, "")
 
@@ -225,26 +234,19 @@ async def _others(
 async def _of_customer(
     view: CustomerView, list_filter: ListFilter, after: tuple[datetime, str] | None
 ) -> AsyncIterator[CustomerAlert]:
-    """The alerts of one customer that match and are not in alarm, the oldest first."""
+    """The alerts of one customer, the oldest first."""
     if list_filter.ids.alert_ids:
         each = [await view.get(alert_id) for alert_id in sorted(set(list_filter.ids.alert_ids))]
-        found = sorted((one for one in each if one is not None), key=_age)
-        found = [
-            one
-            for one in found
-            if one.definition.state in list_filter.states and (after is None or _age(one) > after)
-        ]
-        for one in found:
-            if _is_other(one, list_filter):
+        for one in sorted((one for one in each if one is not None), key=_age):
+            if one.definition.state in list_filter.states and (after is None or _age(one) > after):
                 yield one
         return
     while True:
-        definitions, read = await view.list_page(list_filter.states, after=after, limit=ALERTS_READ)
-        for one in read:
-            after = _age(one)
-            if _is_other(one, list_filter):
-                yield one
-        if len(definitions) < ALERTS_READ and len(read) == len(definitions):
+        part = await view.list_page(list_filter.states, after=after, limit=ALERTS_READ)
+        for one in part.alerts:
+            yield one
+        after = part.following
+        if after is None:
             return
 
 

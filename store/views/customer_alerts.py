@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import ExclusionReason
@@ -69,12 +70,12 @@ class CustomerAlert:
     no_data: bool
     disabled: ExclusionReason | None = None
 
-    @property
+    @cached_property
     def change_time(self) -> datetime | None:
         """When a threshold was last reached or resolved on any of the gauges."""
         return max((item.change_time for item in self.gauges if item.change_time is not None), default=None)
 
-    @property
+    @cached_property
     def status(self) -> CustomerAlertStatus | None:
         """The status; None for an alert that is not evaluated."""
         if self.definition.state is not DefinitionState.ACTIVE or self.disabled is not None:

@@ -1,5 +1,6 @@
 """The stored gauges of one customer, and the stored states of alerts on them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -18,6 +19,7 @@ from store.alerts.state_json import state_from_json
 from store.postgres.database import Row, driver
 
 DECODED_AT_ONCE = 100  # rows that the driver decodes without a pause
+SIGN_OF_LIFE = 1.0  # seconds between two statements while rows are decoded, about
 IDS_AT_ONCE = 500  # ids in one statement, which the driver writes without a pause
 
 
@@ -48,7 +50,7 @@ WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AN
 GROUP BY measure
 """
 _CURRENT = """
-SELECT gauge_id, value, subscription_id, measure, group_values, period_start, period_end FROM gauge
+SELECT gauge_id, value, group_values, measure, subscription_id, period_start, period_end FROM gauge
 WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AND measure = ANY(%(measures)s)
     AND period_start <= %(now)s AND period_end > %(now)s
 ORDER BY subscription_id, group_values
@@ -90,20 +92,23 @@ async def current(
         statement = _CURRENT_OF_GROUP
         parameters["group"] = orjson.dumps(group).decode()
     cursor = await raw.execute(statement, parameters)
-    found: dict[tuple[Measure, str | None, Period], list[StoredGauge]] = {}
-    async for gauge_id, value, subscription_id, measure, group_values, start, end in _decoded(
-        cursor, organization_id
-    ):
-        each = Gauge(
-            customer_id=customer_id,
-            subscription_id=subscription_id,
-            measure=Measure.from_key(measure, subscription_id is not None),
-            group=tuple((key, value) for key, value in group_values),
-            period=Period(start, end),
-        )
-        key = (each.measure, each.subscription_id, each.period)
-        found.setdefault(key, []).append(StoredGauge(gauge_id, each, value))
-    return found
+    found: dict[tuple[str, str | None, datetime, datetime], list[StoredGauge]] = {}
+    async for gauge_id, value, group_values, measure, subscription_id, start, end in decoded(cursor, organization_id):
+        alike = found.setdefault((measure, subscription_id, start, end), [])
+        group = tuple((pair[0], pair[1]) for pair in group_values)
+        # Thousands of groups share one measure and one period.
+        if alike:
+            like = alike[0].gauge
+            each = Gauge(customer_id, subscription_id, like.measure, group, like.period)
+        else:
+            read = Measure.from_key(measure, subscription_id is not None)
+            each = Gauge(customer_id, subscription_id, read, group, Period(start, end))
+        alike.append(StoredGauge(gauge_id, each, value))
+    return {
+        (first.measure, first.subscription_id, first.period): gauges
+        for gauges in found.values()
+        for first in (gauges[0].gauge,)
+    }
 
 
 async def states(
@@ -131,7 +136,7 @@ async def states(
                 "alert_ids": list(watched),
             },
         )
-        async for gauge_id, alert_id, version, reached, *rest in _decoded(cursor, organization_id):
+        async for gauge_id, alert_id, version, reached, *rest in decoded(cursor, organization_id):
             state = AlertState() if version < reset_versions[alert_id] else state_from_json(reached)
             found[gauge_id, alert_id] = StoredState(state, *rest)
     return found
@@ -148,10 +153,16 @@ def _of_measures(
     }
 
 
-async def _decoded(cursor: "AsyncCursor[Row]", organization_id: int) -> AsyncIterator[Row]:
-    """The rows of a result, decoded in slices, because a customer may have very many groups."""
-    slices = Slices(organization_id)
+async def decoded(cursor: "AsyncCursor[Row]", organization_id: int) -> AsyncIterator[Row]:
+    """The rows of a result, decoded in slices: a customer may have very many groups, and a list many alarms."""
+    slices, time = Slices(organization_id), asyncio.get_running_loop().time
+    last_statement = time()
     while rows := await cursor.fetchmany(DECODED_AT_ONCE):
+        # On a very busy machine the slices of 10,000 rows take seconds, and PostgreSQL ends a transaction that sends
+        # nothing for too long.
+        if time() > last_statement + SIGN_OF_LIFE:
+            await cursor.connection.execute("SELECT 1")
+            last_statement = time()
         await slices.begin()
         for row in rows:
             yield row

@@ -5,10 +5,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, or_, select, text, tuple_
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.alerts import AlertRule, ConditionType, ScopeKind
+from evaluator.alerts import AlertRule, ScopeKind
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import ExclusionReason
 from evaluator.gauges import EVER, Gauge
@@ -19,19 +19,17 @@ from store.accounts import customers, subscriptions
 from store.accounts.customers import StoredCustomer
 from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts, exclusions
-from store.alerts.rows import definition_of
+from store.alerts.lists import Position
 from store.limits import effective_limits
 from store.postgres.database import driver
-from store.tables.alerts import alert
-from store.views import customer_gauges, fact_views
+from store.views import covering_alerts, customer_gauges, fact_views
+from store.views.covering_alerts import AlertsOfCustomer
 from store.views.customer_alerts import ALL_GAUGES, CustomerAlert, GaugeSelection, GaugeState
 from store.views.customer_gauges import NO_STATE, StoredGauge, StoredState
 from store.views.fact_views import FactView
 
 MAX_SUBSCRIPTIONS = 100_000  # of one customer
 GAUGES_AT_ONCE = 10_000  # of all alerts of a page, unless a single alert has more
-
-_PER_SUBSCRIPTION = tuple(each for each in ConditionType if each.per_subscription)
 
 _Values = dict[Gauge, tuple[Decimal | None, StoredState]]
 
@@ -121,33 +119,36 @@ class CustomerView:
         self,
         states: Collection[DefinitionState],
         *,
-        after: tuple[datetime, str] | None,
+        after: Position | None,
         limit: int,
         max_gauges: int = GAUGES_AT_ONCE,
-    ) -> tuple[list[AlertDefinition], list[CustomerAlert]]:
-        """Up to `limit` definitions that cover the customer, oldest first, and the first of them with their states.
+    ) -> AlertsOfCustomer:
+        """Up to `limit` alerts that cover the customer with their states, oldest first.
 
         States are read for at least one alert, and for as many as have `max_gauges` gauges together. An alert may
         have thousands of gauges, and a page with a hundred such alerts would block the event loop for too long.
         states: of the alerts; empty: all. after: the create_time and id of the last alert seen.
         """
-        statement = (
-            select(alert)
-            .where(alert.c.organization_id == self._organization_id, self._covering())
-            .order_by(alert.c.create_time, alert.c.alert_id)
-            .limit(limit)
+        found = await covering_alerts.read(
+            self._connection,
+            self._organization_id,
+            self._customer,
+            {item.plan_id for item in self._subscriptions if item.plan_id is not None},
+            states,
+            after=after,
+            limit=limit,
         )
-        if states:
-            statement = statement.where(alert.c.state.in_(states))
-        if after is not None:
-            statement = statement.where(tuple_(alert.c.create_time, alert.c.alert_id) > tuple_(*after))
-        rows = (await self._connection.execute(statement)).mappings()
-        definitions = [definition_of(row) for row in rows]
-        return definitions, await self._read(definitions[: await self._affordable(definitions, max_gauges)])
+        definitions = found.items
+        affordable = await self._affordable(definitions, max_gauges)
+        read = await self._read(definitions[:affordable])
+        if affordable < len(definitions) or len(definitions) == limit:
+            last = definitions[affordable - 1]
+            return AlertsOfCustomer(read, (last.create_time, last.alert_id), affordable < len(definitions))
+        return AlertsOfCustomer(read, found.end, found.end is not None)
 
     async def _affordable(self, definitions: Sequence[AlertDefinition], max_gauges: int) -> int:
         """How many of the alerts, from the first, have at most `max_gauges` gauges together; at least one."""
-        rules = [definition.active_rule() for definition in definitions]
+        rules = await self._rules(definitions)
         measures = {rule.measure for rule in rules if rule is not None}
         counted = await customer_gauges.count(
             self._connection, self._organization_id, self._customer.customer_id, measures, self._now
@@ -159,27 +160,20 @@ class CustomerView:
                 return number
         return len(definitions)
 
+    async def _rules(self, definitions: Sequence[AlertDefinition]) -> list[AlertRule | None]:
+        """The rules of those of the alerts that are active, made in slices."""
+        rules, slices = list[AlertRule | None](), Slices(self._organization_id)
+        for definition in definitions:
+            await slices.pause()
+            rules.append(definition.active_rule())
+        return rules
+
     def _covers(self, definition: AlertDefinition) -> bool:
         # The alert of a subscription can exist before its subscription.
         named = definition.scope.kind is ScopeKind.SUBSCRIPTION and (
             definition.scope.customer_id == self._customer.customer_id
         )
         return named or bool(self._owners(definition.to_rule()))
-
-    def _covering(self) -> ColumnElement[bool]:
-        """`_covers` as a condition on rows of `alert`."""
-        per_subscription = alert.c.condition_type.in_(_PER_SUBSCRIPTION)
-        plans = {item.plan_id for item in self._subscriptions if item.plan_id is not None}
-        on_plan = or_(
-            and_(per_subscription, alert.c.plan_id.in_(plans)),
-            and_(~per_subscription, alert.c.plan_id == self._customer.plan_id),
-        )
-        of_customer = alert.c.customer_id == self._customer.customer_id
-        return or_(
-            alert.c.scope == ScopeKind.ALL_CUSTOMERS,
-            and_(of_customer, or_(alert.c.plan_id.is_(None), on_plan)),
-            and_(alert.c.scope == ScopeKind.PLAN, on_plan),
-        )
 
     def _owners(self, rule: AlertRule) -> list[_Owner]:
         """The customer, or those of its subscriptions, that the alert covers."""
@@ -202,9 +196,13 @@ class CustomerView:
         self, definitions: Sequence[AlertDefinition], selection: GaugeSelection = ALL_GAUGES
     ) -> list[CustomerAlert]:
         """The alerts with their selected gauges, in the same order."""
-        rules = [rule for definition in definitions if (rule := definition.active_rule()) is not None]
         reasons = await exclusions.reasons(*self._key)
-        disabled = {rule.alert_id: self._disabled(rule, reasons, selection) for rule in rules}
+        rules = [rule for rule in await self._rules(definitions) if rule is not None]
+        slices = Slices(self._organization_id)
+        disabled = dict[str, ExclusionReason | None]()
+        for rule in rules:
+            await slices.pause()
+            disabled[rule.alert_id] = self._disabled(rule, reasons, selection)
         evaluated = [rule for rule in rules if disabled[rule.alert_id] is None]
         watched = await self._watched(evaluated, reasons, selection)
         reset_versions = {definition.alert_id: definition.reset_version for definition in definitions}
@@ -217,7 +215,7 @@ class CustomerView:
             self._now,
         )
         limits = await self._limits(rules)
-        slices = Slices(self._organization_id)
+        await slices.begin()
         answers = []
         for definition in definitions:
             await slices.pause()
@@ -252,14 +250,15 @@ class CustomerView:
         slices = Slices(self._organization_id)
         watched: dict[str, list[StoredGauge]] = {}
         for rule in rules:
-            await slices.pause()
-            watched[rule.alert_id] = [
-                stored
-                for owner in self._owners(rule)
-                if (rule.alert_id, owner.subscription_id) not in reasons
-                for stored in found.get((rule.measure, *owner), ())
-                if rule.selects(stored.gauge.group) and selection.includes(stored.gauge)
-            ]
+            of_rule = watched[rule.alert_id] = list[StoredGauge]()
+            for owner in self._owners(rule):
+                await slices.pause()
+                if (rule.alert_id, owner.subscription_id) in reasons:
+                    continue
+                for stored in found.get((rule.measure, *owner), ()):
+                    await slices.pause()
+                    if rule.selects(stored.gauge.group) and selection.includes(stored.gauge):
+                        of_rule.append(stored)
         return watched
 
     async def _gauge_states(

@@ -321,7 +321,8 @@ class ListAlertsRequest(_message.Message):
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
-    refused. A page holds fewer when its alerts are large.
+    refused. A page holds fewer when its alerts are large. With filters that few of very many alerts pass, a page may
+    hold fewer, even none, although more follow; next_page_token shows it.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
@@ -1633,7 +1634,8 @@ class ListNotificationsRequest(_message.Message):
     MAX_ANSWER_BYTES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many notifications to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative
-    number is refused. A page holds fewer when its notifications are large.
+    number is refused. A page holds fewer when its notifications are large. With filters that few of very many
+    notifications pass, a page may hold fewer, even none, although more follow; next_page_token shows it.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the previous page, with the same filters. Or the notifications_page_token of

@@ -603,7 +603,8 @@ class ListDeliveriesRequest(_message.Message):
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many deliveries to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number
-    is refused. A page holds fewer when its deliveries are large.
+    is refused. A page holds fewer when its deliveries are large. With filters that few of very many deliveries pass, a
+    page may hold fewer, even none, although more follow; next_page_token shows it.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the previous page, with the same filters and order. Unset: the first page."""

@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "0028"
 down_revision = "0027"
+oldest_compatible = "0027"
 
 _INDEXES = """
 CREATE INDEX alert_of_customer ON alert (organization_id, customer_id, alert_id) WHERE customer_id IS NOT NULL;

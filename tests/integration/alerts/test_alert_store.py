@@ -111,4 +111,4 @@ async def test_a_customer_view_reads_one_snapshot(
         listed = await view.list_page((), after=None, limit=10)
     assert found is not None
     assert found.definition == created
-    assert listed == ([created], [found])
+    assert (listed.alerts, listed.following) == ([found], None)

@@ -16,10 +16,10 @@ from sqlalchemy import insert, text
 from evaluator.periods import DEFAULT_CYCLE
 from runtime.clock import ManualClock
 from store.accounts import customers, invoices, metrics, plans, subscriptions
-from store.alerts import alerts, creation
-from store.alerts.alerts import Filters
+from store.alerts import creation, lists
 from store.alerts.change import Change
 from store.alerts.history import Author
+from store.alerts.lists import Filters
 from store.balances import balances
 from store.balances import entries as balance_entries
 from store.deliveries import operator_event_log, redelivery_jobs
@@ -187,14 +187,18 @@ async def _write(connection: Connection, org: int) -> None:
 
 
 async def _alert_ids(connection: Connection, org: int, after: Any, limit: int = 5) -> Sequence[Any]:
-    return await alerts.list_page(connection, org, Filters(), after=after, limit=limit)
+    return (await lists.page(connection, org, Filters(), after=after, limit=limit)).items
+
+
+async def _notifications(connection: Connection, org: int, after: Any) -> Sequence[Any]:
+    found = await notification_history.list_page(connection, org, NotificationFilter(), after=after, limit=5)
+    return found.items
 
 
 async def _customer_alerts(connection: Connection, org: int, after: Any) -> Sequence[Any]:
     [who] = await customers.list_page(connection, org, customers.CustomerFilter(), after=None, limit=1)
     view = CustomerView(connection, org, who, (), NOW)
-    _, found = await view.list_page((), after=after, limit=5)
-    return found
+    return (await view.list_page((), after=after, limit=5)).alerts
 
 
 LISTS: dict[str, Listing] = {
@@ -250,9 +254,7 @@ LISTS: dict[str, Listing] = {
         False,
     ),
     "notifications": (
-        lambda connection, org, after: notification_history.list_page(
-            connection, org, NotificationFilter(), after=after, limit=5
-        ),
+        _notifications,
         lambda row: (row.create_time, row.position),
         True,
     ),

@@ -106,7 +106,8 @@ class House:
     async def deliveries(self) -> list[Delivery]:
         """Every delivery of the organization, newest first."""
         async with self.database.transaction() as connection:
-            return await deliveries.list_page(connection, self.organization_id, limit=100_000)
+            found = await deliveries.list_page(connection, self.organization_id, limit=100_000, most_examined=100_000)
+            return found.items
 
     async def attempts(self, delivery_id: str) -> list[Attempt]:
         """The attempts of a delivery."""

@@ -1,0 +1,1 @@
+"""views: what lists and views cost, by the number of rows that they choose from."""

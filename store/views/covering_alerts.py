@@ -1,0 +1,70 @@
+"""The alerts that cover one customer, oldest first."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evaluator.alerts import ConditionType
+from evaluator.definitions import AlertDefinition, DefinitionState
+from store.accounts.customers import StoredCustomer
+from store.alerts import lists
+from store.alerts.lists import Position
+from store.alerts.rows import definition_of
+from store.postgres import bounded_pages
+from store.postgres.bounded_pages import Found, ListScan
+from store.views.customer_alerts import CustomerAlert
+
+_PER_SUBSCRIPTION = [each for each in ConditionType if each.per_subscription]
+
+# Wide alerts, and those that name the customer: an index has each of the two in the order of age.
+_RANGES = ("customer_id IS NULL", "customer_id = %(customer_id)s")
+
+# Whether an alert of these ranges covers the customer, or one of its subscriptions.
+_COVERS = """(
+    scope = 'ALL_CUSTOMERS' OR (customer_id IS NOT NULL AND plan_id IS NULL)
+    OR (condition_type = ANY(%(per_subscription)s) AND plan_id = ANY(%(plans_of_subscriptions)s))
+    OR (condition_type <> ALL(%(per_subscription)s) AND plan_id = %(plan_id)s)
+)"""
+
+
+@dataclass(frozen=True)
+class AlertsOfCustomer:
+    """A part of the alerts of a customer.
+
+    following: after which alert the next part begins; None at the end. is_short: it ended before its limit, because
+    its alerts have many gauges, or because many alerts had to be examined.
+    """
+
+    alerts: list[CustomerAlert]
+    following: Position | None
+    is_short: bool
+
+
+async def read(
+    connection: AsyncConnection,
+    organization_id: int,
+    customer: StoredCustomer,
+    plans_of_subscriptions: Collection[str],
+    states: Collection[DefinitionState],
+    *,
+    after: Position | None,
+    limit: int,
+) -> Found[AlertDefinition, Position]:
+    """Up to `limit` alerts in these states that cover the customer, after a position; no states: all of them."""
+    scan = ListScan(
+        table="alert",
+        columns=lists.COLUMNS,
+        order=lists.ORDER,
+        ranges=[f"organization_id = %(organization_id)s AND {one}" for one in _RANGES],
+        filters=[_COVERS, "state = ANY(%(states)s)"] if states else [_COVERS],
+        parameters={
+            "organization_id": organization_id,
+            "customer_id": customer.customer_id,
+            "plan_id": customer.plan_id,
+            "plans_of_subscriptions": sorted(plans_of_subscriptions),
+            "per_subscription": _PER_SUBSCRIPTION,
+            "states": list(states),
+        },
+    )
+    return await bounded_pages.read(connection, organization_id, scan, definition_of, after=after, limit=limit)

@@ -1,0 +1,213 @@
+"""Lists read about a page, however many alerts they choose from: the plans of their statements show the rows."""
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+
+from evaluator.alerts import ConditionType, Scope, ScopeKind
+from evaluator.definitions import AlertDefinition, DefinitionState
+from runtime.clock import ManualClock
+from store.alerts import lists
+from store.alerts.lists import Filters
+from store.identity import organizations
+from store.postgres.database import Connection, Database
+from store.views.customer_views import CustomerView
+from tests.support.alerts.stored import NEW_ALERT, create_alert
+from tests.support.postgres.plans import recorded
+
+ALERTS = 3_000
+PAGE = 50
+EXAMINED = 300  # alerts that a page may examine in these tests
+
+# Copies of one alert: of a customer that has three, of one that has a thousand, and of customers that have one each.
+COPIES = text("""
+INSERT INTO alert SELECT (jsonb_populate_record(a, jsonb_build_object(
+    'alert_id', 'alt_' || md5(number::text), 'name', 'alert ' || number, 'visit_after', NULL,
+    'uniqueness_key', 'key' || number, 'uniqueness_key_held', number % 2 = 0,
+    'scope', 'CUSTOMER', 'customer_id', CASE WHEN number <= 3 THEN 'few' WHEN number <= 500 THEN 'many'
+        ELSE 'c' || number END,
+    'state', CASE WHEN number % 500 = 7 THEN 'DISABLED' WHEN number % 10 = 3 THEN 'ARCHIVED' ELSE 'ACTIVE' END,
+    'condition_type', CASE WHEN number % 1000 = 5 THEN 'usage_exceeded' ELSE a.condition_type END,
+    'labels', CASE WHEN number % 1500 = 9 THEN '{"env": "prod", "team": "rare"}' ELSE '{"env": "prod"}' END::jsonb,
+    'create_time', a.create_time + number * interval '1 second'))).*
+FROM alert a, generate_series(1, :number) AS number
+WHERE organization_id = :organization_id AND alert_id = :alert_id
+""")
+
+INDEXED = {
+    "everything": Filters(),
+    "few of one customer": Filters(customer_id="few"),
+    "many of one customer": Filters(customer_id="many"),
+    "no plan": Filters(plan_id="none"),
+    "no subscription": Filters(subscription_id="none"),
+    "a key": Filters(uniqueness_key="key400"),
+    "a released key": Filters(uniqueness_key="key401"),
+    "a common state": Filters(states=(DefinitionState.ACTIVE,)),
+    "a rare state": Filters(states=(DefinitionState.DISABLED,)),
+    "two states": Filters(states=(DefinitionState.ACTIVE, DefinitionState.DISABLED)),
+    "a rare label": Filters(labels={"team": "rare"}),
+}
+EXAMINING = {
+    "a rare type": Filters(condition_types=(ConditionType.USAGE_EXCEEDED,)),
+    "a prefix": Filters(display_name_prefix="alert 299"),
+    "no such prefix": Filters(display_name_prefix="none"),
+    "a rare label of one customer": Filters(customer_id="many", labels={"team": "rare"}),
+    "a common label of a rare type": Filters(labels={"env": "prod"}, condition_types=(ConditionType.USAGE_EXCEEDED,)),
+}
+
+
+@pytest.fixture
+async def copied(database: Database, organization_id: int, clock: ManualClock) -> AlertDefinition:
+    """The alert of all customers of which there are copies for single customers, in two organizations."""
+    created = await create_alert(database, organization_id, clock)
+    async with database.transaction() as connection:
+        other = await organizations.get_or_create(connection, "theirs", clock.now())
+    theirs = await create_alert(database, other, clock)
+    async with database.transaction() as connection:
+        await fill(connection, organization_id, created.alert_id, ALERTS)
+        await fill(connection, other, theirs.alert_id, 100)
+        await connection.execute(text("ANALYZE alert"))
+    return created
+
+
+async def fill(connection: Connection, organization_id: int, alert_id: str, number: int) -> None:
+    parameters = {"organization_id": organization_id, "alert_id": alert_id, "number": number}
+    await connection.execute(COPIES, parameters)
+
+
+async def pages(
+    database: Database, organization_id: int, filters: Filters, *, newest_first: bool
+) -> tuple[list[AlertDefinition], int]:
+    """All alerts of a list, page by page, and the number of pages."""
+    found, number, after = list[AlertDefinition](), 0, None
+    async with database.transaction() as connection:
+        while True:
+            page = await lists.page(
+                connection,
+                organization_id,
+                filters,
+                after=after,
+                limit=PAGE,
+                newest_first=newest_first,
+                most_examined=EXAMINED,
+            )
+            number += 1
+            found += page.items
+            if len(page.items) == PAGE:
+                after = page.items[-1].create_time, page.items[-1].alert_id
+            elif page.end is not None:
+                after = page.end
+            else:
+                return found, number
+
+
+@pytest.mark.usefixtures("copied")
+async def test_a_page_of_alerts_reads_a_page_of_an_index_or_a_bounded_number_of_alerts(
+    database: Database, database_url: str, organization_id: int
+) -> None:
+    async with database.transaction() as connection:
+        for name, filters in {**INDEXED, **EXAMINING}.items():
+            for newest_first in (False, True):
+                with recorded() as statements:
+                    await lists.page(
+                        connection,
+                        organization_id,
+                        filters,
+                        after=None,
+                        limit=PAGE,
+                        newest_first=newest_first,
+                        most_examined=EXAMINED,
+                    )
+                rows = sum(cost.rows for cost in statements.costs(database_url))
+                # Beside the page, one row of each state, or the alerts with a label: once to find and once to show.
+                most = (lists.MAX_LABELLED if filters.labels else 0) + (PAGE + 3 if name in INDEXED else EXAMINED + 3)
+                assert rows <= most, (name, newest_first, rows)
+
+
+@pytest.mark.usefixtures("copied")
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_pages_of_every_filter_have_each_alert_once_in_order(
+    database: Database, organization_id: int, newest_first: bool
+) -> None:
+    everything, _ = await pages(database, organization_id, Filters(), newest_first=newest_first)
+    assert len(everything) == len({one.alert_id for one in everything}) == ALERTS + 1
+    ages = [(one.create_time, one.alert_id) for one in everything]
+    assert ages == sorted(ages, reverse=newest_first)
+    for name, filters in {**INDEXED, **EXAMINING}.items():
+        found, _ = await pages(database, organization_id, filters, newest_first=newest_first)
+        assert [one.alert_id for one in found] == [one.alert_id for one in everything if matches(filters, one)], name
+
+
+def matches(filters: Filters, one: AlertDefinition) -> bool:
+    """Whether an alert passes the filters that these tests use."""
+    return (
+        filters.customer_id in (None, one.scope.customer_id)
+        and filters.plan_id in (None, one.scope.plan_id)
+        and filters.subscription_id in (None, one.scope.subscription_id)
+        and filters.uniqueness_key in (None, one.uniqueness_key)
+        and (not filters.states or one.state in filters.states)
+        and (not filters.condition_types or one.condition.condition_type in filters.condition_types)
+        and filters.labels.items() <= one.labels.items()
+        and one.display_name.startswith(filters.display_name_prefix)
+    )
+
+
+@pytest.mark.usefixtures("copied")
+async def test_a_page_ends_where_the_bound_of_examined_alerts_ends(database: Database, organization_id: int) -> None:
+    _, number = await pages(database, organization_id, EXAMINING["no such prefix"], newest_first=False)
+    assert number == (ALERTS + 1) // EXAMINED + 1
+
+
+@pytest.mark.usefixtures("copied")
+async def test_a_label_that_many_alerts_have_is_found_in_the_order_of_age(
+    database: Database, organization_id: int
+) -> None:
+    found, number = await pages(database, organization_id, Filters(labels={"env": "prod"}), newest_first=False)
+    assert len(found) == ALERTS
+    assert number == ALERTS // PAGE + 1
+
+
+@pytest.mark.parametrize(("customer_id", "own"), [("few", 3), ("many", 497), ("acme", 0)])
+async def test_the_alerts_of_a_customer_are_read_without_those_of_others(
+    database: Database,
+    database_url: str,
+    organization_id: int,
+    clock: ManualClock,
+    copied: AlertDefinition,
+    customer_id: str,
+    own: int,
+) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO customer SELECT (jsonb_populate_record(c, jsonb_build_object('customer_id', name))).*"
+                " FROM customer c, unnest(ARRAY['few', 'many']) AS name WHERE customer_id = 'acme'"
+            )
+        )
+    async with database.transaction() as connection:
+        view = await CustomerView.open(connection, organization_id, customer_id, clock.now())
+        with recorded() as statements:
+            page = await view.list_page((), after=None, limit=PAGE)
+        everything = await view.list_page((), after=None, limit=ALERTS)
+    assert len(everything.alerts) == own + 1
+    assert page.alerts[0].definition.alert_id == copied.alert_id
+    assert len(page.alerts) == min(PAGE, own + 1)
+    assert sum(cost.rows for cost in statements.costs(database_url)) <= PAGE + 3
+
+
+async def test_labels_of_another_organization_are_not_read(
+    database: Database, database_url: str, organization_id: int, clock: ManualClock
+) -> None:
+    theirs = await create_alert(database, organization_id, clock)
+    async with database.transaction() as connection:
+        ours = await organizations.get_or_create(connection, "others", clock.now())
+        await fill(connection, organization_id, theirs.alert_id, ALERTS)
+    labelled = replace(NEW_ALERT, labels={"env": "prod"}, scope=Scope(ScopeKind.CUSTOMER, customer_id="few"))
+    created = await create_alert(database, ours, clock, labelled)
+    async with database.transaction() as connection:
+        await connection.execute(text("ANALYZE alert"))
+        with recorded() as statements:
+            found = await lists.page(connection, ours, Filters(labels={"env": "prod"}), after=None, limit=PAGE)
+    assert [one.alert_id for one in found.items] == [created.alert_id]
+    assert sum(cost.rows for cost in statements.costs(database_url)) <= 2
