@@ -16,7 +16,7 @@ from runtime.tasks import BackgroundTask
 from server import listener
 from server.authentication.api_keys import Authenticator, is_loopback
 from server.calls.lifecycle import InFlight, Shutdown
-from server.calls.pool_division import divide
+from server.calls.pool_division import divide, reserved
 from server.health import Health
 from server.interceptors.deadline import Deadline
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
@@ -56,7 +56,7 @@ async def serve(
             configuration,
             database,
             clock,
-            FairSemaphore(seats.ingest),
+            FairSemaphore(seats.ingest, reserved=reserved(seats.ingest)),
             engine_limits=engine_limits,
             server_limits=server_limits,
         )
@@ -67,7 +67,7 @@ async def serve(
         server = listener.build_server(
             configuration,
             authenticator,
-            FairSemaphore(seats.calls),
+            FairSemaphore(seats.calls, reserved=reserved(seats.calls)),
             in_flight,
             deadline,
             max_unidentified=server_limits.unidentified_calls,
