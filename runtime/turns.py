@@ -14,7 +14,7 @@ A turn is not returned. It lasts until its task awaits something, so it cannot b
 import asyncio
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from weakref import WeakKeyDictionary
 
 SLICE = 0.005  # seconds of work in one turn
@@ -27,7 +27,9 @@ _MOST_HEAVY = 1_000  # keys; above it, those that are light again are removed
 class Turns:
     """The turns of one event loop, and the keys that have calls in progress."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        """now: a clock in seconds, which decides when a key is light again."""
+        self._now = now
         self._taken = False  # in this pass of the loop
         self._first = _Rotation()  # waits of light keys
         self._others = _Rotation()
@@ -68,7 +70,7 @@ class Turns:
     def used_up(self, key: Hashable) -> None:
         """Notes that the key has used up a slice, so it is not light for some time."""
         self._light.discard(key)
-        now = time.perf_counter()
+        now = self._now()
         self._heavy[key] = now
         if len(self._heavy) > _MOST_HEAVY:
             self._heavy = {one: used for one, used in self._heavy.items() if now - used < LIGHT_AFTER}
@@ -86,7 +88,7 @@ class Turns:
         used = self._heavy.get(key)
         if used is None:
             return False
-        if time.perf_counter() - used < LIGHT_AFTER:
+        if self._now() - used < LIGHT_AFTER:
             return True
         del self._heavy[key]
         return False

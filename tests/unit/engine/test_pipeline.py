@@ -1,7 +1,7 @@
 """The pipeline keeps no failed and no finished batch in memory."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -18,6 +18,7 @@ from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from runtime.fair_semaphore import FairSemaphore
+from runtime.turns import of_loop
 from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
 
@@ -62,10 +63,15 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
     return made
 
 
-def pipeline(writers: int = 1, pending: int = 10, limits: IngestLimits = DEFAULT_LIMITS.ingest) -> Pipeline:
+def pipeline(
+    writers: int = 1,
+    pending: int = 10,
+    limits: IngestLimits = DEFAULT_LIMITS.ingest,
+    waiting: PendingEvents | None = None,
+) -> Pipeline:
     nothing: Any = None
     # Twice as many as one organization may have: only the organization's limit is reached in these tests.
-    waiting = PendingEvents(2 * pending, pending)
+    waiting = waiting or PendingEvents(2 * pending, pending)
     return Pipeline(
         nothing,
         ManualClock(NOW),
@@ -191,3 +197,107 @@ async def test_a_group_commit_takes_no_more_events_than_its_limit(commits: Commi
         await asyncio.gather(*tasks)
     groups = "".join(name if what == "began" else "|" for what, name in commits.log).replace("||", "|")
     assert groups == "ab|cd|e|f|"
+
+
+@dataclass
+class Parts:
+    """Replaces the database: notes the ids of the events of each commit; the commit of one event fails.
+
+    Of each commit, the first event is a duplicate. observe: called in each commit; its results are `observed`.
+    """
+
+    failing: str | None = None
+    commits: list[list[str]] = field(default_factory=list)
+    may_go: asyncio.Event = field(default_factory=asyncio.Event)
+    observe: Callable[[], int] = field(default=lambda: 0)
+    observed: list[int] = field(default_factory=list)
+
+    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+        await self.may_go.wait()
+        self.observed.append(self.observe())
+        self.commits.append([event.event_id for batch in batches for event in batch.events])
+        if self.failing in self.commits[-1]:
+            raise DatabaseUnavailable("gone")
+        return [Outcome(accepted=len(batch.events) - 1, duplicates=[0]) for batch in batches]
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
+    """The committer of all pipelines of a test."""
+    made = Parts()
+    monkeypatch.setattr(pipelines, "Committer", lambda *_, **__: made)
+    return made
+
+
+SMALL_BESIDE_LIGHT = IngestLimits(commit_events=100, commit_events_beside_light=4)
+LIGHT = 77
+
+
+async def test_a_large_batch_is_committed_in_parts_while_a_light_neighbour_has_a_call(parts: Parts) -> None:
+    lanes = pipeline(pending=1000, limits=SMALL_BESIDE_LIGHT)
+    of_loop().begin_call(LIGHT)
+    large = asyncio.create_task(submit(lanes, ACME, batch(size=10)))
+    small = [asyncio.create_task(submit(lanes, ACME, batch(f"c{number}", 2))) for number in range(3)]
+    await asyncio.sleep(0)
+    parts.may_go.set()
+    async with asyncio.timeout(LIMIT):
+        outcome = await large
+        await asyncio.gather(*small)
+    assert parts.commits == [
+        ["e0", "e1", "e2", "e3"],
+        ["e4", "e5", "e6", "e7"],
+        ["e8", "e9", "e0", "e1"],  # the rest, with the next batch
+        ["e0", "e1", "e0", "e1"],
+    ]
+    assert (outcome.accepted, outcome.duplicates) == (7, [0, 4, 8]), "indexes are those in the batch"
+    of_loop().end_call(LIGHT)
+    parts.commits.clear()
+    async with asyncio.timeout(LIMIT):
+        assert (await submit(lanes, ACME, batch(size=10))).duplicates == [0]
+    assert [len(commit) for commit in parts.commits] == [10], "without a light neighbour it is one commit"
+
+
+async def test_what_is_left_of_a_large_batch_is_not_tried_after_a_part_has_failed(parts: Parts) -> None:
+    lanes = pipeline(pending=20, limits=SMALL_BESIDE_LIGHT)
+    parts.may_go.set()
+    of_loop().begin_call(LIGHT)
+    parts.failing = "e5"
+    for _ in range(3):  # nothing of it stays pending
+        parts.commits.clear()
+        async with asyncio.timeout(LIMIT):
+            with pytest.raises(DatabaseUnavailable):
+                await submit(lanes, ACME, batch(size=20))
+        assert parts.commits == [["e0", "e1", "e2", "e3"], ["e4", "e5", "e6", "e7"]]
+    parts.failing = None
+    async with asyncio.timeout(LIMIT):
+        assert (await submit(lanes, ACME, batch(size=20))).accepted == 15
+    of_loop().end_call(LIGHT)
+
+
+async def test_room_of_a_committed_part_is_free_before_the_rest_is_committed(parts: Parts) -> None:
+    pending = PendingEvents(100, 50)
+    lanes = pipeline(waiting=pending, limits=SMALL_BESIDE_LIGHT)
+    of_loop().begin_call(LIGHT)
+    parts.observe = lambda: pending.total
+    parts.may_go.set()
+    async with asyncio.timeout(LIMIT):
+        await submit(lanes, ACME, batch(size=10))
+    assert parts.observed == [10, 6, 2]
+    assert pending.total == 0
+    of_loop().end_call(LIGHT)
+
+
+async def test_an_organization_that_holds_nothing_commits_while_another_has_all_it_may(parts: Parts) -> None:
+    lanes = pipeline(writers=2, pending=10_000)
+    noisy = [asyncio.create_task(submit(lanes, ACME, batch(f"c{number}", 20))) for number in range(100)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    quiet = asyncio.create_task(submit(lanes, Organization(2, "quiet"), batch("quiet")))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    parts.may_go.set()
+    async with asyncio.timeout(LIMIT):
+        await quiet
+        position = parts.commits.index(["e0"])
+        await asyncio.gather(*noisy)
+    assert position <= 2, "it waits for no further commit of the other"
