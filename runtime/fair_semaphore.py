@@ -19,6 +19,29 @@ def may_take(own: int, free: int, wanted: int = 1) -> bool:
     return wanted <= free and (own == 0 or own + wanted <= free)
 
 
+class Seat:
+    """A seat that a task holds."""
+
+    def __init__(self, semaphore: "FairSemaphore", organization_id: int, *, is_heavy: bool) -> None:
+        self._semaphore = semaphore
+        self._organization_id = organization_id
+        self._is_heavy = is_heavy
+        self._is_held = True
+
+    async def renew(self) -> None:
+        """Lets the waits before this one have their turn, between two parts of long work: gives the seat back, and
+        waits for another one."""
+        self.give_back()
+        self._is_heavy = await self._semaphore.take(self._organization_id)
+        self._is_held = True
+
+    def give_back(self) -> None:
+        """Gives the seat back; does nothing when it is not held."""
+        if self._is_held:
+            self._is_held = False
+            self._semaphore.give_back(self._organization_id, is_heavy=self._is_heavy)
+
+
 class FairSemaphore:
     """A number of seats. An organization may not have more of them than it leaves free (`may_take`).
 
@@ -33,6 +56,9 @@ class FairSemaphore:
 
     reserved: seats that heavy organizations (see `runtime.turns`) leave to the others. So another one finds a seat
     although many organizations that hold one each have taken all of their part.
+
+    While a light organization has calls in progress, a heavy one gets half of its part: what it does with its seats
+    uses the processor that the calls of the other one need.
     """
 
     def __init__(self, seats: int, *, reserved: int = 0) -> None:
@@ -50,13 +76,13 @@ class FairSemaphore:
         return self._free
 
     @asynccontextmanager
-    async def seat(self, organization_id: int) -> AsyncIterator[None]:
+    async def seat(self, organization_id: int) -> AsyncIterator[Seat]:
         """Waits for a seat, and holds it within the block."""
-        is_heavy = await self._take(organization_id)
+        seat = Seat(self, organization_id, is_heavy=await self.take(organization_id))
         try:
-            yield
+            yield seat
         finally:
-            self._give_back(organization_id, is_heavy)
+            seat.give_back()
 
     def charge(self, organization_id: int, cost: float) -> None:
         """Charges an organization for what it does with its seat.
@@ -67,8 +93,8 @@ class FairSemaphore:
         if len(self._tags) > _MOST_TAGS:
             self._tags = {one: tag for one, tag in self._tags.items() if tag > self._time}
 
-    async def _take(self, organization_id: int) -> bool:
-        """Waits for a seat; returns whether it is one of those for heavy organizations."""
+    async def take(self, organization_id: int) -> bool:
+        """Waits for a seat; returns whether it is one of those for heavy organizations. `give_back` must follow."""
         # A wait of this organization that exists already may not take a seat, so this one must not overtake it.
         if organization_id not in self._waiting:
             is_heavy = of_loop().is_heavy(organization_id)
@@ -83,13 +109,17 @@ class FairSemaphore:
             if granted.cancelled():
                 self._forget(organization_id, granted)
             else:
-                self._give_back(organization_id, granted.result())  # a seat was granted before the cancellation
+                self.give_back(organization_id, is_heavy=granted.result())  # it was granted before the cancellation
             raise
 
     def _may_take(self, organization_id: int, *, is_heavy: bool) -> bool:
-        if is_heavy and not self._heavy_free:
-            return False
-        return may_take(self._own.get(organization_id, 0), self._free)
+        own = self._own.get(organization_id, 0)
+        if is_heavy:
+            if not self._heavy_free:
+                return False
+            if own and own + 1 > self._free // 2 and of_loop().has_light_neighbour(organization_id):
+                return False
+        return may_take(own, self._free)
 
     def _grant(self, organization_id: int, *, is_heavy: bool) -> None:
         self._time = max(self._time, self._tags.get(organization_id, 0.0))
@@ -104,7 +134,8 @@ class FairSemaphore:
             if not waiting:
                 del self._waiting[organization_id]
 
-    def _give_back(self, organization_id: int, is_heavy: bool) -> None:
+    def give_back(self, organization_id: int, *, is_heavy: bool) -> None:
+        """Gives back a seat that was taken; `is_heavy` is what `take` returned."""
         self._free += 1
         self._heavy_free += is_heavy
         self._own[organization_id] -= 1

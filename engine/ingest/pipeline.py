@@ -14,7 +14,7 @@ from engine.limits import DEFAULT_LIMITS, IngestLimits
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import Clock
-from runtime.fair_semaphore import FairSemaphore
+from runtime.fair_semaphore import FairSemaphore, Seat
 from runtime.turns import of_loop
 from store.identity.organizations import Organization
 from store.postgres.database import Database
@@ -63,12 +63,21 @@ class _Waiting:
 
 @dataclass(eq=False, slots=True)
 class _Lane:
-    """The batches that one writer of one organization has to commit, and the task that runs while there are any."""
+    """The batches that one writer of one organization has to commit, and the task that runs while there are any.
+
+    seat: of the commit in progress.
+    """
 
     organization_id: int
-    committer: Committer
+    committer: Committer = field(init=False)
     waiting: deque[_Waiting] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
+    seat: Seat | None = None
+
+    async def renew_seat(self) -> None:
+        """Lets other organizations have their turn between two commits."""
+        assert self.seat is not None
+        await self.seat.renew()
 
 
 class Pipeline:
@@ -139,21 +148,22 @@ class Pipeline:
         if lanes is None:
             if len(self._lanes) >= self._limits.idle_organizations:
                 self._lanes = {key: kept for key, kept in self._lanes.items() if any(lane.task for lane in kept)}
-            lanes = self._lanes[organization.organization_id] = [
-                _Lane(
-                    organization.organization_id,
-                    Committer(
-                        self._database,
-                        self._clock,
-                        self._grace,
-                        self._rules,
-                        organization,
-                        containment_commits=self._limits.containment_commits,
-                    ),
-                )
-                for _ in range(self._writers)
-            ]
+            lanes = [self._lane(organization) for _ in range(self._writers)]
+            self._lanes[organization.organization_id] = lanes
         return lanes
+
+    def _lane(self, organization: Organization) -> _Lane:
+        lane = _Lane(organization.organization_id)
+        lane.committer = Committer(
+            self._database,
+            self._clock,
+            self._grace,
+            self._rules,
+            organization,
+            containment_commits=self._limits.containment_commits,
+            between_commits=lane.renew_seat,
+        )
+        return lane
 
     def _divide(self, batch: Batch) -> dict[int, tuple[Batch, Sequence[int] | None]]:
         """Each writer's part of the batch, and the indexes of its events there (None: it is the whole batch)."""
@@ -184,7 +194,7 @@ class Pipeline:
         """Commits until nothing waits. The batches that arrive during one commit are the next one's group."""
         try:
             while lane.waiting:
-                async with self._gate.seat(lane.organization_id):
+                async with self._gate.seat(lane.organization_id) as lane.seat:
                     group = self._take(lane)
                     self._gate.charge(lane.organization_id, COMMIT_COST + sum(one.taken for one in group))
                     await self._commit(lane, group)

@@ -248,3 +248,64 @@ async def test_an_organization_gets_a_seat_although_others_always_wait() -> None
         await served.wait()
     is_over = True
     await asyncio.gather(waiting, *others)
+
+
+async def test_heavy_organization_gets_half_of_its_part_while_a_light_one_has_a_call_in_progress() -> None:
+    gate = FairSemaphore(8, reserved=1)
+    of_loop().used_up(NOISY)
+    of_loop().begin_call(SECOND)
+    noisy = [Work(gate, NOISY) for _ in range(10)]
+    await settled()
+    assert sum(one.seated.is_set() for one in noisy) == 3
+    of_loop().end_call(SECOND)
+    await noisy[0].leave()
+    await settled()
+    assert sum(one.seated.is_set() for one in noisy[1:]) == 4
+    for one in noisy:
+        one.may_leave.set()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(one.task for one in noisy))
+    assert gate.free == 8
+
+
+async def test_renewed_seat_lets_another_organization_have_its_turn() -> None:
+    gate, order = FairSemaphore(1), list[str]()
+
+    async def long_work() -> None:
+        async with gate.seat(NOISY) as seat:
+            for number in range(3):
+                order.append(f"part {number}")
+                await settled()
+                await seat.renew()
+            order.append("end")
+
+    long = asyncio.create_task(long_work())
+    await asyncio.sleep(0)
+    other = Work(gate, SECOND, lambda _: order.append("other"))
+    other.may_leave.set()
+    async with asyncio.timeout(30):
+        await asyncio.gather(long, other.task)
+    assert order == ["part 0", "other", "part 1", "part 2", "end"]
+    assert gate.free == 1
+
+
+async def test_seat_is_returned_once_when_its_task_is_cancelled_while_it_renews_it() -> None:
+    gate, may_renew = FairSemaphore(1), asyncio.Event()
+
+    async def renewing() -> None:
+        async with gate.seat(NOISY) as seat:
+            await may_renew.wait()
+            await seat.renew()
+
+    task = asyncio.create_task(renewing())
+    await asyncio.sleep(0)
+    other = Work(gate, SECOND)
+    await settled()
+    may_renew.set()
+    await settled()
+    assert other.seated.is_set()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert gate.free == 0
+    await other.leave()
+    assert gate.free == 1
