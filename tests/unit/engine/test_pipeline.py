@@ -1,7 +1,7 @@
 """The pipeline keeps no failed and no finished batch in memory."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -68,6 +68,7 @@ def pipeline(
     pending: int = 10,
     limits: IngestLimits = DEFAULT_LIMITS.ingest,
     waiting: PendingEvents | None = None,
+    gate: FairSemaphore | None = None,
 ) -> Pipeline:
     nothing: Any = None
     # Twice as many as one organization may have: only the organization's limit is reached in these tests.
@@ -79,7 +80,7 @@ def pipeline(
         RulesRegistry(),
         writers=writers,
         pending=waiting,
-        gate=FairSemaphore(2 * writers),
+        gate=gate or FairSemaphore(2 * writers),
         limits=limits,
     )
 
@@ -301,3 +302,41 @@ async def test_an_organization_that_holds_nothing_commits_while_another_has_all_
         position = parts.commits.index(["e0"])
         await asyncio.gather(*noisy)
     assert position <= 2, "it waits for no further commit of the other"
+
+
+async def test_other_organizations_commit_between_the_commits_that_divide_a_failed_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order, quiet_waits = list[str](), asyncio.Event()
+
+    class Dividing:
+        """Replaces the database: what `noisy` sends takes three commits."""
+
+        def __init__(self, *_: object, between_commits: Callable[[], Awaitable[None]], **__: object) -> None:
+            self._between_commits = between_commits
+
+        async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+            if batches[0].events[0].customer_id == "noisy":
+                for number in range(3):
+                    order.append(f"noisy {number}")
+                    await quiet_waits.wait()
+                    await self._between_commits()
+            else:
+                order.append("quiet")
+            return [Outcome() for _ in batches]
+
+    monkeypatch.setattr(pipelines, "Committer", Dividing)
+    gate = FairSemaphore(1)
+    lanes = pipeline(gate=gate)
+    noisy = asyncio.create_task(submit(lanes, ACME, batch("noisy")))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    quiet = asyncio.create_task(submit(lanes, Organization(2, "quiet"), batch("quiet")))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    quiet_waits.set()
+    async with asyncio.timeout(LIMIT):
+        await asyncio.gather(noisy, quiet)
+        await lanes.drain()
+    assert order == ["noisy 0", "quiet", "noisy 1", "noisy 2"]
+    assert gate.free == 1
