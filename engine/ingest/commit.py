@@ -53,8 +53,8 @@ class Committer:
     ) -> None:
         """`grace`: how long after its end a period still counts late events.
 
-        `containment_commits`: see `IngestLimits`. `between_commits`: awaited before each commit that is tried instead
-        of one that failed, so that other organizations go on meanwhile.
+        `containment_commits`: see `IngestLimits`. `between_commits`: awaited before each commit that is tried after
+        one that failed, so that other organizations go on meanwhile.
         """
         self._database = database
         self._clock = clock
@@ -106,6 +106,7 @@ class Committer:
                 # connection that was lost while it was idle fails its next transaction, which then gets another one.
                 if not await tries.another(error):
                     raise
+                await self._between_commits()
 
     async def _commit(self, group: Group, *, expect_new: bool, careful: bool) -> list[Outcome]:
         rules = self._rules.of(self._organization_id)
