@@ -32,7 +32,12 @@ MESSAGES = 40  # batches that are encoded beforehand; sent again, as duplicates,
 CUSTOMERS = 500  # of the events in batches
 TIMEOUT = 30.0  # seconds of a call
 
+WATCHERS = 1_000
+
 Metadata = tuple[tuple[str, str], ...]
+_Watch = grpc.aio.UnaryStreamCall[
+    alert_service_pb2.WatchNotificationsRequest, alert_service_pb2.WatchNotificationsResponse
+]
 
 
 def metadata_of(key: str) -> Metadata:
@@ -63,9 +68,10 @@ class FloodCalls:
         self._messages: list[bytes] = []
         self._numbers = itertools.count()
         self._edited: list[str] = []
+        self._watching: dict[int, _Watch] = {}
 
     async def prepare(self) -> None:
-        """Encodes the messages, and creates the alerts to edit."""
+        """Encodes the messages, creates the alerts to edit, and opens the streams of watchers."""
         if self._kind in ("batches", "streams", "organizations"):
             events = load.Load(self._name, CUSTOMERS, MESSAGES * BATCH_EVENTS, load.now()).make()
             self._messages = load.messages(events, BATCH_EVENTS)
@@ -73,6 +79,7 @@ class FloodCalls:
             self._messages = load.messages(self._crossings(MESSAGES * 10 * CROSSING_EVENTS), CROSSING_EVENTS)
         if self._kind == "watchers":
             self._messages = load.messages(self._crossings(MESSAGES * 10 * WATCHED_CROSSINGS), WATCHED_CROSSINGS)
+            await asyncio.gather(*map(self._begin_to_watch, range(WATCHERS)))
         if self._kind == "edits":
             self._edited = await flood_data.create_alerts(AlertServiceStub(self._channels[0]), self._metadata[0], 64)
 
@@ -226,15 +233,20 @@ class FloodCalls:
                 )
 
     async def watch(self, number: int) -> None:
-        """A stream of notifications."""
-        call = self._alerts(number).WatchNotifications(
-            alert_service_pb2.WatchNotificationsRequest(), metadata=self._key(number)
-        )
+        """A stream of notifications, which `prepare` has opened."""
+        call = self._watching[number]
         try:
             async for _ in call:
                 self._answered()
         finally:
             call.cancel()
+
+    async def _begin_to_watch(self, number: int) -> None:
+        call = self._alerts(number).WatchNotifications(
+            alert_service_pb2.WatchNotificationsRequest(), metadata=self._key(number)
+        )
+        await call.read()  # the first answer: the stream has begun
+        self._watching[number] = call
 
 
 def _event(event_id: str, customer: str, quantity: str) -> usage_pb2.UsageEvent:

@@ -9,7 +9,7 @@ import grpc
 
 from bench.support import load
 from bench.support.client import Job
-from bench.support.flood_calls import TIMEOUT, FloodCalls, Metadata, metadata_of
+from bench.support.flood_calls import TIMEOUT, WATCHERS, FloodCalls, Metadata, metadata_of
 from bench.support.sending import close_channels, open_channels
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
@@ -31,7 +31,7 @@ KINDS: Mapping[str, tuple[tuple[int, Call], ...]] = {
     "create batches": ((4, FloodCalls.create_batch),),
     "groups": ((4, FloodCalls.list_groups),),
     "lists": ((64, FloodCalls.list_page),),
-    "watchers": ((1_000, FloodCalls.watch), (2, FloodCalls.crossings)),
+    "watchers": ((WATCHERS, FloodCalls.watch), (2, FloodCalls.crossings)),
     "organizations": ((20, FloodCalls.stream),),
     "poison": ((8, FloodCalls.poison), (8, FloodCalls.conflict)),  # the last: its trigger stays
 }
