@@ -23,14 +23,16 @@ DATABASE_PART := accounts/test_invoice_alerts.py alerts/test_races.py balances/t
 	notifications/test_watch_order.py notifier/test_delivery.py notifier/test_delivery_queue.py notifier/test_locks.py \
 	postgres/test_failures.py postgres/test_lost_connections.py postgres/test_migrations.py postgres/test_sessions.py \
 	usage/test_exactly_once.py usage/test_group_limit.py usage/test_creation_during_usage.py usage/test_new_alerts.py
-# How many steps of random calls are compared with the plain model (default: 10,000).
+# How many steps of random calls, and of the story of customers' alerts, are compared with the plain model (default:
+# 10,000).
 STEPS ?=
 # The seed of `make test-random`, and how many examples its slow tests draw.
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 EXAMPLES ?= 100
 # The demo's input: a CSV of real requests instead of the made-up month.
 TRACE ?=
-# One part of the benchmark: ingest, latency, notifier "soak MINUTES" or balances (default: the first two).
+# One part of the benchmark: ingest, latency, notifier, "soak MINUTES", balances, neighbours or rules, perhaps
+# "rules --scale 0.1 --only create" (default: the first two).
 PART ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -83,7 +85,7 @@ migrate: $(STAMP) ## bring the database's schema up to date
 	@exec $(BIN)/tidemark migrate
 
 .PHONY: bench
-bench: $(STAMP) ## ingest and latency, under 3 minutes; PART=ingest, latency, notifier, soak, balances or neighbours runs one part
+bench: $(STAMP) ## ingest and latency, under 3 minutes; PART=ingest, latency, notifier, soak, balances, neighbours or rules runs one part
 	@exec $(BIN)/python -m bench $(PART)
 
 # --- checking -----------------------------------------------------------------------------------------------
@@ -110,7 +112,8 @@ test-acceptance: $(STAMP) ## ring 3: real processes and signals
 .PHONY: test-model
 test-model: $(STAMP) ## random calls to real servers against the plain model; STEPS=100000 for longer than in CI
 	TIDEMARK_TEST_STEPS=$(STEPS) $(BIN)/pytest $(SHARED) \
-		tests/integration/usage/test_machine_calls.py tests/integration/usage/test_machine_streams.py $(ARGS)
+		tests/integration/usage/test_machine_calls.py tests/integration/usage/test_machine_streams.py \
+		tests/integration/alerts/test_story_of_customers_alerts.py $(ARGS)
 
 .PHONY: test-random
 test-random: $(STAMP) ## random tests with other values each time; EXAMPLES=500 STEPS=100000 for more, SEED=7 to repeat

@@ -79,6 +79,10 @@ class PostgreSQL:
                 await programs.notify(f"{name}-notifier")
             yield Stack(server.address.server, url, server.pid, self.postmaster_pid())
 
+    async def server(self, exits: contextlib.AsyncExitStack, url: str) -> Program:
+        """A server alone on the database at `url`, which can be started again; stopped with `exits`."""
+        return await self._programs(url, {}, exits).serve(f"{make_url(url).database}-server")
+
     async def notifier(self, exits: contextlib.AsyncExitStack, url: str, settings: dict[str, str]) -> Program:
         """A notifier alone on the database at `url`; stopped with `exits`."""
         return await self._programs(url, settings, exits).notify(f"{make_url(url).database}-notifier")
