@@ -106,7 +106,9 @@ class Canary(Job[Waited]):
             await call()
         except grpc.aio.AioRpcError as error:
             self._waited.failed.append(error.code().name)
-        self._waited.seconds[probe].append(time.perf_counter() - started)
+        finally:
+            # Also when the time is over: without the call in progress, the longest waits would be missing.
+            self._waited.seconds[probe].append(time.perf_counter() - started)
         await asyncio.sleep(PAUSE)
 
     async def _events(self) -> None:
@@ -147,8 +149,10 @@ class Canary(Job[Waited]):
         stub: Any = health_pb2_grpc.HealthStub(self._channels[3])
         while True:
             started = time.perf_counter()
-            await stub.Check(health_pb2.HealthCheckRequest(service="liveness"), timeout=TIMEOUT)
-            self._waited.health.append(time.perf_counter() - started)
+            try:
+                await stub.Check(health_pb2.HealthCheckRequest(service="liveness"), timeout=TIMEOUT)
+            finally:
+                self._waited.health.append(time.perf_counter() - started)
             await asyncio.sleep(BEAT)
 
 
