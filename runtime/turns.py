@@ -20,7 +20,9 @@ from weakref import WeakKeyDictionary
 SLICE = 0.005  # seconds of work in one turn
 SHORT_SLICE = 0.001  # seconds of work in one turn while a light key has calls in progress
 PIECE = 0.000_15  # seconds of the work that a task does in one turn of `Pieces`, as the sending of a message
-LIGHT_AFTER = 0.5  # seconds after the last slice that a key has used up, until the key is light again
+# Seconds after the last slice that a key has used up, until the key is light again. Longer than a large commit waits
+# among those of many organizations.
+LIGHT_AFTER = 5.0
 _MOST_HEAVY = 1_000  # keys; above it, those that are light again are removed
 
 

@@ -20,6 +20,7 @@ from store.identity.organizations import Organization
 from store.postgres.database import Database
 
 COMMIT_COST = 50  # what a commit costs beside its events, as a number of events
+LARGE_COMMIT = 250  # events of a batch above which its organization is heavy (see `runtime.turns`)
 
 
 @dataclass(eq=False, slots=True)
@@ -194,6 +195,8 @@ class Pipeline:
         """Commits until nothing waits. The batches that arrive during one commit are the next one's group."""
         try:
             while lane.waiting:
+                if lane.waiting[0].events > LARGE_COMMIT:
+                    of_loop().used_up(lane.organization_id)
                 async with self._gate.seat(lane.organization_id) as lane.seat:
                     group = self._take(lane)
                     self._gate.charge(lane.organization_id, COMMIT_COST + sum(one.taken for one in group))

@@ -12,7 +12,7 @@ import pytest
 from engine.ingest import pipeline as pipelines
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.pending import Overloaded, PendingEvents
-from engine.ingest.pipeline import Pipeline
+from engine.ingest.pipeline import LARGE_COMMIT, Pipeline
 from engine.limits import DEFAULT_LIMITS, IngestLimits
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
@@ -53,6 +53,11 @@ class Commits:
 
 def batch(customer: str = "acme", size: int = 1) -> Batch:
     return Batch([UsageEvent(f"e{n}", customer, NOW, "calls", Decimal(1), None, None, None, {}) for n in range(size)])
+
+
+def one_event(event_id: str) -> UsageEvent:
+    """An event with this id."""
+    return UsageEvent(event_id, "acme", NOW, "calls", Decimal(1), None, None, None, {})
 
 
 @pytest.fixture
@@ -340,3 +345,20 @@ async def test_other_organizations_commit_between_the_commits_that_divide_a_fail
         await lanes.drain()
     assert order == ["noisy 0", "quiet", "noisy 1", "noisy 2"]
     assert gate.free == 1
+
+
+async def test_large_commits_of_many_organizations_leave_a_reserved_seat_to_a_small_one(parts: Parts) -> None:
+    lanes = pipeline(pending=100_000, gate=FairSemaphore(4, reserved=1))
+    floods = [
+        asyncio.create_task(submit(lanes, Organization(10 + number, "noisy"), batch(size=LARGE_COMMIT + 1)))
+        for number in range(8)
+    ]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    quiet = asyncio.create_task(submit(lanes, ACME, Batch([one_event("quiet")])))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    parts.may_go.set()
+    async with asyncio.timeout(LIMIT):
+        await asyncio.gather(quiet, *floods)
+    assert parts.commits.index(["quiet"]) <= 3, "it waits for none of the commits that wait"
