@@ -4,49 +4,164 @@ In one pass, the event loop runs all tasks that are ready, before it reads from 
 are parsed in one pass, all other calls wait for the forty. Therefore a slice of long work takes a turn first, and
 each pass grants one turn: between two slices, every other task runs.
 
+A call passes the event loop about ten times, and each time it waits for the slice of another key. So slices are short
+while a `light` key has calls in progress, one that has used up no slice lately. Without one they are longer, because
+each change of tasks has a cost.
+
 A turn is not returned. It lasts until its task awaits something, so it cannot be lost when the task is cancelled.
 """
 
 import asyncio
 import time
-from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Hashable
 from weakref import WeakKeyDictionary
 
 SLICE = 0.005  # seconds of work in one turn
+SHORT_SLICE = 0.001  # seconds of work in one turn while a light key has calls in progress
+PIECE = 0.000_15  # seconds of the work that a task does in one turn of `Pieces`, as the sending of a message
+# Seconds after the last slice that a key has used up, until the key is light again. Longer than a large commit waits
+# among those of many organizations.
+LIGHT_AFTER = 5.0
+_MOST_HEAVY = 1_000  # keys; above it, those that are light again are removed
 
 
 class Turns:
-    """The turns of one event loop."""
+    """The turns of one event loop, and the keys that have calls in progress."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        """now: a clock in seconds, which decides when a key is light again."""
+        self._now = now
         self._taken = False  # in this pass of the loop
-        self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
+        self._first = _Rotation()  # waits of light keys
+        self._others = _Rotation()
+        self._first_is_next = True  # the two rotations alternate, so neither can keep the other from a turn
+        self._in_progress: Counter[Hashable] = Counter()  # calls by key
+        self._light: set[Hashable] = set()  # of the keys in progress
+        self._heavy: dict[Hashable, float] = {}  # when each key used up its last slice
 
     async def take(self, key: Hashable) -> None:
-        """Waits for a turn of `key`. Keys get turns in rotation; the waits of one key, in their order."""
+        """Waits for a turn of `key`. Keys get turns in rotation; the waits of one key, in their order.
+
+        Every second turn is given to a light key, if one waits.
+        """
         loop = asyncio.get_running_loop()
         if not self._taken:
             self._taken = True
             loop.call_soon(self._next)
             return
         turn: asyncio.Future[None] = loop.create_future()
-        self._waiting.setdefault(key, deque()).append(turn)
+        # The waits of one key are in one rotation: another one could grant them in another order.
+        is_first = key not in self._others and (key in self._light or key in self._first)
+        (self._first if is_first else self._others).add(key, turn)
         await turn
+
+    def begin_call(self, key: Hashable) -> None:
+        """Notes that a call of the key begins. `end_call` must follow."""
+        self._in_progress[key] += 1
+        if key not in self._light and not self.is_heavy(key):
+            self._light.add(key)
+
+    def end_call(self, key: Hashable) -> None:
+        """Notes that a call of the key has ended."""
+        self._in_progress[key] -= 1
+        if not self._in_progress[key]:
+            del self._in_progress[key]
+            self._light.discard(key)
+
+    def used_up(self, key: Hashable) -> None:
+        """Notes that the key has used up a slice, so it is not light for some time."""
+        self._light.discard(key)
+        now = self._now()
+        self._heavy[key] = now
+        if len(self._heavy) > _MOST_HEAVY:
+            self._heavy = {one: used for one, used in self._heavy.items() if now - used < LIGHT_AFTER}
+
+    def has_light_neighbour(self, key: Hashable) -> bool:
+        """Whether another key is light and has calls in progress."""
+        return len(self._light) > (key in self._light)
+
+    def slice_of(self, key: Hashable) -> float:
+        """The seconds of the key's next slice."""
+        return SHORT_SLICE if self.has_light_neighbour(key) else SLICE
+
+    def is_heavy(self, key: Hashable) -> bool:
+        """Whether the key has used up a slice lately."""
+        used = self._heavy.get(key)
+        if used is None:
+            return False
+        if self._now() - used < LIGHT_AFTER:
+            return True
+        del self._heavy[key]
+        return False
 
     def _next(self) -> None:
         """Grants the turn of the next pass to the first wait."""
+        rotations = (self._first, self._others) if self._first_is_next else (self._others, self._first)
+        for rotation in rotations:
+            turn = rotation.pop()
+            if turn is not None:
+                self._first_is_next = rotation is not self._first
+                # The task runs in the next pass, before the next call of this method.
+                turn.set_result(None)
+                asyncio.get_running_loop().call_soon(self._next)
+                return
+        self._taken = False
+
+
+class _Rotation:
+    """Waits by key; the keys are served in rotation."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._waiting
+
+    def add(self, key: Hashable, turn: "asyncio.Future[None]") -> None:
+        self._waiting.setdefault(key, deque()).append(turn)
+
+    def pop(self) -> "asyncio.Future[None] | None":
+        """The next wait that was not cancelled, or None."""
         while self._waiting:
             key, turns = self._waiting.popitem(last=False)
             turn = turns.popleft()
             if turns:
                 self._waiting[key] = turns  # after the other keys
             if not turn.done():  # otherwise the wait was cancelled
-                # The task runs in the next pass, before the next call of this method.
-                turn.set_result(None)
-                asyncio.get_running_loop().call_soon(self._next)
-                return
-        self._taken = False
+                return turn
+        return None
+
+
+class Pieces:
+    """Short pieces of work of one key, by many tasks: as many as fit into a slice share one turn."""
+
+    def __init__(self, key: Hashable) -> None:
+        self._key = key
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._granting: asyncio.Task[None] | None = None
+
+    async def turn(self) -> None:
+        """Waits for a turn for one piece, which lasts until the task awaits something."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        if self._granting is None:
+            self._granting = asyncio.create_task(self._grant(), name="turns-of-pieces")
+        await turn
+
+    async def _grant(self) -> None:
+        turns = of_loop()
+        while self._waiting:
+            await turns.take(self._key)
+            for _ in range(max(1, int(turns.slice_of(self._key) / PIECE))):
+                if not self._waiting:
+                    break
+                turn = self._waiting.popleft()
+                if not turn.done():  # otherwise the wait was cancelled
+                    turn.set_result(None)
+            if self._waiting:
+                turns.used_up(self._key)
+        self._granting = None
 
 
 class Slices:
@@ -55,20 +170,24 @@ class Slices:
     After any other `await`, continue with `begin`, because that `await` ended the turn.
     """
 
-    def __init__(self, key: Hashable, duration: float = SLICE) -> None:
-        """duration: seconds of a slice."""
+    def __init__(self, key: Hashable, duration: float | None = None) -> None:
+        """duration: seconds of a slice; None: as `Turns.slice_of` decides."""
         self._key = key
         self._duration = duration
         self._end = 0.0
 
     async def begin(self) -> None:
         """Waits for a turn and begins a slice."""
-        await of_loop().take(self._key)
-        self._end = time.perf_counter() + self._duration
+        turns = of_loop()
+        await turns.take(self._key)
+        duration = turns.slice_of(self._key) if self._duration is None else self._duration
+        self._end = time.perf_counter() + duration
 
     async def pause(self) -> None:
         """Returns at once while the slice lasts; otherwise waits for the next turn."""
         if time.perf_counter() >= self._end:
+            if self._end:  # not before the first slice
+                of_loop().used_up(self._key)
             await self.begin()
 
 

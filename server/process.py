@@ -16,7 +16,7 @@ from runtime.tasks import BackgroundTask
 from server import listener
 from server.authentication.api_keys import Authenticator, is_loopback
 from server.calls.lifecycle import InFlight, Shutdown
-from server.calls.pool_division import divide
+from server.calls.pool_division import divide, reserved
 from server.health import Health
 from server.interceptors.deadline import Deadline
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
@@ -52,12 +52,12 @@ async def serve(
     async with contextlib.AsyncExitStack() as stack:
         authenticator = await _authenticator(host, database, clock, server_limits.revocation_grace)
         seats = divide(configuration.pool_size, configuration.ingest_writers)
-        calls_gate = FairSemaphore(seats.calls)
+        calls_gate = FairSemaphore(seats.calls, reserved=reserved(seats.calls))
         parts = build_parts(
             configuration,
             database,
             clock,
-            FairSemaphore(seats.ingest),
+            FairSemaphore(seats.ingest, reserved=reserved(seats.ingest)),
             calls_gate,
             engine_limits=engine_limits,
             server_limits=server_limits,

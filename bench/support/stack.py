@@ -4,10 +4,11 @@ import atexit
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psycopg
 from sqlalchemy import make_url
@@ -66,11 +67,13 @@ class PostgreSQL:
         return found
 
     @asynccontextmanager
-    async def stack(self, name: str, *, notifier: bool = False) -> AsyncIterator[Stack]:
+    async def stack(
+        self, name: str, *, notifier: bool = False, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> AsyncIterator[Stack]:
         """A server on a new database of that name, and a notifier when it is wanted; stopped at the end."""
         url = self.create_database(name)
         async with contextlib.AsyncExitStack() as exits:
-            programs = self._programs(url, {}, exits)
+            programs = self._programs(url, settings, exits)
             server = await programs.serve(f"{name}-server")
             if notifier:
                 await programs.notify(f"{name}-notifier")
@@ -84,7 +87,7 @@ class PostgreSQL:
         """A notifier alone on the database at `url`; stopped with `exits`."""
         return await self._programs(url, settings, exits).notify(f"{make_url(url).database}-notifier")
 
-    def _programs(self, url: str, settings: dict[str, str], exits: contextlib.AsyncExitStack) -> Programs:
+    def _programs(self, url: str, settings: Mapping[str, str], exits: contextlib.AsyncExitStack) -> Programs:
         merged = {**SETTINGS, "TIDEMARK_DATABASE_URL": url, **settings}
         return Programs(merged, self.folder, exits, drain=True)
 

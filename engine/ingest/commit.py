@@ -4,9 +4,8 @@ Its steps, in order: facts of the events (`engine.rules`), `storing`, `counting`
 evaluation), and after the commit `outcomes`.
 """
 
-import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 from engine.ingest.batches import Batch, Outcome
@@ -35,6 +34,10 @@ from webhooks.operator_events import EvaluationFailure
 logger = logging.getLogger(__name__)
 
 
+async def _at_once() -> None:
+    """The default of `between_commits`: nothing has to go on meanwhile."""
+
+
 class Committer:
     """Commits batches of one organization."""
 
@@ -47,10 +50,12 @@ class Committer:
         organization: Organization,
         *,
         containment_commits: int = DEFAULT_LIMITS.ingest.containment_commits,
+        between_commits: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
         """`grace`: how long after its end a period still counts late events.
 
-        `containment_commits`: see `IngestLimits`.
+        `containment_commits`: see `IngestLimits`. `between_commits`: awaited before each commit that is tried after
+        one that failed, so that other organizations go on meanwhile.
         """
         self._database = database
         self._clock = clock
@@ -59,6 +64,7 @@ class Committer:
         self._organization_id = organization.organization_id
         self._organization = organization
         self._containment_commits = containment_commits
+        self._between_commits = between_commits
         self._reported: dict[str | None, int] = {}  # alerts of which operators got an event, and its window of time
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
@@ -77,10 +83,13 @@ class Committer:
                 exc_info=True,
                 extra={"action": LogAction.COMMIT_FAILED},
             )
-        attempt = functools.partial(self._attempt, careful=True)
-        contained = await Containment(attempt, batches, self._containment_commits).commit()
+        contained = await Containment(self._attempt_again, batches, self._containment_commits).commit()
         await self._report(contained.refused)
         return contained.outcomes
+
+    async def _attempt_again(self, batches: Sequence[Batch]) -> list[Outcome]:
+        await self._between_commits()
+        return await self._attempt(batches, careful=True)
 
     async def _attempt(self, batches: Sequence[Batch], *, careful: bool = False) -> list[Outcome]:
         group = group_of_batches(batches)
@@ -98,6 +107,7 @@ class Committer:
                 # connection that was lost while it was idle fails its next transaction, which then gets another one.
                 if not await tries.another(error):
                     raise
+                await self._between_commits()
 
     async def _commit(self, group: Group, *, expect_new: bool, careful: bool) -> list[Outcome]:
         rules = self._rules.of(self._organization_id)

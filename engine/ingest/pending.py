@@ -5,6 +5,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 from runtime.fair_semaphore import may_take
+from runtime.turns import Turns, of_loop
 
 # The events that every organization may have pending even if no room is free, as a part of the limit for all. Twenty
 # organizations with one batch of 5,000 each leave nothing free: without it another one could not send a first event.
@@ -64,6 +65,7 @@ class PendingEvents:
         self._total = 0
         self._own: dict[int, int] = {}
         self._waiting: OrderedDict[int, deque[_Wait]] = OrderedDict()
+        self._turns: Turns | None = None  # an organization with pending events has a call in progress
 
     @property
     def total(self) -> int:
@@ -92,6 +94,8 @@ class PendingEvents:
         self._own[organization_id] -= events
         if not self._own[organization_id]:
             del self._own[organization_id]
+            if self._turns is not None:
+                self._turns.end_call(organization_id)
         while self._let_one_in():
             pass
 
@@ -101,10 +105,26 @@ class PendingEvents:
         own = self._own.get(organization_id, 0)
         if own + events <= self._beside:
             return True
+        if self._next_in_line() not in (None, organization_id):
+            return False
         return may_take(own, self._most - self._total, events) and (not own or own + events <= self._most_of_one)
+
+    def _next_in_line(self) -> int | None:
+        """The first waiting organization that has no pending events; None if there is none.
+
+        Its batch does not fit at present. Until it does, others get no room beyond the guaranteed number. Otherwise
+        the small batches of many organizations could fill each gap, and a large one would wait for ever.
+        """
+        if not self._waiting:
+            return None
+        return next((one for one in self._waiting if one not in self._own), None)
 
     def _add(self, organization_id: int, events: int) -> None:
         self._total += events
+        if organization_id not in self._own:
+            # Here and not for each batch: `subtract` may run when the loop has ended, so it cannot find the turns.
+            self._turns = self._turns or of_loop()
+            self._turns.begin_call(organization_id)
         self._own[organization_id] = self._own.get(organization_id, 0) + events
 
     async def _wait(self, organization_id: int, events: int) -> None:

@@ -14,10 +14,13 @@ from engine.limits import DEFAULT_LIMITS, IngestLimits
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import Clock
-from runtime.fair_semaphore import FairSemaphore
+from runtime.fair_semaphore import FairSemaphore, Seat
+from runtime.turns import of_loop
 from store.identity.organizations import Organization
 from store.postgres.database import Database
 
+COMMIT_COST = 50  # what a commit costs beside its events, as a number of events
+LARGE_COMMIT = 250  # events of a batch above which its organization is heavy (see `runtime.turns`)
 # Seconds after a commit in which usage of its organization still counts as coming in: between two batches of a
 # stream, nothing is in progress.
 STILL_COMING = 1.0
@@ -25,22 +28,61 @@ STILL_COMING = 1.0
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    """A batch, or a writer's part of one, that waits for its commit."""
+    """A batch, or a writer's part of one, that waits for its commit.
+
+    A large one may take several commits. committed: the number of its events that are committed, with this outcome.
+    taken: the number of those after them that the commit in progress takes.
+    """
 
     batch: Batch
     done: asyncio.Future[Outcome]
     room: Room
+    committed: int = 0
+    taken: int = 0
+    outcome: Outcome | None = None
+
+    @property
+    def events(self) -> int:
+        """The number of its events that are not committed yet."""
+        return len(self.batch.events) - self.committed
+
+    @property
+    def part(self) -> Batch:
+        """What the commit in progress takes."""
+        batch, start, end = self.batch, self.committed, self.committed + self.taken
+        return batch if self.taken == len(batch.events) else Batch(batch.events[start:end], batch.include_gauges)
+
+    def succeed(self, outcome: Outcome) -> None:
+        """Notes that what was taken is committed, with this outcome; answers the batch when that was the rest."""
+        is_last = self.taken == self.events
+        if self.taken != len(self.batch.events):
+            whole = self.outcome = self.outcome or Outcome()
+            add_part(whole, outcome, range(self.committed, self.committed + self.taken))
+            outcome = whole
+        self.room.hand_over(self.taken).give_up()
+        self.committed += self.taken
+        if is_last and not self.done.done():  # its caller may have cancelled the call
+            self.done.set_result(outcome)
 
 
 @dataclass(eq=False, slots=True)
 class _Lane:
-    """The batches that one writer of one organization has to commit, and the task that runs while there are any."""
+    """The batches that one writer of one organization has to commit, and the task that runs while there are any.
+
+    seat: of the commit in progress.
+    """
 
     organization_id: int
-    committer: Committer
+    committer: Committer = field(init=False)
     waiting: deque[_Waiting] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
     last_end: float = -STILL_COMING  # of the last commit, by the event loop's clock
+    seat: Seat | None = None
+
+    async def renew_seat(self) -> None:
+        """Lets other organizations have their turn between two commits."""
+        assert self.seat is not None
+        await self.seat.renew()
 
 
 class Pipeline:
@@ -49,7 +91,7 @@ class Pipeline:
     writers: transactions side by side for one organization. A customer always has the same writer, so that its
     events are evaluated in the order in which one stream sent them.
     pending: the events that wait, of which each organization has its share. gate: the transactions side by side of
-    all organizations.
+    all organizations. While a light neighbour has calls in progress (see `runtime.turns`), commits are smaller.
     """
 
     def __init__(
@@ -117,21 +159,22 @@ class Pipeline:
         if lanes is None:
             if len(self._lanes) >= self._limits.idle_organizations:
                 self._lanes = {key: kept for key, kept in self._lanes.items() if any(lane.task for lane in kept)}
-            lanes = self._lanes[organization.organization_id] = [
-                _Lane(
-                    organization.organization_id,
-                    Committer(
-                        self._database,
-                        self._clock,
-                        self._grace,
-                        self._rules,
-                        organization,
-                        containment_commits=self._limits.containment_commits,
-                    ),
-                )
-                for _ in range(self._writers)
-            ]
+            lanes = [self._lane(organization) for _ in range(self._writers)]
+            self._lanes[organization.organization_id] = lanes
         return lanes
+
+    def _lane(self, organization: Organization) -> _Lane:
+        lane = _Lane(organization.organization_id)
+        lane.committer = Committer(
+            self._database,
+            self._clock,
+            self._grace,
+            self._rules,
+            organization,
+            containment_commits=self._limits.containment_commits,
+            between_commits=lane.renew_seat,
+        )
+        return lane
 
     def _divide(self, batch: Batch) -> dict[int, tuple[Batch, Sequence[int] | None]]:
         """Each writer's part of the batch, and the indexes of its events there (None: it is the whole batch)."""
@@ -162,33 +205,58 @@ class Pipeline:
         """Commits until nothing waits. The batches that arrive during one commit are the next one's group."""
         try:
             while lane.waiting:
-                async with self._gate.seat(lane.organization_id):
-                    await self._commit(lane.committer, _take(lane.waiting, self._limits.commit_events))
+                if lane.waiting[0].events > LARGE_COMMIT:
+                    of_loop().used_up(lane.organization_id)
+                async with self._gate.seat(lane.organization_id) as lane.seat:
+                    group = self._take(lane)
+                    self._gate.charge(lane.organization_id, COMMIT_COST + sum(one.taken for one in group))
+                    await self._commit(lane, group)
         finally:
             lane.task = None
             lane.last_end = asyncio.get_running_loop().time()
 
-    async def _commit(self, committer: Committer, group: list[_Waiting]) -> None:
+    def _take(self, lane: _Lane) -> list[_Waiting]:
+        """The batches of the next commit.
+
+        Beside a light neighbour it takes few events, also of one large batch: the database and the event loop work on
+        a commit in pieces of its size, and each call of the neighbour waits for several of them.
+        """
+        limits = self._limits
+        if of_loop().has_light_neighbour(lane.organization_id):
+            return _take(lane.waiting, limits.commit_events_beside_light, divides=True)
+        return _take(lane.waiting, limits.commit_events, divides=False)
+
+    async def _commit(self, lane: _Lane, group: list[_Waiting]) -> None:
         try:
-            outcomes = await committer.commit([one.batch for one in group])
-        except Exception as error:
-            for one in group:
-                if not one.done.done():  # its caller may have cancelled the call
-                    one.done.set_exception(error)
-        else:
-            for one, outcome in zip(group, outcomes, strict=True):
-                if not one.done.done():
-                    one.done.set_result(outcome)
-        finally:
+            outcomes = await lane.committer.commit([one.part for one in group])
+        except BaseException as error:
+            if lane.waiting and lane.waiting[0] is group[0]:
+                lane.waiting.popleft()  # the rest of a batch that has failed
             for one in group:
                 one.room.give_up()
+                if isinstance(error, Exception) and not one.done.done():
+                    one.done.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for one, outcome in zip(group, outcomes, strict=True):
+                one.succeed(outcome)
 
 
-def _take(waiting: deque[_Waiting], limit: int) -> list[_Waiting]:
-    """The batches of the next commit, with at most `limit` events, unless the first batch alone has more."""
-    group = [waiting.popleft()]
-    size = len(group[0].batch.events)
-    while waiting and size + len(waiting[0].batch.events) <= limit:
+def _take(waiting: deque[_Waiting], limit: int, *, divides: bool) -> list[_Waiting]:
+    """The batches of the next commit, with at most `limit` events.
+
+    Of a first batch that has more, only so many are taken if `divides`, and the rest stays first in the queue;
+    otherwise all of them.
+    """
+    first = waiting[0]
+    if divides and first.events > limit:
+        first.taken = limit
+        return [first]
+    group, size = [waiting.popleft()], first.events
+    while waiting and size + waiting[0].events <= limit:
+        size += waiting[0].events
         group.append(waiting.popleft())
-        size += len(group[-1].batch.events)
+    for one in group:
+        one.taken = one.events
     return group

@@ -1,6 +1,7 @@
 """API keys: which organization a call acts for, and how callers are treated before the first key exists."""
 
 import asyncio
+import functools
 import ipaddress
 import logging
 from datetime import datetime, timedelta
@@ -53,6 +54,7 @@ class Authenticator:
         self._anonymous_possible = listens_to_loopback_only
         self._cache_size = cache_size
         self._cache: dict[bytes, tuple[datetime, Caller | None]] = {}
+        self._reading: dict[bytes, asyncio.Task[Caller | None]] = {}  # keys that are being read from the database
         self._default: tuple[datetime, Caller] | None = None
         self.streams = OpenStreams(revocation_grace)
 
@@ -150,6 +152,21 @@ class Authenticator:
         cached = self._cache.get(key_hash)
         if cached is not None and self._is_fresh(cached[0]):
             return cached[1]
+        # One read serves all calls that wait for this key. When its entry is too old, hundreds of calls of one caller
+        # would each take a connection, and the first call of another key would wait for all of them.
+        reading = self._reading.get(key_hash)
+        if reading is None:
+            reading = self._reading[key_hash] = asyncio.create_task(self._read_caller(key_hash), name="read-key")
+            reading.add_done_callback(functools.partial(self._was_read, key_hash))
+        return await asyncio.shield(reading)
+
+    def _was_read(self, key_hash: bytes, reading: "asyncio.Task[Caller | None]") -> None:
+        del self._reading[key_hash]
+        # Where every call was cancelled, no code reads the result: asyncio would log an exception as never retrieved.
+        if not reading.cancelled():
+            reading.exception()
+
+    async def _read_caller(self, key_hash: bytes) -> Caller | None:
         now = self._clock.now()
         async with self._database.transaction() as connection:
             caller = await find_caller(connection, key_hash)

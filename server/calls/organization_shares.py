@@ -1,10 +1,12 @@
 """Each organization's share of the calls and usage streams of this process."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from generated.tidemark.v1 import error_reason_pb2
+from runtime import turns
 from runtime.fair_semaphore import FairSemaphore
 from server.calls.errors import ResourceExhausted
 
@@ -32,15 +34,22 @@ class OrganizationShares:
     async def served(self, organization_id: int) -> AsyncIterator[None]:
         """Serves a call for the time of the block, after its organization's turn. Raises ResourceExhausted."""
         async with self.counted(organization_id), self._gate.seat(organization_id):
-            yield
+            started = time.perf_counter()
+            try:
+                yield
+            finally:
+                self._gate.charge(organization_id, time.perf_counter() - started)
 
     @asynccontextmanager
     async def counted(self, organization_id: int) -> AsyncIterator[None]:
         """Counts a call that uses no connection of its own. Raises ResourceExhausted."""
         self._calls.add(organization_id)
+        shared = turns.of_loop()
+        shared.begin_call(organization_id)
         try:
             yield
         finally:
+            shared.end_call(organization_id)
             self._calls.subtract(organization_id)
 
     def open_stream(self, organization_id: int) -> "CountedStream":

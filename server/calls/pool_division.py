@@ -10,6 +10,11 @@ class Seats(NamedTuple):
     ingest: int
 
 
+def reserved(seats: int) -> int:
+    """How many of these seats heavy organizations leave to the others (`FairSemaphore`)."""
+    return 1 if seats >= 4 else 0  # of fewer, each is needed
+
+
 def divide(pool_size: int, writers: int) -> Seats:
     """Divides a pool of 4 or more connections.
 

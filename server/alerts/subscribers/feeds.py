@@ -7,6 +7,7 @@ gives positions to the notifications of feeds without subscribers, so that a new
 import asyncio
 import collections
 import contextlib
+import itertools
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from runtime.backoff import Backoff
 from runtime.configuration import DEFAULT_MAX_WATCHERS, DEFAULT_ORGANIZATION_WATCHERS
 from runtime.fair_semaphore import FairSemaphore, may_take
 from runtime.tasks import BackgroundTask, FailureLog
+from runtime.turns import Pieces
 from server.alerts.subscribers.tail import MAX_ENTRIES, Tail
 from server.calls.errors import ResourceExhausted
 from store.deliveries import outbox
@@ -59,17 +61,21 @@ DEFAULT_FEED_LIMITS = FeedLimits()
 class _Feed:
     """An organization's feed that has subscribers on this server."""
 
-    def __init__(self, tail: Tail, task: BackgroundTask) -> None:
+    def __init__(self, tail: Tail, task: BackgroundTask, pieces: Pieces) -> None:
         self.tail = tail
         self.task = task  # reads entries into the tail; woken when the feed may have more of them
+        self.pieces = pieces  # of the work for the subscribers
         self.subscribers = 0
+        self.numbers = itertools.count()  # of the subscribers
 
 
 class Subscriber:
     """One subscriber of an organization's tail. The tail grows while it has subscribers."""
 
-    def __init__(self, feeds: "Feeds", organization_id: int, tail: Tail) -> None:
-        self.tail = tail
+    def __init__(self, feeds: "Feeds", organization_id: int, subscribed: _Feed) -> None:
+        self.tail = subscribed.tail
+        self.pieces = subscribed.pieces
+        self.number = next(subscribed.numbers)
         self._feeds = feeds
         self._organization_id = organization_id
         self._open = True
@@ -183,7 +189,7 @@ class Feeds:
         subscribed.subscribers += 1
         self._subscribers += 1
         self._in_use.set()
-        return Subscriber(self, organization_id, subscribed.tail)
+        return Subscriber(self, organization_id, subscribed)
 
     def leave(self, organization_id: int) -> None:
         """Counts one subscriber less; `Subscriber.end` calls it."""
@@ -231,7 +237,7 @@ class Feeds:
         task = BackgroundTask(grow, failures, name=f"feed {organization_id}", backoff=backoff)
         self._growing = [*(one for one in self._growing if one.is_running), task]
         task.start()
-        return _Feed(tail, task)
+        return _Feed(tail, task, Pieces(organization_id))
 
     async def _read_on(self, organization_id: int, tail: Tail) -> bool:
         """Reads the entries after the tail; returns whether there may be more."""

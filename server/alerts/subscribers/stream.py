@@ -42,9 +42,11 @@ class NotificationStream:
         self._sent_time = self._loop.time()
         tail = self._subscriber.tail
         while not ending.done():
-            grown = tail.grown()  # before the read: growth after it is not missed
+            grown = tail.grown(self._subscriber.number)  # before the read: growth after it is not missed
             entries, position = await self._read()
             for entry in entries:
+                # Otherwise all subscribers of an organization would send in the same passes of the event loop.
+                await self._subscriber.pieces.turn()
                 yield self._notification_answer(entry)
                 self._position, self._sent_time = entry.position, self._loop.time()
                 if ending.done():

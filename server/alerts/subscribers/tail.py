@@ -1,12 +1,14 @@
 """The newest part of one organization's feed, in memory: read once for all its subscribers on this server."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 
 from store.notifications.feed import Entry, NotificationFilter
 
 MAX_ENTRIES = 1_000
 MAX_LENGTH = 4_000_000  # of all bodies, in characters
+WOKEN_IN_TURN = 200  # groups of waiting subscribers; one group wakes in a pass of the event loop
 
 
 class Tail:
@@ -24,7 +26,7 @@ class Tail:
         self.deletion_epoch: int | None = None  # of the organization, when the entries were read
         self._entries: dict[int, Entry] = {}  # by position; without those of erased customers
         self._length = 0
-        self._grown = asyncio.Event()
+        self._grown: dict[int, asyncio.Event] = {}  # by group of subscribers
 
     def begin(self, position: int) -> None:
         """Empties the tail and lets it begin after that position of the feed."""
@@ -62,10 +64,25 @@ class Tail:
                 return entry
         return None
 
-    def grown(self) -> asyncio.Event:
-        """An event that is set when the tail grows after this call."""
-        return self._grown
+    def grown(self, subscriber: int = 0) -> asyncio.Event:
+        """An event that is set when the tail grows after this call. subscriber: its number, which decides its group.
+
+        10,000 subscribers that wake in one pass of the event loop keep all other calls waiting for as long.
+        """
+        group = subscriber % WOKEN_IN_TURN
+        event = self._grown.get(group)
+        if event is None:
+            event = self._grown[group] = asyncio.Event()
+        return event
 
     def _notify(self) -> None:
-        self._grown.set()
-        self._grown = asyncio.Event()
+        waiting, self._grown = deque(self._grown.values()), {}
+        _set_one_by_one(waiting)
+
+
+def _set_one_by_one(events: deque[asyncio.Event]) -> None:
+    """Sets the first event now, and each of the others in a later pass of the loop."""
+    if events:
+        events.popleft().set()
+    if events:
+        asyncio.get_running_loop().call_soon(_set_one_by_one, events)

@@ -14,6 +14,8 @@ from runtime.clock import ManualClock
 from server.authentication import api_keys
 from server.authentication.api_keys import Authenticator
 from server.calls.errors import Unauthenticated
+from store.identity.callers import Caller
+from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
 from tests.support.waiting import within
 
@@ -50,6 +52,46 @@ async def test_the_cache_of_keys_is_bounded_when_keys_are_guessed(monkeypatch: p
         await guess(number)
         assert len(read_hashes) == lookups
     assert len(known._cache) == 3
+
+
+async def test_calls_that_wait_for_one_key_share_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[bytes] = []
+    may_end, failures = asyncio.Event(), [DatabaseUnavailable("gone")]
+    caller = Caller(Organization(1, "acme"), "key-1")
+
+    async def find_caller(_: object, key_hash: bytes) -> Caller:
+        reads.append(key_hash)
+        await may_end.wait()
+        if failures:
+            raise failures.pop()
+        return caller
+
+    monkeypatch.setattr(api_keys, "find_caller", find_caller)
+    database: Any = NoDatabase()
+    known = Authenticator(database, ManualClock(NOW), listens_to_loopback_only=True)
+
+    async def calls(number: int) -> list[asyncio.Task[Caller]]:
+        started = [asyncio.create_task(known.identify("Bearer one")) for _ in range(number)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return started
+
+    failing = await calls(3)
+    failing[0].cancel()  # the one that began the read
+    may_end.set()
+    ended = await asyncio.gather(*failing, return_exceptions=True)
+    assert [type(one) for one in ended] == [asyncio.CancelledError, DatabaseUnavailable, DatabaseUnavailable]
+    assert len(reads) == 1
+    may_end.clear()
+    serving = [*await calls(3), asyncio.create_task(known.identify("Bearer two"))]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(reads) == 3, "another key does not wait for this one"
+    may_end.set()
+    assert await asyncio.gather(*serving) == [caller] * 4
+    assert await known.identify("Bearer one") == caller
+    assert len(reads) == 3
+    assert not known._reading
 
 
 class RecordedBackoff(Backoff):

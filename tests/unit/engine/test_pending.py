@@ -7,10 +7,12 @@ from decimal import Decimal
 from typing import Any, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.ingest import pipeline
 from engine.ingest.batches import Batch, Outcome
-from engine.ingest.pending import Overloaded, PendingEvents
+from engine.ingest.pending import Overloaded, PendingEvents, Room
 from engine.ingest.pipeline import Pipeline
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
@@ -232,3 +234,81 @@ async def test_many_organizations_with_large_batches_leave_room_for_one_without_
     for room in [*floods, *quiet, stream]:
         room.give_up()
     assert pending.total == 0
+
+
+async def test_large_batch_gets_room_although_others_fill_each_gap_with_small_ones() -> None:
+    pending, order = PendingEvents(100, 100), list[str]()
+    held = [await pending.admit(number, 30, waits=False) for number in (11, 12, 13)]
+
+    async def stream(name: str, organization_id: int, events: int) -> None:
+        room = await pending.admit(organization_id, events, waits=True)
+        order.append(name)
+        held.append(room)
+
+    large = asyncio.create_task(stream("large", QUIET.organization_id, 60))
+    await settled()
+    small = [asyncio.create_task(stream(f"small {number}", number, 10)) for number in range(21, 41)]
+    await settled()
+    assert order == [], "10 are free, but they would be filled again and again"
+    with pytest.raises(Overloaded):
+        await pending.admit(NOISY.organization_id, 5, waits=False)
+    held.pop(0).give_up()
+    await settled()
+    assert order == []
+    held.pop(0).give_up()
+    await settled()
+    assert order[0] == "large"
+    async with asyncio.timeout(60):
+        while not all(task.done() for task in (large, *small)):
+            held.pop(0).give_up()
+            await settled()
+    for room in held:
+        room.give_up()
+    assert pending.total == 0
+
+
+async def test_guaranteed_events_do_not_wait_for_a_large_batch() -> None:
+    pending = PendingEvents(100, 100, beside=5)
+    held = await pending.admit(NOISY.organization_id, 50, waits=False)
+    large = asyncio.create_task(pending.admit(3, 60, waits=True))
+    await settled()
+    quiet = await pending.admit(QUIET.organization_id, 5, waits=False)
+    assert not large.done()
+    held.give_up()
+    async with asyncio.timeout(30):
+        (await large).give_up()
+    quiet.give_up()
+    assert pending.total == 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 70), st.booleans()), max_size=50))
+@settings(max_examples=80, deadline=None)
+def test_every_stream_gets_room_whatever_the_order_and_the_sizes(batches: list[tuple[int, int, bool]]) -> None:
+    async def run() -> None:
+        pending, held, order = PendingEvents(60, 50, beside=3), list[Room](), list[int]()
+
+        async def stream(number: int, organization_id: int, events: int) -> None:
+            room = await pending.admit(organization_id, events, waits=True)
+            order.append(number)
+            held.append(room)
+
+        tasks = []
+        for number, (organization_id, events, is_cancelled) in enumerate(batches):
+            tasks.append(asyncio.create_task(stream(number, organization_id, events)))
+            await asyncio.sleep(0)
+            if is_cancelled:
+                tasks[number // 2].cancel()
+        await settled()
+        while not all(task.done() for task in tasks):
+            assert held, "something waits although nothing is pending"
+            held.pop(0).give_up()
+            await settled()
+        for room in held:
+            room.give_up()
+        assert pending.total == 0
+        assert {number for number, task in enumerate(tasks) if not task.cancelled()} == set(order)
+        for organization_id in range(1, 7):
+            mine = [number for number in order if batches[number][0] == organization_id]
+            assert mine == sorted(mine)
+
+    asyncio.run(run())

@@ -5,8 +5,12 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from runtime.fair_semaphore import FairSemaphore, may_take
+from runtime.turns import of_loop
 from server.calls.pool_division import divide
 
 NOISY, SECOND, THIRD = 1, 2, 3
@@ -123,3 +127,185 @@ def test_pool_is_divided_so_that_each_part_has_a_connection(pool: int, writers: 
     seats = divide(pool, writers)
     assert min(seats) >= 1
     assert pool - sum(seats) >= 1
+
+
+async def test_organizations_that_were_charged_least_get_the_next_seats() -> None:
+    gate, order = FairSemaphore(1), list[int]()
+    gate.charge(NOISY, 1_000)
+    gate.charge(SECOND, 10)
+    gate.charge(THIRD, 5)
+    holder = Work(gate, 4)
+    await settled()
+    waiting = [Work(gate, who, order.append) for who in (NOISY, NOISY, SECOND, THIRD, THIRD)]
+    await settled()
+    for one in waiting:
+        one.may_leave.set()
+    await holder.leave()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(one.task for one in waiting))
+    assert order == [THIRD, THIRD, SECOND, NOISY, NOISY]
+
+
+async def test_organization_that_was_idle_has_saved_nothing_up() -> None:
+    gate, order = FairSemaphore(1), list[int]()
+    for _ in range(50):
+        async with gate.seat(NOISY):
+            gate.charge(NOISY, 10)
+
+    async def work(organization_id: int) -> None:
+        async with gate.seat(organization_id):
+            order.append(organization_id)
+            gate.charge(organization_id, 10)
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(work(who) for who in (NOISY, NOISY, NOISY, SECOND, SECOND, SECOND)))
+    assert order[:3] in ([NOISY, SECOND, SECOND], [NOISY, SECOND, NOISY]), "500 units of the past are not paid back"
+    assert order.count(NOISY) == order.count(SECOND) == 3
+
+
+async def test_heavy_organizations_leave_reserved_seats_to_the_others() -> None:
+    gate = FairSemaphore(4, reserved=1)
+    heavy = list(range(100, 105))
+    for one in heavy:
+        of_loop().used_up(one)
+    working = [Work(gate, one) for one in heavy]
+    await settled()
+    assert [one.seated.is_set() for one in working] == [True, True, True, False, False]
+    light = Work(gate, SECOND)
+    await settled()
+    assert light.seated.is_set()
+    # The seat of the other one does not become one for heavy organizations, but theirs do.
+    await light.leave()
+    await settled()
+    assert not working[3].seated.is_set()
+    await working[0].leave()
+    await settled()
+    assert working[3].seated.is_set()
+    for work in working:
+        work.may_leave.set()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(work.task for work in working))
+    assert gate.free == 4
+    async with contextlib.AsyncExitStack() as seats:
+        for one in range(4):
+            await seats.enter_async_context(gate.seat(one))
+
+
+@given(
+    st.integers(1, 5),
+    st.lists(st.tuples(st.integers(1, 6), st.floats(0, 100), st.integers(0, 3), st.booleans()), max_size=60),
+)
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_every_wait_for_a_seat_ends_and_no_seat_is_lost_whatever_the_charges(
+    seats: int, calls: list[tuple[int, float, int, bool]]
+) -> None:
+    async def run() -> None:
+        gate = FairSemaphore(seats, reserved=1 if seats > 1 else 0)
+        of_loop().used_up(1)
+        of_loop().used_up(2)
+
+        async def call(organization_id: int, cost: float, passes: int) -> None:
+            async with gate.seat(organization_id):
+                gate.charge(organization_id, cost)
+                for _ in range(passes):
+                    await asyncio.sleep(0)
+
+        tasks = []
+        for who, cost, passes, is_cancelled in calls:
+            tasks.append(asyncio.create_task(call(who, cost, passes)))
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            if is_cancelled:
+                tasks[len(tasks) // 2].cancel()
+        async with asyncio.timeout(60):
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert gate.free == seats
+
+    asyncio.run(run())
+
+
+async def test_an_organization_gets_a_seat_although_others_always_wait() -> None:
+    gate, served, is_over = FairSemaphore(1), asyncio.Event(), False
+    gate.charge(NOISY, 100)
+    async with gate.seat(NOISY):  # the time is now where its charges have brought it
+        gate.charge(NOISY, 100)
+
+    async def endless(organization_id: int) -> None:
+        while not is_over:
+            async with gate.seat(organization_id):
+                gate.charge(organization_id, 1)
+                await asyncio.sleep(0)
+
+    async def wait() -> None:
+        async with gate.seat(NOISY):
+            served.set()
+
+    others = [asyncio.create_task(endless(number)) for number in range(10, 15)]
+    await settled()
+    waiting = asyncio.create_task(wait())
+    async with asyncio.timeout(60):
+        await served.wait()
+    is_over = True
+    await asyncio.gather(waiting, *others)
+
+
+async def test_heavy_organization_gets_half_of_its_part_while_a_light_one_has_a_call_in_progress() -> None:
+    gate = FairSemaphore(8, reserved=1)
+    of_loop().used_up(NOISY)
+    of_loop().begin_call(SECOND)
+    noisy = [Work(gate, NOISY) for _ in range(10)]
+    await settled()
+    assert sum(one.seated.is_set() for one in noisy) == 3
+    of_loop().end_call(SECOND)
+    await noisy[0].leave()
+    await settled()
+    assert sum(one.seated.is_set() for one in noisy[1:]) == 4
+    for one in noisy:
+        one.may_leave.set()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(one.task for one in noisy))
+    assert gate.free == 8
+
+
+async def test_renewed_seat_lets_another_organization_have_its_turn() -> None:
+    gate, order = FairSemaphore(1), list[str]()
+
+    async def long_work() -> None:
+        async with gate.seat(NOISY) as seat:
+            for number in range(3):
+                order.append(f"part {number}")
+                await settled()
+                await seat.renew()
+            order.append("end")
+
+    long = asyncio.create_task(long_work())
+    await asyncio.sleep(0)
+    other = Work(gate, SECOND, lambda _: order.append("other"))
+    other.may_leave.set()
+    async with asyncio.timeout(30):
+        await asyncio.gather(long, other.task)
+    assert order == ["part 0", "other", "part 1", "part 2", "end"]
+    assert gate.free == 1
+
+
+async def test_seat_is_returned_once_when_its_task_is_cancelled_while_it_renews_it() -> None:
+    gate, may_renew = FairSemaphore(1), asyncio.Event()
+
+    async def renewing() -> None:
+        async with gate.seat(NOISY) as seat:
+            await may_renew.wait()
+            await seat.renew()
+
+    task = asyncio.create_task(renewing())
+    await asyncio.sleep(0)
+    other = Work(gate, SECOND)
+    await settled()
+    may_renew.set()
+    await settled()
+    assert other.seated.is_set()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert gate.free == 0
+    await other.leave()
+    assert gate.free == 1

@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 
-from runtime.turns import Slices, Turns
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.turns import LIGHT_AFTER, PIECE, SHORT_SLICE, SLICE, Pieces, Slices, Turns, of_loop
 
 
 async def test_one_turn_is_given_in_each_pass_of_the_loop() -> None:
@@ -73,3 +76,119 @@ async def test_slice_is_not_interrupted_before_its_duration_ends() -> None:
         await slices.pause()
     assert not other.done()
     await other
+
+
+class Time:
+    """A clock that stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_slices_are_short_while_another_key_that_used_up_none_has_a_call_in_progress() -> None:
+    time = Time()
+    shared = Turns(time)
+    shared.begin_call("noisy")
+    shared.used_up("noisy")
+    assert shared.slice_of("noisy") == SLICE
+    for _ in range(2):
+        shared.begin_call("quiet")
+    assert (shared.slice_of("noisy"), shared.slice_of("quiet")) == (SHORT_SLICE, SLICE)
+    shared.end_call("quiet")
+    assert shared.slice_of("noisy") == SHORT_SLICE
+    shared.end_call("quiet")
+    assert shared.slice_of("noisy") == SLICE
+
+
+def test_a_key_that_used_up_a_slice_is_light_again_after_some_time() -> None:
+    time = Time()
+    shared = Turns(time)
+    shared.begin_call("quiet")
+    shared.used_up("quiet")
+    assert shared.is_heavy("quiet")
+    assert not shared.has_light_neighbour("noisy")
+    shared.begin_call("quiet")
+    assert not shared.has_light_neighbour("noisy"), "a key is heavy, however many calls it begins"
+    time.seconds += LIGHT_AFTER
+    assert not shared.is_heavy("quiet")
+    shared.begin_call("quiet")
+    assert shared.has_light_neighbour("noisy")
+
+
+async def test_light_key_gets_every_second_turn_and_no_more() -> None:
+    shared, order = Turns(), list[str]()
+
+    async def work(name: str) -> None:
+        await shared.take(name[0])
+        order.append(name)
+
+    shared.begin_call("q")
+    heavy = [asyncio.create_task(work(f"{key}{number}")) for number in range(3) for key in "abc"]
+    await asyncio.sleep(0)
+    light = [asyncio.create_task(work(f"q{number}")) for number in range(4)]
+    async with asyncio.timeout(30):
+        await asyncio.gather(*heavy, *light)
+    first = order.index("q0")
+    assert first <= 2
+    assert order[first : first + 7 : 2] == ["q0", "q1", "q2", "q3"], "the heavy keys have the turns between them"
+    assert [name for name in order if name[0] == "a"] == ["a0", "a1", "a2"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcq"), st.booleans(), st.integers(0, 3)), max_size=40))
+@settings(max_examples=50, deadline=None)
+def test_every_wait_for_a_turn_ends_whatever_the_order_of_calls_and_cancellations(
+    steps: list[tuple[str, bool, int]],
+) -> None:
+    async def run() -> None:
+        shared, done = Turns(), list[int]()
+        shared.begin_call("q")
+        tasks = []
+
+        async def work(number: int, key: str) -> None:
+            await shared.take(key)
+            done.append(number)
+
+        for number, (key, is_cancelled, passes) in enumerate(steps):
+            task = asyncio.create_task(work(number, key))
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            if is_cancelled:
+                task.cancel()
+            if key == "b":
+                shared.used_up(key)
+            tasks.append(task)
+        async with asyncio.timeout(60):
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert {number for number, task in enumerate(tasks) if not task.cancelled()} == set(done)
+        for key in "abc":  # each key keeps its order
+            mine = [number for number in done if steps[number][0] == key]
+            assert mine == sorted(mine)
+
+    asyncio.run(run())
+
+
+async def test_pieces_of_many_tasks_share_turns_and_let_other_tasks_run_between() -> None:
+    pieces, done, between = Pieces("noisy"), list[int](), 0
+
+    async def piece(number: int) -> None:
+        await pieces.turn()
+        done.append(number)
+
+    of_loop().begin_call("quiet")
+    tasks = [asyncio.create_task(piece(number)) for number in range(60)]
+    cancelled = tasks[3]
+    at_once = []
+    async with asyncio.timeout(60):
+        while not all(task.done() for task in tasks):
+            before = len(done)
+            await asyncio.sleep(0)
+            between += 1
+            if between == 1:
+                cancelled.cancel()
+            at_once.append(len(done) - before)
+    of_loop().end_call("quiet")
+    assert done == [number for number in range(60) if number != 3]
+    assert 0 < max(at_once) <= SHORT_SLICE / PIECE

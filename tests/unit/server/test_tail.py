@@ -1,10 +1,11 @@
 """The tail of a feed: its entries, its limits, and which positions are behind it."""
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
 
-from server.alerts.subscribers.tail import Tail
+from server.alerts.subscribers.tail import WOKEN_IN_TURN, Tail
 from store.notifications.feed import Entry, NotificationFilter
 
 EVERYTHING = NotificationFilter()
@@ -87,3 +88,24 @@ def test_a_tail_that_begins_again_has_its_full_limits() -> None:
     assert not grown.is_behind(10)
     grown.extend([entry(14, body="x" * 5)])
     assert [grown.is_behind(place) for place in (10, 11)] == [True, False]
+
+
+async def test_waiting_subscribers_wake_group_by_group_in_passes_of_the_loop() -> None:
+    grown = Tail()
+    events = [grown.grown(number) for number in range(2 * WOKEN_IN_TURN)]
+    assert events[0] is events[WOKEN_IN_TURN], "subscribers of one group share an event"
+    grown.begin(10)
+    woken = [sum(event.is_set() for event in events)]
+    while not all(event.is_set() for event in events):
+        await asyncio.sleep(0)
+        woken.append(sum(event.is_set() for event in events))
+    assert woken == list(range(2, 2 * WOKEN_IN_TURN + 1, 2))
+    # Growth while others are still being woken wakes the ones that have waited since.
+    first, last = grown.grown(0), grown.grown(WOKEN_IN_TURN - 1)
+    grown.extend([entry(11)])
+    assert (first.is_set(), last.is_set()) == (True, False)
+    again = grown.grown(WOKEN_IN_TURN - 1)
+    grown.extend([entry(12)])
+    await asyncio.sleep(0)
+    assert last.is_set()
+    assert again.is_set()
