@@ -8,9 +8,19 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class BackfillLimits:
-    """Limits of `Backfills`."""
+    """Limits of `Backfills`.
 
-    customers_per_step: int = 500  # customers of one transaction
+    step_seconds: how long the transaction of a step lasts; the number of customers is adapted to it. busy_share: the
+    share of the time in which backfills work while the process counts usage.
+    """
+
+    customers_per_step: int = 2_000  # customers of one transaction at most
+    first_size: int = 100  # customers, or alerts that name a customer, of a first step
+    gauges_per_step: int = 500  # gauges of one transaction at most
+    alerts_per_step: int = 500  # alerts that name a customer, of one transaction at most
+    step_seconds: float = 0.04
+    busy_share: float = 0.35
+    longest_pause: float = 0.5  # seconds between two rounds
     polling_interval: float = 5.0  # seconds; for backfills that another replica left when it ended
     retry_interval: float = 1.0  # seconds at most between two tries while the database is away
 

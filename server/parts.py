@@ -52,6 +52,7 @@ def build_parts(
 ) -> Parts:
     """The parts, not started. ingest_gate: the connections that transactions of usage may use."""
     rules = RulesRegistry()
+    ingest_seats = ingest_gate.free
     return Parts(
         configuration,
         database,
@@ -59,7 +60,14 @@ def build_parts(
         Drain(),
         Upkeep(database, clock, configuration.retention, configuration.notification_retention),
         rules,
-        Backfills(database, clock, configuration.grace, rules, limits=engine_limits.backfills),
+        Backfills(
+            database,
+            clock,
+            configuration.grace,
+            rules,
+            limits=engine_limits.backfills,
+            busy=lambda: ingest_gate.free < ingest_seats,
+        ),
         Timers(database, clock, configuration.grace, rules, limits=engine_limits.timers),
         RedeliveryJobs(database, clock),
         Erasures(database, clock),

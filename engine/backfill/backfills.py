@@ -4,11 +4,16 @@ Ingest does not wait for a backfill: an event that moves a gauge evaluates it fo
 so. A backfill only has to find the customers that send no usage at present.
 """
 
+import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from engine.facts.one_alert import evaluate_alert
+from engine.backfill.named import claim_and_evaluate
+from engine.backfill.pace import Pace, StepSize
+from engine.backfill.parts import Part, Rest, evaluate_part, evaluate_rest
+from engine.facts.one_alert import rule_of
 from engine.limits import DEFAULT_LIMITS, BackfillLimits
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction, Transactions
@@ -18,7 +23,7 @@ from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
 from store.alerts import backfills
-from store.alerts.backfills import Backfill
+from store.alerts.backfills import Backfill, Progress
 from store.identity.organizations import Organization
 from store.notifications import evaluation_failures
 from store.postgres.database import Database, DatabaseUnavailable
@@ -27,6 +32,10 @@ from webhooks.operator_events import EvaluationFailure
 BACKFILLS_AT_ONCE = 50  # of one organization that one round finds; other replicas may work on some of them
 
 logger = logging.getLogger(__name__)
+
+
+def _never_busy() -> bool:
+    return False
 
 
 class Backfills:
@@ -40,7 +49,9 @@ class Backfills:
         rules: RulesRegistry,
         *,
         limits: BackfillLimits = DEFAULT_LIMITS.backfills,
+        busy: Callable[[], bool] = _never_busy,
     ) -> None:
+        """busy: whether the process is counting usage now, which backfills must not slow down."""
         self._database = database
         self._clock = clock
         self._transactions = Transactions(database, clock, grace, rules)
@@ -53,9 +64,16 @@ class Backfills:
             interval=limits.polling_interval,
             backoff=Backoff(longest=limits.retry_interval),
         )
-        self._customers_per_step = limits.customers_per_step
-        self._sizes: dict[Backfill, int] = {}  # customers of the next step, of backfills in which one failed
+        self._limits = limits
+        self._pace = Pace(limits, busy)
+        self._sizes: dict[Backfill, StepSize] = {}  # customers
+        self._gauges = StepSize(limits, limits.gauges_per_step)
+        self._rests: dict[Backfill, Rest] = {}  # what is left of customers that have too many gauges for one step
         self._passed_over: set[Backfill] = set()
+        # By organization: how many alerts that name a customer a step takes, and those that are not taken together
+        # with others, because they cannot be evaluated or have too many gauges.
+        self._named_sizes: dict[int, StepSize] = {}
+        self._alone: dict[int, set[str]] = {}
         self._last: dict[int, str] = {}  # the alert of each organization that had the last turn
 
     def start(self) -> None:
@@ -71,11 +89,15 @@ class Backfills:
         await self._task.stop()
 
     async def _work(self) -> None:
+        self._pace.begin()
+        started = time.perf_counter()
         while await self.run_once():
-            pass
+            await asyncio.sleep(self._pace.pause_after(time.perf_counter() - started))
+            self._pace.begin()
+            started = time.perf_counter()
 
     async def run_once(self) -> bool:
-        """Runs one step of one backfill of each organization that has any; returns whether there was any.
+        """Runs one step of each organization that has any backfills; returns whether there was any.
 
         Backfills that another replica works on are left out. The next round finds those that have begun meanwhile. So
         a backfill waits for one step of each other organization, however many backfills these have; and the backfills
@@ -83,15 +105,36 @@ class Backfills:
         """
         async with self._database.transaction() as connection:
             waiting = await backfills.waiting(connection, BACKFILLS_AT_ONCE, self._last)
-        self._last = {of_one[0].organization_id: self._last.get(of_one[0].organization_id, "") for of_one in waiting}
+        self._forget_organizations({of_one[0].organization_id for of_one in waiting})
         return any([await self._step_of_one(of_one) for of_one in waiting])
+
+    def _forget_organizations(self, waiting: set[int]) -> None:
+        """Forgets what it knows of organizations of which no backfill is waiting any more."""
+        self._last = {one: self._last.get(one, "") for one in waiting}
+        self._named_sizes = {one: size for one, size in self._named_sizes.items() if one in waiting}
+        self._alone = {one: alerts for one, alerts in self._alone.items() if one in waiting}
+        self._sizes = {one: size for one, size in self._sizes.items() if one.organization_id in waiting}
+        self._rests = {one: rest for one, rest in self._rests.items() if one.organization_id in waiting}
+        self._passed_over = {one for one in self._passed_over if one.organization_id in waiting}
 
     async def _step_of_one(self, waiting: Sequence[Backfill]) -> bool:
         """Runs one step of the first of an organization's backfills that is free and does not fail."""
+        named_tried = False
         for backfill in waiting:
-            self._last[backfill.organization_id] = backfill.alert_id
+            organization_id = backfill.organization_id
+            together = backfill.customer_id is not None and backfill.alert_id not in self._alone.get(
+                organization_id, ()
+            )
+            if together and named_tried:
+                continue
+            named_tried = named_tried or together
+            before = self._last.get(organization_id, "")
+            self._last[organization_id] = backfill.alert_id
             try:
-                if await self._around_failures(backfill):
+                if not together:
+                    if await self._around_failures(backfill):
+                        return True
+                elif await self._step_of_named(backfill, before):
                     return True
             except DatabaseUnavailable as error:
                 if not error.failure.contained:
@@ -108,45 +151,114 @@ class Backfills:
                 )
         return False
 
+    async def _step_of_named(self, first: Backfill, before: str) -> bool:
+        """Runs the backfills of alerts that name a customer, from `first` on, many in one transaction.
+
+        Where that fails, the next step takes fewer of them from the same alert on, which is the one after `before`.
+        The one that fails by itself is left to `_around_failures`.
+        """
+        organization_id = first.organization_id
+        size = self._named_sizes.setdefault(organization_id, StepSize(self._limits, self._limits.alerts_per_step))
+        alone = self._alone.setdefault(organization_id, set())
+        started = time.perf_counter()
+        try:
+            async with self._transactions.open(_organization(first)) as transaction:
+                done = await claim_and_evaluate(
+                    transaction, first.alert_id, size.size, alone, self._limits.gauges_per_step
+                )
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            logger.warning(
+                "a step of backfills from alert %s on failed; they go on in smaller ones",
+                first.alert_id,
+                exc_info=not size.reduced,
+                extra={"action": LogAction.BACKFILL_FAILED, "alert_id": first.alert_id},
+            )
+            if size.size == 1:
+                alone.add(first.alert_id)
+            size.failed()
+            self._last[organization_id] = before
+            return True
+        if done.alone is not None:
+            alone.add(done.alone)
+            return True
+        if done.complete:
+            self._last[organization_id] = done.complete[-1]
+            size.took(len(done.complete), time.perf_counter() - started)
+        return bool(done.complete)
+
     async def _around_failures(self, backfill: Backfill) -> bool:
         """Runs one step of a backfill; where it fails in ever smaller ones, past a customer that cannot be evaluated.
 
         So one customer costs a backfill some transactions, and the customers after it are still evaluated.
         """
-        size = self._sizes.get(backfill, self._customers_per_step)
+        size = self._sizes.get(backfill)
+        if size is None:
+            largest = self._limits.customers_per_step if backfill.customer_id is None else 1
+            size = self._sizes[backfill] = StepSize(self._limits, largest)
         try:
-            worked = await self._step(backfill, size)
+            return await self._step(backfill, size.size)
         except DatabaseUnavailable:
             raise
         except Exception:
-            if size > 1:
-                self._sizes[backfill] = size // 2
+            self._rests.pop(backfill, None)
+            if size.size > 1:
                 logger.warning(
                     "a step of the backfill of alert %s failed; it goes on in smaller ones",
                     backfill.alert_id,
-                    exc_info=size == self._customers_per_step,
+                    exc_info=not size.reduced,
                     extra={"action": LogAction.BACKFILL_FAILED, "alert_id": backfill.alert_id},
                 )
+                size.failed()
                 return True
-            worked = await self._pass_over(backfill)
-        if size < self._customers_per_step:
-            self._sizes[backfill] = min(size * 2, self._customers_per_step)
-        return worked
+            return await self._pass_over(backfill)
 
     async def _step(self, backfill: Backfill, size: int) -> bool:
-        """Evaluates the next `size` customers of a backfill; returns False when another replica works on it."""
+        """Evaluates at most `size` customers of a backfill; returns False when another replica works on it."""
+        started = time.perf_counter()
         async with self._transactions.open(_organization(backfill)) as transaction:
-            after = await backfills.claim(transaction.connection, backfill)
-            if after is None:
+            progress = await backfills.claim(transaction.connection, backfill)
+            if progress is None:
                 return False
-            rule = transaction.router.alerts.get(backfill.alert_id)
-            customers: list[str] = []
+            rule = await rule_of(transaction, backfill.alert_id)
+            part, more = None, False
             if rule is not None:  # else it was archived since
-                customers = await _next_customers(transaction, rule, after, size)
-                await evaluate_alert(transaction, rule, customers)
-            last = customers[-1] if len(customers) == size else self._end(backfill)
-            await backfills.advance(transaction.connection, transaction.organization_id, backfill.alert_id, last)
-        return last != backfills.FROM_THE_BEGINNING
+                part, more = await self._evaluate(transaction, backfill, rule, progress, size)
+            reached = part.progress if part is not None and more else self._end(backfill)
+            await backfills.advance(transaction.connection, transaction.organization_id, backfill.alert_id, reached)
+        if part is not None and more:
+            self._keep(backfill, part, time.perf_counter() - started)
+        else:
+            self._forget(backfill, complete=reached is None)
+        return reached != Progress()
+
+    async def _evaluate(
+        self, transaction: Transaction, backfill: Backfill, rule: AlertRule, progress: Progress, size: int
+    ) -> tuple[Part | None, bool]:
+        """Evaluates the customers after `progress` if there are any; returns whether there may be more after that."""
+        limit = self._gauges.size
+        rest = self._rests.get(backfill)
+        if rest is not None and rest.progress == progress:
+            part = await evaluate_rest(transaction, rule, rest, limit)
+            if part is not None:
+                return part, True
+        customers = await _next_customers(transaction, rule, progress, size)
+        if not customers:
+            return None, False
+        part = await evaluate_part(transaction, rule, progress, customers, limit)
+        return part, len(customers) == size or part.customers < len(customers)
+
+    def _keep(self, backfill: Backfill, part: Part, seconds: float) -> None:
+        """Notes what a step took, and what it left of a customer."""
+        if part.customers:
+            self._sizes[backfill].took(part.customers, seconds)
+        if part.gauges >= self._gauges.size:
+            self._gauges.took(part.gauges, seconds)
+        if part.rest is None:
+            self._rests.pop(backfill, None)
+        else:
+            self._rests[backfill] = part.rest
 
     async def _pass_over(self, backfill: Backfill) -> bool:
         """Leaves out the next customer until the backfill has come to its end and begins once more.
@@ -155,11 +267,11 @@ class Backfills:
         """
         async with self._transactions.open(_organization(backfill)) as transaction:
             connection, organization_id = transaction.connection, transaction.organization_id
-            after = await backfills.claim(connection, backfill)
-            rule = transaction.router.alerts.get(backfill.alert_id)
-            if after is None or rule is None:
-                return after is not None
-            customers = await _next_customers(transaction, rule, after, 1)
+            progress = await backfills.claim(connection, backfill)
+            rule = await rule_of(transaction, backfill.alert_id)
+            if progress is None or rule is None:
+                return progress is not None
+            customers = await _next_customers(transaction, rule, progress, 1)
             for customer_id in customers:
                 failure = EvaluationFailure(backfill.alert_id, customer_id, None)
                 await evaluation_failures.add(connection, organization_id, [failure], self._clock.now())
@@ -172,24 +284,33 @@ class Backfills:
                         "customer_id": customer_id,
                     },
                 )
+            reached = Progress(customers[-1]) if customers else self._end(backfill)
+            await backfills.advance(connection, organization_id, backfill.alert_id, reached)
+        if customers:
             self._passed_over.add(backfill)
-            last = customers[-1] if customers else self._end(backfill)
-            await backfills.advance(connection, organization_id, backfill.alert_id, last)
-        return last != backfills.FROM_THE_BEGINNING
+            self._sizes[backfill].took(1, 0)
+        else:
+            self._forget(backfill, complete=reached is None)
+        return reached != Progress()
 
-    def _end(self, backfill: Backfill) -> str | None:
+    def _end(self, backfill: Backfill) -> Progress | None:
         """The progress after the last customer: None (complete), or the beginning if a customer was left out."""
+        return Progress() if backfill in self._passed_over else None
+
+    def _forget(self, backfill: Backfill, *, complete: bool) -> None:
+        """Forgets what it knows of a backfill that has come to its end."""
         self._sizes.pop(backfill, None)
-        if backfill not in self._passed_over:
-            return None
+        self._rests.pop(backfill, None)
         self._passed_over.discard(backfill)
-        return backfills.FROM_THE_BEGINNING
+        if complete:
+            self._alone.get(backfill.organization_id, set()).discard(backfill.alert_id)
 
 
 def _organization(backfill: Backfill) -> Organization:
     return Organization(backfill.organization_id, backfill.organization)
 
 
-async def _next_customers(transaction: Transaction, rule: AlertRule, after: str, limit: int) -> list[str]:
+async def _next_customers(transaction: Transaction, rule: AlertRule, progress: Progress, limit: int) -> list[str]:
     """The next customers that the alert may cover."""
-    return await backfills.customers(transaction.connection, transaction.organization_id, rule.scope, after, limit)
+    after = progress.customer_id
+    return await backfills.customers(transaction.driver, transaction.organization_id, rule.scope, after, limit)
