@@ -67,7 +67,6 @@ class Backfills:
         self._limits = limits
         self._pace = Pace(limits, busy)
         self._sizes: dict[Backfill, StepSize] = {}  # customers
-        self._gauges = StepSize(limits, limits.gauges_per_step)
         self._rests: dict[Backfill, Rest] = {}  # what is left of customers that have too many gauges for one step
         self._passed_over: set[Backfill] = set()
         # By organization: how many alerts that name a customer a step takes, and those that are not taken together
@@ -185,7 +184,7 @@ class Backfills:
             return True
         if done.complete:
             self._last[organization_id] = done.complete[-1]
-            size.took(len(done.complete), time.perf_counter() - started)
+            size.took(time.perf_counter() - started)
         return bool(done.complete)
 
     async def _around_failures(self, backfill: Backfill) -> bool:
@@ -237,7 +236,7 @@ class Backfills:
         self, transaction: Transaction, backfill: Backfill, rule: AlertRule, progress: Progress, size: int
     ) -> tuple[Part | None, bool]:
         """Evaluates the customers after `progress` if there are any; returns whether there may be more after that."""
-        limit = self._gauges.size
+        limit = self._limits.gauges_per_step
         rest = self._rests.get(backfill)
         if rest is not None and rest.progress == progress:
             part = await evaluate_rest(transaction, rule, rest, limit)
@@ -252,9 +251,7 @@ class Backfills:
     def _keep(self, backfill: Backfill, part: Part, seconds: float) -> None:
         """Notes what a step took, and what it left of a customer."""
         if part.customers:
-            self._sizes[backfill].took(part.customers, seconds)
-        if part.gauges >= self._gauges.size:
-            self._gauges.took(part.gauges, seconds)
+            self._sizes[backfill].took(seconds)
         if part.rest is None:
             self._rests.pop(backfill, None)
         else:
@@ -288,7 +285,7 @@ class Backfills:
             await backfills.advance(connection, organization_id, backfill.alert_id, reached)
         if customers:
             self._passed_over.add(backfill)
-            self._sizes[backfill].took(1, 0)
+            self._sizes[backfill].took(0)
         else:
             self._forget(backfill, complete=reached is None)
         return reached != Progress()

@@ -4,14 +4,16 @@ from collections.abc import Callable
 
 from engine.limits import BackfillLimits
 
-_MAX_GROWTH = 2  # of the size, from one step to the next
+_STEP = 2  # by which the size is multiplied or divided, from one step to the next
 
 
 class StepSize:
     """The size of the next step of a backfill, in customers or alerts.
 
-    It follows from the time that the steps before took, so that a step lasts about `step_seconds`: a change of the
-    rules waits for the end of a step, and usage of its customers does. After a failure it is halved, down to 1.
+    Small after a step that lasted longer than `slow_step_seconds`, because a change of the rules waits for the end of
+    a step, and so does all usage behind that change; a customer may have a million events to count. Large after a
+    fast one. Between the two it stays: on a busy machine a step lasts long for reasons that a smaller size would only
+    make worse. After a failure it is halved, down to 1.
     """
 
     def __init__(self, limits: BackfillLimits, largest: int) -> None:
@@ -27,13 +29,16 @@ class StepSize:
 
     def failed(self) -> None:
         """Notes that a step of this size failed."""
-        self.size = self._ceiling = max(self.size // 2, 1)
+        self.size = self._ceiling = max(self.size // _STEP, 1)
 
-    def took(self, done: int, seconds: float) -> None:
-        """Notes that a step did so much in so many seconds."""
-        self._ceiling = min(self._ceiling * _MAX_GROWTH, self._largest)
-        wanted = int(max(done, 1) * self._limits.step_seconds / max(seconds, 1e-6))
-        self.size = max(1, min(wanted, self.size * _MAX_GROWTH, self._ceiling))
+    def took(self, seconds: float) -> None:
+        """Notes how many seconds a step of this size took."""
+        self._ceiling = min(self._ceiling * _STEP, self._largest)
+        if seconds < self._limits.fast_step_seconds:
+            self.size *= _STEP
+        elif seconds > self._limits.slow_step_seconds:
+            self.size //= _STEP
+        self.size = max(1, min(self.size, self._ceiling))
 
 
 class Pace:
