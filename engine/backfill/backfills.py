@@ -7,12 +7,14 @@ so. A backfill only has to find the customers that send no usage at present.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from datetime import timedelta
+from typing import NamedTuple
 
 from engine.backfill.named import claim_and_evaluate
 from engine.backfill.pace import Pace, StepSize
 from engine.backfill.parts import Part, Rest, evaluate_part, evaluate_rest
+from engine.backfill.quiet import settle_quiet
 from engine.facts.one_alert import rule_of
 from engine.limits import DEFAULT_LIMITS, BackfillLimits
 from engine.rules.registry import RulesRegistry
@@ -31,7 +33,17 @@ from webhooks.operator_events import EvaluationFailure
 
 BACKFILLS_AT_ONCE = 50  # of one organization that one round finds; other replicas may work on some of them
 
+# Below this share of a step's customers with a quiet gauge, the backfill does not look for quiet gauges any more.
+LEAST_SETTLED = 0.25
+
 logger = logging.getLogger(__name__)
+
+
+class _Settled(NamedTuple):
+    """Customers whose quiet gauges are up to date. complete: the backfill has gone on to the customers after them."""
+
+    complete: bool = False
+    customer_ids: Set[str] = frozenset()
 
 
 def _never_busy() -> bool:
@@ -67,6 +79,7 @@ class Backfills:
         self._limits = limits
         self._pace = Pace(limits, busy)
         self._sizes: dict[Backfill, StepSize] = {}  # customers
+        self._unsettled: set[Backfill] = set()  # those with few quiet gauges
         self._rests: dict[Backfill, Rest] = {}  # what is left of customers that have too many gauges for one step
         self._passed_over: set[Backfill] = set()
         # By organization: how many alerts that name a customer a step takes, and those that are not taken together
@@ -115,6 +128,7 @@ class Backfills:
         self._sizes = {one: size for one, size in self._sizes.items() if one.organization_id in waiting}
         self._rests = {one: rest for one, rest in self._rests.items() if one.organization_id in waiting}
         self._passed_over = {one for one in self._passed_over if one.organization_id in waiting}
+        self._unsettled = {one for one in self._unsettled if one.organization_id in waiting}
 
     async def _step_of_one(self, waiting: Sequence[Backfill]) -> bool:
         """Runs one step of the first of an organization's backfills that is free and does not fail."""
@@ -216,6 +230,12 @@ class Backfills:
     async def _step(self, backfill: Backfill, size: int) -> bool:
         """Evaluates at most `size` customers of a backfill; returns False when another replica works on it."""
         started = time.perf_counter()
+        settled = await self._settle(backfill, size)
+        if settled is None:
+            return False
+        if settled.complete:
+            self._sizes[backfill].took(time.perf_counter() - started)
+            return True
         async with self._transactions.open(_organization(backfill)) as transaction:
             progress = await backfills.claim(transaction.connection, backfill)
             if progress is None:
@@ -223,7 +243,7 @@ class Backfills:
             rule = await rule_of(transaction, backfill.alert_id)
             part, more = None, False
             if rule is not None:  # else it was archived since
-                part, more = await self._evaluate(transaction, backfill, rule, progress, size)
+                part, more = await self._evaluate(transaction, backfill, rule, progress, size, settled.customer_ids)
             reached = part.progress if part is not None and more else self._end(backfill)
             await backfills.advance(transaction.connection, transaction.organization_id, backfill.alert_id, reached)
         if part is not None and more:
@@ -232,10 +252,47 @@ class Backfills:
             self._forget(backfill, complete=reached is None)
         return reached != Progress()
 
+    async def _settle(self, backfill: Backfill, size: int) -> _Settled | None:
+        """Brings the quiet gauges of the next customers up to date; returns None when another replica works on it.
+
+        Goes to the next customers only if that was all, and if there may be more of them.
+        """
+        if backfill.customer_id is not None or backfill in self._unsettled or backfill in self._rests:
+            return _Settled()
+        async with self._transactions.open(_organization(backfill)) as transaction:
+            progress = await backfills.claim(transaction.connection, backfill)
+            if progress is None:
+                return None
+            rule = await rule_of(transaction, backfill.alert_id)
+            if rule is None or progress.within is not None:
+                return _Settled()
+            customers = await _next_customers(transaction, rule, progress, size)
+            settled = await settle_quiet(transaction, rule, customers)
+            complete = len(customers) == size == len(settled)
+            if complete:
+                await backfills.advance(
+                    transaction.connection,
+                    transaction.organization_id,
+                    backfill.alert_id,
+                    Progress(customers[-1]),
+                )
+        if len(settled) < len(customers) * LEAST_SETTLED:
+            self._unsettled.add(backfill)
+        return _Settled(complete, settled)
+
     async def _evaluate(
-        self, transaction: Transaction, backfill: Backfill, rule: AlertRule, progress: Progress, size: int
+        self,
+        transaction: Transaction,
+        backfill: Backfill,
+        rule: AlertRule,
+        progress: Progress,
+        size: int,
+        settled: Set[str],
     ) -> tuple[Part | None, bool]:
-        """Evaluates the customers after `progress` if there are any; returns whether there may be more after that."""
+        """Evaluates the customers after `progress` if there are any; returns whether there may be more after that.
+
+        settled: customers for which the alert is evaluated already.
+        """
         limit = self._limits.gauges_per_step
         rest = self._rests.get(backfill)
         if rest is not None and rest.progress == progress:
@@ -245,7 +302,7 @@ class Backfills:
         customers = await _next_customers(transaction, rule, progress, size)
         if not customers:
             return None, False
-        part = await evaluate_part(transaction, rule, progress, customers, limit)
+        part = await evaluate_part(transaction, rule, progress, customers, limit, settled)
         return part, len(customers) == size or part.customers < len(customers)
 
     def _keep(self, backfill: Backfill, part: Part, seconds: float) -> None:
@@ -298,6 +355,7 @@ class Backfills:
         """Forgets what it knows of a backfill that has come to its end."""
         self._sizes.pop(backfill, None)
         self._rests.pop(backfill, None)
+        self._unsettled.discard(backfill)
         self._passed_over.discard(backfill)
         if complete:
             self._alone.get(backfill.organization_id, set()).discard(backfill.alert_id)

@@ -1,7 +1,7 @@
 """Parts of a backfill: what one transaction evaluates of one alert, which may end within a customer."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID
@@ -80,18 +80,24 @@ async def evaluate_rest(transaction: Transaction, rule: AlertRule, rest: Rest, l
 
 
 async def evaluate_part(
-    transaction: Transaction, rule: AlertRule, progress: Progress, customer_ids: Sequence[str], limit: int
+    transaction: Transaction,
+    rule: AlertRule,
+    progress: Progress,
+    customer_ids: Sequence[str],
+    limit: int,
+    settled: Set[str] = frozenset(),
 ) -> Part:
     """Evaluates an alert for customers, on at most `limit` gauges.
 
-    customer_ids: at least one, those that follow `progress`, sorted.
+    customer_ids: at least one, those that follow `progress`, sorted. settled: those of them for which it is
+    evaluated already.
     """
     if rule.measure.of_facts:
         read = await read_facts(transaction, [rule], customer_ids)
         readings, reached = _cut(sorted(read.gauges, key=_position), progress, customer_ids, limit)
         await evaluate_readings(transaction, readings, backfilled=True)
         return Part(reached, len(readings), _complete(customer_ids, reached))
-    found = await find_gauges(transaction, [rule], customer_ids)
+    found = await find_gauges(transaction, [rule], [one for one in customer_ids if one not in settled])
     part, reached = _cut(found, progress, customer_ids, limit)
     await evaluate_found(transaction, part)
     return Part(reached, len(part), _complete(customer_ids, reached), _rest(transaction, found, reached))
