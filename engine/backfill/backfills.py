@@ -15,7 +15,6 @@ from engine.backfill.named import claim_and_evaluate
 from engine.backfill.pace import Pace, StepSize
 from engine.backfill.parts import Part, Rest, evaluate_part, evaluate_rest
 from engine.backfill.quiet import settle_quiet
-from engine.facts.one_alert import rule_of
 from engine.limits import DEFAULT_LIMITS, BackfillLimits
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction, Transactions
@@ -240,7 +239,7 @@ class Backfills:
             progress = await backfills.claim(transaction.connection, backfill)
             if progress is None:
                 return False
-            rule = await rule_of(transaction, backfill.alert_id)
+            rule = await transaction.rule(backfill.alert_id)
             part, more = None, False
             if rule is not None:  # else it was archived since
                 part, more = await self._evaluate(transaction, backfill, rule, progress, size, settled.customer_ids)
@@ -263,7 +262,7 @@ class Backfills:
             progress = await backfills.claim(transaction.connection, backfill)
             if progress is None:
                 return None
-            rule = await rule_of(transaction, backfill.alert_id)
+            rule = await transaction.rule(backfill.alert_id)
             if rule is None or progress.within is not None:
                 return _Settled()
             customers = await _next_customers(transaction, rule, progress, size)
@@ -322,7 +321,7 @@ class Backfills:
         async with self._transactions.open(_organization(backfill)) as transaction:
             connection, organization_id = transaction.connection, transaction.organization_id
             progress = await backfills.claim(connection, backfill)
-            rule = await rule_of(transaction, backfill.alert_id)
+            rule = await transaction.rule(backfill.alert_id)
             if progress is None or rule is None:
                 return progress is not None
             customers = await _next_customers(transaction, rule, progress, 1)

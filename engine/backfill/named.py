@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from engine.backfill.parts import OfGauge
 from engine.facts.fact_gauges import evaluate_readings
-from engine.facts.one_alert import read_facts, rule_of
+from engine.facts.one_alert import read_facts
 from engine.facts.usage_gauges import evaluate_found, find_gauges
 from engine.rules.transaction import Transaction
 from evaluator.alerts import AlertRule
-from store.alerts import backfills
+from store.alerts import alerts, backfills
 
 
 class Evaluated(NamedTuple):
@@ -31,7 +31,8 @@ async def claim_and_evaluate(
     """
     organization_id = transaction.organization_id
     claimed = await backfills.claim_named(transaction.driver, organization_id, first, size, others_than)
-    rules = {alert_id: await rule_of(transaction, alert_id) for alert_id in claimed}
+    active_rules = await alerts.rules_with_ids(transaction.driver, organization_id, claimed)
+    rules = {alert_id: active_rules.get(alert_id) for alert_id in claimed}
     together = _alike_in_kind(rules)
     active = [rule for alert_id in together if (rule := rules[alert_id]) is not None]
     customer_ids = list(dict.fromkeys(claimed[rule.alert_id] for rule in active))

@@ -6,7 +6,8 @@ from engine.rules.transaction import Transaction
 from evaluator.alerts import AlertRule, ScopeKind
 from evaluator.thresholds import Direction
 from evaluator.transitions import AlertState, trip_levels
-from store.usage import quiet_gauges, routing_facts
+from store.rules import routing_facts
+from store.usage import quiet_gauges
 from store.usage.quiet_gauges import QuietCondition
 
 
@@ -38,11 +39,7 @@ def _condition(transaction: Transaction, rule: AlertRule) -> QuietCondition | No
     if not simple or scope.kind not in (ScopeKind.ALL_CUSTOMERS, ScopeKind.PLAN):
         return None
     # Those that may watch the same gauges, apart from the alerts that name a customer.
-    sharing = [
-        one
-        for one in transaction.router.alerts.values()
-        if one.measure == measure and not one.groups and one.scope.customer_id is None
-    ]
+    sharing = [one for one in transaction.router.wide if one.measure == measure and not one.groups]
     level, _ = trip_levels(rule.thresholds, AlertState())
     if level is None or rule.overrides or rule.thresholds.direction is not Direction.RISING:
         return None

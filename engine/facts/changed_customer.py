@@ -23,7 +23,7 @@ from store.balances import wallets
 from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
 from store.postgres.retries import repeated
-from store.usage import routing_facts
+from store.rules import routing_facts
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ async def evaluate_usage_of_changed(
 
     async def evaluate(alert_id: str) -> None:
         async with transactions.open(organization) as transaction:
-            rule = transaction.router.alerts.get(alert_id)
+            rule = await transaction.rule(alert_id)
             if rule is not None:
                 await evaluate_alert(transaction, rule, [customer_id])
 
@@ -85,18 +85,17 @@ async def evaluate_usage_of_changed(
 async def _concerned(transaction: Transaction, customer_id: str, subscriptions_only: bool) -> list[str]:
     """The ids of alerts that together watch all gauges of the customer's usage; one of each set of like alerts."""
     connection, organization_id = transaction.driver, transaction.organization_id
-    rules = [
-        rule
-        for rule in transaction.router.alerts.values()
-        if not rule.measure.of_facts
-        and (rule.measure.per_subscription or rule.measure.contract_fields or not subscriptions_only)
-        and rule.scope.customer_id in (None, customer_id)
-    ]
-    if not rules or not await backfills.has_usage(transaction.connection, organization_id, customer_id):
+    if not await backfills.has_usage(transaction.connection, organization_id, customer_id):
         return []
     customers = await routing_facts.customers(connection, organization_id, [customer_id])
     subscriptions = await routing_facts.subscriptions_of(connection, organization_id, [customer_id])
     plans = {(False, one.plan_id) for one in customers} | {(True, one.plan_id) for one in subscriptions}
+    rules = [
+        rule
+        for customer in customers
+        for rule in transaction.router.usage_rules(customer, [one.plan_id for one in subscriptions])
+        if rule.measure.per_subscription or rule.measure.contract_fields or not subscriptions_only
+    ]
     return _one_of_each(rules, plans)
 
 

@@ -2,9 +2,9 @@
 
 from engine.facts.one_alert import evaluate_alert
 from engine.rules.transaction import Transactions
+from evaluator.alert_index import WideAlerts
 from evaluator.alerts import AlertRule
 from evaluator.balances import Unit
-from evaluator.limits import Limits
 from evaluator.routing import Router
 from store.alerts import alerts, backfills
 from store.identity.organizations import Organization
@@ -30,10 +30,10 @@ async def evaluate_changed_limit(
     if subject.customer_id is None:
         await backfills.begin(connection, organization_id, [rule.alert_id for rule in concerned])
         return
-    plans = await effective_limits.of_plans_since(await driver(connection), organization_id, -1)
+    plans = await effective_limits.of_plans(await driver(connection), organization_id)
     # A router of its own, because this transaction may roll back. It knows all alerts of the unit, and so all that
     # watch the same gauges as these.
-    router = Router(epoch, rules, {plan_id: Limits(limits) for plan_id, limits in plans.items()})
+    router = Router(epoch, WideAlerts(rule for rule in rules if rule.scope.customer_id is None), plans)
     transaction = await transactions.with_router(connection, organization, router)
     for rule in concerned:
         await evaluate_alert(transaction, rule, [subject.customer_id])

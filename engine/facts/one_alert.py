@@ -9,7 +9,7 @@ from engine.facts.usage_gauges import evaluate_found, find_gauges
 from engine.rules.transaction import Transaction
 from evaluator.alerts import AlertRule
 from store.balances import wallets
-from store.usage import routing_facts
+from store.rules import routing_facts
 
 
 async def evaluate_alert(
@@ -18,8 +18,8 @@ async def evaluate_alert(
     """Evaluates an alert for those of the customers that it covers, on the gauges of their current periods.
 
     Gauges that were last evaluated under the rules and facts of now are left out, unless the alert forgets its state
-    first (`reset`). The router's alerts have to include all that watch the same gauges, because the trip levels are
-    written anew. The router's customers do not matter: customers are read here, as the transaction sees them.
+    first (`reset`). The router must not be that of ingest: customers are read into it here, as the
+    transaction sees them.
     """
     reset_alert = rule.alert_id if reset else None
     if rule.measure.of_facts:
@@ -28,11 +28,6 @@ async def evaluate_alert(
     else:
         found = await find_gauges(transaction, [rule], customer_ids, all_gauges=reset)
         await evaluate_found(transaction, found, reset_alert=reset_alert)
-
-
-async def rule_of(transaction: Transaction, alert_id: str) -> AlertRule | None:
-    """The active alert of that id; None when it is not active any more."""
-    return transaction.router.alerts.get(alert_id)
 
 
 async def read_facts(

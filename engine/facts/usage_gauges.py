@@ -10,9 +10,10 @@ from engine.rules.transaction import Transaction
 from evaluator.aggregation import Aggregation
 from evaluator.alerts import AlertRule
 from evaluator.gauges import Gauge, Group, Measure
-from evaluator.routing import Router
+from evaluator.routing_facts import CustomerFacts
 from evaluator.watched_gauges import CustomerMeasure, WatchedGauge
-from store.usage import gauges, routing_facts, stored_groups
+from store.rules import routing_facts
+from store.usage import gauges, stored_groups
 from store.usage.counted_groups import CountedGroup, counted_groups
 from store.usage.gauges import NEVER_EVALUATED
 
@@ -81,12 +82,13 @@ async def find_gauges(
 ) -> list[FoundGauge]:
     """The gauges of present periods that the alerts watch and that stored events have moved, in the order of locks.
 
-    Gauges that were evaluated under the rules and facts of now are left out, unless `all_gauges` is set.
+    Gauges that were evaluated under the rules and facts of now are left out, unless `all_gauges` is set. The
+    transaction's router must not be that of ingest: customers are read into it, as the transaction sees them.
     """
-    router = await _router_of(transaction, customer_ids)
+    customers = await _know_customers(transaction, customer_ids)
     found: dict[Gauge, FoundGauge] = {}
     for same in alike(rules):
-        targets = await _targets(transaction, router, same, customer_ids)
+        targets = await _targets(transaction, customers, same)
         for one in await _of_targets(transaction, same, targets, all_gauges):
             found.setdefault(one.gauge, one)
     return sorted(found.values(), key=lambda one: (one.gauge.customer_id, one.gauge.gauge_id))
@@ -95,7 +97,7 @@ async def find_gauges(
 async def targets_of(transaction: Transaction, rule: AlertRule, customer_id: str) -> list[Target]:
     """What one alert measures of a customer and its subscriptions."""
     [same] = alike([rule])
-    return await _targets(transaction, await _router_of(transaction, [customer_id]), same, [customer_id])
+    return await _targets(transaction, await _know_customers(transaction, [customer_id]), same)
 
 
 async def evaluate_found(
@@ -129,35 +131,29 @@ def _take_over(subject: Subject, counted: CountedGroup) -> None:
         subject.untouched = counted.events == 0 and subject.rules_epoch == NEVER_EVALUATED
 
 
-async def _router_of(transaction: Transaction, customer_ids: Sequence[str]) -> Router:
-    """A router of these customers, with the alerts that can cover them.
-
-    A router of its own: the transaction may roll back, and the cached router must not keep what it read.
-    """
-    given, wanted = transaction.router, {None, *customer_ids}
-    alerts = [alert for alert in given.alerts.values() if alert.scope.customer_id in wanted]
-    router = Router(given.epoch, alerts, given.plan_limits)
+async def _know_customers(transaction: Transaction, customer_ids: Sequence[str]) -> list[CustomerFacts]:
+    """Reads customers into the router, which is the transaction's own."""
     customers = await routing_facts.customers(transaction.driver, transaction.organization_id, customer_ids)
-    router.customers.update((customer.customer_id, customer) for customer in customers)
-    return router
+    for customer in customers:
+        transaction.router.know_customer(customer)
+    return customers
 
 
-async def _targets(
-    transaction: Transaction, router: Router, same: AlikeRules, customer_ids: Sequence[str]
-) -> list[Target]:
+async def _targets(transaction: Transaction, customers: Sequence[CustomerFacts], same: AlikeRules) -> list[Target]:
     """What alike alerts measure of those customers and subscriptions that they cover."""
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
-    measure = same.measure
+    measure, router = same.measure, transaction.router
     if measure.metric_id is not None and measure.metric_id not in router.metrics:
         for metric in await routing_facts.metrics(connection, organization_id, [measure.metric_id]):
             router.metrics[metric.metric_id] = metric
     owners: list[tuple[str, str | None, str | None]] = []
     if measure.per_subscription:
+        customer_ids = [customer.customer_id for customer in customers]
         for one in await routing_facts.subscriptions_of(connection, organization_id, customer_ids):
-            router.subscriptions[one.customer_id, one.subscription_id] = one
+            router.know_subscription(one)
             owners.append((one.customer_id, one.subscription_id, one.plan_id))
     else:
-        owners += [(one.customer_id, None, one.plan_id) for one in router.customers.values()]
+        owners += [(one.customer_id, None, one.plan_id) for one in customers]
     targets, slices = list[Target](), transaction.slices()
     await slices.begin()
     for customer_id, subscription_id, plan_id in owners:
