@@ -18,6 +18,7 @@ class BackfillLimits:
     first_size: int = 250  # customers, or alerts that name a customer, of a first step
     gauges_per_step: int = 500  # gauges of one transaction at most
     alerts_per_step: int = 500  # alerts that name a customer, of one transaction at most
+    large_customer: int = 20_000  # stored events, above which a customer's groups are counted outside of the lock
     fast_step_seconds: float = 0.1
     slow_step_seconds: float = 0.5
     busy_share: float = 0.5

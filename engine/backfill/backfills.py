@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from engine.backfill.named import claim_and_evaluate
 from engine.backfill.pace import Pace, StepSize
-from engine.backfill.parts import Part, Rest, evaluate_part, evaluate_rest
+from engine.backfill.parts import Part, Rest, count_ahead, evaluate_part, evaluate_rest
 from engine.backfill.quiet import settle_quiet
 from engine.limits import DEFAULT_LIMITS, BackfillLimits
 from engine.rules.registry import RulesRegistry
@@ -28,6 +28,7 @@ from store.alerts.backfills import Backfill, Progress
 from store.identity.organizations import Organization
 from store.notifications import evaluation_failures
 from store.postgres.database import Database, DatabaseUnavailable
+from store.usage.counted_groups import large_customers
 from webhooks.operator_events import EvaluationFailure
 
 BACKFILLS_AT_ONCE = 50  # of one organization that one round finds; other replicas may work on some of them
@@ -36,6 +37,15 @@ BACKFILLS_AT_ONCE = 50  # of one organization that one round finds; other replic
 LEAST_SETTLED = 0.25
 
 logger = logging.getLogger(__name__)
+
+
+class _LargeCustomer(Exception):
+    """The next customer has so many events that they have to be counted while no lock is held."""
+
+    def __init__(self, progress: Progress, customer_id: str) -> None:
+        super().__init__("a customer has very many events")
+        self.progress = progress
+        self.customer_id = customer_id
 
 
 class _Settled(NamedTuple):
@@ -235,6 +245,17 @@ class Backfills:
         if settled.complete:
             self._sizes[backfill].took(time.perf_counter() - started)
             return True
+        try:
+            return await self._step_of_gauges(backfill, size, settled.customer_ids)
+        except _LargeCustomer as large:
+            rest = await count_ahead(self._transactions, self._database, backfill, large.progress, large.customer_id)
+            if rest is not None:
+                self._rests[backfill] = rest
+            return True
+
+    async def _step_of_gauges(self, backfill: Backfill, size: int, settled: Set[str]) -> bool:
+        """The part of `_step` that evaluates gauges one by one, without those of the customers in `settled`."""
+        started = time.perf_counter()
         async with self._transactions.open(_organization(backfill)) as transaction:
             progress = await backfills.claim(transaction.connection, backfill)
             if progress is None:
@@ -242,7 +263,7 @@ class Backfills:
             rule = await transaction.rule(backfill.alert_id)
             part, more = None, False
             if rule is not None:  # else it was archived since
-                part, more = await self._evaluate(transaction, backfill, rule, progress, size, settled.customer_ids)
+                part, more = await self._evaluate(transaction, backfill, rule, progress, size, settled)
             reached = part.progress if part is not None and more else self._end(backfill)
             await backfills.advance(transaction.connection, transaction.organization_id, backfill.alert_id, reached)
         if part is not None and more:
@@ -301,8 +322,22 @@ class Backfills:
         customers = await _next_customers(transaction, rule, progress, size)
         if not customers:
             return None, False
-        part = await evaluate_part(transaction, rule, progress, customers, limit, settled)
+        small = await self._before_large(transaction, rule, customers)
+        if not small:
+            raise _LargeCustomer(progress, customers[0])
+        part = await evaluate_part(transaction, rule, progress, small, limit, settled)
         return part, len(customers) == size or part.customers < len(customers)
+
+    async def _before_large(self, transaction: Transaction, rule: AlertRule, customers: list[str]) -> list[str]:
+        """The customers before the first one whose groups have to be counted from very many events."""
+        measure = rule.measure
+        if measure.of_facts or measure.contract_fields or not rule.groups:
+            return customers
+        large = await large_customers(
+            transaction.driver, transaction.organization_id, customers, self._limits.large_customer
+        )
+        first = next((index for index, customer in enumerate(customers) if customer in large), len(customers))
+        return customers[:first]
 
     def _keep(self, backfill: Backfill, part: Part, seconds: float) -> None:
         """Notes what a step took, and what it left of a customer."""

@@ -9,11 +9,13 @@ from uuid import UUID
 from engine.facts.fact_gauges import evaluate_readings
 from engine.facts.one_alert import read_facts
 from engine.facts.usage_gauges import FoundGauge, evaluate_found, find_gauges, targets_of
-from engine.rules.transaction import Transaction
+from engine.rules.transaction import Transaction, Transactions
 from evaluator.alerts import AlertRule
 from evaluator.gauges import Gauge
-from store.alerts.backfills import Progress
-from store.usage.counted_groups import CountedGroup
+from store.alerts.backfills import Backfill, Progress
+from store.identity.organizations import Organization
+from store.postgres.database import Database, driver
+from store.usage.counted_groups import CountedGroup, counted_groups
 
 
 class Part(NamedTuple):
@@ -37,20 +39,20 @@ class _CountedGauge(NamedTuple):
 
 @dataclass(frozen=True)
 class Rest:
-    """The gauges that are left of a customer, in the order of their ids, with what stored events count for them.
+    """The gauges that are left of the customer after `progress`, in the order of their ids, with what stored events count for them.
 
     So the events of a customer with many groups are read once, and not once for each part. epoch: of the rules under
     which they were counted.
     """
 
     progress: Progress
+    customer_id: str
     epoch: int
     gauges: Sequence[_CountedGauge]
 
     async def take(self, transaction: Transaction, rule: AlertRule, limit: int) -> list[FoundGauge] | None:
         """The first of the gauges; None when the customer has changed so that they have to be found anew."""
-        assert self.progress.within is not None
-        targets = await targets_of(transaction, rule, self.progress.within[0])
+        targets = await targets_of(transaction, rule, self.customer_id)
         by_owner = {target.measured.subscription_id: target for target in targets}
         found, slices = list[FoundGauge](), transaction.slices()
         await slices.begin()
@@ -68,15 +70,43 @@ class Rest:
 async def evaluate_rest(transaction: Transaction, rule: AlertRule, rest: Rest, limit: int) -> Part | None:
     """Evaluates the next gauges of a customer, at most `limit`; None when they have to be found anew."""
     found = await rest.take(transaction, rule, limit)
-    if found is None or rest.progress.within is None:
+    if found is None:
         return None
     await evaluate_found(transaction, found)
-    customer_id, _ = rest.progress.within
     left = rest.gauges[limit:]
     if not left:
-        return Part(Progress(customer_id), len(found), 1)
-    progress = Progress(rest.progress.customer_id, (customer_id, found[-1].gauge.gauge_id))
-    return Part(progress, len(found), 0, Rest(progress, rest.epoch, left))
+        return Part(Progress(rest.customer_id), len(found), 1)
+    progress = Progress(rest.progress.customer_id, (rest.customer_id, found[-1].gauge.gauge_id))
+    return Part(progress, len(found), 0, Rest(progress, rest.customer_id, rest.epoch, left))
+
+
+async def count_ahead(
+    transactions: Transactions, database: Database, backfill: Backfill, progress: Progress, customer_id: str
+) -> Rest | None:
+    """Counts the groups of a customer with very many events, while no lock is held; None if the alert has ended.
+
+    A change of the rules does not wait for it, nor does usage. Usage that comes meanwhile evaluates its gauges
+    itself, so that what was counted of these is not used.
+    """
+    organization = Organization(backfill.organization_id, backfill.organization)
+    async with transactions.open(organization) as transaction:
+        rule = await transaction.rule(backfill.alert_id)
+        if rule is None:
+            return None
+        targets = await targets_of(transaction, rule, customer_id)
+    measured = [target.measured for target in targets]
+    async with database.transaction() as connection:
+        raw = await driver(connection)
+        counted = await counted_groups(raw, backfill.organization_id, measured, rule.group_keys, transaction.now)
+    gauges, slices = list[_CountedGauge](), transaction.slices()
+    await slices.begin()
+    for index, of_target in counted.items():
+        for one in of_target:
+            await slices.pause()
+            watch = targets[index].watch(one.group, transaction)
+            if watch is not None and not _is_done(watch.gauge, progress):
+                gauges.append(_CountedGauge(watch.gauge.gauge_id, watch.gauge.subscription_id, one))
+    return Rest(progress, customer_id, transaction.epoch, sorted(gauges, key=lambda one: one.gauge_id))
 
 
 async def evaluate_part(
@@ -157,4 +187,4 @@ def _rest(transaction: Transaction, found: Sequence[FoundGauge], progress: Progr
         if one.counted is not None and one.gauge.customer_id == customer_id and not _is_done(one.gauge, progress)
     ]
     complete = all(one.counted is not None for one in found if one.gauge.customer_id == customer_id)
-    return Rest(progress, transaction.epoch, left) if complete else None
+    return Rest(progress, customer_id, transaction.epoch, left) if complete else None

@@ -38,6 +38,26 @@ FROM ROWS FROM (
 _FIRST_GROUP_COLUMN = 5  # of the inner SELECT
 
 
+# Customers of which more than some number of events are stored. Reads the index of at most one event more of each.
+_LARGE = """
+SELECT i.customer_id FROM string_to_table(%(customer_ids)s, E'\t') AS i (customer_id)
+WHERE EXISTS (
+    SELECT FROM event e
+    WHERE e.organization_id = %(organization_id)s AND e.customer_id = i.customer_id COLLATE "C"
+    OFFSET %(events)s LIMIT 1
+)
+"""
+
+
+async def large_customers(
+    connection: DriverConnection, organization_id: int, customer_ids: Sequence[str], events: int
+) -> set[str]:
+    """Those of the customers of which more than so many events are stored."""
+    parameters = {"organization_id": organization_id, "customer_ids": "\t".join(customer_ids), "events": events}
+    cursor = await connection.execute(_LARGE, parameters)
+    return {customer_id for (customer_id,) in await cursor.fetchall()}
+
+
 async def counted_groups(
     connection: DriverConnection,
     organization_id: int,

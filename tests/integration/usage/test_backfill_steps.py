@@ -27,7 +27,7 @@ from runtime.clock import ManualClock
 from store.alerts import backfills as stored_backfills
 from store.postgres.database import Database, driver
 from tests.support.balances.holder import Holder
-from tests.support.usage.caller import BOTH, Caller, on_customer, on_plan, usage_alert
+from tests.support.usage.caller import ALL_CUSTOMERS, BOTH, Caller, on_customer, on_plan, usage_alert
 from tests.support.usage.refusing import refusing
 
 SEATS = [f"s{number:02}" for number in range(12)]
@@ -289,6 +289,40 @@ async def test_alert_with_more_gauges_than_a_step_takes_is_evaluated_alone(calle
     assert await notified(caller, many) == OF_ACME
     assert await notified(caller, few) == ["beta/s00"]
     assert await progress(caller) == [None, None]
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_groups_of_a_customer_with_very_many_events_are_counted_before_the_step(
+    caller: Caller, workers: Workers, named: bool
+) -> None:
+    await use_seats(caller)
+    await caller.send(*(caller.event(f"small-{number}", "5", "abba", seat="s00") for number in range(2)))
+    await caller.send(caller.event("last", "5", "zeta", seat="s00"))
+    scope = on_customer() if named else ALL_CUSTOMERS
+    alert = await caller.create_only(usage_alert("5", groups=OF_SEATS, scope=scope))
+    other = await caller.create_only(usage_alert("5", "8", groups=[("seat", "s03")]))
+    step = workers(BackfillLimits(gauges_per_step=5, large_customer=10))
+    assert await step()
+    assert await step()
+    # Usage between the count and the evaluation is counted once.
+    answer = await caller.send(*(caller.event(f"later-{seat}", "3", seat=seat) for seat in SEATS))
+    await finish(step)
+    assert await progress(caller) == [None, None]
+    assert await notified(caller, alert) == (OF_ACME if named else ["abba/s00", *OF_ACME, "zeta/s00"])
+    values = await caller.rows(
+        "SELECT DISTINCT value::text FROM gauge WHERE organization_id = %(organization_id)s AND customer_id = 'acme'"
+    )
+    assert values == [("8",)]
+    reached = [one.level for one in answer.transitions if one.alert_id == other.alert_id]
+    stored = [
+        transition.level
+        for one in await caller.evaluations()
+        if one.alert_id == other.alert_id
+        for transition in one.transitions
+    ]
+    assert sorted(set(stored)) == ["5", "8"]
+    assert len(stored) == 2
+    assert "8" in reached
 
 
 async def test_alert_on_a_plan_is_evaluated_for_its_members(caller: Caller, workers: Workers) -> None:
