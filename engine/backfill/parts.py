@@ -39,7 +39,7 @@ class _CountedGauge(NamedTuple):
 
 @dataclass(frozen=True)
 class Rest:
-    """The gauges that are left of the customer after `progress`, in the order of their ids, with what stored events count for them.
+    """The gauges that are left of the customer after `progress`, in the order of their ids, with what events count.
 
     So the events of a customer with many groups are read once, and not once for each part. epoch: of the rules under
     which they were counted.

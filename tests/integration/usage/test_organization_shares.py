@@ -187,7 +187,7 @@ async def test_backfills_of_two_organizations_take_turns(
             raise ZeroDivisionError
         return await evaluate(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("engine.backfill.backfills.evaluate_part", breaking)
+    monkeypatch.setattr("engine.backfill.steps.evaluate_part", breaking)
 
     async def waiting() -> tuple[int, int]:
         counts = []
