@@ -5,15 +5,16 @@ from collections.abc import Callable
 from engine.limits import BackfillLimits
 
 _STEP = 2  # by which the size is multiplied or divided, from one step to the next
+_NOT_FASTER = 0.7  # a step of half the size that takes more than this share of the time was not faster
 
 
 class StepSize:
     """The size of the next step of a backfill, in customers or alerts.
 
-    Small after a step that lasted longer than `slow_step_seconds`, because a change of the rules waits for the end of
-    a step, and so does all usage behind that change; a customer may have a million events to count. Large after a
-    fast one. Between the two it stays: on a busy machine a step lasts long for reasons that a smaller size would only
-    make worse. After a failure it is halved, down to 1.
+    It is halved after a step that lasted longer than `slow_step_seconds`, because a change of the rules waits for the
+    end of a step, and so does all usage behind that change; a customer may have very many events to count. On a busy
+    machine a step lasts long whatever its size is: where a smaller step was not faster, the size goes back, and steps
+    may last twice as long. After a failure it is halved, down to 1.
     """
 
     def __init__(self, limits: BackfillLimits, largest: int) -> None:
@@ -21,6 +22,8 @@ class StepSize:
         self._largest = largest
         self.size = min(limits.first_size, largest)
         self._ceiling = largest  # below `largest` after a failure
+        self._tolerated = limits.slow_step_seconds
+        self._before_halving: float | None = None  # the seconds of the step because of which it was just halved
 
     @property
     def reduced(self) -> bool:
@@ -34,10 +37,17 @@ class StepSize:
     def took(self, seconds: float) -> None:
         """Notes how many seconds a step of this size took."""
         self._ceiling = min(self._ceiling * _STEP, self._largest)
+        before, self._before_halving = self._before_halving, None
         if seconds < self._limits.fast_step_seconds:
+            self._tolerated = self._limits.slow_step_seconds
             self.size *= _STEP
-        elif seconds > self._limits.slow_step_seconds:
-            self.size //= _STEP
+        elif seconds > self._tolerated:
+            if before is not None and seconds > before * _NOT_FASTER:
+                self._tolerated = seconds * _STEP
+                self.size *= _STEP
+            else:
+                self._before_halving = seconds
+                self.size //= _STEP
         self.size = max(1, min(self.size, self._ceiling))
 
 
