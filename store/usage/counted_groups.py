@@ -23,13 +23,15 @@ class CountedGroup(NamedTuple):
     events: int
 
 
+# Each column of the input is one text: the driver converts arrays value by value.
 _COUNTED = """
 SELECT i.position, r.*
-FROM ROWS FROM (
-    string_to_table(%(customer_ids)s, E'\t'), unnest(
-        %(subscription_ids)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(names)s::text[]
-    )
-) WITH ORDINALITY AS i (customer_id, subscription_id, period_start, period_end, name, position), LATERAL (
+FROM (
+    SELECT u.*, %(name)s::text AS name FROM unnest(
+        string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(subscription_ids)s, E'\t', ''),
+        string_to_array(%(starts)s, E'\t')::timestamptz[], string_to_array(%(ends)s, E'\t')::timestamptz[]
+    ) WITH ORDINALITY AS u (customer_id, subscription_id, period_start, period_end, position)
+) AS i, LATERAL (
     SELECT {tally}{group_values}
     FROM event e WHERE {conditions}{grouped}
     {group_by}
@@ -89,10 +91,10 @@ async def counted_groups(
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([target.customer_id for target in targets]),
-            "subscription_ids": [target.subscription_id for target in targets],
-            "starts": [period.start for period in periods],
-            "ends": [period.end for period in periods],
-            "names": [target.measure.currency or target.measure.metric_id for target in targets],
+            "subscription_ids": "\t".join([target.subscription_id or "" for target in targets]),
+            "starts": "\t".join([period.start.isoformat() for period in periods]),
+            "ends": "\t".join([period.end.isoformat() for period in periods]),
+            "name": targets[0].measure.currency or targets[0].measure.metric_id,
             **parameters_of(kind),
         },
     )
