@@ -15,6 +15,7 @@ class BackfillLimits:
     """
 
     customers_per_step: int = 500  # customers of one transaction at most
+    quiet_per_step: int = 2_000  # customers of which one statement looks for quiet gauges
     first_size: int = 250  # customers, or alerts that name a customer, of a first step
     gauges_per_step: int = 500  # gauges of one transaction at most
     alerts_per_step: int = 500  # alerts that name a customer, of one transaction at most

@@ -6,6 +6,7 @@ Where a step fails, the backfill goes on in smaller ones, and past a customer th
 import logging
 import time
 from collections.abc import Set
+from itertools import islice
 from typing import NamedTuple
 
 from engine.backfill.pace import StepSize
@@ -94,12 +95,10 @@ class BackfillSteps:
 
     async def _step(self, backfill: Backfill, size: int) -> bool:
         """Evaluates at most `size` customers of a backfill; returns False when another replica works on it."""
-        started = time.perf_counter()
-        settled = await self._settle(backfill, size)
+        settled = await self._settle(backfill)
         if settled is None:
             return False
         if settled.complete:
-            self._sizes[backfill].took(time.perf_counter() - started)
             return True
         try:
             return await self._step_of_gauges(backfill, size, settled.customer_ids)
@@ -128,7 +127,7 @@ class BackfillSteps:
             self._forget(backfill)
         return reached != Progress()
 
-    async def _settle(self, backfill: Backfill, size: int) -> _Settled | None:
+    async def _settle(self, backfill: Backfill) -> _Settled | None:
         """Brings the quiet gauges of the next customers up to date; returns None when another replica works on it.
 
         Goes to the next customers only if that was all, and if there may be more of them.
@@ -142,9 +141,10 @@ class BackfillSteps:
             rule = await transaction.rule(backfill.alert_id)
             if rule is None or progress.within is not None:
                 return _Settled()
-            customers = await _next_customers(transaction, rule, progress, size)
+            page = self._limits.quiet_per_step
+            customers = await _next_customers(transaction, rule, progress, page)
             settled = await settle_quiet(transaction, rule, customers)
-            complete = len(customers) == size == len(settled)
+            complete = len(customers) == page == len(settled)
             if complete:
                 await backfills.advance(
                     transaction.connection,
@@ -175,14 +175,17 @@ class BackfillSteps:
             part = await evaluate_rest(transaction, rule, rest, limit)
             if part is not None:
                 return part, True
-        customers = await _next_customers(transaction, rule, progress, size)
+        page = self._limits.quiet_per_step if settled else size
+        customers = await _next_customers(transaction, rule, progress, page)
         if not customers:
             return None, False
-        small = await self._before_large(transaction, rule, customers)
+        first_left_out = next(islice((one for one in customers if one not in settled), size, None), None)
+        wanted = customers if first_left_out is None else customers[: customers.index(first_left_out)]
+        small = await self._before_large(transaction, rule, wanted)
         if not small:
             raise _LargeCustomer(progress, customers[0])
         part = await evaluate_part(transaction, rule, progress, small, limit, settled)
-        return part, len(customers) == size or part.customers < len(customers)
+        return part, len(customers) == page or part.customers < len(customers)
 
     async def _before_large(self, transaction: Transaction, rule: AlertRule, customers: list[str]) -> list[str]:
         """The customers before the first one whose groups have to be counted from very many events."""
