@@ -10,9 +10,22 @@ from evaluator.exclusions import MAX_GROUPS
 
 @dataclass(frozen=True)
 class BackfillLimits:
-    """Limits of `Backfills`."""
+    """Limits of `Backfills`.
 
-    customers_per_step: int = 500  # customers of one transaction
+    fast_step_seconds, slow_step_seconds: after a faster or slower step the next one takes more or fewer customers.
+    busy_share: the share of the time in which backfills work while the process counts usage.
+    """
+
+    customers_per_step: int = 500  # customers of one transaction at most
+    quiet_per_step: int = 2_000  # customers of which one statement looks for quiet gauges
+    first_size: int = 250  # customers, or alerts that name a customer, of a first step
+    gauges_per_step: int = 500  # gauges of one transaction at most
+    alerts_per_step: int = 500  # alerts that name a customer, of one transaction at most
+    large_customer: int = 20_000  # stored events, above which a customer's groups are counted outside of the lock
+    fast_step_seconds: float = 0.1
+    slow_step_seconds: float = 0.5
+    busy_share: float = 0.5
+    longest_pause: float = 0.5  # seconds between two rounds
     polling_interval: float = 5.0  # seconds; for backfills that another replica left when it ended
     retry_interval: float = 1.0  # seconds at most between two tries while the database is away
 

@@ -91,6 +91,7 @@ class BillingCycle:
     _local_anchor: datetime = field(init=False, repr=False, compare=False)
     _days: int = field(init=False, repr=False, compare=False)  # of one period; 0 when it is months long
     _months: int = field(init=False, repr=False, compare=False)
+    _last: Period | None = field(init=False, repr=False, compare=False)  # the period found last
 
     def __post_init__(self) -> None:
         """Normalises the anchor to UTC. Raises CycleError."""
@@ -101,6 +102,7 @@ class BillingCycle:
         object.__setattr__(self, "_months", _MONTHS.get(self.cadence, 0) * self.interval_count)
         object.__setattr__(self, "anchor", self.anchor.astimezone(UTC))
         object.__setattr__(self, "_zone", zone)
+        object.__setattr__(self, "_last", None)
         # fold=0 because every period but the anchor's own takes the first of two equal wall clock times.
         object.__setattr__(self, "_local_anchor", self.anchor.astimezone(zone).replace(tzinfo=None, fold=0))
 
@@ -109,6 +111,13 @@ class BillingCycle:
 
         The first and the last period that a datetime can express end at its limits.
         """
+        if self._last is not None and self._last.contains(time):
+            return self._last
+        found = self._find(time)
+        object.__setattr__(self, "_last", found)
+        return found
+
+    def _find(self, time: datetime) -> Period:
         time = min(time.astimezone(UTC), _LATEST - _MICROSECOND)
         index = self._estimate(time)
         start = self._boundary(index)

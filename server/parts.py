@@ -72,6 +72,7 @@ def build_parts(
         gate=ingest_gate,
         limits=engine_limits.ingest,
     )
+    ingest_seats = ingest_gate.free
     return Parts(
         configuration,
         database,
@@ -79,7 +80,14 @@ def build_parts(
         Drain(),
         Upkeep(database, clock, configuration.retention, configuration.notification_retention),
         rules,
-        Backfills(database, clock, configuration.grace, rules, limits=engine_limits.backfills),
+        Backfills(
+            database,
+            clock,
+            configuration.grace,
+            rules,
+            limits=engine_limits.backfills,
+            busy=lambda: ingest_gate.free < ingest_seats,
+        ),
         Timers(database, clock, configuration.grace, rules, limits=engine_limits.timers),
         RedeliveryJobs(database, clock),
         Erasures(database, clock),

@@ -4,29 +4,33 @@ Ingest does not wait for a backfill: an event that moves a gauge evaluates it fo
 so. A backfill only has to find the customers that send no usage at present.
 """
 
+import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from engine.facts.one_alert import evaluate_alert
+from engine.backfill.named import claim_and_evaluate
+from engine.backfill.pace import Pace, StepSize
+from engine.backfill.steps import BackfillSteps, organization_of
 from engine.limits import DEFAULT_LIMITS, BackfillLimits
 from engine.rules.registry import RulesRegistry
-from engine.rules.transaction import Transaction, Transactions
-from evaluator.alerts import AlertRule
+from engine.rules.transaction import Transactions
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
 from store.alerts import backfills
 from store.alerts.backfills import Backfill
-from store.identity.organizations import Organization
-from store.notifications import evaluation_failures
 from store.postgres.database import Database, DatabaseUnavailable
-from webhooks.operator_events import EvaluationFailure
 
 BACKFILLS_AT_ONCE = 50  # of one organization that one round finds; other replicas may work on some of them
 
 logger = logging.getLogger(__name__)
+
+
+def _never_busy() -> bool:
+    return False
 
 
 class Backfills:
@@ -40,7 +44,9 @@ class Backfills:
         rules: RulesRegistry,
         *,
         limits: BackfillLimits = DEFAULT_LIMITS.backfills,
+        busy: Callable[[], bool] = _never_busy,
     ) -> None:
+        """busy: whether the process is counting usage now, which backfills must not slow down."""
         self._database = database
         self._clock = clock
         self._transactions = Transactions(database, clock, grace, rules)
@@ -53,9 +59,13 @@ class Backfills:
             interval=limits.polling_interval,
             backoff=Backoff(longest=limits.retry_interval),
         )
-        self._customers_per_step = limits.customers_per_step
-        self._sizes: dict[Backfill, int] = {}  # customers of the next step, of backfills in which one failed
-        self._passed_over: set[Backfill] = set()
+        self._limits = limits
+        self._pace = Pace(limits, busy)
+        self._steps = BackfillSteps(database, clock, self._transactions, limits)
+        # By organization: how many alerts that name a customer a step takes, and those that are not taken together
+        # with others, because they cannot be evaluated or have too many gauges.
+        self._named_sizes: dict[int, StepSize] = {}
+        self._alone: dict[int, set[str]] = {}
         self._last: dict[int, str] = {}  # the alert of each organization that had the last turn
 
     def start(self) -> None:
@@ -71,11 +81,15 @@ class Backfills:
         await self._task.stop()
 
     async def _work(self) -> None:
+        self._pace.begin()
+        started = time.perf_counter()
         while await self.run_once():
-            pass
+            await asyncio.sleep(self._pace.pause_after(time.perf_counter() - started))
+            self._pace.begin()
+            started = time.perf_counter()
 
     async def run_once(self) -> bool:
-        """Runs one step of one backfill of each organization that has any; returns whether there was any.
+        """Runs one step of each organization that has any backfills; returns whether there was any.
 
         Backfills that another replica works on are left out. The next round finds those that have begun meanwhile. So
         a backfill waits for one step of each other organization, however many backfills these have; and the backfills
@@ -83,15 +97,34 @@ class Backfills:
         """
         async with self._database.transaction() as connection:
             waiting = await backfills.waiting(connection, BACKFILLS_AT_ONCE, self._last)
-        self._last = {of_one[0].organization_id: self._last.get(of_one[0].organization_id, "") for of_one in waiting}
+        self._forget_organizations({of_one[0].organization_id for of_one in waiting})
         return any([await self._step_of_one(of_one) for of_one in waiting])
+
+    def _forget_organizations(self, waiting: set[int]) -> None:
+        """Forgets what it knows of organizations of which no backfill is waiting any more."""
+        self._last = {one: self._last.get(one, "") for one in waiting}
+        self._named_sizes = {one: size for one, size in self._named_sizes.items() if one in waiting}
+        self._alone = {one: alerts for one, alerts in self._alone.items() if one in waiting}
+        self._steps.forget_organizations(waiting)
 
     async def _step_of_one(self, waiting: Sequence[Backfill]) -> bool:
         """Runs one step of the first of an organization's backfills that is free and does not fail."""
+        named_tried = False
         for backfill in waiting:
-            self._last[backfill.organization_id] = backfill.alert_id
+            organization_id = backfill.organization_id
+            together = backfill.customer_id is not None and backfill.alert_id not in self._alone.get(
+                organization_id, ()
+            )
+            if together and named_tried:
+                continue
+            named_tried = named_tried or together
+            before = self._last.get(organization_id, "")
+            self._last[organization_id] = backfill.alert_id
             try:
-                if await self._around_failures(backfill):
+                if not together:
+                    if await self._steps.around_failures(backfill):
+                        return True
+                elif await self._step_of_named(backfill, before):
                     return True
             except DatabaseUnavailable as error:
                 if not error.failure.contained:
@@ -108,88 +141,39 @@ class Backfills:
                 )
         return False
 
-    async def _around_failures(self, backfill: Backfill) -> bool:
-        """Runs one step of a backfill; where it fails in ever smaller ones, past a customer that cannot be evaluated.
+    async def _step_of_named(self, first: Backfill, before: str) -> bool:
+        """Runs the backfills of alerts that name a customer, from `first` on, many in one transaction.
 
-        So one customer costs a backfill some transactions, and the customers after it are still evaluated.
+        Where that fails, the next step takes fewer of them from the same alert on, which is the one after `before`.
+        The one that fails by itself is left to `BackfillSteps`.
         """
-        size = self._sizes.get(backfill, self._customers_per_step)
+        organization_id = first.organization_id
+        size = self._named_sizes.setdefault(organization_id, StepSize(self._limits, self._limits.alerts_per_step))
+        alone = self._alone.setdefault(organization_id, set())
+        started = time.perf_counter()
         try:
-            worked = await self._step(backfill, size)
+            async with self._transactions.open(organization_of(first)) as transaction:
+                done = await claim_and_evaluate(
+                    transaction, first.alert_id, size.size, alone, self._limits.gauges_per_step
+                )
         except DatabaseUnavailable:
             raise
         except Exception:
-            if size > 1:
-                self._sizes[backfill] = size // 2
-                logger.warning(
-                    "a step of the backfill of alert %s failed; it goes on in smaller ones",
-                    backfill.alert_id,
-                    exc_info=size == self._customers_per_step,
-                    extra={"action": LogAction.BACKFILL_FAILED, "alert_id": backfill.alert_id},
-                )
-                return True
-            worked = await self._pass_over(backfill)
-        if size < self._customers_per_step:
-            self._sizes[backfill] = min(size * 2, self._customers_per_step)
-        return worked
-
-    async def _step(self, backfill: Backfill, size: int) -> bool:
-        """Evaluates the next `size` customers of a backfill; returns False when another replica works on it."""
-        async with self._transactions.open(_organization(backfill)) as transaction:
-            after = await backfills.claim(transaction.connection, backfill)
-            if after is None:
-                return False
-            rule = await transaction.rule(backfill.alert_id)
-            customers: list[str] = []
-            if rule is not None:  # else it was archived since
-                customers = await _next_customers(transaction, rule, after, size)
-                await evaluate_alert(transaction, rule, customers)
-            last = customers[-1] if len(customers) == size else self._end(backfill)
-            await backfills.advance(transaction.connection, transaction.organization_id, backfill.alert_id, last)
-        return last != backfills.FROM_THE_BEGINNING
-
-    async def _pass_over(self, backfill: Backfill) -> bool:
-        """Leaves out the next customer until the backfill has come to its end and begins once more.
-
-        Writes an operator event, once an hour for each alert.
-        """
-        async with self._transactions.open(_organization(backfill)) as transaction:
-            connection, organization_id = transaction.connection, transaction.organization_id
-            after = await backfills.claim(connection, backfill)
-            rule = await transaction.rule(backfill.alert_id)
-            if after is None or rule is None:
-                return after is not None
-            customers = await _next_customers(transaction, rule, after, 1)
-            for customer_id in customers:
-                failure = EvaluationFailure(backfill.alert_id, customer_id, None)
-                await evaluation_failures.add(connection, organization_id, [failure], self._clock.now())
-                logger.error(
-                    "alert %s could not be evaluated for a customer and will be tried again",
-                    backfill.alert_id,
-                    extra={
-                        "action": LogAction.BACKFILL_FAILED,
-                        "alert_id": backfill.alert_id,
-                        "customer_id": customer_id,
-                    },
-                )
-            self._passed_over.add(backfill)
-            last = customers[-1] if customers else self._end(backfill)
-            await backfills.advance(connection, organization_id, backfill.alert_id, last)
-        return last != backfills.FROM_THE_BEGINNING
-
-    def _end(self, backfill: Backfill) -> str | None:
-        """The progress after the last customer: None (complete), or the beginning if a customer was left out."""
-        self._sizes.pop(backfill, None)
-        if backfill not in self._passed_over:
-            return None
-        self._passed_over.discard(backfill)
-        return backfills.FROM_THE_BEGINNING
-
-
-def _organization(backfill: Backfill) -> Organization:
-    return Organization(backfill.organization_id, backfill.organization)
-
-
-async def _next_customers(transaction: Transaction, rule: AlertRule, after: str, limit: int) -> list[str]:
-    """The next customers that the alert may cover."""
-    return await backfills.customers(transaction.connection, transaction.organization_id, rule.scope, after, limit)
+            logger.warning(
+                "a step of backfills from alert %s on failed; they go on in smaller ones",
+                first.alert_id,
+                exc_info=not size.reduced,
+                extra={"action": LogAction.BACKFILL_FAILED, "alert_id": first.alert_id},
+            )
+            if size.size == 1:
+                alone.add(first.alert_id)
+            size.failed()
+            self._last[organization_id] = before
+            return True
+        if done.alone is not None:
+            alone.add(done.alone)
+            return True
+        if done.complete:
+            self._last[organization_id] = done.complete[-1]
+            size.took(time.perf_counter() - started)
+        return bool(done.complete)

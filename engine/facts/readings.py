@@ -43,6 +43,11 @@ class GaugeReading:
     cause: Cause | None = None
     epoch: int | None = None
 
+    @property
+    def gauge(self) -> Gauge:
+        """The gauge."""
+        return self.watch.gauge
+
 
 class Covered(NamedTuple):
     """A customer, the alerts on facts to evaluate for it, and the time of which its facts are read."""

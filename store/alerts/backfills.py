@@ -1,32 +1,62 @@
-"""Backfills: which alerts still have to be evaluated on what exists already, how far each is, and what exists."""
+"""Backfills: which alerts still have to be evaluated on what exists already, and how far each is."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alerts import Scope, ScopeKind
 from evaluator.definitions import DefinitionState
-from evaluator.gauges import Group
-from evaluator.watched_gauges import CustomerMeasure
 from store.postgres.database import DriverConnection, driver
-from store.tables.accounts import customer, subscription
 from store.tables.alerts import alert
 from store.tables.usage import event
-from store.usage import contract_conditions, metric_conditions, price_conditions
-
-FROM_THE_BEGINNING = ""  # sorts before every customer_id: the alert was evaluated for no customer yet
 
 
 @dataclass(frozen=True)
 class Backfill:
-    """A backfill that is not complete; organization: the name."""
+    """A backfill that is not complete.
+
+    organization: the name. customer_id: the customer that the alert names, if it names one.
+    """
 
     organization_id: int
     organization: str
     alert_id: str
+    customer_id: str | None
+
+
+class Progress(NamedTuple):
+    """How far a backfill is.
+
+    customer_id: the last customer that is complete; empty before the first one. within: a later customer that is not
+    complete, and the last of its gauges that was evaluated, in the order of gauge ids.
+    """
+
+    customer_id: str = ""
+    within: tuple[str, UUID] | None = None
+
+    def stored(self) -> str:
+        """The text in the column `alert.visit_after`.
+
+        A server of an earlier version takes the whole text as the id of the last customer. No id contains a tab, and
+        a tab sorts before everything that an id contains. So that server goes on with the same customer, from its
+        first gauge on. When the backfill begins again, both parts are replaced together.
+        """
+        return "\t".join(
+            [self.customer_id, self.within[0], self.within[1].hex] if self.within else [self.customer_id]
+        )
+
+    @classmethod
+    def from_stored(cls, text: str) -> "Progress":
+        """The inverse of `stored`."""
+        customer_id, *within = text.split("\t")
+        return cls(customer_id, (within[0], UUID(within[1])) if within else None)
+
+
+FROM_THE_BEGINNING = Progress().stored()  # the alert was evaluated for no customer yet
 
 
 # Organizations that have backfills are found one after the other in the index, whatever the number of their
@@ -42,19 +72,19 @@ WITH RECURSIVE waiting AS (
     )
     FROM waiting w WHERE w.organization_id IS NOT NULL
 )
-SELECT w.organization_id, o.name, a.alert_id
+SELECT w.organization_id, o.name, a.alert_id, a.customer_id
 FROM waiting w
 JOIN organization o ON o.organization_id = w.organization_id
 LEFT JOIN unnest(%(organization_ids)s::bigint[], %(alert_ids)s::text[]) AS t (organization_id, last_id)
     ON t.organization_id = w.organization_id
 CROSS JOIN LATERAL (
     (
-        SELECT alert_id, 0 AS part FROM alert
+        SELECT alert_id, customer_id, 0 AS part FROM alert
         WHERE organization_id = w.organization_id AND visit_after IS NOT NULL
             AND alert_id > coalesce(t.last_id, '') COLLATE "C"
         ORDER BY alert_id LIMIT %(limit)s
     ) UNION ALL (
-        SELECT alert_id, 1 FROM alert
+        SELECT alert_id, customer_id, 1 FROM alert
         WHERE organization_id = w.organization_id AND visit_after IS NOT NULL
             AND alert_id <= coalesce(t.last_id, '') COLLATE "C"
         ORDER BY alert_id LIMIT %(limit)s
@@ -79,13 +109,13 @@ async def waiting(connection: AsyncConnection, limit: int, last: Mapping[int, st
     return list(found.values())
 
 
-async def claim(connection: AsyncConnection, backfill: Backfill) -> str | None:
-    """Claims a backfill until the transaction ends; returns the last customer that it has evaluated.
+async def claim(connection: AsyncConnection, backfill: Backfill) -> Progress | None:
+    """Claims a backfill until the transaction ends; returns how far it is.
 
     None: it is complete, or another replica works on it. The organization's lock has to be held before: a change of
     an alert takes that lock first too, and with another order here the two would deadlock.
     """
-    after: str | None = await connection.scalar(
+    stored: str | None = await connection.scalar(
         select(alert.c.visit_after)
         .where(
             alert.c.organization_id == backfill.organization_id,
@@ -94,16 +124,56 @@ async def claim(connection: AsyncConnection, backfill: Backfill) -> str | None:
         )
         .with_for_update(skip_locked=True)
     )
-    return after
+    return None if stored is None else Progress.from_stored(stored)
 
 
-async def advance(connection: AsyncConnection, organization_id: int, alert_id: str, after: str | None) -> None:
+# Claims backfills of alerts that name a customer, in the order of their ids.
+_CLAIM_NAMED = """
+SELECT alert_id, customer_id FROM alert
+WHERE organization_id = %(organization_id)s AND visit_after IS NOT NULL AND customer_id IS NOT NULL
+    AND alert_id >= %(first)s AND alert_id <> ALL(%(others_than)s)
+ORDER BY alert_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+"""
+
+
+async def claim_named(
+    connection: DriverConnection, organization_id: int, first: str, limit: int, others_than: Collection[str]
+) -> dict[str, str]:
+    """Claims backfills of alerts that name a customer, like `claim`; returns the customers by alert id.
+
+    first: the lowest alert id. others_than: alerts that are left out. Backfills on which another replica works are
+    left out, too.
+    """
+    parameters = {
+        "organization_id": organization_id,
+        "first": first,
+        "limit": limit,
+        "others_than": list(others_than),
+    }
+    cursor = await connection.execute(_CLAIM_NAMED, parameters)
+    return dict(await cursor.fetchall())
+
+
+async def advance(
+    connection: AsyncConnection, organization_id: int, alert_id: str, progress: Progress | None
+) -> None:
     """Stores how far the backfill is; None: it is complete, and the alert was evaluated on all that existed."""
-    values: dict[str, object] = {"visit_after": after}
-    if after is None:
-        values["looked"] = alert.c.looked | (alert.c.state == DefinitionState.ACTIVE)
+    if progress is None:
+        await complete(await driver(connection), organization_id, [alert_id])
+        return
     await connection.execute(
-        update(alert).where(alert.c.organization_id == organization_id, alert.c.alert_id == alert_id).values(values)
+        update(alert)
+        .where(alert.c.organization_id == organization_id, alert.c.alert_id == alert_id)
+        .values(visit_after=progress.stored())
+    )
+
+
+async def complete(connection: DriverConnection, organization_id: int, alert_ids: Collection[str]) -> None:
+    """Stores that backfills are complete. The transaction must have claimed them."""
+    await connection.execute(
+        "UPDATE alert SET visit_after = NULL, looked = looked OR state = %s"
+        " WHERE organization_id = %s AND alert_id = ANY(%s)",
+        (DefinitionState.ACTIVE.value, organization_id, list(alert_ids)),
     )
 
 
@@ -125,25 +195,52 @@ async def begin(connection: AsyncConnection, organization_id: int, alert_ids: Se
     )
 
 
+_ALL_CUSTOMERS = """
+SELECT customer_id FROM customer
+WHERE organization_id = %(organization_id)s AND customer_id > %(after)s
+ORDER BY customer_id LIMIT %(limit)s
+"""
+
+# Either the customer is on the plan or one of its subscriptions is. Each part is read from its index in order, so
+# that a page costs its own customers, and neither those without the plan nor those behind the page.
+_CUSTOMERS_OF_PLAN = """
+SELECT customer_id FROM (
+    (
+        SELECT customer_id FROM customer
+        WHERE organization_id = %(organization_id)s AND plan_id = %(plan_id)s AND customer_id > %(after)s
+        ORDER BY customer_id LIMIT %(limit)s
+    ) UNION (
+        SELECT DISTINCT customer_id FROM subscription
+        WHERE organization_id = %(organization_id)s AND plan_id = %(plan_id)s AND customer_id > %(after)s
+        ORDER BY customer_id LIMIT %(limit)s
+    )
+) AS member ORDER BY customer_id LIMIT %(limit)s
+"""
+
+_ONE_CUSTOMER = """
+SELECT customer_id FROM customer
+WHERE organization_id = %(organization_id)s AND customer_id > %(after)s AND customer_id = %(customer_id)s
+"""
+
+
 async def customers(
-    connection: AsyncConnection, organization_id: int, scope: Scope, after: str, limit: int
+    connection: DriverConnection, organization_id: int, scope: Scope, after: str, limit: int
 ) -> list[str]:
     """The next customers, by id, that may be in that scope, or have a subscription in it."""
-    query = (
-        select(customer.c.customer_id)
-        .where(customer.c.organization_id == organization_id, customer.c.customer_id > after)
-        .order_by(customer.c.customer_id)
-        .limit(limit)
-    )
+    query = _ALL_CUSTOMERS
     if scope.customer_id is not None:
-        query = query.where(customer.c.customer_id == scope.customer_id)
+        query = _ONE_CUSTOMER
     elif scope.kind is ScopeKind.PLAN:
-        # Either the customer is on the plan or one of its subscriptions is.
-        on_plan = select(subscription.c.customer_id).where(
-            subscription.c.organization_id == organization_id, subscription.c.plan_id == scope.plan_id
-        )
-        query = query.where((customer.c.plan_id == scope.plan_id) | customer.c.customer_id.in_(on_plan))
-    return list(await connection.scalars(query))
+        query = _CUSTOMERS_OF_PLAN
+    parameters = {
+        "organization_id": organization_id,
+        "after": after,
+        "limit": limit,
+        "plan_id": scope.plan_id,
+        "customer_id": scope.customer_id,
+    }
+    cursor = await connection.execute(query.encode(), parameters)
+    return [customer_id for (customer_id,) in await cursor.fetchall()]
 
 
 async def has_usage(connection: AsyncConnection, organization_id: int, customer_id: str) -> bool:
@@ -152,65 +249,3 @@ async def has_usage(connection: AsyncConnection, organization_id: int, customer_
         event.c.organization_id == organization_id, event.c.customer_id == customer_id
     )
     return bool(await connection.scalar(select(found.exists())))
-
-
-_GROUPS = """
-SELECT DISTINCT i.position, {columns}
-FROM unnest(
-    %(customer_ids)s::text[], %(subscription_ids)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]
-) WITH ORDINALITY AS i (customer_id, subscription_id, period_start, period_end, position), LATERAL (
-    SELECT e.properties FROM event e
-    WHERE e.organization_id = %(organization_id)s AND e.customer_id = i.customer_id COLLATE "C"
-        AND e.event_time >= i.period_start AND e.event_time < i.period_end
-        AND (i.subscription_id IS NULL OR e.subscription_id = i.subscription_id COLLATE "C")
-        AND {measured} AND {priced} AND {contracted} AND {grouped}
-    {limit}
-) AS e
-"""
-
-
-async def groups(
-    connection: DriverConnection,
-    organization_id: int,
-    targets: Sequence[CustomerMeasure],
-    keys: Sequence[str],
-    now: datetime,
-) -> dict[int, list[Group]]:
-    """For each target (by its index) the groups of those keys that its stored events of the current period have.
-
-    Without keys that is the one empty group, for each target that has any event.
-    """
-    if not targets:
-        return {}
-    measure, raw_events = targets[0].measure, targets[0].raw_events
-    columns = ", ".join(f"e.properties ->> %(key{number})s" for number in range(len(keys))) or "1"
-    query = _GROUPS.format(
-        columns=columns,
-        measured="e.currency = %(name)s AND e.cost IS NOT NULL"
-        if measure.of_cost
-        else metric_conditions.condition("%(name)s", raw_events),
-        priced=price_conditions.condition(measure.prices),
-        contracted=contract_conditions.condition(measure.contract_fields),
-        grouped=" AND ".join(f"e.properties ? %(key{number})s" for number in range(len(keys))) or "true",
-        limit="" if keys else "LIMIT 1",
-    )
-    periods = [target.cycle.period_at(now) for target in targets]
-    cursor = await connection.execute(
-        query.encode(),
-        {
-            "organization_id": organization_id,
-            "name": measure.currency or measure.metric_id,
-            "customer_ids": [target.customer_id for target in targets],
-            "subscription_ids": [target.subscription_id for target in targets],
-            "starts": [period.start for period in periods],
-            "ends": [period.end for period in periods],
-            **{f"key{number}": key for number, key in enumerate(keys)},
-            **price_conditions.parameters(measure.prices),
-            **contract_conditions.parameters(measure.contract_fields),
-            **metric_conditions.parameters(raw_events),
-        },
-    )
-    found: dict[int, list[Group]] = {}
-    for position, *values in await cursor.fetchall():
-        found.setdefault(position - 1, []).append(tuple(zip(keys, values, strict=True)) if keys else ())
-    return found

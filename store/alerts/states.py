@@ -40,8 +40,8 @@ class StoredState:
 _READ_STATES = """
 SELECT s.gauge_id, s.alert_id, s.alert_version, s.reached, s.sequence, s.change_time, s.change_reason
 FROM alert_state s
-JOIN unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[]) AS i (customer_id, gauge_id)
-    ON s.customer_id = i.customer_id COLLATE "C" AND s.gauge_id = i.gauge_id
+JOIN unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(gauge_ids)s, E'\t')::uuid[])
+    AS i (customer_id, gauge_id) ON s.customer_id = i.customer_id COLLATE "C" AND s.gauge_id = i.gauge_id
 WHERE s.organization_id = %(organization_id)s
 """
 
@@ -56,8 +56,8 @@ async def read_states(
         _READ_STATES,
         {
             "organization_id": organization_id,
-            "customer_ids": [gauge.customer_id for gauge in gauges],
-            "gauge_ids": [gauge.gauge_id for gauge in gauges],
+            "customer_ids": "\t".join([gauge.customer_id for gauge in gauges]),
+            "gauge_ids": "\t".join([gauge.gauge_id.hex for gauge in gauges]),
         },
     )
     found: dict[tuple[UUID, str], StoredState] = {}

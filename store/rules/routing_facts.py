@@ -3,6 +3,7 @@
 The classes are the router's (`evaluator.routing`). `store.accounts` stores the facts as callers put them.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -236,10 +237,16 @@ async def _fetch(connection: DriverConnection, query: str, organization_id: int,
     return await cursor.fetchall()
 
 
+@functools.lru_cache(maxsize=4096)
+def _cycle(anchor: datetime, cadence: str, count: int, zone: str) -> BillingCycle:
+    """A billing cycle; equal ones are one object, which keeps the period that it found last."""
+    return BillingCycle(anchor, Cadence(cadence), count, zone)
+
+
 def _customer(row: Row) -> CustomerFacts:
     customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row[:9]
     exclusions, end, limits, being_erased = row[9:]
-    cycle = BillingCycle(anchor, Cadence(cadence), count, zone)
+    cycle = _cycle(anchor, cadence, count, zone)
     excluded, own = _excluded(exclusions), read_column(limits)
     return CustomerFacts(
         customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded, end, own, being_erased
@@ -254,7 +261,7 @@ def _excluded(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, s
 def _subscription(row: Row) -> SubscriptionFacts:
     customer_id, subscription_id, plan_id, currency, anchor, cadence, count, zone = row[:8]
     changed_epoch, update_time, custom_fields, deleting = row[8:]
-    cycle = None if anchor is None else BillingCycle(anchor, Cadence(cadence), count, zone)
+    cycle = None if anchor is None else _cycle(anchor, cadence, count, zone)
     return SubscriptionFacts(
         customer_id,
         subscription_id,

@@ -114,7 +114,8 @@ class Locked:
 _LOCK = """
 INSERT INTO gauge AS g (organization_id, customer_id, gauge_id, value, rules_epoch, update_time)
 SELECT %(organization_id)s, customer_id, gauge_id, 0, -1, %(now)s
-FROM unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[]) AS i (customer_id, gauge_id)
+FROM unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(gauge_ids)s, E'\t')::uuid[])
+    AS i (customer_id, gauge_id)
 ORDER BY customer_id COLLATE "C", gauge_id
 ON CONFLICT (organization_id, customer_id, gauge_id) DO UPDATE SET update_time = g.update_time
 RETURNING gauge_id, value, rules_epoch, latest_event_time, latest_event, scale
@@ -129,8 +130,8 @@ async def lock(
         _LOCK,
         {
             "organization_id": organization_id,
-            "customer_ids": [gauge.customer_id for gauge in gauges],
-            "gauge_ids": [gauge.gauge_id for gauge in gauges],
+            "customer_ids": "\t".join([gauge.customer_id for gauge in gauges]),
+            "gauge_ids": "\t".join([gauge.gauge_id.hex for gauge in gauges]),
             "now": now,
         },
     )
@@ -138,6 +139,34 @@ async def lock(
         gauge_id: Locked(value, epoch, latest_time, _latest_id(latest_time, latest), scale)
         for gauge_id, value, epoch, latest_time, latest, scale in await cursor.fetchall()
     }
+
+
+# The epochs at which gauges were last evaluated; without those that show 0, which may have no events.
+_EPOCHS = """
+SELECT g.gauge_id, g.rules_epoch
+FROM unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(gauge_ids)s, E'\t')::uuid[])
+    AS i (customer_id, gauge_id)
+JOIN gauge g ON g.organization_id = %(organization_id)s
+    AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id
+WHERE g.value <> 0
+"""
+
+
+async def epochs_with_value(
+    connection: DriverConnection, organization_id: int, gauges: Sequence[Gauge]
+) -> dict[UUID, int]:
+    """The epochs at which those of the gauges that show another value than 0 were last evaluated. Locks nothing."""
+    if not gauges:
+        return {}
+    cursor = await connection.execute(
+        _EPOCHS,
+        {
+            "organization_id": organization_id,
+            "customer_ids": "\t".join([gauge.customer_id for gauge in gauges]),
+            "gauge_ids": "\t".join([gauge.gauge_id.hex for gauge in gauges]),
+        },
+    )
+    return dict(await cursor.fetchall())
 
 
 def _latest_id(latest_time: datetime | None, stored: str | None) -> str | None:

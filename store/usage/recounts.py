@@ -86,7 +86,7 @@ _AGGREGATES: Mapping[Aggregation, str] = {
 # The tallies of the groups of each pass: value, number of events, time and id of the latest event, group values.
 _RECOUNT = """
 SELECT i.position, r.* FROM {passes}, LATERAL (
-    SELECT {value}, count(*), max(e.event_time), {latest_id}::text{group_values}
+    SELECT {tally}{group_values}
     FROM event e WHERE {conditions}
     {group_by}
 ) AS r
@@ -155,10 +155,10 @@ async def recount_values(connection: DriverConnection, organization_id: int, rec
         numbers = range(len(kind.keys))
         statement = _RECOUNT_VALUES.format(
             passes=_passes_as_rows(len(kind.keys)),
-            conditions=_conditions(kind),
+            conditions=_conditions_of_pass(kind),
             value_arrays="".join(f", %(values{number})s::text[]" for number in numbers),
             value_columns="".join(f", value{number}" for number in numbers),
-            same_values="".join(f" AND w.value{number} = {_group_value(number)}" for number in numbers),
+            same_values="".join(f" AND w.value{number} = {group_value(number)}" for number in numbers),
         )
         wanted = [
             (position, recounts[index].gauge.gauge_id, values)
@@ -187,18 +187,24 @@ def _passes(recounts: Sequence[Recount]) -> dict[StatementKind, list[_Pass]]:
 
 def _recount_statement(kind: StatementKind) -> str:
     numbers = range(len(kind.keys))
-    is_latest = kind.aggregation is Aggregation.LATEST
     columns = ", ".join(str(_FIRST_GROUP_COLUMN + number) for number in numbers)
     return _RECOUNT.format(
         passes=_passes_as_rows(len(kind.keys)),
-        value=_AGGREGATES[kind.aggregation].format(
-            amount="e.cost" if kind.of_cost else metric_conditions.amount(kind.raw_events)
-        ),
-        latest_id=f"(array_agg(e.event_id ORDER BY {_LATEST_FIRST}))[1]" if is_latest else "NULL",
-        group_values="".join(f", {_group_value(number)}" for number in numbers),
-        conditions=_conditions(kind),
+        tally=tally_columns(kind),
+        group_values="".join(f", {group_value(number)}" for number in numbers),
+        conditions=_conditions_of_pass(kind),
         group_by=f"GROUP BY {columns}" if columns else "",
     )
+
+
+def tally_columns(kind: StatementKind) -> str:
+    """Aggregates of events `e`: the value, the number of events, time and id of the latest event."""
+    amount = "e.cost" if kind.of_cost else metric_conditions.amount(kind.raw_events)
+    value = _AGGREGATES[kind.aggregation].format(amount=amount)
+    latest_id = "NULL"
+    if kind.aggregation is Aggregation.LATEST:
+        latest_id = f"(array_agg(e.event_id ORDER BY {_LATEST_FIRST}))[1]"
+    return f"{value}, count(*), max(e.event_time), {latest_id}::text"
 
 
 def _passes_as_rows(keys: int) -> str:
@@ -213,7 +219,6 @@ def _parameters(organization_id: int, kind: StatementKind, passes: Sequence[_Pas
     gauges = [one.gauge for one in passes]
     return {
         "organization_id": organization_id,
-        "property": kind.unique_property or "",
         "customer_ids": [gauge.customer_id for gauge in gauges],
         "subscription_ids": [gauge.subscription_id for gauge in gauges],
         "names": [gauge.measure.currency or gauge.measure.metric_id for gauge in gauges],
@@ -221,10 +226,7 @@ def _parameters(organization_id: int, kind: StatementKind, passes: Sequence[_Pas
         "ends": [gauge.period.end for gauge in gauges],
         # JSON objects, whose keys PostgreSQL finds by binary search; an array is searched element by element.
         "left_out": [Jsonb(dict.fromkeys(one.left_out)) for one in passes],
-        **{f"key{number}": key for number, key in enumerate(kind.keys)},
-        **price_conditions.parameters(kind.prices),
-        **contract_conditions.parameters(kind.contract_fields),
-        **metric_conditions.parameters(kind.raw_events),
+        **parameters_of(kind),
         **{
             f"wanted{number}": [Jsonb(dict.fromkeys(values[number] for values in one.indexes)) for one in passes]
             for number in range(len(kind.keys))
@@ -232,14 +234,20 @@ def _parameters(organization_id: int, kind: StatementKind, passes: Sequence[_Pas
     }
 
 
-def _group_value(number: int) -> str:
-    """The value that an event has for a group key."""
+def group_value(number: int) -> str:
+    """The value that an event `e` has for a group key."""
     return f"e.properties ->> %(key{number})s::text"
 
 
-def _conditions(kind: StatementKind) -> str:
+def _conditions_of_pass(kind: StatementKind) -> str:
     """The condition for the events `e` that the pass `i` counts."""
-    conditions = [
+    wanted = [f"i.wanted{number} ? ({group_value(number)})" for number in range(len(kind.keys))]
+    return " AND ".join([conditions(kind), "NOT i.left_out ? e.event_id", *wanted])
+
+
+def conditions(kind: StatementKind) -> str:
+    """The condition for the events `e` of a row `i` that gauges of that kind count, whatever their groups."""
+    found = [
         "e.organization_id = %(organization_id)s",
         'e.customer_id = i.customer_id COLLATE "C"',
         "e.event_time >= i.period_start",
@@ -247,15 +255,24 @@ def _conditions(kind: StatementKind) -> str:
         'e.currency = i.name COLLATE "C" AND e.cost IS NOT NULL'
         if kind.of_cost
         else metric_conditions.condition('i.name COLLATE "C"', kind.raw_events),
-        "NOT i.left_out ? e.event_id",
-        *(f"i.wanted{number} ? ({_group_value(number)})" for number in range(len(kind.keys))),
     ]
     if kind.prices:
-        conditions.append(price_conditions.condition(kind.prices))
+        found.append(price_conditions.condition(kind.prices))
     if kind.contract_fields:
-        conditions.append(contract_conditions.condition(kind.contract_fields))
+        found.append(contract_conditions.condition(kind.contract_fields))
     if kind.of_subscription:
-        conditions.append('e.subscription_id = i.subscription_id COLLATE "C"')
+        found.append('e.subscription_id = i.subscription_id COLLATE "C"')
     if kind.aggregation is Aggregation.UNIQUE_COUNT:
-        conditions.append("e.properties ? %(property)s::text")
-    return " AND ".join(conditions)
+        found.append("e.properties ? %(property)s::text")
+    return " AND ".join(found)
+
+
+def parameters_of(kind: StatementKind) -> dict[str, Any]:
+    """The parameters of `conditions`, `tally_columns` and `group_value`, apart from the columns of `i`."""
+    return {
+        "property": kind.unique_property or "",
+        **{f"key{number}": key for number, key in enumerate(kind.keys)},
+        **price_conditions.parameters(kind.prices),
+        **contract_conditions.parameters(kind.contract_fields),
+        **metric_conditions.parameters(kind.raw_events),
+    }

@@ -2,12 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from zlib import crc32
 
-import psycopg
 import pytest
 
 from engine.ingest import containment
@@ -19,6 +16,7 @@ from store.alerts import alerts as stored_alerts
 from store.postgres.database import DriverConnection
 from tests.support.schemas import check_body
 from tests.support.usage.caller import Caller, Refusal, everything, on_customer, refusals, until, usage_alert, values
+from tests.support.usage.refusing import refusing
 
 Request = alert_service_pb2.EvaluateUsageRequest
 
@@ -26,24 +24,6 @@ Request = alert_service_pb2.EvaluateUsageRequest
 def internal(*places: int) -> list[Refusal]:
     """The rejections of events that could not be recorded."""
     return [Refusal(at, "INTERNAL", "INTERNAL") for at in places]
-
-
-@asynccontextmanager
-async def refusing(caller: Caller, table: str, condition: str) -> AsyncIterator[None]:
-    """Inside the block the database refuses inserted rows (`new`) of a table that fulfil a condition."""
-    name = f"refuse_{table}"
-    async with await psycopg.AsyncConnection.connect(caller.database_url, autocommit=True) as connection:
-        await connection.execute(
-            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            f" IF {condition} THEN RAISE 'refused by the test: secret detail'; END IF; RETURN new; END $$".encode()
-        )
-        await connection.execute(
-            f"CREATE TRIGGER {name} BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()".encode()
-        )
-        try:
-            yield
-        finally:
-            await connection.execute(f"DROP FUNCTION {name} CASCADE".encode())
 
 
 async def operator_events(caller: Caller) -> list[dict[str, object]]:

@@ -27,6 +27,7 @@ from store.notifications.writing import write_notifications
 from store.postgres.database import Database, driver
 from store.rules import routing_facts as facts
 from store.usage import events, gauges, recounts
+from store.usage.counted_groups import counted_groups
 from tests.support.usage.caller import Caller, Refusal, everything, refusals, thresholds, usage_alert, values
 
 Request = alert_service_pb2.EvaluateUsageRequest
@@ -142,8 +143,9 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     assert await exclusions.count(raw, organization_id, []) == {}
     assert await exclusions.of_customers(raw, organization_id, []) == set()
     assert not await exclusions.exclude(raw, organization_id, [], ExclusionReason.GROUP_LIMIT, 0, now)
-    assert await stored_backfills.groups(raw, organization_id, [], [], now) == {}
-    assert await stored_backfills.groups(raw, organization_id, [], ["region"], now) == {}
+    assert await counted_groups(raw, organization_id, [], [], now) == {}
+    assert await counted_groups(raw, organization_id, [], ["region"], now) == {}
+    assert await gauges.epochs_with_value(raw, organization_id, []) == {}
     await stored_backfills.begin(connection, organization_id, [])
     assert await stored_backfills.without_first(raw, organization_id, []) == set()
     assert await facts.customers(raw, organization_id, []) == []

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from engine.backfill.backfills import Backfills
+from engine.backfill.steps import BackfillSteps
 from engine.limits import BackfillLimits, EngineLimits
 from engine.rules.registry import RulesRegistry
 from generated.tidemark.v1 import (
@@ -194,15 +195,15 @@ async def test_backfill_evaluates_each_of_many_customers_once(caller: Caller, en
 
 async def test_failing_backfill_does_not_delay_other_alerts(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     await caller.send(caller.event("e1", "15"))
-    step = Backfills._step
+    step = BackfillSteps._step
     broken: set[str] = set()
 
-    async def breaking(backfills: Backfills, due: object, size: int) -> bool:
+    async def breaking(steps: BackfillSteps, due: object, size: int) -> bool:
         if getattr(due, "alert_id", "") in broken:
             raise ArithmeticError("this backfill fails")
-        return await step(backfills, due, size)  # type: ignore[arg-type]  # it is a Due
+        return await step(steps, due, size)  # type: ignore[arg-type]  # it is a Due
 
-    monkeypatch.setattr(Backfills, "_step", breaking)
+    monkeypatch.setattr(BackfillSteps, "_step", breaking)
     async with ingest_held(caller):
         creating = [asyncio.create_task(caller.create_only(usage_alert("10"))) for _ in range(4)]
         await asyncio.sleep(0)

@@ -8,8 +8,8 @@ from functools import partial
 import grpc
 import pytest
 
+from engine.backfill import parts
 from engine.backfill.backfills import Backfills
-from engine.facts import one_alert
 from engine.rules.registry import RulesRegistry
 from evaluator.alerts import AlertRule
 from generated.tidemark.v1 import (
@@ -180,14 +180,14 @@ async def test_backfills_of_two_organizations_take_turns(
     one = await neighbour.create_only(usage_alert("10"))
     # The first backfill always fails; the others do not wait for it.
     broken = min(alert.alert_id for alert in many)
-    evaluate = one_alert.evaluate_alert
+    evaluate = parts.evaluate_part
 
-    async def breaking(*arguments: object, **others: object) -> None:
+    async def breaking(*arguments: object) -> parts.Part:
         if isinstance(arguments[1], AlertRule) and arguments[1].alert_id == broken:
             raise ZeroDivisionError
-        await evaluate(*arguments, **others)  # type: ignore[arg-type]
+        return await evaluate(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("engine.backfill.backfills.evaluate_alert", breaking)
+    monkeypatch.setattr("engine.backfill.steps.evaluate_part", breaking)
 
     async def waiting() -> tuple[int, int]:
         counts = []

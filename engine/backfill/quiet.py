@@ -1,0 +1,67 @@
+"""Quiet gauges of a backfill: most gauges are far below a new alert, and need no evaluation one by one."""
+
+from collections.abc import Sequence
+
+from engine.rules.transaction import Transaction
+from evaluator.alerts import AlertRule, ScopeKind
+from evaluator.thresholds import Direction
+from evaluator.transitions import AlertState, trip_levels
+from store.rules import routing_facts
+from store.usage import quiet_gauges
+from store.usage.quiet_gauges import QuietCondition
+
+
+async def settle_quiet(transaction: Transaction, rule: AlertRule, customer_ids: Sequence[str]) -> set[str]:
+    """Brings the quiet gauges of an alert up to date; returns their customers, for which the alert is evaluated.
+
+    The others have to be evaluated in another transaction: this one holds gauges, not in the order of their keys.
+    """
+    condition = _condition(transaction, rule)
+    if condition is None or await _counts_raw_events(transaction, rule):
+        return set()
+    return await quiet_gauges.settle(
+        transaction.driver,
+        transaction.organization_id,
+        condition,
+        customer_ids,
+        transaction.epoch,
+        transaction.now,
+    )
+
+
+def _condition(transaction: Transaction, rule: AlertRule) -> QuietCondition | None:
+    """Which gauges are quiet; None where that depends on more than the value of a gauge and one level.
+
+    Such as limits, overrides of groups, facts that are read, and the custom fields of subscriptions.
+    """
+    measure, scope = rule.measure, rule.scope
+    simple = not (measure.of_facts or measure.per_subscription or measure.contract_fields or rule.groups)
+    if not simple or scope.kind not in (ScopeKind.ALL_CUSTOMERS, ScopeKind.PLAN):
+        return None
+    # Those that may watch the same gauges, apart from the alerts that name a customer.
+    sharing = [one for one in transaction.router.wide if one.measure == measure and not one.groups]
+    level, _ = trip_levels(rule.thresholds, AlertState())
+    if level is None or rule.overrides or rule.thresholds.direction is not Direction.RISING:
+        return None
+    if any(one.has_percentages for one in sharing):
+        return None
+    covering = [one for one in sharing if one.scope.kind is ScopeKind.ALL_CUSTOMERS or one is rule]
+    counted_since = min(one.watching_epoch for one in covering)
+    others_changed = max((one.changed_epoch for one in sharing if one is not rule), default=0)
+    return QuietCondition(
+        rule.alert_id,
+        measure,
+        scope.plan_id,
+        level,
+        max(counted_since, others_changed),
+        rule.changed_epoch,
+    )
+
+
+async def _counts_raw_events(transaction: Transaction, rule: AlertRule) -> bool:
+    """Whether raw events count in the metric: of those from before its creation a gauge knows nothing."""
+    metric_id = rule.measure.metric_id
+    if metric_id is None:
+        return False
+    found = await routing_facts.metrics(transaction.driver, transaction.organization_id, [metric_id])
+    return any(metric.raw_events is not None for metric in found)
