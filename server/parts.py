@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from engine.backfill.backfills import Backfills
 from engine.changes.groups import ChangeGroups
 from engine.erasures import Erasures
+from engine.facts.customer_evaluations import CustomerEvaluations
 from engine.ingest.pending import BESIDE, PendingEvents
 from engine.ingest.pipeline import Pipeline
 from engine.limits import DEFAULT_LIMITS, EngineLimits
@@ -40,6 +41,7 @@ class Parts:
     feeds: Feeds
     pipeline: Pipeline
     changes: ChangeGroups
+    evaluations: CustomerEvaluations
     limits: ServerLimits
 
 
@@ -91,6 +93,9 @@ def build_parts(
         ),
         pipeline,
         ChangeGroups(database, clock, calls_gate, pipeline.is_ingesting, engine_limits.changes),
+        CustomerEvaluations(
+            database, clock, configuration.grace, rules, calls_gate, limits=engine_limits.evaluations
+        ),
         server_limits,
     )
 
@@ -103,6 +108,8 @@ async def started(parts: Parts) -> AsyncIterator[None]:
         await parts.upkeep.start()
         stack.push_async_callback(parts.backfills.stop)
         parts.backfills.start()
+        stack.push_async_callback(parts.evaluations.stop)
+        parts.evaluations.start()
         stack.push_async_callback(parts.timers.stop)
         parts.timers.start()
         stack.push_async_callback(parts.redeliveries.stop)

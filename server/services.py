@@ -12,6 +12,9 @@ from collections.abc import Mapping
 import grpc
 
 from engine.facts.changes import FactChanges
+from engine.facts.kinds_of_puts import CUSTOMERS, LIMITS, SUBSCRIPTIONS
+from engine.facts.limit_deletions import LimitDeletions
+from engine.facts.puts import Puts
 from generated.tidemark.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
@@ -123,8 +126,9 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
     def __init__(self, parts: Parts) -> None:
         database, clock = parts.database, parts.clock
         fact_changes = FactChanges(database, clock, parts.configuration.grace, parts.rules)
+        groups, evaluations = parts.changes, parts.evaluations
 
-        customers = CustomerHandlers(database, clock, fact_changes)
+        customers = CustomerHandlers(database, clock, Puts(clock, groups, evaluations, CUSTOMERS))
         self.PutCustomer = customers.PutCustomer
         self.GetCustomer = customers.GetCustomer
         self.ListCustomers = customers.ListCustomers
@@ -134,7 +138,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.GetErasureJob = erasures.GetErasureJob
         self.ListErasureJobs = erasures.ListErasureJobs
 
-        subscriptions = SubscriptionHandlers(database, clock, fact_changes)
+        subscriptions = SubscriptionHandlers(database, clock, Puts(clock, groups, evaluations, SUBSCRIPTIONS))
         self.PutSubscription = subscriptions.PutSubscription
         self.GetSubscription = subscriptions.GetSubscription
         self.ListSubscriptions = subscriptions.ListSubscriptions
@@ -152,7 +156,14 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.ListPlans = plans.ListPlans
         self.DeletePlan = plans.DeletePlan
 
-        limits = LimitHandlers(database, clock, fact_changes, parts.backfills)
+        limits = LimitHandlers(
+            database,
+            clock,
+            groups,
+            Puts(clock, groups, evaluations, LIMITS),
+            LimitDeletions(groups, evaluations),
+            parts.backfills,
+        )
         self.PutLimit = limits.PutLimit
         self.GetLimit = limits.GetLimit
         self.ListLimits = limits.ListLimits

@@ -83,8 +83,3 @@ class Transactions:
         now = self._clock.now()
         router = await self._rules.of(organization.organization_id).alerts_at(connection, epoch - 1, keep=False)
         return Transaction(connection, await driver(connection), organization, router, now, self._grace, epoch)
-
-    async def with_router(self, connection: Connection, organization: Organization, router: Router) -> Transaction:
-        """The rest of a transaction that holds the lock exclusively, with a router that no other transaction uses."""
-        now, raw = self._clock.now(), await driver(connection)
-        return Transaction(connection, raw, organization, router, now, self._grace, router.epoch)

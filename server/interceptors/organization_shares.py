@@ -11,7 +11,15 @@ from server.interceptors.wrapping import Around
 # Calls that hold no connection while they wait. The events of EvaluateUsageBatch wait in the pipeline, which has
 # shares of its own. The others wait for their group of changes, and take a turn for each transaction
 # (`engine.changes.groups`).
-_WITHOUT_CONNECTION = frozenset({"/tidemark.v1.AlertService/EvaluateUsageBatch"})
+_WITHOUT_CONNECTION = frozenset(
+    {
+        "/tidemark.v1.AlertService/EvaluateUsageBatch",
+        "/tidemark.v1.AccountService/PutCustomer",
+        "/tidemark.v1.AccountService/PutSubscription",
+        "/tidemark.v1.AccountService/PutLimit",
+        "/tidemark.v1.AccountService/DeleteLimit",
+    }
+)
 _USAGE_STREAM = "/tidemark.v1.AlertService/EvaluateUsage"
 
 
