@@ -21,7 +21,7 @@ from store.balances import wallets
 from store.balances.wallets import DueTimer
 from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable
-from store.usage import routing_facts
+from store.rules import routing_facts
 
 POLLING_INTERVAL = 1.0  # seconds; another replica may have scheduled something earlier
 RETRY_INTERVAL = 1.0  # seconds at most between two tries while the database is away

@@ -9,75 +9,131 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from evaluator.aggregation import Aggregation
+from evaluator.alert_index import AlertIndex, WideAlerts
 from evaluator.alerts import AlertRule
 from evaluator.events import UsageEvent
 from evaluator.gauges import Group, Measure
+from evaluator.known_customers import KnownCustomer, KnownCustomers, RouteKey
 from evaluator.limits import NO_LIMITS, Limits
 from evaluator.raw_events import RawEvents, as_metric_events
+from evaluator.route_changes import RouteChanges
 from evaluator.routing_facts import CustomerFacts, MetricFacts, SubscriptionFacts
 from evaluator.watched_gauges import CustomerMeasure
 
 # Events may be this far ahead of the clock, so a period may contain events that arrived before its start.
 FUTURE_TOLERANCE = timedelta(minutes=5)
 
-# What of an event decides its route, apart from its time and properties: customer, subscription, metric, currency.
-RouteKey = tuple[str, str | None, str, str | None]
-
 
 class Router:
-    """The rules and the facts of one organization at one epoch."""
+    """The wide alerts of one organization, and the customers that were named, with their own alerts and facts.
+
+    epoch: the organization's, of which it holds the rules. It is changed in place from one epoch to the next: a
+    transaction uses it only while it holds the organization's lock, which lets no epoch begin.
+    """
 
     def __init__(
-        self, epoch: int, alerts: Iterable[AlertRule], plan_limits: Mapping[str, Limits] | None = None
+        self, epoch: int, wide: WideAlerts | None = None, plan_limits: dict[str, Limits] | None = None
     ) -> None:
         """`plan_limits`: by plan id. The limits of single customers are in their `CustomerFacts`."""
         self.epoch = epoch
-        self.plan_limits = dict(plan_limits or {})
-        self.alerts: dict[str, AlertRule] = {alert.alert_id: alert for alert in alerts}
-        self.customers: dict[str, CustomerFacts] = {}
-        self.subscriptions: dict[tuple[str, str], SubscriptionFacts] = {}
+        self.wide = WideAlerts() if wide is None else wide
         self.metrics: dict[str, MetricFacts] = {}
         # The metrics in which raw events count. None until a raw event came: they are read all at once, because a raw
         # event does not say which metrics it concerns. Apart from `metrics`, which has what events named.
         self.raw_metrics: dict[str, MetricFacts] | None = None
         self._raw_events: dict[str, dict[str, RawEvents]] = {}  # by event name and metric id
-        self._by_measure: dict[Measure, list[AlertRule]] = {}
-        # Cost measures with price filters, by currency and by whether they measure subscriptions.
-        self._with_prices: dict[tuple[str | None, bool], list[Measure]] = {}
-        # Cost measures with fields of contracts, by currency.
-        self._with_contracts: dict[str | None, list[Measure]] = {}
-        self._fact_rules = [alert for alert in self.alerts.values() if alert.measure.of_facts]
-        for alert in self.alerts.values():
-            if not alert.measure.of_facts:
-                self._by_measure.setdefault(alert.measure, []).append(alert)
-        for measure in self._by_measure:
-            if measure.contract_fields:
-                self._with_contracts.setdefault(measure.currency, []).append(measure)
-            if measure.prices:
-                self._with_prices.setdefault((measure.currency, measure.per_subscription), []).append(measure)
-        self._routes: dict[RouteKey, tuple[CustomerMeasure, ...]] = {}
-        self._customer_measures: dict[tuple[Measure, str, str | None], CustomerMeasure | None] = {}
+        self._plan_limits = {} if plan_limits is None else plan_limits
+        self.known = KnownCustomers()
+        self._changes = RouteChanges()
+
+    def apart(self) -> "Router":
+        """A router with the same wide alerts that knows no customers yet.
+
+        For a transaction that reads its own facts, and whose reading others must not keep.
+        """
+        return Router(self.epoch, self.wide, self._plan_limits)
+
+    def customer(self, customer_id: str) -> CustomerFacts:
+        """The facts of a customer that it knows."""
+        return self.known[customer_id].facts
+
+    def know_customer(self, facts: CustomerFacts) -> KnownCustomer:
+        """Knows a customer from now on, with nothing found for it yet."""
+        known = self.known[facts.customer_id] = KnownCustomer(facts, self._changes.revision)
+        return known
+
+    def know_subscription(self, subscription: SubscriptionFacts) -> None:
+        """Knows a subscription of a customer that it knows."""
+        self.known[subscription.customer_id].know_subscription(subscription)
+
+    def subscription(self, customer_id: str, subscription_id: str) -> SubscriptionFacts:
+        """A subscription that it knows."""
+        return self.known[customer_id].subscriptions[subscription_id]
+
+    def change_wide_alert(self, alert_id: str, rule: AlertRule | None) -> None:
+        """Takes a wide alert that was read again. rule: None if it is not active."""
+        before = self.wide.get(alert_id)
+        if rule is not None:
+            self.wide.put(rule)
+        else:
+            self.wide.remove(alert_id)
+        for one in (before, rule):
+            if one is not None and not one.measure.of_facts:
+                self._changes.touch(one.measure, one.scope.plan_id)
+
+    def change_plan_limits(self, plan_id: str, changed: Limits) -> None:
+        """Takes the limits of a plan."""
+        self._plan_limits[plan_id] = changed
+        self._changes.touch(None, plan_id)
+
+    def change_metric(self, metric_id: str, metric: MetricFacts | None) -> None:
+        """Takes a metric that was read again. metric: None if it has to be read once more when an event names it."""
+        if metric is not None and metric_id in self.metrics:
+            self.metrics[metric_id] = metric
+        else:
+            self.metrics.pop(metric_id, None)
+        if self.raw_metrics is not None:
+            raw_metrics = {name: one for name, one in self.raw_metrics.items() if name != metric_id}
+            self.know_raw_metrics([*raw_metrics.values(), *([] if metric is None else [metric])])
+        for per_subscription in (False, True):
+            self._changes.touch(Measure(metric_id=metric_id, per_subscription=per_subscription), None)
+
+    def exclude(self, customer_id: str, alert_id: str, subscription_id: str | None) -> None:
+        """Stops routing to an alert for a customer, or for one subscription of it."""
+        known = self.known.get(customer_id)
+        if known is None or (alert_id, subscription_id) in known.facts.excluded:
+            return
+        known.facts = replace(known.facts, excluded=known.facts.excluded | {(alert_id, subscription_id)})
+        rule = self.wide.get(alert_id) or known.facts.alerts.get(alert_id)
+        if rule is not None:
+            known.forget_measure(rule.measure)
 
     def fact_rules(self, customer: CustomerFacts) -> list[AlertRule]:
         """The alerts on facts that are evaluated for a customer."""
         covered = customer.customer_id, None, customer.plan_id
         return [
-            alert
-            for alert in self._fact_rules
-            if alert.scope.covers(*covered) and not customer.excludes(alert.alert_id, None)
+            rule
+            for index in (*self.wide.covering((customer.plan_id,)), customer.alerts)
+            for rule in index.on_facts
+            if rule.scope.covers(*covered) and not customer.excludes(rule.alert_id, None)
         ]
+
+    def usage_rules(self, customer: CustomerFacts, plan_ids: Iterable[str | None] = ()) -> list[AlertRule]:
+        """The alerts on usage and cost that may cover a customer, or a subscription of it with one of these plans."""
+        indexes = (*self.wide.covering((customer.plan_id, *plan_ids)), customer.alerts)
+        return [rule for index in indexes for rule in index if not rule.measure.of_facts]
 
     def limits_of(self, customer: CustomerFacts, plan_id: str | None) -> tuple[Limits, ...]:
         """The limits of a customer, or of its subscription with that plan: first its own, then those of the plan."""
-        return customer.limits, self.plan_limits.get(plan_id or "", NO_LIMITS)
+        return customer.limits, self._plan_limits.get(plan_id or "", NO_LIMITS)
 
     def currency_of(self, customer_id: str, subscription_id: str | None) -> str:
         """The currency of a cost whose event names none: the subscription's, or else the customer's."""
         if subscription_id is not None:
-            currency = self.subscriptions[customer_id, subscription_id].currency
+            currency = self.subscription(customer_id, subscription_id).currency
             if currency is not None:
                 return currency
-        return self.customers[customer_id].currency
+        return self.customer(customer_id).currency
 
     def with_currency(self, event: UsageEvent) -> UsageEvent:
         """The event with the currency of its cost: its own, or else `currency_of`."""
@@ -106,92 +162,89 @@ class Router:
 
     def last_period_end(self, customer_id: str, subscription_id: str | None, time: datetime) -> datetime:
         """The end of the period that contains `time`: the customer's, or the subscription's if that is later."""
-        cycle = self.customers[customer_id].cycle
+        cycle = self.customer(customer_id).cycle
         end = cycle.period_at(time).end
         if subscription_id is not None:
-            own = self.subscriptions[customer_id, subscription_id].cycle
+            own = self.subscription(customer_id, subscription_id).cycle
             end = max(end, (own or cycle).period_at(time).end)
         return end
-
-    def exclude(self, customer_id: str, alert_id: str, subscription_id: str | None) -> None:
-        """Stops routing to an alert for a customer, or for one subscription of it."""
-        customer = self.customers.get(customer_id)
-        if customer is None or (alert_id, subscription_id) in customer.excluded:
-            return
-        excluded = customer.excluded | {(alert_id, subscription_id)}
-        self.customers[customer_id] = replace(customer, excluded=excluded)
-        self._forget({customer_id})
-
-    def forget_routes(self, whose: Iterable[tuple[str, str | None, str]]) -> None:
-        """Forgets what it found for these customers, subscriptions and metrics, whose facts were rolled back."""
-        self._forget({customer_id for customer_id, _, _ in whose})
-
-    def _forget(self, customer_ids: set[str]) -> None:
-        if not customer_ids:
-            return
-        self._routes = {key: route for key, route in self._routes.items() if key[0] not in customer_ids}
-        self._customer_measures = {
-            key: found for key, found in self._customer_measures.items() if key[1] not in customer_ids
-        }
 
     def customer_measures(self, key: RouteKey, time: datetime) -> tuple[CustomerMeasure, ...]:
         """The watched measures that an event can move; whether it does depends on its properties.
 
         The facts of its customer, subscription and metric must be in the router.
         """
-        route = self._routes.get(key)
+        known = self.known[key[0]]
+        if known.revision != self._changes.revision:
+            self._forget_touched(known)
+        route = known.routes.get(key)
         if route is None:
-            customer_id = key[0]
-            found = (
-                self.customer_measure(measure, customer_id, owner, time) for measure, owner in self._measures(key)
-            )
-            route = self._routes[key] = tuple(each for each in found if each is not None)
+            found = (self._measure(known, measure, owner, time) for measure, owner in self._measures(known, key))
+            route = known.routes[key] = tuple(each for each in found if each is not None)
         return route
-
-    def _measures(self, key: RouteKey) -> list[tuple[Measure, str | None]]:
-        """The measures of an event, each with its subscription if it measures subscriptions."""
-        customer_id, subscription_id, metric_id, currency = key
-        measures: list[tuple[Measure, str | None]] = [(Measure(metric_id=metric_id), None)]
-        if currency is not None:
-            measures.append((Measure(currency=currency), None))
-            measures += [(measure, None) for measure in self._with_prices.get((currency, False), ())]
-        if subscription_id is not None:
-            measures.append((Measure(metric_id=metric_id, per_subscription=True), subscription_id))
-            if currency is not None:
-                measures.append((Measure(currency=currency, per_subscription=True), subscription_id))
-                measures += [(measure, subscription_id) for measure in self._with_prices.get((currency, True), ())]
-                if of_contracts := self._with_contracts.get(currency):
-                    fields = self.subscriptions[customer_id, subscription_id].custom_fields.items()
-                    measures += [
-                        (measure, None) for measure in of_contracts if fields >= set(measure.contract_fields)
-                    ]
-        return measures
 
     def customer_measure(
         self, measure: Measure, customer_id: str, subscription_id: str | None, time: datetime
     ) -> CustomerMeasure | None:
         """One measure of one customer or subscription; None when no alert watches it."""
-        key = (measure, customer_id, subscription_id)
-        if key not in self._customer_measures:
-            self._customer_measures[key] = self._find(measure, customer_id, subscription_id, time)
-        return self._customer_measures[key]
+        return self._measure(self.known[customer_id], measure, subscription_id, time)
+
+    def _forget_touched(self, known: KnownCustomer) -> None:
+        """Forgets what was found for a customer and has been touched by a change since."""
+        changes, since = self._changes, known.revision
+        known.revision = changes.revision
+        if changes.all_since(since):
+            known.forget_everything()
+            return
+        known.routes = {}
+        known.measures = {
+            (measure, owner): found
+            for (measure, owner), found in known.measures.items()
+            if not changes.since(since, measure, known.plan_of(owner))
+        }
+
+    def _measures(self, known: KnownCustomer, key: RouteKey) -> dict[tuple[Measure, str | None], None]:
+        """The measures of an event, in their order, each with its subscription if it measures subscriptions."""
+        _, subscription_id, metric_id, currency = key
+        measures = [(Measure(metric_id=metric_id), None)]
+        own: list[tuple[Measure, str | None]] = []
+        if currency is not None:
+            measures.append((Measure(currency=currency), None))
+        if subscription_id is not None:
+            own.append((Measure(metric_id=metric_id, per_subscription=True), subscription_id))
+            if currency is not None:
+                own.append((Measure(currency=currency, per_subscription=True), subscription_id))
+        if currency is not None:
+            contract = known.subscriptions[subscription_id].custom_fields.items() if subscription_id else {}.items()
+            plans = known.facts.plan_id, known.plan_of(subscription_id)
+            for index in (*self.wide.covering(plans), known.facts.alerts):
+                for measure in index.selective(currency):
+                    if not measure.per_subscription and contract >= set(measure.contract_fields):
+                        measures.append((measure, None))
+                    elif measure.per_subscription and subscription_id is not None:
+                        own.append((measure, subscription_id))
+        return dict.fromkeys((*measures, *own))
+
+    def _measure(
+        self, known: KnownCustomer, measure: Measure, subscription_id: str | None, time: datetime
+    ) -> CustomerMeasure | None:
+        key = measure, subscription_id
+        if key not in known.measures:
+            known.measures[key] = self._find(known, measure, subscription_id, time)
+        return known.measures[key]
 
     def _find(
-        self, measure: Measure, customer_id: str, subscription_id: str | None, time: datetime
+        self, known: KnownCustomer, measure: Measure, subscription_id: str | None, time: datetime
     ) -> CustomerMeasure | None:
-        customer = self.customers[customer_id]
+        customer = known.facts
         cycle, plan_id = customer.cycle, customer.plan_id
         changed_epoch, changed_time = customer.changed_epoch, customer.changed_time
         if subscription_id is not None:
-            subscription = self.subscriptions[customer_id, subscription_id]
+            subscription = known.subscriptions[subscription_id]
             cycle, plan_id = subscription.cycle or cycle, subscription.plan_id
             changed_epoch = max(changed_epoch, subscription.changed_epoch)
             changed_time = max(changed_time, subscription.changed_time)
-        by_keys: dict[tuple[str, ...], list[AlertRule]] = {}
-        for alert in self._by_measure.get(measure, ()):
-            covers = alert.scope.covers(customer_id, subscription_id, plan_id)
-            if covers and not customer.excludes(alert.alert_id, subscription_id):
-                by_keys.setdefault(alert.group_keys, []).append(alert)
+        by_keys = self._by_keys(customer, measure, subscription_id, plan_id)
         if not by_keys:
             return None
         metric = self.metric(measure.metric_id) if measure.metric_id is not None else None
@@ -201,7 +254,7 @@ class Router:
             changed_time = max(changed_time, raw_events.since_time)
         return CustomerMeasure(
             measure=measure,
-            customer_id=customer_id,
+            customer_id=customer.customer_id,
             subscription_id=subscription_id,
             cycle=cycle,
             aggregation=metric.aggregation if metric else Aggregation.SUM,
@@ -214,6 +267,23 @@ class Router:
             limits=self.limits_of(customer, plan_id),
             raw_events=raw_events,
         )
+
+    def _by_keys(
+        self, customer: CustomerFacts, measure: Measure, subscription_id: str | None, plan_id: str | None
+    ) -> dict[tuple[str, ...], list[AlertRule]]:
+        """The alerts that watch a measure of a customer or subscription, by their group keys, oldest first."""
+        covered = customer.customer_id, subscription_id, plan_id
+        indexes: tuple[AlertIndex, ...] = (*self.wide.covering((plan_id,)), customer.alerts)
+        rules = [
+            rule
+            for index in indexes
+            for rule in index.on_usage(measure)
+            if rule.scope.covers(*covered) and not customer.excludes(rule.alert_id, subscription_id)
+        ]
+        by_keys: dict[tuple[str, ...], list[AlertRule]] = {}
+        for rule in sorted(rules, key=lambda one: (one.create_epoch, one.alert_id)):
+            by_keys.setdefault(rule.group_keys, []).append(rule)
+        return by_keys
 
 
 def group_of(keys: tuple[str, ...], properties: Mapping[str, str]) -> Group | None:

@@ -1,11 +1,12 @@
 """Routing facts: what the router needs of customers, subscriptions and metrics."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 
 from evaluator.aggregation import Aggregation
+from evaluator.alert_index import NO_ALERTS, AlertIndex
 from evaluator.limits import NO_LIMITS, Limits
 from evaluator.periods import BillingCycle
 from evaluator.raw_events import RawEvents
@@ -20,6 +21,7 @@ class CustomerFacts:
     excluded: alerts that cover the customer and are disabled for it, each with the one subscription for which it is
     disabled, or None for the whole customer. plan_end: when its plan ends; None where that is not known. limits: the
     customer's own, without those of its plan. being_erased: it takes no usage and no facts, and no alert covers it.
+    alerts: the active ones that name the customer: of the customer, of its subscriptions, of it on a plan.
     """
 
     customer_id: str
@@ -32,6 +34,11 @@ class CustomerFacts:
     plan_end: datetime | None = None
     limits: Limits = field(default=NO_LIMITS, compare=False)
     being_erased: bool = False
+    alerts: AlertIndex = field(default=NO_ALERTS, compare=False)
+
+    def with_alerts(self, alerts: AlertIndex) -> "CustomerFacts":
+        """The same facts with other own alerts."""
+        return replace(self, alerts=alerts)
 
     def excludes(self, alert_id: str, subscription_id: str | None) -> bool:
         """Whether an alert is disabled for the customer, or for one subscription of it."""
@@ -57,6 +64,10 @@ class SubscriptionFacts:
     changed_time: datetime
     custom_fields: Mapping[str, str] = field(default_factory=lambda: NO_FIELDS, compare=False)
     deleting: bool = field(default=False, compare=False)
+
+    def same_as(self, other: "SubscriptionFacts") -> bool:
+        """Whether another reading of the subscription routes its usage in the same way."""
+        return self == other and self.custom_fields == other.custom_fields
 
 
 @dataclass(frozen=True)

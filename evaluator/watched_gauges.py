@@ -19,6 +19,8 @@ from evaluator.routing_facts import CustomerFacts
 # only costs time.
 COUNTING_MARGIN = timedelta(hours=1)
 
+KEPT_PERIODS = 4  # of one measure and customer whose gauges stay cached; late events find those of others again
+
 
 @dataclass(eq=False, slots=True)
 class WatchedGauge:
@@ -66,8 +68,9 @@ class CustomerMeasure:
 
     prices: of the measure; an event counts only if it passes them. limits: the customer's own, then its plan's.
     raw_events: those that count in its metric.
-    by_keys: the alerts on the measure that cover the customer, by their group keys. period: the one found last.
-    found: the result of `watched_gauge` for each group and start of a period.
+    by_keys: the alerts on the measure that cover the customer, by their group keys. period: the one used last.
+    found: the result of `watched_gauge` for each group in that period. by_start: the same for each period that was
+    used, by its start.
     """
 
     measure: Measure
@@ -83,17 +86,29 @@ class CustomerMeasure:
     prices: tuple[PriceFilter, ...] = ()
     limits: tuple[Limits, ...] = ()
     raw_events: RawEvents | None = None
-    found: dict[tuple[Group, datetime], WatchedGauge | None] = field(default_factory=dict)
+    found: dict[Group, WatchedGauge | None] = field(default_factory=dict)
+    by_start: dict[datetime, dict[Group, WatchedGauge | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.by_start[self.period.start] = self.found
 
     def watched_gauge(self, group: Group, time: datetime) -> WatchedGauge | None:
         """The gauge of that group in the period of `time`; None when no alert watches it."""
         period = self.period
         if not period.start <= time < period.end:
             period = self.period = self.cycle.period_at(time)
-        key = (group, period.start)
-        if key not in self.found:
-            self.found[key] = self._find(group, period)
-        return self.found[key]
+            self.found = self.by_start.setdefault(period.start, {})
+        found = self.found
+        if group not in found:
+            found[group] = self._find(group, period)
+        return found[group]
+
+    def forget_past_periods(self) -> None:
+        """Forgets the gauges of all but the last KEPT_PERIODS periods. No commit may be using the measure."""
+        if len(self.by_start) > KEPT_PERIODS:
+            for start in sorted(self.by_start)[:-KEPT_PERIODS]:
+                del self.by_start[start]
+            self.found = self.by_start.setdefault(self.period.start, {})
 
     def _find(self, group: Group, period: Period) -> WatchedGauge | None:
         keys = tuple(key for key, _ in group)

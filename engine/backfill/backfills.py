@@ -139,7 +139,7 @@ class Backfills:
             after = await backfills.claim(transaction.connection, backfill)
             if after is None:
                 return False
-            rule = transaction.router.alerts.get(backfill.alert_id)
+            rule = await transaction.rule(backfill.alert_id)
             customers: list[str] = []
             if rule is not None:  # else it was archived since
                 customers = await _next_customers(transaction, rule, after, size)
@@ -156,7 +156,7 @@ class Backfills:
         async with self._transactions.open(_organization(backfill)) as transaction:
             connection, organization_id = transaction.connection, transaction.organization_id
             after = await backfills.claim(connection, backfill)
-            rule = transaction.router.alerts.get(backfill.alert_id)
+            rule = await transaction.rule(backfill.alert_id)
             if after is None or rule is None:
                 return after is not None
             customers = await _next_customers(transaction, rule, after, 1)

@@ -46,9 +46,7 @@ async def draw_down(transaction: Transaction, events: Sequence[UsageEvent]) -> D
     held = await wallets.lock_with_drawdown(transaction.connection, organization_id, customer_ids)
     if not held:
         return Drawdown({}, {})
-    await catch_up(
-        transaction, {transaction.router.customers[wallet.customer_id]: wallet for wallet in held.values()}
-    )
+    await catch_up(transaction, {transaction.router.customer(wallet.customer_id): wallet for wallet in held.values()})
     running = _RunningDrawdown(transaction.router, held, now)
     own = [event for event in events if event.customer_id in held]
     with exact_arithmetic():
@@ -212,7 +210,7 @@ class BalanceWatches:
         """The gauges that count a balance and that usage moves."""
         key = item.customer_id, item.holding.balance_id
         if key not in self._watches_of:
-            customer = self._router.customers[item.customer_id]
+            customer = self._router.customer(item.customer_id)
             self._watches_of[key] = [
                 self._watches.setdefault(gauge, watched_fact_gauge(gauge, rules, customer))
                 for gauge, rules in self._gauges(item.customer_id, item.holding).items()
@@ -221,7 +219,7 @@ class BalanceWatches:
 
     def _gauges(self, customer_id: str, holding: Holding) -> dict[Gauge, list[AlertRule]]:
         found: dict[Gauge, list[AlertRule]] = {}
-        for rule in self._router.fact_rules(self._router.customers[customer_id]):
+        for rule in self._router.fact_rules(self._router.customer(customer_id)):
             selection = rule.measure.balances
             if selection is None or selection.reading is BalanceReading.DAYS_LEFT:
                 continue

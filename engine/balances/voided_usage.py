@@ -36,9 +36,7 @@ async def give_back(transaction: Transaction, voided: Sequence[UsageEvent]) -> D
     )
     if not held:
         return Drawdown({}, {})
-    await catch_up(
-        transaction, {transaction.router.customers[wallet.customer_id]: wallet for wallet in held.values()}
-    )
+    await catch_up(transaction, {transaction.router.customer(wallet.customer_id): wallet for wallet in held.values()})
     past: dict[CustomerUnit, list[PastDrawable]] = {}
     for one in await stored_drawdown.past_drawables(transaction.driver, organization_id, held):
         past.setdefault((one.item.customer_id, one.item.holding.unit.key), []).append(one)

@@ -18,7 +18,7 @@ from evaluator.routing_facts import CustomerFacts, SubscriptionFacts
 from store.accounts import customer_evaluations
 from store.accounts.customer_evaluations import Note
 from store.balances import wallets
-from store.usage import routing_facts
+from store.rules import routing_facts
 
 
 class _Measured(NamedTuple):
@@ -68,14 +68,7 @@ def rules_on_usage(
     transaction: Transaction, customer: CustomerFacts, subscriptions: Sequence[SubscriptionFacts]
 ) -> list[AlertRule]:
     """The alerts on usage that may cover a customer or its subscriptions."""
-    plans = {customer.plan_id, *(one.plan_id for one in subscriptions)}
-    return [
-        rule
-        for rule in transaction.router.alerts.values()
-        if not rule.measure.of_facts
-        and rule.scope.customer_id in (None, customer.customer_id)
-        and (rule.scope.plan_id is None or rule.scope.plan_id in plans)
-    ]
+    return list(transaction.router.usage_rules(customer, [one.plan_id for one in subscriptions]))
 
 
 async def evaluate_facts(transaction: Transaction, concerned: Sequence[Concerned]) -> None:

@@ -20,7 +20,7 @@ from store.balances import wallets
 from store.erasures.jobs import CustomerBeingErased
 from store.identity.organizations import Organization
 from store.postgres.database import Connection, Database
-from store.usage import routing_facts
+from store.rules import routing_facts
 
 Result = TypeVar("Result")
 Change = Callable[[Connection], Awaitable[tuple[Result, ChangedFacts]]]

@@ -57,7 +57,7 @@ async def evaluate_new_customers(transaction: Transaction, customer_ids: Sequenc
     """Evaluates customers that usage has just registered, on the gauges that read 0 without any balance."""
     covered = []
     for customer_id in customer_ids:
-        customer = transaction.router.customers[customer_id]
+        customer = transaction.router.customer(customer_id)
         rules = [rule for rule in transaction.router.fact_rules(customer) if rule.measure.balances is not None]
         if any(reads_as_zero(rule.measure.balances) for rule in rules if rule.measure.balances is not None):
             covered.append(Covered(customer, rules, transaction.now))

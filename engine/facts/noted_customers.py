@@ -136,7 +136,7 @@ class _Work:
         """
         async with self._claimed([note.customer_id for note in notes]) as claimed:
             held = claimed.unchanged(notes)
-            rule = claimed.transaction.router.alerts.get(alert_id)
+            rule = await claimed.transaction.rule(alert_id)
             if rule is not None and held:  # else it was archived since
                 await evaluate_alert(claimed.transaction, rule, [note.customer_id for note in held])
             await claimed.remove([note for note in held if note.customer_id in complete])

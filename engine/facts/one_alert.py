@@ -10,11 +10,11 @@ from engine.facts.readings import Covered, read_all
 from engine.rules.transaction import Transaction
 from evaluator.alerts import AlertRule
 from evaluator.gauges import Group
-from evaluator.routing import Router
 from evaluator.watched_gauges import CustomerMeasure, WatchedGauge
 from store.alerts import backfills
 from store.balances import wallets
-from store.usage import gauges, routing_facts, stored_groups
+from store.rules import routing_facts
+from store.usage import gauges, stored_groups
 
 
 async def evaluate_alert(
@@ -23,8 +23,8 @@ async def evaluate_alert(
     """Evaluates an alert for those of the customers that it covers, on the gauges of their current periods.
 
     Gauges that were last evaluated under the rules and facts of now are left out, unless the alert forgets its state
-    first (`reset`). The router's alerts have to include all that watch the same gauges, because the trip levels are
-    written anew. The router's customers do not matter: customers are read here, as the transaction sees them.
+    first (`reset`). The router must not be that of ingest: customers are read into it here, as the
+    transaction sees them.
     """
     if rule.measure.of_facts:
         await _evaluate_facts(transaction, rule, customer_ids, reset)
@@ -101,17 +101,17 @@ async def _watches(transaction: Transaction, rule: AlertRule, customer_ids: Sequ
 async def _targets(transaction: Transaction, rule: AlertRule, customer_ids: Sequence[str]) -> list[CustomerMeasure]:
     """What the alert measures of those customers and subscriptions that it covers."""
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
-    # A router of its own: the transaction may roll back, and the cached router must not keep what it read.
-    router = Router(transaction.router.epoch, transaction.router.alerts.values(), transaction.router.plan_limits)
+    router = transaction.router
     customers = await routing_facts.customers(connection, organization_id, customer_ids)
-    router.customers.update((customer.customer_id, customer) for customer in customers)
+    for customer in customers:
+        router.know_customer(customer)
     if rule.measure.metric_id is not None:
         for metric in await routing_facts.metrics(connection, organization_id, [rule.measure.metric_id]):
             router.metrics[metric.metric_id] = metric
     if rule.measure.per_subscription:
         subscriptions = await routing_facts.subscriptions_of(connection, organization_id, customer_ids)
         for one in subscriptions:
-            router.subscriptions[one.customer_id, one.subscription_id] = one
+            router.know_subscription(one)
         measured = [
             router.customer_measure(rule.measure, one.customer_id, one.subscription_id, now)
             for one in subscriptions

@@ -16,7 +16,8 @@ from engine.ingest.group import Group, group_of_batches
 from engine.ingest.outcomes import outcomes_of
 from engine.ingest.storing import store
 from engine.limits import DEFAULT_LIMITS
-from engine.rules.organization_rules import OrganizationRules, Registered
+from engine.rules.loading import Registered
+from engine.rules.organization_rules import OrganizationRules
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction
 from evaluator.events import UsageEvent
@@ -112,16 +113,15 @@ class Committer:
                 stored = await store(transaction, group, expect_new=expect_new)
                 if stored.new:
                     counted = await self._count(transaction, stored.new, registered, group.include_gauges)
-        except DuplicateEvents:
-            rules.rolled_back(router, registered, ())  # before any event was routed
-            raise
         except BaseException:
-            rules.rolled_back(router, registered, group.events)
+            rules.rolled_back(router, registered)
             raise
         rules.committed(registered)
-        # Only after the commit: if the exclusion rolled back, the router would skip a gauge that is still watched.
-        for one in counted.excluded:
-            router.exclude(*one)
+        # Only after the commit: if the exclusion rolled back, the router would skip a gauge that is still watched. A
+        # router of a younger epoch has read the exclusion, or its end.
+        if router.epoch == transaction.epoch:
+            for one in counted.excluded:
+                router.exclude(*one)
         return await outcomes_of(transaction, group, stored, counted)
 
     async def _begin(

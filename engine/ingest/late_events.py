@@ -20,6 +20,6 @@ def without_too_late(transaction: Transaction, arrived: list[UsageEvent]) -> lis
 
 def without_erased(transaction: Transaction, arrived: list[UsageEvent]) -> list[UsageEvent]:
     """The events of customers that are not being erased; the same list when it is all of them."""
-    customers = transaction.router.customers
-    erased = {name for name in {event.customer_id for event in arrived} if customers[name].being_erased}
+    customer = transaction.router.customer
+    erased = {name for name in {event.customer_id for event in arrived} if customer(name).being_erased}
     return [event for event in arrived if event.customer_id not in erased] if erased else arrived

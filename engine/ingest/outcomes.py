@@ -10,10 +10,10 @@ from evaluator.gauges import Gauge
 
 
 async def outcomes_of(transaction: Transaction, group: Group, stored: Stored, counted: Counted) -> list[Outcome]:
-    """The outcome of each batch of the group. transaction: committed."""
+    """The outcome of each batch of the group. transaction: committed, so its router may not be used any more."""
     outcomes = [Outcome() for _ in group.batches]
     _add_known(group, stored, outcomes)
-    _add_new(transaction, group, stored, outcomes)
+    _add_new(group, stored, outcomes)
     if counted.transitions:
         await _add_transitions(transaction, group, counted, outcomes)
     if group.include_gauges:
@@ -22,7 +22,7 @@ async def outcomes_of(transaction: Transaction, group: Group, stored: Stored, co
 
 
 def _add_known(group: Group, stored: Stored, outcomes: list[Outcome]) -> None:
-    """Adds the events whose identities the commit did not add."""
+    """Adds the events that the commit did not add."""
     for number, index in stored.duplicates:
         outcomes[number].duplicates.append(index)
     for number, index in stored.conflicting:
@@ -33,23 +33,14 @@ def _add_known(group: Group, stored: Stored, outcomes: list[Outcome]) -> None:
         outcomes[number].of_erased.append(index)
 
 
-def _add_new(transaction: Transaction, group: Group, stored: Stored, outcomes: list[Outcome]) -> None:
-    """Adds the new events of each batch, and its other events that repeat or contradict a new one."""
+def _add_new(group: Group, stored: Stored, outcomes: list[Outcome]) -> None:
+    """Counts the new events of each batch."""
     if len(stored.new) == len(group.events):
         for number, _ in group.first.values():
             outcomes[number].accepted += 1
     else:
         for event in stored.new:
             outcomes[group.first[event.identity][0]].accepted += 1
-    if not group.repeated:
-        return
-    added = {event.identity: event for event in stored.new}
-    for number, index in group.repeated:
-        event = group.event_at((number, index))
-        first = added.get(event.identity)
-        if first is not None:
-            same = first == transaction.router.with_currency(event)
-            (outcomes[number].duplicates if same else outcomes[number].conflicting).append(index)
 
 
 async def _add_transitions(transaction: Transaction, group: Group, counted: Counted, outcomes: list[Outcome]) -> None:

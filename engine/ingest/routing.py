@@ -22,8 +22,6 @@ async def route(router: Router, events: Sequence[UsageEvent], slices: Slices) ->
     Must run under `exact_arithmetic`.
     """
     movements: dict[WatchedGauge, Movement] = {}
-    if not router.alerts:
-        return movements
     if len(events) > EVENTS_AT_ONCE:
         await slices.begin()
     for start in range(0, len(events), EVENTS_AT_ONCE):

@@ -14,7 +14,8 @@ class Stored:
     """What storing the events of a group found.
 
     new: the events that this commit added, each with its currency, in the order of arrival. duplicates, conflicting,
-    too_old, of_erased: where the other events stand whose identities this commit did not add.
+    too_old, of_erased: where the others are: those whose identities this commit did not add, and those that repeat or
+    contradict a new one.
     """
 
     new: list[UsageEvent]
@@ -42,7 +43,20 @@ async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> 
     stored = Stored(new, [], [], [], [])
     if len(new) != len(group.events):
         await _compare_known(transaction, group, countable, stored)
+    if group.repeated:
+        _compare_repeated(transaction, group, stored)
     return stored
+
+
+def _compare_repeated(transaction: Transaction, group: Group, stored: Stored) -> None:
+    """Compares the events that have the identity of a new one."""
+    added = {event.identity: event for event in stored.new}
+    for index in group.repeated:
+        event = group.event_at(index)
+        first = added.get(event.identity)
+        if first is not None:
+            same = first == transaction.router.with_currency(event)
+            (stored.duplicates if same else stored.conflicting).append(index)
 
 
 async def _compare_known(transaction: Transaction, group: Group, countable: list[UsageEvent], stored: Stored) -> None:
@@ -56,7 +70,7 @@ async def _compare_known(transaction: Transaction, group: Group, countable: list
     known += [index for index in group.repeated if group.event_at(index).identity not in added]
     sent = [group.event_at(index) for index in known]
     alike = await stored_events.stored_alike(transaction.driver, transaction.organization_id, sent)
-    in_time, customers = {event.identity for event in countable}, transaction.router.customers
+    in_time, customer = {event.identity for event in countable}, transaction.router.customer
     others = [
         event for position, event in enumerate(sent[:firsts]) if position not in alike and event.identity in in_time
     ]
@@ -65,7 +79,7 @@ async def _compare_known(transaction: Transaction, group: Group, countable: list
         # duplicate look like a conflict.
         await stored_events.check_stored(transaction.driver, transaction.organization_id, others)
     for position, (index, event) in enumerate(zip(known, sent, strict=True)):
-        if customers[event.customer_id].being_erased:
+        if customer(event.customer_id).being_erased:
             stored.of_erased.append(index)
         elif position in alike:
             stored.duplicates.append(index)

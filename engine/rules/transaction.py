@@ -1,14 +1,19 @@
 """The transaction in which gauges are evaluated: the values that each of its steps needs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from engine.rules.loading import Loading, Registered
+from engine.rules.organization_rules import OrganizationRules
 from engine.rules.registry import RulesRegistry
+from evaluator.alerts import AlertRule
+from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from runtime.clock import Clock
 from runtime.turns import Slices
+from store.alerts import alerts
 from store.identity import organizations
 from store.identity.organizations import Organization
 from store.postgres.database import Connection, Database, DriverConnection, driver
@@ -18,7 +23,8 @@ from store.postgres.database import Connection, Database, DriverConnection, driv
 class Transaction:
     """One open transaction that holds the organization's lock.
 
-    driver: the driver's own connection below `connection`. router: the rules that stand until the transaction ends.
+    driver: the driver's own connection below `connection`. router: the rules that stand until the transaction ends;
+    only that of ingest knows customers already.
     now: the time that the transaction gives to what it records. grace: how long after its end a period still counts
     late events. epoch: the rules epoch that evaluated gauges get; above the router's where the transaction has raised
     it. careful: an evaluation that cannot be recorded raises `Unrecordable`, with its cause and its events.
@@ -37,6 +43,18 @@ class Transaction:
     def organization_id(self) -> int:
         """The id of the organization, which every row carries."""
         return self.organization.organization_id
+
+    async def rule(self, alert_id: str) -> AlertRule | None:
+        """The rule of an active alert; None if the alert is not active."""
+        wide = self.router.wide.get(alert_id)
+        if wide is not None:
+            return wide
+        return (await alerts.rules_with_ids(self.driver, self.organization_id, [alert_id])).get(alert_id)
+
+    async def load_facts(self, events: Sequence[UsageEvent]) -> None:
+        """Reads the customers, subscriptions and metrics of stored events; its router must not be that of ingest."""
+        loading = Loading(self.driver, self.organization_id, self.router, self.now, Registered())
+        await loading.load(events)
 
     def slices(self) -> Slices:
         """Slices for a piece of long work on the event loop."""
@@ -64,15 +82,9 @@ class Transactions:
         epoch = await organizations.lock_shared(connection, organization.organization_id)
         # Read under the lock: a change that waited for it happens when it gets the lock, not when it was sent.
         now = self._clock.now()
-        router = await self._rules.of(organization.organization_id).alerts_at(connection, epoch)
-        return Transaction(connection, await driver(connection), organization, router, now, self._grace, epoch)
-
-    async def begin_with_facts(self, connection: Connection, organization: Organization) -> Transaction:
-        """Like `begin`, with the router of ingest, which also keeps the facts of customers (`load_facts`)."""
-        epoch = await organizations.lock_shared(connection, organization.organization_id)
-        now = self._clock.now()
         router = await self._rules.of(organization.organization_id).router(connection, epoch)
-        return Transaction(connection, await driver(connection), organization, router, now, self._grace, epoch)
+        raw = await driver(connection)
+        return Transaction(connection, raw, organization, router.apart(), now, self._grace, epoch)
 
     async def after_change(self, connection: Connection, organization: Organization, epoch: int) -> Transaction:
         """The rest of a transaction that holds the lock exclusively and has raised the epoch to this one.
@@ -81,5 +93,5 @@ class Transactions:
         gives its epochs to other rules. So it must have changed neither alerts nor limits of plans.
         """
         now = self._clock.now()
-        router = await self._rules.of(organization.organization_id).alerts_at(connection, epoch - 1, keep=False)
+        router = await OrganizationRules(organization.organization_id).router(connection, epoch - 1)
         return Transaction(connection, await driver(connection), organization, router, now, self._grace, epoch)

@@ -43,27 +43,18 @@ class UsageVoids:
     def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
         """`grace`: how long after its end a period may still change."""
         self._transactions = Transactions(database, clock, grace, rules)
-        self._rules = rules
 
     async def void(
         self, connection: Connection, organization: Organization, keys: Sequence[EventKey], key_id: str | None
     ) -> Voided:
         """Takes back those of the events that can be, in the caller's transaction. key_id: the API key that asks."""
-        transaction = await self._transactions.begin_with_facts(connection, organization)
+        transaction = await self._transactions.begin(connection, organization)
         stored = await voids.lock(transaction.driver, transaction.organization_id, keys)
-        events = [event for of_key in stored.values() for event in of_key]
-        rules = self._rules.of(organization.organization_id)
-        registered = rules.begin()
-        try:
-            await rules.load_facts(connection, transaction.router, events, transaction.now, registered)
-            found = _find(transaction, keys, stored)
-            if found.events:
-                delete = functools.partial(_delete, transaction, found.events, key_id)
-                await uncount(transaction, found.events, delete)
-        finally:
-            # Whether the transaction is going to be committed is not known here. Facts that it registered, because
-            # they were deleted after the events came, are read again by the next one.
-            rules.rolled_back(transaction.router, registered, events)
+        await transaction.load_facts([event for of_key in stored.values() for event in of_key])
+        found = _find(transaction, keys, stored)
+        if found.events:
+            delete = functools.partial(_delete, transaction, found.events, key_id)
+            await uncount(transaction, found.events, delete)
         await _add_missing(transaction, keys, found)
         return Voided([found.outcomes[index] for index in range(len(keys))], found.events, transaction.now)
 
@@ -76,7 +67,7 @@ def _find(transaction: Transaction, keys: Sequence[EventKey], stored: Mapping[in
         match stored.get(index, ()):
             case []:
                 continue
-            case [event, *_] if transaction.router.customers[event.customer_id].being_erased:
+            case [event, *_] if transaction.router.customer(event.customer_id).being_erased:
                 continue  # like an event that is erased already
             case [event]:
                 identity = event.customer_id, event.event_id, event.event_time

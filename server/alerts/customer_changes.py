@@ -106,7 +106,7 @@ class CustomerChanges:
             transaction = await self._transactions.after_change(connection, organization, epoch)
         else:
             transaction = await self._transactions.begin(connection, organization)
-        rule = transaction.router.alerts.get(definition.alert_id)
+        rule = await transaction.rule(definition.alert_id)
         if rule is not None:
             await evaluate_alert(transaction, rule, [customer_id], reset=reset)
 

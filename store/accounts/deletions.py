@@ -4,7 +4,7 @@ To search the stored events for a metric can take long, and the organization's l
 deletion has two transactions, and the search happens between them:
 
 `begin` raises the epoch, so that every router forgets the fact, and notes the deletion. Usage that names the fact
-afterwards has to read it, and then cancels the deletion (`store.usage.routing_facts.cancel_deletions`). `finish`
+afterwards has to read it, and then cancels the deletion (`store.rules.routing_facts.cancel_deletions`). `finish`
 removes the fact unless its deletion was cancelled. The note stays, because routers that are older than `finish` read
 it.
 """

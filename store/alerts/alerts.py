@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 from sqlalchemy import ARRAY, ColumnElement, any_, cast, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from evaluator.alerts import AlertRule
 from evaluator.balances import Unit
 from evaluator.definitions import (
     AlertDefinition,
@@ -19,17 +20,21 @@ from evaluator.definitions import (
 from runtime.turns import Slices
 from store.alerts.rows import definition_of
 from store.postgres.counting import bounded_count
-from store.postgres.database import driver
+from store.postgres.database import DriverConnection
 from store.tables.alerts import alert
 from store.tables.base import Identifier
 
 DECODED_AT_ONCE = 50  # rows that the driver decodes without a pause
 
 # The columns by name: a prepared `SELECT *` fails once a migration has added one.
-_CHANGED_SINCE = (
-    f"SELECT {', '.join(column.name for column in alert.c)} FROM alert"
-    " WHERE organization_id = %s AND changed_epoch > %s"
-).encode()
+_COLUMNS = ", ".join(column.name for column in alert.c)
+_WIDE = f"""
+SELECT {_COLUMNS} FROM alert WHERE organization_id = %s AND customer_id IS NULL AND state = 'ACTIVE'
+"""
+_OF_CUSTOMERS = f"""
+SELECT {_COLUMNS} FROM alert WHERE organization_id = %s AND customer_id = ANY(%s) AND state = 'ACTIVE'
+"""
+_WITH_IDS = f"SELECT {_COLUMNS} FROM alert WHERE organization_id = %s AND alert_id = ANY(%s) AND state = 'ACTIVE'"
 
 
 @dataclass(frozen=True)
@@ -116,16 +121,40 @@ async def count(connection: AsyncConnection, organization_id: int, filters: Filt
     return await bounded_count(connection, alert, alert.c.organization_id == organization_id, *_matches(filters))
 
 
-async def changed_since(connection: AsyncConnection, organization_id: int, epoch: int) -> list[AlertDefinition]:
-    """The alerts in any state whose last change is newer than `epoch`; epoch 0: all alerts."""
-    found, slices = list[AlertDefinition](), Slices(organization_id)
+async def wide_rules(connection: DriverConnection, organization_id: int) -> list[AlertRule]:
+    """The rules of all active alerts that name no customer."""
+    return await _rules(connection, _WIDE, organization_id)
+
+
+async def rules_of_customers(
+    connection: DriverConnection, organization_id: int, customer_ids: Collection[str]
+) -> dict[str, list[AlertRule]]:
+    """The rules of the active alerts that name these customers, by customer id, without customers that have none."""
+    found: dict[str, list[AlertRule]] = {}
+    for rule in await _rules(connection, _OF_CUSTOMERS, organization_id, list(customer_ids)):
+        found.setdefault(rule.scope.customer_id or "", []).append(rule)
+    return found
+
+
+async def rules_with_ids(
+    connection: DriverConnection, organization_id: int, alert_ids: Collection[str]
+) -> dict[str, AlertRule]:
+    """The rules of those of the alerts that are active, by id."""
+    found = await _rules(connection, _WITH_IDS, organization_id, list(alert_ids))
+    return {rule.alert_id: rule for rule in found}
+
+
+async def _rules(
+    connection: DriverConnection, query: str, organization_id: int, *parameters: list[str]
+) -> list[AlertRule]:
+    found, slices = list[AlertRule](), Slices(organization_id)
     # SQLAlchemy would decode all rows without a pause. With very many alerts that would block the event loop.
-    async with (await driver(connection)).cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_CHANGED_SINCE, (organization_id, epoch))
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(query.encode(), (organization_id, *parameters))
         while rows := await cursor.fetchmany(DECODED_AT_ONCE):
             await slices.begin()
             for row in rows:
-                found.append(definition_of(row))
+                found.append(definition_of(row).to_rule())
                 await slices.pause()
     return found
 

@@ -1,6 +1,6 @@
 """Effective limits: the limits that apply to gauges, of customers and of plans."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -18,10 +18,9 @@ LIMITS_COLUMN = f"""
  WHERE l.organization_id = customer.organization_id AND l.customer_id = customer.customer_id)
 """
 
-# The limits of customers, or of plans, that changed at a later epoch.
-_SINCE = """
-SELECT l.{subject}, {fields} FROM usage_limit l
-WHERE l.organization_id = %(organization_id)s AND l.{subject} IS NOT NULL AND l.changed_epoch > %(epoch)s
+# The limits of all plans.
+_OF_ALL_PLANS = f"""
+SELECT l.plan_id, {_FIELDS} FROM usage_limit l WHERE l.organization_id = %(organization_id)s AND l.plan_id IS NOT NULL
 """
 
 # The limits of some plans.
@@ -42,20 +41,15 @@ def read_column(stored: Sequence[Sequence[Any]] | None) -> Limits:
     return NO_LIMITS if stored is None else Limits(map(_limit, stored))
 
 
-async def of_customers_since(
-    connection: DriverConnection, organization_id: int, epoch: int
-) -> Mapping[str, list[LimitChange]]:
-    """The limits of customers that changed at a later epoch of the organization, by customer id."""
-    query = _SINCE.format(subject="customer_id", fields=_FIELDS)
-    return await _by_subject(connection, query, organization_id=organization_id, epoch=epoch)
-
-
-async def of_plans_since(
-    connection: DriverConnection, organization_id: int, epoch: int
-) -> Mapping[str, list[LimitChange]]:
-    """The limits of plans that changed at a later epoch of the organization, by plan id. epoch: -1 for all limits."""
-    query = _SINCE.format(subject="plan_id", fields=_FIELDS)
-    return await _by_subject(connection, query, organization_id=organization_id, epoch=epoch)
+async def of_plans(
+    connection: DriverConnection, organization_id: int, plan_ids: Collection[str] | None = None
+) -> dict[str, Limits]:
+    """The limits of these plans, or of all plans, by plan id. Plans that never had any are left out."""
+    if plan_ids is None:
+        found = await _by_subject(connection, _OF_ALL_PLANS, organization_id=organization_id)
+    else:
+        found = await _by_subject(connection, _OF_PLANS, organization_id=organization_id, plan_ids=sorted(plan_ids))
+    return {plan_id: Limits(changes) for plan_id, changes in found.items()}
 
 
 async def finder(
@@ -65,12 +59,10 @@ async def finder(
 
     plan_ids: the plans of its subscriptions by subscription id, and its own plan under None.
     """
-    scope = {"organization_id": organization_id}
-    own = await _by_subject(connection, _OF_CUSTOMER, **scope, customer_id=customer_id)
-    names = sorted({plan_id for plan_id in plan_ids.values() if plan_id is not None})
-    of_plans = await _by_subject(connection, _OF_PLANS, **scope, plan_ids=names)
+    own = await _by_subject(connection, _OF_CUSTOMER, organization_id=organization_id, customer_id=customer_id)
+    names = {plan_id for plan_id in plan_ids.values() if plan_id is not None}
+    by_plan = await of_plans(connection, organization_id, names)
     limits = Limits(own.get(customer_id, ()))
-    by_plan = {plan_id: Limits(found) for plan_id, found in of_plans.items()}
 
     def find(gauge: Gauge) -> Decimal | None:
         plan_id = plan_ids.get(gauge.subscription_id)

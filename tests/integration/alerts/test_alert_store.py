@@ -12,7 +12,8 @@ from store.alerts import changes as alert_changes
 from store.alerts.change import Change
 from store.alerts.history import Author
 from store.identity import organizations
-from store.postgres.database import Database
+from store.postgres.database import Database, driver
+from store.rules.rule_changes import RuleChanges, changes_since
 from store.tables.alerts import alert
 from store.views.customer_alerts import CustomerAlertStatus
 from store.views.customer_views import CustomerView
@@ -29,7 +30,7 @@ async def test_a_definition_is_read_as_it_was_created(
     assert created.changed_epoch == created.watching_epoch > 0
 
 
-async def test_changed_alerts_after_an_epoch_exclude_other_organizations(
+async def test_changes_after_an_epoch_name_the_alerts_of_one_organization(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
     async with database.transaction() as connection:
@@ -42,12 +43,17 @@ async def test_changed_alerts_after_an_epoch_exclude_other_organizations(
             Change(connection, organization_id, Author(), clock), alert_changes.archiving(first.alert_id)
         )
     async with database.transaction() as connection:
-        everything = await alerts.changed_since(connection, organization_id, 0)
-        newer = await alerts.changed_since(connection, organization_id, second.changed_epoch)
-        none = await alerts.changed_since(connection, organization_id, ended.changed_epoch)
-    assert sorted(each.alert_id for each in everything) == sorted([first.alert_id, second.alert_id])
-    assert [(each.alert_id, each.active_rule()) for each in newer] == [(first.alert_id, None)]
-    assert none == []
+        raw = await driver(connection)
+        everything, newer, none = [
+            await changes_since(raw, organization_id, epoch, 10)
+            for epoch in (0, second.changed_epoch, ended.changed_epoch)
+        ]
+        assert await changes_since(raw, organization_id, 0, 1) is None
+        rules = await alerts.rules_with_ids(raw, organization_id, [first.alert_id, second.alert_id])
+    assert everything == RuleChanges(wide_alerts={first.alert_id, second.alert_id}, customers={"acme"})
+    assert newer == RuleChanges(wide_alerts={first.alert_id})
+    assert none == RuleChanges()
+    assert rules == {second.alert_id: second.active_rule()}
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from store.identity.callers import Caller, find_caller, hash_key
 from store.identity.keys import BadOrganizationName, CannotTakeOver
 from store.identity.organizations import Organization
 from store.postgres.database import Database, driver
+from store.rules import routing_facts as facts
 from store.tables.accounts import api_key
-from store.usage import routing_facts as facts
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 

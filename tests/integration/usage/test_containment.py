@@ -16,6 +16,7 @@ from evaluator.alerts import AlertRule
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2, webhook_service_pb2, webhook_service_pb2_grpc
 from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_EVALUATION_FAILED
 from store.alerts import alerts as stored_alerts
+from store.postgres.database import DriverConnection
 from tests.support.schemas import check_body
 from tests.support.usage.caller import Caller, Refusal, everything, on_customer, refusals, until, usage_alert, values
 
@@ -220,15 +221,15 @@ async def test_failed_commit_keeps_cached_rules_and_forgets_the_customers_it_reg
 ) -> None:
     await caller.create(usage_alert("100"))
     await caller.send(caller.event("e0", customer="known"))
-    made: list[AlertRule] = []
-    since = stored_alerts.changed_since
+    read: list[AlertRule] = []
+    wide_rules = stored_alerts.wide_rules
 
-    async def changed_since(connection: object, organization_id: int, epoch: int) -> list[object]:
-        found = await since(connection, organization_id, epoch)  # type: ignore[arg-type]
-        made.extend(found)  # type: ignore[arg-type]
-        return list(found)
+    async def recorded(connection: DriverConnection, organization_id: int) -> list[AlertRule]:
+        found = await wide_rules(connection, organization_id)
+        read.extend(found)
+        return found
 
-    monkeypatch.setattr(stored_alerts, "changed_since", changed_since)
+    monkeypatch.setattr(stored_alerts, "wide_rules", recorded)
     new = caller.event("e1", customer="new", metric="fresh", subscription="s")
     async with refusing(caller, "event", "new.event_id = 'e1'"):
         assert refusals(await caller.send(new)) == internal(0)
@@ -251,7 +252,7 @@ async def test_failed_commit_keeps_cached_rules_and_forgets_the_customers_it_reg
         )
         == 1
     )
-    assert not made
+    assert not read
 
 
 def counted_commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -228,7 +228,7 @@ async def test_a_rolled_back_transaction_cancels_no_deletion_and_the_next_one_do
             if attempt == 0:
                 await connection.rollback()
         if attempt == 0:
-            rules.rolled_back(router, created, [event])
+            rules.rolled_back(router, created)
         else:
             rules.committed(created)
         async with database.transaction() as connection:

@@ -25,8 +25,8 @@ from store.balances import holdings, wallets
 from store.notifications import evaluation_failures, operator_events
 from store.notifications.writing import write_notifications
 from store.postgres.database import Database, driver
+from store.rules import routing_facts as facts
 from store.usage import events, gauges, recounts
-from store.usage import routing_facts as facts
 from tests.support.usage.caller import Caller, Refusal, everything, refusals, thresholds, usage_alert, values
 
 Request = alert_service_pb2.EvaluateUsageRequest

@@ -64,13 +64,13 @@ def test_readings_keep_the_times_of_each_customer() -> None:
 
 
 def test_a_second_exclusion_keeps_the_first() -> None:
-    router = Router(1, ())
+    router = Router(1)
     for name in ("acme", "beta"):
-        router.customers[name] = CustomerFacts(name, None, "USD", DEFAULT_CYCLE, 0, NOW)
+        router.know_customer(CustomerFacts(name, None, "USD", DEFAULT_CYCLE, 0, NOW))
     excluded: list[tuple[str, str | None]] = [("a", None), ("b", "pro"), ("b", "free")]
     for one in excluded:
         router.exclude("acme", *one)
-    assert router.customers["acme"].excluded == set(excluded)
-    assert not router.customers["beta"].excluded
-    assert router.customers["acme"].excludes("a", "any")
-    assert not router.customers["acme"].excludes("b", None)
+    assert router.customer("acme").excluded == set(excluded)
+    assert not router.customer("beta").excluded
+    assert router.customer("acme").excludes("a", "any")
+    assert not router.customer("acme").excludes("b", None)

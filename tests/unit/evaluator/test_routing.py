@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evaluator.aggregation import Aggregation
+from evaluator.alert_index import NO_ALERTS, AlertIndex, WideAlerts
 from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.gauges import Gauge, Measure
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence, Period
@@ -59,11 +60,10 @@ def router(
     own_cycle: BillingCycle | None = None,
 ) -> Router:
     """A router that knows the customer `acme` and its subscription `pro`."""
-    made = Router(9, rules)
-    made.customers["acme"] = CustomerFacts("acme", plan, "EUR", cycle, changed_epoch, LONG_AGO)
-    made.subscriptions["acme", "pro"] = SubscriptionFacts(
-        "acme", "pro", subscription_plan, None, own_cycle, 0, LONG_AGO
-    )
+    made = Router(9, WideAlerts(one for one in rules if one.scope.customer_id is None))
+    own = AlertIndex(one for one in rules if one.scope.customer_id == "acme")
+    made.know_customer(CustomerFacts("acme", plan, "EUR", cycle, changed_epoch, LONG_AGO, alerts=own))
+    made.know_subscription(SubscriptionFacts("acme", "pro", subscription_plan, None, own_cycle, 0, LONG_AGO))
     made.metrics["calls"] = MetricFacts("calls", Aggregation.SUM, None)
     return made
 
@@ -100,7 +100,7 @@ def named(found: list[WatchedGauge]) -> dict[tuple[str | None, str, tuple[tuple[
 def test_an_excluded_customer_is_not_watched_and_others_are() -> None:
     pro = Scope(ScopeKind.SUBSCRIPTION, customer_id="acme", subscription_id="pro")
     made = router(rule("a"), rule("b"), rule("c", OWN_CALLS, pro), rule("d", OWN_CALLS, pro))
-    made.customers["other"] = replace(made.customers["acme"], customer_id="other")
+    made.know_customer(replace(made.customer("acme"), customer_id="other", alerts=NO_ALERTS))
     assert len(watches(made, subscription="pro")) == 2
     made.exclude("acme", "a", None)
     made.exclude("acme", "d", "pro")
@@ -185,7 +185,7 @@ def test_group_keys_divide_and_group_values_narrow_gauges() -> None:
     everything = (None, "usage/calls", ())
     assert named(watches(made, {"region": "eu", "tier": "a", "noise": "x"})) == {
         everything: ["all"],
-        (None, "usage/calls", (("region", "eu"),)): ["fan", "eu"],
+        (None, "usage/calls", (("region", "eu"),)): ["eu", "fan"],
         (None, "usage/calls", (("region", "eu"), ("tier", "a"))): ["two"],
     }
     assert named(watches(made, {"region": "us", "tier": "a"})) == {
@@ -248,7 +248,7 @@ def test_usage_has_the_aggregation_of_its_metric_and_cost_is_summed() -> None:
 def test_a_cost_without_a_currency_has_that_of_the_subscription_or_the_customer() -> None:
     made = router()
     assert made.currency_of("acme", None) == made.currency_of("acme", "pro") == "EUR"
-    made.subscriptions["acme", "pro"] = SubscriptionFacts("acme", "pro", None, "tokens", None, 0, LONG_AGO)
+    made.know_subscription(SubscriptionFacts("acme", "pro", None, "tokens", None, 0, LONG_AGO))
     assert made.currency_of("acme", "pro") == "tokens"
 
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from evaluator.aggregation import Aggregation, Tally
+from evaluator.alert_index import WideAlerts
 from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.balance_values import (
@@ -63,9 +64,9 @@ def test_a_limit_of_0_of_the_customer_applies_before_the_limit_of_its_plan(zero:
 
 def test_the_gauge_of_a_customer_without_any_allowance_has_a_level_at_0() -> None:
     percent = ThresholdSet.of((Threshold(percent_of_limit=Decimal(80)),), RISING)
-    router = Router(1, [rule(Measure(metric_id="calls"), percent)], {"pro": limits("10")})
+    router = Router(1, WideAlerts([rule(Measure(metric_id="calls"), percent)]), {"pro": limits("10")})
     for customer, own, expected in (("acme", limits("0"), ZERO), ("beta", Limits(), Decimal(10))):
-        router.customers[customer] = CustomerFacts(customer, "pro", "USD", DEFAULT_CYCLE, 0, NOW, limits=own)
+        router.know_customer(CustomerFacts(customer, "pro", "USD", DEFAULT_CYCLE, 0, NOW, limits=own))
         [target] = router.customer_measures((customer, None, "calls", None), NOW)
         watch = target.watched_gauge((), NOW)
         assert watch is not None

@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from evaluator.aggregation import Aggregation
+from evaluator.alert_index import AlertIndex
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
 from evaluator.raw_events import RawEvents
 from evaluator.routing_facts import NO_FIELDS, CustomerFacts, MetricFacts, SubscriptionFacts
 from evaluator.selection_json import event_filters_from_json
+from store.alerts import alerts
 from store.limits.effective_limits import LIMITS_COLUMN, read_column
 from store.postgres.database import DriverConnection, Row
 
@@ -51,11 +53,28 @@ FROM metric WHERE organization_id = %(organization_id)s AND
 
 
 async def customers(
-    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
+    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str], *, with_alerts: bool = True
 ) -> list[CustomerFacts]:
-    """Those of the customers that exist."""
+    """Those of the customers that exist. with_alerts: with the alerts that name them."""
+    ids = list(customer_ids)
     query = _CUSTOMER + "customer_id = ANY(%(ids)s)"
-    return [_customer(row) for row in await _fetch(connection, query, organization_id, ids=list(customer_ids))]
+    found = [_customer(row) for row in await _fetch(connection, query, organization_id, ids=ids)]
+    return await _with_alerts(connection, organization_id, found) if with_alerts else found
+
+
+async def _with_alerts(
+    connection: DriverConnection, organization_id: int, found: list[CustomerFacts]
+) -> list[CustomerFacts]:
+    if not found:
+        return found
+    names = [customer.customer_id for customer in found]
+    rules = await alerts.rules_of_customers(connection, organization_id, names)
+    if not rules:
+        return found
+    return [
+        customer.with_alerts(AlertIndex(rules[customer.customer_id])) if customer.customer_id in rules else customer
+        for customer in found
+    ]
 
 
 async def subscriptions(
@@ -93,37 +112,6 @@ async def metrics(connection: DriverConnection, organization_id: int, metric_ids
 async def raw_metrics(connection: DriverConnection, organization_id: int) -> list[MetricFacts]:
     """The metrics in which raw events count."""
     return [_metric(row) for row in await _fetch(connection, _METRIC + "event_name IS NOT NULL", organization_id)]
-
-
-async def changed_since(
-    connection: DriverConnection, organization_id: int, epoch: int
-) -> tuple[list[CustomerFacts], list[SubscriptionFacts], list[MetricFacts]]:
-    """The customers, subscriptions and metrics that changed at a later epoch of the organization."""
-    changed = "changed_epoch > %(epoch)s"
-    return (
-        [_customer(row) for row in await _fetch(connection, _CUSTOMER + changed, organization_id, epoch=epoch)],
-        [
-            _subscription(row)
-            for row in await _fetch(connection, _SUBSCRIPTION + changed, organization_id, epoch=epoch)
-        ],
-        [_metric(row) for row in await _fetch(connection, _METRIC + changed, organization_id, epoch=epoch)],
-    )
-
-
-# What was deleted at a later epoch of the organization.
-_DELETED_SINCE = """
-SELECT kind, customer_id, fact_id FROM fact_deletion
-WHERE organization_id = %(organization_id)s AND changed_epoch > %(epoch)s
-"""
-
-
-async def deleted_since(
-    connection: DriverConnection, organization_id: int, epoch: int
-) -> tuple[list[tuple[str, str]], list[str]]:
-    """The subscriptions (customer id, subscription id) and metrics whose deletion began or ended at a later epoch."""
-    rows = await _fetch(connection, _DELETED_SINCE, organization_id, epoch=epoch)
-    subscriptions = [(customer_id, fact_id) for kind, customer_id, fact_id in rows if kind == "SUBSCRIPTION"]
-    return subscriptions, [fact_id for kind, _, fact_id in rows if kind == "METRIC"]
 
 
 # Removes the notes of deletions, in the order of their keys: transactions with the same ones never deadlock.
@@ -204,10 +192,11 @@ async def register_customers(
         now=now,
         epoch=epoch,
     )
-    return [
+    made = [
         CustomerFacts(row[0], None, row[1], DEFAULT_CYCLE, epoch, now, _excluded(row[2]), limits=read_column(row[3]))
         for row in rows
     ]
+    return await _with_alerts(connection, organization_id, made)  # an alert may be older than its customer
 
 
 async def register_subscriptions(

@@ -1,0 +1,195 @@
+"""Loading: the facts that events need are read into a router; what events name for the first time is registered.
+
+What another transaction registers at the same time is waited for, and then read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from evaluator.events import UsageEvent
+from evaluator.known_customers import KnownCustomer
+from evaluator.routing import Router
+from store.accounts.deletions import FactKind
+from store.alerts import alerts
+from store.postgres.database import DriverConnection
+from store.rules import routing_facts
+
+# Commits that name a customer between two times that the gauges of its past periods are forgotten.
+COMMITS_BETWEEN = 256
+
+
+@dataclass(eq=False)
+class Registered:
+    """What one transaction registered implicitly: customers, subscriptions (customer id, id) and metrics, by id.
+
+    Also those subscriptions and metrics whose deletion it cancelled. named: the customers that its events name, which
+    its router must not forget meanwhile.
+    """
+
+    customers: set[str] = field(default_factory=set)
+    subscriptions: set[tuple[str, str]] = field(default_factory=set)
+    metrics: set[str] = field(default_factory=set)
+    named: set[str] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        """Whether anything was registered."""
+        return bool(self.customers or self.subscriptions or self.metrics)
+
+    def forget_in(self, router: Router) -> None:
+        """Removes from a router what was registered."""
+        for customer_id in self.customers:
+            router.known.pop(customer_id, None)
+        for customer_id, subscription_id in self.subscriptions:
+            if (known := router.known.get(customer_id)) is not None:
+                known.forget_subscription(subscription_id)
+        for metric_id in self.metrics:
+            router.metrics.pop(metric_id, None)
+            for customer_id in self.named:
+                if (known := router.known.get(customer_id)) is not None:
+                    known.forget_metric(metric_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Reads facts of one organization into a router, within a transaction.
+
+    registered: gets each new name before the router does.
+    """
+
+    connection: DriverConnection
+    organization_id: int
+    router: Router
+    now: datetime
+    registered: Registered
+
+    async def load(self, events: Sequence[UsageEvent]) -> None:
+        """Reads the customers, subscriptions and metrics of the events that the router lacks; registers unknown ones.
+
+        In this order and sorted, in every transaction: two that register the same names wait, and never deadlock.
+        """
+        known, metrics = self.router.known, self.router.metrics
+        self.registered.named.update({event.customer_id for event in events})
+        await self._customers()
+        subscriptions = {
+            (event.customer_id, event.subscription_id)
+            for event in events
+            if event.subscription_id is not None
+            and event.subscription_id not in known[event.customer_id].subscriptions
+        }
+        missing = {event.metric_id for event in events if event.metric_id not in metrics}
+        if subscriptions:
+            await self._subscriptions(subscriptions)
+        raw = "" in missing  # a raw event has no metric
+        missing.discard("")
+        if missing:
+            await self._metrics(missing)
+        if raw and self.router.raw_metrics is None:
+            self.router.know_raw_metrics(await routing_facts.raw_metrics(self.connection, self.organization_id))
+
+    async def _customers(self) -> None:
+        """The customers that the events name, and what may have changed of those that the router knows."""
+        known = self.router.known
+        missing = set[str]()
+        changed: list[KnownCustomer] = []
+        for customer_id in self.registered.named:
+            one = known.get(customer_id)
+            if one is None:
+                missing.add(customer_id)
+                continue
+            one.named += 1
+            if not one.named % COMMITS_BETWEEN:
+                one.forget_past_periods()
+            if one.stale:
+                changed.append(one)
+        if changed:
+            await self._changed(changed, missing)
+        if missing:
+            await self._missing(missing)
+
+    async def _changed(self, changed: list[KnownCustomer], missing: set[str]) -> None:
+        """Reads again what may have changed of customers. Adds to `missing` those that do not exist any more."""
+        outdated = [one.facts.customer_id for one in changed if one.outdated]
+        if outdated:
+            found = await routing_facts.customers(self.connection, self.organization_id, outdated, with_alerts=False)
+            for facts in found:
+                self.router.known[facts.customer_id].replace_facts(facts)
+            gone = set(outdated).difference(facts.customer_id for facts in found)
+            for customer_id in gone:
+                del self.router.known[customer_id]
+            missing |= gone
+        ids = {alert_id for one in changed for alert_id in one.changed_alerts}
+        if ids:
+            rules = await alerts.rules_with_ids(self.connection, self.organization_id, ids)
+            for one in changed:
+                for alert_id in one.changed_alerts:
+                    one.replace_alert(alert_id, rules.get(alert_id))
+        for one in changed:
+            one.is_current()
+
+    async def _missing(self, ids: set[str]) -> None:
+        missing = await self._read_customers(ids)
+        if missing:
+            made = await routing_facts.register_customers(
+                self.connection, self.organization_id, sorted(missing), self.router.epoch, self.now
+            )
+            self.registered.customers.update(customer.customer_id for customer in made)
+            for customer in made:
+                self.router.know_customer(customer)
+            await self._read_customers(missing - self.registered.customers)
+
+    async def _read_customers(self, ids: set[str]) -> set[str]:
+        """Reads customers; returns the ids of those that do not exist."""
+        if ids:
+            for customer in await routing_facts.customers(self.connection, self.organization_id, ids):
+                self.router.know_customer(customer)
+        return ids - self.router.known.keys()
+
+    async def _subscriptions(self, keys: set[tuple[str, str]]) -> None:
+        missing = await self._read_subscriptions(keys)
+        if missing:
+            made = await routing_facts.register_subscriptions(
+                self.connection, self.organization_id, sorted(missing), self.router.epoch, self.now
+            )
+            for one in made:
+                self.registered.subscriptions.add((one.customer_id, one.subscription_id))
+                self.router.know_subscription(one)
+            await self._read_subscriptions(missing - self.registered.subscriptions)
+
+    async def _read_subscriptions(self, keys: set[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Reads subscriptions; returns the keys of those that do not exist."""
+        if not keys:
+            return set()
+        found = await routing_facts.subscriptions(self.connection, self.organization_id, sorted(keys))
+        if deleting := [(one.customer_id, one.subscription_id) for one in found if one.deleting]:
+            self.registered.subscriptions.update(deleting)  # so that a rollback makes the next event do it again
+            await routing_facts.cancel_deletions(
+                self.connection, self.organization_id, FactKind.SUBSCRIPTION.value, deleting
+            )
+        for one in found:
+            self.router.know_subscription(one)
+        return keys - {(one.customer_id, one.subscription_id) for one in found}
+
+    async def _metrics(self, ids: set[str]) -> None:
+        missing = await self._read_metrics(ids)
+        if missing:
+            made = await routing_facts.register_metrics(
+                self.connection, self.organization_id, sorted(missing), self.router.epoch, self.now
+            )
+            for metric in made:
+                self.registered.metrics.add(metric.metric_id)
+                self.router.metrics[metric.metric_id] = metric
+            await self._read_metrics(missing - self.registered.metrics)
+
+    async def _read_metrics(self, ids: set[str]) -> set[str]:
+        """Reads metrics; returns the ids of those that do not exist."""
+        if ids:
+            found = await routing_facts.metrics(self.connection, self.organization_id, ids)
+            if deleting := [metric.metric_id for metric in found if metric.deleting]:
+                self.registered.metrics.update(deleting)
+                await routing_facts.cancel_deletions(
+                    self.connection, self.organization_id, FactKind.METRIC.value, [("", one) for one in deleting]
+                )
+            for metric in found:
+                self.router.metrics[metric.metric_id] = metric
+        return ids - self.router.metrics.keys()

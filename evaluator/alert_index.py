@@ -1,0 +1,128 @@
+"""The index of alerts: those that measure something are found without a search among the others.
+
+Wide alerts (of all customers, or of a plan) are indexed once for an organization. The alerts that name one customer
+are indexed with the facts of that customer (`evaluator.routing_facts`).
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+
+from evaluator.alerts import AlertRule
+from evaluator.gauges import Measure
+
+
+class AlertIndex:
+    """Active alerts, by what they measure."""
+
+    __slots__ = ("_by_id", "_on_facts", "_on_usage", "_selective")
+
+    def __init__(self, rules: Iterable[AlertRule] = ()) -> None:
+        self._by_id: dict[str, AlertRule] = {}
+        self._on_facts: dict[str, AlertRule] = {}
+        self._on_usage: dict[Measure, dict[str, AlertRule]] = {}
+        # Measures that count only some cost, by currency: an event has to be compared with each of them.
+        self._selective: dict[str | None, dict[Measure, None]] = {}
+        for rule in rules:
+            self.put(rule)
+
+    def __iter__(self) -> Iterator[AlertRule]:
+        return iter(self._by_id.values())
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, alert_id: str) -> AlertRule | None:
+        """The alert with that id."""
+        return self._by_id.get(alert_id)
+
+    def put(self, rule: AlertRule) -> None:
+        """Adds an alert, or replaces the one with its id."""
+        self.remove(rule.alert_id)
+        self._by_id[rule.alert_id] = rule
+        measure = rule.measure
+        if measure.of_facts:
+            self._on_facts[rule.alert_id] = rule
+            return
+        self._on_usage.setdefault(measure, {})[rule.alert_id] = rule
+        if measure.prices or measure.contract_fields:
+            self._selective.setdefault(measure.currency, {})[measure] = None
+
+    def remove(self, alert_id: str) -> AlertRule | None:
+        """Removes an alert; returns it, or None if there is none with that id."""
+        rule = self._by_id.pop(alert_id, None)
+        if rule is None:
+            return None
+        measure = rule.measure
+        if self._on_facts.pop(alert_id, None) is None:
+            alike = self._on_usage[measure]
+            del alike[alert_id]
+            if not alike:
+                del self._on_usage[measure]
+                self._selective.get(measure.currency, {}).pop(measure, None)
+        return rule
+
+    def on_usage(self, measure: Measure) -> Collection[AlertRule]:
+        """The alerts on that measure of usage or cost."""
+        return found.values() if (found := self._on_usage.get(measure)) is not None else ()
+
+    @property
+    def on_facts(self) -> Collection[AlertRule]:
+        """The alerts on facts, such as balances and invoices."""
+        return self._on_facts.values()
+
+    def selective(self, currency: str) -> Iterable[Measure]:
+        """The measures of cost in a currency that count only some prices, or some contracts."""
+        return self._selective.get(currency, ())
+
+
+NO_ALERTS = AlertIndex()  # shared, and never changed
+
+
+class WideAlerts:
+    """The active alerts of all customers, and those of each plan."""
+
+    def __init__(self, rules: Iterable[AlertRule] = ()) -> None:
+        """`rules`: none of them names a customer."""
+        self.of_all_customers = AlertIndex()
+        self._of_plans: dict[str, AlertIndex] = {}
+        self._plan_ids: dict[str, str | None] = {}  # of each alert; None for one of all customers
+        for rule in rules:
+            self.put(rule)
+
+    def __iter__(self) -> Iterator[AlertRule]:
+        yield from self.of_all_customers
+        for index in self._of_plans.values():
+            yield from index
+
+    def get(self, alert_id: str) -> AlertRule | None:
+        """The alert with that id."""
+        if alert_id not in self._plan_ids:
+            return None
+        return self.of_plan(self._plan_ids[alert_id]).get(alert_id)
+
+    def of_plan(self, plan_id: str | None) -> AlertIndex:
+        """The alerts of a plan; None: those of all customers."""
+        return self.of_all_customers if plan_id is None else self._of_plans.get(plan_id, NO_ALERTS)
+
+    def covering(self, plan_ids: Iterable[str | None]) -> list[AlertIndex]:
+        """The alerts of all customers, and those of the plans, without plans that have none."""
+        plans = {plan_id: None for plan_id in plan_ids if plan_id in self._of_plans}
+        return [self.of_all_customers, *(self._of_plans[plan_id] for plan_id in plans if plan_id is not None)]
+
+    def put(self, rule: AlertRule) -> None:
+        """Adds an alert, or replaces the one with its id."""
+        self.remove(rule.alert_id)
+        plan_id = rule.scope.plan_id
+        self._plan_ids[rule.alert_id] = plan_id
+        index = self.of_all_customers if plan_id is None else self._of_plans.setdefault(plan_id, AlertIndex())
+        index.put(rule)
+
+    def remove(self, alert_id: str) -> AlertRule | None:
+        """Removes an alert; returns it, or None if there is none with that id."""
+        if alert_id not in self._plan_ids:
+            return None
+        plan_id = self._plan_ids.pop(alert_id)
+        index = self.of_plan(plan_id)
+        removed = index.remove(alert_id)
+        if plan_id is not None and not len(index):
+            del self._of_plans[plan_id]
+        return removed
