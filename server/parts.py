@@ -8,6 +8,7 @@ from engine.backfill.backfills import Backfills
 from engine.changes.groups import ChangeGroups
 from engine.erasures import Erasures
 from engine.facts.customer_evaluations import CustomerEvaluations
+from engine.facts.fact_puts import FactPuts
 from engine.ingest.pending import BESIDE, PendingEvents
 from engine.ingest.pipeline import Pipeline
 from engine.limits import DEFAULT_LIMITS, EngineLimits
@@ -42,6 +43,7 @@ class Parts:
     pipeline: Pipeline
     changes: ChangeGroups
     evaluations: CustomerEvaluations
+    puts: FactPuts
     limits: ServerLimits
 
 
@@ -74,6 +76,10 @@ def build_parts(
         gate=ingest_gate,
         limits=engine_limits.ingest,
     )
+    changes = ChangeGroups(database, clock, calls_gate, pipeline.is_ingesting, engine_limits.changes)
+    evaluations = CustomerEvaluations(
+        database, clock, configuration.grace, rules, calls_gate, limits=engine_limits.evaluations
+    )
     return Parts(
         configuration,
         database,
@@ -92,10 +98,9 @@ def build_parts(
             limits=server_limits.feeds,
         ),
         pipeline,
-        ChangeGroups(database, clock, calls_gate, pipeline.is_ingesting, engine_limits.changes),
-        CustomerEvaluations(
-            database, clock, configuration.grace, rules, calls_gate, limits=engine_limits.evaluations
-        ),
+        changes,
+        evaluations,
+        FactPuts(clock, changes, evaluations),
         server_limits,
     )
 
@@ -120,4 +125,5 @@ async def started(parts: Parts) -> AsyncIterator[None]:
         parts.feeds.start()
         stack.push_async_callback(parts.pipeline.drain)
         stack.push_async_callback(parts.changes.drain)
+        stack.push_async_callback(parts.puts.drain)
         yield

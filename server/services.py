@@ -12,9 +12,6 @@ from collections.abc import Mapping
 import grpc
 
 from engine.facts.changes import FactChanges
-from engine.facts.kinds_of_puts import CUSTOMERS, LIMITS, SUBSCRIPTIONS
-from engine.facts.limit_deletions import LimitDeletions
-from engine.facts.puts import Puts
 from generated.tidemark.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
@@ -126,9 +123,8 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
     def __init__(self, parts: Parts) -> None:
         database, clock = parts.database, parts.clock
         fact_changes = FactChanges(database, clock, parts.configuration.grace, parts.rules)
-        groups, evaluations = parts.changes, parts.evaluations
 
-        customers = CustomerHandlers(database, clock, Puts(clock, groups, evaluations, CUSTOMERS))
+        customers = CustomerHandlers(database, clock, parts.puts.customers)
         self.PutCustomer = customers.PutCustomer
         self.GetCustomer = customers.GetCustomer
         self.ListCustomers = customers.ListCustomers
@@ -138,7 +134,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.GetErasureJob = erasures.GetErasureJob
         self.ListErasureJobs = erasures.ListErasureJobs
 
-        subscriptions = SubscriptionHandlers(database, clock, Puts(clock, groups, evaluations, SUBSCRIPTIONS))
+        subscriptions = SubscriptionHandlers(database, clock, parts.puts.subscriptions)
         self.PutSubscription = subscriptions.PutSubscription
         self.GetSubscription = subscriptions.GetSubscription
         self.ListSubscriptions = subscriptions.ListSubscriptions
@@ -156,14 +152,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.ListPlans = plans.ListPlans
         self.DeletePlan = plans.DeletePlan
 
-        limits = LimitHandlers(
-            database,
-            clock,
-            groups,
-            Puts(clock, groups, evaluations, LIMITS),
-            LimitDeletions(groups, evaluations),
-            parts.backfills,
-        )
+        limits = LimitHandlers(database, clock, parts.puts, parts.backfills)
         self.PutLimit = limits.PutLimit
         self.GetLimit = limits.GetLimit
         self.ListLimits = limits.ListLimits

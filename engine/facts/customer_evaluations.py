@@ -65,10 +65,6 @@ class CustomerEvaluations:
         """Starts the task, with the customers that earlier processes left."""
         self._task.start()
 
-    def wake(self) -> None:
-        """Says that a customer waits that no call evaluates."""
-        self._task.wake()
-
     async def stop(self) -> None:
         """Ends after the current transaction's end or its rollback; whatever is left waits for the next process."""
         await self._together.drain()

@@ -86,6 +86,10 @@ class Puts(Generic[Fact, Stored]):
             await self._evaluations.evaluate(organization, customer_id)
         return put
 
+    async def drain(self) -> None:
+        """Waits until nothing is in progress that its groups do not know."""
+        await self._unlocked.drain()
+
     async def _change(
         self, organization: Organization, facts: Sequence[Fact]
     ) -> Sequence[UnlockedPut[Stored] | None]:

@@ -1,10 +1,8 @@
 """AccountService: limits."""
 
 from engine.backfill.backfills import Backfills
-from engine.changes.groups import ChangeGroups
+from engine.facts.fact_puts import FactPuts
 from engine.facts.kinds_of_puts import LimitPut
-from engine.facts.limit_deletions import LimitDeletions
-from engine.facts.puts import Puts
 from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
 from server.accounts.errors import limit_not_found
@@ -14,9 +12,8 @@ from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
-from store.accounts import known_ids
 from store.limits import limits
-from store.limits.limits import LimitFact, StoredLimit
+from store.limits.limits import LimitFact
 from store.postgres.database import Database
 
 
@@ -27,16 +24,12 @@ class LimitHandlers:
         self,
         database: Database,
         clock: Clock,
-        groups: ChangeGroups,
-        puts: Puts[LimitPut, StoredLimit],
-        deletions: LimitDeletions,
+        puts: FactPuts,
         backfills: Backfills,
     ) -> None:
         self._database = database
         self._clock = clock
-        self._groups = groups
         self._puts = puts
-        self._deletions = deletions
         self._backfills = backfills
 
     async def PutLimit(
@@ -54,12 +47,11 @@ class LimitHandlers:
         violations.raise_if_any()
         fact = LimitFact(limit_id, subject, amount, as_of_time, display_name)
         organization = current_organization()
-        put = await self._puts.put(organization, LimitPut(fact), validate_only=request.validate_only)
+        put = await self._puts.limits.put(organization, LimitPut(fact), validate_only=request.validate_only)
         if put.changed and subject.plan_id is not None and not request.validate_only:
             self._backfills.wake(organization.organization_id)
         named = unknown_ids.of_limit(put.stored.subject)
-        async with self._groups.transaction(organization.organization_id) as connection:
-            unknown = await known_ids.unknown(connection, organization.organization_id, named.ids)
+        unknown = await self._puts.unknown(organization, named.ids)
         return account_service_pb2.PutLimitResponse(
             limit=limit_message(put.stored),
             superseded=put.superseded,
@@ -87,7 +79,7 @@ class LimitHandlers:
         limit_id = violations.identifier("limit_id", request.limit_id)
         violations.raise_if_any()
         organization = current_organization()
-        deleted = await self._deletions.delete(organization, limit_id, validate_only=request.validate_only)
+        deleted = await self._puts.limit_deletions.delete(organization, limit_id, validate_only=request.validate_only)
         if not deleted and not request.allow_missing:
             raise limit_not_found(limit_id)
         if deleted and not request.validate_only:
