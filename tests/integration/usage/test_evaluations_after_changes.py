@@ -105,10 +105,9 @@ async def test_customers_that_wait_are_evaluated_once_by_two_servers(caller: Cal
         await evaluated(caller)
     notified = [(one.customer_id, one.sequence) for one in await caller.notifications()]
     assert notified == [(name, 1) for name in sorted(names)]
-    for one in own:
-        assert [
-            shown.gauge.value for shown in (await caller.state(one.alert_id, one.scope.customer.customer_id)).gauges
-        ]
+    for alert_of_one in own:
+        state = await caller.state(alert_of_one.alert_id, alert_of_one.scope.customer.customer_id)
+        assert [shown.gauge.value for shown in state.gauges] == ["4"]
 
 
 async def test_event_between_a_change_and_its_evaluation_notifies_alone(caller: Caller, clock: ManualClock) -> None:
