@@ -8,10 +8,12 @@ import uvloop
 from rich.console import Console
 
 from bench import balances, ingest, latency, neighbours, notifier, report, soak
+from bench.rules import part as rules
+from bench.rules.scale import Scale
 from bench.support import load, machine
 from bench.support.stack import PostgreSQL
 
-PARTS = ("ingest", "latency", "notifier", "balances", "neighbours", "soak")
+PARTS = ("ingest", "latency", "notifier", "balances", "neighbours", "rules", "soak")
 SOAK_MINUTES = 10.0
 
 
@@ -22,11 +24,14 @@ def main() -> None:
         "part", nargs="?", choices=PARTS, help="measure only this part, and do not change latest.json"
     )
     parser.add_argument("minutes", nargs="?", type=float, default=SOAK_MINUTES, help="duration of a soak")
-    arguments = parser.parse_args()
-    uvloop.run(_measure(Console(highlight=False), arguments.part, arguments.minutes))
+    parser.add_argument("--scale", type=float, default=1.0, help="of rules: multiplies the alerts and customers")
+    parser.add_argument("--alerts", type=int, help="of rules: alerts of the large database of the row size")
+    parser.add_argument("--only", action="append", default=[], choices=rules.ROWS, help="of rules: only this row")
+    uvloop.run(_measure(Console(highlight=False), parser.parse_args()))
 
 
-async def _measure(console: Console, part: str | None, minutes: float) -> None:
+async def _measure(console: Console, arguments: argparse.Namespace) -> None:
+    part, minutes = arguments.part, arguments.minutes
     started = time.monotonic()
     busy = machine.load_average()
     postgresql = PostgreSQL()
@@ -61,6 +66,16 @@ async def _measure(console: Console, part: str | None, minutes: float) -> None:
         beside = await neighbours.measure(postgresql, lambda line: console.print(f"  {line}"))
         about["neighbours"] = beside.figures()
         console.print(beside.table())
+    if part == "rules":
+        console.print(f"rules: many alerts and changes of rules, scale {arguments.scale:g}", style="bold")
+        of_rules = await rules.measure(
+            postgresql,
+            lambda line: console.print(f"  {line}"),
+            Scale(arguments.scale, arguments.alerts),
+            arguments.only,
+        )
+        about["rules"] = of_rules.figures()
+        console.print(of_rules.table())
     drawn: balances.Report | None = None
     if part == "balances":
         console.print("balances: usage that draws on balances, and timers", style="bold")

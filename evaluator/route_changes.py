@@ -32,6 +32,11 @@ class RouteChanges:
         self.revision += 1
         self._touched[measure, plan_id] = self.revision
 
+    def touch_metric(self, metric_id: str) -> None:
+        """Notes that a metric changed."""
+        for per_subscription in (False, True):
+            self.touch(Measure(metric_id=metric_id, per_subscription=per_subscription), None)
+
     def all_since(self, revision: int) -> bool:
         """Whether everything that was found before that revision has to be found anew."""
         return revision < self._forgotten

@@ -86,17 +86,21 @@ class Router:
         self._plan_limits[plan_id] = changed
         self._changes.touch(None, plan_id)
 
-    def change_metric(self, metric_id: str, metric: MetricFacts | None) -> None:
-        """Takes a metric that was read again. metric: None if it has to be read once more when an event names it."""
-        if metric is not None and metric_id in self.metrics:
+    def change_metric(self, metric: MetricFacts) -> None:
+        """Takes a metric that was read again."""
+        metric_id = metric.metric_id
+        if metric_id in self.metrics:  # the others are read when an event names them
             self.metrics[metric_id] = metric
-        else:
-            self.metrics.pop(metric_id, None)
         if self.raw_metrics is not None:
-            raw_metrics = {name: one for name, one in self.raw_metrics.items() if name != metric_id}
-            self.know_raw_metrics([*raw_metrics.values(), *([] if metric is None else [metric])])
-        for per_subscription in (False, True):
-            self._changes.touch(Measure(metric_id=metric_id, per_subscription=per_subscription), None)
+            self.know_raw_metrics({**self.raw_metrics, metric_id: metric}.values())
+        self._changes.touch_metric(metric_id)
+
+    def forget_metric(self, metric_id: str) -> None:
+        """Has a metric read again before usage counts in it."""
+        self.metrics.pop(metric_id, None)
+        if self.raw_metrics is not None and metric_id in self.raw_metrics:
+            self.know_raw_metrics([one for name, one in self.raw_metrics.items() if name != metric_id])
+        self._changes.touch_metric(metric_id)
 
     def exclude(self, customer_id: str, alert_id: str, subscription_id: str | None) -> None:
         """Stops routing to an alert for a customer, or for one subscription of it."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import multiprocessing
+import os
 import signal
 import traceback
 from abc import ABC, abstractmethod
@@ -21,7 +22,12 @@ class JobFailed(Exception):
 
 
 class Job(ABC, Generic[Result]):
-    """A job for the client. It is pickled for the client's process, so its fields are plain values."""
+    """A job for the client. It is pickled for the client's process, so its fields are plain values.
+
+    stopping: set in the client's process by `Client.stop`; a job that has no end of its own waits for it.
+    """
+
+    stopping: asyncio.Event
 
     @abstractmethod
     async def prepare(self) -> None:
@@ -62,6 +68,11 @@ class Client:
 
         return run
 
+    def stop(self) -> None:
+        """Asks the job to end: sets its `stopping`."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGUSR1)
+
     async def _ask(self, request: Any) -> Any:
         self._connection.send(request)
         try:
@@ -82,6 +93,12 @@ def _main(connection: Connection) -> None:
 async def _follow(connection: Connection) -> None:
     """Reads a job, which is prepared, then None, at which the job runs."""
     job: Job[Any] | None = None
+
+    def stop() -> None:
+        if job is not None:
+            job.stopping.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop)
     while True:
         request = await asyncio.to_thread(connection.recv)
         try:
@@ -90,6 +107,7 @@ async def _follow(connection: Connection) -> None:
                 answer = False, await job.run()
             else:
                 job = request
+                job.stopping = asyncio.Event()
                 await job.prepare()
                 answer = False, None
         except Exception:

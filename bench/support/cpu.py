@@ -23,6 +23,27 @@ def children(pid: int) -> list[int]:
     return [child for child in _running() if _fields(child)[1:2] == [str(pid)]]
 
 
+class Meter:
+    """The CPU time that processes use from now on, and all children of `parent`, also those that start later.
+
+    Children that end meanwhile are left out.
+    """
+
+    def __init__(self, parent: int, *pids: int) -> None:
+        self._parent = parent
+        self._pids = pids
+        self._before = self._now()
+
+    def used(self) -> float:
+        """The seconds so far; 0 if the system does not report it."""
+        return sum(now - self._before.get(pid, 0.0) for pid, now in self._now().items())
+
+    def _now(self) -> dict[int, float]:
+        if not available():
+            return {}
+        return {pid: seconds(pid) for pid in (*self._pids, *children(self._parent))}
+
+
 def _running() -> Iterator[int]:
     for folder in _PROC.iterdir():
         if folder.name.isdecimal():

@@ -16,7 +16,7 @@ from store import embedded
 from tests.support.processes.programs import SETTINGS, Program, Programs
 
 # On the checkout's own file system: a temporary folder may be in memory, where nothing is durable.
-FOLDER = Path(__file__).resolve().parents[1] / ".build"
+FOLDER = Path(__file__).resolve().parents[2] / ".build"
 
 _DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 _SHOWN = (*_DURABLE, "shared_buffers", "max_wal_size", "wal_level", "checkpoint_timeout")
@@ -75,6 +75,10 @@ class PostgreSQL:
             if notifier:
                 await programs.notify(f"{name}-notifier")
             yield Stack(server.address.server, url, server.pid, self.postmaster_pid())
+
+    async def server(self, exits: contextlib.AsyncExitStack, url: str) -> Program:
+        """A server alone on the database at `url`, which can be started again; stopped with `exits`."""
+        return await self._programs(url, {}, exits).serve(f"{make_url(url).database}-server")
 
     async def notifier(self, exits: contextlib.AsyncExitStack, url: str, settings: dict[str, str]) -> Program:
         """A notifier alone on the database at `url`; stopped with `exits`."""

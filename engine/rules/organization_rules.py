@@ -131,14 +131,11 @@ class OrganizationRules:
             limits = await effective_limits.of_plans(connection, organization_id, changes.plans)
             for plan_id, of_plan in limits.items():
                 router.change_plan_limits(plan_id, of_plan)
+        for metric_id in changes.deleted_metrics:
+            router.forget_metric(metric_id)  # an event that names it has to read it, which cancels its deletion
         if changes.metrics and (router.metrics or router.raw_metrics is not None):
-            metrics = {
-                metric.metric_id: metric
-                for metric in await routing_facts.metrics(connection, organization_id, changes.metrics)
-                if not metric.deleting  # an event that names it has to read it, which cancels its deletion
-            }
-            for metric_id in changes.metrics:
-                router.change_metric(metric_id, metrics.get(metric_id))
+            for metric in await routing_facts.metrics(connection, organization_id, changes.metrics):
+                router.change_metric(metric)
         slices = Slices(organization_id)
         await slices.begin()
         for customer_id in changes.customers:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from store.postgres.database import DriverConnection
 
 # One statement, because most changes are of one kind. `changed_epoch` of an exclusion may be that of the router
-# itself: it is stored without a new epoch. A change of a subscription or metric may be its deletion.
+# itself: it is stored without a new epoch. A change of a subscription may be its deletion.
 _SINCE = """
 SELECT * FROM (
     SELECT 'ALERT' AS kind, customer_id AS name, alert_id AS of_name FROM alert
@@ -29,8 +29,9 @@ SELECT * FROM (
     SELECT 'METRIC', metric_id, '' FROM metric
     WHERE organization_id = %(organization_id)s AND changed_epoch > %(epoch)s
     UNION ALL
-    SELECT kind, CASE kind WHEN 'METRIC' THEN fact_id ELSE customer_id END, fact_id FROM fact_deletion
-    WHERE organization_id = %(organization_id)s AND changed_epoch > %(epoch)s
+    SELECT CASE kind WHEN 'METRIC' THEN 'DELETED_METRIC' ELSE kind END,
+           CASE kind WHEN 'METRIC' THEN fact_id ELSE customer_id END, fact_id
+    FROM fact_deletion WHERE organization_id = %(organization_id)s AND changed_epoch > %(epoch)s
 ) AS changed
 LIMIT %(limit)s
 """
@@ -42,6 +43,7 @@ class RuleChanges:
 
     alerts: of those that name a customer, by customer id. wide_alerts: the ids of the others. customers: whose facts,
     limits or exclusions changed. subscriptions: ids by customer id. plans: whose limits changed. metrics: ids.
+    deleted_metrics: ids of those whose deletion began or ended; they may have been created again since.
     """
 
     alerts: dict[str, set[str]] = field(default_factory=dict)
@@ -50,6 +52,7 @@ class RuleChanges:
     subscriptions: dict[str, set[str]] = field(default_factory=dict)
     plans: set[str] = field(default_factory=set)
     metrics: set[str] = field(default_factory=set)
+    deleted_metrics: set[str] = field(default_factory=set)
 
 
 async def changes_since(
@@ -79,4 +82,6 @@ async def changes_since(
                 found.plans.add(name)
             case "METRIC":
                 found.metrics.add(name)
+            case "DELETED_METRIC":
+                found.deleted_metrics.add(name)
     return found

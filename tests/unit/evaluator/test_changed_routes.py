@@ -120,13 +120,13 @@ class ChangedRoutes(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.epoch = 1
-        self.rules = Rules(metrics={name: MetricFacts(name, Aggregation.SUM, None) for name in METRICS})
+        self.stored = Rules(metrics={name: MetricFacts(name, Aggregation.SUM, None) for name in METRICS})
         for customer_id in CUSTOMERS:
-            self.rules.customers[customer_id] = CustomerFacts(customer_id, None, "USD", DEFAULT_CYCLE, 0, NOON)
+            self.stored.customers[customer_id] = CustomerFacts(customer_id, None, "USD", DEFAULT_CYCLE, 0, NOON)
             for name in SUBSCRIPTIONS:
                 one = SubscriptionFacts(customer_id, name, None, None, None, 0, NOON)
-                self.rules.subscriptions[customer_id, name] = one
-        self.router = self.rules.router()
+                self.stored.subscriptions[customer_id, name] = one
+        self.router = self.stored.router()
 
     @rule(
         alert_id=alert_ids,
@@ -136,22 +136,22 @@ class ChangedRoutes(RuleBasedStateMachine):
     )
     def put_alert(self, alert_id: str, scope: Scope, measure: Measure, keys: tuple[str, ...]) -> None:
         """Creates an alert, or edits it: then its scope stays."""
-        before = self.rules.alerts.get(alert_id)
+        before = self.stored.alerts.get(alert_id)
         scope = scope if before is None else before.scope
         self._take(alert_id, scope, alert(alert_id, scope, measure, keys, self._next()))
 
     @rule(alert_id=alert_ids)
     def archive(self, alert_id: str) -> None:
         """Archives an alert."""
-        before = self.rules.alerts.get(alert_id)
+        before = self.stored.alerts.get(alert_id)
         if before is not None:
             self._next()
             self._take(alert_id, before.scope, None)
 
     def _take(self, alert_id: str, scope: Scope, changed: AlertRule | None) -> None:
-        self.rules.alerts.pop(alert_id, None)
+        self.stored.alerts.pop(alert_id, None)
         if changed is not None:
-            self.rules.alerts[alert_id] = changed
+            self.stored.alerts[alert_id] = changed
         if scope.customer_id is None:
             self.router.change_wide_alert(alert_id, changed)
         elif (known := self.router.known.get(scope.customer_id)) is not None:
@@ -161,12 +161,12 @@ class ChangedRoutes(RuleBasedStateMachine):
     def put_customer(self, customer_id: str, plan_id: str | None, excluded: str) -> None:
         """Changes the plan and the exclusions of a customer, and perhaps nothing."""
         facts = dataclasses.replace(
-            self.rules.customers[customer_id],
+            self.stored.customers[customer_id],
             plan_id=plan_id,
             changed_epoch=self._next(),
             excluded=frozenset({(excluded, None)}),
         )
-        self.rules.customers[customer_id] = facts
+        self.stored.customers[customer_id] = facts
         if (known := self.router.known.get(customer_id)) is not None:
             known.replace_facts(facts)
 
@@ -174,15 +174,15 @@ class ChangedRoutes(RuleBasedStateMachine):
     def put_limit(self, customer_id: str, amount: str | None) -> None:
         """Changes a limit of a customer, which changes nothing else of it."""
         limits = self._limits(amount)
-        facts = dataclasses.replace(self.rules.customers[customer_id], limits=limits)
-        self.rules.customers[customer_id] = facts
+        facts = dataclasses.replace(self.stored.customers[customer_id], limits=limits)
+        self.stored.customers[customer_id] = facts
         if (known := self.router.known.get(customer_id)) is not None:
             known.replace_facts(facts)
 
     @rule(plan_id=st.sampled_from(["gold", "silver"]), amount=st.sampled_from(["1", "5", None]))
     def put_plan_limit(self, plan_id: str, amount: str | None) -> None:
         """Changes a limit of a plan."""
-        limits = self.rules.plan_limits[plan_id] = self._limits(amount)
+        limits = self.stored.plan_limits[plan_id] = self._limits(amount)
         self.router.change_plan_limits(plan_id, limits)
 
     @rule(
@@ -195,18 +195,23 @@ class ChangedRoutes(RuleBasedStateMachine):
     def put_subscription(self, customer_id: str, name: str, plan_id: str | None, tier: str, changed: bool) -> None:
         """Changes a subscription, or has it read again for another reason."""
         if changed:
-            self.rules.subscriptions[customer_id, name] = SubscriptionFacts(
+            self.stored.subscriptions[customer_id, name] = SubscriptionFacts(
                 customer_id, name, plan_id, None, None, self._next(), NOON, custom_fields={"tier": tier}
             )
         if (known := self.router.known.get(customer_id)) is not None:
             known.doubt_subscription(name)
-            self.router.know_subscription(self.rules.subscriptions[customer_id, name])
+            self.router.know_subscription(self.stored.subscriptions[customer_id, name])
 
     @rule(name=st.sampled_from(METRICS), aggregation=st.sampled_from([Aggregation.SUM, Aggregation.MAX]))
     def put_metric(self, name: str, aggregation: Aggregation) -> None:
         """Changes a metric. A deleted metric may be created again with another aggregation."""
-        metric = self.rules.metrics[name] = MetricFacts(name, aggregation, None)
-        self.router.change_metric(name, metric)
+        metric = self.stored.metrics[name] = MetricFacts(name, aggregation, None)
+        self.router.change_metric(metric)
+
+    @rule(name=st.sampled_from(METRICS))
+    def delete_metric(self, name: str) -> None:
+        """Forgets a metric, which the next event reads again."""
+        self.router.forget_metric(name)
 
     @rule(customer_id=st.sampled_from(CUSTOMERS))
     def forget(self, customer_id: str) -> None:
@@ -216,12 +221,13 @@ class ChangedRoutes(RuleBasedStateMachine):
     @invariant()
     def routes_like_a_new_router(self) -> None:
         """Every event moves the same gauges as with a router that was made anew."""
-        fresh = self.rules.router()
+        fresh = self.stored.router()
+        self.router.metrics.update(self.stored.metrics)
         for customer_id in CUSTOMERS:
             if customer_id not in self.router.known:
-                self.router.know_customer(self.rules.facts(customer_id))
+                self.router.know_customer(self.stored.facts(customer_id))
                 for name in SUBSCRIPTIONS:
-                    self.router.know_subscription(self.rules.subscriptions[customer_id, name])
+                    self.router.know_subscription(self.stored.subscriptions[customer_id, name])
             for subscription_id in (None, *SUBSCRIPTIONS):
                 for metric_id in METRICS:
                     of_event = customer_id, subscription_id, metric_id
