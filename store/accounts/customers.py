@@ -6,18 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, any_, cast, select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.definitions import DEFAULT_CURRENCY
-from evaluator.periods import DEFAULT_CYCLE, BillingCycle
+from evaluator.periods import BillingCycle
 from store.accounts.billing_cycles import cycle_columns, cycle_of
 from store.accounts.customer_evaluations import NOTE, OWN_TIME
 from store.accounts.customer_names import NameKind
 from store.accounts.put_statements import COLLATED, CYCLE, TEXT, TIME, FactRow, StatedTable, encoded, fetched
 from store.accounts.puts import Put, UnlockedPut
 from store.erasures.jobs import CustomerBeingErased
-from store.identity import organizations
 from store.postgres.counting import bounded_count
 from store.postgres.database import DriverConnection
 from store.tables.accounts import customer, customer_name
@@ -188,30 +185,6 @@ def _columns(fact: CustomerFact) -> dict[str, Any]:
         "as_of_time": fact.as_of_time,
         **cycle_columns(fact.cycle),
     }
-
-
-async def create_if_missing(
-    connection: AsyncConnection, organization_id: int, customer_id: str, now: datetime
-) -> bool:
-    """Creates the customer with defaults if it does not exist; returns whether it created it."""
-    if await get(connection, organization_id, customer_id) is not None:
-        return False
-    epoch = await organizations.begin_change(connection, organization_id)
-    await connection.execute(
-        insert(customer)
-        .values(
-            organization_id=organization_id,
-            customer_id=customer_id,
-            display_name="",
-            currency=DEFAULT_CURRENCY,
-            **cycle_columns(DEFAULT_CYCLE),
-            create_time=now,
-            update_time=now,
-            changed_epoch=epoch,
-        )
-        .on_conflict_do_nothing()
-    )
-    return True
 
 
 async def get(connection: AsyncConnection, organization_id: int, customer_id: str) -> StoredCustomer | None:

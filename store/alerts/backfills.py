@@ -14,7 +14,6 @@ from evaluator.watched_gauges import CustomerMeasure
 from store.postgres.database import DriverConnection, driver
 from store.tables.accounts import customer, subscription
 from store.tables.alerts import alert
-from store.tables.usage import event
 from store.usage import contract_conditions, metric_conditions, price_conditions
 
 FROM_THE_BEGINNING = ""  # sorts before every customer_id: the alert was evaluated for no customer yet
@@ -144,14 +143,6 @@ async def customers(
         )
         query = query.where((customer.c.plan_id == scope.plan_id) | customer.c.customer_id.in_(on_plan))
     return list(await connection.scalars(query))
-
-
-async def has_usage(connection: AsyncConnection, organization_id: int, customer_id: str) -> bool:
-    """Whether any event of the customer is stored."""
-    found = select(event.c.event_id).where(
-        event.c.organization_id == organization_id, event.c.customer_id == customer_id
-    )
-    return bool(await connection.scalar(select(found.exists())))
 
 
 _GROUPS = """
