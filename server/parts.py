@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from engine.backfill.backfills import Backfills
 from engine.changes.groups import ChangeGroups
 from engine.erasures import Erasures
-from engine.facts.customer_evaluations import CustomerEvaluations
-from engine.facts.fact_puts import FactPuts
 from engine.ingest.pending import BESIDE, PendingEvents
 from engine.ingest.pipeline import Pipeline
 from engine.limits import DEFAULT_LIMITS, EngineLimits
+from engine.puts.customer_evaluations import CustomerEvaluations
+from engine.puts.fact_puts import FactPuts
 from engine.redelivery_jobs import RedeliveryJobs
 from engine.rules.registry import RulesRegistry
 from engine.timers import Timers

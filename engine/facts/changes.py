@@ -1,6 +1,6 @@
 """Changes of facts: what the billing system posts of balances and invoices is evaluated when it is stored.
 
-Customers, their plans, subscriptions and limits: `engine.facts.puts` and `engine.facts.customer_evaluations`.
+Customers, their plans, subscriptions and limits: `engine.puts`.
 """
 
 from collections.abc import Awaitable, Callable

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from engine.facts.puts import Puts
+from engine.puts.puts import Puts
 from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE
 from generated.tidemark.v1 import (

@@ -1,8 +1,8 @@
 """AccountService: limits."""
 
 from engine.backfill.backfills import Backfills
-from engine.facts.fact_puts import FactPuts
-from engine.facts.kinds_of_puts import LimitPut
+from engine.puts.fact_puts import FactPuts
+from engine.puts.kinds_of_puts import LimitPut
 from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
 from server.accounts.errors import limit_not_found

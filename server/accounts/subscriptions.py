@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from engine.facts.deletions import FactDeletions
-from engine.facts.puts import Puts
+from engine.puts.puts import Puts
 from generated.tidemark.v1 import account_service_pb2, subscription_pb2
 from runtime.clock import Clock
 from server.accounts.errors import subscription_ambiguous, subscription_not_found

@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
-from engine.facts import noted_customers
 from engine.facts.one_alert import evaluate_alert
+from engine.puts import noted_customers
 from generated.tidemark.v1 import (
     access_pb2,
     account_service_pb2,

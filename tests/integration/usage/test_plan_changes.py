@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from engine.facts import noted_customers
 from engine.facts.one_alert import evaluate_alert
+from engine.puts import noted_customers
 from generated.tidemark.v1 import (
     alert_pb2,
     billing_period_pb2,

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from engine.facts.customer_evaluations import CustomerEvaluations
+from engine.puts.customer_evaluations import CustomerEvaluations
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from engine.facts.together import Together
+from engine.puts.together import Together
 from store.identity.organizations import Organization
 
 OURS, THEIRS = Organization(1, "ours"), Organization(2, "theirs")

@@ -8,9 +8,9 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
-from engine.facts.noted_customers import NotedCustomers
-from engine.facts.together import Together
 from engine.limits import DEFAULT_LIMITS, EvaluationLimits
+from engine.puts.noted_customers import NotedCustomers
+from engine.puts.together import Together
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transactions
 from runtime.actions import LogAction

@@ -2,8 +2,8 @@
 
 from engine.changes.groups import ChangeGroups
 from engine.changes.open_change import OpenChange
-from engine.facts.changed_limit import LimitedAlerts
-from engine.facts.customer_evaluations import CustomerEvaluations
+from engine.puts.changed_limit import LimitedAlerts
+from engine.puts.customer_evaluations import CustomerEvaluations
 from store.identity.organizations import Organization
 from store.limits import limits
 from store.limits.limits import LimitSubject

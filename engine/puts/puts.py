@@ -13,8 +13,8 @@ from typing import Generic, Protocol, TypeVar
 
 from engine.changes.groups import ChangeGroups
 from engine.changes.open_change import Kind, OpenChange
-from engine.facts.customer_evaluations import CustomerEvaluations
-from engine.facts.together import Together
+from engine.puts.customer_evaluations import CustomerEvaluations
+from engine.puts.together import Together
 from runtime.clock import Clock
 from store.accounts.puts import Put, UnlockedPut
 from store.identity.organizations import Organization

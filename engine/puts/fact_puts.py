@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from engine.changes.groups import ChangeGroups
-from engine.facts.customer_evaluations import CustomerEvaluations
-from engine.facts.kinds_of_puts import CUSTOMERS, LIMITS, SUBSCRIPTIONS
-from engine.facts.limit_deletions import LimitDeletions
-from engine.facts.puts import PUTS_AT_ONCE, Puts
-from engine.facts.together import Together
+from engine.puts.customer_evaluations import CustomerEvaluations
+from engine.puts.kinds_of_puts import CUSTOMERS, LIMITS, SUBSCRIPTIONS
+from engine.puts.limit_deletions import LimitDeletions
+from engine.puts.puts import PUTS_AT_ONCE, Puts
+from engine.puts.together import Together
 from runtime.clock import Clock
 from store.accounts import known_ids
 from store.accounts.known_ids import ReferencedIds

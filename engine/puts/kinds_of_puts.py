@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from engine.changes.open_change import OpenChange
-from engine.facts.changed_limit import LimitedAlerts
-from engine.facts.puts import Distinct, FactKind
+from engine.puts.changed_limit import LimitedAlerts
+from engine.puts.puts import Distinct, FactKind
 from store.accounts import customer_names, customers, subscriptions
 from store.accounts.customers import CustomerFact, StoredCustomer
 from store.accounts.puts import Put, UnlockedPut

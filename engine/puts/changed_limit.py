@@ -1,7 +1,7 @@
 """A changed limit of a plan: alerts with thresholds in percent of it get backfills.
 
 The alerts are read before the change takes the lock of the organization, and under the lock only those that have
-changed since. A changed limit of a customer notes the customer (`engine.facts.customer_evaluations`).
+changed since. A changed limit of a customer notes the customer (`engine.puts.customer_evaluations`).
 """
 
 from engine.changes.open_change import OpenChange
