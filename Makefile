@@ -23,7 +23,8 @@ DATABASE_PART := accounts/test_invoice_alerts.py alerts/test_races.py balances/t
 	notifications/test_watch_order.py notifier/test_delivery.py notifier/test_delivery_queue.py notifier/test_locks.py \
 	postgres/test_failures.py postgres/test_lost_connections.py postgres/test_migrations.py postgres/test_sessions.py \
 	usage/test_exactly_once.py usage/test_group_limit.py usage/test_creation_during_usage.py usage/test_new_alerts.py
-# How many steps of random calls are compared with the plain model (default: 10,000).
+# How many steps of random calls, and of the story of customers' alerts, are compared with the plain model (default:
+# 10,000).
 STEPS ?=
 # The seed of `make test-random`, and how many examples its slow tests draw.
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
@@ -111,7 +112,8 @@ test-acceptance: $(STAMP) ## ring 3: real processes and signals
 .PHONY: test-model
 test-model: $(STAMP) ## random calls to real servers against the plain model; STEPS=100000 for longer than in CI
 	TIDEMARK_TEST_STEPS=$(STEPS) $(BIN)/pytest $(SHARED) \
-		tests/integration/usage/test_machine_calls.py tests/integration/usage/test_machine_streams.py $(ARGS)
+		tests/integration/usage/test_machine_calls.py tests/integration/usage/test_machine_streams.py \
+		tests/integration/alerts/test_story_of_customers_alerts.py $(ARGS)
 
 .PHONY: test-random
 test-random: $(STAMP) ## random tests with other values each time; EXAMPLES=500 STEPS=100000 for more, SEED=7 to repeat

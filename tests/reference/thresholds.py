@@ -1,7 +1,7 @@
 """Thresholds: which of them a gauge reaches and resolves on its way from value to value."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 REACHED, RESOLVED = "REACHED", "RESOLVED"
@@ -9,13 +9,16 @@ BOTH = frozenset({REACHED, RESOLVED})
 
 REPORTED_STEPS = 20  # at most, of a jump over more steps of a recurring threshold
 
+Key = Fraction | tuple[str, Fraction]  # what a state knows a threshold by: its value, or ("limit", percentage)
+
 
 @dataclass(frozen=True)
 class Threshold:
-    """A fixed value, or a step that recurs above the highest fixed value.
+    """A fixed value, a step that recurs above the highest fixed value, or a percentage of the gauge's limit.
 
-    exclusive: reached above the value, and not yet at it. resolve: the value at which it resolves; by default it
-    resolves below its own. notify_on: the kinds of transitions that are sent.
+    percent: of the limit, which gives the threshold a value (`at_limit`); without a limit it has none. exclusive:
+    reached above the value, and not yet at it. resolve: the value at which it resolves; by default it resolves below
+    its own. notify_on: the kinds of transitions that are sent.
     """
 
     value: Fraction | None = None
@@ -24,6 +27,18 @@ class Threshold:
     notify_on: frozenset[str] = frozenset({REACHED})
     code: str = ""
     exclusive: bool = False
+    percent: Fraction | None = None
+
+    @property
+    def key(self) -> Key | None:
+        """What a state knows the threshold by; None for a step."""
+        return self.value if self.percent is None else ("limit", self.percent)
+
+    def at_limit(self, limit: Fraction | None) -> "Threshold":
+        """The threshold on a gauge with that limit."""
+        if self.percent is None:
+            return self
+        return replace(self, value=None if limit is None else self.percent * limit / 100)
 
     def is_reached(self, value: Fraction) -> bool:
         """Whether a fixed threshold is reached at that value."""
@@ -50,12 +65,14 @@ class Transition:
 class State:
     """What an alert knows of a gauge.
 
-    past: the fixed values that are reached; True where that was never notified. steps: the number of steps that are
+    past: the fixed values and percentages that are reached; True where that was never notified. levels: of these
+    percentages, at the last evaluation. steps: the number of steps that are
     reached, of which `silent_steps` were never notified. stairs: where the steps begin and the height of each, while
     any is reached. sequence: the number of notifications.
     """
 
-    past: dict[Fraction, bool] = field(default_factory=dict)
+    past: dict[Key, bool] = field(default_factory=dict)
+    levels: dict[Key, Fraction] = field(default_factory=dict)
     steps: int = 0
     silent_steps: int = 0
     stairs: tuple[Fraction, Fraction] | None = None
@@ -70,7 +87,8 @@ class State:
 def mark_silently(thresholds: Sequence[Threshold], state: State, value: Fraction) -> None:
     """Sets the state of a gauge at that value without any transition."""
     fixed, recurring, foot = _ordered(thresholds)
-    state.past = {one.value: True for one in fixed if one.value is not None and one.is_reached(value)}
+    state.past = {one.key: True for one in fixed if one.key is not None and one.is_reached(value)}
+    _note_levels(fixed, state)
     state.steps = state.silent_steps = _steps_reached(recurring, foot, value)
     state.stairs = _stairs(recurring, foot) if state.steps else None
 
@@ -88,7 +106,9 @@ def follow(
     more resolves before the path begins.
     """
     fixed, recurring, foot = _ordered(thresholds)
-    left = _resolve_former(state, {one.value for one in fixed}, _stairs(recurring, foot), former)
+    without_limit = [one for one in thresholds if one.percent is not None and one.value is None]
+    gone = [*without_limit, *former]
+    left = _resolve_former(state, {one.key for one in fixed}, _stairs(recurring, foot), gone)
     found = [(Transition(RESOLVED, level, previous, previous, None), one) for level, one in left]
     for value, event_id in path:
         resolved: list[tuple[Fraction, Threshold]] = []
@@ -99,18 +119,21 @@ def follow(
             resolved += [(foot + number * recurring.step, recurring) for number in reported]
         for one in reversed(fixed):
             assert one.value is not None
-            if one.value in state.past and one.is_resolved(value):
-                if not state.past.pop(one.value):
+            assert one.key is not None
+            if one.key in state.past and one.is_resolved(value):
+                if not state.past.pop(one.key):
                     resolved.append((one.value, one))
-            elif one.value not in state.past and one.is_reached(value):
-                state.past[one.value] = False
+            elif one.key not in state.past and one.is_reached(value):
+                state.past[one.key] = False
                 reached.insert(0, (one.value, one))
         if recurring is not None and recurring.step is not None:
             reported = range(max(before, after - REPORTED_STEPS) + 1, after + 1)
             reached += [(foot + number * recurring.step, recurring) for number in reported]
         state.steps, state.silent_steps = after, min(state.silent_steps, after)
         state.stairs = _stairs(recurring, foot) if after else None
+        _note_levels(fixed, state)
         for kind, levels in ((RESOLVED, resolved), (REACHED, reached)):
+            levels.sort(key=lambda item: item[0], reverse=kind == RESOLVED)
             found += [(Transition(kind, level, previous, value, event_id), one) for level, one in levels]
         previous = value
     return found
@@ -128,7 +151,7 @@ def furthest(transitions: Sequence[Transition]) -> frozenset[int]:
 
 def _resolve_former(
     state: State,
-    values: set[Fraction | None],
+    keys: set[Key | None],
     stairs: tuple[Fraction, Fraction] | None,
     former: Sequence[Threshold],
 ) -> list[tuple[Fraction, Threshold]]:
@@ -139,10 +162,17 @@ def _resolve_former(
         if state.steps > state.silent_steps:
             left.append((foot + state.steps * step, next(one for one in former if one.step == step)))
         state.steps, state.silent_steps, state.stairs = 0, 0, None
-    for value in sorted(state.past.keys() - values, reverse=True):
-        if not state.past.pop(value):
-            left.append((value, next(one for one in former if one.value == value)))
-    return left
+    for key in state.past.keys() - keys:
+        level = key if isinstance(key, Fraction) else state.levels[key]
+        if not state.past.pop(key):
+            left.append((level, next(one for one in former if one.key == key)))
+    return sorted(left, key=lambda item: item[0], reverse=True)
+
+
+def _note_levels(fixed: Sequence[Threshold], state: State) -> None:
+    """Notes the levels of the percentages that are reached."""
+    at = {one.key: one.value for one in fixed if one.percent is not None}
+    state.levels = {key: level for key in state.past if (level := at.get(key)) is not None}
 
 
 def _stairs(recurring: Threshold | None, foot: Fraction) -> tuple[Fraction, Fraction] | None:
@@ -150,10 +180,13 @@ def _stairs(recurring: Threshold | None, foot: Fraction) -> tuple[Fraction, Frac
 
 
 def _ordered(thresholds: Sequence[Threshold]) -> tuple[list[Threshold], Threshold | None, Fraction]:
-    """The fixed thresholds from the lowest, the recurring one, and the value at which its steps begin."""
-    fixed = sorted((one for one in thresholds if one.value is not None), key=lambda one: one.value or 0)
+    """The thresholds with a value from the lowest, the recurring one, and the value at which its steps begin."""
+    valued = [one for one in thresholds if one.value is not None]
+    # Of equal levels, the fixed values come before the percentages.
+    fixed = sorted(valued, key=lambda one: (one.value or Fraction(0), one.percent is not None))
     recurring = next((one for one in thresholds if one.step is not None), None)
-    return fixed, recurring, (fixed[-1].value or Fraction(0)) if fixed else Fraction(0)
+    foot = max((one.value or Fraction(0) for one in fixed if one.percent is None), default=Fraction(0))
+    return fixed, recurring, foot
 
 
 def _steps_reached(recurring: Threshold | None, foot: Fraction, value: Fraction) -> int:

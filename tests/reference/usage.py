@@ -94,6 +94,8 @@ class UsageModel:
         self._evaluated: dict[Gauge, int] = {}
         self._former: dict[str, list[Alert]] = {}
         self._voided: set[tuple[str, str]] = set()
+        self._limits: dict[tuple[tuple[str, str], tuple[str, str]], Fraction] = {}
+        self._limited = 0  # the change at which a limit changed last
 
     def put(self, customer: str, subscription: str | None, plan: str, cycle: Cycle | None = None) -> None:
         """A customer or a subscription gets a plan. cycle: its own, when it has one; to be set before any event."""
@@ -120,6 +122,27 @@ class UsageModel:
         for name, alert in self.alerts.items():
             for gauge in before[name] | self.current(alert, customer):
                 self._evaluate(gauge, ())
+
+    def put_limit(self, holder: tuple[str, str], measure: tuple[str, str], amount: Fraction | None) -> None:
+        """A limit without groups is put or removed. holder: ("customer", customer) or ("plan", plan)."""
+        if self._limits.get((holder, measure)) == amount:
+            return
+        self._tick += 1
+        self._limited = self._tick
+        if amount is None:
+            del self._limits[holder, measure]
+        else:
+            self._limits[holder, measure] = amount
+        for alert in self.alerts.values():
+            self._visit(alert, holder[1] if holder[0] == "customer" else None)
+
+    def limit_of(self, gauge: Gauge) -> Fraction | None:
+        """The limit of a gauge: its customer's own, or else that of the plan."""
+        if gauge.group:
+            return None
+        plan = self._plans.get((gauge.customer, gauge.subscription), "")
+        of_plan = self._limits.get((("plan", plan), gauge.measure))
+        return self._limits.get((("customer", gauge.customer), gauge.measure), of_plan)
 
     def period_start(self, customer: str, subscription: str | None, time: datetime) -> datetime:
         """The start of the billing period that contains `time`."""
@@ -351,10 +374,11 @@ class UsageModel:
         watching = [alert for alert in self.alerts.values() if self._watches(alert, gauge)]
         changes = [self._edited[alert.name] for alert in watching]
         changes += [self._changed.get((gauge.customer, one), 0) for one in {None, gauge.subscription}]
+        changes.append(self._limited)
         stale = touched and before < max(changes)
         for alert in watching:
             created, time = self._created[alert.name]
-            thresholds = alert.thresholds_of(gauge.group)
+            thresholds = [one.at_limit(self.limit_of(gauge)) for one in alert.thresholds_of(gauge.group)]
             state = self.states.setdefault((alert.name, gauge), State())
             first: list[tuple[Fraction, str | None]] = []
             assert gauge.period is not None

@@ -14,6 +14,9 @@ from tests.support.usage.fixtures import caller, shared_database_url
 
 __all__ = ["api_keys", "caller", "organization_id", "ours", "server", "shared_database_url", "theirs"]
 
+for _module in ("answers", "clients", "story"):
+    pytest.register_assert_rewrite(f"tests.support.story.{_module}")
+
 
 @pytest.fixture
 async def api_keys(database: Database, clock: ManualClock) -> tuple[str, str]:

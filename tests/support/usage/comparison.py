@@ -15,7 +15,7 @@ from generated.tidemark.v1 import (
 )
 from store.identity import keys
 from tests.reference.gauges import Event, Fields, Gauge
-from tests.reference.thresholds import State
+from tests.reference.thresholds import Key, State
 from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
 from tests.support.usage import voiding
 from tests.support.usage.caller import DEADLINE, Caller, StreamCall, refusals
@@ -152,13 +152,14 @@ class Comparison:
             assert not self.model.current(alert, customer)
             return
         nothing = State()
-        found: dict[Gauge, tuple[dict[Fraction, bool], Fraction | None, int]] = {}
-        expected: dict[Gauge, tuple[dict[Fraction, bool], Fraction | None, int]] = {}
+        found: dict[Gauge, tuple[dict[Key, bool], Fraction | None, int]] = {}
+        expected: dict[Gauge, tuple[dict[Key, bool], Fraction | None, int]] = {}
         for one in shown.gauges:
             gauge = gauge_of(one.gauge)
             state = self.model.states.get((alert.name, gauge), nothing)
             alarming = [item for item in one.thresholds if item.in_alarm]
             steps = [Fraction(item.level) for item in alarming if item.threshold.recurring_step]
+            fixed: dict[Key, bool]
             fixed = {Fraction(item.level): item.silent for item in alarming if not item.threshold.recurring_step}
             found[gauge] = fixed, next(iter(steps), None), one.sequence
             values = {one.value for one in alert.thresholds_of(gauge.group)}

@@ -206,9 +206,10 @@ def _scope(scope: tuple[str, ...]) -> scope_pb2.AlertScope:
 
 def _threshold(threshold: plain_thresholds.Threshold) -> threshold_pb2.Threshold:
     return threshold_pb2.Threshold(
-        value=_text(threshold.value),
+        value=_text(threshold.value) if threshold.percent is None else "",
         recurring_step=_text(threshold.step),
         resolve_value=_text(threshold.resolve),
+        percent_of_limit=_text(threshold.percent),
         notify_on=[
             threshold_pb2.TransitionKind.Value(f"TRANSITION_KIND_{kind}") for kind in sorted(threshold.notify_on)
         ],
@@ -227,6 +228,9 @@ def state_of(reached: dict[str, Any], sequence: int) -> plain_thresholds.State:
             step = Fraction(key.removeprefix("every:"))
             state.steps, state.silent_steps = entry["rungs"], entry["silent_rungs"]
             state.stairs = Fraction(entry["level"]) - state.steps * step, step
+        elif key.startswith("limit:"):
+            percentage = "limit", Fraction(key.removeprefix("limit:"))
+            state.past[percentage], state.levels[percentage] = entry.get("silent", False), Fraction(entry["level"])
         else:
             state.past[Fraction(key)] = entry.get("silent", False)
     return state
