@@ -88,10 +88,12 @@ class _Work:
 
     async def apart(self, customer_id: str) -> None:
         """Evaluates what a customer's note asks for step by step, past the steps that fail."""
+        notes: list[Note] = []  # none, if another process holds the note
         concerned: list[Concerned] = []
 
         async def find() -> None:
             async with self._claimed([customer_id]) as claimed:
+                notes[:] = claimed.notes
                 concerned[:] = await find_concerned(claimed.transaction, claimed.notes)
 
         async def facts() -> None:
@@ -105,7 +107,7 @@ class _Work:
                 functools.partial(self._evaluate_alert, rule.alert_id, [one.note], set()) for rule in one.on_usage
             ]
             failed = any([await self._fails(step, customer_id) for step in steps])
-        await repeated(functools.partial(self._finish, customer_id, [one.note for one in concerned], failed=failed))
+        await repeated(functools.partial(self._finish, customer_id, notes, failed=failed))
 
     async def _begin(self, customer_ids: Sequence[str]) -> tuple[bool, list[tuple[Concerned, str]]]:
         """Evaluates alerts on facts, and the alert on usage if it is the only one.
@@ -145,7 +147,7 @@ class _Work:
     async def _finish(self, customer_id: str, notes: Sequence[Note], *, failed: bool) -> None:
         """Removes a customer's note, or puts it off, unless it was renewed meanwhile."""
         async with self._claimed([customer_id]) as claimed:
-            held = claimed.unchanged(notes) if notes else claimed.notes
+            held = claimed.unchanged(notes)
             if failed and held:
                 await claimed.put_off(customer_id)
             else:
