@@ -77,13 +77,13 @@ class _Work:
         by_alert: dict[str, list[Note]] = {}
         for one, alert_id in left:
             by_alert.setdefault(alert_id, []).append(one.note)
-        renewed = set[str]()
+        missed = set[str]()
         for alert_id, notes in by_alert.items():
             waiting.subtract(note.customer_id for note in notes)
-            complete = {note.customer_id for note in notes if not waiting[note.customer_id]}
-            renewed |= await repeated(functools.partial(self._evaluate_alert, alert_id, notes, complete))
-        if renewed and renewals:
-            await self.together(sorted(renewed), renewals - 1)
+            complete = {note.customer_id for note in notes if not waiting[note.customer_id]} - missed
+            missed |= await repeated(functools.partial(self._evaluate_alert, alert_id, notes, complete))
+        if missed and renewals:
+            await self.together(sorted(missed), renewals - 1)
         return found
 
     async def apart(self, customer_id: str) -> None:
@@ -91,18 +91,20 @@ class _Work:
         notes: list[Note] = []  # none, if another process holds the note
         concerned: list[Concerned] = []
 
-        async def find() -> None:
+        async def find() -> set[str]:
             async with self._claimed([customer_id]) as claimed:
                 notes[:] = claimed.notes
                 concerned[:] = await find_concerned(claimed.transaction, claimed.notes)
+            return set()
 
-        async def facts() -> None:
+        async def facts() -> set[str]:
             async with self._claimed([customer_id]) as claimed:
                 await evaluate_claimed_facts(claimed.transaction, claimed.notes)
+            return set() if claimed.notes else {customer_id}
 
         failed = await self._fails(find, customer_id)
         for one in concerned:
-            steps: list[Callable[[], Awaitable[object]]] = [facts] if one.on_facts else []
+            steps: list[Callable[[], Awaitable[set[str]]]] = [facts] if one.on_facts else []
             steps += [
                 functools.partial(self._evaluate_alert, rule.alert_id, [one.note], set()) for rule in one.on_usage
             ]
@@ -132,7 +134,7 @@ class _Work:
         return bool(notes), left
 
     async def _evaluate_alert(self, alert_id: str, notes: Sequence[Note], complete: set[str]) -> set[str]:
-        """Evaluates an alert on usage for noted customers; returns those whose notes were renewed meanwhile.
+        """Evaluates an alert on usage for noted customers; returns those whose notes it did not get, or were renewed.
 
         complete: the ids of those for which it is the last alert.
         """
@@ -142,7 +144,7 @@ class _Work:
             if rule is not None and held:  # else it was archived since
                 await evaluate_alert(claimed.transaction, rule, [note.customer_id for note in held])
             await claimed.remove([note for note in held if note.customer_id in complete])
-        return {note.customer_id for note in claimed.notes} - {note.customer_id for note in held}
+        return {note.customer_id for note in notes} - {note.customer_id for note in held}
 
     async def _finish(self, customer_id: str, notes: Sequence[Note], *, failed: bool) -> None:
         """Removes a customer's note, or puts it off, unless it was renewed meanwhile."""
@@ -153,10 +155,10 @@ class _Work:
             else:
                 await claimed.remove(held)
 
-    async def _fails(self, step: Callable[[], Awaitable[object]], customer_id: str) -> bool:
-        """Whether a step fails; the steps after it do not wait for it."""
+    async def _fails(self, step: Callable[[], Awaitable[set[str]]], customer_id: str) -> bool:
+        """Whether a step fails or misses the customer; the steps after it do not wait for it."""
         try:
-            await repeated(step)
+            return bool(await repeated(step))
         except DatabaseUnavailable:
             raise
         except Exception:
@@ -165,7 +167,6 @@ class _Work:
                 extra={"action": LogAction.BACKFILL_FAILED, "customer_id": customer_id},
             )
             return True
-        return False
 
     @asynccontextmanager
     async def _claimed(self, customer_ids: Sequence[str]) -> AsyncIterator["_Claimed"]:
