@@ -69,6 +69,15 @@ class ChangeLimits:
 
 
 @dataclass(frozen=True)
+class EvaluationLimits:
+    """Limits of `CustomerEvaluations`."""
+
+    customers_at_once: int = 100  # customers of one transaction
+    polling_interval: float = 5.0  # seconds; for customers that another process left when it ended
+    retry_interval: float = 1.0  # seconds at most between two tries while the database is away
+
+
+@dataclass(frozen=True)
 class EngineLimits:
     """The limits of the engine in one server.
 
@@ -80,6 +89,7 @@ class EngineLimits:
     timers: TimerLimits = field(default_factory=TimerLimits)
     ingest: IngestLimits = field(default_factory=IngestLimits)
     changes: ChangeLimits = field(default_factory=ChangeLimits)
+    evaluations: EvaluationLimits = field(default_factory=EvaluationLimits)
 
 
 DEFAULT_LIMITS = EngineLimits()

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from engine.facts.changed_customer import evaluate_noted_facts
 from engine.facts.due_timers import catch_up
 from engine.limits import DEFAULT_LIMITS, TimerLimits
 from engine.rules.registry import RulesRegistry
@@ -129,8 +130,9 @@ class Timers:
         organization = Organization(due[0].organization_id, due[0].organization)
         organization_id = organization.organization_id
         async with self._transactions.open(organization) as transaction:
+            customer_ids = [one.customer_id for one in due]
+            await evaluate_noted_facts(transaction, customer_ids, only_free=True)
             # The transaction that holds the wallet of one of the others evaluates that one.
-            customer_ids = (one.customer_id for one in due)
             held = await wallets.claim_due(transaction.connection, organization_id, customer_ids, transaction.now)
             found = await routing_facts.customers(transaction.driver, organization_id, list(held))
             await catch_up(transaction, {customer: held[customer.customer_id] for customer in found})

@@ -10,6 +10,8 @@ from engine.erasures import Erasures
 from engine.ingest.pending import BESIDE, PendingEvents
 from engine.ingest.pipeline import Pipeline
 from engine.limits import DEFAULT_LIMITS, EngineLimits
+from engine.puts.customer_evaluations import CustomerEvaluations
+from engine.puts.fact_puts import FactPuts
 from engine.redelivery_jobs import RedeliveryJobs
 from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
@@ -40,6 +42,8 @@ class Parts:
     feeds: Feeds
     pipeline: Pipeline
     changes: ChangeGroups
+    evaluations: CustomerEvaluations
+    puts: FactPuts
     limits: ServerLimits
 
 
@@ -73,6 +77,10 @@ def build_parts(
         limits=engine_limits.ingest,
     )
     ingest_seats = ingest_gate.free
+    changes = ChangeGroups(database, clock, calls_gate, pipeline.is_ingesting, engine_limits.changes)
+    evaluations = CustomerEvaluations(
+        database, clock, configuration.grace, rules, calls_gate, limits=engine_limits.evaluations
+    )
     return Parts(
         configuration,
         database,
@@ -98,7 +106,9 @@ def build_parts(
             limits=server_limits.feeds,
         ),
         pipeline,
-        ChangeGroups(database, clock, calls_gate, pipeline.is_ingesting, engine_limits.changes),
+        changes,
+        evaluations,
+        FactPuts(clock, changes, evaluations),
         server_limits,
     )
 
@@ -111,6 +121,8 @@ async def started(parts: Parts) -> AsyncIterator[None]:
         await parts.upkeep.start()
         stack.push_async_callback(parts.backfills.stop)
         parts.backfills.start()
+        stack.push_async_callback(parts.evaluations.stop)
+        parts.evaluations.start()
         stack.push_async_callback(parts.timers.stop)
         parts.timers.start()
         stack.push_async_callback(parts.redeliveries.stop)
@@ -121,4 +133,5 @@ async def started(parts: Parts) -> AsyncIterator[None]:
         parts.feeds.start()
         stack.push_async_callback(parts.pipeline.drain)
         stack.push_async_callback(parts.changes.drain)
+        stack.push_async_callback(parts.puts.drain)
         yield

@@ -126,7 +126,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         database, clock = parts.database, parts.clock
         fact_changes = FactChanges(database, clock, parts.configuration.grace, parts.rules)
 
-        customers = CustomerHandlers(database, clock, fact_changes)
+        customers = CustomerHandlers(database, clock, parts.puts.customers)
         self.PutCustomer = customers.PutCustomer
         self.GetCustomer = customers.GetCustomer
         self.ListCustomers = customers.ListCustomers
@@ -136,7 +136,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.GetErasureJob = erasures.GetErasureJob
         self.ListErasureJobs = erasures.ListErasureJobs
 
-        subscriptions = SubscriptionHandlers(database, clock, fact_changes)
+        subscriptions = SubscriptionHandlers(database, clock, parts.puts.subscriptions)
         self.PutSubscription = subscriptions.PutSubscription
         self.GetSubscription = subscriptions.GetSubscription
         self.ListSubscriptions = subscriptions.ListSubscriptions
@@ -154,7 +154,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.ListPlans = plans.ListPlans
         self.DeletePlan = plans.DeletePlan
 
-        limits = LimitHandlers(database, clock, fact_changes, parts.backfills)
+        limits = LimitHandlers(database, clock, parts.puts, parts.backfills)
         self.PutLimit = limits.PutLimit
         self.GetLimit = limits.GetLimit
         self.ListLimits = limits.ListLimits

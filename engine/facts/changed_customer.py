@@ -1,31 +1,24 @@
-"""A changed customer: what is re-evaluated when a customer, its plan, or one of its subscriptions changes.
+"""Changed customers: what is evaluated when a customer, its plan, a subscription of it, or a limit of it changes.
 
-Alerts on facts are evaluated in the transaction of the change (`evaluate_facts_of_changed`), alerts on usage after
-its commit (`evaluate_usage_of_changed`): to recount usage may take long, and the change keeps all ingest of the
-organization waiting.
+The change has noted the customer (`store.accounts.customer_evaluations`). An event that comes before the evaluation
+evaluates the gauges that it moves itself.
 """
 
-import functools
-import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from engine.facts.due_timers import catch_up
 from engine.facts.fact_gauges import evaluate_readings
-from engine.facts.one_alert import evaluate_alert
 from engine.facts.readings import Covered, read_all
-from engine.rules.transaction import Transaction, Transactions
+from engine.rules.transaction import Transaction
 from evaluator.alerts import AlertRule, GroupSelector
 from evaluator.gauges import Measure
-from runtime.actions import LogAction
-from store.alerts import backfills
+from evaluator.routing_facts import CustomerFacts, SubscriptionFacts
+from store.accounts import customer_evaluations
+from store.accounts.customer_evaluations import Note
 from store.balances import wallets
-from store.identity.organizations import Organization
-from store.postgres.database import DatabaseUnavailable
-from store.postgres.retries import repeated
 from store.rules import routing_facts
-
-logger = logging.getLogger(__name__)
 
 
 class _Measured(NamedTuple):
@@ -37,77 +30,128 @@ class _Measured(NamedTuple):
     subscription_id: str | None
 
 
-async def evaluate_facts_of_changed(transaction: Transaction, customer_id: str) -> None:
-    """Evaluates alerts on facts for a customer that is new, or that other alerts cover than before."""
-    organization_id = transaction.organization_id
-    wallet = (await wallets.lock(transaction.connection, organization_id, [customer_id]))[customer_id]
-    customer = (await routing_facts.customers(transaction.driver, organization_id, [customer_id]))[0]
-    await catch_up(transaction, {customer: wallet})
-    covered = [Covered(customer, transaction.router.fact_rules(customer), wallet.moment(transaction.now))]
-    found = await read_all(transaction, covered)
-    await evaluate_readings(transaction, found.gauges)
-    await wallets.set_timers(transaction.connection, organization_id, found.by_wallet(covered))
+@dataclass(frozen=True)
+class Concerned:
+    """A noted customer, the alerts on facts to evaluate for it, and alerts that watch all its usage to evaluate.
 
-
-async def evaluate_usage_of_changed(
-    transactions: Transactions, organization: Organization, customer_id: str, *, subscriptions_only: bool
-) -> None:
-    """Evaluates alerts on usage for a customer whose change is committed, or for its subscriptions only.
-
-    An event that comes before this is done evaluates its gauges itself, and so does the next event if this process
-    ends here. Each alert has a transaction of its own: two of them in one would lock gauges out of order.
+    on_usage: one of each set of like alerts.
     """
 
-    async def find() -> list[str]:
-        async with transactions.open(organization) as transaction:
-            return await _concerned(transaction, customer_id, subscriptions_only)
-
-    async def evaluate(alert_id: str) -> None:
-        async with transactions.open(organization) as transaction:
-            rule = await transaction.rule(alert_id)
-            if rule is not None:
-                await evaluate_alert(transaction, rule, [customer_id])
-
-    for alert_id in await repeated(find):
-        try:
-            await repeated(functools.partial(evaluate, alert_id))
-        except DatabaseUnavailable:
-            raise
-        except Exception:
-            # The change is committed, and the other alerts do not wait for this one.
-            logger.exception(
-                "alert %s could not be evaluated for a customer that was changed; the customer's next event does so",
-                alert_id,
-                extra={"action": LogAction.BACKFILL_FAILED, "alert_id": alert_id},
-            )
+    note: Note
+    customer: CustomerFacts
+    on_facts: list[AlertRule]
+    on_usage: list[AlertRule]
 
 
-async def _concerned(transaction: Transaction, customer_id: str, subscriptions_only: bool) -> list[str]:
-    """The ids of alerts that together watch all gauges of the customer's usage; one of each set of like alerts."""
+async def find_concerned(transaction: Transaction, notes: Sequence[Note]) -> list[Concerned]:
+    """The noted customers that exist, each with the alerts to evaluate for it."""
     connection, organization_id = transaction.driver, transaction.organization_id
-    if not await backfills.has_usage(transaction.connection, organization_id, customer_id):
-        return []
-    customers = await routing_facts.customers(connection, organization_id, [customer_id])
-    subscriptions = await routing_facts.subscriptions_of(connection, organization_id, [customer_id])
-    plans = {(False, one.plan_id) for one in customers} | {(True, one.plan_id) for one in subscriptions}
-    rules = [
-        rule
-        for customer in customers
-        for rule in transaction.router.usage_rules(customer, [one.plan_id for one in subscriptions])
-        if rule.measure.per_subscription or rule.measure.contract_fields or not subscriptions_only
+    found = await routing_facts.customers(connection, organization_id, [note.customer_id for note in notes])
+    customers = {one.customer_id: one for one in found if not one.being_erased}
+    concerned = [
+        Concerned(note, customer, transaction.router.fact_rules(customer) if note.facts else [], [])
+        for note in notes
+        if (customer := customers.get(note.customer_id)) is not None
     ]
+    on_usage = [one.customer.customer_id for one in concerned if _is_on_usage(one.note)]
+    used = await customer_evaluations.having_usage(connection, organization_id, on_usage) if on_usage else []
+    if used:
+        subscriptions = await routing_facts.subscriptions_of(connection, organization_id, used)
+        for one in concerned:
+            if one.note.customer_id in used:
+                of_customer = [each for each in subscriptions if each.customer_id == one.note.customer_id]
+                one.on_usage.extend(_usage_alerts(transaction, one, of_customer))
+    return concerned
+
+
+def rules_on_usage(
+    transaction: Transaction, customer: CustomerFacts, subscriptions: Sequence[SubscriptionFacts]
+) -> list[AlertRule]:
+    """The alerts on usage that may cover a customer or its subscriptions."""
+    return list(transaction.router.usage_rules(customer, [one.plan_id for one in subscriptions]))
+
+
+async def evaluate_facts(transaction: Transaction, concerned: Sequence[Concerned]) -> None:
+    """Evaluates alerts on facts for customers that are new, or that other alerts cover than before.
+
+    Reads them as of the change, as if it was evaluated in the transaction of the change: timers that the change sets,
+    and that have become due since, are processed after it and in their order.
+    """
+    connection, organization_id = transaction.connection, transaction.organization_id
+    held = await wallets.lock(connection, organization_id, [one.customer.customer_id for one in concerned])
+    wallet_of = {one.customer: held[one.customer.customer_id] for one in concerned}
+    change_times = {one.customer: one.note.change_time for one in concerned}
+    await catch_up(transaction, wallet_of, change_times)
+    covered = [
+        Covered(one.customer, one.on_facts, wallet_of[one.customer].moment(one.note.change_time)) for one in concerned
+    ]
+    found = await read_all(transaction, covered)
+    await evaluate_readings(transaction, found.gauges)
+    timers = found.by_wallet(covered)
+    await wallets.set_timers(connection, organization_id, timers)
+    await catch_up(
+        transaction,
+        {
+            customer: replace(wallet, due_time=timers[customer.customer_id].due_time)
+            for customer, wallet in wallet_of.items()
+        },
+    )
+
+
+async def evaluate_noted_facts(transaction: Transaction, customer_ids: Sequence[str], *, only_free: bool) -> None:
+    """Evaluates alerts on facts for those of the customers whose change still waits for it.
+
+    Before the transaction reads or changes facts of these customers, and locks their wallets: what comes first is
+    evaluated first. only_free: leaves out customers that another transaction evaluates at present.
+    """
+    connection, organization_id = transaction.driver, transaction.organization_id
+    notes = await customer_evaluations.claim(connection, organization_id, customer_ids, only_free=only_free)
+    await evaluate_claimed_facts(transaction, [note for note in notes if note.facts])
+
+
+async def evaluate_claimed_facts(transaction: Transaction, notes: Sequence[Note]) -> None:
+    """Evaluates alerts on facts for customers whose notes the transaction holds, and notes that this is done."""
+    if not notes:
+        return
+    concerned = await find_concerned(transaction, [note.only_facts() for note in notes])
+    if with_rules := [one for one in concerned if one.on_facts]:
+        await evaluate_facts(transaction, with_rules)
+    await customer_evaluations.facts_evaluated(transaction.driver, transaction.organization_id, notes)
+
+
+def _is_on_usage(note: Note) -> bool:
+    return note.usage or note.subscriptions or bool(note.limit_units)
+
+
+def _usage_alerts(
+    transaction: Transaction, concerned: Concerned, subscriptions: Sequence[SubscriptionFacts]
+) -> list[AlertRule]:
+    """One of each set of like alerts on the customer's usage."""
+    note, customer = concerned.note, concerned.customer
+    plans = {(False, customer.plan_id), *((True, one.plan_id) for one in subscriptions)}
+    rules = [rule for rule in rules_on_usage(transaction, customer, subscriptions) if _is_noted(note, rule)]
     return _one_of_each(rules, plans)
 
 
-def _one_of_each(rules: Iterable[AlertRule], plans: set[tuple[bool, str | None]]) -> list[str]:
-    """The id of one alert of each set that watches the same gauges.
+def _is_noted(note: Note, rule: AlertRule) -> bool:
+    """Whether a change may have moved the gauges of an alert on usage, or their limit."""
+    if note.usage:
+        return True
+    if note.subscriptions and (rule.measure.per_subscription or rule.measure.contract_fields):
+        return True
+    unit = rule.measure.unit
+    return unit is not None and rule.has_percentages and unit.key in note.limit_units
+
+
+def _one_of_each(rules: Iterable[AlertRule], plans: set[tuple[bool, str | None]]) -> list[AlertRule]:
+    """One alert of each set that watches the same gauges: the widest, which other customers may share.
 
     plans: those of the customer (False) and of its subscriptions (True).
     """
-    found: dict[_Measured, str] = {}
-    for rule in rules:
+    found: dict[_Measured, AlertRule] = {}
+    for rule in sorted(rules, key=lambda one: (one.scope.customer_id is not None, one.create_epoch, one.alert_id)):
         scope = rule.scope
         if scope.plan_id is None or (rule.measure.per_subscription, scope.plan_id) in plans:
             measured = _Measured(rule.measure, rule.groups, scope.plan_id, scope.subscription_id)
-            found.setdefault(measured, rule.alert_id)
+            found.setdefault(measured, rule)
     return list(found.values())

@@ -1,15 +1,13 @@
-"""Changes of facts: what the billing system posts is evaluated when it is stored.
+"""Changes of facts: what the billing system posts of balances and invoices is evaluated when it is stored.
 
-Balances and invoices: `FactChanges.apply`. Customers, their plans and subscriptions: `engine.facts.changed_customer`.
-Limits: `engine.facts.changed_limit`.
+Customers, their plans, subscriptions and limits: `engine.puts`.
 """
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from engine.facts.changed_customer import evaluate_facts_of_changed, evaluate_usage_of_changed
-from engine.facts.changed_limit import evaluate_changed_limit
+from engine.facts.changed_customer import evaluate_noted_facts
 from engine.facts.due_timers import catch_up
 from engine.facts.fact_gauges import evaluate_readings
 from engine.facts.readings import Covered, read_all, read_touched
@@ -21,7 +19,6 @@ from runtime.clock import Clock
 from store.balances import wallets
 from store.erasures.jobs import CustomerBeingErased
 from store.identity.organizations import Organization
-from store.limits.limits import LimitSubject
 from store.postgres.database import Connection, Database
 from store.rules import routing_facts
 
@@ -30,7 +27,7 @@ Change = Callable[[Connection], Awaitable[tuple[Result, ChangedFacts]]]
 
 
 class FactChanges:
-    """Evaluates what a changed fact touches."""
+    """Evaluates what a changed balance or invoice touches."""
 
     def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
         """`grace`: how long after its period's end an invoice is still evaluated for the first time."""
@@ -47,6 +44,8 @@ class FactChanges:
         transaction = await self._transactions.begin(connection, organization)
         organization_id = transaction.organization_id
         customer, registered = await _customer(transaction, customer_id)
+        if not registered:
+            await evaluate_noted_facts(transaction, [customer_id], only_free=False)
         wallet = (await wallets.lock(connection, organization_id, [customer_id]))[customer_id]
         await catch_up(transaction, {customer: wallet})
         result, touched = await change(connection)
@@ -58,33 +57,6 @@ class FactChanges:
         await evaluate_readings(transaction, found.gauges)
         await wallets.set_earlier_timers(connection, organization_id, found.by_wallet([covered]))
         return result
-
-    async def customer_changing(
-        self, connection: Connection, organization: Organization, epoch: int, customer_id: str
-    ) -> None:
-        """Evaluates alerts on facts for a customer that is new, or whose plan or other facts change.
-
-        In the transaction of the change, which has raised the epoch to this one.
-        """
-        transaction = await self._transactions.after_change(connection, organization, epoch)
-        await evaluate_facts_of_changed(transaction, customer_id)
-
-    async def customer_changed(
-        self, organization: Organization, customer_id: str, *, subscriptions_only: bool = False
-    ) -> None:
-        """Evaluates alerts on usage for a customer whose change, or whose subscription's change, is committed."""
-        await evaluate_usage_of_changed(
-            self._transactions, organization, customer_id, subscriptions_only=subscriptions_only
-        )
-
-    async def limit_changing(
-        self, connection: Connection, organization: Organization, epoch: int, subject: LimitSubject
-    ) -> None:
-        """Evaluates the customer that a limit belongs to; for a limit of a plan it only begins backfills.
-
-        In the transaction of the change, which has raised the epoch to this one. Wake the backfills after its commit.
-        """
-        await evaluate_changed_limit(self._transactions, connection, organization, epoch, subject)
 
 
 async def _customer(transaction: Transaction, customer_id: str) -> tuple[CustomerFacts, bool]:

@@ -5,6 +5,7 @@ So each timer is processed once, and in the order of the times.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from engine.facts.fact_gauges import evaluate_readings
 from engine.facts.readings import Covered, read_at_times
@@ -14,19 +15,23 @@ from store.balances import wallets
 from store.balances.wallets import ReadTimes, Wallet
 
 
-async def catch_up(transaction: Transaction, held: Mapping[CustomerFacts, Wallet]) -> None:
+async def catch_up(
+    transaction: Transaction,
+    held: Mapping[CustomerFacts, Wallet],
+    until: Mapping[CustomerFacts, datetime] | None = None,
+) -> None:
     """Evaluates customers at each time that was due, one after the other, up to now.
 
     held: customers and their locked wallets; those that are not due are left alone. The facts are read as of the due
-    time, however late that is.
+    time, however late that is. until: by customer, an earlier time than now.
     """
-    router, now = transaction.router, transaction.now
+    router, now, until = transaction.router, transaction.now, until or {}
     due = {customer: wallet.due_time for customer, wallet in held.items()}
     read: dict[str, ReadTimes] = {}
     while covered := [
         Covered(customer, router.fact_rules(customer), time)
         for customer, time in due.items()
-        if time is not None and time <= now
+        if time is not None and time <= until.get(customer, now)
     ]:
         found = await read_at_times(transaction, covered)
         await evaluate_readings(transaction, found.gauges)

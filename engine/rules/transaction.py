@@ -85,8 +85,7 @@ class Transactions:
         # Read under the lock: a change that waited for it happens when it gets the lock, not when it was sent.
         now = self._clock.now()
         router = await self._rules.of(organization.organization_id).router(connection, epoch)
-        raw = await driver(connection)
-        return self._transaction(connection, raw, organization, router.apart(), now, epoch)
+        return await self._transaction(connection, organization, router.apart(), now, epoch)
 
     async def after_change(self, connection: Connection, organization: Organization, epoch: int) -> Transaction:
         """The rest of a transaction that holds the lock exclusively and has raised the epoch to this one.
@@ -96,20 +95,10 @@ class Transactions:
         """
         now = self._clock.now()
         router = await OrganizationRules(organization.organization_id).router(connection, epoch - 1)
-        return self._transaction(connection, await driver(connection), organization, router, now, epoch)
+        return await self._transaction(connection, organization, router, now, epoch)
 
-    async def with_router(self, connection: Connection, organization: Organization, router: Router) -> Transaction:
-        """The rest of a transaction that holds the lock exclusively, with a router that no other transaction uses."""
-        now, raw = self._clock.now(), await driver(connection)
-        return self._transaction(connection, raw, organization, router, now, router.epoch)
-
-    def _transaction(
-        self,
-        connection: Connection,
-        raw: DriverConnection,
-        organization: Organization,
-        router: Router,
-        now: datetime,
-        epoch: int,
+    async def _transaction(
+        self, connection: Connection, organization: Organization, router: Router, now: datetime, epoch: int
     ) -> Transaction:
-        return Transaction(connection, raw, organization, router, now, self._grace, epoch, self._rules.max_groups)
+        raw, max_groups = await driver(connection), self._rules.max_groups
+        return Transaction(connection, raw, organization, router, now, self._grace, epoch, max_groups)

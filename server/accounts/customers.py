@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from engine.facts.changes import FactChanges
+from engine.puts.puts import Puts
 from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE
 from generated.tidemark.v1 import (
@@ -15,7 +15,6 @@ from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import read_page
 from server.calls.shared_errors import customer_not_found
-from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     customer_message,
@@ -27,17 +26,17 @@ from server.mapping.accounts import (
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts import customer_names, customers
 from store.accounts.customer_names import NameKind
-from store.accounts.customers import CustomerFact, CustomerFilter
+from store.accounts.customers import CustomerFact, CustomerFilter, StoredCustomer
 from store.postgres.database import Database
 
 
 class CustomerHandlers:
     """Serves the RPCs for customers."""
 
-    def __init__(self, database: Database, clock: Clock, changes: FactChanges) -> None:
+    def __init__(self, database: Database, clock: Clock, puts: Puts[CustomerFact, StoredCustomer]) -> None:
         self._database = database
         self._clock = clock
-        self._changes = changes
+        self._puts = puts
 
     async def PutCustomer(
         self, request: account_service_pb2.PutCustomerRequest, context: Context
@@ -45,13 +44,7 @@ class CustomerHandlers:
         """Creates or replaces a customer, unless a newer fact about it is stored."""
         now = self._clock.now()
         fact = _read_customer(request.customer, now)
-        organization = current_organization()
-        async with transaction_of(self._database, request.validate_only) as connection:
-            put = await customers.put(connection, organization.organization_id, fact, now)
-            if put.epoch is not None:
-                await self._changes.customer_changing(connection, organization, put.epoch, fact.customer_id)
-        if put.changed and not request.validate_only:
-            await self._changes.customer_changed(organization, fact.customer_id)
+        put = await self._puts.put(current_organization(), fact, validate_only=request.validate_only)
         return account_service_pb2.PutCustomerResponse(
             customer=customer_message(put.stored, now), superseded=put.superseded
         )

@@ -1,18 +1,17 @@
 """AccountService: limits."""
 
 from engine.backfill.backfills import Backfills
-from engine.facts.changes import FactChanges
+from engine.puts.fact_puts import FactPuts
+from engine.puts.kinds_of_puts import LimitPut
 from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
 from server.accounts.errors import limit_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import read_page
-from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
-from store.accounts import known_ids
 from store.limits import limits
 from store.limits.limits import LimitFact
 from store.postgres.database import Database
@@ -21,10 +20,16 @@ from store.postgres.database import Database
 class LimitHandlers:
     """Serves the RPCs for limits."""
 
-    def __init__(self, database: Database, clock: Clock, changes: FactChanges, backfills: Backfills) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        puts: FactPuts,
+        backfills: Backfills,
+    ) -> None:
         self._database = database
         self._clock = clock
-        self._changes = changes
+        self._puts = puts
         self._backfills = backfills
 
     async def PutLimit(
@@ -42,14 +47,11 @@ class LimitHandlers:
         violations.raise_if_any()
         fact = LimitFact(limit_id, subject, amount, as_of_time, display_name)
         organization = current_organization()
-        async with transaction_of(self._database, request.validate_only) as connection:
-            put = await limits.put(connection, organization.organization_id, fact, now)
-            if put.epoch is not None:
-                await self._changes.limit_changing(connection, organization, put.epoch, subject)
-            named = unknown_ids.of_limit(put.stored.subject)
-            unknown = await known_ids.unknown(connection, organization.organization_id, named.ids)
-        if put.changed and not request.validate_only:
+        put = await self._puts.limits.put(organization, LimitPut(fact), validate_only=request.validate_only)
+        if put.changed and subject.plan_id is not None and not request.validate_only:
             self._backfills.wake(organization.organization_id)
+        named = unknown_ids.of_limit(put.stored.subject)
+        unknown = await self._puts.unknown(organization, named.ids)
         return account_service_pb2.PutLimitResponse(
             limit=limit_message(put.stored),
             superseded=put.superseded,
@@ -76,14 +78,11 @@ class LimitHandlers:
         violations = Violations()
         limit_id = violations.identifier("limit_id", request.limit_id)
         violations.raise_if_any()
-        organization, now = current_organization(), self._clock.now()
-        async with transaction_of(self._database, request.validate_only) as connection:
-            deleted = await limits.delete(connection, organization.organization_id, limit_id, now)
-            if deleted is not None:
-                await self._changes.limit_changing(connection, organization, deleted.epoch, deleted.subject)
-        if deleted is None and not request.allow_missing:
+        organization = current_organization()
+        deleted = await self._puts.limit_deletions.delete(organization, limit_id, validate_only=request.validate_only)
+        if not deleted and not request.allow_missing:
             raise limit_not_found(limit_id)
-        if deleted is not None and not request.validate_only:
+        if deleted and not request.validate_only:
             self._backfills.wake(organization.organization_id)
         return account_service_pb2.DeleteLimitResponse()
 

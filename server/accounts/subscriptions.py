@@ -2,15 +2,14 @@
 
 from datetime import datetime
 
-from engine.facts.changes import FactChanges
 from engine.facts.deletions import FactDeletions
+from engine.puts.puts import Puts
 from generated.tidemark.v1 import account_service_pb2, subscription_pb2
 from runtime.clock import Clock
 from server.accounts.errors import subscription_ambiguous, subscription_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import read_page
-from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     read_as_of_time,
@@ -19,9 +18,9 @@ from server.mapping.accounts import (
     subscription_message,
 )
 from server.mapping.custom_fields import read_custom_fields
-from store.accounts import customers, subscriptions
+from store.accounts import subscriptions
 from store.accounts.deletions import FactKey, FactKind
-from store.accounts.subscriptions import SubscriptionFact
+from store.accounts.subscriptions import StoredSubscription, SubscriptionFact
 from store.postgres.database import Connection, Database
 
 MAX_CUSTOMER_COUNT = 1000  # customers with a subscription of the same id that an error counts
@@ -30,10 +29,10 @@ MAX_CUSTOMER_COUNT = 1000  # customers with a subscription of the same id that a
 class SubscriptionHandlers:
     """Serves the RPCs for subscriptions."""
 
-    def __init__(self, database: Database, clock: Clock, changes: FactChanges) -> None:
+    def __init__(self, database: Database, clock: Clock, puts: Puts[SubscriptionFact, StoredSubscription]) -> None:
         self._database = database
         self._clock = clock
-        self._changes = changes
+        self._puts = puts
         self._deletions = FactDeletions(database)
 
     async def PutSubscription(
@@ -42,15 +41,7 @@ class SubscriptionHandlers:
         """Creates or replaces a subscription, unless a newer fact about it is stored."""
         now = self._clock.now()
         fact = _read_subscription(request.subscription, now)
-        organization = current_organization()
-        organization_id = organization.organization_id
-        async with transaction_of(self._database, request.validate_only) as connection:
-            customer_created = await customers.create_if_missing(connection, organization_id, fact.customer_id, now)
-            put = await subscriptions.put(connection, organization_id, fact, now)
-            if put.epoch is not None and customer_created:
-                await self._changes.customer_changing(connection, organization, put.epoch, fact.customer_id)
-        if put.changed and not request.validate_only:
-            await self._changes.customer_changed(organization, fact.customer_id, subscriptions_only=True)
+        put = await self._puts.put(current_organization(), fact, validate_only=request.validate_only)
         return account_service_pb2.PutSubscriptionResponse(
             subscription=subscription_message(put.stored, now), superseded=put.superseded
         )

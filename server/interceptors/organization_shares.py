@@ -12,19 +12,25 @@ from server.interceptors.wrapping import Around
 # shares of its own. The others wait for their group of changes, and take a turn for each transaction
 # (`engine.changes.groups`).
 _WITHOUT_CONNECTION = frozenset(
-    f"/tidemark.v1.AlertService/{method}"
-    for method in (
-        "EvaluateUsageBatch",
-        "CreateAlert",
-        "UpdateAlert",
-        "EnableAlert",
-        "DisableAlert",
-        "ArchiveAlert",
-        "ReleaseUniquenessKey",
-        "BatchCreateAlerts",
-        "BatchUpdateAlerts",
-        "BatchArchiveAlerts",
-    )
+    {
+        f"/tidemark.v1.AlertService/{method}"
+        for method in (
+            "EvaluateUsageBatch",
+            "CreateAlert",
+            "UpdateAlert",
+            "EnableAlert",
+            "DisableAlert",
+            "ArchiveAlert",
+            "ReleaseUniquenessKey",
+            "BatchCreateAlerts",
+            "BatchUpdateAlerts",
+            "BatchArchiveAlerts",
+        )
+    }
+    | {
+        f"/tidemark.v1.AccountService/{method}"
+        for method in ("PutCustomer", "PutSubscription", "PutLimit", "DeleteLimit")
+    }
 )
 _USAGE_STREAM = "/tidemark.v1.AlertService/EvaluateUsage"
 

@@ -30,6 +30,15 @@ class Put(Generic[Stored]):
     previous: Stored | None = None
 
 
+@dataclass(frozen=True)
+class UnlockedPut(Generic[Stored]):
+    """The result of a put that needed no lock. noted: the customer still has to be evaluated on an earlier put."""
+
+    stored: Stored
+    superseded: bool
+    noted: bool
+
+
 def is_newer(stored_time: datetime | None, as_of_time: datetime) -> bool:
     """Whether the stored fact is newer than a fact of `as_of_time`. After implicit registration it is never newer."""
     return stored_time is not None and stored_time > as_of_time

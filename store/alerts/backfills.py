@@ -12,7 +12,6 @@ from evaluator.alerts import Scope, ScopeKind
 from evaluator.definitions import DefinitionState
 from store.postgres.database import DriverConnection, driver
 from store.tables.alerts import alert
-from store.tables.usage import event
 
 
 @dataclass(frozen=True)
@@ -241,11 +240,3 @@ async def customers(
     }
     cursor = await connection.execute(query.encode(), parameters)
     return [customer_id for (customer_id,) in await cursor.fetchall()]
-
-
-async def has_usage(connection: AsyncConnection, organization_id: int, customer_id: str) -> bool:
-    """Whether any event of the customer is stored."""
-    found = select(event.c.event_id).where(
-        event.c.organization_id == organization_id, event.c.customer_id == customer_id
-    )
-    return bool(await connection.scalar(select(found.exists())))

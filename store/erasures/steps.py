@@ -303,7 +303,7 @@ async def _finish(connection: AsyncConnection, job: ErasureJob, now: datetime) -
     """
     await organizations.begin_deletion(connection, job.organization_id)
     values = {"organization_id": job.organization_id, "customer_id": job.customer_id}
-    for table in ("wallet", "subscription", "customer"):
+    for table in ("wallet", "customer_evaluation", "subscription", "customer"):
         await connection.execute(
             text(f"DELETE FROM {table} WHERE organization_id = :organization_id AND customer_id = :customer_id"),
             values,

@@ -1,21 +1,23 @@
 """Limits: how much a customer, or each customer of a plan, may use in a billing period."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, literal, select, update
-from sqlalchemy import delete as sql_delete
-from sqlalchemy.exc import IntegrityError
+from psycopg.rows import dict_row
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.ids import digest_of
-from store.accounts.puts import Put, is_newer, put_fact
-from store.erasures import jobs as erasures
-from store.identity import organizations
+from store.accounts.customer_evaluations import NOTE, OWN_TIME
+from store.accounts.put_statements import TEXT, FactRow, StatedTable, encoded, fetched
+from store.accounts.puts import Put, UnlockedPut, is_newer
+from store.erasures.jobs import CustomerBeingErased
 from store.postgres.counting import bounded_count
+from store.postgres.database import DriverConnection
 from store.tables.plans import usage_limit
 
 # The id of a deleted limit begins so; ids of callers have no control characters. Its natural key follows.
@@ -79,40 +81,124 @@ class LimitExists(Exception):
         self.limit_id = limit_id
 
 
-async def put(connection: AsyncConnection, organization_id: int, fact: LimitFact, now: datetime) -> Put[StoredLimit]:
-    """Stores the fact, unless a newer one is stored.
+_TABLE = StatedTable(
+    "usage_limit",
+    ("limit_id",),
+    {
+        "customer_id": TEXT,
+        "plan_id": TEXT,
+        "currency": TEXT,
+        "metric_id": TEXT,
+        "groups": "jsonb",
+        "natural_key": TEXT,
+        "amount": "numeric",
+        "display_name": "text",
+    },
+    unlocked=frozenset({"display_name"}),
+    unrouted=frozenset({"display_name"}),
+)
 
-    Raises LimitFixed if the limit exists with another subject, and LimitExists if another limit has this subject.
+# Changed limits of customers, with the key of their unit (`evaluator.balances.Unit.key`), in the rows of {changed}.
+_CHANGED = """
+SELECT customer_id, false, false, false,
+       CASE WHEN metric_id IS NULL THEN 'cost/' || currency ELSE 'usage/' || metric_id END
+FROM {changed} WHERE customer_id IS NOT NULL
+"""
+
+_NOTE = NOTE.format(changed=_CHANGED.format(changed="put"))
+
+_PUT = f"""
+WITH {_TABLE.input}, before AS MATERIALIZED (
+    SELECT {_TABLE.listed("t.")} FROM input i JOIN usage_limit t
+        ON t.organization_id = %(organization_id)s AND t.limit_id = i.limit_id
+), other AS MATERIALIZED (
+    SELECT i.position, t.limit_id FROM input i LEFT JOIN before b USING (limit_id) JOIN usage_limit t
+        ON t.organization_id = %(organization_id)s AND t.natural_key = i.natural_key AND NOT t.deleted
+    WHERE b.limit_id IS NULL
+), erased AS MATERIALIZED (
+    SELECT j.customer_id FROM input i JOIN erasure_job j
+        ON j.organization_id = %(organization_id)s AND j.customer_id = i.customer_id
+), wanted AS MATERIALIZED (
+    SELECT i.position, i.natural_key FROM input i LEFT JOIN before b USING (limit_id)
+    WHERE i.position NOT IN (SELECT position FROM other)
+        AND (b.limit_id IS NULL OR b.natural_key = i.natural_key)
+        AND (i.customer_id IS NULL OR i.customer_id NOT IN (SELECT customer_id FROM erased))
+), gone AS (
+    DELETE FROM usage_limit t USING wanted w
+    WHERE t.organization_id = %(organization_id)s AND t.limit_id = %(deleted)s || w.natural_key
+    RETURNING t.limit_id
+), put AS (
+    -- After `gone`: a deleted limit has the natural key of its subject.
+    {_TABLE.upsert.format(wanted="(SELECT count(*) FROM gone) >= 0 AND i.position IN (SELECT position FROM wanted)")}
+), noted AS ({_NOTE})
+SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) IS TRUE AS erased, o.limit_id AS other_id,
+       p.limit_id IS NOT NULL AS changed, {_TABLE.either("p", "b")}
+FROM input i LEFT JOIN put p USING (limit_id) LEFT JOIN before b USING (limit_id)
+LEFT JOIN other o USING (position)
+""".encode()
+
+
+async def change(
+    connection: DriverConnection, organization_id: int, facts: Sequence[LimitFact], now: datetime
+) -> dict[int, UnlockedPut[StoredLimit]]:
+    """Puts those facts that need no lock of the organization, see `StatedTable.change`; by the index of the fact.
+
+    The limits are distinct.
     """
-    key = {"organization_id": organization_id, "limit_id": fact.limit_id}
-    fixed = _columns(fact.subject)
-    natural_key = _natural_key(fixed)
-    facts = {**fixed, "natural_key": natural_key, "amount": fact.amount, "display_name": fact.display_name}
-    deleted = _table_key(organization_id, _deleted_id(natural_key))
-    await connection.execute(sql_delete(usage_limit).where(*deleted))
-    try:
-        async with connection.begin_nested():
-            epoch = await put_fact(connection, usage_limit, key, facts, fact.as_of_time, now, fixed=_FIXED)
-    except IntegrityError as error:
-        other = await connection.scalar(
-            select(usage_limit.c.limit_id).where(
-                usage_limit.c.organization_id == organization_id, usage_limit.c.natural_key == natural_key
-            )
-        )
-        if other is None:
-            raise
-        if other == _deleted_id(natural_key):
-            # A deletion was committed after the statement above, and before this transaction had the lock.
-            return await put(connection, organization_id, fact, now)
-        raise LimitExists(other) from error
-    if epoch is not None and fact.subject.customer_id is not None:
-        await erasures.refuse_during(connection, organization_id, fact.subject.customer_id)
-    stored = await get(connection, organization_id, fact.limit_id)
-    assert stored is not None, "a limit exists after it was put"
+    rows = await _TABLE.change(connection, organization_id, [_fact_columns(fact) for fact in facts], now)
+    return {
+        position: UnlockedPut(_limit({"organization_id": organization_id, **row}), row["superseded"], row["noted"])
+        for position, row in rows.items()
+    }
+
+
+async def put(
+    connection: DriverConnection, organization_id: int, facts: Sequence[LimitFact], epoch: int, now: datetime
+) -> list[Put[StoredLimit] | LimitFixed | LimitExists | CustomerBeingErased]:
+    """Stores the facts, unless newer ones are stored, and notes which customers have to be evaluated.
+
+    LimitFixed: the limit exists with another subject. LimitExists: another limit has this subject. The transaction
+    holds the organization's lock exclusively and has raised the epoch to this one. The limits are distinct; two new
+    ones with the same subject make the statement fail.
+    """
+    parameters = {
+        "organization_id": organization_id,
+        "epoch": epoch,
+        "now": now,
+        "due_time": now + OWN_TIME,
+        "deleted": _DELETED,
+        "facts": encoded([_fact_columns(fact) for fact in facts]),
+    }
+    rows = await fetched(connection, _PUT, parameters)
+    return [_result(organization_id, fact, rows[position], epoch) for position, fact in enumerate(facts)]
+
+
+def _result(
+    organization_id: int, fact: LimitFact, row: dict[str, Any], epoch: int
+) -> Put[StoredLimit] | LimitFixed | LimitExists | CustomerBeingErased:
+    """The result of a put of a limit."""
+    if row["other_id"] is not None:
+        return LimitExists(row["other_id"])
+    if row["erased"]:
+        return CustomerBeingErased(fact.subject.customer_id or "")
+    stored = _limit({"organization_id": organization_id, **row})
     superseded = is_newer(stored.as_of_time, fact.as_of_time)
     if not superseded and (field := _fixed_field(stored.subject, fact.subject)) is not None:
-        raise LimitFixed(fact.limit_id, field)
-    return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
+        return LimitFixed(fact.limit_id, field)
+    return Put(stored, superseded=superseded, changed=row["changed"], epoch=epoch)
+
+
+def _fact_columns(fact: LimitFact) -> dict[str, Any]:
+    """What the fact states, by column."""
+    fixed = _columns(fact.subject)
+    return {
+        "limit_id": fact.limit_id,
+        **fixed,
+        "natural_key": _natural_key(fixed),
+        "amount": fact.amount,
+        "display_name": fact.display_name,
+        "as_of_time": fact.as_of_time,
+    }
 
 
 async def get(connection: AsyncConnection, organization_id: int, limit_id: str) -> StoredLimit | None:
@@ -122,42 +208,38 @@ async def get(connection: AsyncConnection, organization_id: int, limit_id: str) 
     return None if row is None else _limit(row)
 
 
-@dataclass(frozen=True)
-class DeletedLimit:
-    """What a deletion removed. epoch: the organization's new epoch."""
-
-    subject: LimitSubject
-    epoch: int
+# Its row stays under an id that no caller can choose, because routers read what changed.
+_DELETE = f"""
+WITH gone AS (
+    UPDATE usage_limit
+    SET limit_id = %(deleted)s || natural_key, amount = NULL, deleted = true, update_time = %(now)s,
+        changed_epoch = %(epoch)s
+    WHERE organization_id = %(organization_id)s AND limit_id = %(limit_id)s
+    RETURNING customer_id, plan_id, currency, metric_id, groups
+), noted AS ({NOTE.format(changed=_CHANGED.format(changed="gone"))})
+SELECT customer_id, plan_id, currency, metric_id, groups FROM gone
+""".encode()
 
 
 async def delete(
-    connection: AsyncConnection, organization_id: int, limit_id: str, now: datetime
-) -> DeletedLimit | None:
-    """Removes a limit; returns None if there is none. Locks the organization until the transaction ends.
+    connection: DriverConnection, organization_id: int, limit_id: str, epoch: int, now: datetime
+) -> LimitSubject | None:
+    """Removes a limit, and notes that its customer has to be evaluated; returns its subject, None if there is none.
 
-    Its row stays under an id that no caller can choose, because routers read what changed.
+    The transaction holds the organization's lock exclusively and has raised the epoch to this one.
     """
-    if await get(connection, organization_id, limit_id) is None:
-        return None
-    epoch = await organizations.begin_change(connection, organization_id)
-    rows = await connection.execute(
-        update(usage_limit)
-        .where(*_table_key(organization_id, limit_id))
-        .values(
-            limit_id=literal(_DELETED).concat(usage_limit.c.natural_key),
-            amount=None,
-            deleted=True,
-            update_time=now,
-            changed_epoch=epoch,
-        )
-        .returning(usage_limit)
-    )
-    row = rows.mappings().one_or_none()
-    return None if row is None else DeletedLimit(_limit(row).subject, epoch)
-
-
-def _deleted_id(natural_key: str) -> str:
-    return _DELETED + natural_key
+    parameters = {
+        "organization_id": organization_id,
+        "limit_id": limit_id,
+        "epoch": epoch,
+        "now": now,
+        "due_time": now + OWN_TIME,
+        "deleted": _DELETED,
+    }
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_DELETE, parameters)
+        row = await cursor.fetchone()
+    return None if row is None else _subject(row)
 
 
 def _table_key(organization_id: int, limit_id: str) -> tuple[ColumnElement[bool], ...]:
@@ -221,17 +303,21 @@ def _fixed_field(stored: LimitSubject, subject: LimitSubject) -> str | None:
     return "groups" if stored.groups != subject.groups else None
 
 
-def _limit(row: RowMapping) -> StoredLimit:
+def _subject(row: FactRow) -> LimitSubject:
+    return LimitSubject(
+        customer_id=row["customer_id"],
+        plan_id=row["plan_id"],
+        currency=row["currency"],
+        metric_id=row["metric_id"],
+        groups=tuple((key, value) for key, value in row["groups"]),
+    )
+
+
+def _limit(row: FactRow) -> StoredLimit:
     return StoredLimit(
         organization_id=row["organization_id"],
         limit_id=row["limit_id"],
-        subject=LimitSubject(
-            customer_id=row["customer_id"],
-            plan_id=row["plan_id"],
-            currency=row["currency"],
-            metric_id=row["metric_id"],
-            groups=tuple((key, value) for key, value in row["groups"]),
-        ),
+        subject=_subject(row),
         amount=row["amount"],
         as_of_time=row["as_of_time"],
         create_time=row["create_time"],

@@ -1,6 +1,6 @@
 """Organizations, their API keys, idempotent answers, and their customers, subscriptions and metrics."""
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Identity, Index, Integer, LargeBinary, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Identity, Index, Integer, LargeBinary, Table, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from store.tables.base import Identifier, Organization, Time, metadata
@@ -127,6 +127,23 @@ fact_deletion = Table(
     Column("fact_id", Identifier, primary_key=True),
     Column("changed_epoch", BigInteger, nullable=False),
     Index("fact_deletion_by_change", "organization_id", "changed_epoch"),
+)
+
+# Customers whose facts or limits have changed, and whose alerts are not evaluated on the change yet.
+customer_evaluation = Table(
+    "customer_evaluation",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("facts", Boolean, nullable=False),  # alerts on facts are to be evaluated
+    Column("usage", Boolean, nullable=False),  # alerts on usage
+    Column("subscriptions", Boolean, nullable=False),  # alerts on usage of subscriptions
+    # The keys of units in which a limit has changed: alerts with percentages of it.
+    Column("limit_units", ARRAY(Text(collation="C")), nullable=False),
+    Column("epoch", BigInteger, nullable=False),  # of the organization, at the last change
+    Column("change_time", Time, nullable=False),  # of the last change
+    Column("due_time", Time, nullable=False),  # from then on any process evaluates it
+    Index("customer_evaluation_due", "organization_id", "due_time"),
 )
 
 metric = Table(

@@ -14,7 +14,7 @@ from store.accounts.customers import CustomerFact, StoredCustomer
 from store.accounts.metrics import MetricFact, MetricFixed, StoredMetric
 from store.accounts.subscriptions import StoredSubscription, SubscriptionFact
 from store.identity import organizations
-from store.postgres.database import Database
+from store.postgres.database import Database, driver
 from store.tables.accounts import customer, organization
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
@@ -47,7 +47,13 @@ async def put_customer(database: Database, organization_id: int, **changes: Any)
     now = changes.pop("now", NOW)
     fact = CustomerFact(**{"customer_id": "c1", **facts, **changes})
     async with database.transaction() as connection:
-        return (await customers.put(connection, organization_id, fact, now)).stored
+        raw = await driver(connection)
+        if unlocked := await customers.change(raw, organization_id, [fact], now):
+            return unlocked[0].stored
+        epoch = await organizations.begin_change(connection, organization_id)
+        [put] = await customers.put(raw, organization_id, [fact], epoch, now)
+        assert not isinstance(put, Exception)
+        return put.put.stored
 
 
 async def put_subscription(database: Database, organization_id: int, **changes: Any) -> StoredSubscription:
@@ -65,8 +71,13 @@ async def put_subscription(database: Database, organization_id: int, **changes: 
     now = changes.pop("now", NOW)
     fact = SubscriptionFact(**{"customer_id": "c1", "subscription_id": "s1", **facts, **changes})
     async with database.transaction() as connection:
-        await customers.create_if_missing(connection, organization_id, fact.customer_id, now)
-        return (await subscriptions.put(connection, organization_id, fact, now)).stored
+        raw = await driver(connection)
+        if unlocked := await subscriptions.change(raw, organization_id, [fact], now):
+            return unlocked[0].stored
+        epoch = await organizations.begin_change(connection, organization_id)
+        [put] = await subscriptions.put(raw, organization_id, [fact], epoch, now)
+        assert not isinstance(put, Exception)
+        return put.stored
 
 
 async def put_metric(database: Database, organization_id: int, **changes: Any) -> StoredMetric:

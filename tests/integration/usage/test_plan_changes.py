@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from engine.facts import changed_customer
 from engine.facts.one_alert import evaluate_alert
+from engine.puts import noted_customers
 from generated.tidemark.v1 import (
     alert_pb2,
     billing_period_pb2,
@@ -177,7 +177,7 @@ async def test_alert_that_fails_to_evaluate_blocks_neither_the_put_nor_other_ale
         await evaluate_alert(*args, **options)
 
     with monkeypatch.context() as broken:
-        broken.setattr(changed_customer, "evaluate_alert", unless_bad)
+        broken.setattr(noted_customers, "evaluate_alert", unless_bad)
         await put(caller, "gold")
     assert [one.alert_id for one in await caller.notifications()] == [good.alert_id]
     answer = await caller.send(caller.event("e2", "0"))

@@ -9,12 +9,12 @@ from evaluator.alerts import ConditionType, Scope, ScopeKind
 from evaluator.definitions import AlertDefinition, Condition
 from evaluator.thresholds import Threshold
 from runtime.clock import ManualClock
-from store.accounts import customers
 from store.alerts import creation
 from store.alerts.change import Change
 from store.alerts.history import Author
 from store.identity import organizations
-from store.postgres.database import Database
+from store.postgres.database import Database, driver
+from store.rules import routing_facts
 
 NEW_ALERT = NewAlert(
     display_name="tokens",
@@ -32,7 +32,8 @@ async def organization_id(database: Database, clock: ManualClock) -> int:
     now = clock.now()
     async with database.transaction() as connection:
         organization_id = await organizations.get_or_create(connection, "ours", now)
-        await customers.create_if_missing(connection, organization_id, "acme", now)
+        epoch = await organizations.begin_change(connection, organization_id)
+        await routing_facts.register_customers(await driver(connection), organization_id, ["acme"], epoch, now)
     return organization_id
 
 

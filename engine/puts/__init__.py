@@ -1,0 +1,1 @@
+"""Puts of customers, subscriptions and limits: stored together, and evaluated after their commit."""

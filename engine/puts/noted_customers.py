@@ -1,0 +1,214 @@
+"""Noted customers: the transactions that evaluate customers of one organization and remove their notes.
+
+Alerts on facts come first. Of the alerts on usage each has a transaction of its own, for all customers: two of them
+in one would lock gauges out of order. All together in one transaction is the normal case, because one alert watches
+the usage of most customers.
+"""
+
+import functools
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from engine.facts.changed_customer import Concerned, evaluate_claimed_facts, evaluate_facts, find_concerned
+from engine.facts.one_alert import evaluate_alert
+from engine.rules.transaction import Transaction, Transactions
+from runtime.actions import LogAction
+from runtime.fair_semaphore import FairSemaphore
+from store.accounts import customer_evaluations
+from store.accounts.customer_evaluations import Note
+from store.identity.organizations import Organization
+from store.postgres.database import DatabaseUnavailable
+from store.postgres.retries import repeated
+
+RENEWALS = 3
+PUT_OFF = timedelta(seconds=30)  # for a customer that could not be evaluated, until the next try
+
+logger = logging.getLogger(__name__)
+
+
+class NotedCustomers:
+    """Evaluates noted customers, those of calls or those of the background task."""
+
+    def __init__(self, transactions: Transactions, gate: FairSemaphore | None) -> None:
+        """gate: of the connections that calls may use. None: in the background, which waits for no other process."""
+        self._transactions = transactions
+        self._gate = gate
+
+    async def evaluate(self, organization: Organization, customer_ids: Sequence[str]) -> bool:
+        """Evaluates those of the customers that have notes; returns whether there was any that is free.
+
+        Where that fails for a reason other than the database, each customer is evaluated alone, and each alert of a
+        customer alone. What cannot be evaluated is logged, and put off. Raises DatabaseUnavailable.
+        """
+        work = _Work(self._transactions, organization, self._gate)
+        try:
+            return await work.together(customer_ids)
+        except DatabaseUnavailable as error:
+            if self._gate is None and error.failure.contained:
+                return False  # one of the customers, or the organization, is locked: those of others are due as well
+            raise
+        except Exception:
+            if len(customer_ids) > 1:
+                return any([await self.evaluate(organization, [one]) for one in customer_ids])
+            await work.apart(customer_ids[0])
+            return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The transactions of one evaluation."""
+
+    transactions: Transactions
+    organization: Organization
+    gate: FairSemaphore | None
+
+    async def together(self, customer_ids: Sequence[str], renewals: int = RENEWALS) -> bool:
+        """Evaluates customers in as few transactions as possible; returns whether there was any note.
+
+        renewals: how often it begins again for customers whose facts change meanwhile. After that, the call that
+        changes them evaluates them.
+        """
+        found, left = await repeated(functools.partial(self._begin, customer_ids))
+        waiting = Counter(one.note.customer_id for one, _ in left)
+        by_alert: dict[str, list[Note]] = {}
+        for one, alert_id in left:
+            by_alert.setdefault(alert_id, []).append(one.note)
+        missed = set[str]()
+        for alert_id, notes in by_alert.items():
+            waiting.subtract(note.customer_id for note in notes)
+            complete = {note.customer_id for note in notes if not waiting[note.customer_id]} - missed
+            missed |= await repeated(functools.partial(self._evaluate_alert, alert_id, notes, complete))
+        if missed and renewals:
+            await self.together(sorted(missed), renewals - 1)
+        return found
+
+    async def apart(self, customer_id: str) -> None:
+        """Evaluates what a customer's note asks for step by step, past the steps that fail."""
+        notes: list[Note] = []  # none, if another process holds the note
+        concerned: list[Concerned] = []
+
+        async def find() -> set[str]:
+            async with self._claimed([customer_id]) as claimed:
+                notes[:] = claimed.notes
+                concerned[:] = await find_concerned(claimed.transaction, claimed.notes)
+            return set()
+
+        async def facts() -> set[str]:
+            async with self._claimed([customer_id]) as claimed:
+                await evaluate_claimed_facts(claimed.transaction, claimed.notes)
+            return set() if claimed.notes else {customer_id}
+
+        failed = await self._fails(find, customer_id)
+        for one in concerned:
+            steps: list[Callable[[], Awaitable[set[str]]]] = [facts] if one.on_facts else []
+            steps += [
+                functools.partial(self._evaluate_alert, rule.alert_id, [one.note], set()) for rule in one.on_usage
+            ]
+            failed = any([await self._fails(step, customer_id) for step in steps])
+        await repeated(functools.partial(self._finish, customer_id, notes, failed=failed))
+
+    async def _begin(self, customer_ids: Sequence[str]) -> tuple[bool, list[tuple[Concerned, str]]]:
+        """Evaluates alerts on facts, and the alert on usage if it is the only one.
+
+        Returns whether there was any note, and which alerts are left for each customer.
+        """
+        async with self._claimed(customer_ids) as claimed:
+            transaction, notes = claimed.transaction, claimed.notes
+            concerned = await find_concerned(transaction, notes)
+            on_facts = [one for one in concerned if one.on_facts]
+            left = [(one, rule.alert_id) for one in concerned for rule in one.on_usage]
+            alerts = {rule.alert_id: rule for one in concerned for rule in one.on_usage}
+            if on_facts:
+                await evaluate_facts(transaction, on_facts)
+            elif len(alerts) == 1:
+                [rule] = alerts.values()
+                await evaluate_alert(transaction, rule, [one.customer.customer_id for one, _ in left])
+                left = []
+            kept = {one.note.customer_id for one, _ in left}
+            await claimed.remove([note for note in notes if note.customer_id not in kept])
+            await claimed.facts_evaluated([one.note for one in on_facts if one.note.customer_id in kept])
+        return bool(notes), left
+
+    async def _evaluate_alert(self, alert_id: str, notes: Sequence[Note], complete: set[str]) -> set[str]:
+        """Evaluates an alert on usage for noted customers; returns those whose notes it did not get, or were renewed.
+
+        complete: the ids of those for which it is the last alert.
+        """
+        async with self._claimed([note.customer_id for note in notes]) as claimed:
+            held = claimed.unchanged(notes)
+            rule = await claimed.transaction.rule(alert_id)
+            if rule is not None and held:  # else it was archived since
+                await evaluate_alert(claimed.transaction, rule, [note.customer_id for note in held])
+            await claimed.remove([note for note in held if note.customer_id in complete])
+        return {note.customer_id for note in notes} - {note.customer_id for note in held}
+
+    async def _finish(self, customer_id: str, notes: Sequence[Note], *, failed: bool) -> None:
+        """Removes a customer's note, or puts it off, unless it was renewed meanwhile."""
+        async with self._claimed([customer_id]) as claimed:
+            held = claimed.unchanged(notes)
+            if failed and held:
+                await claimed.put_off(customer_id)
+            else:
+                await claimed.remove(held)
+
+    async def _fails(self, step: Callable[[], Awaitable[set[str]]], customer_id: str) -> bool:
+        """Whether a step fails or misses the customer; the steps after it do not wait for it."""
+        try:
+            return bool(await repeated(step))
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            logger.exception(
+                "an alert could not be evaluated for a customer that was changed, and will be tried again",
+                extra={"action": LogAction.BACKFILL_FAILED, "customer_id": customer_id},
+            )
+            return True
+
+    @asynccontextmanager
+    async def _claimed(self, customer_ids: Sequence[str]) -> AsyncIterator["_Claimed"]:
+        """A transaction that holds the notes of these customers."""
+        async with self._seat(), self.transactions.open(self.organization) as transaction:
+            notes = await customer_evaluations.claim(
+                transaction.driver, transaction.organization_id, customer_ids, only_free=self.gate is None
+            )
+            yield _Claimed(transaction, notes)
+
+    @asynccontextmanager
+    async def _seat(self) -> AsyncIterator[None]:
+        if self.gate is None:
+            yield
+            return
+        async with self.gate.seat(self.organization.organization_id):
+            yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """A transaction, and the notes that it holds."""
+
+    transaction: Transaction
+    notes: list[Note]
+
+    def unchanged(self, known: Sequence[Note]) -> list[Note]:
+        """Those of the notes that were not renewed since they were read."""
+        epochs = {note.customer_id: note.epoch for note in known}
+        return [note for note in self.notes if epochs.get(note.customer_id) == note.epoch]
+
+    async def remove(self, notes: Sequence[Note]) -> None:
+        """Removes notes: their customers are evaluated."""
+        await customer_evaluations.remove(self.transaction.driver, self.transaction.organization_id, notes)
+
+    async def facts_evaluated(self, notes: Sequence[Note]) -> None:
+        """Keeps notes only for alerts on usage."""
+        await customer_evaluations.facts_evaluated(self.transaction.driver, self.transaction.organization_id, notes)
+
+    async def put_off(self, customer_id: str) -> None:
+        """Lets the background task wait before it evaluates a customer again."""
+        until = self.transaction.now + PUT_OFF
+        await customer_evaluations.put_off(
+            self.transaction.driver, self.transaction.organization_id, customer_id, until
+        )
