@@ -4,6 +4,7 @@ from alembic import op
 
 revision = "0029"
 down_revision = "0028"
+oldest_compatible = "0027"
 
 # An older server evaluates in the transaction of the change, and notes nothing here.
 _TABLE = """

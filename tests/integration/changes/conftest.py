@@ -1,5 +1,17 @@
 """Fixtures: the caller of usage tests, and the changes that wait at its server."""
 
-from tests.support.usage.fixtures import caller, shared_database_url
+from tests.support.usage.fixtures import (
+    caller,
+    caller_of_own_server,
+    caller_of_shared_server,
+    shared_database_url,
+    shared_server,
+)
 
-__all__ = ["caller", "shared_database_url"]
+__all__ = [
+    "caller",
+    "caller_of_own_server",
+    "caller_of_shared_server",
+    "shared_database_url",
+    "shared_server",
+]

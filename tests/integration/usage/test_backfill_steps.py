@@ -7,8 +7,7 @@ from datetime import timedelta
 import pytest
 
 from engine.backfill.backfills import Backfills
-from engine.evaluation import group_limit
-from engine.limits import BackfillLimits
+from engine.limits import BackfillLimits, EngineLimits
 from engine.rules.registry import RulesRegistry
 from evaluator.alerts import Scope, ScopeKind
 from generated.tidemark.v1 import (
@@ -39,7 +38,9 @@ Workers = Callable[..., Worker]
 
 
 @pytest.fixture
-async def workers(caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Workers]:
+async def workers(
+    caller: Caller, clock: ManualClock, engine_limits: EngineLimits, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Workers]:
     """Makes backfills that take one step when they are called; those of the server do nothing.
 
     Each has a pool and rules of its own, like the backfills of another process.
@@ -54,7 +55,8 @@ async def workers(caller: Caller, clock: ManualClock, monkeypatch: pytest.Monkey
     def make(limits: BackfillLimits = FEW_GAUGES) -> Worker:
         database = Database(caller.database_url, pool_size=2)
         databases.append(database)
-        made = Backfills(database, clock, timedelta(days=34), RulesRegistry(), limits=limits)
+        rules = RulesRegistry(max_groups=engine_limits.groups)
+        made = Backfills(database, clock, timedelta(days=34), rules, limits=limits)
         return lambda: run_once(made)
 
     yield make
@@ -206,10 +208,8 @@ async def test_backfill_within_a_customer_ends_with_its_alert(caller: Caller, wo
         assert await notified(caller, alert) == OF_ACME
 
 
-async def test_group_limit_is_reached_between_two_parts(
-    caller: Caller, workers: Workers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(group_limit, "MAX_GROUPS", 7)
+@pytest.mark.parametrize("engine_limits", [EngineLimits(groups=7)], ids=[pytest.HIDDEN_PARAM])
+async def test_group_limit_is_reached_between_two_parts(caller: Caller, workers: Workers) -> None:
     await use_seats(caller)
     alert = await caller.create_only(usage_alert("5", groups=OF_SEATS))
     await finish(workers())

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0031"
-down_revision = "0028"
+revision = "0030"
+down_revision = "0029"
 oldest_compatible = "0027"
 
 # Built while servers of the version before go on writing; those servers need none of the dropped indexes to be right,
@@ -12,7 +12,6 @@ _INDEXES = {
     # Replaces alert_by_age: a list of all states merges its three ranges.
     "alert_by_state": "alert (organization_id, state, create_time, alert_id)",
     "alert_wide_by_age": "alert (organization_id, create_time, alert_id) WHERE customer_id IS NULL",
-    # Replaces alert_of_customer.
     "alert_of_customer_by_age": (
         "alert (organization_id, customer_id, create_time, alert_id) WHERE customer_id IS NOT NULL"
     ),
@@ -36,7 +35,7 @@ _INDEXES = {
     "endpoint_by_age": "endpoint (organization_id, create_time, endpoint_id) WHERE delete_time IS NULL",
 }
 
-_REPLACED = ("alert_by_age", "alert_of_customer", "alert_of_plan", "alert_by_label")
+_REPLACED = ("alert_by_age", "alert_of_plan", "alert_by_label")
 
 
 def upgrade() -> None:
