@@ -71,7 +71,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.ListAlerts = alerts.ListAlerts
 
         changes = AlertChangeHandlers(
-            database, clock, parts.changes, parts.backfills, configuration.grace, parts.rules
+            database, clock, parts.changes, parts.backfills, parts.evaluations, configuration.grace, parts.rules
         )
         self.UpdateAlert = changes.UpdateAlert
         self.EnableAlert = changes.EnableAlert

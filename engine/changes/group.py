@@ -26,18 +26,18 @@ class Outcome:
 class Member:
     """A change that waits for its group.
 
-    rows: about how many rows it writes. keep: false, what it writes is rolled back. shares: false, its group has no
-    other members. joins: false, it is not made in one call with others of its kind. done: gets the outcome; cancelled
-    when the caller has gone.
+    rows: about how many rows it writes. keep: false, what it writes is rolled back. done: gets the outcome; cancelled
+    when the caller has gone. joins: false, it is not made in one call with others of its kind. shares: false, its
+    group has no other members.
     """
 
     kind: Kind[Any, Any]
     item: Any
     rows: int
     keep: bool
-    shares: bool
     done: asyncio.Future[Any]
     joins: bool = True
+    shares: bool = True
     outcome: Outcome | None = None
 
     def answer(self) -> None:
