@@ -113,6 +113,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
             parts.drain,
             heartbeat=configuration.heartbeat,
             retention=configuration.notification_retention,
+            page_bytes=parts.limits.notification_bytes,
         )
         self.GetNotification = notifications.GetNotification
         self.ListNotifications = notifications.ListNotifications

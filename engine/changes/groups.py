@@ -151,7 +151,7 @@ class ChangeGroups:
             members = _take(queue.waiting, self._limits.rows)
             if not members:
                 return 0.0
-            group = Group(self._database, self._clock, queue.organization_id, members, self._limits.seconds)
+            group = Group(self._database, self._clock, queue.organization_id, members, self._limits)
             try:
                 held = await group.run()
             except asyncio.CancelledError:

@@ -70,7 +70,9 @@ class Creations:
 async def _create(change: OpenChange, items: Sequence[Creation]) -> list[CreatedOrAnswer | Exception]:
     begun = Begun(change.epoch, change.now)
     drafts = [item.draft for item in items]
-    created = await creation.create_each(change.connection, change.organization_id, drafts, begun)
+    created = await creation.create_each(
+        change.connection, change.organization_id, drafts, begun, change.max_spend_alerts
+    )
     done, stored = list[CreatedOrAnswer | Exception](), dict[AnswerKey, bytes]()
     for item, one in zip(items, created, strict=True):
         if item.key is None or not item.is_kept or isinstance(one, Exception):

@@ -12,13 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.alert_commands import NewAlert
 from evaluator.alerts import ConditionType, Scope, ScopeKind
 from evaluator.definition_json import version_json
-from evaluator.definitions import (
-    DEFAULT_CURRENCY,
-    MAX_SPEND_ALERTS,
-    AlertDefinition,
-    DefinitionState,
-    natural_key,
-)
+from evaluator.definitions import DEFAULT_CURRENCY, AlertDefinition, DefinitionState, natural_key
 from store.alerts.backfills import FROM_THE_BEGINNING
 from store.alerts.change import Begun, Change, ItemRefused, ItemsAlike
 from store.alerts.history import Author, ChangeKind
@@ -56,11 +50,12 @@ class AlertConflict(Exception):
 
 
 class TooManyAlerts(Exception):
-    """The subscription, or the plan, has MAX_SPEND_ALERTS alerts of that type already."""
+    """The subscription, or the plan, has the most alerts of that type already that it can have."""
 
-    def __init__(self, scope: ScopeKind) -> None:
-        super().__init__(scope)
+    def __init__(self, scope: ScopeKind, maximum: int) -> None:
+        super().__init__(scope, maximum)
         self.scope = scope
+        self.maximum = maximum
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +133,15 @@ async def create_many(change: Change, drafts: Sequence[Draft]) -> list[AlertDefi
         refused = {index: one for index, one in enumerate(drafts) if one.definition.alert_id not in saved}
         index = min(refused)
         raise ItemRefused(index, (await _refusals(change.connection, change.organization_id, refused))[index])
-    over = await _above_maximum(change.connection, change.organization_id, drafts)
+    maximum = change.max_spend_alerts
+    over = await _above_maximum(change.connection, change.organization_id, drafts, maximum)
     if over:
-        raise ItemRefused(min(over), TooManyAlerts(drafts[min(over)].definition.scope.kind))
+        raise ItemRefused(min(over), TooManyAlerts(drafts[min(over)].definition.scope.kind, maximum))
     return [one.begun(begun) for one in drafts]
 
 
 async def create_each(
-    connection: AsyncConnection, organization_id: int, drafts: Sequence[Draft], begun: Begun
+    connection: AsyncConnection, organization_id: int, drafts: Sequence[Draft], begun: Begun, max_spend_alerts: int
 ) -> list[AlertDefinition | Exception]:
     """Saves those of several alerts that can be saved, each as if the ones before it had been created before it.
 
@@ -157,9 +153,9 @@ async def create_each(
     refused = {index: one for index, one in enumerate(drafts) if one.definition.alert_id not in saved}
     refusals = await _refusals(connection, organization_id, refused) if refused else {}
     made = [one for index, one in enumerate(drafts) if index not in refused]
-    over = await _above_maximum(connection, organization_id, made)
+    over = await _above_maximum(connection, organization_id, made, max_spend_alerts)
     if over:
-        raise TooManyAlerts(made[min(over)].definition.scope.kind)
+        raise TooManyAlerts(made[min(over)].definition.scope.kind, max_spend_alerts)
     return [refusals[index] if index in refusals else one.begun(begun) for index, one in enumerate(drafts)]
 
 
@@ -381,7 +377,9 @@ async def _with_currencies(
     return [one.with_currency(currency_of(one.definition.scope)) if one.lacks_currency else one for one in drafts]
 
 
-async def _above_maximum(connection: AsyncConnection, organization_id: int, made: Sequence[Draft]) -> list[int]:
+async def _above_maximum(
+    connection: AsyncConnection, organization_id: int, made: Sequence[Draft], maximum: int
+) -> list[int]:
     """The indexes of the last alerts on cost that exceed the maximum of a subscription or plan."""
     on_cost = {
         _target(one.definition): index
@@ -405,7 +403,7 @@ async def _above_maximum(connection: AsyncConnection, organization_id: int, made
             tuple_(*columns).in_(list(on_cost)),
         )
         .group_by(*columns)
-        .having(func.count() > MAX_SPEND_ALERTS)
+        .having(func.count() > maximum)
     )
     return [on_cost[tuple(row)] for row in rows]
 
