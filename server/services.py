@@ -65,7 +65,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
     def __init__(self, parts: Parts) -> None:
         configuration, database, clock = parts.configuration, parts.database, parts.clock
 
-        alerts = AlertHandlers(database, parts.changes, parts.backfills)
+        alerts = AlertHandlers(database, parts.changes, parts.backfills, most_examined=parts.limits.examined_alerts)
         self.CreateAlert = alerts.CreateAlert
         self.GetAlert = alerts.GetAlert
         self.ListAlerts = alerts.ListAlerts

@@ -33,11 +33,15 @@ from store.postgres.database import Database
 class AlertHandlers:
     """Serves the RPCs that create, get and list alerts."""
 
-    def __init__(self, database: Database, changes: ChangeGroups, backfills: Backfills) -> None:
+    def __init__(
+        self, database: Database, changes: ChangeGroups, backfills: Backfills, *, most_examined: int
+    ) -> None:
+        """most_examined: alerts that one page reads, with filters that no index answers."""
         self._database = database
         self._changes = changes
         self._creations = Creations()
         self._backfills = backfills
+        self._most_examined = most_examined
 
     async def CreateAlert(
         self, request: messages.CreateAlertRequest, context: Context
@@ -89,6 +93,7 @@ class AlertHandlers:
                 after=after_time_and_id(page),
                 limit=page.limit,
                 newest_first=newest_first,
+                most_examined=self._most_examined,
             )
             total_size = None
             if request.include_total_size:
