@@ -25,7 +25,8 @@ from server.mapping.alerts import (
 )
 from server.mapping.labels import read_labels
 from server.mapping.list_order import read_newest_first
-from store.alerts import alerts, creation, lists
+from store.alerts import alerts, lists
+from store.alerts.drafts import draft
 from store.alerts.lists import Filters
 from store.postgres.database import Database
 
@@ -53,7 +54,7 @@ class AlertHandlers:
         organization_id = current_organization().organization_id
         is_kept = not request.validate_only
         wanted = Creation(
-            creation.draft(new, current_author()),
+            draft(new, current_author()),
             unknown_ids.of_alert(new.scope, new.condition, new.thresholds),
             request_key("CreateAlert", request),
             is_kept,

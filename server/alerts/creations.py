@@ -13,7 +13,7 @@ from server.mapping.alerts import alert_message
 from server.mapping.unknown_ids import NamedIds
 from store.alerts import creation
 from store.alerts.change import Begun
-from store.alerts.creation import Draft
+from store.alerts.drafts import Draft
 from store.identity import idempotent_answers
 from store.identity.idempotent_answers import AnswerKey, RequestIdReused
 from store.postgres.database import Connection

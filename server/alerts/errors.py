@@ -22,7 +22,8 @@ from server.calls.errors import (
 from server.calls.shared_errors import customer_being_erased, customer_not_found, request_id_reused
 from store.alerts.change import ItemRefused, ItemsAlike
 from store.alerts.changes import AlertArchived, AlertUnknown, EtagMismatch, NotArchived
-from store.alerts.creation import AlertConflict, TooManyAlerts, UniqueBy
+from store.alerts.creation import TooManyAlerts
+from store.alerts.unique_keys import AlertConflict, UniqueBy
 from store.erasures.jobs import CustomerBeingErased
 from store.identity.idempotent_answers import RequestIdReused
 from store.notifications.feed import EntriesDeleted

@@ -15,7 +15,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from psycopg import sql
 
-import store.alerts.creation
+import store.alerts.drafts
 import store.deliveries.operator_event_log
 import store.deliveries.redelivery_jobs
 import store.endpoints.endpoints
@@ -124,7 +124,7 @@ def known_ids() -> Iterator[Names]:
     names = Names()
     with pytest.MonkeyPatch.context() as patch:
         for module in (
-            store.alerts.creation,
+            store.alerts.drafts,
             store.endpoints.endpoints,
             store.deliveries.operator_event_log,
             store.notifications.operator_events,
