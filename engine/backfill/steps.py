@@ -140,9 +140,12 @@ class BackfillSteps:
     async def _settle(self, backfill: Backfill) -> _Settled | None:
         """Brings the quiet gauges of the next customers up to date; returns None when another replica works on it.
 
-        Goes to the next customers only if that was all, and if there may be more of them.
+        Goes to the next customers only if that was all, and if there may be more of them. Steps of one customer have no
+        quiet gauges: where such a step fails, the customer is the next one, and it is passed over.
         """
         if backfill.customer_id is not None or backfill in self._unsettled or backfill in self._rests:
+            return _Settled()
+        if self._sizes[backfill].size == 1:
             return _Settled()
         async with self._transactions.open(organization_of(backfill)) as transaction:
             claimed = await backfills.claim(transaction.connection, backfill)

@@ -456,3 +456,21 @@ async def test_customer_that_one_server_has_passed_over_is_tried_again_by_anothe
     await finish(workers(one_by_one))
     assert await progress(caller) == [None]
     assert await notified(caller, alert) == customers
+
+
+async def test_customer_that_cannot_be_evaluated_is_named_although_those_before_it_are_quiet(
+    caller: Caller, workers: Workers
+) -> None:
+    customers = [f"c{number:02}" for number in range(8)]
+    step = workers(BackfillLimits(first_size=1))
+    await caller.create_only(usage_alert("100"))
+    await finish(step)
+    await caller.send(*(caller.event("e", "9" if name == "c05" else "1", name) for name in customers))
+    alert = await caller.create_only(usage_alert("8"))
+    async with refusing(caller, "notification", "new.customer_id = 'c05'"):
+        await finish(step)
+        rows = await caller.rows("SELECT body::text FROM operator_event WHERE organization_id = %(organization_id)s")
+        assert len(rows) == 1
+        assert "c05" in rows[0][0]
+    await finish(step)
+    assert await notified(caller, alert) == ["c05"]
