@@ -140,8 +140,8 @@ class BackfillSteps:
     async def _settle(self, backfill: Backfill) -> _Settled | None:
         """Brings the quiet gauges of the next customers up to date; returns None when another replica works on it.
 
-        Goes to the next customers only if that was all, and if there may be more of them. Steps of one customer have no
-        quiet gauges: where such a step fails, the customer is the next one, and it is passed over.
+        Goes to the next customers only if that was all, and if there may be more of them. A step of one customer does
+        not look for quiet gauges: where it fails, the next customer is the one that failed, and is passed over.
         """
         if backfill.customer_id is not None or backfill in self._unsettled or backfill in self._rests:
             return _Settled()
