@@ -1,6 +1,6 @@
 """Alerts as the evaluation uses them: condition types, scopes, and the rule of an active alert."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -8,7 +8,7 @@ from functools import cached_property
 
 from evaluator.amounts import ZERO
 from evaluator.gauges import EVER, Group, Measure
-from evaluator.overrides import MostSpecific, Override
+from evaluator.overrides import MostSpecific, Override, RetiredThreshold
 from evaluator.thresholds import Direction, Threshold, ThresholdSet
 
 MAX_GROUP_KEYS = 3  # of one alert
@@ -141,7 +141,7 @@ class AlertRule:
     changed_epoch: the organization's epoch at its last change; a gauge that was last evaluated before must be
     evaluated again. create_epoch, create_time: of its creation. version: rises with each change of the definition.
     reset_version: states that an earlier version wrote count as empty. overrides: the thresholds of single groups.
-    retired: thresholds of former versions.
+    retired: thresholds of former versions, the latest last; of one version, those of overrides are behind its own.
     """
 
     alert_id: str
@@ -160,12 +160,25 @@ class AlertRule:
     create_epoch: int = 0
     create_time: datetime = EVER.start
     reset_version: int = 0
-    retired: tuple[Threshold, ...] = ()
+    retired: tuple[RetiredThreshold, ...] = ()
+
+    def retired_for(self, group: Group, keys: Iterable[str]) -> dict[str, Threshold]:
+        """Those with these keys (`Threshold.key`) of the thresholds that a group's gauge had in former versions."""
+        found = {}
+        for key in keys:
+            for one in self._retired.get(key, ()):
+                if one.was_of(group):
+                    found[key] = one.threshold
+                    break
+        return found
 
     @cached_property
-    def retired_by_key(self) -> Mapping[str, Threshold]:
-        """The thresholds of former versions, by `Threshold.key`."""
-        return {threshold.key: threshold for threshold in self.retired}
+    def _retired(self) -> Mapping[str, Sequence[RetiredThreshold]]:
+        """The thresholds of former versions by their keys, the latest first."""
+        found: dict[str, list[RetiredThreshold]] = {}
+        for one in reversed(self.retired):
+            found.setdefault(one.threshold.key, []).append(one)
+        return found
 
     def thresholds_for(self, group: Group) -> ThresholdSet:
         """The thresholds of a group's gauge: those of the most specific override, or else of the alert."""

@@ -14,7 +14,7 @@ from evaluator.alerts import ConditionType, GroupSelector
 from evaluator.amounts import format_decimal
 from evaluator.definitions import AlertDefinition, Condition, DefinitionState
 from evaluator.gauges import Group, InvoiceSelection
-from evaluator.overrides import Override
+from evaluator.overrides import Override, RetiredThreshold
 from evaluator.selection_json import balances_from_json, balances_json, prices_from_json, prices_json
 from evaluator.thresholds import Severity, Threshold, TransitionKind
 
@@ -64,6 +64,20 @@ def thresholds_json(thresholds: Sequence[Threshold]) -> list[dict[str, Any]]:
 def thresholds_from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[Threshold, ...]:
     """The inverse of `thresholds_json`."""
     return tuple(_threshold_from_json(item) for item in stored)
+
+
+def retired_json(retired: Sequence[RetiredThreshold]) -> list[dict[str, Any]]:
+    """Thresholds of former versions."""
+    return [
+        _threshold_json(one.threshold) | ({"bound": _pairs_json(one.bound)} if one.bound else {}) for one in retired
+    ]
+
+
+def retired_from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[RetiredThreshold, ...]:
+    """The inverse of `retired_json`. Former versions stored the thresholds of overrides without `bound`."""
+    return tuple(
+        RetiredThreshold(_threshold_from_json(one), _pairs_from_json(one.get("bound", ()))) for one in stored
+    )
 
 
 def version_json(definition: AlertDefinition) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, Sco
 from evaluator.balances import BalanceSelection
 from evaluator.gauges import INVOICE_KEY, Group, InvoiceSelection, Measure
 from evaluator.ids import digest_of
-from evaluator.overrides import MostSpecific, Override
+from evaluator.overrides import MostSpecific, Override, RetiredThreshold
 from evaluator.prices import PriceFilter
 from evaluator.selection_json import prices_json
 from evaluator.thresholds import Threshold, ThresholdSet
@@ -113,7 +113,7 @@ class AlertDefinition:
     archive_time: datetime | None = None
     create_epoch: int = 0
     reset_version: int = 0
-    retired: tuple[Threshold, ...] = ()
+    retired: tuple[RetiredThreshold, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -39,7 +39,8 @@ class KnownCustomer:
         """The plan of the customer, or of its subscription with that id."""
         if subscription_id is None:
             return self.facts.plan_id
-        known = self.subscriptions.get(subscription_id)
+        # Of a doubted one, too: what was found for it is used again if it has not changed.
+        known = self.subscriptions.get(subscription_id) or self.doubted.get(subscription_id)
         return None if known is None else known.plan_id
 
     def replace_facts(self, facts: CustomerFacts) -> None:

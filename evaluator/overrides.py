@@ -28,6 +28,18 @@ class Override:
         return tuple(sorted(self.bound))
 
 
+@dataclass(frozen=True)
+class RetiredThreshold:
+    """A threshold of a former version of an alert. bound: of its override; empty for the alert's own thresholds."""
+
+    threshold: Threshold
+    bound: Group = ()
+
+    def was_of(self, group: Group) -> bool:
+        """Whether it may have been a threshold of that group's gauge."""
+        return not self.bound or set(self.bound) <= set(group)
+
+
 class MostSpecific(Generic[Bound]):
     """Items that are bound to groups; of several that match a group, the one that binds most keys, then the first.
 

@@ -99,7 +99,7 @@ class Router:
         """Has a metric read again before usage counts in it."""
         self.metrics.pop(metric_id, None)
         if self.raw_metrics is not None and metric_id in self.raw_metrics:
-            self.know_raw_metrics([one for name, one in self.raw_metrics.items() if name != metric_id])
+            self.raw_metrics = None  # not only this one removed: its deletion may be refused
         self._changes.touch_metric(metric_id)
 
     def exclude(self, customer_id: str, alert_id: str, subscription_id: str | None) -> None:

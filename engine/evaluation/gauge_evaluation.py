@@ -108,7 +108,8 @@ class GaugeEvaluation:
             and self.silence.covers_reading(rule, subject.rules_epoch, backfilled=subject.backfilled)
         ):
             state, path = silent_state(thresholds, steps[0].value, self.now), []
-        evaluation = evaluate(thresholds, state, base, path, self.now, rule.retired_by_key)
+        retired = rule.retired_for(subject.movement.watch.gauge.group, state.reached)
+        evaluation = evaluate(thresholds, state, base, path, self.now, retired)
         notification = None
         if evaluation.transitions:
             notification = self._collect_transitions(subject, rule, stored, evaluation.transitions)

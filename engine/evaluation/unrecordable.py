@@ -172,7 +172,7 @@ def guilty_events(
     def records_anything(found: Evaluation) -> bool:
         return any(one.notified or item.notification is None for one in found.transitions)
 
-    found = evaluate(thresholds, state, base, lead, now, rule.retired_by_key)
+    found = evaluate(thresholds, state, base, lead, now, rule.retired_for(watch.gauge.group, state.reached))
     if records_anything(found):  # already before the first event
         return [event for _, event in subject.movement.entries]
     guilty = []

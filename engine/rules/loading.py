@@ -10,6 +10,7 @@ from datetime import datetime
 from evaluator.events import UsageEvent
 from evaluator.known_customers import KnownCustomer
 from evaluator.routing import Router
+from evaluator.routing_facts import MetricFacts
 from store.accounts.deletions import FactKind
 from store.alerts import alerts
 from store.postgres.database import DriverConnection
@@ -23,8 +24,8 @@ COMMITS_BETWEEN = 256
 class Registered:
     """What one transaction registered implicitly: customers, subscriptions (customer id, id) and metrics, by id.
 
-    Also those subscriptions and metrics whose deletion it cancelled. named: the customers that its events name, which
-    its router must not forget meanwhile.
+    Also those subscriptions whose deletion it cancelled. named: the customers that its events name, which its router
+    must not forget meanwhile.
     """
 
     customers: set[str] = field(default_factory=set)
@@ -44,7 +45,6 @@ class Registered:
             if (known := router.known.get(customer_id)) is not None:
                 known.forget_subscription(subscription_id)
         for metric_id in self.metrics:
-            router.metrics.pop(metric_id, None)
             for customer_id in self.named:
                 if (known := router.known.get(customer_id)) is not None:
                     known.forget_metric(metric_id)
@@ -77,7 +77,7 @@ class Loading:
             if event.subscription_id is not None
             and event.subscription_id not in known[event.customer_id].subscriptions
         }
-        missing = {event.metric_id for event in events if event.metric_id not in metrics}
+        missing = {name for name in {event.metric_id for event in events} if _is_uncertain(metrics.get(name))}
         if subscriptions:
             await self._subscriptions(subscriptions)
         raw = "" in missing  # a raw event has no metric
@@ -171,25 +171,37 @@ class Loading:
         return keys - {(one.customer_id, one.subscription_id) for one in found}
 
     async def _metrics(self, ids: set[str]) -> None:
+        """Reads metrics; registers those that do not exist.
+
+        A metric is of all customers, so other commits share what the router knows of it. Until this transaction is
+        committed, they must not rely on what it registers: each registers the metric itself, and waits. So the router
+        does not get it; a metric that the router does not know counts like a new one.
+        """
         missing = await self._read_metrics(ids)
         if missing:
             made = await routing_facts.register_metrics(
                 self.connection, self.organization_id, sorted(missing), self.router.epoch, self.now
             )
-            for metric in made:
-                self.registered.metrics.add(metric.metric_id)
-                self.router.metrics[metric.metric_id] = metric
+            self.registered.metrics.update(made)
             await self._read_metrics(missing - self.registered.metrics)
 
     async def _read_metrics(self, ids: set[str]) -> set[str]:
-        """Reads metrics; returns the ids of those that do not exist."""
+        """Reads metrics; returns the ids of those that do not exist.
+
+        Cancels deletions. The router notes such a metric as `deleting` until it is read again, so that each commit
+        cancels the deletion itself, also if this one is rolled back.
+        """
         if ids:
             found = await routing_facts.metrics(self.connection, self.organization_id, ids)
             if deleting := [metric.metric_id for metric in found if metric.deleting]:
-                self.registered.metrics.update(deleting)
                 await routing_facts.cancel_deletions(
                     self.connection, self.organization_id, FactKind.METRIC.value, [("", one) for one in deleting]
                 )
             for metric in found:
                 self.router.metrics[metric.metric_id] = metric
         return ids - self.router.metrics.keys()
+
+
+def _is_uncertain(metric: MetricFacts | None) -> bool:
+    """Whether a commit has to read a metric itself: the router does not know it, or knew it while it was deleted."""
+    return metric is None or metric.deleting

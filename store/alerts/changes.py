@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alert_commands import AlertPatch
 from evaluator.definitions import AlertDefinition, DefinitionState, natural_key
-from evaluator.thresholds import Threshold
+from evaluator.gauges import Group
+from evaluator.overrides import RetiredThreshold
 from store.alerts import alerts, disabled_notices, unique_keys
 from store.alerts import history as alert_history
 from store.alerts.backfills import FROM_THE_BEGINNING
@@ -228,10 +229,17 @@ def _next_version(before: AlertDefinition, after: AlertDefinition, reset: bool, 
     return changed
 
 
-def _retired(replaced: AlertDefinition) -> tuple[Threshold, ...]:
+def _retired(replaced: AlertDefinition) -> tuple[RetiredThreshold, ...]:
     """The retired thresholds after a definition is replaced: the older ones, then all of its own."""
-    own = {threshold.key: threshold for threshold in replaced.all_thresholds}
-    older = [threshold for threshold in replaced.retired if threshold.key not in own]
+    own: dict[tuple[str, Group], RetiredThreshold] = {
+        (one.key, ()): RetiredThreshold(one) for one in replaced.thresholds
+    }
+    for override in replaced.condition.overrides:
+        for one in override.thresholds:
+            # Most overrides repeat some thresholds of the alert.
+            if own.get((one.key, ())) != RetiredThreshold(one):
+                own[one.key, override.binding] = RetiredThreshold(one, override.binding)
+    older = [one for one in replaced.retired if (one.threshold.key, one.bound) not in own]
     return (*older[-MAX_RETIRED:], *own.values())
 
 

@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from evaluator.alerts import ConditionType, Scope, ScopeKind
-from evaluator.definition_json import condition_from_json, condition_json, thresholds_from_json, thresholds_json
+from evaluator.definition_json import (
+    condition_from_json,
+    condition_json,
+    retired_from_json,
+    retired_json,
+    thresholds_from_json,
+    thresholds_json,
+)
 from evaluator.definitions import AlertDefinition, DefinitionState
 
 
@@ -31,7 +38,7 @@ def definition_of(row: Mapping[Any, Any]) -> AlertDefinition:
         archive_time=row["archive_time"],
         create_epoch=row["create_epoch"],
         reset_version=row["reset_version"],
-        retired=thresholds_from_json(row["retired"]),
+        retired=retired_from_json(row["retired"]),
         labels=row["labels"],
     )
 
@@ -64,6 +71,6 @@ def columns_of(definition: AlertDefinition) -> dict[str, Any]:
         "archive_time": definition.archive_time,
         "create_epoch": definition.create_epoch,
         "reset_version": definition.reset_version,
-        "retired": thresholds_json(definition.retired),
+        "retired": retired_json(definition.retired),
         "labels": dict(definition.labels),
     }

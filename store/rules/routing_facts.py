@@ -218,8 +218,8 @@ async def register_subscriptions(
 
 async def register_metrics(
     connection: DriverConnection, organization_id: int, metric_ids: Sequence[str], epoch: int, now: datetime
-) -> list[MetricFacts]:
-    """Registers unknown metrics (ids sorted) with the aggregation SUM."""
+) -> list[str]:
+    """Registers unknown metrics (ids sorted) with the aggregation SUM; returns the ids of those."""
     rows = await _fetch(
         connection,
         _REGISTER_METRICS,
@@ -229,7 +229,7 @@ async def register_metrics(
         now=now,
         epoch=epoch,
     )
-    return [MetricFacts(row[0], Aggregation.SUM, None) for row in rows]
+    return [row[0] for row in rows]
 
 
 async def _fetch(connection: DriverConnection, query: str, organization_id: int, **parameters: Any) -> list[Row]:

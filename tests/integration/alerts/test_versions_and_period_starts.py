@@ -107,7 +107,7 @@ async def test_an_edit_keeps_the_newest_retired_thresholds(
             changed = await alert_changes.edit(
                 Change(connection, organization_id, Author(), clock), Edit(alert_id, patch)
             )
-    assert [threshold.value for threshold in changed.retired] == [*many[most // 2 :], *half, 3_000]
+    assert [one.threshold.value for one in changed.retired] == [*many[most // 2 :], *half, 3_000]
 
 
 async def test_the_count_of_groups_starts_anew_at_a_newer_watching_epoch(

@@ -4,16 +4,18 @@ from collections.abc import Sequence
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from generated.tidemark.v1 import (
     alert_pb2,
+    alert_service_pb2,
     condition_pb2,
     customer_alert_pb2,
     filter_pb2,
     threshold_pb2,
 )
 from tests.support.server.sharing import shares_server
-from tests.support.usage.caller import Caller, beside, on_subscription, shortened, thresholds
+from tests.support.usage.caller import BOTH, Caller, beside, on_subscription, shortened, thresholds, until
 
 pytestmark = shares_server
 
@@ -108,6 +110,33 @@ async def test_override_shows_its_keys_in_the_callers_order_and_applies_in_any_o
     assert [(one.key, one.value) for one in shown.group_values] == [("region", "us"), ("model", "eu")]
     assert await spend(caller, 1, "4", "eu", "us") == [("REACHED", "3")]
     assert await spend(caller, 2, "4", "us", "eu") == []
+
+
+async def test_removed_thresholds_notify_as_each_group_had_them(caller: Caller) -> None:
+    """The alert and an override have the same level, and notify of different transitions."""
+    alert = cost_alert([({"region": "eu"}, ["10"])], "10")
+    alert.thresholds[0].notify_on[:] = BOTH
+    alert.cost_exceeded.threshold_overrides[0].thresholds[0].notify_on[:] = [BOTH[0]]
+    created = await caller.create(alert)
+    await spend(caller, 0, "30", "small", "us")
+    await spend(caller, 1, "30", "small", "eu")
+    changed = cost_alert([({"region": "eu"}, ["20"])], "20")
+    changed.alert_id = created.alert_id
+    mask = FieldMask(paths=["thresholds", "cost_exceeded.threshold_overrides"])
+    request = alert_service_pb2.UpdateAlertRequest(alert=changed, update_mask=mask)
+    await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
+
+    async def evaluated() -> bool:
+        return len(await caller.notifications()) == 4
+
+    await until(evaluated)
+    found = {
+        (one.body["data"]["gauge"]["group"][1]["value"], part.kind, part.level)
+        for one in await caller.notifications()
+        for part in one.transitions
+    }
+    reached = {(region, "REACHED", level) for region in ("us", "eu") for level in ("10", "20")}
+    assert found == {*reached, ("us", "RESOLVED", "10")}
 
 
 async def test_overrides_apply_on_another_replica(caller: Caller) -> None:
