@@ -69,8 +69,8 @@ class _Work:
     async def together(self, customer_ids: Sequence[str], renewals: int = RENEWALS) -> bool:
         """Evaluates customers in as few transactions as possible; returns whether there was any note.
 
-        renewals: how often it begins again for customers whose facts change meanwhile. After that, the call that
-        changes them evaluates them.
+        renewals: how often it begins again for customers whose facts change meanwhile, or one of whose alerts does.
+        After that, the call that changes the facts evaluates them, or the background task.
         """
         found, left = await repeated(functools.partial(self._begin, customer_ids))
         waiting = Counter(one.note.customer_id for one, _ in left)
@@ -134,14 +134,18 @@ class _Work:
         return bool(notes), left
 
     async def _evaluate_alert(self, alert_id: str, notes: Sequence[Note], complete: set[str]) -> set[str]:
-        """Evaluates an alert on usage for noted customers; returns those whose notes it did not get, or were renewed.
+        """Evaluates an alert on usage for noted customers; returns those that it misses.
 
-        complete: the ids of those for which it is the last alert.
+        It misses those whose notes it does not get or were renewed, and all if the alert is not active any more: then
+        other alerts on the same gauges, which it stood for, are still to be evaluated. complete: the ids of those for
+        which it is the last alert.
         """
         async with self._claimed([note.customer_id for note in notes]) as claimed:
             held = claimed.unchanged(notes)
             rule = await claimed.transaction.rule(alert_id)
-            if rule is not None and held:  # else it was archived since
+            if rule is None:
+                return {note.customer_id for note in notes}
+            if held:
                 await evaluate_alert(claimed.transaction, rule, [note.customer_id for note in held])
             await claimed.remove([note for note in held if note.customer_id in complete])
         return {note.customer_id for note in notes} - {note.customer_id for note in held}

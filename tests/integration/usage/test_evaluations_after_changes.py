@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ from generated.tidemark.v1 import (
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.accounts.customer_evaluations import OWN_TIME
+from store.postgres.retries import repeated
 from tests.support.balances.holder import Holder, alert
 from tests.support.server.running import reason_of
 from tests.support.usage.caller import (
@@ -220,6 +222,29 @@ async def test_customer_that_fails_waits_and_others_are_evaluated(
     async with beside(caller):
         await evaluated(caller)
     assert [one.customer_id for one in await caller.notifications()] == names
+
+
+async def test_alert_that_is_archived_during_an_evaluation_hides_no_like_alert(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evaluation has chosen one of two alerts on the same gauge, for both, when that alert is archived."""
+    await caller.create(usage_alert("10", metric="other", scope=GOLD))
+    chosen = await caller.create(usage_alert("10", scope=GOLD))
+    like = await caller.create(usage_alert("12", scope=GOLD))
+    await caller.send(caller.event("e1", "15"))
+    steps = 0
+
+    async def archiving(step: Callable[[], Awaitable[Any]]) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 2:
+            await caller.archive(chosen.alert_id)
+        return await repeated(step)
+
+    monkeypatch.setattr(noted_customers, "repeated", archiving)
+    await caller.put_customer(on_gold())
+    assert [one.alert_id for one in await caller.notifications()] == [like.alert_id]
+    assert not await caller.rows(NOTED)
 
 
 async def test_customer_that_was_erased_before_its_evaluation_leaves_nothing(
