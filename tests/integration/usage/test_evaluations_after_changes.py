@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from engine.facts.one_alert import evaluate_alert
+from engine.backfill.parts import Part, evaluate_part
 from engine.puts import noted_customers
 from generated.tidemark.v1 import (
     access_pb2,
@@ -191,10 +191,10 @@ async def test_balance_after_a_change_is_evaluated_after_it(caller: Caller, cloc
 async def test_customer_that_fails_waits_and_others_are_evaluated(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def unless_bad(*arguments: Any, **options: Any) -> None:
-        if "bad" in arguments[2]:
+    async def unless_bad(*arguments: Any, **options: Any) -> Part:
+        if "bad" in arguments[3]:
             raise RuntimeError("it cannot be evaluated")
-        await evaluate_alert(*arguments, **options)
+        return await evaluate_part(*arguments, **options)
 
     async def only_the_bad_one() -> bool:
         return ids(await caller.rows(NOTED)) == ["bad"]
@@ -207,7 +207,7 @@ async def test_customer_that_fails_waits_and_others_are_evaluated(
             for name in customers:
                 await one.send(one.event("e1", "15", name))
         with monkeypatch.context() as broken:
-            broken.setattr(noted_customers, "evaluate_alert", unless_bad)
+            broken.setattr(noted_customers, "evaluate_part", unless_bad)
             with evaluations_held():
                 for name in names:
                     await caller.put_customer(on_gold(name))
@@ -244,6 +244,29 @@ async def test_alert_that_is_archived_during_an_evaluation_hides_no_like_alert(
     monkeypatch.setattr(noted_customers, "repeated", archiving)
     await caller.put_customer(on_gold())
     assert [one.alert_id for one in await caller.notifications()] == [like.alert_id]
+    assert not await caller.rows(NOTED)
+
+
+@pytest.mark.parametrize("several", [False, True])
+async def test_customers_with_many_gauges_are_evaluated_in_parts(
+    caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    """Each gauge once, also if the customers have several alerts on usage."""
+    monkeypatch.setattr(noted_customers, "GAUGES_AT_ONCE", 3)
+    await caller.create(usage_alert("10", scope=GOLD, groups=[("seat", None)]))
+    if several:
+        await caller.create(usage_alert("1000", scope=GOLD))
+    customers, seats = ["a", "acme", "b"], [f"s{number}" for number in range(8)]
+    for name in customers:
+        await caller.send(*(caller.event(seat, "15", name, seat=seat) for seat in seats))
+    await unevaluated(caller, clock, *customers)
+    async with beside(caller):
+        await evaluated(caller)
+    assert [one.customer_id for one in await caller.notifications()] == [name for name in customers for _ in seats]
+    await caller.put_customer(on_gold("c"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme"))
+    await caller.put_customer(on_gold())
+    assert len(await caller.notifications()) == len(customers) * len(seats)
     assert not await caller.rows(NOTED)
 
 
