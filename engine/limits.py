@@ -5,6 +5,7 @@ A server runs with the defaults. A test passes lower limits, so that it reaches 
 
 from dataclasses import dataclass, field
 
+from evaluator.definitions import MAX_SPEND_ALERTS
 from evaluator.exclusions import MAX_GROUPS
 
 
@@ -59,13 +60,14 @@ class ChangeLimits:
 
     rows, seconds: of one group; usage waits meanwhile. A single change may have more. share: the part of the time in
     which a group may hold the lock or wait for it while usage comes in. For most of that part, commits of usage that
-    had begun before go on.
+    had begun before go on. spend_alerts: of each type on cost, of one subscription or plan, without archived ones.
     """
 
     rows: int = 200
     seconds: float = 0.1
     share: float = 0.3
     longest_pause: float = 0.25  # seconds
+    spend_alerts: int = MAX_SPEND_ALERTS
 
 
 @dataclass(frozen=True)

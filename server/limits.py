@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from server.alerts.subscribers.feeds import DEFAULT_FEED_LIMITS, FeedLimits
 from server.alerts.usage import MAX_STREAM_EVENTS
 from server.authentication import api_keys, revocation
+from server.calls.answer_size import DEFAULT_ROOM
 from server.interceptors.deadline import INFRASTRUCTURE_REQUEST
 from server.interceptors.unauthenticated_limits import MAX_UNIDENTIFIED
+from store.postgres.bounded_pages import MAX_EXAMINED
 from store.postgres.probe import DEFAULT_INTERVALS, ProbeIntervals
 from store.views.customer_views import GAUGES_AT_ONCE
 
@@ -23,6 +25,8 @@ class ServerLimits:
     revocation_interval: seconds between checks for revoked keys.
     revocation_grace: seconds in which a stream of a revoked key can answer what it has read.
     page_gauges: gauges of all alerts on a page of one customer's alerts, unless a single alert has more.
+    examined_alerts: that a page of ListAlerts reads, with filters that no index answers.
+    notification_bytes: of the notifications of a page, unless the request asks for more, or a single one has more.
     """
 
     feeds: FeedLimits = DEFAULT_FEED_LIMITS
@@ -33,6 +37,8 @@ class ServerLimits:
     revocation_interval: float = api_keys.POLL_INTERVAL
     revocation_grace: float = revocation.GRACE
     page_gauges: int = GAUGES_AT_ONCE
+    examined_alerts: int = MAX_EXAMINED
+    notification_bytes: int = DEFAULT_ROOM
 
 
 DEFAULT_SERVER_LIMITS = ServerLimits()

@@ -65,13 +65,13 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
     def __init__(self, parts: Parts) -> None:
         configuration, database, clock = parts.configuration, parts.database, parts.clock
 
-        alerts = AlertHandlers(database, parts.changes, parts.backfills)
+        alerts = AlertHandlers(database, parts.changes, parts.backfills, most_examined=parts.limits.examined_alerts)
         self.CreateAlert = alerts.CreateAlert
         self.GetAlert = alerts.GetAlert
         self.ListAlerts = alerts.ListAlerts
 
         changes = AlertChangeHandlers(
-            database, clock, parts.changes, parts.backfills, configuration.grace, parts.rules
+            database, clock, parts.changes, parts.backfills, parts.evaluations, configuration.grace, parts.rules
         )
         self.UpdateAlert = changes.UpdateAlert
         self.EnableAlert = changes.EnableAlert
@@ -113,6 +113,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
             parts.drain,
             heartbeat=configuration.heartbeat,
             retention=configuration.notification_retention,
+            page_bytes=parts.limits.notification_bytes,
         )
         self.GetNotification = notifications.GetNotification
         self.ListNotifications = notifications.ListNotifications

@@ -51,7 +51,9 @@ class Rest:
     gauges: Sequence[_CountedGauge]
 
     async def take(self, transaction: Transaction, rule: AlertRule, limit: int) -> list[FoundGauge] | None:
-        """The first of the gauges; None when the customer has changed so that they have to be found anew."""
+        """The first of the gauges; None when the alert or the customer has changed and they have to be found anew."""
+        if rule.changed_epoch > self.epoch:
+            return None  # gauges that were up to date when these were found may be missing
         targets = await targets_of(transaction, rule, self.customer_id)
         by_owner = {target.measured.subscription_id: target for target in targets}
         found, slices = list[FoundGauge](), transaction.slices()

@@ -18,7 +18,7 @@ from evaluator.alerts import AlertRule
 from runtime.actions import LogAction
 from runtime.clock import Clock
 from store.alerts import backfills
-from store.alerts.backfills import Backfill, Progress
+from store.alerts.backfills import Backfill, Claimed, Progress
 from store.identity.organizations import Organization
 from store.notifications import evaluation_failures
 from store.postgres.database import Database, DatabaseUnavailable
@@ -41,10 +41,18 @@ class _LargeCustomer(Exception):
 
 
 class _Settled(NamedTuple):
-    """Customers whose quiet gauges are up to date. complete: the backfill has gone on to the customers after them."""
+    """Customers whose quiet gauges are up to date. complete: the backfill has gone on to the customers after them.
+
+    epoch: of the rules under which they are.
+    """
 
     complete: bool = False
     customer_ids: Set[str] = frozenset()
+    epoch: int = 0
+
+    def under(self, rule: AlertRule) -> Set[str]:
+        """These customers, or none of them if the alert was changed since."""
+        return self.customer_ids if rule.changed_epoch <= self.epoch else frozenset()
 
 
 class BackfillSteps:
@@ -58,13 +66,11 @@ class BackfillSteps:
         self._sizes: dict[Backfill, StepSize] = {}  # customers
         self._unsettled: set[Backfill] = set()  # those with few quiet gauges
         self._rests: dict[Backfill, Rest] = {}  # what is left of customers that have too many gauges for one step
-        self._passed_over: set[Backfill] = set()
 
     def forget_organizations(self, waiting: Set[int]) -> None:
         """Forgets what it knows of organizations of which no backfill is waiting any more."""
         self._sizes = {one: size for one, size in self._sizes.items() if one.organization_id in waiting}
         self._rests = {one: rest for one, rest in self._rests.items() if one.organization_id in waiting}
-        self._passed_over = {one for one in self._passed_over if one.organization_id in waiting}
         self._unsettled = {one for one in self._unsettled if one.organization_id in waiting}
 
     async def around_failures(self, backfill: Backfill) -> bool:
@@ -101,48 +107,55 @@ class BackfillSteps:
         if settled.complete:
             return True
         try:
-            return await self._step_of_gauges(backfill, size, settled.customer_ids)
+            return await self._step_of_gauges(backfill, size, settled)
         except _LargeCustomer as large:
             rest = await count_ahead(self._transactions, self._database, backfill, large.progress, large.customer_id)
             if rest is not None:
                 self._rests[backfill] = rest
             return True
 
-    async def _step_of_gauges(self, backfill: Backfill, size: int, settled: Set[str]) -> bool:
-        """The part of `_step` that evaluates gauges one by one, without those of the customers in `settled`."""
+    async def _step_of_gauges(self, backfill: Backfill, size: int, settled: _Settled) -> bool:
+        """The part of `_step` that evaluates gauges one by one, without those of the customers in `settled`.
+
+        A change of the alert that waited for the transaction before this one comes first, and evaluates all anew.
+        """
         started = time.perf_counter()
         async with self._transactions.open(organization_of(backfill)) as transaction:
-            progress = await backfills.claim(transaction.connection, backfill)
-            if progress is None:
+            claimed = await backfills.claim(transaction.connection, backfill)
+            if claimed is None:
                 return False
             rule = await transaction.rule(backfill.alert_id)
             part, more = None, False
             if rule is not None:  # else it was archived since
-                part, more = await self._evaluate(transaction, backfill, rule, progress, size, settled)
-            reached = part.progress if part is not None and more else self._end(backfill)
+                done = settled.under(rule)
+                part, more = await self._evaluate(transaction, backfill, rule, claimed.progress, size, done)
+            reached = claimed._replace(progress=part.progress) if part is not None and more else _end(claimed)
             await backfills.advance(transaction.connection, transaction.organization_id, backfill.alert_id, reached)
         if part is not None and more:
             self._keep(backfill, part, time.perf_counter() - started)
         else:
             self._forget(backfill)
-        return reached != Progress()
+        return reached != Claimed()
 
     async def _settle(self, backfill: Backfill) -> _Settled | None:
         """Brings the quiet gauges of the next customers up to date; returns None when another replica works on it.
 
-        Goes to the next customers only if that was all, and if there may be more of them.
+        Goes to the next customers only if that was all, and if there may be more of them. A step of one customer does
+        not look for quiet gauges: where it fails, the next customer is the one that failed, and is passed over.
         """
         if backfill.customer_id is not None or backfill in self._unsettled or backfill in self._rests:
             return _Settled()
+        if self._sizes[backfill].size == 1:
+            return _Settled()
         async with self._transactions.open(organization_of(backfill)) as transaction:
-            progress = await backfills.claim(transaction.connection, backfill)
-            if progress is None:
+            claimed = await backfills.claim(transaction.connection, backfill)
+            if claimed is None:
                 return None
             rule = await transaction.rule(backfill.alert_id)
-            if rule is None or progress.within is not None:
+            if rule is None or claimed.progress.within is not None:
                 return _Settled()
             page = self._limits.quiet_per_step
-            customers = await _next_customers(transaction, rule, progress, page)
+            customers = await _next_customers(transaction, rule, claimed.progress, page)
             settled = await settle_quiet(transaction, rule, customers)
             complete = len(customers) == page == len(settled)
             if complete:
@@ -150,11 +163,11 @@ class BackfillSteps:
                     transaction.connection,
                     transaction.organization_id,
                     backfill.alert_id,
-                    Progress(customers[-1]),
+                    claimed._replace(progress=Progress(customers[-1])),
                 )
         if len(settled) < len(customers) * LEAST_SETTLED:
             self._unsettled.add(backfill)
-        return _Settled(complete, settled)
+        return _Settled(complete, settled, transaction.epoch)
 
     async def _evaluate(
         self,
@@ -214,11 +227,11 @@ class BackfillSteps:
         """
         async with self._transactions.open(organization_of(backfill)) as transaction:
             connection, organization_id = transaction.connection, transaction.organization_id
-            progress = await backfills.claim(connection, backfill)
+            claimed = await backfills.claim(connection, backfill)
             rule = await transaction.rule(backfill.alert_id)
-            if progress is None or rule is None:
-                return progress is not None
-            customers = await _next_customers(transaction, rule, progress, 1)
+            if claimed is None or rule is None:
+                return claimed is not None
+            customers = await _next_customers(transaction, rule, claimed.progress, 1)
             for customer_id in customers:
                 failure = EvaluationFailure(backfill.alert_id, customer_id, None)
                 await evaluation_failures.add(connection, organization_id, [failure], self._clock.now())
@@ -231,25 +244,24 @@ class BackfillSteps:
                         "customer_id": customer_id,
                     },
                 )
-            reached = Progress(customers[-1]) if customers else self._end(backfill)
+            reached = Claimed(Progress(customers[-1]), passed_over=True) if customers else _end(claimed)
             await backfills.advance(connection, organization_id, backfill.alert_id, reached)
         if customers:
-            self._passed_over.add(backfill)
             self._sizes[backfill].took(0)
         else:
             self._forget(backfill)
-        return reached != Progress()
-
-    def _end(self, backfill: Backfill) -> Progress | None:
-        """The progress after the last customer: None (complete), or the beginning if a customer was left out."""
-        return Progress() if backfill in self._passed_over else None
+        return reached != Claimed()
 
     def _forget(self, backfill: Backfill) -> None:
         """Forgets what it knows of a backfill that has come to its end."""
         self._sizes.pop(backfill, None)
         self._rests.pop(backfill, None)
         self._unsettled.discard(backfill)
-        self._passed_over.discard(backfill)
+
+
+def _end(claimed: Claimed) -> Claimed | None:
+    """What follows the last customer: None (complete), or the beginning if a customer was passed over."""
+    return Claimed() if claimed.passed_over else None
 
 
 def organization_of(backfill: Backfill) -> Organization:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.changes.open_change import Kind, OpenChange
+from engine.limits import ChangeLimits
 from runtime.clock import Clock
 from store.identity import organizations
 from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
@@ -26,18 +27,18 @@ class Outcome:
 class Member:
     """A change that waits for its group.
 
-    rows: about how many rows it writes. keep: false, what it writes is rolled back. shares: false, its group has no
-    other members. joins: false, it is not made in one call with others of its kind. done: gets the outcome; cancelled
-    when the caller has gone.
+    rows: about how many rows it writes. keep: false, what it writes is rolled back. done: gets the outcome; cancelled
+    when the caller has gone. joins: false, it is not made in one call with others of its kind. shares: false, its
+    group has no other members.
     """
 
     kind: Kind[Any, Any]
     item: Any
     rows: int
     keep: bool
-    shares: bool
     done: asyncio.Future[Any]
     joins: bool = True
+    shares: bool = True
     outcome: Outcome | None = None
 
     def answer(self) -> None:
@@ -61,14 +62,14 @@ class Group:
     """One transaction with the changes of `members`, in their order; those of one kind are made together."""
 
     def __init__(
-        self, database: Database, clock: Clock, organization_id: int, members: Sequence[Member], longest: float
+        self, database: Database, clock: Clock, organization_id: int, members: Sequence[Member], limits: ChangeLimits
     ) -> None:
-        """longest: seconds under the lock after which no further change begins."""
+        """After `limits.seconds` under the lock no further change begins."""
         self._database = database
         self._clock = clock
         self._organization_id = organization_id
         self._members = members
-        self._longest = longest
+        self._limits = limits
         self._locking: float | None = None  # when the lock was requested
         self._end = 0.0
         self._progress = False  # whether a change has an outcome, so that this group does not end without any
@@ -117,8 +118,9 @@ class Group:
         epoch = await organizations.begin_change(connection, self._organization_id)
         raw = await driver(connection)
         # The clock is read under the lock: a new alert did not watch the events that came in while this waited.
-        change = OpenChange(connection, raw, self._organization_id, epoch, self._clock.now())
-        self._end = time.perf_counter() + self._longest
+        now = self._clock.now()
+        change = OpenChange(connection, raw, self._organization_id, epoch, now, self._limits.spend_alerts)
+        self._end = time.perf_counter() + self._limits.seconds
         if len(steps) == 1:
             await self._only(change, steps[0])
         else:

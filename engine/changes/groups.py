@@ -86,7 +86,6 @@ class ChangeGroups:
         *,
         rows: int = ROWS_OF_A_CHANGE,
         keep: bool = True,
-        shares: bool = True,
     ) -> Result:
         """Runs `work` under the organization's exclusive lock, at a new epoch; returns its result after the commit.
 
@@ -96,10 +95,9 @@ class ChangeGroups:
         made or not, as a whole.
 
         rows: about how many rows it writes. keep: false, it only validates: it is rolled back, and does not raise the
-        epoch. shares: false, it is alone in its transaction; a change that evaluates gauges has to be, because the
-        epoch says which changes an evaluation has seen. Raises DatabaseUnavailable, and what `work` raises.
+        epoch. Raises DatabaseUnavailable, and what `work` raises.
         """
-        return cast("Result", await self._made(organization_id, _OneWork(work), None, rows, keep, shares))
+        return cast("Result", await self._made(organization_id, _OneWork(work), None, rows, keep))
 
     async def run_together(
         self, organization_id: int, kind: Kind[Item, Result], item: Item, *, rows: int = 1, keep: bool = True
@@ -108,7 +106,7 @@ class ChangeGroups:
 
         The kind runs in no call's context, so the item has all that it needs.
         """
-        return cast("Result", await self._made(organization_id, kind, item, rows, keep, True))
+        return cast("Result", await self._made(organization_id, kind, item, rows, keep))
 
     @asynccontextmanager
     async def transaction(self, organization_id: int) -> AsyncIterator[Connection]:
@@ -125,14 +123,12 @@ class ChangeGroups:
         while tasks := [queue.task for queue in self._queues.values() if queue.task]:
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _made(
-        self, organization_id: int, kind: Kind[Any, Any], item: Any, rows: int, keep: bool, shares: bool
-    ) -> Any:
+    async def _made(self, organization_id: int, kind: Kind[Any, Any], item: Any, rows: int, keep: bool) -> Any:
         queue = self._queues.get(organization_id)
         if queue is None:
             queue = self._queues[organization_id] = _Queue(organization_id)
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        queue.waiting.append(Member(kind, item, rows, keep, shares, done))
+        queue.waiting.append(Member(kind, item, rows, keep, done))
         if queue.task is None:
             # In an empty context: what a group does for several calls belongs to none of them.
             queue.task = asyncio.create_task(self._lead(queue), name="change-groups", context=contextvars.Context())
@@ -155,7 +151,7 @@ class ChangeGroups:
             members = _take(queue.waiting, self._limits.rows)
             if not members:
                 return 0.0
-            group = Group(self._database, self._clock, queue.organization_id, members, self._limits.seconds)
+            group = Group(self._database, self._clock, queue.organization_id, members, self._limits)
             try:
                 held = await group.run()
             except asyncio.CancelledError:

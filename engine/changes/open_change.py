@@ -17,7 +17,8 @@ class OpenChange:
     """The transaction of a group, which holds the organization's lock exclusively.
 
     driver: the driver's own connection below `connection`. epoch: the new epoch, which changed rows store as
-    `changed_epoch`. now: read under the lock, so that no usage that is counted already is later.
+    `changed_epoch`. now: read under the lock, so that no usage that is counted already is later. max_spend_alerts: of
+    each type on cost, of one subscription or plan.
     """
 
     connection: Connection
@@ -25,6 +26,7 @@ class OpenChange:
     organization_id: int
     epoch: int
     now: datetime
+    max_spend_alerts: int
 
 
 Work = Callable[[OpenChange], Awaitable[Result]]

@@ -1,4 +1,4 @@
-"""Changed customers: what is evaluated when a customer, its plan, a subscription of it, or a limit of it changes.
+"""Changed customers: what is evaluated when a customer, its plan, a subscription, a limit or an alert of it changes.
 
 The change has noted the customer (`store.accounts.customer_evaluations`). An event that comes before the evaluation
 evaluates the gauges that it moves itself.
@@ -32,15 +32,16 @@ class _Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Concerned:
-    """A noted customer, the alerts on facts to evaluate for it, and alerts that watch all its usage to evaluate.
+    """A noted customer, and the alerts to evaluate for it.
 
-    on_usage: one of each set of like alerts.
+    on_facts: all alerts on facts, or none. alone: each is evaluated in a transaction of its own: one of each set of
+    like alerts on the customer's usage, and the alerts that were enabled for the customer.
     """
 
     note: Note
     customer: CustomerFacts
     on_facts: list[AlertRule]
-    on_usage: list[AlertRule]
+    alone: list[AlertRule]
 
 
 async def find_concerned(transaction: Transaction, notes: Sequence[Note]) -> list[Concerned]:
@@ -60,7 +61,12 @@ async def find_concerned(transaction: Transaction, notes: Sequence[Note]) -> lis
         for one in concerned:
             if one.note.customer_id in used:
                 of_customer = [each for each in subscriptions if each.customer_id == one.note.customer_id]
-                one.on_usage.extend(_usage_alerts(transaction, one, of_customer))
+                one.alone.extend(_usage_alerts(transaction, one, of_customer))
+    for one in concerned:
+        for alert_id in sorted(one.note.alert_ids - {rule.alert_id for rule in one.alone}):
+            rule = await transaction.rule(alert_id)
+            if rule is not None:  # else it was disabled or archived since
+                one.alone.append(rule)
     return concerned
 
 

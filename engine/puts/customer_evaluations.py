@@ -1,4 +1,4 @@
-"""Customer evaluations: customers whose facts or limits have changed are evaluated, by calls and in the background.
+"""Customer evaluations: customers whose facts, limits or alerts have changed are evaluated.
 
 The call that made the change evaluates its customer after the commit, and answers after that. What a process left
 when it ended, and what failed, is evaluated in the background by any process.

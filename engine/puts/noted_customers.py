@@ -1,8 +1,8 @@
 """Noted customers: the transactions that evaluate customers of one organization and remove their notes.
 
-Alerts on facts come first. Of the alerts on usage each has a transaction of its own, for all customers: two of them
-in one would lock gauges out of order. All together in one transaction is the normal case, because one alert watches
-the usage of most customers.
+Alerts on facts come first. Of the alerts on usage, and of those that were enabled for a customer, each has a
+transaction of its own, for all customers: two of them in one would lock gauges out of order. All together in one
+transaction is the normal case, because one alert watches the usage of most customers.
 """
 
 import functools
@@ -107,14 +107,12 @@ class _Work:
         failed = await self._fails(find, customer_id)
         for one in concerned:
             steps: list[Callable[[], Awaitable[set[str]]]] = [facts] if one.on_facts else []
-            steps += [
-                functools.partial(self._evaluate_alert, rule.alert_id, [one.note], set()) for rule in one.on_usage
-            ]
+            steps += [functools.partial(self._evaluate_alert, rule.alert_id, [one.note], set()) for rule in one.alone]
             failed = any([await self._fails(step, customer_id) for step in steps])
         await repeated(functools.partial(self._finish, customer_id, notes, failed=failed))
 
     async def _begin(self, customer_ids: Sequence[str]) -> tuple[bool, list[tuple[Concerned, str]]]:
-        """Evaluates alerts on facts, and the alert on usage if it is the only one.
+        """Evaluates alerts on facts, or the alert that has to be alone if it is the only one.
 
         Returns whether there was any note, and which alerts are left for each customer.
         """
@@ -122,8 +120,8 @@ class _Work:
             transaction, notes = claimed.transaction, claimed.notes
             concerned = await find_concerned(transaction, notes)
             on_facts = [one for one in concerned if one.on_facts]
-            left = [(one, rule.alert_id) for one in concerned for rule in one.on_usage]
-            alerts = {rule.alert_id: rule for one in concerned for rule in one.on_usage}
+            left = [(one, rule.alert_id) for one in concerned for rule in one.alone]
+            alerts = {rule.alert_id: rule for one in concerned for rule in one.alone}
             if on_facts:
                 await evaluate_facts(transaction, on_facts)
             elif len(alerts) == 1:
@@ -138,7 +136,7 @@ class _Work:
         return bool(notes), left
 
     async def _evaluate_alert(self, alert_id: str, notes: Sequence[Note], complete: set[str]) -> set[str]:
-        """Evaluates an alert on usage for noted customers; returns those that it misses.
+        """Evaluates one alert for noted customers; returns those that it misses.
 
         It misses those whose notes it does not get or were renewed, and all if the alert is not active any more: then
         other alerts on the same gauges, which it stood for, are still to be evaluated. complete: the ids of those for
@@ -232,7 +230,7 @@ class _Claimed:
         await customer_evaluations.remove(self.transaction.driver, self.transaction.organization_id, notes)
 
     async def facts_evaluated(self, notes: Sequence[Note]) -> None:
-        """Keeps notes only for alerts on usage."""
+        """Keeps notes only for what they have beside alerts on facts."""
         await customer_evaluations.facts_evaluated(self.transaction.driver, self.transaction.organization_id, notes)
 
     async def put_off(self, customer_id: str) -> None:

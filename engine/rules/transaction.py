@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from engine.rules.loading import Loading, Registered
-from engine.rules.organization_rules import OrganizationRules
 from engine.rules.registry import RulesRegistry
 from evaluator.alerts import AlertRule
 from evaluator.events import UsageEvent
@@ -26,9 +25,8 @@ class Transaction:
     driver: the driver's own connection below `connection`. router: the rules that stand until the transaction ends;
     only that of ingest knows customers already.
     now: the time that the transaction gives to what it records. grace: how long after its end a period still counts
-    late events. epoch: the rules epoch that evaluated gauges get; above the router's where the transaction has raised
-    it. max_groups: the group limit of every alert. careful: an evaluation that cannot be recorded raises
-    `Unrecordable`, with its cause and its events.
+    late events. epoch: the rules epoch that evaluated gauges get. max_groups: the group limit of every alert.
+    careful: an evaluation that cannot be recorded raises `Unrecordable`, with its cause and its events.
     """
 
     connection: Connection
@@ -85,20 +83,5 @@ class Transactions:
         # Read under the lock: a change that waited for it happens when it gets the lock, not when it was sent.
         now = self._clock.now()
         router = await self._rules.of(organization.organization_id).router(connection, epoch)
-        return await self._transaction(connection, organization, router.apart(), now, epoch)
-
-    async def after_change(self, connection: Connection, organization: Organization, epoch: int) -> Transaction:
-        """The rest of a transaction that holds the lock exclusively and has raised the epoch to this one.
-
-        The alerts are those of the epoch before. They are not cached: if the transaction rolls back, another one
-        gives its epochs to other rules. So it must have changed neither alerts nor limits of plans.
-        """
-        now = self._clock.now()
-        router = await OrganizationRules(organization.organization_id).router(connection, epoch - 1)
-        return await self._transaction(connection, organization, router, now, epoch)
-
-    async def _transaction(
-        self, connection: Connection, organization: Organization, router: Router, now: datetime, epoch: int
-    ) -> Transaction:
         raw, max_groups = await driver(connection), self._rules.max_groups
-        return Transaction(connection, raw, organization, router, now, self._grace, epoch, max_groups)
+        return Transaction(connection, raw, organization, router.apart(), now, self._grace, epoch, max_groups)

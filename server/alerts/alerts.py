@@ -25,7 +25,8 @@ from server.mapping.alerts import (
 )
 from server.mapping.labels import read_labels
 from server.mapping.list_order import read_newest_first
-from store.alerts import alerts, creation, lists
+from store.alerts import alerts, lists
+from store.alerts.drafts import draft
 from store.alerts.lists import Filters
 from store.postgres.database import Database
 
@@ -33,11 +34,15 @@ from store.postgres.database import Database
 class AlertHandlers:
     """Serves the RPCs that create, get and list alerts."""
 
-    def __init__(self, database: Database, changes: ChangeGroups, backfills: Backfills) -> None:
+    def __init__(
+        self, database: Database, changes: ChangeGroups, backfills: Backfills, *, most_examined: int
+    ) -> None:
+        """most_examined: alerts that one page reads, with filters that no index answers."""
         self._database = database
         self._changes = changes
         self._creations = Creations()
         self._backfills = backfills
+        self._most_examined = most_examined
 
     async def CreateAlert(
         self, request: messages.CreateAlertRequest, context: Context
@@ -49,7 +54,7 @@ class AlertHandlers:
         organization_id = current_organization().organization_id
         is_kept = not request.validate_only
         wanted = Creation(
-            creation.draft(new, current_author()),
+            draft(new, current_author()),
             unknown_ids.of_alert(new.scope, new.condition, new.thresholds),
             request_key("CreateAlert", request),
             is_kept,
@@ -89,6 +94,7 @@ class AlertHandlers:
                 after=after_time_and_id(page),
                 limit=page.limit,
                 newest_first=newest_first,
+                most_examined=self._most_examined,
             )
             total_size = None
             if request.include_total_size:

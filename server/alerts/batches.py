@@ -23,10 +23,10 @@ from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.alerts import abridged_message, alert_message, read_new_alert
 from server.mapping.unknown_ids import NamedIds
-from store.alerts import changes, creation
+from store.alerts import changes, creation, unique_keys
 from store.alerts.change import ItemRefused, ItemsAlike
 from store.alerts.changes import Edit
-from store.alerts.creation import Draft
+from store.alerts.drafts import Draft, draft
 from store.postgres.database import Connection
 
 # With 1,000 abridged alerts, of up to 640 bytes each, an answer has less than DEFAULT_ANSWER_BYTES.
@@ -55,9 +55,9 @@ class AlertBatchHandlers:
         drafts, named = list[Draft](), list[NamedIds]()
         for one in new:
             await slices.pause()
-            drafts.append(creation.draft(one, author))
+            drafts.append(draft(one, author))
             named.append(unknown_ids.of_alert(one.scope, one.condition, one.thresholds))
-        creation.refuse_alike({index: one.definition for index, one in enumerate(drafts)})
+        unique_keys.refuse_alike({index: one.definition for index, one in enumerate(drafts)})
         warnings, omitted = list[warning_pb2.Warning](), 0
 
         async def read(connection: Connection) -> None:

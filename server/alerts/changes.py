@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from engine.backfill.backfills import Backfills
 from engine.changes.groups import ChangeGroups
+from engine.puts.customer_evaluations import CustomerEvaluations
 from engine.rules.registry import RulesRegistry
 from evaluator.definitions import AlertDefinition
 from evaluator.exclusions import Excluded
@@ -40,6 +41,7 @@ class AlertChangeHandlers:
         clock: Clock,
         changes: ChangeGroups,
         backfills: Backfills,
+        evaluations: CustomerEvaluations,
         grace: timedelta,
         rules: RulesRegistry,
     ) -> None:
@@ -47,7 +49,7 @@ class AlertChangeHandlers:
         self._clock = clock
         self._changes = changes
         self._backfills = backfills
-        self._customers = CustomerChanges(database, clock, changes, grace, rules)
+        self._customers = CustomerChanges(database, clock, changes, evaluations, grace, rules)
 
     async def UpdateAlert(
         self, request: messages.UpdateAlertRequest, context: Context

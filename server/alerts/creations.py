@@ -13,7 +13,7 @@ from server.mapping.alerts import alert_message
 from server.mapping.unknown_ids import NamedIds
 from store.alerts import creation
 from store.alerts.change import Begun
-from store.alerts.creation import Draft
+from store.alerts.drafts import Draft
 from store.identity import idempotent_answers
 from store.identity.idempotent_answers import AnswerKey, RequestIdReused
 from store.postgres.database import Connection
@@ -70,7 +70,9 @@ class Creations:
 async def _create(change: OpenChange, items: Sequence[Creation]) -> list[CreatedOrAnswer | Exception]:
     begun = Begun(change.epoch, change.now)
     drafts = [item.draft for item in items]
-    created = await creation.create_each(change.connection, change.organization_id, drafts, begun)
+    created = await creation.create_each(
+        change.connection, change.organization_id, drafts, begun, change.max_spend_alerts
+    )
     done, stored = list[CreatedOrAnswer | Exception](), dict[AnswerKey, bytes]()
     for item, one in zip(items, created, strict=True):
         if item.key is None or not item.is_kept or isinstance(one, Exception):

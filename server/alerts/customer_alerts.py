@@ -2,43 +2,37 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from uuid import UUID
 
 from evaluator.definitions import AlertDefinition, DefinitionState
-from evaluator.gauges import Group
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from generated.tidemark.v1 import (
-    customer_alert_pb2,
-    gauge_pb2,
-)
+from generated.tidemark.v1 import customer_alert_pb2
 from runtime.clock import Clock
 from runtime.turns import Slices
+from server.alerts.customer_alert_requests import (
+    CURSOR_OF_MANY,
+    after_entry,
+    canonical_numbers,
+    read_narrowed,
+    read_selection,
+    read_statuses,
+    token_after,
+)
 from server.alerts.errors import alert_not_found
-from server.alerts.usage_reading import MAX_PROPERTIES, MAX_PROPERTY_LENGTH
 from server.calls.answer_size import read_room
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import BY_TIME, Page, after_time_and_id, invalid_page_token, read_page
 from server.calls.validation import Violations
 from server.mapping.alerts import read_states
-from server.mapping.gauges import MAX_GAUGES, STATUSES, customer_alert_message, first_in_order, place
+from server.mapping.gauges import customer_alert_message, first_in_order, place
 from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
-from store.views.alarm_candidates import AlarmFilter
-from store.views.customer_alert_lists import Cursor, ListFilter
-from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeSelection, GaugeState
+from store.views.customer_alert_lists import ListFilter
+from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 from store.views.customer_views import CustomerView
-
-MAX_IDS = 100  # of one filter
 
 # The states of alerts that lists show when the request names none.
 _NOT_ARCHIVED = (DefinitionState.ACTIVE, DefinitionState.DISABLED)
-_STATUS_OF = {number: status for status, number in STATUSES.items()}
-
-# In a list of many customers, entries in alarm come first, and the rest after them. The cursor: 1 for the rest and 0
-# otherwise, time, customer, gauge (empty for the rest), alert.
-_CURSOR_OF_MANY = (int, datetime, str, str, str)
-_CURSOR_OF_GAUGES = (int, str)  # of the last gauge: whether it was not in alarm, and its id
 
 ALERTS_READ = 100  # at once, where a filter by status leaves out an unknown number of them
 PLACED_AT_ONCE = 500  # gauges of one alert that are put in order without a pause
@@ -61,7 +55,7 @@ class CustomerAlertHandlers:
         violations = Violations()
         alert_id = violations.identifier("alert_id", request.alert_id)
         customer_id = violations.identifier("customer_id", request.customer_id)
-        selection, page, room = _read_selection(violations, request)
+        selection, page, room = read_selection(violations, request)
         async with self._database.transaction() as connection:
             view = await CustomerView.open(
                 connection, current_organization().organization_id, customer_id, self._clock.now()
@@ -94,8 +88,8 @@ class CustomerAlertHandlers:
                 violations.add(path, "it is a filter for many customers: leave it unset, or leave customer_id unset")
         customer_id = violations.identifier("customer_id", request.customer_id)
         states = read_states(violations, "states", request.states) or _NOT_ARCHIVED
-        statuses = _statuses(violations, request.statuses)
-        bound_to = (customer_id, *sorted(set(states)), *_numbers(request.statuses))
+        statuses = read_statuses(violations, request.statuses)
+        bound_to = (customer_id, *sorted(set(states)), *canonical_numbers(request.statuses))
         page = read_page(violations, request.page_size, request.page_token, "ListCustomerAlerts", bound_to, BY_TIME)
         room = read_room(violations, request.max_answer_bytes)
         violations.raise_if_any()
@@ -118,7 +112,7 @@ class CustomerAlertHandlers:
     ) -> messages.SummarizeCustomerAlertsResponse:
         """The number of customers in alarm, for each alert."""
         violations = Violations()
-        narrowed = _narrowed(violations, request)
+        narrowed = read_narrowed(violations, request)
         violations.raise_if_any()
         async with self._database.transaction() as connection:
             found = await alarms.totals(
@@ -141,20 +135,20 @@ class CustomerAlertHandlers:
 
     async def _list_of_many(self, request: messages.ListCustomerAlertsRequest) -> messages.ListCustomerAlertsResponse:
         violations = Violations()
-        narrowed = _narrowed(violations, request)
+        narrowed = read_narrowed(violations, request)
         states = read_states(violations, "states", request.states) or _NOT_ARCHIVED
-        statuses = _statuses(violations, request.statuses)
+        statuses = read_statuses(violations, request.statuses)
         bound_to = (
             "many",
             "\n".join(sorted(set(narrowed.customer_ids))),
             "\n".join(sorted(set(narrowed.alert_ids))),
             ",".join(sorted(set(states))),
-            ",".join(_numbers(request.statuses)),
+            ",".join(canonical_numbers(request.statuses)),
         )
         page = read_page(
-            violations, request.page_size, request.page_token, "ListCustomerAlerts", bound_to, _CURSOR_OF_MANY
+            violations, request.page_size, request.page_token, "ListCustomerAlerts", bound_to, CURSOR_OF_MANY
         )
-        after = _after_entry(violations, page)
+        after = after_entry(violations, page)
         room = read_room(violations, request.max_answer_bytes)
         violations.raise_if_any()
         organization_id = current_organization().organization_id
@@ -172,7 +166,7 @@ class CustomerAlertHandlers:
         if fitting < len(shown):
             following = entries[fitting - 1].cursor
         return messages.ListCustomerAlertsResponse(
-            customer_alerts=shown[:fitting], next_page_token=_token(page, following)
+            customer_alerts=shown[:fitting], next_page_token=token_after(page, following)
         )
 
 
@@ -185,27 +179,6 @@ async def _shown(
         await slices.pause()
         shown.append(customer_alert_message(one, room))
     return shown
-
-
-def _read_selection(
-    violations: Violations, request: messages.GetCustomerAlertRequest
-) -> tuple[GaugeSelection, Page, int]:
-    """The selection and the page of gauges that a request asks for, and the bytes for them."""
-    selection = GaugeSelection(
-        violations.identifier("subscription_id", request.subscription_id, required=False) or None,
-        _group(violations, request.group),
-    )
-    bound_to = (
-        request.alert_id,
-        request.customer_id,
-        request.subscription_id,
-        *(text for pair in selection.group for text in pair),
-    )
-    size = request.page_size or MAX_GAUGES
-    page = read_page(violations, size, request.page_token, "GetCustomerAlert", bound_to, _CURSOR_OF_GAUGES)
-    room = read_room(violations, request.max_answer_bytes)
-    violations.raise_if_any()
-    return selection, page, room
 
 
 async def _following(organization_id: int, gauges: Sequence[GaugeState], page: Page) -> list[GaugeState]:
@@ -265,67 +238,3 @@ async def _of_customer(
 
 def _age(definition: AlertDefinition) -> tuple[datetime, str]:
     return definition.create_time, definition.alert_id
-
-
-def _numbers(statuses: Sequence[customer_alert_pb2.CustomerAlertStatus.ValueType]) -> list[str]:
-    return sorted(str(number) for number in set(statuses))
-
-
-def _group(violations: Violations, group: Sequence[gauge_pb2.GroupValue]) -> Group:
-    """The keys and values of a filter, by key."""
-    if len(group) > MAX_PROPERTIES:
-        violations.add("group", f"there are {len(group)}: give at most {MAX_PROPERTIES}")
-        return ()
-    found: dict[str, str] = {}
-    for index, one in enumerate(group):
-        key = violations.identifier(f"group[{index}].key", one.key)
-        if key in found:
-            violations.add(f"group[{index}].key", f"{key!r} is given twice")
-        found[key] = violations.text(f"group[{index}].value", one.value, max_length=MAX_PROPERTY_LENGTH)
-    return tuple(sorted(found.items()))
-
-
-def _narrowed(
-    violations: Violations, request: messages.ListCustomerAlertsRequest | messages.SummarizeCustomerAlertsRequest
-) -> AlarmFilter:
-    return AlarmFilter(
-        _ids(violations, "customer_ids", request.customer_ids), _ids(violations, "alert_ids", request.alert_ids)
-    )
-
-
-def _ids(violations: Violations, path: str, ids: Sequence[str]) -> tuple[str, ...]:
-    if len(ids) > MAX_IDS:
-        violations.add(path, f"there are {len(ids)}: give at most {MAX_IDS}")
-        return ()
-    return tuple(violations.identifier(f"{path}[{index}]", each) for index, each in enumerate(ids))
-
-
-def _statuses(
-    violations: Violations, statuses: Sequence[customer_alert_pb2.CustomerAlertStatus.ValueType]
-) -> tuple[CustomerAlertStatus | None, ...]:
-    """The statuses of the filter; without a filter all of them, and None for alerts that are not evaluated."""
-    for index, number in enumerate(statuses):
-        if number not in _STATUS_OF:
-            violations.add(f"statuses[{index}]", f"{number} is no status to filter by")
-    if not statuses:
-        return (*CustomerAlertStatus, None)
-    return tuple(_STATUS_OF[number] for number in statuses if number in _STATUS_OF)
-
-
-def _after_entry(violations: Violations, page: Page) -> Cursor | None:
-    match page.after:
-        case (int() as rest, datetime() as time, str() as customer_id, str() as gauge, str() as alert_id):
-            try:
-                gauge_id = None if rest else UUID(hex=gauge)
-            except ValueError:  # a forged token
-                violations.add("page_token", "not a token of this list")
-                return None
-            return Cursor(bool(rest), time, customer_id, gauge_id, alert_id)
-    return None
-
-
-def _token(page: Page, cursor: Cursor | None) -> str:
-    if cursor is None:
-        return ""
-    gauge = "" if cursor.gauge_id is None else cursor.gauge_id.hex
-    return page.token((int(cursor.is_other), cursor.time, cursor.customer_id, gauge, cursor.alert_id))

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from engine.changes.groups import ChangeGroups
 from engine.changes.open_change import OpenChange
 from engine.facts.one_alert import evaluate_alert
+from engine.puts.customer_evaluations import CustomerEvaluations
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transactions
 from evaluator.definitions import AlertDefinition, DefinitionState
@@ -18,6 +19,7 @@ from server.calls.errors import FailedPrecondition
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
+from store.accounts import customer_evaluations
 from store.alerts import alerts, disabled_notices, exclusions
 from store.alerts import history as alert_history
 from store.alerts.changes import AlertArchived, AlertUnknown
@@ -32,11 +34,18 @@ class CustomerChanges:
     """Changes alerts of the current organization for one customer or subscription, and notes it in the history."""
 
     def __init__(
-        self, database: Database, clock: Clock, changes: ChangeGroups, grace: timedelta, rules: RulesRegistry
+        self,
+        database: Database,
+        clock: Clock,
+        changes: ChangeGroups,
+        evaluations: CustomerEvaluations,
+        grace: timedelta,
+        rules: RulesRegistry,
     ) -> None:
         self._database = database
         self._clock = clock
         self._changes = changes
+        self._evaluations = evaluations
         self._transactions = Transactions(database, clock, grace, rules)
 
     async def enable(
@@ -45,13 +54,14 @@ class CustomerChanges:
         """Evaluates the alert for the target again. Raises AlertUnknown, AlertArchived and CustomerBeingErased."""
         definition, warnings, is_excluded = await self._read(target)
         if is_excluded:
-            # Alone in its transaction, because it evaluates gauges at the new epoch.
             definition = await self._changes.run(
                 current_organization().organization_id,
                 lambda change: self._enable(change, target),
                 keep=not validate_only,
-                shares=False,
             )
+        if not validate_only:
+            # Also for an alert that is enabled already: an earlier call may have ended before its evaluation.
+            await self._evaluations.evaluate(current_organization(), target.customer_id)
         return definition, warnings
 
     async def _enable(self, change: OpenChange, target: Excluded) -> AlertDefinition:
@@ -59,7 +69,9 @@ class CustomerChanges:
         definition = await self._changeable(connection, target)
         if await exclusions.lift(connection, organization_id, target, change.epoch, change.now):
             await self._note(connection, ChangeKind.ENABLED, definition, target, change.now)
-            await self._evaluate(connection, definition, target.customer_id, epoch=change.epoch)
+            await customer_evaluations.note_enabled(
+                change.driver, organization_id, target.customer_id, target.alert_id, change.epoch, change.now
+            )
         return definition
 
     async def disable(
@@ -107,7 +119,7 @@ class CustomerChanges:
         async with transaction_of(self._database, validate_only) as connection:
             definition = await alerts.get(connection, organization_id, alert_id)
             assert definition is not None, "alerts are never deleted"
-            await self._evaluate(connection, definition, customer_id, reset=True)
+            await self._reset(connection, alert_id, customer_id)
             now = self._clock.now()
             await self._note(connection, ChangeKind.RESET, definition, Excluded(customer_id, alert_id, None), now)
             view = await CustomerView.open(connection, organization_id, customer_id, now, locked=True)
@@ -132,24 +144,12 @@ class CustomerChanges:
                 metadata={"alert_id": alert_id, "customer_id": customer_id},
             )
 
-    async def _evaluate(
-        self,
-        connection: Connection,
-        definition: AlertDefinition,
-        customer_id: str,
-        *,
-        epoch: int | None = None,
-        reset: bool = False,
-    ) -> None:
-        """Evaluates an alert for one customer. epoch: set if this transaction has raised the epoch to it."""
-        organization = current_organization()
-        if epoch is not None:
-            transaction = await self._transactions.after_change(connection, organization, epoch)
-        else:
-            transaction = await self._transactions.begin(connection, organization)
-        rule = await transaction.rule(definition.alert_id)
+    async def _reset(self, connection: Connection, alert_id: str, customer_id: str) -> None:
+        """Evaluates an alert for a customer as if it had not been evaluated before."""
+        transaction = await self._transactions.begin(connection, current_organization())
+        rule = await transaction.rule(alert_id)
         if rule is not None:
-            await evaluate_alert(transaction, rule, [customer_id], reset=reset)
+            await evaluate_alert(transaction, rule, [customer_id], reset=True)
 
     async def _changeable(self, connection: Connection, target: Excluded) -> AlertDefinition:
         """The alert, if it can be disabled or enabled for the target. Raises AlertUnknown and AlertArchived."""

@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 
 from engine.ingest.pending import Overloaded
-from evaluator.definitions import MAX_SPEND_ALERTS
 from generated.tidemark.v1 import error_reason_pb2
 from server.alerts.batch_items import at_item
 from server.calls.errors import (
@@ -23,7 +22,8 @@ from server.calls.errors import (
 from server.calls.shared_errors import customer_being_erased, customer_not_found, request_id_reused
 from store.alerts.change import ItemRefused, ItemsAlike
 from store.alerts.changes import AlertArchived, AlertUnknown, EtagMismatch, NotArchived
-from store.alerts.creation import AlertConflict, TooManyAlerts, UniqueBy
+from store.alerts.creation import TooManyAlerts
+from store.alerts.unique_keys import AlertConflict, UniqueBy
 from store.erasures.jobs import CustomerBeingErased
 from store.identity.idempotent_answers import RequestIdReused
 from store.notifications.feed import EntriesDeleted
@@ -157,8 +157,8 @@ def too_many_alerts(error: TooManyAlerts) -> FailedPrecondition:
     scope = error.scope.lower().replace("_", " and ")
     return FailedPrecondition(
         error_reason_pb2.ERROR_REASON_TOO_MANY_ALERTS,
-        f"a {scope} has at most {MAX_SPEND_ALERTS} alerts of this type: archive one first",
-        metadata={"limit": str(MAX_SPEND_ALERTS)},
+        f"a {scope} has at most {error.maximum} alerts of this type: archive one first",
+        metadata={"limit": str(error.maximum)},
     )
 
 

@@ -36,16 +36,25 @@ class NotificationHandlers:
     """Serves the RPCs that return notifications.
 
     heartbeat: seconds without an answer until a stream sends a heartbeat. retention: how long notifications are kept.
+    page_bytes: of the notifications of a page, unless the request asks for more.
     """
 
     def __init__(
-        self, database: Database, feeds: Feeds, drain: Drain, *, heartbeat: float, retention: timedelta
+        self,
+        database: Database,
+        feeds: Feeds,
+        drain: Drain,
+        *,
+        heartbeat: float,
+        retention: timedelta,
+        page_bytes: int,
     ) -> None:
         self._database = database
         self._feeds = feeds
         self._drain = drain
         self._heartbeat = min(heartbeat, MAX_HEARTBEAT)
         self._retention = retention
+        self._page_bytes = page_bytes
 
     async def GetNotification(
         self, request: messages.GetNotificationRequest, context: Context
@@ -82,7 +91,7 @@ class NotificationHandlers:
         page = read_page(
             violations, request.page_size, request.page_token, "ListNotifications", bound_to, (datetime, int)
         )
-        room = read_room(violations, request.max_answer_bytes)
+        room = read_room(violations, request.max_answer_bytes, self._page_bytes)
         violations.raise_if_any()
         organization_id = current_organization().organization_id
         async with notification_history.reading(self._database, organization_id) as connection:
@@ -112,7 +121,7 @@ class NotificationHandlers:
             if request.HasField(cast("Any", path)) if path.endswith("_time") else value:
                 violations.add(path, "the page_token of omitted notifications takes no filters: leave it unset")
         page = read_page(violations, request.page_size, "", "ListNotifications", (), ())
-        room = read_room(violations, request.max_answer_bytes)
+        room = read_room(violations, request.max_answer_bytes, self._page_bytes)
         violations.raise_if_any()
         organization_id = current_organization().organization_id
         async with notification_history.reading(self._database, organization_id) as connection:

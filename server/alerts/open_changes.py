@@ -9,4 +9,11 @@ from store.alerts.history import Author
 def change_of(group: OpenChange, author: Author, clock: Clock) -> Change:
     """The change of one caller, at the epoch and time of its group."""
     begun = Begun(group.epoch, group.now)
-    return Change(group.connection, group.organization_id, author, clock, begun=begun)
+    return Change(
+        group.connection,
+        group.organization_id,
+        author,
+        clock,
+        begun=begun,
+        max_spend_alerts=group.max_spend_alerts,
+    )

@@ -20,7 +20,8 @@ from server.mapping.unknown_ids import NamedIds
 from store.alerts import alerts, changes, creation
 from store.alerts.change import Change, ItemRefused, ItemsAlike
 from store.alerts.changes import AlertUnknown, Edit
-from store.alerts.creation import AlertConflict, UniqueBy
+from store.alerts.drafts import draft
+from store.alerts.unique_keys import AlertConflict, UniqueBy
 from store.postgres.database import Connection
 
 MAX_ETAG_LENGTH = 32  # characters
@@ -183,7 +184,7 @@ async def _apply(
             done |= zip(edits, await changes.edit_many(change, list(edits.values()), known), strict=True)
     if new:
         with _indexes_of_requests(list(new)):
-            drafts = [creation.draft(one, change.author) for one in new.values()]
+            drafts = [draft(one, change.author) for one in new.values()]
             done |= zip(new, await creation.create_many(change, drafts), strict=True)
     return [done[index] for index in range(len(steps))]
 

@@ -32,12 +32,12 @@ def answer_bytes_problem(requested: int) -> str | None:
     return f"it is {requested}: give {DEFAULT_ANSWER_BYTES} to {MAX_ANSWER_BYTES}, or 0 for {DEFAULT_ANSWER_BYTES}"
 
 
-def read_room(violations: Violations, requested: int) -> int:
-    """The bytes for the lists of an answer to a request with that max_answer_bytes."""
+def read_room(violations: Violations, requested: int, default: int = DEFAULT_ROOM) -> int:
+    """The bytes for the lists of an answer to a request with that max_answer_bytes; `default` if it has none."""
     if (problem := answer_bytes_problem(requested)) is not None:
         violations.add("max_answer_bytes", problem)
-        return DEFAULT_ROOM
-    return room_of(requested)
+        return default
+    return room_of(requested) if requested else default
 
 
 def room_of(requested: int) -> int:

@@ -1,4 +1,4 @@
-"""Customer evaluations: which customers still have to be evaluated on a change of their facts or limits.
+"""Customer evaluations: which customers still have to be evaluated on a change of their facts, limits or alerts.
 
 The transaction of the change notes the customer, and the transaction that completes its evaluation removes the note.
 So an evaluation is not lost if a process ends between the two. In the order of all locks, notes come after
@@ -33,13 +33,26 @@ ON CONFLICT (organization_id, customer_id) DO UPDATE SET
     epoch = excluded.epoch, change_time = excluded.change_time, due_time = excluded.due_time
 """
 
+_NOTE_ENABLED = """
+INSERT INTO customer_evaluation AS e (
+    organization_id, customer_id, facts, usage, subscriptions, limit_units, alert_ids, epoch, change_time, due_time
+) VALUES (
+    %(organization_id)s, %(customer_id)s, false, false, false, '{}', ARRAY[%(alert_id)s], %(epoch)s, %(now)s,
+    %(due_time)s
+)
+ON CONFLICT (organization_id, customer_id) DO UPDATE SET
+    alert_ids = ARRAY(SELECT DISTINCT unnest(e.alert_ids || excluded.alert_ids)),
+    epoch = excluded.epoch, change_time = excluded.change_time, due_time = excluded.due_time
+"""
+
 
 @dataclass(frozen=True)
 class Note:
     """What has to be evaluated for a customer.
 
     facts: alerts on facts. usage: all alerts on usage; subscriptions: only those on usage of subscriptions.
-    limit_units: keys of units; the alerts with percentages of limits in them. epoch, change_time: of the last change.
+    limit_units: keys of units; the alerts with percentages of limits in them. alert_ids: alerts that were enabled for
+    the customer. epoch, change_time: of the last change.
     """
 
     customer_id: str
@@ -47,16 +60,35 @@ class Note:
     usage: bool
     subscriptions: bool
     limit_units: frozenset[str]
+    alert_ids: frozenset[str]
     epoch: int
     change_time: datetime
 
     def only_facts(self) -> "Note":
         """The part of the note that is about alerts on facts."""
-        return replace(self, usage=False, subscriptions=False, limit_units=frozenset())
+        return replace(self, usage=False, subscriptions=False, limit_units=frozenset(), alert_ids=frozenset())
+
+
+async def note_enabled(
+    connection: DriverConnection, organization_id: int, customer_id: str, alert_id: str, epoch: int, now: datetime
+) -> None:
+    """Notes that an alert, which was disabled for a customer, has to be evaluated for it.
+
+    The transaction holds the organization's lock exclusively and has raised the epoch to this one.
+    """
+    parameters = {
+        "organization_id": organization_id,
+        "customer_id": customer_id,
+        "alert_id": alert_id,
+        "epoch": epoch,
+        "now": now,
+        "due_time": now + OWN_TIME,
+    }
+    await connection.execute(_NOTE_ENABLED, parameters)
 
 
 _CLAIM = """
-SELECT customer_id, facts, usage, subscriptions, limit_units, epoch, change_time FROM customer_evaluation
+SELECT customer_id, facts, usage, subscriptions, limit_units, alert_ids, epoch, change_time FROM customer_evaluation
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
 ORDER BY customer_id FOR UPDATE
 """
@@ -73,8 +105,8 @@ async def claim(
     query = _CLAIM + ("SKIP LOCKED" if only_free else "")
     cursor = await connection.execute(query.encode(), {"organization_id": organization_id, "ids": list(customer_ids)})
     return [
-        Note(customer_id, facts, usage, subscriptions, frozenset(units), epoch, change_time)
-        for customer_id, facts, usage, subscriptions, units, epoch, change_time in await cursor.fetchall()
+        Note(customer_id, facts, usage, subscriptions, frozenset(units), frozenset(alert_ids), epoch, change_time)
+        for customer_id, facts, usage, subscriptions, units, alert_ids, epoch, change_time in await cursor.fetchall()
     ]
 
 

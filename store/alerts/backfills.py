@@ -38,25 +38,39 @@ class Progress(NamedTuple):
     customer_id: str = ""
     within: tuple[str, UUID] | None = None
 
+
+class Claimed(NamedTuple):
+    """A backfill that a transaction has claimed.
+
+    progress: how far it is. passed_over: whether it has passed over a customer that could not be evaluated, since it
+    began. Then it begins again at its end, whatever process comes to it.
+    """
+
+    progress: Progress = Progress()
+    passed_over: bool = False
+
     def stored(self) -> str:
         """The text in the column `alert.visit_after`.
 
         A server of an earlier version takes the whole text as the id of the last customer. No id contains a tab, and
         a tab sorts before everything that an id contains. So that server goes on with the same customer, from its
-        first gauge on. When the backfill begins again, both parts are replaced together.
+        first gauge on. When the backfill begins again, all parts are replaced together.
         """
-        return "\t".join(
-            [self.customer_id, self.within[0], self.within[1].hex] if self.within else [self.customer_id]
-        )
+        customer_id, within = self.progress
+        parts = [customer_id, within[0], within[1].hex] if within else [customer_id]
+        return "\t".join([*parts, _PASSED_OVER] if self.passed_over else parts)
 
     @classmethod
-    def from_stored(cls, text: str) -> "Progress":
+    def from_stored(cls, text: str) -> "Claimed":
         """The inverse of `stored`."""
-        customer_id, *within = text.split("\t")
-        return cls(customer_id, (within[0], UUID(within[1])) if within else None)
+        customer_id, *parts = text.split("\t")
+        passed_over = parts[-1:] == [_PASSED_OVER]
+        within = parts[:-1] if passed_over else parts
+        return cls(Progress(customer_id, (within[0], UUID(within[1])) if within else None), passed_over)
 
 
-FROM_THE_BEGINNING = Progress().stored()  # the alert was evaluated for no customer yet
+_PASSED_OVER = "passed over"  # it differs from an id of a gauge, which is the last part otherwise
+FROM_THE_BEGINNING = Claimed().stored()  # the alert was evaluated for no customer yet
 
 
 # Organizations that have backfills are found one after the other in the index, whatever the number of their
@@ -109,7 +123,7 @@ async def waiting(connection: AsyncConnection, limit: int, last: Mapping[int, st
     return list(found.values())
 
 
-async def claim(connection: AsyncConnection, backfill: Backfill) -> Progress | None:
+async def claim(connection: AsyncConnection, backfill: Backfill) -> Claimed | None:
     """Claims a backfill until the transaction ends; returns how far it is.
 
     None: it is complete, or another replica works on it. The organization's lock has to be held before: a change of
@@ -124,7 +138,7 @@ async def claim(connection: AsyncConnection, backfill: Backfill) -> Progress | N
         )
         .with_for_update(skip_locked=True)
     )
-    return None if stored is None else Progress.from_stored(stored)
+    return None if stored is None else Claimed.from_stored(stored)
 
 
 # Claims backfills of alerts that name a customer, in the order of their ids.
@@ -154,17 +168,15 @@ async def claim_named(
     return dict(await cursor.fetchall())
 
 
-async def advance(
-    connection: AsyncConnection, organization_id: int, alert_id: str, progress: Progress | None
-) -> None:
+async def advance(connection: AsyncConnection, organization_id: int, alert_id: str, reached: Claimed | None) -> None:
     """Stores how far the backfill is; None: it is complete, and the alert was evaluated on all that existed."""
-    if progress is None:
+    if reached is None:
         await complete(await driver(connection), organization_id, [alert_id])
         return
     await connection.execute(
         update(alert)
         .where(alert.c.organization_id == organization_id, alert.c.alert_id == alert_id)
-        .values(visit_after=progress.stored())
+        .values(visit_after=reached.stored())
     )
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from evaluator.definitions import MAX_SPEND_ALERTS
 from runtime.clock import Clock
 from store.alerts.history import Author
 from store.identity import organizations
@@ -30,11 +31,16 @@ class Change:
         clock: Clock,
         *,
         begun: Begun | None = None,
+        max_spend_alerts: int = MAX_SPEND_ALERTS,
     ) -> None:
-        """begun: of a transaction that holds the organization's lock exclusively, and has raised the epoch."""
+        """begun: of a transaction that holds the organization's lock exclusively, and has raised the epoch.
+
+        max_spend_alerts: of each type on cost, of one subscription or plan.
+        """
         self.connection = connection
         self.organization_id = organization_id
         self.author = author
+        self.max_spend_alerts = max_spend_alerts
         self._clock = clock
         self._begun = begun
 

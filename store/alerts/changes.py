@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.alert_commands import AlertPatch
 from evaluator.definitions import AlertDefinition, DefinitionState, natural_key
 from evaluator.thresholds import Threshold
-from store.alerts import alerts, creation, disabled_notices
+from store.alerts import alerts, disabled_notices, unique_keys
 from store.alerts import history as alert_history
 from store.alerts.backfills import FROM_THE_BEGINNING
 from store.alerts.change import Begun, Change, ItemRefused
@@ -248,7 +248,7 @@ async def _write(
     moved: the ids of those with another natural key than before.
     """
     connection, definitions = change.connection, list(written.values())
-    creation.refuse_alike(written)
+    unique_keys.refuse_alike(written)
     try:
         async with connection.begin_nested():
             if len(moved) > 1:
@@ -263,7 +263,7 @@ async def _write(
                 await connection.execute(_UPDATE, rows)
     except IntegrityError:
         for index, one in written.items():
-            conflict = await creation.find_conflict(connection, change.organization_id, one, moved)
+            conflict = await unique_keys.find_conflict(connection, change.organization_id, one, moved)
             if conflict is not None:
                 raise ItemRefused(index, conflict) from None
         raise

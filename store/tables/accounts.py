@@ -129,7 +129,7 @@ fact_deletion = Table(
     Index("fact_deletion_by_change", "organization_id", "changed_epoch"),
 )
 
-# Customers whose facts or limits have changed, and whose alerts are not evaluated on the change yet.
+# Customers whose facts, limits or alerts have changed, and whose alerts are not evaluated on the change yet.
 customer_evaluation = Table(
     "customer_evaluation",
     metadata,
@@ -140,6 +140,8 @@ customer_evaluation = Table(
     Column("subscriptions", Boolean, nullable=False),  # alerts on usage of subscriptions
     # The keys of units in which a limit has changed: alerts with percentages of it.
     Column("limit_units", ARRAY(Text(collation="C")), nullable=False),
+    # Alerts that were enabled for the customer.
+    Column("alert_ids", ARRAY(Text(collation="C")), nullable=False, server_default="{}"),
     Column("epoch", BigInteger, nullable=False),  # of the organization, at the last change
     Column("change_time", Time, nullable=False),  # of the last change
     Column("due_time", Time, nullable=False),  # from then on any process evaluates it

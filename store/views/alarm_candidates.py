@@ -87,14 +87,19 @@ async def read(
     now: datetime,
     after: Position | None,
     limit: int,
+    *,
+    max_period_ends: int = MAX_PERIOD_ENDS,
 ) -> list[Position]:
-    """The positions of the next states that may be alarms, in order."""
+    """The positions of the next states that may be alarms, in order.
+
+    max_period_ends: that are read one by one; with more of them all states are sorted together.
+    """
     parameters = {**parameters_of(organization_id, alarm_filter, now), "never": NEVER, "limit": limit}
     template, after_with_time = _CANDIDATES, "true"
     if not alarm_filter.customer_ids:
-        parameters["most"] = MAX_PERIOD_ENDS + 1
+        parameters["most"] = max_period_ends + 1
         found = await (await connection.execute(_PERIOD_ENDS, parameters)).fetchall()
-        if len(found) <= MAX_PERIOD_ENDS:
+        if len(found) <= max_period_ends:
             template = _CANDIDATES_OF_PERIODS
             parameters["period_ends"] = [period_end for (period_end,) in found]
     if after is not None:

@@ -18,6 +18,7 @@ from store.accounts import customers, subscriptions
 from store.accounts.customers import StoredCustomer
 from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts
+from store.alerts import lists as alert_lists
 from store.limits import effective_limits
 from store.postgres.database import Connection, driver
 from store.views import alarms, fact_views
@@ -210,7 +211,7 @@ async def _others(
     only = list_filter.ids.customer_ids
     most = max(1, MAX_CUSTOMERS_READ // max(1, len(list_filter.ids.alert_ids)))
     names = await customers.ids_after(connection, organization_id, only, start.customer_id, limit=most)
-    remaining: list[tuple[str, tuple[datetime, str] | None]] = [(name, None) for name in names]
+    remaining: list[tuple[str, alert_lists.Position | None]] = [(name, None) for name in names]
     if start.time != _AFTER_LAST:
         remaining.insert(0, (start.customer_id, (start.time, start.alert_id)))
     found: list[Entry] = []
@@ -220,11 +221,13 @@ async def _others(
             view = await CustomerView.open(connection, organization_id, customer_id, now)
         except CustomerUnknown:
             continue
-        async for one in _of_customer(view, list_filter, after):
+        async for position, one in _of_customer(view, list_filter, after):
+            if one is None:
+                return found, Cursor(True, position[0], customer_id, None, position[1])
             if len(found) == limit or examined == MAX_ALERTS_EXAMINED:
                 return found, cursor
             examined += 1
-            cursor = Cursor(True, one.definition.create_time, customer_id, None, one.definition.alert_id)
+            cursor = Cursor(True, position[0], customer_id, None, position[1])
             if _is_other(one, list_filter):
                 found.append(Entry(cursor, one))
     last = names[-1] if len(names) == most else None
@@ -232,29 +235,34 @@ async def _others(
 
 
 async def _of_customer(
-    view: CustomerView, list_filter: ListFilter, after: tuple[datetime, str] | None
-) -> AsyncIterator[CustomerAlert]:
-    """The alerts of one customer, the oldest first."""
+    view: CustomerView, list_filter: ListFilter, after: alert_lists.Position | None
+) -> AsyncIterator[tuple[alert_lists.Position, CustomerAlert | None]]:
+    """The alerts of one customer, the oldest first, each with its position.
+
+    None: as many alerts were examined, up to this position, as one page may examine, and the customer may have more.
+    """
     if list_filter.ids.alert_ids:
         each = [await view.get(alert_id) for alert_id in sorted(set(list_filter.ids.alert_ids))]
         for one in sorted((one for one in each if one is not None), key=_age):
             if one.definition.state in list_filter.states and (after is None or _age(one) > after):
-                yield one
+                yield _age(one), one
         return
     while True:
         part = await view.list_page(list_filter.states, after=after, limit=ALERTS_READ)
         for one in part.alerts:
-            yield one
+            yield _age(one), one
         after = part.following
         if after is None:
             return
+        if not part.alerts or after != _age(part.alerts[-1]):
+            yield after, None
 
 
 def _is_other(one: CustomerAlert, list_filter: ListFilter) -> bool:
     return one.status is not CustomerAlertStatus.IN_ALARM and one.status in list_filter.statuses
 
 
-def _age(one: CustomerAlert) -> tuple[datetime, str]:
+def _age(one: CustomerAlert) -> alert_lists.Position:
     return one.definition.create_time, one.definition.alert_id
 
 

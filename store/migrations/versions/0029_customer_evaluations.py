@@ -1,4 +1,4 @@
-"""Customers that still have to be evaluated on a change of their facts or limits."""
+"""Customers that still have to be evaluated on a change of their facts, limits or alerts."""
 
 from alembic import op
 
@@ -15,6 +15,7 @@ CREATE TABLE customer_evaluation (
     usage boolean NOT NULL,
     subscriptions boolean NOT NULL,
     limit_units text[] COLLATE "C" NOT NULL,
+    alert_ids text[] COLLATE "C" NOT NULL DEFAULT '{}',
     epoch bigint NOT NULL,
     change_time timestamptz NOT NULL,
     due_time timestamptz NOT NULL,

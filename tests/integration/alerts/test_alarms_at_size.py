@@ -8,7 +8,7 @@ from sqlalchemy import text
 from runtime.clock import ManualClock
 from store.postgres.database import Database, driver
 from store.views import alarm_candidates, customer_gauges
-from store.views.alarm_candidates import AlarmFilter, Position
+from store.views.alarm_candidates import MAX_PERIOD_ENDS, AlarmFilter, Position
 from tests.support.postgres.plans import recorded
 
 STATES = 3_000
@@ -38,12 +38,16 @@ async def filled(database: Database, organization_id: int, clock: ManualClock) -
     return organization_id
 
 
-async def pages(database: Database, org: int, wanted: AlarmFilter, now: datetime) -> list[Position]:
+async def pages(
+    database: Database, org: int, wanted: AlarmFilter, now: datetime, max_period_ends: int = MAX_PERIOD_ENDS
+) -> list[Position]:
     """All candidates, page by page."""
     found, after = list[Position](), None
     async with database.transaction() as connection:
         raw = await driver(connection)
-        while page := await alarm_candidates.read(raw, org, wanted, now, after, PAGE):
+        while page := await alarm_candidates.read(
+            raw, org, wanted, now, after, PAGE, max_period_ends=max_period_ends
+        ):
             found += page
             after = page[-1]
     return found
@@ -51,11 +55,10 @@ async def pages(database: Database, org: int, wanted: AlarmFilter, now: datetime
 
 @pytest.mark.parametrize("wanted", [AlarmFilter(), AlarmFilter(alert_ids=("alt1",))])
 async def test_candidates_of_each_period_are_merged_into_the_order_of_all(
-    database: Database, filled: int, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, wanted: AlarmFilter
+    database: Database, filled: int, clock: ManualClock, wanted: AlarmFilter
 ) -> None:
     merged = await pages(database, filled, wanted, clock.now())
-    monkeypatch.setattr(alarm_candidates, "MAX_PERIOD_ENDS", 0)
-    sorted_together = await pages(database, filled, wanted, clock.now())
+    sorted_together = await pages(database, filled, wanted, clock.now(), max_period_ends=0)
     assert merged == sorted_together
     expected = STATES * 3 // 4 if not wanted.alert_ids else STATES // 2
     assert len(set(merged)) == len(merged) == expected

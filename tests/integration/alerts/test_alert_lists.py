@@ -3,13 +3,13 @@
 from datetime import timedelta
 
 import grpc
-import pytest
 
 from generated.tidemark.v1 import list_order_pb2
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
-from store.postgres import bounded_pages
+from server.limits import ServerLimits
 from tests.support.alerts.client import Client, refused
+from tests.support.server.limits import with_server_limits
 
 NEWEST_FIRST = list_order_pb2.LIST_ORDER_NEWEST_FIRST
 
@@ -94,13 +94,13 @@ async def test_the_total_is_of_all_pages_and_only_on_request(ours: Client) -> No
     assert nothing.total_size == 0
 
 
+@with_server_limits(ServerLimits(examined_alerts=2))
 async def test_an_empty_page_has_a_token_when_more_alerts_are_to_be_examined(
-    ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ours: Client, clock: ManualClock
 ) -> None:
     for name in ("a", "b", "c", "d", "wanted", "e"):
         await ours.create(spend(name))
         clock.advance(timedelta(seconds=1))
-    monkeypatch.setattr(bounded_pages, "MAX_EXAMINED", 2)
     pages = [await ours.list(display_name_prefix="wanted")]
     while token := pages[-1].next_page_token:
         pages.append(await ours.list(display_name_prefix="wanted", page_token=token))

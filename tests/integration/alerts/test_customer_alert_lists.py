@@ -12,6 +12,7 @@ from generated.tidemark.v1 import (
 )
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
+from store.postgres import bounded_pages
 from store.postgres.database import Database, driver
 from store.views import alarms
 from tests.support.alerts.client import Client, refused
@@ -199,6 +200,37 @@ async def test_pages_of_customers_without_alarm_are_bounded(ours: Client, clock:
     assert (len(first.customer_alerts), bool(first.next_page_token)) == (50, True)
     assert [one.customer_id for one in await listed(ours, page_size=1000)] == names
     assert [one.customer_id for one in await listed(ours, page_size=7)] == names
+
+
+async def test_pages_of_customers_with_very_many_alerts_of_other_plans_are_bounded(
+    ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await ours.create(TOKENS + ALL)
+    for number in range(12):
+        clock.advance(timedelta(seconds=1))
+        await ours.create(f'{TOKENS} scope {{ plan {{ plan_id: "plan-{number}" }} }}')
+    clock.advance(timedelta(seconds=1))
+    last = await ours.create(SPEND + ALL)
+    await ours.settled(first.alert_id, last.alert_id)
+    names = [f"c{number}" for number in range(4)]
+    await ours.use(clock.now(), *(event(number, name, "1", 'cost: "1"') for number, name in enumerate(names)))
+    reads, read = list[str](), bounded_pages.read
+
+    async def counted(*arguments: Any, **named: Any) -> Any:
+        reads.append("read")
+        return await read(*arguments, **named)
+
+    monkeypatch.setattr(bounded_pages, "MAX_EXAMINED", 5)
+    monkeypatch.setattr(bounded_pages, "read", counted)
+    found, token = list[customer_alert_pb2.CustomerAlert](), ""
+    while True:
+        reads.clear()
+        page = await ours.customer_alerts("", page_token=token)
+        assert len(reads) <= 2, "the rest of one customer, and the next one"
+        found += page.customer_alerts
+        if not (token := page.next_page_token):
+            break
+    assert shown(found) == [(name, alert, OK) for name in names for alert in ("tokens", "spend")]
 
 
 @pytest.mark.parametrize(

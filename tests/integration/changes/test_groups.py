@@ -184,13 +184,6 @@ async def test_changes_that_are_all_refused_raise_no_epoch(
     assert await epoch_of(database, organization_id) == before + 1
 
 
-async def test_a_change_that_shares_no_transaction_has_an_epoch_of_its_own(
-    database: Database, organization_id: int, groups: ChangeGroups
-) -> None:
-    await together(groups, organization_id, [plan("a"), plan("b"), plan("c")], shares=False)
-    assert len(set((await plans(database, organization_id)).values())) == 3
-
-
 async def test_a_group_is_bounded_by_rows_and_by_time(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
@@ -450,7 +443,7 @@ async def test_any_order_of_starts_refusals_and_cancellations_makes_each_change_
 
     async def call(name: str, write: Write) -> str:
         await asyncio.sleep(chance.random() / 50)
-        return await groups.run(organization_id, write, keep=chance.random() < 0.8, shares=chance.random() < 0.8)
+        return await groups.run(organization_id, write, keep=chance.random() < 0.8)
 
     for round_number in range(ROUNDS):
         names = [f"{round_number} {number}" for number in range(chance.randrange(1, 30))]

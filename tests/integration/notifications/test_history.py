@@ -14,11 +14,11 @@ from generated.tidemark.v1.event_type_pb2 import (
     EVENT_TYPE_ENDPOINT_FAILING,
 )
 from runtime.clock import ManualClock
-from server.calls import answer_size
 from server.calls.validation import to_timestamp
+from server.limits import ServerLimits
 from tests.support.notifications.watching import committer, names, watch
 from tests.support.server.running import reason_of, violations_of
-from tests.support.usage.caller import Caller, spend_alert, usage_alert
+from tests.support.usage.caller import Caller, beside, spend_alert, usage_alert
 from tests.support.usage.organizations import organization
 
 Page = messages.ListNotificationsResponse
@@ -127,13 +127,14 @@ async def test_pages_hold_each_notification_once_while_others_are_written(
 
 
 async def test_pages_are_shorter_when_bodies_are_long(
-    caller: Caller, stored: list[notification_pb2.Notification], monkeypatch: pytest.MonkeyPatch
+    caller: Caller, stored: list[notification_pb2.Notification]
 ) -> None:
-    monkeypatch.setattr(answer_size, "DEFAULT_ROOM", stored[0].ByteSize() + stored[1].ByteSize() + 20)
-    first = await listed(caller)
-    assert list(first.notifications) == stored[:2]
-    rest = await listed(caller, page_token=first.next_page_token)
-    assert list(rest.notifications) == stored[2:4]
+    limits = ServerLimits(notification_bytes=stored[0].ByteSize() + stored[1].ByteSize() + 20)
+    async with beside(caller, server_limits=limits) as other:
+        first = await listed(other)
+        assert list(first.notifications) == stored[:2]
+        rest = await listed(other, page_token=first.next_page_token)
+        assert list(rest.notifications) == stored[2:4]
 
 
 async def test_a_page_token_is_refused_with_other_filters(

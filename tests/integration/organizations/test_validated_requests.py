@@ -17,7 +17,7 @@ from store.identity import keys
 from store.postgres.database import Database
 from tests.support.contract.methods import MUTATING, NOT_VALIDATED
 from tests.support.databases import Template
-from tests.support.organizations.side_by_side import StepCaller, known_ids, rows_of, settled
+from tests.support.organizations.side_by_side import ONE_SPEND_ALERT, StepCaller, known_ids, rows_of, settled
 from tests.support.organizations.steps import OURS, READS
 from tests.support.organizations.validated import POPULATION, VALIDATED, usage_after
 from tests.support.server.running import running
@@ -49,7 +49,7 @@ async def play(database_url: str, *, validating: bool) -> Played:
         async with database.transaction() as connection:
             ours = await keys.create_key(connection, "ours", clock.now())
         names = stack.enter_context(known_ids())
-        server = await stack.enter_async_context(running(database, clock))
+        server = await stack.enter_async_context(running(database, clock, engine_limits=ONE_SPEND_ALERT))
         observer = await stack.enter_async_context(
             await psycopg.AsyncConnection.connect(database_url, autocommit=True)
         )

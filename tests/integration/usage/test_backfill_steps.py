@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from engine.backfill.backfills import Backfills
+from engine.backfill.steps import BackfillSteps
 from engine.limits import BackfillLimits, EngineLimits
 from engine.rules.registry import RulesRegistry
 from evaluator.alerts import Scope, ScopeKind
@@ -407,3 +408,69 @@ async def test_gauges_that_are_not_quiet_are_evaluated_one_by_one(caller: Caller
     answer = await caller.send(*(caller.event("later", "12", customer) for customer in customers))
     reached = sorted((one.gauge.customer_id, one.level) for one in answer.transitions)
     assert reached == sorted([(one, "17") for one in customers if one not in ("c02", "c05")] + [("c01", "25")])
+
+
+async def test_alert_that_is_lowered_between_quiet_gauges_and_the_others_reaches_the_quiet_ones(
+    caller: Caller, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change waits for the transaction of the quiet gauges, and comes before that of the others."""
+    customers = [f"c{number:02}" for number in range(6)]
+    step = workers(BackfillLimits())
+    await caller.create_only(usage_alert("100"))
+    await finish(step)
+    await caller.send(*(caller.event("e", "5", customer) for customer in customers))
+    alert = await caller.create_only(usage_alert("50"))
+    settle, changed = BackfillSteps._settle, list[str]()
+
+    async def change_after(steps: BackfillSteps, backfill: stored_backfills.Backfill) -> object:
+        settled = await settle(steps, backfill)
+        if not changed:
+            changed.append(backfill.alert_id)
+            request = alert_service_pb2.UpdateAlertRequest(alert=alert)
+            request.alert.thresholds[0].value = "4"
+            request.update_mask.paths.append("thresholds")
+            await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
+        return settled
+
+    monkeypatch.setattr(BackfillSteps, "_settle", change_after)
+    await finish(step)
+    assert changed == [alert.alert_id]
+    assert await progress(caller) == [None, None]
+    assert await notified(caller, alert) == customers
+
+
+async def test_customer_that_one_server_has_passed_over_is_tried_again_by_another(
+    caller: Caller, workers: Workers
+) -> None:
+    customers = [f"c{number:02}" for number in range(8)]
+    await caller.send(*(caller.event("e", "5", customer) for customer in customers))
+    alert = await caller.create_only(usage_alert("5"))
+    one_by_one = BackfillLimits(customers_per_step=1)
+    async with refusing(caller, "notification", "new.customer_id = 'c03'"):
+        step = workers(one_by_one)
+        for _ in range(5):
+            await step()
+        assert await notified(caller, alert) == ["c00", "c01", "c02", "c04"]
+        await finish(workers(one_by_one))  # after a restart, or another server
+        assert await notified(caller, alert) == [one for one in customers if one != "c03"]
+    await finish(workers(one_by_one))
+    assert await progress(caller) == [None]
+    assert await notified(caller, alert) == customers
+
+
+async def test_customer_that_cannot_be_evaluated_is_named_although_those_before_it_are_quiet(
+    caller: Caller, workers: Workers
+) -> None:
+    customers = [f"c{number:02}" for number in range(8)]
+    step = workers(BackfillLimits(first_size=1))
+    await caller.create_only(usage_alert("100"))
+    await finish(step)
+    await caller.send(*(caller.event("e", "9" if name == "c05" else "1", name) for name in customers))
+    alert = await caller.create_only(usage_alert("8"))
+    async with refusing(caller, "notification", "new.customer_id = 'c05'"):
+        await finish(step)
+        rows = await caller.rows("SELECT body::text FROM operator_event WHERE organization_id = %(organization_id)s")
+        assert len(rows) == 1
+        assert "c05" in rows[0][0]
+    await finish(step)
+    assert await notified(caller, alert) == ["c05"]

@@ -14,6 +14,7 @@ from engine.puts import noted_customers
 from generated.tidemark.v1 import (
     access_pb2,
     account_service_pb2,
+    alert_service_pb2,
     condition_pb2,
     customer_pb2,
     limit_pb2,
@@ -186,6 +187,97 @@ async def test_balance_after_a_change_is_evaluated_after_it(caller: Caller, cloc
     await Holder(caller).put("c1", "5")
     [notification] = await caller.notifications()
     assert notification.transitions == [ShortTransition("REACHED", "7", "3", "3", "")]
+
+
+async def switch(caller: Caller, alert_id: str, *, enabled: bool) -> None:
+    """Enables an alert for the customer acme, or disables it."""
+    if enabled:
+        on = alert_service_pb2.EnableAlertRequest(alert_id=alert_id, customer_id="acme")
+        await caller.alerts.EnableAlert(on, metadata=caller.metadata)
+    else:
+        off = alert_service_pb2.DisableAlertRequest(alert_id=alert_id, customer_id="acme")
+        await caller.alerts.DisableAlert(off, metadata=caller.metadata)
+
+
+async def notified(caller: Caller) -> list[tuple[str, str]]:
+    """The alert and the type of each notification, without those of disabled alerts."""
+    found = await caller.notifications()
+    return sorted((one.alert_id, one.event_type) for one in found if one.event_type != "alert.disabled")
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+async def test_alert_enabled_for_a_customer_is_evaluated_although_its_process_ended(
+    caller: Caller, clock: ManualClock, repeated: bool
+) -> None:
+    """Another server evaluates it, or a repeated call, at once. The customer's other alerts do not change."""
+    created = await caller.create(usage_alert("10"))
+    await caller.create(usage_alert("10", metric="other"))
+    await switch(caller, created.alert_id, enabled=False)
+    await caller.send(caller.event("e1", "15"))
+    with evaluations_held():
+        await switch(caller, created.alert_id, enabled=True)
+    assert ids(await caller.rows(NOTED)) == ["acme"]
+    assert await notified(caller) == []
+    if repeated:
+        await switch(caller, created.alert_id, enabled=True)
+        assert not await caller.rows(NOTED)
+    else:
+        clock.set(clock.now() + OWN_TIME)
+        async with beside(caller):
+            await evaluated(caller)
+    assert await notified(caller) == [(created.alert_id, "alert.reached")]
+
+
+async def test_alert_on_facts_enabled_for_a_customer_is_evaluated_although_its_process_ended(
+    caller: Caller, clock: ManualClock
+) -> None:
+    condition = condition_pb2.LowRemainingDaysInPlanReachedCondition()
+    created = await caller.create(alert("7", low_remaining_days_in_plan_reached=condition))
+    await switch(caller, created.alert_id, enabled=False)
+    await caller.put_customer(on_gold(plan_end_time=to_timestamp(clock.now() + 3 * DAY)))
+    with evaluations_held():
+        await switch(caller, created.alert_id, enabled=True)
+    assert await notified(caller) == []
+    clock.set(clock.now() + OWN_TIME)
+    async with beside(caller):
+        await evaluated(caller)
+    assert await notified(caller) == [(created.alert_id, "alert.reached")]
+
+
+async def test_alert_enabled_beside_a_put_that_waits_loses_neither_evaluation(
+    caller: Caller, clock: ManualClock
+) -> None:
+    enabled = await caller.create(usage_alert("10"))
+    of_plan = await caller.create(usage_alert("12", scope=GOLD))
+    await switch(caller, enabled.alert_id, enabled=False)
+    await caller.send(caller.event("e1", "15"))
+    with evaluations_held():
+        await caller.put_customer(on_gold())
+    await switch(caller, enabled.alert_id, enabled=True)
+    assert await notified(caller) == sorted((one.alert_id, "alert.reached") for one in (enabled, of_plan))
+    assert not await caller.rows(NOTED)
+
+
+async def test_alert_disabled_again_before_its_evaluation_notifies_nothing(caller: Caller) -> None:
+    created = await caller.create(usage_alert("10"))
+    await switch(caller, created.alert_id, enabled=False)
+    await caller.send(caller.event("e1", "15"))
+    with evaluations_held():
+        await switch(caller, created.alert_id, enabled=True)
+        await switch(caller, created.alert_id, enabled=False)
+    await caller.put_customer(on_gold())
+    assert await notified(caller) == []
+    assert not await caller.rows(NOTED)
+
+
+async def test_validated_enabling_evaluates_nothing(caller: Caller) -> None:
+    created = await caller.create(usage_alert("10"))
+    await switch(caller, created.alert_id, enabled=False)
+    await caller.send(caller.event("e1", "15"))
+    request = alert_service_pb2.EnableAlertRequest(alert_id=created.alert_id, customer_id="acme", validate_only=True)
+    await caller.alerts.EnableAlert(request, metadata=caller.metadata)
+    assert await notified(caller) == []
+    assert not await caller.rows(NOTED)
 
 
 async def test_customer_that_fails_waits_and_others_are_evaluated(

@@ -15,12 +15,13 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from psycopg import sql
 
-import store.alerts.creation
+import store.alerts.drafts
 import store.deliveries.operator_event_log
 import store.deliveries.redelivery_jobs
 import store.endpoints.endpoints
 import store.erasures.jobs
 import store.notifications.operator_events
+from engine.limits import ChangeLimits, EngineLimits
 from evaluator.notifications import Notification
 from generated.tidemark.v1 import (
     account_service_pb2,
@@ -39,6 +40,7 @@ from tests.support.organizations.steps import OURS, STEPS, THEIRS, Step
 from tests.support.server.running import Running, reason_of, running
 from tests.support.usage.caller import until
 
+ONE_SPEND_ALERT = EngineLimits(changes=ChangeLimits(spend_alerts=1))
 PAGE_SIZE = 5
 MAX_PAGES = 50
 
@@ -122,7 +124,7 @@ def known_ids() -> Iterator[Names]:
     names = Names()
     with pytest.MonkeyPatch.context() as patch:
         for module in (
-            store.alerts.creation,
+            store.alerts.drafts,
             store.endpoints.endpoints,
             store.deliveries.operator_event_log,
             store.notifications.operator_events,
@@ -130,7 +132,6 @@ def known_ids() -> Iterator[Names]:
             store.erasures.jobs,
         ):
             patch.setattr(module, "random_id", names)
-        patch.setattr(store.alerts.creation, "MAX_SPEND_ALERTS", 1)
         # As if two organizations had one name.
         patch.setattr(
             Notification,
@@ -150,7 +151,7 @@ async def carry_out(database_url: str, clock: Clock, *, beside_another: bool) ->
             theirs = await keys.create_key(connection, "theirs", clock.now())
             ours = await keys.create_key(connection, "ours", clock.now())
         async with (
-            running(database, clock) as server,
+            running(database, clock, engine_limits=ONE_SPEND_ALERT) as server,
             await psycopg.AsyncConnection.connect(database_url, autocommit=True) as observer,
         ):
             us = StepCaller(server, ours.key, OURS, names)
