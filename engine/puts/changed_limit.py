@@ -5,9 +5,8 @@ changed since. A changed limit of a customer notes the customer (`engine.puts.cu
 """
 
 from engine.changes.open_change import OpenChange
-from evaluator.alerts import AlertRule
 from evaluator.balances import Unit
-from store.alerts import alerts, backfills
+from store.alerts import backfills, compared_with_limits
 from store.identity import organizations
 from store.limits.limits import LimitSubject
 from store.postgres.database import Connection
@@ -26,7 +25,7 @@ class LimitedAlerts:
         """Reads the alerts, if the limit is a plan's."""
         if subject.plan_id is not None:
             self._epoch = await organizations.current_epoch(connection, organization_id)
-            self._alert_ids = await _ids(connection, organization_id, subject, _NOTHING_READ)
+            self._alert_ids = await _ids(connection, organization_id, subject, subject.plan_id)
 
     async def begin_backfills(self, change: OpenChange, subject: LimitSubject) -> None:
         """Begins backfills of the alerts, if the limit is a plan's; in the transaction that changes the limit."""
@@ -35,19 +34,14 @@ class LimitedAlerts:
         connection, organization_id = change.connection, change.organization_id
         alert_ids = set(self._alert_ids)
         if change.epoch > self._epoch + 1:  # others may have changed since these were read
-            alert_ids.update(await _ids(connection, organization_id, subject, self._epoch))
+            since = self._epoch
+            alert_ids.update(await _ids(connection, organization_id, subject, subject.plan_id, since=since))
         if alert_ids:
             await backfills.begin(connection, organization_id, sorted(alert_ids))
 
 
-async def _ids(connection: Connection, organization_id: int, subject: LimitSubject, since: int) -> list[str]:
-    """The ids of the alerts that changed at a later epoch than `since`."""
-    unit = Unit(subject.currency, subject.metric_id)
-    active = await alerts.active_of_unit(connection, organization_id, unit, since=since)
-    rules = [rule for definition in active if (rule := definition.active_rule()) is not None]
-    return [rule.alert_id for rule in rules if _concerns(subject, rule)]
-
-
-def _concerns(subject: LimitSubject, rule: AlertRule) -> bool:
-    keys = tuple(key for key, _ in subject.groups)
-    return rule.has_percentages and rule.group_keys == keys and rule.scope.plan_id in (None, subject.plan_id)
+async def _ids(
+    connection: Connection, organization_id: int, subject: LimitSubject, plan_id: str, *, since: int | None = None
+) -> list[str]:
+    unit, keys = Unit(subject.currency, subject.metric_id), tuple(key for key, _ in subject.groups)
+    return await compared_with_limits.of_plan(connection, organization_id, plan_id, unit, keys, since=since)

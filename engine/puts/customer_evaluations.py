@@ -46,7 +46,7 @@ class CustomerEvaluations:
         self._of_calls = NotedCustomers(transactions, gate)
         self._in_background = NotedCustomers(transactions, None)
         self._together = Together[str, None](
-            self._evaluate, lambda customer_id: customer_id, limits.customers_at_once
+            self._evaluate, lambda customer_id: customer_id, limits.customers_at_once, once=True
         )
         self._task = BackgroundTask(
             self._work,

@@ -23,7 +23,9 @@ class FactPuts:
         self.limits = Puts(clock, groups, evaluations, LIMITS)
         self.limit_deletions = LimitDeletions(groups, evaluations)
         self._groups = groups
-        self._unknown = Together[ReferencedIds, ReferencedIds](self._find_unknown, lambda ids: ids, PUTS_AT_ONCE)
+        self._unknown = Together[ReferencedIds, ReferencedIds](
+            self._find_unknown, lambda ids: ids, PUTS_AT_ONCE, once=True
+        )
 
     async def unknown(self, organization: Organization, ids: ReferencedIds) -> ReferencedIds:
         """Those of the ids that the organization does not know, see `known_ids.unknown`."""

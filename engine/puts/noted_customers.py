@@ -13,18 +13,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from engine.backfill.parts import Part, evaluate_part, evaluate_rest
 from engine.facts.changed_customer import Concerned, evaluate_claimed_facts, evaluate_facts, find_concerned
-from engine.facts.one_alert import evaluate_alert
 from engine.rules.transaction import Transaction, Transactions
 from runtime.actions import LogAction
 from runtime.fair_semaphore import FairSemaphore
 from store.accounts import customer_evaluations
 from store.accounts.customer_evaluations import Note
+from store.alerts.backfills import Progress
 from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
 from store.postgres.retries import repeated
 
 RENEWALS = 3
+GAUGES_AT_ONCE = 500  # of one transaction, because changes, and with them usage, wait for it
 PUT_OFF = timedelta(seconds=30)  # for a customer that could not be evaluated, until the next try
 
 logger = logging.getLogger(__name__)
@@ -69,8 +71,8 @@ class _Work:
     async def together(self, customer_ids: Sequence[str], renewals: int = RENEWALS) -> bool:
         """Evaluates customers in as few transactions as possible; returns whether there was any note.
 
-        renewals: how often it begins again for customers whose facts change meanwhile. After that, the call that
-        changes them evaluates them.
+        renewals: how often it begins again for customers whose facts change meanwhile, or one of whose alerts does.
+        After that, the call that changes the facts evaluates them, or the background task.
         """
         found, left = await repeated(functools.partial(self._begin, customer_ids))
         waiting = Counter(one.note.customer_id for one, _ in left)
@@ -81,7 +83,7 @@ class _Work:
         for alert_id, notes in by_alert.items():
             waiting.subtract(note.customer_id for note in notes)
             complete = {note.customer_id for note in notes if not waiting[note.customer_id]} - missed
-            missed |= await repeated(functools.partial(self._evaluate_alert, alert_id, notes, complete))
+            missed |= await self._evaluate_alert(alert_id, notes, complete)
         if missed and renewals:
             await self.together(sorted(missed), renewals - 1)
         return found
@@ -124,25 +126,52 @@ class _Work:
                 await evaluate_facts(transaction, on_facts)
             elif len(alerts) == 1:
                 [rule] = alerts.values()
-                await evaluate_alert(transaction, rule, [one.customer.customer_id for one, _ in left])
-                left = []
+                ids = sorted({one.customer.customer_id for one, _ in left})
+                part = await evaluate_part(transaction, rule, Progress(), ids, GAUGES_AT_ONCE)
+                if part.progress == Progress(ids[-1]):
+                    left = []
             kept = {one.note.customer_id for one, _ in left}
             await claimed.remove([note for note in notes if note.customer_id not in kept])
             await claimed.facts_evaluated([one.note for one in on_facts if one.note.customer_id in kept])
         return bool(notes), left
 
     async def _evaluate_alert(self, alert_id: str, notes: Sequence[Note], complete: set[str]) -> set[str]:
-        """Evaluates one alert for noted customers; returns those whose notes it did not get, or were renewed.
+        """Evaluates one alert for noted customers; returns those that it misses.
 
-        complete: the ids of those for which it is the last alert.
+        It misses those whose notes it does not get or were renewed, and all if the alert is not active any more: then
+        other alerts on the same gauges, which it stood for, are still to be evaluated. complete: the ids of those for
+        which it is the last alert.
         """
+        missed = set[str]()
+        part: Part | None = Part(Progress(), 0, 0)
+        while part is not None:
+            held = [note for note in notes if note.customer_id not in missed]
+            step = functools.partial(self._evaluate_part, alert_id, held, complete - missed, part)
+            missed_now, part = await repeated(step)
+            missed |= missed_now
+        return missed
+
+    async def _evaluate_part(
+        self, alert_id: str, notes: Sequence[Note], complete: set[str], before: Part
+    ) -> tuple[set[str], Part | None]:
+        """Evaluates the gauges after a part; returns the customers that it misses, and its part if more are left."""
         async with self._claimed([note.customer_id for note in notes]) as claimed:
-            held = claimed.unchanged(notes)
-            rule = await claimed.transaction.rule(alert_id)
-            if rule is not None and held:  # else it was archived since
-                await evaluate_alert(claimed.transaction, rule, [note.customer_id for note in held])
+            transaction, held = claimed.transaction, claimed.unchanged(notes)
+            rule = await transaction.rule(alert_id)
+            if rule is None:
+                return {note.customer_id for note in notes}, None
+            ids = {note.customer_id for note in held}
+            missed = {note.customer_id for note in notes} - ids
+            behind = sorted(one for one in ids if one > before.progress.customer_id)
+            part: Part | None = None
+            if before.rest is not None and before.rest.customer_id in ids:
+                part = await evaluate_rest(transaction, rule, before.rest, GAUGES_AT_ONCE)
+            if part is None and behind:
+                part = await evaluate_part(transaction, rule, before.progress, behind, GAUGES_AT_ONCE)
+            if part is not None and part.progress != Progress(behind[-1]):
+                return missed, part
             await claimed.remove([note for note in held if note.customer_id in complete])
-        return {note.customer_id for note in notes} - {note.customer_id for note in held}
+        return missed, None
 
     async def _finish(self, customer_id: str, notes: Sequence[Note], *, failed: bool) -> None:
         """Removes a customer's note, or puts it off, unless it was renewed meanwhile."""

@@ -20,10 +20,31 @@ Work = Callable[[Organization, Sequence[Item]], Awaitable[Sequence[Result]]]
 
 @dataclass(eq=False, slots=True)
 class _Asked(Generic[Item, Result]):
-    """An item that waits, and the future of its caller, which is cancelled when the caller has gone."""
+    """An item that waits, and the futures of its callers, each of which is cancelled when its caller has gone."""
 
     item: Item
-    done: "asyncio.Future[Result]"
+    callers: "list[asyncio.Future[Result]]"
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether any caller still waits for it."""
+        return not all(caller.done() for caller in self.callers)
+
+    def succeed(self, result: Result) -> None:
+        """Gives the callers the result."""
+        for caller in self.callers:
+            if not caller.done():
+                caller.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        """Gives the callers the error; each has its own of the database, because it decides about another try."""
+        for caller in self.callers:
+            if not caller.done():
+                own = error
+                if isinstance(error, DatabaseUnavailable):
+                    own = unavailable(error.failure)
+                    own.__cause__ = error
+                caller.set_exception(own)
 
 
 @dataclass(eq=False, slots=True)
@@ -42,11 +63,17 @@ class Together(Generic[Item, Result]):
     many items of an organization can wait is limited by its share of the calls of this server.
     """
 
-    def __init__(self, work: Work[Item, Result], key: Callable[[Item], Hashable], most: int) -> None:
-        """key: two items of the same key are never in one piece. most: items of one piece."""
+    def __init__(
+        self, work: Work[Item, Result], key: Callable[[Item], Hashable], most: int, *, once: bool = False
+    ) -> None:
+        """key: two items of the same key are never in one piece. most: items of one piece.
+
+        once: the work is done once for items of the same key that wait, and their callers share its result.
+        """
         self._work = work
         self._key = key
         self._most = most
+        self._once = once
         self._queues: dict[int, _Queue[Item, Result]] = {}
 
     async def ask(self, organization: Organization, item: Item) -> Result:
@@ -55,7 +82,7 @@ class Together(Generic[Item, Result]):
         if queue is None:
             queue = self._queues[organization.organization_id] = _Queue(organization)
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        queue.waiting.append(_Asked(item, done))
+        queue.waiting.append(_Asked(item, [done]))
         if queue.task is None:
             # In an empty context: what is done for several calls belongs to none of them.
             queue.task = asyncio.create_task(self._lead(queue), name="together", context=contextvars.Context())
@@ -75,7 +102,8 @@ class Together(Generic[Item, Result]):
             queue.task = None
             del self._queues[queue.organization.organization_id]
             for asked in (*piece, *queue.waiting):  # only if this task was cancelled
-                asked.done.cancel()
+                for caller in asked.callers:
+                    caller.cancel()
 
     def _next(self, queue: _Queue[Item, Result]) -> list[_Asked[Item, Result]]:
         """The next piece. Items whose callers have gone are left out."""
@@ -83,9 +111,14 @@ class Together(Generic[Item, Result]):
         later: list[_Asked[Item, Result]] = []
         while queue.waiting and len(piece) < self._most:
             asked = queue.waiting.popleft()
-            if asked.done.done():
+            if not asked.is_wanted:
                 continue
-            if piece.setdefault(self._key(asked.item), asked) is not asked:
+            first = piece.setdefault(self._key(asked.item), asked)
+            if first is asked:
+                continue
+            if self._once:
+                first.callers += asked.callers
+            else:
                 later.append(asked)
         queue.waiting.extendleft(reversed(later))
         return list(piece.values())
@@ -95,20 +128,13 @@ class Together(Generic[Item, Result]):
             results = await self._work(organization, [asked.item for asked in piece])
         except DatabaseUnavailable as error:
             for asked in piece:
-                own = error if len(piece) == 1 else unavailable(error.failure)
-                _fail(asked, own)
+                asked.fail(error)
         except Exception as error:
             if len(piece) == 1:
-                _fail(piece[0], error)
+                piece[0].fail(error)
                 return
             for asked in piece:
                 await self._do(organization, [asked])
         else:
             for asked, result in zip(piece, results, strict=True):
-                if not asked.done.done():
-                    asked.done.set_result(result)
-
-
-def _fail(asked: _Asked[Item, Result], error: Exception) -> None:
-    if not asked.done.done():
-        asked.done.set_exception(error)
+                asked.succeed(result)

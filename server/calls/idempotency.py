@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
@@ -13,7 +14,7 @@ from server.calls.current_call import current_organization
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from store.identity import idempotent_answers
-from store.identity.idempotent_answers import AnswerKey
+from store.identity.idempotent_answers import AnsweredBefore, AnswerKey, RequestIdReused
 from store.postgres.database import Connection, Database
 
 MAX_REQUEST_ID_LENGTH = 128  # characters
@@ -83,46 +84,81 @@ async def changed_once(
 
     All works of one method go through this function. The answer is made after the commit where it is not stored.
     """
-    organization_id = current_organization().organization_id
-    key = request_key(method, request)
-    validate_only: bool = getattr(request, "validate_only")  # noqa: B009
-    is_stored = key is not None and not validate_only
+    change = _ChangedOnce(groups, clock, method, request, answer_type, steps, rows)
+    try:
+        return await change.answer()
+    except AnsweredBefore:
+        return await change.first_answer()
 
-    async def first_answer(connection: Connection) -> Answer | None:
-        # With the lock of the request id: a try that changes nothing does not hold the organization's lock.
+
+@dataclass(frozen=True, slots=True)
+class _ChangedOnce(Generic[Made, Answer]):
+    """One call of `changed_once`.
+
+    Tries of one request take no lock of its id: a try that reads would let the group of another try wait, and with
+    it, under the organization's lock, all usage. If two of them store an answer, the second one is undone.
+    """
+
+    groups: ChangeGroups
+    clock: Clock
+    method: str
+    request: Message
+    answer_type: type[Answer]
+    steps: Steps[Made, Answer]
+    rows: int
+
+    async def answer(self) -> Answer:
+        """The answer, after the change. Raises AnsweredBefore if another try has stored one meanwhile."""
+        organization_id, steps = current_organization().organization_id, self.steps
+        key = request_key(self.method, self.request)
+        validate_only: bool = getattr(self.request, "validate_only")  # noqa: B009
+        stored_under = None if validate_only else key
+
+        async def store(connection: Connection, answer: Answer, now: datetime) -> None:
+            if stored_under is not None:
+                answers = {stored_under: answer.SerializeToString()}
+                await idempotent_answers.store_answers(connection, organization_id, answers, now)
+
+        async with self.groups.transaction(organization_id) as connection:
+            if (first := await self._known(connection, key)) is not None:
+                return first
+            made = await steps.read(connection)
+            if made is not None:
+                answer = await steps.answer(made)
+                await store(connection, answer, self.clock.now())
+                return answer
+
+        async def write(change: OpenChange) -> tuple[Made | None, Answer | None]:
+            if (first := await self._known(change.connection, key)) is not None:
+                return None, first
+            made = await steps.write(change)
+            if stored_under is None:
+                return made, None
+            answer = await steps.answer(made)
+            await store(change.connection, answer, change.now)
+            return None, answer
+
+        made, answered = await self.groups.run(organization_id, write, rows=self.rows, keep=not validate_only)
+        if answered is not None:
+            return answered
+        assert made is not None, "a change has a result or an answer"
+        return await steps.answer(made)
+
+    async def first_answer(self) -> Answer:
+        """The answer that another try has stored."""
+        async with self.groups.transaction(current_organization().organization_id) as connection:
+            first = await self._known(connection, request_key(self.method, self.request))
+        assert first is not None, "answers are kept longer than a call takes"
+        return first
+
+    async def _known(self, connection: Connection, key: AnswerKey | None) -> Answer | None:
         if key is None:
             return None
-        name = connection, organization_id, method, key.request_id
-        first = await idempotent_answers.find_answer(*name, _payload(request))
-        return None if first is None else replayed(answer_type, first)
-
-    async with groups.transaction(organization_id) as connection:
-        if (first := await first_answer(connection)) is not None:
-            return first
-        made = await steps.read(connection)
-        if made is not None:
-            answer = await steps.answer(made)
-            if key is not None and is_stored:
-                stored = {key: answer.SerializeToString()}
-                await idempotent_answers.store_answers(connection, organization_id, stored, clock.now())
-            return answer
-
-    async def write(change: OpenChange) -> tuple[Made | None, Answer | None]:
-        if (first := await first_answer(change.connection)) is not None:
-            return None, first
-        made = await steps.write(change)
-        if key is None or not is_stored:
-            return made, None
-        answer = await steps.answer(made)
-        stored = {key: answer.SerializeToString()}
-        await idempotent_answers.store_answers(change.connection, organization_id, stored, change.now)
-        return None, answer
-
-    made, answered = await groups.run(organization_id, write, rows=rows, keep=not validate_only)
-    if answered is not None:
-        return answered
-    assert made is not None, "a change has a result or an answer"
-    return await steps.answer(made)
+        found = await idempotent_answers.known_answers(connection, current_organization().organization_id, [key])
+        first = found.get(key)
+        if isinstance(first, RequestIdReused):
+            raise first
+        return None if first is None else replayed(self.answer_type, first)
 
 
 def request_key(method: str, request: Message) -> AnswerKey | None:

@@ -107,17 +107,14 @@ async def _rules(
     return found
 
 
-async def active_of_unit(
-    connection: AsyncConnection, organization_id: int, unit: Unit, *, since: int = -1
-) -> list[AlertDefinition]:
-    """The active alerts that measure a metric, or something in a currency. since: only those of later epochs."""
+async def active_of_unit(connection: AsyncConnection, organization_id: int, unit: Unit) -> list[AlertDefinition]:
+    """The active alerts that measure a metric, or something in a currency."""
     name, value = ("currency", unit.currency) if unit.metric_id is None else ("metric_id", unit.metric_id)
     rows = await connection.execute(
         select(alert).where(
             alert.c.organization_id == organization_id,
             alert.c.state == DefinitionState.ACTIVE,
             alert.c.condition[name].astext == value,
-            alert.c.changed_epoch > since,
         )
     )
     return [definition_of(row) for row in rows.mappings()]

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import ARRAY, any_, cast, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alerts import Scope, ScopeKind
 from evaluator.definitions import DefinitionState
 from store.postgres.database import DriverConnection, driver
 from store.tables.alerts import alert
+from store.tables.base import Identifier
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,10 @@ async def begin(connection: AsyncConnection, organization_id: int, alert_ids: Se
     """Begins backfills of alerts for all customers; one that is under way begins again."""
     await connection.execute(
         update(alert)
-        .where(alert.c.organization_id == organization_id, alert.c.alert_id.in_(alert_ids))
+        .where(
+            alert.c.organization_id == organization_id,
+            alert.c.alert_id == any_(cast(list(alert_ids), ARRAY(Identifier))),
+        )
         .values(visit_after=FROM_THE_BEGINNING)
     )
 

@@ -20,6 +20,10 @@ class RequestIdReused(Exception):
         self.request_id = request_id
 
 
+class AnsweredBefore(Exception):
+    """Another try of a request has stored its answer, after this one had looked for it."""
+
+
 async def find_answer(
     connection: AsyncConnection, organization_id: int, method: str, request_id: str, payload: bytes
 ) -> bytes | None:
@@ -119,9 +123,12 @@ JOIN request r ON r.organization_id = %(organization_id)s AND r.method = asked.m
 async def store_answers(
     connection: AsyncConnection, organization_id: int, answers: Mapping[AnswerKey, bytes], now: datetime
 ) -> None:
-    """Stores answers, in the transaction that does what was requested, after `known_answers` had none of them."""
+    """Stores answers, in the transaction that does what was requested, after `known_answers` had none of them.
+
+    Raises AnsweredBefore if one of them is known meanwhile: roll back, and read it.
+    """
     if answers:
-        await (await driver(connection)).execute(
+        cursor = await (await driver(connection)).execute(
             _STORE,
             {
                 "organization_id": organization_id,
@@ -132,6 +139,8 @@ async def store_answers(
                 "now": now,
             },
         )
+        if cursor.rowcount < len(answers):
+            raise AnsweredBefore
 
 
 _STORE = """
@@ -139,6 +148,7 @@ INSERT INTO request (organization_id, method, request_id, payload_digest, respon
 SELECT %(organization_id)s, method, request_id, digest, response, %(now)s
 FROM unnest(%(methods)s::text[], %(request_ids)s::text[], %(digests)s::bytea[], %(responses)s::bytea[])
     AS i (method, request_id, digest, response)
+ON CONFLICT DO NOTHING
 """
 
 

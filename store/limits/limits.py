@@ -99,9 +99,9 @@ _TABLE = StatedTable(
 )
 
 # Changed limits of customers, with the key of their unit (`evaluator.balances.Unit.key`), in the rows of {changed}.
-# Alerts on facts compare invoice totals with a limit of spend.
+# Of the alerts on facts, those on totals of invoices are compared with limits: of a currency, without groups.
 _CHANGED = """
-SELECT customer_id, metric_id IS NULL, false, false,
+SELECT customer_id, metric_id IS NULL AND groups = '[]', false, false,
        CASE WHEN metric_id IS NULL THEN 'cost/' || currency ELSE 'usage/' || metric_id END
 FROM {changed} WHERE customer_id IS NOT NULL
 """

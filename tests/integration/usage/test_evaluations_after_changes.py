@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 import grpc
 import pytest
 
-from engine.facts.one_alert import evaluate_alert
+from engine.backfill.parts import Part, evaluate_part
 from engine.puts import noted_customers
 from generated.tidemark.v1 import (
     access_pb2,
@@ -24,6 +25,7 @@ from generated.tidemark.v1 import (
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.accounts.customer_evaluations import OWN_TIME
+from store.postgres.retries import repeated
 from tests.support.balances.holder import Holder, alert
 from tests.support.server.running import reason_of
 from tests.support.usage.caller import (
@@ -281,10 +283,10 @@ async def test_validated_enabling_evaluates_nothing(caller: Caller) -> None:
 async def test_customer_that_fails_waits_and_others_are_evaluated(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def unless_bad(*arguments: Any, **options: Any) -> None:
-        if "bad" in arguments[2]:
+    async def unless_bad(*arguments: Any, **options: Any) -> Part:
+        if "bad" in arguments[3]:
             raise RuntimeError("it cannot be evaluated")
-        await evaluate_alert(*arguments, **options)
+        return await evaluate_part(*arguments, **options)
 
     async def only_the_bad_one() -> bool:
         return ids(await caller.rows(NOTED)) == ["bad"]
@@ -297,7 +299,7 @@ async def test_customer_that_fails_waits_and_others_are_evaluated(
             for name in customers:
                 await one.send(one.event("e1", "15", name))
         with monkeypatch.context() as broken:
-            broken.setattr(noted_customers, "evaluate_alert", unless_bad)
+            broken.setattr(noted_customers, "evaluate_part", unless_bad)
             with evaluations_held():
                 for name in names:
                     await caller.put_customer(on_gold(name))
@@ -312,6 +314,52 @@ async def test_customer_that_fails_waits_and_others_are_evaluated(
     async with beside(caller):
         await evaluated(caller)
     assert [one.customer_id for one in await caller.notifications()] == names
+
+
+async def test_alert_that_is_archived_during_an_evaluation_hides_no_like_alert(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evaluation has chosen one of two alerts on the same gauge, for both, when that alert is archived."""
+    await caller.create(usage_alert("10", metric="other", scope=GOLD))
+    chosen = await caller.create(usage_alert("10", scope=GOLD))
+    like = await caller.create(usage_alert("12", scope=GOLD))
+    await caller.send(caller.event("e1", "15"))
+    steps = 0
+
+    async def archiving(step: Callable[[], Awaitable[Any]]) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 2:
+            await caller.archive(chosen.alert_id)
+        return await repeated(step)
+
+    monkeypatch.setattr(noted_customers, "repeated", archiving)
+    await caller.put_customer(on_gold())
+    assert [one.alert_id for one in await caller.notifications()] == [like.alert_id]
+    assert not await caller.rows(NOTED)
+
+
+@pytest.mark.parametrize("several", [False, True])
+async def test_customers_with_many_gauges_are_evaluated_in_parts(
+    caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    """Each gauge once, also if the customers have several alerts on usage."""
+    monkeypatch.setattr(noted_customers, "GAUGES_AT_ONCE", 3)
+    await caller.create(usage_alert("10", scope=GOLD, groups=[("seat", None)]))
+    if several:
+        await caller.create(usage_alert("1000", scope=GOLD))
+    customers, seats = ["a", "acme", "b"], [f"s{number}" for number in range(8)]
+    for name in customers:
+        await caller.send(*(caller.event(seat, "15", name, seat=seat) for seat in seats))
+    await unevaluated(caller, clock, *customers)
+    async with beside(caller):
+        await evaluated(caller)
+    assert [one.customer_id for one in await caller.notifications()] == [name for name in customers for _ in seats]
+    await caller.put_customer(on_gold("c"))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme"))
+    await caller.put_customer(on_gold())
+    assert len(await caller.notifications()) == len(customers) * len(seats)
+    assert not await caller.rows(NOTED)
 
 
 async def test_customer_that_was_erased_before_its_evaluation_leaves_nothing(

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from engine.backfill.backfills import Backfills
 from evaluator.amounts import format_decimal
+from evaluator.balances import Unit
 from generated.tidemark.v1 import (
     access_pb2,
     account_service_pb2,
@@ -18,10 +20,14 @@ from generated.tidemark.v1 import (
     filter_pb2,
     invoice_pb2,
     limit_pb2,
+    scope_pb2,
     subscription_pb2,
     threshold_pb2,
 )
 from server.calls.validation import to_timestamp
+from store.alerts import compared_with_limits
+from store.identity import organizations
+from store.postgres.database import Database
 from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import (
     ALL_CUSTOMERS,
@@ -30,6 +36,7 @@ from tests.support.usage.caller import (
     ShortTransition,
     beside,
     calling,
+    on_customer,
     on_plan,
     shortened,
     spend_alert,
@@ -205,6 +212,47 @@ async def test_plan_limit_applies_to_each_customer_of_the_plan(caller: Caller) -
     await put_limit(caller, "150", customer="bolt")
     assert await notified(caller, alert, "bolt") == [("REACHED", "40"), ("RESOLVED", "120")]
     assert await notified(caller, alert, "core") == []
+
+
+async def test_limit_of_a_plan_concerns_wide_alerts_and_those_of_its_customers(caller: Caller) -> None:
+    """Also those of customers that join the plan, and of alerts that are created, between the read and the lock."""
+    await put_customer(caller, "acme", "gold")
+    await put_customer(caller, "core", "silver")
+    await put_customer(caller, "late", "silver")
+    await caller.put_subscription(
+        subscription_pb2.Subscription(customer_id="bolt", subscription_id="pro", plan_id="gold")
+    )
+
+    async def create(scope: scope_pb2.AlertScope, **fields: Any) -> str:
+        wanted = usage_alert(thresholds=percent("80"), scope=scope, **fields)
+        return (await caller.create_only(wanted)).alert_id
+
+    concerned = [
+        await create(scope) for scope in (ALL_CUSTOMERS, on_plan("gold"), on_customer(), on_customer("bolt"))
+    ]
+    joined = await create(on_customer("late"))
+    await create(on_plan("silver"))
+    await create(on_customer("core"))
+    await create(on_customer(), metric="other")
+    await create(on_customer(), groups=[("seat", None)])
+    await caller.create_only(usage_alert("80", scope=on_customer()))
+    database = Database(caller.database_url, pool_size=1)
+    try:
+        async with database.transaction() as connection:
+            organization_id = await organizations.find(connection, caller.organization)
+            assert organization_id is not None
+            wanted = connection, organization_id, "gold", Unit(metric_id="calls"), ()
+            epoch = await organizations.current_epoch(connection, organization_id)
+            assert sorted(await compared_with_limits.of_plan(*wanted)) == sorted(concerned)
+            assert await compared_with_limits.of_plan(*wanted, since=epoch) == []
+        await put_customer(caller, "late", "gold")
+        created = await create(on_customer("bolt"))
+        async with database.transaction() as connection:
+            wanted = connection, organization_id, "gold", Unit(metric_id="calls"), ()
+            found = await compared_with_limits.of_plan(*wanted, since=epoch)
+            assert sorted(found) == sorted([joined, created])
+    finally:
+        await database.close()
 
 
 async def test_customer_that_joins_a_plan_gets_its_limit(caller: Caller) -> None:

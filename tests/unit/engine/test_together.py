@@ -7,6 +7,8 @@ import pytest
 
 from engine.puts.together import Together
 from store.identity.organizations import Organization
+from store.postgres.database import DatabaseUnavailable
+from store.postgres.failures import CONNECTION_LOST, unavailable
 
 OURS, THEIRS = Organization(1, "ours"), Organization(2, "theirs")
 
@@ -53,6 +55,28 @@ async def test_items_of_one_key_are_in_different_pieces_in_their_order() -> None
     work.permission.set()
     assert await asyncio.gather(*tasks) == ["A", "B1", "B2", "C", "B3"]
     assert [items for _, items in work.pieces] == [["a"], ["b1", "c"], ["b2"], ["b3"]]
+
+
+async def test_callers_that_ask_for_one_item_share_its_work_when_it_is_done_once() -> None:
+    work = Recorded()
+    together = Together(work, lambda item: item, 3, once=True)
+    tasks = await asked(together, "a") + await asked(together, "b", "b", "a", "b", "c")
+    gone = tasks.pop(1)
+    gone.cancel()
+    work.permission.set()
+    assert await asyncio.gather(*tasks) == ["A", "B", "A", "B", "C"]
+    assert gone.cancelled()
+    assert [items for _, items in work.pieces] == [["a"], ["b", "a", "c"]]
+
+
+async def test_failure_of_the_database_is_an_error_of_its_own_for_each_caller() -> None:
+    async def fails(organization: Organization, items: Sequence[str]) -> Sequence[str]:
+        raise unavailable(CONNECTION_LOST)
+
+    together = Together(fails, lambda item: item, 2, once=True)
+    errors = await asyncio.gather(*await asked(together, "a", "a", "b"), return_exceptions=True)
+    assert all(isinstance(one, DatabaseUnavailable) and one.failure is CONNECTION_LOST for one in errors)
+    assert len(set(map(id, errors))) == 3
 
 
 async def test_organizations_do_not_wait_for_each_other() -> None:
