@@ -223,6 +223,7 @@ async def test_the_list_of_a_customer_holds_exactly_the_alerts_that_cover_it(
     await theirs.create(TOKENS + ALL)
     await ours.archive(next(alert_id for alert_id, name in alerts.items() if name == "archived"))
     covering = [name for name in alerts.values() if not name.startswith("no")]
+    await ours.settled(*alerts)
 
     listed = (await ours.customer_alerts("acme")).customer_alerts
     assert [alerts[found.alert.alert_id] for found in listed] == covering[:-1]

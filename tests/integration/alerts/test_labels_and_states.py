@@ -144,6 +144,7 @@ async def test_a_reset_that_is_only_validated_keeps_the_state(ours: Client, cloc
     usage = SPEND.replace("spend_threshold_reached {}", 'usage_threshold_reached { metric_id: "calls" }')
     created = await ours.create(usage)
     await ours.use(clock.now(), 'event_id: "e1" customer_id: "acme" metric_id: "calls" quantity: "15"')
+    await ours.settled(created.alert_id)
     before = await ours.customer_alert(created.alert_id, "acme")
     assert [one.sequence for one in before.gauges] == [1]
     checked = await ours.reset(created.alert_id, "acme", validate_only=True)

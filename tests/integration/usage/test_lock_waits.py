@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from generated.tidemark.v1 import usage_pb2
-from generated.tidemark.v1.account_service_pb2 import ListCustomersRequest, PutCustomerRequest
+from generated.tidemark.v1.account_service_pb2 import ListCustomersRequest, PutMetricRequest
 from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
@@ -33,12 +33,12 @@ async def test_organization_waiting_for_a_lock_does_not_stop_other_organizations
     accounts = AccountServiceStub(stuck.server.channel)
 
     async def put(number: int) -> None:
-        request = PutCustomerRequest()
-        request.customer.customer_id = f"customer-{number}"
-        await accounts.PutCustomer(request, timeout=60, metadata=(("authorization", f"Bearer {stuck.key}"),))
+        request = PutMetricRequest()
+        request.metric.metric_id = f"metric-{number}"
+        await accounts.PutMetric(request, timeout=60, metadata=(("authorization", f"Bearer {stuck.key}"),))
 
     async with ingest_held(stuck):
-        # More changes than connections; each change takes the organization's lock exclusively.
+        # More changes than connections. Each takes the organization's lock exclusively, and shares no transaction.
         changes = [asyncio.create_task(put(number)) for number in range(2 * POOL)]
         await waiting_for_locks(stuck, 3)  # the calls of one organization may use three connections
         mine = (("authorization", f"Bearer {key}"),)
@@ -49,7 +49,9 @@ async def test_organization_waiting_for_a_lock_does_not_stop_other_organizations
         assert answer.outcome.accepted == 1
     # Each change was repeated after its lock timeout, and none was lost.
     await asyncio.gather(*changes)
-    [[number]] = await stuck.rows("SELECT count(*) FROM customer WHERE organization_id = %(organization_id)s")
+    [[number]] = await stuck.rows(
+        "SELECT count(*) FROM metric WHERE organization_id = %(organization_id)s AND metric_id LIKE 'metric-%%'"
+    )
     assert number == 2 * POOL
 
 

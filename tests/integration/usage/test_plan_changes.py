@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from engine.facts.one_alert import evaluate_alert
+from engine.backfill.parts import Part, evaluate_part
 from engine.puts import noted_customers
 from generated.tidemark.v1 import (
     alert_pb2,
@@ -171,13 +171,13 @@ async def test_alert_that_fails_to_evaluate_blocks_neither_the_put_nor_other_ale
     good = await caller.create(usage_alert("5", scope=GOLD, groups=[("region", "eu")]))
     await caller.send(caller.event("e1", "12", region="eu"))
 
-    async def unless_bad(*args: Any, **options: Any) -> None:
+    async def unless_bad(*args: Any, **options: Any) -> Part:
         if args[1].alert_id == bad.alert_id:
             raise RuntimeError("it cannot be evaluated")
-        await evaluate_alert(*args, **options)
+        return await evaluate_part(*args, **options)
 
     with monkeypatch.context() as broken:
-        broken.setattr(noted_customers, "evaluate_alert", unless_bad)
+        broken.setattr(noted_customers, "evaluate_part", unless_bad)
         await put(caller, "gold")
     assert [one.alert_id for one in await caller.notifications()] == [good.alert_id]
     answer = await caller.send(caller.event("e2", "0"))
