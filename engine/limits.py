@@ -27,6 +27,7 @@ class BackfillLimits:
     slow_step_seconds: float = 0.5
     busy_share: float = 0.5
     longest_pause: float = 0.5  # seconds between two rounds
+    shortest_round: float = 0.03  # seconds between the beginnings of two rounds
     polling_interval: float = 5.0  # seconds; for backfills that another replica left when it ended
     retry_interval: float = 1.0  # seconds at most between two tries while the database is away
 
