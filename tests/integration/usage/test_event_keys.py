@@ -42,6 +42,12 @@ from tests.support.usage.voiding import key, outcomes, void
 FORMS = ("narrow key", "key of texts")
 
 
+@pytest.fixture
+def shared_database_url(database_url: str) -> str:
+    """A database of each test's own, in place of the module's: tests change its partitions."""
+    return database_url
+
+
 @pytest.fixture(params=FORMS)
 async def keyed(request: pytest.FixtureRequest, caller: Caller) -> Caller:
     """A caller whose events are in partitions of that form."""
@@ -137,7 +143,8 @@ async def test_the_same_id_counts_in_each_month_and_is_known_after_another_month
     await keyed.create(usage_alert("1000"))
     march, april = datetime(2026, 3, 31, 23, 59, 59, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
     first, second = keyed.event("e1", "5", at=march), keyed.event("e1", "5", at=april)
-    assert counts(await keyed.send(first, keyed.event("e2", "1", at=march))) == (2, 0, 0)
+    answer = await keyed.send(first, keyed.event("e2", "1", at=march))
+    assert refusals(answer) == []
     assert counts(await keyed.send(second)) == (1, 0, 0)
     assert counts(await keyed.send(first)) == counts(await keyed.send(second)) == (0, 1, 0)
     assert outcomes(await void(keyed, "e1")) == ["AMBIGUOUS"]
@@ -267,7 +274,7 @@ async def test_recount_of_a_customer_reads_the_rows_of_that_customer(database: D
     async with database.raw_transaction() as connection:
         await connection.execute(
             "INSERT INTO event (organization_id, customer_id, event_id, event_time, ingest_time, metric_id, quantity)"
-            " SELECT 1, 'c' || n % 1000, 'e' || n, %s, %s, 'calls', 1 FROM generate_series(1, 10000) AS n",
+            " SELECT 1, 'c' || n %% 1000, 'e' || n, %s, %s, 'calls', 1 FROM generate_series(1, 10000) AS n",
             (NOW, NOW),
         )
         await connection.execute("ANALYZE event")
