@@ -17,6 +17,7 @@ import pytest
 from store.embedded import CannotStart, Holder, binaries, cluster, locks, watch
 from store.embedded.layout import Layout
 from store.embedded.server_user import server_user
+from store.embedded.settings import machine_of, settings_for
 
 TIMEOUT = 60.0  # seconds for anything to happen
 STRANGER = 54_321  # a user that owns nothing here
@@ -111,6 +112,15 @@ def test_a_server_starts_in_any_path_and_changes_no_mode_above_it(folder: Path, 
     held.close()
     assert held.ended()
     assert not held.layout.pid_file.exists()
+
+
+def test_a_server_runs_with_the_settings_for_its_machine(holder: Holder) -> None:
+    wanted = settings_for(machine_of(holder.layout.data))
+    with psycopg.connect(holder.url) as connection:
+        applied = connection.execute(
+            "SELECT name, applied FROM pg_file_settings WHERE sourcefile LIKE '%%/tidemark.conf' AND setting <> ''"
+        ).fetchall()
+    assert dict(applied) == dict.fromkeys(wanted, True)
 
 
 @as_root
