@@ -12,10 +12,12 @@ from generated.tidemark.v1 import (
 )
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
+from server.limits import ServerLimits
 from store.postgres import bounded_pages
 from store.postgres.database import Database, driver
 from store.views import alarms
 from tests.support.alerts.client import Client, refused
+from tests.support.server.limits import with_server_limits
 
 IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
@@ -202,6 +204,7 @@ async def test_pages_of_customers_without_alarm_are_bounded(ours: Client, clock:
     assert [one.customer_id for one in await listed(ours, page_size=7)] == names
 
 
+@with_server_limits(ServerLimits(examined_alerts=5))
 async def test_pages_of_customers_with_very_many_alerts_of_other_plans_are_bounded(
     ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,7 +223,6 @@ async def test_pages_of_customers_with_very_many_alerts_of_other_plans_are_bound
         reads.append("read")
         return await read(*arguments, **named)
 
-    monkeypatch.setattr(bounded_pages, "MAX_EXAMINED", 5)
     monkeypatch.setattr(bounded_pages, "read", counted)
     found, token = list[customer_alert_pb2.CustomerAlert](), ""
     while True:

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from engine.backfill.parts import Part, evaluate_part
+from engine.limits import EngineLimits, EvaluationLimits
 from engine.puts import noted_customers
 from generated.tidemark.v1 import (
     access_pb2,
@@ -45,6 +46,7 @@ from tests.support.usage.organizations import organization
 
 DAY = timedelta(days=1)
 GOLD = on_plan("gold")
+FEW_GAUGES = EngineLimits(evaluations=EvaluationLimits(gauges_at_once=3))
 
 
 def on_gold(customer: str = "acme", **fields: Any) -> customer_pb2.Customer:
@@ -340,11 +342,11 @@ async def test_alert_that_is_archived_during_an_evaluation_hides_no_like_alert(
 
 
 @pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("engine_limits", [FEW_GAUGES], ids=[pytest.HIDDEN_PARAM])
 async def test_customers_with_many_gauges_are_evaluated_in_parts(
-    caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, several: bool
+    caller: Caller, clock: ManualClock, several: bool
 ) -> None:
     """Each gauge once, also if the customers have several alerts on usage."""
-    monkeypatch.setattr(noted_customers, "GAUGES_AT_ONCE", 3)
     await caller.create(usage_alert("10", scope=GOLD, groups=[("seat", None)]))
     if several:
         await caller.create(usage_alert("1000", scope=GOLD))
@@ -352,7 +354,7 @@ async def test_customers_with_many_gauges_are_evaluated_in_parts(
     for name in customers:
         await caller.send(*(caller.event(seat, "15", name, seat=seat) for seat in seats))
     await unevaluated(caller, clock, *customers)
-    async with beside(caller):
+    async with beside(caller, engine_limits=FEW_GAUGES):
         await evaluated(caller)
     assert [one.customer_id for one in await caller.notifications()] == [name for name in customers for _ in seats]
     await caller.put_customer(on_gold("c"))

@@ -37,10 +37,10 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
+from server.limits import ServerLimits
 from store.deliveries.redelivery_jobs import JobKind, JobState
 from store.endpoints.rows import EndpointState
 from store.identity import keys
-from store.postgres import counting
 from store.postgres.database import Database
 from tests.support.notifier.house import House
 from tests.support.server.running import reason_of, running, violations_of
@@ -208,8 +208,8 @@ async def test_deliveries_are_listed_by_filter_and_page(
         assert (paged, token) == (expected, "")
 
 
-async def test_the_total_size_of_deliveries_follows_the_filters_and_is_bounded(
-    webhooks: WebhookServiceStub, clock: ManualClock, database: Database, monkeypatch: pytest.MonkeyPatch
+async def test_the_total_size_of_deliveries_follows_the_filters(
+    webhooks: WebhookServiceStub, clock: ManualClock, database: Database
 ) -> None:
     first, _ = (answer.endpoint.endpoint_id for answer in await create(webhooks, clock, 2))
     house = await House.build(database, clock)
@@ -224,8 +224,17 @@ async def test_the_total_size_of_deliveries_follows_the_filters_and_is_bounded(
     assert await total(endpoint_id=first) == 3
     assert await total(statuses=[delivery_pb2.DELIVERY_STATUS_FAILED]) == 0
     assert not (await webhooks.ListDeliveries(ListDeliveriesRequest())).HasField("total_size")
-    monkeypatch.setattr(counting, "MAX_TOTAL_SIZE", 5)
-    assert await total() == 5
+
+
+async def test_the_total_size_of_deliveries_is_bounded(database: Database, clock: ManualClock) -> None:
+    async with running(database, clock, server_limits=ServerLimits(counted_deliveries=5)) as server:
+        webhooks = WebhookServiceStub(server.channel)
+        await create(webhooks, clock, 2)
+        house = await House.build(database, clock)
+        await house.notify(3)
+        await attempt_all(house, DeliveryStatus.DELIVERED)
+        request = ListDeliveriesRequest(page_size=1, include_total_size=True)
+        assert (await webhooks.ListDeliveries(request)).total_size == 5
 
 
 async def test_the_filters_of_a_redelivery_have_the_names_and_numbers_of_the_list() -> None:

@@ -64,6 +64,7 @@ async def running(
     *,
     engine_limits: EngineLimits = DEFAULT_LIMITS,
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+    secret_keys: tuple[tuple[str, bytes], ...] = SECRET_KEYS,
 ) -> AsyncIterator[Running]:
     """Serves on a free port of loopback until the block ends; stops without delays."""
     shutdown = Shutdown()
@@ -73,7 +74,7 @@ async def running(
             replace(
                 configuration or Configuration(listen_port=0, propagation_delay=0.0, unary_deadline=UNARY_DEADLINE),
                 # A master key: without one a server creates a file for it.
-                secret_keys=SECRET_KEYS,
+                secret_keys=secret_keys,
             ),
             database,
             clock,
