@@ -12,6 +12,7 @@ from tests.support import time_limit
 from tests.support.databases import FOR_TESTS, Template
 from tests.support.memory import server_folder
 from tests.support.randomness import hypothesis_seed, load_profile, seed_line
+from tests.support.server.sharing import declare_marks
 from tests.support.system_postgres import system_postgres
 from tests.support.time_limit import pytest_runtest_call, pytest_runtest_setup, pytest_runtest_teardown
 
@@ -22,6 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Prepares what tests need before their modules are imported."""
     time_limit.pytest_configure(config)
     load_profile(config)
+    declare_marks(config)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -4,7 +4,9 @@ from tests.support.usage.fixtures import (
     caller,
     caller_of_own_server,
     caller_of_shared_server,
+    own_pool,
     shared_database_url,
+    shared_pool,
     shared_server,
 )
 from tests.support.usage.held_backfills import held_backfills
@@ -14,6 +16,8 @@ __all__ = [
     "caller_of_own_server",
     "caller_of_shared_server",
     "held_backfills",
+    "own_pool",
     "shared_database_url",
+    "shared_pool",
     "shared_server",
 ]
