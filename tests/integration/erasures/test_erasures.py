@@ -41,6 +41,7 @@ from store.postgres.database import Database
 from tests.support.balances.holder import GRANT, SEAT, Holder, alert
 from tests.support.notifier.house import House
 from tests.support.server.running import reason_of
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import (
     Caller,
     Refusal,
@@ -56,6 +57,9 @@ from tests.support.usage.voiding import void
 from tests.support.webhooks.attempts import claim, fan_out, record
 from webhooks.deliveries import DeliveryStatus
 from webhooks.operator_events import EvaluationFailure
+
+pytestmark = shares_server
+
 
 PERSON, NEIGHBOUR = "person-4711", "neighbour-0815"
 URL = "http://127.0.0.1:9/hook"

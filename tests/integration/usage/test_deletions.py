@@ -33,8 +33,12 @@ from store.postgres.database import Connection, Database
 from tests.support.balances.holder import Holder
 from tests.support.facts.refusals import assert_refused, assert_violations
 from tests.support.server.running import metadata_of, reason_of
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import BOTH, Caller, beside, on_plan, on_subscription, thresholds, until, usage_alert
 from tests.support.usage.organizations import create_organization
+
+pytestmark = shares_server
+
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 SUM, MAX = metric_pb2.AGGREGATION_SUM, metric_pb2.AGGREGATION_MAX
@@ -139,6 +143,7 @@ async def only_alert(caller: Caller) -> str:
     return str(alert_id)
 
 
+@own_server
 async def test_usage_during_a_deletion_keeps_the_metric(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     await caller.put_metric("calls", MAX)
     await caller.send(caller.event("e1", "3"))
@@ -162,6 +167,7 @@ async def test_usage_during_a_deletion_keeps_the_metric(caller: Caller, monkeypa
     assert await caller.event_count() == 1
 
 
+@own_server
 async def test_an_alert_that_is_created_during_a_deletion_keeps_the_metric(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +188,7 @@ async def test_an_alert_that_is_created_during_a_deletion_keeps_the_metric(
     assert (await get(caller, "Metric", metric_id="calls")).aggregation == MAX
 
 
+@own_server
 async def test_raw_events_count_in_a_metric_that_an_alert_kept_from_being_deleted(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ from store.accounts.customer_evaluations import OWN_TIME
 from store.postgres.retries import repeated
 from tests.support.balances.holder import Holder, alert
 from tests.support.server.running import reason_of
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import (
     BOTH,
     Caller,
@@ -43,6 +44,9 @@ from tests.support.usage.caller import (
 )
 from tests.support.usage.held_evaluations import NOTED, evaluations_held, ids
 from tests.support.usage.organizations import organization
+
+pytestmark = shares_server
+
 
 DAY = timedelta(days=1)
 GOLD = on_plan("gold")
@@ -115,6 +119,7 @@ async def test_customers_that_wait_are_evaluated_once_by_two_servers(caller: Cal
         assert [shown.gauge.value for shown in state.gauges] == ["4"]
 
 
+@own_server
 async def test_event_between_a_change_and_its_evaluation_notifies_alone(caller: Caller, clock: ManualClock) -> None:
     await caller.create(usage_alert(scope=GOLD, thresholds=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
     await caller.send(caller.event("e1", "8"))
@@ -127,6 +132,7 @@ async def test_event_between_a_change_and_its_evaluation_notifies_alone(caller: 
     assert [one.event_type for one in await caller.notifications()] == ["alert.reached"]
 
 
+@own_server
 async def test_alert_created_between_a_change_and_its_evaluation_notifies_once(
     caller: Caller, clock: ManualClock
 ) -> None:
@@ -161,6 +167,7 @@ async def test_repeated_put_evaluates_what_the_first_one_left(caller: Caller, cl
     assert not await caller.rows(NOTED)
 
 
+@own_server
 async def test_new_customer_that_waits_has_its_alerts_on_facts_evaluated_as_of_the_change(
     caller: Caller, clock: ManualClock
 ) -> None:
@@ -180,6 +187,7 @@ async def test_new_customer_that_waits_has_its_alerts_on_facts_evaluated_as_of_t
     assert datetime.fromisoformat(transition["event_time"]) == begin + DAY
 
 
+@own_server
 async def test_balance_after_a_change_is_evaluated_after_it(caller: Caller, clock: ManualClock) -> None:
     """The alert covers the customer since the change. It sees the balance of then, and afterwards the new one."""
     condition = condition_pb2.LowRemainingDaysInPlanReachedCondition()
@@ -207,6 +215,7 @@ async def notified(caller: Caller) -> list[tuple[str, str]]:
     return sorted((one.alert_id, one.event_type) for one in found if one.event_type != "alert.disabled")
 
 
+@own_server
 @pytest.mark.parametrize("repeated", [False, True])
 async def test_alert_enabled_for_a_customer_is_evaluated_although_its_process_ended(
     caller: Caller, clock: ManualClock, repeated: bool
@@ -230,6 +239,7 @@ async def test_alert_enabled_for_a_customer_is_evaluated_although_its_process_en
     assert await notified(caller) == [(created.alert_id, "alert.reached")]
 
 
+@own_server
 async def test_alert_on_facts_enabled_for_a_customer_is_evaluated_although_its_process_ended(
     caller: Caller, clock: ManualClock
 ) -> None:
@@ -246,6 +256,7 @@ async def test_alert_on_facts_enabled_for_a_customer_is_evaluated_although_its_p
     assert await notified(caller) == [(created.alert_id, "alert.reached")]
 
 
+@own_server
 async def test_alert_enabled_beside_a_put_that_waits_loses_neither_evaluation(
     caller: Caller, clock: ManualClock
 ) -> None:
@@ -260,6 +271,7 @@ async def test_alert_enabled_beside_a_put_that_waits_loses_neither_evaluation(
     assert not await caller.rows(NOTED)
 
 
+@own_server
 async def test_alert_disabled_again_before_its_evaluation_notifies_nothing(caller: Caller) -> None:
     created = await caller.create(usage_alert("10"))
     await switch(caller, created.alert_id, enabled=False)
@@ -282,6 +294,7 @@ async def test_validated_enabling_evaluates_nothing(caller: Caller) -> None:
     assert not await caller.rows(NOTED)
 
 
+@own_server
 async def test_customer_that_fails_waits_and_others_are_evaluated(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +331,7 @@ async def test_customer_that_fails_waits_and_others_are_evaluated(
     assert [one.customer_id for one in await caller.notifications()] == names
 
 
+@own_server
 async def test_alert_that_is_archived_during_an_evaluation_hides_no_like_alert(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +355,7 @@ async def test_alert_that_is_archived_during_an_evaluation_hides_no_like_alert(
     assert not await caller.rows(NOTED)
 
 
+@own_server
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("engine_limits", [FEW_GAUGES], ids=[pytest.HIDDEN_PARAM])
 async def test_customers_with_many_gauges_are_evaluated_in_parts(
@@ -364,6 +379,7 @@ async def test_customers_with_many_gauges_are_evaluated_in_parts(
     assert not await caller.rows(NOTED)
 
 
+@own_server
 async def test_customer_that_was_erased_before_its_evaluation_leaves_nothing(
     caller: Caller, clock: ManualClock
 ) -> None:
