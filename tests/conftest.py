@@ -21,6 +21,7 @@ __all__ = ["hypothesis_seed", "pytest_runtest_call", "pytest_runtest_setup", "py
 
 def pytest_configure(config: pytest.Config) -> None:
     """Prepares what tests need before their modules are imported."""
+    gc.disable()  # until all tests are collected: it would search the growing modules and items again and again
     time_limit.pytest_configure(config)
     load_profile(config)
     declare_marks(config)
@@ -58,6 +59,7 @@ def pytest_collection_finish() -> None:
     """Freezes the objects of all imports: otherwise each full garbage collection would walk them."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
