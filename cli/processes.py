@@ -9,7 +9,7 @@ from typing import IO
 
 from runtime.configuration import PREFIX
 
-# The only line that a process prints on standard output, when it is ready. Here and not in the modules of the commands,
+# The only line that a process prints on standard output when it is ready. Here, not in the modules of the commands,
 # with which a parent would import all of the server and the notifier.
 LISTENING = "listening on "  # of a server; HOST:PORT follows
 RUNNING = "the notifier runs"
