@@ -1,5 +1,6 @@
 """Fixtures of the usage tests: a server, a caller of it, and its backfills held back."""
 
+from tests.support.usage.backfill_workers import workers
 from tests.support.usage.fixtures import (
     caller,
     caller_of_own_server,
@@ -20,4 +21,5 @@ __all__ = [
     "shared_database_url",
     "shared_pool",
     "shared_server",
+    "workers",
 ]
