@@ -107,6 +107,7 @@ class Caller:
         self.database_url = database_url
         self.organization = organization
         self.key = key
+        self._organization_id: int | None = None
         self.metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {key}"),)
 
     def event(
@@ -200,14 +201,12 @@ class Caller:
 
     async def rows(self, query: str, **parameters: object) -> list[TupleRow]:
         """Rows of this organization; the query may use %(organization_id)s."""
-        async with await psycopg.AsyncConnection.connect(self.database_url, autocommit=True) as connection:
-            found = await connection.execute(
-                "SELECT organization_id FROM organization WHERE name = %s", (self.organization,)
-            )
-            row = await found.fetchone()
-            assert row is not None
-            cursor = await connection.execute(query.encode(), {"organization_id": row[0], **parameters})
-            return await cursor.fetchall()
+        observer = self.server.observer
+        if self._organization_id is None:
+            named = "SELECT organization_id FROM organization WHERE name = %(name)s"
+            [[self._organization_id]] = await observer.rows(self.database_url, named, {"name": self.organization})
+        known = {"organization_id": self._organization_id, **parameters}
+        return await observer.rows(self.database_url, query, known)
 
     async def notifications(self) -> list[Stored]:
         """Every notification, by customer, time, alert, gauge and sequence.
