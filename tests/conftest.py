@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import time_limit
 from tests.support.databases import FOR_TESTS, Template
+from tests.support.event_loop import use_uvloop
 from tests.support.memory import server_folder
 from tests.support.randomness import hypothesis_seed, load_profile, seed_line
 from tests.support.server.sharing import declare_marks
@@ -25,6 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     time_limit.pytest_configure(config)
     load_profile(config)
     declare_marks(config)
+    use_uvloop()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
