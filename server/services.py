@@ -86,7 +86,9 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.BatchUpdateAlerts = batches.BatchUpdateAlerts
         self.BatchArchiveAlerts = batches.BatchArchiveAlerts
 
-        customer_alerts = CustomerAlertHandlers(database, clock, parts.limits.page_gauges)
+        customer_alerts = CustomerAlertHandlers(
+            database, clock, page_gauges=parts.limits.page_gauges, most_examined=parts.limits.examined_alerts
+        )
         self.GetCustomerAlert = customer_alerts.GetCustomerAlert
         self.ListCustomerAlerts = customer_alerts.ListCustomerAlerts
         self.SummarizeCustomerAlerts = customer_alerts.SummarizeCustomerAlerts
@@ -194,7 +196,7 @@ class WebhookService(webhook_service_pb2_grpc.WebhookServiceServicer):
         self.RotateSecret = endpoints.RotateSecret
         self.DeleteEndpoint = endpoints.DeleteEndpoint
 
-        deliveries = DeliveryHandlers(database)
+        deliveries = DeliveryHandlers(database, parts.limits.counted_deliveries)
         self.ListDeliveries = deliveries.ListDeliveries
         self.GetDelivery = deliveries.GetDelivery
         self.ListAttempts = deliveries.ListAttempts

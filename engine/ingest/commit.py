@@ -27,7 +27,7 @@ from store.identity import organizations
 from store.identity.organizations import Organization
 from store.notifications import evaluation_failures
 from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
-from store.postgres.retries import Tries
+from store.postgres.retries import FIRST_PAUSE, Tries
 from store.usage.events import DuplicateEvents, EventsVoided
 from webhooks.operator_events import EvaluationFailure
 
@@ -51,11 +51,12 @@ class Committer:
         *,
         containment_commits: int = DEFAULT_LIMITS.ingest.containment_commits,
         between_commits: Callable[[], Awaitable[None]] = _at_once,
+        first_pause: float = FIRST_PAUSE,
     ) -> None:
         """`grace`: how long after its end a period still counts late events.
 
         `containment_commits`: see `IngestLimits`. `between_commits`: awaited before each commit that is tried after
-        one that failed, so that other organizations go on meanwhile.
+        one that failed, so that other organizations go on meanwhile. `first_pause`: see `Tries`.
         """
         self._database = database
         self._clock = clock
@@ -65,6 +66,7 @@ class Committer:
         self._organization = organization
         self._containment_commits = containment_commits
         self._between_commits = between_commits
+        self._first_pause = first_pause
         self._reported: dict[str | None, int] = {}  # alerts of which operators got an event, and its window of time
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
@@ -93,7 +95,7 @@ class Committer:
 
     async def _attempt(self, batches: Sequence[Batch], *, careful: bool = False) -> list[Outcome]:
         group = group_of_batches(batches)
-        tries = Tries()
+        tries = Tries(first_pause=self._first_pause)
         while True:
             try:
                 try:

@@ -20,6 +20,7 @@ from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts
 from store.alerts import lists as alert_lists
 from store.limits import effective_limits
+from store.postgres.bounded_pages import MAX_EXAMINED
 from store.postgres.database import Connection, driver
 from store.views import alarms, fact_views
 from store.views.alarm_candidates import AlarmFilter, Position
@@ -80,11 +81,12 @@ async def page(
     *,
     after: Cursor | None,
     limit: int,
+    most_examined: int = MAX_EXAMINED,
 ) -> tuple[list[Entry], Cursor | None]:
     """Up to `limit` entries, and the cursor after which to continue; None at the end.
 
     There may be fewer entries although more follow. The entry of an alarm has one gauge only. The transaction must
-    not have read anything before.
+    not have read anything before. most_examined: see `CustomerView.list_page`.
     """
     # One snapshot for all statements: values, states and definitions must fit together.
     await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
@@ -107,7 +109,9 @@ async def page(
     start = after or Cursor(True, _AFTER_LAST, "", None, "")
     if len(found) == limit:
         return found, start
-    others, cursor = await _others(connection, organization_id, list_filter, now, start, limit - len(found))
+    others, cursor = await _others(
+        connection, organization_id, list_filter, now, start, limit=limit - len(found), most_examined=most_examined
+    )
     return found + others, cursor
 
 
@@ -205,7 +209,14 @@ class _Values:
 
 
 async def _others(
-    connection: Connection, organization_id: int, list_filter: ListFilter, now: datetime, start: Cursor, limit: int
+    connection: Connection,
+    organization_id: int,
+    list_filter: ListFilter,
+    now: datetime,
+    start: Cursor,
+    *,
+    limit: int,
+    most_examined: int,
 ) -> tuple[list[Entry], Cursor | None]:
     """Up to `limit` entries that are not in alarm, after `start`."""
     only = list_filter.ids.customer_ids
@@ -221,7 +232,7 @@ async def _others(
             view = await CustomerView.open(connection, organization_id, customer_id, now)
         except CustomerUnknown:
             continue
-        async for position, one in _of_customer(view, list_filter, after):
+        async for position, one in _of_customer(view, list_filter, after, most_examined):
             if one is None:
                 return found, Cursor(True, position[0], customer_id, None, position[1])
             if len(found) == limit or examined == MAX_ALERTS_EXAMINED:
@@ -235,7 +246,7 @@ async def _others(
 
 
 async def _of_customer(
-    view: CustomerView, list_filter: ListFilter, after: alert_lists.Position | None
+    view: CustomerView, list_filter: ListFilter, after: alert_lists.Position | None, most_examined: int
 ) -> AsyncIterator[tuple[alert_lists.Position, CustomerAlert | None]]:
     """The alerts of one customer, the oldest first, each with its position.
 
@@ -248,7 +259,7 @@ async def _of_customer(
                 yield _age(one), one
         return
     while True:
-        part = await view.list_page(list_filter.states, after=after, limit=ALERTS_READ)
+        part = await view.list_page(list_filter.states, after=after, limit=ALERTS_READ, most_examined=most_examined)
         for one in part.alerts:
             yield _age(one), one
         after = part.following

@@ -21,6 +21,7 @@ from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts, exclusions
 from store.alerts.lists import Position
 from store.limits import effective_limits
+from store.postgres.bounded_pages import MAX_EXAMINED
 from store.postgres.database import driver
 from store.views import covering_alerts, customer_gauges, fact_views
 from store.views.covering_alerts import AlertsOfCustomer
@@ -122,11 +123,13 @@ class CustomerView:
         after: Position | None,
         limit: int,
         max_gauges: int = GAUGES_AT_ONCE,
+        most_examined: int = MAX_EXAMINED,
     ) -> AlertsOfCustomer:
         """Up to `limit` alerts that cover the customer with their states, oldest first.
 
         States are read for at least one alert, and for as many as have `max_gauges` gauges together. An alert may
         have thousands of gauges, and a page with a hundred such alerts would block the event loop for too long.
+        most_examined: alerts that are read at most, of those that may cover the customer.
         states: of the alerts; empty: all. after: the create_time and id of the last alert seen.
         """
         found = await covering_alerts.read(
@@ -137,6 +140,7 @@ class CustomerView:
             states,
             after=after,
             limit=limit,
+            most_examined=most_examined,
         )
         definitions = found.items
         affordable = await self._affordable(definitions, max_gauges)

