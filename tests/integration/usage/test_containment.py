@@ -1,7 +1,6 @@
 """Containment: an event that cannot be recorded is rejected by index and does not affect other events and streams."""
 
 import asyncio
-import json
 from datetime import timedelta
 from zlib import crc32
 
@@ -10,12 +9,11 @@ import pytest
 from engine.ingest import containment
 from engine.limits import BackfillLimits, EngineLimits, IngestLimits
 from evaluator.alerts import AlertRule
-from generated.tidemark.v1 import alert_service_pb2, usage_pb2, webhook_service_pb2, webhook_service_pb2_grpc
-from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_EVALUATION_FAILED
+from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from store.alerts import alerts as stored_alerts
 from store.postgres.database import DriverConnection
-from tests.support.schemas import check_body
 from tests.support.usage.caller import Caller, Refusal, everything, on_customer, refusals, until, usage_alert, values
+from tests.support.usage.failed_evaluations import operator_events
 from tests.support.usage.refusing import refusing
 
 Request = alert_service_pb2.EvaluateUsageRequest
@@ -24,19 +22,6 @@ Request = alert_service_pb2.EvaluateUsageRequest
 def internal(*places: int) -> list[Refusal]:
     """The rejections of events that could not be recorded."""
     return [Refusal(at, "INTERNAL", "INTERNAL") for at in places]
-
-
-async def operator_events(caller: Caller) -> list[dict[str, object]]:
-    """The bodies of the operator events about failed evaluations; each conforms to its schema."""
-    webhooks = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
-    answer = await webhooks.ListOperatorEvents(
-        webhook_service_pb2.ListOperatorEventsRequest(event_types=[EVENT_TYPE_EVALUATION_FAILED]),
-        metadata=caller.metadata,
-    )
-    bodies = [json.loads(event.body) for event in answer.events]
-    for body in bodies:
-        check_body(body)
-    return bodies
 
 
 async def test_notification_that_cannot_be_stored_rejects_only_its_crossing_event(caller: Caller) -> None:
