@@ -21,6 +21,7 @@ SOAK_MINUTES = 10.0
 ROWS: Mapping[str | None, Sequence[str]] = {
     "rules": tuple(rules.ROWS),
     "neighbours": tuple(floods.KINDS),
+    "views": (*views.METHODS, views.WATCHERS),
 }
 
 
@@ -79,7 +80,7 @@ async def _measure(console: Console, arguments: argparse.Namespace) -> None:
         console.print(beside.table())
     if part == "views":
         console.print("views: lists and views by the number of rows that they choose from", style="bold")
-        seen = await views.measure_all(postgresql, lambda line: console.print(f"  {line}"))
+        seen = await views.measure_all(postgresql, lambda line: console.print(f"  {line}"), arguments.only)
         about["views"] = seen.figures()
         console.print(seen.table())
     if part == "rules":

@@ -1,7 +1,6 @@
 """Puts of metrics and plans: names change without a lock, and a new metric evaluates all alerts on it, in parts."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import grpc
 import pytest
@@ -23,10 +22,12 @@ async def put(
     caller: Caller,
     metric_id: str = "calls",
     aggregation: metric_pb2.Aggregation.ValueType = metric_pb2.AGGREGATION_COUNT,
-    **fields: str,
+    display_name: str = "",
 ) -> metric_pb2.Metric:
     """Puts a metric that counts the raw events `call`."""
-    metric = metric_pb2.Metric(metric_id=metric_id, aggregation=aggregation, event_name="call", **fields)
+    metric = metric_pb2.Metric(
+        metric_id=metric_id, aggregation=aggregation, event_name="call", display_name=display_name
+    )
     request = account_service_pb2.PutMetricRequest(metric=metric)
     return (await caller.accounts.PutMetric(request, metadata=caller.metadata)).metric
 
@@ -51,11 +52,10 @@ async def notified(caller: Caller) -> list[str]:
 
 
 @pytest.fixture(params=[PartSize(1_000, 1), PartSize(2, 100), PartSize(3, 2)], ids=str)
-async def in_parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+def in_parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few alerts in each part."""
     monkeypatch.setattr(new_metrics, "UNDER_THE_LOCK", request.param)
     monkeypatch.setattr(new_metrics, "LATER", request.param)
-    yield
 
 
 @pytest.mark.usefixtures("in_parts")
@@ -107,7 +107,7 @@ async def test_changed_name_of_a_metric_takes_no_new_epoch(caller: Caller) -> No
     assert (await put(caller, display_name="Calls")).display_name == "Calls"
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await put(caller, aggregation=metric_pb2.AGGREGATION_MAX)
-    assert reason_of(refused.value) == "METRIC_AGGREGATION_FIXED"
+    assert reason_of(refused.value) == "ERROR_REASON_METRIC_AGGREGATION_FIXED"
     assert await caller.rows(EPOCH) == before
 
 
@@ -138,6 +138,6 @@ async def test_concurrent_puts_of_a_new_metric_create_it_once(caller: Caller) ->
             return None
 
         answers = await asyncio.gather(*(put_one(number) for number in range(20)))
-    refused = ["METRIC_AGGREGATION_FIXED"] * 10
+    refused = ["ERROR_REASON_METRIC_AGGREGATION_FIXED"] * 10
     assert (answers[::2], answers[1::2]) in (([None] * 10, refused), (refused, [None] * 10))
     assert await caller.rows("SELECT count(*) FROM metric WHERE organization_id = %(organization_id)s") == [(1,)]
