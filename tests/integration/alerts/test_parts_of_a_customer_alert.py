@@ -20,7 +20,7 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
 from server.calls.answer_size import DEFAULT_ANSWER_BYTES
 from server.calls.validation import to_timestamp
-from store.views import gauge_windows
+from store.views import customer_gauges, gauge_windows
 from tests.support.server.running import reason_of, violations_of
 from tests.support.usage.caller import DEADLINE, Caller, thresholds, usage_alert
 from tests.support.usage.organizations import organization
@@ -81,10 +81,10 @@ async def test_page_decodes_only_the_gauges_that_it_shows(caller: Caller, monkey
     """And one more, which says that there is another page."""
     alert_id = (await caller.create(usage_alert("10", groups=[("region", None)]))).alert_id
     await caller.send(*(caller.event(f"e{number}", "12", region=f"r{number}") for number in range(60)))
-    rows, decoded = list[object](), gauge_windows.decoded
+    rows = list[object]()
 
     async def counted(*arguments: Any) -> AsyncIterator[Any]:
-        async for row in decoded(*arguments):
+        async for row in customer_gauges.decoded(*arguments):
             rows.append(row)
             yield row
 
