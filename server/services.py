@@ -145,7 +145,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.ListSubscriptions = subscriptions.ListSubscriptions
         self.DeleteSubscription = subscriptions.DeleteSubscription
 
-        metrics = MetricHandlers(database, clock, parts.backfills)
+        metrics = MetricHandlers(database, clock, parts.puts.metrics, parts.new_metrics)
         self.PutMetric = metrics.PutMetric
         self.GetMetric = metrics.GetMetric
         self.ListMetrics = metrics.ListMetrics

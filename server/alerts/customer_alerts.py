@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from uuid import UUID
 
 from evaluator.definitions import AlertDefinition, DefinitionState
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -32,6 +33,7 @@ from store.views.covering_alerts import AlertsOfCustomer
 from store.views.customer_alert_lists import ListFilter
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 from store.views.customer_views import CustomerView
+from store.views.gauge_windows import GaugeGone, GaugeWindow
 
 # The states of alerts that lists show when the request names none.
 _NOT_ARCHIVED = (DefinitionState.ACTIVE, DefinitionState.DISABLED)
@@ -66,13 +68,18 @@ class CustomerAlertHandlers:
             view = await CustomerView.open(
                 connection, current_organization().organization_id, customer_id, self._clock.now()
             )
-            found = await view.get(alert_id, selection)
+            try:
+                found = await view.get(alert_id, selection, GaugeWindow(page.limit, _after(page)))
+            except GaugeGone:
+                raise invalid_page_token() from None
         if found is None:
             raise alert_not_found(alert_id, covering=customer_id)
         if selection.subscription_id is not None and not found.definition.condition.condition_type.per_subscription:
             violations.add("subscription_id", "the alert measures customers, not subscriptions: leave it unset")
             violations.raise_if_any()
-        following = await _following(current_organization().organization_id, found.gauges, page)
+        following = list(found.gauges)
+        if found.totals is None:
+            following = await _following(current_organization().organization_id, found.gauges, page)
         shown = customer_alert_message(found, room, following[: page.size])
         count = len(shown.gauges)
         shown.gauges_truncated = len(following) > count
@@ -187,6 +194,17 @@ async def _shown(
         await slices.pause()
         shown.append(customer_alert_message(one, room))
     return shown
+
+
+def _after(page: Page) -> tuple[bool, UUID] | None:
+    """The gauge after which a page begins. Raises InvalidArgument."""
+    match page.after:
+        case (int() as is_other, str() as gauge_id):
+            try:
+                return bool(is_other), UUID(hex=gauge_id)
+            except ValueError:  # a forged token
+                raise invalid_page_token() from None
+    return None
 
 
 async def _following(organization_id: int, gauges: Sequence[GaugeState], page: Page) -> list[GaugeState]:

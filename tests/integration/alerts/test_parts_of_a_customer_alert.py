@@ -1,5 +1,6 @@
 """The state of one subscription or group, in pages; the alerts of one customer by status; and exclusions."""
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
 from server.calls.answer_size import DEFAULT_ANSWER_BYTES
 from server.calls.validation import to_timestamp
+from store.views import customer_gauges, gauge_windows
 from tests.support.server.running import reason_of, violations_of
 from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import DEADLINE, Caller, thresholds, usage_alert
@@ -77,6 +79,31 @@ async def test_pages_hold_every_gauge_once_with_those_in_alarm_first(caller: Cal
             assert number == 130 // 3
             break
     assert found == regions(whole.customer_alert)
+
+
+async def test_page_decodes_only_the_gauges_that_it_shows(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one more, which says that there is another page."""
+    alert_id = (await caller.create(usage_alert("10", groups=[("region", None)]))).alert_id
+    await caller.send(*(caller.event(f"e{number}", "12", region=f"r{number}") for number in range(60)))
+    rows = list[object]()
+
+    async def counted(*arguments: Any) -> AsyncIterator[Any]:
+        async for row in customer_gauges.decoded(*arguments):
+            rows.append(row)
+            yield row
+
+    monkeypatch.setattr(gauge_windows, "decoded", counted)
+    first = await got(caller, alert_id, page_size=5)
+    assert (len(first.customer_alert.gauges), len(rows)) == (5, 6)
+    assert first.customer_alert.status == IN_ALARM
+
+
+async def test_gauges_are_ordered_by_subscription_and_group_as_bytes(caller: Caller) -> None:
+    """Whatever the locale of the database: capital letters first, letters with accents last."""
+    alert_id = (await caller.create(usage_alert("10", groups=[("region", None)]))).alert_id
+    names = ["b", "a!", "a", "B", "é", "a b", "~", '"', "日本", "z"]
+    await caller.send(*(caller.event(f"e{number}", "3", region=name) for number, name in enumerate(names)))
+    assert regions((await got(caller, alert_id)).customer_alert) == sorted(names)
 
 
 async def test_gauge_that_enters_alarm_between_two_pages_hides_no_other(caller: Caller) -> None:

@@ -42,8 +42,10 @@ from tests.support.usage.caller import (
     usage_alert,
 )
 from tests.support.usage.changed_customers import GOLD, evaluated, on_gold, unevaluated
+from tests.support.usage.failed_evaluations import operator_events
 from tests.support.usage.held_evaluations import NOTED, evaluations_held, ids
 from tests.support.usage.organizations import organization
+from tests.support.usage.refusing import refusing
 
 pytestmark = shares_server
 
@@ -212,6 +214,30 @@ async def test_customer_that_fails_waits_and_others_are_evaluated(
     async with beside(caller):
         await evaluated(caller)
     assert [one.customer_id for one in await caller.notifications()] == names
+
+
+async def test_failed_evaluation_after_a_put_writes_an_operator_event_of_its_alert_and_customer(
+    caller: Caller, clock: ManualClock
+) -> None:
+    """One in an hour, however often the evaluation is tried again; its neighbour gets none."""
+    created = await caller.create(usage_alert("10", scope=GOLD))
+    neighbour_key = await organization(caller.database_url, clock)
+    async with calling(caller.database_url, clock, *neighbour_key) as neighbour:
+        await neighbour.create(usage_alert("10", scope=GOLD))
+        for one in (caller, neighbour):
+            await one.send(one.event("e1", "15"))
+        async with refusing(caller, "notification", f"new.alert_id = '{created.alert_id}'"):
+            for plan in ("gold", "silver", "gold"):
+                await caller.put_customer(customer_pb2.Customer(customer_id="acme", plan_id=plan))
+                await neighbour.put_customer(on_gold())
+            assert ids(await caller.rows(NOTED)) == ["acme"]
+        [event] = await operator_events(caller)
+        assert event["data"] == {"alert_id": created.alert_id, "customer_id": "acme"}
+        assert await operator_events(neighbour) == []
+        assert [one.customer_id for one in await neighbour.notifications()] == ["acme"]
+    await caller.put_customer(on_gold())
+    assert [one.alert_id for one in await caller.notifications()] == [created.alert_id]
+    assert not await caller.rows(NOTED)
 
 
 @own_server
