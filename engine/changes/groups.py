@@ -30,6 +30,8 @@ Result = TypeVar("Result")
 class _OneWork:
     """The kind of a single function, which runs in the context of the call that it belongs to."""
 
+    goes_last = False
+
     def __init__(self, work: Work[Any]) -> None:
         self._work = work
         self._context = contextvars.copy_context()

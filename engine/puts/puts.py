@@ -113,6 +113,8 @@ Apply = Callable[[OpenChange, Sequence[Fact]], Awaitable[Sequence[Stored | Excep
 class Distinct(Generic[Fact, Stored]):
     """A kind of changes of which one statement takes only items with distinct keys, and nothing is prepared."""
 
+    goes_last = False
+
     def __init__(self, key: Callable[[Fact], Hashable], apply: Apply[Fact, Stored]) -> None:
         self._key = key
         self._apply = apply

@@ -56,6 +56,14 @@ class OrganizationRules:
                     await self._catch_up(connection, epoch)
         return self._router
 
+    def read_before(self, epoch: int) -> tuple[int, WideAlerts] | None:
+        """The wide alerts as they were last read, with the epoch of that, which is before `epoch`; None if never.
+
+        For a transaction that holds the organization's lock exclusively, so that no other one changes them meanwhile.
+        """
+        known = _NOTHING_READ < self._router.epoch < epoch
+        return (self._router.epoch, self._router.wide) if known else None
+
     def begin(self) -> Registered:
         """What a commit is going to register. `committed` or `rolled_back` must follow with the same object."""
         registered = Registered()
