@@ -31,9 +31,7 @@ def wide_watches(rules: RulesRegistry, change: OpenChange, drafts: Collection[Dr
     return WideWatches(epoch, {measure.key: _watch(_sharing(wide, measure)) for measure in measures})
 
 
-def _watch(sharing: Collection[AlertRule]) -> WideWatch | None:
-    if any(one.has_percentages for one in sharing):
-        return None
+def _watch(sharing: Collection[AlertRule]) -> WideWatch:
     of_all = [one.watching_epoch for one in sharing if one.scope.kind is ScopeKind.ALL_CUSTOMERS]
     return WideWatch(min(of_all, default=None), max((one.changed_epoch for one in sharing), default=0))
 

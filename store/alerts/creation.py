@@ -93,7 +93,7 @@ async def create_each(
 
 # Inserts alerts and the history of those that are saved; returns their ids, and whether they need no backfill. Left
 # out are those whose key another alert has (ON CONFLICT without a target covers both unique indexes), and those of
-# customers that are being erased. One JSON text for all rows: the statement is the same for every number of rows.
+# customers that are being erased. One JSON text for all rows: the driver converts arrays value by value.
 _AS_THEY_ARE = [name for name in ROW_COLUMNS if name != "visit_after"]
 _SAVE = f"""
 WITH wanted AS (
@@ -145,6 +145,7 @@ async def _save(
             "kind": ChangeKind.CREATED.value,
             **(NOT_SETTLED if wide is None else wide.parameters()),
         },
+        prepare=False,  # see `store.alerts.alerts`: the table may grow fast
     )
     return dict(await cursor.fetchall())
 

@@ -35,22 +35,16 @@ class WideWatch:
 class WideWatches:
     """The wide alerts as of an epoch.
 
-    by_measure: by the key of the measure. A measure that is missing has no wide alert; None: what is reached on its
-    gauges depends on more than their value.
+    by_measure: by the key of the measure; one that is missing has no wide alert.
     """
 
     epoch: int
-    by_measure: Mapping[str, WideWatch | None] = field(default_factory=dict)
+    by_measure: Mapping[str, WideWatch] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Any]:
         """The parameters of FOUND."""
         rows = [
-            {
-                "measure": measure,
-                "is_simple": watch is not None,
-                "counted_since": watch.counted_since if watch else None,
-                "changed_epoch": watch.changed_epoch if watch else None,
-            }
+            {"measure": measure, "counted_since": watch.counted_since, "changed_epoch": watch.changed_epoch}
             for measure, watch in self.by_measure.items()
         ]
         return {"wide": orjson.dumps(rows).decode(), "wide_epoch": self.epoch, "most_read": MOST_READ}
@@ -82,14 +76,15 @@ def quiet_columns(rule: AlertRule | None) -> dict[str, str | None]:
 QUIET_COLUMNS = {"measure": "text", "level": "numeric"}  # of the table `wanted`, beside the columns of an alert
 
 # Of the alerts in `wanted` that name a customer and wait for a backfill: whether the customer is unknown, or has a
-# quiet gauge. A gauge is quiet if its value is below the level, and if all else was evaluated on it: nothing of the
-# customer, of its other alerts and of the wide alerts has changed since. All new alerts of a customer have to be
-# quiet, because its gauges are then taken as evaluated for all of them. The transaction holds the organization's lock
-# exclusively, so no other one moves a gauge or registers a customer.
+# quiet gauge. A gauge is quiet if its value is below the level, and if all else was evaluated on it: since then
+# nothing has changed of the customer, of its limits and other alerts, and of the wide alerts. All new alerts of a
+# customer have to be quiet, because its gauges are then taken as evaluated for all of them. The transaction holds the
+# organization's lock exclusively, so no other one moves a gauge or registers a customer. Subqueries are not EXISTS,
+# for which PostgreSQL may read all rows of the organization.
 FOUND = """
 wide AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(wide)s::json)
-        AS wide (measure text, is_simple boolean, counted_since bigint, changed_epoch bigint)
+        AS wide (measure text, counted_since bigint, changed_epoch bigint)
 ), wide_stand AS MATERIALIZED (
     SELECT %(wide_epoch)s::bigint IS NOT NULL AND NOT EXISTS (
         SELECT FROM alert
@@ -102,46 +97,50 @@ wide AS MATERIALIZED (
     LEFT JOIN customer c ON c.organization_id = %(organization_id)s AND c.customer_id = w.customer_id
     LEFT JOIN wide v ON v.measure = w.measure
     LEFT JOIN LATERAL (
-        SELECT count(*) AS number,
-               coalesce(max(a.changed_epoch) FILTER (WHERE a.same_unit), 0) AS changed_epoch,
-               coalesce(bool_or(a.thresholds @? '$[*].percent_of_limit' OR a.condition ? 'overrides')
-                   FILTER (WHERE a.same_unit), false) AS not_simple,
-               min(a.watching_epoch) FILTER (
-                   WHERE a.same_unit AND a.scope = w.scope AND a.condition_type = w.condition_type
-                       AND a.condition = w.condition
-               ) AS counted_since
+        SELECT x.gauge_id
         FROM (
-            SELECT alert.*, state = 'ACTIVE'
-                    AND condition ->> 'metric_id' IS NOT DISTINCT FROM w.condition ->> 'metric_id'
-                    AND condition ->> 'currency' IS NOT DISTINCT FROM w.condition ->> 'currency' AS same_unit
-            FROM alert
-            WHERE organization_id = %(organization_id)s AND customer_id = c.customer_id AND w.measure IS NOT NULL
-            LIMIT %(most_read)s + 1
-        ) AS a
-    ) AS o ON true
-    LEFT JOIN LATERAL (
-        SELECT (array_agg(x.gauge_id) FILTER (
-            WHERE x.measure = w.measure AND x.subscription_id IS NULL AND x.group_values = '[]' AND x.scale IS NULL
-                AND x.period_start <= %(now)s AND x.period_end > %(now)s AND x.value < w.level
-                AND x.rules_epoch >= greatest(c.changed_epoch, v.changed_epoch, o.changed_epoch)
-                AND x.rules_epoch >= least(v.counted_since, o.counted_since)
-        ))[1] AS gauge_id
-        FROM (
-            SELECT * FROM gauge
-            WHERE organization_id = %(organization_id)s AND customer_id = c.customer_id AND w.measure IS NOT NULL
-            LIMIT %(most_read)s + 1
+            SELECT *, count(*) OVER () AS gauges FROM (
+                SELECT * FROM gauge
+                WHERE organization_id = %(organization_id)s AND customer_id = c.customer_id
+                    AND w.measure IS NOT NULL AND (SELECT stand FROM wide_stand)
+                LIMIT %(most_read)s + 1
+            ) AS read
         ) AS x
-        HAVING count(*) <= %(most_read)s
-    ) AS g ON o.number <= %(most_read)s AND NOT o.not_simple AND v.is_simple IS NOT FALSE
-        AND (SELECT stand FROM wide_stand)
-        AND NOT EXISTS (
-            SELECT FROM alert_exclusion x
-            WHERE x.organization_id = %(organization_id)s AND x.customer_id = c.customer_id
-        )
-        AND NOT EXISTS (
-            SELECT FROM metric m WHERE m.organization_id = %(organization_id)s
-                AND m.metric_id = w.condition ->> 'metric_id' AND m.event_name IS NOT NULL
-        )
+        WHERE x.gauges <= %(most_read)s AND x.measure = w.measure AND x.subscription_id IS NULL
+            AND x.group_values = '[]' AND x.scale IS NULL AND x.period_start <= %(now)s AND x.period_end > %(now)s
+            AND x.value < w.level AND x.rules_epoch >= greatest(c.changed_epoch, v.changed_epoch)
+            AND (
+                SELECT count(*) <= %(most_read)s AND count(*) FILTER (
+                    WHERE a.changed_epoch > x.rules_epoch AND a.state = 'ACTIVE'
+                        AND a.condition ->> 'metric_id' IS NOT DISTINCT FROM w.condition ->> 'metric_id'
+                        AND a.condition ->> 'currency' IS NOT DISTINCT FROM w.condition ->> 'currency'
+                ) = 0 AND (v.counted_since <= x.rules_epoch IS TRUE OR count(*) FILTER (
+                    WHERE a.watching_epoch <= x.rules_epoch AND a.state = 'ACTIVE' AND a.scope = w.scope
+                        AND a.condition_type = w.condition_type AND a.condition = w.condition
+                ) > 0)
+                FROM (
+                    SELECT * FROM alert WHERE organization_id = %(organization_id)s AND customer_id = c.customer_id
+                    LIMIT %(most_read)s + 1
+                ) AS a
+            )
+            AND (
+                SELECT x.customer_id FROM alert_exclusion x
+                WHERE x.organization_id = %(organization_id)s AND x.customer_id = c.customer_id LIMIT 1
+            ) IS NULL
+            AND (
+                SELECT m.event_name FROM metric m
+                WHERE m.organization_id = %(organization_id)s AND m.metric_id = w.condition ->> 'metric_id'
+            ) IS NULL
+            AND (
+                SELECT max(l.changed_epoch) FROM usage_limit l
+                WHERE l.organization_id = %(organization_id)s AND l.customer_id = c.customer_id
+            ) > x.rules_epoch IS NOT TRUE
+            AND (
+                SELECT max(l.changed_epoch) FROM usage_limit l
+                WHERE l.organization_id = %(organization_id)s AND l.plan_id = c.plan_id
+            ) > x.rules_epoch IS NOT TRUE
+        LIMIT 1
+    ) AS g ON true
     WHERE w.customer_id IS NOT NULL AND w.visit_after IS NOT NULL
 )
 """
