@@ -18,7 +18,6 @@ from generated.tidemark.v1 import (
     customer_pb2,
     limit_pb2,
     metric_pb2,
-    scope_pb2,
     threshold_pb2,
 )
 from tests.support.usage.caller import (
@@ -36,6 +35,7 @@ from tests.support.usage.caller import (
     waiting_for_locks,
 )
 from tests.support.usage.held_backfills import HeldBackfills
+from tests.support.usage.held_evaluations import evaluations_held
 
 DONE, EVALUATING = alert_pb2.EVALUATION_STATUS_DONE, alert_pb2.EVALUATION_STATUS_EVALUATING
 OF_ACME = on_customer("acme")
@@ -222,22 +222,34 @@ async def test_wide_and_other_alerts_of_one_batch_wait_for_their_backfills(
     assert await notified(caller, answer.alerts[0]) == [[ShortTransition("REACHED", "5", "7", "7", "")]]
 
 
-async def test_limit_that_has_changed_is_evaluated_after_a_new_alert(caller: Caller, held: HeldBackfills) -> None:
-    percentage = usage_alert(thresholds=[threshold_pb2.Threshold(percent_of_limit="50")])
-    of_share = await caller.create_only(percentage)
-    await caller.send(caller.event("e1", "7"))
-    quiet = await caller.create_only(usage_alert("50", scope=OF_ACME))
+@pytest.mark.parametrize("scope", ["all", "own"])
+@pytest.mark.parametrize("limited", ["customer", "plan"])
+async def test_new_alert_does_not_hide_that_a_changed_limit_is_reached(
+    caller: Caller, held: HeldBackfills, limited: str, scope: str
+) -> None:
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", plan_id="pro"))
+    await watched(caller, "7")
+    share = threshold_pb2.Threshold(percent_of_limit="50")
+    of_share = await caller.create_only(
+        usage_alert(thresholds=[share]) if scope == "all" else usage_alert(thresholds=[share], scope=OF_ACME)
+    )
+    assert of_share.evaluation_status == EVALUATING
+    await caller.send(caller.event("e1", "1"))
+    unchanged = await caller.create_only(usage_alert("50", scope=OF_ACME))
+    assert unchanged.evaluation_status == DONE
+    limit = limit_pb2.Limit(limit_id="calls", quantity=access_pb2.QuantityAccess(metric_id="calls"), amount="10")
+    if limited == "customer":
+        limit.customer.customer_id = "acme"
+    else:
+        limit.plan.plan_id = "pro"
+    request = account_service_pb2.PutLimitRequest(limit=limit)
+    with evaluations_held():
+        await caller.accounts.PutLimit(request, metadata=caller.metadata, timeout=DEADLINE)
+        quiet = await caller.create_only(usage_alert("50", scope=OF_ACME))
     assert quiet.evaluation_status == EVALUATING
     await released(caller, held, of_share, quiet)
-    limit = limit_pb2.Limit(
-        limit_id="calls",
-        customer=scope_pb2.CustomerScope(customer_id="acme"),
-        quantity=access_pb2.QuantityAccess(metric_id="calls"),
-        amount="10",
-    )
-    request = account_service_pb2.PutLimitRequest(limit=limit)
-    await caller.accounts.PutLimit(request, metadata=caller.metadata, timeout=DEADLINE)
-    assert await notified(caller, of_share) == [[ShortTransition("REACHED", "5", "7", "7", "")]]
+    await caller.accounts.PutLimit(request, metadata=caller.metadata, timeout=DEADLINE)  # evaluates what is noted
+    assert await notified(caller, of_share) == [[ShortTransition("REACHED", "5", "8", "8", "")]]
 
 
 async def test_changed_customer_is_evaluated_anew_before_its_new_alert(caller: Caller, held: HeldBackfills) -> None:
