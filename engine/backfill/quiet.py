@@ -72,8 +72,6 @@ def _condition(transaction: Transaction, rule: AlertRule) -> QuietCondition | No
     level, _ = trip_levels(rule.thresholds, AlertState())
     if level is None or rule.overrides or rule.thresholds.direction is not Direction.RISING:
         return None
-    if any(one.has_percentages for one in sharing):
-        return None
     covering = [one for one in sharing if one.scope.kind is ScopeKind.ALL_CUSTOMERS or one is rule]
     counted_since = min(one.watching_epoch for one in covering)
     others_changed = max((one.changed_epoch for one in sharing if one is not rule), default=0)

@@ -14,9 +14,7 @@ from evaluator.alerts import AlertRule, ScopeKind
 from evaluator.definitions import AlertDefinition
 from evaluator.thresholds import Direction
 from evaluator.transitions import AlertState, trip_levels
-
-# A customer with more gauges or alerts than this is left to the backfill: the organization's lock is held.
-MOST_READ = 100
+from store.usage.quiet_gauges import MOST_READ, unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +74,11 @@ def quiet_columns(rule: AlertRule | None) -> dict[str, str | None]:
 QUIET_COLUMNS = {"measure": "text", "level": "numeric"}  # of the table `wanted`, beside the columns of an alert
 
 # Of the alerts in `wanted` that name a customer and wait for a backfill: whether the customer is unknown, or has a
-# quiet gauge. A gauge is quiet if its value is below the level, and if all else was evaluated on it: since then
-# nothing has changed of the customer, of its limits and other alerts, and of the wide alerts. All new alerts of a
-# customer have to be quiet, because its gauges are then taken as evaluated for all of them. The transaction holds the
-# organization's lock exclusively, so no other one moves a gauge or registers a customer. Subqueries are not EXISTS,
-# for which PostgreSQL may read all rows of the organization.
-FOUND = """
+# quiet gauge. A gauge is quiet if its value is below the level, and if all other alerts were evaluated on it as they
+# are. All new alerts of a customer have to be quiet, because its gauges are then taken as evaluated for all of them.
+# The transaction holds the organization's lock exclusively, so no other one moves a gauge or registers a customer; so
+# it also leaves customers with very many gauges to the backfill.
+FOUND = f"""
 wide AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(wide)s::json)
         AS wide (measure text, counted_since bigint, changed_epoch bigint)
@@ -107,38 +104,20 @@ wide AS MATERIALIZED (
             ) AS read
         ) AS x
         WHERE x.gauges <= %(most_read)s AND x.measure = w.measure AND x.subscription_id IS NULL
-            AND x.group_values = '[]' AND x.scale IS NULL AND x.period_start <= %(now)s AND x.period_end > %(now)s
-            AND x.value < w.level AND x.rules_epoch >= greatest(c.changed_epoch, v.changed_epoch)
-            AND (
-                SELECT count(*) <= %(most_read)s AND count(*) FILTER (
-                    WHERE a.changed_epoch > x.rules_epoch AND a.state = 'ACTIVE'
-                        AND a.condition ->> 'metric_id' IS NOT DISTINCT FROM w.condition ->> 'metric_id'
-                        AND a.condition ->> 'currency' IS NOT DISTINCT FROM w.condition ->> 'currency'
-                ) = 0 AND (v.counted_since <= x.rules_epoch IS TRUE OR count(*) FILTER (
-                    WHERE a.watching_epoch <= x.rules_epoch AND a.state = 'ACTIVE' AND a.scope = w.scope
-                        AND a.condition_type = w.condition_type AND a.condition = w.condition
-                ) > 0)
-                FROM (
-                    SELECT * FROM alert WHERE organization_id = %(organization_id)s AND customer_id = c.customer_id
-                    LIMIT %(most_read)s + 1
-                ) AS a
-            )
-            AND (
-                SELECT x.customer_id FROM alert_exclusion x
-                WHERE x.organization_id = %(organization_id)s AND x.customer_id = c.customer_id LIMIT 1
-            ) IS NULL
+            AND x.group_values = '[]'::jsonb AND x.scale IS NULL
+            AND x.period_start <= %(now)s AND x.period_end > %(now)s
+            AND x.value < w.level AND x.rules_epoch >= coalesce(v.changed_epoch, 0)
+            AND {unchanged("w.condition ->> 'metric_id'", "w.condition ->> 'currency'")}
+            AND (v.counted_since <= x.rules_epoch IS TRUE OR (
+                SELECT count(*) FROM alert a
+                WHERE a.organization_id = %(organization_id)s AND a.customer_id = c.customer_id
+                    AND a.state = 'ACTIVE' AND a.scope = w.scope AND a.condition_type = w.condition_type
+                    AND a.condition = w.condition AND a.watching_epoch <= x.rules_epoch
+            ) > 0)
             AND (
                 SELECT m.event_name FROM metric m
                 WHERE m.organization_id = %(organization_id)s AND m.metric_id = w.condition ->> 'metric_id'
             ) IS NULL
-            AND (
-                SELECT max(l.changed_epoch) FROM usage_limit l
-                WHERE l.organization_id = %(organization_id)s AND l.customer_id = c.customer_id
-            ) > x.rules_epoch IS NOT TRUE
-            AND (
-                SELECT max(l.changed_epoch) FROM usage_limit l
-                WHERE l.organization_id = %(organization_id)s AND l.plan_id = c.plan_id
-            ) > x.rules_epoch IS NOT TRUE
         LIMIT 1
     ) AS g ON true
     WHERE w.customer_id IS NOT NULL AND w.visit_after IS NOT NULL
