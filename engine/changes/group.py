@@ -9,6 +9,7 @@ from typing import Any
 from engine.changes.open_change import Kind, OpenChange
 from engine.limits import ChangeLimits
 from runtime.clock import Clock
+from runtime.tasks import is_cancelled
 from store.identity import organizations
 from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
 from store.postgres.failures import failure_of, is_fault_of_statement, unavailable
@@ -179,7 +180,7 @@ class Group:
         try:
             outcomes = await step[0].kind.apply(change, [member.item for member in step])
         except asyncio.CancelledError as error:
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             # Something that the change awaited was cancelled, and not this group.
             await parts.undo()
@@ -212,8 +213,3 @@ def _outcome(outcome: object) -> Outcome:
 
 def _is_kept(member: Member) -> bool:
     return member.keep and member.outcome is not None and member.outcome.error is None
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
