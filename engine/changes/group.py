@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,13 +63,23 @@ class Group:
     """One transaction with the changes of `members`, in their order; those of one kind are made together."""
 
     def __init__(
-        self, database: Database, clock: Clock, organization_id: int, members: Sequence[Member], limits: ChangeLimits
+        self,
+        database: Database,
+        clock: Clock,
+        organization_id: int,
+        members: list[Member],
+        join: Callable[[], None],
+        limits: ChangeLimits,
     ) -> None:
-        """After `limits.seconds` under the lock no further change begins."""
+        """After `limits.seconds` under the lock no further change begins.
+
+        join: adds to `members` those that came while the group waited for the lock, and need not be prepared.
+        """
         self._database = database
         self._clock = clock
         self._organization_id = organization_id
         self._members = members
+        self._join = join
         self._limits = limits
         self._locking: float | None = None  # when the lock was requested
         self._end = 0.0
@@ -118,6 +128,9 @@ class Group:
         self._locking = time.perf_counter()
         epoch = await organizations.begin_change(connection, self._organization_id)
         raw = await driver(connection)
+        first = len(self._members)
+        self._join()
+        steps = _steps([*(member for step in steps for member in step), *self._members[first:]])
         # The clock is read under the lock: a new alert did not watch the events that came in while this waited.
         now = self._clock.now()
         last = OpenChange(connection, raw, self._organization_id, epoch, now, self._limits.spend_alerts, is_last=True)

@@ -41,6 +41,10 @@ class Kind(Protocol[ItemOf, ResultOf]):
 
     goes_last: bool
 
+    def needs_preparing(self, item: ItemOf) -> bool:
+        """Whether `prepare` has to get an item before `apply`; else it can join a group that holds the lock already."""
+        ...
+
     async def prepare(
         self, connection: Connection, organization_id: int, items: Sequence[ItemOf]
     ) -> "Sequence[ResultOf | Exception | None]":

@@ -50,6 +50,10 @@ class Creations:
     def __init__(self, rules: RulesRegistry) -> None:
         self._rules = rules
 
+    def needs_preparing(self, item: Creation) -> bool:
+        """Always: its warnings are found without the lock."""
+        return True
+
     async def prepare(
         self, connection: Connection, organization_id: int, items: Sequence[Creation]
     ) -> Sequence[CreatedOrAnswer | Exception | None]:

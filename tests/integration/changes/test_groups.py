@@ -282,6 +282,9 @@ async def test_a_group_whose_frame_fails_is_repeated_one_by_one(
     class Broken:
         goes_last = False
 
+        def needs_preparing(self, item: str) -> bool:
+            return True
+
         async def prepare(
             self, connection: Connection, organization_id: int, items: Sequence[str]
         ) -> Sequence[str | Exception | None]:
@@ -337,6 +340,9 @@ class Plans:
     """Plans that one statement stores; it refuses names that begin with `no`, and fails on `bad`."""
 
     goes_last = False
+
+    def needs_preparing(self, item: str) -> bool:
+        return True
 
     def __init__(self) -> None:
         self.prepared: list[list[str]] = []
