@@ -11,7 +11,7 @@ conditions on the hashes of the key, so in partitions of the new form it finds d
 from alembic import op
 
 revision = "0033"
-down_revision = "0030"
+down_revision = "0032"
 oldest_compatible = "0027"
 
 _PARTITIONS = """
