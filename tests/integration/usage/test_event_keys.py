@@ -1,7 +1,7 @@
 """The keys of events: partitions with the narrow key, and those that still have the key of texts, act alike."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -29,6 +29,7 @@ from tests.support.usage.caller import (
     Outcome,
     Refusal,
     beside,
+    calling,
     ingest_held,
     on_customer,
     refusals,
@@ -37,15 +38,17 @@ from tests.support.usage.caller import (
     waiting_for_locks,
 )
 from tests.support.usage.event_keys import key_definitions, use_key_of_texts
+from tests.support.usage.organizations import organization
 from tests.support.usage.voiding import key, outcomes, void
 
 FORMS = ("narrow key", "key of texts")
 
 
 @pytest.fixture
-def shared_database_url(database_url: str) -> str:
-    """A database of each test's own, in place of the module's: tests change its partitions."""
-    return database_url
+async def caller(database_url: str, clock: ManualClock) -> AsyncIterator[Caller]:
+    """A caller of a server on a database of each test's own, because the tests change its partitions."""
+    async with calling(database_url, clock, *await organization(database_url, clock)) as found:
+        yield found
 
 
 @pytest.fixture(params=FORMS)
