@@ -65,7 +65,9 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
     def __init__(self, parts: Parts) -> None:
         configuration, database, clock = parts.configuration, parts.database, parts.clock
 
-        alerts = AlertHandlers(database, parts.changes, parts.backfills, most_examined=parts.limits.examined_alerts)
+        alerts = AlertHandlers(
+            database, parts.changes, parts.backfills, parts.rules, most_examined=parts.limits.examined_alerts
+        )
         self.CreateAlert = alerts.CreateAlert
         self.GetAlert = alerts.GetAlert
         self.ListAlerts = alerts.ListAlerts
@@ -81,7 +83,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.ListAlertChanges = changes.ListAlertChanges
         self.ResetCustomerAlert = changes.ResetCustomerAlert
 
-        batches = AlertBatchHandlers(clock, parts.changes, parts.backfills)
+        batches = AlertBatchHandlers(clock, parts.changes, parts.backfills, parts.rules)
         self.BatchCreateAlerts = batches.BatchCreateAlerts
         self.BatchUpdateAlerts = batches.BatchUpdateAlerts
         self.BatchArchiveAlerts = batches.BatchArchiveAlerts

@@ -78,6 +78,10 @@ class _LimitPuts(Distinct[LimitPut, Put[StoredLimit]]):
     def __init__(self) -> None:
         super().__init__(lambda put: put.fact.limit_id, _put_limits)
 
+    def needs_preparing(self, item: LimitPut) -> bool:
+        """Whether the limit is a plan's."""
+        return item.fact.subject.plan_id is not None
+
     async def prepare(
         self, connection: Connection, organization_id: int, items: Sequence[LimitPut]
     ) -> Sequence[None]:

@@ -134,8 +134,9 @@ class _Work:
                 await evaluate_facts(transaction, on_facts)
             elif len(alerts) == 1:
                 [rule] = alerts.values()
-                ids = sorted({one.customer.customer_id for one, _ in left})
-                part = await evaluate_part(transaction, rule, Progress(), ids, self.gauges_at_once)
+                known = {one.customer.customer_id: one.customer for one, _ in left}
+                ids = sorted(known)
+                part = await evaluate_part(transaction, rule, Progress(), ids, self.gauges_at_once, known=known)
                 if part.progress == Progress(ids[-1]):
                     left = []
             kept = {one.note.customer_id for one, _ in left}

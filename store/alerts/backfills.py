@@ -186,6 +186,7 @@ async def complete(connection: DriverConnection, organization_id: int, alert_ids
         "UPDATE alert SET visit_after = NULL, looked = looked OR state = %s"
         " WHERE organization_id = %s AND alert_id = ANY(%s)",
         (DefinitionState.ACTIVE.value, organization_id, list(alert_ids)),
+        prepare=False,  # see `store.alerts.alerts`
     )
 
 

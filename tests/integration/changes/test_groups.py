@@ -194,6 +194,11 @@ async def test_a_group_whose_frame_fails_is_repeated_one_by_one(
     broken = RuntimeError("cannot prepare")
 
     class Broken:
+        goes_last = False
+
+        def needs_preparing(self, item: str) -> bool:
+            return True
+
         async def prepare(
             self, connection: Connection, organization_id: int, items: Sequence[str]
         ) -> Sequence[str | Exception | None]:
