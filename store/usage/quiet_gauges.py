@@ -34,11 +34,16 @@ def unchanged(metric_id: str, currency: str) -> str:
     """A condition on a gauge `x` of a customer `c`: all but a new or changed alert was evaluated on it.
 
     Since its evaluation no limit of the customer or its plan has changed, and no active alert of the customer on that
-    metric or currency; and no alert is disabled for the customer. Its subqueries are not EXISTS, for which PostgreSQL
-    may read all rows of the organization.
+    metric or currency; and no alert is disabled for the customer. No raw events count in the metric: of those from
+    before its creation a gauge knows nothing. The subqueries are not EXISTS, for which PostgreSQL may read all rows
+    of the organization.
     """
     return f"""
         x.rules_epoch >= c.changed_epoch
+        AND (
+            SELECT m.event_name FROM metric m
+            WHERE m.organization_id = %(organization_id)s AND m.metric_id = {metric_id}
+        ) IS NULL
         AND (
             SELECT count(*) <= %(most_read)s AND count(*) FILTER (
                 WHERE a.changed_epoch > x.rules_epoch AND a.state = 'ACTIVE'
