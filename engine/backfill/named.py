@@ -28,8 +28,8 @@ async def claim_and_evaluate(
 
     An alert is complete, too, if it is not active any more or its customer does not exist. first: the lowest alert
     id. others_than: alerts that are left out. Alerts on facts and alerts on usage do not go together: each kind locks
-    all of its gauges at once, in the order of their keys. Those of the other kind than the first one wait for the next
-    step, and so do those that have more than `max_gauges` together with it.
+    all of its gauges at once, in the order of their keys. Those of the other kind than the first one wait for the
+    next step, and so do those that have more than `max_gauges` together with it.
     """
     organization_id = transaction.organization_id
     claimed = await backfills.claim_named(transaction.driver, organization_id, first, size, others_than)
