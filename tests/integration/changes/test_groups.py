@@ -1,6 +1,7 @@
 """Changes that wait together share a transaction; each has its own outcome."""
 
 import asyncio
+import functools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ from runtime.fair_semaphore import FairSemaphore
 from store.identity import organizations
 from store.postgres.database import Connection, Database, DatabaseUnavailable
 from tests.support.databases import NOON
+from tests.support.usage.caller import until
 from tests.support.waiting import within
 
 ROUNDS = 40  # of the random test
@@ -417,6 +419,64 @@ async def test_an_item_that_fails_the_only_kind_of_a_group_leaves_the_others(
         await first
     assert [one if isinstance(one, str) else type(one) for one in done] == ["a", Refused, Refused, "b", "c"]
     assert set(await plans(database, organization_id)) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("needs_preparing", [False, True])
+async def test_changes_that_come_while_a_group_waits_for_its_lock_join_it_unless_they_are_prepared(
+    database: Database, organization_id: int, groups: ChangeGroups, needs_preparing: bool
+) -> None:
+    kind = Plans()
+    async with database.raw_transaction() as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (0x7469, organization_id))
+        first = asyncio.create_task(groups.run(organization_id, plan("a")))
+        await until(functools.partial(is_waiting, database))
+        late = asyncio.create_task(groups.run(organization_id, plan("b")))
+        await asyncio.sleep(0)
+        if needs_preparing:
+            later = asyncio.create_task(groups.run_together(organization_id, kind, "c"))
+        else:
+            later = asyncio.create_task(groups.run(organization_id, plan("c")))
+        await asyncio.sleep(0)
+    async with within("the changes"):
+        assert await asyncio.gather(first, late, later) == ["a", "b", "c"]
+    epochs = await plans(database, organization_id)
+    assert epochs["b"] == epochs["a"]
+    assert epochs["c"] == epochs["a"] + needs_preparing
+
+
+async def test_a_late_change_that_fails_leaves_the_others_of_its_group(
+    database: Database, organization_id: int, groups: ChangeGroups
+) -> None:
+    async with database.raw_transaction() as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (0x7469, organization_id))
+        first = asyncio.create_task(groups.run(organization_id, plan("a")))
+        await until(functools.partial(is_waiting, database))
+        late = [
+            asyncio.create_task(groups.run(organization_id, plan("b", refuse=Refused()))),
+            asyncio.create_task(groups.run(organization_id, plan("c"))),
+            asyncio.create_task(groups.run(organization_id, plan("d"))),
+        ]
+        await asyncio.sleep(0)
+        late[2].cancel()
+    async with within("the changes"):
+        done = await asyncio.gather(first, *late, return_exceptions=True)
+    assert [one if isinstance(one, str) else type(one) for one in done] == [
+        "a",
+        Refused,
+        "c",
+        asyncio.CancelledError,
+    ]
+    assert set(await plans(database, organization_id)) == {"a", "c"}
+
+
+async def is_waiting(database: Database) -> bool:
+    """Whether a session waits for a lock."""
+    async with database.raw_transaction() as connection:
+        cursor = await connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        row = await cursor.fetchone()
+    return row is not None and row[0] > 0
 
 
 class LastPlans(Plans):
