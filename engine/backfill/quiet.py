@@ -41,7 +41,7 @@ def _sharing(wide: WideAlerts, measure: Measure) -> list[AlertRule]:
 
 
 async def settle_quiet(transaction: Transaction, rule: AlertRule, customer_ids: Sequence[str]) -> set[str]:
-    """Brings the quiet gauges of an alert up to date; returns their customers, for which the alert is evaluated.
+    """Brings the quiet gauges of an alert up to date; returns the customers for which the alert is evaluated.
 
     The others have to be evaluated in another transaction: this one holds gauges, not in the order of their keys.
     """
