@@ -6,6 +6,7 @@ import uvloop
 from cli.console import Problem
 from cli.garbage_collection import reduce_garbage_collection
 from cli.parent import parent_option, stopping_with
+from cli.processes import LISTENING
 from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
@@ -15,8 +16,6 @@ from server.calls.lifecycle import Shutdown
 from server.listener import CannotListen
 from server.process import serve as run_server
 from store.postgres.database import Database, DatabaseUnavailable
-
-LISTENING = "listening on "  # followed by HOST:PORT; the only line on standard output
 
 
 @click.command()

@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from cli.console import DurableProgress, Problem, bad, good, named, quiet
-from cli.notify import RUNNING
-from cli.processes import Child, NotStarted, child_environment, describe_exit
-from cli.serve import LISTENING
+from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment, describe_exit
 from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
 from runtime.backoff import Backoff
 from runtime.configuration import Configuration

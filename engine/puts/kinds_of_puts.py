@@ -12,7 +12,7 @@ from store.accounts.customers import CustomerFact, StoredCustomer
 from store.accounts.known_ids import ReferencedIds
 from store.accounts.puts import Put, UnlockedPut
 from store.accounts.subscriptions import StoredSubscription, SubscriptionFact
-from store.limits import limits
+from store.limits import changes as limit_changes
 from store.limits.limits import LimitFact, StoredLimit
 from store.postgres.database import Connection, DriverConnection
 
@@ -99,7 +99,7 @@ class _LimitPuts(Distinct[LimitPut, Put[StoredLimit]]):
 
 async def _put_limits(change: OpenChange, items: Sequence[LimitPut]) -> Sequence[Put[StoredLimit] | Exception]:
     facts = [item.fact for item in items]
-    results = await limits.put(change.driver, change.organization_id, facts, change.epoch, change.now)
+    results = await limit_changes.put(change.driver, change.organization_id, facts, change.epoch, change.now)
     for item, result in zip(items, results, strict=True):
         if not isinstance(result, Exception) and result.changed:
             await item.alerts.begin_backfills(change, item.fact.subject)
@@ -112,7 +112,7 @@ async def _change_limits(
     unknown = await known_ids.find_unknown(connection, organization_id, [item.named for item in items])
     for item in items:
         item.unknown = unknown[item.named]
-    return await limits.change(connection, organization_id, [item.fact for item in items], now)
+    return await limit_changes.change(connection, organization_id, [item.fact for item in items], now)
 
 
 LIMITS = FactKind[LimitPut, StoredLimit](
