@@ -48,7 +48,7 @@ async def test_changes_that_come_while_a_group_waits_for_its_lock_join_it_unless
             later = asyncio.create_task(groups.run(organization_id, plan("c")))
         await asyncio.sleep(0)
     async with within("the changes"):
-        assert await asyncio.gather(first, late, later) == ["a", "b", "c"]
+        assert [*await asyncio.gather(first, late, later)] == ["a", "b", "c"]
     epochs = await plans(database, organization_id)
     assert epochs["b"] == epochs["a"]
     assert epochs["c"] == epochs["a"] + needs_preparing
