@@ -1,8 +1,9 @@
 """Few at once: of a heavy organization, few calls of one method run while a light one has calls in progress.
 
 gRPC accepts the calls of one method one after the other, whichever organization they belong to, and each of them
-takes several passes of the event loop. If all calls of a heavy organization run as soon as they are accepted, its next
-ones wait to be accepted, and a call of another organization waits behind them. What waits here does not wait there.
+takes several passes of the event loop. If all calls of a heavy organization run as soon as they are accepted, its
+next ones wait to be accepted, and a call of another organization waits behind them. What waits here does not wait
+there.
 """
 
 import asyncio
