@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from engine.ingest.batches import Batch
 from engine.ingest.pending import Room
-from engine.ingest.pipeline import Pipeline
+from engine.ingest.pipeline import LARGE_COMMIT, Pipeline
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import error_reason_pb2
 from generated.tidemark.v1.usage_pb2 import Rejection, UsageBatch, UsageOutcome
@@ -22,6 +22,7 @@ from server.calls.answer_size import answer_bytes_problem, room_of
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.errors import InvalidArgument
+from server.calls.few_at_once import FewAtOnce
 from server.calls.lifecycle import Drain
 from server.calls.stream_end import wait_for_stream_end
 from server.calls.validation import Violations
@@ -82,6 +83,7 @@ class UsageHandlers:
         self._drain = drain
         self._max_stream_events = max_stream_events
         self._reader = Reader(configuration.retention)
+        self._few = FewAtOnce()
 
     async def EvaluateUsageBatch(
         self, request: messages.EvaluateUsageBatchRequest, context: Context
@@ -90,6 +92,12 @@ class UsageHandlers:
         batch = request.batch
         self._check(batch)
         organization = current_organization()
+        if len(batch.events) > LARGE_COMMIT:  # the message would take memory while it waits
+            return await self._evaluate(organization, batch)
+        async with self._few.turn(organization.organization_id):
+            return await self._evaluate(organization, batch)
+
+    async def _evaluate(self, organization: Organization, batch: UsageBatch) -> messages.EvaluateUsageBatchResponse:
         room = await self._pipeline.admit(organization, len(batch.events))
         response = messages.EvaluateUsageBatchResponse()
         try:
