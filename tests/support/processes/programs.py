@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -66,6 +67,14 @@ class Program:
     def address(self) -> Address:
         """Where a server listens; the same after it was started again."""
         return Address(self._child.ready_value)
+
+    def workers(self) -> list[int]:
+        """The processes that it has started: the workers of a server that has several."""
+        listed = subprocess.run(
+            ["ps", "-o", "pid=,stat=", "--ppid", str(self.pid)], capture_output=True, text=True, check=False
+        )
+        rows = [line.split() for line in listed.stdout.splitlines()]
+        return sorted(int(pid) for pid, state in rows if not state.startswith("Z"))
 
     async def start(self) -> None:
         """Starts it, for the first time or again, and waits until it is ready. Raises CannotStart."""
@@ -137,20 +146,21 @@ class Programs:
         """The URL of the database."""
         return self._settings["TIDEMARK_DATABASE_URL"]
 
-    async def serve(self, name: str = "server", **settings: str) -> Program:
+    async def serve(self, name: str = "server", *, workers: int = 1, **settings: str) -> Program:
         """Starts a server on a free port. `settings` are those of the environment, without their prefix."""
-        return await self._start(name, "serve", LISTENING, settings)
+        arguments = ["serve", "--workers", str(workers)] if workers > 1 else ["serve"]
+        return await self._start(name, arguments, LISTENING, settings)
 
     async def notify(self, name: str = "notifier", **settings: str) -> Program:
         """Starts a notifier, with settings as `serve`."""
-        return await self._start(name, "notify", RUNNING, settings)
+        return await self._start(name, ["notify"], RUNNING, settings)
 
-    async def _start(self, name: str, command: str, ready: str, settings: dict[str, str]) -> Program:
+    async def _start(self, name: str, arguments: Sequence[str], ready: str, settings: dict[str, str]) -> Program:
         named = {f"TIDEMARK_{setting}": value for setting, value in settings.items()}
         log = self._folder / f"{name}.log"
         file = self._exits.enter_context(log.open("xb"))
         variables = child_environment({**self._settings, **named, **self.variables}, inherit=False)
-        program = Program(Child(name, [command], variables, ready, file), log)
+        program = Program(Child(name, arguments, variables, ready, file), log)
         # Before the start: one that is given up may leave a process.
         self._exits.push_async_callback(program.drained if self._drain else program.killed)
         await program.start()
