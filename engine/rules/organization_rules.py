@@ -56,6 +56,11 @@ class OrganizationRules:
                     await self._catch_up(connection, epoch)
         return self._router
 
+    @property
+    def cached(self) -> Router:
+        """The router as it is, at whatever epoch. What it says holds if that epoch is found to stand later."""
+        return self._router
+
     def begin(self) -> Registered:
         """What a commit is going to register. `committed` or `rolled_back` must follow with the same object."""
         registered = Registered()

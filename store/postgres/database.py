@@ -18,7 +18,16 @@ from store.postgres import sessions
 from store.postgres.failures import DatabaseUnavailable, Discard, Failure, failure_of, sqlstate_of, unavailable
 
 # Other rooms import DatabaseUnavailable from here.
-__all__ = ["Connection", "Database", "DatabaseUnavailable", "DriverConnection", "Row", "driver", "sync_engine"]
+__all__ = [
+    "Connection",
+    "Cursor",
+    "Database",
+    "DatabaseUnavailable",
+    "DriverConnection",
+    "Row",
+    "driver",
+    "sync_engine",
+]
 
 Row = sessions.Row
 
@@ -27,6 +36,9 @@ Connection = AsyncConnection
 
 # The driver's connection below it, which `driver` returns: for COPY, pipelines and statements on the hot path.
 DriverConnection = psycopg.AsyncConnection[Row]
+
+# A statement that was executed; within a pipeline, one that is on its way.
+Cursor = psycopg.AsyncCursor[Row]
 
 _DIALECT = "postgresql+psycopg://"  # SQLAlchemy's name of the driver; the addresses go to the driver itself
 POOL_TIMEOUT = 10.0  # seconds to wait for a free connection
