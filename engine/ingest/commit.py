@@ -143,7 +143,7 @@ class Committer:
         try:
             async with self._database.transaction() as connection:
                 raw = await driver(connection)
-                done = await plan.execute(raw, self._organization_id, now, group.include_gauges)
+                done = await plan.carry_out(raw, self._organization_id, now, group.include_gauges)
                 transaction = self._transaction(connection, raw, plan.router, done.standing, now)
                 await rules.load_facts(connection, plan.router, plan.events, now, registered)  # only counts the names
                 if plan.movements is None:

@@ -18,9 +18,9 @@ from evaluator.amounts import exact_arithmetic
 from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from evaluator.watched_gauges import WatchedGauge
+from store.commits import small
+from store.commits.small import Done
 from store.postgres.database import DriverConnection
-from store.usage import small_commits
-from store.usage.small_commits import Done
 
 # Events above which a commit is not small. An INSERT costs PostgreSQL more for each event than a COPY, which takes
 # two round trips.
@@ -39,7 +39,7 @@ class NotAsPlanned(Exception):
 class Plan:
     """What a small commit is going to do.
 
-    router, epoch: the rules by which it was made; the router may be of a younger epoch when the plan is executed.
+    router, epoch: the rules by which it was made; the router may be of a younger epoch when the plan is carried out.
     events: each with its currency. movements: None where a customer is known to have balances that usage draws on:
     these have to be locked before gauges.
     """
@@ -49,14 +49,14 @@ class Plan:
     events: Sequence[UsageEvent]
     movements: dict[WatchedGauge, Movement] | None
 
-    async def execute(
+    async def carry_out(
         self, connection: DriverConnection, organization_id: int, now: datetime, all_values: bool
     ) -> Done:
         """Sends the statements. Raises NotAsPlanned where the transaction must be rolled back."""
         customer_ids = {event.customer_id for event in self.events}
         with exact_arithmetic():
             moves = [move_of(one) for one in additive(self.movements or {})]
-        done = await small_commits.execute(
+        done = await small.store_and_move(
             connection, organization_id, now, self.events, customer_ids, moves, all_values
         )
         if done.standing.epoch != self.epoch:

@@ -16,10 +16,10 @@ from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from generated.tidemark.v1 import metric_pb2
 from runtime.clock import ManualClock
+from store.commits import small
 from store.identity.organizations import Organization
 from store.postgres.database import Database
 from store.usage import events as stored_events
-from store.usage import small_commits
 from tests.support.balances.holder import Holder
 from tests.support.usage.caller import Caller, ShortTransition, usage_alert
 from tests.support.usage.service import GRACE
@@ -40,7 +40,7 @@ class Ways:
 def ways(monkeypatch: pytest.MonkeyPatch) -> Ways:
     """Counts the ways of the commits of this process."""
     counted = Ways()
-    execute: Step = small_commits.execute
+    execute: Step = small.store_and_move
     copy: Step = stored_events.copy
 
     async def executing(*arguments: Any) -> Any:
@@ -53,7 +53,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> Ways:
         counted.copies += 1
         return await copy(*arguments)
 
-    monkeypatch.setattr(small_commits, "execute", executing)
+    monkeypatch.setattr(small, "store_and_move", executing)
     monkeypatch.setattr(stored_events, "copy", copying)
     return counted
 

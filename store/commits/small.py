@@ -28,7 +28,7 @@ class Done:
     moved: list[gauges.Moved]
 
 
-async def execute(
+async def store_and_move(
     connection: DriverConnection,
     organization_id: int,
     now: datetime,
