@@ -141,7 +141,7 @@ class Committer:
         registered, now = rules.begin(), self._clock.now()
         registered.named.update(event.customer_id for event in plan.events)  # before another commit may forget them
         try:
-            async with self._database.transaction() as connection:
+            async with self._database.unbegun_transaction() as connection:
                 raw = await driver(connection)
                 done = await plan.carry_out(raw, self._organization_id, now, group.include_gauges)
                 transaction = self._transaction(connection, raw, plan.router, done.standing, now)

@@ -39,10 +39,11 @@ async def store_and_move(
 ) -> Done:
     """Locks the organization (shared), stores events, locks wallets, and moves gauges, in the order of all locks.
 
-    Nothing is checked between the statements: the caller has to, and rolls back if one of them should not have
-    followed the one before.
+    Begins the transaction, which must be a `Database.unbegun_transaction`. Nothing is checked between the statements:
+    the caller has to, and rolls back if one of them should not have followed the one before.
     """
     async with connection.pipeline():
+        await connection.execute("BEGIN", prepare=False)
         locked = await organizations.send_lock_shared(connection, organization_id)
         inserted = await stored_events.send_insert(connection, organization_id, now, events)
         held = await wallets.send_lock_with_drawdown(connection, organization_id, customer_ids)

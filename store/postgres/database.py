@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
-from psycopg.pq import ConnStatus, PipelineStatus
+from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -96,7 +96,21 @@ class Database:
         Statements on the driver's connection (see `driver`) belong to the same transaction. Raises
         DatabaseUnavailable for each failure of the database that `store.postgres.failures` knows.
         """
-        async with self._transaction() as connection:
+        async with self._noted_transaction(unbegun=False) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def unbegun_transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A `transaction` that its block begins: the first statement is BEGIN, on the driver's connection.
+
+        The driver's own BEGIN takes a round trip, also within a pipeline.
+        """
+        async with self._noted_transaction(unbegun=True) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _noted_transaction(self, *, unbegun: bool) -> AsyncIterator[AsyncConnection]:
+        async with self._transaction(unbegun=unbegun) as connection:
             token = object()
             self._open[token] = asyncio.get_running_loop().time()
             try:
@@ -105,7 +119,7 @@ class Database:
                 del self._open[token]
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def _transaction(self, *, unbegun: bool) -> AsyncIterator[AsyncConnection]:
         pool = self._engine.pool
         failure: Failure | None = None
         try:
@@ -113,6 +127,8 @@ class Database:
                 try:
                     # Without it, SQLAlchemy begins at its first statement, which can come after one on the driver.
                     async with connection.begin():
+                        if unbegun:
+                            await (await driver(connection)).set_autocommit(True)
                         yield connection
                 except (SQLAlchemyError, psycopg.Error) as error:
                     failure = failure_of(error, connection_is_dead=await _is_dead(connection))
@@ -123,7 +139,8 @@ class Database:
                 finally:
                     # If the pool was disposed of meanwhile (see below), a connection that returns to it is never
                     # closed. A connection that broke inside a pipeline cannot leave it, so no rollback is possible.
-                    if self._engine.pool is not pool or await _is_stuck(connection):
+                    is_usable = self._engine.pool is pool and not await _is_stuck(connection)
+                    if not is_usable or (unbegun and not await _end_autocommit(connection)):
                         await connection.invalidate()
         except (SQLAlchemyError, psycopg.Error, DatabaseUnavailable) as error:
             failure = failure or failure_of(error)
@@ -197,3 +214,14 @@ async def _is_stuck(connection: AsyncConnection) -> bool:
     if connection.closed or connection.invalidated:
         return False
     return (await driver(connection)).pgconn.pipeline_status != PipelineStatus.OFF
+
+
+async def _end_autocommit(connection: AsyncConnection) -> bool:
+    """Lets the driver begin transactions again. False if the connection is in a transaction, and may not be used."""
+    if connection.closed or connection.invalidated:
+        return True
+    raw = await driver(connection)
+    if raw.pgconn.transaction_status is not TransactionStatus.IDLE:  # its end was cancelled
+        return False
+    await raw.set_autocommit(False)
+    return True
