@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import uvloop
@@ -10,12 +11,18 @@ from rich.console import Console
 from bench import balances, ingest, latency, neighbours, notifier, report, soak
 from bench.rules import part as rules
 from bench.rules.scale import Scale
-from bench.support import load, machine
+from bench.support import floods, load, machine
 from bench.support.stack import PostgreSQL
 from bench.views import report as views
 
 PARTS = ("ingest", "latency", "notifier", "balances", "neighbours", "rules", "views", "soak")
 SOAK_MINUTES = 10.0
+# The rows that `--only` can name, by part.
+ROWS: Mapping[str | None, Sequence[str]] = {
+    "rules": tuple(rules.ROWS),
+    "neighbours": tuple(floods.KINDS),
+    "views": (*views.METHODS, views.WATCHERS),
+}
 
 
 def main() -> None:
@@ -28,8 +35,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="of ingest: processes of the server")
     parser.add_argument("--scale", type=float, default=1.0, help="of rules: multiplies the alerts and customers")
     parser.add_argument("--alerts", type=int, help="of rules: alerts of the large database of the row size")
-    parser.add_argument("--only", action="append", default=[], choices=rules.ROWS, help="of rules: only this row")
-    uvloop.run(_measure(Console(highlight=False), parser.parse_args()))
+    parser.add_argument("--only", action="append", default=[], help="of rules, neighbours and views: only this row")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.only) - set(ROWS.get(arguments.part, ())):
+        parser.error(f"{arguments.part or 'it'} has no row {', '.join(sorted(unknown))}")
+    uvloop.run(_measure(Console(highlight=False), arguments))
 
 
 async def _measure(console: Console, arguments: argparse.Namespace) -> None:
@@ -67,12 +77,13 @@ async def _measure(console: Console, arguments: argparse.Namespace) -> None:
         console.print(soaked.table())
     if part == "neighbours":
         console.print("neighbours: the calls of one organization during the flood of another", style="bold")
-        beside = await neighbours.measure(postgresql, lambda line: console.print(f"  {line}"))
+        kinds = arguments.only or ROWS["neighbours"]
+        beside = await neighbours.measure(postgresql, lambda line: console.print(f"  {line}"), kinds)
         about["neighbours"] = beside.figures()
         console.print(beside.table())
     if part == "views":
         console.print("views: lists and views by the number of rows that they choose from", style="bold")
-        seen = await views.measure_all(postgresql, lambda line: console.print(f"  {line}"))
+        seen = await views.measure_all(postgresql, lambda line: console.print(f"  {line}"), arguments.only)
         about["views"] = seen.figures()
         console.print(seen.table())
     if part == "rules":

@@ -6,7 +6,9 @@ import uvloop
 from cli.console import Problem
 from cli.garbage_collection import reduce_garbage_collection
 from cli.parent import parent_option, stopping_with
+from cli.processes import LISTENING
 from cli.settings import configuration, configure_logs, database_url, prepared_database, unreachable_database
+from cli.worker_option import workers_option
 from cli.workers import run_workers
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
@@ -16,17 +18,6 @@ from server.calls.lifecycle import Shutdown
 from server.listener import CannotListen, address_of
 from server.process import serve as run_server
 from store.postgres.database import Database, DatabaseUnavailable
-
-LISTENING = "listening on "  # followed by HOST:PORT; the only line on standard output
-MAX_WORKERS = 64
-
-workers_option = click.option(
-    "--workers",
-    type=click.IntRange(1, MAX_WORKERS),
-    default=1,
-    show_default=True,
-    help="Server processes that share the port. More than one uses more than one processor.",
-)
 
 
 @click.command()
@@ -48,7 +39,7 @@ def serve(workers: int, worker: int | None, with_parent: int | None) -> None:
     url = prepared_database(settings) if worker is None else database_url(settings)
     try:
         if workers > 1:
-            run_workers(workers, settings, url, LISTENING, _print_address, with_parent)
+            run_workers(workers, settings, url, _print_address, with_parent)
         else:
             uvloop.run(_serve(settings, url, with_parent, shares_port=worker is not None))
     except CannotListen as error:

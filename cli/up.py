@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 import click
 
 from cli.console import DurableProgress, Problem, bad, good, named, quiet
-from cli.notify import RUNNING
-from cli.processes import Child, NotStarted, child_environment
-from cli.serve import LISTENING, workers_option
+from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
 from cli.settings import configuration, configure_logs, database_settings, prepared_database, unreachable_database
 from cli.supervision import Supervisor
+from cli.worker_option import workers_option
 from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable
 from store.identity import keys

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from cli.console import Problem
 from cli.parent import stopping_with
-from cli.processes import Child, NotStarted, child_environment
+from cli.processes import LISTENING, Child, NotStarted, child_environment
 from cli.settings import database_settings
 from cli.supervision import Supervisor
 from runtime.actions import LogAction
@@ -28,21 +28,19 @@ def run_workers(
     number: int,
     settings: Configuration,
     url: str,
-    ready: str,
     print_address: Callable[[str, int], None],
     with_parent: int | None,
 ) -> None:
     """Runs so many workers on the configured address until a signal comes, and then drains them.
 
-    ready: the start of the line that a worker prints when it serves. print_address: called when all of them serve.
-    Raises CannotListen, and a Problem when a worker cannot start.
+    print_address: called with host and port when all of them serve. Raises CannotListen, and a Problem when a worker cannot start.
     """
     with _reserved(settings.listen_host, settings.listen_port) as port:
         host = settings.listen_host
         listen = {"TIDEMARK_LISTEN": address_of(host, port)}
         environment = child_environment({**database_settings(settings, url), **listen}, inherit=True)
         children = [
-            Child(f"worker {worker}", ["serve", "--worker", str(worker)], environment, ready)
+            Child(f"worker {worker}", ["serve", "--worker", str(worker)], environment, LISTENING)
             for worker in range(1, number + 1)
         ]
         drain = settings.propagation_delay + settings.drain_timeout

@@ -76,6 +76,7 @@ class EvaluationLimits:
     """Limits of `CustomerEvaluations`."""
 
     customers_at_once: int = 100  # customers of one transaction
+    gauges_at_once: int = 500  # of one transaction, because changes, and with them usage, wait for it
     polling_interval: float = 5.0  # seconds; for customers that another process left when it ended
     retry_interval: float = 1.0  # seconds at most between two tries while the database is away
 

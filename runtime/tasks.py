@@ -143,7 +143,7 @@ class BackgroundTask:
             try:
                 wanted = await self._step()
             except (Exception, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                if isinstance(error, asyncio.CancelledError) and is_cancelled():
                     raise
                 # Another CancelledError is not meant for this task: something that the step awaited was cancelled.
                 self._failures.write(error)
@@ -181,6 +181,7 @@ class BackgroundTask:
             self._failures.write(error)
 
 
-def _is_cancelled() -> bool:
+def is_cancelled() -> bool:
+    """Whether the current task is being cancelled. Otherwise a CancelledError comes from something that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -5,8 +5,8 @@ are parsed in one pass, all other calls wait for the forty. Therefore a slice of
 each pass grants one turn: between two slices, every other task runs.
 
 A call passes the event loop about ten times, and each time it waits for the slice of another key. So slices are short
-while a `light` key has calls in progress, one that has used up no slice lately. Without one they are longer, because
-each change of tasks has a cost.
+while a `light` key has calls in progress, one that has used up no slice lately and has few calls at the same time.
+Without one they are longer, because each change of tasks has a cost.
 
 A turn is not returned. It lasts until its task awaits something, so it cannot be lost when the task is cancelled.
 """
@@ -23,6 +23,9 @@ PIECE = 0.000_15  # seconds of the work that a task does in one turn of `Pieces`
 # Seconds after the last slice that a key has used up, until the key is light again. Longer than a large commit waits
 # among those of many organizations.
 LIGHT_AFTER = 5.0
+# Calls of a key in progress at the same time, above which it is heavy: they need the database and the loop as much as
+# one long piece of work.
+MANY_CALLS = 16
 _MOST_HEAVY = 1_000  # keys; above it, those that are light again are removed
 
 
@@ -59,7 +62,9 @@ class Turns:
     def begin_call(self, key: Hashable) -> None:
         """Notes that a call of the key begins. `end_call` must follow."""
         self._in_progress[key] += 1
-        if key not in self._light and not self.is_heavy(key):
+        if self._in_progress[key] > MANY_CALLS:
+            self.used_up(key)
+        elif key not in self._light and not self.is_heavy(key):
             self._light.add(key)
 
     def end_call(self, key: Hashable) -> None:
@@ -70,7 +75,7 @@ class Turns:
             self._light.discard(key)
 
     def used_up(self, key: Hashable) -> None:
-        """Notes that the key has used up a slice, so it is not light for some time."""
+        """Notes that the key has used up a slice, or what is like one, so it is not light for some time."""
         self._light.discard(key)
         now = self._now()
         self._heavy[key] = now

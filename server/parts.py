@@ -12,6 +12,7 @@ from engine.ingest.pipeline import Pipeline
 from engine.limits import DEFAULT_LIMITS, EngineLimits
 from engine.puts.customer_evaluations import CustomerEvaluations
 from engine.puts.fact_puts import FactPuts
+from engine.puts.new_metrics import NewMetrics
 from engine.redelivery_jobs import RedeliveryJobs
 from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
@@ -44,6 +45,7 @@ class Parts:
     changes: ChangeGroups
     evaluations: CustomerEvaluations
     puts: FactPuts
+    new_metrics: NewMetrics
     limits: ServerLimits
 
 
@@ -81,6 +83,14 @@ def build_parts(
     evaluations = CustomerEvaluations(
         database, clock, configuration.grace, rules, calls_gate, limits=engine_limits.evaluations
     )
+    backfills = Backfills(
+        database,
+        clock,
+        configuration.grace,
+        rules,
+        limits=engine_limits.backfills,
+        busy=lambda: ingest_gate.free < ingest_seats,
+    )
     return Parts(
         configuration,
         database,
@@ -88,14 +98,7 @@ def build_parts(
         Drain(),
         Upkeep(database, clock, configuration.retention, configuration.notification_retention),
         rules,
-        Backfills(
-            database,
-            clock,
-            configuration.grace,
-            rules,
-            limits=engine_limits.backfills,
-            busy=lambda: ingest_gate.free < ingest_seats,
-        ),
+        backfills,
         Timers(database, clock, configuration.grace, rules, limits=engine_limits.timers),
         RedeliveryJobs(database, clock),
         Erasures(database, clock),
@@ -109,6 +112,7 @@ def build_parts(
         changes,
         evaluations,
         FactPuts(clock, changes, evaluations),
+        NewMetrics(database, backfills),
         server_limits,
     )
 
@@ -121,6 +125,8 @@ async def started(parts: Parts) -> AsyncIterator[None]:
         await parts.upkeep.start()
         stack.push_async_callback(parts.backfills.stop)
         parts.backfills.start()
+        stack.push_async_callback(parts.new_metrics.stop)
+        parts.new_metrics.start()
         stack.push_async_callback(parts.evaluations.stop)
         parts.evaluations.start()
         stack.push_async_callback(parts.timers.stop)

@@ -17,6 +17,8 @@ FEW = "few"  # a customer with three alerts among those of all others
 ENDPOINTS = 50  # that exist; the others are deleted
 MAX_GROUPS = 10_000  # of one customer
 MAX_BIG = 1_000  # alerts of one customer
+MAX_PLANS = 10_000  # that have an alert each; the customer MEMBER is on one of them
+MEMBER = "member"
 
 _ALERTS = {
     "wide": 'display_name: "wide" scope { all_customers {} } usage_threshold_reached { metric_id: "tokens" }'
@@ -60,7 +62,16 @@ FROM customer c, generate_series(1, %(size)s) AS number WHERE customer_id = 'tem
 """,
     """
 INSERT INTO customer SELECT (jsonb_populate_record(c, jsonb_build_object('customer_id', name))).*
-FROM customer c, unnest(ARRAY['few', 'big']) AS name WHERE customer_id = 'template'
+FROM customer c, unnest(ARRAY['few', 'big', 'member']) AS name WHERE customer_id = 'template'
+""",
+    """
+UPDATE customer SET plan_id = 'plan7' WHERE customer_id = 'member'
+""",
+    """
+INSERT INTO alert SELECT (jsonb_populate_record(a, jsonb_build_object(
+    'alert_id', 'alt_plan' || number, 'name', 'plan ' || number, 'natural_key', NULL, 'visit_after', NULL,
+    'uniqueness_key', NULL, 'scope', 'PLAN', 'plan_id', 'plan' || number, 'customer_id', NULL))).*
+FROM alert a, generate_series(1, %(plans)s) AS number WHERE alert_id = %(own)s
 """,
     """
 INSERT INTO gauge SELECT (jsonb_populate_record(g, jsonb_build_object(
@@ -151,6 +162,7 @@ def copy(url: str, size: int, alert_ids: dict[str, str]) -> None:
         "size": size,
         "group_count": min(size, MAX_GROUPS),
         "big": min(size, MAX_BIG),
+        "plans": min(size, MAX_PLANS),
         "endpoints": ENDPOINTS,
         **alert_ids,
     }

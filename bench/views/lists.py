@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from google.protobuf.message import Message
 
-from bench.views.data import BIG, FEW, GROUPED
+from bench.views.data import BIG, FEW, GROUPED, MEMBER
 from bench.views.measuring import Case
 from generated.tidemark.v1 import (
     alert_pb2,
@@ -67,6 +67,7 @@ def _of_customers(ids: dict[str, str]) -> list[Case]:
     listed = {
         "customer": many(customer_id="c7"),
         "customer, in alarm": many(customer_id="c7", statuses=in_alarm),
+        "customer of one of many plans": many(customer_id=MEMBER),
         "customer with 3 of its own": many(customer_id=FEW),
         "customer with 1,000": many(customer_id=BIG),
         "customer with 1,000, all": many(customer_id=BIG, page_size=LARGEST_PAGE),

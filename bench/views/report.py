@@ -9,9 +9,10 @@ import grpc
 from rich.table import Table
 
 from bench.support.stack import PostgreSQL
-from bench.views import data
+from bench.views import data, watchers
 from bench.views.lists import cases
 from bench.views.measuring import Beats, Measured, measure
+from bench.views.watchers import Watched
 from cli.garbage_collection import reduce_garbage_collection
 from runtime.clock import SystemClock
 from store.identity import keys
@@ -20,6 +21,16 @@ from store.postgres.database import Database
 from tests.support.server.running import running
 
 SIZES = (10, 1_000, 100_000)
+METHODS = (
+    "ListAlerts",
+    "GetCustomerAlert",
+    "ListCustomerAlerts",
+    "SummarizeCustomerAlerts",
+    "ListNotifications",
+    "ListEndpoints",
+    "ListDeliveries",
+)
+WATCHERS = "watchers"
 _COLUMNS = ("statements", "rows", "buffers", "ms", "KiB", "block, ms")
 
 
@@ -28,10 +39,14 @@ class Report:
     """What was measured of each call, at each size."""
 
     measured: Sequence[Measured]
+    watched: Sequence[Watched] = ()
 
-    def figures(self) -> list[dict[str, Any]]:
+    def figures(self) -> dict[str, Any]:
         """The figures for the file of results."""
-        return [asdict(one) for one in self.measured]
+        return {
+            "calls": [asdict(one) for one in self.measured],
+            "watchers": [asdict(one) for one in self.watched],
+        }
 
     def table(self) -> Table:
         """One row for each call; in each cell the figures at the sizes, the smallest first."""
@@ -58,15 +73,22 @@ def _cells(one: Measured) -> tuple[str, ...]:
     )
 
 
-async def measure_all(postgresql: PostgreSQL, report: Callable[[str], None], sizes: Sequence[int] = SIZES) -> Report:
-    """Measures every call at every size, each size in a database of its own."""
+async def measure_all(
+    postgresql: PostgreSQL, report: Callable[[str], None], only: Sequence[str] = (), sizes: Sequence[int] = SIZES
+) -> Report:
+    """Measures every call at every size, each size in a database of its own.
+
+    only: the names of rows, of METHODS or WATCHERS (none: all of them).
+    """
     measured: list[Measured] = []
-    for size in sizes:
-        measured += await _at(postgresql.create_database(f"bench_views_{size}"), size, report)
-    return Report(measured)
+    methods = [name for name in only if name != WATCHERS] if only else METHODS
+    for size in sizes if methods else ():
+        measured += await _at(postgresql.create_database(f"bench_views_{size}"), size, report, methods)
+    watched = await watchers.measure(postgresql, report) if not only or WATCHERS in only else []
+    return Report(measured, watched)
 
 
-async def _at(url: str, size: int, report: Callable[[str], None]) -> list[Measured]:
+async def _at(url: str, size: int, report: Callable[[str], None], methods: Sequence[str]) -> list[Measured]:
     await asyncio.to_thread(migrate, url)
     database, clock, beats = Database(url), SystemClock(), Beats()
     try:
@@ -79,6 +101,8 @@ async def _at(url: str, size: int, report: Callable[[str], None]) -> list[Measur
             report(f"{size:,} of each kind")
             found = []
             for case in cases(ids):
+                if case.method.rpartition("/")[2] not in methods:
+                    continue
                 try:
                     found.append(await measure(server.channel, key, url, case, size, beats))
                 except grpc.aio.AioRpcError as error:

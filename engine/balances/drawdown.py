@@ -20,6 +20,7 @@ from evaluator.routing import Router
 from evaluator.watched_gauges import WatchedGauge, watched_fact_gauge
 from store.balances import drawdown as stored_drawdown
 from store.balances import holdings, wallets
+from store.balances import overages as stored_overages
 from store.balances.drawdown import Demand, Drawable
 from store.balances.wallets import Wallet
 
@@ -119,7 +120,7 @@ class _RunningDrawdown:
         connection, organization_id = transaction.driver, transaction.organization_id
         found = await stored_drawdown.drawables(connection, organization_id, wanted, seats)
         customer_ids = {customer_id for customer_id, _ in wanted}
-        overages = await stored_drawdown.overages(connection, organization_id, customer_ids)
+        overages = await stored_overages.of_customers(connection, organization_id, customer_ids)
         for customer_id in customer_ids:
             for unit_key in self._held[customer_id].draw_units:
                 key = customer_id, unit_key

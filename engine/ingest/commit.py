@@ -29,7 +29,7 @@ from store.identity import organizations
 from store.identity.organizations import LockedOrganization, Organization
 from store.notifications import evaluation_failures
 from store.postgres.database import Connection, Database, DatabaseUnavailable, DriverConnection, driver
-from store.postgres.retries import Tries
+from store.postgres.retries import FIRST_PAUSE, Tries
 from store.usage.events import DuplicateEvents, EventsVoided
 from webhooks.operator_events import EvaluationFailure
 
@@ -53,11 +53,12 @@ class Committer:
         *,
         containment_commits: int = DEFAULT_LIMITS.ingest.containment_commits,
         between_commits: Callable[[], Awaitable[None]] = _at_once,
+        first_pause: float = FIRST_PAUSE,
     ) -> None:
         """`grace`: how long after its end a period still counts late events.
 
-        `containment_commits`: see `IngestLimits`. `between_commits`: awaited before each commit that is tried after
-        one that failed, so that other organizations go on meanwhile.
+        `containment_commits`: see `IngestLimits`. `between_commits`: awaited before a commit is tried again after one
+        that failed, so that other organizations go on meanwhile. `first_pause`: see `Tries`.
         """
         self._database = database
         self._clock = clock
@@ -67,16 +68,23 @@ class Committer:
         self._organization = organization
         self._containment_commits = containment_commits
         self._between_commits = between_commits
+        self._first_pause = first_pause
         self._reported: dict[str | None, int] = {}  # alerts of which operators got an event, and its window of time
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
-        """Stores, counts and evaluates; when it returns everything is durable.
+        """Stores, counts and evaluates, by `together` and, where that fails, by `contain`."""
+        outcomes = await self.together(batches)
+        return await self.contain(batches, self._between_commits) if outcomes is None else outcomes
 
-        Raises DatabaseUnavailable when the database is; then nothing may have happened, or some of it, or all:
-        sending the same batches again is safe. Other failures reject only the events that cannot be recorded.
+    async def together(self, batches: Sequence[Batch]) -> list[Outcome] | None:
+        """Stores, counts and evaluates in one transaction; when it returns the outcomes everything is durable.
+
+        Returns None, and has stored nothing, if that fails for what it writes: then `contain` them. Raises
+        DatabaseUnavailable when the database is; then nothing may have happened, or all: sending the same batches
+        again is safe.
         """
         try:
-            return await self._attempt(batches)
+            return await self._attempt(batches, self._between_commits)
         except DatabaseUnavailable:
             raise
         except Exception:
@@ -85,17 +93,28 @@ class Committer:
                 exc_info=True,
                 extra={"action": LogAction.COMMIT_FAILED},
             )
-        contained = await Containment(self._attempt_again, batches, self._containment_commits).commit()
+            return None
+
+    async def contain(self, batches: Sequence[Batch], between: Callable[[], Awaitable[None]]) -> list[Outcome]:
+        """Commits batches that cannot be committed together, and rejects only the events that cannot be recorded.
+
+        between: awaited before each commit. Raises DatabaseUnavailable when the database is; then some of the events
+        may be stored.
+        """
+
+        async def attempt(part: Sequence[Batch]) -> list[Outcome]:
+            await between()
+            return await self._attempt(part, between, careful=True)
+
+        contained = await Containment(attempt, batches, self._containment_commits).commit()
         await self._report(contained.refused)
         return contained.outcomes
 
-    async def _attempt_again(self, batches: Sequence[Batch]) -> list[Outcome]:
-        await self._between_commits()
-        return await self._attempt(batches, careful=True)
-
-    async def _attempt(self, batches: Sequence[Batch], *, careful: bool = False) -> list[Outcome]:
+    async def _attempt(
+        self, batches: Sequence[Batch], between: Callable[[], Awaitable[None]], *, careful: bool = False
+    ) -> list[Outcome]:
         group = group_of_batches(batches)
-        tries = Tries()
+        tries = Tries(first_pause=self._first_pause)
         while True:
             try:
                 try:
@@ -109,7 +128,7 @@ class Committer:
                 # connection that was lost while it was idle fails its next transaction, which then gets another one.
                 if not await tries.another(error):
                     raise
-                await self._between_commits()
+                await between()
 
     async def _commit(self, group: Group, *, expect_new: bool, careful: bool) -> list[Outcome]:
         rules = self._rules.of(self._organization_id)

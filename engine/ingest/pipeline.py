@@ -2,19 +2,18 @@
 
 import asyncio
 import zlib
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 
 from engine.ingest.batches import Batch, Outcome, add_part
 from engine.ingest.commit import Committer
+from engine.ingest.lane import Lane, Waiting
 from engine.ingest.pending import PendingEvents, Room
 from engine.limits import DEFAULT_LIMITS, IngestLimits
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import Clock
-from runtime.fair_semaphore import FairSemaphore, Seat
+from runtime.fair_semaphore import FairSemaphore
 from runtime.turns import of_loop
 from store.identity.organizations import Organization
 from store.postgres.database import Database
@@ -24,65 +23,6 @@ LARGE_COMMIT = 250  # events of a batch above which its organization is heavy (s
 # Seconds after a commit in which usage of its organization still counts as coming in: between two batches of a
 # stream, nothing is in progress.
 STILL_COMING = 1.0
-
-
-@dataclass(eq=False, slots=True)
-class _Waiting:
-    """A batch, or a writer's part of one, that waits for its commit.
-
-    A large one may take several commits. committed: the number of its events that are committed, with this outcome.
-    taken: the number of those after them that the commit in progress takes.
-    """
-
-    batch: Batch
-    done: asyncio.Future[Outcome]
-    room: Room
-    committed: int = 0
-    taken: int = 0
-    outcome: Outcome | None = None
-
-    @property
-    def events(self) -> int:
-        """The number of its events that are not committed yet."""
-        return len(self.batch.events) - self.committed
-
-    @property
-    def part(self) -> Batch:
-        """What the commit in progress takes."""
-        batch, start, end = self.batch, self.committed, self.committed + self.taken
-        return batch if self.taken == len(batch.events) else Batch(batch.events[start:end], batch.include_gauges)
-
-    def succeed(self, outcome: Outcome) -> None:
-        """Notes that what was taken is committed, with this outcome; answers the batch when that was the rest."""
-        is_last = self.taken == self.events
-        if self.taken != len(self.batch.events):
-            whole = self.outcome = self.outcome or Outcome()
-            add_part(whole, outcome, range(self.committed, self.committed + self.taken))
-            outcome = whole
-        self.room.hand_over(self.taken).give_up()
-        self.committed += self.taken
-        if is_last and not self.done.done():  # its caller may have cancelled the call
-            self.done.set_result(outcome)
-
-
-@dataclass(eq=False, slots=True)
-class _Lane:
-    """The batches that one writer of one organization has to commit, and the task that runs while there are any.
-
-    seat: of the commit in progress.
-    """
-
-    organization_id: int
-    committer: Committer = field(init=False)
-    waiting: deque[_Waiting] = field(default_factory=deque)
-    task: asyncio.Task[None] | None = None
-    last_end: float = -STILL_COMING  # of the last commit, by the event loop's clock
-    seat: Seat | None = None
-
-    async def renew_seat(self) -> None:
-        """Lets other organizations have their turn between two commits."""
-        assert self.seat is not None
-        await self.seat.renew()
 
 
 class Pipeline:
@@ -114,7 +54,7 @@ class Pipeline:
         self._pending = pending
         self._gate = gate
         self._limits = limits
-        self._lanes: dict[int, list[_Lane]] = {}
+        self._lanes: dict[int, list[Lane]] = {}
 
     async def admit(self, organization: Organization, events: int, *, waits: bool = False) -> Room:
         """Room for a batch, before anything is done for it; see `PendingEvents.admit`."""
@@ -157,7 +97,7 @@ class Pipeline:
         lanes = self._lanes.get(organization_id, ())
         return any(lane.task is not None or lane.last_end > since for lane in lanes)
 
-    def _lanes_of(self, organization: Organization) -> list[_Lane]:
+    def _lanes_of(self, organization: Organization) -> list[Lane]:
         lanes = self._lanes.get(organization.organization_id)
         if lanes is None:
             if len(self._lanes) >= self._limits.idle_organizations:
@@ -166,8 +106,8 @@ class Pipeline:
             self._lanes[organization.organization_id] = lanes
         return lanes
 
-    def _lane(self, organization: Organization) -> _Lane:
-        lane = _Lane(organization.organization_id)
+    def _lane(self, organization: Organization) -> Lane:
+        lane = Lane(organization.organization_id, -STILL_COMING)
         lane.committer = Committer(
             self._database,
             self._clock,
@@ -197,28 +137,37 @@ class Pipeline:
             indexes.append(index)
         return {number: (Batch(events, batch.include_gauges), indexes) for number, (events, indexes) in parts.items()}
 
-    def _enqueue(self, lane: _Lane, batch: Batch, room: Room) -> asyncio.Future[Outcome]:
+    def _enqueue(self, lane: Lane, batch: Batch, room: Room) -> asyncio.Future[Outcome]:
         future = asyncio.get_running_loop().create_future()
-        lane.waiting.append(_Waiting(batch, future, room))
+        lane.add(Waiting(batch, future, room))
         if lane.task is None:
             lane.task = asyncio.create_task(self._work(lane), name="ingest-writer")
         return future
 
-    async def _work(self, lane: _Lane) -> None:
+    async def _work(self, lane: Lane) -> None:
         """Commits until nothing waits. The batches that arrive during one commit are the next one's group."""
         try:
-            while lane.waiting:
-                if lane.waiting[0].events > LARGE_COMMIT:
-                    of_loop().used_up(lane.organization_id)
-                async with self._gate.seat(lane.organization_id) as lane.seat:
-                    group = self._take(lane)
-                    self._gate.charge(lane.organization_id, COMMIT_COST + sum(one.taken for one in group))
-                    await self._commit(lane, group)
+            while lane.waiting or lane.division is not None:
+                lane.changed.clear()
+                committed = bool(lane.waiting) and await self._next_commit(lane)
+                if not committed and lane.division is not None:
+                    await lane.changed.wait()
         finally:
             lane.task = None
             lane.last_end = asyncio.get_running_loop().time()
 
-    def _take(self, lane: _Lane) -> list[_Waiting]:
+    async def _next_commit(self, lane: Lane) -> bool:
+        """Commits the next group; returns False if all that waits has to wait for a division."""
+        if lane.waiting[0].events > LARGE_COMMIT:
+            of_loop().used_up(lane.organization_id)
+        async with self._gate.seat(lane.organization_id) as lane.seat:
+            group = self._take(lane)
+            if group:
+                self._gate.charge(lane.organization_id, COMMIT_COST + sum(one.taken for one in group))
+                await self._commit(lane, group)
+        return bool(group)
+
+    def _take(self, lane: Lane) -> list[Waiting]:
         """The batches of the next commit.
 
         Beside a light neighbour it takes few events, also of one large batch: the database and the event loop work on
@@ -226,40 +175,48 @@ class Pipeline:
         """
         limits = self._limits
         if of_loop().has_light_neighbour(lane.organization_id):
-            return _take(lane.waiting, limits.commit_events_beside_light, divides=True)
-        return _take(lane.waiting, limits.commit_events, divides=False)
+            return lane.take(limits.commit_events_beside_light, divides=True)
+        return lane.take(limits.commit_events, divides=False)
 
-    async def _commit(self, lane: _Lane, group: list[_Waiting]) -> None:
+    async def _commit(self, lane: Lane, group: list[Waiting]) -> None:
         try:
-            outcomes = await lane.committer.commit([one.part for one in group])
+            outcomes = await lane.committer.together([one.part for one in group])
+            if outcomes is None:
+                is_partial = bool(lane.waiting) and lane.waiting[0] is group[0]
+                if lane.division is None and not is_partial:
+                    lane.hold(group, asyncio.create_task(self._contain(lane, group), name="ingest-division"))
+                    return
+                outcomes = await lane.committer.contain([one.part for one in group], lane.renew_seat)
         except BaseException as error:
             if lane.waiting and lane.waiting[0] is group[0]:
                 lane.waiting.popleft()  # the rest of a batch that has failed
-            for one in group:
-                one.room.give_up()
-                if isinstance(error, Exception) and not one.done.done():
-                    one.done.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
+            _fail(group, error)
         else:
-            for one, outcome in zip(group, outcomes, strict=True):
-                one.succeed(outcome)
+            _succeed(group, outcomes)
+
+    async def _contain(self, lane: Lane, group: list[Waiting]) -> None:
+        """Commits a group whose commit has failed without the events that cannot be recorded, beside the lane."""
+        try:
+            async with self._gate.seat(lane.organization_id) as seat:
+                outcomes = await lane.committer.contain([one.part for one in group], seat.renew)
+        except BaseException as error:
+            _fail(group, error)
+        else:
+            _succeed(group, outcomes)
+        finally:
+            lane.release()
 
 
-def _take(waiting: deque[_Waiting], limit: int, *, divides: bool) -> list[_Waiting]:
-    """The batches of the next commit, with at most `limit` events.
+def _succeed(group: Sequence[Waiting], outcomes: Sequence[Outcome]) -> None:
+    for one, outcome in zip(group, outcomes, strict=True):
+        one.succeed(outcome)
 
-    Of a first batch that has more, only so many are taken if `divides`, and the rest stays first in the queue;
-    otherwise all of them.
-    """
-    first = waiting[0]
-    if divides and first.events > limit:
-        first.taken = limit
-        return [first]
-    group, size = [waiting.popleft()], first.events
-    while waiting and size + waiting[0].events <= limit:
-        size += waiting[0].events
-        group.append(waiting.popleft())
+
+def _fail(group: Sequence[Waiting], error: BaseException) -> None:
+    """Ends batches with an error. Raises it again if it is a cancellation of the task."""
     for one in group:
-        one.taken = one.events
-    return group
+        one.room.give_up()
+        if isinstance(error, Exception) and not one.done.done():
+            one.done.set_exception(error)
+    if not isinstance(error, Exception):
+        raise error

@@ -1,4 +1,4 @@
-"""The puts of one process: of customers, subscriptions and limits."""
+"""The puts of one process that may change what routers read: of customers, subscriptions, limits and metrics."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ from engine.changes.groups import ChangeGroups
 from engine.puts.customer_evaluations import CustomerEvaluations
 from engine.puts.kinds_of_puts import CUSTOMERS, LIMITS, SUBSCRIPTIONS
 from engine.puts.limit_deletions import LimitDeletions
+from engine.puts.metric_puts import MetricPuts
 from engine.puts.puts import PUTS_AT_ONCE, Puts
 from engine.puts.together import Together
 from runtime.clock import Clock
@@ -21,6 +22,7 @@ class FactPuts:
         self.customers = Puts(clock, groups, evaluations, CUSTOMERS)
         self.subscriptions = Puts(clock, groups, evaluations, SUBSCRIPTIONS)
         self.limits = Puts(clock, groups, evaluations, LIMITS)
+        self.metrics = MetricPuts(clock, groups)
         self.limit_deletions = LimitDeletions(groups, evaluations)
         self._groups = groups
         self._unknown = Together[ReferencedIds, ReferencedIds](

@@ -22,11 +22,12 @@ from store.accounts import customer_evaluations
 from store.accounts.customer_evaluations import Note
 from store.alerts.backfills import Progress
 from store.identity.organizations import Organization
+from store.notifications import evaluation_failures
 from store.postgres.database import DatabaseUnavailable
 from store.postgres.retries import repeated
+from webhooks.operator_events import EvaluationFailure
 
 RENEWALS = 3
-GAUGES_AT_ONCE = 500  # of one transaction, because changes, and with them usage, wait for it
 PUT_OFF = timedelta(seconds=30)  # for a customer that could not be evaluated, until the next try
 
 logger = logging.getLogger(__name__)
@@ -35,10 +36,14 @@ logger = logging.getLogger(__name__)
 class NotedCustomers:
     """Evaluates noted customers, those of calls or those of the background task."""
 
-    def __init__(self, transactions: Transactions, gate: FairSemaphore | None) -> None:
-        """gate: of the connections that calls may use. None: in the background, which waits for no other process."""
+    def __init__(self, transactions: Transactions, gate: FairSemaphore | None, gauges_at_once: int) -> None:
+        """gate: of the connections that calls may use. None: in the background, which waits for no other process.
+
+        gauges_at_once: gauges of one transaction.
+        """
         self._transactions = transactions
         self._gate = gate
+        self._gauges_at_once = gauges_at_once
 
     async def evaluate(self, organization: Organization, customer_ids: Sequence[str]) -> bool:
         """Evaluates those of the customers that have notes; returns whether there was any that is free.
@@ -46,7 +51,7 @@ class NotedCustomers:
         Where that fails for a reason other than the database, each customer is evaluated alone, and each alert of a
         customer alone. What cannot be evaluated is logged, and put off. Raises DatabaseUnavailable.
         """
-        work = _Work(self._transactions, organization, self._gate)
+        work = _Work(self._transactions, organization, self._gate, self._gauges_at_once)
         try:
             return await work.together(customer_ids)
         except DatabaseUnavailable as error:
@@ -67,6 +72,7 @@ class _Work:
     transactions: Transactions
     organization: Organization
     gate: FairSemaphore | None
+    gauges_at_once: int
 
     async def together(self, customer_ids: Sequence[str], renewals: int = RENEWALS) -> bool:
         """Evaluates customers in as few transactions as possible; returns whether there was any note.
@@ -104,12 +110,14 @@ class _Work:
                 await evaluate_claimed_facts(claimed.transaction, claimed.notes)
             return set() if claimed.notes else {customer_id}
 
-        failed = await self._fails(find, customer_id)
+        ended = [await self._try(find, customer_id, None)]
         for one in concerned:
-            steps: list[Callable[[], Awaitable[set[str]]]] = [facts] if one.on_facts else []
-            steps += [functools.partial(self._evaluate_alert, rule.alert_id, [one.note], set()) for rule in one.alone]
-            failed = any([await self._fails(step, customer_id) for step in steps])
-        await repeated(functools.partial(self._finish, customer_id, notes, failed=failed))
+            if one.on_facts:
+                ended.append(await self._try(facts, customer_id, None))
+            for rule in one.alone:
+                step = functools.partial(self._evaluate_alert, rule.alert_id, [one.note], set())
+                ended.append(await self._try(step, customer_id, rule.alert_id))
+        await repeated(functools.partial(self._finish, customer_id, notes, ended))
 
     async def _begin(self, customer_ids: Sequence[str]) -> tuple[bool, list[tuple[Concerned, str]]]:
         """Evaluates alerts on facts, or the alert that has to be alone if it is the only one.
@@ -126,8 +134,9 @@ class _Work:
                 await evaluate_facts(transaction, on_facts)
             elif len(alerts) == 1:
                 [rule] = alerts.values()
-                ids = sorted({one.customer.customer_id for one, _ in left})
-                part = await evaluate_part(transaction, rule, Progress(), ids, GAUGES_AT_ONCE)
+                known = {one.customer.customer_id: one.customer for one, _ in left}
+                ids = sorted(known)
+                part = await evaluate_part(transaction, rule, Progress(), ids, self.gauges_at_once, known=known)
                 if part.progress == Progress(ids[-1]):
                     left = []
             kept = {one.note.customer_id for one, _ in left}
@@ -165,35 +174,43 @@ class _Work:
             behind = sorted(one for one in ids if one > before.progress.customer_id)
             part: Part | None = None
             if before.rest is not None and before.rest.customer_id in ids:
-                part = await evaluate_rest(transaction, rule, before.rest, GAUGES_AT_ONCE)
+                part = await evaluate_rest(transaction, rule, before.rest, self.gauges_at_once)
             if part is None and behind:
-                part = await evaluate_part(transaction, rule, before.progress, behind, GAUGES_AT_ONCE)
+                part = await evaluate_part(transaction, rule, before.progress, behind, self.gauges_at_once)
             if part is not None and part.progress != Progress(behind[-1]):
                 return missed, part
             await claimed.remove([note for note in held if note.customer_id in complete])
         return missed, None
 
-    async def _finish(self, customer_id: str, notes: Sequence[Note], *, failed: bool) -> None:
-        """Removes a customer's note, or puts it off, unless it was renewed meanwhile."""
+    async def _finish(self, customer_id: str, notes: Sequence[Note], ended: Sequence["_Ended"]) -> None:
+        """Removes a customer's note, or puts it off if a step failed, unless it was renewed meanwhile.
+
+        Writes an operator event for each failure, once an hour for each alert.
+        """
         async with self._claimed([customer_id]) as claimed:
+            if failures := [one.failure for one in ended if one.failure is not None]:
+                transaction = claimed.transaction
+                await evaluation_failures.add(
+                    transaction.connection, transaction.organization_id, failures, transaction.now
+                )
             held = claimed.unchanged(notes)
-            if failed and held:
+            if held and not all(one.complete for one in ended):
                 await claimed.put_off(customer_id)
             else:
                 await claimed.remove(held)
 
-    async def _fails(self, step: Callable[[], Awaitable[set[str]]], customer_id: str) -> bool:
-        """Whether a step fails or misses the customer; the steps after it do not wait for it."""
+    async def _try(self, step: Callable[[], Awaitable[set[str]]], customer_id: str, alert_id: str | None) -> "_Ended":
+        """How a step ends; the steps after it do not wait for it. alert_id: None if it is not about one alert."""
         try:
-            return bool(await repeated(step))
+            return _Ended(complete=not await repeated(step))
         except DatabaseUnavailable:
             raise
         except Exception:
             logger.exception(
                 "an alert could not be evaluated for a customer that was changed, and will be tried again",
-                extra={"action": LogAction.BACKFILL_FAILED, "customer_id": customer_id},
+                extra={"action": LogAction.BACKFILL_FAILED, "customer_id": customer_id, "alert_id": alert_id},
             )
-            return True
+            return _Ended(complete=False, failure=EvaluationFailure(alert_id, customer_id, None))
 
     @asynccontextmanager
     async def _claimed(self, customer_ids: Sequence[str]) -> AsyncIterator["_Claimed"]:
@@ -211,6 +228,14 @@ class _Work:
             return
         async with self.gate.seat(self.organization.organization_id):
             yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How a step ended. complete: it evaluated the customer. failure: set if it failed, and did not only miss it."""
+
+    complete: bool
+    failure: EvaluationFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
-from engine.backfill.backfills import Backfills
 from engine.facts.deletions import FactDeletions
-from engine.facts.new_metric import begin_backfills
+from engine.puts.metric_puts import MetricPuts
+from engine.puts.new_metrics import NewMetrics
 from evaluator.aggregation import Aggregation
 from generated.tidemark.v1 import account_service_pb2, metric_pb2
 from runtime.clock import Clock
@@ -12,7 +12,6 @@ from server.accounts.errors import metric_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import read_page
-from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     metric_message,
@@ -30,10 +29,11 @@ from store.postgres.database import Database
 class MetricHandlers:
     """Serves the RPCs for metrics."""
 
-    def __init__(self, database: Database, clock: Clock, backfills: Backfills) -> None:
+    def __init__(self, database: Database, clock: Clock, puts: MetricPuts, new_metrics: NewMetrics) -> None:
         self._database = database
         self._clock = clock
-        self._backfills = backfills
+        self._puts = puts
+        self._new_metrics = new_metrics
         self._deletions = FactDeletions(database)
 
     async def PutMetric(
@@ -43,12 +43,9 @@ class MetricHandlers:
         now = self._clock.now()
         fact = _read(request.metric, now)
         organization_id = current_organization().organization_id
-        async with transaction_of(self._database, request.validate_only) as connection:
-            put = await metrics.put(connection, organization_id, fact, now)
-            if put.changed and fact.event_name is not None:
-                await begin_backfills(connection, organization_id, fact.metric_id)
-        if put.changed and fact.event_name is not None:
-            self._backfills.wake(organization_id)
+        put = await self._puts.put(organization_id, fact, validate_only=request.validate_only)
+        if put.changed and fact.event_name is not None and not request.validate_only:
+            self._new_metrics.wake(organization_id)
         return account_service_pb2.PutMetricResponse(metric=metric_message(put.stored), superseded=put.superseded)
 
     async def GetMetric(

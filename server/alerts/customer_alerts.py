@@ -1,7 +1,9 @@
 """AlertService: shows the state of alerts for one customer, or for many with the alerts in alarm first."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from uuid import UUID
 
 from evaluator.definitions import AlertDefinition, DefinitionState
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -27,9 +29,11 @@ from server.mapping.alerts import read_states
 from server.mapping.gauges import customer_alert_message, first_in_order, place
 from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
+from store.views.covering_alerts import AlertsOfCustomer
 from store.views.customer_alert_lists import ListFilter
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 from store.views.customer_views import CustomerView
+from store.views.gauge_windows import GaugeGone, GaugeWindow
 
 # The states of alerts that lists show when the request names none.
 _NOT_ARCHIVED = (DefinitionState.ACTIVE, DefinitionState.DISABLED)
@@ -42,11 +46,15 @@ MAX_READS = 10  # of the alerts of a customer, for one page; what is left is on 
 class CustomerAlertHandlers:
     """Serves the RPCs that show the state of alerts for customers."""
 
-    def __init__(self, database: Database, clock: Clock, page_gauges: int) -> None:
-        """page_gauges: of all alerts on a page of one customer's alerts, unless a single alert has more."""
+    def __init__(self, database: Database, clock: Clock, *, page_gauges: int, most_examined: int) -> None:
+        """page_gauges: of all alerts on a page of one customer's alerts, unless a single alert has more.
+
+        most_examined: alerts that one page reads to find those of a customer.
+        """
         self._database = database
         self._clock = clock
         self._page_gauges = page_gauges
+        self._most_examined = most_examined
 
     async def GetCustomerAlert(
         self, request: messages.GetCustomerAlertRequest, context: Context
@@ -60,13 +68,18 @@ class CustomerAlertHandlers:
             view = await CustomerView.open(
                 connection, current_organization().organization_id, customer_id, self._clock.now()
             )
-            found = await view.get(alert_id, selection)
+            try:
+                found = await view.get(alert_id, selection, GaugeWindow(page.limit, _after(page)))
+            except GaugeGone:
+                raise invalid_page_token() from None
         if found is None:
             raise alert_not_found(alert_id, covering=customer_id)
         if selection.subscription_id is not None and not found.definition.condition.condition_type.per_subscription:
             violations.add("subscription_id", "the alert measures customers, not subscriptions: leave it unset")
             violations.raise_if_any()
-        following = await _following(current_organization().organization_id, found.gauges, page)
+        following = list(found.gauges)
+        if found.totals is None:
+            following = await _following(current_organization().organization_id, found.gauges, page)
         shown = customer_alert_message(found, room, following[: page.size])
         count = len(shown.gauges)
         shown.gauges_truncated = len(following) > count
@@ -96,9 +109,10 @@ class CustomerAlertHandlers:
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
-            found, following = await _of_customer(
-                view, states, statuses, page, self._page_gauges, is_filtered=bool(request.statuses)
+            read = functools.partial(
+                view.list_page, states, max_gauges=self._page_gauges, most_examined=self._most_examined
             )
+            found, following = await _of_customer(read, statuses, page, is_filtered=bool(request.statuses))
         shown = await _shown(organization_id, found, room)
         fitting = page.cut(shown, room).size
         if fitting < len(shown):
@@ -160,6 +174,7 @@ class CustomerAlertHandlers:
                 self._clock.now(),
                 after=after,
                 limit=page.size,
+                most_examined=self._most_examined,
             )
         shown = await _shown(organization_id, [entry.found for entry in entries], room)
         fitting = page.cut(shown, room).size
@@ -179,6 +194,17 @@ async def _shown(
         await slices.pause()
         shown.append(customer_alert_message(one, room))
     return shown
+
+
+def _after(page: Page) -> tuple[bool, UUID] | None:
+    """The gauge after which a page begins. Raises InvalidArgument."""
+    match page.after:
+        case (int() as is_other, str() as gauge_id):
+            try:
+                return bool(is_other), UUID(hex=gauge_id)
+            except ValueError:  # a forged token
+                raise invalid_page_token() from None
+    return None
 
 
 async def _following(organization_id: int, gauges: Sequence[GaugeState], page: Page) -> list[GaugeState]:
@@ -207,23 +233,22 @@ async def _following(organization_id: int, gauges: Sequence[GaugeState], page: P
 
 
 async def _of_customer(
-    view: CustomerView,
-    states: Sequence[DefinitionState],
+    read: Callable[..., Awaitable[AlertsOfCustomer]],
     statuses: Sequence[CustomerAlertStatus | None],
     page: Page,
-    page_gauges: int,
     *,
     is_filtered: bool,
 ) -> tuple[list[CustomerAlert], tuple[datetime, str] | None]:
     """The alerts of one customer for a page, and after which alert the next one continues; None at the end.
 
-    Without a filter by status, the first read fills the page, or ends it because its alerts have many gauges.
+    read: `list_page` of the customer's view. Without a filter by status, the first read fills the page, or ends it
+    because its alerts have many gauges.
     """
     found: list[CustomerAlert] = []
     after = after_time_and_id(page)
     limit = max(page.limit, ALERTS_READ) if is_filtered else page.limit
     for _ in range(MAX_READS):
-        part = await view.list_page(states, after=after, limit=limit, max_gauges=page_gauges)
+        part = await read(after=after, limit=limit)
         for number, one in enumerate(part.alerts):
             if one.status not in statuses:
                 continue

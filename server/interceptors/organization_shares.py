@@ -29,7 +29,7 @@ _WITHOUT_CONNECTION = frozenset(
     }
     | {
         f"/tidemark.v1.AccountService/{method}"
-        for method in ("PutCustomer", "PutSubscription", "PutLimit", "DeleteLimit")
+        for method in ("PutCustomer", "PutSubscription", "PutLimit", "PutMetric", "DeleteLimit")
     }
 )
 _USAGE_STREAM = "/tidemark.v1.AlertService/EvaluateUsage"

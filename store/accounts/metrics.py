@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import ColumnElement, RowMapping, and_, case, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.aggregation import Aggregation
 from evaluator.raw_events import EventFilter
 from evaluator.selection_json import event_filters_from_json, event_filters_json
-from store.accounts.puts import Put, is_newer, put_fact
+from store.accounts.puts import Put, is_newer
 from store.postgres.counting import bounded_count
 from store.tables.accounts import metric
 
@@ -64,38 +66,67 @@ class StoredMetric:
     quantity_property: str | None = None
 
 
-async def put(
+async def change(
     connection: AsyncConnection, organization_id: int, fact: MetricFact, now: datetime
-) -> Put[StoredMetric]:
-    """Stores the fact, unless a newer one is stored.
+) -> Put[StoredMetric] | None:
+    """Puts a fact about a metric that exists, unless a newer one is stored; returns None if it does not exist.
 
-    Raises MetricFixed if the metric exists with another aggregation or another unique property, or of other events.
+    It changes nothing that routers read, so it needs no lock of the organization. Raises MetricFixed if the fact
+    states another aggregation or another unique property, or other events.
     """
-    key = {"organization_id": organization_id, "metric_id": fact.metric_id}
-    fixed = {
-        "aggregation": fact.aggregation.value,
-        "unique_property": fact.unique_property,
-        "event_name": fact.event_name,
-        "event_filters": event_filters_json(fact.event_filters),
-        "quantity_property": fact.quantity_property,
-    }
-    facts = {"display_name": fact.display_name, "custom_fields": dict(fact.custom_fields), **fixed}
-    epoch = await put_fact(connection, metric, key, facts, fact.as_of_time, now, tuple(fixed), "create_epoch")
-    stored = await get(connection, organization_id, fact.metric_id)
-    assert stored is not None, "a metric exists after it was put"
-    superseded = is_newer(stored.as_of_time, fact.as_of_time)
-    if not superseded and (stored.aggregation, stored.unique_property) != (fact.aggregation, fact.unique_property):
-        raise MetricFixed(stored, aggregation=True)
-    if not superseded and _events(stored) != _events(fact):
-        raise MetricFixed(stored, aggregation=False)
-    return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
+    fixed = [metric.c[name].is_not_distinct_from(value) for name, value in _fixed(fact).items()]
+    changed = _free(fact)
+    same = and_(*(metric.c[name] == value for name, value in changed.items()))
+    statement = (
+        update(metric)
+        .where(*_is(organization_id, fact.metric_id), *fixed)
+        .where(or_(metric.c.as_of_time.is_(None), metric.c.as_of_time <= fact.as_of_time))
+        .values(
+            **changed,
+            as_of_time=fact.as_of_time,
+            update_time=case((same, metric.c.update_time), else_=now),
+        )
+        .returning(metric)
+    )
+    while True:
+        row = (await connection.execute(statement)).mappings().one_or_none()
+        if row is not None:
+            return Put(_metric(row))
+        stored = await get(connection, organization_id, fact.metric_id)
+        if stored is None:
+            return None
+        if is_newer(stored.as_of_time, fact.as_of_time):
+            return Put(stored, superseded=True)
+        if (stored.aggregation, stored.unique_property) != (fact.aggregation, fact.unique_property):
+            raise MetricFixed(stored, aggregation=True)
+        if _events(stored) != _events(fact):
+            raise MetricFixed(stored, aggregation=False)
+        # It was created, or changed back, between the two statements.
+
+
+async def create(
+    connection: AsyncConnection, organization_id: int, fact: MetricFact, epoch: int, now: datetime
+) -> StoredMetric | None:
+    """Creates the metric; returns None if it exists. The transaction holds the organization's lock exclusively."""
+    statement = insert(metric).values(
+        organization_id=organization_id,
+        metric_id=fact.metric_id,
+        **_free(fact),
+        **_fixed(fact),
+        as_of_time=fact.as_of_time,
+        create_time=now,
+        update_time=now,
+        changed_epoch=epoch,
+        create_epoch=epoch,
+    )
+    rows = await connection.execute(statement.on_conflict_do_nothing().returning(metric))
+    row = rows.mappings().one_or_none()
+    return None if row is None else _metric(row)
 
 
 async def get(connection: AsyncConnection, organization_id: int, metric_id: str) -> StoredMetric | None:
     """One metric, or None."""
-    rows = await connection.execute(
-        select(metric).where(metric.c.organization_id == organization_id, metric.c.metric_id == metric_id)
-    )
+    rows = await connection.execute(select(metric).where(*_is(organization_id, metric_id)))
     row = rows.mappings().one_or_none()
     return None if row is None else _metric(row)
 
@@ -114,6 +145,26 @@ async def list_page(
 async def count(connection: AsyncConnection, organization_id: int) -> int:
     """How many metrics there are, see `bounded_count`."""
     return await bounded_count(connection, metric, metric.c.organization_id == organization_id)
+
+
+def _is(organization_id: int, metric_id: str) -> tuple[ColumnElement[bool], ...]:
+    return metric.c.organization_id == organization_id, metric.c.metric_id == metric_id
+
+
+def _free(fact: MetricFact) -> dict[str, Any]:
+    """The columns that a put may change."""
+    return {"display_name": fact.display_name, "custom_fields": dict(fact.custom_fields)}
+
+
+def _fixed(fact: MetricFact) -> dict[str, Any]:
+    """The columns that decide what counts, and how."""
+    return {
+        "aggregation": fact.aggregation.value,
+        "unique_property": fact.unique_property,
+        "event_name": fact.event_name,
+        "event_filters": event_filters_json(fact.event_filters),
+        "quantity_property": fact.quantity_property,
+    }
 
 
 def _events(metric: StoredMetric | MetricFact) -> tuple[object, ...]:

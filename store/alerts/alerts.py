@@ -10,8 +10,7 @@ from sqlalchemy import ARRAY, any_, cast, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alerts import AlertRule
-from evaluator.balances import Unit
-from evaluator.definitions import AlertDefinition, DefinitionState
+from evaluator.definitions import AlertDefinition
 from runtime.turns import Slices
 from store.alerts.rows import definition_of
 from store.postgres.database import DriverConnection
@@ -98,23 +97,11 @@ async def _rules(
     found, slices = list[AlertRule](), Slices(organization_id)
     # SQLAlchemy would decode all rows without a pause. With very many alerts that would block the event loop.
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(query.encode(), (organization_id, *parameters))
+        # Planned anew: a plan that was made while the table was small reads all of it, and is kept while it grows.
+        await cursor.execute(query.encode(), (organization_id, *parameters), prepare=False)
         while rows := await cursor.fetchmany(DECODED_AT_ONCE):
             await slices.begin()
             for row in rows:
                 found.append(definition_of(row).to_rule())
                 await slices.pause()
     return found
-
-
-async def active_of_unit(connection: AsyncConnection, organization_id: int, unit: Unit) -> list[AlertDefinition]:
-    """The active alerts that measure a metric, or something in a currency."""
-    name, value = ("currency", unit.currency) if unit.metric_id is None else ("metric_id", unit.metric_id)
-    rows = await connection.execute(
-        select(alert).where(
-            alert.c.organization_id == organization_id,
-            alert.c.state == DefinitionState.ACTIVE,
-            alert.c.condition[name].astext == value,
-        )
-    )
-    return [definition_of(row) for row in rows.mappings()]

@@ -146,11 +146,3 @@ async def deletion_epochs(connection: AsyncConnection, organization_ids: Collect
         )
     )
     return {row.organization_id: int(row.deletion_epoch) for row in rows}
-
-
-async def deleted_since(connection: AsyncConnection, organization_id: int, epoch: int) -> bool:
-    """Whether rules or facts were deleted at a later epoch. The transaction holds the organization's lock."""
-    found = await connection.scalar(
-        select(organization.c.deletion_epoch > epoch).where(organization.c.organization_id == organization_id)
-    )
-    return bool(found)

@@ -1,6 +1,7 @@
 """The connection pool: transactions for SQLAlchemy, and the driver's connection for COPY and pipelines."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -64,8 +65,13 @@ class Database:
     failure of the server does not fail a transaction for each of them.
     """
 
-    def __init__(self, url: str, pool_size: int = 12, purpose: str = "") -> None:
-        """purpose: one word that pg_stat_activity shows for the connections; empty for the main pool."""
+    def __init__(
+        self, url: str, pool_size: int = 12, purpose: str = "", *, lock_timeout: float = sessions.LOCK_TIMEOUT
+    ) -> None:
+        """purpose: one word that pg_stat_activity shows for the connections; empty for the main pool.
+
+        lock_timeout: seconds that a statement waits for a lock before its transaction is rolled back.
+        """
         self.url = url
         self.losses = 0  # how often the pool was thrown away, whichever task met the failure
         self._open: dict[object, float] = {}  # transactions, and when they began by the event loop's clock
@@ -87,7 +93,10 @@ class Database:
             hide_parameters=True,
         )
         # Before SQLAlchemy's own first statements: they would run with the settings of the role.
-        event.listen(self._engine.sync_engine, "connect", _prepare, insert=True)
+        prepare = functools.partial(sessions.prepare, pins=sessions.pins_with(lock_timeout=lock_timeout))
+        event.listen(
+            self._engine.sync_engine, "connect", lambda connection, _: connection.run_async(prepare), insert=True
+        )
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -195,11 +204,6 @@ async def driver(connection: AsyncConnection) -> DriverConnection:
     pooled: Any = await connection.get_raw_connection()
     beneath: DriverConnection = pooled.driver_connection
     return beneath
-
-
-def _prepare(connection: Any, _: Any) -> None:
-    """Prepares the session of a new connection of the pool."""
-    connection.run_async(sessions.prepare)
 
 
 async def _is_dead(connection: AsyncConnection) -> bool:

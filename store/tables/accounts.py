@@ -165,6 +165,9 @@ metric = Table(
     Column("event_filters", JSONB, nullable=False, server_default="[]"),  # which of them do
     Column("quantity_property", Identifier),  # has their amounts
     Column("create_epoch", BigInteger),  # of the organization, when a put created it; unset: usage did
+    # The last alert on the metric, by id, whose backfill has begun; unset when all have. See store/alerts.
+    Column("backfill_after", Identifier),
     Index("metric_by_change", "organization_id", "changed_epoch"),
     Index("metric_with_event_name", "organization_id", postgresql_where="event_name IS NOT NULL"),
+    Index("metric_backfilling", "organization_id", "metric_id", postgresql_where="backfill_after IS NOT NULL"),
 )

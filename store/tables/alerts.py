@@ -61,7 +61,15 @@ alert = Table(
     Index("alert_wide_by_change", "organization_id", "changed_epoch", postgresql_where="customer_id IS NULL"),
     # Each list has an index with its filter before its order.
     Index("alert_by_state", "organization_id", "state", "create_time", "alert_id"),
-    Index("alert_wide_by_age", "organization_id", "create_time", "alert_id", postgresql_where="customer_id IS NULL"),
+    # Of all customers where the plan is empty.
+    Index(
+        "alert_wide_by_plan",
+        "organization_id",
+        text("(coalesce(plan_id, ''))"),
+        "create_time",
+        "alert_id",
+        postgresql_where="customer_id IS NULL",
+    ),
     Index(
         "alert_of_customer_by_age",
         "organization_id",

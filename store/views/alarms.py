@@ -138,26 +138,51 @@ def _alarm(position: Position, row: Sequence[Any]) -> Alarm:
     return Alarm(position, StoredGauge(row[1], gauge, row[7]), state)
 
 
-_TOTALS = (
-    """
+# Alerts are read once, and customers and subscriptions only for alerts of plans. Each state is compared with its
+# gauge, because one of a period that has not begun yet does not count.
+_TOTALS = """
 WITH candidate AS MATERIALIZED (
-    SELECT s.organization_id, s.customer_id, s.gauge_id, s.alert_id, s.alert_version, s.reached
+    SELECT s.customer_id, s.gauge_id, s.alert_id, s.alert_version
     FROM alert_state s
     WHERE s.organization_id = %(organization_id)s AND s.period_end > %(now)s AND s.reached <> '{}'::jsonb
         AND {filter}
     LIMIT %(most)s
+), of_alert AS MATERIALIZED (
+    SELECT a.alert_id, a.name, a.visit_after, a.reset_version,
+        CASE WHEN a.scope IN ('PLAN', 'CUSTOMER_PLAN') THEN a.plan_id END AS plan_id,
+        EXISTS (
+            SELECT FROM alert_exclusion e
+            WHERE e.organization_id = %(organization_id)s AND e.alert_id = a.alert_id
+        ) AS is_excluded
+    FROM alert a
+    WHERE a.organization_id = %(organization_id)s AND a.state = 'ACTIVE'
+        AND a.alert_id = ANY(ARRAY(SELECT DISTINCT alert_id FROM candidate))
 )
 SELECT a.alert_id, a.name, count(*), count(DISTINCT s.customer_id), a.visit_after IS NOT NULL,
     (SELECT count(*) FROM candidate) = %(most)s
-FROM candidate s
-"""
-    + _BELONGS
-    + """
-GROUP BY a.organization_id, a.alert_id
+FROM of_alert a
+JOIN candidate s ON s.alert_id = a.alert_id AND s.alert_version >= a.reset_version
+    AND (a.visit_after IS NULL OR a.visit_after >= s.customer_id)
+JOIN gauge g ON g.organization_id = %(organization_id)s AND g.customer_id = s.customer_id AND g.gauge_id = s.gauge_id
+    AND g.period_start <= %(now)s AND g.period_end > %(now)s
+WHERE (a.plan_id IS NULL OR a.plan_id = CASE
+        WHEN g.subscription_id IS NULL THEN (
+            SELECT c.plan_id FROM customer c
+            WHERE c.organization_id = %(organization_id)s AND c.customer_id = s.customer_id
+        ) ELSE (
+            SELECT u.plan_id FROM subscription u
+            WHERE u.organization_id = %(organization_id)s AND u.customer_id = s.customer_id
+                AND u.subscription_id = g.subscription_id
+        ) END)
+    AND NOT (a.is_excluded AND EXISTS (
+        SELECT FROM alert_exclusion e
+        WHERE e.organization_id = %(organization_id)s AND e.customer_id = s.customer_id AND e.alert_id = s.alert_id
+            AND (e.subscription_id = '' OR e.subscription_id = g.subscription_id)
+    ))
+GROUP BY a.alert_id, a.name, a.visit_after
 ORDER BY 3 DESC, 1
 LIMIT %(alerts)s
 """
-)
 
 _CUSTOMERS = """
 SELECT count(*) FROM (

@@ -12,13 +12,18 @@ from store.alerts import lists
 from store.alerts.lists import Position
 from store.alerts.rows import definition_of
 from store.postgres import bounded_pages
-from store.postgres.bounded_pages import Found, ListScan
+from store.postgres.bounded_pages import MAX_EXAMINED, Found, ListScan
 from store.views.customer_alerts import CustomerAlert
 
 _PER_SUBSCRIPTION = [each for each in ConditionType if each.per_subscription]
 
-# Wide alerts, and those that name the customer: an index has each of the two in the order of age.
-_RANGES = ("customer_id IS NULL", "customer_id = %(customer_id)s")
+MAX_PLANS = 30  # of one customer and its subscriptions, each of which is a range of its own
+
+# An index has each range in the order of age: the alerts of all customers (whose plan is empty there), those of a
+# plan, and those that name the customer.
+_OF_PLAN = "customer_id IS NULL AND coalesce(plan_id, '') = %({})s"
+_OF_PLANS = "customer_id IS NULL AND coalesce(plan_id, '') = ANY(%(plans)s)"
+_OF_CUSTOMER = "customer_id = %(customer_id)s"
 
 # Whether an alert of these ranges covers the customer, or one of its subscriptions.
 _COVERS = """(
@@ -50,21 +55,35 @@ async def read(
     *,
     after: Position | None,
     limit: int,
+    most_examined: int = MAX_EXAMINED,
 ) -> Found[AlertDefinition, Position]:
-    """Up to `limit` alerts in these states that cover the customer, after a position; no states: all of them."""
+    """Up to `limit` alerts in these states that cover the customer, after a position; no states: all of them.
+
+    most_examined: alerts that are read at most.
+    """
+    plans = sorted({"", *plans_of_subscriptions, *filter(None, [customer.plan_id])})
+    named = {f"plan_{number}": plan_id for number, plan_id in enumerate(plans)}
+    wide = [_OF_PLAN.format(name) for name in named]
+    if len(plans) > MAX_PLANS:
+        # Sorted by PostgreSQL: one range with the alerts of all these plans.
+        named, wide = {}, [_OF_PLANS]
     scan = ListScan(
         table="alert",
         columns=lists.COLUMNS,
         order=lists.ORDER,
-        ranges=[f"organization_id = %(organization_id)s AND {one}" for one in _RANGES],
+        ranges=[f"organization_id = %(organization_id)s AND {one}" for one in (*wide, _OF_CUSTOMER)],
         filters=[_COVERS, "state = ANY(%(states)s)"] if states else [_COVERS],
         parameters={
             "organization_id": organization_id,
             "customer_id": customer.customer_id,
             "plan_id": customer.plan_id,
+            "plans": plans,
             "plans_of_subscriptions": sorted(plans_of_subscriptions),
             "per_subscription": _PER_SUBSCRIPTION,
             "states": list(states),
+            **named,
         },
     )
-    return await bounded_pages.read(connection, organization_id, scan, definition_of, after=after, limit=limit)
+    return await bounded_pages.read(
+        connection, organization_id, scan, definition_of, after=after, limit=limit, most_examined=most_examined
+    )

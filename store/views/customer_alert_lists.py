@@ -20,15 +20,17 @@ from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts
 from store.alerts import lists as alert_lists
 from store.limits import effective_limits
+from store.postgres.bounded_pages import MAX_EXAMINED
 from store.postgres.database import Connection, driver
 from store.views import alarms, fact_views
 from store.views.alarm_candidates import AlarmFilter, Position
 from store.views.alarms import Alarm
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
-from store.views.customer_views import CustomerUnknown, CustomerView
+from store.views.customer_views import GAUGES_AT_ONCE, CustomerUnknown, CustomerView
 
 MAX_CUSTOMERS_READ = 50  # for the others of one page; more are on the next page
-ALERTS_READ = 100  # of one customer at once
+MOST_ALERTS_READ = 100  # of one customer at once
+FEWEST_ALERTS_READ = 20  # of one customer at once, if it has as many: a filter may leave out most of them
 MAX_ALERTS_EXAMINED = 1_000  # of all customers, for the others of one page
 ALARMS_AT_ONCE = 100  # whose customers and alerts are read by one statement, which is decoded without a pause
 MAX_ALARM_READS = 10  # reads of candidates for one page; what is left is on the next page
@@ -80,11 +82,12 @@ async def page(
     *,
     after: Cursor | None,
     limit: int,
+    most_examined: int = MAX_EXAMINED,
 ) -> tuple[list[Entry], Cursor | None]:
     """Up to `limit` entries, and the cursor after which to continue; None at the end.
 
     There may be fewer entries although more follow. The entry of an alarm has one gauge only. The transaction must
-    not have read anything before.
+    not have read anything before. most_examined: see `CustomerView.list_page`.
     """
     # One snapshot for all statements: values, states and definitions must fit together.
     await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
@@ -107,7 +110,9 @@ async def page(
     start = after or Cursor(True, _AFTER_LAST, "", None, "")
     if len(found) == limit:
         return found, start
-    others, cursor = await _others(connection, organization_id, list_filter, now, start, limit - len(found))
+    others, cursor = await _others(
+        connection, organization_id, list_filter, now, start, limit=limit - len(found), most_examined=most_examined
+    )
     return found + others, cursor
 
 
@@ -205,7 +210,14 @@ class _Values:
 
 
 async def _others(
-    connection: Connection, organization_id: int, list_filter: ListFilter, now: datetime, start: Cursor, limit: int
+    connection: Connection,
+    organization_id: int,
+    list_filter: ListFilter,
+    now: datetime,
+    start: Cursor,
+    *,
+    limit: int,
+    most_examined: int,
 ) -> tuple[list[Entry], Cursor | None]:
     """Up to `limit` entries that are not in alarm, after `start`."""
     only = list_filter.ids.customer_ids
@@ -215,13 +227,15 @@ async def _others(
     if start.time != _AFTER_LAST:
         remaining.insert(0, (start.customer_id, (start.time, start.alert_id)))
     found: list[Entry] = []
-    cursor, examined = start, 0
+    cursor, examined, room = start, 0, _Room(limit, GAUGES_AT_ONCE, most_examined)
     for customer_id, after in remaining:
+        if room.gauges <= 0:
+            return found, cursor
         try:
             view = await CustomerView.open(connection, organization_id, customer_id, now)
         except CustomerUnknown:
             continue
-        async for position, one in _of_customer(view, list_filter, after):
+        async for position, one in _of_customer(view, list_filter, after, room):
             if one is None:
                 return found, Cursor(True, position[0], customer_id, None, position[1])
             if len(found) == limit or examined == MAX_ALERTS_EXAMINED:
@@ -230,16 +244,29 @@ async def _others(
             cursor = Cursor(True, position[0], customer_id, None, position[1])
             if _is_other(one, list_filter):
                 found.append(Entry(cursor, one))
+                room.entries -= 1
     last = names[-1] if len(names) == most else None
     return found, None if last is None else Cursor(True, _AFTER_LAST, last, None, "")
 
 
-async def _of_customer(
-    view: CustomerView, list_filter: ListFilter, after: alert_lists.Position | None
-) -> AsyncIterator[tuple[alert_lists.Position, CustomerAlert | None]]:
-    """The alerts of one customer, the oldest first, each with its position.
+@dataclass
+class _Room:
+    """What a page may still have: entries that are not in alarm, and gauges that are read for them.
 
-    None: as many alerts were examined, up to this position, as one page may examine, and the customer may have more.
+    examined: see `CustomerView.list_page`; it is for each read.
+    """
+
+    entries: int
+    gauges: int
+    examined: int
+
+
+async def _of_customer(
+    view: CustomerView, list_filter: ListFilter, after: alert_lists.Position | None, room: _Room
+) -> AsyncIterator[tuple[alert_lists.Position, CustomerAlert | None]]:
+    """The alerts of one customer, the oldest first, each with its position. Takes their gauges from the room.
+
+    None: the page ends at this position, because it may examine no more alerts or gauges; the customer may have more.
     """
     if list_filter.ids.alert_ids:
         each = [await view.get(alert_id) for alert_id in sorted(set(list_filter.ids.alert_ids))]
@@ -248,13 +275,17 @@ async def _of_customer(
                 yield _age(one), one
         return
     while True:
-        part = await view.list_page(list_filter.states, after=after, limit=ALERTS_READ)
+        wanted = min(MOST_ALERTS_READ, max(FEWEST_ALERTS_READ, room.entries + 1))
+        part = await view.list_page(
+            list_filter.states, after=after, limit=wanted, max_gauges=room.gauges, most_examined=room.examined
+        )
+        room.gauges -= sum(len(one.gauges) for one in part.alerts)
         for one in part.alerts:
             yield _age(one), one
         after = part.following
         if after is None:
             return
-        if not part.alerts or after != _age(part.alerts[-1]):
+        if room.gauges <= 0 or not part.alerts or after != _age(part.alerts[-1]):
             yield after, None
 
 

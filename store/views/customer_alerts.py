@@ -56,12 +56,22 @@ ALL_GAUGES = GaugeSelection()
 
 
 @dataclass(frozen=True)
+class GaugeTotals:
+    """All gauges of an alert and customer together. change_time: the latest of any of them."""
+
+    number: int
+    in_alarm: bool
+    change_time: datetime | None
+
+
+@dataclass(frozen=True)
 class CustomerAlert:
     """An alert with the customer's gauges that it watches, in current billing periods only.
 
     gauges: by subscription and group; usage of an alert that is not evaluated shows none. no_data: the alert is
     evaluated, but the customer has nothing that it measures; the sum of balances is 0 then. disabled: why an active
-    alert is disabled for this customer.
+    alert is disabled for this customer. totals: set where `gauges` are only a window of all of them, in the order in
+    which answers show them.
     """
 
     definition: AlertDefinition
@@ -69,10 +79,13 @@ class CustomerAlert:
     gauges: tuple[GaugeState, ...]
     no_data: bool
     disabled: ExclusionReason | None = None
+    totals: GaugeTotals | None = None
 
     @cached_property
     def change_time(self) -> datetime | None:
         """When a threshold was last reached or resolved on any of the gauges."""
+        if self.totals is not None:
+            return self.totals.change_time
         return max((item.change_time for item in self.gauges if item.change_time is not None), default=None)
 
     @cached_property
@@ -83,6 +96,6 @@ class CustomerAlert:
         after = self.definition.backfill_after
         if after is not None and after < self.customer_id:
             return CustomerAlertStatus.EVALUATING
-        if any(item.state.in_alarm for item in self.gauges):
-            return CustomerAlertStatus.IN_ALARM
-        return CustomerAlertStatus.OK
+        totals = self.totals
+        in_alarm = any(item.state.in_alarm for item in self.gauges) if totals is None else totals.in_alarm
+        return CustomerAlertStatus.IN_ALARM if in_alarm else CustomerAlertStatus.OK

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,9 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.alerts import AlertRule, ScopeKind
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import ExclusionReason
-from evaluator.gauges import EVER, Gauge
+from evaluator.gauges import EVER, Gauge, Measure
 from evaluator.invoices import current_period
-from evaluator.periods import Period
 from runtime.turns import Slices
 from store.accounts import customers, subscriptions
 from store.accounts.customers import StoredCustomer
@@ -21,12 +19,14 @@ from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts, exclusions
 from store.alerts.lists import Position
 from store.limits import effective_limits
+from store.postgres.bounded_pages import MAX_EXAMINED
 from store.postgres.database import driver
-from store.views import covering_alerts, customer_gauges, fact_views
+from store.views import covering_alerts, customer_gauges, fact_views, gauge_windows
 from store.views.covering_alerts import AlertsOfCustomer
 from store.views.customer_alerts import ALL_GAUGES, CustomerAlert, GaugeSelection, GaugeState
 from store.views.customer_gauges import NO_STATE, StoredGauge, StoredState
 from store.views.fact_views import FactView
+from store.views.gauge_windows import GaugeWindow, Owner
 
 MAX_SUBSCRIPTIONS = 100_000  # of one customer
 GAUGES_AT_ONCE = 10_000  # of all alerts of a page, unless a single alert has more
@@ -40,13 +40,6 @@ class CustomerUnknown(Exception):
     def __init__(self, customer_id: str) -> None:
         super().__init__(customer_id)
         self.customer_id = customer_id
-
-
-class _Owner(NamedTuple):
-    """The customer itself, or one subscription of it, with the current period of its gauges."""
-
-    subscription_id: str | None
-    period: Period
 
 
 class CustomerView:
@@ -100,10 +93,13 @@ class CustomerView:
         )
         return cls(connection, organization_id, customer, first_subscriptions, now)
 
-    async def get(self, alert_id: str, selection: GaugeSelection = ALL_GAUGES) -> CustomerAlert | None:
+    async def get(
+        self, alert_id: str, selection: GaugeSelection = ALL_GAUGES, window: GaugeWindow | None = None
+    ) -> CustomerAlert | None:
         """One alert; None if it does not exist, or does not cover the customer or the selected subscription.
 
-        Of the gauges, and for the status, only the selected ones count.
+        Of the gauges, and for the status, only the selected ones count. window: of them only these are read, except
+        of balances and days, whose values are computed. Raises GaugeGone.
         """
         definition = await alerts.get(self._connection, self._organization_id, alert_id)
         if definition is None or not self._covers(definition):
@@ -113,6 +109,9 @@ class CustomerView:
             covered = {owner.subscription_id for owner in self._owners(rule)}
             if selection.subscription_id not in covered:
                 return None
+        active = definition.active_rule()
+        if window is not None and active is not None and not is_computed(active.measure):
+            return await self._read_window(definition, active, selection, window)
         return (await self._read([definition], selection))[0]
 
     async def list_page(
@@ -122,11 +121,13 @@ class CustomerView:
         after: Position | None,
         limit: int,
         max_gauges: int = GAUGES_AT_ONCE,
+        most_examined: int = MAX_EXAMINED,
     ) -> AlertsOfCustomer:
         """Up to `limit` alerts that cover the customer with their states, oldest first.
 
         States are read for at least one alert, and for as many as have `max_gauges` gauges together. An alert may
         have thousands of gauges, and a page with a hundred such alerts would block the event loop for too long.
+        most_examined: alerts that are read at most, of those that may cover the customer.
         states: of the alerts; empty: all. after: the create_time and id of the last alert seen.
         """
         found = await covering_alerts.read(
@@ -137,6 +138,7 @@ class CustomerView:
             states,
             after=after,
             limit=limit,
+            most_examined=most_examined,
         )
         definitions = found.items
         affordable = await self._affordable(definitions, max_gauges)
@@ -175,19 +177,19 @@ class CustomerView:
         )
         return named or bool(self._owners(definition.to_rule()))
 
-    def _owners(self, rule: AlertRule) -> list[_Owner]:
+    def _owners(self, rule: AlertRule) -> list[Owner]:
         """The customer, or those of its subscriptions, that the alert covers."""
         customer = self._customer
         if not rule.measure.per_subscription:
             if not rule.scope.covers(customer.customer_id, None, customer.plan_id):
                 return []
             if rule.measure.invoices is not None:
-                return [_Owner(None, current_period(rule.measure.invoices, customer.cycle.time_zone, self._now))]
+                return [Owner(None, current_period(rule.measure.invoices, customer.cycle.time_zone, self._now))]
             if rule.measure.of_facts:
-                return [_Owner(None, EVER)]
-            return [_Owner(None, customer.cycle.period_at(self._now))]
+                return [Owner(None, EVER)]
+            return [Owner(None, customer.cycle.period_at(self._now))]
         return [
-            _Owner(item.subscription_id, (item.cycle or customer.cycle).period_at(self._now))
+            Owner(item.subscription_id, (item.cycle or customer.cycle).period_at(self._now))
             for item in self._subscriptions
             if rule.scope.covers(customer.customer_id, item.subscription_id, item.plan_id)
         ]
@@ -211,7 +213,7 @@ class CustomerView:
         facts = await fact_views.read(
             *self._key,
             self._customer.plan_end_time,
-            [rule for rule in rules if rule.measure.of_facts and rule.measure.invoices is None],
+            [rule for rule in rules if is_computed(rule.measure)],
             self._now,
         )
         limits = await self._limits(rules)
@@ -232,6 +234,31 @@ class CustomerView:
             no_data = no_data and reason is None
             answers.append(CustomerAlert(definition, self._customer.customer_id, gauges, no_data, reason))
         return answers
+
+    async def _read_window(
+        self, definition: AlertDefinition, rule: AlertRule, selection: GaugeSelection, window: GaugeWindow
+    ) -> CustomerAlert:
+        """The alert with a window of its selected gauges, which are stored."""
+        customer_id = self._customer.customer_id
+        reasons = await exclusions.reasons(*self._key)
+        disabled = self._disabled(rule, reasons, selection)
+        if disabled is not None:
+            return CustomerAlert(definition, customer_id, (), no_data=False, disabled=disabled)
+        owners = [
+            owner
+            for owner in self._owners(rule)
+            if selection.subscription_id in (None, owner.subscription_id)
+            and (rule.alert_id, owner.subscription_id) not in reasons
+        ]
+        found, totals = await gauge_windows.read(
+            *self._key, rule, owners, selection, window, definition.reset_version
+        )
+        limit_of = (await self._limits([rule])).get(rule.alert_id)
+        shown = tuple(
+            GaugeState(one.gauge, one.value, *state, limit=None if limit_of is None else limit_of(one.gauge))
+            for one, state in found
+        )
+        return CustomerAlert(definition, customer_id, shown, no_data=not totals.number, totals=totals)
 
     @property
     def _key(self) -> tuple[AsyncConnection, int, str]:
@@ -255,7 +282,7 @@ class CustomerView:
                 await slices.pause()
                 if (rule.alert_id, owner.subscription_id) in reasons:
                     continue
-                for stored in found.get((rule.measure, *owner), ()):
+                for stored in found.get((rule.measure, owner.subscription_id, owner.period), ()):
                     await slices.pause()
                     if rule.selects(stored.gauge.group) and selection.includes(stored.gauge):
                         of_rule.append(stored)
@@ -297,6 +324,11 @@ class CustomerView:
         raw = await driver(self._connection)
         find = await effective_limits.finder(raw, self._organization_id, self._customer.customer_id, plan_ids)
         return {rule.alert_id: find for rule in rules if rule.has_percentages}
+
+
+def is_computed(measure: Measure) -> bool:
+    """Whether the values of its gauges change with time alone, so that they are not read from gauges."""
+    return measure.of_facts and measure.invoices is None
 
 
 def _with_fact_values(stored: _Values, view: FactView, selection: GaugeSelection) -> _Values:

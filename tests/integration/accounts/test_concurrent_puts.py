@@ -7,11 +7,12 @@ import pytest
 from sqlalchemy import text
 
 from evaluator.aggregation import Aggregation
-from store.accounts import metrics, plans
+from store.accounts import plans
 from store.accounts.metrics import MetricFact, MetricFixed, StoredMetric
 from store.accounts.plans import PlanFact, StoredPlan
 from store.identity import organizations
 from store.postgres.database import Connection, Database
+from tests.support.facts.metrics import put_metric_fact
 from tests.support.waiting import within
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
@@ -70,14 +71,13 @@ async def test_an_older_put_that_waited_for_a_newer_one_changes_nothing(
 
 
 async def test_a_put_of_the_same_time_with_another_aggregation_is_refused(database: Database, org: int) -> None:
-    async def put_metric(aggregation: Aggregation, as_of_time: datetime) -> StoredMetric:
+    async def put_with(aggregation: Aggregation, as_of_time: datetime) -> StoredMetric:
         fact = MetricFact(
             "calls", display_name="", aggregation=aggregation, unique_property=None, as_of_time=as_of_time
         )
-        async with database.transaction() as connection:
-            return (await metrics.put(connection, org, fact, NOW)).stored
+        return await put_metric_fact(database, org, fact, NOW)
 
-    await put_metric(Aggregation.SUM, NOW)
+    await put_with(Aggregation.SUM, NOW)
     with pytest.raises(MetricFixed):
-        await put_metric(Aggregation.MAX, NOW)
-    assert (await put_metric(Aggregation.MAX, NOW - HOUR)).aggregation is Aggregation.SUM
+        await put_with(Aggregation.MAX, NOW)
+    assert (await put_with(Aggregation.MAX, NOW - HOUR)).aggregation is Aggregation.SUM

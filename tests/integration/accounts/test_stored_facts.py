@@ -16,6 +16,7 @@ from store.accounts.subscriptions import StoredSubscription, SubscriptionFact
 from store.identity import organizations
 from store.postgres.database import Database, driver
 from store.tables.accounts import customer, organization
+from tests.support.facts.metrics import put_metric_fact
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -89,8 +90,7 @@ async def put_metric(database: Database, organization_id: int, **changes: Any) -
     }
     now = changes.pop("now", NOW)
     fact = MetricFact(**{"metric_id": "tokens", **facts, **changes})
-    async with database.transaction() as connection:
-        return (await metrics.put(connection, organization_id, fact, now)).stored
+    return await put_metric_fact(database, organization_id, fact, now)
 
 
 async def until_a_session_waits_for_an_advisory_lock(database: Database) -> None:

@@ -12,10 +12,16 @@ from generated.tidemark.v1 import (
 )
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
+from server.limits import ServerLimits
 from store.postgres import bounded_pages
 from store.postgres.database import Database, driver
-from store.views import alarms
+from store.views import alarms, customer_alert_lists
 from tests.support.alerts.client import Client, refused
+from tests.support.server.limits import with_server_limits
+from tests.support.server.sharing import own_server, shares_server
+
+pytestmark = shares_server
+
 
 IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
@@ -50,6 +56,7 @@ def shown(found: list[customer_alert_pb2.CustomerAlert]) -> list[Pair]:
     return [(one.customer_id, one.alert.display_name, one.status) for one in found]
 
 
+@own_server
 @pytest.mark.parametrize("page_size", [1, 2, 3, 100])
 async def test_the_list_shows_gauges_in_alarm_by_newest_change_and_then_other_customers_by_id(
     ours: Client, clock: ManualClock, page_size: int
@@ -110,6 +117,7 @@ async def test_a_gauge_is_an_entry_of_its_own_while_it_is_in_alarm(ours: Client,
     assert [one.status for one in found] == [IN_ALARM, IN_ALARM]
 
 
+@own_server
 async def test_a_customer_that_is_not_evaluated_is_not_listed_in_alarm(ours: Client, clock: ManualClock) -> None:
     """GetCustomerAlert, the list and the summary agree whether a gauge is in alarm."""
     gold = await ours.create(TOKENS + 'scope { plan { plan_id: "gold" } }')
@@ -133,6 +141,7 @@ async def test_a_customer_that_is_not_evaluated_is_not_listed_in_alarm(ours: Cli
     assert not (await ours.summary()).alerts
 
 
+@own_server
 async def test_a_gauge_of_a_closed_period_is_not_in_alarm(ours: Client, clock: ManualClock) -> None:
     alert = await ours.create(TOKENS + ALL)
     await ours.settled(alert.alert_id)
@@ -157,6 +166,7 @@ async def test_a_threshold_reached_silently_is_listed_last_in_alarm(ours: Client
     ]
 
 
+@own_server
 async def test_states_of_an_older_version_are_listed_and_completed(
     ours: Client, clock: ManualClock, database: Database
 ) -> None:
@@ -202,17 +212,22 @@ async def test_pages_of_customers_without_alarm_are_bounded(ours: Client, clock:
     assert [one.customer_id for one in await listed(ours, page_size=7)] == names
 
 
+@own_server
+@with_server_limits(ServerLimits(examined_alerts=5))
 async def test_pages_of_customers_with_very_many_alerts_of_other_plans_are_bounded(
     ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    names = [f"c{number}" for number in range(4)]
     first = await ours.create(TOKENS + ALL)
     for number in range(12):
         clock.advance(timedelta(seconds=1))
-        await ours.create(f'{TOKENS} scope {{ plan {{ plan_id: "plan-{number}" }} }}')
+        for name in names:
+            await ours.create(
+                f'{TOKENS} scope {{ customer_plan {{ customer_id: "{name}" plan_id: "plan-{number}" }} }}'
+            )
     clock.advance(timedelta(seconds=1))
     last = await ours.create(SPEND + ALL)
     await ours.settled(first.alert_id, last.alert_id)
-    names = [f"c{number}" for number in range(4)]
     await ours.use(clock.now(), *(event(number, name, "1", 'cost: "1"') for number, name in enumerate(names)))
     reads, read = list[str](), bounded_pages.read
 
@@ -220,7 +235,6 @@ async def test_pages_of_customers_with_very_many_alerts_of_other_plans_are_bound
         reads.append("read")
         return await read(*arguments, **named)
 
-    monkeypatch.setattr(bounded_pages, "MAX_EXAMINED", 5)
     monkeypatch.setattr(bounded_pages, "read", counted)
     found, token = list[customer_alert_pb2.CustomerAlert](), ""
     while True:
@@ -231,6 +245,36 @@ async def test_pages_of_customers_with_very_many_alerts_of_other_plans_are_bound
         if not (token := page.next_page_token):
             break
     assert shown(found) == [(name, alert, OK) for name in names for alert in ("tokens", "spend")]
+
+
+async def test_a_page_reads_a_bounded_number_of_gauges_of_all_its_customers(
+    ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page ends after the alert with which the bound is reached; no entry is missing or repeated."""
+    alerts = [
+        await ours.create(
+            f'display_name: "seats" usage_threshold_reached {{ metric_id: "tokens" group_values {{ key: "seat" }} }}'
+            f' thresholds {{ value: "{level}" }} {ALL}'
+        )
+        for level in ("100", "200")
+    ]
+    await ours.settled(*(one.alert_id for one in alerts))
+    names = [f"c{number}" for number in range(5)]
+    for name in names:
+        seats = [f'properties {{ key: "seat" value: "{seat}" }}' for seat in ("a", "b", "c")]
+        await ours.use(clock.now(), *(event(number, name, "1", seat) for number, seat in enumerate(seats)))
+    monkeypatch.setattr(customer_alert_lists, "GAUGES_AT_ONCE", 7)
+    sizes, found, token = list[int](), list[tuple[str, str]](), ""
+    while True:
+        page = await ours.customer_alerts("", page_token=token)
+        sizes.append(len(page.customer_alerts))
+        assert all(len(one.gauges) == 3 for one in page.customer_alerts)
+        found += [(one.customer_id, one.alert.alert_id) for one in page.customer_alerts]
+        if not (token := page.next_page_token):
+            break
+    assert max(sizes) == 3
+    in_order = sorted(alerts, key=lambda one: (one.create_time.ToDatetime(), one.alert_id))
+    assert found == [(name, one.alert_id) for name in names for one in in_order]
 
 
 @pytest.mark.parametrize(

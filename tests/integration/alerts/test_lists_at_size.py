@@ -12,6 +12,7 @@ from store.alerts import lists
 from store.alerts.lists import Filters
 from store.identity import organizations
 from store.postgres.database import Connection, Database
+from store.views import covering_alerts
 from store.views.customer_views import CustomerView
 from tests.support.alerts.stored import NEW_ALERT, create_alert
 from tests.support.postgres.plans import recorded
@@ -194,6 +195,51 @@ async def test_the_alerts_of_a_customer_are_read_without_those_of_others(
     assert page.alerts[0].definition.alert_id == copied.alert_id
     assert len(page.alerts) == min(PAGE, own + 1)
     assert sum(cost.rows for cost in statements.costs(database_url)) <= PAGE + 3
+
+
+# Alerts of many plans, and one alert of another customer on the plan gold in each of them.
+OF_PLANS = text("""
+INSERT INTO alert SELECT (jsonb_populate_record(a, jsonb_build_object(
+    'alert_id', 'pln_' || md5(number::text), 'uniqueness_key', NULL, 'natural_key', NULL, 'visit_after', NULL,
+    'scope', CASE WHEN number % 2 = 0 THEN 'PLAN' ELSE 'CUSTOMER_PLAN' END,
+    'plan_id', CASE WHEN number % 2 = 1 OR number = 2 THEN 'gold' ELSE 'plan' || number END,
+    'customer_id', CASE WHEN number % 2 = 1 THEN 'c' || number END,
+    'create_time', a.create_time + number * interval '1 second'))).*
+FROM alert a, generate_series(1, :number) AS number
+WHERE organization_id = :organization_id AND alert_id = :alert_id
+""")
+
+
+@pytest.mark.parametrize("plans", [1, covering_alerts.MAX_PLANS + 5])
+async def test_the_alerts_of_a_customer_are_read_without_those_of_other_plans(
+    database: Database,
+    database_url: str,
+    organization_id: int,
+    clock: ManualClock,
+    copied: AlertDefinition,
+    plans: int,
+) -> None:
+    """plans: of the customer and its subscriptions; one of them has an alert."""
+    parameters = {"organization_id": organization_id, "alert_id": copied.alert_id, "number": ALERTS}
+    async with database.transaction() as connection:
+        await connection.execute(OF_PLANS, parameters)
+        await connection.execute(text("UPDATE customer SET plan_id = 'gold' WHERE customer_id = 'acme'"))
+        await connection.execute(
+            text(
+                "INSERT INTO subscription (organization_id, customer_id, subscription_id, plan_id, create_time,"
+                " update_time, changed_epoch) SELECT :organization_id, 'acme', 's' || n, 'none' || n, now(), now(), 0"
+                " FROM generate_series(2, :plans) AS n"
+            ),
+            {"organization_id": organization_id, "plans": plans},
+        )
+    async with database.transaction() as connection:
+        await connection.execute(text("ANALYZE alert"))
+    async with database.transaction() as connection:
+        view = await CustomerView.open(connection, organization_id, "acme", clock.now())
+        with recorded() as statements:
+            page = await view.list_page((), after=None, limit=PAGE)
+    assert [one.definition.scope.kind for one in page.alerts] == [ScopeKind.ALL_CUSTOMERS, ScopeKind.PLAN]
+    assert sum(cost.rows for cost in statements.costs(database_url)) <= PAGE
 
 
 async def test_labels_of_another_organization_are_not_read(

@@ -1,5 +1,6 @@
 """The state of one subscription or group, in pages; the alerts of one customer by status; and exclusions."""
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,9 +20,14 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
 from server.calls.answer_size import DEFAULT_ANSWER_BYTES
 from server.calls.validation import to_timestamp
+from store.views import customer_gauges, gauge_windows
 from tests.support.server.running import reason_of, violations_of
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import DEADLINE, Caller, thresholds, usage_alert
 from tests.support.usage.organizations import organization
+
+pytestmark = shares_server
+
 
 IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
@@ -75,6 +81,31 @@ async def test_pages_hold_every_gauge_once_with_those_in_alarm_first(caller: Cal
     assert found == regions(whole.customer_alert)
 
 
+async def test_page_decodes_only_the_gauges_that_it_shows(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one more, which says that there is another page."""
+    alert_id = (await caller.create(usage_alert("10", groups=[("region", None)]))).alert_id
+    await caller.send(*(caller.event(f"e{number}", "12", region=f"r{number}") for number in range(60)))
+    rows = list[object]()
+
+    async def counted(*arguments: Any) -> AsyncIterator[Any]:
+        async for row in customer_gauges.decoded(*arguments):
+            rows.append(row)
+            yield row
+
+    monkeypatch.setattr(gauge_windows, "decoded", counted)
+    first = await got(caller, alert_id, page_size=5)
+    assert (len(first.customer_alert.gauges), len(rows)) == (5, 6)
+    assert first.customer_alert.status == IN_ALARM
+
+
+async def test_gauges_are_ordered_by_subscription_and_group_as_bytes(caller: Caller) -> None:
+    """Whatever the locale of the database: capital letters first, letters with accents last."""
+    alert_id = (await caller.create(usage_alert("10", groups=[("region", None)]))).alert_id
+    names = ["b", "a!", "a", "B", "é", "a b", "~", '"', "日本", "z"]
+    await caller.send(*(caller.event(f"e{number}", "3", region=name) for number, name in enumerate(names)))
+    assert regions((await got(caller, alert_id)).customer_alert) == sorted(names)
+
+
 async def test_gauge_that_enters_alarm_between_two_pages_hides_no_other(caller: Caller) -> None:
     alert_id = (await caller.create(usage_alert("10", groups=[("region", None)]))).alert_id
     await caller.send(*(caller.event(f"e-{name}", "3", region=name) for name in "abcdef"))
@@ -85,6 +116,7 @@ async def test_gauge_that_enters_alarm_between_two_pages_hides_no_other(caller: 
     assert sorted(regions(first.customer_alert) + regions(rest.customer_alert)) == list("abcdef")
 
 
+@own_server
 async def test_group_restricts_gauges_and_status(caller: Caller, clock: ManualClock) -> None:
     alert = usage_alert("10", groups=[("region", None), ("seat", None)])
     alert_id = (await caller.create(alert)).alert_id
@@ -102,6 +134,7 @@ async def test_group_restricts_gauges_and_status(caller: Caller, clock: ManualCl
     assert (nothing.status, nothing.no_data, list(nothing.gauges)) == (OK, True, [])
 
 
+@own_server
 async def test_change_time_is_that_of_the_latest_change_of_any_gauge(caller: Caller, clock: ManualClock) -> None:
     alert_id = (await caller.create(usage_alert("10", groups=[("region", None)]))).alert_id
     await caller.send(caller.event("e1", "1", region="a"))
@@ -195,6 +228,7 @@ async def test_page_token_of_gauges_is_refused_with_other_filters(caller: Caller
     assert reason_of(refused) == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
+@own_server
 async def test_page_token_of_gauges_is_refused_after_their_period(caller: Caller, clock: ManualClock) -> None:
     alert_id = (await caller.create(usage_alert("10", groups=[("region", None)]))).alert_id
     await caller.send(*(caller.event(f"e-{name}", region=name) for name in "abc"))
@@ -206,6 +240,7 @@ async def test_page_token_of_gauges_is_refused_after_their_period(caller: Caller
     assert reason_of(refused) == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
+@own_server
 @pytest.mark.parametrize("page_size", [1, 2, 5, 1000])
 async def test_alerts_of_one_customer_are_listed_by_status(
     caller: Caller, clock: ManualClock, page_size: int
@@ -245,6 +280,7 @@ async def exclusions(caller: Caller, **fields: Any) -> list[alert_exclusion_pb2.
             return found
 
 
+@own_server
 @pytest.mark.parametrize("page_size", [1, 100])
 async def test_exclusions_show_customer_subscription_reason_time_and_key(
     caller: Caller, clock: ManualClock, page_size: int

@@ -18,8 +18,12 @@ from server.calls.validation import to_timestamp
 from server.limits import ServerLimits
 from tests.support.notifications.watching import committer, names, watch
 from tests.support.server.running import reason_of, violations_of
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import Caller, beside, spend_alert, usage_alert
 from tests.support.usage.organizations import organization
+
+pytestmark = shares_server
+
 
 Page = messages.ListNotificationsResponse
 
@@ -126,6 +130,7 @@ async def test_pages_hold_each_notification_once_while_others_are_written(
     assert found == stored
 
 
+@own_server
 async def test_pages_are_shorter_when_bodies_are_long(
     caller: Caller, stored: list[notification_pb2.Notification]
 ) -> None:

@@ -1,7 +1,6 @@
 """Containment: an event that cannot be recorded is rejected by index and does not affect other events and streams."""
 
 import asyncio
-import json
 from datetime import timedelta
 from zlib import crc32
 
@@ -10,12 +9,21 @@ import pytest
 from engine.ingest import containment
 from engine.limits import BackfillLimits, EngineLimits, IngestLimits
 from evaluator.alerts import AlertRule
-from generated.tidemark.v1 import alert_service_pb2, usage_pb2, webhook_service_pb2, webhook_service_pb2_grpc
-from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_EVALUATION_FAILED
+from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from store.alerts import alerts as stored_alerts
 from store.postgres.database import DriverConnection
-from tests.support.schemas import check_body
-from tests.support.usage.caller import Caller, Refusal, everything, on_customer, refusals, until, usage_alert, values
+from tests.support.usage.caller import (
+    Caller,
+    Refusal,
+    everything,
+    on_customer,
+    refusals,
+    shortened,
+    until,
+    usage_alert,
+    values,
+)
+from tests.support.usage.failed_evaluations import operator_events
 from tests.support.usage.refusing import refusing
 
 Request = alert_service_pb2.EvaluateUsageRequest
@@ -24,19 +32,6 @@ Request = alert_service_pb2.EvaluateUsageRequest
 def internal(*places: int) -> list[Refusal]:
     """The rejections of events that could not be recorded."""
     return [Refusal(at, "INTERNAL", "INTERNAL") for at in places]
-
-
-async def operator_events(caller: Caller) -> list[dict[str, object]]:
-    """The bodies of the operator events about failed evaluations; each conforms to its schema."""
-    webhooks = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
-    answer = await webhooks.ListOperatorEvents(
-        webhook_service_pb2.ListOperatorEventsRequest(event_types=[EVENT_TYPE_EVALUATION_FAILED]),
-        metadata=caller.metadata,
-    )
-    bodies = [json.loads(event.body) for event in answer.events]
-    for body in bodies:
-        check_body(body)
-    return bodies
 
 
 async def test_notification_that_cannot_be_stored_rejects_only_its_crossing_event(caller: Caller) -> None:
@@ -268,3 +263,33 @@ async def test_backfill_continues_past_a_customer_that_cannot_be_evaluated(calle
     answer = await caller.send(caller.event("later", "1", "c05"))
     assert [(one.level, one.value) for one in answer.transitions] == [("5", "5")]
     assert len(await caller.notifications()) == 20
+
+
+async def test_other_customers_of_a_stream_do_not_wait_while_a_failed_commit_is_divided(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have the same writer. Later events of the customer itself wait, and count after the earlier ones."""
+    names = [name for name in (f"c{number}" for number in range(20)) if crc32(name.encode()) % 2 == 0]
+    bad, other = names[:2]
+    await caller.create(usage_alert("10", scope=on_customer(bad)))
+    dividing, may_divide, commit = asyncio.Event(), asyncio.Event(), containment.Containment.commit
+
+    async def held(self: containment.Containment) -> containment.Contained:
+        dividing.set()
+        await may_divide.wait()
+        return await commit(self)
+
+    monkeypatch.setattr(containment.Containment, "commit", held)
+    async with refusing(caller, "event", "new.event_id = 'poison'"):
+        first = asyncio.create_task(
+            caller.send(caller.event("b1", "4", bad), caller.event("poison", "5", bad), caller.event("b2", "5", bad))
+        )
+        await dividing.wait()
+        later = asyncio.create_task(caller.send(caller.event("b3", "1", bad)))
+        assert (await caller.send(caller.event("last", "1", other))).accepted == 1
+        assert not first.done()
+        assert not later.done()
+        may_divide.set()
+        answer = await first
+        assert (answer.accepted, refusals(answer)) == (2, internal(1))
+        assert [one.event_id for one in shortened((await later).transitions)] == ["b3"]

@@ -11,9 +11,7 @@ from pathlib import Path
 import psycopg
 
 from cli.client.connection import Address
-from cli.notify import RUNNING
-from cli.processes import Child, NotStarted, child_environment
-from cli.serve import LISTENING
+from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
 from tests.support.waiting import within
 
 DEADLINE = 60.0  # seconds that anything may take that a test waits for

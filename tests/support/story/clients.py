@@ -78,34 +78,39 @@ class Client:
         half = (len(members) + 1) // 2
         users, changed = members[:half], members[half:]
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._use(users, race=self.draws.one_in(3)))
+            tasks = [group.create_task(self._use(users, race=self.draws.one_in(3)))]
             place = random.randint(1, 2 * len(changed) + 1)
             for some_of_them in (changed[:place], changed[place:]):
                 if some_of_them:
-                    group.create_task(self._change(random.choice(WEIGHTED), some_of_them))
+                    tasks.append(group.create_task(self._change(random.choice(WEIGHTED), some_of_them)))
+        # A task group says nothing of a task that ends because something that it awaits was cancelled.
+        assert not any(task.cancelled() for task in tasks), "a step was not played to its end"
 
     async def settle(self, customer: Customer) -> None:
         """Waits until the alerts of the customer are evaluated and what they found has arrived."""
         for name in sorted(customer.evaluating & customer.branches[0].model.alerts.keys()):
             await self._requests.evaluated(self._id(name))
-        feed = self._world.feed
+        feed, stored = self._world.feed, None
+        if customer.raced is not None:
+            stored = await self._requests.stored_states(customer.name, self._world.names)
         try:
             async with asyncio.timeout(PATIENCE):
-                while not customer.decide(feed.of(customer.name)):
+                while not customer.decide(feed.of(customer.name), stored):
                     feed.arrived.clear()
                     await feed.arrived.wait()
         except TimeoutError:
-            raise AssertionError(customer.difference(feed.of(customer.name))) from None
+            difference = customer.difference(feed.of(customer.name), stored)
+            raise AssertionError(difference) from None
         customer.unsettled.clear()
         customer.evaluating.clear()
-        customer.racing = False
+        customer.raced = None
 
     # --- usage ------------------------------------------------------------------------------------------------------
 
     async def _use(self, users: Sequence[Customer], *, race: bool) -> None:
         """Sends a batch; perhaps one alert of one of its customers changes at the same time."""
         for one in users:
-            if one.racing or (one.unsettled and self.draws.one_in(3)):
+            if one.raced is not None or (one.unsettled and self.draws.one_in(3)):
                 await self.settle(one)
         batch = [event for one in users for event in self._events(one)]
         self.draws.random.shuffle(batch)
@@ -146,7 +151,7 @@ class Client:
     async def _change(self, kind: str, customers: Sequence[Customer]) -> None:
         """A change of that kind, of all the customers or of the first; another kind where that is not possible."""
         for one in customers:
-            if one.unsettled or one.racing:
+            if one.unsettled or one.raced is not None:
                 await self.settle(one)
         await getattr(self, f"_{kind}")(customers)
 

@@ -108,9 +108,12 @@ class Branch:
 
 
 class Customer:
-    """A customer of one client. unsettled: the alerts that may not have been evaluated since their last change.
-    evaluating: those of them whose evaluation the service reports.
-    racing: whether the order of a change and a batch is not known yet. keys: the uniqueness keys of its alerts."""
+    """A customer of one client.
+
+    unsettled: the alerts that may not have been evaluated since their last change. evaluating: those of them whose
+    evaluation the service reports. raced: the alert of which a change and a batch were made in an order that is not
+    known yet. keys: the uniqueness keys of its alerts.
+    """
 
     def __init__(self, name: str, model: UsageModel) -> None:
         self.name = name
@@ -118,15 +121,17 @@ class Customer:
         self.sent: list[Event] = []
         self.unsettled: set[str] = set()
         self.evaluating: set[str] = set()
-        self.racing = False
+        self.raced: str | None = None
         self.keys: dict[str, str] = {}
 
     def free(self, alert: str) -> None:
         """The uniqueness key of an archived alert may be used again."""
         self.keys = {key: name for key, name in self.keys.items() if name != alert}
 
-    def difference(self, observed: Mapping[Place, Sequence[Notification]]) -> str:
-        """What no branch explains, for a person to read."""
+    def difference(
+        self, observed: Mapping[Place, Sequence[Notification]], stored: Mapping[Place, State] | None = None
+    ) -> str:
+        """What no branch explains, for a person to read. stored: see `decide`."""
         lines = [f"{self.name}: none of {len(self.branches)} orders explains its notifications"]
         for number, branch in enumerate(self.branches):
             for place in sorted({*branch.expected, *observed}, key=str):
@@ -135,6 +140,10 @@ class Customer:
                     lines.append(f"order {number}, {place[0]} on {place[1]}")
                     lines += [f"  expected {'(change) ' * one.by_change}{one.sent.transitions}" for one in steps]
                     lines += [f"  found {one.sequence}: {one.transitions}" for one in found]
+            if stored is not None:
+                lines.append(f"order {number}: {self.raced} has {_of_alert(branch.states(observed), self.raced)}")
+        if stored is not None:
+            lines.append(f"stored: {_of_alert(stored, self.raced)}")
         return "\n".join(lines)
 
     @property
@@ -168,7 +177,7 @@ class Customer:
             outcomes.append(second.uses(events, before | {alert}))
             branches += [first, second]
         self.branches = branches
-        self.racing = True
+        self.raced = alert
         self.unsettled.add(alert)
         self.evaluating.add(alert)
         return outcomes
@@ -181,12 +190,28 @@ class Customer:
         """Keeps only the branches that fit what the service showed."""
         self.branches = [branch for branch, fits in zip(self.branches, fitting, strict=True) if fits]
 
-    def decide(self, observed: Mapping[Place, Sequence[Notification]]) -> bool:
-        """Keeps one branch that explains all notifications of the customer; False when none does."""
-        found = [branch for branch in self.branches if branch.explains(observed)]
+    def decide(
+        self, observed: Mapping[Place, Sequence[Notification]], stored: Mapping[Place, State] | None = None
+    ) -> bool:
+        """Keeps one branch that explains all notifications of the customer; False when none does.
+
+        stored: the states of the raced alert that the branch must explain, too. They are needed after a race: two
+        orders can send the same notifications and leave different states; and while notifications are on their way,
+        those that have arrived can fit the wrong order.
+        """
+        found = [
+            branch
+            for branch in self.branches
+            if branch.explains(observed)
+            and (stored is None or _of_alert(branch.states(observed), self.raced) == _of_alert(stored, self.raced))
+        ]
         if found:
             self.branches = found[:1]
         return bool(found)
+
+
+def _of_alert(states: Mapping[Place, State], alert: str | None) -> dict[Place, State]:
+    return {place: state for place, state in states.items() if place[0] == alert and state != State()}
 
 
 def _explained(steps: Sequence[Expected], observed: Sequence[Notification]) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import grpc
 
 from generated.tidemark.v1 import alert_service_pb2, notification_pb2
+from runtime.tasks import is_cancelled
 from server.calls.validation import to_timestamp
 from tests.reference.usage import Notification
 from tests.support.story.customers import Notice, Place
@@ -23,16 +24,16 @@ class Names:
 
     def __init__(self) -> None:
         self.ids: dict[str, str] = {}
-        self._names: dict[str, str] = {}
+        self.by_id: dict[str, str] = {}
 
     def add(self, name: str, alert_id: str) -> None:
         """Notes the id of an alert."""
         self.ids[name] = alert_id
-        self._names[alert_id] = name
+        self.by_id[alert_id] = name
 
     def of(self, alert_id: str) -> str:
         """The name of an alert; its id when no answer with the id has come yet."""
-        return self._names.get(alert_id, alert_id)
+        return self.by_id.get(alert_id, alert_id)
 
 
 class Feed:
@@ -64,6 +65,10 @@ class Feed:
                 if error.code() not in RETRIED:
                     raise
                 await asyncio.sleep(RETRY_DELAY)
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
+                # The channel to a server that has stopped was closed.
 
     def _take(self, shown: notification_pb2.Notification) -> None:
         self.received.append(shown)

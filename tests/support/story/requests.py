@@ -17,11 +17,14 @@ from generated.tidemark.v1 import (
     limit_pb2,
     subscription_pb2,
 )
-from tests.reference.gauges import Fields, Metric
+from tests.reference.gauges import Fields, Gauge, Metric
+from tests.reference.thresholds import State
 from tests.reference.usage import Alert
 from tests.support.story.draws import Measure
+from tests.support.story.feed import Names
 from tests.support.story.servers import Servers
 from tests.support.usage.caller import DEADLINE, Caller
+from tests.support.usage.service import stored_states
 from tests.support.usage.words import alert_of, decimal_of, metric_of
 
 PATIENCE = 120.0  # seconds that a client waits for a backfill
@@ -147,6 +150,11 @@ class Requests:
         """The states of all alerts of a customer."""
         request = alert_service_pb2.ListCustomerAlertsRequest(customer_id=customer, page_size=1000)
         return (await self._call("alerts", "ListCustomerAlerts", request)).customer_alerts
+
+    async def stored_states(self, customer: str, names: Names) -> dict[tuple[str, Gauge], State]:
+        """The states of the customer's alerts as they are in the database."""
+        caller = self._servers.caller(0)
+        return await stored_states(caller, names.by_id, customer)
 
     async def void(self, keys: Sequence[Any]) -> Any:
         """Takes events back."""

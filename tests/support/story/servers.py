@@ -10,6 +10,7 @@ import grpc
 
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
+from runtime.tasks import is_cancelled
 from tests.support.usage.caller import Caller, calling
 
 Answer = TypeVar("Answer")
@@ -73,4 +74,8 @@ class Servers:
             except grpc.aio.AioRpcError as error:
                 if error.code() not in RETRIED:
                     raise
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
+                # The channel to a server that has stopped was closed.
             await asyncio.sleep(RETRY_DELAY)

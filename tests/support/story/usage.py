@@ -7,6 +7,7 @@ from random import Random
 import grpc
 
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
+from runtime.tasks import is_cancelled
 from tests.reference.gauges import Event
 from tests.support.processes.outage import STATUS_LOST
 from tests.support.story.servers import REPLICAS, RETRIED, RETRY_DELAY, Servers
@@ -74,6 +75,10 @@ class UsageCalls:
                 raise
         except asyncio.InvalidStateError:
             pass  # the server ended the stream before the write
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            # The channel to a server that has stopped was closed.
         return None
 
     async def _end(self) -> None:
@@ -88,6 +93,9 @@ class UsageCalls:
                     pass
         except asyncio.InvalidStateError:
             pass  # the server has ended the stream
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
         except grpc.aio.AioRpcError as error:
             if error.code() not in RETRIED:
                 raise

@@ -4,7 +4,7 @@ Changes go through the API. Commits go to the committer, because only there a te
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, timedelta
 from typing import Any
 
@@ -129,25 +129,32 @@ class Service:
 
     async def states(self) -> dict[tuple[str, Gauge], State]:
         """The stored states of the alerts."""
-        names = {alert_id: name for name, alert_id in self.alert_ids.items()}
-        rows = await self.caller.rows(
-            "SELECT s.alert_id, CASE WHEN s.alert_version < a.reset_version THEN '{}' ELSE s.reached END, s.sequence,"
-            " g.customer_id, g.subscription_id, g.measure, g.group_values, g.period_start"
-            " FROM alert_state s JOIN gauge g USING (organization_id, customer_id, gauge_id)"
-            " JOIN alert a ON (a.organization_id, a.alert_id) = (s.organization_id, s.alert_id)"
-            " WHERE s.organization_id = %(organization_id)s"
+        return await stored_states(self.caller, {alert_id: name for name, alert_id in self.alert_ids.items()})
+
+
+async def stored_states(
+    caller: Caller, names: Mapping[str, str], customer: str | None = None
+) -> dict[tuple[str, Gauge], State]:
+    """The stored states of alerts on the gauges of one customer, or of all. names: of the alerts, by id."""
+    rows = await caller.rows(
+        "SELECT s.alert_id, CASE WHEN s.alert_version < a.reset_version THEN '{}' ELSE s.reached END, s.sequence,"
+        " g.customer_id, g.subscription_id, g.measure, g.group_values, g.period_start"
+        " FROM alert_state s JOIN gauge g USING (organization_id, customer_id, gauge_id)"
+        " JOIN alert a ON (a.organization_id, a.alert_id) = (s.organization_id, s.alert_id)"
+        " WHERE s.organization_id = %(organization_id)s AND s.customer_id = coalesce(%(customer)s, s.customer_id)",
+        customer=customer,
+    )
+    found = {}
+    for alert_id, reached, sequence, customer_id, subscription_id, measure, group, start in rows:
+        measured = Measure.from_key(measure, subscription_id is not None)
+        gauge = Gauge(
+            customer_id,
+            subscription_id,
+            measured_by(measured),
+            tuple((key, value) for key, value in group),
+            start.astimezone(UTC),
+            prices_of(measured),
+            frozenset(measured.contract_fields),
         )
-        found = {}
-        for alert_id, reached, sequence, customer, subscription, measure, group, start in rows:
-            measured = Measure.from_key(measure, subscription is not None)
-            gauge = Gauge(
-                customer,
-                subscription,
-                measured_by(measured),
-                tuple((key, value) for key, value in group),
-                start.astimezone(UTC),
-                prices_of(measured),
-                frozenset(measured.contract_fields),
-            )
-            found[names[alert_id], gauge] = state_of(reached, sequence)
-        return found
+        found[names[alert_id], gauge] = state_of(reached, sequence)
+    return found

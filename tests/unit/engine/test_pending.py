@@ -45,7 +45,7 @@ class Commits:
     def __call__(self, *_: Any, **__: Any) -> "Commits":
         return self
 
-    async def commit(self, batches: list[Batch]) -> list[Outcome]:
+    async def together(self, batches: list[Batch]) -> list[Outcome]:
         await self.go.wait()
         if self.error is not None:
             raise self.error

@@ -31,24 +31,37 @@ class Commits:
     """Replaces the database: commits end as the test says.
 
     failures: the exceptions of the next commits. held: commits wait for it. log: customers whose events began, or
-    ended, to be committed.
+    ended, to be committed. refused: customers of whom a commit cannot record the events; divided: commits that are
+    divided for that wait for it.
     """
 
     failures: list[BaseException] = field(default_factory=list)
     held: asyncio.Event = field(default_factory=asyncio.Event)
     log: list[tuple[str, str]] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    divided: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.held.set()
+        self.divided.set()
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def together(self, batches: Sequence[Batch]) -> list[Outcome] | None:
         names = [batch.events[0].customer_id for batch in batches]
         self.log += [("began", name) for name in names]
         await self.held.wait()
         if self.failures:
             raise self.failures.pop(0)
+        if self.refused.intersection(event.customer_id for batch in batches for event in batch.events):
+            return None
         self.log += [("ended", name) for name in names]
         return [Outcome(accepted=len(batch.events)) for batch in batches]
+
+    async def contain(self, batches: Sequence[Batch], between: Callable[[], Awaitable[None]]) -> list[Outcome]:
+        names = [batch.events[0].customer_id for batch in batches]
+        await self.divided.wait()
+        await between()
+        self.log += [("divided", name) for name in names]
+        return [Outcome(unrecorded=list(range(len(batch.events)))) for batch in batches]
 
 
 def batch(customer: str = "acme", size: int = 1) -> Batch:
@@ -218,7 +231,7 @@ class Parts:
     observe: Callable[[], int] = field(default=lambda: 0)
     observed: list[int] = field(default_factory=list)
 
-    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+    async def together(self, batches: Sequence[Batch]) -> list[Outcome]:
         await self.may_go.wait()
         self.observed.append(self.observe())
         self.commits.append([event.event_id for batch in batches for event in batch.events])
@@ -320,7 +333,7 @@ async def test_other_organizations_commit_between_the_commits_that_divide_a_fail
         def __init__(self, *_: object, between_commits: Callable[[], Awaitable[None]], **__: object) -> None:
             self._between_commits = between_commits
 
-        async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+        async def together(self, batches: Sequence[Batch]) -> list[Outcome]:
             if batches[0].events[0].customer_id == "noisy":
                 for number in range(3):
                     order.append(f"noisy {number}")
@@ -362,3 +375,99 @@ async def test_large_commits_of_many_organizations_leave_a_reserved_seat_to_a_sm
     async with asyncio.timeout(LIMIT):
         await asyncio.gather(quiet, *floods)
     assert parts.commits.index(["quiet"]) <= 3, "it waits for none of the commits that wait"
+
+
+def batch_of(*customers: str) -> Batch:
+    """A batch with one event of each customer."""
+    return Batch([UsageEvent("e", one, NOW, "calls", Decimal(1), None, None, None, {}) for one in customers])
+
+
+async def begun(lanes: Pipeline, commits: Commits, *customers: str) -> asyncio.Task[Outcome]:
+    """The call that submits a batch of these customers, when its commit has begun."""
+    call = asyncio.create_task(submit(lanes, ACME, batch_of(*customers)))
+    for _ in range(20):  # passes of the loop, of which the begin takes a few
+        await asyncio.sleep(0)
+    assert ("began", customers[0]) in commits.log
+    return call
+
+
+async def test_batches_of_other_customers_do_not_wait_for_a_division(commits: Commits) -> None:
+    lanes = pipeline(pending=100, gate=FairSemaphore(4))
+    commits.refused = {"bad"}
+    commits.divided.clear()
+    async with asyncio.timeout(LIMIT):
+        bad = await begun(lanes, commits, "bad", "with it")
+        assert (await submit(lanes, ACME, batch_of("other"))).accepted == 1
+        assert (await submit(lanes, ACME, batch_of("another"))).accepted == 1
+        assert not bad.done()
+        commits.divided.set()
+        assert (await bad).unrecorded == [0, 1]
+        await lanes.drain()
+
+
+async def test_batches_of_a_customer_in_division_wait_and_keep_their_order(commits: Commits) -> None:
+    """Also those that wait only because they share a customer with a batch that waits."""
+    lanes = pipeline(pending=100, gate=FairSemaphore(4))
+    commits.refused = {"bad"}
+    commits.divided.clear()
+    async with asyncio.timeout(LIMIT):
+        first = await begun(lanes, commits, "bad")
+        commits.refused = set()
+        waiting = [
+            asyncio.create_task(submit(lanes, ACME, batch_of(*customers)))
+            for customers in (("behind", "bad"), ("behind",), ("bad",))
+        ]
+        await asyncio.sleep(0)
+        await submit(lanes, ACME, batch_of("free"))
+        assert not any(one.done() for one in (first, *waiting))
+        commits.divided.set()
+        await asyncio.gather(first, *waiting)
+    ended = [entry for entry in commits.log if entry[0] != "began"]
+    assert ended == [
+        ("ended", "free"),
+        ("divided", "bad"),
+        ("ended", "behind"),
+        ("ended", "behind"),
+        ("ended", "bad"),
+    ]
+
+
+async def test_a_drain_waits_for_a_division(commits: Commits) -> None:
+    lanes = pipeline(pending=100, gate=FairSemaphore(4))
+    commits.refused = {"bad"}
+    commits.divided.clear()
+    async with asyncio.timeout(LIMIT):
+        bad = await begun(lanes, commits, "bad")
+        await submit(lanes, ACME, batch_of("other"))
+        draining = asyncio.create_task(lanes.drain())
+        await asyncio.sleep(0)
+        assert not draining.done()
+        commits.divided.set()
+        await draining
+        assert (await bad).unrecorded == [0]
+
+
+async def test_a_second_division_of_a_writer_waits_in_its_order(commits: Commits) -> None:
+    """The commit that fails beside a division is divided by the writer itself."""
+    lanes = pipeline(pending=100, gate=FairSemaphore(4))
+    commits.refused = {"bad", "worse"}
+    commits.divided.clear()
+    async with asyncio.timeout(LIMIT):
+        both = [await begun(lanes, commits, one) for one in ("bad", "worse")]
+        other = asyncio.create_task(submit(lanes, ACME, batch_of("other")))
+        commits.divided.set()
+        assert [outcome.unrecorded for outcome in await asyncio.gather(*both)] == [[0], [0]]
+        assert (await other).accepted == 1
+
+
+async def test_a_failed_part_of_a_large_batch_is_divided_before_the_next_part(commits: Commits) -> None:
+    limits = IngestLimits(commit_events_beside_light=2)
+    lanes = pipeline(pending=100, limits=limits)
+    commits.refused = {"acme"}
+    turns = of_loop()
+    turns.begin_call("neighbour")
+    async with asyncio.timeout(LIMIT):
+        outcome = await submit(lanes, ACME, batch(size=5))
+    turns.end_call("neighbour")
+    assert outcome.unrecorded == [0, 1, 2, 3, 4]
+    assert commits.log == [("began", "acme"), ("divided", "acme")] * 3

@@ -6,7 +6,7 @@ import contextlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.turns import LIGHT_AFTER, PIECE, SHORT_SLICE, SLICE, Pieces, Slices, Turns, of_loop
+from runtime.turns import LIGHT_AFTER, MANY_CALLS, PIECE, SHORT_SLICE, SLICE, Pieces, Slices, Turns, of_loop
 
 
 async def test_one_turn_is_given_in_each_pass_of_the_loop() -> None:
@@ -192,3 +192,20 @@ async def test_pieces_of_many_tasks_share_turns_and_let_other_tasks_run_between(
     of_loop().end_call("quiet")
     assert done == [number for number in range(60) if number != 3]
     assert 0 < max(at_once) <= SHORT_SLICE / PIECE
+
+
+def test_key_with_many_calls_in_progress_is_heavy() -> None:
+    now = 0.0
+    shared = Turns(lambda: now)
+    shared.begin_call("light")
+    for _ in range(MANY_CALLS):
+        shared.begin_call("busy")
+    assert shared.has_light_neighbour("light")
+    shared.begin_call("busy")
+    assert shared.is_heavy("busy")
+    assert not shared.has_light_neighbour("light")
+    assert shared.has_light_neighbour("busy")
+    for _ in range(MANY_CALLS + 1):
+        shared.end_call("busy")
+    now = LIGHT_AFTER + 0.1
+    assert not shared.is_heavy("busy")

@@ -1,0 +1,43 @@
+"""Puts of metrics: what counts in a metric never changes, so only a new metric takes the organization's lock."""
+
+from engine.changes.groups import ChangeGroups
+from engine.changes.open_change import OpenChange
+from engine.puts import new_metrics
+from runtime.clock import Clock
+from store.accounts import metrics
+from store.accounts.metrics import MetricFact, StoredMetric
+from store.accounts.puts import Put
+from store.postgres.database import driver
+
+
+class MetricPuts:
+    """Puts metrics."""
+
+    def __init__(self, clock: Clock, groups: ChangeGroups) -> None:
+        self._clock = clock
+        self._groups = groups
+
+    async def put(self, organization_id: int, fact: MetricFact, *, validate_only: bool) -> Put[StoredMetric]:
+        """Stores a fact, unless a newer one is stored. `changed`: the metric is new; wake `NewMetrics` then.
+
+        Raises MetricFixed and DatabaseUnavailable. With validate_only nothing is kept.
+        """
+
+        async def create(change: OpenChange) -> StoredMetric | None:
+            created = await metrics.create(change.connection, organization_id, fact, change.epoch, change.now)
+            if created is not None and fact.event_name is not None:
+                await new_metrics.begin_backfills(change, fact.metric_id)
+            return created
+
+        while (put := await self._change(organization_id, fact, keep=not validate_only)) is None:
+            created = await self._groups.run(organization_id, create, keep=not validate_only)
+            if created is not None:  # else another put, or usage, has created the metric meanwhile
+                return Put(created, changed=True)
+        return put
+
+    async def _change(self, organization_id: int, fact: MetricFact, *, keep: bool) -> Put[StoredMetric] | None:
+        """Puts a fact about a metric that exists; returns None if it does not exist."""
+        async with self._groups.transaction(organization_id) as connection:
+            raw = await driver(connection)
+            async with raw.transaction(force_rollback=not keep):
+                return await metrics.change(connection, organization_id, fact, self._clock.now())
