@@ -33,7 +33,8 @@ def run_workers(
 ) -> None:
     """Runs so many workers on the configured address until a signal comes, and then drains them.
 
-    print_address: called with host and port when all of them serve. Raises CannotListen, and a Problem when a worker cannot start.
+    print_address: called with host and port when all of them serve. Raises CannotListen, and a Problem when a worker
+    cannot start.
     """
     with _reserved(settings.listen_host, settings.listen_port) as port:
         host = settings.listen_host
