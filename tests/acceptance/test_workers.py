@@ -7,6 +7,7 @@ import signal
 import socket
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,16 +19,12 @@ from tests.support.processes import results
 from tests.support.processes.programs import DEADLINE, CannotStart, Program, Programs, session, until
 from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import Client, progress, streaming
-from tests.support.processes.up import alive
+from tests.support.processes.up import Up, alive, started_by
 
 WORKERS = 2
 CLIENTS = 6  # connections, so that nearly always both workers have some
 PER_WORKER = re.compile(r"listening on \S+ port (\d+) +.*worker=(\d+)")
-# Sessions of a server in which usage is written.
-WRITING = """
-SELECT DISTINCT application_name FROM pg_stat_activity
-WHERE datname = current_database() AND application_name ~ '^tidemark [^ ]+$'
-"""
+NUMBERED = re.compile(r"(\"action\": \"listen\").*\"worker\": (\d+)")
 
 
 async def one_killed(server: Program) -> int:
@@ -140,8 +137,10 @@ def assert_drained(clients: list[Client]) -> None:
     assert all(client.interruptions for client in clients)
 
 
-async def test_health_is_the_same_on_every_connection_until_the_drain(programs: Programs) -> None:
-    server = await programs.serve(workers=WORKERS, PROPAGATION_DELAY_SECONDS="2")
+async def test_health_is_the_same_on_every_connection_and_a_second_signal_ends_the_workers(
+    programs: Programs,
+) -> None:
+    server = await programs.serve(workers=WORKERS, PROPAGATION_DELAY_SECONDS="300")
     serving = health_pb2.HealthCheckResponse.SERVING
     answers = await asyncio.gather(*(health(server.address) for _ in range(16)))
     assert set(answers) == {serving}
@@ -152,6 +151,7 @@ async def test_health_is_the_same_on_every_connection_until_the_drain(programs: 
     )
     assert set(answers[:8]) == {health_pb2.HealthCheckResponse.NOT_SERVING}
     assert set(answers[8:]) == {serving}
+    os.kill(server.pid, signal.SIGTERM)  # ends the workers at once
     assert await server.wait() == 0
 
 
@@ -180,9 +180,19 @@ async def test_workers_drain_when_their_parent_is_killed(programs: Programs) -> 
     assert server.said().count(" stopped") == WORKERS
 
 
-async def test_second_signal_ends_the_workers_at_once(programs: Programs) -> None:
-    server = await programs.serve(workers=WORKERS, PROPAGATION_DELAY_SECONDS="300")
-    os.kill(server.pid, signal.SIGTERM)
-    await until(lambda: server.said().count("stopping: NOT_SERVING") == WORKERS)
-    os.kill(server.pid, signal.SIGTERM)
-    assert await server.wait() == 0
+def test_up_runs_workers_on_its_embedded_database(tmp_path: Path) -> None:
+    up = Up(tmp_path, "--workers", str(WORKERS))
+    try:
+        parent = up.children()["serve"]
+        workers = [pid for pid, arguments in started_by(parent).items() if "--worker " in arguments]
+        assert len(workers) == WORKERS
+        # One log, in which each line of a worker has its number.
+        assert {number for _, number in NUMBERED.findall(up.said())} == {"1", "2"}
+        os.kill(workers[0], signal.SIGKILL)
+        up.wait_for("worker 1 runs again|worker 2 runs again")
+        assert up.run("watch", "--once").returncode == 0
+        workers = [pid for pid, arguments in started_by(parent).items() if "--worker " in arguments]
+        assert len(workers) == WORKERS
+    finally:
+        up.stop()
+    assert not any(alive(pid) for pid in (parent, *workers))

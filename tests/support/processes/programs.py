@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import re
-import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import psycopg
 
 from cli.client.connection import Address
 from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
+from tests.support.processes.up import started_by
 from tests.support.waiting import within
 
 DEADLINE = 60.0  # seconds that anything may take that a test waits for
@@ -68,11 +68,7 @@ class Program:
 
     def workers(self) -> list[int]:
         """The processes that it has started: the workers of a server that has several."""
-        listed = subprocess.run(
-            ["ps", "-o", "pid=,stat=", "--ppid", str(self.pid)], capture_output=True, text=True, check=False
-        )
-        rows = [line.split() for line in listed.stdout.splitlines()]
-        return sorted(int(pid) for pid, state in rows if not state.startswith("Z"))
+        return sorted(started_by(self.pid))
 
     async def start(self) -> None:
         """Starts it, for the first time or again, and waits until it is ready. Raises CannotStart."""
