@@ -225,7 +225,7 @@ async def _end_autocommit(connection: AsyncConnection) -> bool:
     if connection.closed or connection.invalidated:
         return True
     raw = await driver(connection)
-    if raw.pgconn.transaction_status is not TransactionStatus.IDLE:  # its end was cancelled
+    if raw.pgconn.transaction_status != TransactionStatus.IDLE:  # its end was cancelled
         return False
     await raw.set_autocommit(False)
     return True

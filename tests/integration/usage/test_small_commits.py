@@ -272,6 +272,18 @@ async def test_small_commits_of_two_servers_wait_for_each_other_and_do_not_deadl
         assert await cursor.fetchall() == [(0,)]
 
 
+async def test_small_commits_use_the_connections_of_the_pool_again(
+    clock: ManualClock, committer: Committer, database: Database, ways: Ways
+) -> None:
+    await make_known(committer, clock, ways)
+    backends = set()
+    for number in range(5):
+        await committer.commit([batch(clock, (f"e{number}", "1"))])
+        async with database.raw_transaction() as connection:
+            backends.add(connection.info.backend_pid)
+    assert (ways.small, len(backends)) == (5, 1)
+
+
 async def test_cancelled_small_commit_leaves_a_connection_that_begins_transactions(
     caller: Caller, clock: ManualClock, committer: Committer, database: Database, ways: Ways
 ) -> None:
