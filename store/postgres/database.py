@@ -4,7 +4,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -98,24 +98,20 @@ class Database:
             self._engine.sync_engine, "connect", lambda connection, _: connection.run_async(prepare), insert=True
         )
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction at READ COMMITTED; commits at the end of the block, rolls back on an exception.
 
         Statements on the driver's connection (see `driver`) belong to the same transaction. Raises
         DatabaseUnavailable for each failure of the database that `store.postgres.failures` knows.
         """
-        async with self._noted_transaction(unbegun=False) as connection:
-            yield connection
+        return self._noted_transaction(unbegun=False)
 
-    @asynccontextmanager
-    async def unbegun_transaction(self) -> AsyncIterator[AsyncConnection]:
+    def unbegun_transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A `transaction` that its block begins: the first statement is BEGIN, on the driver's connection.
 
         The driver's own BEGIN takes a round trip, also within a pipeline.
         """
-        async with self._noted_transaction(unbegun=True) as connection:
-            yield connection
+        return self._noted_transaction(unbegun=True)
 
     @asynccontextmanager
     async def _noted_transaction(self, *, unbegun: bool) -> AsyncIterator[AsyncConnection]:
