@@ -32,6 +32,7 @@ def main() -> None:
         "part", nargs="?", choices=PARTS, help="measure only this part, and do not change latest.json"
     )
     parser.add_argument("minutes", nargs="?", type=float, default=SOAK_MINUTES, help="duration of a soak")
+    parser.add_argument("--workers", type=int, default=1, help="of ingest: processes of the server")
     parser.add_argument("--scale", type=float, default=1.0, help="of rules: multiplies the alerts and customers")
     parser.add_argument("--alerts", type=int, help="of rules: alerts of the large database of the row size")
     parser.add_argument("--only", action="append", default=[], help="of rules, neighbours and views: only this row")
@@ -57,7 +58,9 @@ async def _measure(console: Console, arguments: argparse.Namespace) -> None:
     if part in (None, "ingest"):
         for kind in (ingest.DENSE, ingest.SPARSE):
             console.print(f"ingest.{kind.name}: {kind.gauges:,} gauges", style="bold")
-            rates.append(await ingest.measure(postgresql, kind, lambda line: console.print(f"  {line}")))
+            rates.append(
+                await ingest.measure(postgresql, kind, lambda line: console.print(f"  {line}"), arguments.workers)
+            )
     latencies: list[latency.Latencies] = []
     if part in (None, "latency"):
         for rate in latency.RATES:

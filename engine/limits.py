@@ -50,7 +50,7 @@ class IngestLimits:
     events.
     """
 
-    commit_events: int = 5_000  # of one commit, unless a single batch brings more
+    commit_events: int = 10_000  # of one commit, unless a single batch brings more
     commit_events_beside_light: int = 1_000  # of one commit, also of a larger batch, beside a light neighbour
     idle_organizations: int = 10_000  # lanes kept for organizations that send no usage at present
     containment_commits: int = 200

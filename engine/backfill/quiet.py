@@ -12,7 +12,6 @@ from evaluator.thresholds import Direction
 from evaluator.transitions import AlertState, trip_levels
 from store.alerts.drafts import Draft
 from store.alerts.quiet_at_creation import WideWatch, WideWatches
-from store.rules import routing_facts
 from store.usage import quiet_gauges
 from store.usage.quiet_gauges import QuietCondition
 
@@ -42,12 +41,12 @@ def _sharing(wide: WideAlerts, measure: Measure) -> list[AlertRule]:
 
 
 async def settle_quiet(transaction: Transaction, rule: AlertRule, customer_ids: Sequence[str]) -> set[str]:
-    """Brings the quiet gauges of an alert up to date; returns their customers, for which the alert is evaluated.
+    """Brings the quiet gauges of an alert up to date; returns the customers for which the alert is evaluated.
 
     The others have to be evaluated in another transaction: this one holds gauges, not in the order of their keys.
     """
     condition = _condition(transaction, rule)
-    if condition is None or await _counts_raw_events(transaction, rule):
+    if condition is None:
         return set()
     return await quiet_gauges.settle(
         transaction.driver,
@@ -83,12 +82,3 @@ def _condition(transaction: Transaction, rule: AlertRule) -> QuietCondition | No
         max(counted_since, others_changed),
         rule.changed_epoch,
     )
-
-
-async def _counts_raw_events(transaction: Transaction, rule: AlertRule) -> bool:
-    """Whether raw events count in the metric: of those from before its creation a gauge knows nothing."""
-    metric_id = rule.measure.metric_id
-    if metric_id is None:
-        return False
-    found = await routing_facts.metrics(transaction.driver, transaction.organization_id, [metric_id])
-    return any(metric.raw_events is not None for metric in found)

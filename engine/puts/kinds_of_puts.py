@@ -7,8 +7,9 @@ from datetime import datetime
 from engine.changes.open_change import OpenChange
 from engine.puts.changed_limit import LimitedAlerts
 from engine.puts.puts import Distinct, FactKind
-from store.accounts import customer_names, customers, subscriptions
+from store.accounts import customer_names, customers, known_ids, subscriptions
 from store.accounts.customers import CustomerFact, StoredCustomer
+from store.accounts.known_ids import ReferencedIds
 from store.accounts.puts import Put, UnlockedPut
 from store.accounts.subscriptions import StoredSubscription, SubscriptionFact
 from store.limits import changes as limit_changes
@@ -66,9 +67,14 @@ SUBSCRIPTIONS = FactKind[SubscriptionFact, StoredSubscription](
 
 @dataclass(eq=False, slots=True)
 class LimitPut:
-    """A limit that is put, and the alerts that it concerns if it is a plan's."""
+    """A limit that is put, and the alerts that it concerns if it is a plan's.
+
+    named: the ids in its subject. unknown: those of them that the organization did not know before the put.
+    """
 
     fact: LimitFact
+    named: ReferencedIds
+    unknown: ReferencedIds = field(default_factory=ReferencedIds)
     alerts: LimitedAlerts = field(default_factory=LimitedAlerts)
 
 
@@ -103,6 +109,9 @@ async def _put_limits(change: OpenChange, items: Sequence[LimitPut]) -> Sequence
 async def _change_limits(
     connection: DriverConnection, organization_id: int, items: Sequence[LimitPut], now: datetime
 ) -> dict[int, UnlockedPut[StoredLimit]]:
+    unknown = await known_ids.find_unknown(connection, organization_id, [item.named for item in items])
+    for item in items:
+        item.unknown = unknown[item.named]
     return await limit_changes.change(connection, organization_id, [item.fact for item in items], now)
 
 

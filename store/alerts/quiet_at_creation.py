@@ -114,10 +114,6 @@ wide AS MATERIALIZED (
                     AND a.state = 'ACTIVE' AND a.scope = w.scope AND a.condition_type = w.condition_type
                     AND a.condition = w.condition AND a.watching_epoch <= x.rules_epoch
             ) > 0)
-            AND (
-                SELECT m.event_name FROM metric m
-                WHERE m.organization_id = %(organization_id)s AND m.metric_id = w.condition ->> 'metric_id'
-            ) IS NULL
         LIMIT 1
     ) AS g ON true
     WHERE w.customer_id IS NOT NULL AND w.visit_after IS NOT NULL

@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from evaluator.events import UsageEvent
 from runtime.turns import Slices
-from store.postgres.database import DriverConnection
+from store.postgres.database import Cursor, DriverConnection
 
 LINES_AT_ONCE = 250  # events whose COPY rows are written in one turn on the event loop
 # Events of one INSERT. The driver converts arrays value by value: 5,000 events would block the event loop for 0.2 s.
@@ -118,9 +118,10 @@ def _lines(organization_id: int, ingest_time: datetime, events: Sequence[UsageEv
     head, ingested = f"{organization_id}\t", ingest_time.isoformat()
     # One call for all times: formatting each time by itself takes longer than the rest of the row.
     times = orjson.dumps([event.event_time for event in events]).decode()[2:-2].split('","')
+    # `!s`: a Decimal formats itself without a format three times as fast as with an empty one.
     lines = [
-        f"{head}{customer_id}\t{event_id}\t{time}\t{ingested}\t{subscription_id or ''}\t{metric_id}\t{quantity}"
-        f"\t{'' if cost is None else cost}\t{currency or ''}"
+        f"{head}{customer_id}\t{event_id}\t{time}\t{ingested}\t{subscription_id or ''}\t{metric_id}\t{quantity!s}"
+        f"\t{'' if cost is None else str(cost)}\t{currency or ''}"
         f"\t{orjson.dumps(properties).decode() if properties else ''}\t{event_name or ''}\n"
         for time, (
             event_id,
@@ -184,10 +185,22 @@ async def insert(
     slices = Slices(organization_id)
     for start in range(0, len(ordered), ROWS_AT_ONCE):
         await slices.begin()
-        parameters = _parameters(organization_id, ordered[start : start + ROWS_AT_ONCE])
-        cursor = await connection.execute(_INSERT, {**parameters, "ingest_time": ingest_time})
+        cursor = await _send_insert(connection, organization_id, ingest_time, ordered[start : start + ROWS_AT_ONCE])
         inserted.update((row[0], row[1]) for row in await cursor.fetchall())
     return inserted
+
+
+async def send_insert(
+    connection: DriverConnection, organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]
+) -> Cursor:
+    """Sends the statement that stores those of a few events that are new. It has a row for each of these."""
+    return await _send_insert(connection, organization_id, ingest_time, _in_key_order(events))
+
+
+async def _send_insert(
+    connection: DriverConnection, organization_id: int, ingest_time: datetime, ordered: Sequence[UsageEvent]
+) -> Cursor:
+    return await connection.execute(_INSERT, {**_parameters(organization_id, ordered), "ingest_time": ingest_time})
 
 
 async def stored_alike(connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]) -> set[int]:

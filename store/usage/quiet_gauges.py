@@ -34,11 +34,16 @@ def unchanged(metric_id: str, currency: str) -> str:
     """A condition on a gauge `x` of a customer `c`: all but a new or changed alert was evaluated on it.
 
     Since its evaluation no limit of the customer or its plan has changed, and no active alert of the customer on that
-    metric or currency; and no alert is disabled for the customer. Its subqueries are not EXISTS, for which PostgreSQL
-    may read all rows of the organization.
+    metric or currency; and no alert is disabled for the customer. No raw events count in the metric: of those from
+    before its creation a gauge knows nothing. The subqueries are not EXISTS, for which PostgreSQL may read all rows
+    of the organization.
     """
     return f"""
         x.rules_epoch >= c.changed_epoch
+        AND (
+            SELECT m.event_name FROM metric m
+            WHERE m.organization_id = %(organization_id)s AND m.metric_id = {metric_id}
+        ) IS NULL
         AND (
             SELECT count(*) <= %(most_read)s AND count(*) FILTER (
                 WHERE a.changed_epoch > x.rules_epoch AND a.state = 'ACTIVE'
@@ -65,18 +70,24 @@ def unchanged(metric_id: str, currency: str) -> str:
     """
 
 
-# Gauges below the alert's lowest level, on which it has no state, and for which nothing else has changed since they
-# were evaluated. SKIP LOCKED: the statement never waits for a gauge, so it may lock them in any order. What another
-# transaction has changed when a gauge is locked is checked once more.
-_SETTLE = f"""
-WITH quiet AS (
-    SELECT x.customer_id, x.gauge_id
+# The gauges of a measure of those customers.
+_GAUGES = """
     FROM customer c
     JOIN gauge x ON x.organization_id = c.organization_id AND x.customer_id = c.customer_id
     WHERE c.organization_id = %(organization_id)s AND c.customer_id = ANY(%(customer_ids)s)
         AND (%(plan_id)s::text IS NULL OR c.plan_id = %(plan_id)s)
         AND x.measure = %(measure)s AND x.subscription_id IS NULL AND x.group_values = '[]'::jsonb
         AND x.scale IS NULL AND x.period_start <= %(now)s AND x.period_end > %(now)s
+"""
+
+# Gauges below the alert's lowest level, on which it has no state, and for which nothing else has changed since they
+# were evaluated; and those on which usage or another transaction has evaluated the alert since its last change. SKIP
+# LOCKED: the statement never waits for a gauge, so it may lock them in any order. What another transaction has
+# changed when a gauge is locked is checked once more.
+_SETTLE = f"""
+WITH quiet AS (
+    SELECT x.customer_id, x.gauge_id
+    {_GAUGES}
         AND x.rules_epoch >= %(known_since)s AND x.rules_epoch < %(changed_epoch)s
         AND x.value < %(level)s
         AND (
@@ -86,12 +97,18 @@ WITH quiet AS (
         ) IS NULL
         AND {unchanged("%(metric_id)s", "%(currency)s")}
     FOR UPDATE OF x SKIP LOCKED
+), settled AS (
+    UPDATE gauge g SET
+        rules_epoch = %(epoch)s, trip_above = least(g.trip_above, %(level)s), update_time = %(now)s
+    FROM quiet q
+    WHERE g.organization_id = %(organization_id)s AND g.customer_id = q.customer_id AND g.gauge_id = q.gauge_id
+    RETURNING g.customer_id
 )
-UPDATE gauge g SET
-    rules_epoch = %(epoch)s, trip_above = least(g.trip_above, %(level)s), update_time = %(now)s
-FROM quiet q
-WHERE g.organization_id = %(organization_id)s AND g.customer_id = q.customer_id AND g.gauge_id = q.gauge_id
-RETURNING g.customer_id
+SELECT customer_id FROM settled
+UNION ALL
+SELECT x.customer_id
+{_GAUGES}
+    AND x.rules_epoch >= greatest(c.changed_epoch, %(changed_epoch)s)
 """
 
 
@@ -103,7 +120,10 @@ async def settle(
     epoch: int,
     now: datetime,
 ) -> set[str]:
-    """Notes that the quiet gauges of these customers are evaluated at `epoch`; returns these gauges' customers."""
+    """Notes that the quiet gauges of these customers are evaluated at `epoch`.
+
+    Returns those of the customers for which the alert is evaluated now, or was evaluated before.
+    """
     cursor = await connection.execute(
         _SETTLE,
         {
