@@ -23,8 +23,8 @@ from server.limits import ServerLimits
 from store.notifications import feed
 from tests.support.notifications.watching import Response, Subscriber, committer, names, notify, pool, watch
 from tests.support.server.limits import with_server_limits
-from tests.support.server.sharing import own_connections
 from tests.support.server.running import reason_of, violations_of
+from tests.support.server.sharing import own_connections
 from tests.support.usage.caller import BOTH, Caller, beside, spend_alert, until, usage_alert
 from tests.support.usage.organizations import organization
 
