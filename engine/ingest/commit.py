@@ -35,6 +35,10 @@ from webhooks.operator_events import EvaluationFailure
 
 logger = logging.getLogger(__name__)
 
+# Tries of a commit whose duplicates were voided meanwhile. After so many, it is not a void: the key of an event is,
+# by chance, that of another one (see `store.tables.event_key`). Then containment refuses that event.
+VOIDED_TRIES = 10
+
 
 async def _at_once() -> None:
     """The default of `between_commits`: nothing has to go on meanwhile."""
@@ -114,15 +118,17 @@ class Committer:
         self, batches: Sequence[Batch], between: Callable[[], Awaitable[None]], *, careful: bool = False
     ) -> list[Outcome]:
         group = group_of_batches(batches)
-        tries = Tries(first_pause=self._first_pause)
+        tries, voided = Tries(first_pause=self._first_pause), 0
         while True:
             try:
                 try:
                     return await self._commit(group, expect_new=True, careful=careful)
                 except DuplicateEvents:
                     return await self._commit(group, expect_new=False, careful=careful)
-            except EventsVoided:
-                continue  # their duplicates are new events now
+            except EventsVoided:  # their duplicates are new events now
+                voided += 1
+                if voided == VOIDED_TRIES:
+                    raise
             except DatabaseUnavailable as error:
                 # Events are identified by their ids, so the transaction may be repeated after a commit, too. A
                 # connection that was lost while it was idle fails its next transaction, which then gets another one.

@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from evaluator.events import UsageEvent
 from runtime.turns import Slices
 from store.postgres.database import Cursor, DriverConnection
+from store.tables import event_key
 
 LINES_AT_ONCE = 250  # events whose COPY rows are written in one turn on the event loop
 # Events of one INSERT. The driver converts arrays value by value: 5,000 events would block the event loop for 0.2 s.
@@ -40,9 +41,11 @@ ON CONFLICT DO NOTHING
 RETURNING customer_id, event_id
 """
 
+_OF_EVENT = event_key.of_event("%(organization_id)s", "i.customer_id", "i.event_id")
+
 # Which of the events are stored with the same content. A stored event of the same identity lies in the same month, so
 # only that partition is read. An event without a currency was stored with the customer's currency of that time.
-_ALIKE = """
+_ALIKE = f"""
 SELECT i.position
 FROM unnest(
     %(customer_ids)s::text[], %(event_ids)s::text[], %(event_times)s::timestamptz[], %(subscription_ids)s::text[],
@@ -52,8 +55,7 @@ FROM unnest(
     customer_id, event_id, event_time, subscription_id, metric_id, quantity, cost, currency, properties, event_name,
     position
 )
-JOIN event e ON e.organization_id = %(organization_id)s
-    AND e.customer_id = i.customer_id COLLATE "C" AND e.event_id = i.event_id COLLATE "C"
+JOIN event e ON {_OF_EVENT}
     AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
     AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
 WHERE (e.event_time, e.subscription_id, e.metric_id, e.quantity, e.cost, e.currency, e.properties, e.event_name)
@@ -67,12 +69,11 @@ WHERE (e.event_time, e.subscription_id, e.metric_id, e.quantity, e.cost, e.curre
 
 
 # Which of the identities are stored.
-_STORED = """
+_STORED = f"""
 SELECT i.position
 FROM unnest(%(customer_ids)s::text[], %(event_ids)s::text[], %(event_times)s::timestamptz[])
     WITH ORDINALITY AS i (customer_id, event_id, event_time, position)
-JOIN event e ON e.organization_id = %(organization_id)s
-    AND e.customer_id = i.customer_id COLLATE "C" AND e.event_id = i.event_id COLLATE "C"
+JOIN event e ON {_OF_EVENT}
     AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
     AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
 """
