@@ -25,7 +25,7 @@ class ServerLimits:
     infrastructure_request: seconds that a request of health or reflection may take to arrive.
     revocation_interval: seconds between checks for revoked keys.
     revocation_grace: seconds in which a stream of a revoked key can answer what it has read.
-    page_gauges: gauges of all alerts on a page of one customer's alerts, unless a single alert has more.
+    page_gauges: gauges of all alerts on a page of ListCustomerAlerts, unless a single alert has more.
     examined_alerts: that a page of ListAlerts or ListCustomerAlerts reads, with filters that no index answers.
     counted_deliveries: up to which ListDeliveries counts for its total_size.
     notification_bytes: of the notifications of a page, unless the request asks for more, or a single one has more.

@@ -59,7 +59,6 @@ def _rank(item: pytest.Item) -> int:
 
 def pytest_collection_finish() -> None:
     """Freezes the objects of all imports: otherwise each full garbage collection would walk them."""
-    gc.collect()
     gc.freeze()
     gc.enable()
 

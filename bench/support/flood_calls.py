@@ -245,7 +245,7 @@ class FloodCalls:
         call = self._alerts(number).WatchNotifications(
             alert_service_pb2.WatchNotificationsRequest(), metadata=self._key(number)
         )
-        await call.read()  # the first answer: the stream has begun
+        await anext(aiter(call))  # the first answer: the stream has begun
         self._watching[number] = call
 
 

@@ -15,6 +15,7 @@ from bench.support.flood_calls import Metadata, metadata_of
 from bench.support.sending import open_channels
 from bench.support.stack import PostgreSQL
 from bench.views.measuring import BEAT, Beats
+from cli.garbage_collection import reduce_garbage_collection
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from runtime.clock import SystemClock
@@ -157,6 +158,7 @@ async def _of(url: str, number: int) -> Watched:
     try:
         async with database.transaction() as connection:
             key = (await keys.create_key(connection, "bench", clock.now())).key
+        reduce_garbage_collection()  # as the command does that starts a server
         async with running(database, clock, configuration=configuration) as server, beats.counting():
             with Client() as client:
                 before = _resident()

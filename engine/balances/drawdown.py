@@ -36,15 +36,18 @@ class Drawdown:
     read_times: dict[str, datetime]
 
 
-async def draw_down(transaction: Transaction, events: Sequence[UsageEvent]) -> Drawdown:
+async def draw_down(
+    transaction: Transaction, events: Sequence[UsageEvent], held: dict[str, Wallet] | None = None
+) -> Drawdown:
     """Takes the events' costs and quantities from their customers' balances, in the order in which they came.
 
-    Locks the wallets of the customers that have balances to draw on, then processes their due timers. The gauges of
-    the balances are still to be moved and evaluated.
+    Locks the wallets of the customers that have balances to draw on, unless these are already `held`, then processes
+    their due timers. The gauges of the balances are still to be moved and evaluated.
     """
     organization_id, now = transaction.organization_id, transaction.now
-    customer_ids = {event.customer_id for event in events}
-    held = await wallets.lock_with_drawdown(transaction.connection, organization_id, customer_ids)
+    if held is None:
+        customer_ids = {event.customer_id for event in events}
+        held = await wallets.lock_with_drawdown(transaction.connection, organization_id, customer_ids)
     if not held:
         return Drawdown({}, {})
     await catch_up(transaction, {transaction.router.customer(wallet.customer_id): wallet for wallet in held.values()})

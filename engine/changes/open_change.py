@@ -42,7 +42,7 @@ class Kind(Protocol[ItemOf, ResultOf]):
     goes_last: bool
 
     def needs_preparing(self, item: ItemOf) -> bool:
-        """Whether `prepare` has to get an item before `apply`; if not, it can join a group that holds the lock."""
+        """Whether `prepare` must get an item before `apply`; otherwise it can join a group that holds the lock."""
         ...
 
     async def prepare(

@@ -55,6 +55,11 @@ class OrganizationRules:
                     await self._catch_up(connection, epoch)
         return self._router
 
+    @property
+    def cached(self) -> Router:
+        """The router as it is, at whatever epoch. What it says holds if that epoch is found to stand later."""
+        return self._router
+
     def read_before(self, epoch: int) -> tuple[int, WideAlerts] | None:
         """The wide alerts as they were last read, with the epoch of that, which is before `epoch`; None if never.
 

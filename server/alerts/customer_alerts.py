@@ -47,7 +47,7 @@ class CustomerAlertHandlers:
     """Serves the RPCs that show the state of alerts for customers."""
 
     def __init__(self, database: Database, clock: Clock, *, page_gauges: int, most_examined: int) -> None:
-        """page_gauges: of all alerts on a page of one customer's alerts, unless a single alert has more.
+        """page_gauges: of all alerts on a page, unless a single alert has more.
 
         most_examined: alerts that one page reads to find those of a customer.
         """
@@ -174,6 +174,7 @@ class CustomerAlertHandlers:
                 self._clock.now(),
                 after=after,
                 limit=page.size,
+                max_gauges=self._page_gauges,
                 most_examined=self._most_examined,
             )
         shown = await _shown(organization_id, [entry.found for entry in entries], room)

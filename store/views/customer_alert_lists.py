@@ -82,12 +82,14 @@ async def page(
     *,
     after: Cursor | None,
     limit: int,
+    max_gauges: int = GAUGES_AT_ONCE,
     most_examined: int = MAX_EXAMINED,
 ) -> tuple[list[Entry], Cursor | None]:
     """Up to `limit` entries, and the cursor after which to continue; None at the end.
 
     There may be fewer entries although more follow. The entry of an alarm has one gauge only. The transaction must
-    not have read anything before. most_examined: see `CustomerView.list_page`.
+    not have read anything before. max_gauges: that are read for entries that are not in alarm, unless an alert has
+    more. most_examined: see `CustomerView.list_page`.
     """
     # One snapshot for all statements: values, states and definitions must fit together.
     await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
@@ -110,9 +112,8 @@ async def page(
     start = after or Cursor(True, _AFTER_LAST, "", None, "")
     if len(found) == limit:
         return found, start
-    others, cursor = await _others(
-        connection, organization_id, list_filter, now, start, limit=limit - len(found), most_examined=most_examined
-    )
+    room = _Room(limit - len(found), max_gauges, most_examined)
+    others, cursor = await _others(connection, organization_id, list_filter, now, start, room)
     return found + others, cursor
 
 
@@ -215,11 +216,9 @@ async def _others(
     list_filter: ListFilter,
     now: datetime,
     start: Cursor,
-    *,
-    limit: int,
-    most_examined: int,
+    room: "_Room",
 ) -> tuple[list[Entry], Cursor | None]:
-    """Up to `limit` entries that are not in alarm, after `start`."""
+    """Entries that are not in alarm, after `start`, as many as there is room for."""
     only = list_filter.ids.customer_ids
     most = max(1, MAX_CUSTOMERS_READ // max(1, len(list_filter.ids.alert_ids)))
     names = await customers.ids_after(connection, organization_id, only, start.customer_id, limit=most)
@@ -227,7 +226,7 @@ async def _others(
     if start.time != _AFTER_LAST:
         remaining.insert(0, (start.customer_id, (start.time, start.alert_id)))
     found: list[Entry] = []
-    cursor, examined, room = start, 0, _Room(limit, GAUGES_AT_ONCE, most_examined)
+    cursor, examined = start, 0
     for customer_id, after in remaining:
         if room.gauges <= 0:
             return found, cursor
@@ -238,7 +237,7 @@ async def _others(
         async for position, one in _of_customer(view, list_filter, after, room):
             if one is None:
                 return found, Cursor(True, position[0], customer_id, None, position[1])
-            if len(found) == limit or examined == MAX_ALERTS_EXAMINED:
+            if room.entries == 0 or examined == MAX_ALERTS_EXAMINED:
                 return found, cursor
             examined += 1
             cursor = Cursor(True, position[0], customer_id, None, position[1])

@@ -9,7 +9,7 @@ import uvloop
 def use_uvloop() -> None:
     """Makes every new event loop one of uvloop."""
     with warnings.catch_warnings():
-        # pytest-asyncio takes a loop's class per test, but not for fixtures of tests without a loop; so it is set for
-        # the process, which Python 3.14 warns of.
+        # For the whole process: the hook of pytest-asyncio sets the loop of asynchronous tests only. A synchronous
+        # test that uses asynchronous fixtures would get another one. Python 3.14 warns of policies.
         warnings.simplefilter("ignore", DeprecationWarning)
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())

@@ -15,7 +15,7 @@ from runtime.clock import ManualClock
 from server.limits import ServerLimits
 from store.postgres import bounded_pages
 from store.postgres.database import Database, driver
-from store.views import alarms, customer_alert_lists
+from store.views import alarms
 from tests.support.alerts.client import Client, refused
 from tests.support.server.limits import with_server_limits
 from tests.support.server.sharing import own_server, shares_server
@@ -247,9 +247,9 @@ async def test_pages_of_customers_with_very_many_alerts_of_other_plans_are_bound
     assert shown(found) == [(name, alert, OK) for name in names for alert in ("tokens", "spend")]
 
 
-async def test_a_page_reads_a_bounded_number_of_gauges_of_all_its_customers(
-    ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@own_server
+@with_server_limits(ServerLimits(page_gauges=7))
+async def test_a_page_reads_a_bounded_number_of_gauges_of_all_its_customers(ours: Client, clock: ManualClock) -> None:
     """A page ends after the alert with which the bound is reached; no entry is missing or repeated."""
     alerts = [
         await ours.create(
@@ -263,7 +263,6 @@ async def test_a_page_reads_a_bounded_number_of_gauges_of_all_its_customers(
     for name in names:
         seats = [f'properties {{ key: "seat" value: "{seat}" }}' for seat in ("a", "b", "c")]
         await ours.use(clock.now(), *(event(number, name, "1", seat) for number, seat in enumerate(seats)))
-    monkeypatch.setattr(customer_alert_lists, "GAUGES_AT_ONCE", 7)
     sizes, found, token = list[int](), list[tuple[str, str]](), ""
     while True:
         page = await ours.customer_alerts("", page_token=token)

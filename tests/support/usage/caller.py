@@ -89,6 +89,7 @@ __all__ = [
 ]
 
 DEADLINE = 60.0  # seconds that a test waits at most
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.004, 0.05  # seconds between two checks of what a test waits for
 # Seconds that a stream may last. A reader that skips heartbeats would wait for a lost answer for ever.
 STREAM_LIMIT = 240.0
 StreamCall = grpc.aio.StreamStreamCall[
@@ -340,9 +341,9 @@ async def waiting_for_locks(caller: Caller, number: int = 1) -> None:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Waits until the condition holds."""
+    """Waits until the condition holds. The pauses grow: a condition that takes long is checked less often."""
+    pause = SHORTEST_PAUSE
     async with asyncio.timeout(DEADLINE):
-        while True:
-            if await condition():
-                return
-            await asyncio.sleep(0.005)
+        while not await condition():
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, 1.5 * pause)
