@@ -85,7 +85,7 @@ migrate: $(STAMP) ## bring the database's schema up to date
 	@exec $(BIN)/tidemark migrate
 
 .PHONY: bench
-bench: $(STAMP) ## ingest and latency, under 3 minutes; PART=ingest, latency, notifier, soak, balances, neighbours, rules or views runs one part
+bench: $(STAMP) ## ingest and latency, under 3 minutes; PART=ingest, latency, notifier, soak, balances, neighbours, rules, views or sustained runs one part
 	@exec $(BIN)/python -m bench $(PART)
 
 # --- checking -----------------------------------------------------------------------------------------------

@@ -8,14 +8,14 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-from bench import balances, ingest, latency, neighbours, notifier, report, soak
+from bench import balances, ingest, latency, neighbours, notifier, report, soak, sustained
 from bench.rules import part as rules
 from bench.rules.scale import Scale
 from bench.support import floods, load, machine
 from bench.support.stack import PostgreSQL
 from bench.views import report as views
 
-PARTS = ("ingest", "latency", "notifier", "balances", "neighbours", "rules", "views", "soak")
+PARTS = ("ingest", "latency", "notifier", "balances", "neighbours", "rules", "views", "soak", "sustained")
 SOAK_MINUTES = 10.0
 # The rows that `--only` can name, by part.
 ROWS: Mapping[str | None, Sequence[str]] = {
@@ -32,9 +32,15 @@ def main() -> None:
         "part", nargs="?", choices=PARTS, help="measure only this part, and do not change latest.json"
     )
     parser.add_argument("minutes", nargs="?", type=float, default=SOAK_MINUTES, help="duration of a soak")
+    parser.add_argument("--workers", type=int, default=1, help="of ingest: processes of the server")
     parser.add_argument("--scale", type=float, default=1.0, help="of rules: multiplies the alerts and customers")
     parser.add_argument("--alerts", type=int, help="of rules: alerts of the large database of the row size")
     parser.add_argument("--only", action="append", default=[], help="of rules, neighbours and views: only this row")
+    parser.add_argument("--events", type=int, default=sustained.EVENTS, help="of sustained: events that are sent")
+    parser.add_argument(
+        "--seconds", type=float, default=sustained.SECONDS, help="of sustained: ends early after this time"
+    )
+    parser.add_argument("--stored", type=int, default=0, help="of sustained: events in the table before")
     arguments = parser.parse_args()
     if unknown := set(arguments.only) - set(ROWS.get(arguments.part, ())):
         parser.error(f"{arguments.part or 'it'} has no row {', '.join(sorted(unknown))}")
@@ -57,7 +63,9 @@ async def _measure(console: Console, arguments: argparse.Namespace) -> None:
     if part in (None, "ingest"):
         for kind in (ingest.DENSE, ingest.SPARSE):
             console.print(f"ingest.{kind.name}: {kind.gauges:,} gauges", style="bold")
-            rates.append(await ingest.measure(postgresql, kind, lambda line: console.print(f"  {line}")))
+            rates.append(
+                await ingest.measure(postgresql, kind, lambda line: console.print(f"  {line}"), arguments.workers)
+            )
     latencies: list[latency.Latencies] = []
     if part in (None, "latency"):
         for rate in latency.RATES:
@@ -72,6 +80,17 @@ async def _measure(console: Console, arguments: argparse.Namespace) -> None:
         soaked = await soak.measure(postgresql, minutes, lambda line: console.print(f"  {line}"))
         about["soak"] = soaked.figures()
         console.print(soaked.table())
+    if part == "sustained":
+        console.print(f"sustained: {arguments.events:,} events with random ids", style="bold")
+        kept_up = await sustained.measure(
+            postgresql,
+            lambda line: console.print(f"  {line}"),
+            events=arguments.events,
+            seconds=arguments.seconds,
+            stored=arguments.stored,
+        )
+        about["sustained"] = kept_up.figures()
+        console.print(kept_up.table())
     if part == "neighbours":
         console.print("neighbours: the calls of one organization during the flood of another", style="bold")
         kinds = arguments.only or ROWS["neighbours"]

@@ -31,7 +31,7 @@ from store.postgres.database import DriverConnection
 from store.usage import events as stored_events
 
 BATCH_EVENTS = 500  # of one message
-STREAMS = 4
+STREAMS = 4  # for each worker
 IN_FLIGHT = 8  # batches of one stream that are sent and not yet answered
 ROUNDS = 4  # of ingest and COPY in rotation; the result is their median
 WARM_UP_EVENTS = 30_000
@@ -69,6 +69,7 @@ class Send(Job[Sent]):
     server: str
     events: Load | None  # None: the first events of the gauges
     gauges: int
+    streams: int = STREAMS
     _messages: list[bytes] = field(default_factory=list)
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
 
@@ -76,7 +77,7 @@ class Send(Job[Sent]):
         """Encodes the messages and connects."""
         events = load.first_events(self.gauges, load.now()) if self.events is None else self.events.make()
         self._messages = load.messages(events, BATCH_EVENTS)
-        self._channels = await open_channels(self.server, STREAMS)
+        self._channels = await open_channels(self.server, self.streams)
 
     async def run(self) -> Sent:
         """Sends all messages; the measured time ends with the last acknowledgement."""
@@ -155,6 +156,7 @@ class Report:
     """The rounds of one kind of traffic."""
 
     kind: Kind
+    workers: int
     rounds: Sequence[Round]
 
     def figures(self) -> dict[str, Any]:
@@ -164,8 +166,9 @@ class Report:
             "gauges": self.kind.gauges,
             "alerts": load.ALERTS,
             "events_of_a_round": self.kind.events,
+            "workers": self.workers,
             "batch_events": BATCH_EVENTS,
-            "streams": STREAMS,
+            "streams": STREAMS * self.workers,
             "batches_in_flight_of_a_stream": IN_FLIGHT,
             "writers": DEFAULT_INGEST_WRITERS,
             **{
@@ -176,9 +179,9 @@ class Report:
         }
 
 
-async def measure(postgresql: PostgreSQL, kind: Kind, report: Callable[[str], None]) -> Report:
-    """Measures one kind of traffic on its own database."""
-    async with postgresql.stack(f"bench_{kind.name}") as stack, _copier(stack) as copier:
+async def measure(postgresql: PostgreSQL, kind: Kind, report: Callable[[str], None], workers: int = 1) -> Report:
+    """Measures one kind of traffic on its own database. workers: processes of the server."""
+    async with postgresql.stack(f"bench_{kind.name}", workers=workers) as stack, _copier(stack) as copier:
         with Client() as client:
             await create_alerts(stack.server, load.alerts())
             await _send(client, Send(stack.server, None, kind.gauges), kind.gauges)
@@ -191,15 +194,16 @@ async def measure(postgresql: PostgreSQL, kind: Kind, report: Callable[[str], No
                     rounds.append(one)
                     report(f"{one.ingest:,.0f} events/s, raw COPY {one.copy:,.0f}: {one.ratio:.2f}")
         _verify(stack, kind)
-    return Report(kind, rounds)
+    return Report(kind, workers, rounds)
 
 
 async def _round(client: Client, copier: "_Copier", stack: Stack, events: Load) -> Round:
-    run = await client.prepare(Send(stack.server, events, events.gauges))
+    streams = STREAMS * max(1, len(stack.worker_pids))
+    run = await client.prepare(Send(stack.server, events, events.gauges, streams))
     backends = cpu.children(stack.postmaster_pid) if cpu.available() else []
-    server_before, database_before = cpu.seconds(stack.server_pid), cpu.seconds(*backends)
+    server_before, database_before = cpu.seconds(*stack.server_pids), cpu.seconds(*backends)
     sent = await run()
-    server, database = cpu.seconds(stack.server_pid) - server_before, cpu.seconds(*backends) - database_before
+    server, database = cpu.seconds(*stack.server_pids) - server_before, cpu.seconds(*backends) - database_before
     if sent.accepted != events.events:
         raise NotCounted(f"{sent.accepted} events were accepted, {events.events} were sent")
     commit_events = math.ceil(events.events / _commits(stack, events))

@@ -1,8 +1,10 @@
 """The `tidemark` command: a group that imports the module of a command when that command is called."""
 
+import gc
 import os
 import sys
 from importlib import import_module
+from types import ModuleType
 from typing import Any, NoReturn
 
 import click
@@ -41,7 +43,7 @@ class CommandsOnDemand(click.Group):
         if cmd_name not in COMMANDS:
             return None
         try:
-            module = import_module(COMMANDS[cmd_name])
+            module = _imported(COMMANDS[cmd_name])
         except ModuleNotFoundError as error:
             if error.name not in EXTRA_OF_PACKAGE:
                 raise
@@ -57,6 +59,15 @@ class CommandsOnDemand(click.Group):
             # Otherwise Python would flush its buffers at the end of the process, fail, and print a traceback.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(EXIT_READER_GONE) from None
+
+
+def _imported(name: str) -> ModuleType:
+    """The module, imported without the garbage collector, which would search the growing modules again and again."""
+    gc.disable()
+    try:
+        return import_module(name)
+    finally:
+        gc.enable()
 
 
 def _without_extra(name: str, extra: str) -> click.Command:

@@ -6,14 +6,13 @@ import uvloop
 from cli.console import Problem
 from cli.garbage_collection import reduce_garbage_collection
 from cli.parent import parent_option, stopping_with
+from cli.processes import RUNNING
 from cli.settings import configuration, configure_logs, prepared_database
 from notifier.process import run
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable
 from store.postgres.database import Database
-
-RUNNING = "the notifier runs"  # the only line on standard output
 
 
 @click.command()

@@ -9,6 +9,11 @@ from typing import IO
 
 from runtime.configuration import PREFIX
 
+# The only line that a process prints on standard output when it is ready. Here, not in the modules of the commands,
+# with which a parent would import all of the server and the notifier.
+LISTENING = "listening on "  # of a server; HOST:PORT follows
+RUNNING = "the notifier runs"
+
 STOP_TIMEOUT = 40.0  # seconds that a child may take to drain before it is killed
 
 

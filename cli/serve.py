@@ -1,4 +1,4 @@
-"""The command `tidemark serve`: one server process."""
+"""The command `tidemark serve`: one server process, or several on one port."""
 
 import click
 import uvloop
@@ -6,33 +6,42 @@ import uvloop
 from cli.console import Problem
 from cli.garbage_collection import reduce_garbage_collection
 from cli.parent import parent_option, stopping_with
-from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
+from cli.processes import LISTENING
+from cli.settings import configuration, configure_logs, database_url, prepared_database, unreachable_database
+from cli.worker_option import workers_option
+from cli.workers import run_workers
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable
 from server.authentication.api_keys import UnsafeListen
 from server.calls.lifecycle import Shutdown
-from server.listener import CannotListen
+from server.listener import CannotListen, address_of
 from server.process import serve as run_server
 from store.postgres.database import Database, DatabaseUnavailable
 
-LISTENING = "listening on "  # followed by HOST:PORT; the only line on standard output
-
 
 @click.command()
+@workers_option
+@click.option("--worker", type=int, hidden=True)
 @parent_option
-def serve(with_parent: int | None) -> None:
-    """Run one server process.
+def serve(workers: int, worker: int | None, with_parent: int | None) -> None:
+    """Run a server: one process, or several on one port.
 
     It listens on TIDEMARK_LISTEN, prints that address when it serves, and logs to standard error. Any number of
     servers can share a database. SIGTERM, SIGINT, SIGHUP and SIGQUIT drain it.
+
+    With --workers, this process starts so many server processes, starts each again that ends, and drains them
+    together. Each connection belongs to one of them.
     """
     settings = configuration()
-    configure_logs(settings)
+    configure_logs(settings, worker)
     reduce_garbage_collection()
-    url = prepared_database(settings)
+    url = prepared_database(settings) if worker is None else database_url(settings)
     try:
-        uvloop.run(_serve(settings, url, with_parent))
+        if workers > 1:
+            run_workers(workers, settings, url, _print_address, with_parent)
+        else:
+            uvloop.run(_serve(settings, url, with_parent, shares_port=worker is not None))
     except CannotListen as error:
         raise Problem(
             str(error), ["choose another address with TIDEMARK_LISTEN=HOST:PORT; port 0 takes any free port"]
@@ -43,17 +52,16 @@ def serve(with_parent: int | None) -> None:
         raise unreachable_database(url, error) from None
 
 
-async def _serve(settings: Configuration, url: str, with_parent: int | None) -> None:
+async def _serve(settings: Configuration, url: str, with_parent: int | None, *, shares_port: bool) -> None:
     shutdown = Shutdown()
     shutdown.follow_signals()
     database = Database(url, settings.pool_size)
     async with stopping_with(with_parent):
         try:
-            await run_server(settings, database, SystemClock(), shutdown, _print_address)
+            await run_server(settings, database, SystemClock(), shutdown, _print_address, shares_port=shares_port)
         finally:
             await database.close()
 
 
 def _print_address(host: str, port: int) -> None:
-    printed = f"[{host}]" if ":" in host else host
-    click.echo(f"{LISTENING}{printed}:{port}")
+    click.echo(f"{LISTENING}{address_of(host, port)}")

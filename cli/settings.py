@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+from base64 import b64encode
 from collections.abc import Iterator
 
 from cli.console import ConfigurationProblem, Problem, install_command
 from runtime import logs
 from runtime.configuration import Configuration, ConfigurationError, load
+from runtime.master_keys import master_keys
 from store import embedded
 from store.migrate import SchemaTooNew, SchemaTooOld, UnsupportedEncoding, UnsupportedServer, check, migrate
 from store.postgres.addresses import BadAddress, parameters, shown
@@ -34,9 +36,12 @@ def configuration() -> Configuration:
     return settings
 
 
-def configure_logs(settings: Configuration) -> None:
-    """Sends the log of this process to standard error, in the configured format."""
-    logs.configure(settings.log_level, settings.log_format)
+def configure_logs(settings: Configuration, worker: int | None = None) -> None:
+    """Sends the log of this process to standard error, in the configured format.
+
+    worker: the number of this server process among those of one port, which each line gets.
+    """
+    logs.configure(settings.log_level, settings.log_format, {} if worker is None else {"worker": worker})
 
 
 def database_url(settings: Configuration, reporter: embedded.Reporter | None = None) -> str:
@@ -61,6 +66,17 @@ def database_url(settings: Configuration, reporter: embedded.Reporter | None = N
         ) from None
     embedded.watch(holder, reporter or embedded.LogReporter())
     return holder.url
+
+
+def database_settings(settings: Configuration, url: str) -> dict[str, str]:
+    """The settings of child processes that share the database of this process, and its embedded server."""
+    # With the URL, the children do not start or stop the embedded server; this process does.
+    shared = {"TIDEMARK_DATABASE_URL": url}
+    if settings.database_url is None:
+        # With a URL, the children do not read the key file in the folder of the embedded server.
+        keys = master_keys(settings)
+        shared["TIDEMARK_SECRET_KEYS"] = ",".join(f"{name}:{b64encode(key).decode()}" for name, key in keys)
+    return shared
 
 
 def prepared_database(settings: Configuration, reporter: embedded.Reporter | None = None) -> str:

@@ -1,36 +1,29 @@
 """The command `tidemark up`: runs a server and a notifier on one machine, and starts them again when they end."""
 
 import asyncio
-import contextlib
 import os
 import sys
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 
 import click
 
 from cli.console import DurableProgress, Problem, bad, good, named, quiet
-from cli.notify import RUNNING
-from cli.processes import Child, NotStarted, child_environment, describe_exit
-from cli.serve import LISTENING
-from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
-from runtime.backoff import Backoff
+from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
+from cli.settings import configuration, configure_logs, database_settings, prepared_database, unreachable_database
+from cli.supervision import Supervisor
+from cli.worker_option import workers_option
 from runtime.configuration import Configuration
-from runtime.master_keys import KeyFileUnusable, master_keys
-from runtime.signals import on_stop
+from runtime.master_keys import KeyFileUnusable
 from store.identity import keys
 from store.postgres.addresses import shown
 from store.postgres.database import Database, DatabaseUnavailable
-
-FIRST_PAUSE = 1.0  # seconds before a child that ended is started again; doubled after each failure
-LONGEST_PAUSE = 30.0  # seconds
-HEALTHY_AFTER = 60.0  # seconds that a child must run until its next pause is FIRST_PAUSE again
 
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
 @click.command()
-def up() -> None:
+@workers_option
+def up(workers: int) -> None:
     """Run a server and a notifier on this machine.
 
     The database is that of TIDEMARK_DATABASE_URL, or an embedded PostgreSQL server with its data under .tidemark.
@@ -43,7 +36,7 @@ def up() -> None:
     report(f"{quiet('database')}  {_describe_database(settings)}")
     url = prepared_database(settings, _DatabaseReporter(report))
     try:
-        asyncio.run(_Up(settings, url, report).run())
+        asyncio.run(_Up(settings, url, workers, report).run())
     except KeyFileUnusable as error:
         raise Problem(str(error)) from None
     except NotStarted as error:
@@ -80,73 +73,35 @@ class _DatabaseReporter:
 class _Up:
     """Runs the two child processes, and prints what happens to them."""
 
-    def __init__(self, settings: Configuration, url: str, report: DurableProgress) -> None:
+    def __init__(self, settings: Configuration, url: str, workers: int, report: DurableProgress) -> None:
         self._settings = settings
         self._url = url
         self._report = report
-        self._stopping = asyncio.Event()
         environment = child_environment(_child_settings(settings, url), inherit=True)
-        self._server = Child("server", ["serve"], environment, LISTENING)
+        several = ["--workers", str(workers)] if workers > 1 else []
+        self._server = Child("server", ["serve", *several], environment, LISTENING)
         self._notifier = Child("notifier", ["notify"], environment, RUNNING)
 
     async def run(self) -> None:
-        on_stop(self._on_signal)
-        try:
-            started = asyncio.create_task(self._start(), name="start")
-            stopping = asyncio.create_task(self._stopping.wait(), name="stopping")
-            await asyncio.wait({started, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not self._stopping.is_set():
-                await started
-                await asyncio.gather(self._keep(self._server), self._keep(self._notifier))
-            started.cancel()
-            stopping.cancel()
-            await asyncio.gather(started, stopping, return_exceptions=True)
-        finally:
-            await asyncio.gather(self._server.stop(), self._notifier.stop())
+        await Supervisor([self._server, self._notifier], self).run(self._on_started)
         self._report(quiet("stopped"))
 
-    async def _start(self) -> None:
-        await asyncio.gather(self._server.start(), self._notifier.start())
+    def ended(self, name: str, ending: str, pause: float) -> None:
+        """See `Reporter`."""
+        self._report(f"{bad(f'the {name} {ending}')}; starting it again in {pause:g} s")
+
+    def runs_again(self, name: str) -> None:
+        """See `Reporter`."""
+        self._report(good(f"the {name} runs again"))
+
+    def draining(self) -> None:
+        """See `Reporter`."""
+        self._report("\n" + quiet("draining; a second signal ends it at once"))
+
+    async def _on_started(self) -> None:
         # When the server is started again, it must listen on the address that its callers use, also after port 0.
         self._server.environment["TIDEMARK_LISTEN"] = self._server.ready_value
         await self._print_addresses()
-
-    async def _keep(self, child: Child) -> None:
-        """Starts the child again each time it ends, until this command stops."""
-        loop = asyncio.get_running_loop()
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, random_part=0.0)
-        while True:
-            started = loop.time()
-            code = await child.wait()
-            if loop.time() - started > HEALTHY_AFTER:
-                backoff.reset()
-            while not self._stopping.is_set():
-                pause = backoff.next()
-                self._report(f"{bad(f'the {child.name} {describe_exit(code)}')}; starting it again in {pause:g} s")
-                await self._pause(pause)
-                if self._stopping.is_set():
-                    break
-                try:
-                    await child.start()
-                except NotStarted:
-                    code = await child.wait()
-                    continue
-                self._report(good(f"the {child.name} runs again"))
-                break
-            if self._stopping.is_set():
-                return
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-
-    def _on_signal(self) -> None:
-        if not self._stopping.is_set():
-            self._report("\n" + quiet("draining; a second signal ends it at once"))
-        self._stopping.set()
-        for child in (self._server, self._notifier):
-            child.request_stop()
 
     async def _print_addresses(self) -> None:
         address = self._server.ready_value
@@ -174,15 +129,10 @@ class _Up:
 
 def _child_settings(settings: Configuration, url: str) -> Mapping[str, str]:
     """The settings of the children in addition to those of this process."""
-    # With the URL, the children do not start or stop the embedded server; this process does.
-    required = {"TIDEMARK_DATABASE_URL": url}
-    if settings.database_url is None:
-        # With a URL, the children do not read the key file in the folder of the embedded server.
-        secret_keys = master_keys(settings)
-        required["TIDEMARK_SECRET_KEYS"] = ",".join(f"{name}:{b64encode(key).decode()}" for name, key in secret_keys)
     defaults = {
         "TIDEMARK_LOG_FORMAT": "text" if sys.stderr.isatty() else "json",
         # No load balancer has to notice that the server drains.
         "TIDEMARK_PROPAGATION_DELAY_SECONDS": "0",
     }
-    return {**{name: value for name, value in defaults.items() if not os.environ.get(name)}, **required}
+    unset = {name: value for name, value in defaults.items() if not os.environ.get(name)}
+    return {**unset, **database_settings(settings, url)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from evaluator.definitions import MAX_SPEND_ALERTS
 from evaluator.exclusions import MAX_GROUPS
+from store.alerts.backfills_of_metrics import PartSize
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class IngestLimits:
     events.
     """
 
-    commit_events: int = 5_000  # of one commit, unless a single batch brings more
+    commit_events: int = 10_000  # of one commit, unless a single batch brings more
     commit_events_beside_light: int = 1_000  # of one commit, also of a larger batch, beside a light neighbour
     idle_organizations: int = 10_000  # lanes kept for organizations that send no usage at present
     containment_commits: int = 200
@@ -76,8 +77,25 @@ class EvaluationLimits:
     """Limits of `CustomerEvaluations`."""
 
     customers_at_once: int = 100  # customers of one transaction
+    gauges_at_once: int = 500  # of one transaction, because changes, and with them usage, wait for it
     polling_interval: float = 5.0  # seconds; for customers that another process left when it ended
     retry_interval: float = 1.0  # seconds at most between two tries while the database is away
+
+
+UNDER_THE_LOCK = PartSize(examined=1_000, begun=100)
+LATER = PartSize(examined=10_000, begun=500)
+
+
+@dataclass(frozen=True)
+class NewMetricLimits:
+    """Limits of `NewMetrics`.
+
+    under_the_lock: of the part that begins in the transaction that creates the metric; usage waits for it. later: of
+    each further part.
+    """
+
+    under_the_lock: PartSize = UNDER_THE_LOCK
+    later: PartSize = LATER
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,7 @@ class EngineLimits:
     ingest: IngestLimits = field(default_factory=IngestLimits)
     changes: ChangeLimits = field(default_factory=ChangeLimits)
     evaluations: EvaluationLimits = field(default_factory=EvaluationLimits)
+    new_metrics: NewMetricLimits = field(default_factory=NewMetricLimits)
 
 
 DEFAULT_LIMITS = EngineLimits()

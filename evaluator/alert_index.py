@@ -84,6 +84,7 @@ class WideAlerts:
         """`rules`: none of them names a customer."""
         self.of_all_customers = AlertIndex()
         self._of_plans: dict[str, AlertIndex] = {}
+        self._of_any_plan = AlertIndex()  # those of all plans together
         self._plan_ids: dict[str, str | None] = {}  # of each alert; None for one of all customers
         for rule in rules:
             self.put(rule)
@@ -108,13 +109,20 @@ class WideAlerts:
         plans = {plan_id: None for plan_id in plan_ids if plan_id in self._of_plans}
         return [self.of_all_customers, *(self._of_plans[plan_id] for plan_id in plans if plan_id is not None)]
 
+    def on_usage(self, measure: Measure) -> list[AlertRule]:
+        """The alerts on that measure of usage or cost, whatever they cover."""
+        return [*self.of_all_customers.on_usage(measure), *self._of_any_plan.on_usage(measure)]
+
     def put(self, rule: AlertRule) -> None:
         """Adds an alert, or replaces the one with its id."""
         self.remove(rule.alert_id)
         plan_id = rule.scope.plan_id
         self._plan_ids[rule.alert_id] = plan_id
-        index = self.of_all_customers if plan_id is None else self._of_plans.setdefault(plan_id, AlertIndex())
-        index.put(rule)
+        if plan_id is None:
+            self.of_all_customers.put(rule)
+        else:
+            self._of_plans.setdefault(plan_id, AlertIndex()).put(rule)
+            self._of_any_plan.put(rule)
 
     def remove(self, alert_id: str) -> AlertRule | None:
         """Removes an alert; returns it, or None if there is none with that id."""
@@ -123,6 +131,8 @@ class WideAlerts:
         plan_id = self._plan_ids.pop(alert_id)
         index = self.of_plan(plan_id)
         removed = index.remove(alert_id)
-        if plan_id is not None and not len(index):
-            del self._of_plans[plan_id]
+        if plan_id is not None:
+            self._of_any_plan.remove(alert_id)
+            if not len(index):
+                del self._of_plans[plan_id]
         return removed

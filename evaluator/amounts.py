@@ -25,8 +25,8 @@ EXACT = Context(
 )
 
 _GRAMMAR = re.compile(r"-?([0-9]+)(?:\.([0-9]+))?", re.ASCII)
-# The form of nearly every amount. A match never has too many digits, so it needs no further check.
-_SHORT = re.compile(rf"-?[0-9]{{1,{MAX_DIGITS - MAX_DECIMALS}}}(?:\.[0-9]{{1,{MAX_DECIMALS}}})?", re.ASCII)
+# Lines with the form of nearly every amount. A match never has too many digits, so it needs no further check.
+_SHORT = re.compile(rf"(?:-?[0-9]{{1,{MAX_DIGITS - MAX_DECIMALS}}}(?:\.[0-9]{{1,{MAX_DECIMALS}}})?\n)*", re.ASCII)
 
 ZERO = Decimal(0)
 
@@ -55,7 +55,9 @@ def parse_decimal(text: str) -> Decimal:
 
 def parse_decimals(texts: Sequence[str]) -> list[Decimal]:
     """The exact values of many texts, each as `parse_decimal` reads it. Raises AmountError."""
-    if all(map(_SHORT.fullmatch, texts)):
+    # One match for all of them. A text that contains a line feed is no amount, but two of them in a row might match.
+    lines = "\n".join(texts) + "\n"
+    if _SHORT.fullmatch(lines) and lines.count("\n") == len(texts):
         return list(map(Decimal, texts))
     return list(map(parse_decimal, texts))
 

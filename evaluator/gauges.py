@@ -168,6 +168,11 @@ class Gauge:
         )
         return UUID(bytes=digest_of(text))
 
+    @cached_property
+    def gauge_hex(self) -> str:
+        """The `gauge_id` in 32 digits."""
+        return self.gauge_id.hex
+
 
 def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True)

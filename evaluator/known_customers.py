@@ -21,7 +21,8 @@ class KnownCustomer:
     read. changed_alerts: the ids of own alerts that may have. stale: whether it is outdated or has changed alerts;
     they have to be read before an event of the customer is routed. doubted: subscriptions that may have changed, by
     id. revision: the last route change that `routes` and `measures` take into account. named: by how many commits,
-    since it was last considered for removal.
+    since it was last considered for removal. draws: whether the last commit of a few events found that usage draws on
+    balances of the customer; a hint.
     """
 
     facts: CustomerFacts
@@ -34,6 +35,7 @@ class KnownCustomer:
     changed_alerts: set[str] = field(default_factory=set)
     doubted: dict[str, SubscriptionFacts] = field(default_factory=dict)
     named: int = 0
+    draws: bool = False
 
     def plan_of(self, subscription_id: str | None) -> str | None:
         """The plan of the customer, or of its subscription with that id."""

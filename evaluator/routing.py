@@ -4,7 +4,8 @@ A router holds the rules of one organization at one epoch. It caches what it fin
 customer costs a few dictionary look-ups.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -37,7 +38,7 @@ class Router:
         """`plan_limits`: by plan id. The limits of single customers are in their `CustomerFacts`."""
         self.epoch = epoch
         self.wide = WideAlerts() if wide is None else wide
-        self.metrics: dict[str, MetricFacts] = {}
+        self.metrics: MutableMapping[str, MetricFacts] = {}
         # The metrics in which raw events count. None until a raw event came: they are read all at once, because a raw
         # event does not say which metrics it concerns. Apart from `metrics`, which has what events named.
         self.raw_metrics: dict[str, MetricFacts] | None = None
@@ -47,11 +48,13 @@ class Router:
         self._changes = RouteChanges()
 
     def apart(self) -> "Router":
-        """A router with the same wide alerts that knows no customers yet.
+        """A router with the same wide alerts and metrics that knows no customers yet.
 
         For a transaction that reads its own facts, and whose reading others must not keep.
         """
-        return Router(self.epoch, self.wide, self._plan_limits)
+        router = Router(self.epoch, self.wide, self._plan_limits)
+        router.metrics = ChainMap({}, self.metrics)
+        return router
 
     def customer(self, customer_id: str) -> CustomerFacts:
         """The facts of a customer that it knows."""

@@ -1,4 +1,7 @@
-"""Thresholds: at which level each is reached, and at which value it resolves."""
+"""Thresholds: at which level each is reached, and at which value it resolves.
+
+`evaluator.transitions` decides which of them the path of a gauge reaches.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from evaluator.aggregation import Aggregation
@@ -18,6 +18,8 @@ from evaluator.routing_facts import CustomerFacts
 # covers events from the future, replicas whose clocks differ, and the wait for a lock. A recount that was not needed
 # only costs time.
 COUNTING_MARGIN = timedelta(hours=1)
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 KEPT_PERIODS = 4  # of one measure and customer whose gauges stay cached; late events find those of others again
 
@@ -70,7 +72,9 @@ class CustomerMeasure:
     raw_events: those that count in its metric.
     by_keys: the alerts on the measure that cover the customer, by their group keys. period: the one used last.
     found: the result of `watched_gauge` for each group in that period. by_start: the same for each period that was
-    used, by its start.
+    used, by its start. of_cost: as of the measure.
+    only, only_from, only_until: the gauge that every event between two times moves by its own amount, and no other
+    gauge of the measure. The times are of the period used last where that is so, or else of no time.
     """
 
     measure: Measure
@@ -89,7 +93,13 @@ class CustomerMeasure:
     found: dict[Group, WatchedGauge | None] = field(default_factory=dict)
     by_start: dict[datetime, dict[Group, WatchedGauge | None]] = field(default_factory=dict)
 
+    of_cost: bool = field(init=False)
+    only: WatchedGauge = field(init=False)
+    only_from: datetime = field(init=False, default=_NEVER)
+    only_until: datetime = field(init=False, default=_NEVER)
+
     def __post_init__(self) -> None:
+        self.of_cost = self.measure.of_cost
         self.by_start[self.period.start] = self.found
 
     def watched_gauge(self, group: Group, time: datetime) -> WatchedGauge | None:
@@ -101,7 +111,15 @@ class CustomerMeasure:
         found = self.found
         if group not in found:
             found[group] = self._find(group, period)
-        return found[group]
+        watch = found[group]
+        if watch is not None and not group and self._counts_as_it_is:
+            self.only, self.only_from, self.only_until = watch, period.start, period.end
+        return watch
+
+    @property
+    def _counts_as_it_is(self) -> bool:
+        """Whether all events count, with their own amounts, and in no group."""
+        return not self.prices and self.aggregation is Aggregation.SUM and self.by_keys.keys() == {()}
 
     def forget_past_periods(self) -> None:
         """Forgets the gauges of all but the last KEPT_PERIODS periods. No commit may be using the measure."""

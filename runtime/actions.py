@@ -15,6 +15,8 @@ class LogAction(StrEnum):
     NOT_SERVING = "not_serving"
     READY = "ready"
     NOT_READY = "not_ready"
+    WORKER_ENDED = "worker.ended"
+    WORKER_RUNS_AGAIN = "worker.runs_again"
     DRAIN = "drain"
     DRAIN_INCOMPLETE = "drain.incomplete"
     CUT_OFF = "cut_off"

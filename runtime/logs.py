@@ -69,12 +69,14 @@ def _json(value: Any) -> str:
     return str(redacted(value))
 
 
-def configure(level: str, form: str) -> None:
+def configure(level: str, form: str, fields: Mapping[str, Any] | None = None) -> None:
     """Sends all log lines of this process to standard error.
 
-    `level` is one of debug, info, warning, error; `form` is json or text.
+    `level` is one of debug, info, warning, error; `form` is json or text. `fields`: more of each line.
     """
     handler = logging.StreamHandler(sys.stderr)
+    if fields:
+        handler.addFilter(lambda record: record.__dict__.update(fields) is None)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

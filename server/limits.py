@@ -9,6 +9,7 @@ from server.calls.answer_size import DEFAULT_ROOM
 from server.interceptors.deadline import INFRASTRUCTURE_REQUEST
 from server.interceptors.unauthenticated_limits import MAX_UNIDENTIFIED
 from store.postgres.bounded_pages import MAX_EXAMINED
+from store.postgres.counting import MAX_TOTAL_SIZE
 from store.postgres.probe import DEFAULT_INTERVALS, ProbeIntervals
 from store.views.customer_views import GAUGES_AT_ONCE
 
@@ -24,8 +25,9 @@ class ServerLimits:
     infrastructure_request: seconds that a request of health or reflection may take to arrive.
     revocation_interval: seconds between checks for revoked keys.
     revocation_grace: seconds in which a stream of a revoked key can answer what it has read.
-    page_gauges: gauges of all alerts on a page of one customer's alerts, unless a single alert has more.
-    examined_alerts: that a page of ListAlerts reads, with filters that no index answers.
+    page_gauges: gauges of all alerts on a page of ListCustomerAlerts, unless a single alert has more.
+    examined_alerts: that a page of ListAlerts or ListCustomerAlerts reads, with filters that no index answers.
+    counted_deliveries: up to which ListDeliveries counts for its total_size.
     notification_bytes: of the notifications of a page, unless the request asks for more, or a single one has more.
     """
 
@@ -38,6 +40,7 @@ class ServerLimits:
     revocation_grace: float = revocation.GRACE
     page_gauges: int = GAUGES_AT_ONCE
     examined_alerts: int = MAX_EXAMINED
+    counted_deliveries: int = MAX_TOTAL_SIZE
     notification_bytes: int = DEFAULT_ROOM
 
 

@@ -40,6 +40,13 @@ logger = logging.getLogger(__name__)
 class CannotListen(Exception):
     """The server cannot listen on the address."""
 
+    @classmethod
+    def on(cls, address: str) -> "CannotListen":
+        """The error of an address."""
+        return cls(
+            f"cannot listen on {address}: another server uses the port, or this machine does not have the address"
+        )
+
 
 def build_server(
     configuration: Configuration,
@@ -49,10 +56,12 @@ def build_server(
     deadline: Deadline,
     *,
     max_unidentified: int,
+    shares_port: bool = False,
 ) -> grpc.aio.Server:
     """The server without services. A call passes the interceptors from the first to the last.
 
     calls_gate: the connections to the database that calls may use. max_unidentified: see `UnauthenticatedLimits`.
+    shares_port: other servers may listen on the same port; each gets some of the connections.
     """
     shares = OrganizationShares(
         calls_gate,
@@ -69,19 +78,22 @@ def build_server(
             LimitToShare(shares),
             Errors(configuration.max_message_bytes, error_tables(configuration)),
         ),
-        options=_options(configuration),
+        options=_options(configuration, shares_port=shares_port),
     )
 
 
 def bind(server: grpc.aio.Server, host: str, port: int) -> int:
     """Binds the server to the address, and returns the port. Raises CannotListen."""
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = address_of(host, port)
     try:
         return server.add_insecure_port(address)
     except RuntimeError as error:
-        raise CannotListen(
-            f"cannot listen on {address}: another server uses the port, or this machine does not have the address"
-        ) from error
+        raise CannotListen.on(address) from error
+
+
+def address_of(host: str, port: int) -> str:
+    """HOST:PORT, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def stop(server: grpc.aio.Server, in_flight: InFlight, shutdown: Shutdown, timeout: float) -> None:
@@ -103,7 +115,7 @@ async def stop(server: grpc.aio.Server, in_flight: InFlight, shutdown: Shutdown,
     await asyncio.gather(idle, forced, return_exceptions=True)
 
 
-def _options(configuration: Configuration) -> list[tuple[str, int]]:
+def _options(configuration: Configuration, *, shares_port: bool) -> list[tuple[str, int]]:
     return [
         # A little more than the limit, so that the Errors interceptor refuses a message just above it with a reason.
         # gRPC refuses a larger message as soon as it has read the length, and keeps none of its bytes.
@@ -124,5 +136,5 @@ def _options(configuration: Configuration) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_grace_ms", MAX_CONNECTION_AGE_GRACE),
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
         # When it is on, a second server shares the port without an error, and gets half of the calls.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shares_port)),
     ]

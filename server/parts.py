@@ -111,8 +111,8 @@ def build_parts(
         pipeline,
         changes,
         evaluations,
-        FactPuts(clock, changes, evaluations),
-        NewMetrics(database, backfills),
+        FactPuts(clock, changes, evaluations, engine_limits.new_metrics),
+        NewMetrics(database, backfills, engine_limits.new_metrics.later),
         server_limits,
     )
 

@@ -40,12 +40,14 @@ async def serve(
     *,
     engine_limits: EngineLimits = DEFAULT_LIMITS,
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+    shares_port: bool = False,
 ) -> None:
     """Serves until `shutdown` is requested, then drains; the caller closes the database afterwards.
 
     on_listening: called with the host and the bound port, when the server listens and has probed the database.
     add_services: adds the services of the API to the server, and returns their names.
     engine_limits, server_limits: limits and intervals that have no setting; only tests pass others than the defaults.
+    shares_port: see `listener.build_server`.
     Raises CannotListen, UnsafeListen, and DatabaseUnavailable when the database does not answer at the start.
     """
     host = configuration.listen_host
@@ -73,6 +75,7 @@ async def serve(
             in_flight,
             deadline,
             max_unidentified=server_limits.unidentified_calls,
+            shares_port=shares_port,
         )
         services = add_services(server, parts)
         health = _add_infrastructure(server, configuration, services, deadline)

@@ -65,7 +65,9 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
     def __init__(self, parts: Parts) -> None:
         configuration, database, clock = parts.configuration, parts.database, parts.clock
 
-        alerts = AlertHandlers(database, parts.changes, parts.backfills, most_examined=parts.limits.examined_alerts)
+        alerts = AlertHandlers(
+            database, parts.changes, parts.backfills, parts.rules, most_examined=parts.limits.examined_alerts
+        )
         self.CreateAlert = alerts.CreateAlert
         self.GetAlert = alerts.GetAlert
         self.ListAlerts = alerts.ListAlerts
@@ -81,12 +83,14 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.ListAlertChanges = changes.ListAlertChanges
         self.ResetCustomerAlert = changes.ResetCustomerAlert
 
-        batches = AlertBatchHandlers(clock, parts.changes, parts.backfills)
+        batches = AlertBatchHandlers(clock, parts.changes, parts.backfills, parts.rules)
         self.BatchCreateAlerts = batches.BatchCreateAlerts
         self.BatchUpdateAlerts = batches.BatchUpdateAlerts
         self.BatchArchiveAlerts = batches.BatchArchiveAlerts
 
-        customer_alerts = CustomerAlertHandlers(database, clock, parts.limits.page_gauges)
+        customer_alerts = CustomerAlertHandlers(
+            database, clock, page_gauges=parts.limits.page_gauges, most_examined=parts.limits.examined_alerts
+        )
         self.GetCustomerAlert = customer_alerts.GetCustomerAlert
         self.ListCustomerAlerts = customer_alerts.ListCustomerAlerts
         self.SummarizeCustomerAlerts = customer_alerts.SummarizeCustomerAlerts
@@ -194,7 +198,7 @@ class WebhookService(webhook_service_pb2_grpc.WebhookServiceServicer):
         self.RotateSecret = endpoints.RotateSecret
         self.DeleteEndpoint = endpoints.DeleteEndpoint
 
-        deliveries = DeliveryHandlers(database)
+        deliveries = DeliveryHandlers(database, parts.limits.counted_deliveries)
         self.ListDeliveries = deliveries.ListDeliveries
         self.GetDelivery = deliveries.GetDelivery
         self.ListAttempts = deliveries.ListAttempts

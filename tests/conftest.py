@@ -10,8 +10,10 @@ import pytest
 
 from tests.support import time_limit
 from tests.support.databases import FOR_TESTS, Template
+from tests.support.event_loop import use_uvloop
 from tests.support.memory import server_folder
 from tests.support.randomness import hypothesis_seed, load_profile, seed_line
+from tests.support.server.sharing import declare_marks
 from tests.support.system_postgres import system_postgres
 from tests.support.time_limit import pytest_runtest_call, pytest_runtest_setup, pytest_runtest_teardown
 
@@ -20,8 +22,11 @@ __all__ = ["hypothesis_seed", "pytest_runtest_call", "pytest_runtest_setup", "py
 
 def pytest_configure(config: pytest.Config) -> None:
     """Prepares what tests need before their modules are imported."""
+    gc.disable()  # until all tests are collected: it would search the growing modules and items again and again
     time_limit.pytest_configure(config)
     load_profile(config)
+    declare_marks(config)
+    use_uvloop()
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -54,8 +59,8 @@ def _rank(item: pytest.Item) -> int:
 
 def pytest_collection_finish() -> None:
     """Freezes the objects of all imports: otherwise each full garbage collection would walk them."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The events of the benchmarks, as messages for the server and as rows for a raw COPY."""
 
 import random
+import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,13 +33,15 @@ class Load:
     """A reproducible round of usage: `make` returns the same events each time.
 
     name: part of each event id, so that rounds have different ids. gauges: the number of customers, which have one
-    gauge each. time: of the first event; each further event is a microsecond later.
+    gauge each. time: of the first event; each further event is a microsecond later. random_ids: event ids are UUIDs,
+    drawn from the name of the round.
     """
 
     name: str
     gauges: int
     events: int
     time: datetime
+    random_ids: bool = False
 
     def make(self) -> list[UsageEvent]:
         """The events, in the order of sending, each of a random customer."""
@@ -47,13 +50,17 @@ class Load:
         quantities = [Decimal(number) for number in range(2 * MEAN_QUANTITY)]
         return [
             _event(
-                f"{self.name}-{number:07d}",
+                _uuid(draw) if self.random_ids else f"{self.name}-{number:07d}",
                 customers[int(draw.random() * self.gauges)],
                 quantities[1 + int(draw.random() * (2 * MEAN_QUANTITY - 1))],
                 self.time + timedelta(microseconds=number),
             )
             for number in range(self.events)
         ]
+
+
+def _uuid(draw: random.Random) -> str:
+    return str(uuid.UUID(int=draw.getrandbits(128), version=4))
 
 
 def first_events(gauges: int, time: datetime) -> list[UsageEvent]:

@@ -35,6 +35,12 @@ class Stack:
     url: str
     server_pid: int
     postmaster_pid: int
+    worker_pids: tuple[int, ...] = ()  # of a server with several workers
+
+    @property
+    def server_pids(self) -> tuple[int, ...]:
+        """All processes of the server."""
+        return self.server_pid, *self.worker_pids
 
 
 class PostgreSQL:
@@ -68,16 +74,22 @@ class PostgreSQL:
 
     @asynccontextmanager
     async def stack(
-        self, name: str, *, notifier: bool = False, settings: Mapping[str, str] = MappingProxyType({})
+        self,
+        name: str,
+        *,
+        notifier: bool = False,
+        workers: int = 1,
+        settings: Mapping[str, str] = MappingProxyType({}),
     ) -> AsyncIterator[Stack]:
         """A server on a new database of that name, and a notifier when it is wanted; stopped at the end."""
         url = self.create_database(name)
         async with contextlib.AsyncExitStack() as exits:
             programs = self._programs(url, settings, exits)
-            server = await programs.serve(f"{name}-server")
+            server = await programs.serve(f"{name}-server", workers=workers)
             if notifier:
                 await programs.notify(f"{name}-notifier")
-            yield Stack(server.address.server, url, server.pid, self.postmaster_pid())
+            worker_pids = tuple(server.workers()) if workers > 1 else ()
+            yield Stack(server.address.server, url, server.pid, self.postmaster_pid(), worker_pids)
 
     async def server(self, exits: contextlib.AsyncExitStack, url: str) -> Program:
         """A server alone on the database at `url`, which can be started again; stopped with `exits`."""

@@ -10,7 +10,8 @@ from engine.facts.one_alert import read_facts
 from engine.facts.usage_gauges import evaluate_found, find_gauges
 from engine.rules.transaction import Transaction
 from evaluator.alerts import AlertRule
-from store.alerts import alerts, backfills
+from store.alerts import backfills
+from store.rules import routing_facts
 
 
 class Evaluated(NamedTuple):
@@ -25,14 +26,21 @@ async def claim_and_evaluate(
 ) -> Evaluated:
     """Claims up to `size` backfills of alerts that name a customer, and evaluates those that go together.
 
-    first: the lowest alert id. others_than: alerts that are left out. Alerts on facts and alerts on usage do not go
-    together: each kind locks all of its gauges at once, in the order of their keys. Those of the other kind than the
-    first one wait for the next step, and so do those that have more than `max_gauges` together with it.
+    An alert is complete, too, if it is not active any more or its customer does not exist. first: the lowest alert
+    id. others_than: alerts that are left out. Alerts on facts and alerts on usage do not go together: each kind locks
+    all of its gauges at once, in the order of their keys. Those of the other kind than the first one wait for the
+    next step, and so do those that have more than `max_gauges` together with it.
     """
     organization_id = transaction.organization_id
     claimed = await backfills.claim_named(transaction.driver, organization_id, first, size, others_than)
-    active_rules = await alerts.rules_with_ids(transaction.driver, organization_id, claimed)
-    rules = {alert_id: active_rules.get(alert_id) for alert_id in claimed}
+    known = {
+        one.customer_id: one
+        for one in await routing_facts.customers(transaction.driver, organization_id, set(claimed.values()))
+    }
+    rules = {
+        alert_id: known[customer_id].alerts.get(alert_id) if customer_id in known else None
+        for alert_id, customer_id in claimed.items()
+    }
     together = _alike_in_kind(rules)
     active = [rule for alert_id in together if (rule := rules[alert_id]) is not None]
     customer_ids = list(dict.fromkeys(claimed[rule.alert_id] for rule in active))
@@ -42,7 +50,7 @@ async def claim_and_evaluate(
         readings = [one for one in read.gauges if one.gauge.customer_id in fitting]
         await evaluate_readings(transaction, readings, backfilled=True)
     else:
-        found = await find_gauges(transaction, active, sorted(customer_ids))
+        found = await find_gauges(transaction, active, sorted(customer_ids), known=known)
         fitting = _fitting(customer_ids, found, max_gauges)
         await evaluate_found(transaction, [one for one in found if one.gauge.customer_id in fitting])
     complete = [alert_id for alert_id in together if rules[alert_id] is None or claimed[alert_id] in fitting]

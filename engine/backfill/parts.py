@@ -1,7 +1,7 @@
 """Parts of a backfill: what one transaction evaluates of one alert, which may end within a customer."""
 
 from bisect import bisect_right
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID
@@ -12,6 +12,7 @@ from engine.facts.usage_gauges import FoundGauge, evaluate_found, find_gauges, t
 from engine.rules.transaction import Transaction, Transactions
 from evaluator.alerts import AlertRule
 from evaluator.gauges import Gauge
+from evaluator.routing_facts import CustomerFacts
 from store.alerts.backfills import Backfill, Progress
 from store.identity.organizations import Organization
 from store.postgres.database import Database, driver
@@ -118,18 +119,20 @@ async def evaluate_part(
     customer_ids: Sequence[str],
     limit: int,
     settled: Set[str] = frozenset(),
+    known: Mapping[str, CustomerFacts] | None = None,
 ) -> Part:
     """Evaluates an alert for customers, on at most `limit` gauges.
 
     customer_ids: at least one, those that follow `progress`, sorted. settled: those of them for which it is
-    evaluated already.
+    evaluated already. known: see `find_gauges`.
     """
     if rule.measure.of_facts:
         read = await read_facts(transaction, [rule], customer_ids)
         readings, reached = _cut(sorted(read.gauges, key=_position), progress, customer_ids, limit)
         await evaluate_readings(transaction, readings, backfilled=True)
         return Part(reached, len(readings), _complete(customer_ids, reached))
-    found = await find_gauges(transaction, [rule], [one for one in customer_ids if one not in settled])
+    wanted = [one for one in customer_ids if one not in settled]
+    found = await find_gauges(transaction, [rule], wanted, known=known)
     part, reached = _cut(found, progress, customer_ids, limit)
     await evaluate_found(transaction, part)
     return Part(reached, len(part), _complete(customer_ids, reached), _rest(transaction, found, reached))

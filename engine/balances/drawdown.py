@@ -20,6 +20,7 @@ from evaluator.routing import Router
 from evaluator.watched_gauges import WatchedGauge, watched_fact_gauge
 from store.balances import drawdown as stored_drawdown
 from store.balances import holdings, wallets
+from store.balances import overages as stored_overages
 from store.balances.drawdown import Demand, Drawable
 from store.balances.wallets import Wallet
 
@@ -35,15 +36,18 @@ class Drawdown:
     read_times: dict[str, datetime]
 
 
-async def draw_down(transaction: Transaction, events: Sequence[UsageEvent]) -> Drawdown:
+async def draw_down(
+    transaction: Transaction, events: Sequence[UsageEvent], held: dict[str, Wallet] | None = None
+) -> Drawdown:
     """Takes the events' costs and quantities from their customers' balances, in the order in which they came.
 
-    Locks the wallets of the customers that have balances to draw on, then processes their due timers. The gauges of
-    the balances are still to be moved and evaluated.
+    Locks the wallets of the customers that have balances to draw on, unless these are already `held`, then processes
+    their due timers. The gauges of the balances are still to be moved and evaluated.
     """
     organization_id, now = transaction.organization_id, transaction.now
-    customer_ids = {event.customer_id for event in events}
-    held = await wallets.lock_with_drawdown(transaction.connection, organization_id, customer_ids)
+    if held is None:
+        customer_ids = {event.customer_id for event in events}
+        held = await wallets.lock_with_drawdown(transaction.connection, organization_id, customer_ids)
     if not held:
         return Drawdown({}, {})
     await catch_up(transaction, {transaction.router.customer(wallet.customer_id): wallet for wallet in held.values()})
@@ -116,7 +120,7 @@ class _RunningDrawdown:
         connection, organization_id = transaction.driver, transaction.organization_id
         found = await stored_drawdown.drawables(connection, organization_id, wanted, seats)
         customer_ids = {customer_id for customer_id, _ in wanted}
-        overages = await stored_drawdown.overages(connection, organization_id, customer_ids)
+        overages = await stored_overages.of_customers(connection, organization_id, customer_ids)
         for customer_id in customer_ids:
             for unit_key in self._held[customer_id].draw_units:
                 key = customer_id, unit_key

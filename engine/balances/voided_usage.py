@@ -16,6 +16,7 @@ from evaluator.events import UsageEvent
 from evaluator.raw_events import RawEvents
 from evaluator.watched_gauges import WatchedGauge
 from store.balances import drawdown as stored_drawdown
+from store.balances import overages as stored_overages
 from store.balances import wallets
 from store.balances.drawdown import Drawable, PastDrawable
 from store.balances.usage_classes import Division, usage_classes
@@ -40,7 +41,7 @@ async def give_back(transaction: Transaction, voided: Sequence[UsageEvent]) -> D
     past: dict[CustomerUnit, list[PastDrawable]] = {}
     for one in await stored_drawdown.past_drawables(transaction.driver, organization_id, held):
         past.setdefault((one.item.customer_id, one.item.holding.unit.key), []).append(one)
-    overages = await stored_drawdown.overages(transaction.driver, organization_id, held)
+    overages = await stored_overages.of_customers(transaction.driver, organization_id, held)
     returns = _Returns(transaction, held)
     for (customer_id, unit_key), events in _by_unit(held, voided).items():
         own = past.get((customer_id, unit_key))

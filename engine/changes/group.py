@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.changes.open_change import Kind, OpenChange
@@ -63,13 +63,23 @@ class Group:
     """One transaction with the changes of `members`, in their order; those of one kind are made together."""
 
     def __init__(
-        self, database: Database, clock: Clock, organization_id: int, members: Sequence[Member], limits: ChangeLimits
+        self,
+        database: Database,
+        clock: Clock,
+        organization_id: int,
+        members: list[Member],
+        join: Callable[[], None],
+        limits: ChangeLimits,
     ) -> None:
-        """After `limits.seconds` under the lock no further change begins."""
+        """After `limits.seconds` under the lock no further change begins.
+
+        join: adds to `members` those that came while the group waited for the lock, and need not be prepared.
+        """
         self._database = database
         self._clock = clock
         self._organization_id = organization_id
         self._members = members
+        self._join = join
         self._limits = limits
         self._locking: float | None = None  # when the lock was requested
         self._end = 0.0
@@ -118,16 +128,20 @@ class Group:
         self._locking = time.perf_counter()
         epoch = await organizations.begin_change(connection, self._organization_id)
         raw = await driver(connection)
+        first = len(self._members)
+        self._join()
+        steps = _steps([*(member for step in steps for member in step), *self._members[first:]])
         # The clock is read under the lock: a new alert did not watch the events that came in while this waited.
         now = self._clock.now()
-        change = OpenChange(connection, raw, self._organization_id, epoch, now, self._limits.spend_alerts)
+        last = OpenChange(connection, raw, self._organization_id, epoch, now, self._limits.spend_alerts, is_last=True)
         self._end = time.perf_counter() + self._limits.seconds
         if len(steps) == 1:
-            await self._only(change, steps[0])
+            await self._only(last, steps[0])
         else:
-            parts = Parts(raw)
-            for step in steps:
-                await self._step(change, parts, step)
+            earlier, parts = replace(last, is_last=False), Parts(raw)
+            for step in steps[:-1]:
+                await self._step(earlier, parts, step)
+            await self._step(last, parts, steps[-1])
         if not any(_is_kept(member) for step in steps for member in step):
             raise _NothingKept
 
@@ -160,8 +174,10 @@ class Group:
         if len(step) > 1:
             for member in step:
                 member.joins = False
-            for member in step:
-                await self._step(change, parts, [member])
+            earlier = replace(change, is_last=False)
+            for member in step[:-1]:
+                await self._step(earlier, parts, [member])
+            await self._step(change, parts, step[-1:])
             return
         self._progress = True
         if is_fault_of_statement(error):
@@ -201,7 +217,7 @@ def _steps(members: Sequence[Member]) -> list[list[Member]]:
     steps: dict[object, list[Member]] = {}
     for member in members:
         steps.setdefault(member.kind if member.keep and member.joins else member, []).append(member)
-    return list(steps.values())
+    return sorted(steps.values(), key=lambda step: step[0].kind.goes_last)
 
 
 def _outcome(outcome: object) -> Outcome:

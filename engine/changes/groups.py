@@ -8,6 +8,7 @@ in, groups keep a distance, so that usage waits for a bounded part of the time.
 import asyncio
 import contextlib
 import contextvars
+import functools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -30,9 +31,14 @@ Result = TypeVar("Result")
 class _OneWork:
     """The kind of a single function, which runs in the context of the call that it belongs to."""
 
+    goes_last = False
+
     def __init__(self, work: Work[Any]) -> None:
         self._work = work
         self._context = contextvars.copy_context()
+
+    def needs_preparing(self, item: None) -> bool:
+        return False
 
     async def prepare(self, connection: Connection, organization_id: int, items: Sequence[None]) -> Sequence[None]:
         return [None]
@@ -151,7 +157,8 @@ class ChangeGroups:
             members = _take(queue.waiting, self._limits.rows)
             if not members:
                 return 0.0
-            group = Group(self._database, self._clock, queue.organization_id, members, self._limits)
+            late = functools.partial(_take_late, queue.waiting, members, self._limits.rows)
+            group = Group(self._database, self._clock, queue.organization_id, members, late, self._limits)
             try:
                 held = await group.run()
             except asyncio.CancelledError:
@@ -171,6 +178,21 @@ class ChangeGroups:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self._draining.wait()
+
+
+def _take_late(waiting: deque[Member], group: list[Member], most_rows: int) -> None:
+    """Adds the changes to a group that came while it waited for its lock, up to the first that cannot join it now."""
+    if not group[0].shares:
+        return
+    rows = sum(member.rows for member in group)
+    while waiting:
+        member = waiting[0]
+        if not member.done.done():
+            rows += member.rows
+            if rows > most_rows or not member.shares or member.kind.needs_preparing(member.item):
+                return
+            group.append(member)
+        waiting.popleft()
 
 
 def _take(waiting: deque[Member], most_rows: int) -> list[Member]:

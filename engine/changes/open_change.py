@@ -18,7 +18,7 @@ class OpenChange:
 
     driver: the driver's own connection below `connection`. epoch: the new epoch, which changed rows store as
     `changed_epoch`. now: read under the lock, so that no usage that is counted already is later. max_spend_alerts: of
-    each type on cost, of one subscription or plan.
+    each type on cost, of one subscription or plan. is_last: no other change of the group is made after this one.
     """
 
     connection: Connection
@@ -27,13 +27,23 @@ class OpenChange:
     epoch: int
     now: datetime
     max_spend_alerts: int
+    is_last: bool
 
 
 Work = Callable[[OpenChange], Awaitable[Result]]
 
 
 class Kind(Protocol[ItemOf, ResultOf]):
-    """Changes of one kind, which common statements prepare and write for all items that wait."""
+    """Changes of one kind, which common statements prepare and write for all items that wait.
+
+    goes_last: whether they are made after the changes of other kinds in their group.
+    """
+
+    goes_last: bool
+
+    def needs_preparing(self, item: ItemOf) -> bool:
+        """Whether `prepare` must get an item before `apply`; otherwise it can join a group that holds the lock."""
+        ...
 
     async def prepare(
         self, connection: Connection, organization_id: int, items: Sequence[ItemOf]

@@ -1,6 +1,6 @@
 """The gauges of usage that alerts watch for given customers: found, and evaluated without new usage."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -78,14 +78,20 @@ def alike(rules: Iterable[AlertRule]) -> list[AlikeRules]:
 
 
 async def find_gauges(
-    transaction: Transaction, rules: Iterable[AlertRule], customer_ids: Sequence[str], *, all_gauges: bool = False
+    transaction: Transaction,
+    rules: Iterable[AlertRule],
+    customer_ids: Sequence[str],
+    *,
+    all_gauges: bool = False,
+    known: Mapping[str, CustomerFacts] | None = None,
 ) -> list[FoundGauge]:
     """The gauges of present periods that the alerts watch and that stored events have moved, in the order of locks.
 
     Gauges that were evaluated under the rules and facts of now are left out, unless `all_gauges` is set. The
     transaction's router must not be that of ingest: customers are read into it, as the transaction sees them.
+    known: those customers that it has read already, if it has read all that exist.
     """
-    customers = await _know_customers(transaction, customer_ids)
+    customers = await _know_customers(transaction, customer_ids, known)
     found: dict[Gauge, FoundGauge] = {}
     for same in alike(rules):
         targets = await _targets(transaction, customers, same)
@@ -131,9 +137,14 @@ def _take_over(subject: Subject, counted: CountedGroup) -> None:
         subject.untouched = counted.events == 0 and subject.rules_epoch == NEVER_EVALUATED
 
 
-async def _know_customers(transaction: Transaction, customer_ids: Sequence[str]) -> list[CustomerFacts]:
+async def _know_customers(
+    transaction: Transaction, customer_ids: Sequence[str], known: Mapping[str, CustomerFacts] | None = None
+) -> list[CustomerFacts]:
     """Reads customers into the router, which is the transaction's own."""
-    customers = await routing_facts.customers(transaction.driver, transaction.organization_id, customer_ids)
+    if known is not None:
+        customers = [known[one] for one in customer_ids if one in known]
+    else:
+        customers = await routing_facts.customers(transaction.driver, transaction.organization_id, customer_ids)
     for customer in customers:
         transaction.router.know_customer(customer)
     return customers
@@ -170,7 +181,8 @@ async def _of_targets(
 ) -> list[FoundGauge]:
     """The gauges of alike alerts; see `find_gauges`."""
     if same.keys:
-        return await _with_groups(transaction, same, targets, all_gauges)
+        found = await _of_groups(transaction, same, targets)
+        return found if all_gauges else await _stale(transaction, found)
     watches, slices = dict[WatchedGauge, Target](), transaction.slices()
     await slices.begin()
     for target in targets:
@@ -180,7 +192,7 @@ async def _of_targets(
     epochs = await gauges.epochs_with_value(
         transaction.driver, transaction.organization_id, [watch.gauge for watch in watches]
     )
-    # Events are read only of gauges that have to be recounted, and of those that may not have any.
+    # Events are read only of gauges that have to be recounted, all of which are stale, and of those without a value.
     known, unknown = list[FoundGauge](), list[Target]()
     for watch, target in watches.items():
         epoch = epochs.get(watch.gauge.gauge_id)
@@ -188,12 +200,10 @@ async def _of_targets(
             unknown.append(target)
         elif epoch < watch.required_epoch or all_gauges:
             known.append(FoundGauge(watch, None))
-    return known + await _with_groups(transaction, same, unknown, all_gauges)
+    return known + await _of_groups(transaction, same, unknown)
 
 
-async def _with_groups(
-    transaction: Transaction, same: AlikeRules, targets: Sequence[Target], all_gauges: bool
-) -> list[FoundGauge]:
+async def _of_groups(transaction: Transaction, same: AlikeRules, targets: Sequence[Target]) -> list[FoundGauge]:
     """The gauges of all groups that the stored events of these targets have."""
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
     measured = [target.measured for target in targets]
@@ -211,7 +221,12 @@ async def _with_groups(
             await slices.pause()
             if (watch := target.watch(group, transaction)) is not None:
                 found.append(FoundGauge(watch, of_target.get(group)))
-    if all_gauges or not found:
-        return found
-    epochs = await gauges.epochs_with_value(connection, organization_id, [one.gauge for one in found])
+    return found
+
+
+async def _stale(transaction: Transaction, found: Sequence[FoundGauge]) -> list[FoundGauge]:
+    """Those of the gauges that were not evaluated under the rules and facts of now."""
+    epochs = await gauges.epochs_with_value(
+        transaction.driver, transaction.organization_id, [one.gauge for one in found]
+    )
     return [one for one in found if epochs.get(one.gauge.gauge_id, NEVER_EVALUATED) < one.watch.required_epoch]

@@ -9,13 +9,14 @@ from engine.evaluation.evaluation import evaluate_gauges
 from engine.evaluation.results import RecordedTransition
 from engine.evaluation.subjects import Movement, Subject, before_fold, before_move
 from engine.facts.fact_gauges import evaluate_new_customers
-from engine.ingest.routing import move_of, route
+from engine.ingest.routing import additive, move_of, route
 from engine.rules.transaction import Transaction
 from evaluator.amounts import exact_arithmetic
 from evaluator.events import UsageEvent
 from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
 from evaluator.watched_gauges import WatchedGauge
+from store.balances.wallets import Wallet
 from store.usage import gauges
 
 
@@ -35,43 +36,68 @@ class Counted:
 
 
 async def count(
-    transaction: Transaction, events: Sequence[UsageEvent], registered_customers: set[str], all_values: bool
+    transaction: Transaction,
+    events: Sequence[UsageEvent],
+    registered_customers: set[str],
+    all_values: bool,
+    held: dict[str, Wallet] | None = None,
 ) -> Counted:
     """Counts events that this transaction has stored. all_values: of every gauge that moves.
 
-    registered_customers: those that this transaction registered.
+    registered_customers: those that this transaction registered. held: the wallets on which the events draw; None if
+    they are not locked yet.
     """
     if registered_customers:
         await evaluate_new_customers(transaction, sorted(registered_customers))
     events = transaction.router.metric_events(events)
-    drawdown = await draw_down(transaction, events)
+    drawdown = await draw_down(transaction, events, held)
     with exact_arithmetic():
         counted = Counted(await route(transaction.router, events, transaction.slices()) | drawdown.movements)
-    subjects = counted.subjects = await _move(transaction, counted, registered_customers, all_values)
-    subjects += await _lock(transaction, counted, registered_customers)
+    counted.subjects = await _move(transaction, counted, registered_customers, all_values)
+    counted.subjects += await _lock(transaction, counted, registered_customers)
     if drawdown.movements:
-        await read_unknown_balances(transaction, subjects, drawdown.read_times)
-    if subjects:
-        result = await evaluate_gauges(transaction, subjects)
+        await read_unknown_balances(transaction, counted.subjects, drawdown.read_times)
+    await _evaluate(transaction, counted)
+    return counted
+
+
+async def count_moved(
+    transaction: Transaction, movements: dict[WatchedGauge, Movement], all_moved: Sequence[gauges.Moved]
+) -> Counted:
+    """Counts events of known customers that draw on no balance. Their additive gauges are moved already."""
+    counted = Counted(movements)
+    counted.subjects = _subjects(counted, all_moved, set())
+    counted.subjects += await _lock(transaction, counted, set())
+    await _evaluate(transaction, counted)
+    return counted
+
+
+async def _evaluate(transaction: Transaction, counted: Counted) -> None:
+    """Evaluates the subjects, and adds what that finds."""
+    if counted.subjects:
+        result = await evaluate_gauges(transaction, counted.subjects)
         counted.values.update(result.values)
         counted.transitions, counted.excluded = result.transitions, result.excluded
-    return counted
 
 
 async def _move(
     transaction: Transaction, counted: Counted, registered_customers: set[str], all_values: bool
 ) -> list[Subject]:
     """Moves additive gauges; returns those that have to be evaluated."""
-    additive = [one for one in counted.movements.values() if one.watch.aggregation.additive]
-    if not additive:
-        return []
     with exact_arithmetic():
-        moves = [move_of(movement) for movement in additive]
+        moves = [move_of(movement) for movement in additive(counted.movements)]
+    if not moves:
+        return []
     all_moved = await gauges.move(transaction.driver, transaction.organization_id, moves, transaction.now, all_values)
-    subjects = []
+    return _subjects(counted, all_moved, registered_customers)
+
+
+def _subjects(counted: Counted, all_moved: Sequence[gauges.Moved], registered_customers: set[str]) -> list[Subject]:
+    """Of the additive gauges that were moved, those that have to be evaluated; notes their values."""
+    movements, subjects = additive(counted.movements), []
     # In the order of arrival: it decides which groups are above the group limit.
     for moved in sorted(all_moved, key=lambda one: one.index):
-        movement = additive[moved.index]
+        movement = movements[moved.index]
         counted.values[movement.watch.gauge] = moved.value
         if moved.needs_evaluation:
             subjects.append(before_move(movement, moved, registered_customers))

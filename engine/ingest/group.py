@@ -1,5 +1,6 @@
 """The group of batches that one commit stores together, with each event once."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,14 +11,25 @@ EventIndex = tuple[int, int]  # of an event: the number of its batch, and its in
 Identity = tuple[str, str]  # of an event: customer id and event id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Group:
-    """Batches of one organization. first: where each identity came first. repeated: where it came once more."""
+    """Batches of one organization. events: the first of each identity, in the order of arrival. repeated: where an
+    identity came once more."""
 
     batches: Sequence[Batch]
-    first: dict[Identity, EventIndex]
-    events: list[UsageEvent]  # the first of each identity, in the order of arrival
+    events: list[UsageEvent]
     repeated: list[EventIndex]
+    _first: dict[Identity, EventIndex] | None = None
+
+    @property
+    def first(self) -> dict[Identity, EventIndex]:
+        """Where each identity came first. It is made when it is asked for: most commits do not need it."""
+        if self._first is None:
+            self._first = {}
+            for number, batch in enumerate(self.batches):
+                for index, event in enumerate(batch.events):
+                    self._first.setdefault((event.customer_id, event.event_id), (number, index))
+        return self._first
 
     def event_at(self, index: EventIndex) -> UsageEvent:
         """The event at an index."""
@@ -32,15 +44,19 @@ class Group:
 
 def group_of_batches(batches: Sequence[Batch]) -> Group:
     """Finds the first event of each identity."""
-    first: dict[Identity, EventIndex] = {}
-    events: list[UsageEvent] = []
-    repeated: list[EventIndex] = []
-    for number, batch in enumerate(batches):
-        for index, event in enumerate(batch.events):
-            identity = event.customer_id, event.event_id
-            if identity in first:
-                repeated.append((number, index))
-            else:
-                first[identity] = number, index
-                events.append(event)
-    return Group(batches, first, events, repeated)
+    events = [event for batch in batches for event in batch.events]
+    if len(set(map(_identity, events))) == len(events):
+        return Group(batches, events, [])
+    group = Group(batches, [], [])
+    events = [group.event_at(index) for index in group.first.values()]
+    repeated = [
+        (number, index)
+        for number, batch in enumerate(batches)
+        for index, event in enumerate(batch.events)
+        if group.first[event.identity] != (number, index)
+    ]
+    return Group(batches, events, repeated, group.first)
+
+
+# `UsageEvent.identity` as a function that is not written in Python.
+_identity = operator.itemgetter(UsageEvent._fields.index("customer_id"), UsageEvent._fields.index("event_id"))

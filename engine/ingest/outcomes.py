@@ -36,8 +36,10 @@ def _add_known(group: Group, stored: Stored, outcomes: list[Outcome]) -> None:
 def _add_new(group: Group, stored: Stored, outcomes: list[Outcome]) -> None:
     """Counts the new events of each batch."""
     if len(stored.new) == len(group.events):
-        for number, _ in group.first.values():
-            outcomes[number].accepted += 1
+        for batch, outcome in zip(group.batches, outcomes, strict=True):
+            outcome.accepted += len(batch.events)
+        for number, _ in group.repeated:
+            outcomes[number].accepted -= 1
     else:
         for event in stored.new:
             outcomes[group.first[event.identity][0]].accepted += 1

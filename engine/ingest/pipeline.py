@@ -70,6 +70,9 @@ class Pipeline:
             return Outcome()
         lanes = self._lanes_of(organization)
         parts = self._divide(batch)
+        if len(parts) == 1:
+            [number] = parts
+            return await self._enqueue(lanes[number], batch, room.hand_over(len(batch.events)))
         futures = [
             self._enqueue(lanes[number], part, room.hand_over(len(part.events)))
             for number, (part, _) in parts.items()

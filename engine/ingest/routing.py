@@ -1,6 +1,7 @@
 """Routing: the gauges that new events move, and by how much."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 from engine.evaluation.subjects import Movement
 from evaluator.aggregation import Aggregation, contribution
@@ -8,7 +9,7 @@ from evaluator.amounts import ZERO
 from evaluator.events import UsageEvent
 from evaluator.prices import passes_all
 from evaluator.routing import Router, group_of
-from evaluator.watched_gauges import WatchedGauge
+from evaluator.watched_gauges import CustomerMeasure, WatchedGauge
 from runtime.turns import Slices
 from store.usage import gauges
 
@@ -31,30 +32,56 @@ async def route(router: Router, events: Sequence[UsageEvent], slices: Slices) ->
     return movements
 
 
+def route_at_once(router: Router, events: Sequence[UsageEvent]) -> dict[WatchedGauge, Movement]:
+    """Like `route`, for a few events. Must run under `exact_arithmetic`."""
+    movements: dict[WatchedGauge, Movement] = {}
+    _route(router, events, movements)
+    return movements
+
+
 def _route(router: Router, events: Sequence[UsageEvent], movements: dict[WatchedGauge, Movement]) -> None:
     # Every event runs through this, so it calls as few functions as it can.
     for event in events:
-        _, customer_id, time, metric_id, quantity, subscription_id, cost, currency, properties, _ = event
+        _, customer_id, time, metric_id, quantity, subscription_id, cost, currency, _, _ = event
         for target in router.customer_measures((customer_id, subscription_id, metric_id, currency), time):
-            amount = cost if target.measure.of_cost else quantity
-            if amount is None or (target.prices and not passes_all(target.prices, properties)):
+            amount = cost if target.of_cost else quantity
+            if amount is None:
                 continue
-            if target.aggregation is not Aggregation.SUM:
-                amount = contribution(target.aggregation, amount)
-            for keys in target.by_keys:
-                group = group_of(keys, properties) if keys else ()
-                if group is None:
-                    continue
-                watch = target.watched_gauge(group, time)
-                if watch is None:
-                    continue
+            if target.only_from <= time < target.only_until:
+                watch = target.only
                 movement = movements.get(watch)
                 if movement is None:
-                    movement = movements[watch] = Movement(watch)
-                movement.entries.append((amount, event))
-                movement.total += amount
-                if amount < ZERO:
-                    movement.falls = True
+                    movements[watch] = Movement(watch, [(amount, event)], amount, amount < ZERO)
+                else:
+                    movement.entries.append((amount, event))
+                    movement.total += amount
+                    if amount < ZERO:
+                        movement.falls = True
+            else:
+                _route_to(target, event, amount, movements)
+
+
+def _route_to(
+    target: CustomerMeasure, event: UsageEvent, amount: Decimal, movements: dict[WatchedGauge, Movement]
+) -> None:
+    """Routes an event to the gauges of a measure: one for each set of group keys, in the period of its time."""
+    if target.prices and not passes_all(target.prices, event.properties):
+        return
+    if target.aggregation is not Aggregation.SUM:
+        amount = contribution(target.aggregation, amount)
+    for keys in target.by_keys:
+        group = group_of(keys, event.properties) if keys else ()
+        watch = None if group is None else target.watched_gauge(group, event.event_time)
+        if watch is not None:
+            movement = movements.get(watch)
+            if movement is None:
+                movement = movements[watch] = Movement(watch)
+            movement.add(amount, event)
+
+
+def additive(movements: Mapping[WatchedGauge, Movement]) -> list[Movement]:
+    """The movements of additive gauges, in their order."""
+    return [movement for movement in movements.values() if movement.watch.aggregation.additive]
 
 
 def move_of(movement: Movement) -> gauges.Move:

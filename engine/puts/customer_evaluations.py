@@ -43,8 +43,8 @@ class CustomerEvaluations:
         self._clock = clock
         self._limits = limits
         transactions = Transactions(database, clock, grace, rules)
-        self._of_calls = NotedCustomers(transactions, gate)
-        self._in_background = NotedCustomers(transactions, None)
+        self._of_calls = NotedCustomers(transactions, gate, limits.gauges_at_once)
+        self._in_background = NotedCustomers(transactions, None, limits.gauges_at_once)
         self._together = Together[str, None](
             self._evaluate, lambda customer_id: customer_id, limits.customers_at_once, once=True
         )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from engine.changes.groups import ChangeGroups
+from engine.limits import DEFAULT_LIMITS, NewMetricLimits
 from engine.puts.customer_evaluations import CustomerEvaluations
 from engine.puts.kinds_of_puts import CUSTOMERS, LIMITS, SUBSCRIPTIONS
 from engine.puts.limit_deletions import LimitDeletions
@@ -18,11 +19,17 @@ from store.identity.organizations import Organization
 class FactPuts:
     """Puts of each kind of facts, and the look-up of ids that they name."""
 
-    def __init__(self, clock: Clock, groups: ChangeGroups, evaluations: CustomerEvaluations) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        groups: ChangeGroups,
+        evaluations: CustomerEvaluations,
+        new_metrics: NewMetricLimits = DEFAULT_LIMITS.new_metrics,
+    ) -> None:
         self.customers = Puts(clock, groups, evaluations, CUSTOMERS)
         self.subscriptions = Puts(clock, groups, evaluations, SUBSCRIPTIONS)
         self.limits = Puts(clock, groups, evaluations, LIMITS)
-        self.metrics = MetricPuts(clock, groups)
+        self.metrics = MetricPuts(clock, groups, new_metrics.under_the_lock)
         self.limit_deletions = LimitDeletions(groups, evaluations)
         self._groups = groups
         self._unknown = Together[ReferencedIds, ReferencedIds](

@@ -7,11 +7,12 @@ from datetime import datetime
 from engine.changes.open_change import OpenChange
 from engine.puts.changed_limit import LimitedAlerts
 from engine.puts.puts import Distinct, FactKind
-from store.accounts import customer_names, customers, subscriptions
+from store.accounts import customer_names, customers, known_ids, subscriptions
 from store.accounts.customers import CustomerFact, StoredCustomer
+from store.accounts.known_ids import ReferencedIds
 from store.accounts.puts import Put, UnlockedPut
 from store.accounts.subscriptions import StoredSubscription, SubscriptionFact
-from store.limits import limits
+from store.limits import changes as limit_changes
 from store.limits.limits import LimitFact, StoredLimit
 from store.postgres.database import Connection, DriverConnection
 
@@ -66,9 +67,14 @@ SUBSCRIPTIONS = FactKind[SubscriptionFact, StoredSubscription](
 
 @dataclass(eq=False, slots=True)
 class LimitPut:
-    """A limit that is put, and the alerts that it concerns if it is a plan's."""
+    """A limit that is put, and the alerts that it concerns if it is a plan's.
+
+    named: the ids in its subject. unknown: those of them that the organization did not know before the put.
+    """
 
     fact: LimitFact
+    named: ReferencedIds
+    unknown: ReferencedIds = field(default_factory=ReferencedIds)
     alerts: LimitedAlerts = field(default_factory=LimitedAlerts)
 
 
@@ -77,6 +83,10 @@ class _LimitPuts(Distinct[LimitPut, Put[StoredLimit]]):
 
     def __init__(self) -> None:
         super().__init__(lambda put: put.fact.limit_id, _put_limits)
+
+    def needs_preparing(self, item: LimitPut) -> bool:
+        """Whether the limit is a plan's."""
+        return item.fact.subject.plan_id is not None
 
     async def prepare(
         self, connection: Connection, organization_id: int, items: Sequence[LimitPut]
@@ -89,7 +99,7 @@ class _LimitPuts(Distinct[LimitPut, Put[StoredLimit]]):
 
 async def _put_limits(change: OpenChange, items: Sequence[LimitPut]) -> Sequence[Put[StoredLimit] | Exception]:
     facts = [item.fact for item in items]
-    results = await limits.put(change.driver, change.organization_id, facts, change.epoch, change.now)
+    results = await limit_changes.put(change.driver, change.organization_id, facts, change.epoch, change.now)
     for item, result in zip(items, results, strict=True):
         if not isinstance(result, Exception) and result.changed:
             await item.alerts.begin_backfills(change, item.fact.subject)
@@ -99,7 +109,10 @@ async def _put_limits(change: OpenChange, items: Sequence[LimitPut]) -> Sequence
 async def _change_limits(
     connection: DriverConnection, organization_id: int, items: Sequence[LimitPut], now: datetime
 ) -> dict[int, UnlockedPut[StoredLimit]]:
-    return await limits.change(connection, organization_id, [item.fact for item in items], now)
+    unknown = await known_ids.find_unknown(connection, organization_id, [item.named for item in items])
+    for item in items:
+        item.unknown = unknown[item.named]
+    return await limit_changes.change(connection, organization_id, [item.fact for item in items], now)
 
 
 LIMITS = FactKind[LimitPut, StoredLimit](

@@ -5,6 +5,7 @@ from engine.changes.open_change import OpenChange
 from engine.puts.changed_limit import LimitedAlerts
 from engine.puts.customer_evaluations import CustomerEvaluations
 from store.identity.organizations import Organization
+from store.limits import changes as limit_changes
 from store.limits import limits
 from store.limits.limits import LimitSubject
 
@@ -30,7 +31,7 @@ class LimitDeletions:
             await limited.read(connection, organization_id, stored.subject)
 
         async def work(change: OpenChange) -> LimitSubject | None:
-            subject = await limits.delete(change.driver, organization_id, limit_id, change.epoch, change.now)
+            subject = await limit_changes.delete(change.driver, organization_id, limit_id, change.epoch, change.now)
             if subject is not None:
                 await limited.begin_backfills(change, subject)
             return subject

@@ -7,13 +7,16 @@ from runtime.clock import Clock
 from store.accounts import metrics
 from store.accounts.metrics import MetricFact, StoredMetric
 from store.accounts.puts import Put
+from store.alerts.backfills_of_metrics import PartSize
 from store.postgres.database import driver
 
 
 class MetricPuts:
     """Puts metrics."""
 
-    def __init__(self, clock: Clock, groups: ChangeGroups) -> None:
+    def __init__(self, clock: Clock, groups: ChangeGroups, first_part: PartSize) -> None:
+        """first_part: of the alerts on a new metric, whose backfills begin in the transaction that creates it."""
+        self._first_part = first_part
         self._clock = clock
         self._groups = groups
 
@@ -26,7 +29,7 @@ class MetricPuts:
         async def create(change: OpenChange) -> StoredMetric | None:
             created = await metrics.create(change.connection, organization_id, fact, change.epoch, change.now)
             if created is not None and fact.event_name is not None:
-                await new_metrics.begin_backfills(change, fact.metric_id)
+                await new_metrics.begin_backfills(change, fact.metric_id, self._first_part)
             return created
 
         while (put := await self._change(organization_id, fact, keep=not validate_only)) is None:

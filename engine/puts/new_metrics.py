@@ -19,8 +19,6 @@ from store.alerts.backfills_of_metrics import PartSize
 from store.identity import organizations
 from store.postgres.database import Database, DatabaseUnavailable, driver
 
-UNDER_THE_LOCK = PartSize(examined=1_000, begun=100)
-LATER = PartSize(examined=10_000, begun=500)
 METRICS_AT_ONCE = 50  # that take turns
 POLLING_INTERVAL = 5.0  # seconds; for what another process left when it ended
 RETRY_INTERVAL = 1.0  # seconds at most between two tries while the database is away
@@ -28,12 +26,12 @@ RETRY_INTERVAL = 1.0  # seconds at most between two tries while the database is 
 logger = logging.getLogger(__name__)
 
 
-async def begin_backfills(change: OpenChange, metric_id: str) -> None:
+async def begin_backfills(change: OpenChange, metric_id: str, part: PartSize) -> None:
     """Begins backfills of the first alerts on usage of a metric, in the transaction that creates it.
 
     Wake `NewMetrics` after its commit.
     """
-    last = await backfills_of_metrics.begin_part(change.driver, change.organization_id, metric_id, "", UNDER_THE_LOCK)
+    last = await backfills_of_metrics.begin_part(change.driver, change.organization_id, metric_id, "", part)
     if last is not None:
         await backfills_of_metrics.keep(change.driver, change.organization_id, metric_id, last)
 
@@ -41,8 +39,10 @@ async def begin_backfills(change: OpenChange, metric_id: str) -> None:
 class NewMetrics:
     """The task that begins the backfills of the other alerts on new metrics."""
 
-    def __init__(self, database: Database, backfills: Backfills) -> None:
+    def __init__(self, database: Database, backfills: Backfills, part: PartSize) -> None:
+        """part: what one transaction does for one metric."""
         self._database = database
+        self._part_size = part
         self._backfills = backfills
         self._task = BackgroundTask(
             self._work,
@@ -90,7 +90,7 @@ class NewMetrics:
                 after = await backfills_of_metrics.claim(raw, organization_id, metric_id)
                 if after is None:
                     return False
-                last = await backfills_of_metrics.begin_part(raw, organization_id, metric_id, after, LATER)
+                last = await backfills_of_metrics.begin_part(raw, organization_id, metric_id, after, self._part_size)
                 await backfills_of_metrics.keep(raw, organization_id, metric_id, last)
         except DatabaseUnavailable as error:
             if not error.failure.contained:

@@ -28,7 +28,6 @@ from store.postgres.retries import repeated
 from webhooks.operator_events import EvaluationFailure
 
 RENEWALS = 3
-GAUGES_AT_ONCE = 500  # of one transaction, because changes, and with them usage, wait for it
 PUT_OFF = timedelta(seconds=30)  # for a customer that could not be evaluated, until the next try
 
 logger = logging.getLogger(__name__)
@@ -37,10 +36,14 @@ logger = logging.getLogger(__name__)
 class NotedCustomers:
     """Evaluates noted customers, those of calls or those of the background task."""
 
-    def __init__(self, transactions: Transactions, gate: FairSemaphore | None) -> None:
-        """gate: of the connections that calls may use. None: in the background, which waits for no other process."""
+    def __init__(self, transactions: Transactions, gate: FairSemaphore | None, gauges_at_once: int) -> None:
+        """gate: of the connections that calls may use. None: in the background, which waits for no other process.
+
+        gauges_at_once: gauges of one transaction.
+        """
         self._transactions = transactions
         self._gate = gate
+        self._gauges_at_once = gauges_at_once
 
     async def evaluate(self, organization: Organization, customer_ids: Sequence[str]) -> bool:
         """Evaluates those of the customers that have notes; returns whether there was any that is free.
@@ -48,7 +51,7 @@ class NotedCustomers:
         Where that fails for a reason other than the database, each customer is evaluated alone, and each alert of a
         customer alone. What cannot be evaluated is logged, and put off. Raises DatabaseUnavailable.
         """
-        work = _Work(self._transactions, organization, self._gate)
+        work = _Work(self._transactions, organization, self._gate, self._gauges_at_once)
         try:
             return await work.together(customer_ids)
         except DatabaseUnavailable as error:
@@ -69,6 +72,7 @@ class _Work:
     transactions: Transactions
     organization: Organization
     gate: FairSemaphore | None
+    gauges_at_once: int
 
     async def together(self, customer_ids: Sequence[str], renewals: int = RENEWALS) -> bool:
         """Evaluates customers in as few transactions as possible; returns whether there was any note.
@@ -130,8 +134,9 @@ class _Work:
                 await evaluate_facts(transaction, on_facts)
             elif len(alerts) == 1:
                 [rule] = alerts.values()
-                ids = sorted({one.customer.customer_id for one, _ in left})
-                part = await evaluate_part(transaction, rule, Progress(), ids, GAUGES_AT_ONCE)
+                known = {one.customer.customer_id: one.customer for one, _ in left}
+                ids = sorted(known)
+                part = await evaluate_part(transaction, rule, Progress(), ids, self.gauges_at_once, known=known)
                 if part.progress == Progress(ids[-1]):
                     left = []
             kept = {one.note.customer_id for one, _ in left}
@@ -169,9 +174,9 @@ class _Work:
             behind = sorted(one for one in ids if one > before.progress.customer_id)
             part: Part | None = None
             if before.rest is not None and before.rest.customer_id in ids:
-                part = await evaluate_rest(transaction, rule, before.rest, GAUGES_AT_ONCE)
+                part = await evaluate_rest(transaction, rule, before.rest, self.gauges_at_once)
             if part is None and behind:
-                part = await evaluate_part(transaction, rule, before.progress, behind, GAUGES_AT_ONCE)
+                part = await evaluate_part(transaction, rule, before.progress, behind, self.gauges_at_once)
             if part is not None and part.progress != Progress(behind[-1]):
                 return missed, part
             await claimed.remove([note for note in held if note.customer_id in complete])

@@ -80,7 +80,7 @@ class Puts(Generic[Fact, Stored]):
             put = await self._groups.run_together(
                 organization.organization_id, self._kind.kind, fact, keep=not validate_only
             )
-            noted = put.changed
+            noted = put.changed and put.noted
         customer_id = self._kind.customer_id(fact)
         if noted and customer_id is not None and not validate_only:
             await self._evaluations.evaluate(organization, customer_id)
@@ -113,9 +113,15 @@ Apply = Callable[[OpenChange, Sequence[Fact]], Awaitable[Sequence[Stored | Excep
 class Distinct(Generic[Fact, Stored]):
     """A kind of changes of which one statement takes only items with distinct keys, and nothing is prepared."""
 
+    goes_last = False
+
     def __init__(self, key: Callable[[Fact], Hashable], apply: Apply[Fact, Stored]) -> None:
         self._key = key
         self._apply = apply
+
+    def needs_preparing(self, item: Fact) -> bool:
+        """Whether anything is prepared for an item."""
+        return False
 
     async def prepare(self, connection: Connection, organization_id: int, items: Sequence[Fact]) -> Sequence[None]:
         """Leaves all items to `apply`."""

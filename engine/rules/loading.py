@@ -202,6 +202,18 @@ class Loading:
         return ids - self.router.metrics.keys()
 
 
+def is_known(router: Router, events: Sequence[UsageEvent]) -> bool:
+    """Whether no event is raw and the router knows all that routes them: `Loading.load` would read nothing."""
+    known, metrics = router.known, router.metrics
+    for event in events:
+        customer = known.get(event.customer_id)
+        if customer is None or customer.stale or _is_uncertain(metrics.get(event.metric_id)):
+            return False
+        if event.subscription_id is not None and event.subscription_id not in customer.subscriptions:
+            return False
+    return all(event.event_name is None for event in events)
+
+
 def _is_uncertain(metric: MetricFacts | None) -> bool:
     """Whether a commit has to read a metric itself: the router does not know it, or knew it while it was deleted."""
     return metric is None or metric.deleting

@@ -16,7 +16,6 @@ from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from runtime.turns import Slices
 from store.alerts import alerts
-from store.identity import organizations
 from store.limits import effective_limits
 from store.postgres.database import Connection, DriverConnection, driver
 from store.rules import routing_facts, rule_changes
@@ -55,6 +54,19 @@ class OrganizationRules:
                 if self._router.epoch != epoch:
                     await self._catch_up(connection, epoch)
         return self._router
+
+    @property
+    def cached(self) -> Router:
+        """The router as it is, at whatever epoch. What it says holds if that epoch is found to stand later."""
+        return self._router
+
+    def read_before(self, epoch: int) -> tuple[int, WideAlerts] | None:
+        """The wide alerts as they were last read, with the epoch of that, which is before `epoch`; None if never.
+
+        For a transaction that holds the organization's lock exclusively, so that no other one changes them meanwhile.
+        """
+        known = _NOTHING_READ < self._router.epoch < epoch
+        return (self._router.epoch, self._router.wide) if known else None
 
     def begin(self) -> Registered:
         """What a commit is going to register. `committed` or `rolled_back` must follow with the same object."""
@@ -101,18 +113,13 @@ class OrganizationRules:
         """Brings the router to an epoch."""
         router, raw = self._router, await driver(connection)
         # Epochs only rise while their changes are kept. A database that lost committed changes, as a replica that was
-        # promoted may have, gives the same epochs to other changes. A deletion leaves no row that says what changed.
-        if router.epoch > epoch or (
-            router.epoch != _NOTHING_READ
-            and await organizations.deleted_since(connection, self._organization_id, router.epoch)
-        ):
-            router = Router(_NOTHING_READ)
-        if router.epoch == _NOTHING_READ:
+        # promoted may have, gives the same epochs to other changes.
+        if not _NOTHING_READ < router.epoch <= epoch:
             wide = WideAlerts(await alerts.wide_rules(raw, self._organization_id))
             self._router = Router(epoch, wide, await effective_limits.of_plans(raw, self._organization_id))
             return
         changes = await rule_changes.changes_since(raw, self._organization_id, router.epoch, MAX_CHANGES)
-        if changes is None:
+        if changes is None or changes.deleted:  # a deletion leaves no row that says what changed
             self._router = Router(_NOTHING_READ)
             await self._catch_up(connection, epoch)
             return

@@ -22,7 +22,7 @@ from server.mapping.balances import (
 )
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts.puts import Put
-from store.balances import balances, drawdown
+from store.balances import balances, overages
 from store.balances import changes as balance_changes
 from store.balances import entries as balance_entries
 from store.balances.balances import StoredBalance
@@ -242,7 +242,7 @@ class BalanceHandlers:
         violations.raise_if_any()
         async with self._database.transaction() as connection:
             organization_id = current_organization().organization_id
-            rows = await drawdown.list_overages(
+            rows = await overages.list_page(
                 await driver(connection),
                 organization_id,
                 customer_id,
@@ -251,7 +251,7 @@ class BalanceHandlers:
             )
             total_size = None
             if request.include_total_size:
-                total_size = await drawdown.count_overages(connection, organization_id, customer_id)
+                total_size = await overages.count(connection, organization_id, customer_id)
         shown = [overage_message(customer_id, row) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListOveragesResponse(

@@ -20,7 +20,7 @@ from store.balances.changes import (
 from store.balances.decrements import BalancesInsufficient
 from store.erasures.jobs import CustomerBeingErased, CustomerUnknown
 from store.identity.idempotent_answers import RequestIdReused
-from store.limits.limits import LimitExists, LimitFixed
+from store.limits.changes import LimitExists, LimitFixed
 
 
 def error_table() -> ErrorTable:

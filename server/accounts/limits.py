@@ -47,11 +47,15 @@ class LimitHandlers:
         violations.raise_if_any()
         fact = LimitFact(limit_id, subject, amount, as_of_time, display_name)
         organization = current_organization()
-        put = await self._puts.limits.put(organization, LimitPut(fact), validate_only=request.validate_only)
+        named = unknown_ids.of_limit(subject)
+        wanted = LimitPut(fact, named.ids)
+        put = await self._puts.limits.put(organization, wanted, validate_only=request.validate_only)
         if put.changed and subject.plan_id is not None and not request.validate_only:
             self._backfills.wake(organization.organization_id)
-        named = unknown_ids.of_limit(put.stored.subject)
-        unknown = await self._puts.unknown(organization, named.ids)
+        unknown = wanted.unknown
+        if put.stored.subject != subject:  # a newer fact was stored
+            named = unknown_ids.of_limit(put.stored.subject)
+            unknown = await self._puts.unknown(organization, named.ids)
         return account_service_pb2.PutLimitResponse(
             limit=limit_message(put.stored),
             superseded=put.superseded,

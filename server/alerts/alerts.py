@@ -4,6 +4,7 @@ import json
 
 from engine.backfill.backfills import Backfills
 from engine.changes.groups import ChangeGroups
+from engine.rules.registry import RulesRegistry
 from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -35,12 +36,18 @@ class AlertHandlers:
     """Serves the RPCs that create, get and list alerts."""
 
     def __init__(
-        self, database: Database, changes: ChangeGroups, backfills: Backfills, *, most_examined: int
+        self,
+        database: Database,
+        changes: ChangeGroups,
+        backfills: Backfills,
+        rules: RulesRegistry,
+        *,
+        most_examined: int,
     ) -> None:
         """most_examined: alerts that one page reads, with filters that no index answers."""
         self._database = database
         self._changes = changes
-        self._creations = Creations()
+        self._creations = Creations(rules)
         self._backfills = backfills
         self._most_examined = most_examined
 
@@ -62,9 +69,10 @@ class AlertHandlers:
         created: CreatedOrAnswer = await self._changes.run_together(
             organization_id, self._creations, wanted, keep=is_kept
         )
-        if is_kept:
+        answer = wanted.answer(created) if isinstance(created, AlertDefinition) else created
+        if is_kept and answer.alert.evaluation_status == alert_pb2.EVALUATION_STATUS_EVALUATING:
             self._backfills.wake(organization_id)
-        return wanted.answer(created) if isinstance(created, AlertDefinition) else created
+        return answer
 
     async def GetAlert(self, request: messages.GetAlertRequest, context: Context) -> messages.GetAlertResponse:
         """One alert, archived or not."""

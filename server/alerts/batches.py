@@ -4,8 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engine.backfill.backfills import Backfills
+from engine.backfill.quiet import wide_watches
 from engine.changes.groups import ChangeGroups
 from engine.changes.open_change import OpenChange
+from engine.rules.registry import RulesRegistry
 from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_pb2, warning_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -39,10 +41,11 @@ _Batch = messages.BatchCreateAlertsRequest | messages.BatchUpdateAlertsRequest |
 class AlertBatchHandlers:
     """Serves the RPCs that change several alerts in one transaction, under one lock and in one epoch."""
 
-    def __init__(self, clock: Clock, changes: ChangeGroups, backfills: Backfills) -> None:
+    def __init__(self, clock: Clock, changes: ChangeGroups, backfills: Backfills, rules: RulesRegistry) -> None:
         self._clock = clock
         self._changes = changes
         self._backfills = backfills
+        self._rules = rules
 
     async def BatchCreateAlerts(
         self, request: messages.BatchCreateAlertsRequest, context: Context
@@ -65,7 +68,8 @@ class AlertBatchHandlers:
             warnings, omitted = _fitting_warnings(await warnings_of(connection, organization_id, named))
 
         async def create(change: OpenChange) -> list[AlertDefinition]:
-            return await creation.create_many(change_of(change, author, self._clock), drafts)
+            wide = wide_watches(self._rules, change, drafts)
+            return await creation.create_many(change_of(change, author, self._clock), drafts, wide)
 
         async def answer(created: list[AlertDefinition]) -> messages.BatchCreateAlertsResponse:
             alerts, abridged = await _shown(created, slices)

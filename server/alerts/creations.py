@@ -1,9 +1,11 @@
 """CreateAlert: the creations that wait together are one statement."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from engine.backfill.quiet import wide_watches
 from engine.changes.open_change import OpenChange
+from engine.rules.registry import RulesRegistry
 from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import warning_pb2
@@ -43,6 +45,15 @@ class Creation:
 class Creations:
     """The kind of change that creates alerts. Its result is the answer, or the alert where no answer is stored."""
 
+    goes_last = True
+
+    def __init__(self, rules: RulesRegistry) -> None:
+        self._rules = rules
+
+    def needs_preparing(self, item: Creation) -> bool:
+        """Always: its warnings are found without the lock."""
+        return True
+
     async def prepare(
         self, connection: Connection, organization_id: int, items: Sequence[Creation]
     ) -> Sequence[CreatedOrAnswer | Exception | None]:
@@ -63,16 +74,24 @@ class Creations:
             known = await _known(change.connection, change.organization_id, first)
             done |= {item: answer for item, answer in zip(first, known, strict=True) if answer is not None}
             new = [item for item in first if item not in done]
-            done |= zip(new, await _create(change, new), strict=True)
+            part = replace(change, is_last=change.is_last and not left)
+            done |= zip(new, await self._create(part, new), strict=True)
         return [done[item] for item in items]
 
+    async def _create(self, change: OpenChange, items: Sequence[Creation]) -> list[CreatedOrAnswer | Exception]:
+        begun = Begun(change.epoch, change.now)
+        drafts = [item.draft for item in items]
+        wide = wide_watches(self._rules, change, drafts)
+        created = await creation.create_each(
+            change.connection, change.organization_id, drafts, begun, change.max_spend_alerts, wide
+        )
+        return await _answered(change, items, created)
 
-async def _create(change: OpenChange, items: Sequence[Creation]) -> list[CreatedOrAnswer | Exception]:
-    begun = Begun(change.epoch, change.now)
-    drafts = [item.draft for item in items]
-    created = await creation.create_each(
-        change.connection, change.organization_id, drafts, begun, change.max_spend_alerts
-    )
+
+async def _answered(
+    change: OpenChange, items: Sequence[Creation], created: Sequence[AlertDefinition | Exception]
+) -> list[CreatedOrAnswer | Exception]:
+    """Stores the answers to requests with an id."""
     done, stored = list[CreatedOrAnswer | Exception](), dict[AnswerKey, bytes]()
     for item, one in zip(items, created, strict=True):
         if item.key is None or not item.is_kept or isinstance(one, Exception):

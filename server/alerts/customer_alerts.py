@@ -1,6 +1,7 @@
 """AlertService: shows the state of alerts for one customer, or for many with the alerts in alarm first."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -28,6 +29,7 @@ from server.mapping.alerts import read_states
 from server.mapping.gauges import customer_alert_message, first_in_order, place
 from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
+from store.views.covering_alerts import AlertsOfCustomer
 from store.views.customer_alert_lists import ListFilter
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 from store.views.customer_views import CustomerView
@@ -44,11 +46,15 @@ MAX_READS = 10  # of the alerts of a customer, for one page; what is left is on 
 class CustomerAlertHandlers:
     """Serves the RPCs that show the state of alerts for customers."""
 
-    def __init__(self, database: Database, clock: Clock, page_gauges: int) -> None:
-        """page_gauges: of all alerts on a page of one customer's alerts, unless a single alert has more."""
+    def __init__(self, database: Database, clock: Clock, *, page_gauges: int, most_examined: int) -> None:
+        """page_gauges: of all alerts on a page, unless a single alert has more.
+
+        most_examined: alerts that one page reads to find those of a customer.
+        """
         self._database = database
         self._clock = clock
         self._page_gauges = page_gauges
+        self._most_examined = most_examined
 
     async def GetCustomerAlert(
         self, request: messages.GetCustomerAlertRequest, context: Context
@@ -103,9 +109,10 @@ class CustomerAlertHandlers:
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
-            found, following = await _of_customer(
-                view, states, statuses, page, self._page_gauges, is_filtered=bool(request.statuses)
+            read = functools.partial(
+                view.list_page, states, max_gauges=self._page_gauges, most_examined=self._most_examined
             )
+            found, following = await _of_customer(read, statuses, page, is_filtered=bool(request.statuses))
         shown = await _shown(organization_id, found, room)
         fitting = page.cut(shown, room).size
         if fitting < len(shown):
@@ -167,6 +174,8 @@ class CustomerAlertHandlers:
                 self._clock.now(),
                 after=after,
                 limit=page.size,
+                max_gauges=self._page_gauges,
+                most_examined=self._most_examined,
             )
         shown = await _shown(organization_id, [entry.found for entry in entries], room)
         fitting = page.cut(shown, room).size
@@ -225,23 +234,22 @@ async def _following(organization_id: int, gauges: Sequence[GaugeState], page: P
 
 
 async def _of_customer(
-    view: CustomerView,
-    states: Sequence[DefinitionState],
+    read: Callable[..., Awaitable[AlertsOfCustomer]],
     statuses: Sequence[CustomerAlertStatus | None],
     page: Page,
-    page_gauges: int,
     *,
     is_filtered: bool,
 ) -> tuple[list[CustomerAlert], tuple[datetime, str] | None]:
     """The alerts of one customer for a page, and after which alert the next one continues; None at the end.
 
-    Without a filter by status, the first read fills the page, or ends it because its alerts have many gauges.
+    read: `list_page` of the customer's view. Without a filter by status, the first read fills the page, or ends it
+    because its alerts have many gauges.
     """
     found: list[CustomerAlert] = []
     after = after_time_and_id(page)
     limit = max(page.limit, ALERTS_READ) if is_filtered else page.limit
     for _ in range(MAX_READS):
-        part = await view.list_page(states, after=after, limit=limit, max_gauges=page_gauges)
+        part = await read(after=after, limit=limit)
         for number, one in enumerate(part.alerts):
             if one.status not in statuses:
                 continue

@@ -43,7 +43,8 @@ class _Stream:
     def __init__(self, max_events: int) -> None:
         self._max_events = max_events
         self.answers: deque[asyncio.Task[messages.EvaluateUsageResponse]] = deque()
-        self.arrived = asyncio.Event()
+        self._woken = False
+        self._waiting: asyncio.Future[None] | None = None
         self._sizes: deque[int] = deque()  # events of each batch that is not answered yet
         self._answered = asyncio.Event()
 
@@ -53,6 +54,30 @@ class _Stream:
             self._answered.clear()
             await self._answered.wait()
         self._sizes.append(size)
+
+    def wake(self, _: object = None) -> None:
+        """Ends the wait of `woken`, or else the next one: an answer has been added, or a task of the stream ended."""
+        self._woken = True
+        self._end_wait()
+
+    async def woken(self, timeout: float) -> bool:
+        """Waits for `wake`, at most `timeout` seconds; returns whether it was called since the last time."""
+        # Each message waits here, and a task and an asyncio.wait would cost it more than all else in this module.
+        if not self._woken:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            timer = loop.call_later(timeout, self._end_wait)
+            try:
+                await self._waiting
+            finally:
+                timer.cancel()
+                self._waiting = None
+        woken, self._woken = self._woken, False
+        return woken
+
+    def _end_wait(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     async def next_answer(self) -> messages.EvaluateUsageResponse:
         """Waits for the next answer."""
@@ -120,21 +145,15 @@ class UsageHandlers:
             self._read(current_organization(), request_iterator, stream), name="usage-reader"
         )
         ending = asyncio.create_task(wait_for_stream_end(self._drain), name="usage-ending")
+        reading.add_done_callback(stream.wake)
+        ending.add_done_callback(stream.wake)
         try:
             while True:
                 while stream.answers and not ending.done():
                     yield await stream.next_answer()
                 if reading.done() or ending.done():
                     break
-                stream.arrived.clear()
-                arrival = asyncio.create_task(stream.arrived.wait(), name="usage-arrival")
-                done, _ = await asyncio.wait(
-                    {arrival, reading, ending},
-                    timeout=self._configuration.heartbeat,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                arrival.cancel()
-                if not done:
+                if not await stream.woken(self._configuration.heartbeat):
                     yield messages.EvaluateUsageResponse(heartbeat=True)
             going_away = not reading.done()
             await _cancel(reading)
@@ -176,7 +195,7 @@ class UsageHandlers:
             task = asyncio.create_task(self._answer(organization, batch, parsed, room), name="usage-answer")
             task.add_done_callback(functools.partial(_ended, room))
             stream.answers.append(task)
-            stream.arrived.set()
+            stream.wake()
 
     async def _read_events(self, organization: Organization, batch: UsageBatch) -> ParsedBatch:
         return await self._reader.read(batch.events, self._clock.now(), Slices(organization.organization_id))

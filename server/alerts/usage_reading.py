@@ -1,9 +1,10 @@
 """The reading of usage requests: every event is checked on its own, so that a bad one does not affect the others."""
 
 import functools
+import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -120,7 +121,7 @@ class Reader:
         if times is None or amounts is None:
             return None
         quantities, exact_costs = amounts
-        columns: list[Sequence[Any]] = [
+        columns: list[Iterable[Any]] = [
             event_ids,
             customer_ids,
             times,
@@ -130,10 +131,10 @@ class Reader:
             exact_costs,
             currencies,
             properties,
+            [event_name or None for event_name in event_names] if raw else itertools.repeat(None),
         ]
-        if raw:
-            columns.append([event_name or None for event_name in event_names])
-        return list(map(UsageEvent, *columns))
+        # What UsageEvent._make does, without a call of a Python function for each event.
+        return list(map(tuple.__new__, itertools.repeat(UsageEvent), zip(*columns, strict=False)))
 
     def _property_violations(self, path: str, properties: dict[str, str]) -> list[FieldViolation]:
         found = []
@@ -192,13 +193,23 @@ def _parse_times(
 ) -> list[datetime] | None:
     """The times of the events, or None when any is invalid or out of bounds."""
     stated = [message.event_time for message in messages]
-    if not all(0 <= time.nanos < 1_000_000_000 for time in stated):
+    seconds = [time.seconds for time in stated]
+    nanos = [time.nanos for time in stated]
+    if min(nanos) < 0 or max(nanos) >= 1_000_000_000:
         return None
     try:
-        times = [_EPOCH + timedelta(0, time.seconds, time.nanos // 1000) for time in stated]
+        dates = {second: _date_of(second) for second in set(seconds)}
     except OverflowError:
         return None
+    # Most events of a batch share few seconds. A constructor takes half the time of a sum with a timedelta.
+    times = [datetime(*dates[second], nano // 1000, UTC) for second, nano in zip(seconds, nanos, strict=True)]  # noqa: DTZ001
     return times if earliest < min(times) <= max(times) <= latest else None
+
+
+def _date_of(second: int) -> tuple[int, int, int, int, int, int]:
+    """The date and the time of day of a second since 1970. Raises OverflowError for years that do not exist."""
+    time = _EPOCH + timedelta(0, second)
+    return time.year, time.month, time.day, time.hour, time.minute, time.second
 
 
 def _parse_amounts(

@@ -17,8 +17,8 @@ from server.calls.validation import Violations, to_timestamp
 from server.mapping.custom_fields import read_custom_fields
 from store.balances.balances import BalanceFact, SegmentFact, StoredBalance, StoredSegment
 from store.balances.decrements import Decrement
-from store.balances.drawdown import Overage
 from store.balances.entries import Entry, EntryType
+from store.balances.overages import Overage
 
 MAX_SEGMENTS = 1000  # of one balance
 MAX_DRAW_DOWN_METRICS = 100  # of one balance

@@ -21,8 +21,10 @@ LATEST_ATTEMPTS = 50  # that GetDelivery shows
 class DeliveryHandlers:
     """Serves the RPCs for deliveries and their attempts."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, max_total_size: int) -> None:
+        """max_total_size: up to which a list counts its deliveries."""
         self._database = database
+        self._max_total_size = max_total_size
 
     async def ListDeliveries(
         self, request: messages.ListDeliveriesRequest, context: Context
@@ -52,7 +54,7 @@ class DeliveryHandlers:
             )
             total = None
             if request.include_total_size:
-                total = await deliveries.count(connection, organization_id, wanted)
+                total = await deliveries.count(connection, organization_id, wanted, self._max_total_size)
         shown, slices = list[delivery_pb2.Delivery](), Slices(organization_id)
         await slices.begin()
         for row in page.shown(found.items):

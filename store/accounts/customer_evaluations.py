@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from store.postgres.database import Connection, DriverConnection, driver
+from store.tables import event_key
 
 # How long only the call that made the change evaluates its customer, before any process may do so.
 OWN_TIME = timedelta(seconds=5)
@@ -137,9 +138,9 @@ async def put_off(connection: DriverConnection, organization_id: int, customer_i
 
 
 # Customers that have usage: a search for each, which ends at the first event that it finds.
-_HAVING_USAGE = """
+_HAVING_USAGE = f"""
 SELECT c.customer_id FROM unnest(%(ids)s::text[]) AS c (customer_id), LATERAL (
-    SELECT FROM event e WHERE e.organization_id = %(organization_id)s AND e.customer_id = c.customer_id COLLATE "C"
+    SELECT FROM event e WHERE {event_key.of_customer("%(organization_id)s", "c.customer_id")}
     LIMIT 1
 ) AS e
 """

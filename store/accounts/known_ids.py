@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.postgres.database import driver
+from store.postgres.database import DriverConnection, driver
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,19 @@ async def unknown_of_each(
     connection: AsyncConnection, organization_id: int, asked: Collection[ReferencedIds]
 ) -> dict[ReferencedIds, ReferencedIds]:
     """What `unknown` returns for each of them, in one query for all."""
+    return await find_unknown(await driver(connection), organization_id, asked)
+
+
+async def find_unknown(
+    connection: DriverConnection, organization_id: int, asked: Collection[ReferencedIds]
+) -> dict[ReferencedIds, ReferencedIds]:
+    """`unknown_of_each` on the driver's connection."""
     found = {ids: ReferencedIds() for ids in asked}
     distinct = list(found)
     names = [name for name in _NAMES if any(getattr(ids, name) is not None for ids in distinct)]
     if not names:
         return found
-    cursor = await (await driver(connection)).execute(
+    cursor = await connection.execute(
         _statement(tuple(names)),
         {
             "organization_id": organization_id,

@@ -14,7 +14,7 @@ class Put(Generic[Stored]):
     stored: what is stored after the put. superseded: a newer fact is stored, and the put changed nothing. changed:
     the put changed more than as_of_time. epoch: the organization's new epoch if the put raised it; the transaction
     then holds the organization's lock exclusively. previous: what was stored before, of facts whose old values are
-    evaluated too.
+    evaluated too. noted: false, if it is known that its customer needs no evaluation.
     """
 
     stored: Stored
@@ -22,6 +22,7 @@ class Put(Generic[Stored]):
     changed: bool = False
     epoch: int | None = None
     previous: Stored | None = None
+    noted: bool = True
 
 
 @dataclass(frozen=True)

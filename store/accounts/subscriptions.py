@@ -92,13 +92,15 @@ _TABLE = StatedTable(
     unrouted=_UNROUTED,
 )
 
-# A new customer has alerts on facts. Alerts on subscriptions need usage, which registers subscriptions.
+# A new customer has alerts on facts. A new subscription has no usage, which would have registered it. With custom
+# fields, other usage of the customer may be billed under it.
 _NOTE = NOTE.format(
     changed=f"""
         SELECT customer_id, true, false, false, NULL::text FROM created
         UNION ALL SELECT p.customer_id, false, false, true, NULL
         FROM put p LEFT JOIN before b USING (customer_id, subscription_id)
-        WHERE b.customer_id IS NULL OR NOT {_TABLE.same_routes("p", "b")}
+        WHERE CASE WHEN b.customer_id IS NULL THEN p.custom_fields <> '{{}}'
+            ELSE NOT {_TABLE.same_routes("p", "b")} END
     """
 )
 
@@ -128,9 +130,14 @@ WITH {_TABLE.input}, before AS MATERIALIZED (
         SELECT p.customer_id FROM put p LEFT JOIN before b USING (customer_id, subscription_id)
         WHERE p.custom_fields <> coalesce(b.custom_fields, '{{}}')
     )
-), noted AS ({_NOTE})
+), noted AS ({_NOTE} RETURNING e.customer_id)
 SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) AS erased,
-       p.customer_id IS NULL AS superseded, {_TABLE.either("p", "b")}
+       p.customer_id IS NULL AS superseded,
+       EXISTS (SELECT FROM noted n WHERE n.customer_id = i.customer_id) OR EXISTS (
+           SELECT FROM customer_evaluation n
+           WHERE n.organization_id = %(organization_id)s AND n.customer_id = i.customer_id
+       ) AS noted,
+       {_TABLE.either("p", "b")}
 FROM input i LEFT JOIN put p USING (customer_id, subscription_id)
 LEFT JOIN before b USING (customer_id, subscription_id)
 """.encode()
@@ -183,8 +190,10 @@ async def put(
         if rows[position]["erased"]:
             found.append(CustomerBeingErased(fact.customer_id))
         else:
-            superseded = rows[position]["superseded"]
-            found.append(Put(stored[position], superseded=superseded, changed=not superseded, epoch=epoch))
+            superseded, noted = rows[position]["superseded"], rows[position]["noted"]
+            found.append(
+                Put(stored[position], superseded=superseded, changed=not superseded, epoch=epoch, noted=noted)
+            )
     return found
 
 

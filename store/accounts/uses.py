@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, select
+from sqlalchemy import Column, ColumnElement, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.definitions import DefinitionState
+from store.tables import event_key
 from store.tables.accounts import customer, subscription
 from store.tables.alerts import alert
 from store.tables.balances import balance
 from store.tables.plans import usage_limit
-from store.tables.usage import event
 
 
 class UserKind(StrEnum):
@@ -115,25 +115,39 @@ async def of_plan(connection: AsyncConnection, organization_id: int, plan_id: st
     )
 
 
+_OF_SUBSCRIPTION = text(f"""
+SELECT 1 FROM event e
+WHERE {event_key.of_customer(":organization_id", ":customer_id")} AND e.subscription_id = :subscription_id
+LIMIT 1
+""")
+
+# Customer by customer: no index has the events of an organization together. Every event has registered its customer.
+_OF_METRIC = text(f"""
+SELECT 1 FROM customer c, LATERAL (
+    SELECT FROM event e
+    WHERE {event_key.of_customer("c.organization_id", "c.customer_id")} AND e.metric_id = :metric_id
+    LIMIT 1
+) AS e
+WHERE c.organization_id = :organization_id
+LIMIT 1
+""")
+
+
 async def subscription_by_usage(
     connection: AsyncConnection, organization_id: int, *, customer_id: str, subscription_id: str
 ) -> bool:
     """Whether an event of the subscription is stored. Reads events of the customer until it finds one."""
-    return await _has_event(
-        connection,
-        event.c.organization_id == organization_id,
-        event.c.customer_id == customer_id,
-        event.c.subscription_id == subscription_id,
+    found = await connection.scalar(
+        _OF_SUBSCRIPTION,
+        {"organization_id": organization_id, "customer_id": customer_id, "subscription_id": subscription_id},
     )
+    return found is not None
 
 
 async def metric_by_usage(connection: AsyncConnection, organization_id: int, metric_id: str) -> bool:
     """Whether an event of the metric is stored. Reads events of the organization until it finds one."""
-    return await _has_event(connection, event.c.organization_id == organization_id, event.c.metric_id == metric_id)
-
-
-async def _has_event(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> bool:
-    return await connection.scalar(select(event.c.event_id).where(*conditions).limit(1)) is not None
+    parameters = {"organization_id": organization_id, "metric_id": metric_id}
+    return await connection.scalar(_OF_METRIC, parameters) is not None
 
 
 async def _alert(connection: AsyncConnection, organization_id: int, *conditions: ColumnElement[bool]) -> User | None:

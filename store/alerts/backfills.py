@@ -43,7 +43,7 @@ class Claimed(NamedTuple):
     """A backfill that a transaction has claimed.
 
     progress: how far it is. passed_over: whether it has passed over a customer that could not be evaluated, since it
-    began. Then it begins again at its end, whatever process comes to it.
+    began. Then it begins again at its end, in the same process or another.
     """
 
     progress: Progress = Progress()
@@ -186,6 +186,7 @@ async def complete(connection: DriverConnection, organization_id: int, alert_ids
         "UPDATE alert SET visit_after = NULL, looked = looked OR state = %s"
         " WHERE organization_id = %s AND alert_id = ANY(%s)",
         (DefinitionState.ACTIVE.value, organization_id, list(alert_ids)),
+        prepare=False,  # see `store.alerts.alerts`
     )
 
 

@@ -11,6 +11,7 @@ from evaluator.definitions import AlertDefinition, DefinitionState
 from store.alerts.change import Begun, Change, ItemRefused
 from store.alerts.drafts import ROW_COLUMNS, Draft, draft, with_currencies
 from store.alerts.history import ChangeKind
+from store.alerts.quiet_at_creation import FOUND, NOT_SETTLED, QUIET_COLUMNS, SETTLED, WideWatches
 from store.alerts.unique_keys import AlertConflict, holders, keys_of, refuse_alike
 from store.erasures import jobs as erasures
 from store.erasures.jobs import CustomerBeingErased
@@ -39,15 +40,18 @@ async def create(change: Change, new: NewAlert) -> AlertDefinition:
     return created
 
 
-async def create_many(change: Change, drafts: Sequence[Draft]) -> list[AlertDefinition]:
+async def create_many(
+    change: Change, drafts: Sequence[Draft], wide: WideWatches | None = None
+) -> list[AlertDefinition]:
     """Saves several alerts, in their order, all or none.
 
-    Raises ItemRefused with what `create` raises, or with ItemsAlike if two of the alerts have the same key.
+    wide: see `create_each`. Raises ItemRefused with what `create` raises, or with ItemsAlike if two of the alerts
+    have the same key.
     """
     begun = await change.begin()
     drafts = await with_currencies(change.connection, change.organization_id, drafts)
     refuse_alike({index: one.definition for index, one in enumerate(drafts)})
-    saved = await _save(change.connection, change.organization_id, drafts, begun)
+    saved = await _save(change.connection, change.organization_id, drafts, begun, wide)
     if len(saved) < len(drafts):
         refused = {index: one for index, one in enumerate(drafts) if one.definition.alert_id not in saved}
         index = min(refused)
@@ -56,60 +60,81 @@ async def create_many(change: Change, drafts: Sequence[Draft]) -> list[AlertDefi
     over = await _above_maximum(change.connection, change.organization_id, drafts, maximum)
     if over:
         raise ItemRefused(min(over), TooManyAlerts(drafts[min(over)].definition.scope.kind, maximum))
-    return [one.begun(begun) for one in drafts]
+    return [one.begun(begun, complete=saved[one.definition.alert_id]) for one in drafts]
 
 
 async def create_each(
-    connection: AsyncConnection, organization_id: int, drafts: Sequence[Draft], begun: Begun, max_spend_alerts: int
+    connection: AsyncConnection,
+    organization_id: int,
+    drafts: Sequence[Draft],
+    begun: Begun,
+    max_spend_alerts: int,
+    wide: WideWatches | None = None,
 ) -> list[AlertDefinition | Exception]:
     """Saves those of several alerts that can be saved, each as if the ones before it had been created before it.
 
-    Returns, for each, the alert or what `create` raises. Raises TooManyAlerts if that concerns any of several alerts,
-    of which some may be saved: roll back, and create them one by one.
+    wide: what the wide alerts watch; with it, quiet gauges are taken as evaluated, so no other change may follow at
+    this epoch. Returns, for each, the alert or what `create` raises. Raises TooManyAlerts if that concerns any of
+    several alerts, of which some may be saved: roll back, and create them one by one.
     """
     drafts = await with_currencies(connection, organization_id, drafts)
-    saved = await _save(connection, organization_id, drafts, begun)
+    saved = await _save(connection, organization_id, drafts, begun, wide)
     refused = {index: one for index, one in enumerate(drafts) if one.definition.alert_id not in saved}
     refusals = await _refusals(connection, organization_id, refused) if refused else {}
     made = [one for index, one in enumerate(drafts) if index not in refused]
     over = await _above_maximum(connection, organization_id, made, max_spend_alerts)
     if over:
         raise TooManyAlerts(made[min(over)].definition.scope.kind, max_spend_alerts)
-    return [refusals[index] if index in refusals else one.begun(begun) for index, one in enumerate(drafts)]
+    return [
+        refusals[index] if index in refusals else one.begun(begun, complete=saved[one.definition.alert_id])
+        for index, one in enumerate(drafts)
+    ]
 
 
-# Inserts alerts and the history of those that are saved; returns their ids. Left out are those whose key another
-# alert has (ON CONFLICT without a target covers both unique indexes), and those of customers that are being erased.
-# One JSON text for all rows: the statement is the same for every number of rows, so it is planned once.
+# Inserts alerts and the history of those that are saved; returns their ids, and whether they need no backfill. Left
+# out are those whose key another alert has (ON CONFLICT without a target covers both unique indexes), and those of
+# customers that are being erased. One JSON text for all rows: the driver converts arrays value by value.
+_AS_THEY_ARE = [name for name in ROW_COLUMNS if name != "visit_after"]
 _SAVE = f"""
 WITH wanted AS (
     SELECT * FROM json_to_recordset(%(rows)s::json) AS wanted (
-        {", ".join(f"{name} {kind}" for name, kind in ROW_COLUMNS.items())}, key_id text, document jsonb
+        {", ".join(f"{name} {kind}" for name, kind in (ROW_COLUMNS | QUIET_COLUMNS).items())},
+        key_id text, document jsonb
     )
-), saved AS (
+), {FOUND}, saved AS (
     INSERT INTO alert (
-        organization_id, {", ".join(ROW_COLUMNS)}, changed_epoch, watching_epoch, create_epoch, watching_time,
-        create_time, update_time
+        organization_id, visit_after, looked, {", ".join(_AS_THEY_ARE)}, changed_epoch, watching_epoch, create_epoch,
+        watching_time, create_time, update_time
     )
-    SELECT %(organization_id)s, {", ".join(ROW_COLUMNS)}, %(epoch)s, %(epoch)s, %(epoch)s, %(now)s, %(now)s, %(now)s
-    FROM wanted
-    WHERE customer_id IS NULL OR NOT EXISTS (
-        SELECT FROM erasure_job
-        WHERE erasure_job.organization_id = %(organization_id)s AND erasure_job.customer_id = wanted.customer_id
+    SELECT %(organization_id)s, CASE WHEN complete THEN NULL ELSE visit_after END, complete,
+        {", ".join(f"w.{name}" for name in _AS_THEY_ARE)}, %(epoch)s, %(epoch)s, %(epoch)s, %(now)s, %(now)s, %(now)s
+    FROM wanted w LEFT JOIN found f USING (alert_id), LATERAL (
+        SELECT coalesce(f.unknown OR f.quiet, false)
+    ) AS c (complete)
+    WHERE w.customer_id IS NULL OR NOT EXISTS (
+        SELECT FROM erasure_job j WHERE j.organization_id = %(organization_id)s AND j.customer_id = w.customer_id
     )
     ON CONFLICT DO NOTHING
-    RETURNING alert_id
-), noted AS (
+    RETURNING alert_id, looked
+), {SETTLED}, noted AS (
     INSERT INTO alert_change (organization_id, alert_id, kind, version, key_id, definition, change_time)
     SELECT %(organization_id)s, alert_id, %(kind)s, version, key_id, document, %(now)s
     FROM wanted JOIN saved USING (alert_id)
 )
-SELECT alert_id FROM saved
+SELECT alert_id, looked FROM saved
 """.encode()
 
 
-async def _save(connection: AsyncConnection, organization_id: int, drafts: Sequence[Draft], begun: Begun) -> set[str]:
-    """Inserts the alerts that can be inserted; returns their ids."""
+async def _save(
+    connection: AsyncConnection,
+    organization_id: int,
+    drafts: Sequence[Draft],
+    begun: Begun,
+    wide: WideWatches | None,
+) -> dict[str, bool]:
+    """Inserts the alerts that can be inserted; returns by id whether they need no backfill."""
+    if any(one.definition.scope.customer_id is None for one in drafts):
+        wide = None  # they may watch the same gauges as those that name a customer
     cursor = await (await driver(connection)).execute(
         _SAVE,
         {
@@ -118,9 +143,11 @@ async def _save(connection: AsyncConnection, organization_id: int, drafts: Seque
             "epoch": begun.epoch,
             "now": begun.now,
             "kind": ChangeKind.CREATED.value,
+            **(NOT_SETTLED if wide is None else wide.parameters()),
         },
+        prepare=False,  # see `store.alerts.alerts`: the table may grow fast
     )
-    return {row[0] for row in await cursor.fetchall()}
+    return dict(await cursor.fetchall())
 
 
 async def _refusals(

@@ -12,9 +12,11 @@ from evaluator.alert_commands import NewAlert
 from evaluator.alerts import ConditionType, Scope
 from evaluator.definition_json import version_json
 from evaluator.definitions import DEFAULT_CURRENCY, AlertDefinition, DefinitionState, natural_key
+from evaluator.gauges import Measure
 from store.alerts.backfills import FROM_THE_BEGINNING
 from store.alerts.change import Begun
 from store.alerts.history import Author
+from store.alerts.quiet_at_creation import quiet_columns, simple_rule
 from store.alerts.rows import columns_of
 from store.ids import random_id
 from store.tables.accounts import customer, subscription
@@ -49,12 +51,13 @@ class Draft:
     """A new alert, with all of its row that is known before the lock.
 
     definition: without epoch, times, and the currency that comes from the scope. row: the columns that all versions
-    of it need, and its entry in the history, as JSON.
+    of it need, what decides whether it is quiet, and its entry in the history, as JSON. measure: if it may be quiet.
     """
 
     definition: AlertDefinition
     author: Author
     row: bytes
+    measure: Measure | None
 
     @property
     def lacks_currency(self) -> bool:
@@ -68,10 +71,11 @@ class Draft:
         key = natural_key(self.definition.scope, condition)
         return _draft_of(replace(self.definition, condition=condition, natural_key=key), self.author)
 
-    def begun(self, begun: Begun) -> AlertDefinition:
-        """The definition that the change creates."""
+    def begun(self, begun: Begun, *, complete: bool) -> AlertDefinition:
+        """The definition that the change creates. complete: it needs no backfill."""
         return replace(
             self.definition,
+            backfill_after=None if complete else self.definition.backfill_after,
             changed_epoch=begun.epoch,
             watching_epoch=begun.epoch,
             watching_time=begun.now,
@@ -89,9 +93,11 @@ def draft(new: NewAlert, author: Author) -> Draft:
 def _draft_of(definition: AlertDefinition, author: Author) -> Draft:
     columns = columns_of(definition)
     row = {name: columns[name] for name in ROW_COLUMNS}
+    rule = simple_rule(definition)
+    row |= quiet_columns(rule)
     row["key_id"] = author.key_id
     row["document"] = version_json(definition)
-    return Draft(definition, author, orjson.dumps(row))
+    return Draft(definition, author, orjson.dumps(row), None if rule is None else rule.measure)
 
 
 def _first_version(new: NewAlert) -> AlertDefinition:

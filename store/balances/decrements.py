@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.balances import HoldingSegment, Unit
 from evaluator.drawdown import Source, UnitBalances, in_order
-from store.balances import balances, drawdown
+from store.balances import balances, drawdown, overages
 from store.balances import entries as balance_entries
 from store.balances.balances import StoredBalance
 from store.balances.changes import AdjustmentConflict, BalanceUnknown, BalanceVoided
@@ -212,7 +212,7 @@ async def _add_overage(
     connection: AsyncConnection, organization_id: int, wanted: Decrement, amount: Decimal, now: datetime
 ) -> None:
     raw, key = await driver(connection), (wanted.customer_id, wanted.unit.key)
-    stored = await drawdown.overages(raw, organization_id, [wanted.customer_id])
+    stored = await overages.of_customers(raw, organization_id, [wanted.customer_id])
     with exact_arithmetic():
         await drawdown.write(raw, organization_id, [], {key: stored.get(key, ZERO) + amount}, now)
 

@@ -9,13 +9,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from evaluator.balances import Holding, HoldingSegment, Unit
+from evaluator.balances import Holding, HoldingSegment
 from evaluator.drawdown import Source
 from store.balances.entries import EntryType
 from store.balances.holdings import holding_from
-from store.postgres.counting import bounded_count
-from store.postgres.database import Connection, DriverConnection, Row
-from store.tables.wallets import overage as overage_table
+from store.postgres.database import DriverConnection, Row
 
 
 @dataclass(eq=False, slots=True)
@@ -149,61 +147,6 @@ def _seat_parameters(seats: Mapping[tuple[str, str, str], tuple[datetime, dateti
         "froms": [span[0] for span in seats.values()],
         "untils": [span[1] for span in seats.values()],
     }
-
-
-# The overages of some customers.
-_READ_OVERAGES = """
-SELECT customer_id, unit, amount FROM overage
-WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s)
-"""
-
-
-async def overages(
-    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
-) -> dict[tuple[str, str], Decimal]:
-    """The overages of customers, by customer id and unit key."""
-    cursor = await connection.execute(
-        _READ_OVERAGES, {"organization_id": organization_id, "customer_ids": list(customer_ids)}
-    )
-    return {(row[0], row[1]): row[2] for row in await cursor.fetchall()}
-
-
-@dataclass(frozen=True)
-class Overage:
-    """Usage of a customer in one unit that no balance covered."""
-
-    unit: Unit
-    amount: Decimal
-    update_time: datetime
-
-
-# A page of the overages of one customer. The unit keys of currencies come before those of metrics.
-_LIST_OVERAGES = """
-SELECT unit, amount, update_time FROM overage
-WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AND unit > %(after)s
-ORDER BY unit LIMIT %(limit)s
-"""
-
-
-async def list_overages(
-    connection: DriverConnection, organization_id: int, customer_id: str, *, after: str | None, limit: int
-) -> list[Overage]:
-    """Up to `limit` overages of a customer, those in currencies first.
-
-    after: the unit key of the last overage of the page before.
-    """
-    cursor = await connection.execute(
-        _LIST_OVERAGES,
-        {"organization_id": organization_id, "customer_id": customer_id, "after": after or "", "limit": limit},
-    )
-    return [Overage(Unit.from_key(row[0]), row[1], row[2]) for row in await cursor.fetchall()]
-
-
-async def count_overages(connection: Connection, organization_id: int, customer_id: str) -> int:
-    """How many overages a customer has, see `bounded_count`."""
-    columns = overage_table.c
-    of_customer = columns.organization_id == organization_id, columns.customer_id == customer_id
-    return await bounded_count(connection, overage_table, *of_customer)
 
 
 # Stores how much was drawn from segments in all.

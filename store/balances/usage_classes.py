@@ -10,6 +10,7 @@ from evaluator.drawdown import UsageClass
 from evaluator.events import UsageEvent
 from evaluator.raw_events import RawEvents
 from store.postgres.database import DriverConnection
+from store.tables import event_key
 from store.usage import metric_conditions
 
 
@@ -41,7 +42,7 @@ SELECT sum({amount}),
        min(e.event_time), min(e.ingest_time), CASE WHEN e.metric_id = ANY(%(metric_ids)s) THEN e.metric_id ELSE '' END
        {seats}
 FROM event e
-WHERE e.organization_id = %(organization_id)s AND e.customer_id = %(customer_id)s AND {of_unit}
+WHERE {of_customer} AND {of_unit}
     AND e.ingest_time >= %(since)s
 GROUP BY width_bucket(e.event_time, %(event_times)s::timestamptz[]),
     width_bucket(e.ingest_time, %(ingest_times)s::timestamptz[]), 5{seat_numbers}
@@ -68,6 +69,7 @@ async def usage_classes(
     if raw_events is not None:  # those from before the metric was created drew nothing
         of_metric += " AND (e.event_name IS NULL OR e.ingest_time >= %(raw_since)s)"
     statement = _CLASSES.format(
+        of_customer=event_key.of_customer("%(organization_id)s", "%(customer_id)s"),
         amount=metric_conditions.amount(raw_events) if unit.currency is None else "e.cost",
         of_unit=of_metric if unit.currency is None else "e.currency = %(unit)s AND e.cost IS NOT NULL",
         seats="".join(f", e.properties ->> %(key{number})s::text" for number in keys),

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from evaluator.balances import Unit
-from store.postgres.database import Connection, Row, driver
+from store.postgres.database import Connection, Cursor, DriverConnection, Row, driver
 
 # Creates the wallets that are missing. A statement before _LOCK, for all wallets of the transaction: if creating and
 # locking alternated, two transactions could each hold a wallet and wait for the row that the other one has created.
@@ -76,9 +76,19 @@ async def lock_with_drawdown(
     connection: Connection, organization_id: int, customer_ids: Iterable[str]
 ) -> dict[str, Wallet]:
     """Holds those of the customers' wallets on whose balances usage draws; does not lock the others."""
-    raw = await driver(connection)
+    return await held(await send_lock_with_drawdown(await driver(connection), organization_id, customer_ids))
+
+
+async def send_lock_with_drawdown(
+    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
+) -> Cursor:
+    """Sends the statement of `lock_with_drawdown`; `held` reads its result."""
     parameters = {"organization_id": organization_id, "ids": sorted(set(customer_ids))}
-    cursor = await raw.execute(_LOCK_WITH_DRAWDOWN, parameters)
+    return await connection.execute(_LOCK_WITH_DRAWDOWN, parameters)
+
+
+async def held(cursor: Cursor) -> dict[str, Wallet]:
+    """The result of `send_lock_with_drawdown`."""
     return {row[0]: Wallet.of_row(row) for row in await cursor.fetchall()}
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.ids import ID_BYTES, id_of
 from store.postgres import bounded_pages
 from store.postgres.bounded_pages import Found, ListScan
+from store.postgres.counting import MAX_TOTAL_SIZE
 from store.tables.webhooks import attempt, delivery
 from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
 
@@ -140,9 +141,11 @@ async def list_page(
     )
 
 
-async def count(connection: AsyncConnection, organization_id: int, filter_: Filter) -> int:
-    """How many deliveries match; MAX_TOTAL_SIZE for that many or more."""
-    return await bounded_pages.count(connection, _scan(organization_id, filter_))
+async def count(
+    connection: AsyncConnection, organization_id: int, filter_: Filter, most: int = MAX_TOTAL_SIZE
+) -> int:
+    """How many deliveries match; `most` for that many or more."""
+    return await bounded_pages.count(connection, _scan(organization_id, filter_), most)
 
 
 # Conditions that an index answers before the order by age, and conditions that are checked row by row.

@@ -25,10 +25,11 @@ def installed() -> bool:
     return _wheel() is not None
 
 
-def installation(layout: Layout, user: ServerUser) -> Path:
+def installation(layout: Layout, user: ServerUser, copies: Path = COPIES) -> Path:
     """The folder with bin, lib and share that `user` can run: that of the wheel, or else a copy.
 
-    The version is that of the data; PGSERVER_POSTGRES_VERSION selects it for new data. Raises CannotStart.
+    The version is that of the data; PGSERVER_POSTGRES_VERSION selects it for new data.
+    copies: the folder of the copies. Raises CannotStart.
     """
     version_file = layout.data / "PG_VERSION"
     if version_file.exists():
@@ -43,7 +44,7 @@ def installation(layout: Layout, user: ServerUser) -> Path:
         raise CannotStart(f"there is no embedded PostgreSQL {version}; the wheel has {', '.join(_VERSIONS)}")
     if not user.switch or _usable(source, user):
         return source
-    return _copy(source)
+    return _copy(source, copies)
 
 
 def _wheel() -> Path | None:
@@ -73,19 +74,19 @@ def _usable(source: Path, user: ServerUser) -> bool:
     return True
 
 
-def _copy(source: Path) -> Path:
+def _copy(source: Path, copies: Path) -> Path:
     """The copy of exactly these files; creates it if it does not exist.
 
     It has the folders of the wheel: the programs find their libraries in a folder beside the package.
     """
     program = (source / "bin" / "postgres").stat()
     mark = hashlib.sha256(f"{source} {program.st_mtime_ns} {program.st_size}".encode()).hexdigest()[:16]
-    copy = COPIES / f"wheel-{mark}"
+    copy = copies / f"wheel-{mark}"
     libraries = source.parent.with_name(source.parent.name + ".libs")
     try:
         if not copy.exists():
-            _make_root_folder(COPIES)
-            unfinished = Path(tempfile.mkdtemp(dir=COPIES))
+            _make_root_folder(copies)
+            unfinished = Path(tempfile.mkdtemp(dir=copies))
             try:
                 whole = unfinished / "copy"
                 shutil.copytree(source, whole / source.parent.name / source.name, ignore=_NOT_NEEDED)
@@ -96,13 +97,13 @@ def _copy(source: Path) -> Path:
                     whole.rename(copy)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
-        for path in (COPIES, copy):
+        for path in (copies, copy):
             found = path.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
                 raise CannotStart(f"{path} must be a folder of root that no other user can write to")
     except OSError as error:
         raise CannotStart(
-            f"the server's user cannot reach {source}, and PostgreSQL cannot be copied to {COPIES}: {error}; run as"
+            f"the server's user cannot reach {source}, and PostgreSQL cannot be copied to {copies}: {error}; run as"
             " another user than root, or install Tidemark where all users can read it"
         ) from None
     return copy / source.parent.name / source.name

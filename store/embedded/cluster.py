@@ -8,20 +8,10 @@ from pathlib import Path
 from store.embedded.errors import CannotStart
 from store.embedded.layout import PRIVATE, Layout
 from store.embedded.server_user import ServerUser
+from store.embedded.settings import machine_of, settings_for
 
 SUPERUSER = "postgres"  # of the database; not a user of the machine
 
-# PostgreSQL's defaults are for small machines. These are for a service with a few replicas on one machine.
-_SETTINGS = {
-    "max_connections": "200",
-    "shared_buffers": "256MB",
-    "max_wal_size": "4GB",
-    "checkpoint_timeout": "15min",
-    "random_page_cost": "1.1",
-    "jit": "off",  # compilation takes longer than any statement of Tidemark
-    "timezone": "UTC",
-    "log_timezone": "UTC",
-}
 _SETTINGS_FILE = "tidemark.conf"
 _MAP = "tidemark"
 _HBA = f"""# Written by Tidemark at every start.
@@ -103,12 +93,13 @@ def _write_settings(data: Path, user: ServerUser) -> None:
     os.chmod(data / "socket", PRIVATE)
     if user.switch:
         os.chown(data / "socket", user.uid, user.gid)
-    _write(data / _SETTINGS_FILE, "".join(f"{name} = '{value}'\n" for name, value in _SETTINGS.items()), user)
+    settings = settings_for(machine_of(data))
+    _write(data / _SETTINGS_FILE, "".join(f"{name} = '{value}'\n" for name, value in settings.items()), user)
     main = data / "postgresql.conf"
     include = f"include_if_exists = '{_SETTINGS_FILE}'\n"
-    settings = main.read_text()
-    if include not in settings:
-        _write(main, settings + include, user)
+    written = main.read_text()
+    if include not in written:
+        _write(main, written + include, user)
     _write(data / "pg_hba.conf", _HBA, user)
     names = [name for name in ("root", user.name) if name is not None]
     _write(data / "pg_ident.conf", "".join(f'{_MAP} "{name}" {SUPERUSER}\n' for name in dict.fromkeys(names)), user)

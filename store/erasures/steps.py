@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.erasures import jobs
 from store.erasures.jobs import ErasureJob
 from store.identity import organizations
+from store.tables import event_key
 
 ROWS_AT_ONCE = 2_000  # of one transaction
 NOTIFICATIONS_AT_ONCE = 200  # each may have deliveries to all endpoints
@@ -41,9 +42,10 @@ DELETE FROM {table} WHERE organization_id = :organization_id AND customer_id = :
 """
 
 # A ctid is unique only within a partition.
-_DELETE_EVENTS = """
-DELETE FROM event WHERE organization_id = :organization_id AND customer_id = :customer_id AND (tableoid, ctid) IN (
-    SELECT tableoid, ctid FROM event WHERE organization_id = :organization_id AND customer_id = :customer_id
+_OF_CUSTOMER = event_key.of_customer(":organization_id", ":customer_id")
+_DELETE_EVENTS = f"""
+DELETE FROM event e WHERE {_OF_CUSTOMER} AND (tableoid, ctid) IN (
+    SELECT tableoid, ctid FROM event e WHERE {_OF_CUSTOMER}
     LIMIT :limit
 )
 """

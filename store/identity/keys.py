@@ -16,7 +16,6 @@ from store.ids import random_id
 from store.tables.accounts import api_key, customer, metric, organization
 from store.tables.alerts import alert
 from store.tables.plans import plan, usage_limit
-from store.tables.usage import event
 from store.tables.webhooks import endpoint
 
 KEY_PREFIX = "tmk_"
@@ -29,7 +28,8 @@ MAX_NAME_LENGTH = 128  # characters
 _LOCK = 0x7469646B  # the advisory lock for whether any key exists
 
 # The tables that have a row if an organization holds data: each of a caller's first requests writes one of them.
-_DATA_TABLES = (alert, customer, metric, plan, usage_limit, event, endpoint)
+# Usage registers its customers.
+_DATA_TABLES = (alert, customer, metric, plan, usage_limit, endpoint)
 
 
 class BadOrganizationName(ValueError):

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.postgres.database import driver
+from store.postgres.database import Cursor, DriverConnection, driver
 from store.tables.accounts import organization
 
 DEFAULT_ORGANIZATION = "default"
@@ -71,15 +71,25 @@ async def lock_shared(connection: AsyncConnection, organization_id: int) -> int:
 async def lock_shared_with_name(connection: AsyncConnection, organization_id: int) -> LockedOrganization:
     """Like `lock_shared`, and returns the name, too, which the lock also protects."""
     raw = await driver(connection)
-    # One round trip, but two statements: the snapshot that reads the epoch must be newer than the lock, or it misses
-    # the change that the lock has waited for.
     async with raw.pipeline():
-        await raw.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (_LOCK_CLASS, organization_id))
-        cursor = await raw.execute(
-            "SELECT epoch, name FROM organization WHERE organization_id = %s", (organization_id,)
-        )
+        cursor = await send_lock_shared(raw, organization_id)
+    return await locked(cursor)
+
+
+async def send_lock_shared(connection: DriverConnection, organization_id: int) -> Cursor:
+    """Sends the statements of `lock_shared_with_name`, within a pipeline; `locked` reads their result."""
+    # Two statements: the snapshot that reads the epoch must be newer than the lock, or it misses the change that the
+    # lock has waited for.
+    await connection.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (_LOCK_CLASS, organization_id))
+    return await connection.execute(
+        "SELECT epoch, name FROM organization WHERE organization_id = %s", (organization_id,)
+    )
+
+
+async def locked(cursor: Cursor) -> LockedOrganization:
+    """The result of `send_lock_shared`."""
     row = await cursor.fetchone()
-    assert row is not None, f"organization {organization_id} does not exist"
+    assert row is not None, "the organization does not exist"
     return LockedOrganization(int(row[0]), row[1])
 
 
@@ -136,11 +146,3 @@ async def deletion_epochs(connection: AsyncConnection, organization_ids: Collect
         )
     )
     return {row.organization_id: int(row.deletion_epoch) for row in rows}
-
-
-async def deleted_since(connection: AsyncConnection, organization_id: int, epoch: int) -> bool:
-    """Whether rules or facts were deleted at a later epoch. The transaction holds the organization's lock."""
-    found = await connection.scalar(
-        select(organization.c.deletion_epoch > epoch).where(organization.c.organization_id == organization_id)
-    )
-    return bool(found)

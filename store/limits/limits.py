@@ -1,28 +1,18 @@
-"""Limits: how much a customer, or each customer of a plan, may use in a billing period."""
+"""Limits: how much a customer, or each customer of a plan, may use in a billing period.
 
-import json
-from collections.abc import Sequence
+`store.limits.changes` changes them.
+"""
+
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
-from psycopg.rows import dict_row
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.ids import digest_of
-from store.accounts.customer_evaluations import NOTE, OWN_TIME
-from store.accounts.put_statements import TEXT, FactRow, StatedTable, encoded, fetched
-from store.accounts.puts import Put, UnlockedPut, is_newer
-from store.erasures.jobs import CustomerBeingErased
+from store.accounts.put_statements import FactRow
 from store.postgres.counting import bounded_count
-from store.postgres.database import DriverConnection
 from store.tables.plans import usage_limit
-
-# The id of a deleted limit begins so; ids of callers have no control characters. Its natural key follows.
-_DELETED = "\x01"
-_FIXED = ("customer_id", "plan_id", "currency", "metric_id", "groups")
 
 
 @dataclass(frozen=True)
@@ -64,183 +54,11 @@ class StoredLimit:
     display_name: str = ""
 
 
-class LimitFixed(Exception):
-    """A put changes the subject of a limit, which cannot change."""
-
-    def __init__(self, limit_id: str, field: str) -> None:
-        super().__init__(limit_id, field)
-        self.limit_id = limit_id
-        self.field = field  # holder, access or groups
-
-
-class LimitExists(Exception):
-    """Another limit has the same subject."""
-
-    def __init__(self, limit_id: str) -> None:
-        super().__init__(limit_id)
-        self.limit_id = limit_id
-
-
-_TABLE = StatedTable(
-    "usage_limit",
-    ("limit_id",),
-    {
-        "customer_id": TEXT,
-        "plan_id": TEXT,
-        "currency": TEXT,
-        "metric_id": TEXT,
-        "groups": "jsonb",
-        "natural_key": TEXT,
-        "amount": "numeric",
-        "display_name": "text",
-    },
-    unlocked=frozenset({"display_name"}),
-    unrouted=frozenset({"display_name"}),
-)
-
-# Changed limits of customers, with the key of their unit (`evaluator.balances.Unit.key`), in the rows of {changed}.
-# Of the alerts on facts, those on totals of invoices are compared with limits: of a currency, without groups.
-_CHANGED = """
-SELECT customer_id, metric_id IS NULL AND groups = '[]', false, false,
-       CASE WHEN metric_id IS NULL THEN 'cost/' || currency ELSE 'usage/' || metric_id END
-FROM {changed} WHERE customer_id IS NOT NULL
-"""
-
-_NOTE = NOTE.format(changed=_CHANGED.format(changed="put"))
-
-_PUT = f"""
-WITH {_TABLE.input}, before AS MATERIALIZED (
-    SELECT {_TABLE.listed("t.")} FROM input i JOIN usage_limit t
-        ON t.organization_id = %(organization_id)s AND t.limit_id = i.limit_id
-), other AS MATERIALIZED (
-    SELECT i.position, t.limit_id FROM input i LEFT JOIN before b USING (limit_id) JOIN usage_limit t
-        ON t.organization_id = %(organization_id)s AND t.natural_key = i.natural_key AND NOT t.deleted
-    WHERE b.limit_id IS NULL
-), erased AS MATERIALIZED (
-    SELECT j.customer_id FROM input i JOIN erasure_job j
-        ON j.organization_id = %(organization_id)s AND j.customer_id = i.customer_id
-), wanted AS MATERIALIZED (
-    SELECT i.position, i.natural_key FROM input i LEFT JOIN before b USING (limit_id)
-    WHERE i.position NOT IN (SELECT position FROM other)
-        AND (b.limit_id IS NULL OR b.natural_key = i.natural_key)
-        AND (i.customer_id IS NULL OR i.customer_id NOT IN (SELECT customer_id FROM erased))
-), gone AS (
-    DELETE FROM usage_limit t USING wanted w
-    WHERE t.organization_id = %(organization_id)s AND t.limit_id = %(deleted)s || w.natural_key
-    RETURNING t.limit_id
-), put AS (
-    -- After `gone`: a deleted limit has the natural key of its subject.
-    {_TABLE.upsert.format(wanted="(SELECT count(*) FROM gone) >= 0 AND i.position IN (SELECT position FROM wanted)")}
-), noted AS ({_NOTE})
-SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) IS TRUE AS erased, o.limit_id AS other_id,
-       p.limit_id IS NOT NULL AS changed, {_TABLE.either("p", "b")}
-FROM input i LEFT JOIN put p USING (limit_id) LEFT JOIN before b USING (limit_id)
-LEFT JOIN other o USING (position)
-""".encode()
-
-
-async def change(
-    connection: DriverConnection, organization_id: int, facts: Sequence[LimitFact], now: datetime
-) -> dict[int, UnlockedPut[StoredLimit]]:
-    """Puts those facts that need no lock of the organization, see `StatedTable.change`; by the index of the fact.
-
-    The limits are distinct.
-    """
-    rows = await _TABLE.change(connection, organization_id, [_fact_columns(fact) for fact in facts], now)
-    return {
-        position: UnlockedPut(_limit({"organization_id": organization_id, **row}), row["superseded"], row["noted"])
-        for position, row in rows.items()
-    }
-
-
-async def put(
-    connection: DriverConnection, organization_id: int, facts: Sequence[LimitFact], epoch: int, now: datetime
-) -> list[Put[StoredLimit] | LimitFixed | LimitExists | CustomerBeingErased]:
-    """Stores the facts, unless newer ones are stored, and notes which customers have to be evaluated.
-
-    LimitFixed: the limit exists with another subject. LimitExists: another limit has this subject. The transaction
-    holds the organization's lock exclusively and has raised the epoch to this one. The limits are distinct; two new
-    ones with the same subject make the statement fail.
-    """
-    parameters = {
-        "organization_id": organization_id,
-        "epoch": epoch,
-        "now": now,
-        "due_time": now + OWN_TIME,
-        "deleted": _DELETED,
-        "facts": encoded([_fact_columns(fact) for fact in facts]),
-    }
-    rows = await fetched(connection, _PUT, parameters)
-    return [_result(organization_id, fact, rows[position], epoch) for position, fact in enumerate(facts)]
-
-
-def _result(
-    organization_id: int, fact: LimitFact, row: dict[str, Any], epoch: int
-) -> Put[StoredLimit] | LimitFixed | LimitExists | CustomerBeingErased:
-    """The result of a put of a limit."""
-    if row["other_id"] is not None:
-        return LimitExists(row["other_id"])
-    if row["erased"]:
-        return CustomerBeingErased(fact.subject.customer_id or "")
-    stored = _limit({"organization_id": organization_id, **row})
-    superseded = is_newer(stored.as_of_time, fact.as_of_time)
-    if not superseded and (field := _fixed_field(stored.subject, fact.subject)) is not None:
-        return LimitFixed(fact.limit_id, field)
-    return Put(stored, superseded=superseded, changed=row["changed"], epoch=epoch)
-
-
-def _fact_columns(fact: LimitFact) -> dict[str, Any]:
-    """What the fact states, by column."""
-    fixed = _columns(fact.subject)
-    return {
-        "limit_id": fact.limit_id,
-        **fixed,
-        "natural_key": _natural_key(fixed),
-        "amount": fact.amount,
-        "display_name": fact.display_name,
-        "as_of_time": fact.as_of_time,
-    }
-
-
 async def get(connection: AsyncConnection, organization_id: int, limit_id: str) -> StoredLimit | None:
     """One limit, or None."""
     rows = await connection.execute(select(usage_limit).where(*_table_key(organization_id, limit_id)))
     row = rows.mappings().one_or_none()
-    return None if row is None else _limit(row)
-
-
-# Its row stays under an id that no caller can choose, because routers read what changed.
-_DELETE = f"""
-WITH gone AS (
-    UPDATE usage_limit
-    SET limit_id = %(deleted)s || natural_key, amount = NULL, deleted = true, update_time = %(now)s,
-        changed_epoch = %(epoch)s
-    WHERE organization_id = %(organization_id)s AND limit_id = %(limit_id)s
-    RETURNING customer_id, plan_id, currency, metric_id, groups
-), noted AS ({NOTE.format(changed=_CHANGED.format(changed="gone"))})
-SELECT customer_id, plan_id, currency, metric_id, groups FROM gone
-""".encode()
-
-
-async def delete(
-    connection: DriverConnection, organization_id: int, limit_id: str, epoch: int, now: datetime
-) -> LimitSubject | None:
-    """Removes a limit, and notes that its customer has to be evaluated; returns its subject, None if there is none.
-
-    The transaction holds the organization's lock exclusively and has raised the epoch to this one.
-    """
-    parameters = {
-        "organization_id": organization_id,
-        "limit_id": limit_id,
-        "epoch": epoch,
-        "now": now,
-        "due_time": now + OWN_TIME,
-        "deleted": _DELETED,
-    }
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_DELETE, parameters)
-        row = await cursor.fetchone()
-    return None if row is None else _subject(row)
+    return None if row is None else limit_of(row)
 
 
 def _table_key(organization_id: int, limit_id: str) -> tuple[ColumnElement[bool], ...]:
@@ -261,7 +79,7 @@ async def list_page(
     if after is not None:
         statement = statement.where(usage_limit.c.limit_id > after)
     rows = await connection.execute(statement.order_by(usage_limit.c.limit_id).limit(limit))
-    return [_limit(row) for row in rows.mappings()]
+    return [limit_of(row) for row in rows.mappings()]
 
 
 async def count(
@@ -280,31 +98,8 @@ def _selected(organization_id: int, customer_id: str | None, plan_id: str | None
     return conditions
 
 
-def _columns(subject: LimitSubject) -> dict[str, Any]:
-    return {
-        "customer_id": subject.customer_id,
-        "plan_id": subject.plan_id,
-        "currency": subject.currency,
-        "metric_id": subject.metric_id,
-        "groups": [list(group) for group in subject.groups],
-    }
-
-
-def _natural_key(fixed: dict[str, Any]) -> str:
-    """A digest of the subject: the ids, keys and values together can be too long for an index entry."""
-    return digest_of(json.dumps([fixed[name] for name in _FIXED])).hex()
-
-
-def _fixed_field(stored: LimitSubject, subject: LimitSubject) -> str | None:
-    """The first field in which the subjects differ; None if they are equal."""
-    if (stored.customer_id, stored.plan_id) != (subject.customer_id, subject.plan_id):
-        return "holder"
-    if (stored.currency, stored.metric_id) != (subject.currency, subject.metric_id):
-        return "access"
-    return "groups" if stored.groups != subject.groups else None
-
-
-def _subject(row: FactRow) -> LimitSubject:
+def subject_of(row: FactRow) -> LimitSubject:
+    """The subject of a limit in a row of usage_limit."""
     return LimitSubject(
         customer_id=row["customer_id"],
         plan_id=row["plan_id"],
@@ -314,11 +109,12 @@ def _subject(row: FactRow) -> LimitSubject:
     )
 
 
-def _limit(row: FactRow) -> StoredLimit:
+def limit_of(row: FactRow) -> StoredLimit:
+    """A limit, of a row of usage_limit."""
     return StoredLimit(
         organization_id=row["organization_id"],
         limit_id=row["limit_id"],
-        subject=_subject(row),
+        subject=subject_of(row),
         amount=row["amount"],
         as_of_time=row["as_of_time"],
         create_time=row["create_time"],

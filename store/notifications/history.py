@@ -22,15 +22,17 @@ async def assign_all_positions(connection: AsyncConnection, organization_id: int
 
 
 @contextlib.asynccontextmanager
-async def reading(database: Database, organization_id: int) -> AsyncIterator[AsyncConnection]:
+async def reading(
+    database: Database, organization_id: int, *, assign_limit: int = ASSIGN_LIMIT
+) -> AsyncIterator[AsyncConnection]:
     """A transaction in which all notifications that were committed before have positions.
 
-    Each transaction assigns up to ASSIGN_LIMIT positions. One transaction for all of them would lock the feed for
+    Each transaction assigns up to `assign_limit` positions. One transaction for all of them would lock the feed for
     seconds when 100,000 notifications wait.
     """
     while True:
         async with database.transaction() as connection:
-            if await assign_positions(connection, organization_id) < ASSIGN_LIMIT:
+            if await assign_positions(connection, organization_id, assign_limit) < assign_limit:
                 yield connection
                 return
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 from psycopg.rows import dict_row
 
 from runtime.turns import Slices
-from store.postgres import counting
+from store.postgres.counting import MAX_TOTAL_SIZE
 from store.postgres.database import Connection, driver
 
 MAX_EXAMINED = 10_000  # rows that one page reads at most
@@ -105,14 +105,12 @@ async def read(
     return Found(found, cast("Position", tuple(last[column] for column in scan.order)))
 
 
-async def count(connection: Connection, scan: ListScan) -> int:
-    """How many rows the list has; MAX_TOTAL_SIZE for that many or more."""
+async def count(connection: Connection, scan: ListScan, most: int = MAX_TOTAL_SIZE) -> int:
+    """How many rows the list has; `most` for that many or more."""
     names = ", ".join(scan.columns)
     rows = " UNION ALL ".join(f"SELECT {names} FROM {scan.table} WHERE {one}" for one in scan.ranges)
     statement = _COUNT.format(rows=rows, filters=" AND ".join(scan.filters) or "true")
-    cursor = await (await driver(connection)).execute(
-        statement.encode(), {**scan.parameters, "most": counting.MAX_TOTAL_SIZE}
-    )
+    cursor = await (await driver(connection)).execute(statement.encode(), {**scan.parameters, "most": most})
     row = await cursor.fetchone()
     return 0 if row is None else int(row[0])
 

@@ -1,13 +1,14 @@
 """The connection pool: transactions for SQLAlchemy, and the driver's connection for COPY and pipelines."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import psycopg
-from psycopg.pq import ConnStatus, PipelineStatus
+from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -18,7 +19,16 @@ from store.postgres import sessions
 from store.postgres.failures import DatabaseUnavailable, Discard, Failure, failure_of, sqlstate_of, unavailable
 
 # Other rooms import DatabaseUnavailable from here.
-__all__ = ["Connection", "Database", "DatabaseUnavailable", "DriverConnection", "Row", "driver", "sync_engine"]
+__all__ = [
+    "Connection",
+    "Cursor",
+    "Database",
+    "DatabaseUnavailable",
+    "DriverConnection",
+    "Row",
+    "driver",
+    "sync_engine",
+]
 
 Row = sessions.Row
 
@@ -27,6 +37,9 @@ Connection = AsyncConnection
 
 # The driver's connection below it, which `driver` returns: for COPY, pipelines and statements on the hot path.
 DriverConnection = psycopg.AsyncConnection[Row]
+
+# A statement that was executed; within a pipeline, one that is on its way.
+Cursor = psycopg.AsyncCursor[Row]
 
 _DIALECT = "postgresql+psycopg://"  # SQLAlchemy's name of the driver; the addresses go to the driver itself
 POOL_TIMEOUT = 10.0  # seconds to wait for a free connection
@@ -52,8 +65,13 @@ class Database:
     failure of the server does not fail a transaction for each of them.
     """
 
-    def __init__(self, url: str, pool_size: int = 12, purpose: str = "") -> None:
-        """purpose: one word that pg_stat_activity shows for the connections; empty for the main pool."""
+    def __init__(
+        self, url: str, pool_size: int = 12, purpose: str = "", *, lock_timeout: float = sessions.LOCK_TIMEOUT
+    ) -> None:
+        """purpose: one word that pg_stat_activity shows for the connections; empty for the main pool.
+
+        lock_timeout: seconds that a statement waits for a lock before its transaction is rolled back.
+        """
         self.url = url
         self.losses = 0  # how often the pool was thrown away, whichever task met the failure
         self._open: dict[object, float] = {}  # transactions, and when they began by the event loop's clock
@@ -75,16 +93,29 @@ class Database:
             hide_parameters=True,
         )
         # Before SQLAlchemy's own first statements: they would run with the settings of the role.
-        event.listen(self._engine.sync_engine, "connect", _prepare, insert=True)
+        prepare = functools.partial(sessions.prepare, pins=sessions.pins_with(lock_timeout=lock_timeout))
+        event.listen(
+            self._engine.sync_engine, "connect", lambda connection, _: connection.run_async(prepare), insert=True
+        )
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction at READ COMMITTED; commits at the end of the block, rolls back on an exception.
 
         Statements on the driver's connection (see `driver`) belong to the same transaction. Raises
         DatabaseUnavailable for each failure of the database that `store.postgres.failures` knows.
         """
-        async with self._transaction() as connection:
+        return self._noted_transaction(unbegun=False)
+
+    def unbegun_transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A `transaction` that its block begins: the first statement is BEGIN, on the driver's connection.
+
+        The driver's own BEGIN takes a round trip, also within a pipeline.
+        """
+        return self._noted_transaction(unbegun=True)
+
+    @asynccontextmanager
+    async def _noted_transaction(self, *, unbegun: bool) -> AsyncIterator[AsyncConnection]:
+        async with self._transaction(unbegun=unbegun) as connection:
             token = object()
             self._open[token] = asyncio.get_running_loop().time()
             try:
@@ -93,7 +124,7 @@ class Database:
                 del self._open[token]
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def _transaction(self, *, unbegun: bool) -> AsyncIterator[AsyncConnection]:
         pool = self._engine.pool
         failure: Failure | None = None
         try:
@@ -101,6 +132,8 @@ class Database:
                 try:
                     # Without it, SQLAlchemy begins at its first statement, which can come after one on the driver.
                     async with connection.begin():
+                        if unbegun:
+                            await (await driver(connection)).set_autocommit(True)
                         yield connection
                 except (SQLAlchemyError, psycopg.Error) as error:
                     failure = failure_of(error, connection_is_dead=await _is_dead(connection))
@@ -111,7 +144,8 @@ class Database:
                 finally:
                     # If the pool was disposed of meanwhile (see below), a connection that returns to it is never
                     # closed. A connection that broke inside a pipeline cannot leave it, so no rollback is possible.
-                    if self._engine.pool is not pool or await _is_stuck(connection):
+                    is_usable = self._engine.pool is pool and not await _is_stuck(connection)
+                    if not is_usable or (unbegun and not await _end_autocommit(connection)):
                         await connection.invalidate()
         except (SQLAlchemyError, psycopg.Error, DatabaseUnavailable) as error:
             failure = failure or failure_of(error)
@@ -168,11 +202,6 @@ async def driver(connection: AsyncConnection) -> DriverConnection:
     return beneath
 
 
-def _prepare(connection: Any, _: Any) -> None:
-    """Prepares the session of a new connection of the pool."""
-    connection.run_async(sessions.prepare)
-
-
 async def _is_dead(connection: AsyncConnection) -> bool:
     """Whether the connection is lost, as far as the driver knows."""
     if connection.closed or connection.invalidated:
@@ -185,3 +214,14 @@ async def _is_stuck(connection: AsyncConnection) -> bool:
     if connection.closed or connection.invalidated:
         return False
     return (await driver(connection)).pgconn.pipeline_status != PipelineStatus.OFF
+
+
+async def _end_autocommit(connection: AsyncConnection) -> bool:
+    """Lets the driver begin transactions again. False if the connection is in a transaction, and may not be used."""
+    if connection.closed or connection.invalidated:
+        return True
+    raw = await driver(connection)
+    if raw.pgconn.transaction_status != TransactionStatus.IDLE:  # its end was cancelled
+        return False
+    await raw.set_autocommit(False)
+    return True

@@ -1,9 +1,15 @@
-"""The monthly partitions of the event table: created ahead of time, dropped when their events are too old."""
+"""The monthly partitions of the event table: created ahead of time, dropped when their events are too old.
+
+Each has the unique index of `event_key`. A partition that had events when migration 0033 was applied keeps its
+primary key (organization_id, customer_id, event_id) instead.
+"""
 
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.tables import event_key
 
 # An advisory lock: two replicas can run this at the same time, and even CREATE TABLE IF NOT EXISTS would then fail.
 _LOCK = 1_052_911_830_412
@@ -52,12 +58,13 @@ def _name(start: datetime) -> str:
     return f"event_{start:%Y_%m}"
 
 
-def _create(start: datetime) -> tuple[str, str]:
+def _create(start: datetime) -> tuple[str, str, str]:
     # Created separately and then attached: CREATE TABLE … PARTITION OF would lock the table against writers. The key
     # belongs to the partition: a key of the whole table would have to contain event_time.
     name = _name(start)
     return (
-        f"CREATE TABLE {name} (LIKE event, PRIMARY KEY (organization_id, customer_id, event_id))",
+        f"CREATE TABLE {name} (LIKE event)",
+        f"CREATE UNIQUE INDEX {name}_key ON {name} ({event_key.INDEX})",
         f"ALTER TABLE event ATTACH PARTITION {name}"
         f" FOR VALUES FROM ('{start.isoformat()}') TO ('{next_month(start).isoformat()}')",
     )

@@ -8,7 +8,7 @@ from typing import TypeVar
 from runtime.backoff import pause_after
 from store.postgres.failures import DatabaseUnavailable
 
-FIRST_PAUSE = 0.02  # seconds; doubled from try to try
+FIRST_PAUSE = 0.02  # seconds
 LONGEST_PAUSE = 1.0  # seconds
 
 Result = TypeVar("Result")
@@ -17,12 +17,14 @@ Result = TypeVar("Result")
 class Tries:
     """The tries of one transaction, counted for each kind of failure."""
 
-    def __init__(self, *, certain_only: bool = False) -> None:
+    def __init__(self, *, certain_only: bool = False, first_pause: float = FIRST_PAUSE) -> None:
         """certain_only: repeats only if the failed try certainly stored nothing.
 
-        Otherwise the transaction must be safe to repeat after a commit whose answer was lost.
+        Otherwise the transaction must be safe to repeat after a commit whose answer was lost. first_pause: seconds
+        before the second try, about; doubled from try to try.
         """
         self._certain_only = certain_only
+        self._first_pause = first_pause
         self._failed: Counter[str] = Counter()
 
     async def another(self, error: DatabaseUnavailable) -> bool:
@@ -38,7 +40,7 @@ class Tries:
             error.given_up = True
             return False
         # The pause is partly random, so that two transactions that conflicted do not conflict again.
-        await asyncio.sleep(pause_after(self._failed.total(), FIRST_PAUSE, LONGEST_PAUSE))
+        await asyncio.sleep(pause_after(self._failed.total(), self._first_pause, LONGEST_PAUSE))
         return True
 
 

@@ -67,13 +67,20 @@ PINS: Mapping[str, tuple[str, str]] = {
 }
 
 # Detect a peer that vanished. Not each platform of the server supports all of them, so the server may refuse them.
-_PEER_PINS: Mapping[str, tuple[str, str]] = {
+PEER_PINS: Mapping[str, tuple[str, str]] = {
     "client_connection_check_interval": ("5s", "ends the statement of a client that vanished"),
     "tcp_keepalives_idle": (str(_KEEPALIVE["idle"]), "the server detects a client that vanished"),
     "tcp_keepalives_interval": (str(_KEEPALIVE["interval"]), "as tcp_keepalives_idle"),
     "tcp_keepalives_count": (str(_KEEPALIVE["count"]), "as tcp_keepalives_idle"),
     "tcp_user_timeout": (f"{PEER_TIMEOUT}s", "also if the client reads no more data"),
 }
+
+
+def pins_with(*, lock_timeout: float) -> Mapping[str, tuple[str, str]]:
+    """PINS with another lock_timeout, in seconds."""
+    _, why = PINS["lock_timeout"]
+    return {**PINS, "lock_timeout": (f"{lock_timeout * 1_000:.0f}ms", why)}
+
 
 # A migration runs long statements and waits for others, but a frozen migration must not hold its lock either.
 MIGRATION_PINS: Mapping[str, tuple[str, str]] = {
@@ -119,8 +126,13 @@ def connection_string(url: str, purpose: str = "") -> str:
     return make_conninfo(found, application_name=application_name(purpose))
 
 
-async def prepare(connection: psycopg.AsyncConnection[Row]) -> None:
-    """Sets the settings of a new session, in one round trip.
+async def prepare(
+    connection: psycopg.AsyncConnection[Row],
+    *,
+    pins: Mapping[str, tuple[str, str]] = PINS,
+    peer_pins: Mapping[str, tuple[str, str]] = PEER_PINS,
+) -> None:
+    """Sets the settings of a new session, in one round trip; those of `peer_pins` unless the server refuses them.
 
     Closes the connection if it fails. Raises ReadOnlyServer and the driver's errors.
     """
@@ -128,9 +140,9 @@ async def prepare(connection: psycopg.AsyncConnection[Row]) -> None:
         # Outside of a transaction, whose rollback would undo the settings.
         await connection.set_autocommit(True)
         try:
-            cursor = await connection.execute(_statement({**PINS, **_PEER_PINS}))
+            cursor = await connection.execute(_statement({**pins, **peer_pins}))
         except psycopg.errors.InvalidParameterValue:
-            cursor = await connection.execute(_statement(PINS))
+            cursor = await connection.execute(_statement(pins))
         _require_writable(await cursor.fetchall())
         await connection.set_autocommit(False)
     except BaseException:

@@ -32,18 +32,22 @@ SELECT * FROM (
     SELECT CASE kind WHEN 'METRIC' THEN 'DELETED_METRIC' ELSE kind END,
            CASE kind WHEN 'METRIC' THEN fact_id ELSE customer_id END, fact_id
     FROM fact_deletion WHERE organization_id = %(organization_id)s AND changed_epoch > %(epoch)s
+    UNION ALL
+    SELECT 'DELETION', '', '' FROM organization
+    WHERE organization_id = %(organization_id)s AND deletion_epoch > %(epoch)s
 ) AS changed
 LIMIT %(limit)s
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class RuleChanges:
     """The names of what changed.
 
     alerts: of those that name a customer, by customer id. wide_alerts: the ids of the others. customers: whose facts,
     limits or exclusions changed. subscriptions: ids by customer id. plans: whose limits changed. metrics: ids.
-    deleted_metrics: ids of those whose deletion began or ended; they may have been created again since.
+    deleted_metrics: ids of those whose deletion began or ended; they may have been created again since. deleted: rows
+    of rules or facts were deleted, which have no names any more.
     """
 
     alerts: dict[str, set[str]] = field(default_factory=dict)
@@ -53,6 +57,7 @@ class RuleChanges:
     plans: set[str] = field(default_factory=set)
     metrics: set[str] = field(default_factory=set)
     deleted_metrics: set[str] = field(default_factory=set)
+    deleted: bool = False
 
 
 async def changes_since(
@@ -84,4 +89,6 @@ async def changes_since(
                 found.metrics.add(name)
             case "DELETED_METRIC":
                 found.deleted_metrics.add(name)
+            case "DELETION":
+                found.deleted = True
     return found

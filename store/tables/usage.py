@@ -5,9 +5,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
 
-# Partitioned by month of event_time. Each partition has the primary key (organization_id, customer_id, event_id);
-# this table has none: PostgreSQL requires event_time in it, and then the same id with another time would be a new
-# event.
+# Partitioned by month of event_time. Each partition has a unique index of its own (see `event_key`); this table has
+# none: PostgreSQL requires event_time in it, and then the same id with another time would be a new event.
 event = Table(
     "event",
     metadata,

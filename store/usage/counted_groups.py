@@ -12,6 +12,7 @@ from evaluator.aggregation import Aggregation, Tally
 from evaluator.gauges import Group
 from evaluator.watched_gauges import CustomerMeasure
 from store.postgres.database import DriverConnection
+from store.tables import event_key
 from store.usage.recounts import StatementKind, conditions, group_value, parameters_of, tally_columns
 
 
@@ -41,11 +42,11 @@ _FIRST_GROUP_COLUMN = 5  # of the inner SELECT
 
 
 # Customers of which more than some number of events are stored. Reads the index of at most one event more of each.
-_LARGE = """
+_LARGE = f"""
 SELECT i.customer_id FROM string_to_table(%(customer_ids)s, E'\t') AS i (customer_id)
 WHERE EXISTS (
     SELECT FROM event e
-    WHERE e.organization_id = %(organization_id)s AND e.customer_id = i.customer_id COLLATE "C"
+    WHERE {event_key.of_customer("%(organization_id)s", "i.customer_id")}
     OFFSET %(events)s LIMIT 1
 )
 """

@@ -10,7 +10,8 @@ from psycopg.types.json import Jsonb
 
 from evaluator.events import UsageEvent
 from runtime.turns import Slices
-from store.postgres.database import DriverConnection
+from store.postgres.database import Cursor, DriverConnection
+from store.tables import event_key
 
 LINES_AT_ONCE = 250  # events whose COPY rows are written in one turn on the event loop
 # Events of one INSERT. The driver converts arrays value by value: 5,000 events would block the event loop for 0.2 s.
@@ -40,9 +41,11 @@ ON CONFLICT DO NOTHING
 RETURNING customer_id, event_id
 """
 
+_OF_EVENT = event_key.of_event("%(organization_id)s", "i.customer_id", "i.event_id")
+
 # Which of the events are stored with the same content. A stored event of the same identity lies in the same month, so
 # only that partition is read. An event without a currency was stored with the customer's currency of that time.
-_ALIKE = """
+_ALIKE = f"""
 SELECT i.position
 FROM unnest(
     %(customer_ids)s::text[], %(event_ids)s::text[], %(event_times)s::timestamptz[], %(subscription_ids)s::text[],
@@ -52,8 +55,7 @@ FROM unnest(
     customer_id, event_id, event_time, subscription_id, metric_id, quantity, cost, currency, properties, event_name,
     position
 )
-JOIN event e ON e.organization_id = %(organization_id)s
-    AND e.customer_id = i.customer_id COLLATE "C" AND e.event_id = i.event_id COLLATE "C"
+JOIN event e ON {_OF_EVENT}
     AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
     AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
 WHERE (e.event_time, e.subscription_id, e.metric_id, e.quantity, e.cost, e.currency, e.properties, e.event_name)
@@ -67,12 +69,11 @@ WHERE (e.event_time, e.subscription_id, e.metric_id, e.quantity, e.cost, e.curre
 
 
 # Which of the identities are stored.
-_STORED = """
+_STORED = f"""
 SELECT i.position
 FROM unnest(%(customer_ids)s::text[], %(event_ids)s::text[], %(event_times)s::timestamptz[])
     WITH ORDINALITY AS i (customer_id, event_id, event_time, position)
-JOIN event e ON e.organization_id = %(organization_id)s
-    AND e.customer_id = i.customer_id COLLATE "C" AND e.event_id = i.event_id COLLATE "C"
+JOIN event e ON {_OF_EVENT}
     AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
     AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
 """
@@ -118,9 +119,10 @@ def _lines(organization_id: int, ingest_time: datetime, events: Sequence[UsageEv
     head, ingested = f"{organization_id}\t", ingest_time.isoformat()
     # One call for all times: formatting each time by itself takes longer than the rest of the row.
     times = orjson.dumps([event.event_time for event in events]).decode()[2:-2].split('","')
+    # `!s`: a Decimal formats itself without a format three times as fast as with an empty one.
     lines = [
-        f"{head}{customer_id}\t{event_id}\t{time}\t{ingested}\t{subscription_id or ''}\t{metric_id}\t{quantity}"
-        f"\t{'' if cost is None else cost}\t{currency or ''}"
+        f"{head}{customer_id}\t{event_id}\t{time}\t{ingested}\t{subscription_id or ''}\t{metric_id}\t{quantity!s}"
+        f"\t{'' if cost is None else str(cost)}\t{currency or ''}"
         f"\t{orjson.dumps(properties).decode() if properties else ''}\t{event_name or ''}\n"
         for time, (
             event_id,
@@ -184,10 +186,22 @@ async def insert(
     slices = Slices(organization_id)
     for start in range(0, len(ordered), ROWS_AT_ONCE):
         await slices.begin()
-        parameters = _parameters(organization_id, ordered[start : start + ROWS_AT_ONCE])
-        cursor = await connection.execute(_INSERT, {**parameters, "ingest_time": ingest_time})
+        cursor = await _send_insert(connection, organization_id, ingest_time, ordered[start : start + ROWS_AT_ONCE])
         inserted.update((row[0], row[1]) for row in await cursor.fetchall())
     return inserted
+
+
+async def send_insert(
+    connection: DriverConnection, organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]
+) -> Cursor:
+    """Sends the statement that stores those of a few events that are new. It has a row for each of these."""
+    return await _send_insert(connection, organization_id, ingest_time, _in_key_order(events))
+
+
+async def _send_insert(
+    connection: DriverConnection, organization_id: int, ingest_time: datetime, ordered: Sequence[UsageEvent]
+) -> Cursor:
+    return await connection.execute(_INSERT, {**_parameters(organization_id, ordered), "ingest_time": ingest_time})
 
 
 async def stored_alike(connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]) -> set[int]:

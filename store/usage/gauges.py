@@ -9,8 +9,9 @@ from uuid import UUID
 
 import orjson
 
+from evaluator.amounts import ZERO
 from evaluator.gauges import Gauge
-from store.postgres.database import DriverConnection
+from store.postgres.database import Cursor, DriverConnection
 
 NEVER_EVALUATED = -1  # the rules_epoch of a gauge that was inserted and is not evaluated yet
 
@@ -81,20 +82,34 @@ async def move(
 
     Returns the gauges that must be evaluated; with `return_all`, all gauges.
     """
-    cursor = await connection.execute(
+    return await moved(await send_move(connection, organization_id, moves, now, return_all))
+
+
+async def send_move(
+    connection: DriverConnection, organization_id: int, moves: Sequence[Move], now: datetime, return_all: bool
+) -> Cursor:
+    """Sends the statement of `move`; `moved` reads its result."""
+    totals = [str(item.total) for item in moves]
+    # Most gauges only rise: their highest point is the total itself.
+    highs = [text if item.high is item.total else str(item.high) for item, text in zip(moves, totals, strict=True)]
+    return await connection.execute(
         _MOVE,
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([item.gauge.customer_id for item in moves]),
-            "gauge_ids": "\t".join([item.gauge.gauge_id.hex for item in moves]),
-            "totals": "\t".join([str(item.total) for item in moves]),
-            "highs": "\t".join([str(item.high) for item in moves]),
-            "lows": "\t".join([str(item.low) for item in moves]),
+            "gauge_ids": "\t".join([item.gauge.gauge_hex for item in moves]),
+            "totals": "\t".join(totals),
+            "highs": "\t".join(highs),
+            "lows": "\t".join(["0" if item.low is ZERO else str(item.low) for item in moves]),
             "required_epochs": "\t".join([str(item.required_epoch) for item in moves]),
             "now": now,
             "all": return_all,
         },
     )
+
+
+async def moved(cursor: Cursor) -> list[Moved]:
+    """The result of `send_move`."""
     return [Moved(position - 1, *rest) for position, *rest in await cursor.fetchall()]
 
 
@@ -131,7 +146,7 @@ async def lock(
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([gauge.customer_id for gauge in gauges]),
-            "gauge_ids": "\t".join([gauge.gauge_id.hex for gauge in gauges]),
+            "gauge_ids": "\t".join([gauge.gauge_hex for gauge in gauges]),
             "now": now,
         },
     )
@@ -163,7 +178,7 @@ async def epochs_with_value(
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([gauge.customer_id for gauge in gauges]),
-            "gauge_ids": "\t".join([gauge.gauge_id.hex for gauge in gauges]),
+            "gauge_ids": "\t".join([gauge.gauge_hex for gauge in gauges]),
         },
     )
     return dict(await cursor.fetchall())

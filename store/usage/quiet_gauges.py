@@ -26,41 +26,89 @@ class QuietCondition:
     changed_epoch: int
 
 
-# Gauges below the alert's lowest level, on which it has no state, and for which nothing else has changed since they
-# were evaluated. Customers with alerts of their own are left out: these may have changed as well. SKIP LOCKED: the
-# statement never waits for a gauge, so it may lock them in any order. What another transaction has changed when a
-# gauge is locked is checked once more.
-_SETTLE = """
-WITH quiet AS (
-    SELECT g.customer_id, g.gauge_id
+# A customer with more alerts than this is left to the evaluation one by one.
+MOST_READ = 100
+
+
+def unchanged(metric_id: str, currency: str) -> str:
+    """A condition on a gauge `x` of a customer `c`: all but a new or changed alert was evaluated on it.
+
+    Since its evaluation no limit of the customer or its plan has changed, and no active alert of the customer on that
+    metric or currency; and no alert is disabled for the customer. No raw events count in the metric: of those from
+    before its creation a gauge knows nothing. The subqueries are not EXISTS, for which PostgreSQL may read all rows
+    of the organization.
+    """
+    return f"""
+        x.rules_epoch >= c.changed_epoch
+        AND (
+            SELECT m.event_name FROM metric m
+            WHERE m.organization_id = %(organization_id)s AND m.metric_id = {metric_id}
+        ) IS NULL
+        AND (
+            SELECT count(*) <= %(most_read)s AND count(*) FILTER (
+                WHERE a.changed_epoch > x.rules_epoch AND a.state = 'ACTIVE'
+                    AND a.condition ->> 'metric_id' IS NOT DISTINCT FROM {metric_id}
+                    AND a.condition ->> 'currency' IS NOT DISTINCT FROM {currency}
+            ) = 0
+            FROM (
+                SELECT * FROM alert WHERE organization_id = %(organization_id)s AND customer_id = c.customer_id
+                LIMIT %(most_read)s + 1
+            ) AS a
+        )
+        AND (
+            SELECT e.customer_id FROM alert_exclusion e
+            WHERE e.organization_id = %(organization_id)s AND e.customer_id = c.customer_id LIMIT 1
+        ) IS NULL
+        AND (
+            SELECT max(l.changed_epoch) FROM usage_limit l
+            WHERE l.organization_id = %(organization_id)s AND l.customer_id = c.customer_id
+        ) > x.rules_epoch IS NOT TRUE
+        AND (
+            SELECT max(l.changed_epoch) FROM usage_limit l
+            WHERE l.organization_id = %(organization_id)s AND l.plan_id = c.plan_id
+        ) > x.rules_epoch IS NOT TRUE
+    """
+
+
+# The gauges of a measure of those customers.
+_GAUGES = """
     FROM customer c
-    JOIN gauge g ON g.organization_id = c.organization_id AND g.customer_id = c.customer_id
+    JOIN gauge x ON x.organization_id = c.organization_id AND x.customer_id = c.customer_id
     WHERE c.organization_id = %(organization_id)s AND c.customer_id = ANY(%(customer_ids)s)
         AND (%(plan_id)s::text IS NULL OR c.plan_id = %(plan_id)s)
-        AND g.measure = %(measure)s AND g.subscription_id IS NULL AND g.group_values = '[]'::jsonb
-        AND g.scale IS NULL AND g.period_start <= %(now)s AND g.period_end > %(now)s
-        AND g.rules_epoch >= greatest(c.changed_epoch, %(known_since)s) AND g.rules_epoch < %(changed_epoch)s
-        AND g.value < %(level)s
-        AND NOT EXISTS (
-            SELECT FROM alert_state s
-            WHERE s.organization_id = g.organization_id AND s.customer_id = g.customer_id
-                AND s.gauge_id = g.gauge_id AND s.alert_id = %(alert_id)s
-        )
-        AND NOT EXISTS (
-            SELECT FROM alert_exclusion x
-            WHERE x.organization_id = g.organization_id AND x.customer_id = g.customer_id
-        )
-        AND NOT EXISTS (
-            SELECT FROM alert a
-            WHERE a.organization_id = g.organization_id AND a.customer_id = g.customer_id AND a.state = 'ACTIVE'
-        )
-    FOR UPDATE OF g SKIP LOCKED
+        AND x.measure = %(measure)s AND x.subscription_id IS NULL AND x.group_values = '[]'::jsonb
+        AND x.scale IS NULL AND x.period_start <= %(now)s AND x.period_end > %(now)s
+"""
+
+# Gauges below the alert's lowest level, on which it has no state, and for which nothing else has changed since they
+# were evaluated; and those on which usage or another transaction has evaluated the alert since its last change. SKIP
+# LOCKED: the statement never waits for a gauge, so it may lock them in any order. What another transaction has
+# changed when a gauge is locked is checked once more.
+_SETTLE = f"""
+WITH quiet AS (
+    SELECT x.customer_id, x.gauge_id
+    {_GAUGES}
+        AND x.rules_epoch >= %(known_since)s AND x.rules_epoch < %(changed_epoch)s
+        AND x.value < %(level)s
+        AND (
+            SELECT s.alert_id FROM alert_state s
+            WHERE s.organization_id = x.organization_id AND s.customer_id = x.customer_id
+                AND s.gauge_id = x.gauge_id AND s.alert_id = %(alert_id)s
+        ) IS NULL
+        AND {unchanged("%(metric_id)s", "%(currency)s")}
+    FOR UPDATE OF x SKIP LOCKED
+), settled AS (
+    UPDATE gauge g SET
+        rules_epoch = %(epoch)s, trip_above = least(g.trip_above, %(level)s), update_time = %(now)s
+    FROM quiet q
+    WHERE g.organization_id = %(organization_id)s AND g.customer_id = q.customer_id AND g.gauge_id = q.gauge_id
+    RETURNING g.customer_id
 )
-UPDATE gauge g SET
-    rules_epoch = %(epoch)s, trip_above = least(g.trip_above, %(level)s), update_time = %(now)s
-FROM quiet q
-WHERE g.organization_id = %(organization_id)s AND g.customer_id = q.customer_id AND g.gauge_id = q.gauge_id
-RETURNING g.customer_id
+SELECT customer_id FROM settled
+UNION ALL
+SELECT x.customer_id
+{_GAUGES}
+    AND x.rules_epoch >= greatest(c.changed_epoch, %(changed_epoch)s)
 """
 
 
@@ -72,7 +120,10 @@ async def settle(
     epoch: int,
     now: datetime,
 ) -> set[str]:
-    """Notes that the quiet gauges of these customers are evaluated at `epoch`; returns these gauges' customers."""
+    """Notes that the quiet gauges of these customers are evaluated at `epoch`.
+
+    Returns those of the customers for which the alert is evaluated now, or was evaluated before.
+    """
     cursor = await connection.execute(
         _SETTLE,
         {
@@ -80,6 +131,9 @@ async def settle(
             "customer_ids": list(customer_ids),
             "alert_id": condition.alert_id,
             "measure": condition.measure.key,
+            "metric_id": condition.measure.metric_id,
+            "currency": condition.measure.currency,
+            "most_read": MOST_READ,
             "plan_id": condition.plan_id,
             "level": condition.level,
             "known_since": condition.known_since,

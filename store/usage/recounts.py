@@ -15,6 +15,7 @@ from evaluator.gauges import Gauge
 from evaluator.prices import PriceFilter
 from evaluator.raw_events import RawEvents
 from store.postgres.database import DriverConnection
+from store.tables import event_key
 from store.usage import contract_conditions, metric_conditions, price_conditions
 
 
@@ -248,8 +249,7 @@ def _conditions_of_pass(kind: StatementKind) -> str:
 def conditions(kind: StatementKind) -> str:
     """The condition for the events `e` of a row `i` that gauges of that kind count, whatever their groups."""
     found = [
-        "e.organization_id = %(organization_id)s",
-        'e.customer_id = i.customer_id COLLATE "C"',
+        event_key.of_customer("%(organization_id)s", "i.customer_id"),
         "e.event_time >= i.period_start",
         "e.event_time < i.period_end",
         'e.currency = i.name COLLATE "C" AND e.cost IS NOT NULL'

@@ -7,27 +7,27 @@ from typing import Any
 from evaluator.events import UsageEvent
 from evaluator.voids import EventKey
 from store.postgres.database import Connection, DriverConnection, driver
+from store.tables import event_key
 
 # The events that the keys name, as rows `i`.
 _KEYS = """unnest(
     %(customer_ids)s::text[], %(event_ids)s::text[], %(times)s::timestamptz[]
 ) WITH ORDINALITY AS i (customer_id, event_id, event_time, position)"""
 
-# Whether a row `e` is an event that a key `i` names.
-_NAMED = """e.organization_id = %(organization_id)s
-    AND e.customer_id = i.customer_id COLLATE "C" AND e.event_id = i.event_id COLLATE "C"
-    AND (
+# Whether the time of a row `e` is in the month that a key `i` names.
+_IN_MONTH = """(
         i.event_time IS NULL
         OR e.event_time >= date_trunc('month', i.event_time, 'UTC')
         AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
     )"""
+_OF_EVENT = event_key.of_event("%(organization_id)s", "i.customer_id", "i.event_id")
 
 # Locks events, in the order in which ingest stores them: by month, customer and id. A second void of the same event
 # waits here, and then finds nothing.
 _LOCK = f"""
 SELECT i.position, e.event_id, e.customer_id, e.event_time, e.metric_id, e.quantity,
        e.subscription_id, e.cost, e.currency, e.properties, e.event_name
-FROM {_KEYS} JOIN event e ON {_NAMED}
+FROM {_KEYS} JOIN event e ON {_OF_EVENT} AND {_IN_MONTH}
 ORDER BY date_trunc('month', e.event_time, 'UTC'), e.customer_id, e.event_id
 FOR UPDATE OF e
 """
@@ -57,8 +57,7 @@ _VOID = f"""
 WITH voided AS (
     DELETE FROM event e USING unnest(%(customer_ids)s::text[], %(event_ids)s::text[], %(times)s::timestamptz[])
         AS i (customer_id, event_id, event_time)
-    WHERE e.organization_id = %(organization_id)s AND e.customer_id = i.customer_id COLLATE "C"
-        AND e.event_id = i.event_id COLLATE "C" AND e.event_time = i.event_time
+    WHERE {_OF_EVENT} AND e.event_time = i.event_time
     RETURNING e.*
 )
 INSERT INTO voided_event ({_COLUMNS}, void_time, key_id)
@@ -80,7 +79,10 @@ async def void(
 
 
 # Which of the keys name an event that was voided before.
-_VOIDED = f"SELECT DISTINCT i.position FROM {_KEYS} JOIN voided_event e ON {_NAMED}"
+_VOIDED = f"""
+SELECT DISTINCT i.position FROM {_KEYS} JOIN voided_event e ON e.organization_id = %(organization_id)s
+    AND e.customer_id = i.customer_id COLLATE "C" AND e.event_id = i.event_id COLLATE "C" AND {_IN_MONTH}
+"""
 
 
 async def voided_before(connection: DriverConnection, organization_id: int, keys: Sequence[EventKey]) -> set[int]:

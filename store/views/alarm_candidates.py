@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from store.postgres.database import DriverConnection
-from store.views.customer_gauges import decoded
+from store.views.customer_gauges import SIGN_OF_LIFE, decoded
 
 # The change_time of a state without one: its thresholds were reached silently from the start.
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -89,10 +89,12 @@ async def read(
     limit: int,
     *,
     max_period_ends: int = MAX_PERIOD_ENDS,
+    sign_of_life: float = SIGN_OF_LIFE,
 ) -> list[Position]:
     """The positions of the next states that may be alarms, in order.
 
     max_period_ends: that are read one by one; with more of them all states are sorted together.
+    sign_of_life: see `decoded`.
     """
     parameters = {**parameters_of(organization_id, alarm_filter, now), "never": NEVER, "limit": limit}
     template, after_with_time = _CANDIDATES, "true"
@@ -107,7 +109,7 @@ async def read(
         after_with_time = _AFTER.replace("coalesce(s.change_time, %(never)s)", "s.change_time")
     statement = formatted(template, alarm_filter, _AFTER if after is not None else "true")
     cursor = await connection.execute(statement.replace("{after_with_time}", after_with_time).encode(), parameters)
-    return [Position(*row) async for row in decoded(cursor, organization_id)]
+    return [Position(*row) async for row in decoded(cursor, organization_id, sign_of_life=sign_of_life)]
 
 
 _AFTER = """

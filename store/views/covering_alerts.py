@@ -12,7 +12,7 @@ from store.alerts import lists
 from store.alerts.lists import Position
 from store.alerts.rows import definition_of
 from store.postgres import bounded_pages
-from store.postgres.bounded_pages import Found, ListScan
+from store.postgres.bounded_pages import MAX_EXAMINED, Found, ListScan
 from store.views.customer_alerts import CustomerAlert
 
 _PER_SUBSCRIPTION = [each for each in ConditionType if each.per_subscription]
@@ -55,8 +55,12 @@ async def read(
     *,
     after: Position | None,
     limit: int,
+    most_examined: int = MAX_EXAMINED,
 ) -> Found[AlertDefinition, Position]:
-    """Up to `limit` alerts in these states that cover the customer, after a position; no states: all of them."""
+    """Up to `limit` alerts in these states that cover the customer, after a position; no states: all of them.
+
+    most_examined: alerts that are read at most.
+    """
     plans = sorted({"", *plans_of_subscriptions, *filter(None, [customer.plan_id])})
     named = {f"plan_{number}": plan_id for number, plan_id in enumerate(plans)}
     wide = [_OF_PLAN.format(name) for name in named]
@@ -80,4 +84,6 @@ async def read(
             **named,
         },
     )
-    return await bounded_pages.read(connection, organization_id, scan, definition_of, after=after, limit=limit)
+    return await bounded_pages.read(
+        connection, organization_id, scan, definition_of, after=after, limit=limit, most_examined=most_examined
+    )

@@ -20,6 +20,7 @@ from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts
 from store.alerts import lists as alert_lists
 from store.limits import effective_limits
+from store.postgres.bounded_pages import MAX_EXAMINED
 from store.postgres.database import Connection, driver
 from store.views import alarms, fact_views
 from store.views.alarm_candidates import AlarmFilter, Position
@@ -81,11 +82,14 @@ async def page(
     *,
     after: Cursor | None,
     limit: int,
+    max_gauges: int = GAUGES_AT_ONCE,
+    most_examined: int = MAX_EXAMINED,
 ) -> tuple[list[Entry], Cursor | None]:
     """Up to `limit` entries, and the cursor after which to continue; None at the end.
 
     There may be fewer entries although more follow. The entry of an alarm has one gauge only. The transaction must
-    not have read anything before.
+    not have read anything before. max_gauges: that are read for entries that are not in alarm, unless an alert has
+    more. most_examined: see `CustomerView.list_page`.
     """
     # One snapshot for all statements: values, states and definitions must fit together.
     await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
@@ -108,7 +112,8 @@ async def page(
     start = after or Cursor(True, _AFTER_LAST, "", None, "")
     if len(found) == limit:
         return found, start
-    others, cursor = await _others(connection, organization_id, list_filter, now, start, limit - len(found))
+    room = _Room(limit - len(found), max_gauges, most_examined)
+    others, cursor = await _others(connection, organization_id, list_filter, now, start, room)
     return found + others, cursor
 
 
@@ -206,9 +211,14 @@ class _Values:
 
 
 async def _others(
-    connection: Connection, organization_id: int, list_filter: ListFilter, now: datetime, start: Cursor, limit: int
+    connection: Connection,
+    organization_id: int,
+    list_filter: ListFilter,
+    now: datetime,
+    start: Cursor,
+    room: "_Room",
 ) -> tuple[list[Entry], Cursor | None]:
-    """Up to `limit` entries that are not in alarm, after `start`."""
+    """Entries that are not in alarm, after `start`, as many as there is room for."""
     only = list_filter.ids.customer_ids
     most = max(1, MAX_CUSTOMERS_READ // max(1, len(list_filter.ids.alert_ids)))
     names = await customers.ids_after(connection, organization_id, only, start.customer_id, limit=most)
@@ -216,7 +226,7 @@ async def _others(
     if start.time != _AFTER_LAST:
         remaining.insert(0, (start.customer_id, (start.time, start.alert_id)))
     found: list[Entry] = []
-    cursor, examined, room = start, 0, _Room(limit, GAUGES_AT_ONCE)
+    cursor, examined = start, 0
     for customer_id, after in remaining:
         if room.gauges <= 0:
             return found, cursor
@@ -227,7 +237,7 @@ async def _others(
         async for position, one in _of_customer(view, list_filter, after, room):
             if one is None:
                 return found, Cursor(True, position[0], customer_id, None, position[1])
-            if len(found) == limit or examined == MAX_ALERTS_EXAMINED:
+            if room.entries == 0 or examined == MAX_ALERTS_EXAMINED:
                 return found, cursor
             examined += 1
             cursor = Cursor(True, position[0], customer_id, None, position[1])
@@ -240,10 +250,14 @@ async def _others(
 
 @dataclass
 class _Room:
-    """What a page may still have: entries that are not in alarm, and gauges that are read for them."""
+    """What a page may still have: entries that are not in alarm, and gauges that are read for them.
+
+    examined: see `CustomerView.list_page`; it is for each read.
+    """
 
     entries: int
     gauges: int
+    examined: int
 
 
 async def _of_customer(
@@ -261,7 +275,9 @@ async def _of_customer(
         return
     while True:
         wanted = min(MOST_ALERTS_READ, max(FEWEST_ALERTS_READ, room.entries + 1))
-        part = await view.list_page(list_filter.states, after=after, limit=wanted, max_gauges=room.gauges)
+        part = await view.list_page(
+            list_filter.states, after=after, limit=wanted, max_gauges=room.gauges, most_examined=room.examined
+        )
         room.gauges -= sum(len(one.gauges) for one in part.alerts)
         for one in part.alerts:
             yield _age(one), one

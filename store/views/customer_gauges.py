@@ -153,14 +153,19 @@ def _of_measures(
     }
 
 
-async def decoded(cursor: "AsyncCursor[Row]", organization_id: int) -> AsyncIterator[Row]:
-    """The rows of a result, decoded in slices: a customer may have very many groups, and a list many alarms."""
+async def decoded(
+    cursor: "AsyncCursor[Row]", organization_id: int, *, sign_of_life: float = SIGN_OF_LIFE
+) -> AsyncIterator[Row]:
+    """The rows of a result, decoded in slices: a customer may have very many groups, and a list many alarms.
+
+    sign_of_life: seconds between two statements while rows are decoded, about.
+    """
     slices, time = Slices(organization_id), asyncio.get_running_loop().time
     last_statement = time()
     while rows := await cursor.fetchmany(DECODED_AT_ONCE):
         # On a very busy machine the slices of 10,000 rows take seconds, and PostgreSQL ends a transaction that sends
         # nothing for too long.
-        if time() > last_statement + SIGN_OF_LIFE:
+        if time() > last_statement + sign_of_life:
             await cursor.connection.execute("SELECT 1")
             last_statement = time()
         await slices.begin()

@@ -7,11 +7,10 @@ from decimal import Decimal
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.alerts import AlertRule, ScopeKind
+from evaluator.alerts import AlertRule
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import ExclusionReason
-from evaluator.gauges import EVER, Gauge, Measure
-from evaluator.invoices import current_period
+from evaluator.gauges import Gauge, Measure
 from runtime.turns import Slices
 from store.accounts import customers, subscriptions
 from store.accounts.customers import StoredCustomer
@@ -19,13 +18,15 @@ from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts, exclusions
 from store.alerts.lists import Position
 from store.limits import effective_limits
+from store.postgres.bounded_pages import MAX_EXAMINED
 from store.postgres.database import driver
 from store.views import covering_alerts, customer_gauges, fact_views, gauge_windows
+from store.views.covered_owners import Owners
 from store.views.covering_alerts import AlertsOfCustomer
 from store.views.customer_alerts import ALL_GAUGES, CustomerAlert, GaugeSelection, GaugeState
 from store.views.customer_gauges import NO_STATE, StoredGauge, StoredState
 from store.views.fact_views import FactView
-from store.views.gauge_windows import GaugeWindow, Owner
+from store.views.gauge_windows import GaugeWindow
 
 MAX_SUBSCRIPTIONS = 100_000  # of one customer
 GAUGES_AT_ONCE = 10_000  # of all alerts of a page, unless a single alert has more
@@ -60,6 +61,7 @@ class CustomerView:
         self._customer = customer
         self._subscriptions = subscriptions
         self._now = now
+        self._owners = Owners(customer, subscriptions, now)
 
     @classmethod
     async def open(
@@ -101,11 +103,11 @@ class CustomerView:
         of balances and days, whose values are computed. Raises GaugeGone.
         """
         definition = await alerts.get(self._connection, self._organization_id, alert_id)
-        if definition is None or not self._covers(definition):
+        if definition is None or not self._owners.covers(definition):
             return None
         rule = definition.to_rule()
         if selection.subscription_id is not None and rule.measure.per_subscription:
-            covered = {owner.subscription_id for owner in self._owners(rule)}
+            covered = {owner.subscription_id for owner in self._owners.covered_by(rule)}
             if selection.subscription_id not in covered:
                 return None
         active = definition.active_rule()
@@ -120,11 +122,13 @@ class CustomerView:
         after: Position | None,
         limit: int,
         max_gauges: int = GAUGES_AT_ONCE,
+        most_examined: int = MAX_EXAMINED,
     ) -> AlertsOfCustomer:
         """Up to `limit` alerts that cover the customer with their states, oldest first.
 
         States are read for at least one alert, and for as many as have `max_gauges` gauges together. An alert may
         have thousands of gauges, and a page with a hundred such alerts would block the event loop for too long.
+        most_examined: alerts that are read at most, of those that may cover the customer.
         states: of the alerts; empty: all. after: the create_time and id of the last alert seen.
         """
         found = await covering_alerts.read(
@@ -135,6 +139,7 @@ class CustomerView:
             states,
             after=after,
             limit=limit,
+            most_examined=most_examined,
         )
         definitions = found.items
         affordable = await self._affordable(definitions, max_gauges)
@@ -166,30 +171,6 @@ class CustomerView:
             rules.append(definition.active_rule())
         return rules
 
-    def _covers(self, definition: AlertDefinition) -> bool:
-        # The alert of a subscription can exist before its subscription.
-        named = definition.scope.kind is ScopeKind.SUBSCRIPTION and (
-            definition.scope.customer_id == self._customer.customer_id
-        )
-        return named or bool(self._owners(definition.to_rule()))
-
-    def _owners(self, rule: AlertRule) -> list[Owner]:
-        """The customer, or those of its subscriptions, that the alert covers."""
-        customer = self._customer
-        if not rule.measure.per_subscription:
-            if not rule.scope.covers(customer.customer_id, None, customer.plan_id):
-                return []
-            if rule.measure.invoices is not None:
-                return [Owner(None, current_period(rule.measure.invoices, customer.cycle.time_zone, self._now))]
-            if rule.measure.of_facts:
-                return [Owner(None, EVER)]
-            return [Owner(None, customer.cycle.period_at(self._now))]
-        return [
-            Owner(item.subscription_id, (item.cycle or customer.cycle).period_at(self._now))
-            for item in self._subscriptions
-            if rule.scope.covers(customer.customer_id, item.subscription_id, item.plan_id)
-        ]
-
     async def _read(
         self, definitions: Sequence[AlertDefinition], selection: GaugeSelection = ALL_GAUGES
     ) -> list[CustomerAlert]:
@@ -200,7 +181,7 @@ class CustomerView:
         disabled = dict[str, ExclusionReason | None]()
         for rule in rules:
             await slices.pause()
-            disabled[rule.alert_id] = self._disabled(rule, reasons, selection)
+            disabled[rule.alert_id] = self._owners.disabled(rule, reasons, selection)
         evaluated = [rule for rule in rules if disabled[rule.alert_id] is None]
         watched = await self._watched(evaluated, reasons, selection)
         reset_versions = {definition.alert_id: definition.reset_version for definition in definitions}
@@ -237,12 +218,12 @@ class CustomerView:
         """The alert with a window of its selected gauges, which are stored."""
         customer_id = self._customer.customer_id
         reasons = await exclusions.reasons(*self._key)
-        disabled = self._disabled(rule, reasons, selection)
+        disabled = self._owners.disabled(rule, reasons, selection)
         if disabled is not None:
             return CustomerAlert(definition, customer_id, (), no_data=False, disabled=disabled)
         owners = [
             owner
-            for owner in self._owners(rule)
+            for owner in self._owners.covered_by(rule)
             if selection.subscription_id in (None, owner.subscription_id)
             and (rule.alert_id, owner.subscription_id) not in reasons
         ]
@@ -274,7 +255,7 @@ class CustomerView:
         watched: dict[str, list[StoredGauge]] = {}
         for rule in rules:
             of_rule = watched[rule.alert_id] = list[StoredGauge]()
-            for owner in self._owners(rule):
+            for owner in self._owners.covered_by(rule):
                 await slices.pause()
                 if (rule.alert_id, owner.subscription_id) in reasons:
                     continue
@@ -293,23 +274,6 @@ class CustomerView:
             gauges.append(GaugeState(gauge, value, *state, limit=limit))
             await slices.pause()
         return tuple(gauges)
-
-    def _disabled(
-        self,
-        rule: AlertRule,
-        reasons: Mapping[tuple[str, str | None], ExclusionReason],
-        selection: GaugeSelection,
-    ) -> ExclusionReason | None:
-        """Why an alert is disabled for the whole customer, or for every selected subscription that it covers."""
-        whole = reasons.get((rule.alert_id, None))
-        if whole is not None:
-            return whole
-        each = [
-            reasons.get((rule.alert_id, owner.subscription_id))
-            for owner in self._owners(rule)
-            if selection.subscription_id in (None, owner.subscription_id)
-        ]
-        return each[0] if each and None not in each else None
 
     async def _limits(self, rules: Sequence[AlertRule]) -> dict[str, Callable[[Gauge], Decimal | None]]:
         """For each alert with percentage thresholds, by its id, a function that finds the limit of a gauge."""

@@ -22,10 +22,16 @@ ALERT = (
 )
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `up`, whose database is made by the first test that starts it."""
+    return tmp_path_factory.mktemp("up")
+
+
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
-    """`tidemark up` on a database of its own, for tests that end it or change it for good."""
-    running = Up(tmp_path)
+def up(folder: Path) -> Iterator[Up]:
+    """`tidemark up` on a database without keys, for tests that end it or, in the last of them, create keys."""
+    running = Up(folder)
     yield running
     running.stop()
 
@@ -33,7 +39,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
 @pytest.fixture(scope="module")
 def shared_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """`tidemark up` for the tests that leave it as they found it."""
-    running = Up(tmp_path_factory.mktemp("up"))
+    running = Up(tmp_path_factory.mktemp("shared_up"))
     yield running
     running.stop()
 

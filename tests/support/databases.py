@@ -16,6 +16,9 @@ from engine.upkeep import Upkeep
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
 from store import embedded
+from store.embedded import binaries, cluster
+from store.embedded.layout import Layout
+from store.embedded.server_user import server_user
 from store.migrate import migrate
 from store.postgres.database import Database
 
@@ -24,8 +27,9 @@ _TEMPLATE = "tidemark_template"
 NOON = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)  # the time of the tests' clock, in the middle of a month
 
 # No test cuts the power, and written data survives a crash of PostgreSQL without fsync and full pages. With them, a
-# new database and a commit mostly wait for the disk. The log stays small, because it may be in memory.
-FOR_TESTS = ("fsync=off", "full_page_writes=off", "max_wal_size=256MB")
+# new database and a commit mostly wait for the disk. The log stays small, because it may be in memory, and so do the
+# buffers: each new and each dropped database searches all of them.
+FOR_TESTS = ("fsync=off", "full_page_writes=off", "max_wal_size=256MB", "shared_buffers=128MB")
 
 
 class Template:
@@ -39,12 +43,9 @@ class Template:
         self._numbers = itertools.count()
         given = server_url or os.environ.get("TIDEMARK_TEST_DATABASE_URL")
         self._embedded = not given
-        self._server_url = given or embedded.start(directory)
         if self._embedded:
-            for setting in FOR_TESTS:
-                name, value = setting.split("=")
-                self._execute(f"ALTER SYSTEM SET {name} = '{value}'")
-            self._execute("SELECT pg_reload_conf()")
+            _make_cluster(directory)
+        self._server_url = given or embedded.start(directory)
         self._name = f"{_TEMPLATE}_{os.getpid()}"
         self._execute(f"CREATE DATABASE {self._name}")
         migrate(self._url(self._name))
@@ -95,6 +96,16 @@ class Template:
     def _execute(self, statement: str) -> None:
         with psycopg.connect(self._server_url, autocommit=True) as connection:
             connection.execute(statement.encode())
+
+
+def _make_cluster(directory: Path) -> None:
+    """Creates the data directory, with settings that take precedence over those for the machine."""
+    layout = Layout(directory.absolute())
+    layout.prepare()
+    user = server_user(layout)
+    cluster.ensure(layout, user, binaries.installation(layout, user))
+    with (layout.data / "postgresql.auto.conf").open("a") as file:
+        file.writelines("{} = '{}'\n".format(*setting.split("=")) for setting in FOR_TESTS)
 
 
 async def _make_months(url: str) -> None:

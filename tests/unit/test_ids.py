@@ -15,7 +15,7 @@ from evaluator.notifications import DisabledNotification, Notification, Requeste
 from evaluator.periods import Period
 from evaluator.thresholds import Direction, Threshold, ThresholdSet
 from store.deliveries.deliveries import delivery_id
-from store.limits.limits import _natural_key
+from store.limits.changes import _natural_key
 from store.notifications import evaluation_failures
 
 NOW = datetime(2026, 3, 15, 12, 30, 0, 5, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""The feed: the order in which watchers are told of notifications, and the indexes of their history."""
+"""The feed: the order in which subscribers get notifications, and the indexes of their history."""
 
 from alembic import op
 

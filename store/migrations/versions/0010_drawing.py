@@ -1,4 +1,4 @@
-"""What usage draws on is found without a look at the credits of a customer's seats."""
+"""What usage draws on is found without reading the credits of a customer's seats."""
 
 from alembic import op
 

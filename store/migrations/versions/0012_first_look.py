@@ -1,4 +1,4 @@
-"""Alerts remember whether they have looked at all that existed before them."""
+"""Alerts remember whether they have been evaluated for all that existed before them."""
 
 from alembic import op
 

@@ -1,11 +1,7 @@
-"""Fixtures: a database for each module, an organization for each test, and a stub of AccountService.
-
-The tests of one module share a database, and each is an organization of its own there: making databases would take
-most of their time.
-"""
+"""Fixtures: the caller of usage tests, and a stub of AccountService, each of an organization of the test's own."""
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -15,8 +11,33 @@ from generated.tidemark.v1 import account_service_pb2_grpc
 from runtime.clock import ManualClock
 from store.identity import keys, organizations
 from store.postgres.database import Database
-from tests.support.databases import Template
-from tests.support.server.running import running
+from tests.support.server.running import Running, running
+from tests.support.server.sharing import is_shared
+from tests.support.usage.fixtures import (
+    caller,
+    caller_of_own_server,
+    caller_of_shared_server,
+    own_pool,
+    shared_database_url,
+    shared_pool,
+    shared_server,
+)
+
+__all__ = [
+    "accounts",
+    "accounts_server",
+    "caller",
+    "caller_of_own_server",
+    "caller_of_shared_server",
+    "org",
+    "organization",
+    "own_accounts_server",
+    "own_pool",
+    "shared",
+    "shared_database_url",
+    "shared_pool",
+    "shared_server",
+]
 
 _numbers = itertools.count(1)
 
@@ -38,25 +59,16 @@ class _Identified(grpc.aio.UnaryUnaryClientInterceptor):
         return await continuation(identified, request)
 
 
-@pytest.fixture(scope="module")
-def shared_url(template: Template) -> Iterator[str]:
-    """The URL of the module's database."""
-    with template.lent_database() as url:
-        yield url
-
-
 @pytest.fixture
-async def shared(shared_url: str) -> AsyncIterator[Database]:
+def shared(shared_pool: Database) -> Database:
     """A pool on the module's database."""
-    database = Database(shared_url)
-    yield database
-    await database.close()
+    return shared_pool
 
 
 @pytest.fixture
 def organization() -> str:
     """The name of the test's organization."""
-    return f"organization-{next(_numbers)}"
+    return f"organization-of-accounts-{next(_numbers)}"
 
 
 @pytest.fixture
@@ -67,13 +79,30 @@ async def org(shared: Database, clock: ManualClock, organization: str) -> int:
 
 
 @pytest.fixture
+async def own_accounts_server(own_pool: Database, clock: ManualClock) -> AsyncIterator[Running]:
+    """A server of this test's own."""
+    async with running(own_pool, clock) as server:
+        yield server
+
+
+@pytest.fixture
+def accounts_server(request: pytest.FixtureRequest) -> Running:
+    """The server of `accounts`; see `shares_server` for whose server it is."""
+    if is_shared(request):
+        server, _ = request.getfixturevalue("shared_server")
+    else:
+        server = request.getfixturevalue("own_accounts_server")
+    assert isinstance(server, Running)
+    return server
+
+
+@pytest.fixture
 async def accounts(
-    shared: Database, clock: ManualClock, organization: str
+    accounts_server: Running, shared: Database, clock: ManualClock, organization: str
 ) -> AsyncIterator[account_service_pb2_grpc.AccountServiceStub]:
     """A stub of AccountService that calls for the test's organization."""
     async with shared.transaction() as connection:
         created = await keys.create_key(connection, organization, clock.now())
-    async with running(shared, clock) as server:
-        target = f"127.0.0.1:{server.port}"
-        async with grpc.aio.insecure_channel(target, interceptors=[_Identified(created.key)]) as channel:
-            yield account_service_pb2_grpc.AccountServiceStub(channel)
+    target = f"127.0.0.1:{accounts_server.port}"
+    async with grpc.aio.insecure_channel(target, interceptors=[_Identified(created.key)]) as channel:
+        yield account_service_pb2_grpc.AccountServiceStub(channel)

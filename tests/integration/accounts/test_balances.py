@@ -21,6 +21,10 @@ from server.calls.validation import to_datetime, to_timestamp
 from store.identity import keys
 from store.postgres.database import Database
 from tests.support.facts.refusals import assert_refused, assert_violations
+from tests.support.server.sharing import own_server, shares_server
+
+pytestmark = shares_server
+
 
 Stub = account_service_pb2_grpc.AccountServiceStub
 
@@ -134,6 +138,7 @@ async def test_every_field_of_a_balance_comes_back(accounts: Stub, fields: dict[
     assert kept == sent
 
 
+@own_server
 async def test_a_put_replaces_segments_by_position_and_keeps_adjustments(accounts: Stub, clock: ManualClock) -> None:
     await put(accounts, balance("100", "50", priority=3, custom_fields={"a": "b"}))
     await adjust(accounts, "a1", "-30", 1)
@@ -157,6 +162,7 @@ async def test_a_put_replaces_segments_by_position_and_keeps_adjustments(account
     ]
 
 
+@own_server
 async def test_a_repeated_put_changes_only_the_as_of_time(accounts: Stub, clock: ManualClock) -> None:
     await put(accounts, balance("1.50"))
     clock.advance(HOUR)
@@ -213,6 +219,7 @@ async def test_a_put_that_changes_a_seat_or_a_licence_is_refused(accounts: Stub)
     await assert_refused(call, grpc.StatusCode.FAILED_PRECONDITION, "BALANCE_FIXED")
 
 
+@own_server
 async def test_a_repeated_adjustment_returns_the_first_answer(accounts: Stub, clock: ManualClock) -> None:
     await put(accounts, balance("10"))
     clock.advance(HOUR)
@@ -244,6 +251,7 @@ async def test_an_adjustment_id_belongs_to_one_adjustment_of_the_customer(accoun
     assert [entry[5] for entry in await ledger(accounts)] == ["", "a1", ""]
 
 
+@own_server
 async def test_an_adjustment_goes_to_the_active_segment_that_ends_first(accounts: Stub, clock: ManualClock) -> None:
     segments = [
         segment("1"),
@@ -281,6 +289,7 @@ async def test_an_invalid_adjustment_is_refused(accounts: Stub) -> None:
     assert (await adjust(accounts, "a1", "1", 1)).replayed
 
 
+@own_server
 async def test_a_voided_balance_has_no_remaining_amount_and_stays_voided(accounts: Stub, clock: ManualClock) -> None:
     await put(accounts, balance("10", "5", "0"))
     await adjust(accounts, "a1", "-5", 2)

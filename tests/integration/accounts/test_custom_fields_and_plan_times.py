@@ -16,6 +16,10 @@ from server.calls.validation import to_datetime, to_timestamp
 from store.identity import organizations
 from store.postgres.database import Database
 from tests.support.facts.refusals import assert_violations
+from tests.support.server.sharing import own_server, shares_server
+
+pytestmark = shares_server
+
 
 Stub = account_service_pb2_grpc.AccountServiceStub
 
@@ -62,6 +66,7 @@ async def test_custom_fields_and_plan_times_are_read_and_listed(accounts: Stub) 
     assert list(listed.subscriptions) == [subscription]
 
 
+@own_server
 @pytest.mark.parametrize("put", [put_customer, put_subscription])
 async def test_an_equal_put_changes_neither_update_time_nor_epoch(
     accounts: Stub, shared: Database, org: int, clock: ManualClock, put: Any

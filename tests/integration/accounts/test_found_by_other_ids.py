@@ -15,6 +15,10 @@ from store.identity import keys
 from store.postgres.database import Database
 from tests.support.facts.refusals import assert_refused, assert_violations
 from tests.support.server.running import metadata_of
+from tests.support.server.sharing import shares_server
+
+pytestmark = shares_server
+
 
 Stub = account_service_pb2_grpc.AccountServiceStub
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)  # where the clock stands

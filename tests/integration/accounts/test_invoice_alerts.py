@@ -1,7 +1,6 @@
 """Alerts on invoices: one invoice's total, and a calendar month's, through the API to the notification."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -20,9 +19,8 @@ from generated.tidemark.v1 import (
 )
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
-from store.identity import keys
-from store.postgres.database import Database
-from tests.support.usage.caller import ALL_CUSTOMERS, BOTH, Caller, beside, calling
+from tests.support.server.sharing import shares_server
+from tests.support.usage.caller import ALL_CUSTOMERS, BOTH, Caller, beside
 
 ISSUED, PAID, VOID = (
     invoice_pb2.INVOICE_STATUS_ISSUED,
@@ -33,13 +31,7 @@ IN_ALARM, OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM, customer_alert
 MARCH = datetime(2026, 3, 20, tzinfo=UTC)  # the clock stands at noon of 15 March
 
 
-@pytest.fixture
-async def caller(database_url: str, database: Database, clock: ManualClock) -> AsyncIterator[Caller]:
-    """A caller of a server, as an organization with a key."""
-    async with database.transaction() as connection:
-        created = await keys.create_key(connection, "acme-inc", clock.now())
-    async with calling(database_url, clock, "acme-inc", created.key) as caller:
-        yield caller
+pytestmark = shares_server
 
 
 async def post(

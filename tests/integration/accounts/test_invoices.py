@@ -19,6 +19,10 @@ from store.balances import wallets
 from store.identity import keys, organizations
 from store.postgres.database import Database
 from tests.support.facts.refusals import assert_refused, assert_violations
+from tests.support.server.sharing import own_server, shares_server
+
+pytestmark = shares_server
+
 
 Stub = account_service_pb2_grpc.AccountServiceStub
 
@@ -80,6 +84,7 @@ async def test_amounts_are_shown_in_their_shortest_form(accounts: Stub) -> None:
     assert (await put(accounts, invoice(total="-0.00"))).invoice.total == "0"
 
 
+@own_server
 async def test_a_put_replaces_the_whole_invoice(accounts: Stub, clock: ManualClock) -> None:
     await put(accounts, invoice(type="USAGE", custom_fields={"a": "b"}))
     clock.advance(HOUR)
@@ -89,6 +94,7 @@ async def test_a_put_replaces_the_whole_invoice(accounts: Stub, clock: ManualClo
     assert (to_datetime(kept.create_time), to_datetime(kept.update_time)) == (NOW, NOW + HOUR)
 
 
+@own_server
 async def test_a_repeated_put_changes_only_the_as_of_time(accounts: Stub, clock: ManualClock) -> None:
     await put(accounts, invoice(total="1.50"))
     clock.advance(HOUR)

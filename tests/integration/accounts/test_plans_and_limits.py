@@ -22,6 +22,10 @@ from server.calls.validation import to_datetime, to_timestamp
 from store.identity import keys, organizations
 from store.postgres.database import Database
 from tests.support.facts.refusals import assert_refused, assert_violations
+from tests.support.server.sharing import own_server, shares_server
+
+pytestmark = shares_server
+
 
 Stub = account_service_pb2_grpc.AccountServiceStub
 
@@ -56,6 +60,7 @@ async def get(accounts: Stub, limit_id: str = "l1") -> limit_pb2.Limit:
     return (await accounts.GetLimit(messages.GetLimitRequest(limit_id=limit_id))).limit
 
 
+@own_server
 async def test_a_plan_is_replaced_by_a_newer_put_only(accounts: Stub, clock: ManualClock) -> None:
     first = await put_plan(accounts, display_name="Pro", custom_fields={"a": "b"}, as_of_time=to_timestamp(NOW))
     assert (first.plan.display_name, dict(first.plan.custom_fields)) == ("Pro", {"a": "b"})
@@ -90,6 +95,7 @@ async def test_every_field_of_a_limit_comes_back(accounts: Stub, fields: dict[st
     assert kept == sent
 
 
+@own_server
 async def test_a_limits_amount_is_replaced_by_a_newer_put_only(
     accounts: Stub, clock: ManualClock, shared: Database, org: int
 ) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from runtime.clock import ManualClock
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
@@ -17,7 +16,9 @@ from tests.support.usage.fixtures import (
     caller,
     caller_of_own_server,
     caller_of_shared_server,
+    own_pool,
     shared_database_url,
+    shared_pool,
     shared_server,
 )
 from tests.support.usage.organizations import create_organization
@@ -31,8 +32,10 @@ __all__ = [
     "keys_of_shared_server",
     "organization_id",
     "ours",
+    "own_pool",
     "server",
     "shared_database_url",
+    "shared_pool",
     "shared_server",
     "theirs",
 ]
@@ -59,7 +62,7 @@ async def server(
         yield server
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def keys_of_shared_server(shared_server: tuple[Running, Database], clock: ManualClock) -> tuple[str, str]:
     """The keys of two organizations of this test's own."""
     _, database = shared_server

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from runtime.clock import ManualClock
 from store.postgres.database import Database, driver
-from store.views import alarm_candidates, customer_gauges
+from store.views import alarm_candidates
 from store.views.alarm_candidates import MAX_PERIOD_ENDS, AlarmFilter, Position
 from tests.support.postgres.plans import recorded
 
@@ -78,12 +78,11 @@ async def test_a_page_of_alarms_reads_a_page_of_each_period(
 
 
 async def test_a_transaction_that_decodes_for_long_shows_postgresql_that_it_is_alive(
-    database: Database, filled: int, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    database: Database, filled: int, clock: ManualClock
 ) -> None:
-    monkeypatch.setattr(customer_gauges, "SIGN_OF_LIFE", -1.0)
     async with database.transaction() as connection:
         raw = await driver(connection)
         with recorded() as statements:
-            found = await alarm_candidates.read(raw, filled, AlarmFilter(), clock.now(), None, 250)
+            found = await alarm_candidates.read(raw, filled, AlarmFilter(), clock.now(), None, 250, sign_of_life=-1.0)
     assert len(set(found)) == 250
     assert [statement for statement, _ in statements.executed][2:] == ["SELECT 1"] * 3

@@ -10,6 +10,10 @@ from server.calls.validation import to_timestamp
 from server.limits import ServerLimits
 from tests.support.alerts.client import Client, refused
 from tests.support.server.limits import with_server_limits
+from tests.support.server.sharing import own_server, shares_server
+
+pytestmark = shares_server
+
 
 NEWEST_FIRST = list_order_pb2.LIST_ORDER_NEWEST_FIRST
 
@@ -56,6 +60,7 @@ async def test_a_list_is_filtered_by_the_beginning_of_the_display_name(ours: Cli
     assert refusal.paths == ["display_name_prefix"]
 
 
+@own_server
 async def test_a_list_is_filtered_by_the_time_of_creation(ours: Client, clock: ManualClock) -> None:
     first = clock.now()
     for name in ("a", "b", "c"):
@@ -67,6 +72,7 @@ async def test_a_list_is_filtered_by_the_time_of_creation(ours: Client, clock: M
     assert await names(ours, start_time=second, end_time=third) == ["b"]
 
 
+@own_server
 async def test_pages_are_in_both_orders_and_their_tokens_belong_to_one(ours: Client, clock: ManualClock) -> None:
     for name in ("a", "b", "c"):
         await ours.create(spend(name))
@@ -94,6 +100,7 @@ async def test_the_total_is_of_all_pages_and_only_on_request(ours: Client) -> No
     assert nothing.total_size == 0
 
 
+@own_server
 @with_server_limits(ServerLimits(examined_alerts=2))
 async def test_an_empty_page_has_a_token_when_more_alerts_are_to_be_examined(
     ours: Client, clock: ManualClock

@@ -15,6 +15,10 @@ from store.tables.accounts import organization
 from store.tables.alerts import alert, alert_change
 from tests.support.alerts.client import Client, refused, update_request
 from tests.support.server.running import running
+from tests.support.server.sharing import own_server, shares_server
+
+pytestmark = shares_server
+
 
 GOLD = 'scope { plan { plan_id: "gold" } } '
 
@@ -48,6 +52,7 @@ async def rows(database: Database) -> tuple[int, int]:
     return int(counts[0] or 0), int(counts[1] or 0)
 
 
+@own_server
 async def test_a_batch_creates_its_alerts_in_order_and_raises_the_epoch_once(
     ours: Client, theirs: Client, database: Database
 ) -> None:
@@ -62,6 +67,7 @@ async def test_a_batch_creates_its_alerts_in_order_and_raises_the_epoch_once(
     assert await rows(database) == (250, 250)
 
 
+@own_server
 async def test_a_batch_changes_its_alerts_and_raises_the_epoch_once(ours: Client, database: Database) -> None:
     created = (await ours.batch_create(*(spend(f"n{number}", key(f"k{number}")) for number in range(150)))).alerts
     before = await epoch(database)
@@ -80,6 +86,7 @@ async def test_a_batch_changes_its_alerts_and_raises_the_epoch_once(ours: Client
     assert await epoch(database) == before + 1
 
 
+@own_server
 async def test_a_batch_archives_its_alerts_and_raises_the_epoch_once(ours: Client, database: Database) -> None:
     created = (await ours.batch_create(*(spend(f"n{number}", key(f"k{number}")) for number in range(30)))).alerts
     before = await epoch(database)
@@ -94,6 +101,7 @@ async def test_a_batch_archives_its_alerts_and_raises_the_epoch_once(ours: Clien
     assert await epoch(database) == before + 1
 
 
+@own_server
 @pytest.mark.parametrize(
     ("wrong", "reason", "path"),
     [
@@ -133,6 +141,7 @@ async def test_alerts_of_which_only_one_may_exist_cannot_be_in_one_batch(ours: C
     assert (refusal.reason, refusal.paths) == ("ERROR_REASON_ALERT_EXISTS", ["requests[1]"])
 
 
+@own_server
 async def test_a_batch_counts_the_spend_alerts_of_a_plan_together(ours: Client, database: Database) -> None:
     def priced(number: int) -> str:
         return f'display_name: "p" {GOLD} spend_exceeded {{ currency: "unit-{number}" }} thresholds {{ value: "10" }}'
@@ -146,6 +155,7 @@ async def test_a_batch_counts_the_spend_alerts_of_a_plan_together(ours: Client, 
     assert await rows(database) == (51, 51)
 
 
+@own_server
 @pytest.mark.parametrize("wrong", ["unknown", "etag", "archived", "repeated", "invalid"])
 async def test_an_update_that_cannot_be_done_leaves_nothing_of_its_batch(
     ours: Client, database: Database, wrong: str
@@ -181,6 +191,7 @@ async def test_an_update_that_cannot_be_done_leaves_nothing_of_its_batch(
     assert (await ours.get(first.alert_id)).display_name == "a"
 
 
+@own_server
 async def test_one_alert_cannot_be_declared_twice_in_a_batch(ours: Client, database: Database) -> None:
     declared = update_request(spend("a", key("k")), allow_missing=True)
     before = await epoch(database), await rows(database)
@@ -221,6 +232,7 @@ async def test_an_update_into_the_measure_of_another_alert_leaves_nothing_of_its
     assert {(await ours.get(one)).version for one in (first, second, third)} == {1}
 
 
+@own_server
 async def test_an_archiving_that_cannot_be_done_leaves_nothing_of_its_batch(
     ours: Client, theirs: Client, database: Database
 ) -> None:
@@ -248,6 +260,7 @@ async def test_a_batch_has_1_to_1000_requests_without_ids_of_their_own(ours: Cli
     assert refusal.paths == ["requests[0].validate_only"]
 
 
+@own_server
 async def test_a_repeated_batch_gets_the_first_answer_after_a_restart_too(
     ours: Client, database: Database, clock: ManualClock, api_keys: tuple[str, str]
 ) -> None:
@@ -262,6 +275,7 @@ async def test_a_repeated_batch_gets_the_first_answer_after_a_restart_too(
     assert await rows(database) == before
 
 
+@own_server
 async def test_a_batch_that_is_only_validated_changes_nothing(ours: Client, database: Database) -> None:
     kept = await ours.create(spend("kept"))
     before = await epoch(database), await rows(database)
@@ -342,6 +356,7 @@ async def test_an_answer_has_no_more_bytes_than_other_answers_when_keys_and_unkn
     assert answer.ByteSize() <= DEFAULT_ANSWER_BYTES
 
 
+@own_server
 async def test_of_concurrent_batches_with_one_key_one_creates_its_alerts(ours: Client, database: Database) -> None:
     batches = (
         ours.batch_create(spend(f"a{number}"), spend(f"b{number}", key("shared")), spend(f"c{number}"))

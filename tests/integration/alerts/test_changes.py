@@ -5,7 +5,6 @@ from typing import Any
 
 import grpc
 import pytest
-import pytest_asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from generated.tidemark.v1 import (
@@ -29,7 +28,7 @@ KEEP, RESET = alert_service_pb2.STATE_POLICY_KEEP, alert_service_pb2.STATE_POLIC
 OK, IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK, customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def usual(caller: Caller) -> alert_pb2.Alert:
     """What `create_usual` creates."""
     return await create_usual(caller)

@@ -34,7 +34,10 @@ from store.alerts.history import Author
 from store.identity import organizations
 from store.postgres.database import Database, driver
 from tests.support.server.running import reason_of
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import Caller, on_subscription, thresholds, usage_alert
+
+pytestmark = shares_server
 
 
 async def subscribe(caller: Caller, *pairs: tuple[str, str]) -> None:
@@ -117,6 +120,7 @@ async def test_enable_for_one_of_two_disabled_subscriptions_evaluates_only_that_
     assert await reached() == ["s1"]
 
 
+@own_server
 async def test_enable_for_one_customer_changes_no_other_customer(caller: Caller, clock: ManualClock) -> None:
     alert_id = (await caller.create(usage_alert("10"))).alert_id
     await caller.send(caller.event("e1", customer="ann"), caller.event("e1", customer="bob"))
@@ -181,6 +185,7 @@ async def test_two_customers_can_use_the_same_adjustment_id(caller: Caller) -> N
         assert (adjusted.replayed, adjusted.balance.remaining) == (False, str(100 + number))
 
 
+@own_server
 async def test_a_subscription_id_is_unknown_for_another_customer(caller: Caller) -> None:
     await subscribe(caller, ("ann", "s1"), ("bob", "s2"))
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s::bigint")

@@ -12,10 +12,16 @@ from generated.tidemark.v1 import (
 )
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
+from server.limits import ServerLimits
 from store.postgres import bounded_pages
 from store.postgres.database import Database, driver
-from store.views import alarms, customer_alert_lists
+from store.views import alarms
 from tests.support.alerts.client import Client, refused
+from tests.support.server.limits import with_server_limits
+from tests.support.server.sharing import own_server, shares_server
+
+pytestmark = shares_server
+
 
 IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
@@ -50,6 +56,7 @@ def shown(found: list[customer_alert_pb2.CustomerAlert]) -> list[Pair]:
     return [(one.customer_id, one.alert.display_name, one.status) for one in found]
 
 
+@own_server
 @pytest.mark.parametrize("page_size", [1, 2, 3, 100])
 async def test_the_list_shows_gauges_in_alarm_by_newest_change_and_then_other_customers_by_id(
     ours: Client, clock: ManualClock, page_size: int
@@ -110,6 +117,7 @@ async def test_a_gauge_is_an_entry_of_its_own_while_it_is_in_alarm(ours: Client,
     assert [one.status for one in found] == [IN_ALARM, IN_ALARM]
 
 
+@own_server
 async def test_a_customer_that_is_not_evaluated_is_not_listed_in_alarm(ours: Client, clock: ManualClock) -> None:
     """GetCustomerAlert, the list and the summary agree whether a gauge is in alarm."""
     gold = await ours.create(TOKENS + 'scope { plan { plan_id: "gold" } }')
@@ -133,6 +141,7 @@ async def test_a_customer_that_is_not_evaluated_is_not_listed_in_alarm(ours: Cli
     assert not (await ours.summary()).alerts
 
 
+@own_server
 async def test_a_gauge_of_a_closed_period_is_not_in_alarm(ours: Client, clock: ManualClock) -> None:
     alert = await ours.create(TOKENS + ALL)
     await ours.settled(alert.alert_id)
@@ -157,6 +166,7 @@ async def test_a_threshold_reached_silently_is_listed_last_in_alarm(ours: Client
     ]
 
 
+@own_server
 async def test_states_of_an_older_version_are_listed_and_completed(
     ours: Client, clock: ManualClock, database: Database
 ) -> None:
@@ -202,6 +212,8 @@ async def test_pages_of_customers_without_alarm_are_bounded(ours: Client, clock:
     assert [one.customer_id for one in await listed(ours, page_size=7)] == names
 
 
+@own_server
+@with_server_limits(ServerLimits(examined_alerts=5))
 async def test_pages_of_customers_with_very_many_alerts_of_other_plans_are_bounded(
     ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +235,6 @@ async def test_pages_of_customers_with_very_many_alerts_of_other_plans_are_bound
         reads.append("read")
         return await read(*arguments, **named)
 
-    monkeypatch.setattr(bounded_pages, "MAX_EXAMINED", 5)
     monkeypatch.setattr(bounded_pages, "read", counted)
     found, token = list[customer_alert_pb2.CustomerAlert](), ""
     while True:
@@ -236,9 +247,9 @@ async def test_pages_of_customers_with_very_many_alerts_of_other_plans_are_bound
     assert shown(found) == [(name, alert, OK) for name in names for alert in ("tokens", "spend")]
 
 
-async def test_a_page_reads_a_bounded_number_of_gauges_of_all_its_customers(
-    ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@own_server
+@with_server_limits(ServerLimits(page_gauges=7))
+async def test_a_page_reads_a_bounded_number_of_gauges_of_all_its_customers(ours: Client, clock: ManualClock) -> None:
     """A page ends after the alert with which the bound is reached; no entry is missing or repeated."""
     alerts = [
         await ours.create(
@@ -252,7 +263,6 @@ async def test_a_page_reads_a_bounded_number_of_gauges_of_all_its_customers(
     for name in names:
         seats = [f'properties {{ key: "seat" value: "{seat}" }}' for seat in ("a", "b", "c")]
         await ours.use(clock.now(), *(event(number, name, "1", seat) for number, seat in enumerate(seats)))
-    monkeypatch.setattr(customer_alert_lists, "GAUGES_AT_ONCE", 7)
     sizes, found, token = list[int](), list[tuple[str, str]](), ""
     while True:
         page = await ours.customer_alerts("", page_token=token)

@@ -12,6 +12,10 @@ from runtime.clock import ManualClock
 from server.limits import ServerLimits
 from tests.support.alerts.client import Client, refused
 from tests.support.server.limits import with_server_limits
+from tests.support.server.sharing import own_server, shares_server
+
+pytestmark = shares_server
+
 
 OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
 IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
@@ -31,6 +35,7 @@ def event(number: int, quantity: str, customer_id: str = "acme", rest: str = "")
     return f'event_id: "{number}" customer_id: "{customer_id}" metric_id: "tokens" quantity: "{quantity}" {rest}'
 
 
+@own_server
 async def test_a_customer_alert_shows_the_value_and_the_reached_levels(ours: Client, clock: ManualClock) -> None:
     thresholds = 'thresholds { value: "20" code: "high" } thresholds { recurring_step: "5" } '
     alert = await ours.create(TOKENS + thresholds + ALL)
@@ -107,6 +112,7 @@ async def test_each_group_has_a_gauge_and_those_in_alarm_come_first(ours: Client
     assert (found.status, found.gauges_truncated) == (IN_ALARM, False)
 
 
+@own_server
 async def test_only_the_current_period_counts(ours: Client, clock: ManualClock) -> None:
     alert = await ours.create(TOKENS + ALL)
     await ours.settled(alert.alert_id)
@@ -121,6 +127,7 @@ async def test_only_the_current_period_counts(ours: Client, clock: ManualClock) 
     assert (state.gauge.value, state.thresholds[0].in_alarm) == ("1", False)
 
 
+@own_server
 async def test_each_subscription_has_a_gauge_in_its_own_period(ours: Client, clock: ManualClock) -> None:
     cycle = "billing_cycle { anchor_time { seconds: 1767225600 } cadence: CADENCE_DAY } "  # 2026-01-01
     await ours.put(subscription=f'customer_id: "acme" subscription_id: "pro" plan_id: "gold" {cycle}')
@@ -198,6 +205,7 @@ async def test_an_archived_alert_shows_neither_status_nor_gauges(ours: Client, c
     assert (list(found.gauges), found.no_data) == ([], False)
 
 
+@own_server
 async def test_the_list_of_a_customer_holds_exactly_the_alerts_that_cover_it(
     ours: Client, theirs: Client, clock: ManualClock
 ) -> None:
@@ -248,6 +256,7 @@ async def test_the_list_of_a_customer_holds_exactly_the_alerts_that_cover_it(
     assert answer.reason == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
+@own_server
 @with_server_limits(ServerLimits(page_gauges=5))
 async def test_pages_read_a_bounded_number_of_gauges_and_hold_every_alert(ours: Client, clock: ManualClock) -> None:
     grouped = TOKENS.replace('metric_id: "tokens"', 'metric_id: "tokens" group_values { key: "region" }')

@@ -18,7 +18,11 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from tests.support.notifications.watching import watch
 from tests.support.schemas import check_body
 from tests.support.server.running import reason_of
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import DEADLINE, Caller, thresholds, usage_alert
+
+pytestmark = shares_server
+
 
 REQUESTED = customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED
 

@@ -9,6 +9,10 @@ from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.support.alerts.client import Client, refused
 from tests.support.server.running import running
+from tests.support.server.sharing import own_server, shares_server
+
+pytestmark = shares_server
+
 
 SPEND = 'display_name: "spend" scope { all_customers {} } spend_threshold_reached {} thresholds { value: "10" } '
 TEAM = 'labels { key: "team" value: "billing" } '
@@ -25,6 +29,7 @@ def kinds(changes: list[alert_change_pb2.AlertChange]) -> list[str]:
     return [names.Name(one.kind).removeprefix("ALERT_CHANGE_KIND_") for one in changes]
 
 
+@own_server
 async def test_labels_are_kept_over_a_restart_and_in_the_history(
     ours: Client, database: Database, clock: ManualClock, api_keys: tuple[str, str]
 ) -> None:

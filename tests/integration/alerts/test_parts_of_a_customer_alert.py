@@ -22,8 +22,12 @@ from server.calls.answer_size import DEFAULT_ANSWER_BYTES
 from server.calls.validation import to_timestamp
 from store.views import customer_gauges, gauge_windows
 from tests.support.server.running import reason_of, violations_of
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import DEADLINE, Caller, thresholds, usage_alert
 from tests.support.usage.organizations import organization
+
+pytestmark = shares_server
+
 
 IN_ALARM = customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 OK = customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
@@ -112,6 +116,7 @@ async def test_gauge_that_enters_alarm_between_two_pages_hides_no_other(caller: 
     assert sorted(regions(first.customer_alert) + regions(rest.customer_alert)) == list("abcdef")
 
 
+@own_server
 async def test_group_restricts_gauges_and_status(caller: Caller, clock: ManualClock) -> None:
     alert = usage_alert("10", groups=[("region", None), ("seat", None)])
     alert_id = (await caller.create(alert)).alert_id
@@ -129,6 +134,7 @@ async def test_group_restricts_gauges_and_status(caller: Caller, clock: ManualCl
     assert (nothing.status, nothing.no_data, list(nothing.gauges)) == (OK, True, [])
 
 
+@own_server
 async def test_change_time_is_that_of_the_latest_change_of_any_gauge(caller: Caller, clock: ManualClock) -> None:
     alert_id = (await caller.create(usage_alert("10", groups=[("region", None)]))).alert_id
     await caller.send(caller.event("e1", "1", region="a"))
@@ -222,6 +228,7 @@ async def test_page_token_of_gauges_is_refused_with_other_filters(caller: Caller
     assert reason_of(refused) == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
+@own_server
 async def test_page_token_of_gauges_is_refused_after_their_period(caller: Caller, clock: ManualClock) -> None:
     alert_id = (await caller.create(usage_alert("10", groups=[("region", None)]))).alert_id
     await caller.send(*(caller.event(f"e-{name}", region=name) for name in "abc"))
@@ -233,6 +240,7 @@ async def test_page_token_of_gauges_is_refused_after_their_period(caller: Caller
     assert reason_of(refused) == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
+@own_server
 @pytest.mark.parametrize("page_size", [1, 2, 5, 1000])
 async def test_alerts_of_one_customer_are_listed_by_status(
     caller: Caller, clock: ManualClock, page_size: int
@@ -272,6 +280,7 @@ async def exclusions(caller: Caller, **fields: Any) -> list[alert_exclusion_pb2.
             return found
 
 
+@own_server
 @pytest.mark.parametrize("page_size", [1, 100])
 async def test_exclusions_show_customer_subscription_reason_time_and_key(
     caller: Caller, clock: ManualClock, page_size: int

@@ -20,9 +20,13 @@ from store.alerts.exclusions import Counted, Groups
 from store.alerts.history import Author
 from store.postgres.database import Database, driver
 from tests.support.alerts.stored import create_alert
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import Caller, usage_alert
 
+pytestmark = shares_server
 
+
+@own_server
 async def test_each_change_in_the_history_shows_the_alert_as_of_that_change(
     caller: Caller, clock: ManualClock
 ) -> None:
@@ -62,6 +66,7 @@ async def test_each_change_in_the_history_shows_the_alert_as_of_that_change(
     assert changes[-1].alert.archive_time == to_timestamp(times[-1])
 
 
+@own_server
 async def test_a_gauge_of_the_ended_period_is_not_shown_from_the_start_of_the_next(
     caller: Caller, clock: ManualClock
 ) -> None:
@@ -82,6 +87,7 @@ async def test_a_gauge_of_the_ended_period_is_not_shown_from_the_start_of_the_ne
     assert await shown() == ["5"]
 
 
+@own_server
 async def test_a_disabled_alert_has_no_pending_backfill(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
@@ -95,6 +101,7 @@ async def test_a_disabled_alert_has_no_pending_backfill(
         assert await alerts.get(connection, organization_id, created.alert_id) == off
 
 
+@own_server
 async def test_an_edit_keeps_the_newest_retired_thresholds(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
@@ -110,6 +117,7 @@ async def test_an_edit_keeps_the_newest_retired_thresholds(
     assert [one.threshold.value for one in changed.retired] == [*many[most // 2 :], *half, 3_000]
 
 
+@own_server
 async def test_the_count_of_groups_starts_anew_at_a_newer_watching_epoch(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
@@ -121,6 +129,7 @@ async def test_the_count_of_groups_starts_anew_at_a_newer_watching_epoch(
             assert counted == {group: total}
 
 
+@own_server
 async def test_exclusions_made_since_an_epoch_include_those_of_that_epoch(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:

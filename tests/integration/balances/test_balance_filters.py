@@ -3,7 +3,6 @@
 from decimal import Decimal
 
 import pytest
-import pytest_asyncio
 
 from generated.tidemark.v1 import (
     customer_alert_pb2,
@@ -20,7 +19,7 @@ BOTH_KINDS = "low_remaining_contract_credit_and_commit_balance_reached"
 pytestmark = shares_server
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def acme(caller: Caller) -> Holder:
     """A customer with two commits and a contract credit of two teams, under contracts of two regions."""
     holder = Holder(caller)

@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 import pytest
-import pytest_asyncio
 
 from generated.tidemark.v1 import account_service_pb2 as messages
 from generated.tidemark.v1 import balance_entry_pb2, overage_pb2
@@ -26,7 +25,7 @@ REFUSED = grpc.StatusCode.FAILED_PRECONDITION
 CONFLICT = grpc.StatusCode.ALREADY_EXISTS
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def holder(caller: Caller) -> Holder:
     """A customer with two balances in USD: the second one is drawn on first."""
     holder = Holder(caller)

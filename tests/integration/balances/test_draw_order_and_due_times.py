@@ -11,7 +11,11 @@ from store.balances import wallets
 from store.postgres.database import Database
 from tests.support.balances.holder import CREDIT, SEAT, Holder, alert
 from tests.support.databases import Template
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller
+
+pytestmark = shares_server
+
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 

@@ -55,7 +55,7 @@ voids = st.builds(Void, st.lists(st.integers(1, 8), min_size=1, max_size=3).map(
 stories = st.lists(st.one_of(sends, sends, sends, voids), min_size=3, max_size=16)
 
 
-class Told:
+class Holdings:
     """An organization with balances and alerts, to which events are sent."""
 
     def __init__(self, caller: Caller) -> None:
@@ -63,7 +63,7 @@ class Told:
         self.holder = Holder(caller)
 
     @classmethod
-    async def begin(cls, caller: Caller, clock: ManualClock, *, restricted: bool) -> "Told":
+    async def begin(cls, caller: Caller, clock: ManualClock, *, restricted: bool) -> "Holdings":
         """restricted: whether some balances are only for some events."""
         name, api_key = await organization(caller.database_url, clock)
         side = cls(Caller(caller.server, clock, caller.database_url, name, api_key))
@@ -115,7 +115,7 @@ class Told:
         assert all(Decimal(one.drawn) >= 0 for one in segments.values())
 
 
-async def tell(voiding: Told, story: list[Send | Void]) -> dict[str, Send]:
+async def carry_out(voiding: Holdings, story: list[Send | Void]) -> dict[str, Send]:
     """Carries out a story; returns the events that are left, in the order in which they came."""
     left: dict[str, Send] = {}
     sent: list[str] = []
@@ -146,9 +146,9 @@ async def tell(voiding: Told, story: list[Send | Void]) -> dict[str, Send]:
 async def test_balances_gauges_and_states_are_as_if_voided_events_had_never_come(
     caller: Caller, clock: ManualClock, story: list[Send | Void]
 ) -> None:
-    voiding = await Told.begin(caller, clock, restricted=False)
-    left = await tell(voiding, story)
-    never = await Told.begin(caller, clock, restricted=False)
+    voiding = await Holdings.begin(caller, clock, restricted=False)
+    left = await carry_out(voiding, story)
+    never = await Holdings.begin(caller, clock, restricted=False)
     for event_id, item in left.items():
         assert await never.send(event_id, item) == 1
     assert await voiding.amounts() == await never.amounts()
@@ -166,8 +166,8 @@ async def test_balances_of_some_events_only_get_back_all_that_was_drawn(
     caller: Caller, clock: ManualClock, story: list[Send | Void]
 ) -> None:
     """The sum is exact. Where usage contends for segments, the order in which it came can divide it otherwise."""
-    voiding = await Told.begin(caller, clock, restricted=True)
-    left = await tell(voiding, story)
+    voiding = await Holdings.begin(caller, clock, restricted=True)
+    left = await carry_out(voiding, story)
     amounts = await voiding.amounts()
     overage = amounts.pop("USD", Decimal(0))
     granted = Decimal(6 + 3 + 9 + 4 + 4 + 4 + 5)

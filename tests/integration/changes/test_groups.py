@@ -2,12 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 
 import psycopg
-import pytest
 
 from engine.changes.groups import ChangeGroups
 from engine.changes.open_change import OpenChange
@@ -16,104 +14,20 @@ from runtime.clock import ManualClock
 from runtime.fair_semaphore import FairSemaphore
 from store.identity import organizations
 from store.postgres.database import Connection, Database, DatabaseUnavailable
+from tests.support.change_groups import (
+    Held,
+    Refused,
+    Write,
+    epoch_of,
+    plan,
+    plans,
+    store_plan,
+    together,
+)
 from tests.support.databases import NOON
 from tests.support.waiting import within
 
 ROUNDS = 40  # of the random test
-
-Write = Callable[[OpenChange], Awaitable[str]]
-
-
-class Refused(Exception):
-    """A change that refuses itself."""
-
-
-@pytest.fixture
-async def organization_id(database: Database) -> int:
-    async with database.transaction() as connection:
-        return await organizations.get_or_create(connection, "ours", NOON)
-
-
-@pytest.fixture
-async def groups(database: Database, clock: ManualClock) -> AsyncIterator[ChangeGroups]:
-    # On a busy machine, a few changes take longer than the limit of a group.
-    limits = ChangeLimits(seconds=60.0)
-    groups = ChangeGroups(database, clock, FairSemaphore(4), lambda _: False, limits)
-    yield groups
-    await groups.drain()
-
-
-def plan(name: str, *, refuse: Exception | None = None, after: Awaitable[object] | None = None) -> Write:
-    """A change that stores a plan. Then it waits for `after`, and refuses itself if it has to."""
-
-    async def write(change: OpenChange) -> str:
-        await store_plan(change, name)
-        if after is not None:
-            await after
-        if refuse is not None:
-            raise refuse
-        return name
-
-    return write
-
-
-async def store_plan(change: OpenChange, name: str) -> None:
-    await change.driver.execute(
-        "INSERT INTO plan (organization_id, plan_id, display_name, custom_fields, as_of_time, create_time,"
-        " update_time, changed_epoch) VALUES (%s, %s, '', '{}', %s, %s, %s, %s)",
-        (change.organization_id, name, change.now, change.now, change.now, change.epoch),
-    )
-
-
-async def plans(database: Database, organization_id: int) -> dict[str, int]:
-    """The epoch of each stored plan, by its id."""
-    async with database.raw_transaction() as connection:
-        cursor = await connection.execute(
-            "SELECT plan_id, changed_epoch FROM plan WHERE organization_id = %s", (organization_id,)
-        )
-        return dict(await cursor.fetchall())
-
-
-async def epoch_of(database: Database, organization_id: int) -> int:
-    async with database.transaction() as connection:
-        return await organizations.current_epoch(connection, organization_id)
-
-
-@dataclass
-class Held:
-    """The first change of an organization, which keeps the others waiting until it is released."""
-
-    groups: ChangeGroups
-    organization_id: int
-    begun: asyncio.Event = field(default_factory=asyncio.Event)
-    released: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def _wait(self, change: OpenChange) -> str:
-        self.begun.set()
-        await self.released.wait()
-        return "first"
-
-    async def start(self) -> asyncio.Task[str]:
-        """Starts it; returns when the lock is held."""
-        first = asyncio.create_task(self.groups.run(self.organization_id, self._wait))
-        async with within("the first change"):
-            await self.begun.wait()
-        return first
-
-
-async def together(
-    groups: ChangeGroups, organization_id: int, writes: Sequence[Write], **how: bool
-) -> list[str | BaseException]:
-    """What became of changes that waited for the same group."""
-    held = Held(groups, organization_id)
-    first = await held.start()
-    waiting = [asyncio.create_task(groups.run(organization_id, write, **how)) for write in writes]
-    await asyncio.sleep(0)
-    held.released.set()
-    async with within("the changes"):
-        done = await asyncio.gather(*waiting, return_exceptions=True)
-        await first
-    return done
 
 
 async def test_changes_that_wait_together_share_one_epoch(
@@ -280,6 +194,11 @@ async def test_a_group_whose_frame_fails_is_repeated_one_by_one(
     broken = RuntimeError("cannot prepare")
 
     class Broken:
+        goes_last = False
+
+        def needs_preparing(self, item: str) -> bool:
+            return True
+
         async def prepare(
             self, connection: Connection, organization_id: int, items: Sequence[str]
         ) -> Sequence[str | Exception | None]:
@@ -329,94 +248,6 @@ async def test_each_change_runs_in_the_context_of_its_call(organization_id: int,
 
     names = [f"caller {number}" for number in range(10)]
     assert await asyncio.gather(*(asyncio.create_task(call(name)) for name in names)) == names
-
-
-class Plans:
-    """Plans that one statement stores; it refuses names that begin with `no`, and fails on `bad`."""
-
-    def __init__(self) -> None:
-        self.prepared: list[list[str]] = []
-        self.applied: list[list[str]] = []
-
-    async def prepare(
-        self, connection: Connection, organization_id: int, items: Sequence[str]
-    ) -> Sequence[str | Exception | None]:
-        self.prepared.append(list(items))
-        return ["known" if name == "known" else None for name in items]
-
-    async def apply(self, change: OpenChange, items: Sequence[str]) -> Sequence[str | Exception]:
-        self.applied.append(list(items))
-        if "bad" in items:
-            raise Refused
-        done: list[str | Exception] = []
-        for name in items:
-            if name.startswith("no"):
-                done.append(Refused())
-            else:
-                await store_plan(change, name)
-                done.append(name)
-        return done
-
-
-async def all_of(groups: ChangeGroups, organization_id: int, kind: Plans, items: Sequence[str]) -> list[str | None]:
-    """The results of items that wait together; None for those that are refused."""
-    held = Held(groups, organization_id)
-    first = await held.start()
-    waiting = [asyncio.create_task(groups.run_together(organization_id, kind, item)) for item in items]
-    await asyncio.sleep(0)
-    held.released.set()
-    async with within("the items"):
-        done = await asyncio.gather(*waiting, return_exceptions=True)
-        await first
-    return [None if isinstance(one, Refused) else str(one) for one in done]
-
-
-async def test_items_of_one_kind_are_made_by_one_call(
-    database: Database, organization_id: int, groups: ChangeGroups
-) -> None:
-    kind = Plans()
-    items = ["a", "no", "known", "b"]
-    assert await all_of(groups, organization_id, kind, items) == ["a", None, "known", "b"]
-    assert kind.prepared == [items]
-    assert kind.applied == [["a", "no", "b"]]
-    assert set(await plans(database, organization_id)) == {"a", "b"}
-
-
-async def test_an_item_that_fails_its_kind_leaves_the_others(
-    database: Database, organization_id: int, groups: ChangeGroups
-) -> None:
-    kind = Plans()
-    assert await all_of(groups, organization_id, kind, ["a", "bad", "b"]) == ["a", None, "b"]
-    assert kind.applied == [["a", "bad", "b"], ["a"], ["bad"], ["b"]]
-    assert set(await plans(database, organization_id)) == {"a", "b"}
-
-
-async def test_an_item_that_fails_the_only_kind_of_a_group_leaves_the_others(
-    database: Database, organization_id: int, groups: ChangeGroups
-) -> None:
-    kind, other = Plans(), Plans()
-    held = Held(groups, organization_id)
-    first = await held.start()
-    items = ["a", "bad", "no", "b"]
-    waiting = [asyncio.create_task(groups.run_together(organization_id, kind, item)) for item in items]
-    waiting.append(asyncio.create_task(groups.run_together(organization_id, other, "c")))
-    await asyncio.sleep(0)
-    held.released.set()
-    async with within("the items"):
-        done = await asyncio.gather(*waiting, return_exceptions=True)
-        await first
-    assert [one if isinstance(one, str) else type(one) for one in done] == ["a", Refused, Refused, "b", "c"]
-    assert set(await plans(database, organization_id)) == {"a", "b", "c"}
-
-
-async def test_items_that_need_no_lock_raise_no_epoch(
-    database: Database, organization_id: int, groups: ChangeGroups
-) -> None:
-    before = await epoch_of(database, organization_id)
-    kind = Plans()
-    assert await groups.run_together(organization_id, kind, "known") == "known"
-    assert not kind.applied
-    assert await epoch_of(database, organization_id) == before
 
 
 async def test_groups_keep_a_distance_only_while_usage_comes_in(

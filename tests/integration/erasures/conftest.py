@@ -9,7 +9,9 @@ from tests.support.usage.fixtures import (
     caller,
     caller_of_own_server,
     caller_of_shared_server,
+    own_pool,
     shared_database_url,
+    shared_pool,
     shared_server,
 )
 
@@ -18,7 +20,9 @@ __all__ = [
     "caller_of_own_server",
     "caller_of_shared_server",
     "database",
+    "own_pool",
     "shared_database_url",
+    "shared_pool",
     "shared_server",
 ]
 

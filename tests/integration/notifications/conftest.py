@@ -4,7 +4,9 @@ from tests.support.usage.fixtures import (
     caller,
     caller_of_own_server,
     caller_of_shared_server,
+    own_pool,
     shared_database_url,
+    shared_pool,
     shared_server,
 )
 
@@ -12,6 +14,8 @@ __all__ = [
     "caller",
     "caller_of_own_server",
     "caller_of_shared_server",
+    "own_pool",
     "shared_database_url",
+    "shared_pool",
     "shared_server",
 ]

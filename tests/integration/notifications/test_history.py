@@ -18,8 +18,12 @@ from server.calls.validation import to_timestamp
 from server.limits import ServerLimits
 from tests.support.notifications.watching import committer, names, watch
 from tests.support.server.running import reason_of, violations_of
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import Caller, beside, spend_alert, usage_alert
 from tests.support.usage.organizations import organization
+
+pytestmark = shares_server
+
 
 Page = messages.ListNotificationsResponse
 
@@ -73,6 +77,7 @@ async def test_the_history_shows_the_notification_of_the_answer_and_of_the_strea
     assert found.body == body
 
 
+@own_server
 async def test_each_filter_narrows_the_list(caller: Caller, stored: list[notification_pb2.Notification]) -> None:
     async def found(**request: Any) -> list[notification_pb2.Notification]:
         return list((await listed(caller, **request)).notifications)
@@ -106,6 +111,7 @@ async def test_notifications_of_each_condition_are_found_by_their_type(caller: C
         assert (one.alert_id, one.condition_type) == (alert_id, kind)
 
 
+@own_server
 @pytest.mark.parametrize("size", [1, 2, 5, 6, 7])
 async def test_pages_hold_each_notification_once_while_others_are_written(
     caller: Caller, stored: list[notification_pb2.Notification], size: int
@@ -126,6 +132,7 @@ async def test_pages_hold_each_notification_once_while_others_are_written(
     assert found == stored
 
 
+@own_server
 async def test_pages_are_shorter_when_bodies_are_long(
     caller: Caller, stored: list[notification_pb2.Notification]
 ) -> None:
@@ -137,6 +144,7 @@ async def test_pages_are_shorter_when_bodies_are_long(
         assert list(rest.notifications) == stored[2:4]
 
 
+@own_server
 async def test_a_page_token_is_refused_with_other_filters(
     caller: Caller, clock: ManualClock, stored: list[notification_pb2.Notification]
 ) -> None:
@@ -168,6 +176,7 @@ async def test_all_violations_of_a_list_request_are_named(caller: Caller, clock:
     assert violations_of(raised.value) == ["end_time"]
 
 
+@own_server
 async def test_a_notification_is_not_found_by_another_organization(
     caller: Caller, clock: ManualClock, stored: list[notification_pb2.Notification]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.clock import ManualClock
 from store.identity import organizations
@@ -99,11 +100,10 @@ async def test_pages_of_the_history_have_each_notification_once_in_order(databas
 async def test_positions_of_many_notifications_are_assigned_in_bounded_transactions(
     database: Database, org: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "ASSIGN_LIMIT", 2)
     assigned = list[int]()
 
-    async def assign(connection: object, organization_id: int) -> int:
-        assigned.append(await feed.assign_positions(connection, organization_id, 2))  # type: ignore[arg-type]
+    async def assign(connection: AsyncConnection, organization_id: int, limit: int) -> int:
+        assigned.append(await feed.assign_positions(connection, organization_id, limit))
         return assigned[-1]
 
     monkeypatch.setattr(history, "assign_positions", assign)
@@ -123,7 +123,7 @@ async def test_positions_of_many_notifications_are_assigned_in_bounded_transacti
                 " WHERE notification_id LIKE 'new%'"
             )
         )
-    async with history.reading(database, org) as connection:
+    async with history.reading(database, org, assign_limit=2) as connection:
         extent = await feed.extent(connection, org)
     assert extent.last_position == NOTIFICATIONS + added.rowcount
     assert assigned == [2] * (added.rowcount // 2) + [added.rowcount % 2]

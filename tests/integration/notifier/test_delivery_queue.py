@@ -13,11 +13,10 @@ from store.deliveries import claims as delivery_claims
 from store.deliveries import leases, outbox
 from store.deliveries.claims import Claim, ClaimRequest
 from store.deliveries.pending_work import pending_work
-from store.endpoints import endpoints, lifecycle
-from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT, EndpointState
+from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
 from store.postgres.database import Database
 from store.tables.notifications import outbox as outbox_table
-from store.tables.webhooks import attempt, delivery, endpoint, endpoint_secret
+from store.tables.webhooks import attempt, delivery, endpoint
 from tests.support.notifier.delivery_queue import (
     ALL_TOKENS,
     LEASE,
@@ -27,17 +26,12 @@ from tests.support.notifier.delivery_queue import (
     failed,
     fan_out,
     record,
+    release_expired,
 )
 from tests.support.notifier.house import House, body_of, configuration
 from tests.support.webhooks.attempts import write_results
-from webhooks.deliveries import DeliveryStatus, Outcome
-from webhooks.health import HealthSignal
+from webhooks.deliveries import DeliveryStatus
 from webhooks.secret_box import SecretBox, secret_context
-
-
-async def release_expired(house: House) -> int:
-    async with house.database.transaction() as connection:
-        return await leases.release_expired(connection)
 
 
 def signed_with(claim: Claim) -> list[str | None]:
@@ -216,77 +210,6 @@ async def test_a_claim_given_back_is_due_later_and_counts_no_attempt(house: Hous
         assert await leases.release(connection, [late], delay=timedelta(hours=1)) == 1
     [again] = await claim(house)
     assert (again.delivery_id, again.attempt_count) == (soon.delivery_id, 0)
-
-
-async def test_a_deleted_endpoint_cancels_what_waits_and_lets_end_what_is_sent(house: House) -> None:
-    created = await house.endpoint("https://example.com/hook")
-    kept = await house.endpoint("https://example.com/kept", ("alert.resolved",))
-    await house.notify(6)
-    await fan_out(house)
-    succeeds, fails, dies, is_given_back = await claim(house)
-    assert await delete(house, created.endpoint.endpoint_id)
-    assert not await delete(house, created.endpoint.endpoint_id)
-
-    by_status = Counter(item.status for item in await house.deliveries())
-    assert by_status == {DeliveryStatus.CANCELLED: 2, DeliveryStatus.PENDING: 4}
-    await record(house, [delivered(succeeds), failed(fails)])
-    async with house.database.transaction() as connection:
-        await leases.release(connection, [is_given_back], delay=timedelta(0))
-    await house.expire_leases()
-    await release_expired(house)
-    statuses = {item.delivery_id: item.status for item in await house.deliveries()}
-    assert statuses[succeeds.delivery_id] is DeliveryStatus.DELIVERED
-    for cut in (fails, dies, is_given_back):
-        assert statuses[cut.delivery_id] is DeliveryStatus.CANCELLED
-    assert [a.outcome for a in await house.attempts(fails.delivery_id)] == [Outcome.SERVER_ERROR]
-
-    await house.notify()
-    assert await fan_out(house) == outbox.FanOut(taken=1, created=0)
-    assert await claim(house) == []
-    assert await counters_match(house)
-    async with house.database.transaction() as connection:
-        left = await connection.scalars(select(endpoint_secret.c.endpoint_id))
-        assert left.all() == [kept.endpoint.endpoint_id]
-
-
-async def delete(house: House, endpoint_id: str) -> bool:
-    async with house.database.transaction() as connection:
-        return await lifecycle.delete_endpoint(connection, house.organization_id, endpoint_id, house.clock.now())
-
-
-async def test_an_endpoint_deleted_while_its_rows_are_fanned_out_leaves_none_waiting(house: House) -> None:
-    created = await house.endpoint("https://example.com/hook")
-    await house.notify(3)
-    async with house.database.transaction() as connection:
-        await outbox.fan_out(connection, 10)
-        deleting = asyncio.create_task(delete(house, created.endpoint.endpoint_id))
-        # The delete has to wait for this transaction; give it every chance not to.
-        done, _ = await asyncio.wait([deleting], timeout=0.3)
-        assert not done
-    assert await deleting
-    assert {item.status for item in await house.deliveries()} == {DeliveryStatus.CANCELLED}
-
-
-async def test_an_endpoint_that_is_gone_stays_visible_as_disabled(house: House) -> None:
-    created = await house.endpoint("https://example.com/hook")
-    await house.notify(6)
-    await fan_out(house)
-    gone, other, *_ = await claim(house)
-    result = dataclasses.replace(
-        failed(gone), outcome=Outcome.GONE, status=DeliveryStatus.FAILED, delay=None, signal=HealthSignal.GONE
-    )
-    await record(house, [result, failed(other)])
-    statuses = Counter(item.status for item in await house.deliveries())
-    assert statuses == {
-        DeliveryStatus.FAILED: 1,
-        DeliveryStatus.CANCELLED: 3,  # two that waited, and the failed one that would have been tried again
-        DeliveryStatus.PENDING: 2,  # still leased
-    }
-    async with house.database.transaction() as connection:
-        shown = await endpoints.get(connection, house.organization_id, created.endpoint.endpoint_id)
-    assert shown is not None
-    assert shown.state is EndpointState.DISABLED
-    assert await counters_match(house)
 
 
 async def test_a_notification_that_is_not_there_is_claimed_without_a_body(house: House) -> None:

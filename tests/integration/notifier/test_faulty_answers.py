@@ -57,7 +57,7 @@ async def test_bytes_after_the_status_of_a_success_do_not_change_the_outcome(nam
                 return
 
     framed = name in ("a long header", "150 headers")
-    # Of the others some tell no end, so that the reading ends with its time.
+    # Some of the others have no length, so that the reading ends when its time is over.
     timeouts = PATIENT if framed else Timeouts(connect=10, headers=10, body=0.2)
     async with server(talk) as port, Sender(ON_THIS_MACHINE, timeouts, SystemClock()) as sender:
         answers = [await sender.post(f"http://127.0.0.1:{port}/", {}, BODY) for _ in range(3)]

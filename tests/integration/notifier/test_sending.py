@@ -68,7 +68,7 @@ async def test_the_request_carries_what_a_receiver_needs_and_nothing_of_this_mac
         (999, Outcome.SERVER_ERROR),
     ],
 )
-async def test_the_status_decides(receiver: Receiver, code: int, outcome: Outcome) -> None:
+async def test_status_code_decides_the_outcome_of_an_attempt(receiver: Receiver, code: int, outcome: Outcome) -> None:
     receiver.answer(status(code, headers={"Location": receiver.url + "/elsewhere"}))
     answer = await post(receiver.url)
     assert (answer.outcome, answer.http_status) == (outcome, code)

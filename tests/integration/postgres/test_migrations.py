@@ -9,6 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.command import upgrade
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from click.testing import CliRunner
@@ -21,6 +23,7 @@ from store.postgres import partitions
 from store.postgres.database import Database, sync_engine
 from store.tables import metadata
 from tests.support.databases import Template
+from tests.support.usage.event_keys import key_definitions
 
 
 @pytest.fixture
@@ -70,6 +73,65 @@ async def test_partitions_are_created_ahead_and_dropped_when_old(database: Datab
     await maintain(month(3), month(5), month(3))
     async with database.transaction() as connection:
         assert await partitions.existing_months(connection) == {month(3), month(4), month(5)}
+
+
+MIGRATIONS = str(Path(migrate_module.__file__).parent / "migrations")
+
+
+def repeat_migration(url: str, revision: str) -> None:
+    """Applies one migration once more, to whatever the tables are now."""
+    configuration = Config()
+    configuration.set_main_option("script_location", MIGRATIONS)
+    before = ScriptDirectory(MIGRATIONS).get_revision(revision).down_revision
+    assert isinstance(before, str)
+    set_revision(url, before, before)
+    engine = sync_engine(url)
+    with engine.connect() as connection:
+        configuration.attributes["connection"] = connection
+        upgrade(configuration, revision)
+        connection.commit()
+    engine.dispose()
+
+
+TEXTS = "btree (organization_id, customer_id, event_id)"
+STORE = (
+    "INSERT INTO event (organization_id, customer_id, event_id, event_time, ingest_time, metric_id, quantity)"
+    " VALUES (1, 'acme', %s, %s, now(), 'calls', 1)"
+)
+
+
+async def test_partitions_without_events_get_the_narrow_key_and_the_others_keep_theirs(database_url: str) -> None:
+    """As on a database of the version before, while a server of it stores an event in a partition that was empty."""
+
+    async def keys() -> dict[str, str]:
+        async with await psycopg.AsyncConnection.connect(database_url) as connection:
+            return await key_definitions(connection)
+
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        for month in range(1, 5):
+            name = f"event_2026_{month:02}"
+            await connection.execute(
+                f"CREATE TABLE {name} (LIKE event, PRIMARY KEY (organization_id, customer_id, event_id))".encode()
+            )
+            await connection.execute(
+                f"ALTER TABLE event ATTACH PARTITION {name}"
+                f" FOR VALUES FROM ('2026-{month:02}-01+00') TO ('2026-{month + 1:02}-01+00')".encode()
+            )
+        await connection.execute(STORE, ("e1", datetime(2026, 1, 10, tzinfo=UTC)))
+        assert set((await keys()).values()) == {TEXTS}
+        async with await psycopg.AsyncConnection.connect(database_url) as storing:
+            await storing.execute(STORE, ("e1", datetime(2026, 2, 10, tzinfo=UTC)))
+            await asyncio.to_thread(repeat_migration, database_url, "0033")
+        migrated = await keys()
+        assert [migrated[f"event_2026_{month:02}"] == TEXTS for month in range(1, 5)] == [True, True, False, False]
+        await asyncio.to_thread(repeat_migration, database_url, "0033")  # a migration that is cut off is repeated
+        assert await keys() == migrated
+        for month in range(1, 5):
+            time = datetime(2026, month, 10, tzinfo=UTC)
+            stored = await connection.execute((STORE + " ON CONFLICT DO NOTHING").encode(), ("e1", time))
+            assert stored.rowcount == (0 if month <= 2 else 1)
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                await connection.execute(STORE, ("e1", time.replace(day=20)))
 
 
 def set_revision(url: str, revision: str, oldest_compatible: str) -> None:

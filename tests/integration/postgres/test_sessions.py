@@ -149,10 +149,11 @@ async def test_pinned_settings_need_one_statement_for_each_connection_and_none_f
 
 
 async def test_a_server_without_client_connection_check_is_used_nevertheless(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str,
 ) -> None:
-    monkeypatch.setattr(sessions, "_PEER_PINS", {"tcp_keepalives_idle": ("no number", "refused by the server")})
-    async with await sessions.connect(database_url, "test") as session:
+    refused = {"tcp_keepalives_idle": ("no number", "refused by the server")}
+    async with await psycopg.AsyncConnection.connect(database_url) as session:
+        await sessions.prepare(session, peer_pins=refused)
         cursor = await session.execute("SHOW jit")
         assert await cursor.fetchone() == ("off",)
 

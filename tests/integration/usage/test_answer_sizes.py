@@ -28,7 +28,11 @@ from generated.tidemark.v1 import (
 from generated.tidemark.v1.event_type_pb2 import EventType
 from server.calls.answer_size import CLIENT_LIMIT, DEFAULT_ANSWER_BYTES, MAX_DEFINITION_BYTES
 from tests.support.server.running import reason_of, status_of, violations_of
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller, beside, everything, settings, usage_alert
+
+pytestmark = shares_server
+
 
 WIDE = "👍"  # four bytes of UTF-8 in one character
 LONG_CODES = [threshold_pb2.Threshold(value=str(level), code=f"{level:03d}" + WIDE * 125) for level in range(1, 21)]

@@ -1,21 +1,15 @@
 """Steps of backfills: within a customer, many alerts together, gauges far below an alert, members of a plan."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
 
 import pytest
 
-from engine.backfill.backfills import Backfills
-from engine.backfill.steps import BackfillSteps
 from engine.limits import BackfillLimits, EngineLimits
-from engine.rules.registry import RulesRegistry
 from evaluator.alerts import Scope, ScopeKind
 from generated.tidemark.v1 import (
     alert_pb2,
     alert_service_pb2,
     condition_pb2,
-    customer_alert_pb2,
     customer_pb2,
     filter_pb2,
     scope_pb2,
@@ -23,77 +17,22 @@ from generated.tidemark.v1 import (
     threshold_pb2,
 )
 from generated.tidemark.v1.balance_pb2 import BALANCE_KIND_SEAT_CREDIT
-from runtime.clock import ManualClock
 from store.alerts import backfills as stored_backfills
 from store.postgres.database import Database, driver
 from tests.support.balances.holder import Holder
+from tests.support.usage.backfill_workers import (
+    OF_ACME,
+    OF_SEATS,
+    SEATS,
+    Workers,
+    finish,
+    notified,
+    progress,
+    use_seats,
+    use_seats_of,
+)
 from tests.support.usage.caller import ALL_CUSTOMERS, BOTH, Caller, on_customer, on_plan, usage_alert
 from tests.support.usage.refusing import refusing
-
-SEATS = [f"s{number:02}" for number in range(12)]
-FEW_GAUGES = BackfillLimits(gauges_per_step=5)
-OF_SEATS = [("seat", None)]
-
-Worker = Callable[[], Awaitable[bool]]
-Workers = Callable[..., Worker]
-
-
-@pytest.fixture
-async def workers(
-    caller: Caller, clock: ManualClock, engine_limits: EngineLimits, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Workers]:
-    """Makes backfills that take one step when they are called; those of the server do nothing.
-
-    Each has a pool and rules of its own, like the backfills of another process.
-    """
-    run_once, databases = Backfills.run_once, list[Database]()
-
-    async def never(_: Backfills) -> bool:
-        return False
-
-    monkeypatch.setattr(Backfills, "run_once", never)
-
-    def make(limits: BackfillLimits = FEW_GAUGES) -> Worker:
-        database = Database(caller.database_url, pool_size=2)
-        databases.append(database)
-        rules = RulesRegistry(max_groups=engine_limits.groups)
-        made = Backfills(database, clock, timedelta(days=34), rules, limits=limits)
-        return lambda: run_once(made)
-
-    yield make
-    for database in databases:
-        await database.close()
-
-
-async def finish(step: Worker) -> None:
-    """Takes steps until none is left."""
-    while await step():
-        pass
-
-
-async def progress(caller: Caller) -> list[str | None]:
-    """How far each backfill is, as stored."""
-    rows = await caller.rows(
-        "SELECT visit_after FROM alert WHERE organization_id = %(organization_id)s ORDER BY create_time, alert_id"
-    )
-    return [row[0] for row in rows]
-
-
-async def notified(caller: Caller, alert: alert_pb2.Alert) -> list[str]:
-    """The customers of an alert's notifications with their groups, once for each notification."""
-    return sorted(
-        "/".join([one.customer_id, *(pair["value"] for pair in one.body["data"]["gauge"].get("group", ()))])
-        for one in await caller.evaluations()
-        if one.alert_id == alert.alert_id
-    )
-
-
-async def use_seats(caller: Caller, quantity: str = "5", prefix: str = "e") -> None:
-    """One event of each seat."""
-    await caller.send(*(caller.event(f"{prefix}-{seat}", quantity, seat=seat) for seat in SEATS))
-
-
-OF_ACME = [f"acme/{seat}" for seat in SEATS]
 
 
 async def test_backfill_goes_on_within_a_customer_after_a_restart(caller: Caller, workers: Workers) -> None:
@@ -126,11 +65,6 @@ async def test_progress_within_a_customer_repeats_the_customer_on_an_earlier_ver
     assert stored.startswith("abba\tacme\t")
     # An earlier version takes the text as a customer id.
     assert await members(caller, Scope(ScopeKind.ALL_CUSTOMERS), stored, 10) == ["acme", "acme-2"]
-
-
-async def use_seats_of(caller: Caller, customer: str) -> None:
-    """One event of each seat of a customer."""
-    await caller.send(*(caller.event(f"e-{seat}", "5", customer, seat=seat) for seat in SEATS))
 
 
 async def test_two_servers_evaluate_each_gauge_of_a_customer_once(caller: Caller, workers: Workers) -> None:
@@ -355,122 +289,3 @@ async def members(caller: Caller, scope: Scope, after: str, limit: int) -> list[
             return await stored_backfills.customers(raw, organization_id, scope, after, limit)
     finally:
         await database.close()
-
-
-async def test_alert_far_above_all_gauges_is_reached_by_later_usage(caller: Caller, workers: Workers) -> None:
-    customers = [f"c{number:02}" for number in range(20)]
-    first = await caller.create_only(usage_alert("7"))
-    step = workers(BackfillLimits(customers_per_step=5))
-    await finish(step)
-    await caller.send(*(caller.event("e", "5", customer) for customer in customers))
-    before = await caller.rows("SELECT count(*) FROM gauge WHERE organization_id = %(organization_id)s")
-    alert = await caller.create_only(usage_alert("6", "9"))
-    await finish(step)
-    assert await caller.rows("SELECT count(*) FROM gauge WHERE organization_id = %(organization_id)s") == before
-    assert await caller.rows(
-        "SELECT DISTINCT trip_above::text FROM gauge WHERE organization_id = %(organization_id)s"
-    ) == [("6",)]
-    assert not await caller.notifications()
-    for customer in customers:
-        answer = await caller.send(caller.event("later", "2", customer))
-        assert sorted((one.alert_id, one.level) for one in answer.transitions) == sorted(
-            [(alert.alert_id, "6"), (first.alert_id, "7")]
-        )
-        state = await caller.state(alert.alert_id, customer)
-        assert state.status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
-
-
-async def test_gauges_that_are_not_quiet_are_evaluated_one_by_one(caller: Caller, workers: Workers) -> None:
-    """Reached gauges, states of the alert, exclusions, changed customers, and changed alerts of the customer."""
-    customers = [f"c{number:02}" for number in range(12)]
-    step = workers(BackfillLimits(customers_per_step=5))
-    wide = await caller.create_only(usage_alert("10"))
-    await finish(step)
-    await caller.send(*(caller.event("e", "5", customer) for customer in customers))
-    await caller.send(caller.event("more", "10", "c01"), caller.event("most", "20", "c02"))
-    assert await notified(caller, wide) == ["c01", "c02"]
-    own = await caller.create_only(usage_alert("4", scope=on_customer("c03")))
-    await caller.put_customer(customer_pb2.Customer(customer_id="c04", plan_id="pro"))
-    disable = alert_service_pb2.DisableAlertRequest(alert_id=wide.alert_id, customer_id="c05")
-    await caller.alerts.DisableAlert(disable, metadata=caller.metadata)
-    # Raised above c01 and below c02: c01 resolves.
-    request = alert_service_pb2.UpdateAlertRequest(alert=wide)
-    request.alert.thresholds[0].value = "17"
-    request.update_mask.paths.append("thresholds")
-    await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
-    second = await caller.create_only(usage_alert("25"))
-    await finish(step)
-    assert await progress(caller) == [None, None, None]
-    assert await notified(caller, own) == ["c03"]
-    assert await notified(caller, second) == ["c02"]
-    assert (await caller.state(wide.alert_id, "c01")).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_OK
-    assert (await caller.state(wide.alert_id, "c02")).status == customer_alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
-    answer = await caller.send(*(caller.event("later", "12", customer) for customer in customers))
-    reached = sorted((one.gauge.customer_id, one.level) for one in answer.transitions)
-    assert reached == sorted([(one, "17") for one in customers if one not in ("c02", "c05")] + [("c01", "25")])
-
-
-async def test_alert_that_is_lowered_between_quiet_gauges_and_the_others_reaches_the_quiet_ones(
-    caller: Caller, workers: Workers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A change waits for the transaction of the quiet gauges, and comes before that of the others."""
-    customers = [f"c{number:02}" for number in range(6)]
-    step = workers(BackfillLimits())
-    await caller.create_only(usage_alert("100"))
-    await finish(step)
-    await caller.send(*(caller.event("e", "5", customer) for customer in customers))
-    alert = await caller.create_only(usage_alert("50"))
-    settle, changed = BackfillSteps._settle, list[str]()
-
-    async def change_after(steps: BackfillSteps, backfill: stored_backfills.Backfill) -> object:
-        settled = await settle(steps, backfill)
-        if not changed:
-            changed.append(backfill.alert_id)
-            request = alert_service_pb2.UpdateAlertRequest(alert=alert)
-            request.alert.thresholds[0].value = "4"
-            request.update_mask.paths.append("thresholds")
-            await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
-        return settled
-
-    monkeypatch.setattr(BackfillSteps, "_settle", change_after)
-    await finish(step)
-    assert changed == [alert.alert_id]
-    assert await progress(caller) == [None, None]
-    assert await notified(caller, alert) == customers
-
-
-async def test_customer_that_one_server_has_passed_over_is_tried_again_by_another(
-    caller: Caller, workers: Workers
-) -> None:
-    customers = [f"c{number:02}" for number in range(8)]
-    await caller.send(*(caller.event("e", "5", customer) for customer in customers))
-    alert = await caller.create_only(usage_alert("5"))
-    one_by_one = BackfillLimits(customers_per_step=1)
-    async with refusing(caller, "notification", "new.customer_id = 'c03'"):
-        step = workers(one_by_one)
-        for _ in range(5):
-            await step()
-        assert await notified(caller, alert) == ["c00", "c01", "c02", "c04"]
-        await finish(workers(one_by_one))  # after a restart, or another server
-        assert await notified(caller, alert) == [one for one in customers if one != "c03"]
-    await finish(workers(one_by_one))
-    assert await progress(caller) == [None]
-    assert await notified(caller, alert) == customers
-
-
-async def test_customer_that_cannot_be_evaluated_is_named_although_those_before_it_are_quiet(
-    caller: Caller, workers: Workers
-) -> None:
-    customers = [f"c{number:02}" for number in range(8)]
-    step = workers(BackfillLimits(first_size=1))
-    await caller.create_only(usage_alert("100"))
-    await finish(step)
-    await caller.send(*(caller.event("e", "9" if name == "c05" else "1", name) for name in customers))
-    alert = await caller.create_only(usage_alert("8"))
-    async with refusing(caller, "notification", "new.customer_id = 'c05'"):
-        await finish(step)
-        rows = await caller.rows("SELECT body::text FROM operator_event WHERE organization_id = %(organization_id)s")
-        assert len(rows) == 1
-        assert "c05" in rows[0][0]
-    await finish(step)
-    assert await notified(caller, alert) == ["c05"]

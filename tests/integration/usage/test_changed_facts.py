@@ -15,9 +15,12 @@ from generated.tidemark.v1 import (
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.postgres.database import Database
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import BOTH, Caller, ShortTransition, on_plan, on_subscription, shortened, usage_alert
 from tests.support.usage.held_backfills import HeldBackfills
 from tests.support.usage.periods import by_period, cycle, period_of, utc
+
+pytestmark = shares_server
 
 
 def subscription_alert(scope: scope_pb2.AlertScope, level: str = "10") -> alert_pb2.Alert:
@@ -28,6 +31,7 @@ def subscription_alert(scope: scope_pb2.AlertScope, level: str = "10") -> alert_
     return alert
 
 
+@own_server
 async def test_changed_time_zone_moves_the_period_and_counts_stored_events_in_it(
     caller: Caller, clock: ManualClock
 ) -> None:
@@ -96,6 +100,7 @@ async def test_subscription_recreated_with_a_new_cycle_counts_from_its_start(cal
     assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "10"
 
 
+@own_server
 async def test_late_usage_of_an_ended_subscription_reaches_a_threshold(caller: Caller, clock: ManualClock) -> None:
     await caller.create(subscription_alert(on_subscription("pro")))
     await caller.send(caller.event("e1", "9", at=utc(3, 10), subscription="pro"))
@@ -111,6 +116,7 @@ async def test_late_usage_of_an_ended_subscription_reaches_a_threshold(caller: C
     assert [(one.event_id, one.value, one.late) for one in answer.transitions] == [("e2", "10", True)]
 
 
+@own_server
 async def test_backfill_for_an_old_subscription_writes_nothing_to_its_replacement(
     caller: Caller, clock: ManualClock, held_backfills: HeldBackfills
 ) -> None:

@@ -21,7 +21,7 @@ from store.alerts import backfills as stored_backfills
 from store.alerts import exclusions
 from store.alerts.states import read_states, write_states
 from store.balances import drawdown as drawing
-from store.balances import holdings, wallets
+from store.balances import holdings, overages, wallets
 from store.notifications import evaluation_failures, operator_events
 from store.notifications.writing import write_notifications
 from store.postgres.database import Database, driver
@@ -138,7 +138,7 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     assert await holdings.seats_changing_at(raw, organization_id, {}) == {}
     assert await holdings.next_change_of_seats(raw, organization_id, {}) == {}
     assert await drawing.drawables(raw, organization_id, {}, {}) == []
-    assert await drawing.overages(raw, organization_id, []) == {}
+    assert await overages.of_customers(raw, organization_id, []) == {}
     await drawing.write(raw, organization_id, [], {}, now)
     assert await exclusions.count(raw, organization_id, []) == {}
     assert await exclusions.of_customers(raw, organization_id, []) == set()

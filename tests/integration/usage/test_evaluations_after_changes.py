@@ -10,11 +10,11 @@ import grpc
 import pytest
 
 from engine.backfill.parts import Part, evaluate_part
+from engine.limits import EngineLimits, EvaluationLimits
 from engine.puts import noted_customers
 from generated.tidemark.v1 import (
     access_pb2,
     account_service_pb2,
-    alert_service_pb2,
     condition_pb2,
     customer_pb2,
     limit_pb2,
@@ -28,6 +28,7 @@ from store.accounts.customer_evaluations import OWN_TIME
 from store.postgres.retries import repeated
 from tests.support.balances.holder import Holder, alert
 from tests.support.server.running import reason_of
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import (
     BOTH,
     Caller,
@@ -40,18 +41,16 @@ from tests.support.usage.caller import (
     until,
     usage_alert,
 )
+from tests.support.usage.changed_customers import GOLD, evaluated, on_gold, unevaluated
 from tests.support.usage.failed_evaluations import operator_events
 from tests.support.usage.held_evaluations import NOTED, evaluations_held, ids
 from tests.support.usage.organizations import organization
 from tests.support.usage.refusing import refusing
 
+pytestmark = shares_server
+
 DAY = timedelta(days=1)
-GOLD = on_plan("gold")
-
-
-def on_gold(customer: str = "acme", **fields: Any) -> customer_pb2.Customer:
-    """A customer on the plan gold."""
-    return customer_pb2.Customer(customer_id=customer, plan_id="gold", **fields)
+FEW_GAUGES = EngineLimits(evaluations=EvaluationLimits(gauges_at_once=3))
 
 
 def limit_of(customer: str, amount: str, name: str = "limit") -> account_service_pb2.PutLimitRequest:
@@ -65,25 +64,7 @@ def limit_of(customer: str, amount: str, name: str = "limit") -> account_service
     return account_service_pb2.PutLimitRequest(limit=limit)
 
 
-async def unevaluated(caller: Caller, clock: ManualClock, *customers: str) -> None:
-    """Puts customers on the plan gold, and lets the time pass that only this call may use to evaluate them."""
-    with evaluations_held():
-        for customer in customers:
-            await caller.put_customer(on_gold(customer))
-    assert ids(await caller.rows(NOTED)) == sorted(customers)
-    assert await caller.notifications() == []
-    clock.set(clock.now() + OWN_TIME)
-
-
-async def evaluated(caller: Caller) -> None:
-    """Waits until no customer waits for its evaluation."""
-
-    async def done() -> bool:
-        return not await caller.rows(NOTED)
-
-    await until(done)
-
-
+@own_server
 async def test_change_whose_process_ended_is_evaluated_by_another_server(caller: Caller, clock: ManualClock) -> None:
     await caller.create(usage_alert("10", scope=GOLD))
     await caller.send(caller.event("e1", "15"))
@@ -96,6 +77,7 @@ async def test_change_whose_process_ended_is_evaluated_by_another_server(caller:
     assert not answer.transitions
 
 
+@own_server
 async def test_customers_that_wait_are_evaluated_once_by_two_servers(caller: Caller, clock: ManualClock) -> None:
     await caller.create(usage_alert("10", scope=GOLD))
     own = [
@@ -115,6 +97,7 @@ async def test_customers_that_wait_are_evaluated_once_by_two_servers(caller: Cal
         assert [shown.gauge.value for shown in state.gauges] == ["4"]
 
 
+@own_server
 async def test_event_between_a_change_and_its_evaluation_notifies_alone(caller: Caller, clock: ManualClock) -> None:
     await caller.create(usage_alert(scope=GOLD, thresholds=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
     await caller.send(caller.event("e1", "8"))
@@ -127,6 +110,7 @@ async def test_event_between_a_change_and_its_evaluation_notifies_alone(caller: 
     assert [one.event_type for one in await caller.notifications()] == ["alert.reached"]
 
 
+@own_server
 async def test_alert_created_between_a_change_and_its_evaluation_notifies_once(
     caller: Caller, clock: ManualClock
 ) -> None:
@@ -141,6 +125,7 @@ async def test_alert_created_between_a_change_and_its_evaluation_notifies_once(
     assert notified == [(False, 1), (True, 1)]
 
 
+@own_server
 async def test_further_change_before_the_evaluation_counts_for_it(caller: Caller, clock: ManualClock) -> None:
     """The customer has left the plan again, so its alert notifies nothing, and the one of the new plan does."""
     await caller.create(usage_alert("10", scope=GOLD))
@@ -152,6 +137,7 @@ async def test_further_change_before_the_evaluation_counts_for_it(caller: Caller
     assert not await caller.rows(NOTED)
 
 
+@own_server
 async def test_repeated_put_evaluates_what_the_first_one_left(caller: Caller, clock: ManualClock) -> None:
     await caller.create(usage_alert("10", scope=GOLD))
     await caller.send(caller.event("e1", "15"))
@@ -161,6 +147,7 @@ async def test_repeated_put_evaluates_what_the_first_one_left(caller: Caller, cl
     assert not await caller.rows(NOTED)
 
 
+@own_server
 async def test_new_customer_that_waits_has_its_alerts_on_facts_evaluated_as_of_the_change(
     caller: Caller, clock: ManualClock
 ) -> None:
@@ -180,6 +167,7 @@ async def test_new_customer_that_waits_has_its_alerts_on_facts_evaluated_as_of_t
     assert datetime.fromisoformat(transition["event_time"]) == begin + DAY
 
 
+@own_server
 async def test_balance_after_a_change_is_evaluated_after_it(caller: Caller, clock: ManualClock) -> None:
     """The alert covers the customer since the change. It sees the balance of then, and afterwards the new one."""
     condition = condition_pb2.LowRemainingDaysInPlanReachedCondition()
@@ -191,97 +179,7 @@ async def test_balance_after_a_change_is_evaluated_after_it(caller: Caller, cloc
     assert notification.transitions == [ShortTransition("REACHED", "7", "3", "3", "")]
 
 
-async def switch(caller: Caller, alert_id: str, *, enabled: bool) -> None:
-    """Enables an alert for the customer acme, or disables it."""
-    if enabled:
-        on = alert_service_pb2.EnableAlertRequest(alert_id=alert_id, customer_id="acme")
-        await caller.alerts.EnableAlert(on, metadata=caller.metadata)
-    else:
-        off = alert_service_pb2.DisableAlertRequest(alert_id=alert_id, customer_id="acme")
-        await caller.alerts.DisableAlert(off, metadata=caller.metadata)
-
-
-async def notified(caller: Caller) -> list[tuple[str, str]]:
-    """The alert and the type of each notification, without those of disabled alerts."""
-    found = await caller.notifications()
-    return sorted((one.alert_id, one.event_type) for one in found if one.event_type != "alert.disabled")
-
-
-@pytest.mark.parametrize("repeated", [False, True])
-async def test_alert_enabled_for_a_customer_is_evaluated_although_its_process_ended(
-    caller: Caller, clock: ManualClock, repeated: bool
-) -> None:
-    """Another server evaluates it, or a repeated call, at once. The customer's other alerts do not change."""
-    created = await caller.create(usage_alert("10"))
-    await caller.create(usage_alert("10", metric="other"))
-    await switch(caller, created.alert_id, enabled=False)
-    await caller.send(caller.event("e1", "15"))
-    with evaluations_held():
-        await switch(caller, created.alert_id, enabled=True)
-    assert ids(await caller.rows(NOTED)) == ["acme"]
-    assert await notified(caller) == []
-    if repeated:
-        await switch(caller, created.alert_id, enabled=True)
-        assert not await caller.rows(NOTED)
-    else:
-        clock.set(clock.now() + OWN_TIME)
-        async with beside(caller):
-            await evaluated(caller)
-    assert await notified(caller) == [(created.alert_id, "alert.reached")]
-
-
-async def test_alert_on_facts_enabled_for_a_customer_is_evaluated_although_its_process_ended(
-    caller: Caller, clock: ManualClock
-) -> None:
-    condition = condition_pb2.LowRemainingDaysInPlanReachedCondition()
-    created = await caller.create(alert("7", low_remaining_days_in_plan_reached=condition))
-    await switch(caller, created.alert_id, enabled=False)
-    await caller.put_customer(on_gold(plan_end_time=to_timestamp(clock.now() + 3 * DAY)))
-    with evaluations_held():
-        await switch(caller, created.alert_id, enabled=True)
-    assert await notified(caller) == []
-    clock.set(clock.now() + OWN_TIME)
-    async with beside(caller):
-        await evaluated(caller)
-    assert await notified(caller) == [(created.alert_id, "alert.reached")]
-
-
-async def test_alert_enabled_beside_a_put_that_waits_loses_neither_evaluation(
-    caller: Caller, clock: ManualClock
-) -> None:
-    enabled = await caller.create(usage_alert("10"))
-    of_plan = await caller.create(usage_alert("12", scope=GOLD))
-    await switch(caller, enabled.alert_id, enabled=False)
-    await caller.send(caller.event("e1", "15"))
-    with evaluations_held():
-        await caller.put_customer(on_gold())
-    await switch(caller, enabled.alert_id, enabled=True)
-    assert await notified(caller) == sorted((one.alert_id, "alert.reached") for one in (enabled, of_plan))
-    assert not await caller.rows(NOTED)
-
-
-async def test_alert_disabled_again_before_its_evaluation_notifies_nothing(caller: Caller) -> None:
-    created = await caller.create(usage_alert("10"))
-    await switch(caller, created.alert_id, enabled=False)
-    await caller.send(caller.event("e1", "15"))
-    with evaluations_held():
-        await switch(caller, created.alert_id, enabled=True)
-        await switch(caller, created.alert_id, enabled=False)
-    await caller.put_customer(on_gold())
-    assert await notified(caller) == []
-    assert not await caller.rows(NOTED)
-
-
-async def test_validated_enabling_evaluates_nothing(caller: Caller) -> None:
-    created = await caller.create(usage_alert("10"))
-    await switch(caller, created.alert_id, enabled=False)
-    await caller.send(caller.event("e1", "15"))
-    request = alert_service_pb2.EnableAlertRequest(alert_id=created.alert_id, customer_id="acme", validate_only=True)
-    await caller.alerts.EnableAlert(request, metadata=caller.metadata)
-    assert await notified(caller) == []
-    assert not await caller.rows(NOTED)
-
-
+@own_server
 async def test_customer_that_fails_waits_and_others_are_evaluated(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +240,7 @@ async def test_failed_evaluation_after_a_put_writes_an_operator_event_of_its_ale
     assert not await caller.rows(NOTED)
 
 
+@own_server
 async def test_alert_that_is_archived_during_an_evaluation_hides_no_like_alert(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,12 +264,13 @@ async def test_alert_that_is_archived_during_an_evaluation_hides_no_like_alert(
     assert not await caller.rows(NOTED)
 
 
+@own_server
 @pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("engine_limits", [FEW_GAUGES], ids=[pytest.HIDDEN_PARAM])
 async def test_customers_with_many_gauges_are_evaluated_in_parts(
-    caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, several: bool
+    caller: Caller, clock: ManualClock, several: bool
 ) -> None:
     """Each gauge once, also if the customers have several alerts on usage."""
-    monkeypatch.setattr(noted_customers, "GAUGES_AT_ONCE", 3)
     await caller.create(usage_alert("10", scope=GOLD, groups=[("seat", None)]))
     if several:
         await caller.create(usage_alert("1000", scope=GOLD))
@@ -378,7 +278,7 @@ async def test_customers_with_many_gauges_are_evaluated_in_parts(
     for name in customers:
         await caller.send(*(caller.event(seat, "15", name, seat=seat) for seat in seats))
     await unevaluated(caller, clock, *customers)
-    async with beside(caller):
+    async with beside(caller, engine_limits=FEW_GAUGES):
         await evaluated(caller)
     assert [one.customer_id for one in await caller.notifications()] == [name for name in customers for _ in seats]
     await caller.put_customer(on_gold("c"))
@@ -388,6 +288,7 @@ async def test_customers_with_many_gauges_are_evaluated_in_parts(
     assert not await caller.rows(NOTED)
 
 
+@own_server
 async def test_customer_that_was_erased_before_its_evaluation_leaves_nothing(
     caller: Caller, clock: ManualClock
 ) -> None:

@@ -10,7 +10,6 @@ from engine.backfill.backfills import Backfills
 from engine.rules.registry import RulesRegistry
 from runtime.clock import ManualClock
 from store.balances.wallets import DueTimer
-from store.postgres import sessions
 from store.postgres.database import Database
 from tests.support.balances.timing import timers_of
 from tests.support.usage.caller import Caller, calling, ingest_held, usage_alert
@@ -25,14 +24,8 @@ async def pair(database_url: str, clock: ManualClock) -> AsyncIterator[tuple[Cal
         yield locked, free
 
 
-@pytest.fixture
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets new database sessions end a wait for a lock after 100 ms."""
-    monkeypatch.setattr(sessions, "PINS", {**sessions.PINS, "lock_timeout": ("100ms", "of this test")})
-
-
 async def test_backfill_does_not_wait_for_a_locked_organization(
-    pair: tuple[Caller, Caller], clock: ManualClock, short_waits: None, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Caller, Caller], clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locked, free = pair
 
@@ -45,7 +38,7 @@ async def test_backfill_does_not_wait_for_a_locked_organization(
         await caller.send(caller.event("e1", "15"))
         for _ in range(3):
             await caller.create_only(usage_alert("10"))
-    database = Database(free.database_url, pool_size=1)
+    database = Database(free.database_url, pool_size=1, lock_timeout=0.1)
     backfills = Backfills(database, clock, timedelta(days=34), RulesRegistry())
     try:
         async with ingest_held(locked):
@@ -60,10 +53,10 @@ async def test_backfill_does_not_wait_for_a_locked_organization(
 
 
 async def test_timers_postpone_the_customers_of_a_locked_organization(
-    pair: tuple[Caller, Caller], clock: ManualClock, short_waits: None
+    pair: tuple[Caller, Caller], clock: ManualClock
 ) -> None:
     locked, free = pair
-    database = Database(free.database_url, pool_size=1)
+    database = Database(free.database_url, pool_size=1, lock_timeout=0.1)
     timers = timers_of(database, clock)
     try:
         [[first]] = await locked.rows("SELECT %(organization_id)s")

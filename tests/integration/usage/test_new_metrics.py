@@ -5,6 +5,7 @@ import asyncio
 import grpc
 import pytest
 
+from engine.limits import EngineLimits, NewMetricLimits
 from engine.puts import new_metrics
 from generated.tidemark.v1 import account_service_pb2, metric_pb2, plan_pb2, usage_pb2
 from runtime.clock import ManualClock
@@ -51,20 +52,19 @@ async def notified(caller: Caller) -> list[str]:
     return sorted(one.alert_id for one in await caller.notifications())
 
 
-@pytest.fixture(params=[PartSize(1_000, 1), PartSize(2, 100), PartSize(3, 2)], ids=str)
-def in_parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few alerts in each part."""
-    monkeypatch.setattr(new_metrics, "UNDER_THE_LOCK", request.param)
-    monkeypatch.setattr(new_metrics, "LATER", request.param)
+FEW_ALERTS = [
+    EngineLimits(new_metrics=NewMetricLimits(under_the_lock=part, later=part))
+    for part in (PartSize(1_000, 1), PartSize(2, 100), PartSize(3, 2))
+]
 
 
-@pytest.mark.usefixtures("in_parts")
+@pytest.mark.parametrize("engine_limits", FEW_ALERTS, ids=[str(one.new_metrics.later) for one in FEW_ALERTS])
 async def test_new_metric_evaluates_all_alerts_that_were_created_before_it(
-    caller: Caller, clock: ManualClock
+    caller: Caller, clock: ManualClock, engine_limits: EngineLimits
 ) -> None:
     """Those of another organization, whose metric of that id does not exist yet, are left as they are."""
     neighbour_key = await organization(caller.database_url, clock)
-    async with calling(caller.database_url, clock, *neighbour_key) as neighbour:
+    async with calling(caller.database_url, clock, *neighbour_key, engine_limits=engine_limits) as neighbour:
         alerts = await used_before_the_metric(caller)
         await used_before_the_metric(neighbour)
         await put(caller)
@@ -77,6 +77,11 @@ async def test_new_metric_evaluates_all_alerts_that_were_created_before_it(
         assert await neighbour.notifications() == []
 
 
+@pytest.mark.parametrize(
+    "engine_limits",
+    [EngineLimits(new_metrics=NewMetricLimits(under_the_lock=PartSize(4, 2)))],
+    ids=[pytest.HIDDEN_PARAM],
+)
 async def test_parts_that_a_process_left_go_on_in_another_one(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +93,6 @@ async def test_parts_that_a_process_left_go_on_in_another_one(
 
     with monkeypatch.context() as stopped:
         stopped.setattr(new_metrics.NewMetrics, "run_once", nothing)
-        stopped.setattr(new_metrics, "UNDER_THE_LOCK", PartSize(4, 2))
         await put(caller)
         assert await caller.rows(UNFINISHED)
     assert new_metrics.NewMetrics.run_once is work

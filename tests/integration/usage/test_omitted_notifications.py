@@ -11,8 +11,12 @@ from runtime.clock import ManualClock
 from server.calls.answer_size import DEFAULT_ANSWER_BYTES, MAX_ANSWER_BYTES
 from tests.support.notifications.watching import pool
 from tests.support.server.running import reason_of, violations_of
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import DEADLINE, Caller, Outcome, beside, usage_alert
 from tests.support.usage.organizations import organization
+
+pytestmark = shares_server
+
 
 THRESHOLDS = [threshold_pb2.Threshold(value=str(level), code=f"{level:03d}" + "👍" * 125) for level in range(1, 21)]
 CUSTOMERS = [f"customer-{number:03d}" for number in range(200)]
@@ -85,6 +89,7 @@ async def test_omitted_transitions_that_do_not_notify_have_no_token(caller: Call
     assert not outcome.omitted.notifications_page_token
 
 
+@own_server
 async def test_omitted_notifications_are_deleted_with_their_retention(caller: Caller, clock: ManualClock) -> None:
     kept = timedelta(days=2)
     outcome = await sent(caller)

@@ -10,8 +10,11 @@ from generated.tidemark.v1 import (
 )
 from runtime.clock import ManualClock
 from tests.support.server.running import reason_of
+from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller, ShortTransition, shortened, usage_alert, values
 from tests.support.usage.organizations import organization
+
+pytestmark = shares_server
 
 
 @pytest.fixture

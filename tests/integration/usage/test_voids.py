@@ -15,6 +15,7 @@ from generated.tidemark.v1 import metric_pb2, threshold_pb2, usage_pb2
 from runtime.clock import ManualClock
 from store.postgres.database import Database, DriverConnection
 from store.usage import events as stored_events
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import (
     BOTH,
     Caller,
@@ -29,6 +30,8 @@ from tests.support.usage.caller import (
 )
 from tests.support.usage.organizations import create_organization, organization
 from tests.support.usage.voiding import key, outcomes, void
+
+pytestmark = shares_server
 
 
 def both(*levels: str) -> list[threshold_pb2.Threshold]:
@@ -152,6 +155,7 @@ async def test_id_counts_again_after_the_void_also_with_other_content(caller: Ca
     assert await voided_rows(caller) == [("e1", 12), ("e1", 30)]
 
 
+@own_server
 async def test_each_event_has_an_outcome_of_its_own(caller: Caller, clock: ManualClock) -> None:
     await caller.create(usage_alert("1000"))
     old = clock.now() - timedelta(days=32)
@@ -165,6 +169,7 @@ async def test_each_event_has_an_outcome_of_its_own(caller: Caller, clock: Manua
     assert await caller.event_count() == 2
 
 
+@own_server
 async def test_late_event_of_a_period_within_its_grace_is_voided_there(caller: Caller, clock: ManualClock) -> None:
     await caller.create(usage_alert(thresholds=both("10")))
     await caller.send(caller.event("e1", "12"))
@@ -322,6 +327,7 @@ async def test_two_voids_of_one_event_take_it_back_once(caller: Caller) -> None:
     assert await shown(caller) == {"": 5}
 
 
+@own_server
 async def test_duplicate_whose_event_is_voided_while_it_is_compared_counts(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,6 @@ from store.identity import keys
 from store.postgres.database import Database
 from store.tables.accounts import request as stored_request
 from store.tables.webhooks import endpoint_secret
-from tests.support.server import running as running_module
 from tests.support.server.running import SECRET_KEYS, reason_of, running
 
 URL = "https://hooks.example.com/tidemark"
@@ -125,12 +124,11 @@ async def test_a_request_id_with_other_content_is_refused(
 
 
 async def test_a_repeated_creation_is_recognized_after_the_master_key_is_rotated(
-    database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    database: Database, clock: ManualClock
 ) -> None:
     async with running(database, clock) as server:
         first = await WebhookServiceStub(server.channel).CreateEndpoint(new(token="hush"))
-    monkeypatch.setattr(running_module, "SECRET_KEYS", (("new", bytes(32)), *SECRET_KEYS))
-    async with running(database, clock) as server:
+    async with running(database, clock, secret_keys=(("new", bytes(32)), *SECRET_KEYS)) as server:
         webhooks = WebhookServiceStub(server.channel)
         again = await webhooks.CreateEndpoint(new(token="hush"))
         with pytest.raises(grpc.aio.AioRpcError) as caught:

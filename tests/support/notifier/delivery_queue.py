@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func, select
 
 from store.deliveries import claims as delivery_claims
-from store.deliveries import outbox
+from store.deliveries import leases, outbox
 from store.deliveries.claims import Claim, ClaimRequest
 from store.deliveries.leases import Holdings
 from store.deliveries.results import AttemptRecord
@@ -81,3 +81,9 @@ async def counters_match(house: House) -> bool:
         )
         leased = {row.endpoint_id: row.number for row in rows}
     return {key: number for key, number in (await house.in_flight()).items() if number} == leased
+
+
+async def release_expired(house: House) -> int:
+    """Releases the leases that ran out; returns how many."""
+    async with house.database.transaction() as connection:
+        return await leases.release_expired(connection)

@@ -10,9 +10,8 @@ from pathlib import Path
 import psycopg
 
 from cli.client.connection import Address
-from cli.notify import RUNNING
-from cli.processes import Child, NotStarted, child_environment
-from cli.serve import LISTENING
+from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
+from tests.support.processes.up import started_by
 from tests.support.waiting import within
 
 DEADLINE = 60.0  # seconds that anything may take that a test waits for
@@ -66,6 +65,10 @@ class Program:
     def address(self) -> Address:
         """Where a server listens; the same after it was started again."""
         return Address(self._child.ready_value)
+
+    def workers(self) -> list[int]:
+        """The processes that it has started: the workers of a server that has several."""
+        return sorted(started_by(self.pid))
 
     async def start(self) -> None:
         """Starts it, for the first time or again, and waits until it is ready. Raises CannotStart."""
@@ -137,20 +140,21 @@ class Programs:
         """The URL of the database."""
         return self._settings["TIDEMARK_DATABASE_URL"]
 
-    async def serve(self, name: str = "server", **settings: str) -> Program:
+    async def serve(self, name: str = "server", *, workers: int = 1, **settings: str) -> Program:
         """Starts a server on a free port. `settings` are those of the environment, without their prefix."""
-        return await self._start(name, "serve", LISTENING, settings)
+        arguments = ["serve", "--workers", str(workers)] if workers > 1 else ["serve"]
+        return await self._start(name, arguments, LISTENING, settings)
 
     async def notify(self, name: str = "notifier", **settings: str) -> Program:
         """Starts a notifier, with settings as `serve`."""
-        return await self._start(name, "notify", RUNNING, settings)
+        return await self._start(name, ["notify"], RUNNING, settings)
 
-    async def _start(self, name: str, command: str, ready: str, settings: dict[str, str]) -> Program:
+    async def _start(self, name: str, arguments: Sequence[str], ready: str, settings: dict[str, str]) -> Program:
         named = {f"TIDEMARK_{setting}": value for setting, value in settings.items()}
         log = self._folder / f"{name}.log"
         file = self._exits.enter_context(log.open("xb"))
         variables = child_environment({**self._settings, **named, **self.variables}, inherit=False)
-        program = Program(Child(name, [command], variables, ready, file), log)
+        program = Program(Child(name, arguments, variables, ready, file), log)
         # Before the start: one that is given up may leave a process.
         self._exits.push_async_callback(program.drained if self._drain else program.killed)
         await program.start()

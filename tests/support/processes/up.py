@@ -43,14 +43,18 @@ def run(
 
 
 class Up:
-    """A running `tidemark up`. tidemark: how the program is called."""
+    """A running `tidemark up`. options: of the command. tidemark: how the program is called."""
 
-    def __init__(self, folder: Path, *, tidemark: Sequence[str] = TIDEMARK, **settings: str) -> None:
+    def __init__(self, folder: Path, *options: str, tidemark: Sequence[str] = TIDEMARK, **settings: str) -> None:
         self.folder = folder
         self._tidemark = tidemark
         self._log = (folder / "up.log").open("w")
         self.process = subprocess.Popen(
-            [*tidemark, "up"], cwd=folder, env=environment(folder, **settings), stderr=self._log, stdout=self._log
+            [*tidemark, "up", *options],
+            cwd=folder,
+            env=environment(folder, **settings),
+            stderr=self._log,
+            stdout=self._log,
         )
         self.address = self.wait_for(r"server +listening on (\S+)").group(1)
         self.wait_for("Ctrl-C drains and stops")
@@ -72,14 +76,11 @@ class Up:
 
     def children(self) -> dict[str, int]:
         """The process ids of server and notifier."""
-        listed = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
         return {
-            command: int(line.split()[0])
-            for line in listed.stdout.splitlines()
+            command: pid
+            for pid, arguments in started_by(self.process.pid).items()
             for command in ("serve", "notify")
-            if f"cli.main {command}" in line
+            if f"cli.main {command}" in arguments
         }
 
     def postmaster(self) -> int:
@@ -120,6 +121,15 @@ def eventually(happened: Callable[[], bool], said: Callable[[], str] = lambda: "
     while not happened():
         assert time.monotonic() < end, f"it did not happen in {TIMEOUT} seconds\n{said()}"
         time.sleep(0.1)
+
+
+def started_by(pid: int) -> dict[int, str]:
+    """The processes that a process has started and that run, each with its command line."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,stat=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    return {int(child): arguments for child, state, arguments in rows if not state.startswith("Z")}
 
 
 def alive(pid: int) -> bool:

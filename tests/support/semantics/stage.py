@@ -123,8 +123,11 @@ async def beside_programs(url: str, server: Program) -> AsyncIterator[Stage]:
         async with server.address.channel() as channel:
             # A program is stopped from outside: it has no shutdown switch and no task here.
             there = Running(0, channel, Shutdown(), asyncio.create_task(asyncio.sleep(0)))
-            async with _set(there, database, SystemClock(), None) as stage:
-                yield stage
+            try:
+                async with _set(there, database, SystemClock(), None) as stage:
+                    yield stage
+            finally:
+                await there.observer.close()
     finally:
         await database.close()
 

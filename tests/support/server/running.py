@@ -6,7 +6,7 @@ It is not the stack of `processes/programs.py`: tests give it their clock, their
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -23,6 +23,7 @@ from server.parts import Parts
 from server.process import serve
 from server.services import register
 from store.postgres.database import Database
+from tests.support.server.observer import Observer
 
 AddServices = Callable[[grpc.aio.Server, Parts], tuple[str, ...]]
 
@@ -41,6 +42,7 @@ class Running:
     channel: grpc.aio.Channel
     shutdown: Shutdown
     stopped: asyncio.Task[None]
+    observer: Observer = field(default_factory=Observer)
 
     @property
     def health(self) -> Any:
@@ -64,6 +66,7 @@ async def running(
     *,
     engine_limits: EngineLimits = DEFAULT_LIMITS,
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+    secret_keys: tuple[tuple[str, bytes], ...] = SECRET_KEYS,
 ) -> AsyncIterator[Running]:
     """Serves on a free port of loopback until the block ends; stops without delays."""
     shutdown = Shutdown()
@@ -73,7 +76,7 @@ async def running(
             replace(
                 configuration or Configuration(listen_port=0, propagation_delay=0.0, unary_deadline=UNARY_DEADLINE),
                 # A master key: without one a server creates a file for it.
-                secret_keys=SECRET_KEYS,
+                secret_keys=secret_keys,
             ),
             database,
             clock,
@@ -89,7 +92,11 @@ async def running(
         await stopped
     port: int = listening.result()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Running(port, channel, shutdown, stopped)
+        server = Running(port, channel, shutdown, stopped)
+        try:
+            yield server
+        finally:
+            await server.observer.close()
         shutdown.request()
         shutdown.request()
         await stopped

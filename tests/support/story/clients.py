@@ -6,14 +6,13 @@ waits for each answer, so that the order of its usage and of its changes is know
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 import grpc
 import pytest
 
-from generated.tidemark.v1 import alert_pb2
 from tests.reference.gauges import Event
 from tests.reference.usage import Alert
 from tests.support.server.running import reason_of
@@ -21,6 +20,7 @@ from tests.support.story.answers import Claim, check_states, fit_answer
 from tests.support.story.customers import Branch, Customer, Notice, Outcome
 from tests.support.story.draws import AMOUNTS, PLANS, SUBSCRIPTIONS, Draws, clash
 from tests.support.story.feed import Feed, Names
+from tests.support.story.model_changes import ModelChange, archiving, creating, editing, switching, unsettled
 from tests.support.story.requests import Requests
 from tests.support.story.servers import Servers
 from tests.support.story.usage import UsageCalls
@@ -174,7 +174,7 @@ class Client:
         created = await self._requests.create(alerts, keys, again=self.draws.one_in(5))
         for (customer, alert, _), answer in zip(wanted, created, strict=True):
             self._world.names.add(alert.name, answer.alert_id)
-            customer.changes(_creating(alert), *_unsettled(alert.name, answer))
+            customer.changes(creating(alert), *unsettled(alert.name, answer))
         self._count("create", len(created))
 
     def _new_alert(self, customer: Customer) -> Alert | None:
@@ -209,7 +209,7 @@ class Client:
         edited = [(one, replace(alert, thresholds=self.draws.moved(alert))) for one, alert in chosen]
         answers = await self._requests.edit([(self._id(alert.name), alert) for _, alert in edited], reset=reset)
         for (customer, alert), answer in zip(edited, answers, strict=True):
-            customer.changes(_editing(alert, reset=reset), *_unsettled(alert.name, answer))
+            customer.changes(editing(alert, reset=reset), *unsettled(alert.name, answer))
         self._count("reset" if reset else "edit", len(edited))
 
     async def _switch(self, customers: Sequence[Customer]) -> None:
@@ -222,7 +222,7 @@ class Client:
         if off and self.draws.one_in(2):
             name, *excluded = self.draws.random.choice(off)
             answer = await self._requests.switch(self._id(name), excluded, on=True)
-            customer.changes(_switching(name, excluded, on=True), *_unsettled(name, answer))
+            customer.changes(switching(name, excluded, on=True), *unsettled(name, answer))
             return self._count("enable")
         if not model.alerts:
             return await self._create(customers)
@@ -232,7 +232,7 @@ class Client:
             return await self._create(customers)
         await self._requests.switch(self._id(alert.name), target, on=False)
         self._note_disabled(customer, alert.name, target)
-        customer.changes(_switching(alert.name, target, on=False))
+        customer.changes(switching(alert.name, target, on=False))
         return self._count("disable")
 
     def _target(self, customer: Customer, alert: Alert) -> list[str] | None:
@@ -258,7 +258,7 @@ class Client:
             return
         await self._requests.archive([self._id(alert.name) for _, alert in chosen])
         for customer, alert in chosen:
-            customer.changes(_archiving(alert.name))
+            customer.changes(archiving(alert.name))
             customer.free(alert.name)
         self._count("archive", len(chosen))
 
@@ -340,27 +340,27 @@ class Client:
         """A customer of which an alert changes while its usage is counted."""
         return next((one for one in users if self._own(one)), None)
 
-    def _race(self, customer: Customer) -> tuple[Coroutine[Any, Any, object], Callable[[Branch], object], str]:
+    def _race(self, customer: Customer) -> tuple[Coroutine[Any, Any, object], ModelChange, str]:
         """A change of one alert of the customer: the call, what it does to a model, and the name of the alert."""
         alert = self.draws.random.choice(self._own(customer))
         alert_id = self._id(alert.name)
         call: Coroutine[Any, Any, object]
         match self.draws.random.choice(("create", "edit", "edit", "archive", "switch")):
             case "create" if (new := self._new_alert(customer)) is not None:
-                call, change, name = self._racing_creation(new), _creating(new), new.name
+                call, change, name = self._racing_creation(new), creating(new), new.name
             case "archive":
                 customer.free(alert.name)
-                call, change, name = self._requests.archive([alert_id]), _archiving(alert.name), alert.name
+                call, change, name = self._requests.archive([alert_id]), archiving(alert.name), alert.name
             case "switch":
                 on = (alert.name,) in customer.model.switched_off
                 if not on:
                     self._note_disabled(customer, alert.name, ())
                 call = self._requests.switch(alert_id, (), on=on)
-                change, name = _switching(alert.name, (), on=on), alert.name
+                change, name = switching(alert.name, (), on=on), alert.name
             case _:
                 edited = replace(alert, thresholds=self.draws.moved(alert))
                 call = self._requests.edit([(alert_id, edited)], reset=False)
-                change, name = _editing(edited, reset=False), alert.name
+                change, name = editing(edited, reset=False), alert.name
         self._count("race")
         return call, change, name
 
@@ -385,24 +385,3 @@ class Client:
     def _own(self, customer: Customer) -> list[Alert]:
         """The alerts that name the customer."""
         return [one for one in customer.branches[0].model.alerts.values() if self._is_own(one.name)]
-
-
-def _unsettled(name: str, answer: alert_pb2.Alert) -> list[str]:
-    """The alert, unless the answer to its change says that it is evaluated on all gauges."""
-    return [] if answer.evaluation_status == alert_pb2.EVALUATION_STATUS_DONE else [name]
-
-
-def _creating(alert: Alert) -> Callable[[Branch], object]:
-    return lambda branch: branch.model.create(alert)
-
-
-def _editing(alert: Alert, *, reset: bool) -> Callable[[Branch], object]:
-    return lambda branch: branch.model.edit(alert, reset=reset)
-
-
-def _switching(name: str, target: Sequence[str], *, on: bool) -> Callable[[Branch], object]:
-    return lambda branch: branch.model.switch(name, tuple(target), on=on)
-
-
-def _archiving(name: str) -> Callable[[Branch], object]:
-    return lambda branch: branch.model.archive(name)

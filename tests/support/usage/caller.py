@@ -2,17 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
-from typing import Any, NamedTuple
 
 import grpc
 import psycopg
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
 from psycopg.rows import TupleRow
 
 from engine.limits import DEFAULT_LIMITS, EngineLimits
@@ -22,17 +17,10 @@ from generated.tidemark.v1 import (
     alert_pb2,
     alert_service_pb2,
     alert_service_pb2_grpc,
-    condition_pb2,
     customer_alert_pb2,
     customer_pb2,
-    error_reason_pb2,
-    filter_pb2,
-    gauge_pb2,
     metric_pb2,
-    scope_pb2,
     subscription_pb2,
-    threshold_pb2,
-    transition_pb2,
     usage_pb2,
 )
 from runtime.clock import Clock
@@ -42,58 +30,71 @@ from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
 from tests.support.schemas import check_body
 from tests.support.server.running import UNARY_DEADLINE, Running, running
+from tests.support.usage.alerts import (
+    ALL_CUSTOMERS,
+    BOTH,
+    REACHED,
+    RESOLVED,
+    on_customer,
+    on_customer_plan,
+    on_plan,
+    on_subscription,
+    spend_alert,
+    thresholds,
+    usage_alert,
+)
+from tests.support.usage.answers import (
+    Outcome,
+    Refusal,
+    ShortTransition,
+    Stored,
+    explained,
+    refusals,
+    shortened,
+    values,
+)
+
+# Most tests of usage need the names of all three modules, and import them from here.
+__all__ = [
+    "ALL_CUSTOMERS",
+    "BOTH",
+    "DEADLINE",
+    "REACHED",
+    "RESOLVED",
+    "STREAM_LIMIT",
+    "Caller",
+    "Outcome",
+    "Refusal",
+    "ShortTransition",
+    "Stored",
+    "StreamCall",
+    "beside",
+    "calling",
+    "everything",
+    "explained",
+    "ingest_held",
+    "on_customer",
+    "on_customer_plan",
+    "on_plan",
+    "on_subscription",
+    "refusals",
+    "settings",
+    "shortened",
+    "spend_alert",
+    "thresholds",
+    "until",
+    "usage_alert",
+    "values",
+    "waiting_for_locks",
+]
 
 DEADLINE = 60.0  # seconds that a test waits at most
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.004, 0.05  # seconds between two checks of what a test waits for
 # Seconds that a stream may last. A reader that skips heartbeats would wait for a lost answer for ever.
 STREAM_LIMIT = 240.0
-
-ALL_CUSTOMERS = scope_pb2.AlertScope(all_customers=scope_pb2.AllCustomersScope())
-REACHED, RESOLVED = threshold_pb2.TRANSITION_KIND_REACHED, threshold_pb2.TRANSITION_KIND_RESOLVED
-BOTH = (REACHED, RESOLVED)
-
-Outcome = usage_pb2.UsageOutcome
 StreamCall = grpc.aio.StreamStreamCall[
     alert_service_pb2.EvaluateUsageRequest, alert_service_pb2.EvaluateUsageResponse
 ]
-
-
-class ShortTransition(NamedTuple):
-    """The fields of a transition that most tests compare."""
-
-    kind: str
-    level: str
-    previous_value: str
-    value: str
-    event_id: str
-
-
-class Refusal(NamedTuple):
-    """The fields of a rejection that most tests compare; at: index of the event; paths: those in its BadRequest."""
-
-    at: int
-    code: str
-    reason: str
-    paths: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A row of notification."""
-
-    customer_id: str
-    notification_id: str
-    alert_id: str
-    sequence: int
-    event_type: str
-    body: dict[str, Any]
-
-    @property
-    def transitions(self) -> list[ShortTransition]:
-        """The transitions in its body."""
-        return [
-            ShortTransition(one["kind"], one["level"], one["previous_value"], one["value"], one.get("event_id", ""))
-            for one in self.body["data"]["transitions"]
-        ]
 
 
 class Caller:
@@ -107,6 +108,7 @@ class Caller:
         self.database_url = database_url
         self.organization = organization
         self.key = key
+        self._organization_id: int | None = None
         self.metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {key}"),)
 
     def event(
@@ -200,14 +202,12 @@ class Caller:
 
     async def rows(self, query: str, **parameters: object) -> list[TupleRow]:
         """Rows of this organization; the query may use %(organization_id)s."""
-        async with await psycopg.AsyncConnection.connect(self.database_url, autocommit=True) as connection:
-            found = await connection.execute(
-                "SELECT organization_id FROM organization WHERE name = %s", (self.organization,)
-            )
-            row = await found.fetchone()
-            assert row is not None
-            cursor = await connection.execute(query.encode(), {"organization_id": row[0], **parameters})
-            return await cursor.fetchall()
+        observer = self.server.observer
+        if self._organization_id is None:
+            named = "SELECT organization_id FROM organization WHERE name = %(name)s"
+            [[self._organization_id]] = await observer.rows(self.database_url, named, {"name": self.organization})
+        known = {"organization_id": self._organization_id, **parameters}
+        return await observer.rows(self.database_url, query, known)
 
     async def notifications(self) -> list[Stored]:
         """Every notification, by customer, time, alert, gauge and sequence.
@@ -341,130 +341,9 @@ async def waiting_for_locks(caller: Caller, number: int = 1) -> None:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Waits until the condition holds."""
+    """Waits until the condition holds. The pauses grow: a condition that takes long is checked less often."""
+    pause = SHORTEST_PAUSE
     async with asyncio.timeout(DEADLINE):
-        while True:
-            if await condition():
-                return
-            await asyncio.sleep(0.005)
-
-
-def thresholds(*levels: str) -> list[threshold_pb2.Threshold]:
-    """Thresholds with a value and no other option."""
-    return _at(levels)
-
-
-def _at(levels: Iterable[str]) -> list[threshold_pb2.Threshold]:
-    return [threshold_pb2.Threshold(value=level) for level in levels]
-
-
-def usage_alert(
-    *levels: str,
-    metric: str = "calls",
-    scope: scope_pb2.AlertScope = ALL_CUSTOMERS,
-    groups: Iterable[tuple[str, str | None]] = (),
-    thresholds: Sequence[threshold_pb2.Threshold] = (),
-) -> alert_pb2.Alert:
-    """usage_threshold_reached, by default of all customers."""
-    return alert_pb2.Alert(
-        display_name="usage",
-        scope=scope,
-        usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(
-            metric_id=metric, group_values=_selectors(groups)
-        ),
-        thresholds=thresholds or _at(levels),
-    )
-
-
-def spend_alert(
-    *levels: str,
-    currency: str = "",
-    scope: scope_pb2.AlertScope = ALL_CUSTOMERS,
-    groups: Iterable[tuple[str, str | None]] = (),
-) -> alert_pb2.Alert:
-    """spend_threshold_reached, by default of all customers."""
-    return alert_pb2.Alert(
-        display_name="spend",
-        scope=scope,
-        spend_threshold_reached=condition_pb2.SpendThresholdReachedCondition(
-            currency=currency, group_values=_selectors(groups)
-        ),
-        thresholds=_at(levels),
-    )
-
-
-def on_customer(customer_id: str = "acme") -> scope_pb2.AlertScope:
-    """The scope of one customer."""
-    return scope_pb2.AlertScope(customer=scope_pb2.CustomerScope(customer_id=customer_id))
-
-
-def on_customer_plan(customer_id: str, plan_id: str) -> scope_pb2.AlertScope:
-    """The scope of one customer on one plan."""
-    scope = scope_pb2.CustomerPlanScope(customer_id=customer_id, plan_id=plan_id)
-    return scope_pb2.AlertScope(customer_plan=scope)
-
-
-def on_plan(plan_id: str) -> scope_pb2.AlertScope:
-    """The scope of one plan."""
-    return scope_pb2.AlertScope(plan=scope_pb2.PlanScope(plan_id=plan_id))
-
-
-def on_subscription(subscription_id: str, customer_id: str = "acme") -> scope_pb2.AlertScope:
-    """The scope of one subscription."""
-    return scope_pb2.AlertScope(
-        subscription=scope_pb2.SubscriptionScope(customer_id=customer_id, subscription_id=subscription_id)
-    )
-
-
-def shortened(transitions: Iterable[transition_pb2.Transition]) -> list[ShortTransition]:
-    """The transitions of an answer, in short form."""
-    return [
-        ShortTransition(
-            threshold_pb2.TransitionKind.Name(one.kind).removeprefix("TRANSITION_KIND_"),
-            one.level,
-            one.previous_value,
-            one.value,
-            one.event_id,
-        )
-        for one in transitions
-    ]
-
-
-def values(gauges: Iterable[gauge_pb2.Gauge]) -> dict[tuple[str, ...], Decimal]:
-    """The values of the gauges of an answer, by customer and subscription, measure and group."""
-    found: dict[tuple[str, ...], Decimal] = {}
-    for gauge in gauges:
-        who = (gauge.customer_id, gauge.subscription_id) if gauge.subscription_id else (gauge.customer_id,)
-        what = gauge.usage.metric_id or gauge.cost.currency
-        key = (*who, what, *(item.value for item in gauge.group))
-        assert key not in found, f"the answer has the gauge {key} twice"
-        found[key] = Decimal(gauge.value)
-    return found
-
-
-def refusals(answer: Outcome) -> list[Refusal]:
-    """The rejected events of an answer, in short form."""
-    return [Refusal(one.index, *explained(one.status)) for one in answer.rejected]
-
-
-def explained(status: status_pb2.Status) -> tuple[str, str, tuple[str, ...]]:
-    """Code, reason and violated paths of a status; checks that it has an ErrorInfo with a known reason."""
-    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-    info = _detail(status, error_details_pb2.ErrorInfo())
-    assert info is not None
-    assert info.domain == "tidemark.dev"
-    assert error_reason_pb2.ErrorReason.Value(info.reason) > 0
-    assert status.message
-    bad = _detail(status, error_details_pb2.BadRequest())
-    paths = tuple(violation.field for violation in bad.field_violations) if bad is not None else ()
-    return code.name, info.reason.removeprefix("ERROR_REASON_"), paths
-
-
-def _detail(status: status_pb2.Status, into: Any) -> Any:
-    """The detail of that type, or None."""
-    message: Message = into
-    return next((into for detail in status.details if detail.Unpack(message)), None)
-
-
-def _selectors(groups: Iterable[tuple[str, str | None]]) -> list[filter_pb2.GroupSelector]:
-    return [filter_pb2.GroupSelector(key=key, value=value) for key, value in groups]
+        while not await condition():
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, 1.5 * pause)

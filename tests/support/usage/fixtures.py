@@ -1,14 +1,13 @@
 """Fixtures of tests that use the service: a server in this process with a manual clock, and a caller of it.
 
-The tests of one module share a database, and each test has an organization of its own in it. A shared database saves
-most of their time, and a leak from one organization into another fails an unrelated test. Tests with the mark
+The tests of one module share a database and the connections to it, and each test has an organization of its own. That
+saves most of their time, and a leak from one organization into another fails an unrelated test. Tests with the mark
 `shares_server` also share a server. The conftest.py of a folder imports these fixtures.
 """
 
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import pytest_asyncio
 
 from engine.limits import DEFAULT_LIMITS, EngineLimits
 from runtime.clock import ManualClock
@@ -16,7 +15,7 @@ from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
 from tests.support.databases import NOON, Template
 from tests.support.server.running import Running, running
-from tests.support.server.sharing import StandingClock, is_shared
+from tests.support.server.sharing import StandingClock, has_own_connections, is_shared
 from tests.support.usage.caller import Caller
 from tests.support.usage.organizations import create_organization
 
@@ -28,7 +27,15 @@ def shared_database_url(template: Template) -> Iterator[str]:
         yield url
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest.fixture(scope="module")
+async def shared_pool(shared_database_url: str) -> AsyncIterator[Database]:
+    """The connections that the servers of the module's tests use one after another."""
+    database = Database(shared_database_url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture(scope="module")
 async def shared_server(shared_database_url: str) -> AsyncIterator[tuple[Running, Database]]:
     """The server that tests of the module share, and its pool."""
     database = Database(shared_database_url)
@@ -39,7 +46,7 @@ async def shared_server(shared_database_url: str) -> AsyncIterator[tuple[Running
         await database.close()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def caller_of_shared_server(
     shared_server: tuple[Running, Database], shared_database_url: str, clock: ManualClock
 ) -> Caller:
@@ -50,18 +57,24 @@ async def caller_of_shared_server(
 
 
 @pytest.fixture
+async def own_pool(request: pytest.FixtureRequest, shared_pool: Database) -> AsyncIterator[Database]:
+    """The connections of a server of this test's own; see `own_connections`."""
+    if not has_own_connections(request):
+        yield shared_pool
+        return
+    database = Database(shared_pool.url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
 async def caller_of_own_server(
-    shared_database_url: str, clock: ManualClock, engine_limits: EngineLimits, server_limits: ServerLimits
+    own_pool: Database, clock: ManualClock, engine_limits: EngineLimits, server_limits: ServerLimits
 ) -> AsyncIterator[Caller]:
     """A caller of a server of this test's own, as an organization of this test's own."""
-    # The server's pool creates the key, too: a second pool would take a tenth of the time of a server's start.
-    database = Database(shared_database_url)
-    try:
-        name, key = await create_organization(database, clock)
-        async with running(database, clock, engine_limits=engine_limits, server_limits=server_limits) as server:
-            yield Caller(server, clock, shared_database_url, name, key)
-    finally:
-        await database.close()
+    name, key = await create_organization(own_pool, clock)
+    async with running(own_pool, clock, engine_limits=engine_limits, server_limits=server_limits) as server:
+        yield Caller(server, clock, own_pool.url, name, key)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import uvloop
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
 from store.postgres.database import Database
-from tests.support.usage.caller import Caller, calling
+from tests.support.server.running import running
+from tests.support.usage.caller import Caller
 from tests.support.usage.draws import START
 
 MONTHS = (START, datetime(2026, 4, 2, 12, tzinfo=UTC), datetime(2026, 5, 3, 12, tzinfo=UTC))
@@ -31,13 +32,15 @@ class Stage:
         self.clock = ManualClock(MONTHS[-1])
         self.database_url = database_url
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self.database: Database = self.run(self._open())
+        self.database: Database = self.run(self._open(2))
+        # Each replica's connections stay open when it restarts: they remember nothing of an organization.
+        self._databases: list[Database] = [self.run(self._open()) for _ in range(REPLICAS)]
         self.servers: list[Caller] = []
         self._stacks: list[contextlib.AsyncExitStack] = []
-        for _ in range(REPLICAS):
+        for number in range(REPLICAS):
             stack = contextlib.AsyncExitStack()
             self._stacks.append(stack)
-            self.servers.append(self.run(self._start(stack)))
+            self.servers.append(self.run(self._start(number, stack)))
 
     def run(self, work: Any) -> Any:
         """Runs a coroutine to its end; the servers run meanwhile."""
@@ -52,22 +55,26 @@ class Stage:
         """A caller of one of the servers, as that organization."""
         return Caller(self.servers[number].server, self.clock, self.database_url, name, key)
 
-    async def _open(self) -> Database:
-        return Database(self.database_url, pool_size=2)
+    async def _open(self, pool_size: int = 12) -> Database:
+        return Database(self.database_url, pool_size)
 
-    async def _start(self, stack: contextlib.AsyncExitStack) -> Caller:
-        return await stack.enter_async_context(calling(self.database_url, self.clock, "", "", CONFIGURATION))
+    async def _start(self, number: int, stack: contextlib.AsyncExitStack) -> Caller:
+        server = await stack.enter_async_context(
+            running(self._databases[number], self.clock, configuration=CONFIGURATION)
+        )
+        return Caller(server, self.clock, self.database_url, "", "")
 
     async def restart(self, number: int) -> None:
         """Replaces a server by a new one, which has cached nothing."""
         await self._stacks[number].aclose()
         self._stacks[number] = contextlib.AsyncExitStack()
-        self.servers[number] = await self._start(self._stacks[number])
+        self.servers[number] = await self._start(number, self._stacks[number])
 
     async def _stop(self) -> None:
         for stack in self._stacks:
             await stack.aclose()
-        await self.database.close()
+        for database in (self.database, *self._databases):
+            await database.close()
 
     def close(self) -> None:
         """Stops everything."""

@@ -103,7 +103,9 @@ def test_duplicates_and_conflicts_move_nothing() -> None:
         (Metric("tokens", UNIQUE_COUNT, "region"), ["1", "1", "1"], "1"),
     ],
 )
-def test_aggregations(metric: Metric, quantities: list[str], value: str) -> None:
+def test_expectation_aggregates_quantities_as_the_metric_says(
+    metric: Metric, quantities: list[str], value: str
+) -> None:
     plan = AlertDefinition("usage", definitions.USAGE_THRESHOLD_REACHED, "tokens", (Threshold(Fraction(10**9)),))
     model = expectation(plan, metrics=(metric,))
     for number, quantity in enumerate(quantities):

@@ -146,7 +146,7 @@ def test_a_body_that_leaves_transitions_out_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 50), (0.99, 99), (1.0, 100)])
-def test_percentiles(share: float, value: float) -> None:
+def test_percentile_is_the_value_at_its_share_of_the_sorted_values(share: float, value: float) -> None:
     assert percentile(list(range(100, 0, -1)), share) == value
 
 

@@ -13,7 +13,6 @@ from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from store.identity.organizations import Organization
-from store.postgres import retries
 from store.postgres.database import DatabaseUnavailable
 from store.postgres.failures import LOCK_TIMEOUT
 
@@ -35,7 +34,7 @@ BATCH = Batch([UsageEvent("e", "acme", NOW, "calls", Decimal(1), None, None, Non
     ],
 )
 async def test_each_further_try_of_a_commit_lets_others_go_on_first(
-    failures: list[Exception], log: list[str], monkeypatch: pytest.MonkeyPatch
+    failures: list[Exception], log: list[str]
 ) -> None:
     seen: list[str] = []
     nothing: Any = None
@@ -53,7 +52,6 @@ async def test_each_further_try_of_a_commit_lets_others_go_on_first(
         async def _report(self, refused: Sequence[object]) -> None:
             assert not refused
 
-    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.0)
     committer = Trying(
         nothing,
         ManualClock(NOW),
@@ -61,6 +59,7 @@ async def test_each_further_try_of_a_commit_lets_others_go_on_first(
         RulesRegistry(),
         Organization(1, "acme"),
         between_commits=between,
+        first_pause=0.0,
     )
     [outcome] = await committer.commit([BATCH])
     assert outcome.accepted == 1

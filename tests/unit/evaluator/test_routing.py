@@ -302,3 +302,36 @@ def test_a_gauges_id_differs_with_each_part_of_its_identity_and_with_nothing_els
 @pytest.mark.parametrize("measure", [CALLS, COST, Measure(metric_id="a/b"), Measure(currency="x/y")])
 def test_a_measure_is_equal_after_it_is_read_from_its_key(measure: Measure) -> None:
     assert Measure.from_key(measure.key, per_subscription=False) == measure
+
+
+def test_only_gauge_of_a_measure_is_known_for_the_period_that_was_used_last() -> None:
+    rules = router(rule("one"), rule("two"))
+    [target] = rules.customer_measures(("acme", None, "calls", None), NOON)
+    assert not target.only_from <= NOON < target.only_until
+    [march] = watches(rules)
+    assert (target.only, target.only_from, target.only_until) == (march, MARCH.start, MARCH.end)
+    [april] = watches(rules, time=MARCH.end)
+    assert april is not march
+    assert (target.only, target.only_from) == (april, MARCH.end)
+    assert watches(rules) == [march]
+    assert (target.only, target.only_until) == (march, MARCH.end)
+
+
+@pytest.mark.parametrize(
+    ("rules", "aggregation"),
+    [
+        ([rule("by region", CALLS, EVERYBODY, "region")], Aggregation.SUM),
+        ([rule("all"), rule("by region", CALLS, EVERYBODY, "region")], Aggregation.SUM),
+        ([rule("all")], Aggregation.COUNT),
+        ([rule("all")], Aggregation.MAX),
+        ([rule("all")], Aggregation.UNIQUE_COUNT),
+    ],
+)
+def test_measure_with_groups_or_another_aggregation_has_no_only_gauge(
+    rules: list[AlertRule], aggregation: Aggregation
+) -> None:
+    made = router(*rules)
+    made.metrics["calls"] = MetricFacts("calls", aggregation, None)
+    assert watches(made, {"region": "eu"})
+    [target] = made.customer_measures(("acme", None, "calls", None), NOON)
+    assert not target.only_from <= NOON < target.only_until

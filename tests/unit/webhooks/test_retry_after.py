@@ -30,7 +30,7 @@ NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
         ("Sun, 99 Mar 2026 12:01:30 GMT", None),
     ],
 )
-def test_retry_after(header: str | None, expected: timedelta | None) -> None:
+def test_retry_after_is_read_as_seconds_or_as_a_date(header: str | None, expected: timedelta | None) -> None:
     assert parse_retry_after(header, NOW) == expected
 
 

@@ -27,11 +27,11 @@ def secret_of(size: int) -> str:
     return "whsec_" + base64.b64encode(random.Random(size).randbytes(size)).decode()
 
 
-def test_published_vector() -> None:
+def test_signature_is_that_of_the_published_vector() -> None:
     assert sign(signing_secret(SECRET), ID, 1614265330, BODY) == SIGNATURE
 
 
-def test_published_vector_of_the_asymmetric_scheme() -> None:
+def test_asymmetric_signature_is_that_of_the_published_vector() -> None:
     assert sign_asymmetric(private_key(PRIVATE_KEY), ID, 1614265330, BODY) == ASYMMETRIC_SIGNATURE
 
 

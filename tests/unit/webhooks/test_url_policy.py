@@ -177,7 +177,7 @@ def test_ordinary_urls_can_be_saved(url: str) -> None:
         ("https://①②⑦.0.0.1/", "loopback|four decimal numbers"),
     ],
 )
-def test_other_urls_cannot(url: str, complaint: str) -> None:
+def test_urls_that_break_a_rule_are_refused_with_its_name(url: str, complaint: str) -> None:
     with pytest.raises(UrlRefused, match=complaint):
         STRICT.check_url(url)
 

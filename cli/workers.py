@@ -1,0 +1,106 @@
+"""Workers: several server processes that share one port, and the process that supervises them.
+
+Each worker listens on the port itself (SO_REUSEPORT), and the system gives each new connection to one of them. So no
+process is between a caller and its worker, and a worker that ends takes only its own connections with it.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cli.console import Problem
+from cli.parent import stopping_with
+from cli.processes import LISTENING, Child, NotStarted, child_environment
+from cli.settings import database_settings
+from cli.supervision import Supervisor
+from runtime.actions import LogAction
+from runtime.configuration import Configuration
+from server.listener import CannotListen, address_of
+
+STOP_MARGIN = 10.0  # seconds beside the limits of the drain that a worker may take to stop
+
+logger = logging.getLogger(__name__)
+
+
+def run_workers(
+    number: int,
+    settings: Configuration,
+    url: str,
+    print_address: Callable[[str, int], None],
+    with_parent: int | None,
+) -> None:
+    """Runs so many workers on the configured address until a signal comes, and then drains them.
+
+    print_address: called with host and port when all of them serve. Raises CannotListen, and a Problem when a worker
+    cannot start.
+    """
+    with _reserved(settings.listen_host, settings.listen_port) as port:
+        host = settings.listen_host
+        listen = {"TIDEMARK_LISTEN": address_of(host, port)}
+        environment = child_environment({**database_settings(settings, url), **listen}, inherit=True)
+        children = [
+            Child(f"worker {worker}", ["serve", "--worker", str(worker)], environment, LISTENING)
+            for worker in range(1, number + 1)
+        ]
+        drain = settings.propagation_delay + settings.drain_timeout
+        supervisor = Supervisor(children, _LogReporter(), drain + STOP_MARGIN)
+
+        async def started() -> None:
+            print_address(host, port)
+
+        async def run() -> None:
+            async with stopping_with(with_parent):
+                await supervisor.run(started)
+
+        try:
+            asyncio.run(run())
+        except NotStarted as error:
+            raise Problem(str(error), ["its own messages are above"]) from None
+
+
+@contextmanager
+def _reserved(host: str, port: int) -> Iterator[int]:
+    """Keeps the port for the workers of this process; yields its number, a free one for 0. Raises CannotListen.
+
+    The socket does not listen, so it gets no connections; the system gives its port to no other socket.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        # With SO_REUSEPORT, the workers of another service would not be in the way: they would share its calls.
+        with socket.socket(family, socket.SOCK_STREAM) as alone:
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind(address)
+            alone.listen(1)
+            address = alone.getsockname()
+        reserving = socket.socket(family, socket.SOCK_STREAM)
+        reserving.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserving.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserving.bind(address)
+    except OSError as error:
+        raise CannotListen.on(address_of(host, port)) from error
+    with reserving:
+        yield int(reserving.getsockname()[1])
+
+
+class _LogReporter:
+    """Logs what happens to the workers."""
+
+    def ended(self, name: str, ending: str, pause: float) -> None:
+        """See `Reporter`."""
+        logger.error(
+            "%s %s; starting it again in %g s",
+            name,
+            ending,
+            pause,
+            extra={"action": LogAction.WORKER_ENDED, "pause": pause},
+        )
+
+    def runs_again(self, name: str) -> None:
+        """See `Reporter`."""
+        logger.info("%s runs again", name, extra={"action": LogAction.WORKER_RUNS_AGAIN})
+
+    def draining(self) -> None:
+        """See `Reporter`."""
+        logger.info("draining the workers; a second signal ends them at once", extra={"action": LogAction.DRAIN})

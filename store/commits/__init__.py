@@ -1,0 +1,1 @@
+"""Statements of a commit of usage that are sent together."""

@@ -1,0 +1,304 @@
+"""The walls of the house: what a module of each room may import and call."""
+
+import ast
+import sys
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# The rooms that a room may import, besides itself.
+ROOMS = {
+    "evaluator": set[str](),
+    "runtime": set[str](),
+    "webhooks": {"evaluator", "runtime.configuration"},  # the lengths of master keys and of their ids
+    "store": {"evaluator", "runtime", "webhooks"},
+    "engine": {"evaluator", "runtime", "store", "webhooks"},
+    "server": {"engine", "evaluator", "generated", "runtime", "store", "webhooks"},
+    "notifier": {"evaluator", "runtime", "store", "webhooks"},
+    "cli": {"evaluator", "generated", "notifier", "runtime", "server", "store", "webhooks"},
+}
+# These test and measure the product, and may use raw SQL and the wall clock for it. The product imports
+# none of them.
+OUTSIDE = {
+    "bench": {*ROOMS, "generated", "tests.support"},
+    "demo": {*ROOMS, "generated", "tests.reference", "tests.support"},
+    "tests": {*ROOMS, "generated", "demo"},
+}
+# What modules of tests/ may import from each other. The rings (unit, integration, acceptance) hold tests only, and
+# pytest finds the conftest.py of a folder by itself.
+SHARED_BY_TESTS = {"tests.support", "tests.reference"}
+# The model that the product is compared with: it shares no code with the product, nor with other tests.
+REFERENCE = "tests/reference/"
+# All that the pure rooms may import besides rooms: nothing that reads a clock, a file or a network.
+PURE_MODULES = {
+    "__future__",
+    "abc",
+    "base64",
+    "bisect",
+    "calendar",
+    "collections",
+    "contextlib",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "re",
+    "types",
+    "typing",
+    "unicodedata",
+    "uuid",
+    "zoneinfo",
+}
+# The domain of webhooks also encrypts, signs, and reads addresses. Its callers give it a generator of random numbers;
+# only new keys and nonces come from the system.
+CRYPTOGRAPHY_AND_ADDRESSES = {"binascii", "cryptography", "email", "hmac", "ipaddress", "random", "secrets", "yarl"}
+PURE_ROOMS = {"evaluator": PURE_MODULES, "webhooks": PURE_MODULES | CRYPTOGRAPHY_AND_ADDRESSES}
+IMPURE_CALLS = {
+    "__import__",
+    "eval",
+    "exec",
+    "input",
+    "open",
+    "print",
+    "random.random",
+    "random.uniform",
+    "uuid.uuid1",
+    "uuid.uuid4",
+}
+GRPC_MODULES = {"grpc", "grpc_health", "grpc_reflection", "grpc_status"}
+WITHOUT_GRPC = {"engine", "evaluator", "notifier", "runtime", "store", "webhooks"}
+# The client library moves out of this repository's command line one day: it must not depend on it.
+CLIENT = "cli.client"
+CLIENT_MODULES = {"generated", "google", "grpc", "runtime", *sys.stdlib_module_names}
+SQL_MODULES = {"alembic", "asyncpg", "psycopg", "psycopg_pool", "sqlalchemy", "sqlite3"}
+SQL_METHODS = {"execute", "executemany", "exec_driver_sql", "copy_expert"}
+CLOCK = "runtime/clock.py"  # the only module that may read the wall clock
+CLOCK_CALLS = {
+    "date.today",
+    "datetime.date.today",
+    "datetime.datetime.now",
+    "datetime.datetime.today",
+    "datetime.datetime.utcnow",
+    "datetime.now",
+    "datetime.today",
+    "datetime.utcnow",
+    "time.time",
+    "time.time_ns",
+}
+# The same functions as `from … import` can name them.
+CLOCK_IMPORTS = {("time", "time"), ("time", "time_ns")}
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file: its path from the root, with slashes, and its text."""
+
+    path: str
+    text: str
+
+    @property
+    def room(self) -> str:
+        return self.path.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """The dotted name; a package's own file is `package.__init__`, so that its folder is the package."""
+        return self.path.removesuffix(".py").replace("/", ".")
+
+
+def modules() -> Iterator[Module]:
+    """Every Python file of every room that is written by hand."""
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            yield Module(path.relative_to(ROOT).as_posix(), path.read_text())
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """The line and full name of every imported module, wherever in the file the import stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, "." * node.level + (node.module or "")
+        elif isinstance(node, ast.Call) and dotted(node.func).endswith("import_module"):
+            for argument in node.args:
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                    yield node.lineno, argument.value
+
+
+def dotted(node: ast.expr) -> str:
+    """`a.b.c` of an expression of only names and dots, otherwise an empty text."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (left := dotted(node.value)):
+        return f"{left}.{node.attr}"
+    return ""
+
+
+def calls(tree: ast.AST) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield node
+
+
+def offences(module: Module) -> list[str]:
+    """The violations of the walls in a module, each as `path:line: what`."""
+    tree = ast.parse(module.text)
+    found = list(import_offences(module, tree))
+    found += docstring_offences(module, tree)
+    if folder(module.name) == CLIENT:
+        found += client_offences(tree)
+    if module.room not in OUTSIDE:
+        found += clock_offences(module, tree)
+        found += sql_offences(module, tree)
+    if module.room in PURE_ROOMS:
+        found += purity_offences(module.room, tree)
+    if module.room == "evaluator":
+        found += float_offences(tree)
+    if module.room == "tests":
+        found += ring_offences(tree)
+    if module.path.startswith(REFERENCE):
+        found += reference_offences(tree)
+    return [f"{module.path}:{line}: {what}" for line, what in found]
+
+
+def import_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for line, name in imports(tree):
+        top = name.partition(".")[0]
+        if not top:
+            yield line, f"imports {name} relatively: write the room's name"
+        elif top in ROOMS.keys() | {"generated"} and not may_import(module.room, name):
+            yield line, f"{module.room} must not import {name}"
+        elif top in GRPC_MODULES and module.room in WITHOUT_GRPC:
+            yield line, f"imports {name}: {module.room} knows nothing of gRPC"
+
+
+def client_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for line, name in imports(tree):
+        if name.partition(".")[0] not in CLIENT_MODULES and not f"{name}.".startswith(f"{CLIENT}."):
+            yield line, f"imports {name}: the client library knows only gRPC, generated and runtime"
+
+
+def may_import(room: str, name: str) -> bool:
+    """Whether a room may import a module of this repository."""
+    return is_below(name, ROOMS[room] | {room})
+
+
+def is_below(name: str, packages: Iterable[str]) -> bool:
+    """Whether a name is that of one of the packages, or of a module in one."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def folders_imported(modules: Iterable[Module]) -> dict[str, set[str]]:
+    """Which other folders the modules of each folder import from."""
+    known = {module.name for module in modules}
+    found: dict[str, set[str]] = {}
+    for module in modules:
+        for name in imported_modules(ast.parse(module.text), known):
+            if (target := folder(name)) != folder(module.name):
+                found.setdefault(folder(module.name), set()).add(target)
+    return found
+
+
+def imported_modules(tree: ast.AST, known: Container[str]) -> Iterator[str]:
+    """The full names of the imported modules that are `known`; `from a import b` may name the module a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                names = (f"{node.module}.{alias.name}", node.module, f"{node.module}.__init__")
+                yield from [name for name in names if name in known][:1]
+
+
+def folder(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def circle(arrows: Mapping[str, Collection[str]]) -> list[str]:
+    """Folders that import each other in a circle, in its order; empty when there is none."""
+    done: set[str] = set()
+
+    def walk(path: list[str]) -> list[str]:
+        for target in sorted(arrows.get(path[-1], ())):
+            if target in path:
+                return [*path[path.index(target) :], target]
+            if target not in done and (found := walk([*path, target])):
+                return found
+        done.add(path[-1])
+        return []
+
+    return next((found for start in sorted(arrows) if start not in done and (found := walk([start]))), [])
+
+
+def docstring_offences(module: Module, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    if module.path.endswith("/__init__.py") and not module.text:
+        return  # an empty package needs no docstring
+    if not (ast.get_docstring(tree) or "").partition("\n")[0].strip():
+        yield 1, "the module's first line must be a docstring that says what lives in it"
+
+
+def clock_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    if module.path == CLOCK:
+        return
+    for call in calls(tree):
+        if (name := dotted(call.func)) in CLOCK_CALLS:
+            yield call.lineno, f"calls {name}: ask the injected clock"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (node.module, alias.name) in CLOCK_IMPORTS:
+                    yield node.lineno, f"imports {node.module}.{alias.name}: ask the injected clock"
+
+
+def sql_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    if module.room == "store":
+        return
+    for line, name in imports(tree):
+        if name.partition(".")[0] in SQL_MODULES:
+            yield line, f"imports {name}: SQL lives in store"
+    for call in calls(tree):
+        if isinstance(call.func, ast.Attribute) and call.func.attr in SQL_METHODS:
+            yield call.lineno, f"calls .{call.func.attr}(): SQL lives in store"
+
+
+def purity_offences(room: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for line, name in imports(tree):
+        top = name.partition(".")[0]
+        if top not in PURE_ROOMS[room] | ROOMS.keys():
+            yield line, f"imports {name}: {room} is pure"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await):
+            yield node.lineno, f"awaits: {room} is pure"
+        elif isinstance(node, ast.Call) and (name := dotted(node.func)) in IMPURE_CALLS:
+            yield node.lineno, f"calls {name}: {room} is pure"
+
+
+def float_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, float):
+            yield node.lineno, f"has the float {node.value}: amounts are Decimal"
+        elif isinstance(node, ast.Call) and dotted(node.func) == "float":
+            yield node.lineno, "makes a float: amounts are Decimal"
+
+
+def ring_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for line, name in imports(tree):
+        if is_below(name, ["tests"]) and not is_below(name, SHARED_BY_TESTS):
+            yield line, f"imports {name}: a helper of several modules stands in tests.support"
+
+
+def reference_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for line, name in imports(tree):
+        if name.partition(".")[0] not in sys.stdlib_module_names and not name.startswith("tests.reference"):
+            yield line, f"imports {name}: the reference model imports only the standard library"
