@@ -32,8 +32,8 @@ _STORED_METRIC = "stored"  # of events that were in the table before
 # as random ids leave its pages.
 _STORE = """
 INSERT INTO {name} (organization_id, customer_id, event_id, event_time, ingest_time, metric_id, quantity)
-SELECT (SELECT min(organization_id) FROM organization), 'customer-' || lpad((n * 7919 % {customers})::text, 6, '0'),
-    md5(n::text)::uuid::text, %(now)s::timestamptz - n * interval '1 us', %(now)s, '{metric}', 1 + n % 1999
+SELECT (SELECT min(organization_id) FROM organization), 'customer-' || lpad((n * 7919 %% {customers})::text, 6, '0'),
+    md5(n::text)::uuid::text, %(now)s::timestamptz - n * interval '1 us', %(now)s, '{metric}', 1 + n %% 1999
 FROM generate_series(1, %(events)s) AS n
 """
 _KEYS = "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = %s::regclass"
