@@ -73,11 +73,12 @@ def unchanged(metric_id: str, currency: str) -> str:
     return f"x.rules_epoch >= greatest(c.changed_epoch, {epochs})"
 
 
-# The gauges of a measure of those customers.
+# The gauges of a measure of those customers. The ranges keep a plan for a small table from reading all of the table.
 _GAUGES = """
-    FROM customer c
-    JOIN gauge x ON x.organization_id = c.organization_id AND x.customer_id = c.customer_id
-    WHERE c.organization_id = %(organization_id)s AND c.customer_id = ANY(%(customer_ids)s)
+    FROM unnest(%(customer_ids)s::text[]) AS i (customer_id)
+    JOIN customer c ON c.organization_id = %(organization_id)s AND c.customer_id = i.customer_id COLLATE "C"
+    JOIN gauge x ON x.organization_id = %(organization_id)s AND x.customer_id = i.customer_id COLLATE "C"
+    WHERE c.customer_id BETWEEN %(first)s AND %(last)s AND x.customer_id BETWEEN %(first)s AND %(last)s
         AND (%(plan_id)s::text IS NULL OR c.plan_id = %(plan_id)s)
         AND x.measure = %(measure)s AND x.subscription_id IS NULL AND x.group_values = '[]'::jsonb
         AND x.scale IS NULL AND x.period_start <= %(now)s AND x.period_end > %(now)s
@@ -132,6 +133,8 @@ async def settle(
         {
             "organization_id": organization_id,
             "customer_ids": list(customer_ids),
+            "first": min(customer_ids, default=""),
+            "last": max(customer_ids, default=""),
             "alert_id": condition.alert_id,
             "measure": condition.measure.key,
             "metric_id": condition.measure.metric_id,
