@@ -27,7 +27,7 @@ from tests.support.server.running import running
 
 NUMBERS = (10, 1_000, 10_000)
 STREAMS_OF_A_CHANNEL = 100
-OPENED_AT_ONCE = 200
+OPENED_AT_ONCE = 50
 NOTIFICATIONS = 10  # one after the other, each after all watchers have the one before
 HEARTBEAT = 200  # bytes, at most; an answer with a notification has more
 TIMEOUT = 60.0  # seconds until all have one

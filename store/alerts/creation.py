@@ -143,6 +143,7 @@ async def _save(
             "epoch": begun.epoch,
             "now": begun.now,
             "kind": ChangeKind.CREATED.value,
+            "customer_ids": [one for one in {one.definition.scope.customer_id for one in drafts} if one is not None],
             **(NOT_SETTLED if wide is None else wide.parameters()),
         },
         prepare=False,  # see `store.alerts.alerts`: the table may grow fast

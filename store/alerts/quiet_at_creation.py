@@ -14,7 +14,10 @@ from evaluator.alerts import AlertRule, ScopeKind
 from evaluator.definitions import AlertDefinition
 from evaluator.thresholds import Direction
 from evaluator.transitions import AlertState, trip_levels
-from store.usage.quiet_gauges import MOST_READ, unchanged
+from store.usage.quiet_gauges import CHANGES, unchanged
+
+# A customer with more gauges than this is left to the backfill: the organization's lock is held.
+MOST_READ = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,15 @@ QUIET_COLUMNS = {"measure": "text", "level": "numeric"}  # of the table `wanted`
 # The transaction holds the organization's lock exclusively, so no other one moves a gauge or registers a customer; so
 # it also leaves customers with very many gauges to the backfill.
 FOUND = f"""
-wide AS MATERIALIZED (
+{CHANGES}, counted AS MATERIALIZED (
+    -- Since when active alerts of these customers have watched without a gap, by what they measure.
+    SELECT jsonb_object_agg(name, epoch) AS by_name FROM (
+        SELECT concat_ws(E'\t', customer_id, scope, condition_type, condition) AS name, min(watching_epoch) AS epoch
+        FROM alert
+        WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s) AND state = 'ACTIVE'
+        GROUP BY 1
+    ) AS one
+), wide AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(wide)s::json)
         AS wide (measure text, counted_since bigint, changed_epoch bigint)
 ), wide_stand AS MATERIALIZED (
@@ -108,12 +119,10 @@ wide AS MATERIALIZED (
             AND x.period_start <= %(now)s AND x.period_end > %(now)s
             AND x.value < w.level AND x.rules_epoch >= coalesce(v.changed_epoch, 0)
             AND {unchanged("w.condition ->> 'metric_id'", "w.condition ->> 'currency'")}
-            AND (v.counted_since <= x.rules_epoch IS TRUE OR (
-                SELECT count(*) FROM alert a
-                WHERE a.organization_id = %(organization_id)s AND a.customer_id = c.customer_id
-                    AND a.state = 'ACTIVE' AND a.scope = w.scope AND a.condition_type = w.condition_type
-                    AND a.condition = w.condition AND a.watching_epoch <= x.rules_epoch
-            ) > 0)
+            AND x.rules_epoch >= least(v.counted_since, (
+                (SELECT by_name FROM counted)
+                ->> concat_ws(E'\t', w.customer_id, w.scope, w.condition_type, w.condition)
+            )::bigint)
         LIMIT 1
     ) AS g ON true
     WHERE w.customer_id IS NOT NULL AND w.visit_after IS NOT NULL

@@ -26,55 +26,59 @@ class QuietCondition:
     changed_epoch: int
 
 
-# A customer with more alerts than this is left to the evaluation one by one.
-MOST_READ = 100
+# A table `changes` with one row: by name, the epoch at which something last changed that concerns the gauges of the
+# customers in the parameter `customer_ids`. Their active alerts by metric and currency, their limits, the limits of
+# plans; and for ever where an alert is disabled for the customer, or raw events count in the metric: of those from
+# before its creation a gauge knows nothing. Each table is read once. Subqueries and joins for each gauge would depend
+# on statistics: after a table has grown, PostgreSQL may read all rows of the organization for each of them.
+CHANGES = """
+changes AS MATERIALIZED (
+    SELECT jsonb_object_agg(name, epoch) AS by_name FROM (
+        SELECT concat_ws(E'\t', 'alert', customer_id, coalesce(condition ->> 'metric_id', ''),
+                   coalesce(condition ->> 'currency', '')) AS name,
+               max(changed_epoch) AS epoch
+        FROM alert
+        WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s) AND state = 'ACTIVE'
+        GROUP BY 1
+        UNION ALL
+        SELECT concat_ws(E'\t', 'customer', customer_id), max(changed_epoch) FROM usage_limit
+        WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s) GROUP BY 1
+        UNION ALL
+        SELECT concat_ws(E'\t', 'plan', plan_id), max(changed_epoch) FROM usage_limit
+        WHERE organization_id = %(organization_id)s AND plan_id IS NOT NULL GROUP BY 1
+        UNION ALL
+        SELECT DISTINCT concat_ws(E'\t', 'excluded', customer_id), 9223372036854775807 FROM alert_exclusion
+        WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s)
+        UNION ALL
+        SELECT concat_ws(E'\t', 'raw', metric_id), 9223372036854775807 FROM metric
+        WHERE organization_id = %(organization_id)s AND event_name IS NOT NULL
+    ) AS one
+)
+"""
 
 
 def unchanged(metric_id: str, currency: str) -> str:
     """A condition on a gauge `x` of a customer `c`: all but a new or changed alert was evaluated on it.
 
-    Since its evaluation no limit of the customer or its plan has changed, and no active alert of the customer on that
-    metric or currency; and no alert is disabled for the customer. No raw events count in the metric: of those from
-    before its creation a gauge knows nothing. The subqueries are not EXISTS, for which PostgreSQL may read all rows
-    of the organization.
+    Since its evaluation nothing of the customer has changed, and nothing in `changes`.
     """
-    return f"""
-        x.rules_epoch >= c.changed_epoch
-        AND (
-            SELECT m.event_name FROM metric m
-            WHERE m.organization_id = %(organization_id)s AND m.metric_id = {metric_id}
-        ) IS NULL
-        AND (
-            SELECT count(*) <= %(most_read)s AND count(*) FILTER (
-                WHERE a.changed_epoch > x.rules_epoch AND a.state = 'ACTIVE'
-                    AND a.condition ->> 'metric_id' IS NOT DISTINCT FROM {metric_id}
-                    AND a.condition ->> 'currency' IS NOT DISTINCT FROM {currency}
-            ) = 0
-            FROM (
-                SELECT * FROM alert WHERE organization_id = %(organization_id)s AND customer_id = c.customer_id
-                LIMIT %(most_read)s + 1
-            ) AS a
-        )
-        AND (
-            SELECT e.customer_id FROM alert_exclusion e
-            WHERE e.organization_id = %(organization_id)s AND e.customer_id = c.customer_id LIMIT 1
-        ) IS NULL
-        AND (
-            SELECT max(l.changed_epoch) FROM usage_limit l
-            WHERE l.organization_id = %(organization_id)s AND l.customer_id = c.customer_id
-        ) > x.rules_epoch IS NOT TRUE
-        AND (
-            SELECT max(l.changed_epoch) FROM usage_limit l
-            WHERE l.organization_id = %(organization_id)s AND l.plan_id = c.plan_id
-        ) > x.rules_epoch IS NOT TRUE
-    """
+    names = (
+        f"concat_ws(E'\t', 'alert', c.customer_id, coalesce({metric_id}, ''), coalesce({currency}, ''))",
+        "concat_ws(E'\t', 'customer', c.customer_id)",
+        "concat_ws(E'\t', 'plan', c.plan_id)",
+        "concat_ws(E'\t', 'excluded', c.customer_id)",
+        f"concat_ws(E'\t', 'raw', {metric_id})",
+    )
+    epochs = ", ".join(f"((SELECT by_name FROM changes) ->> {name})::bigint" for name in names)
+    return f"x.rules_epoch >= greatest(c.changed_epoch, {epochs})"
 
 
-# The gauges of a measure of those customers.
+# The gauges of a measure of those customers. The ranges keep a plan for a small table from reading all of the table.
 _GAUGES = """
-    FROM customer c
-    JOIN gauge x ON x.organization_id = c.organization_id AND x.customer_id = c.customer_id
-    WHERE c.organization_id = %(organization_id)s AND c.customer_id = ANY(%(customer_ids)s)
+    FROM unnest(%(customer_ids)s::text[]) AS i (customer_id)
+    JOIN customer c ON c.organization_id = %(organization_id)s AND c.customer_id = i.customer_id COLLATE "C"
+    JOIN gauge x ON x.organization_id = %(organization_id)s AND x.customer_id = i.customer_id COLLATE "C"
+    WHERE c.customer_id BETWEEN %(first)s AND %(last)s AND x.customer_id BETWEEN %(first)s AND %(last)s
         AND (%(plan_id)s::text IS NULL OR c.plan_id = %(plan_id)s)
         AND x.measure = %(measure)s AND x.subscription_id IS NULL AND x.group_values = '[]'::jsonb
         AND x.scale IS NULL AND x.period_start <= %(now)s AND x.period_end > %(now)s
@@ -85,17 +89,17 @@ _GAUGES = """
 # LOCKED: the statement never waits for a gauge, so it may lock them in any order. What another transaction has
 # changed when a gauge is locked is checked once more.
 _SETTLE = f"""
-WITH quiet AS (
+WITH {CHANGES}, quiet AS (
     SELECT x.customer_id, x.gauge_id
     {_GAUGES}
         AND x.rules_epoch >= %(known_since)s AND x.rules_epoch < %(changed_epoch)s
         AND x.value < %(level)s
-        AND (
-            SELECT s.alert_id FROM alert_state s
-            WHERE s.organization_id = x.organization_id AND s.customer_id = x.customer_id
-                AND s.gauge_id = x.gauge_id AND s.alert_id = %(alert_id)s
-        ) IS NULL
-        AND {unchanged("%(metric_id)s", "%(currency)s")}
+        AND x.gauge_id <> ALL (ARRAY(
+            SELECT gauge_id FROM alert_state
+            WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s)
+                AND alert_id = %(alert_id)s
+        ))
+        AND {unchanged("%(metric_id)s::text", "%(currency)s::text")}
     FOR UPDATE OF x SKIP LOCKED
 ), settled AS (
     UPDATE gauge g SET
@@ -129,11 +133,12 @@ async def settle(
         {
             "organization_id": organization_id,
             "customer_ids": list(customer_ids),
+            "first": min(customer_ids, default=""),
+            "last": max(customer_ids, default=""),
             "alert_id": condition.alert_id,
             "measure": condition.measure.key,
             "metric_id": condition.measure.metric_id,
             "currency": condition.measure.currency,
-            "most_read": MOST_READ,
             "plan_id": condition.plan_id,
             "level": condition.level,
             "known_since": condition.known_since,

@@ -24,6 +24,7 @@ from store.notifications import feed
 from tests.support.notifications.watching import Response, Subscriber, committer, names, notify, pool, watch
 from tests.support.server.limits import with_server_limits
 from tests.support.server.running import reason_of, violations_of
+from tests.support.server.sharing import own_connections
 from tests.support.usage.caller import BOTH, Caller, beside, spend_alert, until, usage_alert
 from tests.support.usage.organizations import organization
 
@@ -301,6 +302,7 @@ async def test_a_sweep_assigns_positions_in_feeds_without_subscribers(caller: Ca
 
 
 # Without polls a notification arrives only by a hint of the listening connection.
+@own_connections
 @with_server_limits(ServerLimits(feeds=FeedLimits(retry_pause=0.01, poll_interval=3_600.0)))
 async def test_streams_continue_after_the_database_connections_are_cut(caller: Caller) -> None:
     subscriber = await watch(caller)

@@ -26,19 +26,32 @@ async def post(url: str, *, policy: UrlPolicy = ON_THIS_MACHINE, timeouts: Timeo
 
 @asynccontextmanager
 async def server(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A TCP server on 127.0.0.1 that speaks whatever `talk` writes; yields its port."""
+    """A TCP server on 127.0.0.1 that speaks whatever `talk` writes; yields its port. Ends with its conversations."""
+    talking = set[asyncio.Task[None]]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await talk(reader, writer)
         except (ConnectionError, asyncio.CancelledError):
             pass
+        except RuntimeError:
+            if not writer.is_closing():  # uvloop refuses to write to a connection that the client has closed
+                raise
         finally:
             writer.close()
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(serve(reader, writer))
+        talking.add(task)
+        task.add_done_callback(talking.discard)
+
+    listener = await asyncio.start_server(begin, "127.0.0.1", 0, ssl=tls)
     async with listener:
         yield listener.sockets[0].getsockname()[1]
+        for task in talking:
+            task.cancel()
+        if talking:
+            await asyncio.wait(talking)
 
 
 def after_request(answer: bytes) -> Talk:

@@ -7,7 +7,8 @@ its module.
 - `pytestmark = shares_server` lets the tests of a module share a server; `@shares_server` does so for one test.
 - `@own_server` exempts one test of such a module: one that moves the clock, has limits of its own, stops or breaks
   its server, replaces parts of it, or counts what the whole server does.
-- `own_connections` is for tests that need connections that no test has used before them.
+- `@own_connections` is for a test that cuts connections, or counts them: its server uses new ones, and so do the
+  servers of the tests after it.
 
 The fixture `caller`, and `ours` and `theirs` of the alert tests, follow these marks. The clock of a shared server
 stands still: moving it fails the test.

@@ -65,6 +65,7 @@ async def own_pool(request: pytest.FixtureRequest, shared_pool: Database) -> Asy
     database = Database(shared_pool.url)
     yield database
     await database.close()
+    await shared_pool.close()  # it opens new connections for the tests after this one
 
 
 @pytest.fixture
