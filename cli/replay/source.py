@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 
 STANDARD_INPUT = Path("-")
+_OPEN_ALREADY = (STANDARD_INPUT, Path("/dev/stdin"))  # the kernel cannot open /dev/stdin again if it is a socket
 POLL_INTERVAL = 0.2  # seconds; a read that waits for a pipe checks at this interval whether it must stop
 HEAD_BYTES = 4096  # from which the encoding of a file is guessed
 BUFFER_BYTES = 1 << 16
@@ -54,8 +55,8 @@ class _Input(io.RawIOBase):
     """The bytes of a file descriptor. A pipe is at its end after `stop`."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = 0 if path == STANDARD_INPUT else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._owned = path != STANDARD_INPUT
+        self._owned = path not in _OPEN_ALREADY
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if self._owned else 0
         self._stopped = threading.Event()
         status = os.fstat(self._descriptor)
         if stat.S_ISDIR(status.st_mode):
