@@ -84,19 +84,22 @@ class Supervisor:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, random_part=0.0)
         while True:
             started = loop.time()
-            code = await child.wait()
+            ending = describe_exit(await child.wait())
             if loop.time() - started > HEALTHY_AFTER:
                 backoff.reset()
             while not self._stopping.is_set():
                 pause = backoff.next()
-                self._reporter.ended(child.name, describe_exit(code), pause)
+                self._reporter.ended(child.name, ending, pause)
                 await self._pause(pause)
                 if self._stopping.is_set():
                     break
                 try:
                     await child.start()
                 except NotStarted:
-                    code = await child.wait()
+                    ending = describe_exit(await child.wait())
+                    continue
+                except OSError as error:  # the system has no memory or no number for it; the others go on
+                    ending = f"could not be started: {error.strerror}"
                     continue
                 self._reporter.runs_again(child.name)
                 break
