@@ -80,6 +80,8 @@ class Child:
             # second signal, which ends the child before it has drained.
             start_new_session=True,
         )
+        if self._stop_requested:  # while the process was being made: there was none to ask
+            self.request_stop()
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             text = line.decode().strip()

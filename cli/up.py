@@ -10,7 +10,7 @@ import click
 from cli.console import DurableProgress, Problem, bad, good, named, quiet
 from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
 from cli.settings import configuration, configure_logs, database_settings, prepared_database, unreachable_database
-from cli.supervision import Supervisor
+from cli.supervision import STOP_MARGIN, Supervisor, stop_timeout
 from cli.worker_option import workers_option
 from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable
@@ -83,7 +83,9 @@ class _Up:
         self._notifier = Child("notifier", ["notify"], environment, RUNNING)
 
     async def run(self) -> None:
-        await Supervisor([self._server, self._notifier], self).run(self._on_started)
+        # A server with workers ends those that do not stop in time.
+        timeout = stop_timeout(self._settings) + STOP_MARGIN
+        await Supervisor([self._server, self._notifier], self, timeout).run(self._on_started)
         self._report(quiet("stopped"))
 
     def ended(self, name: str, ending: str, pause: float) -> None:

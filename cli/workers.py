@@ -14,12 +14,10 @@ from cli.console import Problem
 from cli.parent import stopping_with
 from cli.processes import LISTENING, Child, NotStarted, child_environment
 from cli.settings import database_settings
-from cli.supervision import Supervisor
+from cli.supervision import Supervisor, stop_timeout
 from runtime.actions import LogAction
 from runtime.configuration import Configuration
 from server.listener import CannotListen, address_of
-
-STOP_MARGIN = 10.0  # seconds beside the limits of the drain that a worker may take to stop
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +42,7 @@ def run_workers(
             Child(f"worker {worker}", ["serve", "--worker", str(worker)], environment, LISTENING)
             for worker in range(1, number + 1)
         ]
-        drain = settings.propagation_delay + settings.drain_timeout
-        supervisor = Supervisor(children, _LogReporter(), drain + STOP_MARGIN)
+        supervisor = Supervisor(children, _LogReporter(), stop_timeout(settings))
 
         async def started() -> None:
             print_address(host, port)
