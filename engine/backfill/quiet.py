@@ -69,7 +69,9 @@ def _condition(transaction: Transaction, rule: AlertRule) -> QuietCondition | No
         return None
     sharing = _sharing(transaction.router.wide, measure)  # without the alerts that name a customer
     level, _ = trip_levels(rule.thresholds, AlertState())
-    if level is None or rule.overrides or rule.thresholds.direction is not Direction.RISING:
+    if level is None or rule.overrides or rule.has_percentages:
+        return None
+    if rule.thresholds.direction is not Direction.RISING:
         return None
     covering = [one for one in sharing if one.scope.kind is ScopeKind.ALL_CUSTOMERS or one is rule]
     counted_since = min(one.watching_epoch for one in covering)

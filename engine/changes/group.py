@@ -30,7 +30,7 @@ class Member:
 
     rows: about how many rows it writes. keep: false, what it writes is rolled back. done: gets the outcome; cancelled
     when the caller has gone. joins: false, it is not made in one call with others of its kind. shares: false, its
-    group has no other members.
+    group has no other members. passed_over: a group has ended before it began, so it goes last no more.
     """
 
     kind: Kind[Any, Any]
@@ -40,6 +40,7 @@ class Member:
     done: asyncio.Future[Any]
     joins: bool = True
     shares: bool = True
+    passed_over: bool = False
     outcome: Outcome | None = None
 
     def answer(self) -> None:
@@ -167,6 +168,8 @@ class Group:
     async def _step(self, change: OpenChange, parts: Parts, step: Sequence[Member]) -> None:
         """Makes the changes of one kind in a savepoint; if that fails, each in its own."""
         if self._progress and time.perf_counter() >= self._end:
+            for member in step:
+                member.passed_over = True
             return
         error = await self._try(change, parts, step)
         if error is None:
@@ -213,11 +216,14 @@ class Group:
 
 
 def _steps(members: Sequence[Member]) -> list[list[Member]]:
-    """The members by kind; a change that is not kept is a step of its own, because it is undone."""
+    """The members by kind; a change that is not kept is a step of its own, because it is undone.
+
+    Without an exception for those that were passed over, changes that go last would never begin while others come.
+    """
     steps: dict[object, list[Member]] = {}
     for member in members:
         steps.setdefault(member.kind if member.keep and member.joins else member, []).append(member)
-    return sorted(steps.values(), key=lambda step: step[0].kind.goes_last)
+    return sorted(steps.values(), key=lambda step: step[0].kind.goes_last and not step[0].passed_over)
 
 
 def _outcome(outcome: object) -> Outcome:

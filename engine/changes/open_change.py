@@ -36,7 +36,8 @@ Work = Callable[[OpenChange], Awaitable[Result]]
 class Kind(Protocol[ItemOf, ResultOf]):
     """Changes of one kind, which common statements prepare and write for all items that wait.
 
-    goes_last: whether they are made after the changes of other kinds in their group.
+    goes_last: whether they are made after the changes of other kinds in their group, unless an earlier group had no
+    time left for them.
     """
 
     goes_last: bool

@@ -14,7 +14,7 @@ from evaluator.alerts import AlertRule, ScopeKind
 from evaluator.definitions import AlertDefinition
 from evaluator.thresholds import Direction
 from evaluator.transitions import AlertState, trip_levels
-from store.usage.quiet_gauges import CHANGES, unchanged
+from store.usage.quiet_gauges import CHANGES, IS_ACTIVE, unchanged
 
 # A customer with more gauges than this is left to the backfill: the organization's lock is held.
 MOST_READ = 100
@@ -87,17 +87,18 @@ FOUND = f"""
     SELECT jsonb_object_agg(name, epoch) AS by_name FROM (
         SELECT concat_ws(E'\t', customer_id, scope, condition_type, condition) AS name, min(watching_epoch) AS epoch
         FROM alert
-        WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s) AND state = 'ACTIVE'
+        WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s) AND {IS_ACTIVE}
         GROUP BY 1
     ) AS one
 ), wide AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(wide)s::json)
         AS wide (measure text, counted_since bigint, changed_epoch bigint)
 ), wide_stand AS MATERIALIZED (
-    SELECT %(wide_epoch)s::bigint IS NOT NULL AND NOT EXISTS (
-        SELECT FROM alert
-        WHERE organization_id = %(organization_id)s AND customer_id IS NULL AND changed_epoch > %(wide_epoch)s
-    ) AS stand
+    -- The order takes the last change from an index, whatever statistics PostgreSQL has.
+    SELECT %(wide_epoch)s::bigint >= coalesce((
+        SELECT changed_epoch FROM alert WHERE organization_id = %(organization_id)s AND customer_id IS NULL
+        ORDER BY changed_epoch DESC LIMIT 1
+    ), 0) AS stand
 ), found AS MATERIALIZED (
     SELECT w.alert_id, w.level, c.customer_id, g.gauge_id, c.customer_id IS NULL AS unknown,
            bool_and(g.gauge_id IS NOT NULL) OVER (PARTITION BY w.customer_id) AS quiet

@@ -26,19 +26,23 @@ class QuietCondition:
     changed_epoch: int
 
 
+# Of alerts of given customers. In this form no index answers it: PostgreSQL could take all active alerts of the
+# organization from one, while it does not know how many there are.
+IS_ACTIVE = "(state = 'ACTIVE') IS TRUE"
+
 # A table `changes` with one row: by name, the epoch at which something last changed that concerns the gauges of the
 # customers in the parameter `customer_ids`. Their active alerts by metric and currency, their limits, the limits of
 # plans; and for ever where an alert is disabled for the customer, or raw events count in the metric: of those from
 # before its creation a gauge knows nothing. Each table is read once. Subqueries and joins for each gauge would depend
 # on statistics: after a table has grown, PostgreSQL may read all rows of the organization for each of them.
-CHANGES = """
+CHANGES = f"""
 changes AS MATERIALIZED (
     SELECT jsonb_object_agg(name, epoch) AS by_name FROM (
         SELECT concat_ws(E'\t', 'alert', customer_id, coalesce(condition ->> 'metric_id', ''),
                    coalesce(condition ->> 'currency', '')) AS name,
                max(changed_epoch) AS epoch
         FROM alert
-        WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s) AND state = 'ACTIVE'
+        WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s) AND {IS_ACTIVE}
         GROUP BY 1
         UNION ALL
         SELECT concat_ws(E'\t', 'customer', customer_id), max(changed_epoch) FROM usage_limit

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from engine.changes.groups import ChangeGroups
 from engine.changes.open_change import OpenChange
+from engine.limits import ChangeLimits
+from runtime.clock import ManualClock
+from runtime.fair_semaphore import FairSemaphore
 from store.postgres.database import Connection, Database
 from tests.support.change_groups import Held, Refused, Write, epoch_of, plan, plans, store_plan
 from tests.support.waiting import within
@@ -134,6 +137,36 @@ async def test_a_kind_that_goes_last_is_made_after_other_changes(organization_id
     assert [one if isinstance(one, str) else type(one) for one in done] == ["first", "a", "b", Refused, "c"]
     # `bad` fails the common statement, so each of the two is made alone, and only one of them can be the last.
     assert order == ["alone last", "b", "c", "a,bad last", "a", "bad last"]
+
+
+async def test_a_kind_that_goes_last_is_made_although_other_changes_keep_coming(
+    database: Database, clock: ManualClock, organization_id: int
+) -> None:
+    order, kind = list[str](), LastPlans([])
+    # Each group has time for one change only.
+    groups = ChangeGroups(database, clock, FairSemaphore(4), lambda _: False, ChangeLimits(seconds=0.0))
+    others = list[asyncio.Task[None]]()
+
+    async def other(change: OpenChange) -> None:
+        order.append("other")
+        if len(order) < 10:
+            others.append(asyncio.create_task(groups.run(organization_id, other)))
+            await asyncio.sleep(0)
+
+    async def last() -> None:
+        await groups.run_together(organization_id, kind, "last")
+        order.append("last")
+
+    held = Held(groups, organization_id)
+    first = await held.start()
+    waiting = [asyncio.create_task(last()), asyncio.create_task(groups.run(organization_id, other))]
+    await asyncio.sleep(0)
+    held.released.set()
+    async with within("the changes"):
+        await asyncio.gather(first, *waiting)
+    await groups.drain()
+    assert order.index("last") < 5
+    await asyncio.gather(*others)
 
 
 async def test_items_that_need_no_lock_raise_no_epoch(

@@ -8,10 +8,12 @@ from generated.tidemark.v1 import (
     alert_service_pb2,
     customer_alert_pb2,
     customer_pb2,
+    threshold_pb2,
 )
 from store.alerts import backfills as stored_backfills
 from tests.support.usage.backfill_workers import Workers, finish, notified, progress
 from tests.support.usage.caller import Caller, on_customer, usage_alert
+from tests.support.usage.percentages import put_limit
 from tests.support.usage.refusing import refusing
 
 
@@ -66,6 +68,32 @@ async def test_gauges_that_are_not_quiet_are_evaluated_one_by_one(caller: Caller
     answer = await caller.send(*(caller.event("later", "12", customer) for customer in customers))
     reached = sorted((one.gauge.customer_id, one.level) for one in answer.transitions)
     assert reached == sorted([(one, "17") for one in customers if one not in ("c02", "c05")] + [("c01", "25")])
+
+
+@pytest.mark.parametrize("limited", ["customer", "plan", "plan later"])
+async def test_backfill_reaches_a_share_of_a_limit_that_is_below_the_other_thresholds(
+    caller: Caller, workers: Workers, limited: str
+) -> None:
+    customers = [f"c{number:02}" for number in range(6)]
+    for customer in customers[:2]:
+        await caller.put_customer(customer_pb2.Customer(customer_id=customer, plan_id="pro"))
+    step = workers(BackfillLimits())
+    await caller.create_only(usage_alert("1000"))
+    await finish(step)
+    if limited == "customer":
+        for customer in customers[:2]:
+            await put_limit(caller, "10", customer=customer)
+    elif limited == "plan":
+        await put_limit(caller, "10", plan="pro")
+    await caller.send(*(caller.event("e", "8", customer) for customer in customers))
+    both = [threshold_pb2.Threshold(value="50"), threshold_pb2.Threshold(percent_of_limit="50")]
+    alert = await caller.create_only(usage_alert(thresholds=both))
+    await finish(step)
+    if limited == "plan later":
+        assert not await notified(caller, alert)
+        await put_limit(caller, "10", plan="pro")
+        await finish(step)
+    assert await notified(caller, alert) == customers[:2]
 
 
 async def test_alert_that_is_lowered_between_quiet_gauges_and_the_others_reaches_the_quiet_ones(

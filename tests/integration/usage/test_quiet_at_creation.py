@@ -21,6 +21,7 @@ from generated.tidemark.v1 import (
     threshold_pb2,
 )
 from tests.support.usage.caller import (
+    ALL_CUSTOMERS,
     DEADLINE,
     Caller,
     ShortTransition,
@@ -158,6 +159,20 @@ async def test_new_alert_does_not_hide_that_a_wide_one_of_another_server_is_reac
     await watched(caller, "7")
     wide = usage_alert("5") if scope == "all" else usage_alert("5", scope=on_plan("pro"))
     reached = await other.create_only(wide)
+    quiet = await caller.create_only(usage_alert("50", scope=OF_ACME))
+    assert quiet.evaluation_status == EVALUATING
+    await released(caller, held, reached, quiet)
+    assert await notified(caller, reached) == [[ShortTransition("REACHED", "5", "7", "7", "")]]
+
+
+@pytest.mark.parametrize("scope", ["all", "plan"])
+async def test_new_alert_does_not_hide_that_a_wide_one_is_reached_after_the_server_has_read_that(
+    caller: Caller, held: HeldBackfills, scope: str
+) -> None:
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", plan_id="pro"))
+    await watched(caller, "7")
+    reached = await caller.create_only(usage_alert("5", scope=ALL_CUSTOMERS if scope == "all" else on_plan("pro")))
+    await caller.send(caller.event("e1", "1", "beta"))
     quiet = await caller.create_only(usage_alert("50", scope=OF_ACME))
     assert quiet.evaluation_status == EVALUATING
     await released(caller, held, reached, quiet)
