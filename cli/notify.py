@@ -37,7 +37,6 @@ async def _notify(settings: Configuration, url: str, with_parent: int | None) ->
     database = Database(url, settings.pool_size)
     async with stopping_with(with_parent):
         try:
-            click.echo(RUNNING)
-            await run(settings, database, SystemClock())
+            await run(settings, database, SystemClock(), on_start=lambda: click.echo(RUNNING))
         finally:
             await database.close()

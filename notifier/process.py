@@ -30,10 +30,13 @@ LISTEN_INTERVAL = 1.0  # seconds before it listens again after a connection that
 logger = logging.getLogger(__name__)
 
 
-async def run(configuration: Configuration, database: Database, clock: Clock) -> None:
+async def run(
+    configuration: Configuration, database: Database, clock: Clock, on_start: Callable[[], None] = lambda: None
+) -> None:
     """Runs a notifier until a signal of runtime.signals, then drains; a second signal ends it immediately.
 
-    The database has been migrated. The caller closes it.
+    The database has been migrated. The caller closes it. on_start: called when a signal drains it; before that, one
+    would kill the process.
     """
     stop = asyncio.Event()
     notifier = asyncio.create_task(run_until(stop, configuration, database, clock), name="notifier")
@@ -45,6 +48,7 @@ async def run(configuration: Configuration, database: Database, clock: Clock) ->
 
     unfollow = on_stop(on_signal)
     try:
+        on_start()
         await notifier
     except asyncio.CancelledError:
         logger.warning(
