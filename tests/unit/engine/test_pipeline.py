@@ -31,7 +31,7 @@ class Commits:
     """Replaces the database: commits end as the test says.
 
     failures: the exceptions of the next commits. held: commits wait for it. log: customers whose events began, or
-    ended, to be committed. refused: customers of whom a commit cannot record the events; divided: commits that are
+    ended, to be committed. refused: customers whose events a commit cannot record; divided: commits that are
     divided for that wait for it.
     """
 
