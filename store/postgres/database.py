@@ -91,6 +91,8 @@ class Database:
             pool_timeout=POOL_TIMEOUT,
             # Parameters of statements can be secret, and errors are logged.
             hide_parameters=True,
+            # No column has this type. SQLAlchemy would look it up at the first connection of each pool.
+            use_native_hstore=False,
         )
         # Before SQLAlchemy's own first statements: they would run with the settings of the role.
         prepare = functools.partial(sessions.prepare, pins=sessions.pins_with(lock_timeout=lock_timeout))
