@@ -16,6 +16,9 @@ from store.views import covering_alerts
 from store.views.customer_views import CustomerView
 from tests.support.alerts.stored import NEW_ALERT, create_alert
 from tests.support.postgres.plans import recorded
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 ALERTS = 3_000
 PAGE = 50

@@ -10,6 +10,9 @@ from store.notifications import feed, history
 from store.notifications.feed import Entry, NotificationFilter
 from store.postgres.database import Database
 from tests.support.postgres.plans import recorded
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 NOTIFICATIONS = 3_000
 PAGE = 50

@@ -17,9 +17,12 @@ from store.postgres.database import Database
 from store.tables.webhooks import delivery
 from tests.support.notifier.delivery_queue import ALL_TOKENS, counters_match, delivered, failed
 from tests.support.notifier.house import CUSTOMER, House
+from tests.support.server.sharing import own_database
 from tests.support.webhooks.attempts import write_results
 from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
 from webhooks.health import HealthSignal
+
+pytestmark = own_database
 
 ENDPOINTS = 8
 ACTORS = 6

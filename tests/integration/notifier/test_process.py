@@ -18,8 +18,11 @@ from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
 from store.postgres.database import Database
 from tests.support.notifier.house import LOOPBACK, OFTEN, House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, hang, running_receiver, status
+from tests.support.server.sharing import own_database
 from tests.support.waiting import until_said, within
 from webhooks.deliveries import DeliveryStatus, Outcome
+
+pytestmark = own_database
 
 
 async def test_two_notifiers_share_the_work_and_send_nothing_twice(house: House, receiver: Receiver) -> None:

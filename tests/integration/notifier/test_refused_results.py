@@ -7,7 +7,10 @@ from sqlalchemy import text
 from notifier.recorder import TRIES_ALONE
 from tests.support.notifier.house import House, running_notifier
 from tests.support.notifier.receiver import Receiver, status
+from tests.support.server.sharing import own_database
 from webhooks.deliveries import DeliveryStatus, Outcome
+
+pytestmark = own_database
 
 # A sequence is not rolled back with the transaction that is refused, so it counts the tries.
 REFUSING = (

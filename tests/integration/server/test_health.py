@@ -22,6 +22,9 @@ from store.postgres.database import Database
 from store.postgres.probe import Probe, ProbeIntervals
 from tests.support.server.odd_service import NAME, OddService
 from tests.support.server.running import NOT_SERVING, SERVING, Running, reason_of, running
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 

@@ -9,7 +9,10 @@ from store.deliveries.deliveries import Delivery, Filter
 from store.identity import organizations
 from store.postgres.database import Database
 from tests.support.postgres.plans import recorded
+from tests.support.server.sharing import own_database
 from webhooks.deliveries import DeliveryStatus
+
+pytestmark = own_database
 
 DELIVERIES = 3_000
 PAGE = 50
