@@ -1,4 +1,4 @@
-"""Starts and stops `tidemark` commands as child processes, for `tidemark up` and the demo."""
+"""Starts and stops `tidemark` commands as child processes, for `tidemark up`, `serve --workers` and the demo."""
 
 import asyncio
 import os

@@ -25,8 +25,9 @@ from store.accounts.puts import Put
 from store.balances import balances, overages
 from store.balances import changes as balance_changes
 from store.balances import entries as balance_entries
+from store.balances.adjustments import Adjustment, adjust
 from store.balances.balances import StoredBalance
-from store.balances.changes import Adjustment, BalanceChange
+from store.balances.changes import BalanceChange
 from store.balances.decrements import Decremented, decrement
 from store.balances.holdings import holding_of
 from store.postgres.database import Connection, Database, driver
@@ -141,9 +142,7 @@ class BalanceHandlers:
         organization = current_organization()
 
         async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
-            done = await balance_changes.adjust(
-                connection, organization.organization_id, adjustment, self._clock.now()
-            )
+            done = await adjust(connection, organization.organization_id, adjustment, self._clock.now())
             return done, _touched(done.changed, done.previous, done.balance)
 
         async with transaction_of(self._database, request.validate_only) as connection:

@@ -46,7 +46,6 @@ class AlertChangeHandlers:
         rules: RulesRegistry,
     ) -> None:
         self._database = database
-        self._clock = clock
         self._changes = changes
         self._backfills = backfills
         self._customers = CustomerChanges(database, clock, changes, evaluations, grace, rules)
@@ -63,7 +62,7 @@ class AlertChangeHandlers:
             if updated is None:
                 updated = await self._changes.run(
                     organization_id,
-                    lambda change: updates.make(change_of(change, author, self._clock)),
+                    lambda change: updates.make(change_of(change, author)),
                     keep=not request.validate_only,
                 )
                 self._wake(request)
@@ -158,7 +157,7 @@ class AlertChangeHandlers:
         return messages.ResetCustomerAlertResponse(customer_alert=customer_alert_message(found))
 
     async def _edited(self, edit: Edit, validate_only: bool) -> AlertDefinition:
-        """The alert after the edit; without the lock if nothing changes. Raises what `changes.edit` raises."""
+        """The alert after the edit; without the lock if nothing changes. Raises what refuses the edit."""
         organization_id, author = current_organization().organization_id, current_author()
         with of_one_item():
             async with self._changes.transaction(organization_id) as connection:
@@ -166,7 +165,7 @@ class AlertChangeHandlers:
             if edited is None:
                 edited = await self._changes.run(
                     organization_id,
-                    lambda change: alert_changes.edit_many(change_of(change, author, self._clock), [edit]),
+                    lambda change: alert_changes.edit_many(change_of(change, author), [edit]),
                     keep=not validate_only,
                 )
         return edited[0]

@@ -17,7 +17,7 @@ from server.calls.validation import Violations, to_timestamp
 from server.mapping.custom_fields import read_custom_fields
 from store.balances.balances import BalanceFact, SegmentFact, StoredBalance, StoredSegment
 from store.balances.decrements import Decrement
-from store.balances.entries import Entry, EntryType
+from store.balances.entries import EntryType, StoredEntry
 from store.balances.overages import Overage
 
 MAX_SEGMENTS = 1000  # of one balance
@@ -137,7 +137,7 @@ def balance_message(balance: StoredBalance, now: datetime) -> balance_pb2.Balanc
     )
 
 
-def entry_message(entry: Entry) -> balance_entry_pb2.BalanceEntry:
+def entry_message(entry: StoredEntry) -> balance_entry_pb2.BalanceEntry:
     """The message for an entry of the ledger."""
     change = entry.change
     return balance_entry_pb2.BalanceEntry(

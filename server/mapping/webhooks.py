@@ -15,7 +15,7 @@ from server.calls.validation import Violations, to_timestamp
 from server.mapping.event_types import NUMBERS, read_event_types
 from store.deliveries.deliveries import Attempt, Delivery, Filter
 from store.deliveries.operator_event_log import LoggedEvent
-from store.deliveries.redelivery_jobs import Job
+from store.deliveries.redelivery_jobs import RedeliveryJob
 from webhooks.deliveries import DeliveryStatus
 
 _STATUS_NUMBERS = {
@@ -94,7 +94,7 @@ def attempt_message(attempt: Attempt) -> delivery_pb2.Attempt:
     )
 
 
-def job_message(job: Job) -> redelivery_job_pb2.RedeliveryJob:
+def job_message(job: RedeliveryJob) -> redelivery_job_pb2.RedeliveryJob:
     """A job that sends something again."""
     message = redelivery_job_pb2.RedeliveryJob(
         job_id=job.job_id,

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.definitions import AlertDefinition, DefinitionState
 from store.alerts.rows import definition_of
 from store.postgres import bounded_pages
-from store.postgres.bounded_pages import Found, ListScan
+from store.postgres.bounded_pages import BoundedPage, ListScan
 from store.postgres.database import driver
 from store.tables.alerts import OWN_LABELS, alert
 
@@ -53,7 +53,7 @@ async def page(
     limit: int,
     newest_first: bool = False,
     most_examined: int | None = None,
-) -> Found[AlertDefinition, Position]:
+) -> BoundedPage[AlertDefinition, Position]:
     """Up to `limit` alerts after a position, oldest first by default.
 
     most_examined: alerts that are read at most; by default MAX_EXAMINED of `bounded_pages`. When there are

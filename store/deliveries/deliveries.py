@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.ids import ID_BYTES, id_of
 from store.postgres import bounded_pages
-from store.postgres.bounded_pages import Found, ListScan
+from store.postgres.bounded_pages import BoundedPage, ListScan
 from store.postgres.counting import MAX_TOTAL_SIZE
 from store.tables.webhooks import attempt, delivery
-from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus, Trigger
 
 DELIVERY_ID_PREFIX = "whd_"
 
@@ -47,7 +47,7 @@ class Attempt:
     trigger: Trigger
     start_time: datetime
     duration: timedelta
-    outcome: Outcome
+    outcome: AttemptOutcome
     http_status: int | None
     remote_address: str
     secret_sequences: tuple[int, ...]  # of the endpoint's secrets that signed it, newest first
@@ -129,7 +129,7 @@ async def list_page(
     limit: int,
     newest_first: bool = True,
     most_examined: int | None = None,
-) -> Found[Delivery, Position]:
+) -> BoundedPage[Delivery, Position]:
     """Up to `limit` deliveries after a position, by age.
 
     most_examined: deliveries that are read at most; by default MAX_EXAMINED of `bounded_pages`. When there are
@@ -222,7 +222,7 @@ def _attempt(row: RowMapping) -> Attempt:
         **{
             **row,
             "trigger": Trigger(row["trigger"]),
-            "outcome": Outcome(row["outcome"]),
+            "outcome": AttemptOutcome(row["outcome"]),
             "secret_sequences": tuple(row["secret_sequences"]),
         }
     )

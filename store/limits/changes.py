@@ -92,14 +92,14 @@ LEFT JOIN other o USING (position)
 """.encode()
 
 
-async def change(
+async def put_unlocked(
     connection: DriverConnection, organization_id: int, facts: Sequence[LimitFact], now: datetime
 ) -> dict[int, UnlockedPut[StoredLimit]]:
-    """Puts those facts that need no lock of the organization, see `StatedTable.change`; by the index of the fact.
+    """Puts those facts that need no lock of the organization, by their index; see `StatedTable.put_unlocked`.
 
     The limits are distinct.
     """
-    rows = await _TABLE.change(connection, organization_id, [_fact_columns(fact) for fact in facts], now)
+    rows = await _TABLE.put_unlocked(connection, organization_id, [_fact_columns(fact) for fact in facts], now)
     return {
         position: UnlockedPut(limit_of({"organization_id": organization_id, **row}), row["superseded"], row["noted"])
         for position, row in rows.items()

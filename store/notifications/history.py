@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.notifications.feed import ASSIGN_LIMIT, Entry, NotificationFilter, assign_positions, select_entries
+from store.notifications.feed import ASSIGN_LIMIT, FeedEntry, NotificationFilter, assign_positions, select_entries
 from store.postgres import bounded_pages
-from store.postgres.bounded_pages import Found, ListScan
+from store.postgres.bounded_pages import BoundedPage, ListScan
 from store.postgres.database import Database
 from store.tables.feed import feed, feed_entry
 
@@ -37,13 +37,13 @@ async def reading(
                 return
 
 
-async def get(connection: AsyncConnection, organization_id: int, notification_id: str) -> Entry | None:
+async def get(connection: AsyncConnection, organization_id: int, notification_id: str) -> FeedEntry | None:
     """The notification of that id; None if it does not exist or is deleted."""
     statement = select_entries(organization_id, NotificationFilter()).where(
         feed_entry.c.notification_id == notification_id
     )
     row = (await connection.execute(statement)).one_or_none()
-    return None if row is None else Entry(*row)
+    return None if row is None else FeedEntry(*row)
 
 
 Position = tuple[datetime, int]  # create_time of a notification and its position in the feed
@@ -59,7 +59,7 @@ async def list_page(
     after: Position | None = None,
     limit: int,
     most_examined: int | None = None,
-) -> Found[Entry, Position]:
+) -> BoundedPage[FeedEntry, Position]:
     """Up to `limit` notifications that were created in [start_time, end_time), the newest first.
 
     most_examined: notifications that are read at most; by default MAX_EXAMINED of `bounded_pages`. When there are
@@ -121,8 +121,8 @@ def _scan(
     )
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
-    return Entry(position=row["place"], **{name: row[name] for name in (*_COLUMNS[1:], "sequence", "body")})
+def _entry(row: Mapping[str, Any]) -> FeedEntry:
+    return FeedEntry(position=row["place"], **{name: row[name] for name in (*_COLUMNS[1:], "sequence", "body")})
 
 
 # Deletes the oldest entries and their notifications, and records up to which position. In order of position, not of

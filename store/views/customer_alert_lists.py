@@ -19,6 +19,7 @@ from store.accounts.customers import StoredCustomer
 from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts
 from store.alerts import lists as alert_lists
+from store.erasures.jobs import CustomerUnknown
 from store.limits import effective_limits
 from store.postgres.bounded_pages import MAX_EXAMINED
 from store.postgres.database import Connection, driver
@@ -26,7 +27,7 @@ from store.views import alarms, fact_views
 from store.views.alarm_candidates import AlarmFilter, Position
 from store.views.alarms import Alarm
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
-from store.views.customer_views import GAUGES_AT_ONCE, CustomerUnknown, CustomerView
+from store.views.customer_views import GAUGES_AT_ONCE, CustomerView
 
 MAX_CUSTOMERS_READ = 50  # for the others of one page; more are on the next page
 MOST_ALERTS_READ = 100  # of one customer at once
@@ -48,7 +49,7 @@ class Cursor(NamedTuple):
     alert_id: str
 
 
-class Entry(NamedTuple):
+class ListedAlert(NamedTuple):
     """An alert for a customer, and the position of the entry in the list."""
 
     cursor: Cursor
@@ -84,7 +85,7 @@ async def page(
     limit: int,
     max_gauges: int = GAUGES_AT_ONCE,
     most_examined: int = MAX_EXAMINED,
-) -> tuple[list[Entry], Cursor | None]:
+) -> tuple[list[ListedAlert], Cursor | None]:
     """Up to `limit` entries, and the cursor after which to continue; None at the end.
 
     There may be fewer entries although more follow. The entry of an alarm has one gauge only. The transaction must
@@ -93,7 +94,7 @@ async def page(
     """
     # One snapshot for all statements: values, states and definitions must fit together.
     await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-    found: list[Entry] = []
+    found: list[ListedAlert] = []
     if list_filter.includes_alarms and not (after is not None and after.is_other):
         position = None if after is None else _position(after)
         for _ in range(MAX_ALARM_READS):
@@ -119,7 +120,7 @@ async def page(
 
 async def _entries(
     connection: Connection, organization_id: int, found: Sequence[Alarm], now: datetime
-) -> list[Entry]:
+) -> list[ListedAlert]:
     """The alarms as entries, without those of a billing period that is not the customer's any more."""
     if not found:
         return []
@@ -132,7 +133,7 @@ async def _entries(
     }
     subscription_of = await subscriptions.get_many(connection, organization_id, keys) if keys else {}
     values = _Values(connection, organization_id, now)
-    entries, slices = list[Entry](), Slices(organization_id)
+    entries, slices = list[ListedAlert](), Slices(organization_id)
     for one in found:
         await slices.pause()
         definition = definitions.get(one.position.alert_id)
@@ -151,7 +152,7 @@ async def _entries(
             limit=await values.limit(rule, gauge, customer, subscription),
         )
         alert_found = CustomerAlert(definition, customer.customer_id, (shown,), no_data=False)
-        entries.append(Entry(_alarm_cursor(one.position), alert_found))
+        entries.append(ListedAlert(_alarm_cursor(one.position), alert_found))
     return entries
 
 
@@ -217,7 +218,7 @@ async def _others(
     now: datetime,
     start: Cursor,
     room: "_Room",
-) -> tuple[list[Entry], Cursor | None]:
+) -> tuple[list[ListedAlert], Cursor | None]:
     """Entries that are not in alarm, after `start`, as many as there is room for."""
     only = list_filter.ids.customer_ids
     most = max(1, MAX_CUSTOMERS_READ // max(1, len(list_filter.ids.alert_ids)))
@@ -225,7 +226,7 @@ async def _others(
     remaining: list[tuple[str, alert_lists.Position | None]] = [(name, None) for name in names]
     if start.time != _AFTER_LAST:
         remaining.insert(0, (start.customer_id, (start.time, start.alert_id)))
-    found: list[Entry] = []
+    found: list[ListedAlert] = []
     cursor, examined = start, 0
     for customer_id, after in remaining:
         if room.gauges <= 0:
@@ -242,7 +243,7 @@ async def _others(
             examined += 1
             cursor = Cursor(True, position[0], customer_id, None, position[1])
             if _is_other(one, list_filter):
-                found.append(Entry(cursor, one))
+                found.append(ListedAlert(cursor, one))
                 room.entries -= 1
     last = names[-1] if len(names) == most else None
     return found, None if last is None else Cursor(True, _AFTER_LAST, last, None, "")

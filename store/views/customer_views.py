@@ -17,6 +17,7 @@ from store.accounts.customers import StoredCustomer
 from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts, exclusions
 from store.alerts.lists import Position
+from store.erasures.jobs import CustomerUnknown
 from store.limits import effective_limits
 from store.postgres.bounded_pages import MAX_EXAMINED
 from store.postgres.database import driver
@@ -24,22 +25,14 @@ from store.views import covering_alerts, customer_gauges, fact_views, gauge_wind
 from store.views.covered_owners import Owners
 from store.views.covering_alerts import AlertsOfCustomer
 from store.views.customer_alerts import ALL_GAUGES, CustomerAlert, GaugeSelection, GaugeState
-from store.views.customer_gauges import NO_STATE, StoredGauge, StoredState
+from store.views.customer_gauges import NO_STATE, ShownState, StoredGauge
 from store.views.fact_views import FactView
 from store.views.gauge_windows import GaugeWindow
 
 MAX_SUBSCRIPTIONS = 100_000  # of one customer
 GAUGES_AT_ONCE = 10_000  # of all alerts of a page, unless a single alert has more
 
-_Values = dict[Gauge, tuple[Decimal | None, StoredState]]
-
-
-class CustomerUnknown(Exception):
-    """The organization has no such customer."""
-
-    def __init__(self, customer_id: str) -> None:
-        super().__init__(customer_id)
-        self.customer_id = customer_id
+_Values = dict[Gauge, tuple[Decimal | None, ShownState]]
 
 
 class CustomerView:

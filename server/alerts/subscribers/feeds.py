@@ -24,7 +24,7 @@ from server.calls.errors import ResourceExhausted
 from store.deliveries import outbox
 from store.identity import organizations
 from store.notifications import feed
-from store.notifications.feed import Entry, NotificationFilter
+from store.notifications.feed import FeedEntry, NotificationFilter
 from store.postgres.database import Connection, Database, DatabaseUnavailable
 
 GUARANTEED_SUBSCRIBERS = 5  # of each organization, however many others have
@@ -80,7 +80,7 @@ class Subscriber:
         self._organization_id = organization_id
         self._open = True
 
-    async def catch_up(self, position: int, wanted: NotificationFilter) -> tuple[list[Entry], int]:
+    async def catch_up(self, position: int, wanted: NotificationFilter) -> tuple[list[FeedEntry], int]:
         """The next entries for this subscriber, which is behind the tail; see `Feeds.catch_up`."""
         assert self.tail.position is not None, "only a tail that was read can be ahead"
         return await self._feeds.catch_up(self._organization_id, position, self.tail.position, wanted)
@@ -211,7 +211,7 @@ class Feeds:
 
     async def catch_up(
         self, organization_id: int, position: int, newest: int, wanted: NotificationFilter
-    ) -> tuple[list[Entry], int]:
+    ) -> tuple[list[FeedEntry], int]:
         """The next entries for a subscriber at `position`, which is behind the tail, and its position after them.
 
         newest: the position of the tail. Raises EntriesDeleted and DatabaseUnavailable.
@@ -242,7 +242,7 @@ class Feeds:
     async def _read_on(self, organization_id: int, tail: Tail) -> bool:
         """Reads the entries after the tail; returns whether there may be more."""
         limit = self._limits.read_entries
-        begins, erased_to, read = None, None, list[Entry]()
+        begins, erased_to, read = None, None, list[FeedEntry]()
         async with self._tail_readers, self._database.transaction() as connection:
             assigned = await feed.assign_positions(connection, organization_id, limit)
             try:

@@ -12,8 +12,8 @@ from evaluator.balances import BalanceKind
 from store.balances import balances, wallets
 from store.balances import changes as balance_changes
 from store.balances import entries as balance_entries
+from store.balances.adjustments import Adjustment, adjust
 from store.balances.balances import BalanceFact, SegmentFact
-from store.balances.changes import Adjustment
 from store.postgres.database import Connection, Database
 from store.tables.balances import balance_segment
 
@@ -65,9 +65,7 @@ async def test_the_ledger_of_a_segment_adds_up_to_what_remains(shared: Database,
                 else:
                     number = chance.randint(1, len(put_amounts))
                     amount = some_amount(chance) * chance.choice((1, -1)) or Decimal(1)
-                    await balance_changes.adjust(
-                        connection, org, Adjustment(*KEY, f"a{step}", amount, segment_number=number), time
-                    )
+                    await adjust(connection, org, Adjustment(*KEY, f"a{step}", amount, segment_number=number), time)
                     adjusted[number] = adjusted.get(number, Decimal(0)) + amount
                 stored = await balances.get(connection, org, *KEY)
                 assert stored is not None

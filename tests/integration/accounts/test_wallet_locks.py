@@ -10,8 +10,8 @@ from sqlalchemy import func, select
 from evaluator.balances import BalanceKind
 from store.balances import balances, wallets
 from store.balances import changes as balance_changes
+from store.balances.adjustments import Adjustment, adjust
 from store.balances.balances import BalanceFact, SegmentFact
-from store.balances.changes import Adjustment
 from store.identity import organizations
 from store.postgres.database import Database
 from store.tables.wallets import wallet
@@ -75,9 +75,7 @@ async def test_a_read_of_a_balance_and_its_segments_is_one_snapshot(shared: Data
         first = await balances.get(reader, org, "acme", "b1")
         async with shared.transaction() as writer:
             await wallets.lock(writer, org, ["acme"])
-            await balance_changes.adjust(
-                writer, org, Adjustment("acme", "b1", "a1", amount=Decimal(1), segment_number=1), NOW
-            )
+            await adjust(writer, org, Adjustment("acme", "b1", "a1", amount=Decimal(1), segment_number=1), NOW)
         assert await balances.get(reader, org, "acme", "b1") == first == put.stored
     async with shared.transaction() as reader:
         later = await balances.get(reader, org, "acme", "b1")

@@ -67,17 +67,17 @@ class Run:
         self._sent: list[Event] = []
         self._puts: list[Put] = []
         self._alert_ids: dict[str, str] = {}
-        self._unvisited: str | None = None
+        self._backfilling: str | None = None
         self._adjustments = 0
 
     async def change(self, change: object) -> None:
         """Makes a change."""
         if not isinstance(change, Commit):
-            await self._visited()
+            await self._backfilled()
         match change:
             case Commit():
                 await self._commit([self._event(item) for item in change.events])
-                await self._visited()
+                await self._backfilled()
             case Put():
                 await self._put(change)
             case PutAgain() if self._puts:
@@ -123,15 +123,15 @@ class Run:
         name = f"alert-{len(self._alert_ids)}"
         one = replace(create.alert, name=name)
         created = await self.caller.create_only(message_of(one))
-        self._alert_ids[name] = self._unvisited = created.alert_id
+        self._alert_ids[name] = self._backfilling = created.alert_id
         self.model.create(one)
         if not create.hasty:
-            await self._visited()
+            await self._backfilled()
 
-    async def _visited(self) -> None:
-        if self._unvisited is not None:
-            await self.caller.backfilled(self._unvisited)
-            self._unvisited = None
+    async def _backfilled(self) -> None:
+        if self._backfilling is not None:
+            await self.caller.backfilled(self._backfilling)
+            self._backfilling = None
 
     def _event(self, item: New | Again) -> Event:
         if isinstance(item, Again) and self._sent:
@@ -179,7 +179,7 @@ class Run:
 
     async def compare_alerts(self) -> None:
         """Each transition that has to be sent is in a notification, once, and each state shows the current value."""
-        await self._visited()
+        await self._backfilled()
         await work_off(self._timers, self._database, self._clock)
         found: dict[tuple[str, str, Group], list[Transition]] = {}
         names = {alert_id: name for name, alert_id in self._alert_ids.items()}

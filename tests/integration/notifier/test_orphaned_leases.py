@@ -270,7 +270,7 @@ async def test_leases_that_the_notifier_holds_or_is_claiming_are_not_given_back(
         async with house.database.transaction() as connection:
             claims = await delivery_claims.claim(connection, request)
         assert len(claims) == 1
-        # The answer is on its way while another task releases.
+        # The transaction has committed, and the claims have no slots yet, while another task releases.
         assert await notifier.orphans.release() == 0
         notifier.slots.take(claims)
     notifier.slots.free(claims)

@@ -16,9 +16,7 @@ from sqlalchemy import insert, text
 from evaluator.periods import DEFAULT_CYCLE
 from runtime.clock import ManualClock
 from store.accounts import customers, invoices, metrics, plans, subscriptions
-from store.alerts import creation, lists
-from store.alerts.change import Change
-from store.alerts.history import Author
+from store.alerts import lists
 from store.alerts.lists import Filters
 from store.balances import balances
 from store.balances import entries as balance_entries
@@ -38,7 +36,7 @@ from store.tables.plans import plan
 from store.tables.redelivery import redelivery_job
 from store.tables.webhooks import operator_event
 from store.views.customer_views import CustomerView
-from tests.support.alerts.stored import NEW_ALERT
+from tests.support.alerts.stored import NEW_ALERT, create
 from tests.support.databases import Template
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
@@ -183,7 +181,7 @@ async def _write(connection: Connection, org: int) -> None:
     for table, values in rows:
         await connection.execute(insert(table), values)
     for _ in NUMBERS:
-        await creation.create(Change(connection, org, Author(), ManualClock(NOW)), NEW_ALERT)
+        await create(connection, org, ManualClock(NOW), NEW_ALERT)
 
 
 async def _alert_ids(connection: Connection, org: int, after: Any, limit: int = 5) -> Sequence[Any]:
