@@ -174,13 +174,12 @@ class CustomerChanges:
         target: Excluded,
         now: datetime,
     ) -> None:
-        await alert_history.record(
+        await alert_history.record_for_customer(
             connection,
             current_organization().organization_id,
             kind,
             definition,
             current_author(),
             now,
-            customer_id=target.customer_id,
-            subscription_id=target.subscription_id,
+            target,
         )

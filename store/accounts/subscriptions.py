@@ -68,6 +68,15 @@ class StoredSubscription:
     display_name: str = ""
 
 
+@dataclass(frozen=True)
+class SubscriptionFilter:
+    """Which subscriptions to list: those that match each field that is set."""
+
+    customer_id: str | None = None
+    plan_id: str | None = None
+    subscription_id: str | None = None
+
+
 async def get(
     connection: AsyncConnection, organization_id: int, customer_id: str, subscription_id: str
 ) -> StoredSubscription | None:
@@ -111,19 +120,16 @@ async def get_many(
 async def list_page(
     connection: AsyncConnection,
     organization_id: int,
+    wanted: SubscriptionFilter,
     *,
-    customer_id: str | None,
-    plan_id: str | None,
     after: tuple[str, str] | None,
     limit: int,
-    subscription_id: str | None = None,
 ) -> list[StoredSubscription]:
     """Up to `limit` subscriptions in the order of customer id and subscription id.
 
-    customer_id, plan_id, subscription_id: which subscriptions; None for all. after: the key of the last subscription
-    of the page before.
+    after: the key of the last subscription of the page before.
     """
-    statement = _SUBSCRIPTIONS.where(*_selected(organization_id, customer_id, plan_id, subscription_id))
+    statement = _SUBSCRIPTIONS.where(*_selected(organization_id, wanted))
     if after is not None:
         statement = statement.where(tuple_(subscription.c.customer_id, subscription.c.subscription_id) > after)
     rows = await connection.execute(
@@ -132,29 +138,19 @@ async def list_page(
     return [subscription_from(row) for row in rows.mappings()]
 
 
-async def count(
-    connection: AsyncConnection,
-    organization_id: int,
-    *,
-    customer_id: str | None,
-    plan_id: str | None,
-    subscription_id: str | None,
-) -> int:
+async def count(connection: AsyncConnection, organization_id: int, wanted: SubscriptionFilter) -> int:
     """How many subscriptions `list_page` returns on all pages, see `bounded_count`."""
-    conditions = _selected(organization_id, customer_id, plan_id, subscription_id)
-    return await bounded_count(connection, subscription, *conditions)
+    return await bounded_count(connection, subscription, *_selected(organization_id, wanted))
 
 
-def _selected(
-    organization_id: int, customer_id: str | None, plan_id: str | None, subscription_id: str | None
-) -> list[ColumnElement[bool]]:
+def _selected(organization_id: int, wanted: SubscriptionFilter) -> list[ColumnElement[bool]]:
     conditions = [subscription.c.organization_id == organization_id]
-    if customer_id is not None:
-        conditions.append(subscription.c.customer_id == customer_id)
-    if plan_id is not None:
-        conditions.append(subscription.c.plan_id == plan_id)
-    if subscription_id is not None:
-        conditions.append(subscription.c.subscription_id == subscription_id)
+    if wanted.customer_id is not None:
+        conditions.append(subscription.c.customer_id == wanted.customer_id)
+    if wanted.plan_id is not None:
+        conditions.append(subscription.c.plan_id == wanted.plan_id)
+    if wanted.subscription_id is not None:
+        conditions.append(subscription.c.subscription_id == wanted.subscription_id)
     return conditions
 
 

@@ -14,7 +14,7 @@ from evaluator.gauges import Gauge, Measure
 from runtime.turns import Slices
 from store.accounts import customers, subscriptions
 from store.accounts.customers import StoredCustomer
-from store.accounts.subscriptions import StoredSubscription
+from store.accounts.subscriptions import StoredSubscription, SubscriptionFilter
 from store.alerts import alerts, exclusions
 from store.alerts.lists import Position
 from store.erasures.jobs import CustomerUnknown
@@ -78,12 +78,7 @@ class CustomerView:
         if customer is None:
             raise CustomerUnknown(customer_id)
         first_subscriptions = await subscriptions.list_page(
-            connection,
-            organization_id,
-            customer_id=customer_id,
-            plan_id=None,
-            after=None,
-            limit=MAX_SUBSCRIPTIONS,
+            connection, organization_id, SubscriptionFilter(customer_id), after=None, limit=MAX_SUBSCRIPTIONS
         )
         return cls(connection, organization_id, customer, first_subscriptions, now)
 

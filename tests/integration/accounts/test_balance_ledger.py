@@ -8,14 +8,14 @@ import pytest
 from sqlalchemy import update
 
 from evaluator.amounts import exact_arithmetic
-from evaluator.balances import BalanceKind
 from store.balances import balances, wallets
 from store.balances import changes as balance_changes
 from store.balances import entries as balance_entries
 from store.balances.adjustments import Adjustment, adjust
-from store.balances.balances import BalanceFact, SegmentFact
+from store.balances.balances import BalanceFact
 from store.postgres.database import Connection, Database
 from store.tables.balances import balance_segment
+from tests.support.balances.facts import a_commit
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -23,25 +23,7 @@ KEY = ("acme", "b1")
 
 
 def fact(amounts: list[Decimal], as_of_time: datetime) -> BalanceFact:
-    return BalanceFact(
-        customer_id="acme",
-        balance_id="b1",
-        kind=BalanceKind.COMMIT,
-        currency="USD",
-        metric_id=None,
-        priority=0,
-        contract_id=None,
-        contract_custom_fields={},
-        custom_fields={},
-        credit_grant_type=None,
-        seat=None,
-        license_type=None,
-        draw_down=True,
-        allow_overage=False,
-        draw_down_metric_ids=("tokens",),
-        segments=tuple(SegmentFact(amount, NOW, None) for amount in amounts),
-        as_of_time=as_of_time,
-    )
+    return a_commit(amounts, NOW, as_of_time, draw_down=True, draw_down_metric_ids=("tokens",))
 
 
 def some_amount(chance: random.Random) -> Decimal:

@@ -254,8 +254,7 @@ async def test_lists_continue_after_the_last_row_in_byte_order(database: Databas
         while their_subscriptions := await subscriptions.list_page(
             connection,
             org,
-            customer_id=None,
-            plan_id=None,
+            subscriptions.SubscriptionFilter(),
             after=(seen_subscriptions[-1], "s") if seen_subscriptions else None,
             limit=4,
         ):
@@ -267,7 +266,9 @@ async def test_lists_continue_after_the_last_row_in_byte_order(database: Databas
         pro = await customers.list_page(
             connection, org, customers.CustomerFilter(plan_id="pro"), after=None, limit=10
         )
-        of_one = await subscriptions.list_page(connection, org, customer_id="b", plan_id=None, after=None, limit=10)
+        of_one = await subscriptions.list_page(
+            connection, org, subscriptions.SubscriptionFilter("b"), after=None, limit=10
+        )
     assert seen == seen_subscriptions == seen_metrics == expected
     assert [item.customer_id for item in pro] == sorted(ids[1::2], key=str.encode)
     assert [item.customer_id for item in of_one] == ["b"]
@@ -285,7 +286,8 @@ async def test_an_organization_sees_only_its_own_facts(database: Database, org: 
         assert await metrics.get(connection, other, "tokens") is None
         assert await customers.list_page(connection, other, customers.CustomerFilter(), after=None, limit=9) == []
         assert await metrics.list_page(connection, other, after=None, limit=9) == []
-        listed = await subscriptions.list_page(connection, other, customer_id=None, plan_id=None, after=None, limit=9)
+        every = subscriptions.SubscriptionFilter()
+        listed = await subscriptions.list_page(connection, other, every, after=None, limit=9)
         assert listed == []
     mine = await put_customer(database, org, as_of_time=NOW + HOUR)
     theirs = await put_customer(database, other, plan_id="basic", as_of_time=NOW + 2 * HOUR)

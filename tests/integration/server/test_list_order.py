@@ -215,7 +215,7 @@ LISTS: dict[str, Listing] = {
     ),
     "subscriptions": (
         lambda connection, org, after: subscriptions.list_page(
-            connection, org, customer_id=None, plan_id=None, after=after, limit=5
+            connection, org, subscriptions.SubscriptionFilter(), after=after, limit=5
         ),
         lambda row: (row.customer_id, row.subscription_id),
         False,
@@ -232,7 +232,7 @@ LISTS: dict[str, Listing] = {
     ),
     "balances": (
         lambda connection, org, after: balances.list_page(
-            connection, org, customer_id=None, kinds=(), include_voided=True, after=after, limit=5
+            connection, org, balances.BalanceFilter(include_voided=True), after=after, limit=5
         ),
         lambda row: (row.fact.customer_id, row.fact.balance_id),
         False,
@@ -246,7 +246,7 @@ LISTS: dict[str, Listing] = {
     ),
     "invoices": (
         lambda connection, org, after: invoices.list_page(
-            connection, org, customer_id=None, invoice_type=None, statuses=(), after=after, limit=5
+            connection, org, invoices.InvoiceFilter(), after=after, limit=5
         ),
         lambda row: (row.fact.customer_id, row.fact.invoice_id),
         False,
