@@ -30,7 +30,7 @@ from server.mapping.gauges import customer_alert_message, first_in_order, place
 from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
 from store.views.covering_alerts import AlertsOfCustomer
-from store.views.customer_alert_lists import ListFilter
+from store.views.customer_alert_lists import ListFilter, PageRoom
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 from store.views.customer_views import CustomerView
 from store.views.gauge_windows import GaugeGone, GaugeWindow
@@ -173,9 +173,7 @@ class CustomerAlertHandlers:
                 ListFilter(narrowed, states, statuses),
                 self._clock.now(),
                 after=after,
-                limit=page.size,
-                max_gauges=self._page_gauges,
-                most_examined=self._most_examined,
+                room=PageRoom(page.size, self._page_gauges, self._most_examined),
             )
         shown = await _shown(organization_id, [entry.found for entry in entries], room)
         fitting = page.cut(shown, room).size

@@ -99,8 +99,7 @@ class NotificationHandlers:
                 connection,
                 organization_id,
                 wanted,
-                start_time=start,
-                end_time=end,
+                between=(start, end),
                 after=cast("tuple[datetime, int] | None", page.after),
                 limit=page.limit,
             )
