@@ -56,7 +56,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Filter:
+class DeliveryFilter:
     """Which deliveries to list. Unset fields do not limit the list. Times: of creation, the end not included."""
 
     endpoint_id: str | None = None
@@ -123,7 +123,7 @@ Position = tuple[datetime, str]  # create_time and id of a delivery
 async def list_page(
     connection: AsyncConnection,
     organization_id: int,
-    filter_: Filter | None = None,
+    filter_: DeliveryFilter | None = None,
     *,
     after: Position | None = None,
     limit: int,
@@ -135,14 +135,14 @@ async def list_page(
     most_examined: deliveries that are read at most; by default MAX_EXAMINED of `bounded_pages`. When there are
     more, a page may have fewer than `limit`.
     """
-    scan = _scan(organization_id, filter_ or Filter(), newest_first=newest_first)
+    scan = _scan(organization_id, filter_ or DeliveryFilter(), newest_first=newest_first)
     return await bounded_pages.read(
         connection, organization_id, scan, _delivery, after=after, limit=limit, most_examined=most_examined
     )
 
 
 async def count(
-    connection: AsyncConnection, organization_id: int, filter_: Filter, most: int = MAX_TOTAL_SIZE
+    connection: AsyncConnection, organization_id: int, filter_: DeliveryFilter, most: int = MAX_TOTAL_SIZE
 ) -> int:
     """How many deliveries match; `most` for that many or more."""
     return await bounded_pages.count(connection, _scan(organization_id, filter_), most)
@@ -162,7 +162,7 @@ _CHECKED = {
 }
 
 
-def _scan(organization_id: int, filter_: Filter, *, newest_first: bool = False) -> ListScan:
+def _scan(organization_id: int, filter_: DeliveryFilter, *, newest_first: bool = False) -> ListScan:
     wanted = {name: value for name in (*_INDEXED, *_CHECKED) if (value := getattr(filter_, name)) not in (None, ())}
     parameters = {name: list(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
     conditions = ["organization_id = %(organization_id)s", *(_INDEXED[name] for name in wanted if name in _INDEXED)]

@@ -17,7 +17,7 @@ from evaluator.periods import DEFAULT_CYCLE
 from runtime.clock import ManualClock
 from store.accounts import customers, invoices, metrics, plans, subscriptions
 from store.alerts import lists
-from store.alerts.lists import Filters
+from store.alerts.lists import AlertFilter
 from store.balances import balances
 from store.balances import entries as balance_entries
 from store.deliveries import operator_event_log, redelivery_jobs
@@ -185,7 +185,7 @@ async def _write(connection: Connection, org: int) -> None:
 
 
 async def _alert_ids(connection: Connection, org: int, after: Any, limit: int = 5) -> Sequence[Any]:
-    return (await lists.page(connection, org, Filters(), after=after, limit=limit)).items
+    return (await lists.page(connection, org, AlertFilter(), after=after, limit=limit)).items
 
 
 async def _notifications(connection: Connection, org: int, after: Any) -> Sequence[Any]:
