@@ -231,30 +231,30 @@ def shown(one: Transition) -> Transition:
 
 def message_of(one: FactAlert) -> alert_pb2.Alert:
     """An alert as the API takes it."""
-    lines = [text(threshold.value) for threshold in one.thresholds if threshold.value is not None]
+    levels = [text(threshold.value) for threshold in one.thresholds if threshold.value is not None]
     assert one.unit is not None
     [kind] = one.kinds
     access = access_of(one.unit)
     match kind, one.reading == PERCENT_REMAINING:
         case "COMMIT", False:
             return alert(
-                *lines,
+                *levels,
                 low_remaining_commit_balance_reached=condition_pb2.LowRemainingCommitBalanceReachedCondition(
                     **access
                 ),
             )
         case "COMMIT", True:
             commits = condition_pb2.LowRemainingCommitPercentageReachedCondition(**access)
-            return alert(*lines, low_remaining_commit_percentage_reached=commits)
+            return alert(*levels, low_remaining_commit_percentage_reached=commits)
         case "CREDIT_GRANT", False:
-            return alert(*lines, low_credit_balance_reached=condition_pb2.LowCreditBalanceReachedCondition())
+            return alert(*levels, low_credit_balance_reached=condition_pb2.LowCreditBalanceReachedCondition())
         case "CREDIT_GRANT", True:
             grants = condition_pb2.LowRemainingCreditPercentageReachedCondition()
-            return alert(*lines, low_remaining_credit_percentage_reached=grants)
+            return alert(*levels, low_remaining_credit_percentage_reached=grants)
     seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
         seat_filter=filter_pb2.SeatFilter(seat_group_key=one.seat_key or "")
     )
-    return alert(*lines, low_remaining_seat_balance_reached=seats)
+    return alert(*levels, low_remaining_seat_balance_reached=seats)
 
 
 def access_of(unit: Unit) -> dict[str, Any]:

@@ -131,7 +131,7 @@ async def test_a_change_between_two_reads_of_a_watch_is_not_lost() -> None:
     await watch.aclose()
 
 
-async def test_a_drain_is_final() -> None:
+async def test_health_stays_not_serving_once_a_drain_has_begun() -> None:
     health = HealthService([NAME])
     health.set_serving(True)
     health.begin_drain()
