@@ -1,11 +1,9 @@
 """AlertService: changes alerts, as a whole or for one customer or subscription."""
 
-from datetime import timedelta
-
 from engine.backfill.backfills import Backfills
 from engine.changes.groups import ChangeGroups
 from engine.puts.customer_evaluations import CustomerEvaluations
-from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from evaluator.definitions import AlertDefinition
 from evaluator.exclusions import Excluded
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -42,13 +40,12 @@ class AlertChangeHandlers:
         changes: ChangeGroups,
         backfills: Backfills,
         evaluations: CustomerEvaluations,
-        grace: timedelta,
-        rules: RulesRegistry,
+        transactions: Transactions,
     ) -> None:
         self._database = database
         self._changes = changes
         self._backfills = backfills
-        self._customers = CustomerChanges(database, clock, changes, evaluations, grace, rules)
+        self._customers = CustomerChanges(database, clock, changes, evaluations, transactions)
 
     async def UpdateAlert(
         self, request: messages.UpdateAlertRequest, context: Context

@@ -2,9 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
 
-from engine.rules.registry import RulesRegistry
 from engine.voiding.voids import UsageVoids, Voided
 from evaluator.voids import EventKey, VoidOutcome
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -34,10 +32,10 @@ logger = logging.getLogger(__name__)
 class UsageVoidHandlers:
     """The handler of VoidUsageEvents."""
 
-    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
+    def __init__(self, database: Database, clock: Clock, voids: UsageVoids) -> None:
         self._database = database
         self._clock = clock
-        self._voids = UsageVoids(database, clock, grace, rules)
+        self._voids = voids
 
     async def VoidUsageEvents(
         self, request: messages.VoidUsageEventsRequest, context: Context
