@@ -50,6 +50,7 @@ _NOTE = NOTE.format(
     """
 )
 
+# Stores customers, except those that are being erased, and notes those whose routes change.
 _PUT = f"""
 WITH {_TABLE.input}, before AS MATERIALIZED (
     SELECT {_TABLE.listed("t.")} FROM input i JOIN customer t

@@ -48,6 +48,7 @@ _NOTE = NOTE.format(
     """
 )
 
+# Stores subscriptions, except those of customers that are being erased; creates their customers, and notes them.
 _PUT = f"""
 WITH {_TABLE.input}, before AS MATERIALIZED (
     SELECT {_TABLE.listed("t.")} FROM input i JOIN subscription t

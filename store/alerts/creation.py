@@ -78,10 +78,11 @@ async def create_each(
     ]
 
 
+_AS_THEY_ARE = [name for name in ROW_COLUMNS if name != "visit_after"]
+
 # Inserts alerts and the history of those that are saved; returns their ids, and whether they need no backfill. Left
 # out are those whose key another alert has (ON CONFLICT without a target covers both unique indexes), and those of
 # customers that are being erased. One JSON text for all rows: the driver converts arrays value by value.
-_AS_THEY_ARE = [name for name in ROW_COLUMNS if name != "visit_after"]
 _SAVE = f"""
 WITH wanted AS (
     SELECT * FROM json_to_recordset(%(rows)s::json) AS wanted (

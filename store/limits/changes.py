@@ -61,6 +61,9 @@ SELECT customer_id, metric_id IS NULL AND groups = '[]', false, false,
 FROM {changed} WHERE customer_id IS NOT NULL
 """
 _NOTE = NOTE.format(changed=_CHANGED.format(changed="put"))
+
+# Stores limits, except those of other subjects than before, of subjects that another limit has, and of customers that
+# are being erased; notes their customers.
 _PUT = f"""
 WITH {_TABLE.input}, before AS MATERIALIZED (
     SELECT {_TABLE.listed("t.")} FROM input i JOIN usage_limit t

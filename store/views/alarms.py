@@ -210,6 +210,7 @@ async def totals(connection: Connection, organization_id: int, alarm_filter: Ala
     )
 
 
+# Gives states that a server of the version before wrote the ends of their gauges' periods.
 _COMPLETE = """
 WITH incomplete AS (
     SELECT s.organization_id, s.customer_id, s.gauge_id, s.alert_id

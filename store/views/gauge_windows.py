@@ -38,6 +38,8 @@ class Owner:
     period: Period
 
 
+# The gauges of one alert in order: those in alarm, then the others; each by subscription and group. `whole` has the
+# totals of all of them, also where the window is empty.
 _WINDOW = """
 WITH owner AS (
     SELECT * FROM unnest(%(subscription_ids)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
