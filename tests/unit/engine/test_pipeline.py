@@ -11,6 +11,9 @@ from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
 from tests.support.usage.pipelines import ACME, LIMIT, Commits, batch, pipeline, submit
 
+# In a loop of its own, each test begins without the neighbours that the tests before it had.
+pytestmark = pytest.mark.asyncio(loop_scope="function")
+
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable("gone"), ValueError("a bug")])
 async def test_events_of_a_failed_commit_leave_the_pipeline(commits: Commits, error: Exception) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 from decimal import Decimal
 
+import pytest
+
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.pipeline import Pipeline
 from engine.limits import IngestLimits
@@ -10,6 +12,9 @@ from evaluator.events import UsageEvent
 from runtime.fair_semaphore import FairSemaphore
 from runtime.turns import of_loop
 from tests.support.usage.pipelines import ACME, LIMIT, NOW, Commits, batch, pipeline, submit
+
+# In a loop of its own, each test begins without the neighbours that the tests before it had.
+pytestmark = pytest.mark.asyncio(loop_scope="function")
 
 
 def batch_of(*customers: str) -> Batch:
