@@ -11,7 +11,7 @@ from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
 from tests.support.usage.pipelines import ACME, LIMIT, Commits, batch, pipeline, submit
 
-# In a loop of its own, each test begins without the neighbours that the tests before it had.
+# A loop for each test: a neighbour of one test would still count in the next.
 pytestmark = pytest.mark.asyncio(loop_scope="function")
 
 

@@ -13,7 +13,7 @@ from runtime.fair_semaphore import FairSemaphore
 from runtime.turns import of_loop
 from tests.support.usage.pipelines import ACME, LIMIT, NOW, Commits, batch, pipeline, submit
 
-# In a loop of its own, each test begins without the neighbours that the tests before it had.
+# A loop for each test: a neighbour of one test would still count in the next.
 pytestmark = pytest.mark.asyncio(loop_scope="function")
 
 

@@ -19,7 +19,7 @@ from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
 from tests.support.usage.pipelines import ACME, LIMIT, NOW, batch, pipeline, submit
 
-# In a loop of its own, each test begins without the neighbours that the tests before it had.
+# A loop for each test: a neighbour of one test would still count in the next.
 pytestmark = pytest.mark.asyncio(loop_scope="function")
 
 
@@ -75,7 +75,7 @@ async def test_a_large_batch_is_committed_in_parts_while_a_light_neighbour_has_a
     ]
     assert (outcome.accepted, outcome.duplicates) == (7, [0, 4, 8]), "indexes are those in the batch"
     of_loop().end_call(LIGHT)
-    of_loop().used_up(LIGHT)  # so that it does not stay a light neighbour for some time
+    of_loop().used_up(LIGHT)  # it does not count as a light neighbour any more
     parts.commits.clear()
     async with asyncio.timeout(LIMIT):
         assert (await submit(lanes, ACME, batch(size=10))).duplicates == [0]
