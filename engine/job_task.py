@@ -20,7 +20,7 @@ class Job(Protocol):
 
     @property
     def organization_id(self) -> int:
-        """Whose job it is."""
+        """The organization of the job."""
         ...
 
     @property
