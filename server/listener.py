@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 import grpc
 
@@ -68,7 +69,7 @@ def build_server(
         most_of_one=configuration.organization_calls,
         streams_of_one=configuration.organization_streams,
     )
-    return grpc.aio.server(
+    server = grpc.aio.server(
         interceptors=(
             RequestId(),
             AccessLog(),
@@ -80,6 +81,16 @@ def build_server(
         ),
         options=_options(configuration, shares_port=shares_port),
     )
+    server.add_registered_method_handlers = _leave_to_generic_handlers  # type: ignore[method-assign]
+    return server
+
+
+def _leave_to_generic_handlers(service_name: str, method_handlers: Mapping[str, object]) -> None:
+    """Adds nothing: generated code also adds the methods of a service as generic handlers, which suffice.
+
+    For each registered method, grpc.aio waits for the next call of that method, and at each call it begins all these
+    waits again. With the 74 methods of the API, that takes 0.1 ms for each call.
+    """
 
 
 def bind(server: grpc.aio.Server, host: str, port: int) -> int:
