@@ -10,7 +10,7 @@ from runtime.actions import LogAction
 from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
 from server.authentication.api_keys import Authenticator
-from server.calls.lifecycle import InFlight, Shutdown
+from server.calls.lifecycle import CallsInFlight, Shutdown
 from server.calls.organization_shares import OrganizationShares
 from server.interceptors.access_log import AccessLog
 from server.interceptors.authentication import Authenticate
@@ -53,7 +53,7 @@ def build_server(
     configuration: Configuration,
     authenticator: Authenticator,
     calls_gate: FairSemaphore,
-    in_flight: InFlight,
+    in_flight: CallsInFlight,
     deadline: Deadline,
     *,
     max_unidentified: int,
@@ -107,7 +107,7 @@ def address_of(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def stop(server: grpc.aio.Server, in_flight: InFlight, shutdown: Shutdown, timeout: float) -> None:
+async def stop(server: grpc.aio.Server, in_flight: CallsInFlight, shutdown: Shutdown, timeout: float) -> None:
     """Stops the server when no call is in flight; after `timeout` seconds, or when forced, it cuts the calls."""
     # server.stop(grace) refuses new calls immediately. It takes the whole grace while any stream is open, also the
     # health watch of a client. So its grace is longer than the wait, and a second stop ends it after the last call.

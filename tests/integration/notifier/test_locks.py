@@ -19,7 +19,7 @@ from tests.support.notifier.delivery_queue import ALL_TOKENS, counters_match, de
 from tests.support.notifier.house import CUSTOMER, House, lock_endpoints
 from tests.support.server.sharing import own_database
 from tests.support.webhooks.attempts import write_results
-from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus, Trigger
 from webhooks.health import HealthSignal
 
 pytestmark = own_database
@@ -61,7 +61,7 @@ class Actor:
             elif self.choice.random() < 0.05:
                 record = dataclasses.replace(
                     failed(claim),
-                    outcome=Outcome.GONE,
+                    outcome=AttemptOutcome.GONE,
                     status=DeliveryStatus.FAILED,
                     delay=None,
                     signal=HealthSignal.GONE,
