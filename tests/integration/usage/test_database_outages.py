@@ -13,6 +13,7 @@ from engine.limits import BackfillLimits, EngineLimits
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from runtime.clock import ManualClock
 from tests.support.server.running import NOT_SERVING, SERVING, status_of
+from tests.support.server.sharing import own_database
 from tests.support.usage.caller import (
     Caller,
     ShortTransition,
@@ -26,6 +27,8 @@ from tests.support.usage.caller import (
     waiting_for_locks,
 )
 from tests.support.usage.organizations import organization
+
+pytestmark = own_database
 
 Request = alert_service_pb2.EvaluateUsageRequest
 UNAVAILABLE = ("UNAVAILABLE", "DATABASE_UNAVAILABLE", ())
