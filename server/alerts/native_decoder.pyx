@@ -91,6 +91,7 @@ def scan(bytes message not None):
     Protobuf decodes every request for which this returns a result.
     """
     cdef Span request = _all_of(message), batch, part, batch_id
+    cdef const unsigned char* first = request.at
     cdef Fields fields
     cdef uint64_t include_gauges = 0, max_answer_bytes = 0
     cdef Py_ssize_t start, events = 0
@@ -98,7 +99,7 @@ def scan(bytes message not None):
     cdef unsigned int seen = 0
     if not take_batch(&request, &batch):
         return None
-    start = batch.at - <const unsigned char*>PyBytes_AS_STRING(message)
+    start = batch.at - first
     batch_id.at = batch_id.end = NULL
     while batch.at < batch.end:
         tag = batch.at[0]
