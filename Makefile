@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 BUILD := .build
 STAMP := $(VENV)/.installed
 # What is compiled when this package is installed.
-NATIVE := $(wildcard server/alerts/*.pyx server/alerts/*.pxd)
+NATIVE := $(wildcard server/alerts/*.pyx server/alerts/*.pxd store/usage/*.pyx)
 # The newest of these that is 3.11 or newer makes the virtual environment; PYTHON=/path/to/python overrides.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$name; break; }; done)

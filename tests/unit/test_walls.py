@@ -140,7 +140,7 @@ def test_each_extension_is_optional_and_typed_and_names_all_its_files() -> None:
             assert options["optional"] is True
             assert options["sources"] == [name.replace(".", "/") + ".pyx"]
             assert (ROOT / options["sources"][0]).with_suffix(".pyi").exists()
-            files += [*options["sources"], *options["depends"]]
+            files += [*options["sources"], *options.get("depends", ())]
     assert sorted(files) == sorted(module.path for module in MODULES if module.is_compiled)
 
 
