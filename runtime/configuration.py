@@ -74,7 +74,7 @@ class Configuration:
     organization_watchers: int = DEFAULT_ORGANIZATION_WATCHERS
     max_watchers: int = DEFAULT_MAX_WATCHERS
     ingest_writers: int = DEFAULT_INGEST_WRITERS
-    native: bool = True  # decodes usage with the native decoder, where that is compiled
+    native: bool = True  # usage is read and written by compiled modules, where there are some
     grace: timedelta = timedelta(days=DEFAULT_GRACE)
     retention: timedelta = timedelta(days=DEFAULT_RETENTION)
     notification_retention: timedelta = timedelta(days=DEFAULT_NOTIFICATION_RETENTION)

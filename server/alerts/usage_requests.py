@@ -1,7 +1,7 @@
 """Usage requests: messages of protobuf, or requests whose events are still encoded, for the native decoder.
 
-The native decoder (`native_decoder.pyx`) is compiled where a compiler was there when the package was installed. It
-reads *plain* requests; every other one is decoded by protobuf, and checked in Python.
+The native decoder (`native_decoder.pyx`) exists where a compiler was present when the package was installed. It reads
+*plain* requests. Every other one is decoded by protobuf and checked in Python.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,7 @@ except ImportError:
 else:
     HAS_NATIVE_DECODER = True
 
-# Events that are read without a pause: as many as Python checks in the time, see `usage_reading.AT_ONCE`, and four
-# times as many again.
+# Events that are read without a pause. They take about as long as those that Python reads at once.
 AT_ONCE = 500
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
