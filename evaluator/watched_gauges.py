@@ -29,6 +29,7 @@ class WatchedGauge:
     """A gauge, the alerts that watch it, and how its value is computed.
 
     required_epoch: a stored gauge that was last evaluated before this epoch must be evaluated again.
+    facts_epoch: of the last change of what it needs beside alerts: of its customer, subscription or limits.
     continuous_since_epoch: a stored gauge that was evaluated at or after this epoch has counted every event since.
     counted_since: a period that starts after this time has been counted from its first event.
     limit: of the gauge, where alerts have percentage thresholds. raw_events: those that count in its metric.
@@ -39,6 +40,7 @@ class WatchedGauge:
     aggregation: Aggregation
     unique_property: str | None
     required_epoch: int
+    facts_epoch: int
     continuous_since_epoch: int
     counted_since: datetime
     limit: Decimal | None = None
@@ -59,6 +61,7 @@ def watched_fact_gauge(gauge: Gauge, alerts: Iterable[AlertRule], customer: Cust
         aggregation=Aggregation.SUM,
         unique_property=None,
         required_epoch=max(customer.changed_epoch, *(alert.changed_epoch for alert in alerts)),
+        facts_epoch=customer.changed_epoch,
         continuous_since_epoch=max(customer.changed_epoch, min(alert.watching_epoch for alert in alerts)),
         counted_since=customer.changed_time,
     )
@@ -135,13 +138,14 @@ class CustomerMeasure:
             return None
         # A changed limit must not cause a re-evaluation of gauges without percentage thresholds.
         limits = self.limits if any(alert.has_percentages for alert in alerts) else ()
-        epochs = (self.changed_epoch, *(one.changed_epoch for one in limits))
+        facts_epoch = max(self.changed_epoch, *(one.changed_epoch for one in limits), 0)
         return WatchedGauge(
             gauge=Gauge(self.customer_id, self.subscription_id, self.measure, group, period),
             alerts=alerts,
             aggregation=self.aggregation,
             unique_property=self.unique_property,
-            required_epoch=max(*epochs, *(alert.changed_epoch for alert in alerts)),
+            required_epoch=max(facts_epoch, *(alert.changed_epoch for alert in alerts)),
+            facts_epoch=facts_epoch,
             continuous_since_epoch=max(self.changed_epoch, min(alert.watching_epoch for alert in alerts)),
             counted_since=max(self.changed_time, min(alert.watching_time for alert in alerts)),
             limit=limit_of(limits, self.measure.unit, group),

@@ -26,6 +26,9 @@ LIGHT_AFTER = 5.0
 # Calls of a key in progress at the same time, above which it is heavy: they need the database and the loop as much as
 # one long piece of work.
 MANY_CALLS = 16
+# Seconds after the last call of a light key in which it still counts as a neighbour: most callers send one call after
+# the other, and a large piece of work that begins between two of them delays the next one.
+NEIGHBOUR_STAYS = 0.25
 _MOST_HEAVY = 1_000  # keys; above it, those that are light again are removed
 
 
@@ -42,6 +45,9 @@ class Turns:
         self._in_progress: Counter[Hashable] = Counter()  # calls by key
         self._light: set[Hashable] = set()  # of the keys in progress
         self._heavy: dict[Hashable, float] = {}  # when each key used up its last slice
+        # When the last calls of light keys ended, of the keys that were light last. Two are enough: one of them is
+        # another key than the one that asks.
+        self._last_light: OrderedDict[Hashable, float] = OrderedDict()
 
     async def take(self, key: Hashable) -> None:
         """Waits for a turn of `key`. Keys get turns in rotation; the waits of one key, in their order.
@@ -72,11 +78,17 @@ class Turns:
         self._in_progress[key] -= 1
         if not self._in_progress[key]:
             del self._in_progress[key]
-            self._light.discard(key)
+            if key in self._light:
+                self._light.discard(key)
+                self._last_light[key] = self._now()
+                self._last_light.move_to_end(key)
+                if len(self._last_light) > 2:
+                    self._last_light.popitem(last=False)
 
     def used_up(self, key: Hashable) -> None:
         """Notes that the key has used up a slice, or what is like one, so it is not light for some time."""
         self._light.discard(key)
+        self._last_light.pop(key, None)
         now = self._now()
         self._heavy[key] = now
         if len(self._heavy) > _MOST_HEAVY:
@@ -85,6 +97,13 @@ class Turns:
     def has_light_neighbour(self, key: Hashable) -> bool:
         """Whether another key is light and has calls in progress."""
         return len(self._light) > (key in self._light)
+
+    def has_or_had_light_neighbour(self, key: Hashable) -> bool:
+        """Whether another key is light and has calls in progress, or had one in the last NEIGHBOUR_STAYS seconds."""
+        if self.has_light_neighbour(key):
+            return True
+        since = self._now() - NEIGHBOUR_STAYS
+        return any(ended > since for other, ended in self._last_light.items() if other != key)
 
     def slice_of(self, key: Hashable) -> float:
         """The seconds of the key's next slice."""

@@ -82,13 +82,13 @@ class Backfills:
 
     async def _work(self) -> None:
         self._pace.begin()
-        started, quiet = time.perf_counter(), self._steps.quiet_seconds
+        started = time.perf_counter()
         while await self.run_once():
             # Alerts that are created one after another share a step, which costs about as much for one as for twenty.
-            elapsed, slow = time.perf_counter() - started, quiet - self._steps.quiet_seconds
-            await asyncio.sleep(max(self._pace.pause_after(elapsed + slow), self._limits.shortest_round - elapsed))
+            elapsed = time.perf_counter() - started
+            await asyncio.sleep(max(self._pace.pause_after(elapsed), self._limits.shortest_round - elapsed))
             self._pace.begin()
-            started, quiet = time.perf_counter(), self._steps.quiet_seconds
+            started = time.perf_counter()
 
     async def run_once(self) -> bool:
         """Runs one step of each organization that has any backfills; returns whether there was any.

@@ -66,8 +66,6 @@ class BackfillSteps:
         self._sizes: dict[Backfill, StepSize] = {}  # customers
         self._unsettled: set[Backfill] = set()  # those with few quiet gauges
         self._rests: dict[Backfill, Rest] = {}  # what is left of customers that have too many gauges for one step
-        # Of steps with quiet gauges only. Usage that meets such a gauge first evaluates it at many times the cost.
-        self.quiet_seconds = 0.0
 
     def forget_organizations(self, waiting: Set[int]) -> None:
         """Forgets what it knows of organizations of which no backfill is waiting any more."""
@@ -103,12 +101,10 @@ class BackfillSteps:
 
     async def _step(self, backfill: Backfill, size: int) -> bool:
         """Evaluates at most `size` customers of a backfill; returns False when another replica works on it."""
-        started = time.perf_counter()
         settled = await self._settle(backfill)
         if settled is None:
             return False
         if settled.complete:
-            self.quiet_seconds += time.perf_counter() - started
             return True
         try:
             return await self._step_of_gauges(backfill, size, settled)

@@ -9,6 +9,7 @@ from engine.evaluation.evaluation import evaluate_gauges
 from engine.evaluation.results import RecordedTransition
 from engine.evaluation.subjects import Movement, Subject, before_fold, before_move
 from engine.facts.fact_gauges import evaluate_new_customers
+from engine.ingest.quiet_moves import settle_quiet_moves
 from engine.ingest.routing import additive, move_of, route
 from engine.rules.transaction import Transaction
 from evaluator.amounts import exact_arithmetic
@@ -66,7 +67,7 @@ async def count_moved(
 ) -> Counted:
     """Counts events of known customers that draw on no balance. Their additive gauges are moved already."""
     counted = Counted(movements)
-    counted.subjects = _subjects(counted, all_moved, set())
+    counted.subjects = await _subjects(transaction, counted, all_moved, set())
     counted.subjects += await _lock(transaction, counted, set())
     await _evaluate(transaction, counted)
     return counted
@@ -89,19 +90,22 @@ async def _move(
     if not moves:
         return []
     all_moved = await gauges.move(transaction.driver, transaction.organization_id, moves, transaction.now, all_values)
-    return _subjects(counted, all_moved, registered_customers)
+    return await _subjects(transaction, counted, all_moved, registered_customers)
 
 
-def _subjects(counted: Counted, all_moved: Sequence[gauges.Moved], registered_customers: set[str]) -> list[Subject]:
+async def _subjects(
+    transaction: Transaction, counted: Counted, all_moved: Sequence[gauges.Moved], registered_customers: set[str]
+) -> list[Subject]:
     """Of the additive gauges that were moved, those that have to be evaluated; notes their values."""
-    movements, subjects = additive(counted.movements), []
+    movements, affected = additive(counted.movements), []
     # In the order of arrival: it decides which groups are above the group limit.
     for moved in sorted(all_moved, key=lambda one: one.index):
         movement = movements[moved.index]
         counted.values[movement.watch.gauge] = moved.value
         if moved.needs_evaluation:
-            subjects.append(before_move(movement, moved, registered_customers))
-    return subjects
+            affected.append((movement, moved))
+    affected = await settle_quiet_moves(transaction, affected)
+    return [before_move(movement, moved, registered_customers) for movement, moved in affected]
 
 
 async def _lock(transaction: Transaction, counted: Counted, registered_customers: set[str]) -> list[Subject]:

@@ -31,7 +31,7 @@ class Pipeline:
     writers: transactions side by side for one organization. A customer always has the same writer, so that its
     events are evaluated in the order in which one stream sent them.
     pending: the events that wait, of which each organization has its share. gate: the transactions side by side of
-    all organizations. While a light neighbour has calls in progress (see `runtime.turns`), commits are smaller.
+    all organizations. Beside a light neighbour (see `runtime.turns`), commits are smaller.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Pipeline:
         a commit in pieces of its size, and each call of the neighbour waits for several of them.
         """
         limits = self._limits
-        if of_loop().has_light_neighbour(lane.organization_id):
+        if of_loop().has_or_had_light_neighbour(lane.organization_id):
             return lane.take(limits.commit_events_beside_light, divides=True)
         return lane.take(limits.commit_events, divides=False)
 

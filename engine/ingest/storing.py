@@ -41,6 +41,7 @@ async def store(transaction: Transaction, group: Group, *, expect_new: bool, nat
         )
         await stored_events.copy(connection, text)
     else:
+        await transaction.slices().begin()
         inserted = await stored_events.insert(connection, organization_id, now, countable)
         new = [event for event in countable if event.identity in inserted]
     stored = Stored(new, [], [], [], [])
@@ -67,12 +68,18 @@ async def _compare_known(transaction: Transaction, group: Group, countable: list
 
     Not with each other: a resend is a duplicate even if another caller in the same commit sent a conflicting event.
     """
+    slices = transaction.slices()
+    await slices.begin()
     added = {event.identity for event in stored.new}
-    known = [index for identity, index in group.first.items() if identity not in added]
+    first = group.first
+    await slices.pause()
+    known = [index for identity, index in first.items() if identity not in added]
     firsts = len(known)
     known += [index for index in group.repeated if group.event_at(index).identity not in added]
+    await slices.pause()
     sent = [group.event_at(index) for index in known]
     alike = await stored_events.stored_alike(transaction.driver, transaction.organization_id, sent)
+    await slices.begin()
     in_time, customer = {event.identity for event in countable}, transaction.router.customer
     others = [
         event for position, event in enumerate(sent[:firsts]) if position not in alike and event.identity in in_time
@@ -82,6 +89,7 @@ async def _compare_known(transaction: Transaction, group: Group, countable: list
         # duplicate look like a conflict.
         await stored_events.check_stored(transaction.driver, transaction.organization_id, others)
     for position, (index, event) in enumerate(zip(known, sent, strict=True)):
+        await slices.pause()
         if customer(event.customer_id).being_erased:
             stored.of_erased.append(index)
         elif position in alike:

@@ -12,7 +12,7 @@ from evaluator.known_customers import KnownCustomer
 from evaluator.routing import Router
 from evaluator.routing_facts import MetricFacts
 from store.accounts.deletions import FactKind
-from store.alerts import alerts
+from store.alerts import active_rules
 from store.postgres.database import DriverConnection
 from store.rules import routing_facts
 
@@ -120,7 +120,7 @@ class Loading:
             missing |= gone
         ids = {alert_id for one in changed for alert_id in one.changed_alerts}
         if ids:
-            rules = await alerts.rules_with_ids(self.connection, self.organization_id, ids)
+            rules = await active_rules.rules_with_ids(self.connection, self.organization_id, ids)
             for one in changed:
                 for alert_id in one.changed_alerts:
                     one.replace_alert(alert_id, rules.get(alert_id))

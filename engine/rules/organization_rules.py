@@ -15,7 +15,7 @@ from evaluator.alert_index import WideAlerts
 from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from runtime.turns import Slices
-from store.alerts import alerts
+from store.alerts import active_rules
 from store.limits import effective_limits
 from store.postgres.database import Connection, DriverConnection, driver
 from store.rules import routing_facts, rule_changes
@@ -115,7 +115,7 @@ class OrganizationRules:
         # Epochs only rise while their changes are kept. A database that lost committed changes, as a replica that was
         # promoted may have, gives the same epochs to other changes.
         if not _NOTHING_READ < router.epoch <= epoch:
-            wide = WideAlerts(await alerts.wide_rules(raw, self._organization_id))
+            wide = WideAlerts(await active_rules.wide_rules(raw, self._organization_id))
             self._router = Router(epoch, wide, await effective_limits.of_plans(raw, self._organization_id))
             return
         changes = await rule_changes.changes_since(raw, self._organization_id, router.epoch, MAX_CHANGES)
@@ -131,7 +131,7 @@ class OrganizationRules:
         """Applies changes to a router. After a failure halfway all of it is applied again."""
         organization_id = self._organization_id
         if changes.wide_alerts:
-            rules = await alerts.rules_with_ids(connection, organization_id, changes.wide_alerts)
+            rules = await active_rules.rules_with_ids(connection, organization_id, changes.wide_alerts)
             for alert_id in changes.wide_alerts:
                 router.change_wide_alert(alert_id, rules.get(alert_id))
         if changes.plans:

@@ -12,7 +12,7 @@ from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from runtime.clock import Clock
 from runtime.turns import Slices
-from store.alerts import alerts
+from store.alerts import active_rules
 from store.identity import organizations
 from store.identity.organizations import Organization
 from store.postgres.database import Connection, Database, DriverConnection, driver
@@ -49,7 +49,7 @@ class Transaction:
         wide = self.router.wide.get(alert_id)
         if wide is not None:
             return wide
-        return (await alerts.rules_with_ids(self.driver, self.organization_id, [alert_id])).get(alert_id)
+        return (await active_rules.rules_with_ids(self.driver, self.organization_id, [alert_id])).get(alert_id)
 
     async def load_facts(self, events: Sequence[UsageEvent]) -> None:
         """Reads the customers, subscriptions and metrics of stored events; its router must not be that of ingest."""

@@ -89,6 +89,18 @@ def _has_value(table: str, column: str, value: str, condition: str = "") -> str:
     )
 
 
+def _exists(table: str, **columns: str) -> str:
+    """Whether a row of the organization has these values in the columns of its primary key.
+
+    With EXISTS, the planner may read all rows of the organization into a hash table: for a table that was small when
+    it was analyzed, it expects few.
+    """
+    conditions = "".join(f' AND {table}.{column} = {value} COLLATE "C"' for column, value in columns.items())
+    return (
+        f"coalesce((SELECT true FROM {table} WHERE organization_id = %(organization_id)s{conditions} LIMIT 1), false)"
+    )
+
+
 def _of_limit(column: str, value: str) -> str:
     return _has_value("usage_limit", column, value, "AND amount IS NOT NULL")
 
@@ -96,22 +108,16 @@ def _of_limit(column: str, value: str) -> str:
 # Whether each id is known, by its name. The values of an array have no collation; without one, their comparison with
 # ids is ambiguous.
 _CHECKS = {
-    "metric_id": """
-        EXISTS (SELECT FROM metric WHERE organization_id = %(organization_id)s
-                AND metric.metric_id = asked.metric_id COLLATE "C")""",
+    "metric_id": _exists("metric", metric_id="asked.metric_id"),
     # Customers and subscriptions can be on a plan that was never put.
     "plan_id": f"""
-        EXISTS (SELECT FROM plan WHERE organization_id = %(organization_id)s
-                AND plan.plan_id = asked.plan_id COLLATE "C")
+        {_exists("plan", plan_id="asked.plan_id")}
         OR {_has_value("customer", "customer.plan_id", 'asked.plan_id COLLATE "C"')}
         OR {_has_value("subscription", "subscription.plan_id", 'asked.plan_id COLLATE "C"')}""",
-    "customer_id": """
-        EXISTS (SELECT FROM customer WHERE organization_id = %(organization_id)s
-                AND customer.customer_id = asked.customer_id COLLATE "C")""",
-    "subscription_id": """
-        EXISTS (SELECT FROM subscription WHERE organization_id = %(organization_id)s
-                AND subscription.customer_id = asked.customer_id COLLATE "C"
-                AND subscription.subscription_id = asked.subscription_id COLLATE "C")""",
+    "customer_id": _exists("customer", customer_id="asked.customer_id"),
+    "subscription_id": _exists(
+        "subscription", customer_id="asked.customer_id", subscription_id="asked.subscription_id"
+    ),
     "limited_metric_id": _of_limit("usage_limit.metric_id", 'asked.limited_metric_id COLLATE "C"'),
     "limited_currency": _of_limit("usage_limit.currency", 'asked.limited_currency COLLATE "C"'),
 }

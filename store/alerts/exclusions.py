@@ -39,10 +39,12 @@ _COUNT = """
 INSERT INTO group_count AS g (
     organization_id, customer_id, alert_id, subscription_id, period_start, watching_epoch, groups
 )
-SELECT %(organization_id)s, customer_id, alert_id, subscription_id, period_start, watching_epoch, number
+SELECT %(organization_id)s, customer_id, alert_id, coalesce(subscription_id, ''), period_start, watching_epoch,
+    number
 FROM unnest(
-    %(customer_ids)s::text[], %(alert_ids)s::text[], %(subscription_ids)s::text[], %(starts)s::timestamptz[],
-    %(epochs)s::bigint[], %(numbers)s::bigint[]
+    string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(alert_ids)s, E'\t'),
+    string_to_array(%(subscription_ids)s, E'\t'), string_to_array(%(starts)s, E'\t')::timestamptz[],
+    string_to_array(%(epochs)s, E'\t')::bigint[], string_to_array(%(numbers)s, E'\t')::bigint[]
 ) AS i (customer_id, alert_id, subscription_id, period_start, watching_epoch, number)
 ORDER BY customer_id COLLATE "C", alert_id COLLATE "C", subscription_id COLLATE "C", period_start
 ON CONFLICT (organization_id, customer_id, alert_id, subscription_id, period_start) DO UPDATE SET
@@ -61,12 +63,13 @@ async def count(connection: DriverConnection, organization_id: int, counted: Seq
         _COUNT,
         {
             "organization_id": organization_id,
-            "customer_ids": [item.groups.customer_id for item in counted],
-            "alert_ids": [item.groups.alert_id for item in counted],
-            "subscription_ids": [item.groups.subscription_id or EVERY_SUBSCRIPTION for item in counted],
-            "starts": [item.groups.period_start for item in counted],
-            "epochs": [item.watching_epoch for item in counted],
-            "numbers": [item.number for item in counted],
+            # Each column as one text: the driver converts arrays value by value.
+            "customer_ids": "\t".join([item.groups.customer_id for item in counted]),
+            "alert_ids": "\t".join([item.groups.alert_id for item in counted]),
+            "subscription_ids": "\t".join([item.groups.subscription_id or EVERY_SUBSCRIPTION for item in counted]),
+            "starts": "\t".join([item.groups.period_start.isoformat() for item in counted]),
+            "epochs": "\t".join([str(item.watching_epoch) for item in counted]),
+            "numbers": "\t".join([str(item.number) for item in counted]),
         },
     )
     return {Groups(row[0], row[1], row[2] or None, row[3]): row[4] for row in await cursor.fetchall()}

@@ -104,6 +104,7 @@ FOUND = f"""
            bool_and(g.gauge_id IS NOT NULL) OVER (PARTITION BY w.customer_id) AS quiet
     FROM wanted w
     LEFT JOIN customer c ON c.organization_id = %(organization_id)s AND c.customer_id = w.customer_id
+        AND c.customer_id = ANY(%(customer_ids)s)
     LEFT JOIN wide v ON v.measure = w.measure
     LEFT JOIN LATERAL (
         SELECT x.gauge_id

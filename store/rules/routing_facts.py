@@ -14,7 +14,7 @@ from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
 from evaluator.raw_events import RawEvents
 from evaluator.routing_facts import NO_FIELDS, CustomerFacts, MetricFacts, SubscriptionFacts
 from evaluator.selection_json import event_filters_from_json
-from store.alerts import alerts
+from store.alerts import active_rules
 from store.limits.effective_limits import LIMITS_COLUMN, read_column
 from store.postgres.database import DriverConnection, Row
 
@@ -69,7 +69,7 @@ async def _with_alerts(
     if not found:
         return found
     names = [customer.customer_id for customer in found]
-    rules = await alerts.rules_of_customers(connection, organization_id, names)
+    rules = await active_rules.rules_of_customers(connection, organization_id, names)
     if not rules:
         return found
     return [

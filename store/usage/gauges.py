@@ -35,15 +35,21 @@ class Moved:
     """A gauge after the move.
 
     index: of its move. rules_epoch: the epoch at which it was last evaluated; NEVER_EVALUATED for a new gauge.
-    scale: see `Measure.shown`. needs_evaluation: the gauge is new, or was last evaluated before the required epoch,
-    or reached a trip level between the first event and the last.
+    scale: see `Measure.shown`. is_stale: the gauge is new, or was last evaluated before the required epoch.
+    has_tripped: it reached a trip level between the first event and the last.
     """
 
     index: int
     value: Decimal
     rules_epoch: int
     scale: Decimal | None
-    needs_evaluation: bool
+    is_stale: bool
+    has_tripped: bool
+
+    @property
+    def needs_evaluation(self) -> bool:
+        """Whether the alerts on it may have something to report."""
+        return self.is_stale or self.has_tripped
 
 
 # Adds to gauges, creates the missing ones, and returns those that must be evaluated. Rows are inserted and locked in
@@ -65,13 +71,13 @@ WITH input AS (
         DO UPDATE SET value = g.value + excluded.value, update_time = excluded.update_time
     RETURNING gauge_id, value, trip_above, trip_below, rules_epoch, scale
 )
-SELECT i.position, m.value, m.rules_epoch, m.scale, needs_evaluation
+SELECT i.position, m.value, m.rules_epoch, m.scale, is_stale, has_tripped
 FROM moved m JOIN input i USING (gauge_id), LATERAL (
-    SELECT m.rules_epoch < i.required_epoch
-        OR coalesce(m.value - i.total + i.high >= m.trip_above, false)
+    SELECT m.rules_epoch < i.required_epoch,
+        coalesce(m.value - i.total + i.high >= m.trip_above, false)
         OR coalesce(m.value - i.total + i.low <= m.trip_below, false)
-) AS c (needs_evaluation)
-WHERE %(all)s OR needs_evaluation
+) AS c (is_stale, has_tripped)
+WHERE %(all)s OR is_stale OR has_tripped
 """
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from evaluator.gauges import Measure
+from evaluator.gauges import Gauge, Measure
 from store.postgres.database import DriverConnection
 
 
@@ -152,3 +152,41 @@ async def settle(
         },
     )
     return {customer_id for (customer_id,) in await cursor.fetchall()}
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """A gauge on which new alerts have nothing to report. level: the lowest one of theirs."""
+
+    gauge: Gauge
+    level: Decimal
+
+
+# Each column as one text, see `store.usage.gauges`.
+_SETTLE_MOVED = """
+UPDATE gauge g SET
+    rules_epoch = %(epoch)s, trip_above = least(g.trip_above, i.level), update_time = %(now)s
+FROM unnest(
+    string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(gauge_ids)s, E'\t')::uuid[],
+    string_to_array(%(levels)s, E'\t')::numeric[]
+) AS i (customer_id, gauge_id, level)
+WHERE g.organization_id = %(organization_id)s
+    AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id
+"""
+
+
+async def settle_moved(
+    connection: DriverConnection, organization_id: int, quiet: Sequence[Quiet], epoch: int, now: datetime
+) -> None:
+    """Notes that quiet gauges are evaluated at `epoch`. The transaction must hold their locks."""
+    await connection.execute(
+        _SETTLE_MOVED,
+        {
+            "organization_id": organization_id,
+            "customer_ids": "\t".join([one.gauge.customer_id for one in quiet]),
+            "gauge_ids": "\t".join([one.gauge.gauge_hex for one in quiet]),
+            "levels": "\t".join([str(one.level) for one in quiet]),
+            "epoch": epoch,
+            "now": now,
+        },
+    )

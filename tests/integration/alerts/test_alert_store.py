@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from evaluator.definitions import DefinitionState
 from runtime.clock import ManualClock
-from store.alerts import alerts
+from store.alerts import active_rules, alerts
 from store.alerts import changes as alert_changes
 from store.alerts.change import Change
 from store.alerts.history import Author
@@ -49,7 +49,7 @@ async def test_changes_after_an_epoch_name_the_alerts_of_one_organization(
             for epoch in (0, second.changed_epoch, ended.changed_epoch)
         ]
         assert await changes_since(raw, organization_id, 0, 1) is None
-        rules = await alerts.rules_with_ids(raw, organization_id, [first.alert_id, second.alert_id])
+        rules = await active_rules.rules_with_ids(raw, organization_id, [first.alert_id, second.alert_id])
     assert everything == RuleChanges(wide_alerts={first.alert_id, second.alert_id}, customers={"acme"})
     assert newer == RuleChanges(wide_alerts={first.alert_id})
     assert none == RuleChanges()

@@ -10,7 +10,7 @@ from engine.ingest import containment
 from engine.limits import BackfillLimits, EngineLimits, IngestLimits
 from evaluator.alerts import AlertRule
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
-from store.alerts import alerts as stored_alerts
+from store.alerts import active_rules
 from store.postgres.database import DriverConnection
 from tests.support.usage.caller import (
     Caller,
@@ -197,14 +197,14 @@ async def test_failed_commit_keeps_cached_rules_and_forgets_the_customers_it_reg
     await caller.create(usage_alert("100"))
     await caller.send(caller.event("e0", customer="known"))
     read: list[AlertRule] = []
-    wide_rules = stored_alerts.wide_rules
+    wide_rules = active_rules.wide_rules
 
     async def recorded(connection: DriverConnection, organization_id: int) -> list[AlertRule]:
         found = await wide_rules(connection, organization_id)
         read.extend(found)
         return found
 
-    monkeypatch.setattr(stored_alerts, "wide_rules", recorded)
+    monkeypatch.setattr(active_rules, "wide_rules", recorded)
     new = caller.event("e1", customer="new", metric="fresh", subscription="s")
     async with refusing(caller, "event", "new.event_id = 'e1'"):
         assert refusals(await caller.send(new)) == internal(0)

@@ -17,7 +17,7 @@ from generated.tidemark.v1 import (
     customer_pb2,
 )
 from runtime.clock import ManualClock
-from store.alerts import alerts as stored_alerts
+from store.alerts import active_rules
 from store.identity import organizations
 from store.identity.organizations import Organization
 from store.postgres.database import Database, DriverConnection
@@ -145,13 +145,13 @@ async def test_readers_share_the_wide_alerts_of_ingest_and_none_of_its_customers
     await caller.send(caller.event("e", customer="acme"))
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     read: list[int] = []
-    wide_rules = stored_alerts.wide_rules
+    wide_rules = active_rules.wide_rules
 
     async def recorded(connection: DriverConnection, organization_id: int) -> list[AlertRule]:
         read.append(organization_id)
         return await wide_rules(connection, organization_id)
 
-    monkeypatch.setattr(stored_alerts, "wide_rules", recorded)
+    monkeypatch.setattr(active_rules, "wide_rules", recorded)
     database = Database(caller.database_url, pool_size=1)
     registry = RulesRegistry()
     rules = registry.of(organization_id)

@@ -6,7 +6,18 @@ import contextlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.turns import LIGHT_AFTER, MANY_CALLS, PIECE, SHORT_SLICE, SLICE, Pieces, Slices, Turns, of_loop
+from runtime.turns import (
+    LIGHT_AFTER,
+    MANY_CALLS,
+    NEIGHBOUR_STAYS,
+    PIECE,
+    SHORT_SLICE,
+    SLICE,
+    Pieces,
+    Slices,
+    Turns,
+    of_loop,
+)
 
 
 async def test_one_turn_is_given_in_each_pass_of_the_loop() -> None:
@@ -116,6 +127,24 @@ def test_a_key_that_used_up_a_slice_is_light_again_after_some_time() -> None:
     assert not shared.is_heavy("quiet")
     shared.begin_call("quiet")
     assert shared.has_light_neighbour("noisy")
+
+
+def test_light_neighbour_counts_for_some_time_after_its_call() -> None:
+    time = Time()
+    shared = Turns(time)
+    for key in ("first", "second", "third"):
+        shared.begin_call(key)
+        shared.end_call(key)
+    assert shared.has_or_had_light_neighbour("noisy")
+    assert not shared.has_light_neighbour("noisy")
+    assert shared.has_or_had_light_neighbour("third")
+    shared.used_up("third")
+    assert not shared.has_or_had_light_neighbour("second"), "the others have become heavy"
+    time.seconds += NEIGHBOUR_STAYS
+    assert not shared.has_or_had_light_neighbour("noisy")
+    shared.begin_call("first")
+    assert shared.has_or_had_light_neighbour("noisy")
+    assert not shared.has_or_had_light_neighbour("first")
 
 
 async def test_light_key_gets_every_second_turn_and_no_more() -> None:
