@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -68,7 +69,8 @@ def test_long_rows_and_many_rows_are_written_alike_by_both() -> None:
 
 @compiled
 def test_what_is_no_event_in_utc_is_refused() -> None:
-    for wrong in (EVENT._replace(event_id=1), EVENT[:9], list(EVENT), None, EVENT._replace(event_time="now")):
+    number: Any = 1
+    for wrong in (EVENT._replace(event_id=number), EVENT._replace(event_time=number), EVENT[:9], list(EVENT), None):
         with pytest.raises(TypeError):
             native_rows.lines("1\t", "now", [EVENT, wrong])  # type: ignore[list-item]
     elsewhere = NOON.astimezone(timezone(timedelta(hours=1)))
