@@ -1,20 +1,13 @@
-"""Encoded usage requests, of any events, in any encoding, and mutated; and what both ways of reading make of them."""
+"""Encoded usage requests: of any events, in any encoding, and mutated."""
 
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-from google.protobuf.message import DecodeError
 from hypothesis import strategies as st
 
-from evaluator.events import UsageEvent
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
-from runtime.turns import Slices
-from server.alerts.usage_reading import ParsedBatch, Reader
-from server.alerts.usage_requests import EncodedRequest, decode_natively
-
-Result = TypeVar("Result")
 
 LONGEST = 128  # characters of an id
 NOON = datetime(2026, 3, 15, 12, tzinfo=UTC)
@@ -251,65 +244,15 @@ def request_with(*encoded_events: bytes) -> bytes:
     return field(0x0A, b"".join(field(0x12, event) for event in encoded_events))
 
 
-def finished(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """The result of a coroutine that waits for nothing."""
-    try:
-        coroutine.send(None)
-    except StopIteration as ended:
-        result: Result = ended.value
-        return result
-    raise AssertionError("the coroutine waits")
-
-
-async def in_python(message: bytes, now: datetime, retention: timedelta = RETENTION) -> Any:
-    """What protobuf and Python make of a request."""
-    try:
-        request = alert_service_pb2.EvaluateUsageRequest.FromString(message)
-    except DecodeError:
-        return "malformed"
-    return _shown(request, await Reader(retention).read(request.batch.events, now, Slices(1)))
-
-
-async def natively(message: bytes, now: datetime, retention: timedelta = RETENTION) -> Any:
-    """What a server with the native decoder makes of a request, whichever way it reads it in the end."""
-    try:
-        request = decode_natively(alert_service_pb2.EvaluateUsageRequest, message)
-    except DecodeError:
-        return "malformed"
-    return _shown(request, await Reader(retention).read(request.batch.events, now, Slices(1)))
-
-
-async def by_the_decoder_alone(
-    message: bytes, now: datetime, retention: timedelta = RETENTION
-) -> list[UsageEvent] | None:
-    """The events that the native decoder reads; None if it leaves the request to Python."""
-    request = decode_natively(alert_service_pb2.EvaluateUsageRequest, message)
-    if not isinstance(request, EncodedRequest):
-        return None
-    return await request.batch.events.read(now - retention, now + timedelta(minutes=5), Slices(1))
-
-
-def _shown(request: alert_service_pb2.EvaluateUsageRequest | EncodedRequest, parsed: ParsedBatch) -> Any:
-    """All that the service uses of a request, in a form in which only equal requests are equal."""
-    batch = request.batch
-    return (
-        (batch.batch_id, batch.include_gauges, batch.max_answer_bytes, len(batch.events)),
-        [_shown_event(event) for event in parsed.events],
-        [(one.index, one.event_id, one.error.status().SerializeToString()) for one in parsed.rejected],
-    )
-
-
-def _shown_event(event: UsageEvent) -> Any:
-    """Amounts with their exponents, which decimals of the same value may differ in."""
-    return (
-        type(event),
-        [(type(value), value) for value in event[:2]],
-        (event.event_time, event.event_time.tzinfo, event.event_time.fold),
-        event.metric_id,
-        (type(event.quantity), event.quantity.as_tuple()),
-        event.subscription_id,
-        None if event.cost is None else event.cost.as_tuple(),
-        event.currency,
-        dict(event.properties),
-        event.event_name,
-    )
+def with_field(name: str, value: str) -> usage_pb2.UsageEvent:
+    """A valid event, but perhaps for one field; `key` and `value` are those of a property."""
+    event = valid_event(1)
+    if name == "event_name":
+        event.metric_id = ""
+    if name == "key":
+        event.properties[value] = "v"
+    elif name == "value":
+        event.properties["k"] = value
+    else:
+        setattr(event, name, value)
+    return event

@@ -6,19 +6,25 @@ import sysconfig
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluator.events import UsageEvent
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from runtime.configuration import Configuration
 from server.alerts.usage_requests import HAS_NATIVE_DECODER, EncodedRequest, decode_natively, decodes_natively
 from server.services import decoders
 from tests.support.usage import encoding
+from tests.support.usage.decoding import (
+    assert_read_alike,
+    by_the_decoder_alone,
+    compiled,
+    in_python,
+    natively,
+    read_natively,
+)
 from tests.support.usage.encoding import (
     BAD_AMOUNTS,
     BAD_CURRENCIES,
@@ -32,49 +38,17 @@ from tests.support.usage.encoding import (
     VALID_CURRENCIES,
     VALID_IDS,
     VALID_VALUES,
-    by_the_decoder_alone,
     field,
-    fields_of,
-    finished,
-    in_python,
     mutated,
-    natively,
     request_of,
-    request_with,
     valid_event,
+    with_field,
 )
 
 if HAS_NATIVE_DECODER:
     from server.alerts import native_decoder
 
 MUTATIONS = 4_000  # of requests, each with one to four changes
-
-compiled = pytest.mark.skipif(not HAS_NATIVE_DECODER, reason="the native decoder is not compiled")
-
-
-def assert_equal(message: bytes, now: datetime = NOON, retention: timedelta = RETENTION) -> Any:
-    """Both ways of reading agree; returns what they make of the message."""
-    result = finished(in_python(message, now, retention))
-    assert finished(natively(message, now, retention)) == result
-    return result
-
-
-def read_natively(message: bytes, now: datetime = NOON) -> list[UsageEvent] | None:
-    return finished(by_the_decoder_alone(message, now))
-
-
-def with_field(name: str, value: str) -> usage_pb2.UsageEvent:
-    """A valid event, but for one field."""
-    event = valid_event(1)
-    if name == "event_name":
-        event.metric_id = ""
-    if name == "key":
-        event.properties[value] = "v"
-    elif name == "value":
-        event.properties["k"] = value
-    else:
-        setattr(event, name, value)
-    return event
 
 
 def test_decoder_is_compiled_where_a_compiler_is() -> None:
@@ -99,10 +73,10 @@ def test_random_requests_are_read_alike_by_both(data: st.DataObject) -> None:
     now = data.draw(st.sampled_from(CLOCKS))
     retention = data.draw(st.sampled_from([RETENTION, RETENTION, LONG_RETENTION]))
     message = data.draw(encoding.requests(now)).SerializeToString()
-    assert_equal(message, now, retention)
+    assert_read_alike(message, now, retention)
     if message and data.draw(st.booleans()):
         position, byte = data.draw(st.integers(0, len(message) - 1)), data.draw(st.binary(max_size=2))
-        assert_equal(message[:position] + byte + message[position + 1 :], now, retention)
+        assert_read_alike(message[:position] + byte + message[position + 1 :], now, retention)
 
 
 @compiled
@@ -116,7 +90,7 @@ def test_mutated_requests_are_read_alike_by_both() -> None:
     ]
     encoded = [event.SerializeToString() for event in events]
     draw = random.Random(13)
-    results = [assert_equal(mutated(draw.sample(encoded, 3), draw)) for _ in range(MUTATIONS)]
+    results = [assert_read_alike(mutated(draw.sample(encoded, 3), draw)) for _ in range(MUTATIONS)]
     malformed = results.count("malformed")
     valid = sum(result != "malformed" and not result[2] for result in results)
     assert min(malformed, valid, MUTATIONS - malformed - valid) > MUTATIONS // 20, (malformed, valid)
@@ -127,11 +101,11 @@ def test_mutated_requests_are_read_alike_by_both() -> None:
 def test_ids_at_their_limits_are_read_natively_and_bad_ones_are_left_to_python(name: str) -> None:
     for value in VALID_IDS:
         assert read_natively(request_of(with_field(name, value))), value
-        assert assert_equal(request_of(with_field(name, value)))[2] == []
+        assert assert_read_alike(request_of(with_field(name, value)))[2] == []
     for value in BAD_IDS:
         if value or name not in ("subscription_id", "metric_id", "event_name"):
             assert read_natively(request_of(with_field(name, value))) is None, value
-        assert_equal(request_of(with_field(name, value), valid_event(2)))
+        assert_read_alike(request_of(with_field(name, value), valid_event(2)))
 
 
 @compiled
@@ -141,11 +115,11 @@ def test_amounts_at_their_limits_are_read_natively_and_bad_ones_are_left_to_pyth
         events = read_natively(request_of(with_field(name, value)))
         assert events is not None, value
         assert getattr(events[0], name).as_tuple() == Decimal(value).as_tuple()
-        assert_equal(request_of(with_field(name, value)))
+        assert_read_alike(request_of(with_field(name, value)))
     for value in BAD_AMOUNTS:
         if value:
             assert read_natively(request_of(with_field(name, value))) is None, value
-        assert_equal(request_of(with_field(name, value), valid_event(2)))
+        assert_read_alike(request_of(with_field(name, value), valid_event(2)))
 
 
 @compiled
@@ -156,10 +130,10 @@ def test_currencies_and_values_at_their_limits_are_read_natively_and_bad_ones_ar
     ):
         for value in valid:
             assert read_natively(request_of(with_field(name, value))), value
-            assert_equal(request_of(with_field(name, value)))
+            assert_read_alike(request_of(with_field(name, value)))
         for value in bad:
             assert read_natively(request_of(with_field(name, value))) is None, value
-            assert_equal(request_of(with_field(name, value), valid_event(2)))
+            assert_read_alike(request_of(with_field(name, value), valid_event(2)))
 
 
 @compiled
@@ -170,7 +144,7 @@ def test_properties_up_to_their_number_are_read_natively_and_more_are_left_to_py
     assert read_natively(request_of(event)) is not None
     event.properties["one more"] = "v"
     assert read_natively(request_of(event)) is None
-    assert len(assert_equal(request_of(event))[2]) == 1
+    assert len(assert_read_alike(request_of(event))[2]) == 1
 
 
 @compiled
@@ -189,7 +163,7 @@ def test_times_at_their_limits_are_read_alike_by_both(now: datetime) -> None:
             events = read_natively(request_of(event), now)
             assert events is None or events[0].event_time == time
             assert (events is not None) == valid
-            assert_equal(request_of(event), now)
+            assert_read_alike(request_of(event), now)
 
 
 @compiled
@@ -212,100 +186,12 @@ def dated(time: datetime) -> usage_pb2.UsageEvent:
     return event
 
 
-ENCODED = fields_of(valid_event(1).SerializeToString())
-TIME = next(one for one in ENCODED if one[0] == 0x42)
-PROPERTIES = [one for one in ENCODED if one[0] == 0x4A]
-OTHERS = [one for one in ENCODED if one[0] != 0x4A]
-ODD_EVENTS: dict[str, bytes] = {
-    "a field twice": b"".join(ENCODED) + field(0x12, b"other"),
-    "a field twice, first empty": field(0x12, b"") + b"".join(ENCODED),
-    "two halves of a time": b"".join(one for one in ENCODED if one is not TIME)
-    + field(0x42, b"\x08\x80\xa0\xda\xcd\x06")
-    + field(0x42, b"\x10\x05"),
-    "seconds twice": b"".join(one for one in ENCODED if one is not TIME) + field(0x42, TIME[2:] + TIME[2:]),
-    "a time with an unknown field": b"".join(one for one in ENCODED if one is not TIME)
-    + field(0x42, TIME[2:] + b"\x18\x01"),
-    "nanos of 64 bits": b"".join(one for one in ENCODED if one is not TIME)
-    + field(0x42, TIME[2:] + b"\x10\x80\x80\x80\x80\x80\x20"),
-    "a property between other fields": PROPERTIES[0] + b"".join(OTHERS) + PROPERTIES[1],
-    "a property twice": b"".join(ENCODED) + field(0x4A, field(0x0A, b"region") + field(0x12, b"us")),
-    "a property with its value first": b"".join(ENCODED) + field(0x4A, field(0x12, b"us") + field(0x0A, b"zone")),
-    "a property without a value": b"".join(ENCODED) + field(0x4A, field(0x0A, b"zone")),
-    "a property without a key": b"".join(ENCODED) + field(0x4A, field(0x12, b"us")),
-    "an empty property": b"".join(ENCODED) + field(0x4A, b""),
-    "a property with an unknown field": b"".join(ENCODED) + field(0x4A, field(0x0A, b"zone") + field(0x1A, b"x")),
-    "a property with two keys": b"".join(ENCODED) + field(0x4A, field(0x0A, b"zone") + field(0x0A, b"y")),
-    "an unknown field": b"".join(ENCODED) + field(0x5A, b"x"),
-    "an unknown number": b"".join(ENCODED) + b"\x58\x05",
-    "a field of another type": b"".join(ENCODED) + b"\x10\x05",
-    "a group": b"".join(ENCODED) + b"\x5b\x5c",
-    "a group that does not end": b"".join(ENCODED) + b"\x5b",
-    "field zero": b"".join(ENCODED) + b"\x02\x00",
-    "a field number of two bytes": b"".join(ENCODED) + b"\x8a\x00\x01x",
-    "a large field number": b"".join(ENCODED) + b"\xda\x02\x03abc",
-    "a length of two bytes for one": b"".join(OTHERS[1:]) + b"\x0a\x82\x00e1",
-    "a length of five bytes for one": b"".join(OTHERS[1:]) + b"\x0a\x82\x80\x80\x80\x00e1",
-    "a length beyond the end": b"".join(ENCODED) + b"\x52\x7f",
-    "a length of 2^63": b"".join(ENCODED) + b"\x52" + b"\xff" * 9 + b"\x01",
-    "a length that is cut off": b"".join(ENCODED) + b"\x52\x80",
-    "a tag that is cut off": b"".join(ENCODED) + b"\x80",
-    "bytes that are not UTF-8": b"".join(OTHERS[1:]) + b"\x0a\x02\xc3\x28",
-    "a surrogate": b"".join(OTHERS[1:]) + b"\x0a\x03\xed\xa0\x80",
-    "an overlong character": b"".join(OTHERS[1:]) + b"\x0a\x02\xc0\x80",
-    "a character beyond Unicode": b"".join(OTHERS[1:]) + b"\x0a\x04\xf4\x90\x80\x80",
-    "a character that is cut off": b"".join(OTHERS[1:]) + b"\x0a\x02e\xc2",
-    "a key that is not UTF-8": b"".join(ENCODED) + field(0x4A, field(0x0A, b"\xff") + field(0x12, b"v")),
-    "a value that is not UTF-8": b"".join(ENCODED) + field(0x4A, field(0x0A, b"k") + field(0x12, b"\xff")),
-    "fields in reverse order": b"".join(reversed(OTHERS)),
-    "nothing": b"",
-}
-
-
-@compiled
-@pytest.mark.parametrize("name", ODD_EVENTS)
-def test_event_in_an_odd_encoding_is_read_alike_by_both(name: str) -> None:
-    plain = valid_event(2).SerializeToString()
-    for events in ((ODD_EVENTS[name],), (plain, ODD_EVENTS[name]), (ODD_EVENTS[name], plain)):
-        assert_equal(request_with(*events))
-
-
-BATCH = request_of(valid_event(1), batch_id="b")[2:]
-EVENT = field(0x12, valid_event(1).SerializeToString())
-ODD_REQUESTS: dict[str, bytes] = {
-    "nothing": b"",
-    "an empty batch": field(0x0A, b""),
-    "a batch without events": field(0x0A, field(0x0A, b"b")),
-    "two batches": field(0x0A, EVENT) * 2,
-    "an unknown field beside the batch": field(0x0A, EVENT) + b"\x10\x01",
-    "an unknown field in the batch": field(0x0A, EVENT + b"\x28\x01"),
-    "a batch_id between events": field(0x0A, EVENT + field(0x0A, b"b") + EVENT),
-    "a batch_id twice": field(0x0A, field(0x0A, b"a") + EVENT + field(0x0A, b"b")),
-    "a batch_id that is not UTF-8": field(0x0A, field(0x0A, b"\xff") + EVENT),
-    "include_gauges of two": field(0x0A, EVENT + b"\x18\x02"),
-    "include_gauges set and unset": field(0x0A, b"\x18\x01" + EVENT + b"\x18\x00"),
-    "include_gauges of no bytes": field(0x0A, EVENT + b"\x18"),
-    "max_answer_bytes below zero": field(0x0A, EVENT + b"\x20" + b"\xff" * 9 + b"\x01"),
-    "max_answer_bytes of 2^32": field(0x0A, EVENT + b"\x20\x80\x80\x80\x80\x10"),
-    "a batch that is cut off": field(0x0A, EVENT)[:-1],
-    "a byte after the batch": field(0x0A, EVENT) + b"\x0a",
-    "a batch that is a number": b"\x08\x05",
-    "an event that is a number": field(0x0A, b"\x10\x05"),
-    "an event of no bytes": field(0x0A, b"\x12\x00"),
-}
-
-
-@compiled
-@pytest.mark.parametrize("name", ODD_REQUESTS)
-def test_request_in_an_odd_encoding_is_read_alike_by_both(name: str) -> None:
-    assert_equal(ODD_REQUESTS[name])
-
-
 @compiled
 def test_every_beginning_of_a_request_is_read_alike_by_both() -> None:
     message = request_of(*map(valid_event, range(3)), batch_id="b", include_gauges=True)
     for end in range(len(message)):
-        assert_equal(message[:end])
-        assert_equal(field(0x0A, message[3:end]))
+        assert_read_alike(message[:end])
+        assert_read_alike(field(0x0A, message[3:end]))
 
 
 @compiled
