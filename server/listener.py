@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 import grpc
 
@@ -9,7 +10,7 @@ from runtime.actions import LogAction
 from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
 from server.authentication.api_keys import Authenticator
-from server.calls.lifecycle import InFlight, Shutdown
+from server.calls.lifecycle import CallsInFlight, Shutdown
 from server.calls.organization_shares import OrganizationShares
 from server.interceptors.access_log import AccessLog
 from server.interceptors.authentication import Authenticate
@@ -52,7 +53,7 @@ def build_server(
     configuration: Configuration,
     authenticator: Authenticator,
     calls_gate: FairSemaphore,
-    in_flight: InFlight,
+    in_flight: CallsInFlight,
     deadline: Deadline,
     *,
     max_unidentified: int,
@@ -68,7 +69,7 @@ def build_server(
         most_of_one=configuration.organization_calls,
         streams_of_one=configuration.organization_streams,
     )
-    return grpc.aio.server(
+    server = grpc.aio.server(
         interceptors=(
             RequestId(),
             AccessLog(),
@@ -80,6 +81,16 @@ def build_server(
         ),
         options=_options(configuration, shares_port=shares_port),
     )
+    server.add_registered_method_handlers = _leave_to_generic_handlers  # type: ignore[method-assign]
+    return server
+
+
+def _leave_to_generic_handlers(service_name: str, method_handlers: Mapping[str, object]) -> None:
+    """Adds nothing: generated code also adds the methods of a service as generic handlers, which suffice.
+
+    For each registered method, grpc.aio waits for the next call of that method, and at each call it begins all these
+    waits again. With the 74 methods of the API, that takes 0.1 ms for each call.
+    """
 
 
 def bind(server: grpc.aio.Server, host: str, port: int) -> int:
@@ -96,7 +107,7 @@ def address_of(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def stop(server: grpc.aio.Server, in_flight: InFlight, shutdown: Shutdown, timeout: float) -> None:
+async def stop(server: grpc.aio.Server, in_flight: CallsInFlight, shutdown: Shutdown, timeout: float) -> None:
     """Stops the server when no call is in flight; after `timeout` seconds, or when forced, it cuts the calls."""
     # server.stop(grace) refuses new calls immediately. It takes the whole grace while any stream is open, also the
     # health watch of a client. So its grace is longer than the wait, and a second stop ends it after the last call.

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from engine.facts.changes import FactChanges
+from engine.voiding.voids import UsageVoids
 from generated.tidemark.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
@@ -76,7 +77,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.ListAlerts = alerts.ListAlerts
 
         changes = AlertChangeHandlers(
-            database, clock, parts.changes, parts.backfills, parts.evaluations, configuration.grace, parts.rules
+            database, clock, parts.changes, parts.backfills, parts.evaluations, parts.transactions
         )
         self.UpdateAlert = changes.UpdateAlert
         self.EnableAlert = changes.EnableAlert
@@ -111,7 +112,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.EvaluateUsage = usage.EvaluateUsage
         self.EvaluateUsageBatch = usage.EvaluateUsageBatch
 
-        usage_voids = UsageVoidHandlers(database, clock, configuration.grace, parts.rules)
+        usage_voids = UsageVoidHandlers(database, clock, UsageVoids(parts.transactions))
         self.VoidUsageEvents = usage_voids.VoidUsageEvents
 
         notifications = NotificationHandlers(
@@ -132,7 +133,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
 
     def __init__(self, parts: Parts) -> None:
         database, clock = parts.database, parts.clock
-        fact_changes = FactChanges(database, clock, parts.configuration.grace, parts.rules)
+        fact_changes = FactChanges(parts.transactions)
 
         customers = CustomerHandlers(database, clock, parts.puts.customers)
         self.PutCustomer = customers.PutCustomer

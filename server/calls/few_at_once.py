@@ -65,5 +65,5 @@ class FewAtOnce:
         return (
             self._running.get(organization_id, 0) >= self._most
             and turns.is_heavy(organization_id)
-            and turns.has_light_neighbour(organization_id)
+            and turns.has_or_had_light_neighbour(organization_id)
         )

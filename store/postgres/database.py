@@ -38,7 +38,7 @@ Connection = AsyncConnection
 # The driver's connection below it, which `driver` returns: for COPY, pipelines and statements on the hot path.
 DriverConnection = psycopg.AsyncConnection[Row]
 
-# A statement that was executed; within a pipeline, one that is on its way.
+# A statement that was executed; within a pipeline, one that is sent and has no result yet.
 Cursor = psycopg.AsyncCursor[Row]
 
 _DIALECT = "postgresql+psycopg://"  # SQLAlchemy's name of the driver; the addresses go to the driver itself

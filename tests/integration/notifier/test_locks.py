@@ -18,7 +18,7 @@ from store.tables.webhooks import delivery
 from tests.support.notifier.delivery_queue import ALL_TOKENS, counters_match, delivered, failed
 from tests.support.notifier.house import CUSTOMER, House
 from tests.support.webhooks.attempts import write_results
-from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus, Trigger
 from webhooks.health import HealthSignal
 
 ENDPOINTS = 8
@@ -58,7 +58,7 @@ class Actor:
             elif self.choice.random() < 0.05:
                 record = dataclasses.replace(
                     failed(claim),
-                    outcome=Outcome.GONE,
+                    outcome=AttemptOutcome.GONE,
                     status=DeliveryStatus.FAILED,
                     delay=None,
                     signal=HealthSignal.GONE,

@@ -155,14 +155,14 @@ async def test_backfill_of_an_alert_created_before_an_outage_completes_after_it(
 
     await until(notified)
 
-    async def visited() -> bool:
+    async def backfilled() -> bool:
         try:
             await caller.backfilled(alert.alert_id)
         except grpc.aio.AioRpcError as error:
             return error.code() is not grpc.StatusCode.UNAVAILABLE
         return True
 
-    await until(visited)
+    await until(backfilled)
     assert [one.transitions for one in await caller.notifications()] == [
         [ShortTransition("REACHED", "5", "8", "8", "")]
     ]

@@ -2,8 +2,13 @@
 
 import asyncio
 
+import pytest
+
 from runtime.turns import of_loop
 from server.calls.few_at_once import FewAtOnce
+
+# A loop for each test: an organization that is heavy in one test would be so in the next.
+pytestmark = pytest.mark.asyncio(loop_scope="function")
 
 HEAVY, LIGHT = 1, 2
 
@@ -53,6 +58,7 @@ async def test_calls_of_a_heavy_organization_wait_beside_a_light_one_in_their_or
     await heavy.end(0)
     assert heavy.began == [0, 1, 2, 3]
     of_loop().end_call(LIGHT)
+    of_loop().used_up(LIGHT)  # it does not count as a light neighbour any more
     await heavy.begin(1)
     assert heavy.began == [0, 1, 2, 3], "it keeps its place behind those that wait"
     await heavy.end(2)
