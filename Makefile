@@ -178,3 +178,4 @@ changelog: $(STAMP) ## move the fragments of changes/ into CHANGELOG.md, under t
 clean: ## remove the virtual environment and everything made by tools (never .tidemark, the database)
 	rm -rf $(VENV) $(BUILD) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find server store -name 'native_*.c' -delete -o -name 'native_*.so' -delete
