@@ -88,8 +88,7 @@ def build_parts(
     backfills = Backfills(
         database,
         clock,
-        configuration.grace,
-        rules,
+        transactions,
         limits=engine_limits.backfills,
         busy=lambda: ingest_gate.free < ingest_seats,
     )
