@@ -20,7 +20,7 @@ from server.interceptors.in_flight import CountInFlight
 from server.interceptors.organization_shares import LimitToShare
 from server.interceptors.request_id import RequestId
 from server.interceptors.unauthenticated_limits import UnauthenticatedLimits
-from server.services import error_tables
+from server.services import decoders, error_tables
 
 KEEPALIVE_TIME = 60_000  # milliseconds without traffic after which the server pings a connection
 KEEPALIVE_TIMEOUT = 20_000  # milliseconds until the answer to a ping must arrive
@@ -77,7 +77,7 @@ def build_server(
             UnauthenticatedLimits(Authenticate(authenticator), max_unidentified=max_unidentified),
             deadline,
             LimitToShare(shares),
-            Errors(configuration.max_message_bytes, error_tables(configuration)),
+            Errors(configuration.max_message_bytes, error_tables(configuration), decoders(configuration)),
         ),
         options=_options(configuration, shares_port=shares_port),
     )

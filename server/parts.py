@@ -79,6 +79,7 @@ def build_parts(
         ),
         gate=ingest_gate,
         limits=engine_limits.ingest,
+        native=configuration.native,
     )
     ingest_seats = ingest_gate.free
     changes = ChangeGroups(database, clock, calls_gate, pipeline.is_ingesting, engine_limits.changes)

@@ -14,6 +14,7 @@ from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
 from runtime.tasks import BackgroundTask
 from server import listener
+from server.alerts.usage_requests import decodes_natively
 from server.authentication.api_keys import Authenticator, is_loopback
 from server.calls.lifecycle import CallsInFlight, Shutdown
 from server.calls.pool_division import divide, reserved
@@ -86,8 +87,12 @@ async def serve(
         port = listener.bind(server, host, configuration.listen_port)
         stack.push_async_callback(server.stop, 0)
         await server.start()
+        decoder = "native" if decodes_natively(configuration) else "python"
         logger.info(
-            "listening on %s port %d", host, port, extra={"action": LogAction.LISTEN, "host": host, "port": port}
+            "listening on %s port %d",
+            host,
+            port,
+            extra={"action": LogAction.LISTEN, "host": host, "port": port, "usage_decoder": decoder},
         )
         await _follow_health(stack, database, health, server_limits.probe)
         _follow_revocations(stack, database, authenticator, server_limits.revocation_interval)

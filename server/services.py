@@ -6,8 +6,10 @@ without a layer between, and mypy checks each handler against the contract.
 
 # mypy: disable-error-code="method-assign"
 
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import grpc
 
@@ -41,6 +43,7 @@ from server.alerts.customer_alerts import CustomerAlertHandlers
 from server.alerts.exclusions import AlertExclusionHandlers
 from server.alerts.notifications import NotificationHandlers
 from server.alerts.usage import UsageHandlers
+from server.alerts.usage_requests import decode_natively, decodes_natively
 from server.alerts.usage_voids import UsageVoidHandlers
 from server.calls.errors import ErrorTable
 from server.parts import Parts
@@ -224,6 +227,18 @@ def error_tables(configuration: Configuration) -> Mapping[str, ErrorTable]:
         ALERT_SERVICE: alert_errors.error_table(configuration.notification_retention),
         ACCOUNT_SERVICE: account_errors.error_table(),
         WEBHOOK_SERVICE: webhook_errors.error_table(),
+    }
+
+
+def decoders(configuration: Configuration) -> Mapping[str, Callable[[bytes], Any]]:
+    """The decoders of requests that protobuf does not decode, by method."""
+    if not decodes_natively(configuration):
+        return {}
+    return {
+        f"/{ALERT_SERVICE}/EvaluateUsage": functools.partial(decode_natively, alert_service_pb2.EvaluateUsageRequest),
+        f"/{ALERT_SERVICE}/EvaluateUsageBatch": functools.partial(
+            decode_natively, alert_service_pb2.EvaluateUsageBatchRequest
+        ),
     }
 
 

@@ -58,11 +58,13 @@ class Committer:
         containment_commits: int = DEFAULT_LIMITS.ingest.containment_commits,
         between_commits: Callable[[], Awaitable[None]] = _at_once,
         first_pause: float = FIRST_PAUSE,
+        native: bool = True,
     ) -> None:
         """`grace`: how long after its end a period still counts late events.
 
         `containment_commits`: see `IngestLimits`. `between_commits`: awaited before a commit is tried again after one
-        that failed, so that other organizations go on meanwhile. `first_pause`: see `Tries`.
+        that failed, so that other organizations go on meanwhile. `first_pause`: see `Tries`. `native`: whether rows
+        are written by compiled code, where there is some.
         """
         self._database = database
         self._clock = clock
@@ -73,6 +75,7 @@ class Committer:
         self._containment_commits = containment_commits
         self._between_commits = between_commits
         self._first_pause = first_pause
+        self._native = native
         self._reported: dict[str | None, int] = {}  # alerts of which operators got an event, and its window of time
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
@@ -152,7 +155,7 @@ class Committer:
                 transaction = await self._begin(connection, rules, now, careful)
                 router = transaction.router
                 await rules.load_facts(connection, router, group.events, now, registered)
-                stored = await store(transaction, group, expect_new=expect_new)
+                stored = await store(transaction, group, expect_new=expect_new, native=self._native)
                 if stored.new:
                     counted = await self._count(transaction, stored.new, registered, group.include_gauges)
         except BaseException:

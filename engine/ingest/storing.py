@@ -25,17 +25,20 @@ class Stored:
     of_erased: list[EventIndex]
 
 
-async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> Stored:
+async def store(transaction: Transaction, group: Group, *, expect_new: bool, native: bool) -> Stored:
     """Stores the events whose period may still change.
 
     expect_new: all of them at once. Raises `DuplicateEvents` when any is stored already; then nothing of the
     transaction can be kept. Otherwise the slower way, which finds out which events are new. Raises `EventsVoided`.
+    native: see `stored_events.copy_text`.
     """
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
     countable = without_too_late(transaction, without_erased(transaction, group.events))
     new = countable
     if expect_new:
-        text = await stored_events.copy_text_in_slices(organization_id, now, countable, transaction.slices())
+        text = await stored_events.copy_text_in_slices(
+            organization_id, now, countable, transaction.slices(), native=native
+        )
         await stored_events.copy(connection, text)
     else:
         await transaction.slices().begin()

@@ -42,6 +42,12 @@ def engine_limits() -> EngineLimits:
     return DEFAULT_LIMITS
 
 
+@pytest.fixture(scope="module")
+def native_decoder() -> bool:
+    """Whether the servers of `caller` decode usage natively, where that is compiled. A module overrides it."""
+    return True
+
+
 @pytest.fixture
 def server_limits() -> ServerLimits:
     """The limits of the servers that fixtures start. A module, or the mark `with_server_limits`, overrides them."""

@@ -64,7 +64,7 @@ def test_every_link_has_a_target(page: Path) -> None:
 
 def missing_modules(text: str) -> list[str]:
     """The modules that a text names in backticks and that do not exist: `a/b.py`, or `b.py` in any folder."""
-    named = set(re.findall(r"`([\w./-]+\.(?:py|proto))`", text))
+    named = set(re.findall(r"`([\w./-]+\.(?:py|pyx|pxd|proto))`", text))
     return sorted(one for one in named if not any(f"/{path}".endswith(f"/{one}") for path in sources()))
 
 
@@ -72,7 +72,8 @@ def missing_modules(text: str) -> list[str]:
 def sources() -> frozenset[str]:
     """The paths of all modules and files of the contract, from the root."""
     rooms = [folder for folder in ROOT.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
-    paths = [path for room in rooms for suffix in ("*.py", "*.proto") for path in room.rglob(suffix)]
+    patterns = ("*.py", "*.pyx", "*.pxd", "*.proto")
+    paths = [*ROOT.glob("*.py"), *(path for room in rooms for pattern in patterns for path in room.rglob(pattern))]
     return frozenset(path.relative_to(ROOT).as_posix() for path in paths)
 
 
