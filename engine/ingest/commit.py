@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.containment import Containment, Refused
 from engine.ingest.counting import Counted, count, count_moved
-from engine.ingest.group import Group, group_of_batches
+from engine.ingest.group import CommitGroup, group_of_batches
 from engine.ingest.outcomes import outcomes_of
-from engine.ingest.small_commit import NotAsPlanned, Plan, plan_of
+from engine.ingest.small_commit import CommitPlan, NotAsPlanned, plan_of
 from engine.ingest.storing import Stored, store
 from engine.limits import DEFAULT_LIMITS
 from engine.rules.loading import Registered
@@ -139,7 +139,7 @@ class Committer:
                     raise
                 await between()
 
-    async def _commit(self, group: Group, *, expect_new: bool, careful: bool) -> list[Outcome]:
+    async def _commit(self, group: CommitGroup, *, expect_new: bool, careful: bool) -> list[Outcome]:
         rules = self._rules.of(self._organization_id)
         if expect_new and not careful and (plan := plan_of(rules.cached, group, self._clock.now() - self._grace)):
             try:
@@ -164,7 +164,7 @@ class Committer:
         rules.committed(registered)
         return await _outcomes(transaction, group, stored, counted)
 
-    async def _commit_small(self, rules: OrganizationRules, group: Group, plan: Plan) -> list[Outcome]:
+    async def _commit_small(self, rules: OrganizationRules, group: CommitGroup, plan: CommitPlan) -> list[Outcome]:
         """Commits as planned. Raises NotAsPlanned, after which nothing is stored."""
         registered, now = rules.begin(), self._clock.now()
         registered.named.update(event.customer_id for event in plan.events)  # before another commit may forget them
@@ -240,7 +240,7 @@ class Committer:
         self._reported |= dict.fromkeys(failures, window)
 
 
-async def _outcomes(transaction: Transaction, group: Group, stored: Stored, counted: Counted) -> list[Outcome]:
+async def _outcomes(transaction: Transaction, group: CommitGroup, stored: Stored, counted: Counted) -> list[Outcome]:
     """What a commit that has ended made of its batches; lets the router skip what it need not watch any more."""
     # Only after the commit: if the exclusion rolled back, the router would skip a gauge that is still watched. A
     # router of a younger epoch has read the exclusion, or its end.

@@ -59,6 +59,7 @@ from types import MappingProxyType
 from evaluator.events import UsageEvent
 
 cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(PyObject*)
     const char* PyUnicode_1BYTE_DATA(object)
     Py_ssize_t PyUnicode_GET_LENGTH(object)
 
@@ -332,7 +333,11 @@ cdef object _event(Fields* fields, int64_t earliest, int64_t latest):
     )
     # What UsageEvent._make does, without a call of a Python function.
     arguments = (row,)
-    return _TUPLE.tp_new(_EVENT, <PyObject*>arguments, NULL)
+    event = _TUPLE.tp_new(_EVENT, <PyObject*>arguments, NULL)
+    # An event refers to nothing that refers to it. The garbage collector would traverse all events that wait, again
+    # and again.
+    PyObject_GC_UnTrack(<PyObject*>event)
+    return event
 
 
 cdef object _properties(Span rest):
