@@ -12,7 +12,9 @@ from tests.support.databases import NOON, Template
 from tests.support.server.sharing import StandingClock, is_shared
 
 # Here, because folders before usage/ import it, too.
-pytest.register_assert_rewrite("tests.support.usage.comparison")
+pytest.register_assert_rewrite(
+    "tests.support.usage.comparison", "tests.support.usage.twins", "tests.support.usage.twin_stories"
+)
 
 
 @pytest.fixture
