@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD := .build
 STAMP := $(VENV)/.installed
+# What is compiled when this package is installed.
+NATIVE := $(wildcard server/alerts/*.pyx server/alerts/*.pxd store/usage/*.pyx)
 # The newest of these that is 3.11 or newer makes the virtual environment; PYTHON=/path/to/python overrides.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$name; break; }; done)
@@ -49,7 +51,7 @@ help: ## list the targets
 .PHONY: setup
 setup: $(STAMP) ## virtual environment and dependencies (does nothing when they are up to date)
 
-$(STAMP): requirements.lock pyproject.toml proto/generate.py
+$(STAMP): requirements.lock pyproject.toml setup.py proto/generate.py $(NATIVE)
 	@if ! $(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 		echo "Tidemark needs Python 3.11 or newer; $(if $(PYTHON),$(PYTHON) is not,none was found on the PATH)." >&2; \
 		echo "Install it, or name it: make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.11" >&2; exit 1; fi
@@ -176,3 +178,4 @@ changelog: $(STAMP) ## move the fragments of changes/ into CHANGELOG.md, under t
 clean: ## remove the virtual environment and everything made by tools (never .tidemark, the database)
 	rm -rf $(VENV) $(BUILD) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find server store -name 'native_*.c' -delete -o -name 'native_*.so' -delete

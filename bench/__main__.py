@@ -33,6 +33,7 @@ def main() -> None:
     )
     parser.add_argument("minutes", nargs="?", type=float, default=SOAK_MINUTES, help="duration of a soak")
     parser.add_argument("--workers", type=int, default=1, help="of ingest: processes of the server")
+    parser.add_argument("--python", action="store_true", help="of ingest: the server decodes usage in Python")
     parser.add_argument("--scale", type=float, default=1.0, help="of rules: multiplies the alerts and customers")
     parser.add_argument("--alerts", type=int, help="of rules: alerts of the large database of the row size")
     parser.add_argument("--only", action="append", default=[], help="of rules, neighbours and views: only this row")
@@ -64,7 +65,13 @@ async def _measure(console: Console, arguments: argparse.Namespace) -> None:
         for kind in (ingest.DENSE, ingest.SPARSE):
             console.print(f"ingest.{kind.name}: {kind.gauges:,} gauges", style="bold")
             rates.append(
-                await ingest.measure(postgresql, kind, lambda line: console.print(f"  {line}"), arguments.workers)
+                await ingest.measure(
+                    postgresql,
+                    kind,
+                    lambda line: console.print(f"  {line}"),
+                    workers=arguments.workers,
+                    native=not arguments.python,
+                )
             )
     latencies: list[latency.Latencies] = []
     if part in (None, "latency"):

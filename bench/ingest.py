@@ -179,9 +179,18 @@ class Report:
         }
 
 
-async def measure(postgresql: PostgreSQL, kind: Kind, report: Callable[[str], None], workers: int = 1) -> Report:
-    """Measures one kind of traffic on its own database. workers: processes of the server."""
-    async with postgresql.stack(f"bench_{kind.name}", workers=workers) as stack, _copier(stack) as copier:
+async def measure(
+    postgresql: PostgreSQL, kind: Kind, report: Callable[[str], None], *, workers: int = 1, native: bool = True
+) -> Report:
+    """Measures one kind of traffic on its own database.
+
+    workers: processes of the server. native: whether they decode usage natively, where that is compiled.
+    """
+    settings = {"TIDEMARK_NATIVE": str(native).lower()}
+    async with (
+        postgresql.stack(f"bench_{kind.name}", workers=workers, settings=settings) as stack,
+        _copier(stack) as copier,
+    ):
         with Client() as client:
             await create_alerts(stack.server, load.alerts())
             await _send(client, Send(stack.server, None, kind.gauges), kind.gauges)

@@ -15,7 +15,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def parent_option(command: Command) -> Command:
-    """Adds the hidden option --with-parent, which `tidemark up` passes to its child processes."""
+    """Adds the hidden option --with-parent, which a process passes to its child processes."""
     return click.option("--with-parent", type=int, hidden=True)(command)
 
 

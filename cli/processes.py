@@ -1,4 +1,4 @@
-"""Starts and stops `tidemark` commands as child processes, for `tidemark up` and the demo."""
+"""Starts and stops `tidemark` commands as child processes, for `tidemark up`, `serve --workers` and the demo."""
 
 import asyncio
 import os
@@ -80,7 +80,7 @@ class Child:
             # second signal, which ends the child before it has drained.
             start_new_session=True,
         )
-        if self._stop_requested:  # while the process was being made: there was none to ask
+        if self._stop_requested:  # while the process was being made, and could get no signal
             self.request_stop()
         assert self._process.stdout is not None
         async for line in self._process.stdout:

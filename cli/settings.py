@@ -44,7 +44,7 @@ def configure_logs(settings: Configuration, worker: int | None = None) -> None:
     logs.configure(settings.log_level, settings.log_format, {} if worker is None else {"worker": worker})
 
 
-def database_url(settings: Configuration, reporter: embedded.Reporter | None = None) -> str:
+def database_url(settings: Configuration, reporter: embedded.DatabaseReporter | None = None) -> str:
     """The URL of the configured database, or of the embedded server, which this starts unless it runs already.
 
     The embedded server runs at least as long as this process. When it ends, this process starts it again and reports
@@ -79,7 +79,7 @@ def database_settings(settings: Configuration, url: str) -> dict[str, str]:
     return shared
 
 
-def prepared_database(settings: Configuration, reporter: embedded.Reporter | None = None) -> str:
+def prepared_database(settings: Configuration, reporter: embedded.DatabaseReporter | None = None) -> str:
     """The URL of the database, with a schema that this version can use; `reporter` as in `database_url`.
 
     Migrates the schema first, unless TIDEMARK_MIGRATE is `never`.

@@ -37,11 +37,19 @@ def stop_timeout(settings: Configuration) -> float:
 class Supervisor:
     """Runs child processes until this process is asked to stop."""
 
-    def __init__(self, children: Sequence[Child], reporter: Reporter, stop_timeout: float) -> None:
-        """stop_timeout: seconds that a child may take to drain before it is killed."""
+    def __init__(
+        self,
+        children: Sequence[Child],
+        reporter: Reporter,
+        stop_timeout: float,
+        *,
+        first_pause: float = FIRST_PAUSE,
+    ) -> None:
+        """stop_timeout: seconds that a child may take to drain before it is killed. first_pause: see FIRST_PAUSE."""
         self._children = children
         self._reporter = reporter
         self._stop_timeout = stop_timeout
+        self._first_pause = first_pause
         self._stopping = asyncio.Event()
 
     async def run(self, on_started: Callable[[], Awaitable[None]]) -> None:
@@ -81,30 +89,33 @@ class Supervisor:
     async def _keep(self, child: Child) -> None:
         """Starts the child again each time it ends, until this process stops."""
         loop = asyncio.get_running_loop()
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, random_part=0.0)
-        while True:
+        backoff = Backoff(self._first_pause, LONGEST_PAUSE, random_part=0.0)
+        runs = True
+        while runs:
             started = loop.time()
             ending = describe_exit(await child.wait())
             if loop.time() - started > HEALTHY_AFTER:
                 backoff.reset()
-            while not self._stopping.is_set():
-                pause = backoff.next()
-                self._reporter.ended(child.name, ending, pause)
-                await self._pause(pause)
-                if self._stopping.is_set():
-                    break
-                try:
-                    await child.start()
-                except NotStarted:
-                    ending = describe_exit(await child.wait())
-                    continue
-                except OSError as error:  # the system has no memory or no number for it; the others go on
-                    ending = f"could not be started: {error.strerror}"
-                    continue
-                self._reporter.runs_again(child.name)
-                break
+            runs = await self._start_again(child, ending, backoff)
+
+    async def _start_again(self, child: Child, ending: str, backoff: Backoff) -> bool:
+        """Starts a child that has ended, in as many tries as it takes; returns False if this process stops."""
+        while not self._stopping.is_set():
+            pause = backoff.next()
+            self._reporter.ended(child.name, ending, pause)
+            await self._pause(pause)
             if self._stopping.is_set():
-                return
+                break
+            try:
+                await child.start()
+            except NotStarted:
+                ending = describe_exit(await child.wait())
+            except OSError as error:  # the system has no memory or no number for it; the others go on
+                ending = f"could not be started: {error.strerror}"
+            else:
+                self._reporter.runs_again(child.name)
+                return not self._stopping.is_set()
+        return False
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

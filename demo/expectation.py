@@ -73,7 +73,7 @@ class Expectation:
                 self._usage.put(customer.customer_id, one.subscription_id, one.plan, one.cycle)
 
     def create(self, alert: AlertDefinition, now: datetime) -> None:
-        """An alert is created, while no event is on its way. An alert on facts registers its customer."""
+        """An alert is created, while no event is in flight. An alert on facts registers its customer."""
         self._alerts[alert.name] = alert
         if alert.condition in READINGS:
             self._facts.wait_until(now)

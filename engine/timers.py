@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from engine.facts.changed_customer import evaluate_noted_facts
 from engine.facts.due_timers import catch_up
 from engine.limits import DEFAULT_LIMITS, TimerLimits
-from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transactions
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
@@ -40,8 +39,7 @@ class Timers:
         self,
         database: Database,
         clock: Clock,
-        grace: timedelta,
-        rules: RulesRegistry,
+        transactions: Transactions,
         *,
         limits: TimerLimits = DEFAULT_LIMITS.timers,
     ) -> None:
@@ -56,7 +54,7 @@ class Timers:
             name="timers",
             backoff=Backoff(longest=RETRY_INTERVAL),
         )
-        self._transactions = Transactions(database, clock, grace, rules)
+        self._transactions = transactions
         self._put_off: dict[tuple[int, str], datetime] = {}
 
     def start(self) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
-from webhooks.deliveries import Outcome
+from webhooks.deliveries import AttemptOutcome
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -25,7 +25,7 @@ class Metrics:
         self.database_failures = 0
         self.results_fenced = 0  # results whose lease had been taken over
         self.claims_returned = 0  # given back without an attempt, because of a fault of Tidemark or a drain
-        self._attempts: Counter[Outcome] = Counter()
+        self._attempts: Counter[AttemptOutcome] = Counter()
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
@@ -34,7 +34,7 @@ class Metrics:
         """Adds a gauge; `read` is called for each scrape."""
         self._gauges[name] = (description, read)
 
-    def attempt(self, outcome: Outcome, duration: timedelta) -> None:
+    def attempt(self, outcome: AttemptOutcome, duration: timedelta) -> None:
         """Counts an attempt."""
         self._attempts[outcome] += 1
         seconds = duration.total_seconds()
@@ -48,7 +48,7 @@ class Metrics:
     def _lines(self) -> Iterator[str]:
         name = "tidemark_notifier_attempts_total"
         yield from _head(name, "counter", "Attempts by outcome.")
-        for outcome in Outcome:
+        for outcome in AttemptOutcome:
             yield f'{name}{{outcome="{outcome.lower()}"}} {self._attempts[outcome]}'
         name = "tidemark_notifier_attempt_duration_seconds"
         yield from _head(name, "histogram", "Time from the start of an attempt to its end.")

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 
+from notifier.attempts import Attempter
 from notifier.metrics import Metrics
 from notifier.monitoring import monitoring
 from notifier.readiness import followed
@@ -76,14 +78,13 @@ async def run_until(
     timeouts = Timeouts.of(configuration.webhook_timeout)
     metrics = Metrics()
     async with Sender(policy, timeouts, clock) as sender:
+        box = box_of(master_keys(configuration))
         worker = Worker(
             database,
-            sender,
-            clock,
+            Attempter(sender, clock, box, metrics, random.Random()),
+            metrics,
             concurrency=configuration.notifier_concurrency,
             lease=timeouts.lease,
-            box=box_of(master_keys(configuration)),
-            metrics=metrics,
             poll_interval=poll_interval,
             on_poll=on_poll,
         )

@@ -15,7 +15,7 @@ from notifier.addresses import Dial, DialGuard, current_dial
 from notifier.exchange import Destination, end, exchange, is_stale
 from notifier.response import MalformedResponse, ResponseReader
 from runtime.clock import Clock
-from webhooks.deliveries import Outcome
+from webhooks.deliveries import AttemptOutcome
 from webhooks.retry_after import asked_wait
 from webhooks.url_policy import UrlPolicy
 
@@ -51,7 +51,7 @@ class Timeouts:
 class Answer:
     """How an attempt ended."""
 
-    outcome: Outcome
+    outcome: AttemptOutcome
     http_status: int | None = None
     response_excerpt: str = ""
     error: str = ""
@@ -125,7 +125,7 @@ class Sender:
             end(connection, reader)
         assert reader.status is not None
         outcome = _outcome(reader.status)
-        delivered = outcome is Outcome.DELIVERED
+        delivered = outcome is AttemptOutcome.DELIVERED
         return (
             Answer(
                 outcome,
@@ -160,42 +160,42 @@ def printable(data: bytes | bytearray) -> str:
     return text.encode()[:MAX_EXCERPT].decode("utf-8", "ignore")
 
 
-def _outcome(status: int) -> Outcome:
+def _outcome(status: int) -> AttemptOutcome:
     if 200 <= status <= 299:
-        return Outcome.DELIVERED
+        return AttemptOutcome.DELIVERED
     if status == 410:
-        return Outcome.GONE
+        return AttemptOutcome.GONE
     if status == 429:
-        return Outcome.THROTTLED
-    kinds = {3: Outcome.REDIRECTED, 4: Outcome.REJECTED, 5: Outcome.SERVER_ERROR}
-    return kinds.get(status // 100, Outcome.SERVER_ERROR)
+        return AttemptOutcome.THROTTLED
+    kinds = {3: AttemptOutcome.REDIRECTED, 4: AttemptOutcome.REJECTED, 5: AttemptOutcome.SERVER_ERROR}
+    return kinds.get(status // 100, AttemptOutcome.SERVER_ERROR)
 
 
-def _failure(outcome: Outcome, error: Exception, dial: Dial, address: str) -> Answer:
-    if outcome is Outcome.ADDRESS_REFUSED:
+def _failure(outcome: AttemptOutcome, error: Exception, dial: Dial, address: str) -> Answer:
+    if outcome is AttemptOutcome.ADDRESS_REFUSED:
         text = "; ".join(dict.fromkeys(dial.refused))
     elif isinstance(error, TimeoutError):
-        text = "no answer in time" if outcome is Outcome.RESPONSE_TIMED_OUT else "no connection in time"
+        text = "no answer in time" if outcome is AttemptOutcome.RESPONSE_TIMED_OUT else "no connection in time"
     else:
         text = str(error) or type(error).__name__
     return Answer(outcome, error=printable(text.encode("utf-8", "replace"))[:MAX_ERROR], remote_address=address)
 
 
-def _not_answered(error: Exception) -> Outcome:
+def _not_answered(error: Exception) -> AttemptOutcome:
     if isinstance(error, TimeoutError):
-        return Outcome.RESPONSE_TIMED_OUT
+        return AttemptOutcome.RESPONSE_TIMED_OUT
     if isinstance(error, MalformedResponse):
-        return Outcome.RESPONSE_MALFORMED
-    return Outcome.CONNECTION_LOST
+        return AttemptOutcome.RESPONSE_MALFORMED
+    return AttemptOutcome.CONNECTION_LOST
 
 
-def _not_connected(error: Exception, dial: Dial) -> Outcome:
+def _not_connected(error: Exception, dial: Dial) -> AttemptOutcome:
     if dial.only_refused:
-        return Outcome.ADDRESS_REFUSED
+        return AttemptOutcome.ADDRESS_REFUSED
     if isinstance(error, TimeoutError):
-        return Outcome.CONNECTION_TIMED_OUT
+        return AttemptOutcome.CONNECTION_TIMED_OUT
     if isinstance(error, aiohttp.ClientConnectorDNSError | aiohttp.InvalidURL | UnicodeError):
-        return Outcome.NAME_NOT_RESOLVED
+        return AttemptOutcome.NAME_NOT_RESOLVED
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return Outcome.TLS_FAILED
-    return Outcome.CONNECTION_FAILED
+        return AttemptOutcome.TLS_FAILED
+    return AttemptOutcome.CONNECTION_FAILED

@@ -17,18 +17,15 @@ from notifier.in_flight import InFlight
 from notifier.metrics import Metrics
 from notifier.orphans import OrphanedLeases
 from notifier.recorder import Recorder
-from notifier.sending import Sender
 from notifier.slots import Slots
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
-from runtime.clock import Clock
 from store.deliveries import claims as delivery_claims
 from store.deliveries import leases, outbox
 from store.deliveries.claims import Claim
 from store.deliveries.pending_work import pending_work
 from store.endpoints.endpoints import MAX_ENDPOINTS
 from store.postgres.database import Database, DatabaseUnavailable
-from webhooks.secret_box import SecretBox
 
 POLL_INTERVAL = 1.0  # seconds between two polls of the database when no notification wakes the loop
 POLL_SHARE = 0.1  # of the time that polls may take at most, when one delivery after the other becomes due
@@ -46,14 +43,11 @@ class Worker:
     def __init__(
         self,
         database: Database,
-        sender: Sender,
-        clock: Clock,
+        attempter: Attempter,
+        metrics: Metrics,
         *,
         concurrency: int,
         lease: timedelta,
-        box: SecretBox | None = None,
-        metrics: Metrics | None = None,
-        randomness: random.Random | None = None,
         poll_interval: float = POLL_INTERVAL,
         on_poll: Callable[[], None] = lambda: None,
     ) -> None:
@@ -61,14 +55,12 @@ class Worker:
         self._poll_interval = poll_interval
         self._on_poll = on_poll
         self._database = database
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics
         self._hints = Hints()
-        randomness = randomness or random.Random()
         slots = Slots(concurrency, lease)
-        self._orphans = OrphanedLeases(database, slots.holdings, self._metrics)
-        attempter = Attempter(sender, clock, box, self._metrics, randomness)
+        self._orphans = OrphanedLeases(database, slots.holdings, metrics)
         self._in_flight = InFlight(slots, attempter, self._orphans, self._hints)
-        self._recorder = Recorder(database, self._in_flight, self._metrics, randomness)
+        self._recorder = Recorder(database, self._in_flight, metrics, random.Random())
         # Small for the first fan-out, which does not know yet how many endpoints there are.
         self._fan_out_limit = FAN_OUT_DELIVERIES // MAX_ENDPOINTS
         self._last_round = asyncio.get_running_loop().time()

@@ -74,6 +74,7 @@ class Configuration:
     organization_watchers: int = DEFAULT_ORGANIZATION_WATCHERS
     max_watchers: int = DEFAULT_MAX_WATCHERS
     ingest_writers: int = DEFAULT_INGEST_WRITERS
+    native: bool = True  # usage is read and written by compiled modules, where there are some
     grace: timedelta = timedelta(days=DEFAULT_GRACE)
     retention: timedelta = timedelta(days=DEFAULT_RETENTION)
     notification_retention: timedelta = timedelta(days=DEFAULT_NOTIFICATION_RETENTION)
@@ -249,6 +250,7 @@ def load(environment: Mapping[str, str]) -> Configuration:
         ),
         max_watchers=read.number("MAX_WATCHERS", int, DEFAULT_MAX_WATCHERS, 1, 1_000_000, "streams"),
         ingest_writers=read.number("INGEST_WRITERS", int, DEFAULT_INGEST_WRITERS, 1, 32, "writers"),
+        native=read.flag("NATIVE", True),
         grace=timedelta(days=read.number("GRACE_DAYS", int, DEFAULT_GRACE, 1, 366, "days")),
         retention=timedelta(days=read.number("RETENTION_DAYS", int, DEFAULT_RETENTION, 35, 36_500, "days")),
         notification_retention=timedelta(

@@ -26,7 +26,7 @@ _SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 logger = logging.getLogger(__name__)
 
 
-class Health(health_pb2_grpc.HealthServicer):
+class HealthService(health_pb2_grpc.HealthServicer):
     """grpc.health.v1 for the given services, for the server as a whole (``""``) and for `liveness`.
 
     It replaces the servicer of grpcio-health-checking. That servicer writes to a watch while it holds the lock that a

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from server.alerts.subscribers.feeds import DEFAULT_FEED_LIMITS, FeedLimits
+from server.alerts.subscribers.feed_limits import DEFAULT_FEED_LIMITS, FeedLimits
 from server.alerts.usage import MAX_STREAM_EVENTS
 from server.authentication import api_keys, revocation
 from server.calls.answer_size import DEFAULT_ROOM

@@ -10,7 +10,7 @@ from runtime.actions import LogAction
 from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
 from server.authentication.api_keys import Authenticator
-from server.calls.lifecycle import InFlight, Shutdown
+from server.calls.lifecycle import CallsInFlight, Shutdown
 from server.calls.organization_shares import OrganizationShares
 from server.interceptors.access_log import AccessLog
 from server.interceptors.authentication import Authenticate
@@ -20,7 +20,7 @@ from server.interceptors.in_flight import CountInFlight
 from server.interceptors.organization_shares import LimitToShare
 from server.interceptors.request_id import RequestId
 from server.interceptors.unauthenticated_limits import UnauthenticatedLimits
-from server.services import error_tables
+from server.services import decoders, error_tables
 
 KEEPALIVE_TIME = 60_000  # milliseconds without traffic after which the server pings a connection
 KEEPALIVE_TIMEOUT = 20_000  # milliseconds until the answer to a ping must arrive
@@ -53,7 +53,7 @@ def build_server(
     configuration: Configuration,
     authenticator: Authenticator,
     calls_gate: FairSemaphore,
-    in_flight: InFlight,
+    in_flight: CallsInFlight,
     deadline: Deadline,
     *,
     max_unidentified: int,
@@ -77,7 +77,7 @@ def build_server(
             UnauthenticatedLimits(Authenticate(authenticator), max_unidentified=max_unidentified),
             deadline,
             LimitToShare(shares),
-            Errors(configuration.max_message_bytes, error_tables(configuration)),
+            Errors(configuration.max_message_bytes, error_tables(configuration), decoders(configuration)),
         ),
         options=_options(configuration, shares_port=shares_port),
     )
@@ -107,7 +107,7 @@ def address_of(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def stop(server: grpc.aio.Server, in_flight: InFlight, shutdown: Shutdown, timeout: float) -> None:
+async def stop(server: grpc.aio.Server, in_flight: CallsInFlight, shutdown: Shutdown, timeout: float) -> None:
     """Stops the server when no call is in flight; after `timeout` seconds, or when forced, it cuts the calls."""
     # server.stop(grace) refuses new calls immediately. It takes the whole grace while any stream is open, also the
     # health watch of a client. So its grace is longer than the wait, and a second stop ends it after the last call.

@@ -15,6 +15,7 @@ from engine.puts.fact_puts import FactPuts
 from engine.puts.new_metrics import NewMetrics
 from engine.redelivery_jobs import RedeliveryJobs
 from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from engine.timers import Timers
 from engine.upkeep import Upkeep
 from runtime.clock import Clock
@@ -36,6 +37,7 @@ class Parts:
     drain: Drain
     upkeep: Upkeep
     rules: RulesRegistry
+    transactions: Transactions
     backfills: Backfills
     timers: Timers
     redeliveries: RedeliveryJobs
@@ -77,17 +79,16 @@ def build_parts(
         ),
         gate=ingest_gate,
         limits=engine_limits.ingest,
+        native=configuration.native,
     )
     ingest_seats = ingest_gate.free
     changes = ChangeGroups(database, clock, calls_gate, pipeline.is_ingesting, engine_limits.changes)
-    evaluations = CustomerEvaluations(
-        database, clock, configuration.grace, rules, calls_gate, limits=engine_limits.evaluations
-    )
+    transactions = Transactions(database, clock, configuration.grace, rules)
+    evaluations = CustomerEvaluations(database, clock, transactions, calls_gate, limits=engine_limits.evaluations)
     backfills = Backfills(
         database,
         clock,
-        configuration.grace,
-        rules,
+        transactions,
         limits=engine_limits.backfills,
         busy=lambda: ingest_gate.free < ingest_seats,
     )
@@ -98,8 +99,9 @@ def build_parts(
         Drain(),
         Upkeep(database, clock, configuration.retention, configuration.notification_retention),
         rules,
+        transactions,
         backfills,
-        Timers(database, clock, configuration.grace, rules, limits=engine_limits.timers),
+        Timers(database, clock, transactions, limits=engine_limits.timers),
         RedeliveryJobs(database, clock),
         Erasures(database, clock),
         Feeds(

@@ -14,10 +14,11 @@ from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
 from runtime.tasks import BackgroundTask
 from server import listener
+from server.alerts.usage_requests import decodes_natively
 from server.authentication.api_keys import Authenticator, is_loopback
-from server.calls.lifecycle import InFlight, Shutdown
+from server.calls.lifecycle import CallsInFlight, Shutdown
 from server.calls.pool_division import divide, reserved
-from server.health import Health
+from server.health import HealthService
 from server.interceptors.deadline import Deadline
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from server.parts import Parts, build_parts, started
@@ -66,7 +67,7 @@ async def serve(
         )
         await stack.enter_async_context(started(parts))
 
-        in_flight = InFlight()
+        in_flight = CallsInFlight()
         deadline = Deadline(configuration.unary_deadline, infrastructure_request=server_limits.infrastructure_request)
         server = listener.build_server(
             configuration,
@@ -86,8 +87,12 @@ async def serve(
         port = listener.bind(server, host, configuration.listen_port)
         stack.push_async_callback(server.stop, 0)
         await server.start()
+        decoder = "native" if decodes_natively(configuration) else "python"
         logger.info(
-            "listening on %s port %d", host, port, extra={"action": LogAction.LISTEN, "host": host, "port": port}
+            "listening on %s port %d",
+            host,
+            port,
+            extra={"action": LogAction.LISTEN, "host": host, "port": port, "usage_decoder": decoder},
         )
         await _follow_health(stack, database, health, server_limits.probe)
         _follow_revocations(stack, database, authenticator, server_limits.revocation_interval)
@@ -112,9 +117,9 @@ async def _authenticator(host: str, database: Database, clock: Clock, revocation
 
 def _add_infrastructure(
     server: grpc.aio.Server, configuration: Configuration, services: tuple[str, ...], deadline: Deadline
-) -> Health:
+) -> HealthService:
     """Adds health, and reflection where it is configured."""
-    health = Health(services, configuration.max_connections)
+    health = HealthService(services, configuration.max_connections)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if configuration.reflection:
         add_reflection(server, (*services, "grpc.health.v1.Health"), deadline.infrastructure)
@@ -122,7 +127,7 @@ def _add_infrastructure(
 
 
 async def _follow_health(
-    stack: contextlib.AsyncExitStack, database: Database, health: Health, intervals: ProbeIntervals
+    stack: contextlib.AsyncExitStack, database: Database, health: HealthService, intervals: ProbeIntervals
 ) -> None:
     """Probes the database once, and then lets the health service follow it."""
     probe = Probe(database.url, intervals)
@@ -140,7 +145,7 @@ def _follow_revocations(
     _start(stack, authenticator.revocations(pool, interval))
 
 
-async def _announce_stop(health: Health, shutdown: Shutdown, propagation_delay: float) -> None:
+async def _announce_stop(health: HealthService, shutdown: Shutdown, propagation_delay: float) -> None:
     """Reports NOT_SERVING, and waits until load balancers have noticed. New calls are served until then."""
     health.begin_drain()
     logger.info("stopping: NOT_SERVING", extra={"action": LogAction.NOT_SERVING})

@@ -6,12 +6,15 @@ without a layer between, and mypy checks each handler against the contract.
 
 # mypy: disable-error-code="method-assign"
 
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import grpc
 
 from engine.facts.changes import FactChanges
+from engine.voiding.voids import UsageVoids
 from generated.tidemark.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
@@ -40,6 +43,7 @@ from server.alerts.customer_alerts import CustomerAlertHandlers
 from server.alerts.exclusions import AlertExclusionHandlers
 from server.alerts.notifications import NotificationHandlers
 from server.alerts.usage import UsageHandlers
+from server.alerts.usage_requests import decode_natively, decodes_natively
 from server.alerts.usage_voids import UsageVoidHandlers
 from server.calls.errors import ErrorTable
 from server.parts import Parts
@@ -73,7 +77,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.ListAlerts = alerts.ListAlerts
 
         changes = AlertChangeHandlers(
-            database, clock, parts.changes, parts.backfills, parts.evaluations, configuration.grace, parts.rules
+            database, clock, parts.changes, parts.backfills, parts.evaluations, parts.transactions
         )
         self.UpdateAlert = changes.UpdateAlert
         self.EnableAlert = changes.EnableAlert
@@ -108,7 +112,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.EvaluateUsage = usage.EvaluateUsage
         self.EvaluateUsageBatch = usage.EvaluateUsageBatch
 
-        usage_voids = UsageVoidHandlers(database, clock, configuration.grace, parts.rules)
+        usage_voids = UsageVoidHandlers(database, clock, UsageVoids(parts.transactions))
         self.VoidUsageEvents = usage_voids.VoidUsageEvents
 
         notifications = NotificationHandlers(
@@ -129,7 +133,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
 
     def __init__(self, parts: Parts) -> None:
         database, clock = parts.database, parts.clock
-        fact_changes = FactChanges(database, clock, parts.configuration.grace, parts.rules)
+        fact_changes = FactChanges(parts.transactions)
 
         customers = CustomerHandlers(database, clock, parts.puts.customers)
         self.PutCustomer = customers.PutCustomer
@@ -223,6 +227,18 @@ def error_tables(configuration: Configuration) -> Mapping[str, ErrorTable]:
         ALERT_SERVICE: alert_errors.error_table(configuration.notification_retention),
         ACCOUNT_SERVICE: account_errors.error_table(),
         WEBHOOK_SERVICE: webhook_errors.error_table(),
+    }
+
+
+def decoders(configuration: Configuration) -> Mapping[str, Callable[[bytes], Any]]:
+    """The decoders of requests that protobuf does not decode, by method."""
+    if not decodes_natively(configuration):
+        return {}
+    return {
+        f"/{ALERT_SERVICE}/EvaluateUsage": functools.partial(decode_natively, alert_service_pb2.EvaluateUsageRequest),
+        f"/{ALERT_SERVICE}/EvaluateUsageBatch": functools.partial(
+            decode_natively, alert_service_pb2.EvaluateUsageBatchRequest
+        ),
     }
 
 

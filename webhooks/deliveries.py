@@ -21,7 +21,7 @@ class Trigger(StrEnum):
     TEST = "TEST"  # it carries a test event
 
 
-class Outcome(StrEnum):
+class AttemptOutcome(StrEnum):
     """How an attempt ended: with a kind of answer, or at a phase before the answer."""
 
     DELIVERED = "DELIVERED"  # 200 to 299

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
-from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus
 from webhooks.health import HealthSignal
 from webhooks.jitter import jittered
 from webhooks.retry_after import MAX_RETRY_AFTER
@@ -40,7 +40,7 @@ _SUCCESS = Decision(DeliveryStatus.DELIVERED, HealthSignal.SUCCEEDED)
 
 
 def decide(
-    outcome: Outcome,
+    outcome: AttemptOutcome,
     *,
     back_pressure: bool = False,
     attempts: int,
@@ -54,9 +54,9 @@ def decide(
     retry_after: what the receiver asked for; it can only make the wait longer. After back-pressure (429, 503) the
     endpoint waits, and the delivery keeps its step of the schedule.
     """
-    if outcome is Outcome.DELIVERED:
+    if outcome is AttemptOutcome.DELIVERED:
         return _SUCCESS
-    if outcome is Outcome.GONE:
+    if outcome is AttemptOutcome.GONE:
         return Decision(DeliveryStatus.FAILED, HealthSignal.GONE)
     if back_pressure:
         return Decision(DeliveryStatus.PENDING, HealthSignal.THROTTLED, timedelta(0))

@@ -68,7 +68,7 @@ class QueueDatabase:
         return time.monotonic()
 
     async def unfinished(self) -> int:
-        """How many outbox rows and deliveries wait or are under way."""
+        """How many outbox rows and deliveries wait or are in progress."""
         cursor = await self._connection.execute(
             "SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM delivery_live)"
         )
@@ -77,7 +77,7 @@ class QueueDatabase:
         return int(row[0])
 
     async def finished(self, timeout: float) -> None:
-        """Waits until nothing waits and nothing is under way. Raises TimeoutError."""
+        """Waits until nothing waits and nothing is in progress. Raises TimeoutError."""
         async with asyncio.timeout(timeout):
             while True:
                 if not await self.unfinished():

@@ -5,6 +5,8 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import click
 import grpc
@@ -29,6 +31,27 @@ from runtime.signals import on_stop
 from webhooks.signing_keys import MalformedKey
 
 DISPLAY_NAME = "tidemark listen"  # of the endpoint, shown where endpoints are listed
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `tidemark listen`, as click names and checks them. verifier: None adds an endpoint."""
+
+    host: str
+    port: int
+    verifier: Verifier | None
+    url: str | None
+    event_types: list[EventType.ValueType]
+    answers: list[Answer]
+    body: bool
+    as_json: bool
+    server: str
+    key: str | None
+
+    @property
+    def address(self) -> Address:
+        """The server at which an endpoint is added."""
+        return Address(self.server, self.key)
 
 
 def _answers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Answer]:
@@ -77,57 +100,40 @@ def _verifier(context: click.Context, parameter: click.Parameter, values: tuple[
 @click.option("--body", is_flag=True, help="Print bodies, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each request.")
 @server_options
-def listen(
-    host: str,
-    port: int,
-    verifier: Verifier | None,
-    url: str | None,
-    event_types: list[EventType.ValueType],
-    answers: list[Answer],
-    body: bool,
-    as_json: bool,
-    server: str,
-    key: str | None,
-) -> None:
+def listen(**options: Any) -> None:
     """Receive webhooks on this machine: verify them, print them, answer as --answer says.
 
     Without --secret it adds an endpoint at the server, and deletes it at the end (Ctrl-C). The server and the
     notifier have to allow receivers on this machine: TIDEMARK_WEBHOOK_ALLOW_HTTP=true and
     TIDEMARK_WEBHOOK_ALLOW_CIDRS=127.0.0.0/8.
     """
-    address = Address(server, key)
-    console = standard_output()
-    verifying = verifier or Verifier(())
-    receiver = Receiver(
-        verifying, in_turn(answers), SystemClock(), lambda arrival: _show(console, arrival, body, as_json)
-    )
-    registers = verifier is None
+    chosen = Options(**options)
     try:
-        asyncio.run(_listen(receiver, verifying, (host, port), address if registers else None, url, event_types))
+        asyncio.run(_listen(chosen))
     except grpc.aio.AioRpcError as error:
-        raise _problem(error, address) from None
+        raise _problem(error, chosen.address) from None
 
 
-async def _listen(
-    receiver: Receiver,
-    verifier: Verifier,
-    where: tuple[str, int],
-    address: Address | None,
-    url: str | None,
-    event_types: list[EventType.ValueType],
-) -> None:
-    stop = asyncio.Event()
+async def _listen(chosen: Options) -> None:
+    stop, console, verifier = asyncio.Event(), standard_output(), chosen.verifier or Verifier(())
     on_stop(stop.set)
+    receiver = Receiver(
+        verifier,
+        in_turn(chosen.answers),
+        SystemClock(),
+        lambda arrival: _show(console, arrival, chosen.body, chosen.as_json),
+    )
     try:
-        await receiver.start(*where)
+        await receiver.start(chosen.host, chosen.port)
     except OSError as error:
         raise Problem(
-            f"cannot listen on {where[0]} port {where[1]}: {error.strerror or error}", ["choose another --port"]
+            f"cannot listen on {chosen.host} port {chosen.port}: {error.strerror or error}", ["choose another --port"]
         ) from None
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(receiver.stop)
-        if address is not None:
-            await stack.enter_async_context(_endpoint(address, url or receiver.url, event_types, verifier))
+        if chosen.verifier is None:
+            url = chosen.url or receiver.url
+            await stack.enter_async_context(_endpoint(chosen.address, url, chosen.event_types, verifier))
         standard_error().print(f"listening on [name]{escape(receiver.url)}[/]; Ctrl-C ends it")
         await stop.wait()
 

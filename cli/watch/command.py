@@ -21,7 +21,7 @@ from cli.signals import EndedBySignal, cancelled_by_signals
 from cli.watch.live_table import SHORTEST_INTERVAL, show_live_table
 from cli.watch.notification_lines import notification_line
 from cli.watch.screen import table
-from cli.watch.state_reader import Filters, StateReader
+from cli.watch.state_reader import StateFilter, StateReader
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest
 from generated.tidemark.v1.condition_pb2 import ConditionType
 from generated.tidemark.v1.event_type_pb2 import EventType
@@ -66,9 +66,9 @@ class Options:
         return Address(self.server, self.key)
 
     @property
-    def filters(self) -> Filters:
+    def filters(self) -> StateFilter:
         """What the table shows."""
-        return Filters(self.customers, self.alerts, self.alarms)
+        return StateFilter(self.customers, self.alerts, self.alarms)
 
     def request(self) -> WatchNotificationsRequest:
         """The request for the notifications."""
@@ -218,7 +218,7 @@ async def _print_notifications(address: Address, request: WatchNotificationsRequ
                 progress.print(f"[quiet]continue with --resume {stream.resume_token}[/]")
 
 
-async def _print_table(address: Address, filters: Filters, limit: int, as_json: bool) -> None:
+async def _print_table(address: Address, filters: StateFilter, limit: int, as_json: bool) -> None:
     """Prints up to `limit` rows once."""
     async with address.channel() as channel:
         frame = await StateReader(channel, address.metadata, filters).read_all(limit)

@@ -13,7 +13,7 @@ from cli.client.connection import Address
 from cli.client.notification_stream import NotificationStream
 from cli.rich_console import standard_output
 from cli.watch.screen import row_capacity, screen
-from cli.watch.state_reader import Filters, Frame, StateReader
+from cli.watch.state_reader import Frame, StateFilter, StateReader
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest
 
 SHORTEST_INTERVAL = 0.2  # seconds between two refreshes, for any number of notifications
@@ -22,7 +22,7 @@ REST_FACTOR = 4  # the pause after a refresh is at least so many times as long a
 _NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-async def show_live_table(address: Address, filters: Filters, interval: float) -> None:
+async def show_live_table(address: Address, filters: StateFilter, interval: float) -> None:
     """Shows the table until the command is ended. Raises AioRpcError when the first refresh fails."""
     console = standard_output()
     async with address.channel() as channel:
@@ -92,7 +92,7 @@ def _cancelled_at_end(task: "asyncio.Task[None]") -> Iterator[None]:
 
 
 async def _set_at_notifications(
-    changed: asyncio.Event, channel: grpc.aio.Channel, address: Address, filters: Filters
+    changed: asyncio.Event, channel: grpc.aio.Channel, address: Address, filters: StateFilter
 ) -> None:
     """Sets `changed` at each notification, so that the table shows its effect before the interval ends."""
     request = WatchNotificationsRequest(customer_ids=filters.customers, alert_ids=filters.alerts)

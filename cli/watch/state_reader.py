@@ -23,7 +23,7 @@ SHORTEST_REUSE = 1.0  # seconds for which totals are reused at least
 
 
 @dataclass(frozen=True)
-class Filters:
+class StateFilter:
     """What to read: these customers and alerts, all of them if there are none; or only gauges that are in alarm."""
 
     customers: Sequence[str] = ()
@@ -52,7 +52,7 @@ class StateReader:
     """Reads frames from a server. page_size: entries of one call."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, metadata: Metadata, filters: Filters, *, page_size: int = PAGE_SIZE
+        self, channel: grpc.aio.Channel, metadata: Metadata, filters: StateFilter, *, page_size: int = PAGE_SIZE
     ) -> None:
         self._page_size = page_size
         self._stub = AlertServiceStub(channel)

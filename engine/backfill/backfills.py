@@ -8,13 +8,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 
 from engine.backfill.named import claim_and_evaluate
 from engine.backfill.pace import Pace, StepSize
 from engine.backfill.steps import BackfillSteps, organization_of
 from engine.limits import DEFAULT_LIMITS, BackfillLimits
-from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transactions
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
@@ -40,8 +38,7 @@ class Backfills:
         self,
         database: Database,
         clock: Clock,
-        grace: timedelta,
-        rules: RulesRegistry,
+        transactions: Transactions,
         *,
         limits: BackfillLimits = DEFAULT_LIMITS.backfills,
         busy: Callable[[], bool] = _never_busy,
@@ -49,7 +46,7 @@ class Backfills:
         """busy: whether the process is counting usage now, which backfills must not slow down."""
         self._database = database
         self._clock = clock
-        self._transactions = Transactions(database, clock, grace, rules)
+        self._transactions = transactions
         self._task = BackgroundTask(
             self._work,
             FailureLog(
@@ -114,9 +111,7 @@ class Backfills:
         named_tried = False
         for backfill in waiting:
             organization_id = backfill.organization_id
-            together = backfill.customer_id is not None and backfill.alert_id not in self._alone.get(
-                organization_id, ()
-            )
+            together = self._goes_with_others(backfill)
             if together and named_tried:
                 continue
             named_tried = named_tried or together
@@ -142,6 +137,12 @@ class Backfills:
                     extra={"action": LogAction.BACKFILL_FAILED, "alert_id": backfill.alert_id},
                 )
         return False
+
+    def _goes_with_others(self, backfill: Backfill) -> bool:
+        """Whether a backfill names a customer, so that a step takes many like it."""
+        if backfill.customer_id is None:
+            return False
+        return backfill.alert_id not in self._alone.get(backfill.organization_id, ())
 
     async def _step_of_named(self, first: Backfill, before: str) -> bool:
         """Runs the backfills of alerts that name a customer, from `first` on, many in one transaction.

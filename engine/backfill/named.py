@@ -14,7 +14,7 @@ from store.alerts import backfills
 from store.rules import routing_facts
 
 
-class Evaluated(NamedTuple):
+class NamedResult(NamedTuple):
     """The alerts whose backfills are complete, and one that has too many gauges for a step together with others."""
 
     complete: Sequence[str]
@@ -23,7 +23,7 @@ class Evaluated(NamedTuple):
 
 async def claim_and_evaluate(
     transaction: Transaction, first: str, size: int, others_than: Collection[str], max_gauges: int
-) -> Evaluated:
+) -> NamedResult:
     """Claims up to `size` backfills of alerts that name a customer, and evaluates those that go together.
 
     An alert is complete, too, if it is not active any more or its customer does not exist. first: the lowest alert
@@ -55,7 +55,7 @@ async def claim_and_evaluate(
         await evaluate_found(transaction, [one for one in found if one.gauge.customer_id in fitting])
     complete = [alert_id for alert_id in together if rules[alert_id] is None or claimed[alert_id] in fitting]
     await backfills.complete(transaction.driver, organization_id, complete)
-    return Evaluated(complete, None if complete or not together else together[0])
+    return NamedResult(complete, None if complete or not together else together[0])
 
 
 def _fitting(customer_ids: Sequence[str], found: Sequence[OfGauge], max_gauges: int) -> set[str]:

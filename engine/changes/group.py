@@ -13,11 +13,11 @@ from runtime.tasks import is_cancelled
 from store.identity import organizations
 from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
 from store.postgres.failures import failure_of, is_fault_of_statement, unavailable
-from store.postgres.savepoints import Parts
+from store.postgres.savepoints import Savepoints
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ChangeOutcome:
     """What became of a change: its result, or the error that its caller gets."""
 
     result: Any = None
@@ -41,7 +41,7 @@ class Member:
     joins: bool = True
     shares: bool = True
     passed_over: bool = False
-    outcome: Outcome | None = None
+    outcome: ChangeOutcome | None = None
 
     def answer(self) -> None:
         """Gives the caller the outcome, if there is a caller."""
@@ -60,7 +60,7 @@ class _NothingKept(Exception):
     """Ends a transaction that wrote nothing, so that it does not raise the epoch."""
 
 
-class Group:
+class ChangeGroup:
     """One transaction with the changes of `members`, in their order; those of one kind are made together."""
 
     def __init__(
@@ -106,17 +106,17 @@ class Group:
     def _fail_all(self, error: DatabaseUnavailable) -> None:
         """Gives each caller the failure of the database; each decides by itself whether it tries again."""
         if len(self._members) == 1:
-            self._members[0].outcome = Outcome(error=error)
+            self._members[0].outcome = ChangeOutcome(error=error)
             return
         for member in self._members:
             own = unavailable(error.failure)
             own.__cause__ = error
-            member.outcome = Outcome(error=own)
+            member.outcome = ChangeOutcome(error=own)
 
     def _run_again_after(self, error: Exception) -> None:
         """Finds out which member the error belongs to: each runs again, in a savepoint of its own or alone."""
         if len(self._members) == 1:
-            self._members[0].outcome = Outcome(error=error)
+            self._members[0].outcome = ChangeOutcome(error=error)
             return
         joined = any(member.joins for member in self._members)
         for member in self._members:
@@ -139,10 +139,10 @@ class Group:
         if len(steps) == 1:
             await self._only(last, steps[0])
         else:
-            earlier, parts = replace(last, is_last=False), Parts(raw)
+            earlier, savepoints = replace(last, is_last=False), Savepoints(raw)
             for step in steps[:-1]:
-                await self._step(earlier, parts, step)
-            await self._step(last, parts, steps[-1])
+                await self._step(earlier, savepoints, step)
+            await self._step(last, savepoints, steps[-1])
         if not any(_is_kept(member) for step in steps for member in step):
             raise _NothingKept
 
@@ -165,13 +165,13 @@ class Group:
         for member, outcome in zip(step, outcomes, strict=True):
             member.outcome = _outcome(outcome)
 
-    async def _step(self, change: OpenChange, parts: Parts, step: Sequence[Member]) -> None:
+    async def _step(self, change: OpenChange, savepoints: Savepoints, step: Sequence[Member]) -> None:
         """Makes the changes of one kind in a savepoint; if that fails, each in its own."""
         if self._progress and time.perf_counter() >= self._end:
             for member in step:
                 member.passed_over = True
             return
-        error = await self._try(change, parts, step)
+        error = await self._try(change, savepoints, step)
         if error is None:
             return
         if len(step) > 1:
@@ -179,8 +179,8 @@ class Group:
                 member.joins = False
             earlier = replace(change, is_last=False)
             for member in step[:-1]:
-                await self._step(earlier, parts, [member])
-            await self._step(change, parts, step[-1:])
+                await self._step(earlier, savepoints, [member])
+            await self._step(change, savepoints, step[-1:])
             return
         self._progress = True
         if is_fault_of_statement(error):
@@ -188,30 +188,30 @@ class Group:
             step[0].shares = False
         else:
             failure = failure_of(error)
-            step[0].outcome = Outcome(error=error if failure is None else unavailable(failure))
+            step[0].outcome = ChangeOutcome(error=error if failure is None else unavailable(failure))
 
-    async def _try(self, change: OpenChange, parts: Parts, step: Sequence[Member]) -> BaseException | None:
+    async def _try(self, change: OpenChange, savepoints: Savepoints, step: Sequence[Member]) -> BaseException | None:
         """Makes the changes in a savepoint. Returns why it is undone, or None. Raises what ends the group."""
-        await parts.begin()
+        await savepoints.begin()
         try:
             outcomes = await step[0].kind.apply(change, [member.item for member in step])
         except asyncio.CancelledError as error:
             if is_cancelled():
                 raise
             # Something that the change awaited was cancelled, and not this group.
-            await parts.undo()
+            await savepoints.undo()
             return error
         except Exception as error:
             failure = failure_of(error)
             if failure is not None and not failure.contained:
                 raise
-            await parts.undo()
+            await savepoints.undo()
             return error
         for member, outcome in zip(step, outcomes, strict=True):
             member.outcome = _outcome(outcome)
         self._progress = True
         if not step[0].keep:
-            await parts.undo()
+            await savepoints.undo()
         return None
 
 
@@ -226,8 +226,8 @@ def _steps(members: Sequence[Member]) -> list[list[Member]]:
     return sorted(steps.values(), key=lambda step: step[0].kind.goes_last and not step[0].passed_over)
 
 
-def _outcome(outcome: object) -> Outcome:
-    return Outcome(error=outcome) if isinstance(outcome, Exception) else Outcome(outcome)
+def _outcome(outcome: object) -> ChangeOutcome:
+    return ChangeOutcome(error=outcome) if isinstance(outcome, Exception) else ChangeOutcome(outcome)
 
 
 def _is_kept(member: Member) -> bool:

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from engine.changes.group import Group, Member
+from engine.changes.group import ChangeGroup, Member
 from engine.changes.open_change import Kind, OpenChange, Work
 from engine.limits import DEFAULT_LIMITS, ChangeLimits
 from runtime.clock import Clock
@@ -158,7 +158,7 @@ class ChangeGroups:
             if not members:
                 return 0.0
             late = functools.partial(_take_late, queue.waiting, members, self._limits.rows)
-            group = Group(self._database, self._clock, queue.organization_id, members, late, self._limits)
+            group = ChangeGroup(self._database, self._clock, queue.organization_id, members, late, self._limits)
             try:
                 held = await group.run()
             except asyncio.CancelledError:

@@ -9,7 +9,7 @@ from engine.evaluation.recounting import find_new_values, recount
 from engine.evaluation.results import Result
 from engine.evaluation.silence import Silence
 from engine.evaluation.subjects import Subject
-from engine.evaluation.unrecordable import Probe, Unrecordable, add_guilty_events, items_of
+from engine.evaluation.unrecordable import RefusalSearch, Unrecordable, add_guilty_events, items_of
 from engine.rules.transaction import Transaction
 from evaluator.amounts import exact_arithmetic
 from store.alerts.states import read_states, write_states
@@ -63,9 +63,9 @@ async def _evaluate_part(
             evaluation.evaluate(subject)
     findings = evaluation.findings
     if transaction.careful:
-        probe = Probe(transaction)
-        if refused := await probe.refused(items_of(subjects, findings)):
-            unrecordable.cause = probe.error
+        search = RefusalSearch(transaction)
+        if refused := await search.refused(items_of(subjects, findings)):
+            unrecordable.cause = search.error
             with exact_arithmetic():
                 add_guilty_events(unrecordable, refused, tallies, evaluation)
             return

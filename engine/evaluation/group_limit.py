@@ -18,7 +18,7 @@ from evaluator.exclusions import Excluded, ExclusionReason
 from evaluator.notifications import DisabledNotification
 from evaluator.transitions import Cause
 from store.alerts import exclusions
-from store.alerts.exclusions import Counted, Groups
+from store.alerts.exclusions import Groups, NewGroups
 
 
 class _Meeting(NamedTuple):
@@ -82,7 +82,7 @@ async def apply_group_limit(transaction: Transaction, subjects: Sequence[Subject
 
 async def _count(transaction: Transaction, new: dict[Groups, list[_Meeting]], applied: GroupLimit) -> None:
     """Counts new groups, and excludes the customers that have too many."""
-    counted = [Counted(groups, met[0].rule.watching_epoch, len(met)) for groups, met in new.items()]
+    counted = [NewGroups(groups, met[0].rule.watching_epoch, len(met)) for groups, met in new.items()]
     totals = await exclusions.count(transaction.driver, transaction.organization_id, counted)
     first_over: dict[Excluded, _Meeting] = {}
     for groups, met in new.items():

@@ -73,7 +73,7 @@ def items_of(subjects: Iterable[Subject], findings: Findings) -> list[Item]:
     ]
 
 
-class Probe:
+class RefusalSearch:
     """Finds out which items the database refuses, and why it refused the last of them."""
 
     def __init__(self, transaction: Transaction) -> None:

@@ -4,22 +4,19 @@ Customers, their plans, subscriptions and limits: `engine.puts`.
 """
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import TypeVar
 
 from engine.facts.changed_customer import evaluate_noted_facts
 from engine.facts.due_timers import catch_up
 from engine.facts.fact_gauges import evaluate_readings
 from engine.facts.readings import Covered, read_all, read_touched
-from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction, Transactions
 from evaluator.changed_facts import ChangedFacts
 from evaluator.routing_facts import CustomerFacts
-from runtime.clock import Clock
 from store.balances import wallets
 from store.erasures.jobs import CustomerBeingErased
 from store.identity.organizations import Organization
-from store.postgres.database import Connection, Database
+from store.postgres.database import Connection
 from store.rules import routing_facts
 
 Result = TypeVar("Result")
@@ -29,9 +26,8 @@ Change = Callable[[Connection], Awaitable[tuple[Result, ChangedFacts]]]
 class FactChanges:
     """Evaluates what a changed balance or invoice touches."""
 
-    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
-        """`grace`: how long after its period's end an invoice is still evaluated for the first time."""
-        self._transactions = Transactions(database, clock, grace, rules)
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     async def apply(
         self, connection: Connection, organization: Organization, customer_id: str, change: Change[Result]

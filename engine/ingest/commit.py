@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.containment import Containment, Refused
 from engine.ingest.counting import Counted, count, count_moved
-from engine.ingest.group import Group, group_of_batches
+from engine.ingest.group import CommitGroup, group_of_batches
 from engine.ingest.outcomes import outcomes_of
-from engine.ingest.small_commit import NotAsPlanned, Plan, plan_of
+from engine.ingest.small_commit import CommitPlan, NotAsPlanned, plan_of
 from engine.ingest.storing import Stored, store
 from engine.limits import DEFAULT_LIMITS
 from engine.rules.loading import Registered
@@ -58,11 +58,13 @@ class Committer:
         containment_commits: int = DEFAULT_LIMITS.ingest.containment_commits,
         between_commits: Callable[[], Awaitable[None]] = _at_once,
         first_pause: float = FIRST_PAUSE,
+        native: bool = True,
     ) -> None:
         """`grace`: how long after its end a period still counts late events.
 
         `containment_commits`: see `IngestLimits`. `between_commits`: awaited before a commit is tried again after one
-        that failed, so that other organizations go on meanwhile. `first_pause`: see `Tries`.
+        that failed, so that other organizations go on meanwhile. `first_pause`: see `Tries`. `native`: whether rows
+        are written by compiled code, where there is some.
         """
         self._database = database
         self._clock = clock
@@ -73,6 +75,7 @@ class Committer:
         self._containment_commits = containment_commits
         self._between_commits = between_commits
         self._first_pause = first_pause
+        self._native = native
         self._reported: dict[str | None, int] = {}  # alerts of which operators got an event, and its window of time
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
@@ -136,7 +139,7 @@ class Committer:
                     raise
                 await between()
 
-    async def _commit(self, group: Group, *, expect_new: bool, careful: bool) -> list[Outcome]:
+    async def _commit(self, group: CommitGroup, *, expect_new: bool, careful: bool) -> list[Outcome]:
         rules = self._rules.of(self._organization_id)
         if expect_new and not careful and (plan := plan_of(rules.cached, group, self._clock.now() - self._grace)):
             try:
@@ -152,7 +155,7 @@ class Committer:
                 transaction = await self._begin(connection, rules, now, careful)
                 router = transaction.router
                 await rules.load_facts(connection, router, group.events, now, registered)
-                stored = await store(transaction, group, expect_new=expect_new)
+                stored = await store(transaction, group, expect_new=expect_new, native=self._native)
                 if stored.new:
                     counted = await self._count(transaction, stored.new, registered, group.include_gauges)
         except BaseException:
@@ -161,7 +164,7 @@ class Committer:
         rules.committed(registered)
         return await _outcomes(transaction, group, stored, counted)
 
-    async def _commit_small(self, rules: OrganizationRules, group: Group, plan: Plan) -> list[Outcome]:
+    async def _commit_small(self, rules: OrganizationRules, group: CommitGroup, plan: CommitPlan) -> list[Outcome]:
         """Commits as planned. Raises NotAsPlanned, after which nothing is stored."""
         registered, now = rules.begin(), self._clock.now()
         registered.named.update(event.customer_id for event in plan.events)  # before another commit may forget them
@@ -237,7 +240,7 @@ class Committer:
         self._reported |= dict.fromkeys(failures, window)
 
 
-async def _outcomes(transaction: Transaction, group: Group, stored: Stored, counted: Counted) -> list[Outcome]:
+async def _outcomes(transaction: Transaction, group: CommitGroup, stored: Stored, counted: Counted) -> list[Outcome]:
     """What a commit that has ended made of its batches; lets the router skip what it need not watch any more."""
     # Only after the commit: if the exclusion rolled back, the router would skip a gauge that is still watched. A
     # router of a younger epoch has read the exclusion, or its end.

@@ -12,7 +12,7 @@ Identity = tuple[str, str]  # of an event: customer id and event id
 
 
 @dataclass(eq=False, slots=True)
-class Group:
+class CommitGroup:
     """Batches of one organization. events: the first of each identity, in the order of arrival. repeated: where an
     identity came once more."""
 
@@ -42,12 +42,12 @@ class Group:
         return any(batch.include_gauges for batch in self.batches)
 
 
-def group_of_batches(batches: Sequence[Batch]) -> Group:
+def group_of_batches(batches: Sequence[Batch]) -> CommitGroup:
     """Finds the first event of each identity."""
     events = [event for batch in batches for event in batch.events]
     if len(set(map(_identity, events))) == len(events):
-        return Group(batches, events, [])
-    group = Group(batches, [], [])
+        return CommitGroup(batches, events, [])
+    group = CommitGroup(batches, [], [])
     events = [group.event_at(index) for index in group.first.values()]
     repeated = [
         (number, index)
@@ -55,7 +55,7 @@ def group_of_batches(batches: Sequence[Batch]) -> Group:
         for index, event in enumerate(batch.events)
         if group.first[event.identity] != (number, index)
     ]
-    return Group(batches, events, repeated, group.first)
+    return CommitGroup(batches, events, repeated, group.first)
 
 
 # `UsageEvent.identity` as a function that is not written in Python.

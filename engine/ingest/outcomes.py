@@ -2,14 +2,16 @@
 
 from engine.ingest.batches import Outcome
 from engine.ingest.counting import Counted
-from engine.ingest.group import Group, Identity
+from engine.ingest.group import CommitGroup, Identity
 from engine.ingest.storing import Stored
 from engine.rules.transaction import Transaction
 from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge
 
 
-async def outcomes_of(transaction: Transaction, group: Group, stored: Stored, counted: Counted) -> list[Outcome]:
+async def outcomes_of(
+    transaction: Transaction, group: CommitGroup, stored: Stored, counted: Counted
+) -> list[Outcome]:
     """The outcome of each batch of the group. transaction: committed, so its router may not be used any more."""
     outcomes = [Outcome() for _ in group.batches]
     _add_known(group, stored, outcomes)
@@ -21,7 +23,7 @@ async def outcomes_of(transaction: Transaction, group: Group, stored: Stored, co
     return outcomes
 
 
-def _add_known(group: Group, stored: Stored, outcomes: list[Outcome]) -> None:
+def _add_known(group: CommitGroup, stored: Stored, outcomes: list[Outcome]) -> None:
     """Adds the events that the commit did not add."""
     for number, index in stored.duplicates:
         outcomes[number].duplicates.append(index)
@@ -33,7 +35,7 @@ def _add_known(group: Group, stored: Stored, outcomes: list[Outcome]) -> None:
         outcomes[number].of_erased.append(index)
 
 
-def _add_new(group: Group, stored: Stored, outcomes: list[Outcome]) -> None:
+def _add_new(group: CommitGroup, stored: Stored, outcomes: list[Outcome]) -> None:
     """Counts the new events of each batch."""
     if len(stored.new) == len(group.events):
         for batch, outcome in zip(group.batches, outcomes, strict=True):
@@ -45,7 +47,9 @@ def _add_new(group: Group, stored: Stored, outcomes: list[Outcome]) -> None:
             outcomes[group.first[event.identity][0]].accepted += 1
 
 
-async def _add_transitions(transaction: Transaction, group: Group, counted: Counted, outcomes: list[Outcome]) -> None:
+async def _add_transitions(
+    transaction: Transaction, group: CommitGroup, counted: Counted, outcomes: list[Outcome]
+) -> None:
     """Adds each transition to the batch of its crossing event, or of the first event that moved its gauge."""
     slices = transaction.slices()
     first: dict[Gauge, UsageEvent] = {
@@ -60,7 +64,7 @@ async def _add_transitions(transaction: Transaction, group: Group, counted: Coun
         outcomes[group.first[identity][0]].transitions.append(one)
 
 
-def _add_gauges(group: Group, counted: Counted, outcomes: list[Outcome]) -> None:
+def _add_gauges(group: CommitGroup, counted: Counted, outcomes: list[Outcome]) -> None:
     """Adds to each batch that asked for them the gauges that its own events moved."""
     for movement in counted.movements.values():
         gauge = movement.watch.gauge

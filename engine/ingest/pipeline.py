@@ -45,6 +45,7 @@ class Pipeline:
         pending: PendingEvents,
         gate: FairSemaphore,
         limits: IngestLimits = DEFAULT_LIMITS.ingest,
+        native: bool = True,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -54,6 +55,7 @@ class Pipeline:
         self._pending = pending
         self._gate = gate
         self._limits = limits
+        self._native = native
         self._lanes: dict[int, list[Lane]] = {}
 
     async def admit(self, organization: Organization, events: int, *, waits: bool = False) -> Room:
@@ -116,6 +118,7 @@ class Pipeline:
             organization,
             containment_commits=self._limits.containment_commits,
             between_commits=lane.renew_seat,
+            native=self._native,
         )
         return lane
 

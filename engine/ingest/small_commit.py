@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from engine.evaluation.subjects import Movement
-from engine.ingest.group import Group
+from engine.ingest.group import CommitGroup
 from engine.ingest.routing import additive, move_of, route_at_once
 from engine.rules.loading import is_known
 from evaluator.amounts import exact_arithmetic
@@ -36,7 +36,7 @@ class NotAsPlanned(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CommitPlan:
     """What a small commit is going to do.
 
     router, epoch: the rules by which it was made; the router may be of a younger epoch when the plan is carried out.
@@ -70,7 +70,7 @@ class Plan:
         return done
 
 
-def plan_of(router: Router, group: Group, oldest: datetime) -> Plan | None:
+def plan_of(router: Router, group: CommitGroup, oldest: datetime) -> CommitPlan | None:
     """The plan of a small commit; None where the ordinary way has to be taken.
 
     oldest: periods that end before are not counted any more.
@@ -83,6 +83,6 @@ def plan_of(router: Router, group: Group, oldest: datetime) -> Plan | None:
         return None
     events = [router.with_currency(event) for event in events]
     if any(one.draws for one in customers):
-        return Plan(router, router.epoch, events, None)
+        return CommitPlan(router, router.epoch, events, None)
     with exact_arithmetic():
-        return Plan(router, router.epoch, events, route_at_once(router, events))
+        return CommitPlan(router, router.epoch, events, route_at_once(router, events))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from engine.ingest.group import EventIndex, Group
+from engine.ingest.group import CommitGroup, EventIndex
 from engine.ingest.late_events import without_erased, without_too_late
 from engine.rules.transaction import Transaction
 from evaluator.events import UsageEvent
@@ -25,17 +25,20 @@ class Stored:
     of_erased: list[EventIndex]
 
 
-async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> Stored:
+async def store(transaction: Transaction, group: CommitGroup, *, expect_new: bool, native: bool) -> Stored:
     """Stores the events whose period may still change.
 
     expect_new: all of them at once. Raises `DuplicateEvents` when any is stored already; then nothing of the
     transaction can be kept. Otherwise the slower way, which finds out which events are new. Raises `EventsVoided`.
+    native: see `stored_events.copy_text`.
     """
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
     countable = without_too_late(transaction, without_erased(transaction, group.events))
     new = countable
     if expect_new:
-        text = await stored_events.copy_text_in_slices(organization_id, now, countable, transaction.slices())
+        text = await stored_events.copy_text_in_slices(
+            organization_id, now, countable, transaction.slices(), native=native
+        )
         await stored_events.copy(connection, text)
     else:
         await transaction.slices().begin()
@@ -49,7 +52,7 @@ async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> 
     return stored
 
 
-def _compare_repeated(transaction: Transaction, group: Group, stored: Stored) -> None:
+def _compare_repeated(transaction: Transaction, group: CommitGroup, stored: Stored) -> None:
     """Compares the events that have the identity of a new one."""
     added = {event.identity: event for event in stored.new}
     for index in group.repeated:
@@ -60,7 +63,9 @@ def _compare_repeated(transaction: Transaction, group: Group, stored: Stored) ->
             (stored.duplicates if same else stored.conflicting).append(index)
 
 
-async def _compare_known(transaction: Transaction, group: Group, countable: list[UsageEvent], stored: Stored) -> None:
+async def _compare_known(
+    transaction: Transaction, group: CommitGroup, countable: list[UsageEvent], stored: Stored
+) -> None:
     """Compares the events whose identities this commit did not add with what is stored. Raises EventsVoided.
 
     Not with each other: a resend is a duplicate even if another caller in the same commit sent a conflicting event.

@@ -6,12 +6,10 @@ when it ended, and what failed, is evaluated in the background by any process.
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
 
 from engine.limits import DEFAULT_LIMITS, EvaluationLimits
 from engine.puts.noted_customers import NotedCustomers
 from engine.puts.together import Together
-from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transactions
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
@@ -32,8 +30,7 @@ class CustomerEvaluations:
         self,
         database: Database,
         clock: Clock,
-        grace: timedelta,
-        rules: RulesRegistry,
+        transactions: Transactions,
         gate: FairSemaphore,
         *,
         limits: EvaluationLimits = DEFAULT_LIMITS.evaluations,
@@ -42,7 +39,6 @@ class CustomerEvaluations:
         self._database = database
         self._clock = clock
         self._limits = limits
-        transactions = Transactions(database, clock, grace, rules)
         self._of_calls = NotedCustomers(transactions, gate, limits.gauges_at_once)
         self._in_background = NotedCustomers(transactions, None, limits.gauges_at_once)
         self._together = Together[str, None](

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from engine.changes.open_change import OpenChange
 from engine.puts.changed_limit import LimitedAlerts
-from engine.puts.puts import Distinct, FactKind
-from store.accounts import customer_names, customers, known_ids, subscriptions
+from engine.puts.puts import Distinct, PutKind
+from store.accounts import customer_names, customer_puts, known_ids, subscription_puts
 from store.accounts.customers import CustomerFact, StoredCustomer
 from store.accounts.known_ids import ReferencedIds
 from store.accounts.puts import Put, UnlockedPut
@@ -24,7 +24,7 @@ class _NamesGiven(Exception):
 async def _put_customers(
     change: OpenChange, facts: Sequence[CustomerFact]
 ) -> Sequence[Put[StoredCustomer] | Exception]:
-    found = await customers.put(change.driver, change.organization_id, facts, change.epoch, change.now)
+    found = await customer_puts.put(change.driver, change.organization_id, facts, change.epoch, change.now)
     results: list[Put[StoredCustomer] | Exception] = []
     for one in found:
         if isinstance(one, Exception):
@@ -48,20 +48,20 @@ async def _put_customers(
 async def _put_subscriptions(
     change: OpenChange, facts: Sequence[SubscriptionFact]
 ) -> Sequence[Put[StoredSubscription] | Exception]:
-    return await subscriptions.put(change.driver, change.organization_id, facts, change.epoch, change.now)
+    return await subscription_puts.put(change.driver, change.organization_id, facts, change.epoch, change.now)
 
 
-CUSTOMERS = FactKind[CustomerFact, StoredCustomer](
+CUSTOMERS = PutKind[CustomerFact, StoredCustomer](
     key=lambda fact: fact.customer_id,
     customer_id=lambda fact: fact.customer_id,
-    change=customers.change,
-    kind=Distinct(lambda fact: fact.customer_id, _put_customers),
+    without_lock=customer_puts.put_unlocked,
+    under_lock=Distinct(lambda fact: fact.customer_id, _put_customers),
 )
-SUBSCRIPTIONS = FactKind[SubscriptionFact, StoredSubscription](
+SUBSCRIPTIONS = PutKind[SubscriptionFact, StoredSubscription](
     key=lambda fact: (fact.customer_id, fact.subscription_id),
     customer_id=lambda fact: fact.customer_id,
-    change=subscriptions.change,
-    kind=Distinct(lambda fact: (fact.customer_id, fact.subscription_id), _put_subscriptions),
+    without_lock=subscription_puts.put_unlocked,
+    under_lock=Distinct(lambda fact: (fact.customer_id, fact.subscription_id), _put_subscriptions),
 )
 
 
@@ -106,18 +106,18 @@ async def _put_limits(change: OpenChange, items: Sequence[LimitPut]) -> Sequence
     return results
 
 
-async def _change_limits(
+async def _put_limits_unlocked(
     connection: DriverConnection, organization_id: int, items: Sequence[LimitPut], now: datetime
 ) -> dict[int, UnlockedPut[StoredLimit]]:
     unknown = await known_ids.find_unknown(connection, organization_id, [item.named for item in items])
     for item in items:
         item.unknown = unknown[item.named]
-    return await limit_changes.change(connection, organization_id, [item.fact for item in items], now)
+    return await limit_changes.put_unlocked(connection, organization_id, [item.fact for item in items], now)
 
 
-LIMITS = FactKind[LimitPut, StoredLimit](
+LIMITS = PutKind[LimitPut, StoredLimit](
     key=lambda put: put.fact.limit_id,
     customer_id=lambda put: put.fact.subject.customer_id,
-    change=_change_limits,
-    kind=_LimitPuts(),
+    without_lock=_put_limits_unlocked,
+    under_lock=_LimitPuts(),
 )

@@ -32,15 +32,15 @@ class MetricPuts:
                 await new_metrics.begin_backfills(change, fact.metric_id, self._first_part)
             return created
 
-        while (put := await self._change(organization_id, fact, keep=not validate_only)) is None:
+        while (put := await self._put_existing(organization_id, fact, keep=not validate_only)) is None:
             created = await self._groups.run(organization_id, create, keep=not validate_only)
             if created is not None:  # else another put, or usage, has created the metric meanwhile
                 return Put(created, changed=True)
         return put
 
-    async def _change(self, organization_id: int, fact: MetricFact, *, keep: bool) -> Put[StoredMetric] | None:
+    async def _put_existing(self, organization_id: int, fact: MetricFact, *, keep: bool) -> Put[StoredMetric] | None:
         """Puts a fact about a metric that exists; returns None if it does not exist."""
         async with self._groups.transaction(organization_id) as connection:
             raw = await driver(connection)
             async with raw.transaction(force_rollback=not keep):
-                return await metrics.change(connection, organization_id, fact, self._clock.now())
+                return await metrics.put_existing(connection, organization_id, fact, self._clock.now())

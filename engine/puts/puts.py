@@ -27,8 +27,8 @@ Stored = TypeVar("Stored")
 FactOf = TypeVar("FactOf", contravariant=True)
 
 
-class ChangeUnlocked(Protocol[FactOf, Stored]):
-    """Puts distinct facts without the lock, as far as that is possible, as `store.accounts.customers.change` does."""
+class PutUnlocked(Protocol[FactOf, Stored]):
+    """Puts distinct facts without the lock, as far as that is possible, see `StatedTable.put_unlocked`."""
 
     async def __call__(
         self, connection: DriverConnection, organization_id: int, facts: Sequence[FactOf], now: datetime, /
@@ -36,17 +36,17 @@ class ChangeUnlocked(Protocol[FactOf, Stored]):
 
 
 @dataclass(frozen=True)
-class FactKind(Generic[Fact, Stored]):
-    """One kind of facts.
+class PutKind(Generic[Fact, Stored]):
+    """One kind of puts.
 
-    key: of the fact in its organization. customer_id: of the customer to evaluate; None where there is none. change:
-    without the lock. kind: under the lock.
+    key: of the fact in its organization. customer_id: of the customer to evaluate; None where there is none.
+    without_lock, under_lock: how facts are put without the organization's lock, and under it.
     """
 
     key: Callable[[Fact], Hashable]
     customer_id: Callable[[Fact], str | None]
-    change: ChangeUnlocked[Fact, Stored]
-    kind: Kind[Fact, Put[Stored]]
+    without_lock: PutUnlocked[Fact, Stored]
+    under_lock: Kind[Fact, Put[Stored]]
 
 
 class Puts(Generic[Fact, Stored]):
@@ -57,13 +57,13 @@ class Puts(Generic[Fact, Stored]):
         clock: Clock,
         groups: ChangeGroups,
         evaluations: CustomerEvaluations,
-        kind: FactKind[Fact, Stored],
+        kind: PutKind[Fact, Stored],
     ) -> None:
         self._clock = clock
         self._groups = groups
         self._evaluations = evaluations
         self._kind = kind
-        self._unlocked = Together[Fact, UnlockedPut[Stored] | None](self._change, kind.key, PUTS_AT_ONCE)
+        self._unlocked = Together[Fact, UnlockedPut[Stored] | None](self._put_unlocked, kind.key, PUTS_AT_ONCE)
 
     async def put(self, organization: Organization, fact: Fact, *, validate_only: bool) -> Put[Stored]:
         """Stores a fact, unless a newer one is stored, and evaluates its customer on the change.
@@ -71,14 +71,14 @@ class Puts(Generic[Fact, Stored]):
         Raises DatabaseUnavailable, and what refuses the put. With validate_only nothing is kept.
         """
         if validate_only:
-            unlocked = await self._would_change(organization, fact)
+            unlocked = await self._would_put_unlocked(organization, fact)
         else:
             unlocked = await self._unlocked.ask(organization, fact)
         if unlocked is not None:
             put, noted = Put(unlocked.stored, superseded=unlocked.superseded), unlocked.noted
         else:
             put = await self._groups.run_together(
-                organization.organization_id, self._kind.kind, fact, keep=not validate_only
+                organization.organization_id, self._kind.under_lock, fact, keep=not validate_only
             )
             noted = put.changed and put.noted
         customer_id = self._kind.customer_id(fact)
@@ -90,20 +90,20 @@ class Puts(Generic[Fact, Stored]):
         """Waits until nothing is in progress that its groups do not know."""
         await self._unlocked.drain()
 
-    async def _change(
+    async def _put_unlocked(
         self, organization: Organization, facts: Sequence[Fact]
     ) -> Sequence[UnlockedPut[Stored] | None]:
         async with self._groups.transaction(organization.organization_id) as connection:
             raw = await driver(connection)
-            found = await self._kind.change(raw, organization.organization_id, facts, self._clock.now())
+            found = await self._kind.without_lock(raw, organization.organization_id, facts, self._clock.now())
         return [found.get(position) for position in range(len(facts))]
 
-    async def _would_change(self, organization: Organization, fact: Fact) -> UnlockedPut[Stored] | None:
-        """What `_change` would do with a fact."""
+    async def _would_put_unlocked(self, organization: Organization, fact: Fact) -> UnlockedPut[Stored] | None:
+        """What `_put_unlocked` would do with a fact."""
         async with self._groups.transaction(organization.organization_id) as connection:
             raw = await driver(connection)
             async with raw.transaction(force_rollback=True):
-                found = await self._kind.change(raw, organization.organization_id, [fact], self._clock.now())
+                found = await self._kind.without_lock(raw, organization.organization_id, [fact], self._clock.now())
         return found.get(0)
 
 

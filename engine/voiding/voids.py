@@ -7,16 +7,14 @@ balances get back what they drew, and gauges are evaluated without them (`engine
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction, Transactions
 from engine.voiding.uncounting import uncount
 from evaluator.events import UsageEvent
 from evaluator.voids import EventKey, VoidOutcome
-from runtime.clock import Clock
 from store.identity.organizations import Organization
-from store.postgres.database import Connection, Database
+from store.postgres.database import Connection
 from store.usage import voids
 
 
@@ -40,9 +38,8 @@ class _Found:
 class UsageVoids:
     """Voids counted events of an organization."""
 
-    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
-        """`grace`: how long after its end a period may still change."""
-        self._transactions = Transactions(database, clock, grace, rules)
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     async def void(
         self, connection: Connection, organization: Organization, keys: Sequence[EventKey], key_id: str | None

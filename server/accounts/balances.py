@@ -9,13 +9,12 @@ from server.accounts.errors import balance_not_found
 from server.calls.answer_size import DEFAULT_ROOM, fitting
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.paging import read_page
+from server.calls.paging import BY_TWO_IDS, after_two_ids, read_page
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
+from server.mapping.balance_ledger import entry_message, overage_message
 from server.mapping.balances import (
     balance_message,
-    entry_message,
-    overage_message,
     read_balance,
     read_decrement,
     read_kinds,
@@ -25,8 +24,9 @@ from store.accounts.puts import Put
 from store.balances import balances, overages
 from store.balances import changes as balance_changes
 from store.balances import entries as balance_entries
-from store.balances.balances import StoredBalance
-from store.balances.changes import Adjustment, BalanceChange
+from store.balances.adjustments import Adjustment, adjust
+from store.balances.balances import BalanceFilter, StoredBalance
+from store.balances.changes import BalanceChange
 from store.balances.decrements import Decremented, decrement
 from store.balances.holdings import holding_of
 from store.postgres.database import Connection, Database, driver
@@ -84,36 +84,19 @@ class BalanceHandlers:
         violations = Violations()
         customer_id = violations.identifier("customer_id", request.customer_id, required=False)
         kinds = read_kinds(violations, "kinds", request.kinds)
-        page = read_page(
-            violations,
-            request.page_size,
-            request.page_token,
-            "ListBalances",
-            (customer_id, str(request.include_voided), *kinds),
-            (str, str),
-        )
+        filters = customer_id, str(request.include_voided), *kinds
+        page = read_page(violations, request.page_size, request.page_token, "ListBalances", filters, BY_TWO_IDS)
         violations.raise_if_any()
+        wanted = BalanceFilter(customer_id or None, kinds, request.include_voided)
         async with self._database.transaction() as connection:
             await balances.read_one_snapshot(connection)
             organization_id = current_organization().organization_id
             rows = await balances.list_page(
-                connection,
-                organization_id,
-                customer_id=customer_id or None,
-                kinds=kinds,
-                include_voided=request.include_voided,
-                after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
-                limit=page.limit,
+                connection, organization_id, wanted, after=after_two_ids(page), limit=page.limit
             )
             total_size = None
             if request.include_total_size:
-                total_size = await balances.count(
-                    connection,
-                    organization_id,
-                    customer_id=customer_id or None,
-                    kinds=kinds,
-                    include_voided=request.include_voided,
-                )
+                total_size = await balances.count(connection, organization_id, wanted)
         now = self._clock.now()
         found = [balance_message(row, now) for row in rows]
         page = page.cut(found)
@@ -141,9 +124,7 @@ class BalanceHandlers:
         organization = current_organization()
 
         async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
-            done = await balance_changes.adjust(
-                connection, organization.organization_id, adjustment, self._clock.now()
-            )
+            done = await adjust(connection, organization.organization_id, adjustment, self._clock.now())
             return done, _touched(done.changed, done.previous, done.balance)
 
         async with transaction_of(self._database, request.validate_only) as connection:

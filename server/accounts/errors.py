@@ -3,20 +3,13 @@
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import AlreadyExists, ErrorTable, FailedPrecondition, NotFound
-from server.calls.shared_errors import customer_being_erased, customer_not_found, request_id_reused
+from server.calls.shared_errors import customer_being_erased, customer_unknown, request_id_reused
 from server.mapping.accounts import aggregation_name
 from store.accounts.customer_names import CustomerNameTaken, NameKind
 from store.accounts.metrics import MetricFixed
 from store.accounts.uses import FactInUse
-from store.balances.changes import (
-    AdjustmentConflict,
-    BalanceExists,
-    BalanceFixed,
-    BalanceUnknown,
-    BalanceVoided,
-    NoActiveSegment,
-    SegmentUnknown,
-)
+from store.balances.adjustments import AdjustmentConflict, NoActiveSegment, SegmentUnknown
+from store.balances.changes import BalanceExists, BalanceFixed, BalanceUnknown, BalanceVoided
 from store.balances.decrements import BalancesInsufficient
 from store.erasures.jobs import CustomerBeingErased, CustomerUnknown
 from store.identity.idempotent_answers import RequestIdReused
@@ -242,11 +235,6 @@ def adjustment_conflict(error: AdjustmentConflict) -> AlreadyExists:
         " field: use a new id for a new adjustment",
         metadata={"customer_id": error.customer_id, **of_balance, "adjustment_id": error.adjustment_id},
     )
-
-
-def customer_unknown(error: CustomerUnknown) -> NotFound:
-    """The organization has no such customer."""
-    return customer_not_found(error.customer_id)
 
 
 def erasure_job_not_found(job_id: str) -> NotFound:

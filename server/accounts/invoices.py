@@ -7,13 +7,13 @@ from runtime.clock import Clock
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.errors import NotFound
-from server.calls.paging import read_page
+from server.calls.paging import BY_TWO_IDS, after_two_ids, read_page
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping.invoices import invoice_message, read_invoice, read_statuses
 from store.accounts import invoices
 from store.accounts.invoice_readings import invoice_of
-from store.accounts.invoices import StoredInvoice
+from store.accounts.invoices import InvoiceFilter, StoredInvoice
 from store.accounts.puts import Put
 from store.postgres.database import Connection, Database
 
@@ -71,35 +71,18 @@ class InvoiceHandlers:
         customer_id = violations.identifier("customer_id", request.customer_id, required=False)
         invoice_type = violations.identifier("type", request.type, required=False)
         statuses = read_statuses(violations, "statuses", request.statuses)
-        page = read_page(
-            violations,
-            request.page_size,
-            request.page_token,
-            "ListInvoices",
-            (customer_id, invoice_type, *statuses),
-            (str, str),
-        )
+        filters = customer_id, invoice_type, *statuses
+        page = read_page(violations, request.page_size, request.page_token, "ListInvoices", filters, BY_TWO_IDS)
         violations.raise_if_any()
+        wanted = InvoiceFilter(customer_id or None, invoice_type or None, statuses)
         async with self._database.transaction() as connection:
             organization_id = current_organization().organization_id
             rows = await invoices.list_page(
-                connection,
-                organization_id,
-                customer_id=customer_id or None,
-                invoice_type=invoice_type or None,
-                statuses=statuses,
-                after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
-                limit=page.limit,
+                connection, organization_id, wanted, after=after_two_ids(page), limit=page.limit
             )
             total_size = None
             if request.include_total_size:
-                total_size = await invoices.count(
-                    connection,
-                    organization_id,
-                    customer_id=customer_id or None,
-                    invoice_type=invoice_type or None,
-                    statuses=statuses,
-                )
+                total_size = await invoices.count(connection, organization_id, wanted)
         found = [invoice_message(row) for row in rows]
         page = page.cut(found)
         return account_service_pb2.ListInvoicesResponse(

@@ -13,7 +13,7 @@ from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
 from store.limits import limits
-from store.limits.limits import LimitFact
+from store.limits.limits import LimitFact, LimitFilter
 from store.postgres.database import Database
 
 
@@ -101,21 +101,19 @@ class LimitHandlers:
             violations, request.page_size, request.page_token, "ListLimits", (customer_id, plan_id), (str,)
         )
         violations.raise_if_any()
+        wanted = LimitFilter(customer_id or None, plan_id or None)
         async with self._database.transaction() as connection:
             organization_id = current_organization().organization_id
             rows = await limits.list_page(
                 connection,
                 organization_id,
-                customer_id=customer_id or None,
-                plan_id=plan_id or None,
+                wanted,
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
             total_size = None
             if request.include_total_size:
-                total_size = await limits.count(
-                    connection, organization_id, customer_id=customer_id or None, plan_id=plan_id or None
-                )
+                total_size = await limits.count(connection, organization_id, wanted)
         shown = [limit_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return account_service_pb2.ListLimitsResponse(

@@ -9,7 +9,7 @@ from runtime.clock import Clock
 from server.accounts.errors import subscription_ambiguous, subscription_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.paging import read_page
+from server.calls.paging import BY_TWO_IDS, after_two_ids, read_page
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     read_as_of_time,
@@ -20,7 +20,7 @@ from server.mapping.accounts import (
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts import subscriptions
 from store.accounts.deletions import FactKey, FactKind
-from store.accounts.subscriptions import StoredSubscription, SubscriptionFact
+from store.accounts.subscriptions import StoredSubscription, SubscriptionFact, SubscriptionFilter
 from store.postgres.database import Connection, Database
 
 MAX_CUSTOMER_COUNT = 1000  # customers with a subscription of the same id that an error counts
@@ -92,35 +92,18 @@ class SubscriptionHandlers:
         customer_id = violations.identifier("customer_id", request.customer_id, required=False)
         subscription_id = violations.identifier("subscription_id", request.subscription_id, required=False)
         plan_id = violations.identifier("plan_id", request.plan_id, required=False)
-        page = read_page(
-            violations,
-            request.page_size,
-            request.page_token,
-            "ListSubscriptions",
-            (customer_id, subscription_id, plan_id),
-            (str, str),
-        )
+        filters = customer_id, subscription_id, plan_id
+        page = read_page(violations, request.page_size, request.page_token, "ListSubscriptions", filters, BY_TWO_IDS)
         violations.raise_if_any()
+        wanted = SubscriptionFilter(customer_id or None, plan_id or None, subscription_id or None)
         async with self._database.transaction() as connection:
             organization_id = current_organization().organization_id
             rows = await subscriptions.list_page(
-                connection,
-                organization_id,
-                customer_id=customer_id or None,
-                plan_id=plan_id or None,
-                subscription_id=subscription_id or None,
-                after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
-                limit=page.limit,
+                connection, organization_id, wanted, after=after_two_ids(page), limit=page.limit
             )
             total_size = None
             if request.include_total_size:
-                total_size = await subscriptions.count(
-                    connection,
-                    organization_id,
-                    customer_id=customer_id or None,
-                    plan_id=plan_id or None,
-                    subscription_id=subscription_id or None,
-                )
+                total_size = await subscriptions.count(connection, organization_id, wanted)
         now = self._clock.now()
         shown = [subscription_message(row, now) for row in page.shown(rows)]
         page = page.cut(shown)

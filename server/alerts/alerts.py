@@ -28,7 +28,7 @@ from server.mapping.labels import read_labels
 from server.mapping.list_order import read_newest_first
 from store.alerts import alerts, lists
 from store.alerts.drafts import draft
-from store.alerts.lists import Filters
+from store.alerts.lists import AlertFilter
 from store.postgres.database import Database
 
 
@@ -119,8 +119,8 @@ class AlertHandlers:
         )
 
 
-def _read_filters(violations: Violations, request: messages.ListAlertsRequest) -> Filters:
-    return Filters(
+def _read_filters(violations: Violations, request: messages.ListAlertsRequest) -> AlertFilter:
+    return AlertFilter(
         customer_id=violations.identifier("customer_id", request.customer_id, required=False) or None,
         plan_id=violations.identifier("plan_id", request.plan_id, required=False) or None,
         subscription_id=violations.identifier("subscription_id", request.subscription_id, required=False) or None,
@@ -135,7 +135,7 @@ def _read_filters(violations: Violations, request: messages.ListAlertsRequest) -
     )
 
 
-def _canonical(filters: Filters) -> tuple[str, ...]:
+def _canonical(filters: AlertFilter) -> tuple[str, ...]:
     """The filters as texts that are equal for equal filters, in whatever order their values are."""
     return (
         filters.customer_id or "",

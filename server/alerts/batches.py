@@ -69,7 +69,7 @@ class AlertBatchHandlers:
 
         async def create(change: OpenChange) -> list[AlertDefinition]:
             wide = wide_watches(self._rules, change, drafts)
-            return await creation.create_many(change_of(change, author, self._clock), drafts, wide)
+            return await creation.create_many(change_of(change, author), drafts, wide)
 
         async def answer(created: list[AlertDefinition]) -> messages.BatchCreateAlertsResponse:
             alerts, abridged = await _shown(created, slices)
@@ -93,7 +93,7 @@ class AlertBatchHandlers:
         updates = Updates(organization_id, request.requests)
 
         async def update(change: OpenChange) -> list[Updated]:
-            return await updates.make(change_of(change, author, self._clock))
+            return await updates.make(change_of(change, author))
 
         async def answer(updated: list[Updated]) -> messages.BatchUpdateAlertsResponse:
             warnings, omitted = _fitting_warnings([one.warnings for one in updated])
@@ -122,7 +122,7 @@ class AlertBatchHandlers:
             return await changes.without_effect(connection, organization_id, edits)
 
         async def archive(change: OpenChange) -> list[AlertDefinition]:
-            return await changes.edit_many(change_of(change, author, self._clock), edits)
+            return await changes.edit_many(change_of(change, author), edits)
 
         async def answer(archived: list[AlertDefinition]) -> messages.BatchArchiveAlertsResponse:
             alerts, abridged = await _shown(archived, slices)

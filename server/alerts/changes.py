@@ -1,11 +1,9 @@
 """AlertService: changes alerts, as a whole or for one customer or subscription."""
 
-from datetime import timedelta
-
 from engine.backfill.backfills import Backfills
 from engine.changes.groups import ChangeGroups
 from engine.puts.customer_evaluations import CustomerEvaluations
-from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from evaluator.definitions import AlertDefinition
 from evaluator.exclusions import Excluded
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -42,14 +40,12 @@ class AlertChangeHandlers:
         changes: ChangeGroups,
         backfills: Backfills,
         evaluations: CustomerEvaluations,
-        grace: timedelta,
-        rules: RulesRegistry,
+        transactions: Transactions,
     ) -> None:
         self._database = database
-        self._clock = clock
         self._changes = changes
         self._backfills = backfills
-        self._customers = CustomerChanges(database, clock, changes, evaluations, grace, rules)
+        self._customers = CustomerChanges(database, clock, changes, evaluations, transactions)
 
     async def UpdateAlert(
         self, request: messages.UpdateAlertRequest, context: Context
@@ -63,7 +59,7 @@ class AlertChangeHandlers:
             if updated is None:
                 updated = await self._changes.run(
                     organization_id,
-                    lambda change: updates.make(change_of(change, author, self._clock)),
+                    lambda change: updates.make(change_of(change, author)),
                     keep=not request.validate_only,
                 )
                 self._wake(request)
@@ -158,7 +154,7 @@ class AlertChangeHandlers:
         return messages.ResetCustomerAlertResponse(customer_alert=customer_alert_message(found))
 
     async def _edited(self, edit: Edit, validate_only: bool) -> AlertDefinition:
-        """The alert after the edit; without the lock if nothing changes. Raises what `changes.edit` raises."""
+        """The alert after the edit; without the lock if nothing changes. Raises what refuses the edit."""
         organization_id, author = current_organization().organization_id, current_author()
         with of_one_item():
             async with self._changes.transaction(organization_id) as connection:
@@ -166,7 +162,7 @@ class AlertChangeHandlers:
             if edited is None:
                 edited = await self._changes.run(
                     organization_id,
-                    lambda change: alert_changes.edit_many(change_of(change, author, self._clock), [edit]),
+                    lambda change: alert_changes.edit_many(change_of(change, author), [edit]),
                     keep=not validate_only,
                 )
         return edited[0]

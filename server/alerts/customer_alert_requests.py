@@ -13,7 +13,7 @@ from server.calls.paging import Page, read_page
 from server.calls.validation import Violations
 from server.mapping.gauges import MAX_GAUGES, STATUSES
 from store.views.alarm_candidates import AlarmFilter
-from store.views.customer_alert_lists import Cursor
+from store.views.alarm_entries import Cursor
 from store.views.customer_alerts import CustomerAlertStatus, GaugeSelection
 
 MAX_IDS = 100  # of one filter

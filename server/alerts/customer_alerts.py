@@ -26,11 +26,11 @@ from server.calls.current_call import current_organization
 from server.calls.paging import BY_TIME, Page, after_time_and_id, invalid_page_token, read_page
 from server.calls.validation import Violations
 from server.mapping.alerts import read_states
-from server.mapping.gauges import customer_alert_message, first_in_order, place
+from server.mapping.gauges import customer_alert_message, first_in_order, position_of
 from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
 from store.views.covering_alerts import AlertsOfCustomer
-from store.views.customer_alert_lists import ListFilter
+from store.views.customer_alert_lists import ListFilter, PageRoom
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 from store.views.customer_views import CustomerView
 from store.views.gauge_windows import GaugeGone, GaugeWindow
@@ -39,7 +39,7 @@ from store.views.gauge_windows import GaugeGone, GaugeWindow
 _NOT_ARCHIVED = (DefinitionState.ACTIVE, DefinitionState.DISABLED)
 
 ALERTS_READ = 100  # at once, where a filter by status leaves out an unknown number of them
-PLACED_AT_ONCE = 500  # gauges of one alert that are put in order without a pause
+ORDERED_AT_ONCE = 500  # gauges of one alert that are put in order without a pause
 MAX_READS = 10  # of the alerts of a customer, for one page; what is left is on the next page
 
 
@@ -86,7 +86,7 @@ class CustomerAlertHandlers:
         if not shown.gauges_truncated or not count:
             return messages.GetCustomerAlertResponse(customer_alert=shown)
         last = following[count - 1]
-        token = page.token((int(place(last).is_other), last.gauge.gauge_id.hex))
+        token = page.token((int(position_of(last).is_other), last.gauge.gauge_id.hex))
         return messages.GetCustomerAlertResponse(customer_alert=shown, next_page_token=token)
 
     async def ListCustomerAlerts(
@@ -173,9 +173,7 @@ class CustomerAlertHandlers:
                 ListFilter(narrowed, states, statuses),
                 self._clock.now(),
                 after=after,
-                limit=page.size,
-                max_gauges=self._page_gauges,
-                most_examined=self._most_examined,
+                room=PageRoom(page.size, self._page_gauges, self._most_examined),
             )
         shown = await _shown(organization_id, [entry.found for entry in entries], room)
         fitting = page.cut(shown, room).size
@@ -219,15 +217,17 @@ async def _following(organization_id: int, gauges: Sequence[GaugeState], page: P
         case (int() as is_other, str() as gauge_id):
             for item in gauges:
                 if item.gauge.gauge_id.hex == gauge_id:
-                    # As it was then: a gauge that has changed since does not move the place at which the page ended.
-                    after = place(item)._replace(is_other=bool(is_other))
+                    # As it was then: a gauge that has changed since does not move the end of the page before.
+                    after = position_of(item)._replace(is_other=bool(is_other))
                     break
                 await slices.pause()
             else:
                 raise invalid_page_token()
     following: list[GaugeState] = []
-    for start in range(0, len(gauges), PLACED_AT_ONCE):
-        part = [item for item in gauges[start : start + PLACED_AT_ONCE] if after is None or place(item) > after]
+    for start in range(0, len(gauges), ORDERED_AT_ONCE):
+        part = [
+            item for item in gauges[start : start + ORDERED_AT_ONCE] if after is None or position_of(item) > after
+        ]
         following = first_in_order((*following, *part), page.limit)
         await slices.pause()
     return following

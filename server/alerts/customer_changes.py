@@ -1,12 +1,11 @@
 """Changes of an alert for one customer or subscription: disable, enable, reset."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from engine.changes.groups import ChangeGroups
 from engine.changes.open_change import OpenChange
 from engine.facts.one_alert import evaluate_alert
 from engine.puts.customer_evaluations import CustomerEvaluations
-from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transactions
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import Excluded
@@ -39,14 +38,13 @@ class CustomerChanges:
         clock: Clock,
         changes: ChangeGroups,
         evaluations: CustomerEvaluations,
-        grace: timedelta,
-        rules: RulesRegistry,
+        transactions: Transactions,
     ) -> None:
         self._database = database
         self._clock = clock
         self._changes = changes
         self._evaluations = evaluations
-        self._transactions = Transactions(database, clock, grace, rules)
+        self._transactions = transactions
 
     async def enable(
         self, target: Excluded, *, validate_only: bool
@@ -174,13 +172,12 @@ class CustomerChanges:
         target: Excluded,
         now: datetime,
     ) -> None:
-        await alert_history.record(
+        await alert_history.record_for_customer(
             connection,
             current_organization().organization_id,
             kind,
             definition,
             current_author(),
             now,
-            customer_id=target.customer_id,
-            subscription_id=target.subscription_id,
+            target,
         )

@@ -19,15 +19,14 @@ from server.calls.errors import (
     ResourceExhausted,
     mapped,
 )
-from server.calls.shared_errors import customer_being_erased, customer_not_found, request_id_reused
+from server.calls.shared_errors import customer_being_erased, customer_unknown, request_id_reused
 from store.alerts.change import ItemRefused, ItemsAlike
 from store.alerts.changes import AlertArchived, AlertUnknown, EtagMismatch, NotArchived
 from store.alerts.creation import TooManyAlerts
 from store.alerts.unique_keys import AlertConflict, UniqueBy
-from store.erasures.jobs import CustomerBeingErased
+from store.erasures.jobs import CustomerBeingErased, CustomerUnknown
 from store.identity.idempotent_answers import RequestIdReused
 from store.notifications.feed import EntriesDeleted
-from store.views.customer_views import CustomerUnknown
 
 RETRY_OVERLOAD = timedelta(milliseconds=500)
 
@@ -102,11 +101,6 @@ def items_alike(error: ItemsAlike) -> InvalidArgument:
 def alert_unknown(error: AlertUnknown) -> NotFound:
     """The organization has no such alert."""
     return alert_not_found(error.alert_id)
-
-
-def customer_unknown(error: CustomerUnknown) -> NotFound:
-    """The organization has no such customer."""
-    return customer_not_found(error.customer_id)
 
 
 def etag_mismatch(error: EtagMismatch) -> Aborted:

@@ -1,10 +1,22 @@
-"""The API errors of single usage events, each with its index in the request."""
+"""The API errors of usage events: of their number, and of single ones, each with its index in the request."""
 
 from datetime import datetime
 
 from evaluator.events import UsageEvent
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import AlreadyExists, ApiError, FailedPrecondition, FieldViolation, Internal, InvalidArgument
+
+
+def check_number(subject: str, number: int, limit: int) -> None:
+    """Raises InvalidArgument for a request without events, or with too many. subject: begins the message."""
+    if number == 0:
+        raise InvalidArgument(error_reason_pb2.ERROR_REASON_BATCH_EMPTY, f"{subject} none; send 1 or more")
+    if number > limit:
+        raise InvalidArgument(
+            error_reason_pb2.ERROR_REASON_BATCH_TOO_LARGE,
+            f"{subject} {number}; send at most {limit}",
+            metadata={"events": str(number), "limit": str(limit)},
+        )
 
 
 def invalid(event_id: str, violations: list[FieldViolation]) -> ApiError:

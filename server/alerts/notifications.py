@@ -13,7 +13,7 @@ from runtime.turns import Slices
 from server.alerts.omitted_notifications import read_token, token
 from server.alerts.subscribers.feeds import Feeds
 from server.alerts.subscribers.resume_tokens import ResumeTokens, invalid_token
-from server.alerts.subscribers.stream import NotificationStream
+from server.alerts.subscribers.stream import SubscriberStream
 from server.authentication.revocation import raise_if_revoked
 from server.calls.answer_size import read_room
 from server.calls.context import Context, when_over
@@ -26,7 +26,7 @@ from server.calls.validation import Violations
 from server.mapping.notifications import notification_message, read_wanted
 from store.notifications import feed, omitted
 from store.notifications import history as notification_history
-from store.notifications.feed import EntriesDeleted, Entry, NotificationFilter
+from store.notifications.feed import EntriesDeleted, FeedEntry, NotificationFilter
 from store.postgres.database import Database
 
 MAX_HEARTBEAT = 15.0  # seconds; the contract promises a heartbeat at least that often
@@ -99,8 +99,7 @@ class NotificationHandlers:
                 connection,
                 organization_id,
                 wanted,
-                start_time=start,
-                end_time=end,
+                between=(start, end),
                 after=cast("tuple[datetime, int] | None", page.after),
                 limit=page.limit,
             )
@@ -156,7 +155,7 @@ class NotificationHandlers:
         ending = asyncio.create_task(wait_for_stream_end(self._drain), name="watch-ending")
         try:
             position = await self._beginning(organization_id, request.resume_token, start, tokens)
-            stream = NotificationStream(subscriber, wanted, tokens, position=position, heartbeat=self._heartbeat)
+            stream = SubscriberStream(subscriber, wanted, tokens, position=position, heartbeat=self._heartbeat)
             async with contextlib.aclosing(stream.answers(ending)) as answers:
                 async for answer in answers:
                     yield answer
@@ -187,7 +186,7 @@ class NotificationHandlers:
             return (await feed.extent(connection, organization_id)).last_position
 
 
-async def _shown(organization_id: int, entries: Sequence[Entry]) -> list[Notification]:
+async def _shown(organization_id: int, entries: Sequence[FeedEntry]) -> list[Notification]:
     """The entries as messages; a page of them is made in slices."""
     slices = Slices(organization_id)
     await slices.begin()

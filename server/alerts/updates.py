@@ -75,7 +75,7 @@ class Updates:
     async def plan(self, connection: Connection) -> list[Updated] | None:
         """Reads the alerts and checks the requests; returns the alerts if nothing is to be changed.
 
-        Raises ItemRefused with InvalidArgument, NotFound, and what `changes.edit` and `creation.create` raise, or
+        Raises ItemRefused with InvalidArgument, NotFound, and what `edit_many` and `create_many` raise of an item, or
         with ItemsAlike where two requests are about the same alert.
         """
         slices = Slices(self._organization_id)

@@ -9,19 +9,19 @@ from engine.ingest.batches import Batch
 from engine.ingest.pending import Room
 from engine.ingest.pipeline import LARGE_COMMIT, Pipeline
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from generated.tidemark.v1 import error_reason_pb2
-from generated.tidemark.v1.usage_pb2 import Rejection, UsageBatch, UsageOutcome
+from generated.tidemark.v1.usage_pb2 import Rejection, UsageOutcome
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.turns import Slices
+from server.alerts.event_errors import check_number
 from server.alerts.omitted_notifications import store_token
 from server.alerts.usage_reading import ParsedBatch, Reader
 from server.alerts.usage_rejections import rejections
+from server.alerts.usage_requests import EncodedRequest, UsageBatch
 from server.authentication.revocation import raise_if_revoked
 from server.calls.answer_size import answer_bytes_problem, room_of
 from server.calls.context import Context
 from server.calls.current_call import current_organization
-from server.calls.errors import InvalidArgument
 from server.calls.few_at_once import FewAtOnce
 from server.calls.lifecycle import Drain
 from server.calls.stream_end import wait_for_stream_end
@@ -111,7 +111,7 @@ class UsageHandlers:
         self._few = FewAtOnce()
 
     async def EvaluateUsageBatch(
-        self, request: messages.EvaluateUsageBatchRequest, context: Context
+        self, request: messages.EvaluateUsageBatchRequest | EncodedRequest, context: Context
     ) -> messages.EvaluateUsageBatchResponse:
         """Counts one batch, and answers when it is durable. Raises Overloaded."""
         batch = request.batch
@@ -133,7 +133,7 @@ class UsageHandlers:
         return response
 
     async def EvaluateUsage(
-        self, request_iterator: AsyncIterator[messages.EvaluateUsageRequest], context: Context
+        self, request_iterator: AsyncIterator[messages.EvaluateUsageRequest | EncodedRequest], context: Context
     ) -> AsyncIterator[messages.EvaluateUsageResponse]:
         """Counts batch after batch. Sends the answers in the order of the requests, each when its batch is durable.
 
@@ -174,7 +174,7 @@ class UsageHandlers:
     async def _read(
         self,
         organization: Organization,
-        requests: AsyncIterator[messages.EvaluateUsageRequest],
+        requests: AsyncIterator[messages.EvaluateUsageRequest | EncodedRequest],
         stream: "_Stream",
     ) -> None:
         """Reads requests and starts the task of each answer, within the limits of the stream and the organization.
@@ -222,7 +222,7 @@ class UsageHandlers:
         shown.duplicates = len(outcome.duplicates)
         rejected: list[Rejection] = []
         if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.of_erased or outcome.unrecorded:
-            rejected = await rejections(batch.events, parsed, outcome, room_of(batch.max_answer_bytes), slices)
+            rejected = await rejections(parsed, outcome, room_of(batch.max_answer_bytes), slices)
         if rejected or outcome.transitions or outcome.gauges:
             left_out = await write_results(shown, rejected, outcome, room_of(batch.max_answer_bytes), slices)
             if left_out:
@@ -231,17 +231,7 @@ class UsageHandlers:
                 )
 
     def _check(self, batch: UsageBatch) -> None:
-        count, limit = len(batch.events), self._configuration.max_batch_events
-        if count == 0:
-            raise InvalidArgument(
-                error_reason_pb2.ERROR_REASON_BATCH_EMPTY, "batch.events: the batch has none; send 1 or more"
-            )
-        if count > limit:
-            raise InvalidArgument(
-                error_reason_pb2.ERROR_REASON_BATCH_TOO_LARGE,
-                f"batch.events: the batch has {count}; send at most {limit}",
-                metadata={"events": str(count), "limit": str(limit)},
-            )
+        check_number("batch.events: the batch has", len(batch.events), self._configuration.max_batch_events)
         violations = Violations()
         if len(batch.batch_id) > MAX_BATCH_ID_LENGTH:
             too_long = f"it has {len(batch.batch_id)} characters; at most {MAX_BATCH_ID_LENGTH} are allowed"

@@ -1,4 +1,8 @@
-"""The reading of usage requests: every event is checked on its own, so that a bad one does not affect the others."""
+"""The reading of usage requests: every event is checked on its own, so that a bad one does not affect the others.
+
+The native decoder reads the events of plain requests (see `usage_requests`) and makes the same events as this module.
+What it does not read is read here, so this module decides what is valid.
+"""
 
 import functools
 import itertools
@@ -18,6 +22,7 @@ from evaluator.routing import FUTURE_TOLERANCE
 from generated.tidemark.v1 import usage_pb2
 from runtime.turns import Slices
 from server.alerts.event_errors import in_future, invalid, too_old
+from server.alerts.usage_requests import EncodedEvents
 from server.alerts.valid_ids import ValidIds
 from server.calls.errors import ApiError, FieldViolation
 from server.calls.validation import MAX_ID_LENGTH, Violations, currency_problem, id_problem, to_datetime
@@ -30,12 +35,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
+class RejectedEvent:
+    """An event that is not valid. event_id: as it was sent, cut to the length of an id."""
+
+    index: int
+    event_id: str
+    error: ApiError
+
+
+@dataclass(slots=True)
 class ParsedBatch:
-    """The valid events of one request with their indexes there, and the errors of the others by index."""
+    """The valid events of one request, and the others, each in the order of the request."""
 
     events: list[UsageEvent] = field(default_factory=list)
-    indexes: list[int] = field(default_factory=list)
-    rejected: list[tuple[int, ApiError]] = field(default_factory=list)
+    rejected: list[RejectedEvent] = field(default_factory=list)
 
 
 class Reader:
@@ -45,13 +58,25 @@ class Reader:
         self._retention = retention
         self._ids = ValidIds()
 
-    async def read(self, messages: Sequence[usage_pb2.UsageEvent], now: datetime, slices: Slices) -> ParsedBatch:
+    async def read(
+        self, events: EncodedEvents | Sequence[usage_pb2.UsageEvent], now: datetime, slices: Slices
+    ) -> ParsedBatch:
         """Checks every event of a request; `now` decides which are too old or too far ahead.
 
         A large request is read in slices, between which other calls go on.
         """
-        parsed = ParsedBatch()
         earliest, latest = now - self._retention, now + FUTURE_TOLERANCE
+        if not isinstance(events, EncodedEvents):
+            return await self._read_messages(events, earliest, latest, slices)
+        read = await events.read(earliest, latest, slices)
+        if read is not None:
+            return ParsedBatch(read)
+        return await self._read_messages(events.decoded(), earliest, latest, slices)
+
+    async def _read_messages(
+        self, messages: Sequence[usage_pb2.UsageEvent], earliest: datetime, latest: datetime, slices: Slices
+    ) -> ParsedBatch:
+        parsed = ParsedBatch()
         if len(messages) <= AT_ONCE:
             if messages:
                 self._read(list(messages), 0, earliest, latest, parsed)
@@ -77,9 +102,9 @@ class Reader:
         events = self._parse_valid(messages, earliest, latest)
         if events is not None:
             parsed.events += events
-            parsed.indexes += range(first, first + len(events))
         elif len(messages) == 1:
-            parsed.rejected.append((first, self._explain(first, messages[0], earliest, latest)))
+            error = self._explain(first, messages[0], earliest, latest)
+            parsed.rejected.append(RejectedEvent(first, messages[0].event_id[:MAX_ID_LENGTH], error))
         else:
             size = math.isqrt(len(messages))
             for start in range(0, len(messages), size):
@@ -194,6 +219,9 @@ def _parse_times(
     """The times of the events, or None when any is invalid or out of bounds."""
     stated = [message.event_time for message in messages]
     seconds = [time.seconds for time in stated]
+    # An unset time reads as 1970, which a long retention may allow.
+    if 0 in seconds and not all(message.HasField("event_time") for message in messages):
+        return None
     nanos = [time.nanos for time in stated]
     if min(nanos) < 0 or max(nanos) >= 1_000_000_000:
         return None

@@ -2,18 +2,16 @@
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
 
-from engine.rules.registry import RulesRegistry
 from engine.voiding.voids import UsageVoids, Voided
 from evaluator.voids import EventKey, VoidOutcome
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from generated.tidemark.v1 import error_reason_pb2, usage_void_pb2
+from generated.tidemark.v1 import usage_void_pb2
 from runtime.actions import LogAction
 from runtime.clock import Clock
+from server.alerts.event_errors import check_number
 from server.calls.context import Context
 from server.calls.current_call import current_author, current_organization
-from server.calls.errors import InvalidArgument
 from server.calls.idempotency import answer_once, read_request_id
 from server.calls.validation import Violations, to_timestamp
 from store.postgres.database import Connection, Database
@@ -34,10 +32,10 @@ logger = logging.getLogger(__name__)
 class UsageVoidHandlers:
     """The handler of VoidUsageEvents."""
 
-    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
+    def __init__(self, database: Database, clock: Clock, voids: UsageVoids) -> None:
         self._database = database
         self._clock = clock
-        self._voids = UsageVoids(database, clock, grace, rules)
+        self._voids = voids
 
     async def VoidUsageEvents(
         self, request: messages.VoidUsageEventsRequest, context: Context
@@ -66,17 +64,7 @@ class UsageVoidHandlers:
 
 def _read_keys(request: messages.VoidUsageEventsRequest) -> Sequence[EventKey]:
     """The keys of a request. Raises InvalidArgument."""
-    count = len(request.events)
-    if count == 0:
-        raise InvalidArgument(
-            error_reason_pb2.ERROR_REASON_BATCH_EMPTY, "events: the request has none; send 1 or more"
-        )
-    if count > MAX_EVENTS:
-        raise InvalidArgument(
-            error_reason_pb2.ERROR_REASON_BATCH_TOO_LARGE,
-            f"events: the request has {count}; send at most {MAX_EVENTS}",
-            metadata={"events": str(count), "limit": str(MAX_EVENTS)},
-        )
+    check_number("events: the request has", len(request.events), MAX_EVENTS)
     violations = Violations()
     read_request_id(violations, request.request_id)
     keys = []

@@ -14,7 +14,7 @@ class Shutdown:
         self.forced = asyncio.Event()
 
     def request(self) -> None:
-        """Requests a graceful stop; requests an immediate stop when a graceful one is under way."""
+        """Requests a graceful stop; requests an immediate stop when a graceful one is in progress."""
         if self.requested.is_set():
             self.forced.set()
         self.requested.set()
@@ -46,7 +46,7 @@ class Drain:
         self.begun.set()
 
 
-class InFlight:
+class CallsInFlight:
     """The number of calls that have begun and not ended."""
 
     def __init__(self) -> None:

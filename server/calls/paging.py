@@ -71,6 +71,14 @@ class Page:
 BY_TIME: tuple[type[CursorValue], ...] = (datetime, str)  # the cursor of lists by create_time and id
 
 
+BY_TWO_IDS: tuple[type[CursorValue], ...] = (str, str)  # the cursor of lists by customer id and id
+
+
+def after_two_ids(page: Page) -> tuple[str, str] | None:
+    """Where a page of a list by two ids begins; None for the first page."""
+    return cast("tuple[str, str] | None", page.after)
+
+
 def after_time_and_id(page: Page) -> tuple[datetime, str] | None:
     """Where a page of a list by create_time and id begins; None for the first page."""
     return cast("tuple[datetime, str] | None", page.after)

@@ -2,7 +2,7 @@
 
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import AlreadyExists, FailedPrecondition, NotFound
-from store.erasures.jobs import CustomerBeingErased
+from store.erasures.jobs import CustomerBeingErased, CustomerUnknown
 from store.identity.idempotent_answers import RequestIdReused
 
 
@@ -13,6 +13,11 @@ def customer_not_found(name: str, field: str = "customer_id") -> NotFound:
     else:
         message = f"no customer with the {field} {name!r} found: give it to a customer with PutCustomer"
     return NotFound(error_reason_pb2.ERROR_REASON_CUSTOMER_NOT_FOUND, message, metadata={field: name})
+
+
+def customer_unknown(error: CustomerUnknown) -> NotFound:
+    """The organization has no such customer."""
+    return customer_not_found(error.customer_id)
 
 
 def customer_being_erased(error: CustomerBeingErased) -> FailedPrecondition:

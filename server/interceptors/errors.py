@@ -32,10 +32,17 @@ class Errors(grpc.aio.ServerInterceptor):
     decodes, limits and encodes them.
     """
 
-    def __init__(self, max_message_bytes: int, tables: Mapping[str, ErrorTable] | None = None) -> None:
-        """`tables` has the error table of each service, by the full name of the service."""
+    def __init__(
+        self,
+        max_message_bytes: int,
+        tables: Mapping[str, ErrorTable] | None = None,
+        decoders: Mapping[str, Callable[[bytes], Any]] | None = None,
+    ) -> None:
+        """tables: the error table of each service, by the full name of the service. decoders: of the requests that
+        are not decoded by protobuf, by method; they raise DecodeError."""
         self._limit = max_message_bytes
         self._tables = tables or {}
+        self._decoders = decoders or {}
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -48,7 +55,9 @@ class Errors(grpc.aio.ServerInterceptor):
         limit = self._limit
         if current_call.is_infrastructure(handler_call_details.method):
             limit = min(limit, INFRASTRUCTURE_MESSAGE_BYTES)
-        answering = _Answering(handler, limit, self._tables.get(service_of(handler_call_details.method), {}))
+        decoder = self._decoders.get(handler_call_details.method, handler.request_deserializer)
+        table = self._tables.get(service_of(handler_call_details.method), {})
+        answering = _Answering(handler, _Decoder(decoder, limit), table)
         return rebuilt(handler, answering.stream if handler.response_streaming else answering.single, None, None)
 
 
@@ -64,9 +73,8 @@ class _Answering:
     `context.abort` raises it after it has answered.
     """
 
-    def __init__(self, handler: Handler, limit: int, table: ErrorTable) -> None:
-        """limit: bytes of a request. table: of the handler's service."""
-        decode = _Decoder(handler.request_deserializer, limit)
+    def __init__(self, handler: Handler, decode: "_Decoder", table: ErrorTable) -> None:
+        """table: of the handler's service."""
         self._requests = decode.stream if handler.request_streaming else decode
         self._request_streaming = handler.request_streaming
         self._encode = _Encoder(handler.response_serializer)

@@ -5,14 +5,14 @@ from contextlib import asynccontextmanager
 
 from server.calls import current_call
 from server.calls.context import Context, when_over
-from server.calls.lifecycle import InFlight
+from server.calls.lifecycle import CallsInFlight
 from server.interceptors.wrapping import Around
 
 
 class CountInFlight(Around):
     """Counts every call of the API. A drain must not wait for the health watch of a client."""
 
-    def __init__(self, in_flight: InFlight) -> None:
+    def __init__(self, in_flight: CallsInFlight) -> None:
         self._in_flight = in_flight
 
     @asynccontextmanager

@@ -9,7 +9,6 @@ from evaluator.balances import BalanceKind, Seat, Unit
 from generated.tidemark.v1 import (
     access_pb2,
     account_service_pb2,
-    balance_entry_pb2,
     balance_pb2,
     overage_pb2,
 )
@@ -17,8 +16,6 @@ from server.calls.validation import Violations, to_timestamp
 from server.mapping.custom_fields import read_custom_fields
 from store.balances.balances import BalanceFact, SegmentFact, StoredBalance, StoredSegment
 from store.balances.decrements import Decrement
-from store.balances.entries import Entry, EntryType
-from store.balances.overages import Overage
 
 MAX_SEGMENTS = 1000  # of one balance
 MAX_DRAW_DOWN_METRICS = 100  # of one balance
@@ -32,14 +29,6 @@ _KINDS = {
     BalanceKind.SEAT_CREDIT: balance_pb2.BALANCE_KIND_SEAT_CREDIT,
     BalanceKind.LICENSE_ALLOTMENT: balance_pb2.BALANCE_KIND_LICENSE_ALLOTMENT,
 }
-_ENTRY_TYPES = {
-    EntryType.GRANT: balance_entry_pb2.BALANCE_ENTRY_TYPE_GRANT,
-    EntryType.ADJUSTMENT: balance_entry_pb2.BALANCE_ENTRY_TYPE_ADJUSTMENT,
-    EntryType.VOID: balance_entry_pb2.BALANCE_ENTRY_TYPE_VOID,
-    EntryType.DRAW: balance_entry_pb2.BALANCE_ENTRY_TYPE_DRAW,
-    EntryType.GIVE_BACK: balance_entry_pb2.BALANCE_ENTRY_TYPE_GIVE_BACK,
-    EntryType.USAGE_VOID: balance_entry_pb2.BALANCE_ENTRY_TYPE_USAGE_VOID,
-}
 
 
 def read_balance(violations: Violations, path: str, sent: balance_pb2.Balance, now: datetime) -> BalanceFact:
@@ -49,22 +38,13 @@ def read_balance(violations: Violations, path: str, sent: balance_pb2.Balance, n
     display_name = violations.text(f"{path}.display_name", sent.display_name)
     kind = _read_kind(violations, f"{path}.kind", sent.kind)
     currency, metric_id = _read_access(violations, f"{path}.", sent)
-    cost_basis = None
-    if sent.cost_basis:
-        cost_basis = violations.decimal(f"{path}.cost_basis", sent.cost_basis)
-        if cost_basis < ZERO:
-            violations.add(f"{path}.cost_basis", "it is negative")
+    cost_basis = _read_cost_basis(violations, f"{path}.cost_basis", sent.cost_basis)
     contract_id = violations.identifier(f"{path}.contract_id", sent.contract_id, required=False) or None
     of_contract = read_custom_fields(violations, f"{path}.contract_custom_fields", sent.contract_custom_fields)
     custom_fields = read_custom_fields(violations, f"{path}.custom_fields", sent.custom_fields)
-    grant_type = violations.identifier(f"{path}.credit_grant_type", sent.credit_grant_type, required=False)
-    if grant_type and kind not in (BalanceKind.CREDIT_GRANT, None):
-        violations.add(f"{path}.credit_grant_type", "only a CREDIT_GRANT has one")
+    grant_type = _read_grant_type(violations, f"{path}.credit_grant_type", sent.credit_grant_type, kind)
     seat = _read_seat(violations, f"{path}.seat", sent, kind)
-    is_license = kind is BalanceKind.LICENSE_ALLOTMENT
-    license_type = violations.identifier(f"{path}.license_type", sent.license_type, required=is_license)
-    if license_type and not is_license and kind is not None:
-        violations.add(f"{path}.license_type", "only a LICENSE_ALLOTMENT has one")
+    license_type = _read_license_type(violations, f"{path}.license_type", sent.license_type, kind)
     if sent.allow_overage and not sent.draw_down:
         violations.add(f"{path}.allow_overage", "only a balance with draw_down has it")
     metric_ids = _read_draw_down_metrics(violations, f"{path}.draw_down_metric_ids", sent)
@@ -84,9 +64,9 @@ def read_balance(violations: Violations, path: str, sent: balance_pb2.Balance, n
         contract_id=contract_id,
         contract_custom_fields=of_contract,
         custom_fields=custom_fields,
-        credit_grant_type=grant_type or None,
+        credit_grant_type=grant_type,
         seat=seat,
-        license_type=license_type or None,
+        license_type=license_type,
         draw_down=sent.draw_down,
         allow_overage=sent.allow_overage,
         draw_down_metric_ids=metric_ids,
@@ -135,38 +115,6 @@ def balance_message(balance: StoredBalance, now: datetime) -> balance_pb2.Balanc
         create_time=to_timestamp(balance.create_time),
         update_time=to_timestamp(balance.update_time),
     )
-
-
-def entry_message(entry: Entry) -> balance_entry_pb2.BalanceEntry:
-    """The message for an entry of the ledger."""
-    change = entry.change
-    return balance_entry_pb2.BalanceEntry(
-        entry_number=entry.entry_number,
-        customer_id=change.customer_id,
-        balance_id=change.balance_id,
-        segment_number=change.segment_number,
-        type=_ENTRY_TYPES[change.entry_type],
-        amount=format_decimal(change.amount),
-        remaining=format_decimal(change.remaining),
-        customer_remaining="" if change.customer_remaining is None else format_decimal(change.customer_remaining),
-        custom_fields=change.custom_fields,
-        adjustment_id=change.adjustment_id or "",
-        create_time=to_timestamp(entry.create_time),
-    )
-
-
-def overage_message(customer_id: str, overage: Overage) -> overage_pb2.Overage:
-    """The message for what usage took beyond a customer's balances."""
-    shown = overage_pb2.Overage(
-        customer_id=customer_id,
-        amount=format_decimal(overage.amount),
-        update_time=to_timestamp(overage.update_time),
-    )
-    if overage.unit.currency is not None:
-        shown.spend.currency = overage.unit.currency
-    else:
-        shown.quantity.metric_id = overage.unit.metric_id or ""
-    return shown
 
 
 def _read_kind(violations: Violations, path: str, number: balance_pb2.BalanceKind.ValueType) -> BalanceKind | None:
@@ -221,6 +169,30 @@ def _read_access(
             return None, violations.identifier(f"{prefix}quantity.metric_id", sent.quantity.metric_id)
     violations.add(f"{prefix}access", "one of spend and quantity is required")
     return None, None
+
+
+def _read_cost_basis(violations: Violations, path: str, sent: str) -> Decimal | None:
+    if not sent:
+        return None
+    cost_basis = violations.decimal(path, sent)
+    if cost_basis < ZERO:
+        violations.add(path, "it is negative")
+    return cost_basis
+
+
+def _read_grant_type(violations: Violations, path: str, sent: str, kind: BalanceKind | None) -> str | None:
+    grant_type = violations.identifier(path, sent, required=False)
+    if grant_type and kind not in (BalanceKind.CREDIT_GRANT, None):
+        violations.add(path, "only a CREDIT_GRANT has one")
+    return grant_type or None
+
+
+def _read_license_type(violations: Violations, path: str, sent: str, kind: BalanceKind | None) -> str | None:
+    is_license = kind is BalanceKind.LICENSE_ALLOTMENT
+    license_type = violations.identifier(path, sent, required=is_license)
+    if license_type and not is_license and kind is not None:
+        violations.add(path, "only a LICENSE_ALLOTMENT has one")
+    return license_type or None
 
 
 def _read_seat(violations: Violations, path: str, sent: balance_pb2.Balance, kind: BalanceKind | None) -> Seat | None:

@@ -13,7 +13,7 @@ def read_custom_fields(violations: Violations, path: str, sent: Mapping[str, str
     fields = dict(sent)
     if len(fields) > MAX_CUSTOM_FIELDS:
         violations.add(path, f"there are {len(fields)}; at most {MAX_CUSTOM_FIELDS} are kept")
-    # A map has no order on the wire; the same request gets the same answer all the same.
+    # A map has no order on the wire. In sorted order, the same request gets the same answer.
     for key in sorted(fields):
         if (problem := id_problem(key)) is not None:
             violations.add(path, f"the key {key[:MAX_ID_LENGTH]!r}: {problem}")

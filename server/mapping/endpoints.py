@@ -19,7 +19,7 @@ from server.calls.validation import Violations, to_timestamp
 from server.mapping.endpoint_settings import PATH, SETTINGS, read_settings
 from server.mapping.event_types import NUMBERS
 from server.mapping.labels import read_labels
-from store.endpoints.endpoints import Filter, NewEndpoint
+from store.endpoints.endpoints import EndpointFilter, NewEndpoint
 from store.endpoints.rows import Endpoint, EndpointState, Settings
 from store.endpoints.secrets import SigningKey
 from webhooks.signing_keys import MalformedKey, Scheme, new_signing_key, signing_secret
@@ -106,13 +106,13 @@ def read_update(violations: Violations, request: UpdateEndpointRequest, policy: 
     return EndpointUpdate(endpoint_id, read_settings(violations, sent, policy, settings), settings, state)
 
 
-def read_filter(violations: Violations, request: ListEndpointsRequest) -> Filter:
+def read_filter(violations: Violations, request: ListEndpointsRequest) -> EndpointFilter:
     """Which endpoints a list is narrowed to."""
     for index, number in enumerate(request.states):
         if number not in _STATES:
             violations.add(f"states[{index}]", f"{number} is no state of an endpoint")
     has_start, has_end = request.HasField("start_time"), request.HasField("end_time")
-    return Filter(
+    return EndpointFilter(
         states=tuple(dict.fromkeys(_STATES[number] for number in request.states if number in _STATES)),
         labels=read_labels(violations, "labels", request.labels),
         display_name_prefix=violations.text("display_name_prefix", request.display_name_prefix),
@@ -121,7 +121,7 @@ def read_filter(violations: Violations, request: ListEndpointsRequest) -> Filter
     )
 
 
-def canonical(filter_: Filter) -> tuple[str, ...]:
+def canonical(filter_: EndpointFilter) -> tuple[str, ...]:
     """The filter as texts that are equal for equal filters, in whatever order their values are."""
     return (
         ",".join(sorted(set(filter_.states))),

@@ -100,8 +100,8 @@ def period_message(period: Period) -> billing_period_pb2.BillingPeriod:
     return billing_period_pb2.BillingPeriod(start_time=to_timestamp(period.start), end_time=to_timestamp(period.end))
 
 
-class Place(NamedTuple):
-    """The place of a gauge in the order of its alert's gauges."""
+class GaugePosition(NamedTuple):
+    """The position of a gauge in the order of its alert's gauges."""
 
     is_other: bool  # not in alarm
     subscription_id: str
@@ -109,13 +109,13 @@ class Place(NamedTuple):
 
 
 def first_in_order(gauges: Iterable[GaugeState], count: int) -> list[GaugeState]:
-    """The first of an alert's gauges in the order in which answers show them, by `place`."""
-    return heapq.nsmallest(count, gauges, key=place)
+    """The first of an alert's gauges in the order in which answers show them, by `position_of`."""
+    return heapq.nsmallest(count, gauges, key=position_of)
 
 
-def place(item: GaugeState) -> Place:
-    """The place of a gauge in that order: those in alarm first, then by subscription and group."""
-    return Place(not item.state.in_alarm, item.gauge.subscription_id or "", item.gauge.group)
+def position_of(item: GaugeState) -> GaugePosition:
+    """The position of a gauge in that order: those in alarm first, then by subscription and group."""
+    return GaugePosition(not item.state.in_alarm, item.gauge.subscription_id or "", item.gauge.group)
 
 
 def customer_alert_message(

@@ -10,7 +10,7 @@ from server.calls.validation import Violations, to_timestamp
 from server.mapping.alerts import read_condition_types
 from server.mapping.event_types import NUMBERS, read_event_types
 from server.mapping.notification_details import write_detail
-from store.notifications.feed import Entry, NotificationFilter
+from store.notifications.feed import FeedEntry, NotificationFilter
 
 MAX_FILTER_IDS = 100
 
@@ -28,7 +28,7 @@ def read_wanted(
     )
 
 
-def notification_message(entry: Entry) -> notification_pb2.Notification:
+def notification_message(entry: FeedEntry) -> notification_pb2.Notification:
     """A notification, with its body as webhooks carry it, and what the body says as messages."""
     shown = notification_pb2.Notification(
         notification_id=entry.notification_id,

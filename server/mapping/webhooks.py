@@ -13,9 +13,9 @@ from generated.tidemark.v1 import (
 from generated.tidemark.v1.webhook_service_pb2 import ListDeliveriesRequest
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.event_types import NUMBERS, read_event_types
-from store.deliveries.deliveries import Attempt, Delivery, Filter
+from store.deliveries.deliveries import Attempt, Delivery, DeliveryFilter
 from store.deliveries.operator_event_log import LoggedEvent
-from store.deliveries.redelivery_jobs import Job
+from store.deliveries.redelivery_jobs import RedeliveryJob
 from webhooks.deliveries import DeliveryStatus
 
 _STATUS_NUMBERS = {
@@ -34,10 +34,10 @@ def read_statuses(
     return tuple(dict.fromkeys(_STATUSES[number] for number in statuses if number in _STATUSES))
 
 
-def read_filter(violations: Violations, request: ListDeliveriesRequest) -> Filter:
+def read_filter(violations: Violations, request: ListDeliveriesRequest) -> DeliveryFilter:
     """Which deliveries a list is narrowed to."""
     has_start, has_end = request.HasField("start_time"), request.HasField("end_time")
-    return Filter(
+    return DeliveryFilter(
         endpoint_id=violations.identifier("endpoint_id", request.endpoint_id, required=False) or None,
         notification_id=violations.identifier("notification_id", request.notification_id, required=False) or None,
         statuses=read_statuses(violations, request.statuses),
@@ -48,7 +48,7 @@ def read_filter(violations: Violations, request: ListDeliveriesRequest) -> Filte
     )
 
 
-def canonical(filter_: Filter) -> tuple[str, ...]:
+def canonical(filter_: DeliveryFilter) -> tuple[str, ...]:
     """The filter as texts that are equal for equal filters, in whatever order their values are."""
     return tuple(
         ",".join(sorted(value)) if isinstance(value, tuple) else "" if value is None else str(value)
@@ -94,7 +94,7 @@ def attempt_message(attempt: Attempt) -> delivery_pb2.Attempt:
     )
 
 
-def job_message(job: Job) -> redelivery_job_pb2.RedeliveryJob:
+def job_message(job: RedeliveryJob) -> redelivery_job_pb2.RedeliveryJob:
     """A job that sends something again."""
     message = redelivery_job_pb2.RedeliveryJob(
         job_id=job.job_id,

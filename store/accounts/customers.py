@@ -1,22 +1,20 @@
-"""Customers: the parties that are billed, each with its plan, currency and billing cycle."""
+"""Customers: the parties that are billed, each with its plan, currency and billing cycle.
 
-from collections.abc import Collection, Mapping, Sequence
+`store.accounts.customer_puts` puts them.
+"""
+
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, any_, cast, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.periods import BillingCycle
-from store.accounts.billing_cycles import cycle_columns, cycle_of
-from store.accounts.customer_evaluations import NOTE, OWN_TIME
+from store.accounts.billing_cycles import cycle_of
 from store.accounts.customer_names import NameKind
-from store.accounts.put_statements import COLLATED, CYCLE, TEXT, TIME, FactRow, StatedTable, encoded, fetched
-from store.accounts.puts import Put, UnlockedPut
-from store.erasures.jobs import CustomerBeingErased
+from store.accounts.put_statements import FactRow
 from store.postgres.counting import bounded_count
-from store.postgres.database import DriverConnection
 from store.tables.accounts import customer, customer_name
 from store.tables.base import Identifier
 
@@ -70,130 +68,13 @@ class CustomerFilter:
     alias: str | None = None
 
 
-@dataclass(frozen=True)
-class CustomerPut:
-    """A customer that was put under the lock. names_changed: `replace_names` has to follow."""
-
-    put: Put[StoredCustomer]
-    names_changed: bool
-
-
-_TABLE = StatedTable(
-    "customer",
-    ("customer_id",),
-    {
-        "display_name": "text",
-        "external_id": TEXT,
-        "aliases": f"text[] {COLLATED}",
-        "plan_id": TEXT,
-        "plan_start_time": TIME,
-        "plan_end_time": TIME,
-        "currency": TEXT,
-        "custom_fields": "jsonb",
-        **CYCLE,
-    },
-    unlocked=frozenset({"display_name", "plan_start_time", "custom_fields"}),
-    # A name must not be given to two customers, so it changes under the lock.
-    unrouted=frozenset({"display_name", "plan_start_time", "custom_fields", "external_id", "aliases"}),
-)
-
-# A new customer has no usage yet.
-_NOTE = NOTE.format(
-    changed=f"""
-        SELECT p.customer_id, true, b.customer_id IS NOT NULL, false, NULL::text
-        FROM put p LEFT JOIN before b USING (customer_id)
-        WHERE b.customer_id IS NULL OR NOT {_TABLE.same_routes("p", "b")}
-    """
-)
-
-_PUT = f"""
-WITH {_TABLE.input}, before AS MATERIALIZED (
-    SELECT {_TABLE.listed("t.")} FROM input i JOIN customer t
-        ON t.organization_id = %(organization_id)s AND t.customer_id = i.customer_id
-), erased AS MATERIALIZED (
-    SELECT j.customer_id FROM input i JOIN erasure_job j
-        ON j.organization_id = %(organization_id)s AND j.customer_id = i.customer_id
-), put AS ({_TABLE.upsert.format(wanted="i.customer_id NOT IN (SELECT customer_id FROM erased)")}
-), noted AS ({_NOTE})
-SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) AS erased,
-       p.customer_id IS NULL AS superseded,
-       (p.external_id, p.aliases) IS DISTINCT FROM (b.external_id, coalesce(b.aliases, '{{}}')) AS names_changed,
-       {_TABLE.either("p", "b")}
-FROM input i LEFT JOIN put p USING (customer_id) LEFT JOIN before b USING (customer_id)
-""".encode()
-
-
-async def change(
-    connection: DriverConnection, organization_id: int, facts: Sequence[CustomerFact], now: datetime
-) -> dict[int, UnlockedPut[StoredCustomer]]:
-    """Puts those facts that need no lock of the organization, see `StatedTable.change`; by the index of the fact.
-
-    The customers are distinct.
-    """
-    rows = await _TABLE.change(connection, organization_id, [_columns(fact) for fact in facts], now)
-    return {
-        position: UnlockedPut(_customer({"organization_id": organization_id, **row}), row["superseded"], row["noted"])
-        for position, row in rows.items()
-    }
-
-
-async def put(
-    connection: DriverConnection, organization_id: int, facts: Sequence[CustomerFact], epoch: int, now: datetime
-) -> list[CustomerPut | CustomerBeingErased]:
-    """Stores the facts, unless newer ones are stored, and notes which customers have to be evaluated.
-
-    The transaction holds the organization's lock exclusively and has raised the epoch to this one. The customers are
-    distinct.
-    """
-    parameters = {
-        "organization_id": organization_id,
-        "epoch": epoch,
-        "now": now,
-        "due_time": now + OWN_TIME,
-        "facts": encoded([_columns(fact) for fact in facts]),
-    }
-    rows = await fetched(connection, _PUT, parameters)
-    found: list[CustomerPut | CustomerBeingErased] = []
-    for position, fact in enumerate(facts):
-        row = rows[position]
-        if row["erased"]:
-            found.append(CustomerBeingErased(fact.customer_id))
-            continue
-        stored = _customer({"organization_id": organization_id, **row})
-        changed = not row["superseded"]
-        found.append(
-            CustomerPut(
-                Put(stored, superseded=not changed, changed=changed, epoch=epoch),
-                names_changed=changed and row["names_changed"],
-            )
-        )
-    return found
-
-
-def _columns(fact: CustomerFact) -> dict[str, Any]:
-    """What the fact states, by column."""
-    return {
-        "customer_id": fact.customer_id,
-        "display_name": fact.display_name,
-        "external_id": fact.external_id,
-        "aliases": fact.aliases,
-        "plan_id": fact.plan_id,
-        "plan_start_time": fact.plan_start_time,
-        "plan_end_time": fact.plan_end_time,
-        "currency": fact.currency,
-        "custom_fields": fact.custom_fields,
-        "as_of_time": fact.as_of_time,
-        **cycle_columns(fact.cycle),
-    }
-
-
 async def get(connection: AsyncConnection, organization_id: int, customer_id: str) -> StoredCustomer | None:
     """One customer, or None."""
     rows = await connection.execute(
         select(customer).where(customer.c.organization_id == organization_id, customer.c.customer_id == customer_id)
     )
     row = rows.mappings().one_or_none()
-    return None if row is None else _customer(row)
+    return None if row is None else customer_from(row)
 
 
 async def get_many(
@@ -206,7 +87,7 @@ async def get_many(
             customer.c.customer_id == any_(cast(list(customer_ids), ARRAY(Identifier))),
         )
     )
-    return {row["customer_id"]: _customer(row) for row in rows.mappings()}
+    return {row["customer_id"]: customer_from(row) for row in rows.mappings()}
 
 
 async def ids_after(
@@ -232,7 +113,7 @@ async def list_page(
     if after is not None:
         statement = statement.where(customer.c.customer_id > after)
     rows = await connection.execute(statement.order_by(customer.c.customer_id).limit(limit))
-    return [_customer(row) for row in rows.mappings()]
+    return [customer_from(row) for row in rows.mappings()]
 
 
 async def count(connection: AsyncConnection, organization_id: int, wanted: CustomerFilter) -> int:
@@ -255,7 +136,8 @@ def _selected(organization_id: int, wanted: CustomerFilter) -> list[ColumnElemen
     return conditions
 
 
-def _customer(row: FactRow) -> StoredCustomer:
+def customer_from(row: FactRow) -> StoredCustomer:
+    """The customer of a row."""
     cycle = cycle_of(row)
     assert cycle is not None, "a customer always has a billing cycle"
     return StoredCustomer(

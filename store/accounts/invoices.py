@@ -87,51 +87,47 @@ async def get(
     return None if row is None else _invoice(row)
 
 
+@dataclass(frozen=True)
+class InvoiceFilter:
+    """Which invoices to list. An unset or empty field does not limit the list."""
+
+    customer_id: str | None = None
+    invoice_type: str | None = None
+    statuses: tuple[InvoiceStatus, ...] = ()
+
+
 async def list_page(
     connection: AsyncConnection,
     organization_id: int,
+    wanted: InvoiceFilter,
     *,
-    customer_id: str | None,
-    invoice_type: str | None,
-    statuses: tuple[InvoiceStatus, ...],
     after: tuple[str, str] | None,
     limit: int,
 ) -> list[StoredInvoice]:
     """Up to `limit` invoices in the order of customer id and invoice id.
 
-    customer_id, invoice_type, statuses: which invoices; None or empty for all. after: the key of the last invoice of
-    the page before.
+    after: the key of the last invoice of the page before.
     """
-    statement = select(invoice).where(*_selected(organization_id, customer_id, invoice_type, statuses))
+    statement = select(invoice).where(*_selected(organization_id, wanted))
     if after is not None:
         statement = statement.where(tuple_(invoice.c.customer_id, invoice.c.invoice_id) > after)
     rows = await connection.execute(statement.order_by(invoice.c.customer_id, invoice.c.invoice_id).limit(limit))
     return [_invoice(row) for row in rows.mappings()]
 
 
-async def count(
-    connection: AsyncConnection,
-    organization_id: int,
-    *,
-    customer_id: str | None,
-    invoice_type: str | None,
-    statuses: tuple[InvoiceStatus, ...],
-) -> int:
+async def count(connection: AsyncConnection, organization_id: int, wanted: InvoiceFilter) -> int:
     """How many invoices `list_page` returns on all pages, see `bounded_count`."""
-    conditions = _selected(organization_id, customer_id, invoice_type, statuses)
-    return await bounded_count(connection, invoice, *conditions)
+    return await bounded_count(connection, invoice, *_selected(organization_id, wanted))
 
 
-def _selected(
-    organization_id: int, customer_id: str | None, invoice_type: str | None, statuses: tuple[InvoiceStatus, ...]
-) -> list[ColumnElement[bool]]:
+def _selected(organization_id: int, wanted: InvoiceFilter) -> list[ColumnElement[bool]]:
     conditions = [invoice.c.organization_id == organization_id]
-    if customer_id is not None:
-        conditions.append(invoice.c.customer_id == customer_id)
-    if invoice_type is not None:
-        conditions.append(invoice.c.invoice_type == invoice_type)
-    if statuses:
-        conditions.append(invoice.c.status.in_([status.value for status in statuses]))
+    if wanted.customer_id is not None:
+        conditions.append(invoice.c.customer_id == wanted.customer_id)
+    if wanted.invoice_type is not None:
+        conditions.append(invoice.c.invoice_type == wanted.invoice_type)
+    if wanted.statuses:
+        conditions.append(invoice.c.status.in_([status.value for status in wanted.statuses]))
     return conditions
 
 

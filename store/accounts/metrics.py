@@ -66,7 +66,7 @@ class StoredMetric:
     quantity_property: str | None = None
 
 
-async def change(
+async def put_existing(
     connection: AsyncConnection, organization_id: int, fact: MetricFact, now: datetime
 ) -> Put[StoredMetric] | None:
     """Puts a fact about a metric that exists, unless a newer one is stored; returns None if it does not exist.

@@ -1,7 +1,7 @@
 """The statements of puts: facts of many callers are confirmed, changed or stored in one statement each.
 
 A fact that is stored already, and one that changes nothing by which usage is routed, takes no lock of the
-organization, because that lock stops ingest (`StatedTable.change`). The others are stored under the lock, by a
+organization, because that lock stops ingest (`StatedTable.put_unlocked`). The others are stored under the lock, by a
 statement of their own table that contains `StatedTable.upsert`.
 """
 
@@ -26,7 +26,7 @@ CYCLE = {"anchor_time": TIME, "cadence": TEXT, "interval_count": "integer", "tim
 FactRow = Mapping[str, Any] | RowMapping
 
 # Rows that other transactions hold are left out: two of these statements lock theirs in no common order.
-_CHANGE = """
+_PUT_UNLOCKED = """
 WITH {input}, found AS MATERIALIZED (
     SELECT i.position, {t_columns}, t.as_of_time > i.as_of_time AS superseded, {same} AS same,
            {same_locked} AS same_locked,
@@ -124,8 +124,8 @@ class StatedTable:
         """
 
     @cached_property
-    def _change(self) -> bytes:
-        return _CHANGE.format(
+    def _put_unlocked(self) -> bytes:
+        return _PUT_UNLOCKED.format(
             input=self.input,
             table=self.name,
             columns=self.listed(),
@@ -136,7 +136,7 @@ class StatedTable:
             assignments=", ".join(f"{name} = i.{name}" for name in sorted(self.unlocked)),
         ).encode()
 
-    async def change(
+    async def put_unlocked(
         self, connection: DriverConnection, organization_id: int, facts: Sequence[Mapping[str, Any]], now: datetime
     ) -> dict[int, dict[str, Any]]:
         """Puts those facts that need no lock of the organization; returns the stored rows, by the index of the fact.
@@ -145,7 +145,7 @@ class StatedTable:
         change nothing (superseded). noted: the customer still has to be evaluated on an earlier put.
         """
         parameters = {"organization_id": organization_id, "now": now, "facts": encoded(facts)}
-        return await fetched(connection, self._change, parameters)
+        return await fetched(connection, self._put_unlocked, parameters)
 
 
 def encoded(facts: Sequence[Mapping[str, Any]]) -> str:

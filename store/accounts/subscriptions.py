@@ -1,26 +1,20 @@
-"""Subscriptions: what customers have bought, each with a plan and, if it has its own, a billing cycle."""
+"""Subscriptions: what customers have bought, each with a plan and, if it has its own, a billing cycle.
 
-from collections.abc import Collection, Mapping, Sequence
+`store.accounts.subscription_puts` puts them.
+"""
+
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from psycopg.rows import dict_row
 from sqlalchemy import ColumnElement, and_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle
-from store.accounts.billing_cycles import CYCLE_COLUMNS, cycle_columns, cycle_of
-from store.accounts.customer_evaluations import NOTE, OWN_TIME
-from store.accounts.put_statements import CYCLE, TEXT, TIME, FactRow, StatedTable, encoded, fetched
-from store.accounts.puts import Put, UnlockedPut
-from store.erasures.jobs import CustomerBeingErased
+from store.accounts.billing_cycles import CYCLE_COLUMNS, cycle_of
+from store.accounts.put_statements import FactRow
 from store.postgres.counting import bounded_count
-from store.postgres.database import DriverConnection
 from store.tables.accounts import customer, subscription
-
-# What no router reads of a subscription.
-_UNROUTED = frozenset({"display_name", "plan_start_time", "plan_end_time", "start_time", "end_time"})
 
 # Each subscription with the billing cycle of its customer, which applies if the subscription has none of its own.
 _SUBSCRIPTIONS = select(
@@ -74,160 +68,13 @@ class StoredSubscription:
     display_name: str = ""
 
 
-_TABLE = StatedTable(
-    "subscription",
-    ("customer_id", "subscription_id"),
-    {
-        "display_name": "text",
-        "plan_id": TEXT,
-        "plan_start_time": TIME,
-        "plan_end_time": TIME,
-        "currency": TEXT,
-        "custom_fields": "jsonb",
-        "start_time": TIME,
-        "end_time": TIME,
-        **CYCLE,
-    },
-    unlocked=_UNROUTED,
-    unrouted=_UNROUTED,
-)
+@dataclass(frozen=True)
+class SubscriptionFilter:
+    """Which subscriptions to list: those that match each field that is set."""
 
-# A new customer has alerts on facts. A new subscription has no usage, which would have registered it. With custom
-# fields, other usage of the customer may be billed under it.
-_NOTE = NOTE.format(
-    changed=f"""
-        SELECT customer_id, true, false, false, NULL::text FROM created
-        UNION ALL SELECT p.customer_id, false, false, true, NULL
-        FROM put p LEFT JOIN before b USING (customer_id, subscription_id)
-        WHERE CASE WHEN b.customer_id IS NULL THEN p.custom_fields <> '{{}}'
-            ELSE NOT {_TABLE.same_routes("p", "b")} END
-    """
-)
-
-_PUT = f"""
-WITH {_TABLE.input}, before AS MATERIALIZED (
-    SELECT {_TABLE.listed("t.")} FROM input i JOIN subscription t
-        ON t.organization_id = %(organization_id)s AND {_TABLE.is_key("t", "i")}
-), erased AS MATERIALIZED (
-    SELECT j.customer_id FROM input i JOIN erasure_job j
-        ON j.organization_id = %(organization_id)s AND j.customer_id = i.customer_id
-), created AS (
-    INSERT INTO customer (
-        organization_id, customer_id, anchor_time, cadence, interval_count, time_zone, create_time, update_time,
-        changed_epoch
-    )
-    SELECT DISTINCT %(organization_id)s::bigint, i.customer_id, %(anchor)s::timestamptz, %(cadence)s,
-           %(interval_count)s::integer, %(time_zone)s, %(now)s::timestamptz, %(now)s::timestamptz, %(epoch)s::bigint
-    FROM input i WHERE i.customer_id NOT IN (SELECT customer_id FROM erased)
-    ORDER BY i.customer_id
-    ON CONFLICT DO NOTHING
-    RETURNING customer_id
-), put AS ({_TABLE.upsert.format(wanted="i.customer_id NOT IN (SELECT customer_id FROM erased)")}
-), contracts AS (
-    -- Other cost than before may count for these customers, whose gauges have to be counted anew.
-    UPDATE customer c SET changed_epoch = %(epoch)s, contracts_change_time = %(now)s
-    WHERE c.organization_id = %(organization_id)s AND c.customer_id IN (
-        SELECT p.customer_id FROM put p LEFT JOIN before b USING (customer_id, subscription_id)
-        WHERE p.custom_fields <> coalesce(b.custom_fields, '{{}}')
-    )
-), noted AS ({_NOTE} RETURNING e.customer_id)
-SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) AS erased,
-       p.customer_id IS NULL AS superseded,
-       EXISTS (SELECT FROM noted n WHERE n.customer_id = i.customer_id) OR EXISTS (
-           SELECT FROM customer_evaluation n
-           WHERE n.organization_id = %(organization_id)s AND n.customer_id = i.customer_id
-       ) AS noted,
-       {_TABLE.either("p", "b")}
-FROM input i LEFT JOIN put p USING (customer_id, subscription_id)
-LEFT JOIN before b USING (customer_id, subscription_id)
-""".encode()
-
-_CUSTOMER_CYCLES = f"""
-SELECT customer_id, {", ".join(f"{name} AS customer_{name}" for name in CYCLE_COLUMNS)} FROM customer
-WHERE organization_id = %s AND customer_id = ANY(%s)
-""".encode()
-
-
-async def change(
-    connection: DriverConnection, organization_id: int, facts: Sequence[SubscriptionFact], now: datetime
-) -> dict[int, UnlockedPut[StoredSubscription]]:
-    """Puts those facts that need no lock of the organization, see `StatedTable.change`; by the index of the fact.
-
-    The subscriptions are distinct.
-    """
-    rows = await _TABLE.change(connection, organization_id, [_columns(fact) for fact in facts], now)
-    stored = await _with_cycles(connection, organization_id, rows)
-    return {
-        position: UnlockedPut(stored[position], row["superseded"], row["noted"]) for position, row in rows.items()
-    }
-
-
-async def put(
-    connection: DriverConnection, organization_id: int, facts: Sequence[SubscriptionFact], epoch: int, now: datetime
-) -> list[Put[StoredSubscription] | CustomerBeingErased]:
-    """Stores the facts, unless newer ones are stored, and notes which customers have to be evaluated.
-
-    Creates customers that do not exist, with defaults. The transaction holds the organization's lock exclusively and
-    has raised the epoch to this one. The subscriptions are distinct.
-    """
-    parameters = {
-        "organization_id": organization_id,
-        "epoch": epoch,
-        "now": now,
-        "due_time": now + OWN_TIME,
-        "facts": encoded([_columns(fact) for fact in facts]),
-        "anchor": DEFAULT_CYCLE.anchor,
-        "cadence": DEFAULT_CYCLE.cadence.value,
-        "interval_count": DEFAULT_CYCLE.interval_count,
-        "time_zone": DEFAULT_CYCLE.time_zone,
-    }
-    rows = await fetched(connection, _PUT, parameters)
-    stored = await _with_cycles(
-        connection, organization_id, {position: row for position, row in rows.items() if not row["erased"]}
-    )
-    found: list[Put[StoredSubscription] | CustomerBeingErased] = []
-    for position, fact in enumerate(facts):
-        if rows[position]["erased"]:
-            found.append(CustomerBeingErased(fact.customer_id))
-        else:
-            superseded, noted = rows[position]["superseded"], rows[position]["noted"]
-            found.append(
-                Put(stored[position], superseded=superseded, changed=not superseded, epoch=epoch, noted=noted)
-            )
-    return found
-
-
-async def _with_cycles(
-    connection: DriverConnection, organization_id: int, rows: Mapping[int, Mapping[str, Any]]
-) -> dict[int, StoredSubscription]:
-    """The subscriptions in these rows, with the billing cycles of their customers."""
-    if not rows:
-        return {}
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_CUSTOMER_CYCLES, (organization_id, [row["customer_id"] for row in rows.values()]))
-        cycles = {row["customer_id"]: row for row in await cursor.fetchall()}
-    return {
-        position: _subscription({"organization_id": organization_id, **cycles[row["customer_id"]], **row})
-        for position, row in rows.items()
-    }
-
-
-def _columns(fact: SubscriptionFact) -> dict[str, Any]:
-    """What the fact states, by column."""
-    return {
-        "customer_id": fact.customer_id,
-        "subscription_id": fact.subscription_id,
-        "display_name": fact.display_name,
-        "plan_id": fact.plan_id,
-        "plan_start_time": fact.plan_start_time,
-        "plan_end_time": fact.plan_end_time,
-        "currency": fact.currency,
-        "custom_fields": fact.custom_fields,
-        "start_time": fact.start_time,
-        "end_time": fact.end_time,
-        "as_of_time": fact.as_of_time,
-        **cycle_columns(fact.cycle),
-    }
+    customer_id: str | None = None
+    plan_id: str | None = None
+    subscription_id: str | None = None
 
 
 async def get(
@@ -242,7 +89,7 @@ async def get(
         )
     )
     row = rows.mappings().one_or_none()
-    return None if row is None else _subscription(row)
+    return None if row is None else subscription_from(row)
 
 
 async def customers_with(
@@ -267,60 +114,48 @@ async def get_many(
             tuple_(subscription.c.customer_id, subscription.c.subscription_id).in_(sorted(keys)),
         )
     )
-    return {(row["customer_id"], row["subscription_id"]): _subscription(row) for row in rows.mappings()}
+    return {(row["customer_id"], row["subscription_id"]): subscription_from(row) for row in rows.mappings()}
 
 
 async def list_page(
     connection: AsyncConnection,
     organization_id: int,
+    wanted: SubscriptionFilter,
     *,
-    customer_id: str | None,
-    plan_id: str | None,
     after: tuple[str, str] | None,
     limit: int,
-    subscription_id: str | None = None,
 ) -> list[StoredSubscription]:
     """Up to `limit` subscriptions in the order of customer id and subscription id.
 
-    customer_id, plan_id, subscription_id: which subscriptions; None for all. after: the key of the last subscription
-    of the page before.
+    after: the key of the last subscription of the page before.
     """
-    statement = _SUBSCRIPTIONS.where(*_selected(organization_id, customer_id, plan_id, subscription_id))
+    statement = _SUBSCRIPTIONS.where(*_selected(organization_id, wanted))
     if after is not None:
         statement = statement.where(tuple_(subscription.c.customer_id, subscription.c.subscription_id) > after)
     rows = await connection.execute(
         statement.order_by(subscription.c.customer_id, subscription.c.subscription_id).limit(limit)
     )
-    return [_subscription(row) for row in rows.mappings()]
+    return [subscription_from(row) for row in rows.mappings()]
 
 
-async def count(
-    connection: AsyncConnection,
-    organization_id: int,
-    *,
-    customer_id: str | None,
-    plan_id: str | None,
-    subscription_id: str | None,
-) -> int:
+async def count(connection: AsyncConnection, organization_id: int, wanted: SubscriptionFilter) -> int:
     """How many subscriptions `list_page` returns on all pages, see `bounded_count`."""
-    conditions = _selected(organization_id, customer_id, plan_id, subscription_id)
-    return await bounded_count(connection, subscription, *conditions)
+    return await bounded_count(connection, subscription, *_selected(organization_id, wanted))
 
 
-def _selected(
-    organization_id: int, customer_id: str | None, plan_id: str | None, subscription_id: str | None
-) -> list[ColumnElement[bool]]:
+def _selected(organization_id: int, wanted: SubscriptionFilter) -> list[ColumnElement[bool]]:
     conditions = [subscription.c.organization_id == organization_id]
-    if customer_id is not None:
-        conditions.append(subscription.c.customer_id == customer_id)
-    if plan_id is not None:
-        conditions.append(subscription.c.plan_id == plan_id)
-    if subscription_id is not None:
-        conditions.append(subscription.c.subscription_id == subscription_id)
+    if wanted.customer_id is not None:
+        conditions.append(subscription.c.customer_id == wanted.customer_id)
+    if wanted.plan_id is not None:
+        conditions.append(subscription.c.plan_id == wanted.plan_id)
+    if wanted.subscription_id is not None:
+        conditions.append(subscription.c.subscription_id == wanted.subscription_id)
     return conditions
 
 
-def _subscription(row: FactRow) -> StoredSubscription:
+def subscription_from(row: FactRow) -> StoredSubscription:
+    """The subscription of a row, which has the billing cycle of its customer, too."""
     return StoredSubscription(
         organization_id=row["organization_id"],
         customer_id=row["customer_id"],

@@ -200,7 +200,7 @@ async def without_first(connection: DriverConnection, organization_id: int, aler
 
 
 async def begin(connection: AsyncConnection, organization_id: int, alert_ids: Sequence[str]) -> None:
-    """Begins backfills of alerts for all customers; one that is under way begins again."""
+    """Begins backfills of alerts for all customers; one that is in progress begins again."""
     await connection.execute(
         update(alert)
         .where(

@@ -1,4 +1,4 @@
-"""A change of definitions: its one lock, one epoch, one time and one author, however many alerts it changes."""
+"""A change of definitions: its one epoch, one time and one author, however many alerts it changes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.definitions import MAX_SPEND_ALERTS
-from runtime.clock import Clock
 from store.alerts.history import Author
-from store.identity import organizations
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,42 +18,19 @@ class Begun:
     now: datetime
 
 
+@dataclass(frozen=True, slots=True)
 class Change:
-    """The change of definitions by one caller, in one transaction."""
+    """The change of definitions by one caller.
 
-    def __init__(
-        self,
-        connection: AsyncConnection,
-        organization_id: int,
-        author: Author,
-        clock: Clock,
-        *,
-        begun: Begun | None = None,
-        max_spend_alerts: int = MAX_SPEND_ALERTS,
-    ) -> None:
-        """begun: of a transaction that holds the organization's lock exclusively, and has raised the epoch.
+    Its transaction holds the organization's lock exclusively, and has raised the epoch. max_spend_alerts: of each
+    type on cost, of one subscription or plan.
+    """
 
-        max_spend_alerts: of each type on cost, of one subscription or plan.
-        """
-        self.connection = connection
-        self.organization_id = organization_id
-        self.author = author
-        self.max_spend_alerts = max_spend_alerts
-        self._clock = clock
-        self._begun = begun
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether the transaction holds the lock, so that what it reads stays as it is."""
-        return self._begun is not None
-
-    async def begin(self) -> Begun:
-        """Locks the organization until the transaction ends, and raises its epoch; both only at the first call."""
-        if self._begun is None:
-            epoch = await organizations.begin_change(self.connection, self.organization_id)
-            # Read the clock under the lock: a new alert did not watch the events that came in while this waited.
-            self._begun = Begun(epoch, self._clock.now())
-        return self._begun
+    connection: AsyncConnection
+    organization_id: int
+    author: Author
+    begun: Begun
+    max_spend_alerts: int = MAX_SPEND_ALERTS
 
 
 class ItemRefused(Exception):

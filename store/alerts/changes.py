@@ -1,7 +1,7 @@
 """Changes of alert definitions: edits, among them those of the state, and the release of a uniqueness key.
 
-All edits of one change share its lock and its epoch, and each is recorded in the history. If there is nothing to
-change, neither the lock nor a new epoch is taken.
+All edits of one change share its lock and its epoch, and each is recorded in the history. `without_effect` finds out
+before whether there is nothing to change, so that neither the lock nor a new epoch is taken.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ MAX_RETIRED = 200
 WRITTEN_AT_ONCE = 100  # rows of one statement: the event loop serves other calls between two
 
 
-class ChangeRefused(Exception):
+class EditRefused(Exception):
     """The alert cannot be changed; the subclasses say why."""
 
     def __init__(self, alert_id: str) -> None:
@@ -36,15 +36,15 @@ class ChangeRefused(Exception):
         self.alert_id = alert_id
 
 
-class AlertUnknown(ChangeRefused):
+class AlertUnknown(EditRefused):
     """The organization has no such alert."""
 
 
-class AlertArchived(ChangeRefused):
+class AlertArchived(EditRefused):
     """The alert is archived. An archived alert does not change."""
 
 
-class EtagMismatch(ChangeRefused):
+class EtagMismatch(EditRefused):
     """The alert has another version than the one that the caller has seen."""
 
     def __init__(self, alert_id: str, version: int) -> None:
@@ -52,7 +52,7 @@ class EtagMismatch(ChangeRefused):
         self.version = version
 
 
-class NotArchived(ChangeRefused):
+class NotArchived(EditRefused):
     """The alert is not archived, so it keeps its uniqueness key."""
 
 
@@ -65,15 +65,6 @@ class Edit:
     etag: str = ""
 
 
-async def edit(change: Change, wanted: Edit) -> AlertDefinition:
-    """Applies one edit. Raises AlertUnknown, AlertArchived, EtagMismatch and AlertConflict."""
-    try:
-        [changed] = await edit_many(change, [wanted])
-    except ItemRefused as refused:
-        raise refused.cause from None
-    return changed
-
-
 async def edit_many(
     change: Change, edits: Sequence[Edit], known: Mapping[str, AlertDefinition] | None = None
 ) -> list[AlertDefinition]:
@@ -81,14 +72,9 @@ async def edit_many(
 
     What changed of an active alert is evaluated at once, by ingest or by a backfill. An edit that changes nothing
     leaves the version as it is. known: the alerts by id, if the transaction has read them under the lock. Raises
-    ItemRefused with what `edit` raises.
+    ItemRefused with AlertUnknown, AlertArchived, EtagMismatch, AlertConflict or ItemsAlike.
     """
-    where = change.connection, change.organization_id
-    if not change.is_begun:
-        unchanged = await without_effect(*where, edits)
-        if unchanged is not None:
-            return unchanged
-    begun = await change.begin()
+    where, begun = (change.connection, change.organization_id), change.begun
     # Another change may have been committed before this transaction got the lock.
     current = _checked(edits, known) if known is not None else await _read(*where, edits)
     written, kinds = dict[int, AlertDefinition](), list[ChangeKind]()
@@ -169,7 +155,7 @@ def problem_of(found: AlertDefinition, etag: str) -> EtagMismatch | None:
     return EtagMismatch(found.alert_id, found.version) if etag and etag != str(found.version) else None
 
 
-def refusal(wanted: Edit, found: AlertDefinition | None) -> ChangeRefused | None:
+def refusal(wanted: Edit, found: AlertDefinition | None) -> EditRefused | None:
     """Why the alert cannot be edited so; None if it can."""
     if found is None:
         return AlertUnknown(wanted.alert_id)
@@ -276,5 +262,4 @@ async def _write(
                 raise ItemRefused(index, conflict) from None
         raise
     changes = list(zip(kinds, definitions, strict=True))
-    begun = await change.begin()
-    await alert_history.record_many(connection, change.organization_id, changes, change.author, begun.now)
+    await alert_history.record_many(connection, change.organization_id, changes, change.author, change.begun.now)

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.alert_commands import NewAlert
 from evaluator.alerts import ConditionType, ScopeKind
 from evaluator.definitions import AlertDefinition, DefinitionState
 from store.alerts.change import Begun, Change, ItemRefused
-from store.alerts.drafts import ROW_COLUMNS, Draft, draft, with_currencies
+from store.alerts.drafts import ROW_COLUMNS, Draft, with_currencies
 from store.alerts.history import ChangeKind
 from store.alerts.quiet_at_creation import FOUND, NOT_SETTLED, QUIET_COLUMNS, SETTLED, WideWatches
 from store.alerts.unique_keys import AlertConflict, holders, keys_of, refuse_alike
@@ -28,27 +27,15 @@ class TooManyAlerts(Exception):
         self.maximum = maximum
 
 
-async def create(change: Change, new: NewAlert) -> AlertDefinition:
-    """Saves an alert, whose backfill is still to run if it is active.
-
-    Raises AlertConflict, TooManyAlerts and CustomerBeingErased.
-    """
-    try:
-        [created] = await create_many(change, [draft(new, change.author)])
-    except ItemRefused as refused:
-        raise refused.cause from None
-    return created
-
-
 async def create_many(
     change: Change, drafts: Sequence[Draft], wide: WideWatches | None = None
 ) -> list[AlertDefinition]:
-    """Saves several alerts, in their order, all or none.
+    """Saves several alerts, in their order, all or none. The backfills of active ones are still to run.
 
-    wide: see `create_each`. Raises ItemRefused with what `create` raises, or with ItemsAlike if two of the alerts
-    have the same key.
+    wide: see `create_each`. Raises ItemRefused with AlertConflict, TooManyAlerts or CustomerBeingErased, or with
+    ItemsAlike if two of the alerts have the same key.
     """
-    begun = await change.begin()
+    begun = change.begun
     drafts = await with_currencies(change.connection, change.organization_id, drafts)
     refuse_alike({index: one.definition for index, one in enumerate(drafts)})
     saved = await _save(change.connection, change.organization_id, drafts, begun, wide)
@@ -74,8 +61,8 @@ async def create_each(
     """Saves those of several alerts that can be saved, each as if the ones before it had been created before it.
 
     wide: what the wide alerts watch; with it, quiet gauges are taken as evaluated, so no other change may follow at
-    this epoch. Returns, for each, the alert or what `create` raises. Raises TooManyAlerts if that concerns any of
-    several alerts, of which some may be saved: roll back, and create them one by one.
+    this epoch. Returns, for each, the alert, AlertConflict or CustomerBeingErased. Raises TooManyAlerts if that
+    concerns any of several alerts, of which some may be saved: roll back, and create them one by one.
     """
     drafts = await with_currencies(connection, organization_id, drafts)
     saved = await _save(connection, organization_id, drafts, begun, wide)
@@ -91,10 +78,11 @@ async def create_each(
     ]
 
 
+_AS_THEY_ARE = [name for name in ROW_COLUMNS if name != "visit_after"]
+
 # Inserts alerts and the history of those that are saved; returns their ids, and whether they need no backfill. Left
 # out are those whose key another alert has (ON CONFLICT without a target covers both unique indexes), and those of
 # customers that are being erased. One JSON text for all rows: the driver converts arrays value by value.
-_AS_THEY_ARE = [name for name in ROW_COLUMNS if name != "visit_after"]
 _SAVE = f"""
 WITH wanted AS (
     SELECT * FROM json_to_recordset(%(rows)s::json) AS wanted (

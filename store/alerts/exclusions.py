@@ -25,7 +25,7 @@ class Groups(NamedTuple):
     period_start: datetime
 
 
-class Counted(NamedTuple):
+class NewGroups(NamedTuple):
     """How many groups are new to an alert that watches since `watching_epoch`."""
 
     groups: Groups
@@ -54,7 +54,9 @@ RETURNING customer_id, alert_id, subscription_id, period_start, groups
 """
 
 
-async def count(connection: DriverConnection, organization_id: int, counted: Sequence[Counted]) -> dict[Groups, int]:
+async def count(
+    connection: DriverConnection, organization_id: int, counted: Sequence[NewGroups]
+) -> dict[Groups, int]:
     """Adds to counts of groups; returns the new counts. The rows stay locked.
 
     In the order of all locks, these rows come after the gauges.

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.definition_json import version_from_json, version_json
 from evaluator.definitions import AlertDefinition
+from evaluator.exclusions import Excluded
 from store.tables.alerts import alert_change
 
 
@@ -48,18 +49,16 @@ class AlertChange:
     change_time: datetime
 
 
-async def record(
+async def record_for_customer(
     connection: AsyncConnection,
     organization_id: int,
     kind: ChangeKind,
     definition: AlertDefinition,
     author: Author,
     now: datetime,
-    *,
-    customer_id: str | None = None,
-    subscription_id: str | None = None,
+    target: Excluded,
 ) -> None:
-    """Records a change, in the transaction that makes it."""
+    """Records a change of an alert for one customer or subscription, in the transaction that makes it."""
     await connection.execute(
         insert(alert_change).values(
             organization_id=organization_id,
@@ -67,8 +66,8 @@ async def record(
             kind=kind,
             version=definition.version,
             key_id=author.key_id,
-            customer_id=customer_id,
-            subscription_id=subscription_id,
+            customer_id=target.customer_id,
+            subscription_id=target.subscription_id,
             definition=version_json(definition),
             change_time=now,
         )

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.definitions import AlertDefinition, DefinitionState
 from store.alerts.rows import definition_of
 from store.postgres import bounded_pages
-from store.postgres.bounded_pages import Found, ListScan
+from store.postgres.bounded_pages import BoundedPage, ListScan
 from store.postgres.database import driver
 from store.tables.alerts import OWN_LABELS, alert
 
@@ -23,7 +23,7 @@ ORDER = ("create_time", "alert_id")
 
 
 @dataclass(frozen=True)
-class Filters:
+class AlertFilter:
     """Which alerts to list: those that match every field that is set. An empty collection or text is not set.
 
     start_time, end_time: alerts created at the first or later, and before the second.
@@ -47,13 +47,13 @@ Position = tuple[datetime, str]  # create_time and id of an alert
 async def page(
     connection: AsyncConnection,
     organization_id: int,
-    filters: Filters,
+    filters: AlertFilter,
     *,
     after: Position | None,
     limit: int,
     newest_first: bool = False,
     most_examined: int | None = None,
-) -> Found[AlertDefinition, Position]:
+) -> BoundedPage[AlertDefinition, Position]:
     """Up to `limit` alerts after a position, oldest first by default.
 
     most_examined: alerts that are read at most; by default MAX_EXAMINED of `bounded_pages`. When there are
@@ -65,13 +65,13 @@ async def page(
     )
 
 
-async def count(connection: AsyncConnection, organization_id: int, filters: Filters) -> int:
+async def count(connection: AsyncConnection, organization_id: int, filters: AlertFilter) -> int:
     """How many alerts match; MAX_TOTAL_SIZE for that many or more."""
     return await bounded_pages.count(connection, await _scan(connection, organization_id, filters))
 
 
 async def _scan(
-    connection: AsyncConnection, organization_id: int, filters: Filters, *, newest_first: bool = False
+    connection: AsyncConnection, organization_id: int, filters: AlertFilter, *, newest_first: bool = False
 ) -> ListScan:
     parameters: dict[str, Any] = {"organization_id": organization_id}
     columns = (

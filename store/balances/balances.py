@@ -200,49 +200,46 @@ def _held_in(unit: Unit) -> ColumnElement[bool]:
     )
 
 
+@dataclass(frozen=True)
+class BalanceFilter:
+    """Which balances to list. customer_id, kinds: None or empty for all."""
+
+    customer_id: str | None = None
+    kinds: tuple[BalanceKind, ...] = ()
+    include_voided: bool = False
+
+
 async def list_page(
     connection: AsyncConnection,
     organization_id: int,
+    wanted: BalanceFilter,
     *,
-    customer_id: str | None,
-    kinds: tuple[BalanceKind, ...],
-    include_voided: bool,
     after: tuple[str, str] | None,
     limit: int,
 ) -> list[StoredBalance]:
     """Up to `limit` balances in the order of customer id and balance id.
 
-    customer_id, kinds: which balances; None or empty for all. after: the key of the last balance of the page before.
+    after: the key of the last balance of the page before.
     """
-    statement = select(balance).where(*_selected(organization_id, customer_id, kinds, include_voided))
+    statement = select(balance).where(*_selected(organization_id, wanted))
     if after is not None:
         statement = statement.where(tuple_(balance.c.customer_id, balance.c.balance_id) > after)
     rows = await connection.execute(statement.order_by(balance.c.customer_id, balance.c.balance_id).limit(limit))
     return await _with_segments(connection, organization_id, rows.mappings().all())
 
 
-async def count(
-    connection: AsyncConnection,
-    organization_id: int,
-    *,
-    customer_id: str | None,
-    kinds: tuple[BalanceKind, ...],
-    include_voided: bool,
-) -> int:
+async def count(connection: AsyncConnection, organization_id: int, wanted: BalanceFilter) -> int:
     """How many balances `list_page` returns on all pages, see `bounded_count`."""
-    conditions = _selected(organization_id, customer_id, kinds, include_voided)
-    return await bounded_count(connection, balance, *conditions)
+    return await bounded_count(connection, balance, *_selected(organization_id, wanted))
 
 
-def _selected(
-    organization_id: int, customer_id: str | None, kinds: tuple[BalanceKind, ...], include_voided: bool
-) -> list[ColumnElement[bool]]:
+def _selected(organization_id: int, wanted: BalanceFilter) -> list[ColumnElement[bool]]:
     conditions = [balance.c.organization_id == organization_id]
-    if customer_id is not None:
-        conditions.append(balance.c.customer_id == customer_id)
-    if kinds:
-        conditions.append(balance.c.kind.in_([kind.value for kind in kinds]))
-    if not include_voided:
+    if wanted.customer_id is not None:
+        conditions.append(balance.c.customer_id == wanted.customer_id)
+    if wanted.kinds:
+        conditions.append(balance.c.kind.in_([kind.value for kind in wanted.kinds]))
+    if not wanted.include_voided:
         conditions.append(balance.c.void_time.is_(None))
     return conditions
 

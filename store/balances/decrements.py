@@ -16,9 +16,10 @@ from evaluator.balances import HoldingSegment, Unit
 from evaluator.drawdown import Source, UnitBalances, in_order
 from store.balances import balances, drawdown, overages
 from store.balances import entries as balance_entries
+from store.balances.adjustments import AdjustmentConflict
 from store.balances.balances import StoredBalance
-from store.balances.changes import AdjustmentConflict, BalanceUnknown, BalanceVoided
-from store.balances.entries import Entry, EntryType, NewEntry
+from store.balances.changes import BalanceUnknown, BalanceVoided
+from store.balances.entries import EntryType, NewEntry, StoredEntry
 from store.balances.writing import write_balance, write_segments
 from store.postgres.database import driver
 from store.tables.balances import balance_adjustment, balance_decrement
@@ -60,7 +61,7 @@ class Decremented:
     changed, as they were before and after it.
     """
 
-    entries: Sequence[Entry]
+    entries: Sequence[StoredEntry]
     remaining: Decimal
     overage: Decimal
     changed: bool = False
@@ -204,7 +205,7 @@ def _entries(
     return entries
 
 
-async def _entries_of(connection: AsyncConnection, organization_id: int, wanted: Decrement) -> list[Entry]:
+async def _entries_of(connection: AsyncConnection, organization_id: int, wanted: Decrement) -> list[StoredEntry]:
     return await balance_entries.of_adjustment(connection, organization_id, wanted.customer_id, wanted.adjustment_id)
 
 

@@ -43,7 +43,7 @@ class NewEntry:
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredEntry:
     """One change as it is stored. entry_number: rises with each entry of a customer."""
 
     organization_id: int
@@ -79,7 +79,7 @@ async def append(
 
 async def of_adjustment(
     connection: AsyncConnection, organization_id: int, customer_id: str, adjustment_id: str
-) -> list[Entry]:
+) -> list[StoredEntry]:
     """The entries of an adjustment, in the order in which they were written."""
     rows = await connection.execute(
         select(balance_entry)
@@ -101,7 +101,7 @@ async def list_page(
     balance_id: str | None,
     after: tuple[str, int] | None,
     limit: int,
-) -> list[Entry]:
+) -> list[StoredEntry]:
     """Up to `limit` entries of a customer in the order of balance id and number.
 
     after: balance id and number of the last entry of the page before.
@@ -129,8 +129,8 @@ def _selected(organization_id: int, customer_id: str, balance_id: str | None) ->
     return conditions
 
 
-def _entry(row: RowMapping) -> Entry:
-    return Entry(
+def _entry(row: RowMapping) -> StoredEntry:
+    return StoredEntry(
         organization_id=row["organization_id"],
         entry_number=row["entry_number"],
         change=NewEntry(

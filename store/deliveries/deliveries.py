@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.ids import ID_BYTES, id_of
 from store.postgres import bounded_pages
-from store.postgres.bounded_pages import Found, ListScan
+from store.postgres.bounded_pages import BoundedPage, ListScan
 from store.postgres.counting import MAX_TOTAL_SIZE
 from store.tables.webhooks import attempt, delivery
-from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus, Trigger
 
 DELIVERY_ID_PREFIX = "whd_"
 
@@ -47,7 +47,7 @@ class Attempt:
     trigger: Trigger
     start_time: datetime
     duration: timedelta
-    outcome: Outcome
+    outcome: AttemptOutcome
     http_status: int | None
     remote_address: str
     secret_sequences: tuple[int, ...]  # of the endpoint's secrets that signed it, newest first
@@ -56,7 +56,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Filter:
+class DeliveryFilter:
     """Which deliveries to list. Unset fields do not limit the list. Times: of creation, the end not included."""
 
     endpoint_id: str | None = None
@@ -123,26 +123,26 @@ Position = tuple[datetime, str]  # create_time and id of a delivery
 async def list_page(
     connection: AsyncConnection,
     organization_id: int,
-    filter_: Filter | None = None,
+    filter_: DeliveryFilter | None = None,
     *,
     after: Position | None = None,
     limit: int,
     newest_first: bool = True,
     most_examined: int | None = None,
-) -> Found[Delivery, Position]:
+) -> BoundedPage[Delivery, Position]:
     """Up to `limit` deliveries after a position, by age.
 
     most_examined: deliveries that are read at most; by default MAX_EXAMINED of `bounded_pages`. When there are
     more, a page may have fewer than `limit`.
     """
-    scan = _scan(organization_id, filter_ or Filter(), newest_first=newest_first)
+    scan = _scan(organization_id, filter_ or DeliveryFilter(), newest_first=newest_first)
     return await bounded_pages.read(
         connection, organization_id, scan, _delivery, after=after, limit=limit, most_examined=most_examined
     )
 
 
 async def count(
-    connection: AsyncConnection, organization_id: int, filter_: Filter, most: int = MAX_TOTAL_SIZE
+    connection: AsyncConnection, organization_id: int, filter_: DeliveryFilter, most: int = MAX_TOTAL_SIZE
 ) -> int:
     """How many deliveries match; `most` for that many or more."""
     return await bounded_pages.count(connection, _scan(organization_id, filter_), most)
@@ -162,7 +162,7 @@ _CHECKED = {
 }
 
 
-def _scan(organization_id: int, filter_: Filter, *, newest_first: bool = False) -> ListScan:
+def _scan(organization_id: int, filter_: DeliveryFilter, *, newest_first: bool = False) -> ListScan:
     wanted = {name: value for name in (*_INDEXED, *_CHECKED) if (value := getattr(filter_, name)) not in (None, ())}
     parameters = {name: list(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
     conditions = ["organization_id = %(organization_id)s", *(_INDEXED[name] for name in wanted if name in _INDEXED)]
@@ -222,7 +222,7 @@ def _attempt(row: RowMapping) -> Attempt:
         **{
             **row,
             "trigger": Trigger(row["trigger"]),
-            "outcome": Outcome(row["outcome"]),
+            "outcome": AttemptOutcome(row["outcome"]),
             "secret_sequences": tuple(row["secret_sequences"]),
         }
     )

@@ -41,7 +41,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Job:
+class RedeliveryJob:
     """A job and its progress. examined_count: rows that it read; redelivered_count: deliveries that it made due."""
 
     organization_id: int
@@ -62,7 +62,7 @@ class Job:
     finish_time: datetime | None
 
 
-COLUMNS = (*(redelivery_job.c[field.name] for field in fields(Job)), redelivery_job.c.event_type)
+COLUMNS = (*(redelivery_job.c[field.name] for field in fields(RedeliveryJob)), redelivery_job.c.event_type)
 
 
 async def create(
@@ -73,7 +73,7 @@ async def create(
     selection: Selection,
     *,
     now: datetime,
-) -> Job:
+) -> RedeliveryJob:
     """Saves a job, which any server then executes."""
     saved = await connection.execute(
         insert(redelivery_job)
@@ -96,7 +96,7 @@ async def create(
     return job_from(saved.mappings().one())
 
 
-async def get(connection: AsyncConnection, organization_id: int, job_id: str) -> Job | None:
+async def get(connection: AsyncConnection, organization_id: int, job_id: str) -> RedeliveryJob | None:
     """The job of that id; None when there is none."""
     found = await connection.execute(
         select(*COLUMNS).where(redelivery_job.c.organization_id == organization_id, redelivery_job.c.job_id == job_id)
@@ -112,7 +112,7 @@ async def list_page(
     endpoint_id: str | None,
     after: tuple[datetime, str] | None,
     limit: int,
-) -> list[Job]:
+) -> list[RedeliveryJob]:
     """Up to `limit` jobs, newest first; `after` is the create_time and id of the last one seen."""
     key = tuple_(redelivery_job.c.create_time, redelivery_job.c.job_id)
     statement = (
@@ -128,7 +128,7 @@ async def list_page(
     return [job_from(row) for row in (await connection.execute(statement)).mappings()]
 
 
-async def running(connection: AsyncConnection, limit: int) -> list[Job]:
+async def running(connection: AsyncConnection, limit: int) -> list[RedeliveryJob]:
     """Up to `limit` jobs of any organization that are running, the oldest first."""
     rows = await connection.execute(
         select(*COLUMNS)
@@ -139,12 +139,12 @@ async def running(connection: AsyncConnection, limit: int) -> list[Job]:
     return [job_from(row) for row in rows.mappings()]
 
 
-def job_from(row: RowMapping) -> Job:
+def job_from(row: RowMapping) -> RedeliveryJob:
     """The job of a row with COLUMNS."""
     values = dict(row)
     # A job of a version before event_types has its one type here.
     only_type = values.pop("event_type")
-    return Job(
+    return RedeliveryJob(
         **{
             **values,
             "event_types": tuple(row["event_types"] or filter(None, (only_type,))),

@@ -11,7 +11,7 @@ from sqlalchemy import select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.deliveries.redelivery import Redeliverable, make_due
-from store.deliveries.redelivery_jobs import COLUMNS, Job, JobKind, JobState, job_from
+from store.deliveries.redelivery_jobs import COLUMNS, JobKind, JobState, RedeliveryJob, job_from
 from store.endpoints import lifecycle
 from store.endpoints.rows import Endpoint, EndpointState
 from store.tables.notifications import notification, outbox
@@ -99,7 +99,7 @@ def _wants(endpoint: Endpoint, row: _Examined) -> bool:
     return wants_type and (not conditions or row.condition_type in conditions)
 
 
-async def _notifications(connection: AsyncConnection, job: Job, limit: int) -> list[_Examined]:
+async def _notifications(connection: AsyncConnection, job: RedeliveryJob, limit: int) -> list[_Examined]:
     key = tuple_(notification.c.create_time, notification.c.notification_id)
     statement = (
         select(
@@ -132,7 +132,7 @@ async def _notifications(connection: AsyncConnection, job: Job, limit: int) -> l
     ]
 
 
-async def _deliveries(connection: AsyncConnection, job: Job, limit: int) -> list[_Examined]:
+async def _deliveries(connection: AsyncConnection, job: RedeliveryJob, limit: int) -> list[_Examined]:
     key = tuple_(delivery.c.create_time, delivery.c.delivery_id)
     statement = (
         select(
@@ -166,7 +166,9 @@ async def _deliveries(connection: AsyncConnection, job: Job, limit: int) -> list
     ]
 
 
-async def _missed(connection: AsyncConnection, job: Job, events: Sequence[Redeliverable]) -> list[Redeliverable]:
+async def _missed(
+    connection: AsyncConnection, job: RedeliveryJob, events: Sequence[Redeliverable]
+) -> list[Redeliverable]:
     """Those of `events` that were not delivered to the endpoint, and that the outbox does not hold."""
     ids = [event.notification_id for event in events]
     delivered = set(
@@ -194,7 +196,7 @@ async def _missed(connection: AsyncConnection, job: Job, events: Sequence[Redeli
 
 async def _advance(
     connection: AsyncConnection,
-    job: Job,
+    job: RedeliveryJob,
     examined: Sequence[_Examined],
     redelivered: int,
     state: JobState,

@@ -12,7 +12,7 @@ from store.deliveries.claims import Claim, ClaimRequest, SentClaim, claim, read_
 from store.deliveries.finishing import MICROSECOND, Ending, SentEndings, read_ended, send_endings
 from store.endpoints.health import update_health
 from store.postgres.database import driver
-from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus, Trigger
 from webhooks.health import HealthSample, HealthSignal
 
 
@@ -23,7 +23,7 @@ class AttemptRecord:
     claim: Claim
     start_time: datetime
     duration: timedelta
-    outcome: Outcome
+    outcome: AttemptOutcome
     http_status: int | None
     response_excerpt: str
     error: str

@@ -14,6 +14,6 @@ docs/embedded.md describes which files exist on the machine, and with which righ
 from store.embedded.binaries import installed
 from store.embedded.errors import CannotStart
 from store.embedded.holder import Holder, hold, start
-from store.embedded.watch import LogReporter, Reporter, watch
+from store.embedded.watch import DatabaseReporter, LogReporter, watch
 
-__all__ = ["CannotStart", "Holder", "LogReporter", "Reporter", "hold", "installed", "start", "watch"]
+__all__ = ["CannotStart", "DatabaseReporter", "Holder", "LogReporter", "hold", "installed", "start", "watch"]

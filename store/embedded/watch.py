@@ -19,7 +19,7 @@ HEALTHY_AFTER = 60.0  # seconds of running after which the next pause is FIRST_P
 logger = logging.getLogger(__name__)
 
 
-class Reporter(Protocol):
+class DatabaseReporter(Protocol):
     """Reports what happens to the server. The watching thread calls it."""
 
     def database_ended(self, last_words: Sequence[str], pause: float) -> None:
@@ -46,12 +46,12 @@ class LogReporter:
         logger.warning("the embedded PostgreSQL runs again", extra={"action": LogAction.DATABASE_STARTED})
 
 
-def watch(holder: Holder, reporter: Reporter) -> None:
+def watch(holder: Holder, reporter: DatabaseReporter) -> None:
     """Watches the server in a thread that ends with the process."""
     threading.Thread(target=_watch, args=(holder, reporter), name="embedded database", daemon=True).start()
 
 
-def _watch(holder: Holder, reporter: Reporter) -> None:
+def _watch(holder: Holder, reporter: DatabaseReporter) -> None:
     backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, random_part=0.0)
     since = time.monotonic()
     while not holder.closed:

@@ -57,7 +57,7 @@ class CreatedEndpoint:
 
 
 @dataclass(frozen=True)
-class Filter:
+class EndpointFilter:
     """Which endpoints to list. Empty fields do not limit the list. Times: of creation, the end not included."""
 
     states: tuple[EndpointState, ...] = ()
@@ -117,7 +117,7 @@ async def get(connection: AsyncConnection, organization_id: int, endpoint_id: st
 async def list_page(
     connection: AsyncConnection,
     organization_id: int,
-    filter_: Filter,
+    filter_: EndpointFilter,
     *,
     after: tuple[datetime, str] | None,
     limit: int,
@@ -136,12 +136,12 @@ async def list_page(
     return [endpoint_from(row) for row in (await connection.execute(statement)).mappings()]
 
 
-async def count(connection: AsyncConnection, organization_id: int, filter_: Filter) -> int:
+async def count(connection: AsyncConnection, organization_id: int, filter_: EndpointFilter) -> int:
     """How many endpoints match."""
     return await bounded_count(connection, endpoint, *_matches(organization_id, filter_))
 
 
-def _matches(organization_id: int, filter_: Filter) -> list[ColumnElement[bool]]:
+def _matches(organization_id: int, filter_: EndpointFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [
         endpoint.c.organization_id == organization_id,
         endpoint.c.delete_time.is_(None),

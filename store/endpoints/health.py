@@ -18,6 +18,7 @@ from webhooks.health import BreakerState, Health, HealthSample, Key, judge
 # The columns that _SET_HEALTH writes. The owner's limit is only read, and `lifecycle.disable` writes the reason.
 _COLUMNS = [field.name for field in fields(Health) if field.name not in ("max_in_flight", "disable_reason")]
 
+# Stores the health of endpoints after a batch of results.
 _SET_HEALTH = text("""
 UPDATE endpoint
 SET not_before = health.not_before,

@@ -1,6 +1,6 @@
 """Erasure jobs: durable, each deletes everything of one customer. `store.erasures.steps` executes them."""
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
@@ -44,6 +44,20 @@ class ErasureJob:
     pseudonymised_count: int
     create_time: datetime
     finish_time: datetime | None
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one transaction of a step did. waits: what is left is in use, and is tried again later."""
+
+    deleted: int = 0
+    pseudonymised: int = 0
+    complete: bool = False
+    waits: bool = False
+
+
+# One transaction of a step; the number limits its rows.
+Step = Callable[[AsyncConnection, ErasureJob, int], Awaitable[StepResult]]
 
 
 class CustomerUnknown(Exception):
@@ -152,17 +166,15 @@ async def lock(connection: AsyncConnection, organization_id: int, job_id: str) -
     return None if row is None else _job(row)
 
 
-async def advance(
-    connection: AsyncConnection, job: ErasureJob, *, complete: bool, deleted: int = 0, pseudonymised: int = 0
-) -> None:
-    """Stores the progress of a locked job. complete: its present step has nothing left to do."""
+async def advance(connection: AsyncConnection, job: ErasureJob, result: StepResult) -> None:
+    """Stores the progress of a locked job: what a transaction of its present step did."""
     await connection.execute(
         update(erasure_job)
         .where(erasure_job.c.organization_id == job.organization_id, erasure_job.c.job_id == job.job_id)
         .values(
-            step=job.step + complete,
-            deleted_count=erasure_job.c.deleted_count + deleted,
-            pseudonymised_count=erasure_job.c.pseudonymised_count + pseudonymised,
+            step=job.step + result.complete,
+            deleted_count=erasure_job.c.deleted_count + result.deleted,
+            pseudonymised_count=erasure_job.c.pseudonymised_count + result.pseudonymised,
         )
     )
 

@@ -5,33 +5,19 @@ costs an index scan of the customer's own rows; what other customers have does n
 operator events, which is kept for a short time.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.erasures import jobs
-from store.erasures.jobs import ErasureJob
+from store.erasures.jobs import ErasureJob, Step, StepResult
+from store.erasures.notifications import delete_notifications, delete_operator_events
 from store.identity import organizations
 from store.tables import event_key
 
 ROWS_AT_ONCE = 2_000  # of one transaction
-NOTIFICATIONS_AT_ONCE = 200  # each may have deliveries to all endpoints
 
-
-@dataclass(frozen=True)
-class Progress:
-    """What one transaction of a step did. waits: what is left is in use, and is tried again later."""
-
-    deleted: int = 0
-    pseudonymised: int = 0
-    complete: bool = False
-    waits: bool = False
-
-
-Step = Callable[[AsyncConnection, ErasureJob, int], Awaitable[Progress]]
 
 # Rows of a table by their place on disk: the keys of these tables differ, and each statement holds a snapshot.
 _DELETE = """
@@ -56,76 +42,6 @@ WHERE organization_id = :organization_id AND customer_id = :customer_id AND ctid
     SELECT ctid FROM {table} WHERE organization_id = :organization_id AND customer_id = :customer_id LIMIT :limit
 ))
 """
-
-# A recovery locks the notifications that it makes deliveries of, and skips those that are locked here: no delivery is
-# made of a notification that is deleted.
-_NOTIFICATIONS = text("""
-SELECT notification_id FROM notification
-WHERE organization_id = :organization_id AND customer_id = :customer_id
-ORDER BY notification_id LIMIT :limit FOR UPDATE SKIP LOCKED
-""")
-
-_ANY_NOTIFICATION = text("""
-SELECT EXISTS (
-    SELECT FROM notification WHERE organization_id = :organization_id AND customer_id = :customer_id
-)
-""")
-
-# Leases begin and end, and fan-outs write, only under the locks of their endpoints.
-_LOCK_ENDPOINTS = text("""
-SELECT endpoint_id FROM endpoint
-WHERE organization_id = :organization_id AND endpoint_id IN (
-    SELECT endpoint_id FROM delivery
-    WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
-)
-ORDER BY endpoint_id FOR UPDATE
-""")
-
-_DELETE_DELIVERIES = text("""
-WITH gone AS (
-    DELETE FROM delivery
-    WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids) AND lease_token IS NULL
-    RETURNING delivery_id
-), attempts AS (
-    DELETE FROM attempt WHERE organization_id = :organization_id AND delivery_id IN (SELECT delivery_id FROM gone)
-    RETURNING 1
-)
-SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM attempts)
-""")
-
-_IN_FLIGHT = text("""
-SELECT DISTINCT notification_id FROM delivery
-WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
-""")
-
-_DELETE_NOTIFICATIONS = text("""
-WITH entries AS (
-    DELETE FROM feed_entry WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
-    RETURNING 1
-), gone AS (
-    DELETE FROM notification
-    WHERE organization_id = :organization_id AND customer_id = :customer_id
-      AND notification_id = ANY(:notification_ids)
-    RETURNING 1
-)
-SELECT (SELECT count(*) FROM entries) + (SELECT count(*) FROM gone)
-""")
-
-_OPERATOR_EVENTS = text("""
-SELECT event_id FROM operator_event
-WHERE organization_id = :organization_id AND event_type = 'evaluation.failed'
-  AND body::jsonb #>> '{data,customer_id}' = :customer_id
-ORDER BY event_id LIMIT :limit
-""")
-
-# Before their deliveries: a fan-out that has taken a row holds it until its deliveries are committed.
-_DELETE_OUTBOX_OF_EVENTS = text("""
-DELETE FROM outbox WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
-""")
-
-_DELETE_OPERATOR_EVENTS = text("""
-DELETE FROM operator_event WHERE organization_id = :organization_id AND event_id = ANY(:notification_ids)
-""")
 
 # The history of alerts on others, and jobs, name the customer too.
 _RENAME_IN_HISTORY = (
@@ -165,9 +81,9 @@ def _deletion(table: str, statement: str = _DELETE) -> Step:
     """Deletes the customer's rows of a table."""
     query = text(statement.format(table=table) if statement is _DELETE else statement)
 
-    async def step(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
+    async def step(connection: AsyncConnection, job: ErasureJob, limit: int) -> StepResult:
         deleted = await _count(connection, query, _values(job, limit))
-        return Progress(deleted=deleted, complete=deleted == 0)
+        return StepResult(deleted=deleted, complete=deleted == 0)
 
     return step
 
@@ -176,9 +92,9 @@ def _pseudonymisation(table: str, cleared: str = "") -> Step:
     """Gives the customer's rows of a table the pseudonym. cleared: assignments that remove what can identify it."""
     query = text(_PSEUDONYMISE.format(table=table, cleared=f", {cleared}" if cleared else ""))
 
-    async def step(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
+    async def step(connection: AsyncConnection, job: ErasureJob, limit: int) -> StepResult:
         changed = await _count(connection, query, _values(job, limit))
-        return Progress(pseudonymised=changed, complete=changed == 0)
+        return StepResult(pseudonymised=changed, complete=changed == 0)
 
     return step
 
@@ -188,58 +104,17 @@ async def _count(connection: AsyncConnection, query: TextClause, values: dict[st
     return int((await connection.execute(query, wanted)).rowcount)
 
 
-async def _alerts(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
+async def _alerts(connection: AsyncConnection, job: ErasureJob, limit: int) -> StepResult:
     values = _values(job, limit)
     values.pop("pseudonym")
     deleted = int(await connection.scalar(text(_ALERTS), values) or 0)
-    return Progress(deleted=deleted, complete=deleted == 0)
+    return StepResult(deleted=deleted, complete=deleted == 0)
 
 
-async def _notifications(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
-    """Deletes notifications with their deliveries and attempts; one whose attempt is being made waits for its end."""
-    scope = {"organization_id": job.organization_id, "customer_id": job.customer_id}
-    ids = list(await connection.scalars(_NOTIFICATIONS, {**scope, "limit": min(limit, NOTIFICATIONS_AT_ONCE)}))
-    if not ids:
-        in_use = bool(await connection.scalar(_ANY_NOTIFICATION, scope))
-        return Progress(complete=not in_use, waits=in_use)
-    deleted, free = await _without_deliveries(connection, job, ids)
-    if free:
-        deleted += int(await connection.scalar(_DELETE_NOTIFICATIONS, {**scope, "notification_ids": free}) or 0)
-    return Progress(deleted=deleted, waits=not free)
-
-
-async def _without_deliveries(connection: AsyncConnection, job: ErasureJob, ids: list[str]) -> tuple[int, list[str]]:
-    """Deletes deliveries of notifications or operator events; returns how many rows, and the ids that have none left.
-
-    A delivery whose attempt is being made stays.
-    """
-    of_these = {"organization_id": job.organization_id, "notification_ids": ids}
-    await connection.execute(_LOCK_ENDPOINTS, of_these)
-    deleted = int(await connection.scalar(_DELETE_DELIVERIES, of_these) or 0)
-    in_flight = set(await connection.scalars(_IN_FLIGHT, of_these))
-    return deleted, [one for one in ids if one not in in_flight]
-
-
-async def _history(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
+async def _history(connection: AsyncConnection, job: ErasureJob, limit: int) -> StepResult:
     values = _values(job, limit)
     changed = [await _count(connection, text(statement), values) for statement in _RENAME_IN_HISTORY]
-    return Progress(pseudonymised=sum(changed), complete=True)
-
-
-async def _operator_events(connection: AsyncConnection, job: ErasureJob, limit: int) -> Progress:
-    """Deletes operator events about the customer with their deliveries, like `_notifications`."""
-    scope = {"organization_id": job.organization_id, "customer_id": job.customer_id}
-    ids = list(await connection.scalars(_OPERATOR_EVENTS, {**scope, "limit": min(limit, NOTIFICATIONS_AT_ONCE)}))
-    if not ids:
-        return Progress(complete=True)
-    scope = {"organization_id": job.organization_id}
-    deleted = int((await connection.execute(_DELETE_OUTBOX_OF_EVENTS, {**scope, "notification_ids": ids})).rowcount)
-    of_deliveries, free = await _without_deliveries(connection, job, ids)
-    deleted += of_deliveries
-    if free:
-        of_these = {**scope, "notification_ids": free}
-        deleted += int((await connection.execute(_DELETE_OPERATOR_EVENTS, of_these)).rowcount)
-    return Progress(deleted=deleted, waits=not free)
+    return StepResult(pseudonymised=sum(changed), complete=True)
 
 
 # In this order: first what is measured, then what was reported of it, then the facts, of which the ledger is kept.
@@ -253,8 +128,8 @@ STEPS: tuple[Step, ...] = (
     _deletion("alert_exclusion"),
     _deletion("outbox"),
     _deletion("feed_pending"),
-    _notifications,
-    _operator_events,
+    delete_notifications,
+    delete_operator_events,
     _alerts,
     _history,
     _deletion("usage_limit"),
@@ -287,15 +162,9 @@ async def step(
     if job.step == len(STEPS):
         await _finish(connection, job, now)
         return True
-    progress = await STEPS[job.step](connection, job, limit)
-    await jobs.advance(
-        connection,
-        job,
-        complete=progress.complete,
-        deleted=progress.deleted,
-        pseudonymised=progress.pseudonymised,
-    )
-    return not progress.waits
+    result = await STEPS[job.step](connection, job, limit)
+    await jobs.advance(connection, job, result)
+    return not result.waits
 
 
 async def _finish(connection: AsyncConnection, job: ErasureJob, now: datetime) -> None:

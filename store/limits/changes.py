@@ -61,6 +61,9 @@ SELECT customer_id, metric_id IS NULL AND groups = '[]', false, false,
 FROM {changed} WHERE customer_id IS NOT NULL
 """
 _NOTE = NOTE.format(changed=_CHANGED.format(changed="put"))
+
+# Stores limits, except those of other subjects than before, of subjects that another limit has, and of customers that
+# are being erased; notes their customers.
 _PUT = f"""
 WITH {_TABLE.input}, before AS MATERIALIZED (
     SELECT {_TABLE.listed("t.")} FROM input i JOIN usage_limit t
@@ -92,14 +95,14 @@ LEFT JOIN other o USING (position)
 """.encode()
 
 
-async def change(
+async def put_unlocked(
     connection: DriverConnection, organization_id: int, facts: Sequence[LimitFact], now: datetime
 ) -> dict[int, UnlockedPut[StoredLimit]]:
-    """Puts those facts that need no lock of the organization, see `StatedTable.change`; by the index of the fact.
+    """Puts those facts that need no lock of the organization, by their index; see `StatedTable.put_unlocked`.
 
     The limits are distinct.
     """
-    rows = await _TABLE.change(connection, organization_id, [_fact_columns(fact) for fact in facts], now)
+    rows = await _TABLE.put_unlocked(connection, organization_id, [_fact_columns(fact) for fact in facts], now)
     return {
         position: UnlockedPut(limit_of({"organization_id": organization_id, **row}), row["superseded"], row["noted"])
         for position, row in rows.items()

@@ -65,36 +65,36 @@ def _table_key(organization_id: int, limit_id: str) -> tuple[ColumnElement[bool]
     return usage_limit.c.organization_id == organization_id, usage_limit.c.limit_id == limit_id
 
 
+@dataclass(frozen=True)
+class LimitFilter:
+    """Which limits to list: those that match each field that is set."""
+
+    customer_id: str | None = None
+    plan_id: str | None = None
+
+
 async def list_page(
-    connection: AsyncConnection,
-    organization_id: int,
-    *,
-    customer_id: str | None,
-    plan_id: str | None,
-    after: str | None,
-    limit: int,
+    connection: AsyncConnection, organization_id: int, wanted: LimitFilter, *, after: str | None, limit: int
 ) -> list[StoredLimit]:
-    """Up to `limit` limits after the id `after`, in the order of ids. customer_id, plan_id: None for all."""
-    statement = select(usage_limit).where(*_selected(organization_id, customer_id, plan_id))
+    """Up to `limit` limits after the id `after`, in the order of ids."""
+    statement = select(usage_limit).where(*_selected(organization_id, wanted))
     if after is not None:
         statement = statement.where(usage_limit.c.limit_id > after)
     rows = await connection.execute(statement.order_by(usage_limit.c.limit_id).limit(limit))
     return [limit_of(row) for row in rows.mappings()]
 
 
-async def count(
-    connection: AsyncConnection, organization_id: int, *, customer_id: str | None, plan_id: str | None
-) -> int:
+async def count(connection: AsyncConnection, organization_id: int, wanted: LimitFilter) -> int:
     """How many limits `list_page` returns on all pages, see `bounded_count`."""
-    return await bounded_count(connection, usage_limit, *_selected(organization_id, customer_id, plan_id))
+    return await bounded_count(connection, usage_limit, *_selected(organization_id, wanted))
 
 
-def _selected(organization_id: int, customer_id: str | None, plan_id: str | None) -> list[ColumnElement[bool]]:
+def _selected(organization_id: int, wanted: LimitFilter) -> list[ColumnElement[bool]]:
     conditions = [usage_limit.c.organization_id == organization_id, usage_limit.c.deleted.is_(False)]
-    if customer_id is not None:
-        conditions.append(usage_limit.c.customer_id == customer_id)
-    if plan_id is not None:
-        conditions.append(usage_limit.c.plan_id == plan_id)
+    if wanted.customer_id is not None:
+        conditions.append(usage_limit.c.customer_id == wanted.customer_id)
+    if wanted.plan_id is not None:
+        conditions.append(usage_limit.c.plan_id == wanted.plan_id)
     return conditions
 
 

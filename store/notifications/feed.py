@@ -22,7 +22,7 @@ ASSIGN_LIMIT = 1_000  # notifications to which one transaction assigns a positio
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FeedEntry:
     """A notification and its position in the feed of its organization. body: as webhooks carry it, byte for byte."""
 
     position: int
@@ -45,7 +45,7 @@ class NotificationFilter:
     condition_types: tuple[str, ...] = ()
     event_types: tuple[str, ...] = ()
 
-    def matches(self, entry: Entry) -> bool:
+    def matches(self, entry: FeedEntry) -> bool:
         """Whether the notification passes the filter."""
         return (
             (not self.customer_ids or entry.customer_id in self.customer_ids)
@@ -182,7 +182,7 @@ async def read(
     limit: int,
     until: int | None = None,
     wanted: NotificationFilter | None = None,
-) -> list[Entry]:
+) -> list[FeedEntry]:
     """Up to `limit` entries with positions above `after`, and not above `until`, in order of position.
 
     Raises EntriesDeleted if entries after `after` are deleted.
@@ -194,11 +194,11 @@ async def read(
     # Read after the rows: in the other order, entries that are deleted between the two statements are missed.
     if (await extent(connection, organization_id)).deleted_position > after:
         raise EntriesDeleted
-    return [Entry(*row) for row in rows]
+    return [FeedEntry(*row) for row in rows]
 
 
 def select_entries(organization_id: int, wanted: NotificationFilter) -> Select[Any]:
-    """A statement that selects the columns of Entry, of those entries of an organization that pass the filter."""
+    """A statement that selects the columns of FeedEntry, of those entries of an organization that pass the filter."""
     statement = (
         select(
             feed_entry.c.place,

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.notifications.feed import ASSIGN_LIMIT, Entry, NotificationFilter, assign_positions, select_entries
+from store.notifications.feed import ASSIGN_LIMIT, FeedEntry, NotificationFilter, assign_positions, select_entries
 from store.postgres import bounded_pages
-from store.postgres.bounded_pages import Found, ListScan
+from store.postgres.bounded_pages import BoundedPage, ListScan
 from store.postgres.database import Database
 from store.tables.feed import feed, feed_entry
 
@@ -37,16 +37,17 @@ async def reading(
                 return
 
 
-async def get(connection: AsyncConnection, organization_id: int, notification_id: str) -> Entry | None:
+async def get(connection: AsyncConnection, organization_id: int, notification_id: str) -> FeedEntry | None:
     """The notification of that id; None if it does not exist or is deleted."""
     statement = select_entries(organization_id, NotificationFilter()).where(
         feed_entry.c.notification_id == notification_id
     )
     row = (await connection.execute(statement)).one_or_none()
-    return None if row is None else Entry(*row)
+    return None if row is None else FeedEntry(*row)
 
 
 Position = tuple[datetime, int]  # create_time of a notification and its position in the feed
+Between = tuple[datetime | None, datetime | None]  # a time from its start to just before its end; None: without one
 
 
 async def list_page(
@@ -54,18 +55,17 @@ async def list_page(
     organization_id: int,
     wanted: NotificationFilter,
     *,
-    start_time: datetime | None = None,
-    end_time: datetime | None = None,
+    between: Between = (None, None),
     after: Position | None = None,
     limit: int,
     most_examined: int | None = None,
-) -> Found[Entry, Position]:
-    """Up to `limit` notifications that were created in [start_time, end_time), the newest first.
+) -> BoundedPage[FeedEntry, Position]:
+    """Up to `limit` notifications that were created in that time, the newest first.
 
     most_examined: notifications that are read at most; by default MAX_EXAMINED of `bounded_pages`. When there are
     more, a page may have fewer than `limit`.
     """
-    scan = _scan(organization_id, wanted, start_time, end_time)
+    scan = _scan(organization_id, wanted, between)
     return await bounded_pages.read(
         connection, organization_id, scan, _entry, after=after, limit=limit, most_examined=most_examined
     )
@@ -84,12 +84,10 @@ CROSS JOIN LATERAL (
 """
 
 
-def _scan(
-    organization_id: int, wanted: NotificationFilter, start_time: datetime | None, end_time: datetime | None
-) -> ListScan:
+def _scan(organization_id: int, wanted: NotificationFilter, between: Between) -> ListScan:
     parameters: dict[str, Any] = {"organization_id": organization_id}
     common = ["organization_id = %(organization_id)s"]
-    for name, value, sign in (("start_time", start_time, ">="), ("end_time", end_time, "<")):
+    for name, value, sign in zip(("start_time", "end_time"), between, (">=", "<"), strict=True):
         if value is not None:
             common.append(f"create_time {sign} %({name})s")
             parameters[name] = value
@@ -121,8 +119,8 @@ def _scan(
     )
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
-    return Entry(position=row["place"], **{name: row[name] for name in (*_COLUMNS[1:], "sequence", "body")})
+def _entry(row: Mapping[str, Any]) -> FeedEntry:
+    return FeedEntry(position=row["place"], **{name: row[name] for name in (*_COLUMNS[1:], "sequence", "body")})
 
 
 # Deletes the oldest entries and their notifications, and records up to which position. In order of position, not of

@@ -8,7 +8,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.ids import random_id
-from store.notifications.feed import Entry, NotificationFilter, select_entries
+from store.notifications.feed import FeedEntry, NotificationFilter, select_entries
 from store.tables.feed import feed_entry
 from store.tables.notifications import omitted_notifications
 
@@ -33,7 +33,7 @@ async def store(
 
 async def read(
     connection: AsyncConnection, organization_id: int, list_id: str, *, after: int, limit: int
-) -> list[tuple[int, Entry]] | None:
+) -> list[tuple[int, FeedEntry]] | None:
     """Up to `limit` notifications of a list with their numbers in it, from 1, those after number `after`.
 
     Notifications that are deleted are left out. Returns None if there is no such list.
@@ -46,14 +46,14 @@ async def read(
         return None
     numbers = {notification_id: number for number, notification_id in enumerate(notification_ids, start=1)}
     wanted = notification_ids[after:]
-    found: list[tuple[int, Entry]] = []
+    found: list[tuple[int, FeedEntry]] = []
     # Another round only where notifications are deleted.
     while wanted and len(found) < limit:
         part, wanted = wanted[: limit - len(found)], wanted[limit - len(found) :]
         statement = select_entries(organization_id, NotificationFilter()).where(
             feed_entry.c.notification_id.in_(part)
         )
-        entries = [Entry(*row) for row in await connection.execute(statement)]
+        entries = [FeedEntry(*row) for row in await connection.execute(statement)]
         found += sorted(((numbers[entry.notification_id], entry) for entry in entries), key=itemgetter(0))
     return found
 

@@ -45,7 +45,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Found(Generic[Item, Position]):
+class BoundedPage(Generic[Item, Position]):
     """What a page found. end: the position up to which rows were examined, if more may follow."""
 
     items: list[Item]
@@ -80,7 +80,7 @@ async def read(
     after: Position | None,
     limit: int,
     most_examined: int | None = None,
-) -> Found[Item, Position]:
+) -> BoundedPage[Item, Position]:
     """Up to `limit` items of a list after that position, each made of a row by column name.
 
     most_examined: rows that are read at most; None: MAX_EXAMINED.
@@ -101,8 +101,8 @@ async def read(
                     found.append(item_of(row))
                     await slices.pause()
     if last is None or last["examined"] < most or len(found) == limit:
-        return Found(found, None)
-    return Found(found, cast("Position", tuple(last[column] for column in scan.order)))
+        return BoundedPage(found, None)
+    return BoundedPage(found, cast("Position", tuple(last[column] for column in scan.order)))
 
 
 async def count(connection: Connection, scan: ListScan, most: int = MAX_TOTAL_SIZE) -> int:

@@ -38,7 +38,7 @@ Connection = AsyncConnection
 # The driver's connection below it, which `driver` returns: for COPY, pipelines and statements on the hot path.
 DriverConnection = psycopg.AsyncConnection[Row]
 
-# A statement that was executed; within a pipeline, one that is on its way.
+# A statement that was executed; within a pipeline, one that is sent and has no result yet.
 Cursor = psycopg.AsyncCursor[Row]
 
 _DIALECT = "postgresql+psycopg://"  # SQLAlchemy's name of the driver; the addresses go to the driver itself
@@ -91,6 +91,8 @@ class Database:
             pool_timeout=POOL_TIMEOUT,
             # Parameters of statements can be secret, and errors are logged.
             hide_parameters=True,
+            # No column has this type. SQLAlchemy would look it up at the first connection of each pool.
+            use_native_hstore=False,
         )
         # Before SQLAlchemy's own first statements: they would run with the settings of the role.
         prepare = functools.partial(sessions.prepare, pins=sessions.pins_with(lock_timeout=lock_timeout))

@@ -56,7 +56,7 @@ WHERE pid = :pid AND state_change = :state_change AND wait_event_type = 'Client'
 
 
 @dataclass(frozen=True)
-class Wait:
+class LockWait:
     """A session of this process that waits for a lock, and a session that holds it."""
 
     waiter: int  # process id of the waiting session's backend
@@ -107,13 +107,13 @@ class LockWatch:
         if self._watched.longest_transaction() >= LONG:
             await self.check()
 
-    async def check(self) -> list[Wait]:
+    async def check(self) -> list[LockWait]:
         """Logs new waits, and ends holders that were silent for too long; returns all waits."""
         now = asyncio.get_running_loop().time()
         async with self._database.transaction() as connection:
             rows = await connection.execute(_WAITS, {"name": sessions.application_name(), "long": LONG})
             waits = [
-                Wait(
+                LockWait(
                     row.waiter,
                     row.since,
                     float(row.seconds),
@@ -146,7 +146,7 @@ class LockWatch:
         self._silent = {key: since for key, since in self._silent.items() if now - since < 60}
         return waits
 
-    def _log(self, wait: Wait, now: float) -> None:
+    def _log(self, wait: LockWait, now: float) -> None:
         key = wait.waiter, wait.since, wait.holder
         if key not in self._known:
             self.waits += 1
@@ -166,7 +166,7 @@ class LockWatch:
             )
         self._known[key] = now
 
-    def _is_frozen(self, wait: Wait, now: float) -> bool:
+    def _is_frozen(self, wait: LockWait, now: float) -> bool:
         """Whether the holder is a session of Tidemark that was silent in one statement for SILENT_TIMEOUT."""
         if not wait.is_silent or not wait.is_ours or wait.state_change is None:
             return False

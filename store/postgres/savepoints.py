@@ -23,7 +23,7 @@ async def refusal(connection: DriverConnection, write: Callable[[], Awaitable[No
     return None
 
 
-class Parts:
+class Savepoints:
     """Consecutive parts of one transaction, of which each can be undone; one round trip for each.
 
     The last part is released by the commit.

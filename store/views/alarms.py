@@ -12,7 +12,7 @@ from store.alerts.state_json import state_from_json
 from store.postgres.database import Connection, driver
 from store.views import alarm_candidates
 from store.views.alarm_candidates import AlarmFilter, Position, formatted, parameters_of
-from store.views.customer_gauges import StoredGauge, StoredState, decoded
+from store.views.customer_gauges import ShownState, StoredGauge, decoded
 
 MAX_COUNTED = 100_000  # states in alarm, and customers, that totals count; they say when there are more
 MAX_ALERTS_COUNTED = 100  # alerts in the totals, those with most gauges in alarm first
@@ -25,7 +25,7 @@ class Alarm:
 
     position: Position
     stored: StoredGauge
-    state: StoredState
+    state: ShownState
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _alarm(position: Position, row: Sequence[Any]) -> Alarm:
         group=tuple((key, value) for key, value in row[10]),
         period=Period(row[11], row[12]),
     )
-    state = StoredState(state_from_json(row[3]), row[4], row[5], row[6])
+    state = ShownState(state_from_json(row[3]), row[4], row[5], row[6])
     return Alarm(position, StoredGauge(row[1], gauge, row[7]), state)
 
 
@@ -210,6 +210,7 @@ async def totals(connection: Connection, organization_id: int, alarm_filter: Ala
     )
 
 
+# Gives states that a server of the version before wrote the ends of their gauges' periods.
 _COMPLETE = """
 WITH incomplete AS (
     SELECT s.organization_id, s.customer_id, s.gauge_id, s.alert_id

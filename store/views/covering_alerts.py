@@ -12,7 +12,7 @@ from store.alerts import lists
 from store.alerts.lists import Position
 from store.alerts.rows import definition_of
 from store.postgres import bounded_pages
-from store.postgres.bounded_pages import MAX_EXAMINED, Found, ListScan
+from store.postgres.bounded_pages import MAX_EXAMINED, BoundedPage, ListScan
 from store.views.customer_alerts import CustomerAlert
 
 _PER_SUBSCRIPTION = [each for each in ConditionType if each.per_subscription]
@@ -56,7 +56,7 @@ async def read(
     after: Position | None,
     limit: int,
     most_examined: int = MAX_EXAMINED,
-) -> Found[AlertDefinition, Position]:
+) -> BoundedPage[AlertDefinition, Position]:
     """Up to `limit` alerts in these states that cover the customer, after a position; no states: all of them.
 
     most_examined: alerts that are read at most.

@@ -31,7 +31,7 @@ class StoredGauge(NamedTuple):
     value: Decimal
 
 
-class StoredState(NamedTuple):
+class ShownState(NamedTuple):
     """The state of an alert on a gauge; sequence: of its last notification; the others: of its last transition."""
 
     state: AlertState
@@ -40,7 +40,7 @@ class StoredState(NamedTuple):
     change_reason: str | None
 
 
-NO_STATE = StoredState(AlertState(), 0, None, None)  # no threshold has been reached yet
+NO_STATE = ShownState(AlertState(), 0, None, None)  # no threshold has been reached yet
 
 
 _COUNT = """
@@ -117,14 +117,14 @@ async def states(
     customer_id: str,
     watched: Mapping[str, Sequence[StoredGauge]],
     reset_versions: Mapping[str, int],
-) -> dict[tuple[UUID, str], StoredState]:
+) -> dict[tuple[UUID, str], ShownState]:
     """The stored states of alerts on their gauges (`watched`, by alert id), by gauge id and alert id.
 
     reset_versions: by alert id; states that an earlier version of the alert wrote count as empty.
     """
     raw, slices = await driver(connection), Slices(organization_id)
     gauge_ids: list[UUID] = list({item.gauge_id for gauges in watched.values() for item in gauges})
-    found: dict[tuple[UUID, str], StoredState] = {}
+    found: dict[tuple[UUID, str], ShownState] = {}
     for start in range(0, len(gauge_ids), IDS_AT_ONCE):
         await slices.begin()
         cursor = await raw.execute(
@@ -138,7 +138,7 @@ async def states(
         )
         async for gauge_id, alert_id, version, reached, *rest in decoded(cursor, organization_id):
             state = AlertState() if version < reset_versions[alert_id] else state_from_json(reached)
-            found[gauge_id, alert_id] = StoredState(state, *rest)
+            found[gauge_id, alert_id] = ShownState(state, *rest)
     return found
 
 

@@ -14,9 +14,10 @@ from evaluator.gauges import Gauge, Measure
 from runtime.turns import Slices
 from store.accounts import customers, subscriptions
 from store.accounts.customers import StoredCustomer
-from store.accounts.subscriptions import StoredSubscription
+from store.accounts.subscriptions import StoredSubscription, SubscriptionFilter
 from store.alerts import alerts, exclusions
 from store.alerts.lists import Position
+from store.erasures.jobs import CustomerUnknown
 from store.limits import effective_limits
 from store.postgres.bounded_pages import MAX_EXAMINED
 from store.postgres.database import driver
@@ -24,22 +25,14 @@ from store.views import covering_alerts, customer_gauges, fact_views, gauge_wind
 from store.views.covered_owners import Owners
 from store.views.covering_alerts import AlertsOfCustomer
 from store.views.customer_alerts import ALL_GAUGES, CustomerAlert, GaugeSelection, GaugeState
-from store.views.customer_gauges import NO_STATE, StoredGauge, StoredState
+from store.views.customer_gauges import NO_STATE, ShownState, StoredGauge
 from store.views.fact_views import FactView
 from store.views.gauge_windows import GaugeWindow
 
 MAX_SUBSCRIPTIONS = 100_000  # of one customer
 GAUGES_AT_ONCE = 10_000  # of all alerts of a page, unless a single alert has more
 
-_Values = dict[Gauge, tuple[Decimal | None, StoredState]]
-
-
-class CustomerUnknown(Exception):
-    """The organization has no such customer."""
-
-    def __init__(self, customer_id: str) -> None:
-        super().__init__(customer_id)
-        self.customer_id = customer_id
+_Values = dict[Gauge, tuple[Decimal | None, ShownState]]
 
 
 class CustomerView:
@@ -85,12 +78,7 @@ class CustomerView:
         if customer is None:
             raise CustomerUnknown(customer_id)
         first_subscriptions = await subscriptions.list_page(
-            connection,
-            organization_id,
-            customer_id=customer_id,
-            plan_id=None,
-            after=None,
-            limit=MAX_SUBSCRIPTIONS,
+            connection, organization_id, SubscriptionFilter(customer_id), after=None, limit=MAX_SUBSCRIPTIONS
         )
         return cls(connection, organization_id, customer, first_subscriptions, now)
 

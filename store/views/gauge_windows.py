@@ -15,7 +15,7 @@ from evaluator.periods import Period
 from store.alerts.state_json import state_from_json
 from store.postgres.database import Connection, driver
 from store.views.customer_alerts import GaugeSelection, GaugeTotals
-from store.views.customer_gauges import NO_STATE, StoredGauge, StoredState, decoded
+from store.views.customer_gauges import NO_STATE, ShownState, StoredGauge, decoded
 
 
 class GaugeGone(Exception):
@@ -38,6 +38,8 @@ class Owner:
     period: Period
 
 
+# The gauges of one alert in order: those in alarm, then the others; each by subscription and group. `whole` has the
+# totals of all of them, also where the window is empty.
 _WINDOW = """
 WITH owner AS (
     SELECT * FROM unnest(%(subscription_ids)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
@@ -90,7 +92,7 @@ async def read(
     selection: GaugeSelection,
     window: GaugeWindow,
     reset_version: int,
-) -> tuple[list[tuple[StoredGauge, StoredState]], GaugeTotals]:
+) -> tuple[list[tuple[StoredGauge, ShownState]], GaugeTotals]:
     """The gauges of a window with their states, in order, and the totals of all selected gauges. Raises GaugeGone.
 
     rule: of an alert on usage or invoices, whose gauges are stored. reset_version: states that an earlier version of
@@ -113,7 +115,7 @@ async def read(
     }
     statement = _WINDOW.format(groups=groups, after="true" if window.after is None else _AFTER)
     cursor = await (await driver(connection)).execute(statement.encode(), parameters)
-    found, totals = list[tuple[StoredGauge, StoredState]](), GaugeTotals(0, in_alarm=False, change_time=None)
+    found, totals = list[tuple[StoredGauge, ShownState]](), GaugeTotals(0, in_alarm=False, change_time=None)
     async for number, in_alarm, change_time, has_after, gauge_id, *row in decoded(cursor, organization_id):
         if window.after is not None and not has_after:
             raise GaugeGone
@@ -141,12 +143,12 @@ def _conditions(rule: AlertRule, selected: Group) -> tuple[str, dict[str, Any]]:
 
 def _decoded(
     gauge_id: UUID, row: Sequence[Any], customer_id: str, rule: AlertRule, reset_version: int
-) -> tuple[StoredGauge, StoredState]:
+) -> tuple[StoredGauge, ShownState]:
     value, groups, subscription_id, start, end, version, reached, sequence, change_time, change_reason = row
     group = tuple((key, text) for key, text in groups)
     gauge = Gauge(customer_id, subscription_id, rule.measure, group, Period(start, end))
     state = NO_STATE
     if version is not None:
         own = NO_STATE.state if version < reset_version else state_from_json(reached)
-        state = StoredState(own, sequence, change_time, change_reason)
+        state = ShownState(own, sequence, change_time, change_reason)
     return StoredGauge(gauge_id, gauge, value), state

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+import pytest
 from aiohttp import web
 
 from runtime.clock import SystemClock
@@ -49,10 +50,11 @@ async def holding(url: str, statement: str) -> AsyncIterator[None]:
         yield
 
 
+@pytest.mark.parametrize("native", ["true", "false"])
 async def test_a_server_killed_during_a_stream_loses_no_event_and_counts_none_twice(
-    programs: Programs, database_url: str
+    programs: Programs, database_url: str, native: str
 ) -> None:
-    server = await programs.serve()
+    server = await programs.serve(NATIVE=native)
     await results.create(server.address, *ALERTS, SEATS)
     async with streaming(server.address, 3, datetime.now(UTC)) as clients:
         for _ in range(KILLS):

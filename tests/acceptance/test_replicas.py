@@ -7,6 +7,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from generated.tidemark.v1.usage_pb2 import UsageEvent
+from server.alerts.usage_requests import HAS_NATIVE_DECODER
 from tests.support.processes import results
 from tests.support.processes.programs import Programs, session
 from tests.support.processes.results import ALERTS, BY_LABEL, SEATS
@@ -29,7 +30,8 @@ def paired(number: int, now: datetime) -> tuple[list[list[UsageEvent]], list[lis
 async def test_two_servers_with_the_same_customers_count_exactly_and_record_each_transition_once(
     programs: Programs, database_url: str
 ) -> None:
-    servers = await asyncio.gather(programs.serve("server-1"), programs.serve("server-2"))
+    # One decodes usage natively, where that is compiled, and the other one in Python.
+    servers = await asyncio.gather(programs.serve("server-1"), programs.serve("server-2", NATIVE="false"))
     await results.create(servers[0].address, *ALERTS, SEATS)
     now = datetime.now(UTC)
     clients: list[Client] = []
@@ -57,6 +59,8 @@ async def test_two_servers_with_the_same_customers_count_exactly_and_record_each
     assert answered <= expected.reached
     assert {one.alert for one in expected.reached - answered} <= {alert.name for alert in BY_LABEL}
 
+    decoders = ["native" if HAS_NATIVE_DECODER else "python", "python"]
+    assert all(f"usage_decoder={decoder}" in one.said() for one, decoder in zip(servers, decoders, strict=True))
     assert [await server.stop() for server in servers] == [0, 0]
     assert [server.complaints() for server in servers] == [[], []]
     async with session(database_url) as connection:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import sysconfig
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from cli.main import COMMANDS
+from server.alerts.usage_requests import HAS_NATIVE_DECODER
+from store.usage.events import HAS_NATIVE_ROWS
 from tests.support.processes.programs import SETTINGS
 from tests.support.processes.up import TIMEOUT, Up, run
 from tests.support.wheel import ROOT, Environment, build
@@ -80,6 +83,12 @@ def test_the_wheel_holds_the_packages_of_the_product_and_no_others(wheel: Path) 
     assert "store/migrations/versions/0001_foundation.py" in expected
     assert "generated/py.typed" in expected
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.endswith((".c", ".pxd", ".pyx"))]
+    for module, exists in (
+        ("server/alerts/native_decoder", HAS_NATIVE_DECODER),
+        ("store/usage/native_rows", HAS_NATIVE_ROWS),
+    ):
+        assert (module + sysconfig.get_config_var("EXT_SUFFIX") in names) == exists
 
 
 def test_every_module_imports_without_extras_except_the_commands_that_need_one(

@@ -1,35 +1,35 @@
-"""Fixtures of the integration ring: a real PostgreSQL, and a fresh, migrated database for each test."""
-
-from collections.abc import AsyncIterator, Iterator
+"""Fixtures of the integration ring: a real PostgreSQL, and a migrated, empty database for each test."""
 
 import pytest
 
 from engine.limits import DEFAULT_LIMITS, EngineLimits
 from runtime.clock import ManualClock
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
-from store.postgres.database import Database
-from tests.support.databases import NOON, Template
+from tests.support.databases import NOON
+from tests.support.emptied import (
+    database,
+    database_url,
+    emptied_database,
+    pool_of_emptied_database,
+    pool_of_own_database,
+)
 from tests.support.server.sharing import StandingClock, is_shared
+
+__all__ = [
+    "clock",
+    "database",
+    "database_url",
+    "emptied_database",
+    "engine_limits",
+    "pool_of_emptied_database",
+    "pool_of_own_database",
+    "server_limits",
+]
 
 # Here, because folders before usage/ import it, too.
 pytest.register_assert_rewrite(
     "tests.support.usage.comparison", "tests.support.usage.twins", "tests.support.usage.twin_stories"
 )
-
-
-@pytest.fixture
-def database_url(template: Template) -> Iterator[str]:
-    """The URL of a migrated database of this test's own."""
-    with template.lent_database() as url:
-        yield url
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    """A pool on a migrated database of this test's own."""
-    database = Database(database_url)
-    yield database
-    await database.close()
 
 
 @pytest.fixture
@@ -42,6 +42,12 @@ def clock(request: pytest.FixtureRequest) -> ManualClock:
 def engine_limits() -> EngineLimits:
     """The limits of the server of `caller`; a test that needs others gives them with `parametrize`."""
     return DEFAULT_LIMITS
+
+
+@pytest.fixture(scope="module")
+def native_decoder() -> bool:
+    """Whether the servers of `caller` decode usage natively, where that is compiled. A module overrides it."""
+    return True
 
 
 @pytest.fixture

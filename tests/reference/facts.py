@@ -1,7 +1,7 @@
 """The reference model of alerts on facts: balances, invoices and plans of one organization's customers.
 
 Slow and obvious on purpose: whatever happens to a customer, all of its alerts are evaluated. Time passes in steps:
-each time at which a reading can change is visited.
+each time at which a reading can change is evaluated.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

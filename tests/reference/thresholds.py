@@ -1,4 +1,4 @@
-"""Thresholds: which of them a gauge reaches and resolves on its way from value to value."""
+"""Thresholds: which of them a gauge reaches and resolves between two values."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace

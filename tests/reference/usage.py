@@ -106,7 +106,7 @@ class UsageModel:
             self._plans[customer, subscription] = plan
             self._changed[customer, subscription] = self._tick
             for alert in self.alerts.values():
-                self._visit(alert, customer)
+                self._evaluate_current(alert, customer)
 
     def put_fields(self, customer: str, subscription: str, fields: Fields) -> None:
         """A subscription gets other custom fields, so that its events count elsewhere."""
@@ -134,7 +134,7 @@ class UsageModel:
         else:
             self._limits[holder, measure] = amount
         for alert in self.alerts.values():
-            self._visit(alert, holder[1] if holder[0] == "customer" else None)
+            self._evaluate_current(alert, holder[1] if holder[0] == "customer" else None)
 
     def limit_of(self, gauge: Gauge) -> Fraction | None:
         """The limit of a gauge: its customer's own, or else that of the plan."""
@@ -169,7 +169,7 @@ class UsageModel:
         self._former[alert.name].insert(0, former)
         if reset:
             self._forget({key for key in self.states if key[0] == alert.name})
-        self._visit(alert)
+        self._evaluate_current(alert)
 
     def switch(self, name: str, target: tuple[str, ...], *, on: bool) -> None:
         """An alert is switched on or off: target is empty for the whole alert, or a customer, or a customer and a
@@ -183,7 +183,7 @@ class UsageModel:
         elif on:
             self._edited[name] = self._tick
         if on:
-            self._visit(self.alerts[name], *target[:1])
+            self._evaluate_current(self.alerts[name], *target[:1])
 
     def reset(self, name: str, customer: str) -> None:
         """An alert forgets what it knows of a customer's current period, and is evaluated again."""
@@ -271,7 +271,7 @@ class UsageModel:
         }
         return self.current(alert, customer) | evaluated
 
-    def _visit(self, alert: Alert, customer: str | None = None) -> None:
+    def _evaluate_current(self, alert: Alert, customer: str | None = None) -> None:
         for gauge in self.current(alert, customer):
             self._evaluate(gauge, ())
 

@@ -1,6 +1,7 @@
 """The walls of the house: what a module of each room may import and call."""
 
 import ast
+import re
 import sys
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -81,6 +82,10 @@ CLIENT = "cli.client"
 CLIENT_MODULES = {"generated", "google", "grpc", "runtime", *sys.stdlib_module_names}
 SQL_MODULES = {"alembic", "asyncpg", "psycopg", "psycopg_pool", "sqlalchemy", "sqlite3"}
 SQL_METHODS = {"execute", "executemany", "exec_driver_sql", "copy_expert"}
+# Cython compiles these. Of a package, it takes the declarations in a .pxd when another module says `cimport`.
+COMPILED = (".pyx", ".pxd")
+DOCSTRING = re.compile(r'^""".*?"""$', re.MULTILINE | re.DOTALL)
+COMPILED_IMPORT = re.compile(r"^(?:from [\w.]+ c?import (?:\([^)]*\)|.+)|c?import .+)$", re.MULTILINE)
 CLOCK = "runtime/clock.py"  # the only module that may read the wall clock
 CLOCK_CALLS = {
     "date.today",
@@ -112,14 +117,29 @@ class Module:
     @property
     def name(self) -> str:
         """The dotted name; a package's own file is `package.__init__`, so that its folder is the package."""
-        return self.path.removesuffix(".py").replace("/", ".")
+        return self.path.rpartition(".")[0].replace("/", ".")
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether Cython compiles it."""
+        return self.path.endswith(COMPILED)
+
+    @property
+    def tree(self) -> ast.Module:
+        """Its syntax; of a module that Cython compiles only its docstring and its imports, as those of Python."""
+        if not self.is_compiled:
+            return ast.parse(self.text)
+        docstring = DOCSTRING.search(self.text)
+        imports = [found.replace("cimport", "import") for found in COMPILED_IMPORT.findall(self.text)]
+        return ast.parse("\n".join([docstring[0] if docstring else "", *imports]))
 
 
 def modules() -> Iterator[Module]:
-    """Every Python file of every room that is written by hand."""
+    """Every file of every room that is written by hand, in Python or for Cython."""
     for room in ROOMS:
-        for path in sorted((ROOT / room).rglob("*.py")):
-            yield Module(path.relative_to(ROOT).as_posix(), path.read_text())
+        for path in sorted((ROOT / room).rglob("*.p*")):
+            if path.suffix in (".py", *COMPILED):
+                yield Module(path.relative_to(ROOT).as_posix(), path.read_text())
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -153,7 +173,7 @@ def calls(tree: ast.AST) -> Iterator[ast.Call]:
 
 def offences(module: Module) -> list[str]:
     """The violations of the walls in a module, each as `path:line: what`."""
-    tree = ast.parse(module.text)
+    tree = module.tree
     found = list(import_offences(module, tree))
     found += docstring_offences(module, tree)
     if folder(module.name) == CLIENT:
@@ -204,7 +224,7 @@ def folders_imported(modules: Iterable[Module]) -> dict[str, set[str]]:
     known = {module.name for module in modules}
     found: dict[str, set[str]] = {}
     for module in modules:
-        for name in imported_modules(ast.parse(module.text), known):
+        for name in imported_modules(module.tree, known):
             if (target := folder(name)) != folder(module.name):
                 found.setdefault(folder(module.name), set()).add(target)
     return found

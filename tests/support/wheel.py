@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 120.0  # seconds
 
 # Folders that tools leave in the repository: an old build/ would get into the wheel.
-_LEFTOVERS = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info")
+_LEFTOVERS = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "*.so", "*.c")
 
 
 def build(folder: Path) -> Path:

@@ -62,6 +62,31 @@ def test_every_link_has_a_target(page: Path) -> None:
     assert found == []
 
 
+def missing_modules(text: str) -> list[str]:
+    """The modules that a text names in backticks and that do not exist: `a/b.py`, or `b.py` in any folder."""
+    named = set(re.findall(r"`([\w./-]+\.(?:py|pyx|pxd|proto))`", text))
+    return sorted(one for one in named if not any(f"/{path}".endswith(f"/{one}") for path in sources()))
+
+
+@cache
+def sources() -> frozenset[str]:
+    """The paths of all modules and files of the contract, from the root."""
+    rooms = [folder for folder in ROOT.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    patterns = ("*.py", "*.pyx", "*.pxd", "*.proto")
+    paths = [*ROOT.glob("*.py"), *(path for room in rooms for pattern in patterns for path in room.rglob(pattern))]
+    return frozenset(path.relative_to(ROOT).as_posix() for path in paths)
+
+
+@pytest.mark.parametrize("name", ["docs/design.md", "CONTRIBUTING.md"])
+def test_every_module_that_a_page_names_exists(name: str) -> None:
+    assert missing_modules((ROOT / name).read_text()) == []
+
+
+def test_a_module_that_does_not_exist_is_found() -> None:
+    assert missing_modules("`store/usage/gauges.py`, `gauges.py`, `usage/gauges.py`") == []
+    assert missing_modules("`store/gauges.py`, `auges.py`") == ["auges.py", "store/gauges.py"]
+
+
 def rules(page: Path) -> list[str]:
     """The rows of the page's tables of rules."""
     found, inside = [], False

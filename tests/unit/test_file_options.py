@@ -29,5 +29,5 @@ def test_java_class_of_a_file_has_the_name_of_no_message() -> None:
     assert names.isdisjoint(map(outer_class, FILES))
 
 
-def test_module_has_a_name() -> None:
+def test_the_module_of_the_contract_has_a_name() -> None:
     assert "    name: buf.build/tidemark/tidemark\n" in (ROOT / "buf.yaml").read_text()

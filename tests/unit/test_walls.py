@@ -1,8 +1,21 @@
 """The walls between the rooms: which may import which, where SQL may stand, how pure evaluator and webhooks are."""
 
+import ast
+
 import pytest
 
-from tests.support.walls import OUTSIDE, ROOMS, Module, circle, folders_imported, modules, offences
+from tests.support.walls import (
+    OUTSIDE,
+    ROOMS,
+    ROOT,
+    Module,
+    calls,
+    circle,
+    dotted,
+    folders_imported,
+    modules,
+    offences,
+)
 
 ROOMS |= OUTSIDE
 
@@ -107,6 +120,10 @@ def test_a_circle_of_folders_is_found() -> None:
         ),
         ("tests/integration/x/test_bad.py", "from tests import conftest", "imports tests: a helper"),
         ("tests/support/bad.py", "from tests.acceptance.test_demo import a", "imports tests.acceptance.test_demo"),
+        ("server/bad.pyx", "from notifier.worker cimport claim", "server must not import notifier.worker"),
+        ("server/bad.pyx", "from notifier.worker cimport (\n    claim,\n)", "server must not import notifier.worker"),
+        ("server/bad.pxd", "cimport libc\nimport psycopg", "imports psycopg: SQL lives in store"),
+        ("evaluator/bad.pyx", "import grpc\ncdef int one = 1", "imports grpc: evaluator is pure"),
     ],
 )
 def test_a_module_that_breaks_a_wall_is_found(path: str, text: str, offence: str) -> None:
@@ -114,8 +131,22 @@ def test_a_module_that_breaks_a_wall_is_found(path: str, text: str, offence: str
     assert any(offence in found for found in offences(module)), offences(module)
 
 
+def test_each_extension_is_optional_and_typed_and_names_all_its_files() -> None:
+    files = []
+    for call in calls(ast.parse((ROOT / "setup.py").read_text())):
+        if dotted(call.func) == "Extension":
+            name = ast.literal_eval(call.args[0])
+            options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+            assert options["optional"] is True
+            assert options["sources"] == [name.replace(".", "/") + ".pyx"]
+            assert (ROOT / options["sources"][0]).with_suffix(".pyi").exists()
+            files += [*options["sources"], *options.get("depends", ())]
+    assert sorted(files) == sorted(module.path for module in MODULES if module.is_compiled)
+
+
 def test_a_missing_docstring_is_found() -> None:
     assert offences(Module("store/bad.py", "import json\n"))
+    assert offences(Module("store/bad.pyx", "import json\ncdef int one = 1\n"))
     assert offences(Module("store/bad.py", '"""\nSecond line only."""\n')) == []
     assert offences(Module("store/bad.py", ""))
 
@@ -136,6 +167,10 @@ def test_a_missing_docstring_is_found() -> None:
         ("tests/good.py", "import psycopg\nfrom cli.main import main\nimport time\ntime.time()"),
         ("webhooks/good.py", "import random\nimport ipaddress\nrandom.Random(0).uniform(0.0, 0.2)"),
         ("evaluator/good.py", "from evaluator.amounts import ZERO\nfrom decimal import Decimal\nDecimal('0.5')"),
+        (
+            "server/good.pyx",
+            "from libc.stdint cimport int64_t\nfrom evaluator.events import UsageEvent\ncdef int a = 1",
+        ),
     ],
 )
 def test_a_module_that_keeps_the_walls_is_accepted(path: str, text: str) -> None:

@@ -127,8 +127,8 @@ class AlertServiceStub:
     has entries of the type USAGE_VOID.
 
     The same event_id may be sent again afterwards, with the same or another content, and counts again. So a duplicate
-    of a voided event that is still on its way counts once when it arrives after the void: stop sending an event before
-    you void it, and void it again if a late duplicate was accepted.
+    of a voided event that was sent before the void and arrives after it counts once: stop sending an event before you
+    void it, and void it again if a late duplicate was accepted.
 
     NOTE: SUM, COUNT and cost take the event's amount off. MAX, LATEST and UNIQUE_COUNT count all remaining events of
     the billing period of each gauge anew if the voided event can have decided the value; the cost then grows with the
@@ -390,8 +390,8 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         has entries of the type USAGE_VOID.
 
         The same event_id may be sent again afterwards, with the same or another content, and counts again. So a duplicate
-        of a voided event that is still on its way counts once when it arrives after the void: stop sending an event before
-        you void it, and void it again if a late duplicate was accepted.
+        of a voided event that was sent before the void and arrives after it counts once: stop sending an event before you
+        void it, and void it again if a late duplicate was accepted.
 
         NOTE: SUM, COUNT and cost take the event's amount off. MAX, LATEST and UNIQUE_COUNT count all remaining events of
         the billing period of each gauge anew if the voided event can have decided the value; the cost then grows with the

@@ -9,7 +9,7 @@ import collections
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from generated.tidemark.v1 import error_reason_pb2
@@ -19,12 +19,13 @@ from runtime.configuration import DEFAULT_MAX_WATCHERS, DEFAULT_ORGANIZATION_WAT
 from runtime.fair_semaphore import FairSemaphore, may_take
 from runtime.tasks import BackgroundTask, FailureLog
 from runtime.turns import Pieces
-from server.alerts.subscribers.tail import MAX_ENTRIES, Tail
+from server.alerts.subscribers.feed_limits import DEFAULT_FEED_LIMITS, FeedLimits
+from server.alerts.subscribers.tail import Tail
 from server.calls.errors import ResourceExhausted
 from store.deliveries import outbox
 from store.identity import organizations
 from store.notifications import feed
-from store.notifications.feed import Entry, NotificationFilter
+from store.notifications.feed import FeedEntry, NotificationFilter
 from store.postgres.database import Connection, Database, DatabaseUnavailable
 
 GUARANTEED_SUBSCRIBERS = 5  # of each organization, however many others have
@@ -33,29 +34,6 @@ TAIL_READERS = 2  # transactions that read for tails at the same time
 CATCH_UP_READERS = 2  # transactions that read for single subscribers at the same time; an organization has one
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeedLimits:
-    """How often feeds are read, and how much at once.
-
-    poll_interval: seconds between polls for notifications whose commit was not heard.
-    retry_pause: seconds before the next try while the database is unavailable.
-    tail_entries: entries that a tail keeps in memory.
-    read_entries: entries by which a tail grows in one transaction.
-    catch_up_entries: entries that a subscriber behind the tail holds at the same time.
-    catch_up_span: positions that one read for such a subscriber covers.
-    """
-
-    poll_interval: float = 1.0
-    retry_pause: float = 1.0
-    tail_entries: int = MAX_ENTRIES
-    read_entries: int = 500
-    catch_up_entries: int = 50
-    catch_up_span: int = 10_000
-
-
-DEFAULT_FEED_LIMITS = FeedLimits()
 
 
 class _Feed:
@@ -80,7 +58,7 @@ class Subscriber:
         self._organization_id = organization_id
         self._open = True
 
-    async def catch_up(self, position: int, wanted: NotificationFilter) -> tuple[list[Entry], int]:
+    async def catch_up(self, position: int, wanted: NotificationFilter) -> tuple[list[FeedEntry], int]:
         """The next entries for this subscriber, which is behind the tail; see `Feeds.catch_up`."""
         assert self.tail.position is not None, "only a tail that was read can be ahead"
         return await self._feeds.catch_up(self._organization_id, position, self.tail.position, wanted)
@@ -211,7 +189,7 @@ class Feeds:
 
     async def catch_up(
         self, organization_id: int, position: int, newest: int, wanted: NotificationFilter
-    ) -> tuple[list[Entry], int]:
+    ) -> tuple[list[FeedEntry], int]:
         """The next entries for a subscriber at `position`, which is behind the tail, and its position after them.
 
         newest: the position of the tail. Raises EntriesDeleted and DatabaseUnavailable.
@@ -242,36 +220,23 @@ class Feeds:
     async def _read_on(self, organization_id: int, tail: Tail) -> bool:
         """Reads the entries after the tail; returns whether there may be more."""
         limit = self._limits.read_entries
-        begins, erased_to, read = None, None, list[Entry]()
         async with self._tail_readers, self._database.transaction() as connection:
             assigned = await feed.assign_positions(connection, organization_id, limit)
-            try:
-                if tail.position is not None:
-                    read = await feed.read(connection, organization_id, after=tail.position, limit=limit)
-                    if not read:
-                        # What was assigned may be erased. The next poll must not find it again.
-                        standing = await feed.extent(connection, organization_id)
-                        if standing.last_position > tail.position:
-                            read = await feed.read(connection, organization_id, after=tail.position, limit=limit)
-                            erased_to = None if read else standing.last_position
-            except feed.EntriesDeleted:  # this process was frozen for so long: all its subscribers are behind
-                begins = await feed.extent(connection, organization_id)
-            if tail.position is None:
-                begins = await feed.extent(connection, organization_id)
+            found = await _read_after(connection, organization_id, tail.position, limit)
             # After the entries: what is read here may have been erased since.
             [deletion_epoch] = (await organizations.deletion_epochs(connection, [organization_id])).values()
         # Only after the commit: before it, another transaction can still give other positions.
-        if begins is not None:
-            tail.begin(begins.last_position)
+        if found.begins_at is not None:
+            tail.begin(found.begins_at)
         elif deletion_epoch != tail.deletion_epoch:
             # A customer was erased. Subscribers read what is left from the database.
-            tail.begin(read[-1].position if read else tail.position or 0)
+            tail.begin(found.entries[-1].position if found.entries else tail.position or 0)
         else:
-            tail.extend(read)
+            tail.extend(found.entries)
         tail.deletion_epoch = deletion_epoch
-        if erased_to is not None:
-            tail.skip_to(erased_to)
-        return limit in (assigned, len(read))
+        if found.erased_to is not None:
+            tail.skip_to(found.erased_to)
+        return limit in (assigned, len(found.entries))
 
     def _hint(self, organization_ids: set[int] | None) -> None:
         """Wakes the tails of those organizations, or all of them."""
@@ -316,3 +281,34 @@ class Feeds:
                     raise
             if assigned == feed.ASSIGN_LIMIT:
                 waiting.append(organization_id)  # after the others
+
+
+@dataclass(frozen=True, slots=True)
+class _AfterTail:
+    """What a feed has after a tail.
+
+    begins_at: the position at which the tail has to begin, because nothing was read before or what follows is
+    deleted. erased_to: the position up to which all entries are erased.
+    """
+
+    entries: Sequence[FeedEntry] = ()
+    begins_at: int | None = None
+    erased_to: int | None = None
+
+
+async def _read_after(connection: Connection, organization_id: int, position: int | None, limit: int) -> _AfterTail:
+    """Reads up to `limit` entries after the position of a tail; None: the tail has none yet."""
+    if position is None:
+        return _AfterTail(begins_at=(await feed.extent(connection, organization_id)).last_position)
+    try:
+        entries = await feed.read(connection, organization_id, after=position, limit=limit)
+        if entries:
+            return _AfterTail(entries)
+        # What was assigned may be erased. The next poll must not find it again.
+        last_position = (await feed.extent(connection, organization_id)).last_position
+        if last_position <= position:
+            return _AfterTail()
+        entries = await feed.read(connection, organization_id, after=position, limit=limit)
+        return _AfterTail(entries) if entries else _AfterTail(erased_to=last_position)
+    except feed.EntriesDeleted:  # this process was frozen for so long: all its subscribers are behind
+        return _AfterTail(begins_at=(await feed.extent(connection, organization_id)).last_position)

@@ -7,10 +7,10 @@ from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsResponse
 from server.alerts.subscribers.feeds import Subscriber
 from server.alerts.subscribers.resume_tokens import ResumeTokens
 from server.mapping.notifications import shared_notification_message
-from store.notifications.feed import Entry, NotificationFilter
+from store.notifications.feed import FeedEntry, NotificationFilter
 
 
-class NotificationStream:
+class SubscriberStream:
     """The answers to one subscriber.
 
     wanted: the filters. position: the stream begins after it. heartbeat: seconds without an answer.
@@ -62,7 +62,7 @@ class NotificationStream:
         """The last answer of a stream that the server ends."""
         return WatchNotificationsResponse(resume_token=self._tokens.write(self._position), going_away=True)
 
-    async def _read(self) -> tuple[Sequence[Entry], int]:
+    async def _read(self) -> tuple[Sequence[FeedEntry], int]:
         """The next wanted entries, and the position after them and the entries that are not wanted."""
         tail = self._subscriber.tail
         if tail.is_behind(self._position):
@@ -84,7 +84,7 @@ class NotificationStream:
     def _heartbeat_answer(self) -> WatchNotificationsResponse:
         return WatchNotificationsResponse(resume_token=self._tokens.write(self._position), heartbeat=True)
 
-    def _notification_answer(self, entry: Entry) -> WatchNotificationsResponse:
+    def _notification_answer(self, entry: FeedEntry) -> WatchNotificationsResponse:
         return WatchNotificationsResponse(
             resume_token=self._tokens.write(entry.position), notification=shared_notification_message(entry)
         )

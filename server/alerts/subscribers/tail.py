@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from store.notifications.feed import Entry, NotificationFilter
+from store.notifications.feed import FeedEntry, NotificationFilter
 
 MAX_ENTRIES = 1_000
 MAX_LENGTH = 4_000_000  # of all bodies, in characters
@@ -24,7 +24,7 @@ class Tail:
         self._max_length = max_length
         self.position: int | None = None  # of the newest entry; None until the feed is read
         self.deletion_epoch: int | None = None  # of the organization, when the entries were read
-        self._entries: dict[int, Entry] = {}  # by position; without those of erased customers
+        self._entries: dict[int, FeedEntry] = {}  # by position; without those of erased customers
         self._length = 0
         self._grown: dict[int, asyncio.Event] = {}  # by group of subscribers
 
@@ -35,7 +35,7 @@ class Tail:
         self._length = 0
         self._notify()
 
-    def extend(self, entries: Sequence[Entry]) -> None:
+    def extend(self, entries: Sequence[FeedEntry]) -> None:
         """Adds the entries after the newest one, and removes the oldest when there are too many."""
         for entry in entries:
             self._entries[entry.position] = entry
@@ -56,7 +56,7 @@ class Tail:
         """Whether a subscriber at that position misses entries that are not in the tail."""
         return self.position is not None and position < next(iter(self._entries), self.position + 1) - 1
 
-    def next(self, position: int, wanted: NotificationFilter) -> Entry | None:
+    def next(self, position: int, wanted: NotificationFilter) -> FeedEntry | None:
         """The first wanted entry after `position`, or None. The position is not behind the tail."""
         for number in range(position + 1, (self.position or 0) + 1):
             entry = self._entries.get(number)

@@ -8,14 +8,14 @@ import pytest
 from sqlalchemy import update
 
 from evaluator.amounts import exact_arithmetic
-from evaluator.balances import BalanceKind
 from store.balances import balances, wallets
 from store.balances import changes as balance_changes
 from store.balances import entries as balance_entries
-from store.balances.balances import BalanceFact, SegmentFact
-from store.balances.changes import Adjustment
+from store.balances.adjustments import Adjustment, adjust
+from store.balances.balances import BalanceFact
 from store.postgres.database import Connection, Database
 from store.tables.balances import balance_segment
+from tests.support.balances.facts import a_commit
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -23,25 +23,7 @@ KEY = ("acme", "b1")
 
 
 def fact(amounts: list[Decimal], as_of_time: datetime) -> BalanceFact:
-    return BalanceFact(
-        customer_id="acme",
-        balance_id="b1",
-        kind=BalanceKind.COMMIT,
-        currency="USD",
-        metric_id=None,
-        priority=0,
-        contract_id=None,
-        contract_custom_fields={},
-        custom_fields={},
-        credit_grant_type=None,
-        seat=None,
-        license_type=None,
-        draw_down=True,
-        allow_overage=False,
-        draw_down_metric_ids=("tokens",),
-        segments=tuple(SegmentFact(amount, NOW, None) for amount in amounts),
-        as_of_time=as_of_time,
-    )
+    return a_commit(amounts, NOW, as_of_time, draw_down=True, draw_down_metric_ids=("tokens",))
 
 
 def some_amount(chance: random.Random) -> Decimal:
@@ -65,9 +47,7 @@ async def test_the_ledger_of_a_segment_adds_up_to_what_remains(shared: Database,
                 else:
                     number = chance.randint(1, len(put_amounts))
                     amount = some_amount(chance) * chance.choice((1, -1)) or Decimal(1)
-                    await balance_changes.adjust(
-                        connection, org, Adjustment(*KEY, f"a{step}", amount, segment_number=number), time
-                    )
+                    await adjust(connection, org, Adjustment(*KEY, f"a{step}", amount, segment_number=number), time)
                     adjusted[number] = adjusted.get(number, Decimal(0)) + amount
                 stored = await balances.get(connection, org, *KEY)
                 assert stored is not None

@@ -4,7 +4,6 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
 
 from evaluator.aggregation import Aggregation
 from store.accounts import plans
@@ -13,6 +12,7 @@ from store.accounts.plans import PlanFact, StoredPlan
 from store.identity import organizations
 from store.postgres.database import Connection, Database
 from tests.support.facts.metrics import put_metric_fact
+from tests.support.postgres.lock_waits import until_it_waits_for_a_lock
 from tests.support.waiting import within
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
@@ -34,20 +34,6 @@ async def put(connection: Connection, org: int, name: str, as_of_time: datetime)
     return (await plans.put(connection, org, fact, NOW)).stored
 
 
-async def waits(database: Database, task: "asyncio.Task[StoredPlan]") -> None:
-    """Waits until the task's connection waits for a lock."""
-    waiting = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    async with within("a put that waits for another"):
-        while True:
-            assert not task.done(), task
-            async with database.transaction() as looking:
-                if await looking.scalar(waiting):
-                    return
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("newer", ["second", "first"])
 @pytest.mark.parametrize("older", ["older", "first"])
 async def test_an_older_put_that_waited_for_a_newer_one_changes_nothing(
@@ -61,7 +47,7 @@ async def test_an_older_put_that_waited_for_a_newer_one_changes_nothing(
         await put(connection, org, newer, NOW)
         late = asyncio.create_task(put_older())
         # A put without a change waits for the row, any other for the organization's lock.
-        await waits(database, late)
+        await until_it_waits_for_a_lock(database, late)
     async with within("the older put"):
         await late
     async with database.transaction() as connection:

@@ -10,6 +10,9 @@ from store.accounts.known_ids import ReferencedIds, unknown, unknown_of_each
 from store.postgres.database import Database, sync_engine
 from store.tables.accounts import organization
 from tests.support.databases import Template
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 MANY = 20_000
 

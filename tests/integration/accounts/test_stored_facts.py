@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
-from store.accounts import customers, metrics, subscriptions
+from store.accounts import customer_puts, customers, metrics, subscription_puts, subscriptions
 from store.accounts.customers import CustomerFact, StoredCustomer
 from store.accounts.metrics import MetricFact, MetricFixed, StoredMetric
 from store.accounts.subscriptions import StoredSubscription, SubscriptionFact
@@ -17,6 +17,7 @@ from store.identity import organizations
 from store.postgres.database import Database, driver
 from store.tables.accounts import customer, organization
 from tests.support.facts.metrics import put_metric_fact
+from tests.support.postgres.lock_waits import until_it_waits_for_a_lock
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -49,10 +50,10 @@ async def put_customer(database: Database, organization_id: int, **changes: Any)
     fact = CustomerFact(**{"customer_id": "c1", **facts, **changes})
     async with database.transaction() as connection:
         raw = await driver(connection)
-        if unlocked := await customers.change(raw, organization_id, [fact], now):
+        if unlocked := await customer_puts.put_unlocked(raw, organization_id, [fact], now):
             return unlocked[0].stored
         epoch = await organizations.begin_change(connection, organization_id)
-        [put] = await customers.put(raw, organization_id, [fact], epoch, now)
+        [put] = await customer_puts.put(raw, organization_id, [fact], epoch, now)
         assert not isinstance(put, Exception)
         return put.put.stored
 
@@ -73,10 +74,10 @@ async def put_subscription(database: Database, organization_id: int, **changes: 
     fact = SubscriptionFact(**{"customer_id": "c1", "subscription_id": "s1", **facts, **changes})
     async with database.transaction() as connection:
         raw = await driver(connection)
-        if unlocked := await subscriptions.change(raw, organization_id, [fact], now):
+        if unlocked := await subscription_puts.put_unlocked(raw, organization_id, [fact], now):
             return unlocked[0].stored
         epoch = await organizations.begin_change(connection, organization_id)
-        [put] = await subscriptions.put(raw, organization_id, [fact], epoch, now)
+        [put] = await subscription_puts.put(raw, organization_id, [fact], epoch, now)
         assert not isinstance(put, Exception)
         return put.stored
 
@@ -91,13 +92,6 @@ async def put_metric(database: Database, organization_id: int, **changes: Any) -
     now = changes.pop("now", NOW)
     fact = MetricFact(**{"metric_id": "tokens", **facts, **changes})
     return await put_metric_fact(database, organization_id, fact, now)
-
-
-async def until_a_session_waits_for_an_advisory_lock(database: Database) -> None:
-    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-    async with database.transaction() as connection:
-        while await connection.scalar(waiting) == 0:  # noqa: ASYNC110 (PostgreSQL has no event for it)
-            await asyncio.sleep(0.01)
 
 
 async def test_a_customer_comes_back_as_it_was_put(database: Database, org: int) -> None:
@@ -167,7 +161,7 @@ async def test_a_put_waits_for_ingest_in_progress(database: Database, org: int) 
     async with database.transaction() as ingest:
         held = await organizations.lock_shared(ingest, org)
         put = asyncio.create_task(put_customer(database, org, plan_id="pro"))
-        await until_a_session_waits_for_an_advisory_lock(database)
+        await until_it_waits_for_a_lock(database, put)
         assert not put.done()
         assert await ingest.scalar(select(organization.c.epoch)) == held
     assert (await put).plan_id == "pro"
@@ -260,8 +254,7 @@ async def test_lists_continue_after_the_last_row_in_byte_order(database: Databas
         while their_subscriptions := await subscriptions.list_page(
             connection,
             org,
-            customer_id=None,
-            plan_id=None,
+            subscriptions.SubscriptionFilter(),
             after=(seen_subscriptions[-1], "s") if seen_subscriptions else None,
             limit=4,
         ):
@@ -273,7 +266,9 @@ async def test_lists_continue_after_the_last_row_in_byte_order(database: Databas
         pro = await customers.list_page(
             connection, org, customers.CustomerFilter(plan_id="pro"), after=None, limit=10
         )
-        of_one = await subscriptions.list_page(connection, org, customer_id="b", plan_id=None, after=None, limit=10)
+        of_one = await subscriptions.list_page(
+            connection, org, subscriptions.SubscriptionFilter("b"), after=None, limit=10
+        )
     assert seen == seen_subscriptions == seen_metrics == expected
     assert [item.customer_id for item in pro] == sorted(ids[1::2], key=str.encode)
     assert [item.customer_id for item in of_one] == ["b"]
@@ -291,7 +286,8 @@ async def test_an_organization_sees_only_its_own_facts(database: Database, org: 
         assert await metrics.get(connection, other, "tokens") is None
         assert await customers.list_page(connection, other, customers.CustomerFilter(), after=None, limit=9) == []
         assert await metrics.list_page(connection, other, after=None, limit=9) == []
-        listed = await subscriptions.list_page(connection, other, customer_id=None, plan_id=None, after=None, limit=9)
+        every = subscriptions.SubscriptionFilter()
+        listed = await subscriptions.list_page(connection, other, every, after=None, limit=9)
         assert listed == []
     mine = await put_customer(database, org, as_of_time=NOW + HOUR)
     theirs = await put_customer(database, other, plan_id="basic", as_of_time=NOW + 2 * HOUR)

@@ -7,14 +7,13 @@ from decimal import Decimal
 
 from sqlalchemy import func, select
 
-from evaluator.balances import BalanceKind
 from store.balances import balances, wallets
 from store.balances import changes as balance_changes
-from store.balances.balances import BalanceFact, SegmentFact
-from store.balances.changes import Adjustment
+from store.balances.adjustments import Adjustment, adjust
 from store.identity import organizations
 from store.postgres.database import Database
 from store.tables.wallets import wallet
+from tests.support.balances.facts import a_commit
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 
@@ -48,25 +47,7 @@ async def test_wallets_of_two_organizations_are_locked_separately(shared: Databa
 
 
 async def test_a_read_of_a_balance_and_its_segments_is_one_snapshot(shared: Database, org: int) -> None:
-    fact = BalanceFact(
-        customer_id="acme",
-        balance_id="b1",
-        kind=BalanceKind.COMMIT,
-        currency="USD",
-        metric_id=None,
-        priority=0,
-        contract_id=None,
-        contract_custom_fields={},
-        custom_fields={},
-        credit_grant_type=None,
-        seat=None,
-        license_type=None,
-        draw_down=False,
-        allow_overage=False,
-        draw_down_metric_ids=(),
-        segments=(SegmentFact(Decimal(10), NOW, None),),
-        as_of_time=NOW,
-    )
+    fact = a_commit([Decimal(10)], NOW, NOW)
     async with shared.transaction() as writer:
         await wallets.lock(writer, org, ["acme"])
         put = await balance_changes.put(writer, org, fact, NOW)
@@ -75,9 +56,7 @@ async def test_a_read_of_a_balance_and_its_segments_is_one_snapshot(shared: Data
         first = await balances.get(reader, org, "acme", "b1")
         async with shared.transaction() as writer:
             await wallets.lock(writer, org, ["acme"])
-            await balance_changes.adjust(
-                writer, org, Adjustment("acme", "b1", "a1", amount=Decimal(1), segment_number=1), NOW
-            )
+            await adjust(writer, org, Adjustment("acme", "b1", "a1", amount=Decimal(1), segment_number=1), NOW)
         assert await balances.get(reader, org, "acme", "b1") == first == put.stored
     async with shared.transaction() as reader:
         later = await balances.get(reader, org, "acme", "b1")

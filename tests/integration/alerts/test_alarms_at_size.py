@@ -10,6 +10,9 @@ from store.postgres.database import Database, driver
 from store.views import alarm_candidates
 from store.views.alarm_candidates import MAX_PERIOD_ENDS, AlarmFilter, Position
 from tests.support.postgres.plans import recorded
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 STATES = 3_000
 PAGE = 50

@@ -9,15 +9,13 @@ from evaluator.definitions import DefinitionState
 from runtime.clock import ManualClock
 from store.alerts import active_rules, alerts
 from store.alerts import changes as alert_changes
-from store.alerts.change import Change
-from store.alerts.history import Author
 from store.identity import organizations
 from store.postgres.database import Database, driver
 from store.rules.rule_changes import RuleChanges, changes_since
 from store.tables.alerts import alert
 from store.views.customer_alerts import CustomerAlertStatus
 from store.views.customer_views import CustomerView
-from tests.support.alerts.stored import NEW_ALERT, create_alert
+from tests.support.alerts.stored import NEW_ALERT, create_alert, edit
 
 
 async def test_a_definition_is_read_as_it_was_created(
@@ -39,9 +37,7 @@ async def test_changes_after_an_epoch_name_the_alerts_of_one_organization(
     second = await create_alert(database, organization_id, clock)
     await create_alert(database, other, clock)
     async with database.transaction() as connection:
-        ended = await alert_changes.edit(
-            Change(connection, organization_id, Author(), clock), alert_changes.archiving(first.alert_id)
-        )
+        ended = await edit(connection, organization_id, clock, alert_changes.archiving(first.alert_id))
     async with database.transaction() as connection:
         raw = await driver(connection)
         everything, newer, none = [
@@ -104,9 +100,7 @@ async def test_a_customer_view_reads_one_snapshot(
     async with database.transaction() as connection:
         view = await CustomerView.open(connection, organization_id, "acme", clock.now())
         async with database.transaction() as other:
-            await alert_changes.edit(
-                Change(other, organization_id, Author(), clock), alert_changes.archiving(created.alert_id)
-            )
+            await edit(other, organization_id, clock, alert_changes.archiving(created.alert_id))
         found = await view.get(created.alert_id)
         listed = await view.list_page((), after=None, limit=10)
     assert found is not None

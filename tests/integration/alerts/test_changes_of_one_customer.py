@@ -27,12 +27,11 @@ from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.accounts import known_ids
 from store.accounts.known_ids import ReferencedIds
-from store.alerts import creation, exclusions
-from store.alerts.change import Change
-from store.alerts.exclusions import Counted, Groups
-from store.alerts.history import Author
+from store.alerts import exclusions
+from store.alerts.exclusions import Groups, NewGroups
 from store.identity import organizations
 from store.postgres.database import Database, driver
+from tests.support.alerts.stored import create
 from tests.support.server.running import reason_of
 from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import Caller, on_subscription, thresholds, usage_alert
@@ -68,7 +67,7 @@ async def create_spend_alerts(caller: Caller, number: int, customer: str, subscr
         async with database.transaction() as connection:
             for condition in conditions:
                 new = NewAlert("spend", scope, condition, (Threshold(Decimal(10)),), None, True)
-                await creation.create(Change(connection, organization_id, Author(), caller.clock), new)
+                await create(connection, organization_id, caller.clock, new)
     finally:
         await database.close()
 
@@ -138,7 +137,7 @@ async def test_enable_for_one_customer_changes_no_other_customer(caller: Caller,
     try:
         async with database.transaction() as connection:
             await exclusions.count(
-                await driver(connection), organization_id, [Counted(group, 1, 7) for group in groups.values()]
+                await driver(connection), organization_id, [NewGroups(group, 1, 7) for group in groups.values()]
             )
         before = await caller.rows(customers)
         clock.advance(clock.now() - clock.now().replace(hour=11))

@@ -9,13 +9,16 @@ from evaluator.alerts import ConditionType, Scope, ScopeKind
 from evaluator.definitions import AlertDefinition, DefinitionState
 from runtime.clock import ManualClock
 from store.alerts import lists
-from store.alerts.lists import Filters
+from store.alerts.lists import AlertFilter
 from store.identity import organizations
 from store.postgres.database import Connection, Database
 from store.views import covering_alerts
 from store.views.customer_views import CustomerView
 from tests.support.alerts.stored import NEW_ALERT, create_alert
 from tests.support.postgres.plans import recorded
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 ALERTS = 3_000
 PAGE = 50
@@ -37,24 +40,26 @@ WHERE organization_id = :organization_id AND alert_id = :alert_id
 """)
 
 INDEXED = {
-    "everything": Filters(),
-    "few of one customer": Filters(customer_id="few"),
-    "many of one customer": Filters(customer_id="many"),
-    "no plan": Filters(plan_id="none"),
-    "no subscription": Filters(subscription_id="none"),
-    "a key": Filters(uniqueness_key="key400"),
-    "a released key": Filters(uniqueness_key="key401"),
-    "a common state": Filters(states=(DefinitionState.ACTIVE,)),
-    "a rare state": Filters(states=(DefinitionState.DISABLED,)),
-    "two states": Filters(states=(DefinitionState.ACTIVE, DefinitionState.DISABLED)),
-    "a rare label": Filters(labels={"team": "rare"}),
+    "everything": AlertFilter(),
+    "few of one customer": AlertFilter(customer_id="few"),
+    "many of one customer": AlertFilter(customer_id="many"),
+    "no plan": AlertFilter(plan_id="none"),
+    "no subscription": AlertFilter(subscription_id="none"),
+    "a key": AlertFilter(uniqueness_key="key400"),
+    "a released key": AlertFilter(uniqueness_key="key401"),
+    "a common state": AlertFilter(states=(DefinitionState.ACTIVE,)),
+    "a rare state": AlertFilter(states=(DefinitionState.DISABLED,)),
+    "two states": AlertFilter(states=(DefinitionState.ACTIVE, DefinitionState.DISABLED)),
+    "a rare label": AlertFilter(labels={"team": "rare"}),
 }
 EXAMINING = {
-    "a rare type": Filters(condition_types=(ConditionType.USAGE_EXCEEDED,)),
-    "a prefix": Filters(display_name_prefix="alert 299"),
-    "no such prefix": Filters(display_name_prefix="none"),
-    "a rare label of one customer": Filters(customer_id="many", labels={"team": "rare"}),
-    "a common label of a rare type": Filters(labels={"env": "prod"}, condition_types=(ConditionType.USAGE_EXCEEDED,)),
+    "a rare type": AlertFilter(condition_types=(ConditionType.USAGE_EXCEEDED,)),
+    "a prefix": AlertFilter(display_name_prefix="alert 299"),
+    "no such prefix": AlertFilter(display_name_prefix="none"),
+    "a rare label of one customer": AlertFilter(customer_id="many", labels={"team": "rare"}),
+    "a common label of a rare type": AlertFilter(
+        labels={"env": "prod"}, condition_types=(ConditionType.USAGE_EXCEEDED,)
+    ),
 }
 
 
@@ -78,7 +83,7 @@ async def fill(connection: Connection, organization_id: int, alert_id: str, numb
 
 
 async def pages(
-    database: Database, organization_id: int, filters: Filters, *, newest_first: bool
+    database: Database, organization_id: int, filters: AlertFilter, *, newest_first: bool
 ) -> tuple[list[AlertDefinition], int]:
     """All alerts of a list, page by page, and the number of pages."""
     found, number, after = list[AlertDefinition](), 0, None
@@ -131,7 +136,7 @@ async def test_a_page_of_alerts_reads_a_page_of_an_index_or_a_bounded_number_of_
 async def test_pages_of_every_filter_have_each_alert_once_in_order(
     database: Database, organization_id: int, newest_first: bool
 ) -> None:
-    everything, _ = await pages(database, organization_id, Filters(), newest_first=newest_first)
+    everything, _ = await pages(database, organization_id, AlertFilter(), newest_first=newest_first)
     assert len(everything) == len({one.alert_id for one in everything}) == ALERTS + 1
     ages = [(one.create_time, one.alert_id) for one in everything]
     assert ages == sorted(ages, reverse=newest_first)
@@ -140,7 +145,7 @@ async def test_pages_of_every_filter_have_each_alert_once_in_order(
         assert [one.alert_id for one in found] == [one.alert_id for one in everything if matches(filters, one)], name
 
 
-def matches(filters: Filters, one: AlertDefinition) -> bool:
+def matches(filters: AlertFilter, one: AlertDefinition) -> bool:
     """Whether an alert passes the filters that these tests use."""
     return (
         filters.customer_id in (None, one.scope.customer_id)
@@ -164,7 +169,7 @@ async def test_a_page_ends_where_the_bound_of_examined_alerts_ends(database: Dat
 async def test_a_label_that_many_alerts_have_is_found_in_the_order_of_age(
     database: Database, organization_id: int
 ) -> None:
-    found, number = await pages(database, organization_id, Filters(labels={"env": "prod"}), newest_first=False)
+    found, number = await pages(database, organization_id, AlertFilter(labels={"env": "prod"}), newest_first=False)
     assert len(found) == ALERTS
     assert number == ALERTS // PAGE + 1
 
@@ -254,6 +259,6 @@ async def test_labels_of_another_organization_are_not_read(
     async with database.transaction() as connection:
         await connection.execute(text("ANALYZE alert"))
         with recorded() as statements:
-            found = await lists.page(connection, ours, Filters(labels={"env": "prod"}), after=None, limit=PAGE)
+            found = await lists.page(connection, ours, AlertFilter(labels={"env": "prod"}), after=None, limit=PAGE)
     assert [one.alert_id for one in found.items] == [created.alert_id]
     assert sum(cost.rows for cost in statements.costs(database_url)) <= 2

@@ -14,12 +14,10 @@ from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.alerts import alerts, exclusions
 from store.alerts import changes as alert_changes
-from store.alerts.change import Change
 from store.alerts.changes import Edit
-from store.alerts.exclusions import Counted, Groups
-from store.alerts.history import Author
+from store.alerts.exclusions import Groups, NewGroups
 from store.postgres.database import Database, driver
-from tests.support.alerts.stored import create_alert
+from tests.support.alerts.stored import create_alert, edit
 from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import Caller, usage_alert
 
@@ -94,9 +92,7 @@ async def test_a_disabled_alert_has_no_pending_backfill(
     created = await create_alert(database, organization_id, clock)
     assert created.backfill_after == ""
     async with database.transaction() as connection:
-        off = await alert_changes.edit(
-            Change(connection, organization_id, Author(), clock), alert_changes.disabling(created.alert_id)
-        )
+        off = await edit(connection, organization_id, clock, alert_changes.disabling(created.alert_id))
         assert (off.state, off.backfill_after) == (DefinitionState.DISABLED, None)
         assert await alerts.get(connection, organization_id, created.alert_id) == off
 
@@ -111,9 +107,7 @@ async def test_an_edit_keeps_the_newest_retired_thresholds(
     for levels in (many, half, [3_000], [4_000]):
         async with database.transaction() as connection:
             patch = AlertPatch(thresholds=tuple(Threshold(Decimal(level)) for level in levels))
-            changed = await alert_changes.edit(
-                Change(connection, organization_id, Author(), clock), Edit(alert_id, patch)
-            )
+            changed = await edit(connection, organization_id, clock, Edit(alert_id, patch))
     assert [one.threshold.value for one in changed.retired] == [*many[most // 2 :], *half, 3_000]
 
 
@@ -125,7 +119,7 @@ async def test_the_count_of_groups_starts_anew_at_a_newer_watching_epoch(
     async with database.transaction() as connection:
         raw = await driver(connection)
         for epoch, number, total in ((4, 2, 2), (4, 3, 5), (6, 1, 1), (6, 1, 2)):
-            counted = await exclusions.count(raw, organization_id, [Counted(group, epoch, number)])
+            counted = await exclusions.count(raw, organization_id, [NewGroups(group, epoch, number)])
             assert counted == {group: total}
 
 

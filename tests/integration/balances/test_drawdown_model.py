@@ -67,17 +67,17 @@ class Run:
         self._sent: list[Event] = []
         self._puts: list[Put] = []
         self._alert_ids: dict[str, str] = {}
-        self._unvisited: str | None = None
+        self._backfilling: str | None = None
         self._adjustments = 0
 
     async def change(self, change: object) -> None:
         """Makes a change."""
         if not isinstance(change, Commit):
-            await self._visited()
+            await self._backfilled()
         match change:
             case Commit():
                 await self._commit([self._event(item) for item in change.events])
-                await self._visited()
+                await self._backfilled()
             case Put():
                 await self._put(change)
             case PutAgain() if self._puts:
@@ -123,15 +123,15 @@ class Run:
         name = f"alert-{len(self._alert_ids)}"
         one = replace(create.alert, name=name)
         created = await self.caller.create_only(message_of(one))
-        self._alert_ids[name] = self._unvisited = created.alert_id
+        self._alert_ids[name] = self._backfilling = created.alert_id
         self.model.create(one)
         if not create.hasty:
-            await self._visited()
+            await self._backfilled()
 
-    async def _visited(self) -> None:
-        if self._unvisited is not None:
-            await self.caller.backfilled(self._unvisited)
-            self._unvisited = None
+    async def _backfilled(self) -> None:
+        if self._backfilling is not None:
+            await self.caller.backfilled(self._backfilling)
+            self._backfilling = None
 
     def _event(self, item: New | Again) -> Event:
         if isinstance(item, Again) and self._sent:
@@ -179,7 +179,7 @@ class Run:
 
     async def compare_alerts(self) -> None:
         """Each transition that has to be sent is in a notification, once, and each state shows the current value."""
-        await self._visited()
+        await self._backfilled()
         await work_off(self._timers, self._database, self._clock)
         found: dict[tuple[str, str, Group], list[Transition]] = {}
         names = {alert_id: name for name, alert_id in self._alert_ids.items()}
@@ -231,30 +231,30 @@ def shown(one: Transition) -> Transition:
 
 def message_of(one: FactAlert) -> alert_pb2.Alert:
     """An alert as the API takes it."""
-    lines = [text(threshold.value) for threshold in one.thresholds if threshold.value is not None]
+    levels = [text(threshold.value) for threshold in one.thresholds if threshold.value is not None]
     assert one.unit is not None
     [kind] = one.kinds
     access = access_of(one.unit)
     match kind, one.reading == PERCENT_REMAINING:
         case "COMMIT", False:
             return alert(
-                *lines,
+                *levels,
                 low_remaining_commit_balance_reached=condition_pb2.LowRemainingCommitBalanceReachedCondition(
                     **access
                 ),
             )
         case "COMMIT", True:
             commits = condition_pb2.LowRemainingCommitPercentageReachedCondition(**access)
-            return alert(*lines, low_remaining_commit_percentage_reached=commits)
+            return alert(*levels, low_remaining_commit_percentage_reached=commits)
         case "CREDIT_GRANT", False:
-            return alert(*lines, low_credit_balance_reached=condition_pb2.LowCreditBalanceReachedCondition())
+            return alert(*levels, low_credit_balance_reached=condition_pb2.LowCreditBalanceReachedCondition())
         case "CREDIT_GRANT", True:
             grants = condition_pb2.LowRemainingCreditPercentageReachedCondition()
-            return alert(*lines, low_remaining_credit_percentage_reached=grants)
+            return alert(*levels, low_remaining_credit_percentage_reached=grants)
     seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
         seat_filter=filter_pb2.SeatFilter(seat_group_key=one.seat_key or "")
     )
-    return alert(*lines, low_remaining_seat_balance_reached=seats)
+    return alert(*levels, low_remaining_seat_balance_reached=seats)
 
 
 def access_of(unit: Unit) -> dict[str, Any]:

@@ -92,6 +92,11 @@ async def test_restarted_server_evaluates_each_missed_time_and_logs_its_lateness
             assert [one.body["data"]["transitions"][0]["event_time"] for one in stored] == [
                 (now + step * HOUR).isoformat(timespec="microseconds").replace("+00:00", "Z") for step in (1, 2, 3)
             ]
+
+            async def logged() -> bool:
+                return any(record.__dict__.get("action") == LogAction.TIMERS_CAUGHT_UP for record in caplog.records)
+
+            await until(logged)  # once no further timer is due, which is after the last notification
     [late] = [record for record in caplog.records if record.__dict__.get("action") == LogAction.TIMERS_CAUGHT_UP]
     assert record_field(late, "lateness") == 3 * 3600
 

@@ -9,7 +9,7 @@ import grpc
 import psycopg
 import pytest
 
-from engine.changes.group import Group
+from engine.changes.group import ChangeGroup
 from engine.changes.groups import ChangeGroups
 from evaluator.definitions import MAX_SPEND_ALERTS
 from generated.tidemark.v1 import alert_pb2, condition_pb2
@@ -45,19 +45,19 @@ class Queue:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._count = 0
         self._held: dict[int, asyncio.Event] = {}
-        made, run = ChangeGroups._made, Group.run  # all changes, and all groups, go through these methods
+        made, run = ChangeGroups._made, ChangeGroup.run  # all changes, and all groups, go through these methods
 
         def counted(groups: ChangeGroups, *arguments: Any) -> Awaitable[Any]:
             self._count += 1
             return made(groups, *arguments)
 
-        async def held(group: Group) -> float:
+        async def held(group: ChangeGroup) -> float:
             if (released := self._held.get(group._organization_id)) is not None:
                 await released.wait()
             return await run(group)
 
         monkeypatch.setattr(ChangeGroups, "_made", counted)
-        monkeypatch.setattr(Group, "run", held)
+        monkeypatch.setattr(ChangeGroup, "run", held)
 
     @asynccontextmanager
     async def held(self, organization_id: int) -> AsyncIterator[None]:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from cli.rich_console import THEME
 from cli.watch.screen import screen
-from cli.watch.state_reader import Filters, StateReader
+from cli.watch.state_reader import StateFilter, StateReader
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, threshold_pb2, usage_pb2
 from generated.tidemark.v1.alert_pb2 import Alert, EvaluationStatus
@@ -80,7 +80,7 @@ class Counted(grpc.aio.UnaryUnaryClientInterceptor):
 async def test_screen_full_of_alarms_takes_one_call_and_the_totals(server: Running) -> None:
     counted = Counted()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", interceptors=[counted]) as channel:
-        frame = await StateReader(channel, (), Filters()).read_screen(4)
+        frame = await StateReader(channel, (), StateFilter()).read_screen(4)
     assert counted.calls == ["ListCustomerAlerts", "SummarizeCustomerAlerts"]
     assert [row.status for row in frame.rows] == ["in alarm"] * 4
     assert (frame.in_alarm, frame.totals.customer_count, frame.has_more) == (6, CUSTOMERS, True)
@@ -88,16 +88,16 @@ async def test_screen_full_of_alarms_takes_one_call_and_the_totals(server: Runni
 
 async def test_screen_with_few_alarms_adds_the_gauges_nearest_to_a_threshold(server: Running) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        frame = await StateReader(channel, (), Filters()).read_screen(20)
+        frame = await StateReader(channel, (), StateFilter()).read_screen(20)
         assert [row.status for row in frame.rows] == ["in alarm"] * 6 + ["ok"] * 14
         assert (frame.rows[0].customer, frame.rows[0].severity_word) == ("c00", "critical")
         nearness = [row.nearness for row in frame.rows[6:]]
         assert nearness == sorted(nearness, reverse=True)
-        only = await StateReader(channel, (), Filters(only_alarms=True)).read_screen(20)
+        only = await StateReader(channel, (), StateFilter(only_alarms=True)).read_screen(20)
         assert len(only.rows) == 6
-        some = await StateReader(channel, (), Filters(["c00", "c11"])).read_screen(20)
+        some = await StateReader(channel, (), StateFilter(["c00", "c11"])).read_screen(20)
         assert [(row.customer, row.status) for row in some.rows] == [("c00", "in alarm"), ("c11", "ok")]
-        whole = await StateReader(channel, (), Filters(), page_size=7).read_all(1000)
+        whole = await StateReader(channel, (), StateFilter(), page_size=7).read_all(1000)
         assert (len(whole.rows), whole.has_more) == (CUSTOMERS, False)
         assert [row.status for row in whole.rows[:7]] == ["in alarm"] * 6 + ["ok"]
 
@@ -105,7 +105,7 @@ async def test_screen_with_few_alarms_adds_the_gauges_nearest_to_a_threshold(ser
 @pytest.mark.parametrize("width", [80, 120, 200])
 async def test_screen_fits_the_width_of_the_terminal(server: Running, width: int) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        frame = await StateReader(channel, (), Filters()).read_screen(10)
+        frame = await StateReader(channel, (), StateFilter()).read_screen(10)
     console = Console(theme=THEME, width=width, height=24, file=io.StringIO(), highlight=False)
     console.print(screen(frame, width, 24, "here", ""))
     assert isinstance(console.file, io.StringIO)

@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from store.identity import keys, organizations
 from store.identity.callers import Caller, find_caller, hash_key
@@ -14,6 +14,7 @@ from store.identity.organizations import Organization
 from store.postgres.database import Database, driver
 from store.rules import routing_facts as facts
 from store.tables.accounts import api_key
+from tests.support.postgres.lock_waits import until_it_waits_for_a_lock
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 
@@ -159,20 +160,10 @@ async def test_a_transaction_that_found_no_key_delays_the_first_key(database: Da
     async with database.transaction() as connection:
         assert await keys.no_key_exists(connection)
         taking = asyncio.create_task(take_over())
-        await until_a_session_waits_for_a_lock(database)
+        await until_it_waits_for_a_lock(database, taking)
         assert not taking.done()
         await keys.get_or_create_organization(connection, "default", NOW)
     await taking
     async with database.transaction() as connection:
         assert not await keys.no_key_exists(connection)
         assert await organizations.find(connection, "default") is None
-
-
-async def until_a_session_waits_for_a_lock(database: Database) -> None:
-    waiting = text(
-        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
-        " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"
-    )
-    async with asyncio.timeout(60), database.transaction() as connection:
-        while not await connection.scalar(waiting):  # noqa: ASYNC110 (it happens in the database)
-            await asyncio.sleep(0.01)

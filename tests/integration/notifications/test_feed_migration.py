@@ -8,6 +8,9 @@ from sqlalchemy import text
 
 import store.migrate
 from store.postgres.database import sync_engine
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 BEFORE = "0005"
 

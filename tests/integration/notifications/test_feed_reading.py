@@ -9,7 +9,8 @@ import pytest
 
 from engine.upkeep import REPLAY_LIFETIME, Upkeep
 from runtime.clock import ManualClock
-from server.alerts.subscribers.feeds import FeedLimits, Feeds
+from server.alerts.subscribers.feed_limits import FeedLimits
+from server.alerts.subscribers.feeds import Feeds
 from server.alerts.subscribers.tail import Tail
 from server.limits import ServerLimits
 from store.identity import idempotent_answers

@@ -7,9 +7,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runtime.clock import ManualClock
 from store.identity import organizations
 from store.notifications import feed, history
-from store.notifications.feed import Entry, NotificationFilter
+from store.notifications.feed import FeedEntry, NotificationFilter
 from store.postgres.database import Database
 from tests.support.postgres.plans import recorded
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 NOTIFICATIONS = 3_000
 PAGE = 50
@@ -61,9 +64,9 @@ async def org(database: Database, clock: ManualClock) -> int:
     return organization_id
 
 
-async def pages(database: Database, org: int, wanted: NotificationFilter) -> list[Entry]:
+async def pages(database: Database, org: int, wanted: NotificationFilter) -> list[FeedEntry]:
     """All notifications of a list, page by page."""
-    found, after = list[Entry](), None
+    found, after = list[FeedEntry](), None
     async with database.transaction() as connection:
         while True:
             page = await history.list_page(connection, org, wanted, after=after, limit=PAGE, most_examined=EXAMINED)

@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 
 from generated.tidemark.v1 import alert_service_pb2, notification_pb2, threshold_pb2, usage_pb2
-from server.alerts.subscribers.feeds import FeedLimits
+from server.alerts.subscribers.feed_limits import FeedLimits
 from server.limits import ServerLimits
 from store.notifications import feed
 from store.postgres.database import Database

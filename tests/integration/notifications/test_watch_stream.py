@@ -17,7 +17,8 @@ from generated.tidemark.v1.event_type_pb2 import (
 )
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from server.alerts.subscribers.feeds import FeedLimits, Feeds
+from server.alerts.subscribers.feed_limits import FeedLimits
+from server.alerts.subscribers.feeds import Feeds
 from server.calls.validation import to_timestamp
 from server.limits import ServerLimits
 from store.notifications import feed

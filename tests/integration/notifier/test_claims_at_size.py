@@ -9,6 +9,9 @@ from store.deliveries.claims import ClaimRequest
 from store.deliveries.queue import SETTINGS
 from store.postgres.database import Database
 from tests.support.postgres.plans import recorded
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 ORGANIZATIONS, ENDPOINTS = 40, 20  # endpoints: of each organization; each has one delivery that is due
 

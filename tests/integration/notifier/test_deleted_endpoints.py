@@ -21,7 +21,7 @@ from tests.support.notifier.delivery_queue import (
     release_expired,
 )
 from tests.support.notifier.house import House
-from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus
 from webhooks.health import HealthSignal
 
 
@@ -45,7 +45,7 @@ async def test_a_deleted_endpoint_cancels_what_waits_and_lets_end_what_is_sent(h
     assert statuses[succeeds.delivery_id] is DeliveryStatus.DELIVERED
     for cut in (fails, dies, is_given_back):
         assert statuses[cut.delivery_id] is DeliveryStatus.CANCELLED
-    assert [a.outcome for a in await house.attempts(fails.delivery_id)] == [Outcome.SERVER_ERROR]
+    assert [a.outcome for a in await house.attempts(fails.delivery_id)] == [AttemptOutcome.SERVER_ERROR]
 
     await house.notify()
     assert await fan_out(house) == outbox.FanOut(taken=1, created=0)
@@ -80,7 +80,7 @@ async def test_an_endpoint_that_is_gone_stays_visible_as_disabled(house: House) 
     await fan_out(house)
     gone, other, *_ = await claim(house)
     result = dataclasses.replace(
-        failed(gone), outcome=Outcome.GONE, status=DeliveryStatus.FAILED, delay=None, signal=HealthSignal.GONE
+        failed(gone), outcome=AttemptOutcome.GONE, status=DeliveryStatus.FAILED, delay=None, signal=HealthSignal.GONE
     )
     await record(house, [result, failed(other)])
     statuses = Counter(item.status for item in await house.deliveries())

@@ -1,15 +1,15 @@
 """A notification's way from the outbox to a receiver, by a whole notifier."""
 
-import asyncio
 import json
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 
+from runtime.clock import ManualClock
 from tests.support.notifier.house import House, body_of, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, status
-from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus
 
 
 async def test_a_notification_arrives_signed_and_a_foreign_verifier_accepts_it(
@@ -29,7 +29,7 @@ async def test_a_notification_arrives_signed_and_a_foreign_verifier_accepts_it(
     assert delivery.next_attempt_time is None
     assert delivery.finish_time is not None
     [attempt] = await house.attempts(delivery.delivery_id)
-    assert (attempt.attempt_number, attempt.outcome, attempt.http_status) == (1, Outcome.DELIVERED, 204)
+    assert (attempt.attempt_number, attempt.outcome, attempt.http_status) == (1, AttemptOutcome.DELIVERED, 204)
     assert attempt.error == ""
     assert attempt.duration > timedelta(0)
 
@@ -37,6 +37,7 @@ async def test_a_notification_arrives_signed_and_a_foreign_verifier_accepts_it(
 async def test_a_failed_attempt_is_tried_again_under_the_same_id_and_signed_anew(
     house: House, receiver: Receiver
 ) -> None:
+    house.clock = clock = ManualClock(house.clock.now())
     created = await house.endpoint(receiver.url)
     receiver.answer(status(500, "out of order"))
     async with running_notifier(house):
@@ -46,7 +47,7 @@ async def test_a_failed_attempt_is_tried_again_under_the_same_id_and_signed_anew
         assert delivery.next_attempt_time is not None
         wait = delivery.next_attempt_time - delivery.create_time
         assert timedelta(seconds=5) <= wait <= timedelta(seconds=20)
-        await asyncio.sleep(1.0)  # the timestamp is in whole seconds, and the second one shall differ
+        clock.advance(timedelta(seconds=1))  # the timestamp is in whole seconds, and the second one shall differ
         await house.make_due()
         await house.settled(DeliveryStatus.DELIVERED, 1)
     first, second = receiver.arrivals
@@ -56,7 +57,7 @@ async def test_a_failed_attempt_is_tried_again_under_the_same_id_and_signed_anew
     for arrival in (first, second):
         arrival.verify(created.secret)
     attempts = await house.attempts(delivery.delivery_id)
-    assert [attempt.outcome for attempt in attempts] == [Outcome.SERVER_ERROR, Outcome.DELIVERED]
+    assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.SERVER_ERROR, AttemptOutcome.DELIVERED]
     assert attempts[0].response_excerpt == "out of order"
     assert attempts[0].error == "the receiver answered 500"
 
@@ -155,7 +156,7 @@ async def test_a_private_address_is_refused_at_the_dial(house: House, receiver: 
     assert receiver.arrivals == []
     assert delivery.status is DeliveryStatus.PENDING
     [attempt] = await house.attempts(delivery.delivery_id)
-    assert attempt.outcome is Outcome.ADDRESS_REFUSED
+    assert attempt.outcome is AttemptOutcome.ADDRESS_REFUSED
     assert attempt.error == "127.0.0.1 is not a public address (loopback)"
     assert (attempt.http_status, attempt.response_excerpt) == (None, "")
 

@@ -11,8 +11,11 @@ from store.notifications.operator_events import add
 from store.postgres.database import Database
 from tests.support.notifier.delivery_queue import claim, delivered, failed, fan_out, record
 from tests.support.notifier.house import House
+from tests.support.server.sharing import own_database
 from webhooks.deliveries import DeliveryStatus
 from webhooks.operator_events import Notice, OperatorEvent, OperatorEventType
+
+pytestmark = own_database
 
 KEEP = timedelta(days=30)
 

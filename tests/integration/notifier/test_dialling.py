@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.support.notifier.receiver import Receiver, status
 from tests.support.notifier.wire import IMPATIENT, after_request, post, server
-from webhooks.deliveries import Outcome
+from webhooks.deliveries import AttemptOutcome
 from webhooks.url_policy import UrlPolicy
 
 
@@ -32,7 +32,7 @@ from webhooks.url_policy import UrlPolicy
 async def test_a_private_address_is_refused_however_it_is_written(receiver: Receiver, url: str) -> None:
     port = receiver.url.split(":")[2].removesuffix("/hook")
     answer = await post(url.format(port=port), policy=UrlPolicy(allow_http=True))
-    assert answer.outcome is Outcome.ADDRESS_REFUSED
+    assert answer.outcome is AttemptOutcome.ADDRESS_REFUSED
     assert "is not a public address" in answer.error
     assert receiver.arrivals == []
 
@@ -42,7 +42,7 @@ async def test_a_name_with_a_private_and_a_reachable_answer_uses_the_reachable_o
 ) -> None:
     answers_with(monkeypatch, "10.0.0.1", "127.0.0.1")
     answer = await post(receiver.url.replace("127.0.0.1", "hooks.example.com"))
-    assert answer.outcome is Outcome.DELIVERED
+    assert answer.outcome is AttemptOutcome.DELIVERED
 
 
 async def test_a_name_with_only_private_answers_is_refused(
@@ -50,7 +50,7 @@ async def test_a_name_with_only_private_answers_is_refused(
 ) -> None:
     answers_with(monkeypatch, "10.0.0.1", "192.168.0.1")
     answer = await post(receiver.url.replace("127.0.0.1", "hooks.example.com"))
-    assert answer.outcome is Outcome.ADDRESS_REFUSED
+    assert answer.outcome is AttemptOutcome.ADDRESS_REFUSED
     assert "10.0.0.1 is not" in answer.error
     assert "192.168.0.1 is not" in answer.error
 
@@ -61,9 +61,9 @@ async def test_a_name_that_moves_to_a_private_address_is_refused_then(
     receiver.always_answer(status(204, headers={"Connection": "close"}))
     url = receiver.url.replace("127.0.0.1", "hooks.example.com")
     answers_with(monkeypatch, "127.0.0.1")
-    assert (await post(url)).outcome is Outcome.DELIVERED
+    assert (await post(url)).outcome is AttemptOutcome.DELIVERED
     answers_with(monkeypatch, "10.0.0.1")
-    assert (await post(url)).outcome is Outcome.ADDRESS_REFUSED
+    assert (await post(url)).outcome is AttemptOutcome.ADDRESS_REFUSED
 
 
 def answers_with(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
@@ -79,12 +79,12 @@ def answers_with(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 
 async def test_a_name_that_does_not_exist() -> None:
     answer = await post("http://nowhere.invalid/")
-    assert answer.outcome is Outcome.NAME_NOT_RESOLVED
+    assert answer.outcome is AttemptOutcome.NAME_NOT_RESOLVED
 
 
 async def test_a_name_that_cannot_exist() -> None:
     answer = await post(f"http://{'a' * 64}.example/")
-    assert answer.outcome is Outcome.NAME_NOT_RESOLVED
+    assert answer.outcome is AttemptOutcome.NAME_NOT_RESOLVED
 
 
 async def test_a_closed_port_fails_the_attempt() -> None:
@@ -92,7 +92,7 @@ async def test_a_closed_port_fails_the_attempt() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     answer = await post(f"http://127.0.0.1:{port}/")
-    assert answer.outcome is Outcome.CONNECTION_FAILED
+    assert answer.outcome is AttemptOutcome.CONNECTION_FAILED
 
 
 async def test_a_host_that_does_not_take_the_connection() -> None:
@@ -110,14 +110,14 @@ async def test_a_host_that_does_not_take_the_connection() -> None:
             for result in await asyncio.gather(*waiting, return_exceptions=True):
                 if not isinstance(result, BaseException):
                     result[1].close()
-    assert answer.outcome is Outcome.CONNECTION_TIMED_OUT
+    assert answer.outcome is AttemptOutcome.CONNECTION_TIMED_OUT
     assert answer.error == "no connection in time"
 
 
 async def test_an_untrusted_certificate_fails_the_attempt(tmp_path: Path) -> None:
     async with server(after_request(b"HTTP/1.1 204 No Content\r\n\r\n"), self_signed(tmp_path)) as port:
         answer = await post(f"https://127.0.0.1:{port}/")
-    assert answer.outcome is Outcome.TLS_FAILED
+    assert answer.outcome is AttemptOutcome.TLS_FAILED
     assert "certificate" in answer.error.lower()
 
 
@@ -128,7 +128,7 @@ async def test_a_receiver_that_speaks_no_tls() -> None:
 
     async with server(talk) as port:
         answer = await post(f"https://127.0.0.1:{port}/")
-    assert answer.outcome is Outcome.TLS_FAILED
+    assert answer.outcome is AttemptOutcome.TLS_FAILED
 
 
 async def test_a_tls_handshake_that_gets_no_answer() -> None:
@@ -138,7 +138,7 @@ async def test_a_tls_handshake_that_gets_no_answer() -> None:
 
     async with server(talk) as port:
         answer = await post(f"https://127.0.0.1:{port}/", timeouts=IMPATIENT)
-    assert answer.outcome is Outcome.CONNECTION_TIMED_OUT
+    assert answer.outcome is AttemptOutcome.CONNECTION_TIMED_OUT
 
 
 def self_signed(directory: Path) -> ssl.SSLContext:

@@ -24,14 +24,14 @@ from tests.support.notifier.delivery_queue import (
 )
 from tests.support.notifier.endpoint_rows import change, row_of
 from tests.support.notifier.house import House
-from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus
 from webhooks.health import BREAKER_THRESHOLD, HealthSignal
 
 
 def throttled(claimed: Claim, retry_after: timedelta | None = None) -> AttemptRecord:
     return dataclasses.replace(
         failed(claimed),
-        outcome=Outcome.THROTTLED,
+        outcome=AttemptOutcome.THROTTLED,
         http_status=429,
         signal=HealthSignal.THROTTLED,
         retry_after=retry_after,

@@ -15,9 +15,12 @@ from store.tables.webhooks import endpoint
 from tests.support.notifier.endpoint_rows import change, row_of
 from tests.support.notifier.house import OFTEN, House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, hang, status
+from tests.support.server.sharing import own_database
 from webhooks.deliveries import DeliveryStatus
 from webhooks.health import FIRST_THROTTLE
 from webhooks.secret_box import SecretBox, credentials_context
+
+pytestmark = own_database
 
 
 def in_an_hour() -> str:

@@ -9,7 +9,7 @@ from notifier.response import MAX_HEAD, MAX_INTERIM
 from notifier.sending import Sender, Timeouts
 from runtime.clock import SystemClock
 from tests.support.notifier.wire import BODY, ON_THIS_MACHINE, PATIENT, post, server
-from webhooks.deliveries import Outcome
+from webhooks.deliveries import AttemptOutcome
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -62,7 +62,7 @@ async def test_bytes_after_the_status_of_a_success_do_not_change_the_outcome(nam
     async with server(talk) as port, Sender(ON_THIS_MACHINE, timeouts, SystemClock()) as sender:
         answers = [await sender.post(f"http://127.0.0.1:{port}/", {}, BODY) for _ in range(3)]
     expected = 204 if name.startswith("204") else 200
-    assert [(answer.outcome, answer.http_status) for answer in answers] == [(Outcome.DELIVERED, expected)] * 3
+    assert [(answer.outcome, answer.http_status) for answer in answers] == [(AttemptOutcome.DELIVERED, expected)] * 3
     assert connections == (1 if framed else 3)
 
 
@@ -77,7 +77,7 @@ async def test_bytes_after_another_status_do_not_change_the_outcome(rest: bytes)
 
     async with server(talk) as port:
         answer = await post(f"http://127.0.0.1:{port}/")
-    assert (answer.outcome, answer.http_status) == (Outcome.SERVER_ERROR, 503)
+    assert (answer.outcome, answer.http_status) == (AttemptOutcome.SERVER_ERROR, 503)
     assert answer.back_pressure
     assert answer.retry_after == timedelta(seconds=90)
 
@@ -129,7 +129,7 @@ async def test_what_is_left_of_an_answer_and_meets_the_next_request_costs_no_att
 
     async with server(talk) as port, Sender(ON_THIS_MACHINE, PATIENT, SystemClock()) as sender:
         answers = [await sender.post(f"http://127.0.0.1:{port}/", {}, BODY) for _ in range(2)]
-    assert [answer.outcome for answer in answers] == [Outcome.DELIVERED] * 2
+    assert [answer.outcome for answer in answers] == [AttemptOutcome.DELIVERED] * 2
     assert connections == 2
 
 
@@ -166,7 +166,7 @@ async def test_what_comes_before_the_status_without_end_is_cut_off_early(name: s
         async with asyncio.timeout(30):
             answer = await post(f"http://127.0.0.1:{port}/", timeouts=timeouts)
             await cut.wait()
-    assert answer.outcome is Outcome.RESPONSE_MALFORMED
+    assert answer.outcome is AttemptOutcome.RESPONSE_MALFORMED
     assert answer.http_status is None
     assert sent < 16 * 1024 * 1024  # what the sockets' buffers take
 
@@ -182,7 +182,7 @@ async def test_as_many_interim_answers_as_are_allowed_are_passed_over() -> None:
 
     async with server(talk) as port:
         answer = await post(f"http://127.0.0.1:{port}/")
-    assert answer.outcome is Outcome.DELIVERED
+    assert answer.outcome is AttemptOutcome.DELIVERED
 
 
 async def test_an_answer_that_comes_before_the_request_was_sent_closes_the_connection() -> None:
@@ -199,6 +199,6 @@ async def test_an_answer_that_comes_before_the_request_was_sent_closes_the_conne
     async with server(talk) as port, Sender(ON_THIS_MACHINE, PATIENT, SystemClock()) as sender:
         for body in (large, BODY):
             answer = await sender.post(f"http://127.0.0.1:{port}/", {}, body)
-            assert answer.outcome is Outcome.DELIVERED
+            assert answer.outcome is AttemptOutcome.DELIVERED
         finished.set()
     assert len(heads) == 2

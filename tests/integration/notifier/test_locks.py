@@ -16,10 +16,13 @@ from store.endpoints import lifecycle
 from store.postgres.database import Database
 from store.tables.webhooks import delivery
 from tests.support.notifier.delivery_queue import ALL_TOKENS, counters_match, delivered, failed
-from tests.support.notifier.house import CUSTOMER, House
+from tests.support.notifier.house import CUSTOMER, House, lock_endpoints
+from tests.support.server.sharing import own_database
 from tests.support.webhooks.attempts import write_results
-from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus, Trigger
 from webhooks.health import HealthSignal
+
+pytestmark = own_database
 
 ENDPOINTS = 8
 ACTORS = 6
@@ -58,7 +61,7 @@ class Actor:
             elif self.choice.random() < 0.05:
                 record = dataclasses.replace(
                     failed(claim),
-                    outcome=Outcome.GONE,
+                    outcome=AttemptOutcome.GONE,
                     status=DeliveryStatus.FAILED,
                     delay=None,
                     signal=HealthSignal.GONE,
@@ -78,6 +81,8 @@ class Actor:
     async def dies(self) -> None:
         lost, self.held = self.held, []
         async with self.house.database.transaction() as connection:
+            # The rows are updated in any order, and an actor that releases orphaned leases locks some of them, too.
+            await lock_endpoints(connection)
             await connection.execute(
                 update(delivery)
                 .where(delivery.c.lease_token.in_({claim.lease_token for claim in lost}))

@@ -1,6 +1,7 @@
 """Leases of which their notifier does not know: given back after a failure of the database, not when they end."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -10,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from notifier.attempts import Attempter
 from notifier.metrics import Metrics
 from notifier.orphans import OrphanedLeases
 from notifier.sending import Sender, Timeouts
@@ -270,7 +272,7 @@ async def test_leases_that_the_notifier_holds_or_is_claiming_are_not_given_back(
         async with house.database.transaction() as connection:
             claims = await delivery_claims.claim(connection, request)
         assert len(claims) == 1
-        # The answer is on its way while another task releases.
+        # The transaction has committed, and the claims have no slots yet, while another task releases.
         assert await notifier.orphans.release() == 0
         notifier.slots.take(claims)
     notifier.slots.free(claims)
@@ -337,13 +339,13 @@ async def test_a_hint_that_comes_during_a_release_is_not_lost(house: House, rece
     settings = configuration()
     policy = UrlPolicy(settings.webhook_allow_http, settings.webhook_allow_networks)
     async with Sender(policy, Timeouts.of(settings.webhook_timeout), house.clock) as sender:
+        metrics = Metrics()
         worker = Worker(
             database,
-            sender,
-            house.clock,
+            Attempter(sender, house.clock, BOX, metrics, random.Random(7)),
+            metrics,
             concurrency=SHARE,
             lease=LEASE,
-            box=BOX,
             poll_interval=3_600.0,  # no second poll finds the delivery
             on_poll=polled.set,
         )

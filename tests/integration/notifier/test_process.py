@@ -18,8 +18,11 @@ from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
 from store.postgres.database import Database
 from tests.support.notifier.house import LOOPBACK, OFTEN, House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, hang, running_receiver, status
+from tests.support.server.sharing import own_database
 from tests.support.waiting import until_said, within
-from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus
+
+pytestmark = own_database
 
 
 async def test_two_notifiers_share_the_work_and_send_nothing_twice(house: House, receiver: Receiver) -> None:
@@ -233,7 +236,7 @@ async def test_a_notifier_paused_beyond_its_lease_does_not_undo_its_successors_w
         await until_said(paused.stderr, b"record.fenced")
     [unchanged] = await house.deliveries()
     assert unchanged.status is DeliveryStatus.PENDING
-    assert [a.outcome for a in await house.attempts(unchanged.delivery_id)] == [Outcome.SERVER_ERROR]
+    assert [a.outcome for a in await house.attempts(unchanged.delivery_id)] == [AttemptOutcome.SERVER_ERROR]
 
 
 async def test_sigterm_drains_and_ends_well(house: House, receiver: Receiver) -> None:

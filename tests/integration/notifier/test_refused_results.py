@@ -7,7 +7,10 @@ from sqlalchemy import text
 from notifier.recorder import TRIES_ALONE
 from tests.support.notifier.house import House, running_notifier
 from tests.support.notifier.receiver import Receiver, status
-from webhooks.deliveries import DeliveryStatus, Outcome
+from tests.support.server.sharing import own_database
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus
+
+pytestmark = own_database
 
 # A sequence is not rolled back with the transaction that is refused, so it counts the tries.
 REFUSING = (
@@ -53,7 +56,7 @@ async def test_a_result_refused_with_its_batch_and_twice_alone_is_recorded(house
     assert await tried(house) == 1 + TRIES_ALONE
     assert pending.status is DeliveryStatus.PENDING
     assert pending.next_attempt_time is not None, "the schedule goes on"
-    assert [made.outcome for made in await house.attempts(pending.delivery_id)] == [Outcome.SERVER_ERROR]
+    assert [made.outcome for made in await house.attempts(pending.delivery_id)] == [AttemptOutcome.SERVER_ERROR]
     assert len(receiver.arrivals) == 1, "the result was tried again, the receiver was not"
     assert set((await house.in_flight()).values()) == {0}
 

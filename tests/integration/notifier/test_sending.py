@@ -23,7 +23,7 @@ from tests.support.notifier.wire import (
     post,
     server,
 )
-from webhooks.deliveries import Outcome
+from webhooks.deliveries import AttemptOutcome
 
 
 async def test_the_request_carries_what_a_receiver_needs_and_nothing_of_this_machine(
@@ -31,7 +31,7 @@ async def test_the_request_carries_what_a_receiver_needs_and_nothing_of_this_mac
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     answer = await post(receiver.url)
-    assert answer == Answer(Outcome.DELIVERED, 204, remote_address="127.0.0.1")
+    assert answer == Answer(AttemptOutcome.DELIVERED, 204, remote_address="127.0.0.1")
     [arrival] = receiver.arrivals
     assert arrival.body == BODY
     host = receiver.url.removeprefix("http://").removesuffix("/hook")
@@ -49,30 +49,32 @@ async def test_the_request_carries_what_a_receiver_needs_and_nothing_of_this_mac
 @pytest.mark.parametrize(
     ("code", "outcome"),
     [
-        (200, Outcome.DELIVERED),
-        (202, Outcome.DELIVERED),
-        (299, Outcome.DELIVERED),
-        (300, Outcome.REDIRECTED),
-        (301, Outcome.REDIRECTED),
-        (302, Outcome.REDIRECTED),
-        (303, Outcome.REDIRECTED),
-        (304, Outcome.REDIRECTED),
-        (307, Outcome.REDIRECTED),
-        (308, Outcome.REDIRECTED),
-        (400, Outcome.REJECTED),
-        (404, Outcome.REJECTED),
-        (410, Outcome.GONE),
-        (429, Outcome.THROTTLED),
-        (500, Outcome.SERVER_ERROR),
-        (503, Outcome.SERVER_ERROR),
-        (999, Outcome.SERVER_ERROR),
+        (200, AttemptOutcome.DELIVERED),
+        (202, AttemptOutcome.DELIVERED),
+        (299, AttemptOutcome.DELIVERED),
+        (300, AttemptOutcome.REDIRECTED),
+        (301, AttemptOutcome.REDIRECTED),
+        (302, AttemptOutcome.REDIRECTED),
+        (303, AttemptOutcome.REDIRECTED),
+        (304, AttemptOutcome.REDIRECTED),
+        (307, AttemptOutcome.REDIRECTED),
+        (308, AttemptOutcome.REDIRECTED),
+        (400, AttemptOutcome.REJECTED),
+        (404, AttemptOutcome.REJECTED),
+        (410, AttemptOutcome.GONE),
+        (429, AttemptOutcome.THROTTLED),
+        (500, AttemptOutcome.SERVER_ERROR),
+        (503, AttemptOutcome.SERVER_ERROR),
+        (999, AttemptOutcome.SERVER_ERROR),
     ],
 )
-async def test_status_code_decides_the_outcome_of_an_attempt(receiver: Receiver, code: int, outcome: Outcome) -> None:
+async def test_status_code_decides_the_outcome_of_an_attempt(
+    receiver: Receiver, code: int, outcome: AttemptOutcome
+) -> None:
     receiver.answer(status(code, headers={"Location": receiver.url + "/elsewhere"}))
     answer = await post(receiver.url)
     assert (answer.outcome, answer.http_status) == (outcome, code)
-    assert bool(answer.error) == (outcome is not Outcome.DELIVERED)
+    assert bool(answer.error) == (outcome is not AttemptOutcome.DELIVERED)
     assert [arrival.path for arrival in receiver.arrivals] == ["/hook"]
 
 
@@ -106,7 +108,7 @@ async def test_a_connection_serves_several_attempts(receiver: Receiver) -> None:
 async def test_a_receiver_that_never_answers() -> None:
     async with server(never_answers) as port:
         answer = await post(f"http://127.0.0.1:{port}/", timeouts=IMPATIENT)
-    assert answer.outcome is Outcome.RESPONSE_TIMED_OUT
+    assert answer.outcome is AttemptOutcome.RESPONSE_TIMED_OUT
     assert answer.error == "no answer in time"
 
 
@@ -118,16 +120,16 @@ async def test_an_attempt_that_fails_over_a_kept_connection_has_its_address() ->
 
     async with server(talk) as port, Sender(ON_THIS_MACHINE, IMPATIENT, SystemClock()) as sender:
         answers = [await sender.post(f"http://127.0.0.1:{port}/", {}, BODY) for _ in range(2)]
-    assert [answer.outcome for answer in answers] == [Outcome.DELIVERED, Outcome.RESPONSE_TIMED_OUT]
+    assert [answer.outcome for answer in answers] == [AttemptOutcome.DELIVERED, AttemptOutcome.RESPONSE_TIMED_OUT]
     assert [answer.remote_address for answer in answers] == ["127.0.0.1", "127.0.0.1"]
 
 
 @pytest.mark.parametrize(
     ("code", "outcome"),
-    [(200, Outcome.DELIVERED), (503, Outcome.SERVER_ERROR), (410, Outcome.GONE)],
+    [(200, AttemptOutcome.DELIVERED), (503, AttemptOutcome.SERVER_ERROR), (410, AttemptOutcome.GONE)],
 )
 async def test_a_receiver_that_sends_its_headers_a_drop_at_a_time_has_said_its_status(
-    code: int, outcome: Outcome
+    code: int, outcome: AttemptOutcome
 ) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(BODY)
@@ -151,7 +153,7 @@ async def test_the_status_of_a_success_ends_the_wait_for_the_headers() -> None:
     timeouts = Timeouts(connect=10, headers=3_600, body=0.2)
     async with asyncio.timeout(30), server(talk) as port:
         answer = await post(f"http://127.0.0.1:{port}/", timeouts=timeouts)
-    assert answer.outcome is Outcome.DELIVERED
+    assert answer.outcome is AttemptOutcome.DELIVERED
 
 
 async def test_a_receiver_that_sends_interim_responses_only_times_out() -> None:
@@ -164,7 +166,7 @@ async def test_a_receiver_that_sends_interim_responses_only_times_out() -> None:
 
     async with server(talk) as port:
         answer = await post(f"http://127.0.0.1:{port}/", timeouts=IMPATIENT)
-    assert answer.outcome is Outcome.RESPONSE_TIMED_OUT
+    assert answer.outcome is AttemptOutcome.RESPONSE_TIMED_OUT
 
 
 async def test_an_interim_response_is_not_the_answer() -> None:
@@ -177,7 +179,7 @@ async def test_an_interim_response_is_not_the_answer() -> None:
 async def test_a_receiver_that_wants_another_protocol_gets_none() -> None:
     async with server(after_request(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: smtp\r\n\r\n220 ")) as port:
         answer = await post(f"http://127.0.0.1:{port}/")
-    assert (answer.outcome, answer.http_status) == (Outcome.SERVER_ERROR, 101)
+    assert (answer.outcome, answer.http_status) == (AttemptOutcome.SERVER_ERROR, 101)
 
 
 async def test_what_a_receiver_says_beyond_its_answer_is_not_the_next_ones_answer() -> None:
@@ -201,7 +203,7 @@ async def test_no_header_can_begin_another_one(receiver: Receiver, value: str) -
     async with Sender(ON_THIS_MACHINE, PATIENT, SystemClock()) as sender:
         for headers in ({"X-Own": value}, {value: "own"}):
             answer = await sender.post(receiver.url, headers, BODY)
-            assert answer.outcome is Outcome.CONNECTION_FAILED
+            assert answer.outcome is AttemptOutcome.CONNECTION_FAILED
             assert answer.error == "a header holds a control character"
     assert receiver.arrivals == []
 
@@ -224,7 +226,7 @@ async def test_a_receiver_that_does_not_even_read_is_cut_off() -> None:
         answer = await sender.post(f"http://127.0.0.1:{port}/", HEADERS, body)
         timed_out.set()
         await end.wait()
-    assert answer.outcome is Outcome.RESPONSE_TIMED_OUT
+    assert answer.outcome is AttemptOutcome.RESPONSE_TIMED_OUT
     assert received < len(body)
 
 
@@ -240,7 +242,7 @@ async def test_an_attempt_that_fails_on_a_new_connection_is_posted_once(answer: 
     async with server(talk) as port:
         got = await post(f"http://127.0.0.1:{port}/")
     malformed = answer.startswith(b"no")
-    assert got.outcome is (Outcome.RESPONSE_MALFORMED if malformed else Outcome.CONNECTION_LOST)
+    assert got.outcome is (AttemptOutcome.RESPONSE_MALFORMED if malformed else AttemptOutcome.CONNECTION_LOST)
     assert served == 1
 
 
@@ -256,7 +258,7 @@ async def test_a_kept_connection_that_is_lost_within_an_answer_is_posted_once() 
 
     async with server(talk) as port, Sender(ON_THIS_MACHINE, PATIENT, SystemClock()) as sender:
         answers = [await sender.post(f"http://127.0.0.1:{port}/", {}, BODY) for _ in range(2)]
-    assert [answer.outcome for answer in answers] == [Outcome.DELIVERED, Outcome.CONNECTION_LOST]
+    assert [answer.outcome for answer in answers] == [AttemptOutcome.DELIVERED, AttemptOutcome.CONNECTION_LOST]
     assert requests == 2
 
 
@@ -274,7 +276,7 @@ async def test_a_receiver_that_loses_each_connection_gets_a_post_twice_at_the_mo
 
     async with server(talk) as port, Sender(ON_THIS_MACHINE, PATIENT, SystemClock()) as sender:
         answers = [await sender.post(f"http://127.0.0.1:{port}/", {}, BODY) for _ in range(2)]
-    assert [answer.outcome for answer in answers] == [Outcome.DELIVERED, Outcome.CONNECTION_LOST]
+    assert [answer.outcome for answer in answers] == [AttemptOutcome.DELIVERED, AttemptOutcome.CONNECTION_LOST]
     assert requests == 3
 
 
@@ -286,7 +288,7 @@ async def test_a_connection_reset_before_the_answer() -> None:
 
     async with server(talk) as port:
         answer = await post(f"http://127.0.0.1:{port}/")
-    assert answer.outcome is Outcome.CONNECTION_LOST
+    assert answer.outcome is AttemptOutcome.CONNECTION_LOST
 
 
 async def test_an_idle_connection_that_the_receiver_closes_costs_no_attempt() -> None:
@@ -301,7 +303,7 @@ async def test_an_idle_connection_that_the_receiver_closes_costs_no_attempt() ->
 
     async with server(talk) as port, Sender(ON_THIS_MACHINE, PATIENT, SystemClock()) as sender:
         answers = [await sender.post(f"http://127.0.0.1:{port}/", {}, BODY) for _ in range(2)]
-    assert [answer.outcome for answer in answers] == [Outcome.DELIVERED, Outcome.DELIVERED]
+    assert [answer.outcome for answer in answers] == [AttemptOutcome.DELIVERED, AttemptOutcome.DELIVERED]
     assert served == 2
 
 
@@ -319,7 +321,7 @@ async def test_an_idle_connection_that_the_receiver_closes_costs_no_attempt() ->
 async def test_an_answer_that_is_not_http(answer: bytes) -> None:
     async with server(after_request(answer)) as port:
         got = await post(f"http://127.0.0.1:{port}/")
-    assert got.outcome is Outcome.RESPONSE_MALFORMED
+    assert got.outcome is AttemptOutcome.RESPONSE_MALFORMED
     assert 0 < len(got.error) <= 500
 
 
@@ -337,7 +339,7 @@ async def test_an_endless_body_is_cut() -> None:
 
     async with server(talk) as port:
         answer = await post(f"http://127.0.0.1:{port}/")
-    assert answer.outcome is Outcome.DELIVERED
+    assert answer.outcome is AttemptOutcome.DELIVERED
     assert answer.response_excerpt == "a" * MAX_EXCERPT
     assert sent < 64 * 1024 * 1024  # what the sockets' buffers take
 
@@ -350,13 +352,13 @@ async def test_a_body_that_never_ends_in_coming_does_not_undo_the_success() -> N
 
     async with server(talk) as port:
         answer = await post(f"http://127.0.0.1:{port}/", timeouts=IMPATIENT)
-    assert (answer.outcome, answer.response_excerpt) == (Outcome.DELIVERED, "half")
+    assert (answer.outcome, answer.response_excerpt) == (AttemptOutcome.DELIVERED, "half")
 
 
 async def test_a_connection_lost_in_the_body_does_not_undo_the_success() -> None:
     async with server(after_request(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")) as port:
         answer = await post(f"http://127.0.0.1:{port}/")
-    assert answer.outcome is Outcome.DELIVERED
+    assert answer.outcome is AttemptOutcome.DELIVERED
 
 
 async def test_a_compressed_body_is_not_unpacked(receiver: Receiver) -> None:
@@ -367,7 +369,7 @@ async def test_a_compressed_body_is_not_unpacked(receiver: Receiver) -> None:
 
     receiver.answer(answer)
     got = await post(receiver.url)
-    assert got.outcome is Outcome.SERVER_ERROR
+    assert got.outcome is AttemptOutcome.SERVER_ERROR
     assert len(got.response_excerpt.encode()) <= MAX_EXCERPT
     assert got.response_excerpt.startswith("\x1f�")
 

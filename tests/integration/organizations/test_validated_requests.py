@@ -18,7 +18,8 @@ from store.postgres.database import Database
 from tests.support.contract.methods import MUTATING, NOT_VALIDATED
 from tests.support.databases import Template
 from tests.support.organizations.side_by_side import ONE_SPEND_ALERT, StepCaller, known_ids, rows_of, settled
-from tests.support.organizations.steps import OURS, READS
+from tests.support.organizations.step import OURS
+from tests.support.organizations.steps import READS
 from tests.support.organizations.validated import POPULATION, VALIDATED, usage_after
 from tests.support.server.running import running
 

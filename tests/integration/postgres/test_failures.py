@@ -13,6 +13,9 @@ from store.postgres import failures
 from store.postgres.database import Database, DatabaseUnavailable, driver
 from store.postgres.failures import Failure
 from store.postgres.retries import repeated
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 Session = psycopg.AsyncConnection[tuple[object, ...]]
 

@@ -8,6 +8,9 @@ import pytest
 from sqlalchemy import text
 
 from store.postgres.database import Database, DatabaseUnavailable
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 
 async def end(database: Database, pid: int) -> None:

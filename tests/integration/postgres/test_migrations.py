@@ -23,7 +23,10 @@ from store.postgres import partitions
 from store.postgres.database import Database, sync_engine
 from store.tables import metadata
 from tests.support.databases import Template
+from tests.support.server.sharing import own_database
 from tests.support.usage.event_keys import key_definitions
+
+pytestmark = own_database
 
 
 @pytest.fixture

@@ -16,7 +16,10 @@ from click.testing import CliRunner
 
 from cli.main import tidemark
 from store.postgres.poolers import shares_sessions
+from tests.support.server.sharing import own_database
 from tests.support.system_postgres import system_postgres
+
+pytestmark = own_database
 
 START_TIMEOUT = 30.0  # seconds
 

@@ -13,6 +13,9 @@ from runtime.logs import JsonFormatter, TextFormatter
 from runtime.redaction import HIDDEN
 from server.calls import errors
 from store.postgres.database import Database
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 SECRETS = ("https://hooks.example/whsec-4711", "Bearer-s3cret", "whsec_c2VjcmV0")
 URL, HEADER, KEY = SECRETS

@@ -12,6 +12,9 @@ from store.postgres import sessions
 from store.postgres.database import Database, sync_engine
 from store.postgres.sessions import MIGRATION_PINS, PINS
 from tests.support.postgres.adverse_settings import ADVERSE, make_adverse
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from server.process import serve
 from store.postgres.database import Database
 from tests.support.server.odd_service import NAME, OddClient, OddService
 from tests.support.server.running import NOT_SERVING, SERVING, Running, running
+from tests.support.waiting import within
 
 FOREVER = 3600.0  # seconds; a test that has to wait for it never ends
 
@@ -112,16 +114,24 @@ async def test_a_call_that_does_not_end_is_cut_after_the_timeout(
     assert "cutting 1 calls" in caplog.text
 
 
-@pytest.mark.parametrize(("delay", "timeout"), [(FOREVER, FOREVER), (0.0, FOREVER)])
+@pytest.mark.parametrize(("delay", "begun"), [(FOREVER, "stopping: NOT_SERVING"), (0.0, "draining 1 calls")])
 async def test_a_second_stop_request_stops_immediately(
-    database: Database, clock: ManualClock, odd_service: OddService, delay: float, timeout: float
+    database: Database,
+    clock: ManualClock,
+    odd_service: OddService,
+    caplog: pytest.LogCaptureFixture,
+    delay: float,
+    begun: str,
 ) -> None:
-    async with started(database, clock, odd_service, delay, timeout) as server:
+    caplog.set_level(logging.INFO)
+    async with started(database, clock, odd_service, delay, FOREVER) as server:
         stream = OddClient(server.channel).stream("HangStream")()
         await stream.write("x")
         assert await stream.read() == "x"
         server.shutdown.request()
-        await asyncio.sleep(0.05)
+        async with within(f"the log line {begun!r}"):
+            while begun not in caplog.text:  # noqa: ASYNC110 (it is the line that is waited for)
+                await asyncio.sleep(0.01)
         assert not server.stopped.done()
         server.shutdown.request()
         await server.stopped

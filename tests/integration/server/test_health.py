@@ -16,12 +16,15 @@ from generated.tidemark.v1 import account_service_pb2_grpc
 from generated.tidemark.v1.account_service_pb2 import PutCustomerRequest
 from generated.tidemark.v1.customer_pb2 import Customer
 from runtime.clock import ManualClock
-from server.health import LIVENESS, Health
+from server.health import LIVENESS, HealthService
 from server.limits import ServerLimits
 from store.postgres.database import Database
 from store.postgres.probe import Probe, ProbeIntervals
 from tests.support.server.odd_service import NAME, OddService
 from tests.support.server.running import NOT_SERVING, SERVING, Running, reason_of, running
+from tests.support.server.sharing import own_database
+
+pytestmark = own_database
 
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
@@ -116,7 +119,7 @@ async def test_a_probe_of_an_unreachable_database_fails() -> None:
 
 
 async def test_a_change_between_two_reads_of_a_watch_is_not_lost() -> None:
-    health = Health([NAME])
+    health = HealthService([NAME])
     context: Any = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1")
     watch: Any = health.Watch(health_pb2.HealthCheckRequest(service=NAME), context)
     assert (await anext(watch)).status == NOT_SERVING
@@ -131,8 +134,8 @@ async def test_a_change_between_two_reads_of_a_watch_is_not_lost() -> None:
     await watch.aclose()
 
 
-async def test_a_drain_is_final() -> None:
-    health = Health([NAME])
+async def test_health_stays_not_serving_once_a_drain_has_begun() -> None:
+    health = HealthService([NAME])
     health.set_serving(True)
     health.begin_drain()
     health.set_serving(True)

@@ -16,10 +16,8 @@ from sqlalchemy import insert, text
 from evaluator.periods import DEFAULT_CYCLE
 from runtime.clock import ManualClock
 from store.accounts import customers, invoices, metrics, plans, subscriptions
-from store.alerts import creation, lists
-from store.alerts.change import Change
-from store.alerts.history import Author
-from store.alerts.lists import Filters
+from store.alerts import lists
+from store.alerts.lists import AlertFilter
 from store.balances import balances
 from store.balances import entries as balance_entries
 from store.deliveries import operator_event_log, redelivery_jobs
@@ -38,7 +36,7 @@ from store.tables.plans import plan
 from store.tables.redelivery import redelivery_job
 from store.tables.webhooks import operator_event
 from store.views.customer_views import CustomerView
-from tests.support.alerts.stored import NEW_ALERT
+from tests.support.alerts.stored import NEW_ALERT, create
 from tests.support.databases import Template
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
@@ -183,11 +181,11 @@ async def _write(connection: Connection, org: int) -> None:
     for table, values in rows:
         await connection.execute(insert(table), values)
     for _ in NUMBERS:
-        await creation.create(Change(connection, org, Author(), ManualClock(NOW)), NEW_ALERT)
+        await create(connection, org, ManualClock(NOW), NEW_ALERT)
 
 
 async def _alert_ids(connection: Connection, org: int, after: Any, limit: int = 5) -> Sequence[Any]:
-    return (await lists.page(connection, org, Filters(), after=after, limit=limit)).items
+    return (await lists.page(connection, org, AlertFilter(), after=after, limit=limit)).items
 
 
 async def _notifications(connection: Connection, org: int, after: Any) -> Sequence[Any]:
@@ -217,7 +215,7 @@ LISTS: dict[str, Listing] = {
     ),
     "subscriptions": (
         lambda connection, org, after: subscriptions.list_page(
-            connection, org, customer_id=None, plan_id=None, after=after, limit=5
+            connection, org, subscriptions.SubscriptionFilter(), after=after, limit=5
         ),
         lambda row: (row.customer_id, row.subscription_id),
         False,
@@ -234,7 +232,7 @@ LISTS: dict[str, Listing] = {
     ),
     "balances": (
         lambda connection, org, after: balances.list_page(
-            connection, org, customer_id=None, kinds=(), include_voided=True, after=after, limit=5
+            connection, org, balances.BalanceFilter(include_voided=True), after=after, limit=5
         ),
         lambda row: (row.fact.customer_id, row.fact.balance_id),
         False,
@@ -248,7 +246,7 @@ LISTS: dict[str, Listing] = {
     ),
     "invoices": (
         lambda connection, org, after: invoices.list_page(
-            connection, org, customer_id=None, invoice_type=None, statuses=(), after=after, limit=5
+            connection, org, invoices.InvoiceFilter(), after=after, limit=5
         ),
         lambda row: (row.fact.customer_id, row.fact.invoice_id),
         False,

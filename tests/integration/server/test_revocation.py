@@ -16,7 +16,7 @@ from runtime.clock import ManualClock
 from server import process
 from server.authentication import api_keys
 from server.authentication.revocation import OpenStreams
-from server.calls.lifecycle import InFlight
+from server.calls.lifecycle import CallsInFlight
 from server.limits import ServerLimits
 from store.identity import keys
 from store.identity.keys import CreatedKey
@@ -180,9 +180,9 @@ class Inside:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.streams: list[OpenStreams] = []
-        self.in_flight: list[InFlight] = []
+        self.in_flight: list[CallsInFlight] = []
         monkeypatch.setattr(api_keys, "OpenStreams", lambda grace: self._kept(self.streams, OpenStreams(grace)))
-        monkeypatch.setattr(process, "InFlight", lambda: self._kept(self.in_flight, InFlight()))
+        monkeypatch.setattr(process, "CallsInFlight", lambda: self._kept(self.in_flight, CallsInFlight()))
 
     @staticmethod
     def _kept(made: list[Any], one: Any) -> Any:
@@ -218,4 +218,4 @@ async def test_a_stream_that_is_blocked_by_a_client_that_does_not_read_ends_at_t
     await revoke(database, key)
     await until(lambda: inside.idle)
     assert not call.done()  # it has read nothing of that yet
-    await refused(call)  # after what was on its way
+    await refused(call)  # after what was sent before

@@ -72,7 +72,7 @@ def open_calls(calls: list[tuple[RawConnection, int]]) -> int:
 async def ended(calls: list[tuple[RawConnection, int]], left: int) -> None:
     """Waits until at most `left` of the calls are open."""
     async with asyncio.timeout(LIMIT):
-        while open_calls(calls) > left:  # noqa: ASYNC110 (several connections have news)
+        while open_calls(calls) > left:  # noqa: ASYNC110 (several connections change)
             await asyncio.sleep(0.01)
 
 

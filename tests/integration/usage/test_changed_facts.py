@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from engine.backfill.backfills import Backfills
 from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from generated.tidemark.v1 import (
     alert_pb2,
     customer_alert_pb2,
@@ -131,7 +132,9 @@ async def test_backfill_for_an_old_subscription_writes_nothing_to_its_replacemen
     await caller.send(caller.event("e2", "4", subscription="new"))
     held_backfills.release()
     database = Database(caller.database_url, pool_size=1)
-    while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
+    while await Backfills(
+        database, clock, Transactions(database, clock, timedelta(days=34), RulesRegistry())
+    ).run_once():
         pass
     await database.close()
     await caller.backfilled(alert.alert_id)

@@ -169,7 +169,7 @@ async def test_threshold_resolves_when_all_cost_leaves_the_value_at_once(
 async def test_usage_that_made_a_subscription_counts_when_its_fields_are_put(
     caller: Caller, clock: ManualClock
 ) -> None:
-    """The alert has watched since before the period began; cost that did not count yet is counted all the same."""
+    """The alert has watched since before the period began; cost that did not count yet is counted nevertheless."""
     alert = await caller.create(spend(EU, level="10"))
     await caller.send(caller.event("old", cost="1", subscription="s1"))
     clock.advance(timedelta(days=40))

@@ -13,6 +13,7 @@ from engine.limits import BackfillLimits, EngineLimits
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from runtime.clock import ManualClock
 from tests.support.server.running import NOT_SERVING, SERVING, status_of
+from tests.support.server.sharing import own_database
 from tests.support.usage.caller import (
     Caller,
     ShortTransition,
@@ -26,6 +27,8 @@ from tests.support.usage.caller import (
     waiting_for_locks,
 )
 from tests.support.usage.organizations import organization
+
+pytestmark = own_database
 
 Request = alert_service_pb2.EvaluateUsageRequest
 UNAVAILABLE = ("UNAVAILABLE", "DATABASE_UNAVAILABLE", ())
@@ -155,14 +158,14 @@ async def test_backfill_of_an_alert_created_before_an_outage_completes_after_it(
 
     await until(notified)
 
-    async def visited() -> bool:
+    async def backfilled() -> bool:
         try:
             await caller.backfilled(alert.alert_id)
         except grpc.aio.AioRpcError as error:
             return error.code() is not grpc.StatusCode.UNAVAILABLE
         return True
 
-    await until(visited)
+    await until(backfilled)
     assert [one.transitions for one in await caller.notifications()] == [
         [ShortTransition("REACHED", "5", "8", "8", "")]
     ]

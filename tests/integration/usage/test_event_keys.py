@@ -24,6 +24,7 @@ from store.balances.usage_classes import Division, usage_classes
 from store.postgres import partitions
 from store.postgres.database import Database, DriverConnection, driver
 from store.usage import counted_groups, events, recounts, voids
+from tests.support.server.sharing import own_database
 from tests.support.usage.caller import (
     Caller,
     Outcome,
@@ -40,6 +41,8 @@ from tests.support.usage.caller import (
 from tests.support.usage.event_keys import key_definitions, use_key_of_texts
 from tests.support.usage.organizations import organization
 from tests.support.usage.voiding import key, outcomes, void
+
+pytestmark = own_database
 
 FORMS = ("narrow key", "key of texts")
 

@@ -30,6 +30,12 @@ from tests.support.usage.caller import (
 pytestmark = shares_server
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["native", "python"])
+def native_decoder(request: pytest.FixtureRequest) -> bool:
+    """Both ways to decode usage. The second server of a test decodes natively."""
+    return bool(request.param)
+
+
 def counts(answer: Outcome) -> tuple[int, int, int]:
     """How many events were accepted, duplicates and rejected."""
     return answer.accepted, answer.duplicates, len(answer.rejected)

@@ -8,6 +8,7 @@ import pytest
 
 from engine.backfill.backfills import Backfills
 from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from runtime.clock import ManualClock
 from store.balances.wallets import DueTimer
 from store.postgres.database import Database
@@ -39,7 +40,7 @@ async def test_backfill_does_not_wait_for_a_locked_organization(
         for _ in range(3):
             await caller.create_only(usage_alert("10"))
     database = Database(free.database_url, pool_size=1, lock_timeout=0.1)
-    backfills = Backfills(database, clock, timedelta(days=34), RulesRegistry())
+    backfills = Backfills(database, clock, Transactions(database, clock, timedelta(days=34), RulesRegistry()))
     try:
         async with ingest_held(locked):
             assert await run_once(backfills)

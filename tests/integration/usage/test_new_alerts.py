@@ -9,6 +9,7 @@ from engine.backfill.backfills import Backfills
 from engine.backfill.steps import BackfillSteps
 from engine.limits import BackfillLimits, EngineLimits
 from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from generated.tidemark.v1 import (
     alert_pb2,
     alert_service_pb2,
@@ -101,7 +102,9 @@ async def test_event_that_precedes_the_backfill_evaluates_its_gauge(
 
     held_backfills.release()
     database = Database(caller.database_url)
-    while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
+    while await Backfills(
+        database, clock, Transactions(database, clock, timedelta(days=34), RulesRegistry())
+    ).run_once():
         pass
     await database.close()
     await caller.backfilled(alert.alert_id)

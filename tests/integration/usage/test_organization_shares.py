@@ -11,6 +11,7 @@ import pytest
 from engine.backfill import parts
 from engine.backfill.backfills import Backfills
 from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from evaluator.alerts import AlertRule
 from generated.tidemark.v1 import (
     alert_service_pb2,
@@ -200,7 +201,7 @@ async def test_backfills_of_two_organizations_take_turns(
 
     database = Database(caller.database_url, pool_size=2)
     try:
-        mine = Backfills(database, clock, timedelta(days=34), RulesRegistry())
+        mine = Backfills(database, clock, Transactions(database, clock, timedelta(days=34), RulesRegistry()))
         assert await waiting() == (5, 1)
         assert await run_once(mine)
         mine_left, others_left = await waiting()

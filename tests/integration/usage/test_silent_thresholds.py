@@ -8,6 +8,7 @@ import pytest
 
 from engine.backfill.backfills import Backfills
 from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from generated.tidemark.v1 import (
     alert_pb2,
     alert_service_pb2,
@@ -74,7 +75,9 @@ async def test_threshold_stays_silent_when_the_backfill_waits_until_the_alert_is
     await switched(caller, alert, on=False)
     held.set()
     database = Database(caller.database_url)
-    while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
+    while await Backfills(
+        database, clock, Transactions(database, clock, timedelta(days=34), RulesRegistry())
+    ).run_once():
         pass
     await database.close()
     await switched(caller, alert, on=True)

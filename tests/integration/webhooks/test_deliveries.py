@@ -43,7 +43,7 @@ from tests.support.notifier.house import House
 from tests.support.server.running import reason_of, running, violations_of
 from tests.support.webhooks.attempts import DURATION, START, attempt_all
 from tests.support.webhooks.endpoints import URL, create_endpoints
-from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus, Trigger
 from webhooks.health import BreakerState, DisableReason
 
 
@@ -296,7 +296,7 @@ async def test_an_organization_neither_reads_nor_changes_endpoints_of_another(
 
 def test_every_value_of_the_stores_enums_has_a_value_in_the_contract() -> None:
     for enum, prefix, words in (
-        (delivery_pb2.AttemptOutcome, "ATTEMPT_OUTCOME_", Outcome),
+        (delivery_pb2.AttemptOutcome, "ATTEMPT_OUTCOME_", AttemptOutcome),
         (delivery_pb2.DeliveryStatus, "DELIVERY_STATUS_", DeliveryStatus),
         (endpoint_pb2.EndpointState, "ENDPOINT_STATE_", EndpointState),
         (endpoint_pb2.DisableReason, "DISABLE_REASON_", {*DisableReason, "NONE"}),

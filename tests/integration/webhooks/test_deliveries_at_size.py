@@ -5,11 +5,14 @@ from sqlalchemy import text
 
 from runtime.clock import ManualClock
 from store.deliveries import deliveries
-from store.deliveries.deliveries import Delivery, Filter
+from store.deliveries.deliveries import Delivery, DeliveryFilter
 from store.identity import organizations
 from store.postgres.database import Database
 from tests.support.postgres.plans import recorded
+from tests.support.server.sharing import own_database
 from webhooks.deliveries import DeliveryStatus
+
+pytestmark = own_database
 
 DELIVERIES = 3_000
 PAGE = 50
@@ -31,16 +34,16 @@ FROM (
 """
 
 INDEXED = {
-    "everything": Filter(),
-    "of one endpoint": Filter(endpoint_id="old"),
-    "of one notification": Filter(notification_id="ntf_77"),
-    "waiting": Filter(statuses=(DeliveryStatus.PENDING,)),
+    "everything": DeliveryFilter(),
+    "of one endpoint": DeliveryFilter(endpoint_id="old"),
+    "of one notification": DeliveryFilter(notification_id="ntf_77"),
+    "waiting": DeliveryFilter(statuses=(DeliveryStatus.PENDING,)),
 }
 EXAMINING = {
-    "failed": Filter(statuses=(DeliveryStatus.FAILED,)),
-    "failed or waiting": Filter(statuses=(DeliveryStatus.FAILED, DeliveryStatus.PENDING)),
-    "few of one customer": Filter(customer_id="few"),
-    "of a rare type": Filter(event_types=("alert.disabled",)),
+    "failed": DeliveryFilter(statuses=(DeliveryStatus.FAILED,)),
+    "failed or waiting": DeliveryFilter(statuses=(DeliveryStatus.FAILED, DeliveryStatus.PENDING)),
+    "few of one customer": DeliveryFilter(customer_id="few"),
+    "of a rare type": DeliveryFilter(event_types=("alert.disabled",)),
 }
 
 
@@ -55,7 +58,7 @@ async def org(database: Database, clock: ManualClock) -> int:
     return organization_id
 
 
-async def pages(database: Database, org: int, wanted: Filter, *, newest_first: bool) -> list[Delivery]:
+async def pages(database: Database, org: int, wanted: DeliveryFilter, *, newest_first: bool) -> list[Delivery]:
     """All deliveries of a list, page by page."""
     found, after = list[Delivery](), None
     async with database.transaction() as connection:
@@ -95,7 +98,7 @@ async def test_a_page_of_deliveries_reads_a_page_or_a_bounded_number_of_rows(
 async def test_pages_of_deliveries_have_each_delivery_once_in_order(
     database: Database, org: int, newest_first: bool
 ) -> None:
-    everything = await pages(database, org, Filter(), newest_first=newest_first)
+    everything = await pages(database, org, DeliveryFilter(), newest_first=newest_first)
     assert len({one.delivery_id for one in everything}) == len(everything) == DELIVERIES
     ages = [(one.create_time, one.delivery_id) for one in everything]
     assert ages == sorted(ages, reverse=newest_first)
@@ -104,7 +107,7 @@ async def test_pages_of_deliveries_have_each_delivery_once_in_order(
         assert found == [one for one in everything if matches(wanted, one)], name
 
 
-def matches(wanted: Filter, one: Delivery) -> bool:
+def matches(wanted: DeliveryFilter, one: Delivery) -> bool:
     """Whether a delivery passes the filters that these tests use."""
     return (
         wanted.endpoint_id in (None, one.endpoint_id)

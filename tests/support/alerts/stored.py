@@ -8,12 +8,14 @@ from evaluator.alert_commands import NewAlert
 from evaluator.alerts import ConditionType, Scope, ScopeKind
 from evaluator.definitions import AlertDefinition, Condition
 from evaluator.thresholds import Threshold
-from runtime.clock import ManualClock
-from store.alerts import creation
-from store.alerts.change import Change
+from runtime.clock import Clock
+from store.alerts import changes, creation
+from store.alerts.change import Begun, Change
+from store.alerts.changes import Edit
+from store.alerts.drafts import draft
 from store.alerts.history import Author
 from store.identity import organizations
-from store.postgres.database import Database, driver
+from store.postgres.database import Connection, Database, driver
 from store.rules import routing_facts
 
 NEW_ALERT = NewAlert(
@@ -27,7 +29,7 @@ NEW_ALERT = NewAlert(
 
 
 @pytest.fixture
-async def organization_id(database: Database, clock: ManualClock) -> int:
+async def organization_id(database: Database, clock: Clock) -> int:
     """An organization with the customer `acme`."""
     now = clock.now()
     async with database.transaction() as connection:
@@ -37,9 +39,27 @@ async def organization_id(database: Database, clock: ManualClock) -> int:
     return organization_id
 
 
+async def begin(connection: Connection, organization_id: int, clock: Clock) -> Change:
+    """A change of definitions, in a transaction of its own."""
+    epoch = await organizations.begin_change(connection, organization_id)
+    return Change(connection, organization_id, Author(), Begun(epoch, clock.now()))
+
+
+async def create(connection: Connection, organization_id: int, clock: Clock, new: NewAlert) -> AlertDefinition:
+    """Creates an alert in a transaction."""
+    [created] = await creation.create_many(await begin(connection, organization_id, clock), [draft(new, Author())])
+    return created
+
+
 async def create_alert(
-    database: Database, organization_id: int, clock: ManualClock, new: NewAlert = NEW_ALERT
+    database: Database, organization_id: int, clock: Clock, new: NewAlert = NEW_ALERT
 ) -> AlertDefinition:
     """Creates an alert."""
     async with database.transaction() as connection:
-        return await creation.create(Change(connection, organization_id, Author(), clock), new)
+        return await create(connection, organization_id, clock, new)
+
+
+async def edit(connection: Connection, organization_id: int, clock: Clock, wanted: Edit) -> AlertDefinition:
+    """Edits an alert in a transaction."""
+    [edited] = await changes.edit_many(await begin(connection, organization_id, clock), [wanted])
+    return edited

@@ -3,6 +3,7 @@
 import asyncio
 
 from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from engine.timers import Timers
 from runtime.clock import Clock
 from store.balances import wallets
@@ -13,7 +14,7 @@ from tests.support.usage.service import GRACE
 
 def timers_of(database: Database, clock: Clock) -> Timers:
     """Timers that share no cached rules with others, as those of another replica."""
-    return Timers(database, clock, GRACE, RulesRegistry())
+    return Timers(database, clock, Transactions(database, clock, GRACE, RulesRegistry()))
 
 
 async def work_off(timers: Timers, database: Database, clock: Clock) -> None:

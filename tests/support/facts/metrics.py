@@ -12,7 +12,7 @@ async def put_metric_fact(database: Database, organization_id: int, fact: Metric
     """Stores a fact about a metric, unless a newer one is stored; returns what is stored."""
     while True:
         async with database.transaction() as connection:
-            put = await metrics.change(connection, organization_id, fact, now)
+            put = await metrics.put_existing(connection, organization_id, fact, now)
             if put is not None:
                 return put.stored
             epoch = await organizations.begin_change(connection, organization_id)

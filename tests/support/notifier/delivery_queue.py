@@ -15,7 +15,7 @@ from store.deliveries.results import AttemptRecord
 from store.tables.webhooks import delivery
 from tests.support.notifier.house import House
 from tests.support.webhooks.attempts import write_results
-from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus
 from webhooks.health import HealthSignal
 
 LEASE = timedelta(minutes=5)
@@ -46,7 +46,7 @@ def delivered(claim: Claim) -> AttemptRecord:
         claim=claim,
         start_time=datetime(2026, 3, 15, 12, 0, tzinfo=UTC),
         duration=timedelta(milliseconds=12),
-        outcome=Outcome.DELIVERED,
+        outcome=AttemptOutcome.DELIVERED,
         http_status=200,
         response_excerpt="ok",
         error="",
@@ -62,7 +62,7 @@ def failed(claim: Claim, delay: timedelta = timedelta(0)) -> AttemptRecord:
     """An attempt that the receiver answered with 500; its delivery is due again after the delay."""
     return dataclasses.replace(
         delivered(claim),
-        outcome=Outcome.SERVER_ERROR,
+        outcome=AttemptOutcome.SERVER_ERROR,
         http_status=500,
         error="the receiver answered 500",
         status=DeliveryStatus.PENDING,

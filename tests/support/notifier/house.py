@@ -144,7 +144,7 @@ class House:
     async def make_due(self) -> None:
         """Lets the waiting deliveries be due now, as if their delay had passed."""
         async with self.database.transaction() as connection:
-            await _lock_endpoints(connection)
+            await lock_endpoints(connection)
             await connection.execute(
                 delivery.update()
                 .where(delivery.c.next_attempt_time.is_not(None))
@@ -154,7 +154,7 @@ class House:
     async def expire_leases(self) -> None:
         """Lets every lease have ended, as if its notifier had died long ago."""
         async with self.database.transaction() as connection:
-            await _lock_endpoints(connection)
+            await lock_endpoints(connection)
             await connection.execute(
                 delivery.update()
                 .where(delivery.c.lease_token.is_not(None))
@@ -168,7 +168,7 @@ class House:
             return {row.endpoint_id: row.in_flight for row in rows}
 
 
-async def _lock_endpoints(connection: AsyncConnection) -> None:
+async def lock_endpoints(connection: AsyncConnection) -> None:
     """Locks every endpoint in the order of the queue: a notifier that runs beside it locks rows of deliveries."""
     await connection.execute(
         select(endpoint.c.endpoint_id)

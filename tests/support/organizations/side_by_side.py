@@ -36,7 +36,8 @@ from runtime.clock import Clock
 from store.identity import keys
 from store.notifications import feed
 from store.postgres.database import Database
-from tests.support.organizations.steps import OURS, STEPS, THEIRS, Step
+from tests.support.organizations.step import OURS, THEIRS, Step
+from tests.support.organizations.steps import STEPS
 from tests.support.server.running import Running, reason_of, running
 from tests.support.usage.caller import until
 

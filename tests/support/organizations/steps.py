@@ -1,68 +1,10 @@
-"""The steps of an organization: every method of the API, with ids that other organizations may have as well.
+"""The steps of an organization: every method of the API, with ids that other organizations may have as well."""
 
-A step is its name, a method, and a request in protobuf's text format. `$…` stands for what differs between
-organizations. The name of the step is in the ids that the service generates during it: the alert of the step `usage`
-is `alt_usage`. `$notification` is the id of the last notification that was listed.
-"""
+from collections.abc import Sequence
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from tests.support.organizations.fact_steps import FACTS, HELD
+from tests.support.organizations.step import BEFORE, NOW, Step
 
-
-class Step(NamedTuple):
-    """One call."""
-
-    name: str
-    method: str
-    request: str = ""
-    only: str = ""  # the organization that makes it, unless all do
-
-    @property
-    def writes(self) -> bool:
-        """Whether it may change anything."""
-        return not self.method.startswith(("Get", "List"))
-
-
-OURS: Mapping[str, str] = {
-    "name": "ours",
-    "unit": "USD",
-    "aggregation": "AGGREGATION_SUM",
-    "cadence": "CADENCE_MONTH",
-    "amount": "100",
-    "more": "7",
-    "low": "10",
-    "high": "40",
-    "limit": "50",
-    "quantity": "12",
-    "end": "1774576000",
-    "type": "USAGE",
-    "status": "INVOICE_STATUS_ISSUED",
-    "event": "alert.reached",
-}
-THEIRS: Mapping[str, str] = {
-    "name": "theirs",
-    "unit": "EUR",
-    "aggregation": "AGGREGATION_MAX",
-    "cadence": "CADENCE_WEEK",
-    "amount": "3000",
-    "more": "70",
-    "low": "1",
-    "high": "3",
-    "limit": "2",
-    "quantity": "500",
-    "end": "1773676000",
-    "type": "USAGE",
-    "status": "INVOICE_STATUS_PAID",
-    "event": "alert.reached",
-}
-
-_NOW = "seconds: 1773576000"  # the time of the tests' clock
-_BEFORE = "seconds: 1773500000"
-_END = "seconds: $end"
-
-_BALANCE = (
-    f'customer_id: "ann" spend {{ currency: "$unit" }} segments {{ amount: "$amount" start_time {{ {_BEFORE} }}'
-)
 _THRESHOLD = 'thresholds { value: "$low" } thresholds { value: "$high" }'
 _ANN = 'scope { customer { customer_id: "ann" } }'
 _ALL = "scope { all_customers {} }"
@@ -73,7 +15,7 @@ _GOLD = 'scope { plan { plan_id: "gold" } }'
 def _events(*ids: str, customer: str = "ann") -> str:
     events = " ".join(
         f'events {{ event_id: "{one}" customer_id: "{customer}" subscription_id: "s1" metric_id: "calls"'
-        f' quantity: "$quantity" cost: "$more" event_time {{ {_NOW} }}'
+        f' quantity: "$quantity" cost: "$more" event_time {{ {NOW} }}'
         ' properties { key: "region" value: "eu" } properties { key: "user" value: "u1" } }'
         for one in ids
     )
@@ -109,124 +51,6 @@ ALERTS = (
         _ALL,
         'usage_threshold_reached { metric_id: "calls" }',
         'thresholds { percent_of_limit: "80" } uniqueness_key: "another"',
-    ),
-)
-
-FACTS = (
-    Step(
-        "metric",
-        "PutMetric",
-        'metric { metric_id: "calls" display_name: "$name" aggregation: $aggregation }',
-    ),
-    Step("other metric", "PutMetric", 'metric { metric_id: "seats" display_name: "$name" }'),
-    Step("plan fact", "PutPlan", 'plan { plan_id: "gold" display_name: "$name" }'),
-    Step("other plan", "PutPlan", 'plan { plan_id: "iron" display_name: "$name" }'),
-    *(
-        Step(
-            f"customer {name}",
-            "PutCustomer",
-            f'customer {{ customer_id: "{name}" display_name: "$name" external_id: "crm-{name}"'
-            f' plan_id: "gold" currency: "$unit"'
-            f" billing_cycle {{ anchor_time {{ {_BEFORE} }} cadence: $cadence }} plan_end_time {{ {_END} }}"
-            ' custom_fields { key: "who" value: "$name" } }',
-        )
-        for name in ("ann", "bob")
-    ),
-    *(
-        Step(
-            f"subscription of {name}",
-            "PutSubscription",
-            f'subscription {{ customer_id: "{name}" subscription_id: "s1" plan_id: "gold" }}',
-        )
-        for name in ("ann", "bob")
-    ),
-    Step(
-        "another subscription",
-        "PutSubscription",
-        f'subscription {{ customer_id: "ann" subscription_id: "s2" currency: "$unit" start_time {{ {_BEFORE} }} }}',
-    ),
-    Step("their metric", "PutMetric", 'metric { metric_id: "odd" }', "theirs"),
-    Step("their plan", "PutPlan", 'plan { plan_id: "odd" }', "theirs"),
-    Step(
-        "their customer",
-        "PutCustomer",
-        'customer { customer_id: "odd" external_id: "crm-odd" aliases: "odd" plan_id: "odd" }',
-        "theirs",
-    ),
-    Step("taken name", "PutCustomer", 'customer { customer_id: "eve" external_id: "crm-ann" }'),
-    Step(
-        "their subscription",
-        "PutSubscription",
-        'subscription { customer_id: "odd" subscription_id: "odd" plan_id: "odd" }',
-        "theirs",
-    ),
-    *(
-        Step(
-            f"limit of {holder}",
-            "PutLimit",
-            f'limit {{ limit_id: "of-{holder}" {who} quantity {{ metric_id: "calls" }} amount: "$limit" }}',
-        )
-        for holder, who in (("ann", 'customer { customer_id: "ann" }'), ("gold", 'plan { plan_id: "gold" }'))
-    ),
-)
-
-HELD = (
-    Step(
-        "balance",
-        "PutBalance",
-        f'balance {{ balance_id: "b1" kind: BALANCE_KIND_COMMIT draw_down: true {_BALANCE} }} }}',
-    ),
-    Step(
-        "ending balance",
-        "PutBalance",
-        f'balance {{ balance_id: "b2" kind: BALANCE_KIND_COMMIT {_BALANCE} end_time {{ {_END} }} }} }}',
-    ),
-    Step(
-        "seat credit",
-        "PutBalance",
-        'balance { balance_id: "b3" kind: BALANCE_KIND_SEAT_CREDIT draw_down: true'
-        f' seat {{ seat_group_key: "user" seat_group_value: "u1" }} {_BALANCE} end_time {{ {_END} }} }} }}',
-    ),
-    Step(
-        "allotment",
-        "PutBalance",
-        f'balance {{ balance_id: "b4" kind: BALANCE_KIND_LICENSE_ALLOTMENT license_type: "editor" {_BALANCE} }} }}',
-    ),
-    Step(
-        "adjustment",
-        "AdjustBalance",
-        'customer_id: "ann" balance_id: "b1" adjustment_id: "a1" amount: "$more"',
-    ),
-    Step(
-        "adjustment again",
-        "AdjustBalance",
-        'customer_id: "ann" balance_id: "b1" adjustment_id: "a1" amount: "$more"',
-    ),
-    *(
-        Step(
-            name,
-            "DecrementBalances",
-            'customer_id: "ann" adjustment_id: "d1" spend { currency: "$unit" } amount: "$more"',
-        )
-        for name in ("decrement", "decrement again")
-    ),
-    Step(
-        "invoice fact",
-        "PutInvoice",
-        'invoice { customer_id: "ann" invoice_id: "i1" type: "$type" status: $status currency: "$unit"'
-        f' total: "$amount" period_end_time {{ {_NOW} }} }}',
-    ),
-    Step(
-        "invoice again",
-        "PutInvoice",
-        'invoice { customer_id: "ann" invoice_id: "i1" type: "$type" status: $status currency: "$unit"'
-        f' total: "$more" period_end_time {{ {_NOW} }} }}',
-    ),
-    Step(
-        "other invoice",
-        "PutInvoice",
-        'invoice { customer_id: "ann" invoice_id: "i2" status: $status currency: "$unit"'
-        f' total: "$amount" period_end_time {{ {_NOW} }} }}',
     ),
 )
 
@@ -393,7 +217,7 @@ WEBHOOKS = (
     Step("endpoint", "CreateEndpoint", 'endpoint { url: "https://$name.example.com/" display_name: "$name" }'),
     Step("test event", "SendTestEvent", 'request_id: "t1" endpoint_id: "whe_endpoint"'),
     Step("test event again", "SendTestEvent", 'request_id: "t1" endpoint_id: "whe_endpoint"'),
-    Step("recovery", "RecoverEndpoint", f'endpoint_id: "whe_endpoint" start_time {{ {_BEFORE} }}'),
+    Step("recovery", "RecoverEndpoint", f'endpoint_id: "whe_endpoint" start_time {{ {BEFORE} }}'),
     Step("recovery job", "GetRedeliveryJob", 'job_id: "rdj_recovery"'),
     Step(
         "redelivery",

@@ -6,7 +6,9 @@ void or delete exists.
 
 from collections.abc import Sequence
 
-from tests.support.organizations.steps import ALERTS, FACTS, HELD, USAGE, WEBHOOKS, Step
+from tests.support.organizations.fact_steps import FACTS, HELD
+from tests.support.organizations.step import Step
+from tests.support.organizations.steps import ALERTS, USAGE, WEBHOOKS
 
 _START = "seconds: 1773500000"
 _USAGE_ALERT = 'scope { all_customers {} } usage_threshold_reached { metric_id: "calls" } thresholds { value: "1" }'

@@ -9,6 +9,8 @@ its module.
   its server, replaces parts of it, or counts what the whole server does.
 - `@own_connections` is for a test that cuts connections, or counts them: its server uses new ones, and so do the
   servers of the tests after it.
+- `@own_database` is for a test in a folder whose tests share a database (`tests/support/emptied.py`): one that breaks
+  or alters the database, cuts its connections, or gathers statistics of its tables.
 
 The fixture `caller`, and `ours` and `theirs` of the alert tests, follow these marks. The clock of a shared server
 stands still: moving it fails the test.
@@ -23,6 +25,7 @@ from runtime.clock import ManualClock
 shares_server = pytest.mark.shares_server
 own_server = pytest.mark.own_server
 own_connections = pytest.mark.own_connections
+own_database = pytest.mark.own_database
 
 
 def declare_marks(config: pytest.Config) -> None:
@@ -30,6 +33,7 @@ def declare_marks(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "shares_server: uses the server that the tests of the module share")
     config.addinivalue_line("markers", "own_server: uses a server of its own, in a module with `shares_server`")
     config.addinivalue_line("markers", "own_connections: its server uses new connections")
+    config.addinivalue_line("markers", "own_database: uses a new database, in a folder whose tests share one")
 
 
 class StandingClock(ManualClock):
@@ -53,3 +57,8 @@ def is_shared(request: pytest.FixtureRequest) -> bool:
 def has_own_connections(request: pytest.FixtureRequest) -> bool:
     """Whether the server of the test's own has connections of its own."""
     return request.node.get_closest_marker("own_connections") is not None
+
+
+def has_own_database(request: pytest.FixtureRequest) -> bool:
+    """Whether the test uses a new database."""
+    return request.node.get_closest_marker("own_database") is not None

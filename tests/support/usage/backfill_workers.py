@@ -8,6 +8,7 @@ import pytest
 from engine.backfill.backfills import Backfills
 from engine.limits import BackfillLimits, EngineLimits
 from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from generated.tidemark.v1 import (
     alert_pb2,
 )
@@ -41,7 +42,7 @@ async def workers(
         database = Database(caller.database_url, pool_size=2)
         databases.append(database)
         rules = RulesRegistry(max_groups=engine_limits.groups)
-        made = Backfills(database, clock, timedelta(days=34), rules, limits=limits)
+        made = Backfills(database, clock, Transactions(database, clock, timedelta(days=34), rules), limits=limits)
         return lambda: run_once(made)
 
     yield make

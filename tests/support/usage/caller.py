@@ -305,6 +305,7 @@ def settings(
     max_pending_events: int = 100_000,
     max_message_bytes: int = 4 * 1024 * 1024,
     drain_timeout: float = 20.0,
+    native: bool = True,
 ) -> Configuration:
     """Settings of a server that listens on a free port and stops without a propagation delay."""
     return Configuration(
@@ -315,6 +316,7 @@ def settings(
         max_pending_events=max_pending_events,
         max_message_bytes=max_message_bytes,
         drain_timeout=drain_timeout,
+        native=native,
         unary_deadline=UNARY_DEADLINE,
     )
 

@@ -16,7 +16,7 @@ from store.postgres.database import Database
 from tests.support.databases import NOON, Template
 from tests.support.server.running import Running, running
 from tests.support.server.sharing import StandingClock, has_own_connections, is_shared
-from tests.support.usage.caller import Caller
+from tests.support.usage.caller import Caller, settings
 from tests.support.usage.organizations import create_organization
 
 
@@ -36,11 +36,11 @@ async def shared_pool(shared_database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture(scope="module")
-async def shared_server(shared_database_url: str) -> AsyncIterator[tuple[Running, Database]]:
+async def shared_server(shared_database_url: str, native_decoder: bool) -> AsyncIterator[tuple[Running, Database]]:
     """The server that tests of the module share, and its pool."""
     database = Database(shared_database_url)
     try:
-        async with running(database, StandingClock(NOON)) as server:
+        async with running(database, StandingClock(NOON), configuration=settings(native=native_decoder)) as server:
             yield server, database
     finally:
         await database.close()
@@ -70,19 +70,31 @@ async def own_pool(request: pytest.FixtureRequest, shared_pool: Database) -> Asy
 
 @pytest.fixture
 async def caller_of_own_server(
-    own_pool: Database, clock: ManualClock, engine_limits: EngineLimits, server_limits: ServerLimits
+    own_pool: Database,
+    clock: ManualClock,
+    engine_limits: EngineLimits,
+    server_limits: ServerLimits,
+    native_decoder: bool,
 ) -> AsyncIterator[Caller]:
     """A caller of a server of this test's own, as an organization of this test's own."""
     name, key = await create_organization(own_pool, clock)
-    async with running(own_pool, clock, engine_limits=engine_limits, server_limits=server_limits) as server:
+    async with running(
+        own_pool,
+        clock,
+        configuration=settings(native=native_decoder),
+        engine_limits=engine_limits,
+        server_limits=server_limits,
+    ) as server:
         yield Caller(server, clock, own_pool.url, name, key)
 
 
 @pytest.fixture
-def caller(request: pytest.FixtureRequest, engine_limits: EngineLimits, server_limits: ServerLimits) -> Caller:
+def caller(
+    request: pytest.FixtureRequest, engine_limits: EngineLimits, server_limits: ServerLimits, native_decoder: bool
+) -> Caller:
     """A caller of a server, as an organization of this test's own; see `shares_server` for whose server it is.
 
-    The limits are those of a server of the test's own.
+    The limits are those of a server of its own. native_decoder: named here, so that modules can parametrize it.
     """
     shared = is_shared(request)
     assert not shared or (engine_limits, server_limits) == (DEFAULT_LIMITS, DEFAULT_SERVER_LIMITS), "see `own_server`"

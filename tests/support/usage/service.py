@@ -31,7 +31,7 @@ from tests.support.usage.caller import DEADLINE, Caller
 from tests.support.usage.words import alert_of, event_of, measured_by, metric_of, notification_of, prices_of, state_of
 
 GRACE = timedelta(days=34)
-VISIT_DURATION = 0.008  # seconds; a request for its status during it only makes it longer
+BACKFILL_DURATION = 0.008  # seconds; a request for its status during it only makes it longer
 
 
 class Service:
@@ -68,13 +68,13 @@ class Service:
                 raise
             return False
         self.alert_ids[alert.name] = created.alert_id
-        await self._visited(created)
+        await self._backfilled(created)
         return True
 
-    async def _visited(self, alert: alert_pb2.Alert) -> None:
+    async def _backfilled(self, alert: alert_pb2.Alert) -> None:
         """Waits until an alert is evaluated on all gauges."""
         if alert.evaluation_status == alert_pb2.EVALUATION_STATUS_EVALUATING:
-            await asyncio.sleep(VISIT_DURATION)
+            await asyncio.sleep(BACKFILL_DURATION)
             await self.caller.backfilled(alert.alert_id)
 
     async def edit(self, alert: Alert, paths: Sequence[str], title: str, *, reset: bool) -> None:
@@ -89,7 +89,7 @@ class Service:
         if reset:
             request.state_policy = alert_service_pb2.STATE_POLICY_RESET
         answer = await self.caller.alerts.UpdateAlert(request, metadata=self.caller.metadata, timeout=DEADLINE)
-        await self._visited(answer.alert)
+        await self._backfilled(answer.alert)
 
     async def switch(self, name: str, target: Sequence[str], *, on: bool) -> None:
         """Switches an alert on or off: as a whole, for a customer, or for a customer's subscription."""
@@ -98,7 +98,7 @@ class Service:
         if on:
             enable = alert_service_pb2.EnableAlertRequest(alert_id=alert_id, **ids)
             answer = await alerts.EnableAlert(enable, metadata=self.caller.metadata, timeout=DEADLINE)
-            await self._visited(answer.alert)
+            await self._backfilled(answer.alert)
         else:
             disable = alert_service_pb2.DisableAlertRequest(alert_id=alert_id, **ids)
             await alerts.DisableAlert(disable, metadata=self.caller.metadata, timeout=DEADLINE)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -60,7 +61,8 @@ class Stage:
 
     async def _start(self, number: int, stack: contextlib.AsyncExitStack) -> Caller:
         server = await stack.enter_async_context(
-            running(self._databases[number], self.clock, configuration=CONFIGURATION)
+            # One replica decodes usage natively, where that is compiled, and the other one in Python.
+            running(self._databases[number], self.clock, configuration=replace(CONFIGURATION, native=number == 0))
         )
         return Caller(server, self.clock, self.database_url, "", "")
 

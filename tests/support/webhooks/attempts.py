@@ -11,7 +11,7 @@ from store.deliveries import outbox
 from store.deliveries.claims import Claim, ClaimRequest
 from store.deliveries.results import AttemptRecord, Recorded, read_recorded, sending
 from tests.support.notifier.house import House
-from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus
 from webhooks.health import HealthSignal
 
 START = datetime(2026, 3, 15, 12, 0, 0, 10, tzinfo=UTC)
@@ -40,7 +40,7 @@ async def record(
             claim=claim,
             start_time=START,
             duration=DURATION,
-            outcome=Outcome.DELIVERED if delivered else Outcome.SERVER_ERROR,
+            outcome=AttemptOutcome.DELIVERED if delivered else AttemptOutcome.SERVER_ERROR,
             http_status=200 if delivered else None,
             response_excerpt="räsponse",
             error="" if delivered else "out of order",

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from cli import supervision
 from cli.processes import Child, NotStarted
 from cli.supervision import Supervisor
 
@@ -86,7 +85,6 @@ async def test_child_that_is_asked_to_stop_while_its_process_is_made_stops(made:
 
 @pytest.mark.usefixtures("made")
 async def test_child_that_cannot_be_made_does_not_end_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "FIRST_PAUSE", 0.01)
     long, short, reporter = child(LONG), child(READY), SignalAtAnEnd(2)
 
     async def refusing(*_: str, **__: Any) -> None:
@@ -96,6 +94,6 @@ async def test_child_that_cannot_be_made_does_not_end_the_others(monkeypatch: py
         monkeypatch.setattr(asyncio, "create_subprocess_exec", refusing)
 
     async with asyncio.timeout(LIMIT):
-        await Supervisor([long, short], reporter, LIMIT).run(no_more)
+        await Supervisor([long, short], reporter, LIMIT, first_pause=0.01).run(no_more)
     assert reporter.endings == ["ended with exit code 0", "could not be started: no process is left"]
     assert await long.wait() == -signal.SIGTERM

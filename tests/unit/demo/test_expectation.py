@@ -113,18 +113,18 @@ def test_expectation_aggregates_quantities_as_the_metric_says(
     assert list(model.values().values()) == [Fraction(value)]
 
 
-def test_scopes_groups_and_subscriptions() -> None:
+def test_an_alert_counts_only_its_scope_groups_and_subscriptions() -> None:
     acme = Customer("acme", plan="pro", currency="EUR", subscriptions=(Subscription("main", "platform"),))
-    line = (Threshold(Fraction(1)),)
+    at_one = (Threshold(Fraction(1)),)
     plans = (
-        AlertDefinition("pro", definitions.SPEND_THRESHOLD_REACHED, "EUR", line, plan="pro"),
-        AlertDefinition("starter", definitions.SPEND_THRESHOLD_REACHED, "EUR", line, plan="starter"),
-        AlertDefinition("eu", definitions.SPEND_THRESHOLD_REACHED, "EUR", line, groups=(("region", "eu"),)),
-        AlertDefinition("us", definitions.SPEND_THRESHOLD_REACHED, "EUR", line, groups=(("region", "us"),)),
-        AlertDefinition("each", definitions.SPEND_THRESHOLD_REACHED, "EUR", line, groups=(("region", None),)),
-        AlertDefinition("platform", definitions.COST_EXCEEDED, "EUR", line, plan="platform"),
-        AlertDefinition("labs", definitions.SPEND_EXCEEDED, "EUR", line, customer="acme", subscription="labs"),
-        AlertDefinition("dollars", definitions.SPEND_THRESHOLD_REACHED, "USD", line),
+        AlertDefinition("pro", definitions.SPEND_THRESHOLD_REACHED, "EUR", at_one, plan="pro"),
+        AlertDefinition("starter", definitions.SPEND_THRESHOLD_REACHED, "EUR", at_one, plan="starter"),
+        AlertDefinition("eu", definitions.SPEND_THRESHOLD_REACHED, "EUR", at_one, groups=(("region", "eu"),)),
+        AlertDefinition("us", definitions.SPEND_THRESHOLD_REACHED, "EUR", at_one, groups=(("region", "us"),)),
+        AlertDefinition("each", definitions.SPEND_THRESHOLD_REACHED, "EUR", at_one, groups=(("region", None),)),
+        AlertDefinition("platform", definitions.COST_EXCEEDED, "EUR", at_one, plan="platform"),
+        AlertDefinition("labs", definitions.SPEND_EXCEEDED, "EUR", at_one, customer="acme", subscription="labs"),
+        AlertDefinition("dollars", definitions.SPEND_THRESHOLD_REACHED, "USD", at_one),
     )
     model = expectation(*plans, customers=(acme,))
     # No currency: the customer's.

@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,15 +13,14 @@ from engine.ingest import pipeline
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.pending import Overloaded, PendingEvents, Room
 from engine.ingest.pipeline import Pipeline
-from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
-from runtime.clock import ManualClock
 from runtime.fair_semaphore import FairSemaphore
 from store.identity.organizations import Organization
-from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.database import DatabaseUnavailable
+from tests.support.usage.pipelines import NOW, submit
+from tests.support.usage.pipelines import pipeline as new_pipeline
 
 NOISY, QUIET = Organization(1, "noisy"), Organization(2, "quiet")
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def batch(size: int) -> Batch:
@@ -60,23 +58,11 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
 
 
 def a_pipeline(pending: PendingEvents, gate: FairSemaphore) -> Pipeline:
-    return Pipeline(
-        cast(Database, None),
-        ManualClock(NOW),
-        timedelta(days=34),
-        RulesRegistry(),
-        writers=2,
-        pending=pending,
-        gate=gate,
-    )
+    return new_pipeline(writers=2, waiting=pending, gate=gate)
 
 
 async def send(through: Pipeline, organization: Organization, size: int, *, waits: bool = False) -> Outcome:
-    room = await through.admit(organization, size, waits=waits)
-    try:
-        return await through.submit(organization, batch(size), room)
-    finally:
-        room.give_up()
+    return await submit(through, organization, batch(size), waits=waits)
 
 
 async def settled() -> None:

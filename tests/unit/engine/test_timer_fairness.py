@@ -9,6 +9,7 @@ import pytest
 
 from engine.limits import TimerLimits
 from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from engine.timers import Timers
 from runtime.clock import ManualClock
 from store.balances.wallets import DueTimer
@@ -48,7 +49,8 @@ async def test_timers_of_organizations_have_turns_when_one_has_many_due(monkeypa
     monkeypatch.setattr("store.balances.wallets.next_due_time", next_due)
     monkeypatch.setattr(Timers, "_evaluate", evaluate)
     limits = TimerLimits(customers_at_once=2, sweep=4)
-    grace, rules = timedelta(days=34), RulesRegistry()
-    await Timers(cast(Database, NoDatabase()), ManualClock(NOW), grace, rules, limits=limits).sweep()
+    database, clock = cast(Database, NoDatabase()), ManualClock(NOW)
+    transactions = Transactions(database, clock, timedelta(days=34), RulesRegistry())
+    await Timers(database, clock, transactions, limits=limits).sweep()
     assert done[:7] == [NOISY, NOISY, QUIET, QUIET, NOISY, NOISY, QUIET]
     assert not left

@@ -1,4 +1,4 @@
-"""When the attempts of what was claimed with a batch of results begin: with the next batch on its way, or at once."""
+"""When attempts of what was claimed with a batch of results begin: after the next batch is sent, or immediately."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ from store.deliveries.claims import Claim, ClaimedEndpoint, ClaimRequest
 from store.deliveries.results import AttemptRecord, Recorded
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.failures import LOCK_TIMEOUT, unavailable
-from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus
 from webhooks.health import HealthSignal
 
 
@@ -38,7 +38,7 @@ def a_result(claim: Claim) -> AttemptRecord:
         claim,
         datetime(2026, 11, 27, tzinfo=UTC),
         timedelta(0),
-        Outcome.DELIVERED,
+        AttemptOutcome.DELIVERED,
         204,
         "",
         "",

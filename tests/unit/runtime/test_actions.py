@@ -8,7 +8,7 @@ from runtime.actions import LogAction
 
 ROOT = Path(__file__).resolve().parents[3]
 ROOMS = ("cli", "engine", "evaluator", "notifier", "runtime", "server", "store", "webhooks")
-OF_BACKGROUND_TASKS = "runtime/tasks.py"  # logs the actions that each task gives it
+OF_BACKGROUND_TASKS = ("runtime/tasks.py", "engine/job_task.py")  # log the actions that each task gives them
 
 
 def trees() -> Iterator[tuple[str, ast.Module]]:
@@ -30,7 +30,7 @@ def test_a_log_line_names_its_action_by_the_enum() -> None:
     found = [
         f"{path}:{value.lineno}: {ast.unparse(value)}"
         for path, tree in trees()
-        if path != OF_BACKGROUND_TASKS
+        if path not in OF_BACKGROUND_TASKS
         for value in actions(tree)
         if not ast.unparse(value).startswith("LogAction.")
     ]

@@ -12,6 +12,7 @@ from server.calls.errors import InvalidArgument
 from server.calls.validation import Violations
 from server.mapping.balances import balance_message, read_balance, read_kinds
 from store.balances.balances import BalanceFact, SegmentFact, StoredBalance, StoredSegment
+from tests.support.balances.facts import a_commit
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -35,25 +36,7 @@ def refused(text: str) -> list[str]:
 
 
 def test_a_balance_gets_defaults() -> None:
-    assert read(COMMIT + USD + SEGMENT) == BalanceFact(
-        customer_id="acme",
-        balance_id="b1",
-        kind=BalanceKind.COMMIT,
-        currency="USD",
-        metric_id=None,
-        priority=0,
-        contract_id=None,
-        contract_custom_fields={},
-        custom_fields={},
-        credit_grant_type=None,
-        seat=None,
-        license_type=None,
-        draw_down=False,
-        allow_overage=False,
-        draw_down_metric_ids=(),
-        segments=(SegmentFact(Decimal(10), datetime(1970, 1, 1, tzinfo=UTC) + SECOND, None),),
-        as_of_time=NOW,
-    )
+    assert read(COMMIT + USD + SEGMENT) == a_commit([Decimal(10)], datetime(1970, 1, 1, tzinfo=UTC) + SECOND, NOW)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from server.calls.lifecycle import Drain, InFlight, Shutdown
+from server.calls.lifecycle import CallsInFlight, Drain, Shutdown
 
 
 async def test_a_second_stop_request_forces_the_stop() -> None:
@@ -30,7 +30,7 @@ async def test_a_sleep_ends_by_itself() -> None:
 
 
 async def test_wait_until_idle_ends_after_the_last_call() -> None:
-    in_flight = InFlight()
+    in_flight = CallsInFlight()
     await in_flight.idle()
     in_flight.enter()
     in_flight.enter()

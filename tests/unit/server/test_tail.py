@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 import pytest
 
 from server.alerts.subscribers.tail import WOKEN_IN_TURN, Tail
-from store.notifications.feed import Entry, NotificationFilter
+from store.notifications.feed import FeedEntry, NotificationFilter
 
 EVERYTHING = NotificationFilter()
 
 
-def entry(place: int, customer: str = "ann", body: str = "x") -> Entry:
-    return Entry(
+def entry(place: int, customer: str = "ann", body: str = "x") -> FeedEntry:
+    return FeedEntry(
         place, f"ntf_{place}", customer, "alt_1", "alert.reached", "c", 1, datetime(2026, 1, 1, tzinfo=UTC), body
     )
 

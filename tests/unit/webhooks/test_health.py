@@ -56,7 +56,7 @@ def test_failures_in_a_row_open_the_breaker_and_a_success_starts_the_count_anew(
     opened = after(Health(4), [*almost, FAILURE])
     assert opened.breaker_state is BreakerState.OPEN
     assert opened.breaker_until == NOW + FIRST_OPENING
-    # What was on its way when it opened changes nothing more.
+    # What was in flight when it opened changes nothing more.
     assert after(opened, [FAILURE]).breaker_until == opened.breaker_until
 
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.deliveries import AttemptOutcome, DeliveryStatus
 from webhooks.health import HealthSignal
 from webhooks.retry_after import MAX_RETRY_AFTER
 from webhooks.retry_schedule import DELAYS, MINIMUM_AGE_TO_GIVE_UP, Decision, decide
 
 NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
-FAILURES = [outcome for outcome in Outcome if outcome not in (Outcome.DELIVERED, Outcome.GONE)]
+FAILURES = [outcome for outcome in AttemptOutcome if outcome not in (AttemptOutcome.DELIVERED, AttemptOutcome.GONE)]
 
 
 class Extreme(random.Random):
@@ -30,7 +30,7 @@ class Extreme(random.Random):
 def decide_after(
     attempts: int,
     *,
-    outcome: Outcome = Outcome.SERVER_ERROR,
+    outcome: AttemptOutcome = AttemptOutcome.SERVER_ERROR,
     age: timedelta = timedelta(0),
     retry_after: timedelta | None = None,
     randomness: random.Random | None = None,
@@ -64,25 +64,27 @@ def test_jitter_never_makes_an_attempt_early(attempts: int, randomness: random.R
 
 
 def test_success_ends_the_delivery() -> None:
-    assert decide_after(1, outcome=Outcome.DELIVERED) == Decision(DeliveryStatus.DELIVERED, HealthSignal.SUCCEEDED)
+    assert decide_after(1, outcome=AttemptOutcome.DELIVERED) == Decision(
+        DeliveryStatus.DELIVERED, HealthSignal.SUCCEEDED
+    )
 
 
 def test_gone_ends_the_delivery_and_disables_the_endpoint() -> None:
     expected = Decision(DeliveryStatus.FAILED, HealthSignal.GONE)
-    assert decide_after(1, outcome=Outcome.GONE) == expected
+    assert decide_after(1, outcome=AttemptOutcome.GONE) == expected
 
 
 @pytest.mark.parametrize("outcome", FAILURES)
-def test_every_other_outcome_is_tried_again(outcome: Outcome) -> None:
+def test_every_other_outcome_is_tried_again(outcome: AttemptOutcome) -> None:
     assert decide_after(1, outcome=outcome) == Decision(
         DeliveryStatus.PENDING, HealthSignal.FAILED, timedelta(seconds=5)
     )
 
 
 @pytest.mark.parametrize("attempts", [1, 11, 500])
-@pytest.mark.parametrize("outcome", [Outcome.THROTTLED, Outcome.SERVER_ERROR])
+@pytest.mark.parametrize("outcome", [AttemptOutcome.THROTTLED, AttemptOutcome.SERVER_ERROR])
 def test_back_pressure_leaves_the_wait_to_the_endpoint_however_often_it_comes(
-    attempts: int, outcome: Outcome
+    attempts: int, outcome: AttemptOutcome
 ) -> None:
     decision = decide(
         outcome,

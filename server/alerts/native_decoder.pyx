@@ -1,0 +1,374 @@
+# cython: language_level=3, cdivision=True
+"""The native decoder of usage: it makes events from the bytes of a request, without a message in between.
+
+It accepts *plain* requests only: every event is valid, and every field is there at most once, in the form in which
+encoders write it (`native_encoding`). For anything else it returns None. The caller then decodes the request with
+protobuf and checks it in Python (`usage_reading.py`), so errors and rare encodings have one meaning.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.datetime cimport datetime_new, import_datetime
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from server.alerts.native_encoding cimport (
+    BATCH_ID_OF_BATCH,
+    COST,
+    CURRENCY,
+    CUSTOMER_ID,
+    EVENT_ID,
+    EVENT_NAME,
+    EVENT_OF_BATCH,
+    EVENT_TIME,
+    FIELDS,
+    INCLUDE_GAUGES_OF_BATCH,
+    MAX_ANSWER_BYTES_OF_BATCH,
+    METRIC_ID,
+    NUMBER_BYTES,
+    QUANTITY,
+    SUBSCRIPTION_ID,
+    Fields,
+    Span,
+    read_fields,
+    size_of,
+    take_batch,
+    take_number,
+    take_part,
+    take_property,
+)
+from server.alerts.native_texts cimport (
+    MAX_CHARACTER,
+    MAX_ID_LENGTH,
+    MAX_PROPERTIES,
+    MAX_PROPERTY_LENGTH,
+    date_of,
+    has_control_characters,
+    is_amount,
+    is_ascii,
+    is_ascii_id,
+    is_currency,
+)
+
+from datetime import UTC
+from decimal import Decimal
+from types import MappingProxyType
+
+from evaluator.events import UsageEvent
+
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(PyObject*)
+    const char* PyUnicode_1BYTE_DATA(object)
+    Py_ssize_t PyUnicode_GET_LENGTH(object)
+
+import_datetime()
+
+cdef enum:
+    KNOWN = 4096  # places for texts that come again and again; a power of two
+    MAX_KNOWN_AMOUNT = 16  # bytes
+
+cdef uint64_t LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
+cdef uint64_t MAX_NANOS = 999_999_999
+cdef uint64_t MAX_INT32 = 0x7FFF_FFFF
+
+cdef object _UTC = UTC
+cdef object _NOTHING = MappingProxyType({})  # the properties of an event without any: they cannot be changed
+cdef object _ONE = Decimal(1)
+cdef type _EVENT = UsageEvent
+cdef PyTypeObject* _TUPLE = <PyTypeObject*>tuple
+
+# Ids and amounts that came before, each in the place that follows from its bytes, which a later one takes.
+cdef PyObject* _known_ids[KNOWN]
+cdef PyObject* _known_amount_texts[KNOWN]
+cdef PyObject* _known_amounts[KNOWN]
+
+
+def scan(bytes message not None):
+    """What a request says beside its events: batch_id, include_gauges, max_answer_bytes, where the batch begins in the
+    message, and how many events it has. None if its encoding is not plain.
+
+    Protobuf decodes every request for which this returns a result.
+    """
+    cdef Span request = _all_of(message), batch, part, batch_id
+    cdef const unsigned char* first = request.at
+    cdef Fields fields
+    cdef uint64_t include_gauges = 0, max_answer_bytes = 0
+    cdef Py_ssize_t start, events = 0
+    cdef unsigned char tag
+    cdef unsigned int seen = 0
+    if not take_batch(&request, &batch):
+        return None
+    start = batch.at - first
+    batch_id.at = batch_id.end = NULL
+    while batch.at < batch.end:
+        tag = batch.at[0]
+        batch.at += 1
+        if tag == EVENT_OF_BATCH:
+            if not take_part(&batch, &part) or not read_fields(part, &fields) or not _texts_are_utf8(&fields):
+                return None
+            events += 1
+            continue
+        if seen & (1u << (tag & 31)):
+            return None
+        seen |= 1u << (tag & 31)
+        if tag == BATCH_ID_OF_BATCH:
+            if not take_part(&batch, &batch_id) or not _is_utf8(batch_id):
+                return None
+        elif tag == INCLUDE_GAUGES_OF_BATCH:
+            if not take_number(&batch, NUMBER_BYTES, &include_gauges) or include_gauges > 1:
+                return None
+        elif tag == MAX_ANSWER_BYTES_OF_BATCH:
+            if not take_number(&batch, NUMBER_BYTES, &max_answer_bytes) or max_answer_bytes > MAX_INT32:
+                return None
+        else:
+            return None
+    if events == 0:
+        return None
+    return _decoded(batch_id), include_gauges == 1, max_answer_bytes, start, events
+
+
+def read(bytes message not None, Py_ssize_t start, Py_ssize_t most, int64_t earliest, int64_t latest):
+    """The next events of a request that `scan` accepted, at most `most`, and where the ones after them begin.
+
+    start: where the batch begins, or what the call before returned. earliest, latest: microseconds since 1970; the
+    time of an event is later than the first, and not later than the second. None if one of the events is not valid.
+    """
+    cdef Span batch = _all_of(message), part
+    cdef const unsigned char* first = batch.at
+    cdef Fields fields
+    cdef unsigned char tag
+    cdef uint64_t ignored
+    cdef list events = []
+    if start < 0 or start > size_of(batch):
+        raise ValueError("start lies outside of the message")
+    batch.at += start
+    while batch.at < batch.end and len(events) < most:
+        tag = batch.at[0]
+        batch.at += 1
+        if tag == EVENT_OF_BATCH:
+            if not take_part(&batch, &part) or not read_fields(part, &fields):
+                return None
+            event = _event(&fields, earliest, latest)
+            if event is None:
+                return None
+            events.append(event)
+        elif tag == BATCH_ID_OF_BATCH:
+            if not take_part(&batch, &part):
+                return None
+        elif tag == INCLUDE_GAUGES_OF_BATCH or tag == MAX_ANSWER_BYTES_OF_BATCH:
+            if not take_number(&batch, NUMBER_BYTES, &ignored):
+                return None
+        else:
+            return None
+    return events, batch.at - first
+
+
+cdef inline Span _all_of(bytes message) noexcept:
+    cdef Span span
+    span.at = <const unsigned char*>PyBytes_AS_STRING(message)
+    span.end = span.at + PyBytes_GET_SIZE(message)
+    return span
+
+
+# --- texts --------------------------------------------------------------------------------------------------
+
+cdef bint _texts_are_utf8(Fields* fields) except -1:
+    """Whether protobuf accepts all texts of an event."""
+    cdef Span rest = fields.properties, key, value
+    cdef int number
+    for number in range(EVENT_ID, EVENT_TIME):
+        if not _is_utf8(fields.texts[number]):
+            return False
+    while rest.at < rest.end:
+        if not take_property(&rest, &key, &value) or not _is_utf8(key) or not _is_utf8(value):
+            return False
+    return _is_utf8(fields.texts[EVENT_NAME])
+
+
+cdef inline bint _is_utf8(Span text) except -1:
+    if is_ascii(text):
+        return True
+    try:
+        _decoded(text)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+cdef inline str _decoded(Span text):
+    """Raises UnicodeDecodeError."""
+    return PyUnicode_DecodeUTF8(<const char*>text.at, size_of(text), NULL) if size_of(text) else ""
+
+
+cdef str _text(Span text):
+    """The text, or None if it has control characters or is not in UTF-8."""
+    if has_control_characters(text):
+        return None
+    try:
+        return _decoded(text)
+    except UnicodeDecodeError:
+        return None
+
+
+cdef str _new_id(Span text):
+    """A valid id, or None."""
+    if is_ascii(text):
+        return PyUnicode_DecodeASCII(<const char*>text.at, size_of(text), NULL) if is_ascii_id(text) else None
+    if size_of(text) > MAX_ID_LENGTH * MAX_CHARACTER:
+        return None
+    found = _text(text)
+    if found is None or PyUnicode_GET_LENGTH(found) > MAX_ID_LENGTH or found != found.strip():
+        return None
+    return found
+
+
+# --- texts that come again and again ------------------------------------------------------------------------
+
+cdef str _id(Span text):
+    """A valid id that may have come before, such as that of a customer, or None."""
+    cdef uint32_t place
+    if size_of(text) == 0 or size_of(text) > MAX_ID_LENGTH:
+        return _new_id(text)
+    place = _place(text)
+    if _is_known(_known_ids[place], text):
+        return <str>_known_ids[place]
+    found = _new_id(text)
+    if found is not None and is_ascii(text):
+        _keep(&_known_ids[place], found)
+    return found
+
+
+cdef object _amount(Span text):
+    """An exact amount, or None."""
+    cdef uint32_t place = 0
+    cdef bint short = size_of(text) <= MAX_KNOWN_AMOUNT
+    if not is_amount(text):
+        return None
+    if short:
+        place = _place(text)
+        if _is_known(_known_amount_texts[place], text):
+            return <object>_known_amounts[place]
+    written = PyUnicode_DecodeASCII(<const char*>text.at, size_of(text), NULL)
+    amount = Decimal(written)
+    if short:
+        _keep(&_known_amount_texts[place], written)
+        _keep(&_known_amounts[place], amount)
+    return amount
+
+
+cdef inline uint32_t _place(Span text) noexcept:
+    """A place among the known texts."""
+    cdef uint64_t mixed = <uint64_t>size_of(text), word
+    while size_of(text) >= 8:
+        memcpy(&word, text.at, 8)
+        mixed = (mixed ^ word) * 0x9E37_79B9_7F4A_7C15u
+        mixed ^= mixed >> 32
+        text.at += 8
+    word = 0
+    memcpy(&word, text.at, <size_t>size_of(text))
+    mixed = (mixed ^ word) * 0x9E37_79B9_7F4A_7C15u
+    return <uint32_t>(mixed >> 40) & (KNOWN - 1)
+
+
+cdef inline bint _is_known(PyObject* known, Span text) noexcept:
+    """Whether a text is the known one, which is in ASCII. NULL: there is none."""
+    return (
+        known != NULL
+        and PyUnicode_GET_LENGTH(<object>known) == size_of(text)
+        and memcmp(PyUnicode_1BYTE_DATA(<object>known), text.at, <size_t>size_of(text)) == 0
+    )
+
+
+cdef inline void _keep(PyObject** place, object value) noexcept:
+    cdef PyObject* before = place[0]
+    Py_INCREF(value)
+    place[0] = <PyObject*>value
+    Py_XDECREF(before)
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+cdef object _event(Fields* fields, int64_t earliest, int64_t latest):
+    """The event, or None if it is not valid or its time is out of bounds."""
+    cdef Span* texts = fields.texts
+    cdef bint raw = size_of(texts[EVENT_NAME]) > 0
+    if raw == (size_of(texts[METRIC_ID]) > 0):
+        return None
+    event_id = _new_id(texts[EVENT_ID])
+    customer_id = _id(texts[CUSTOMER_ID])
+    named = _id(texts[EVENT_NAME if raw else METRIC_ID])
+    time = _time(fields, earliest, latest)
+    quantity = _ONE if raw and size_of(texts[QUANTITY]) == 0 else _amount(texts[QUANTITY])
+    if event_id is None or customer_id is None or named is None or time is None or quantity is None:
+        return None
+    subscription_id = cost = currency = None
+    if size_of(texts[SUBSCRIPTION_ID]):
+        subscription_id = _id(texts[SUBSCRIPTION_ID])
+        if subscription_id is None:
+            return None
+    if size_of(texts[COST]):
+        cost = _amount(texts[COST])
+        if cost is None:
+            return None
+    if size_of(texts[CURRENCY]):
+        if cost is None or not is_currency(texts[CURRENCY]):
+            return None
+        currency = _id(texts[CURRENCY])
+    properties = _properties(fields.properties) if size_of(fields.properties) else _NOTHING
+    if properties is None:
+        return None
+    row = (
+        event_id,
+        customer_id,
+        time,
+        "" if raw else named,
+        quantity,
+        subscription_id,
+        cost,
+        currency,
+        properties,
+        named if raw else None,
+    )
+    # What UsageEvent._make does, without a call of a Python function.
+    arguments = (row,)
+    event = _TUPLE.tp_new(_EVENT, <PyObject*>arguments, NULL)
+    # An event refers to nothing that refers to it. The garbage collector would traverse all events that wait, again
+    # and again.
+    PyObject_GC_UnTrack(<PyObject*>event)
+    return event
+
+
+cdef object _properties(Span rest):
+    """The properties, or None if one of them is not valid."""
+    cdef Span key, value
+    cdef int entries = 0
+    cdef dict found = {}
+    while rest.at < rest.end:
+        entries += 1
+        if entries > MAX_PROPERTIES or not take_property(&rest, &key, &value):
+            return None
+        if size_of(value) > MAX_PROPERTY_LENGTH * MAX_CHARACTER:
+            return None
+        name, stated = _id(key), _text(value)
+        if name is None or stated is None or PyUnicode_GET_LENGTH(stated) > MAX_PROPERTY_LENGTH:
+            return None
+        found[name] = stated
+    return found
+
+
+cdef object _time(Fields* fields, int64_t earliest, int64_t latest):
+    """The time, rounded down to the microsecond, or None if it is out of bounds."""
+    cdef int64_t microseconds
+    cdef int year = 0, month = 0, day = 0, second
+    if fields.seconds > LAST_SECOND or fields.nanos > MAX_NANOS:
+        return None
+    microseconds = <int64_t>(fields.seconds * 1_000_000 + fields.nanos // 1000)
+    if microseconds <= earliest or microseconds > latest:
+        return None
+    date_of(<uint32_t>(fields.seconds // 86_400), &year, &month, &day)
+    second = <int>(fields.seconds % 86_400)
+    return datetime_new(
+        year, month, day, second // 3600, second // 60 % 60, second % 60, <int>(fields.nanos // 1000), _UTC
+    )

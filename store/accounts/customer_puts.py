@@ -1,0 +1,134 @@
+"""Puts of customers: their statements, and the notes of those that have to be evaluated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from store.accounts.billing_cycles import cycle_columns
+from store.accounts.customer_evaluations import NOTE, OWN_TIME
+from store.accounts.customers import CustomerFact, StoredCustomer, customer_from
+from store.accounts.put_statements import COLLATED, CYCLE, TEXT, TIME, StatedTable, encoded, fetched
+from store.accounts.puts import Put, UnlockedPut
+from store.erasures.jobs import CustomerBeingErased
+from store.postgres.database import DriverConnection
+
+
+@dataclass(frozen=True)
+class CustomerPut:
+    """A customer that was put under the lock. names_changed: `replace_names` has to follow."""
+
+    put: Put[StoredCustomer]
+    names_changed: bool
+
+
+_TABLE = StatedTable(
+    "customer",
+    ("customer_id",),
+    {
+        "display_name": "text",
+        "external_id": TEXT,
+        "aliases": f"text[] {COLLATED}",
+        "plan_id": TEXT,
+        "plan_start_time": TIME,
+        "plan_end_time": TIME,
+        "currency": TEXT,
+        "custom_fields": "jsonb",
+        **CYCLE,
+    },
+    unlocked=frozenset({"display_name", "plan_start_time", "custom_fields"}),
+    # A name must not be given to two customers, so it changes under the lock.
+    unrouted=frozenset({"display_name", "plan_start_time", "custom_fields", "external_id", "aliases"}),
+)
+
+# A new customer has no usage yet.
+_NOTE = NOTE.format(
+    changed=f"""
+        SELECT p.customer_id, true, b.customer_id IS NOT NULL, false, NULL::text
+        FROM put p LEFT JOIN before b USING (customer_id)
+        WHERE b.customer_id IS NULL OR NOT {_TABLE.same_routes("p", "b")}
+    """
+)
+
+# Stores customers, except those that are being erased, and notes those whose routes change.
+_PUT = f"""
+WITH {_TABLE.input}, before AS MATERIALIZED (
+    SELECT {_TABLE.listed("t.")} FROM input i JOIN customer t
+        ON t.organization_id = %(organization_id)s AND t.customer_id = i.customer_id
+), erased AS MATERIALIZED (
+    SELECT j.customer_id FROM input i JOIN erasure_job j
+        ON j.organization_id = %(organization_id)s AND j.customer_id = i.customer_id
+), put AS ({_TABLE.upsert.format(wanted="i.customer_id NOT IN (SELECT customer_id FROM erased)")}
+), noted AS ({_NOTE})
+SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) AS erased,
+       p.customer_id IS NULL AS superseded,
+       (p.external_id, p.aliases) IS DISTINCT FROM (b.external_id, coalesce(b.aliases, '{{}}')) AS names_changed,
+       {_TABLE.either("p", "b")}
+FROM input i LEFT JOIN put p USING (customer_id) LEFT JOIN before b USING (customer_id)
+""".encode()
+
+
+async def put_unlocked(
+    connection: DriverConnection, organization_id: int, facts: Sequence[CustomerFact], now: datetime
+) -> dict[int, UnlockedPut[StoredCustomer]]:
+    """Puts those facts that need no lock of the organization, by their index; see `StatedTable.put_unlocked`.
+
+    The customers are distinct.
+    """
+    rows = await _TABLE.put_unlocked(connection, organization_id, [_columns(fact) for fact in facts], now)
+    return {
+        position: UnlockedPut(
+            customer_from({"organization_id": organization_id, **row}), row["superseded"], row["noted"]
+        )
+        for position, row in rows.items()
+    }
+
+
+async def put(
+    connection: DriverConnection, organization_id: int, facts: Sequence[CustomerFact], epoch: int, now: datetime
+) -> list[CustomerPut | CustomerBeingErased]:
+    """Stores the facts, unless newer ones are stored, and notes which customers have to be evaluated.
+
+    The transaction holds the organization's lock exclusively and has raised the epoch to this one. The customers are
+    distinct.
+    """
+    parameters = {
+        "organization_id": organization_id,
+        "epoch": epoch,
+        "now": now,
+        "due_time": now + OWN_TIME,
+        "facts": encoded([_columns(fact) for fact in facts]),
+    }
+    rows = await fetched(connection, _PUT, parameters)
+    found: list[CustomerPut | CustomerBeingErased] = []
+    for position, fact in enumerate(facts):
+        row = rows[position]
+        if row["erased"]:
+            found.append(CustomerBeingErased(fact.customer_id))
+            continue
+        stored = customer_from({"organization_id": organization_id, **row})
+        changed = not row["superseded"]
+        found.append(
+            CustomerPut(
+                Put(stored, superseded=not changed, changed=changed, epoch=epoch),
+                names_changed=changed and row["names_changed"],
+            )
+        )
+    return found
+
+
+def _columns(fact: CustomerFact) -> dict[str, Any]:
+    """What the fact states, by column."""
+    return {
+        "customer_id": fact.customer_id,
+        "display_name": fact.display_name,
+        "external_id": fact.external_id,
+        "aliases": fact.aliases,
+        "plan_id": fact.plan_id,
+        "plan_start_time": fact.plan_start_time,
+        "plan_end_time": fact.plan_end_time,
+        "currency": fact.currency,
+        "custom_fields": fact.custom_fields,
+        "as_of_time": fact.as_of_time,
+        **cycle_columns(fact.cycle),
+    }

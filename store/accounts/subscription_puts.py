@@ -1,0 +1,175 @@
+"""Puts of subscriptions: their statements, and the notes of the customers that have to be evaluated."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from evaluator.periods import DEFAULT_CYCLE
+from store.accounts.billing_cycles import CYCLE_COLUMNS, cycle_columns
+from store.accounts.customer_evaluations import NOTE, OWN_TIME
+from store.accounts.put_statements import CYCLE, TEXT, TIME, StatedTable, encoded, fetched
+from store.accounts.puts import Put, UnlockedPut
+from store.accounts.subscriptions import StoredSubscription, SubscriptionFact, subscription_from
+from store.erasures.jobs import CustomerBeingErased
+from store.postgres.database import DriverConnection
+
+# What no router reads of a subscription.
+_UNROUTED = frozenset({"display_name", "plan_start_time", "plan_end_time", "start_time", "end_time"})
+
+_TABLE = StatedTable(
+    "subscription",
+    ("customer_id", "subscription_id"),
+    {
+        "display_name": "text",
+        "plan_id": TEXT,
+        "plan_start_time": TIME,
+        "plan_end_time": TIME,
+        "currency": TEXT,
+        "custom_fields": "jsonb",
+        "start_time": TIME,
+        "end_time": TIME,
+        **CYCLE,
+    },
+    unlocked=_UNROUTED,
+    unrouted=_UNROUTED,
+)
+
+# A new customer has alerts on facts. A new subscription has no usage, which would have registered it. With custom
+# fields, other usage of the customer may be billed under it.
+_NOTE = NOTE.format(
+    changed=f"""
+        SELECT customer_id, true, false, false, NULL::text FROM created
+        UNION ALL SELECT p.customer_id, false, false, true, NULL
+        FROM put p LEFT JOIN before b USING (customer_id, subscription_id)
+        WHERE CASE WHEN b.customer_id IS NULL THEN p.custom_fields <> '{{}}'
+            ELSE NOT {_TABLE.same_routes("p", "b")} END
+    """
+)
+
+# Stores subscriptions, except those of customers that are being erased; creates their customers, and notes them.
+_PUT = f"""
+WITH {_TABLE.input}, before AS MATERIALIZED (
+    SELECT {_TABLE.listed("t.")} FROM input i JOIN subscription t
+        ON t.organization_id = %(organization_id)s AND {_TABLE.is_key("t", "i")}
+), erased AS MATERIALIZED (
+    SELECT j.customer_id FROM input i JOIN erasure_job j
+        ON j.organization_id = %(organization_id)s AND j.customer_id = i.customer_id
+), created AS (
+    INSERT INTO customer (
+        organization_id, customer_id, anchor_time, cadence, interval_count, time_zone, create_time, update_time,
+        changed_epoch
+    )
+    SELECT DISTINCT %(organization_id)s::bigint, i.customer_id, %(anchor)s::timestamptz, %(cadence)s,
+           %(interval_count)s::integer, %(time_zone)s, %(now)s::timestamptz, %(now)s::timestamptz, %(epoch)s::bigint
+    FROM input i WHERE i.customer_id NOT IN (SELECT customer_id FROM erased)
+    ORDER BY i.customer_id
+    ON CONFLICT DO NOTHING
+    RETURNING customer_id
+), put AS ({_TABLE.upsert.format(wanted="i.customer_id NOT IN (SELECT customer_id FROM erased)")}
+), contracts AS (
+    -- Other cost than before may count for these customers, whose gauges have to be counted anew.
+    UPDATE customer c SET changed_epoch = %(epoch)s, contracts_change_time = %(now)s
+    WHERE c.organization_id = %(organization_id)s AND c.customer_id IN (
+        SELECT p.customer_id FROM put p LEFT JOIN before b USING (customer_id, subscription_id)
+        WHERE p.custom_fields <> coalesce(b.custom_fields, '{{}}')
+    )
+), noted AS ({_NOTE} RETURNING e.customer_id)
+SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) AS erased,
+       p.customer_id IS NULL AS superseded,
+       EXISTS (SELECT FROM noted n WHERE n.customer_id = i.customer_id) OR EXISTS (
+           SELECT FROM customer_evaluation n
+           WHERE n.organization_id = %(organization_id)s AND n.customer_id = i.customer_id
+       ) AS noted,
+       {_TABLE.either("p", "b")}
+FROM input i LEFT JOIN put p USING (customer_id, subscription_id)
+LEFT JOIN before b USING (customer_id, subscription_id)
+""".encode()
+
+_CUSTOMER_CYCLES = f"""
+SELECT customer_id, {", ".join(f"{name} AS customer_{name}" for name in CYCLE_COLUMNS)} FROM customer
+WHERE organization_id = %s AND customer_id = ANY(%s)
+""".encode()
+
+
+async def put_unlocked(
+    connection: DriverConnection, organization_id: int, facts: Sequence[SubscriptionFact], now: datetime
+) -> dict[int, UnlockedPut[StoredSubscription]]:
+    """Puts those facts that need no lock of the organization, by their index; see `StatedTable.put_unlocked`.
+
+    The subscriptions are distinct.
+    """
+    rows = await _TABLE.put_unlocked(connection, organization_id, [_columns(fact) for fact in facts], now)
+    stored = await _with_cycles(connection, organization_id, rows)
+    return {
+        position: UnlockedPut(stored[position], row["superseded"], row["noted"]) for position, row in rows.items()
+    }
+
+
+async def put(
+    connection: DriverConnection, organization_id: int, facts: Sequence[SubscriptionFact], epoch: int, now: datetime
+) -> list[Put[StoredSubscription] | CustomerBeingErased]:
+    """Stores the facts, unless newer ones are stored, and notes which customers have to be evaluated.
+
+    Creates customers that do not exist, with defaults. The transaction holds the organization's lock exclusively and
+    has raised the epoch to this one. The subscriptions are distinct.
+    """
+    parameters = {
+        "organization_id": organization_id,
+        "epoch": epoch,
+        "now": now,
+        "due_time": now + OWN_TIME,
+        "facts": encoded([_columns(fact) for fact in facts]),
+        "anchor": DEFAULT_CYCLE.anchor,
+        "cadence": DEFAULT_CYCLE.cadence.value,
+        "interval_count": DEFAULT_CYCLE.interval_count,
+        "time_zone": DEFAULT_CYCLE.time_zone,
+    }
+    rows = await fetched(connection, _PUT, parameters)
+    stored = await _with_cycles(
+        connection, organization_id, {position: row for position, row in rows.items() if not row["erased"]}
+    )
+    found: list[Put[StoredSubscription] | CustomerBeingErased] = []
+    for position, fact in enumerate(facts):
+        if rows[position]["erased"]:
+            found.append(CustomerBeingErased(fact.customer_id))
+        else:
+            superseded, noted = rows[position]["superseded"], rows[position]["noted"]
+            found.append(
+                Put(stored[position], superseded=superseded, changed=not superseded, epoch=epoch, noted=noted)
+            )
+    return found
+
+
+async def _with_cycles(
+    connection: DriverConnection, organization_id: int, rows: Mapping[int, Mapping[str, Any]]
+) -> dict[int, StoredSubscription]:
+    """The subscriptions in these rows, with the billing cycles of their customers."""
+    if not rows:
+        return {}
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_CUSTOMER_CYCLES, (organization_id, [row["customer_id"] for row in rows.values()]))
+        cycles = {row["customer_id"]: row for row in await cursor.fetchall()}
+    return {
+        position: subscription_from({"organization_id": organization_id, **cycles[row["customer_id"]], **row})
+        for position, row in rows.items()
+    }
+
+
+def _columns(fact: SubscriptionFact) -> dict[str, Any]:
+    """What the fact states, by column."""
+    return {
+        "customer_id": fact.customer_id,
+        "subscription_id": fact.subscription_id,
+        "display_name": fact.display_name,
+        "plan_id": fact.plan_id,
+        "plan_start_time": fact.plan_start_time,
+        "plan_end_time": fact.plan_end_time,
+        "currency": fact.currency,
+        "custom_fields": fact.custom_fields,
+        "start_time": fact.start_time,
+        "end_time": fact.end_time,
+        "as_of_time": fact.as_of_time,
+        **cycle_columns(fact.cycle),
+    }

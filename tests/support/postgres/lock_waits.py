@@ -1,0 +1,25 @@
+"""Waits for locks of the database: a test goes on when a task of it waits for one."""
+
+import asyncio
+from typing import Any
+
+from sqlalchemy import text
+
+from store.postgres.database import Database
+from tests.support.waiting import within
+
+_WAITING = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
+async def until_it_waits_for_a_lock(database: Database, task: "asyncio.Task[Any]") -> None:
+    """Waits until a session of the database waits for a lock, which must be that of the task; fails when it ends."""
+    async with within("a wait for a lock"):
+        while True:
+            assert not task.done(), task
+            # A new transaction each time: within one, PostgreSQL keeps the activity of the first read.
+            async with database.transaction() as connection:
+                if await connection.scalar(_WAITING):
+                    return
+            await asyncio.sleep(0.01)
