@@ -16,7 +16,7 @@ from evaluator.gauges import EVER, Gauge, Measure
 from evaluator.periods import Period
 from runtime.clock import ManualClock
 from store.alerts import exclusions
-from store.alerts.exclusions import Counted, Groups
+from store.alerts.exclusions import Groups, NewGroups
 from store.identity import organizations
 from store.postgres.database import Database, DriverConnection, driver
 from store.usage import events, recounts
@@ -239,14 +239,14 @@ async def test_groups_are_counted_with_any_id_and_without_a_subscription(
     async with database.transaction() as connection:
         raw = await driver(connection)
         for one in groups[:7]:  # each column has one value, which may be empty
-            assert await exclusions.count(raw, organization_id, [Counted(one, 1, 1)]) == {one: 1}
+            assert await exclusions.count(raw, organization_id, [NewGroups(one, 1, 1)]) == {one: 1}
         numbers = {one: number for number, one in enumerate(groups, start=2)}
-        counted = await exclusions.count(raw, organization_id, [Counted(one, 1, numbers[one]) for one in groups])
+        counted = await exclusions.count(raw, organization_id, [NewGroups(one, 1, numbers[one]) for one in groups])
         assert counted == {one: numbers[one] + (one in groups[:7]) for one in groups}
         without = [one for one in groups if one.subscription_id is None]
-        assert await exclusions.count(raw, other, [Counted(one, 1, 1) for one in without]) == dict.fromkeys(
+        assert await exclusions.count(raw, other, [NewGroups(one, 1, 1) for one in without]) == dict.fromkeys(
             without, 1
         )
         # A younger watch counts from 0.
-        again = await exclusions.count(raw, organization_id, [Counted(one, 2, 1) for one in without])
+        again = await exclusions.count(raw, organization_id, [NewGroups(one, 2, 1) for one in without])
         assert again == dict.fromkeys(without, 1)

@@ -23,7 +23,8 @@ from tests.support.usage.organizations import organization
 from tests.support.usage.twin_stories import METRICS, TwinStory
 from tests.support.usage.twins import Twin
 
-STORIES = int(os.environ.get("TIDEMARK_TEST_STORIES", "2"))  # each takes some seconds
+WITH_QUIET_GAUGES = [2, 9]  # stories that have more than ten of them; others may have none
+STORIES = [*WITH_QUIET_GAUGES, *range(100, 100 + int(os.environ.get("TIDEMARK_TEST_STORIES", "0")))]
 STEPS = 50  # of a story
 
 
@@ -74,7 +75,7 @@ async def new_twin(caller: Caller, other: Caller, clock: ManualClock) -> Twin:
     return Twin(callers)
 
 
-@pytest.mark.parametrize("seed", range(STORIES))
+@pytest.mark.parametrize("seed", STORIES)
 async def test_quiet_moves_leave_what_evaluations_leave(
     caller: Caller, other: Caller, clock: ManualClock, workers: Workers, settling: Settling, seed: int
 ) -> None:
@@ -87,4 +88,4 @@ async def test_quiet_moves_leave_what_evaluations_leave(
         evaluated, quiet = [await one.stored(levels=not with_ends) for one in twins]
         for table, rows in evaluated.items():
             assert quiet[table] == rows
-    assert settling.settled
+    assert settling.settled or seed not in WITH_QUIET_GAUGES
