@@ -104,7 +104,8 @@ async def _subjects(
         counted.values[movement.watch.gauge] = moved.value
         if moved.needs_evaluation:
             affected.append((movement, moved))
-    affected = await settle_quiet_moves(transaction, affected)
+    if affected:
+        affected = await settle_quiet_moves(transaction, affected)
     return [before_move(movement, moved, registered_customers) for movement, moved in affected]
 
 

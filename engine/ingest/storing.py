@@ -90,6 +90,7 @@ async def _compare_known(
         # Each of them was stored when the insert left it out. A void between the two statements would make a plain
         # duplicate look like a conflict.
         await stored_events.check_stored(transaction.driver, transaction.organization_id, others)
+        await slices.begin()
     for position, (index, event) in enumerate(zip(known, sent, strict=True)):
         await slices.pause()
         if customer(event.customer_id).being_erased:

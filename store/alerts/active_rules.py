@@ -1,7 +1,7 @@
 """The rules of active alerts, for the registry of rules.
 
 After many alerts are created, one commit may read thousands of rules. Most alerts of an organization differ only in
-their customer, so what is decoded from the same JSON is decoded once, and shared.
+their customer, so what is decoded from the same short JSON is decoded once, and shared.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,6 +20,9 @@ from store.postgres.database import DriverConnection
 
 DECODED_AT_ONCE = 50  # rows that the driver decodes without a pause
 SHARED_DOCUMENTS = 4_096  # of the process; those that were used last are kept
+# Characters of a document that is shared. A longer one can be decoded into thousands of thresholds, which would stay
+# after its alert is changed or archived: the overrides of one alert can take 10 MB.
+SHARED_LENGTH = 1_000
 
 _SELECT = """
 SELECT alert_id, name, version, condition_type, scope, plan_id, customer_id, subscription_id, condition::text,
@@ -80,16 +83,27 @@ class _Condition(NamedTuple):
     overrides: tuple[Override, ...]
 
 
-@lru_cache(maxsize=SHARED_DOCUMENTS)
 def _condition(condition_type: str, condition: str, thresholds: str) -> _Condition:
+    is_short = len(condition) + len(thresholds) <= SHARED_LENGTH
+    return (_shared_condition if is_short else _decoded_condition)(condition_type, condition, thresholds)
+
+
+def _decoded_condition(condition_type: str, condition: str, thresholds: str) -> _Condition:
     decoded = condition_from_json(ConditionType(condition_type), orjson.loads(condition))
     own = decoded.threshold_set(thresholds_from_json(orjson.loads(thresholds)))
     return _Condition(decoded.condition_type, decoded.measure, decoded.selectors, own, decoded.overrides)
 
 
-@lru_cache(maxsize=SHARED_DOCUMENTS)
 def _retired(retired: str) -> tuple[RetiredThreshold, ...]:
+    return (_shared_retired if len(retired) <= SHARED_LENGTH else _decoded_retired)(retired)
+
+
+def _decoded_retired(retired: str) -> tuple[RetiredThreshold, ...]:
     return retired_from_json(orjson.loads(retired))
+
+
+_shared_condition = lru_cache(maxsize=SHARED_DOCUMENTS)(_decoded_condition)
+_shared_retired = lru_cache(maxsize=SHARED_DOCUMENTS)(_decoded_retired)
 
 
 def _rule(row: Sequence[Any]) -> AlertRule:

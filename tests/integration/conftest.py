@@ -27,7 +27,9 @@ __all__ = [
 ]
 
 # Here, because folders before usage/ import it, too.
-pytest.register_assert_rewrite("tests.support.usage.comparison")
+pytest.register_assert_rewrite(
+    "tests.support.usage.comparison", "tests.support.usage.twins", "tests.support.usage.twin_stories"
+)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from tests.support.usage.caller import (
 )
 from tests.support.usage.held_backfills import HeldBackfills
 from tests.support.usage.percentages import percent, put_customer, put_limit
+from tests.support.usage.voiding import outcomes, void
 
 Level = tuple[str, str]  # a customer, and the level below which its gauge is quiet
 
@@ -192,3 +193,49 @@ async def test_backfill_goes_past_gauges_that_usage_has_settled(
     assert [one.transitions for one in await caller.notifications() if one.alert_id == alert.alert_id] == [
         [ShortTransition("REACHED", "10", "8", "10", "at")]
     ]
+
+
+async def test_gauge_that_no_alert_has_watched_for_some_time_is_counted_anew(
+    caller: Caller, settled: list[Level]
+) -> None:
+    before = await caller.create_only(usage_alert("1000"))
+    await caller.send(caller.event("first", "7"))
+    await caller.archive(before.alert_id)
+    await caller.send(caller.event("unwatched", "5"))
+    await caller.create_only(usage_alert("14"))
+    moved = await caller.send(caller.event("second", "1"), gauges=True)
+    assert [gauge.value for gauge in moved.gauges] == ["13"]
+    assert not settled
+    found = await caller.send(caller.event("third", "1"))
+    assert shortened(found.transitions) == [ShortTransition("REACHED", "14", "13", "14", "third")]
+
+
+async def test_voided_usage_leaves_the_level_of_a_gauge_that_is_settled(caller: Caller, settled: list[Level]) -> None:
+    await watched(caller)
+    await caller.create_only(usage_alert(thresholds=both("10")))
+    await caller.send(caller.event("below", "2"))
+    assert settled == [("acme", "10")]
+    assert outcomes(await void(caller, "below")) == ["VOIDED"]
+    found = await caller.send(caller.event("still below", "2"), caller.event("at", "1"))
+    assert shortened(found.transitions) == [ShortTransition("REACHED", "10", "9", "10", "at")]
+    assert outcomes(await void(caller, "at")) == ["VOIDED"]
+    assert [
+        (crossing.kind, crossing.previous_value, crossing.value)
+        for one in await caller.notifications()
+        for crossing in one.transitions
+    ] == [("REACHED", "9", "10"), ("RESOLVED", "10", "9")]
+
+
+async def test_several_alerts_of_one_creation_settle_a_gauge_at_the_lowest_level(
+    caller: Caller, settled: list[Level]
+) -> None:
+    await watched(caller)
+    alerts = [usage_alert("30"), usage_alert("10", "20"), usage_alert("9", scope=on_customer("beta"))]
+    requests = [alert_service_pb2.CreateAlertRequest(alert=alert) for alert in alerts]
+    await caller.alerts.BatchCreateAlerts(
+        alert_service_pb2.BatchCreateAlertsRequest(requests=requests), metadata=caller.metadata
+    )
+    assert not (await caller.send(caller.event("second", "2.5"))).transitions
+    assert settled == [("acme", "10")]
+    found = await caller.send(caller.event("third", "21"))
+    assert sorted(one.level for one in found.transitions) == ["10", "20", "30"]
