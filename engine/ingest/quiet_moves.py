@@ -20,16 +20,17 @@ from store.usage.quiet_gauges import Quiet
 
 
 async def settle_quiet_moves(
-    transaction: Transaction, stale: Sequence[tuple[Movement, Moved]]
+    transaction: Transaction, affected: Sequence[tuple[Movement, Moved]]
 ) -> list[tuple[Movement, Moved]]:
     """Notes that the quiet ones of these gauges are evaluated; returns those that have to be evaluated.
 
-    stale: gauges that this transaction has moved, and that were last evaluated before the rules changed.
+    affected: gauges that this transaction has moved, and that were last evaluated before the rules changed, or reached
+    a trip level; the latter are not quiet.
     """
     levels = _Levels()
     quiet, others = list[Quiet](), list[tuple[Movement, Moved]]()
     with exact_arithmetic():
-        for movement, moved in stale:
+        for movement, moved in affected:
             level = levels.of_new_alerts(movement.watch, moved)
             if level is not None and moved.value - movement.total + move_of(movement).high < level:
                 quiet.append(Quiet(movement.watch.gauge, level))
