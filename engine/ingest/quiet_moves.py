@@ -24,8 +24,8 @@ async def settle_quiet_moves(
 ) -> list[tuple[Movement, Moved]]:
     """Notes that the quiet ones of these gauges are evaluated; returns those that have to be evaluated.
 
-    affected: gauges that this transaction has moved, and that were last evaluated before the rules changed, or reached
-    a trip level; the latter are not quiet.
+    affected: gauges that this transaction has moved, and that were last evaluated before the rules changed, or that
+    reached a trip level; the latter are not quiet.
     """
     levels = _Levels()
     quiet, others = list[Quiet](), list[tuple[Movement, Moved]]()
