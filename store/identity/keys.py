@@ -2,9 +2,9 @@
 
 import base64
 import secrets
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.identity import organizations
 from store.identity.callers import hash_key
 from store.identity.organizations import DEFAULT_ORGANIZATION, Organization
+from store.identity.roles import ALL, Role
 from store.ids import random_id
 from store.tables.accounts import api_key, customer, metric, organization
 from store.tables.alerts import alert
@@ -30,6 +31,23 @@ _LOCK = 0x7469646B  # the advisory lock for whether any key exists
 # The tables that have a row if an organization holds data: each of a caller's first requests writes one of them.
 # Usage registers its customers.
 _DATA_TABLES = (alert, customer, metric, plan, usage_limit, endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """What a key may be used for, and until when.
+
+    customer_id: the only customer that it may read; empty: all. display_name: for people. expire_time: from which on
+    it is not accepted; None: it does not expire.
+    """
+
+    roles: frozenset[Role] = ALL
+    customer_id: str = ""
+    display_name: str = ""
+    expire_time: datetime | None = None
+
+
+ADMINISTRATOR = KeySettings()
 
 
 class BadOrganizationName(ValueError):
@@ -63,6 +81,8 @@ class KeyRecord:
     organization: Organization
     create_time: datetime
     revoke_time: datetime | None
+    settings: KeySettings = ADMINISTRATOR
+    last_use_time: datetime | None = None  # up to a minute old
 
 
 async def get_or_create_organization(connection: AsyncConnection, name: str, now: datetime) -> Organization:
@@ -71,7 +91,12 @@ async def get_or_create_organization(connection: AsyncConnection, name: str, now
 
 
 async def create_key(
-    connection: AsyncConnection, organization_name: str, now: datetime, *, take_over: bool = False
+    connection: AsyncConnection,
+    organization_name: str,
+    now: datetime,
+    settings: KeySettings = ADMINISTRATOR,
+    *,
+    take_over: bool = False,
 ) -> CreatedKey:
     """Creates a key for the organization of that name, and the organization if it does not exist.
 
@@ -89,14 +114,36 @@ async def create_key(
     taken = take_over and await _take_over(connection, name)
     left_behind = await leaves_behind(connection, name)
     owner = await get_or_create_organization(connection, organization_name, now)
+    key_id, key = await insert_key(connection, owner, settings, now)
+    return CreatedKey(key_id, key, owner, taken, left_behind)
+
+
+async def insert_key(
+    connection: AsyncConnection, owner: Organization, settings: KeySettings, now: datetime
+) -> tuple[str, str]:
+    """Stores a new key of an organization; returns its id and the key itself."""
     key = KEY_PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode().rstrip("=")
     key_id = random_id(KEY_ID_PREFIX)
     await connection.execute(
         insert(api_key).values(
-            key_hash=hash_key(key), key_id=key_id, organization_id=owner.organization_id, create_time=now
+            key_hash=hash_key(key),
+            key_id=key_id,
+            organization_id=owner.organization_id,
+            create_time=now,
+            **columns_of(settings),
         )
     )
-    return CreatedKey(key_id, key, owner, taken, left_behind)
+    return key_id, key
+
+
+def columns_of(settings: KeySettings) -> dict[str, Any]:
+    """The values of the columns of a key's settings."""
+    return {
+        "roles": sorted(settings.roles),
+        "customer_id": settings.customer_id or None,
+        "display_name": settings.display_name,
+        "expire_time": settings.expire_time,
+    }
 
 
 async def leaves_behind(connection: AsyncConnection, organization_name: str) -> bool:
@@ -140,9 +187,22 @@ async def list_keys(connection: AsyncConnection) -> list[KeyRecord]:
         .order_by(organization.c.name, api_key.c.create_time, api_key.c.key_id)
     )
     return [
-        KeyRecord(row.key_id, Organization(row.organization_id, row.name), row.create_time, row.revoke_time)
+        KeyRecord(
+            row.key_id,
+            Organization(row.organization_id, row.name),
+            row.create_time,
+            row.revoke_time,
+            settings_of(row),
+            row.last_use_time,
+        )
         for row in rows
     ]
+
+
+def settings_of(row: Any) -> KeySettings:
+    """The settings in a row of the table."""
+    roles = frozenset(Role(name) for name in row.roles if name in Role.__members__)
+    return KeySettings(roles, row.customer_id or "", row.display_name, row.expire_time)
 
 
 async def revoke_key(connection: AsyncConnection, key_id: str, now: datetime) -> bool:
@@ -164,11 +224,3 @@ async def no_key_exists(connection: AsyncConnection) -> bool:
     await connection.execute(select(func.pg_advisory_xact_lock_shared(_LOCK)))
     # A separate statement: its snapshot must be newer than the lock, or it misses the key that the lock waited for.
     return not await any_key_exists(connection)
-
-
-async def revoked_among(connection: AsyncConnection, key_ids: Collection[str]) -> set[str]:
-    """Those of the keys that are revoked."""
-    rows = await connection.scalars(
-        select(api_key.c.key_id).where(api_key.c.key_id.in_(key_ids), api_key.c.revoke_time.is_not(None))
-    )
-    return set(rows)
