@@ -29,7 +29,7 @@ def _cells(record: KeyRecord) -> tuple[str, ...]:
     return (
         record.key_id,
         record.organization.name,
-        settings.display_name,
+        record.identity or settings.display_name,
         f"{roles} of {settings.customer_id}" if settings.customer_id else roles,
         _minute(record.create_time),
         _minute(record.last_use_time),

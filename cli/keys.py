@@ -22,6 +22,7 @@ from store.postgres.database import Database, DatabaseUnavailable
 Result = TypeVar("Result")
 
 DEFAULT_OVERLAP = "24h"
+MAX_IDENTITY = 2_048  # characters; SPIFFE ids have at most so many bytes
 POOL_SIZE = 1  # connections
 
 
@@ -55,10 +56,16 @@ def _organization(context: click.Context, parameter: click.Parameter, value: str
     help="Rename `default`, which contains the data that was written without a key, to this organization."
     " Without either option, the command asks on a terminal, and renames nothing otherwise.",
 )
+@click.option(
+    "--identity",
+    default="",
+    help="SPIFFE id, other URI or DNS name of a client certificate, which then needs no key.",
+)
 @limits
 def create(
     organization: str,
     take_over: bool | None,
+    identity: str,
     roles: tuple[str, ...],
     customer: str | None,
     display_name: str | None,
@@ -75,10 +82,18 @@ def create(
         async with database.transaction() as connection:
             now = SystemClock().now()
             of_key = limited if expires_in is None else replace(limited, expire_time=now + expires_in)
-            return await key_store.create_key(connection, organization, now, of_key, take_over=bool(take_over))
+            return await key_store.create_key(
+                connection, organization, now, of_key, identity=identity, take_over=bool(take_over)
+            )
 
+    if identity and (not identity.isprintable() or " " in identity or len(identity) > MAX_IDENTITY):
+        raise click.BadParameter(
+            f"write a URI or a DNS name of at most {MAX_IDENTITY} characters", param_hint="--identity"
+        )
     try:
         created = _with_database(run)
+    except key_store.IdentityTaken as error:
+        raise Problem(str(error), ["`tidemark keys list` shows the identities"]) from None
     except key_store.CannotTakeOver as error:
         raise Problem(
             str(error),
@@ -93,7 +108,12 @@ def create(
         )
     elif take_over:
         print_progress(f"there is nothing to take over: the organization {named('default')} has no data")
-    _print_key(created, organization)
+    if identity:
+        print_progress(
+            f"{named(identity)} calls for the organization {named(organization)} now, as {named(created.key_id)}"
+        )
+    else:
+        _print_key(created, organization)
 
 
 def _ask_for_take_over(organization: str) -> bool | None:

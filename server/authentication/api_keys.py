@@ -13,10 +13,18 @@ from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
 from server.authentication.access import refusal_of_stream
-from server.authentication.revocation import GRACE, OpenStream, OpenStreams, expired, refusal
+from server.authentication.certificates import ClientCertificate
+from server.authentication.revocation import (
+    GRACE,
+    OpenStream,
+    OpenStreams,
+    certificate_expired,
+    expired,
+    refusal,
+)
 from server.calls import errors
 from store.identity import keys
-from store.identity.callers import Caller, callers_of, find_caller, hash_key
+from store.identity.callers import Caller, callers_of, find_caller, hash_identity, hash_key
 from store.identity.key_changes import note_uses
 from store.identity.organizations import DEFAULT_ORGANIZATION
 from store.postgres.database import Database, DatabaseUnavailable
@@ -27,6 +35,8 @@ POLL_TIMEOUT = 3.0  # seconds for one check
 CACHE_SIZE = 4096  # keys, including unknown ones
 
 USES_INTERVAL = timedelta(minutes=1)  # between two notes of when keys were used last
+
+MAX_SHOWN = 200  # characters of a certificate's identities that a message quotes
 
 _SCHEME = "bearer "
 
@@ -85,13 +95,17 @@ class Authenticator:
                 " (tidemark keys create --organization NAME), or listen on 127.0.0.1"
             )
 
-    async def identify(self, authorization: str | None) -> Caller:
-        """The caller with this `authorization` metadata.
+    async def identify(self, authorization: str | None, certificate: ClientCertificate | None = None) -> Caller:
+        """The caller with this `authorization` metadata, or without any, with this client certificate.
 
         Raises errors.Unauthenticated, and DatabaseUnavailable when the key is not cached and cannot be read.
         """
+        if certificate is not None and certificate.end is not None and certificate.end <= self._clock.now():
+            raise certificate_expired()
         if authorization is None:
-            return await self._without_key()
+            if certificate is None or not certificate.identities:
+                return await self._without_key()
+            return await self._of_certificate(certificate)
         if not authorization.lower().startswith(_SCHEME):
             raise errors.Unauthenticated(
                 error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
@@ -102,6 +116,32 @@ class Authenticator:
             raise errors.Unauthenticated(
                 error_reason_pb2.ERROR_REASON_UNAUTHENTICATED, "the API key is unknown or revoked"
             )
+        return self._accepted(caller)
+
+    async def _of_certificate(self, certificate: ClientCertificate) -> Caller:
+        """The caller of the first identity that is known."""
+        for identity in certificate.identities:
+            caller = await self._caller_of(hash_identity(identity))
+            if caller is not None:
+                return self._accepted(caller)
+        if self._anonymous_possible:
+            return await self._without_key()
+        raise errors.Unauthenticated(
+            error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
+            f"no organization knows the client certificate of {', '.join(certificate.identities)[:MAX_SHOWN]}"
+            " (`tidemark keys create --organization NAME --identity IDENTITY`), and the call carries no API key",
+        )
+
+    def open_stream(self, caller: Caller, method: str, certificate: ClientCertificate | None) -> OpenStream:
+        """Registers the stream that the current task serves. It ends with the client's certificate."""
+        stream = self.streams.open(caller, method)
+        if certificate is not None and certificate.end is not None:
+            left = (certificate.end - self._clock.now()).total_seconds()
+            self.streams.end_later(stream, left, certificate_expired())
+        return stream
+
+    def _accepted(self, caller: Caller) -> Caller:
+        """The caller, if its key has not expired; notes the use."""
         now = self._clock.now()
         if caller.is_expired(now):
             raise errors.Unauthenticated(

@@ -15,6 +15,7 @@ from server.calls.errors import ApiError, Unauthenticated
 from store.identity.callers import Caller
 
 GRACE = 2.0  # seconds in which a stream can answer what it has read
+_LONGEST_TIMER = 86_400.0  # seconds; longer than any stream lasts
 
 
 @dataclass(eq=False, slots=True)
@@ -73,19 +74,31 @@ class OpenStreams:
         caller: as it is now. Streams that were reviewed with this very object are not reviewed again. Returns the
         number of new requests.
         """
-        loop = asyncio.get_running_loop()
         requested = 0
         for stream in list(self._by_key.get(key_id, ())):
             if stream.caller is caller or stream.revoked.is_set():
                 continue
-            stream.refusal = refusal_of(stream)
-            if stream.refusal is not None:
+            if (refused := refusal_of(stream)) is not None:
                 requested += 1
-                stream.revoked.set()
-                stream.timer = loop.call_later(self._grace, _cut, stream)
+                self._end(stream, refused)
             elif caller is not None:
                 stream.caller = caller
         return requested
+
+    def end_later(self, stream: OpenStream, seconds: float, refused: Exception) -> None:
+        """Requests a stream to end after so many seconds."""
+        delay = min(max(seconds, 0.0), _LONGEST_TIMER)
+        if delay < _LONGEST_TIMER:
+            stream.timer = asyncio.get_running_loop().call_later(delay, self._end, stream, refused)
+
+    def _end(self, stream: OpenStream, refused: Exception) -> None:
+        if stream.revoked.is_set():
+            return
+        if stream.timer is not None:
+            stream.timer.cancel()
+        stream.refusal = refused
+        stream.revoked.set()
+        stream.timer = asyncio.get_running_loop().call_later(self._grace, _cut, stream)
 
 
 def refusal(key_id: str) -> Unauthenticated:
@@ -101,6 +114,14 @@ def refusal(key_id: str) -> Unauthenticated:
 def expired(key_id: str) -> Unauthenticated:
     """The error of a stream whose key has expired."""
     return _refusal(f"the API key {key_id} of this stream has expired")
+
+
+def certificate_expired() -> Unauthenticated:
+    """The error of a call or stream whose client certificate has expired since the connection was made."""
+    return Unauthenticated(
+        error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
+        "the client certificate has expired: connect again with a new one; events that were acknowledged are counted",
+    )
 
 
 def _refusal(message: str) -> Unauthenticated:

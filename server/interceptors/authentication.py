@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from server.authentication.access import check_role
 from server.authentication.api_keys import Authenticator
+from server.authentication.certificates import TrustedProxies, certificate_of
 from server.calls import current_call, errors
 from server.calls.context import Context, when_over
 from server.interceptors.wrapping import Around
@@ -17,26 +18,29 @@ logger = logging.getLogger(__name__)
 
 
 class Authenticate(Around):
-    """Sets the caller of every call of the API from its `authorization` metadata."""
+    """Sets the caller of every call of the API from its `authorization` metadata, or from its client certificate."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, proxies: TrustedProxies) -> None:
+        """proxies: the peers that may say by which certificate a client has identified itself."""
         self._authenticator = authenticator
+        self._proxies = proxies
         self._ending = set[asyncio.Task[None]]()  # references, so that Python does not collect tasks that wait
 
     @asynccontextmanager
     async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
         """Identifies the caller, and checks its role, before a byte of the request is decoded."""
-        call = current_call.get()
+        call, certificate = current_call.get(), None
         if not call.is_infrastructure:
             try:
-                call.caller = await self._authenticator.identify(_authorization(context))
+                certificate = certificate_of(context, self._proxies)
+                call.caller = await self._authenticator.identify(_authorization(context), certificate)
                 check_role(call.caller, method)
             except Exception as error:
                 await errors.abort(context, error)
         if call.caller is None or not streaming:
             yield  # a unary call is too short to be cut
             return
-        call.stream = stream = self._authenticator.streams.open(call.caller, method)
+        call.stream = stream = self._authenticator.open_stream(call.caller, method, certificate)
         answered = False
 
         def over(_: Context) -> None:

@@ -19,6 +19,11 @@ def hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
+def hash_identity(identity: str) -> bytes:
+    """What is stored for the identity of a client certificate. It begins with a byte that no key can contain."""
+    return hashlib.sha256(b"\0identity\0" + identity.encode()).digest()
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The organization of a call, and what its API key may be used for.

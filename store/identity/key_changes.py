@@ -52,10 +52,10 @@ async def rotate_key(
     """Creates a key with the same settings, and has the old one expire after `overlap`, or earlier if it does anyway.
 
     A successor of a key that expires lasts as long from now on as the key did from its creation. Returns None if the
-    organization has no such key, or it is revoked or expired.
+    organization has no such key, or it is revoked, expired or the identity of a client certificate.
     """
     found = await _find(connection, organization_name, key_id)
-    if found is None or (found.expire_time is not None and found.expire_time <= now):
+    if found is None or found.identity or (found.expire_time is not None and found.expire_time <= now):
         return None
     settings, end = settings_of(found), now + overlap
     if found.expire_time is not None:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, func, insert, or_, select, update
+from sqlalchemy import case, exists, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.identity import organizations
-from store.identity.callers import hash_key
+from store.identity.callers import hash_identity, hash_key
 from store.identity.organizations import DEFAULT_ORGANIZATION, Organization
 from store.identity.roles import ALL, Role
 from store.ids import random_id
@@ -54,13 +55,17 @@ class BadOrganizationName(ValueError):
     """The name is not valid for an organization."""
 
 
+class IdentityTaken(ValueError):
+    """The identity of a client certificate belongs to an organization already."""
+
+
 class CannotTakeOver(ValueError):
     """The data of the organization `default` cannot move to another organization."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreatedKey:
-    """A new key. The key itself is shown once and not stored.
+    """A new key. The key itself is shown once and not stored; it is empty for the identity of a client certificate.
 
     took_over: the organization was named `default` before. left_behind: this is the first key of all, and `default`
     holds data that callers can no longer reach.
@@ -83,6 +88,7 @@ class KeyRecord:
     revoke_time: datetime | None
     settings: KeySettings = ADMINISTRATOR
     last_use_time: datetime | None = None  # up to a minute old
+    identity: str = ""  # of a client certificate, which needs no key
 
 
 async def get_or_create_organization(connection: AsyncConnection, name: str, now: datetime) -> Organization:
@@ -96,9 +102,12 @@ async def create_key(
     now: datetime,
     settings: KeySettings = ADMINISTRATOR,
     *,
+    identity: str = "",
     take_over: bool = False,
 ) -> CreatedKey:
     """Creates a key for the organization of that name, and the organization if it does not exist.
+
+    identity: of a client certificate, which then needs no key. Raises IdentityTaken if it has an organization.
 
     take_over: the organization `default`, if it exists, first gets that name and keeps its data and its keys. Raises
     BadOrganizationName and CannotTakeOver.
@@ -114,25 +123,35 @@ async def create_key(
     taken = take_over and await _take_over(connection, name)
     left_behind = await leaves_behind(connection, name)
     owner = await get_or_create_organization(connection, organization_name, now)
-    key_id, key = await insert_key(connection, owner, settings, now)
+    key_id, key = await insert_key(connection, owner, settings, now, identity)
     return CreatedKey(key_id, key, owner, taken, left_behind)
 
 
 async def insert_key(
-    connection: AsyncConnection, owner: Organization, settings: KeySettings, now: datetime
+    connection: AsyncConnection, owner: Organization, settings: KeySettings, now: datetime, identity: str = ""
 ) -> tuple[str, str]:
-    """Stores a new key of an organization; returns its id and the key itself."""
-    key = KEY_PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode().rstrip("=")
+    """Stores a new key of an organization; returns its id and the key itself, which is empty for an identity.
+
+    Raises IdentityTaken.
+    """
+    random = base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode().rstrip("=")
+    key = "" if identity else KEY_PREFIX + random
     key_id = random_id(KEY_ID_PREFIX)
-    await connection.execute(
-        insert(api_key).values(
-            key_hash=hash_key(key),
+    inserted = await connection.scalar(
+        pg_insert(api_key)
+        .values(
+            key_hash=hash_identity(identity) if identity else hash_key(key),
             key_id=key_id,
             organization_id=owner.organization_id,
             create_time=now,
+            identity=identity or None,
             **columns_of(settings),
         )
+        .on_conflict_do_nothing()
+        .returning(api_key.c.key_id)
     )
+    if inserted is None:
+        raise IdentityTaken(f"the identity {identity!r} has an organization already: revoke it there first")
     return key_id, key
 
 
@@ -194,6 +213,7 @@ async def list_keys(connection: AsyncConnection) -> list[KeyRecord]:
             row.revoke_time,
             settings_of(row),
             row.last_use_time,
+            row.identity or "",
         )
         for row in rows
     ]
@@ -206,10 +226,16 @@ def settings_of(row: Any) -> KeySettings:
 
 
 async def revoke_key(connection: AsyncConnection, key_id: str, now: datetime) -> bool:
-    """Revokes a key for good; returns whether it exists. A key that was revoked before keeps its revoke_time."""
+    """Revokes a key for good; returns whether it exists. A key that was revoked before keeps its revoke_time.
+
+    The identity of a client certificate may be created again afterwards.
+    """
     found = await connection.scalar(select(exists().where(api_key.c.key_id == key_id)))
+    free = case((api_key.c.identity.is_(None), api_key.c.key_hash), else_=hash_key(key_id))
     await connection.execute(
-        update(api_key).where(api_key.c.key_id == key_id, api_key.c.revoke_time.is_(None)).values(revoke_time=now)
+        update(api_key)
+        .where(api_key.c.key_id == key_id, api_key.c.revoke_time.is_(None))
+        .values(revoke_time=now, key_hash=free)
     )
     return bool(found)
 

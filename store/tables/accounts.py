@@ -30,6 +30,7 @@ api_key = Table(
     Column("display_name", Text, nullable=False, server_default=""),
     Column("expire_time", Time),
     Column("last_use_time", Time),  # written about once a minute
+    Column("identity", Identifier),  # of a client certificate; then key_hash is its hash, and there is no key
 )
 
 # Answers to requests with a request id: a retry gets the same answer.

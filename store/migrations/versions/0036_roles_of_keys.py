@@ -1,5 +1,7 @@
 """API keys get roles, a customer that they may be limited to, a name, and the times of expiry and last use.
 
+A row may be the identity of a client certificate instead of a key.
+
 The keys that exist are those of administrators, as before. The columns have constant defaults, so no row is written
 and the table is locked for a moment only. A server of the previous version ignores roles, customers and expiry:
 create limited keys only after all servers are of this version.
@@ -21,6 +23,7 @@ def upgrade() -> None:
             ADD COLUMN customer_id text COLLATE "C",
             ADD COLUMN display_name text NOT NULL DEFAULT '',
             ADD COLUMN expire_time timestamptz,
-            ADD COLUMN last_use_time timestamptz
+            ADD COLUMN last_use_time timestamptz,
+            ADD COLUMN identity text COLLATE "C"
         """
     )
