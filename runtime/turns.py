@@ -65,6 +65,7 @@ class Turns:
         # The waits of one key are in one rotation: another one could grant them in another order.
         is_first = key not in self._others and (key in self._light or key in self._first)
         if not self._taken and (is_first or not self._passes):
+            self._first_is_next = not is_first
             self._note_turn(0 if is_first else PASSES - 1)
             return
         turn: asyncio.Future[None] = loop.create_future()

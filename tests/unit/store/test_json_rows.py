@@ -1,5 +1,6 @@
 """Rows as one JSON text are the same, made in slices or at once."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -33,15 +34,15 @@ async def test_rows_in_slices_are_the_rows_at_once(monkeypatch: pytest.MonkeyPat
 
 async def test_other_tasks_run_between_the_slices_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "SLICE", 0.0)
-    made = list[int]()
+    passes, seen = 0, list[int]()
 
     def rows() -> Iterator[dict[str, Any]]:
-        for number in range(3):
-            made.append(number)
+        for number in range(5):
+            seen.append(passes)
             yield {"number": number}
 
-    writing = json_rows(rows(), 1)
-    waiting = writing.__await__()
-    next(waiting)
-    assert made == [0]
-    writing.close()
+    writing = asyncio.create_task(json_rows(rows(), 1))
+    while not writing.done():
+        passes += 1
+        await asyncio.sleep(0)
+    assert len(set(seen)) >= 4, "the first pause finds its turn at once"
