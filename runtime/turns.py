@@ -21,8 +21,8 @@ from weakref import WeakKeyDictionary
 SLICE = 0.005  # seconds of work in one turn
 SHORT_SLICE = 0.001  # seconds of work in one turn while a light key has calls in progress
 # Passes of the loop from one slice of a heavy key to the next one while a light key has calls in progress. A pass in
-# which nothing is ready takes about 0.05 ms.
-PASSES = 3
+# which nothing is ready takes about 0.01 ms.
+PASSES = 5
 PIECE = 0.000_15  # seconds of the work that a task does in one turn of `Pieces`, as the sending of a message
 # Seconds after the last slice that a key has used up, until the key is light again. Longer than a large commit waits
 # among those of many organizations.

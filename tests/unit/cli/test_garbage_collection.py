@@ -1,4 +1,4 @@
-"""The garbage collector searches survivors when no light organization waits for the event loop.
+"""The collector searches few objects at a time, and survivors seldom, while a light organization uses the loop.
 
 `tests/conftest.py` has set it up as a server does.
 """
@@ -6,7 +6,7 @@
 import asyncio
 import gc
 
-from cli.garbage_collection import SURVIVORS, YOUNG
+from cli.garbage_collection import BESIDE_LIGHT, PACE
 from runtime.turns import of_loop
 
 
@@ -15,7 +15,7 @@ def allocate(searches: int) -> list[list[object]]:
     before = gc.get_stats()[0]["collections"]
     kept: list[list[object]] = []
     while gc.get_stats()[0]["collections"] < before + searches:
-        kept += [[] for _ in range(YOUNG // 10)]
+        kept += [[] for _ in range(100)]
     return kept
 
 
@@ -31,18 +31,21 @@ async def survivors_are_searched(searches: int) -> bool:
 
 
 async def test_survivors_are_searched_in_a_pass_of_the_loop() -> None:
-    assert not await survivors_are_searched(SURVIVORS - 2)
-    assert await survivors_are_searched(SURVIVORS + 1)
+    assert not await survivors_are_searched(PACE.survivors - 1)
+    assert await survivors_are_searched(PACE.survivors)
+    assert gc.get_threshold()[0] == PACE.young
 
 
-async def test_survivors_wait_while_a_light_organization_has_a_call_in_progress() -> None:
+async def test_searches_are_small_and_survivors_wait_while_a_light_organization_has_a_call_in_progress() -> None:
     of_loop().begin_call("light")
-    assert not await survivors_are_searched(SURVIVORS + 1)
+    assert not await survivors_are_searched(PACE.survivors)
+    assert gc.get_threshold()[0] == BESIDE_LIGHT.young
     of_loop().used_up("light")
     of_loop().end_call("light")
-    assert await survivors_are_searched(SURVIVORS + 1)
+    assert await survivors_are_searched(PACE.survivors)
+    assert gc.get_threshold()[0] == PACE.young
 
 
 def test_survivors_of_a_thread_without_a_loop_are_left() -> None:
     gc.collect(1)
-    assert allocate(SURVIVORS + 1)
+    assert allocate(PACE.survivors)
