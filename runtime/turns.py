@@ -19,7 +19,8 @@ from collections.abc import Callable, Hashable, Iterable
 from weakref import WeakKeyDictionary
 
 SLICE = 0.005  # seconds of work in one turn
-SHORT_SLICE = 0.001  # seconds of work in one turn while a light key has calls in progress
+# Seconds of work in one turn while a light key has calls in progress, and shortly after: the next call may come.
+SHORT_SLICE = 0.001
 # Passes of the loop from one slice of a heavy key to the next one while a light key has calls in progress. A pass in
 # which nothing is ready takes about 0.01 ms.
 PASSES = 5
@@ -114,7 +115,7 @@ class Turns:
 
     def slice_of(self, key: Hashable) -> float:
         """The seconds of the key's next slice."""
-        return SHORT_SLICE if self.has_light_neighbour(key) else SLICE
+        return SHORT_SLICE if self.has_or_had_light_neighbour(key) else SLICE
 
     def is_heavy(self, key: Hashable) -> bool:
         """Whether the key has used up a slice lately."""
