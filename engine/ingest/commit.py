@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.containment import Containment, Refused
 from engine.ingest.counting import Counted, count, count_moved
-from engine.ingest.group import CommitGroup, group_of_batches
+from engine.ingest.group import CommitGroup, group_in_slices
 from engine.ingest.outcomes import outcomes_of
 from engine.ingest.small_commit import CommitPlan, NotAsPlanned, plan_of
 from engine.ingest.storing import Stored, store
@@ -24,6 +24,7 @@ from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from runtime.actions import LogAction
 from runtime.clock import Clock
+from runtime.turns import Slices
 from store.balances.wallets import Wallet
 from store.identity import organizations
 from store.identity.organizations import LockedOrganization, Organization
@@ -120,7 +121,7 @@ class Committer:
     async def _attempt(
         self, batches: Sequence[Batch], between: Callable[[], Awaitable[None]], *, careful: bool = False
     ) -> list[Outcome]:
-        group = group_of_batches(batches)
+        group = await group_in_slices(batches, Slices(self._organization_id))
         tries, voided = Tries(first_pause=self._first_pause), 0
         while True:
             try:

@@ -98,15 +98,21 @@ async def _subjects(
 ) -> list[Subject]:
     """Of the additive gauges that were moved, those that have to be evaluated; notes their values."""
     movements, affected = additive(counted.movements), []
+    slices, subjects = transaction.slices(), list[Subject]()
+    slices.begin_at_once()
     # In the order of arrival: it decides which groups are above the group limit.
     for moved in sorted(all_moved, key=lambda one: one.index):
         movement = movements[moved.index]
         counted.values[movement.watch.gauge] = moved.value
         if moved.needs_evaluation:
             affected.append((movement, moved))
+            await slices.pause()
     if affected:
         affected = await settle_quiet_moves(transaction, affected)
-    return [before_move(movement, moved, registered_customers) for movement, moved in affected]
+    for movement, moved in affected:
+        subjects.append(before_move(movement, moved, registered_customers))
+        await slices.pause()
+    return subjects
 
 
 async def _lock(transaction: Transaction, counted: Counted, registered_customers: set[str]) -> list[Subject]:

@@ -72,6 +72,7 @@ async def _compare_known(
     """
     slices = transaction.slices()
     await slices.begin()
+    await group.find_first(slices)
     added = {event.identity for event in stored.new}
     first = group.first
     await slices.pause()

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
-
-import orjson
 
 from evaluator.amounts import ZERO
 from evaluator.gauges import Gauge
 from store.postgres.database import Cursor, DriverConnection
+from store.postgres.json_rows import json_rows
 
 NEVER_EVALUATED = -1  # the rules_epoch of a gauge that was inserted and is not evaluated yet
 
@@ -242,28 +241,27 @@ async def write(
     connection: DriverConnection, organization_id: int, evaluated: Sequence[Evaluated], now: datetime
 ) -> None:
     """Stores evaluated gauges. The transaction must hold their locks."""
-    rows = [
-        {
-            "customer_id": item.gauge.customer_id,
-            "gauge_id": item.gauge.gauge_id,
-            "value": item.value,
-            "latest_event_time": item.latest_event_time,
-            "latest_event": item.latest_event,
-            "trip_above": item.trip_above,
-            "trip_below": item.trip_below,
-            "rules_epoch": item.rules_epoch,
-            "subscription_id": item.gauge.subscription_id,
-            "measure": item.gauge.measure.key,
-            "group_values": item.gauge.group,
-            "period_start": item.gauge.period.start,
-            "period_end": item.gauge.period.end,
-            "scale": item.scale,
-        }
-        for item in evaluated
-    ]
-    # orjson knows no Decimal: `default` writes them as text, which is exact.
-    rows_json = orjson.dumps(rows, default=str).decode()
-    await connection.execute(_WRITE, {"organization_id": organization_id, "now": now, "evaluated": rows_json})
+    rows = await json_rows(map(_row, evaluated), organization_id)
+    await connection.execute(_WRITE, {"organization_id": organization_id, "now": now, "evaluated": rows})
+
+
+def _row(item: Evaluated) -> dict[str, Any]:
+    return {
+        "customer_id": item.gauge.customer_id,
+        "gauge_id": item.gauge.gauge_id,
+        "value": item.value,
+        "latest_event_time": item.latest_event_time,
+        "latest_event": item.latest_event,
+        "trip_above": item.trip_above,
+        "trip_below": item.trip_below,
+        "rules_epoch": item.rules_epoch,
+        "subscription_id": item.gauge.subscription_id,
+        "measure": item.gauge.measure.key,
+        "group_values": item.gauge.group,
+        "period_start": item.gauge.period.start,
+        "period_end": item.gauge.period.end,
+        "scale": item.scale,
+    }
 
 
 # Stores values that gauges have counted, and returns those that are new.
