@@ -93,7 +93,7 @@ class ChangeGroup:
         cancellation.
         """
         try:
-            async with self._database.unbegun_transaction() as connection:
+            async with self._database.transaction() as connection:
                 await self._work(connection)
         except _NothingKept:
             pass
@@ -123,15 +123,12 @@ class ChangeGroup:
             member.outcome, member.joins, member.shares = None, False, joined and member.shares
 
     async def _work(self, connection: Connection) -> None:
-        raw = await driver(connection)
-        prepares = any(member.kind.needs_preparing(member.item) for member in self._members)
-        if prepares:
-            await raw.execute("BEGIN", prepare=False)
         steps = await self._prepared(connection, _steps(self._members))
         if not steps:
             raise _NothingKept
         self._locking = time.perf_counter()
-        epoch = await organizations.begin_change(connection, self._organization_id, unbegun=not prepares)
+        epoch = await organizations.begin_change(connection, self._organization_id)
+        raw = await driver(connection)
         first = len(self._members)
         self._join()
         steps = _steps([*(member for step in steps for member in step), *self._members[first:]])

@@ -51,8 +51,6 @@ class Kind(Protocol[ItemOf, ResultOf]):
     ) -> "Sequence[ResultOf | Exception | None]":
         """What can be done before the lock, for all items at once; writes nothing.
 
-        Without an item that needs it, no transaction is open yet.
-
         Returns for each item its result, if nothing is to be written for it, or the exception that refuses it; None
         for an item that `apply` gets.
         """

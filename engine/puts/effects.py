@@ -5,6 +5,7 @@ the put. This module finds, before the lock, what has to be so for that. The sta
 no evaluation has to follow. Whatever depends on more than the value of a gauge and one level is evaluated as always.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -70,20 +71,19 @@ def quiet_put(router: Router, before: FactsBefore, effect: Effect, now: datetime
         return None
     if note.facts and router.fact_rules(after):
         return None
-    gauges = _quiet_gauges(router, before, effect, before.plan_ids, now)
+    rules = usage_alerts(router, note, after, before.plan_ids)
+    unused = bool(rules) and not before.has_gauges
+    gauges = _quiet_gauges(router, before, effect, rules, now) if rules and not unused else ()
     if gauges is None:
         return None
     is_known = before.customer is not None
-    return QuietPut(after.customer_id, is_known, after.plan_id, before.epoch, router.epoch, gauges)
+    return QuietPut(after.customer_id, is_known, after.plan_id, before.epoch, router.epoch, gauges, unused)
 
 
 def _quiet_gauges(
-    router: Router, before: FactsBefore, effect: Effect, plan_ids: tuple[str | None, ...], now: datetime
+    router: Router, before: FactsBefore, effect: Effect, rules: Sequence[AlertRule], now: datetime
 ) -> tuple[QuietGauge, ...] | None:
-    """The gauges that would be evaluated, if all of them may be quiet."""
-    rules = usage_alerts(router, effect.note, effect.after, plan_ids)
-    if not rules:
-        return ()
+    """The gauges on which these alerts would be evaluated, if all of the gauges may be quiet."""
     measures = dict.fromkeys(rule.measure for rule in rules)
     if before.customer is None or len(measures) > MOST_GAUGES or not all(map(_is_simple, rules)):
         return None

@@ -9,7 +9,7 @@ from engine.puts import effects
 from engine.puts.changed_limit import LimitedAlerts
 from engine.puts.effects import Effect
 from engine.puts.puts import Distinct, Fact, LockedPut, PutKind
-from store.accounts import customer_names, customer_puts, known_ids, subscription_puts
+from store.accounts import customer_names, customer_puts, known_ids, quiet_puts, subscription_puts
 from store.accounts.customers import CustomerFact, StoredCustomer
 from store.accounts.known_ids import ReferencedIds
 from store.accounts.puts import Put, UnlockedPut
@@ -25,9 +25,11 @@ class _NamesGiven(Exception):
     """A put gives names to a customer, and may be refused after its write: it is made in a savepoint of its own."""
 
 
-def _quiet(change: OpenChange, items: Sequence[LockedPut[Fact]]) -> Sequence[QuietPut | None]:
+async def _quiet(change: OpenChange, items: Sequence[LockedPut[Fact]]) -> Sequence[QuietPut | None]:
     """The puts that may be quiet; none if gauges must not be taken as evaluated, because another change follows."""
-    return [item.quiet for item in items] if change.is_last else ()
+    if not change.is_last:
+        return ()
+    return await quiet_puts.without_used(change.driver, change.organization_id, [item.quiet for item in items])
 
 
 async def _put_customers(
@@ -35,7 +37,7 @@ async def _put_customers(
 ) -> Sequence[Put[StoredCustomer] | Exception]:
     facts = [item.fact for item in items]
     found = await customer_puts.put(
-        change.driver, change.organization_id, facts, change.epoch, change.now, _quiet(change, items)
+        change.driver, change.organization_id, facts, change.epoch, change.now, await _quiet(change, items)
     )
     results: list[Put[StoredCustomer] | Exception] = []
     for one in found:
@@ -116,7 +118,7 @@ async def _put_limits(
 ) -> Sequence[Put[StoredLimit] | Exception]:
     facts = [item.fact.fact for item in items]
     results = await limit_changes.put(
-        change.driver, change.organization_id, facts, change.epoch, change.now, _quiet(change, items)
+        change.driver, change.organization_id, facts, change.epoch, change.now, await _quiet(change, items)
     )
     for item, result in zip(items, results, strict=True):
         if not isinstance(result, Exception) and result.changed:

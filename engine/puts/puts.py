@@ -121,18 +121,14 @@ class Puts(Generic[Fact, Stored]):
 
     async def _put_unlocked(self, organization: Organization, facts: Sequence[Fact]) -> Sequence[_FirstStep[Stored]]:
         organization_id, now = organization.organization_id, self._clock.now()
-        sent: facts_before_puts.Sent | None = None
-        # Two round trips, or one if no fact needs the lock and one more for the commit.
-        async with self._groups.unbegun_transaction(organization_id) as raw, raw.pipeline():
-            await raw.execute("BEGIN", prepare=False)
+        known: Mapping[str, FactsBefore] = {}
+        # Each statement is a transaction of its own: nothing that one of them reads has to stand until the next.
+        async with self._groups.unbegun_transaction(organization_id) as raw:
             done = await self._kind.without_lock(raw, organization_id, facts, now)
-            if self._kind.effect is not None:
-                left = [fact for position, fact in enumerate(facts) if position not in done]
+            left = [fact for position, fact in enumerate(facts) if position not in done]
+            if left and self._kind.effect is not None:
                 ids = {customer_id for fact in left if (customer_id := self._kind.customer_id(fact)) is not None}
-                if ids:
-                    sent = await facts_before_puts.send(raw, organization_id, ids)
-            await raw.execute("COMMIT", prepare=False)
-            known = {} if sent is None else await facts_before_puts.read(sent, organization_id)
+                known = await facts_before_puts.read(raw, organization_id, ids)
         return [
             _FirstStep(done[position])
             if position in done

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from evaluator.gauges import Gauge
-from store.accounts.customer_evaluations import NOTE
-from store.tables import event_key
+from store.accounts.customer_evaluations import NOTE, having_usage
+from store.postgres.database import DriverConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,11 @@ class QuietGauge:
 
 @dataclass(frozen=True, slots=True)
 class QuietPut:
-    """A put that needs no evaluation if all these gauges are quiet, or the customer has no usage.
+    """A put that needs no evaluation if all these gauges are quiet.
 
     is_known: whether the customer existed. plan_id: of the customer after the put. epoch: as of which its facts and
-    its alerts were read. wide_epoch: the same of alerts that name no customer, and of the limits of plans.
+    its alerts were read. wide_epoch: the same of alerts that name no customer, and of the limits of plans. unused:
+    whether the put may be quiet only if the customer has no usage, see `without_used`.
     """
 
     customer_id: str
@@ -43,6 +44,20 @@ class QuietPut:
     epoch: int
     wide_epoch: int
     gauges: tuple[QuietGauge, ...]
+    unused: bool = False
+
+
+async def without_used(
+    connection: DriverConnection, organization_id: int, puts: Sequence[QuietPut | None]
+) -> list[QuietPut | None]:
+    """The puts, with None in place of those of customers without usage that have usage meanwhile.
+
+    A statement of its own, because it opens each month of events. The transaction holds the organization's lock
+    exclusively.
+    """
+    unused = [put.customer_id for put in puts if put is not None and put.unused]
+    used = await having_usage(connection, organization_id, unused) if unused else []
+    return [None if put is not None and put.unused and put.customer_id in used else put for put in puts]
 
 
 def parameters(puts: Sequence[QuietPut | None]) -> dict[str, Any]:
@@ -87,7 +102,7 @@ def parameters(puts: Sequence[QuietPut | None]) -> dict[str, Any]:
 
 # A gauge is quiet if it is up to date, below its level, and no alert has a state on it. The subqueries with LIMIT
 # take rows by their keys, whatever statistics PostgreSQL has.
-_QUIET = f"""
+_QUIET = """
 expected AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(expected)s::json) AS w (
         customer_id text COLLATE "C", is_known boolean, plan_id text COLLATE "C", epoch bigint, gauges bigint
@@ -154,11 +169,7 @@ expected AS MATERIALIZED (
             SELECT true FROM customer_evaluation
             WHERE organization_id = %(organization_id)s AND customer_id = w.customer_id LIMIT 1
         ) IS NULL
-        AND CASE WHEN w.gauges = (SELECT count(*) FROM quiet_gauge q WHERE q.customer_id = w.customer_id) THEN true
-            ELSE (
-                SELECT true FROM event e WHERE {event_key.of_customer("%(organization_id)s", "w.customer_id")} LIMIT 1
-            ) IS NULL
-        END
+        AND w.gauges = (SELECT count(*) FROM quiet_gauge q WHERE q.customer_id = w.customer_id)
 ), settled AS (
     UPDATE gauge g SET rules_epoch = %(epoch)s, trip_above = q.level, trip_below = NULL, update_time = %(now)s
     FROM quiet_gauge q

@@ -16,7 +16,7 @@ from evaluator.gauges import Measure
 from evaluator.overrides import Override, RetiredThreshold
 from evaluator.thresholds import ThresholdSet
 from runtime.turns import Slices
-from store.postgres.database import Cursor, DriverConnection
+from store.postgres.database import DriverConnection
 
 DECODED_AT_ONCE = 50  # rows that the driver decodes without a pause
 SHARED_DOCUMENTS = 4_096  # of the process; those that were used last are kept
@@ -44,21 +44,8 @@ async def rules_of_customers(
     connection: DriverConnection, organization_id: int, customer_ids: Collection[str]
 ) -> dict[str, list[AlertRule]]:
     """The rules of the active alerts that name these customers, by customer id, without customers that have none."""
-    cursor = await send_rules_of_customers(connection, organization_id, customer_ids)
-    return await read_rules_of_customers(cursor, organization_id)
-
-
-async def send_rules_of_customers(
-    connection: DriverConnection, organization_id: int, customer_ids: Collection[str]
-) -> Cursor:
-    """Sends the statement of `rules_of_customers`; `read_rules_of_customers` reads its result."""
-    return await _send(connection, _OF_CUSTOMERS, organization_id, list(customer_ids))
-
-
-async def read_rules_of_customers(cursor: Cursor, organization_id: int) -> dict[str, list[AlertRule]]:
-    """The result of `send_rules_of_customers`."""
     found: dict[str, list[AlertRule]] = {}
-    for rule in await _read(cursor, organization_id):
+    for rule in await _rules(connection, _OF_CUSTOMERS, organization_id, list(customer_ids)):
         found.setdefault(rule.scope.customer_id or "", []).append(rule)
     return found
 
@@ -74,21 +61,15 @@ async def rules_with_ids(
 async def _rules(
     connection: DriverConnection, query: str, organization_id: int, *parameters: list[str]
 ) -> list[AlertRule]:
-    return await _read(await _send(connection, query, organization_id, *parameters), organization_id)
-
-
-async def _send(connection: DriverConnection, query: str, organization_id: int, *parameters: list[str]) -> Cursor:
-    # Planned anew: a plan that was made while the table was small reads all of it, and is kept while it grows.
-    return await connection.execute(query.encode(), (organization_id, *parameters), prepare=False)
-
-
-async def _read(cursor: Cursor, organization_id: int) -> list[AlertRule]:
     found, slices = list[AlertRule](), Slices(organization_id)
-    while rows := await cursor.fetchmany(DECODED_AT_ONCE):
-        await slices.begin()
-        for row in rows:
-            found.append(_rule(row))
-            await slices.pause()
+    async with connection.cursor() as cursor:
+        # Planned anew: a plan that was made while the table was small reads all of it, and is kept while it grows.
+        await cursor.execute(query.encode(), (organization_id, *parameters), prepare=False)
+        while rows := await cursor.fetchmany(DECODED_AT_ONCE):
+            await slices.begin()
+            for row in rows:
+                found.append(_rule(row))
+                await slices.pause()
     return found
 
 

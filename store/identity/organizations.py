@@ -105,17 +105,15 @@ async def rename(connection: AsyncConnection, organization_id: int, name: str) -
     )
 
 
-async def begin_change(connection: AsyncConnection, organization_id: int, *, unbegun: bool = False) -> int:
+async def begin_change(connection: AsyncConnection, organization_id: int) -> int:
     """Takes the organization's lock exclusively until the transaction ends, and raises the epoch.
 
     Waits for ingest that is in progress; new ingest waits for the transaction. Returns the new epoch, which the
-    changed rows store as `changed_epoch`. unbegun: begins the transaction, which is a `Database.unbegun_transaction`.
+    changed rows store as `changed_epoch`.
     """
     raw = await driver(connection)
     # One round trip, but two statements: the row must not be locked before the lock is held.
     async with raw.pipeline():
-        if unbegun:
-            await raw.execute("BEGIN", prepare=False)
         await raw.execute("SELECT pg_advisory_xact_lock(%s, %s)", (_LOCK_CLASS, organization_id))
         cursor = await raw.execute(
             "UPDATE organization SET epoch = epoch + 1 WHERE organization_id = %s RETURNING epoch",
