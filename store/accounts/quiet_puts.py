@@ -108,11 +108,11 @@ expected AS MATERIALIZED (
         customer_id text COLLATE "C", is_known boolean, plan_id text COLLATE "C", epoch bigint, gauges bigint
     )
 ), quiet_gauge AS MATERIALIZED (
-    SELECT w.customer_id, w.gauge_id, w.level
+    SELECT w.customer_id, w.level, g.row
     FROM json_to_recordset(%(expected_gauges)s::json) AS w (
         customer_id text COLLATE "C", gauge_id uuid, metric_id text COLLATE "C", required_epoch bigint, level numeric
     ), LATERAL (
-        SELECT true FROM gauge x
+        SELECT x.ctid AS row FROM gauge x
         WHERE x.organization_id = %(organization_id)s AND x.customer_id = w.customer_id AND x.gauge_id = w.gauge_id
             AND x.rules_epoch >= w.required_epoch AND x.scale IS NULL
             AND x.value <> 0 AND (w.level IS NULL OR x.value < w.level)
@@ -173,8 +173,7 @@ expected AS MATERIALIZED (
 ), settled AS (
     UPDATE gauge g SET rules_epoch = %(epoch)s, trip_above = q.level, trip_below = NULL, update_time = %(now)s
     FROM quiet_gauge q
-    WHERE q.customer_id IN (SELECT customer_id FROM quiet)
-        AND g.organization_id = %(organization_id)s AND g.customer_id = q.customer_id AND g.gauge_id = q.gauge_id
+    WHERE q.customer_id IN (SELECT customer_id FROM quiet) AND g.ctid = q.row
 )"""
 _NOT_QUIET = "SELECT * FROM changed WHERE customer_id NOT IN (SELECT customer_id FROM quiet)"
 
