@@ -39,11 +39,11 @@ _LOCK_AGAINST_FAN_OUT = _LOCK_ENDPOINTS.format(strength="UPDATE").encode()
 # for the new version, in spite of SKIP LOCKED, and holds the lock of the old version meanwhile. Claims and results
 # would wait for each other in a circle.
 _FAN_OUTS = 0x7466
-_SHARE_FAN_OUTS = b"""
-SELECT pg_advisory_xact_lock_shared(%s, CAST(organization_id AS integer))
-FROM unnest(CAST(%s AS bigint[])) AS organization_id
+_LOCK_FAN_OUTS = """
+SELECT {function}(%s, CAST(organization_id AS integer)) FROM unnest(CAST(%s AS bigint[])) AS organization_id
 """
-_STOP_FAN_OUTS = _SHARE_FAN_OUTS.replace(b"_shared", b"")
+_SHARE_FAN_OUTS = _LOCK_FAN_OUTS.format(function="pg_advisory_xact_lock_shared").encode()
+_STOP_FAN_OUTS = _LOCK_FAN_OUTS.format(function="pg_advisory_xact_lock").encode()
 
 
 async def lock(
