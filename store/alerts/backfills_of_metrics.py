@@ -20,8 +20,8 @@ class PartSize:
     begun: int
 
 
-# No index knows the metrics of alerts, so the alerts are read in the order of their key; none behind the last one whose
-# backfill begins.
+# No index knows the metrics of alerts, so the alerts are read in the order of their key. None is read behind the last
+# one whose backfill begins.
 _BEGIN_PART = """
 WITH part AS MATERIALIZED (
     SELECT alert_id
