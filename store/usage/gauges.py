@@ -56,6 +56,10 @@ class Moved:
 # key order, here and in `lock`, so that two transactions do not deadlock. Each column comes as one text with tabs
 # between the values (no id contains a tab): the driver converts arrays value by value, which takes longer for
 # thousands of gauges than the statement itself.
+#
+# A column is empty where it says nothing: highs and lows where all gauges only rise, required epochs where they are
+# all `most_required`. `candidate` has few of the gauges then, and all that must be evaluated: only these are compared
+# with their own row of the input.
 _MOVE = """
 WITH input AS (
     SELECT * FROM unnest(
@@ -70,14 +74,18 @@ WITH input AS (
     ON CONFLICT (organization_id, customer_id, gauge_id)
         DO UPDATE SET value = g.value + excluded.value, update_time = excluded.update_time
     RETURNING gauge_id, value, trip_above, trip_below, rules_epoch, scale
+), candidate AS (
+    SELECT * FROM moved
+    WHERE %(all)s OR rules_epoch < %(most_required)s OR value >= trip_above
+        OR value - %(most_total)s::numeric <= trip_below
 )
 SELECT i.position, m.value, m.rules_epoch, m.scale, is_stale, has_tripped
-FROM moved m JOIN input i USING (gauge_id), LATERAL (
-    SELECT m.rules_epoch < i.required_epoch,
-        coalesce(m.value - i.total + i.high >= m.trip_above, false)
-        OR coalesce(m.value - i.total + i.low <= m.trip_below, false)
+FROM candidate m JOIN input i USING (gauge_id), LATERAL (
+    SELECT m.rules_epoch < coalesce(i.required_epoch, %(most_required)s),
+        coalesce(m.value - i.total + coalesce(i.high, i.total) >= m.trip_above, false)
+        OR coalesce(m.value - i.total + coalesce(i.low, 0) <= m.trip_below, false)
 ) AS c (is_stale, has_tripped)
-WHERE %(all)s OR is_stale OR has_tripped
+WHERE %(return_all)s OR is_stale OR has_tripped
 """
 
 
@@ -95,21 +103,23 @@ async def send_move(
     connection: DriverConnection, organization_id: int, moves: Sequence[Move], now: datetime, return_all: bool
 ) -> Cursor:
     """Sends the statement of `move`; `moved` reads its result."""
-    totals = [str(item.total) for item in moves]
-    # Most gauges only rise: their highest point is the total itself.
-    highs = [text if item.high is item.total else str(item.high) for item, text in zip(moves, totals, strict=True)]
+    falls = any(move.high is not move.total or move.low is not ZERO for move in moves)
+    required = {move.required_epoch for move in moves}
     return await connection.execute(
         _MOVE,
         {
             "organization_id": organization_id,
-            "customer_ids": "\t".join([item.gauge.customer_id for item in moves]),
-            "gauge_ids": "\t".join([item.gauge.gauge_hex for item in moves]),
-            "totals": "\t".join(totals),
-            "highs": "\t".join(highs),
-            "lows": "\t".join(["0" if item.low is ZERO else str(item.low) for item in moves]),
-            "required_epochs": "\t".join([str(item.required_epoch) for item in moves]),
+            "customer_ids": "\t".join([move.gauge.customer_id for move in moves]),
+            "gauge_ids": "\t".join([move.gauge.gauge_hex for move in moves]),
+            "totals": "\t".join([str(move.total) for move in moves]),
+            "highs": "\t".join([str(move.high) for move in moves]) if falls else "",
+            "lows": "\t".join([str(move.low) for move in moves]) if falls else "",
+            "required_epochs": "\t".join([str(move.required_epoch) for move in moves]) if len(required) > 1 else "",
+            "most_required": max(required),
+            "most_total": max(move.total for move in moves),
             "now": now,
-            "all": return_all,
+            "all": return_all or falls,
+            "return_all": return_all,
         },
     )
 
