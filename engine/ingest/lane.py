@@ -61,8 +61,9 @@ class Waiting:
 class Lane:
     """The batches that wait, and the task that runs while there are any.
 
-    last_end: of the last commit, by the event loop's clock. size: the limit of commits. seat: of the commit in progress. division: of a commit
-    that failed, with its customers in `held`. changed: a lane that waits for a division is woken by it.
+    last_end: of the last commit, by the event loop's clock. size: the limit of commits. seat: of the commit in
+    progress. division: of a commit that failed, with its customers in `held`. changed: a lane that waits for a
+    division is woken by it.
     """
 
     organization_id: int

@@ -41,9 +41,14 @@ def route_at_once(router: Router, events: Sequence[UsageEvent]) -> dict[WatchedG
 
 def _route(router: Router, events: Sequence[UsageEvent], movements: dict[WatchedGauge, Movement]) -> None:
     # Every event runs through this, so it calls as few functions as it can.
+    known_customers, revision = router.known, router.revision
     for event in events:
         _, customer_id, time, metric_id, quantity, subscription_id, cost, currency, _, _ = event
-        for target in router.customer_measures((customer_id, subscription_id, metric_id, currency), time):
+        known, key = known_customers[customer_id], (subscription_id, metric_id, currency)
+        targets = known.routes.get(key) if known.revision == revision else None
+        if targets is None:
+            targets = router.customer_measures(known, key, time)
+        for target in targets:
             amount = cost if target.of_cost else quantity
             if amount is None:
                 continue
@@ -81,16 +86,27 @@ def _route_to(
 
 def additive(movements: Mapping[WatchedGauge, Movement]) -> list[Movement]:
     """The movements of additive gauges, in their order."""
-    return [movement for movement in movements.values() if movement.watch.aggregation.additive]
+    return [movement for movement in movements.values() if movement.watch.is_additive]
 
 
-def move_of(movement: Movement) -> gauges.Move:
-    """How a movement moves an additive gauge. Must run under `exact_arithmetic`."""
-    high, low = movement.total, ZERO
-    if movement.falls:
-        running = high = ZERO
-        for amount, _ in movement.entries:
-            running += amount
-            high, low = max(high, running), min(low, running)
-    watch = movement.watch
-    return gauges.Move(watch.gauge, movement.total, high, low, watch.required_epoch)
+def moves_of(movements: Sequence[Movement]) -> gauges.Moves:
+    """How movements move additive gauges. Must run under `exact_arithmetic`."""
+    watches = [movement.watch for movement in movements]
+    return gauges.Moves(
+        [watch.customer_id for watch in watches],
+        [watch.gauge_hex for watch in watches],
+        [movement.total for movement in movements],
+        [watch.required_epoch for watch in watches],
+        [bounds_of(movement) for movement in movements] if any(one.falls for one in movements) else None,
+    )
+
+
+def bounds_of(movement: Movement) -> gauges.Bounds:
+    """The lowest and the highest point of the running sum of a movement. Must run under `exact_arithmetic`."""
+    if not movement.falls:
+        return ZERO, movement.total
+    running = high = low = ZERO
+    for amount, _ in movement.entries:
+        running += amount
+        high, low = max(high, running), min(low, running)
+    return low, high

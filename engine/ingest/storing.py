@@ -34,7 +34,8 @@ async def store(
 
     duplicates: what the attempt before found. Without them all events are stored at once; that raises
     `DuplicateEvents` when any is stored already, and then nothing of the transaction can be kept. With them it takes
-    the slower way, which finds out which events are new. Raises `EventsVoided`. native: see `stored_events.copy_text`.
+    the slower way, which finds out which events are new. native: see `stored_events.copy_text`. Raises
+    `EventsVoided`.
     """
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
     countable = without_too_late(transaction, without_erased(transaction, group.events))

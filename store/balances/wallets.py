@@ -28,8 +28,8 @@ WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
 ORDER BY customer_id FOR UPDATE
 """
 
-# Locks those of the wallets on whose balances usage draws. Each commit of usage asks for all of its customers, so their
-# ids come as one text with tabs between them: the driver converts an array value by value.
+# Locks those of the wallets on whose balances usage draws. Each commit of usage asks for all of its customers, so
+# their ids come as one text with tabs between them: the driver converts an array value by value.
 _LOCK_WITH_DRAWDOWN = """
 SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(string_to_array(%(ids)s, E'\t'))

@@ -1,7 +1,7 @@
 """The settings of PostgreSQL that suit Tidemark, by the memory and the disk of its machine.
 
-The embedded server runs with them, and one's own server should. docs/performance.md ("Settings of PostgreSQL") has the
-measured effect of each.
+The embedded server runs with them, and one's own server should. docs/performance.md ("Settings of PostgreSQL") has
+the measured effect of each.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import NamedTuple
 from uuid import UUID
 
 import orjson
@@ -16,18 +15,22 @@ from store.postgres.database import Cursor, DriverConnection
 NEVER_EVALUATED = -1  # the rules_epoch of a gauge that was inserted and is not evaluated yet
 
 
-class Move(NamedTuple):
-    """What a batch of events does to an additive gauge.
+Bounds = tuple[Decimal, Decimal]  # of a running sum that starts at 0: its lowest and its highest point
 
-    total: the sum of the amounts. high, low: the highest and the lowest point of their running sum, including 0.
-    required_epoch: a gauge that was last evaluated before this epoch must be evaluated.
+
+@dataclass(eq=False, slots=True)
+class Moves:
+    """What a batch of events does to additive gauges, in columns: thousands of gauges move in one commit.
+
+    gauge_ids: in 32 digits. totals: the sums of the amounts. required_epochs: a gauge that was last evaluated before
+    its epoch must be evaluated. bounds: of the running sums of the amounts; None where no amount is negative.
     """
 
-    gauge: Gauge
-    total: Decimal
-    high: Decimal
-    low: Decimal
-    required_epoch: int
+    customer_ids: Sequence[str]
+    gauge_ids: Sequence[str]
+    totals: Sequence[Decimal]
+    required_epochs: Sequence[int]
+    bounds: Sequence[Bounds] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ WITH input AS (
     RETURNING gauge_id, value, trip_above, trip_below, rules_epoch, scale
 ), candidate AS (
     SELECT * FROM moved
-    WHERE %(all)s OR rules_epoch < %(most_required)s OR value >= trip_above
+    WHERE %(compare_all)s OR rules_epoch < %(most_required)s OR value >= trip_above
         OR value - %(most_total)s::numeric <= trip_below
 )
 SELECT i.position, m.value, m.rules_epoch, m.scale, is_stale, has_tripped
@@ -90,7 +93,7 @@ WHERE %(return_all)s OR is_stale OR has_tripped
 
 
 async def move(
-    connection: DriverConnection, organization_id: int, moves: Sequence[Move], now: datetime, return_all: bool
+    connection: DriverConnection, organization_id: int, moves: Moves, now: datetime, return_all: bool
 ) -> list[Moved]:
     """Adds to additive gauges and creates those that do not exist; the rows stay locked.
 
@@ -100,25 +103,24 @@ async def move(
 
 
 async def send_move(
-    connection: DriverConnection, organization_id: int, moves: Sequence[Move], now: datetime, return_all: bool
+    connection: DriverConnection, organization_id: int, moves: Moves, now: datetime, return_all: bool
 ) -> Cursor:
     """Sends the statement of `move`; `moved` reads its result."""
-    falls = any(move.high is not move.total or move.low is not ZERO for move in moves)
-    required = {move.required_epoch for move in moves}
+    bounds, epochs = moves.bounds, set(moves.required_epochs)
     return await connection.execute(
         _MOVE,
         {
             "organization_id": organization_id,
-            "customer_ids": "\t".join([move.gauge.customer_id for move in moves]),
-            "gauge_ids": "\t".join([move.gauge.gauge_hex for move in moves]),
-            "totals": "\t".join([str(move.total) for move in moves]),
-            "highs": "\t".join([str(move.high) for move in moves]) if falls else "",
-            "lows": "\t".join([str(move.low) for move in moves]) if falls else "",
-            "required_epochs": "\t".join([str(move.required_epoch) for move in moves]) if len(required) > 1 else "",
-            "most_required": max(required),
-            "most_total": max(move.total for move in moves),
+            "customer_ids": "\t".join(moves.customer_ids),
+            "gauge_ids": "\t".join(moves.gauge_ids),
+            "totals": "\t".join(map(str, moves.totals)),
+            "lows": "\t".join([str(low) for low, _ in bounds]) if bounds else "",
+            "highs": "\t".join([str(high) for _, high in bounds]) if bounds else "",
+            "required_epochs": "\t".join(map(str, moves.required_epochs)) if len(epochs) > 1 else "",
+            "most_required": max(epochs, default=0),
+            "most_total": max(moves.totals, default=ZERO),
             "now": now,
-            "all": return_all or falls,
+            "compare_all": return_all or bounds is not None,
             "return_all": return_all,
         },
     )

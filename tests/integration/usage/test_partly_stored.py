@@ -68,7 +68,18 @@ async def stored(connection: DriverConnection) -> list[Identity]:
 
 @pytest.mark.parametrize(
     "before",
-    [[0], [149], [75], [0, 149], [9, 10], [39, 40, 41], [5, 50, 90, 130], range(30, 60), range(0, 150, 2), range(150)],
+    [
+        [0],
+        [149],
+        [75],
+        [0, 149],
+        [9, 10],
+        [39, 40, 41],
+        [5, 50, 90, 130],
+        range(30, 60),
+        range(0, 150, 2),
+        range(150),
+    ],
     ids=str,
 )
 async def test_events_that_are_not_stored_yet_are_stored_once(

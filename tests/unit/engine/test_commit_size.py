@@ -114,5 +114,5 @@ async def test_commits_do_not_grow_beside_a_light_neighbour(sparse: Sparse) -> N
     lanes = pipeline(pending=1_000, limits=SMALL)
     of_loop().begin_call(77)
     await send(lanes, 8)
-    assert max(sparse.commits) == 5
+    assert max(sparse.commits) <= SMALL.commit_events_beside_light
     of_loop().end_call(77)
