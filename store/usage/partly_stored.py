@@ -1,8 +1,9 @@
 """Events of which some are stored already: the others are stored by COPY, as far as that is possible.
 
-An INSERT that finds duplicates costs several times as much as a COPY, and most commits with duplicates have few. When
-COPY meets one, PostgreSQL names its row. So the rows before it are copied, some rows from it on are inserted, and the
-rest is copied again, in the order of the keys and in one transaction. Each COPY has a savepoint.
+An INSERT that finds duplicates costs more than a COPY, and most commits with duplicates have few. When COPY meets
+one, PostgreSQL names its row. So the rows before it are copied, some rows from it on are inserted, and the rest is
+copied again, in the order of the keys and in one transaction. Each COPY has a savepoint. A COPY that fails is lost,
+so after a few failures all the rest is inserted.
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,8 @@ from store.usage import events as stored_events
 from store.usage.events import ROWS_AT_ONCE, DuplicateEvents
 
 COPIED_AT_ONCE = 2_500  # events of one COPY, which is lost when one of them is a duplicate
-# Duplicates in one INSERT, as a part of its events, from which on the events after them are inserted, too: somebody
-# sends again what was stored, and nearly all of the rest is duplicates as well.
-MANY = 0.25
+FEW = 2  # duplicates in one INSERT; after more of them, the events that follow are inserted, too
+MOST_FAILURES = 3  # of COPY, after which all the rest is inserted
 
 Identity = tuple[str, str]  # of an event: customer id and event id
 
@@ -39,13 +39,14 @@ class PartlyStored:
     native: bool
     _ordered: list[UsageEvent] = field(init=False, default_factory=list)
     _stored_before: set[Identity] = field(init=False, default_factory=set)
+    _failures: int = field(init=False, default=0)
 
     async def store(self, events: Sequence[UsageEvent]) -> set[Identity]:
         """Returns the identities of those that were stored before. The events must be distinct."""
         ordered = self._ordered = stored_events.in_key_order(events)
         at, duplicate = 0, min(self.first_duplicate, len(ordered))
         while at < len(ordered):
-            if at < duplicate:
+            if at < duplicate and self._failures < MOST_FAILURES:
                 found = await self._copy(at, min(at + COPIED_AT_ONCE, duplicate))
                 if found is None:
                     at = min(at + COPIED_AT_ONCE, duplicate)
@@ -66,6 +67,7 @@ class PartlyStored:
             async with self.connection.transaction():  # a savepoint
                 await stored_events.copy(self.connection, text)
         except DuplicateEvents as found:
+            self._failures += 1
             return start + (found.row or 0)
         return None
 
@@ -75,4 +77,4 @@ class PartlyStored:
         await self.slices.begin()
         inserted = await stored_events.insert(self.connection, self.organization_id, self.ingest_time, part)
         self._stored_before.update(event.identity for event in part if event.identity not in inserted)
-        return len(part) - len(inserted) >= MANY * len(part)
+        return len(part) - len(inserted) > FEW

@@ -95,7 +95,8 @@ async def test_events_that_are_not_stored_yet_are_stored_once(
         assert await store(connection, row, native=native) == duplicates
         assert await stored(connection) == [event.identity for event in IN_ORDER]
     assert duplicates <= set(inserted)
-    assert len(inserted) <= INSERTED * len(before), "the others are copied"
+    if len(before) < partly_stored.MOST_FAILURES:
+        assert len(inserted) <= INSERTED * len(before), "the others are copied"
 
 
 async def test_wrong_row_changes_only_the_way(database: Database, inserted: list[Identity]) -> None:
