@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from engine.evaluation.subjects import Movement
+from engine.evaluation.subjects import Entry, Movement
 from evaluator.aggregation import Aggregation, contribution
 from evaluator.amounts import ZERO
 from evaluator.events import UsageEvent
@@ -14,6 +14,7 @@ from runtime.turns import Slices
 from store.usage import gauges
 
 EVENTS_AT_ONCE = 100  # events that are routed without a pause
+NO_ENTRIES: list[Entry] = []  # of all movements with plain events, which replace it
 
 
 async def route(router: Router, events: Sequence[UsageEvent], slices: Slices) -> dict[WatchedGauge, Movement]:
@@ -56,9 +57,11 @@ def _route(router: Router, events: Sequence[UsageEvent], movements: dict[Watched
                 watch = target.only
                 movement = movements.get(watch)
                 if movement is None:
-                    movements[watch] = Movement(watch, [(amount, event)], amount, amount < ZERO)
+                    movements[watch] = Movement(watch, NO_ENTRIES, amount, amount < ZERO, [event])
+                elif movement.plain is None:
+                    movement.add(amount, event)
                 else:
-                    movement.entries.append((amount, event))
+                    movement.plain.append(event)
                     movement.total += amount
                     if amount < ZERO:
                         movement.falls = True

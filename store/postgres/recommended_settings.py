@@ -62,7 +62,7 @@ def recommended(machine: Machine) -> tuple[Setting, ...]:
         Setting("min_wal_size", _megabytes(max(log // 8, 80 * MB)), "files of the log are used again, not made anew"),
         Setting("checkpoint_timeout", "15min", "as max_wal_size"),
         Setting("wal_compression", "off", "keys of events are hashes, which do not become smaller"),
-        Setting("random_page_cost", "1.1", "with the value for rotating disks, recounts read whole partitions"),
+        Setting("random_page_cost", "1.1", "the default is for rotating disks"),
         Setting("jit", "off", "compilation takes longer than any statement of Tidemark"),
         Setting("autovacuum", "on", "gauges and deliveries are written again and again"),
     )
