@@ -65,6 +65,7 @@ def recommended(machine: Machine) -> tuple[Setting, ...]:
         Setting("random_page_cost", "1.1", "the default is for rotating disks"),
         Setting("jit", "off", "compilation takes longer than any statement of Tidemark"),
         Setting("autovacuum", "on", "gauges and deliveries are written again and again"),
+        Setting("autovacuum_naptime", "15s", "the table of deliveries in progress grows until the next vacuum"),
     )
 
 
