@@ -199,10 +199,15 @@ async def copy(connection: DriverConnection, rows: bytes) -> None:
         async with connection.cursor() as cursor, cursor.copy(_COPY) as copying:
             await copying.write(rows)
     except psycopg.errors.UniqueViolation as error:
-        named = _COPIED_ROW.search(error.diag.context or "")
-        raise DuplicateEvents(int(named[1]) - 1 if named else None) from error
+        raise DuplicateEvents(row_of(error.diag.context)) from error
     except psycopg.errors.InternalError as error:  # Citus raises this for a violation inside COPY
         raise DuplicateEvents from error
+
+
+def row_of(context: str | None) -> int | None:
+    """How many rows of COPY are before the one that the context of an error names; None if it names none."""
+    named = _COPIED_ROW.search(context or "")
+    return int(named[1]) - 1 if named else None
 
 
 def in_key_order(events: Sequence[UsageEvent]) -> list[UsageEvent]:

@@ -113,6 +113,18 @@ async def test_wrong_row_changes_only_the_way(database: Database, inserted: list
         assert await stored(connection) == [event.identity for event in IN_ORDER]
 
 
+def test_row_that_the_server_does_not_name_is_not_guessed() -> None:
+    """Its messages can be in any language, and Citus has its own."""
+    for context, row in (
+        ("COPY event, line 12", 11),
+        ("COPY event, Zeile 12: »1\tacme«", 11),
+        ("event のCOPY、12行目", None),
+        ("while executing command on node 2", None),
+        (None, None),
+    ):
+        assert stored_events.row_of(context) == row
+
+
 @pytest.mark.parametrize("is_kept", [True, False])
 async def test_event_of_an_open_transaction_is_waited_for(
     database: Database, inserted: list[Identity], is_kept: bool
