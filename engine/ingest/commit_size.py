@@ -21,7 +21,7 @@ class CommitSize:
     _grown: int | None = None  # set after a commit that a larger one may follow
 
     def limit(self, *, may_grow: bool) -> int:
-        """The most events of the next commit. may_grow: whether nobody else waits for it."""
+        """The most events of the next commit. may_grow: whether no change of the rules waits for it."""
         return self._grown if may_grow and self._grown is not None else self.limits.commit_events
 
     def note(self, events: int, gauges: int, seconds: float, *, more_waits: bool) -> None:
@@ -29,6 +29,6 @@ class CommitSize:
         self._grown = None
         if more_waits and events < SPARSE * gauges:
             in_time = int(events * self.limits.sustained_commit_seconds / max(seconds, CLOCK))
-            most = min(2 * self.limits.commit_events, self.limits.sustained_commit_events, in_time)
+            most = min(self.limits.sustained_commit_events, in_time)
             if most > self.limits.commit_events:
                 self._grown = most
