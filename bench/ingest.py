@@ -70,13 +70,14 @@ class Send(Job[Sent]):
     events: Load | None  # None: the first events of the gauges
     gauges: int
     streams: int = STREAMS
+    batch_events: int = BATCH_EVENTS
     _messages: list[bytes] = field(default_factory=list)
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
 
     async def prepare(self) -> None:
         """Encodes the messages and connects."""
         events = load.first_events(self.gauges, load.now()) if self.events is None else self.events.make()
-        self._messages = load.messages(events, BATCH_EVENTS)
+        self._messages = load.messages(events, self.batch_events)
         self._channels = await open_channels(self.server, self.streams)
 
     async def run(self) -> Sent:
