@@ -1,4 +1,4 @@
-"""`python -m bench [PART]` measures, prints tables, and writes bench/results/; `python -m bench plots` draws these."""
+"""`python -m bench [PART]` measures, prints tables, and writes bench/results/; its part `plots` draws these."""
 
 import argparse
 import time
@@ -10,7 +10,7 @@ from rich.console import Console
 from bench import report, sustained
 from bench.parts import DEFAULT, PARTS
 from bench.plots import drawing
-from bench.support import load, machine
+from bench.support import load, machine, results
 from bench.support.stack import PostgreSQL
 
 PLOTS = "plots"
@@ -63,7 +63,7 @@ async def _measure(console: Console, arguments: argparse.Namespace) -> None:
     started = time.monotonic()
     busy = machine.load_average()
     postgresql = PostgreSQL()
-    results: dict[str, Any] = {
+    found: dict[str, Any] = {
         "time": load.now().isoformat(timespec="seconds"),
         "machine": machine.facts(postgresql.folder),
         "versions": machine.versions(),
@@ -73,12 +73,12 @@ async def _measure(console: Console, arguments: argparse.Namespace) -> None:
     for name in [arguments.part] if arguments.part else DEFAULT:
         console.print(f"{name}: {PARTS[name].title}", style="bold")
         measured = await PARTS[name].measure(postgresql, lambda line: console.print(f"  {line}"), arguments)
-        results[name] = measured.figures
+        found[name] = measured.figures
         for table in measured.tables:
             console.print(report.markdown(table) if arguments.markdown else table)
-    results["seconds"] = round(time.monotonic() - started)
-    path = report.write(arguments.part or report.LATEST, results)
-    console.print(f"{results['seconds']} s; written to {path.relative_to(machine.ROOT)}", style="dim")
+    found["seconds"] = round(time.monotonic() - started)
+    path = results.write(arguments.part or results.LATEST, found)
+    console.print(f"{found['seconds']} s; written to {path.relative_to(machine.ROOT)}", style="dim")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 from rich.table import Table
 
-from bench.ingest import DENSE, SPARSE, Kind, Send
+from bench.ingest import Send
 from bench.support import cpu, load
 from bench.support.client import Client
-from bench.support.load import Load
+from bench.support.load import DENSE, SPARSE, Kind, Load
 from bench.support.sending import NotCounted, create_alerts
 from bench.support.stack import PostgreSQL, Stack
 
@@ -39,8 +39,10 @@ class Case:
 
 
 def _cases() -> Iterator[Case]:
-    """Eight streams with one worker and with two, which have to share a connection's work; one stream only with one worker, since a
-    stream belongs to one, and only dense: what one stream waits for are acknowledgements, not gauges."""
+    """Eight streams with one worker and with two; one stream with one worker, because only one can serve it.
+
+    One stream is measured with dense traffic only: it waits for acknowledgements, whatever the number of gauges.
+    """
     for kind in (DENSE, SPARSE):
         for workers, streams in ((1, 8), (2, 8), (1, 1)):
             if streams > 1 or kind is DENSE:
@@ -138,7 +140,9 @@ async def _send(client: Client, stack: Stack, job: Send, events: int) -> Round:
 def _verify(stack: Stack) -> None:
     """Raises NotCounted unless the gauges have exactly what is stored."""
     with psycopg.connect(stack.url) as connection:
-        row = connection.execute("SELECT (SELECT sum(value) FROM gauge), (SELECT sum(quantity) FROM event)").fetchone()
+        row = connection.execute(
+            "SELECT (SELECT sum(value) FROM gauge), (SELECT sum(quantity) FROM event)"
+        ).fetchone()
     assert row is not None
     if row[0] != row[1]:
         raise NotCounted(f"the gauges have {row[0]}, the events {row[1]}")

@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 from rich.table import Table
 
-from bench.ingest import DENSE, SPARSE, Kind, Send
+from bench.ingest import Send
 from bench.support import cpu, load
 from bench.support.client import Client
-from bench.support.load import Load
+from bench.support.load import DENSE, SPARSE, Kind, Load
 from bench.support.sending import NotCounted, create_alerts
 from bench.support.stack import PostgreSQL, Stack
 
@@ -150,7 +150,8 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None], plan: P
                     for number in range(ROUNDS)
                 ]
                 sizes = [
-                    (after - start) / (ROUNDS * kind.events) for after, start in zip(_sizes(stack), before, strict=True)
+                    (after - start) / (ROUNDS * kind.events)
+                    for after, start in zip(_sizes(stack), before, strict=True)
                 ]
         server, database = (statistics.median(one) for one in zip(*used, strict=True))
         costs.append(Cost(kind, server, database, *sizes))

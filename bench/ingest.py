@@ -15,7 +15,7 @@ import psycopg
 
 from bench.support import cpu, load
 from bench.support.client import Client, Job
-from bench.support.load import Load
+from bench.support.load import Kind, Load
 from bench.support.sending import (
     Call,
     NotCounted,
@@ -38,19 +38,6 @@ WARM_UP_EVENTS = 30_000
 # The organizations of the copied rows; no organization has these ids.
 _COPIED = 1_000_000
 _COPIED_GROUPED = 1_000_001
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of traffic: how many gauges the events of a round move."""
-
-    name: str
-    gauges: int
-    events: int
-
-
-DENSE = Kind("dense", gauges=500, events=120_000)
-SPARSE = Kind("sparse", gauges=10_000, events=80_000)
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 RATES = (100, 1_000, 10_000)  # events a second
-# Events of a message, by rate. At 10,000 a second a caller collects ten, which takes a millisecond: the server and its
-# client on two cores do not handle as many messages of one event.
+# Events of a message, by rate. At 10,000 a second a caller collects ten, which takes a millisecond: server and client
+# on two cores do not handle as many messages of one event.
 BATCH_EVENTS = {100: 1, 1_000: 1, 10_000: 10}
 CROSSINGS = 25  # events a second that reach a threshold; each results in one webhook
 SECONDS = 40.0  # that are measured: 1,000 webhooks, so that one in a thousand exists
@@ -86,7 +86,9 @@ class Report:
             table.add_column(name, justify="right")
         for name, rate, one in [*rows, ("one event alone", "", found["alone"])]:
             cells = [one[share] for share in ("p50_ms", "p99_ms", "p99_9_ms", "max_ms")]
-            table.add_row(name, rate, *("" if cell is None else f"{cell:.1f}" for cell in cells), f"{one['samples']:,}")
+            table.add_row(
+                name, rate, *("" if cell is None else f"{cell:.1f}" for cell in cells), f"{one['samples']:,}"
+            )
         return table
 
 

@@ -13,6 +13,7 @@ from bench.peers.definitions import PEERS
 from bench.rules import part as rules
 from bench.rules.scale import Scale
 from bench.support import floods
+from bench.support.load import DENSE, SPARSE
 from bench.support.stack import PostgreSQL
 from bench.views import report as views
 
@@ -38,11 +39,9 @@ class Part:
 
 async def _ingest(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     found = []
-    for kind in (ingest.DENSE, ingest.SPARSE):
+    for kind in (DENSE, SPARSE):
         say(f"{kind.name}: {kind.gauges:,} gauges")
-        found.append(
-            await ingest.measure(postgresql, kind, say, workers=options.workers, native=not options.python)
-        )
+        found.append(await ingest.measure(postgresql, kind, say, workers=options.workers, native=not options.python))
     return Measured({one.kind.name: one.figures() for one in found}, [report.ingest_table(found)])
 
 
@@ -79,7 +78,7 @@ async def _balances(postgresql: PostgreSQL, say: Say, options: Namespace) -> Mea
 
 
 async def _neighbours(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
-    found = await neighbours.measure(postgresql, say, options.only or floods.KINDS)
+    found = await neighbours.measure(postgresql, say, options.only or tuple(floods.KINDS))
     return Measured(found.figures(), [found.table()])
 
 
@@ -113,9 +112,7 @@ PARTS: Mapping[str, Part] = {
     "peers": Part("the same events and alerts in what a team would use instead", _peers, tuple(PEERS)),
     "notifier": Part("webhooks to receivers on this machine", _notifier),
     "balances": Part("usage that draws on balances, and timers", _balances),
-    "neighbours": Part(
-        "the calls of one organization during the flood of another", _neighbours, tuple(floods.KINDS)
-    ),
+    "neighbours": Part("the calls of one organization during the flood of another", _neighbours, tuple(floods.KINDS)),
     "rules": Part("many alerts and changes of rules", _rules, tuple(rules.ROWS)),
     "views": Part(
         "lists and views by the number of rows that they choose from", _views, (*views.METHODS, views.WATCHERS)

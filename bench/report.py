@@ -1,11 +1,7 @@
-"""The figures of the benchmarks: tables for people, and JSON for comparisons."""
+"""The figures of the benchmarks as tables for people."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from bench.balances import BALANCES
@@ -13,8 +9,6 @@ from bench.balances import Report as BalancesReport
 from bench.ingest import Report
 from bench.notifier import Report as NotifierReport
 
-LATEST = "latest"  # the results of a run without a part
-RESULTS = Path(__file__).resolve().parent / "results"
 # What a spike of the same design reached, with neither alerts nor checks: shares of a raw COPY's rate.
 GOALS = {"dense": 0.55, "sparse": 0.25}
 
@@ -129,15 +123,10 @@ def timers_table(report: BalancesReport) -> Table:
 def markdown(table: Table) -> str:
     """A table as Markdown, for docs/performance.md."""
     columns = [(str(column.header), column.justify, [*column.cells]) for column in table.columns]
-    lines = [[header for header, _, _ in columns], ["---:" if justify == "right" else "---" for _, justify, _ in columns]]
+    lines = [
+        [header for header, _, _ in columns],
+        ["---:" if justify == "right" else "---" for _, justify, _ in columns],
+    ]
     lines += [[str(cell) for cell in row] for row in zip(*(cells for _, _, cells in columns), strict=True)]
     caption = f"\n\n{table.caption}" if table.caption else ""
     return f"{table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + caption
-
-
-def write(name: str, results: dict[str, Any]) -> Path:
-    """Writes results to `results/NAME.json`; returns the path."""
-    path = RESULTS / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n")
-    return path

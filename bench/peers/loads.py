@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bench.ingest import DENSE, SPARSE
 from bench.peers.task import Event, write_events
 from bench.support import load
-from bench.support.load import Load
+from bench.support.load import DENSE, SPARSE, Load
 from evaluator.events import UsageEvent
 
 EVENTS = 150_000  # of a round; a fast peer ends earlier than a slow one
@@ -64,7 +63,9 @@ def write(folder: Path) -> Loads:
 
 def plain(event: UsageEvent) -> Event:
     """The event as the peers' scripts read it."""
-    return Event(event.event_id, event.customer_id, int(event.quantity), (event.event_time - _EPOCH) // _MICROSECOND, 0.0)
+    return Event(
+        event.event_id, event.customer_id, int(event.quantity), (event.event_time - _EPOCH) // _MICROSECOND, 0.0
+    )
 
 
 def units(events: Load) -> list[Event]:

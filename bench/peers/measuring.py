@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.ingest import Kind
 from bench.peers import loads
 from bench.peers.definitions import Definition
 from bench.peers.loads import Loads
@@ -20,6 +19,7 @@ from bench.peers.stores import Store
 from bench.peers.task import ACKNOWLEDGED, Event, Step, Task, write_events
 from bench.support import load
 from bench.support.environment import Unavailable
+from bench.support.load import Kind
 from bench.support.stack import PostgreSQL
 
 ROUND_SECONDS = 2.5  # of a peer that does not count all events of the round in that time
@@ -36,8 +36,11 @@ _THRESHOLDS = [factor * number * load.OUT_OF_REACH for number in range(1, load.A
 
 @dataclass(frozen=True)
 class Loss:
-    """The result of `kill -9`. acknowledged: events before it. lost, twice: events that were counted too seldom or too
-    often, after those without an acknowledgement were sent again."""
+    """The result of `kill -9`.
+
+    acknowledged: events before it. lost, twice: events that were counted too seldom or too often, after those without
+    an acknowledgement were sent again.
+    """
 
     acknowledged: int
     lost: int
@@ -69,7 +72,9 @@ async def measure(
         report(f"{peer.title}: {kind.name} {rates[kind.name]:,.0f} events/s")
     async with peer.make(postgresql, f"bench_{name}_killed") as store:
         loss = await _killed(runner, store, events.killed, postgresql.folder)
-    report(f"{peer.title}: kill -9 after {loss.acknowledged:,} events lost {loss.lost:,}, {loss.twice:,} counted twice")
+    report(
+        f"{peer.title}: kill -9 after {loss.acknowledged:,} events lost {loss.lost:,}, {loss.twice:,} counted twice"
+    )
     return Measurement(rates, delays["delays"], delays["missed"], loss)
 
 
@@ -171,7 +176,9 @@ async def _killed(runner: _Runner, store: Store, events: Sequence[Event], folder
             pass
     await store.start_again()
     known = {number for first, length in acknowledged for number in range(first, first + length)}
-    resent = [number for number in range(max(known) + RESENT) if number not in known and number < len(events)][:RESENT]
+    resent = [number for number in range(max(known) + RESENT) if number not in known and number < len(events)][
+        :RESENT
+    ]
     write_events(rest, [events[number] for number in resent])
     results = await runner.run(store, [Step("send", str(rest)), Step("totals")])
     sent = Counter(events[number].customer_id for number in [*known, *resent])

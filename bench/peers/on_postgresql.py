@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg  # type: ignore[import-not-found]  # only in the environment of the peers
+
 from bench.peers.script import Peer
 from bench.peers.task import Event, Task
 

@@ -1,4 +1,4 @@
-"""One transaction for each event on PostgreSQL: insert, sum, thresholds and what is reached in one statement; a script.
+"""One transaction for each event on PostgreSQL: one statement inserts it, sums up and finds thresholds; a script.
 
 It counts each event once, and loses nothing: the id of an event is unique, and an event is acknowledged after its
 commit. One statement needs one round trip, so no form of this is faster.
@@ -20,7 +20,8 @@ WITH new AS (
     RETURNING customer_id, value, value - $3 AS previous
 )
 INSERT INTO reached
-SELECT customer_id, threshold.value FROM moved JOIN threshold ON threshold.value > previous AND threshold.value <= moved.value
+SELECT customer_id, threshold.value
+FROM moved JOIN threshold ON threshold.value > previous AND threshold.value <= moved.value
 UNION ALL
 SELECT customer_id, value / {step} * {step} FROM moved WHERE value / {step} > previous / {step}
 ON CONFLICT DO NOTHING RETURNING customer_id

@@ -1,7 +1,7 @@
 """Events inserted in batches into PostgreSQL, and a query each second that sums up all of them; a script.
 
-It loses nothing, and counts each event once: the id of an event is unique. The query reads every event of the period, so
-it becomes slower with what is stored; and of several multiples that a customer reaches between two queries it records
+It loses nothing, and counts each event once: the id of an event is unique. The query reads every event of the period,
+so it becomes slower with what is stored. Of several multiples that a customer reaches between two queries it records
 the last.
 """
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import hiredis  # type: ignore[import-not-found]  # only in the environment of the peers
+
 from bench.peers.script import Peer, run
 from bench.peers.task import Event, Task
 

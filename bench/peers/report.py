@@ -59,7 +59,9 @@ class Report:
             )
         ratios = [f"{kind} {ratio}" for kind, ratio in found["fastest_durable_to_tidemark"].items()]
         missing = [f"; {name} was not measured: {reason}" for name, reason in self.unavailable.items()]
-        table.caption = f"the fastest that loses nothing ÷ Tidemark: {', '.join(ratios)}; goal ≤ 0.5{''.join(missing)}"
+        table.caption = (
+            f"the fastest that loses nothing ÷ Tidemark: {', '.join(ratios)}; goal ≤ 0.5{''.join(missing)}"
+        )
         return table
 
 

@@ -1,6 +1,7 @@
 """What the script of each peer does with its task. Only the standard library and uvloop, for each environment."""
 
 import asyncio
+import contextlib
 import json
 import math
 import time
@@ -18,7 +19,7 @@ LAST_WAIT = 5.0  # seconds after the last paced event for the last threshold to 
 class Peer(ABC):
     """Something that counts usage by customer and finds thresholds that are reached.
 
-    reached: called with the customer when the program knows of one. batch_events: of one call, when it has to be fast.
+    reached: called with the customer when the program knows of one. batch_events: of one call when it has to be fast.
     callers: how many calls are made at a time.
     """
 
@@ -39,7 +40,7 @@ class Peer(ABC):
 
     @abstractmethod
     async def count(self, caller: int, call: Any) -> None:
-        """Makes a call; returns when its events are acknowledged. caller: below `callers`, one call of each at a time."""
+        """Makes a call of a caller, by its number; returns when the events are acknowledged."""
 
     @abstractmethod
     async def totals(self) -> dict[str, int]:
@@ -115,32 +116,45 @@ async def _totals(peer: Peer, step: Step) -> dict[str, Any]:
 async def _pace(peer: Peer, step: Step) -> dict[str, Any]:
     """Sends each event when it is due. An event of the recurring amount reaches a threshold of its customer."""
     events = read_events(step.events)
-    clock = time.perf_counter  # the loop's clock counts milliseconds
-    known: dict[str, float] = {}
-    peer.reached = lambda customer_id: known.setdefault(customer_id, clock()) and None
-    due = asyncio.Queue[Any]()
     calls = [(event.due, peer.encode([event])) for event in events]
     expected = {event.customer_id: event.due for event in events if event.quantity >= peer.task.recurring}
+    known: dict[str, float] = {}
+    complete = asyncio.Event()
+
+    def note(customer_id: str) -> None:
+        known.setdefault(customer_id, time.perf_counter())
+        if expected.keys() <= known.keys():
+            complete.set()
+
+    peer.reached = note
+    start = time.perf_counter()
+    await _make_when_due(peer, calls, start, complete)
+    delays = [known[customer_id] - start - due for customer_id, due in expected.items() if customer_id in known]
+    return {"delays": delays, "missed": len(expected) - len(delays)}
+
+
+async def _make_when_due(
+    peer: Peer, calls: Iterable[tuple[float, Any]], start: float, complete: asyncio.Event
+) -> None:
+    """Makes each call so many seconds after `start`; then waits for `complete`, at most LAST_WAIT seconds."""
+    waiting = asyncio.Queue[Any]()
 
     async def caller(number: int) -> None:
-        while True:
-            await peer.count(number, await due.get())
+        while (call := await waiting.get()) is not None:
+            await peer.count(number, call)
 
-    callers = [asyncio.create_task(caller(number)) for number in range(peer.callers)]
-    start = clock()
-    for time_due, call in calls:
-        if (early := start + time_due - clock()) > 0:
-            await asyncio.sleep(early)
-        due.put_nowait(call)
-    end = clock() + LAST_WAIT
-    while not expected.keys() <= known.keys() and clock() < end and not any(task.done() for task in callers):
-        await asyncio.sleep(0.02)
-    for task in callers:
-        if task.done():
-            task.result()
-        task.cancel()
-    delays = [known[customer_id] - start - time_due for customer_id, time_due in expected.items() if customer_id in known]
-    return {"delays": delays, "missed": len(expected) - len(delays)}
+    async with asyncio.TaskGroup() as callers:
+        for number in range(peer.callers):
+            callers.create_task(caller(number))
+        for due, call in calls:
+            if (early := start + due - time.perf_counter()) > 0:
+                await asyncio.sleep(early)
+            waiting.put_nowait(call)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WAIT):
+                await complete.wait()
+        for _ in range(peer.callers):
+            waiting.put_nowait(None)
 
 
 _STEPS = {"send": _send, "rate": _rate, "acknowledge": _acknowledge, "totals": _totals, "pace": _pace}

@@ -16,7 +16,10 @@ from tests.support.processes.programs import Program
 
 
 class Store(ABC):
-    """A running store. address: where the peer's script finds it. database_url: of a store that is a server on one."""
+    """A running store.
+
+    address: where the peer's script finds it. database_url: that of its database, if the store is a server on one.
+    """
 
     address = ""
     database_url = ""

@@ -24,8 +24,8 @@ class Event(NamedTuple):
 class Step:
     """A part of a task: what is done with the events of a file.
 
-    kind: `send` counts all events; `rate` measures how fast, at most `seconds` long; `pace` sends each event alone when
-    it is due, and measures how long it takes until a reached threshold is known; `acknowledge` prints what is
+    kind: `send` counts all events; `rate` measures how fast, at most `seconds` long; `pace` sends each event alone
+    when it is due, and measures how long it takes until a reached threshold is known; `acknowledge` prints what is
     acknowledged; `totals` prints the sum of each customer, and needs no events.
     """
 

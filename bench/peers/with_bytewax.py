@@ -14,13 +14,14 @@ from datetime import datetime
 from typing import Any
 
 import bytewax.operators as op  # type: ignore[import-not-found]  # only in the environment of the peer
-from bench.peers.script import Peer, run
-from bench.peers.task import Event, Task
 from bytewax.dataflow import Dataflow  # type: ignore[import-not-found]
 from bytewax.inputs import DynamicSource, StatelessSourcePartition  # type: ignore[import-not-found]
 from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import DynamicSink, StatelessSinkPartition  # type: ignore[import-not-found]
 from bytewax.testing import run_main  # type: ignore[import-not-found]
+
+from bench.peers.script import Peer, run
+from bench.peers.task import Event, Task
 
 Events = queue.SimpleQueue[Sequence[tuple[str, Event]] | None]  # by customer; None: there are no more
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Results = Mapping[str, Any]  # of a file of results
+Figures = Mapping[str, Any]  # of a part, as in its file of results
 
 LINES, COLUMNS, ROWS = "lines", "columns", "rows"
 
@@ -21,7 +21,8 @@ class Series:
 class Panel:
     """One part of a chart: `places` along one axis, a value of each series at each of them.
 
-    kind: LINES, COLUMNS, or ROWS (horizontal bars). marked: places whose bars are hatched; `mark` says what that means.
+    kind: LINES, COLUMNS, or ROWS (horizontal bars). marked: places whose bars are hatched; `mark` says what that
+    means.
     """
 
     kind: str
@@ -47,15 +48,15 @@ class Missing(Exception):
     """Results that a chart needs were not measured yet; the message names the part."""
 
 
-Read = Callable[[str], Results]  # the results of a file by its name; raises Missing
+Read = Callable[[str], Any]  # the figures of a part by its name; raises Missing
 
 
 def ingest(read: Read) -> Chart:
     """Events a second by events of a message, and beside COPY."""
-    return Chart("ingest", [_batches(read("batches")["batches"]), _beside_copy(read("ingest")["ingest"])])
+    return Chart("ingest", [_batches(read("batches")), _beside_copy(read("ingest"))])
 
 
-def _batches(rows: Sequence[Results]) -> Panel:
+def _batches(rows: Sequence[Figures]) -> Panel:
     sizes = sorted({row["batch_events"] for row in rows})
     lines: dict[str, dict[int, float]] = {}
     for row in rows:
@@ -74,7 +75,7 @@ def _batches(rows: Sequence[Results]) -> Panel:
     )
 
 
-def _beside_copy(kinds: Results) -> Panel:
+def _beside_copy(kinds: Figures) -> Panel:
     return Panel(
         COLUMNS,
         "Beside a raw COPY of the same rows",
@@ -90,7 +91,7 @@ def _beside_copy(kinds: Results) -> Panel:
 
 def latency(read: Read) -> Chart:
     """Percentiles of acknowledgements and webhooks by rate."""
-    rates = read("latency")["latency"]["rates"]
+    rates = read("latency")["rates"]
     shares = (("p50", "p50_ms"), ("p99", "p99_ms"), ("p99.9", "p99_9_ms"))
     return Chart(
         "latency",
@@ -111,7 +112,7 @@ def latency(read: Read) -> Chart:
 
 def sustained(read: Read) -> Chart:
     """Events a second, and the CPU of an event, by events stored."""
-    rows = read("sustained")["sustained"]["rows"]
+    rows = read("sustained")["rows"]
     stored = [row["stored"] / 1e6 for row in rows]
     place = "events stored (millions)"
     return Chart(
@@ -142,7 +143,7 @@ def sustained(read: Read) -> Chart:
 
 def peers(read: Read) -> Chart:
     """Events a second and the delay until a reached threshold is known, of each peer."""
-    found = [*read("peers")["peers"]["peers"].values()]
+    found = [*read("peers")["peers"].values()]
     found.sort(key=lambda one: one["events_per_second"]["dense"])
     places = [f"{one['title']}\nkill -9 loses {_lost(one)}" for one in found]
     losing = [number for number, one in enumerate(found) if one["lost"] or one["counted_twice"]]
@@ -175,7 +176,7 @@ def peers(read: Read) -> Chart:
     )
 
 
-def _lost(one: Results) -> str:
+def _lost(one: Figures) -> str:
     if one["lost"] == 0:
         return "nothing"
     return "all" if one["lost"] >= one["acknowledged"] else f"{one['lost']:,} of {one['acknowledged']:,}"

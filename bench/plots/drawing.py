@@ -5,9 +5,10 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
-from bench.plots.charts import CHARTS, Chart, Missing, Results
-from bench.report import LATEST, RESULTS
+from bench.plots.charts import CHARTS, Chart, Missing
+from bench.support import results
 from bench.support.environment import Environment, Unavailable
 from bench.support.machine import ROOT
 
@@ -34,14 +35,11 @@ async def draw_all(report: Callable[[str], None]) -> None:
         report(f"{chart.name}: {(FOLDER / chart.name).relative_to(ROOT)}.png")
 
 
-def read(part: str) -> Results:
-    """The results of a part, or those of the last run of all parts. Raises Missing."""
-    for name in (part, LATEST):
-        path = RESULTS / f"{name}.json"
-        if path.exists() and part in (found := json.loads(path.read_text())):
-            results: Results = found
-            return results
-    raise Missing(f"make bench PART={part} was not run here")
+def read(part: str) -> Any:
+    """The figures of a part. Raises Missing."""
+    if (found := results.of_part(part)) is None:
+        raise Missing(f"make bench PART={part} was not run here")
+    return found
 
 
 async def _draw(charts: list[Chart]) -> None:

@@ -27,7 +27,9 @@ class Environment:
         wanted = "\n".join(self._requirements)
         if not (done.exists() and done.read_text() == wanted):
             await run(sys.executable, "-m", "venv", "--clear", str(self._place))
-            await run(str(interpreter), "-m", "pip", "install", "--quiet", "--only-binary", ":all:", *self._requirements)
+            await run(
+                str(interpreter), "-m", "pip", "install", "--quiet", "--only-binary", ":all:", *self._requirements
+            )
             done.write_text(wanted)
         return str(interpreter)
 

@@ -15,7 +15,10 @@ class NotDelivered(Exception):
 
 
 class EventArrivals:
-    """Waits for one webhook of each of the events. arrived: by event id, seconds of time.perf_counter(): the loop's clock counts milliseconds."""
+    """Waits for one webhook of each of the events.
+
+    arrived: by event id, seconds of time.perf_counter(). The clock of the event loop counts only milliseconds.
+    """
 
     def __init__(self, event_ids: Collection[str]) -> None:
         self.arrived: dict[str, float] = {}

@@ -26,7 +26,7 @@ def reading(**results: Any) -> Read:
     def read(part: str) -> Any:
         if part not in results:
             raise Missing(part)
-        return {part: results[part]}
+        return results[part]
 
     return read
 

@@ -12,7 +12,9 @@ HUNDRED = [number / 1_000 for number in range(100, 0, -1)]  # 1 to 100 ms
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (0.999, 100), (1.0, 100), (0.001, 1)])
-def test_milliseconds_returns_the_smallest_value_that_the_share_does_not_exceed(share: float, expected: float) -> None:
+def test_milliseconds_returns_the_smallest_value_that_the_share_does_not_exceed(
+    share: float, expected: float
+) -> None:
     assert milliseconds(HUNDRED, share) == expected
 
 
