@@ -1,6 +1,7 @@
 """`python -m bench [PART]` measures, prints tables, and writes bench/results/; its part `plots` draws these."""
 
 import argparse
+import sys
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench.support.stack import PostgreSQL
 
 PLOTS = "plots"
 SOAK_MINUTES = 10.0
+FILE_WIDTH = 160  # characters of a line when the output is no terminal
 
 
 def main() -> None:
@@ -24,7 +26,7 @@ def main() -> None:
     rows = PARTS[arguments.part].rows if arguments.part in PARTS else ()
     if unknown := set(arguments.only) - set(rows):
         parser.error(f"{arguments.part or 'it'} has no row {', '.join(sorted(unknown))}")
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
     if arguments.part == PLOTS:
         uvloop.run(drawing.draw_all(console.print))
     else:

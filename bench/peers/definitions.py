@@ -8,6 +8,7 @@ from bench.peers.stores import Maker
 from bench.support.environment import Environment
 
 TIDEMARK = "tidemark"
+STORED = 2_000_000  # events of a period: a month of less than one event a second
 
 # Bytewax has an environment of its own: it has no wheel for some versions of Python.
 _CLIENTS = Environment("peers", ("asyncpg==0.32.0", "hiredis==3.5.0", "uvloop"))
@@ -18,7 +19,8 @@ _BYTEWAX = Environment("bytewax", ("bytewax==0.21.1", "uvloop"))
 class Definition:
     """A peer. module: its script. environment: where the script runs; None: this one.
 
-    promise: what an acknowledged event survives, as its documentation says.
+    promise: what an acknowledged event survives, as its documentation says. stored: events that are in its store
+    before the rates and delays are measured.
     """
 
     title: str
@@ -26,6 +28,7 @@ class Definition:
     make: Maker
     environment: Environment | None
     promise: str
+    stored: int = 0
 
 
 PEERS: Mapping[str, Definition] = {
@@ -35,6 +38,14 @@ PEERS: Mapping[str, Definition] = {
     ),
     "polling": Definition(
         "SUM … GROUP BY each second, PostgreSQL", "polling", stores.database, _CLIENTS, "loss of power"
+    ),
+    "polling_stored": Definition(
+        f"the same, {STORED // 10**6} million events stored",
+        "polling",
+        stores.database,
+        _CLIENTS,
+        "loss of power",
+        STORED,
     ),
     "redis_always": Definition(
         "Redis script, appendfsync always",
@@ -48,7 +59,7 @@ PEERS: Mapping[str, Definition] = {
         "redis_script",
         stores.redis("--appendonly", "yes", "--appendfsync", "everysec"),
         _CLIENTS,
-        "the end of the process; up to 2 s are lost with the power",
+        "nothing since the last write to its file, of a second or two ago",
     ),
     "redis": Definition(
         "Redis script, as installed",

@@ -1,4 +1,4 @@
-"""The files of events that all peers get: those of the other benchmarks, and two of their own."""
+"""The files of events that all peers get. Event ids are UUIDs, as most callers make them."""
 
 import itertools
 import random
@@ -12,11 +12,11 @@ from bench.support import load
 from bench.support.load import DENSE, SPARSE, Load
 from evaluator.events import UsageEvent
 
-EVENTS = 150_000  # of a round; a fast peer ends earlier than a slow one
+EVENTS = 120_000  # of a round; a fast peer ends earlier than a slow one
 WARM_UP_EVENTS = 30_000
 RATE = 200  # events a second of the paced step
 CROSSINGS = 25  # events a second that reach a threshold, each of another customer
-PACE_SECONDS = 7.0
+PACE_SECONDS = 6.0
 CUSTOMERS = 500
 KINDS = (DENSE, SPARSE)
 
@@ -46,7 +46,9 @@ def write(folder: Path) -> Loads:
 
     def of_kinds(name: str, events: int) -> dict[str, str]:
         return {
-            kind.name: file(f"{name}-{kind.name}", map(plain, Load(name, kind.gauges, events, now).make()))
+            kind.name: file(
+                f"{name}-{kind.name}", map(plain, Load(name, kind.gauges, events, now, random_ids=True).make())
+            )
             for kind in KINDS
         }
 
@@ -57,7 +59,7 @@ def write(folder: Path) -> Loads:
         warm=of_kinds("warm", WARM_UP_EVENTS),
         measured=of_kinds("measured", EVENTS),
         paced=file("paced", paced(now)),
-        killed=units(Load("killed", CUSTOMERS, EVENTS, now)),
+        killed=units(Load("killed", CUSTOMERS, EVENTS, now, random_ids=True)),
     )
 
 

@@ -22,7 +22,7 @@ from bench.support.environment import Unavailable
 from bench.support.load import Kind
 from bench.support.stack import PostgreSQL
 
-ROUND_SECONDS = 2.5  # of a peer that does not count all events of the round in that time
+ROUND_SECONDS = 2.0  # of a peer that does not count all events of the round in that time
 WARM_UP_SECONDS = 0.7
 STEP_TIMEOUT = 60.0  # seconds of one step
 KILL_AFTER = 1.0  # seconds after the first acknowledgement, or earlier, when half of the events are acknowledged
@@ -61,7 +61,8 @@ async def measure(
     postgresql: PostgreSQL, name: str, peer: Definition, events: Loads, report: Callable[[str], None]
 ) -> Measurement:
     """Measures a peer, on stores of its own. Raises Unavailable."""
-    runner = _Runner(peer, await peer.environment.python() if peer.environment else sys.executable)
+    interpreter = await peer.environment.python() if peer.environment else sys.executable
+    runner = _Runner(peer, interpreter, peer.stored)
     rates: dict[str, float] = {}
     delays: dict[str, Any] = {}
     for kind in loads.KINDS:
@@ -71,7 +72,7 @@ async def measure(
         delays |= found[3] if len(found) > 3 else {}
         report(f"{peer.title}: {kind.name} {rates[kind.name]:,.0f} events/s")
     async with peer.make(postgresql, f"bench_{name}_killed") as store:
-        loss = await _killed(runner, store, events.killed, postgresql.folder)
+        loss = await _killed(_Runner(peer, interpreter), store, events.killed, postgresql.folder)
     report(
         f"{peer.title}: kill -9 after {loss.acknowledged:,} events lost {loss.lost:,}, {loss.twice:,} counted twice"
     )
@@ -115,10 +116,11 @@ class _Script:
 
 
 class _Runner:
-    """Runs the scripts of one peer."""
+    """Runs the scripts of one peer. stored: events that are in its store before."""
 
-    def __init__(self, peer: Definition, interpreter: str) -> None:
+    def __init__(self, peer: Definition, interpreter: str, stored: int = 0) -> None:
         self._command = [interpreter, "-m", f"bench.peers.{peer.module}"]
+        self._stored = stored
 
     @asynccontextmanager
     async def started(self, store: Store, steps: Sequence[Step]) -> AsyncIterator[_Script]:
@@ -134,7 +136,7 @@ class _Runner:
         assert process.stdin is not None
         script = _Script(process)
         try:
-            task = Task(store.address, store.database_url, _THRESHOLDS, _RECURRING, steps)
+            task = Task(store.address, store.database_url, _THRESHOLDS, _RECURRING, self._stored, steps)
             process.stdin.write(json.dumps(asdict(task)).encode() + b"\n")
             yield script
         finally:

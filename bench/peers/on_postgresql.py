@@ -19,6 +19,11 @@ CREATE TABLE IF NOT EXISTS reached (
     customer_id text, value bigint, reach_time timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (customer_id, value)
 );
 """
+_STORE = """
+INSERT INTO event
+SELECT 'stored-' || n, 'customer-' || lpad((n % 500)::text, 6, '0'), 1, now() FROM generate_series(1, $1::bigint) AS n
+WHERE NOT EXISTS (SELECT FROM event)
+"""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -36,7 +41,8 @@ class OnPostgreSQL(Peer):
         await connection.executemany(
             "INSERT INTO threshold VALUES ($1) ON CONFLICT DO NOTHING", [(value,) for value in self.task.thresholds]
         )
-        await connection.execute("ANALYZE threshold")
+        await connection.execute(_STORE, self.task.stored)
+        await connection.execute("ANALYZE event, threshold")
         await connection.close()
         self.connections = [await self.connect() for _ in range(self.callers)]
         await self.prepare()

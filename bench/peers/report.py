@@ -45,9 +45,9 @@ class Report:
         """The figures as a table for people."""
         found = self.figures()
         table = Table(title="peers")
-        table.add_column("peer")
+        table.add_column("peer", no_wrap=True)
         for name in ("dense/s", "sparse/s", "÷ Tidemark", "known p50", "p99", "lost", "twice"):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True)
         for one in found["peers"].values():
             table.add_row(
                 one["title"],

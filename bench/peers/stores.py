@@ -1,5 +1,6 @@
 """What the peers count in: each store can be killed with everything in it that runs, and started again."""
 
+import asyncio
 import contextlib
 import tempfile
 from abc import ABC, abstractmethod
@@ -105,7 +106,9 @@ async def no_store(postgresql: PostgreSQL, name: str) -> AsyncIterator[Store]:
 @asynccontextmanager
 async def database(postgresql: PostgreSQL, name: str) -> AsyncIterator[Store]:
     """A new database of that name."""
-    yield Database(postgresql, postgresql.create_database(name))
+    url = postgresql.create_database(name)
+    await asyncio.to_thread(postgresql.checkpoint)
+    yield Database(postgresql, url)
 
 
 @asynccontextmanager
@@ -115,6 +118,7 @@ async def server(postgresql: PostgreSQL, name: str) -> AsyncIterator[Store]:
     async with contextlib.AsyncExitStack() as exits:
         program = await postgresql.server(exits, url)
         await create_alerts(program.address.server, load.alerts())
+        await asyncio.to_thread(postgresql.checkpoint)
         yield Server(postgresql, url, program)
 
 

@@ -39,12 +39,14 @@ class Task:
     """store: the URL or the address of what the peer counts in. database_url: of Tidemark, whose store is a server.
 
     thresholds: amounts, each of an alert of all customers. recurring: another alert has a threshold at each multiple.
+    stored: events that the peer puts into its store before anything else, if it is empty.
     """
 
     store: str
     database_url: str
     thresholds: Sequence[int]
     recurring: int
+    stored: int
     steps: Sequence[Step]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 Figures = Mapping[str, Any]  # of a part, as in its file of results
 
+OWN = "Tidemark"  # among the peers
 LINES, COLUMNS, ROWS = "lines", "columns", "rows"
 
 
@@ -22,7 +23,7 @@ class Panel:
     """One part of a chart: `places` along one axis, a value of each series at each of them.
 
     kind: LINES, COLUMNS, or ROWS (horizontal bars). marked: places whose bars are hatched; `mark` says what that
-    means.
+    means. own: the place of Tidemark among others.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Panel:
     logarithmic: bool = False
     marked: Sequence[int] = ()
     mark: str = ""
+    own: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,9 @@ def _beside_copy(kinds: Figures) -> Panel:
     return Panel(
         COLUMNS,
         "Beside a raw COPY of the same rows",
-        "traffic, and its part of COPY",
+        "traffic",
         "events/s",
-        [f"{kind}\n{found['ratio']:.2f}" for kind, found in kinds.items()],
+        [f"{kind}\n{found['ratio']:.2f} of COPY" for kind, found in kinds.items()],
         [
             Series(name, [found[figure] for found in kinds.values()])
             for name, figure in (("Tidemark", "events_per_second"), ("COPY", "copy_limit_events_per_second"))
@@ -147,7 +149,7 @@ def peers(read: Read) -> Chart:
     found.sort(key=lambda one: one["events_per_second"]["dense"])
     places = [f"{one['title']}\nkill -9 loses {_lost(one)}" for one in found]
     losing = [number for number, one in enumerate(found) if one["lost"] or one["counted_twice"]]
-    mark = "hatched: kill -9 loses acknowledged events"
+    own = next((number for number, one in enumerate(found) if one["title"] == OWN), None)
     return Chart(
         "peers",
         [
@@ -159,7 +161,8 @@ def peers(read: Read) -> Chart:
                 places,
                 [Series(kind, [one["events_per_second"][kind] for one in found]) for kind in ("dense", "sparse")],
                 marked=losing,
-                mark=mark,
+                mark="hatched: kill -9 loses acknowledged events",
+                own=own,
             ),
             Panel(
                 ROWS,
@@ -170,7 +173,7 @@ def peers(read: Read) -> Chart:
                 [Series(share, [one[f"known_{share}_ms"] for one in found]) for share in ("p50", "p99")],
                 logarithmic=True,
                 marked=losing,
-                mark=mark,
+                own=own,
             ),
         ],
     )

@@ -62,6 +62,11 @@ class PostgreSQL:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return make_url(self.url).set(database=name).render_as_string(hide_password=False)
 
+    def checkpoint(self) -> None:
+        """Runs a checkpoint, so that none starts during a measurement, and a recovery begins here."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("CHECKPOINT")
+
     async def kill(self) -> None:
         """Kills the server with SIGKILL, and waits until all of its processes have ended."""
         os.kill(self.postmaster_pid(), signal.SIGKILL)

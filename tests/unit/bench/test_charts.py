@@ -43,7 +43,7 @@ def test_ingest_has_a_line_for_each_kind_of_streams_and_workers() -> None:
         "sparse, 8 streams, 2 workers",
     }
     assert all(series.values == [10, 100, 1_000, 10_000] for series in batches.series)
-    assert copy.places == ["dense\n0.50", "sparse\n0.30"]
+    assert copy.places == ["dense\n0.50 of COPY", "sparse\n0.30 of COPY"]
     assert [series.values for series in copy.series] == [[100_000, 60_000], [200_000, 200_000]]
 
 
@@ -78,6 +78,7 @@ def test_peers_are_marked_when_kill_loses_events() -> None:
         "kill -9 loses nothing",
     ]
     assert rates.marked == [0, 1]
+    assert rates.own == 2
 
 
 @pytest.mark.parametrize("chart", charts.CHARTS)
