@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import math
 import statistics
 import time
@@ -51,13 +52,17 @@ class Sent:
 
 @dataclass
 class Send(Job[Sent]):
-    """Sends a round as fast as the server accepts it, over several streams with several batches in flight each."""
+    """Sends a round as fast as the server accepts it, over several streams with several batches in flight each.
+
+    seconds: after this time no further message is sent.
+    """
 
     server: str
     events: Load | None  # None: the first events of the gauges
     gauges: int
     streams: int = STREAMS
     batch_events: int = BATCH_EVENTS
+    seconds: float = math.inf
     _messages: list[bytes] = field(default_factory=list)
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
 
@@ -69,12 +74,17 @@ class Send(Job[Sent]):
 
     async def run(self) -> Sent:
         """Sends all messages; the measured time ends with the last acknowledgement."""
-        messages = iter(self._messages)
         started = time.perf_counter()
+        messages = _until(started + self.seconds, self._messages)
         done = await asyncio.gather(*(_stream(evaluate_usage(over), messages) for over in self._channels))
         seconds = time.perf_counter() - started
         await close_channels(self._channels)
         return Sent(seconds, sum(accepted for accepted, _ in done), sum(transitions for _, transitions in done))
+
+
+def _until(end: float, messages: Sequence[bytes]) -> Iterator[bytes]:
+    """The messages, but none after that time."""
+    return itertools.takewhile(lambda _: time.perf_counter() < end, messages)
 
 
 async def _stream(call: Call, messages: Iterator[bytes]) -> tuple[int, int]:
