@@ -15,6 +15,7 @@ from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable
 from server.authentication.api_keys import UnsafeListen
 from server.calls.lifecycle import Shutdown
+from server.event_loop import ServerLoop
 from server.listener import CannotListen, address_of
 from server.process import serve as run_server
 from store.postgres.database import Database, DatabaseUnavailable
@@ -41,7 +42,8 @@ def serve(workers: int, worker: int | None, with_parent: int | None) -> None:
         if workers > 1:
             run_workers(workers, settings, url, _print_address, with_parent)
         else:
-            uvloop.run(_serve(settings, url, with_parent, shares_port=worker is not None))
+            serving = _serve(settings, url, with_parent, shares_port=worker is not None)
+            uvloop.run(serving, loop_factory=ServerLoop)
     except CannotListen as error:
         raise Problem(
             str(error), ["choose another address with TIDEMARK_LISTEN=HOST:PORT; port 0 takes any free port"]

@@ -14,7 +14,7 @@ A turn is not returned. It lasts until its task awaits something, so it cannot b
 import asyncio
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from weakref import WeakKeyDictionary
 
 SLICE = 0.005  # seconds of work in one turn
@@ -168,10 +168,14 @@ class Pieces:
     async def turn(self) -> None:
         """Waits for a turn for one piece, which lasts until the task awaits something."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        if self._granting is None:
-            self._granting = asyncio.create_task(self._grant(), name="turns-of-pieces")
+        self.grant_in_turn((turn,))
         await turn
+
+    def grant_in_turn(self, waits: Iterable[asyncio.Future[None]]) -> None:
+        """Ends each of these waits with a turn for one piece, in their order."""
+        self._waiting.extend(waits)
+        if self._granting is None and self._waiting:
+            self._granting = asyncio.create_task(self._grant(), name="turns-of-pieces")
 
     async def _grant(self) -> None:
         turns = of_loop()

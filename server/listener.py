@@ -21,6 +21,7 @@ from server.interceptors.in_flight import CountInFlight
 from server.interceptors.organization_shares import LimitToShare
 from server.interceptors.request_id import RequestId
 from server.interceptors.unauthenticated_limits import UnauthenticatedLimits
+from server.interceptors.wrapping import Together
 from server.services import decoders, error_tables
 
 KEEPALIVE_TIME = 60_000  # milliseconds without traffic after which the server pings a connection
@@ -91,10 +92,12 @@ def build_server(
     )
     server = grpc.aio.server(
         interceptors=(
-            RequestId(),
-            AccessLog(),
-            CountInFlight(in_flight),
-            UnauthenticatedLimits(Authenticate(authenticator), max_unidentified=max_unidentified),
+            Together(
+                RequestId(),
+                AccessLog(),
+                CountInFlight(in_flight),
+                UnauthenticatedLimits(Authenticate(authenticator), max_unidentified=max_unidentified),
+            ),
             deadline,
             LimitToShare(shares),
             Errors(configuration.max_message_bytes, error_tables(configuration), decoders(configuration)),

@@ -39,10 +39,9 @@ logger = logging.getLogger(__name__)
 class _Feed:
     """An organization's feed that has subscribers on this server."""
 
-    def __init__(self, tail: Tail, task: BackgroundTask, pieces: Pieces) -> None:
+    def __init__(self, tail: Tail, task: BackgroundTask) -> None:
         self.tail = tail
         self.task = task  # reads entries into the tail; woken when the feed may have more of them
-        self.pieces = pieces  # of the work for the subscribers
         self.subscribers = 0
         self.numbers = itertools.count()  # of the subscribers
 
@@ -52,7 +51,6 @@ class Subscriber:
 
     def __init__(self, feeds: "Feeds", organization_id: int, subscribed: _Feed) -> None:
         self.tail = subscribed.tail
-        self.pieces = subscribed.pieces
         self.number = next(subscribed.numbers)
         self._feeds = feeds
         self._organization_id = organization_id
@@ -203,7 +201,7 @@ class Feeds:
         return found, found[-1].position if len(found) == limit else until
 
     def _begin(self, organization_id: int) -> _Feed:
-        tail = Tail(max_entries=self._limits.tail_entries)
+        tail = Tail(Pieces(organization_id), max_entries=self._limits.tail_entries)
 
         async def grow() -> float | None:
             """Gives positions to committed notifications and reads them; 0 when there may be more."""
@@ -215,7 +213,7 @@ class Feeds:
         task = BackgroundTask(grow, failures, name=f"feed {organization_id}", backoff=backoff)
         self._growing = [*(one for one in self._growing if one.is_running), task]
         task.start()
-        return _Feed(tail, task, Pieces(organization_id))
+        return _Feed(tail, task)
 
     async def _read_on(self, organization_id: int, tail: Tail) -> bool:
         """Reads the entries after the tail; returns whether there may be more."""

@@ -1,14 +1,14 @@
 """The newest part of one organization's feed, in memory: read once for all its subscribers on this server."""
 
-import asyncio
-from collections import deque
 from collections.abc import Sequence
 
+from runtime.turns import Pieces
+from server.alerts.subscribers.garbage import Collections
+from server.alerts.subscribers.waits import Waits
 from store.notifications.feed import FeedEntry, NotificationFilter
 
 MAX_ENTRIES = 1_000
 MAX_LENGTH = 4_000_000  # of all bodies, in characters
-WOKEN_IN_TURN = 200  # groups of waiting subscribers; one group wakes in a pass of the event loop
 
 
 class Tail:
@@ -18,15 +18,18 @@ class Tail:
     database. So neither a slow subscriber nor a burst of notifications costs memory.
     """
 
-    def __init__(self, *, max_entries: int = MAX_ENTRIES, max_length: int = MAX_LENGTH) -> None:
-        """max_length: characters of all bodies together."""
+    def __init__(self, pieces: Pieces, *, max_entries: int = MAX_ENTRIES, max_length: int = MAX_LENGTH) -> None:
+        """pieces: of the work for subscribers, sets their pace. max_length: characters of all bodies together."""
         self._max_entries = max_entries
         self._max_length = max_length
         self.position: int | None = None  # of the newest entry; None until the feed is read
         self.deletion_epoch: int | None = None  # of the organization, when the entries were read
         self._entries: dict[int, FeedEntry] = {}  # by position; without those of erased customers
         self._length = 0
-        self._grown: dict[int, asyncio.Event] = {}  # by group of subscribers
+        self.growths = 0  # how often the tail has grown; a subscriber compares it with an earlier one
+        self.pieces = pieces
+        self.collections = Collections()
+        self.waits = Waits(pieces)  # of subscribers for the next growth
 
     def begin(self, position: int) -> None:
         """Empties the tail and lets it begin after that position of the feed."""
@@ -64,25 +67,6 @@ class Tail:
                 return entry
         return None
 
-    def grown(self, subscriber: int = 0) -> asyncio.Event:
-        """An event that is set when the tail grows after this call. subscriber: its number, which decides its group.
-
-        10,000 subscribers that wake in one pass of the event loop keep all other calls waiting for as long.
-        """
-        group = subscriber % WOKEN_IN_TURN
-        event = self._grown.get(group)
-        if event is None:
-            event = self._grown[group] = asyncio.Event()
-        return event
-
     def _notify(self) -> None:
-        waiting, self._grown = deque(self._grown.values()), {}
-        _set_one_by_one(waiting)
-
-
-def _set_one_by_one(events: deque[asyncio.Event]) -> None:
-    """Sets the first event now, and each of the others in a later pass of the loop."""
-    if events:
-        events.popleft().set()
-    if events:
-        asyncio.get_running_loop().call_soon(_set_one_by_one, events)
+        self.growths += 1
+        self.waits.end()

@@ -1,14 +1,20 @@
 """The tail of a feed: its entries, its limits, and which positions are behind it."""
 
 import asyncio
+import itertools
 from datetime import UTC, datetime
 
 import pytest
 
-from server.alerts.subscribers.tail import WOKEN_IN_TURN, Tail
+from runtime.turns import PIECE, SLICE, Pieces
+from server.alerts.subscribers.tail import Tail
 from store.notifications.feed import FeedEntry, NotificationFilter
 
 EVERYTHING = NotificationFilter()
+
+
+def tail(**limits: int) -> Tail:
+    return Tail(Pieces("organization"), **limits)
 
 
 def entry(place: int, customer: str = "ann", body: str = "x") -> FeedEntry:
@@ -18,22 +24,24 @@ def entry(place: int, customer: str = "ann", body: str = "x") -> FeedEntry:
 
 
 def test_a_tail_before_its_first_read_has_no_entries() -> None:
-    empty = Tail()
+    empty = tail()
     assert not empty.is_behind(0)
     assert empty.next(0, EVERYTHING) is None
 
 
-def test_a_tail_begins_at_a_position_and_grows_from_there() -> None:
-    grown = Tail()
-    news = grown.grown()
+async def test_a_tail_begins_at_a_position_and_grows_from_there() -> None:
+    grown = tail()
+    wait = grown.waits.begin(0)
     grown.begin(10)
-    assert news.is_set()
-    news = grown.grown()
+    await wait
+    assert grown.growths == 1
+    wait = grown.waits.begin(0)
     grown.extend([])
-    assert not news.is_set()
+    grown.waits.forget(0)
     grown.extend([entry(11), entry(12, "bob")])
-    assert news.is_set()
-    assert not grown.grown().is_set()
+    await asyncio.sleep(SLICE)
+    assert not wait.done(), "a wait that is forgotten does not end"
+    assert grown.growths == 2
     assert grown.position == 12
     assert [grown.is_behind(place) for place in (9, 10, 11, 12, 13)] == [True, False, False, False, False]
     assert grown.next(10, EVERYTHING) == entry(11)
@@ -48,7 +56,7 @@ def test_a_tail_begins_at_a_position_and_grows_from_there() -> None:
 
 @pytest.mark.parametrize("limit", [{"max_entries": 3}, {"max_length": 3 * 5}], ids=["entries", "length"])
 def test_a_tail_removes_its_oldest_entries_above_its_limits(limit: dict[str, int]) -> None:
-    grown = Tail(**limit)
+    grown = tail(**limit)
     grown.begin(0)
     grown.extend([entry(place, body="12345") for place in range(1, 5)])
     assert [grown.is_behind(place) for place in (0, 1)] == [True, False]
@@ -80,7 +88,7 @@ def test_a_notification_is_sent_only_if_it_passes_each_filter() -> None:
 
 
 def test_a_tail_that_begins_again_has_its_full_limits() -> None:
-    grown = Tail(max_length=15)
+    grown = tail(max_length=15)
     grown.begin(0)
     grown.extend([entry(place, body="x" * 5) for place in (1, 2, 3)])
     grown.begin(10)
@@ -90,22 +98,21 @@ def test_a_tail_that_begins_again_has_its_full_limits() -> None:
     assert [grown.is_behind(place) for place in (10, 11)] == [True, False]
 
 
-async def test_waiting_subscribers_wake_group_by_group_in_passes_of_the_loop() -> None:
-    grown = Tail()
-    events = [grown.grown(number) for number in range(2 * WOKEN_IN_TURN)]
-    assert events[0] is events[WOKEN_IN_TURN], "subscribers of one group share an event"
+async def test_waiting_subscribers_continue_a_few_in_each_pass_of_the_loop() -> None:
+    grown = tail()
+    waits = [grown.waits.begin(number) for number in range(1_000)]
     grown.begin(10)
-    woken = [sum(event.is_set() for event in events)]
-    while not all(event.is_set() for event in events):
+    ended = [0]
+    while ended[-1] < len(waits):
         await asyncio.sleep(0)
-        woken.append(sum(event.is_set() for event in events))
-    assert woken == list(range(2, 2 * WOKEN_IN_TURN + 1, 2))
-    # Growth while others are still being woken wakes the ones that have waited since.
-    first, last = grown.grown(0), grown.grown(WOKEN_IN_TURN - 1)
+        ended.append(sum(wait.done() for wait in waits))
+        assert all(wait.done() for wait in waits[: ended[-1]]), "they continue in the order of their waits"
+    most = int(SLICE / PIECE)
+    assert max(after - before for before, after in itertools.pairwise(ended)) <= most
+    # Growth while others still wait for their turn ends the waits that have begun since, after them.
+    waits = [grown.waits.begin(number) for number in range(2 * most)]
     grown.extend([entry(11)])
-    assert (first.is_set(), last.is_set()) == (True, False)
-    again = grown.grown(WOKEN_IN_TURN - 1)
+    last = grown.waits.begin(0)
     grown.extend([entry(12)])
-    await asyncio.sleep(0)
-    assert last.is_set()
-    assert again.is_set()
+    await last
+    assert all(wait.done() for wait in waits)
