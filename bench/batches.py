@@ -16,7 +16,7 @@ from bench.support.sending import NotCounted, create_alerts
 from bench.support.stack import PostgreSQL, Stack
 
 # Events of a round at most, by events of a message.
-EVENTS: Mapping[int, int] = {1: 4_000, 10: 20_000, 100: 60_000, 1_000: 100_000}
+EVENTS: Mapping[int, int] = {1: 3_000, 10: 15_000, 100: 50_000, 1_000: 80_000}
 SECONDS = 2.0  # of a round at most
 ROUNDS = 2  # of all cases in turn; the result is their mean
 WARM_UP_EVENTS = 20_000

@@ -64,19 +64,21 @@ async def measure(
     interpreter = await peer.environment.python() if peer.environment else sys.executable
     runner = _Runner(peer, interpreter, peer.stored)
     rates: dict[str, float] = {}
-    delays: dict[str, Any] = {}
+    paced: dict[str, Any] = {}
     for kind in loads.KINDS:
         async with peer.make(postgresql, f"bench_{name}_{kind.name}") as store:
             found = await runner.run(store, _steps(events, kind, pace=kind is loads.KINDS[0]))
         rates[kind.name] = found[2]["events"] / found[2]["seconds"]
-        delays |= found[3] if len(found) > 3 else {}
+        paced |= found[3] if len(found) > 3 else {}
         report(f"{peer.title}: {kind.name} {rates[kind.name]:,.0f} events/s")
+    if not paced["delays"]:
+        raise Unavailable("it did not find the thresholds that were reached")
     async with peer.make(postgresql, f"bench_{name}_killed") as store:
         loss = await _killed(_Runner(peer, interpreter), store, events.killed, postgresql.folder)
     report(
         f"{peer.title}: kill -9 after {loss.acknowledged:,} events lost {loss.lost:,}, {loss.twice:,} counted twice"
     )
-    return Measurement(rates, delays["delays"], delays["missed"], loss)
+    return Measurement(rates, paced["delays"], paced["missed"], loss)
 
 
 def _steps(events: Loads, kind: Kind, *, pace: bool) -> list[Step]:
@@ -99,9 +101,12 @@ class _Script:
         self._errors = asyncio.create_task(process.stderr.read())
 
     async def line(self) -> str:
-        """The next line of its output; empty after its end."""
-        async with asyncio.timeout(STEP_TIMEOUT):
-            return (await self._output.readline()).decode().rstrip("\n")
+        """The next line of its output; empty after its end. Raises Unavailable."""
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT):
+                return (await self._output.readline()).decode().rstrip("\n")
+        except TimeoutError:
+            raise Unavailable(f"a step took longer than {STEP_TIMEOUT:g} s") from None
 
     async def kill(self) -> None:
         """Kills it with SIGKILL, unless it has ended."""
