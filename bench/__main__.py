@@ -47,8 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--python", action="store_true", help="of ingest: the server decodes usage in Python")
     parser.add_argument("--rate", type=float, default=1_000.0, help="of cost: events a second on average")
     parser.add_argument("--days", type=float, default=62.0, help="of cost: how long events are kept")
-    parser.add_argument("--core", type=float, default=1.0, help="of cost: the price of one core, such as for a month")
-    parser.add_argument("--gigabyte", type=float, default=1.0, help="of cost: that of 10**9 bytes of disk")
+    parser.add_argument(
+        "--core", type=float, default=20.0, help="of cost: the price of one core, such as for a month"
+    )
+    parser.add_argument("--gigabyte", type=float, default=0.1, help="of cost: that of 10**9 bytes of disk")
     parser.add_argument("--scale", type=float, default=1.0, help="of rules: multiplies the alerts and customers")
     parser.add_argument("--alerts", type=int, help="of rules: alerts of the large database of the row size")
     only = [name for name, part in PARTS.items() if part.rows]

@@ -93,6 +93,18 @@ class Cost:
         }
 
 
+_LABELS = {
+    "CPU of the server, µs": "server_cpu_us",
+    "CPU of PostgreSQL, µs": "database_cpu_us",
+    "events a core-second": "events_of_a_core_second",
+    "bytes of the table": "table_bytes",
+    "bytes of its indexes": "index_bytes",
+    "bytes of the whole database": "whole_database_bytes",
+    "bytes of log, which is reused": "log_bytes",
+    "events a gigabyte (table and indexes)": "events_of_a_gigabyte",
+}
+
+
 @dataclass(frozen=True)
 class Report:
     """The costs of each kind of traffic, and the price of a plan."""
@@ -111,8 +123,8 @@ class Report:
         for one in self.costs:
             table.add_column(one.kind.name, justify="right")
         found = [one.figures() for one in self.costs]
-        for name in found[0]:
-            table.add_row(name.replace("_", " "), *(f"{one[name]:,}" for one in found))
+        for label, name in _LABELS.items():
+            table.add_row(label, *(f"{one[name]:,}" for one in found))
         return table
 
     def price_table(self) -> Table:
@@ -125,7 +137,7 @@ class Report:
             found = price(plan, one.cpu_us, one.disk_bytes)
             table.add_row(
                 one.kind.name,
-                f"{found.cores:.2f}",
+                f"{found.cores:.3f}",
                 f"{found.cores * plan.core:,.2f}",
                 f"{found.gigabytes:,.1f}",
                 f"{found.gigabytes * plan.gigabyte:,.2f}",

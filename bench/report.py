@@ -129,4 +129,4 @@ def markdown(table: Table) -> str:
     ]
     lines += [[str(cell) for cell in row] for row in zip(*(cells for _, _, cells in columns), strict=True)]
     caption = f"\n\n{table.caption}" if table.caption else ""
-    return f"{table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + caption
+    return f"{table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"{caption}\n"
