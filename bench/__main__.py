@@ -21,7 +21,7 @@ SOAK_MINUTES = 10.0
 ROWS: Mapping[str | None, Sequence[str]] = {
     "rules": tuple(rules.ROWS),
     "neighbours": tuple(floods.KINDS),
-    "views": (*views.METHODS, views.WATCHERS),
+    "views": (*views.METHODS, views.WATCHERS, views.NEW_METRICS),
 }
 
 

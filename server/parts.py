@@ -113,7 +113,7 @@ def build_parts(
         pipeline,
         changes,
         evaluations,
-        FactPuts(clock, changes, evaluations, engine_limits.new_metrics),
+        FactPuts(clock, changes, evaluations, rules, engine_limits.new_metrics),
         NewMetrics(database, backfills, engine_limits.new_metrics.later),
         server_limits,
     )
