@@ -248,6 +248,12 @@ def rotate(organization: str, overlap: timedelta, key_id: str) -> None:
         f"key {named(rotated.key_id)} replaces {named(key_id)}, which is accepted until"
         f" {rotated.predecessor_expire_time:%Y-%m-%d %H:%M} UTC"
     )
+    if (end := rotated.settings.expire_time) is not None:
+        print_progress(
+            f"{warn('note')} {named(rotated.key_id)} expires, too: at {end:%Y-%m-%d %H:%M} UTC."
+            "\n     To change that: "
+            + named(f"tidemark keys update {rotated.key_id} --organization NAME --expires-in 365d")
+        )
     click.echo(rotated.key)
 
 

@@ -124,9 +124,18 @@ class _Up:
         self._report(f"{quiet('callers')}   {callers}")
         if self._settings.reflection:
             credential = "-H 'authorization: Bearer KEY' " if needs_key else ""
-            call = f"grpcurl -plaintext {credential}{reachable} tidemark.v1.AlertService/ListAlerts"
+            call = (
+                f"grpcurl {_grpcurl_tls(self._settings)} {credential}{reachable} tidemark.v1.AlertService/ListAlerts"
+            )
             self._report(f"{quiet('try')}       {call}")
         self._report(quiet("Ctrl-C drains and stops") + "\n")
+
+
+def _grpcurl_tls(settings: Configuration) -> str:
+    """The options of grpcurl for the port. Only the operator knows who has signed the certificates."""
+    if settings.tls_certificate is None:
+        return "-plaintext"
+    return "-cacert FILE" if settings.tls_client_ca is None else "-cacert FILE -cert FILE -key FILE"
 
 
 def _child_settings(settings: Configuration, url: str) -> Mapping[str, str]:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from runtime.actions import LogAction
@@ -45,6 +48,7 @@ class CertificateFiles:
         self._client_authorities = client_authorities
         self._state = self._read_state()
         self._content = self._read()
+        self._problem = ""  # what was logged last, so that not every handshake logs it
 
     def credentials(self) -> grpc.ServerCredentials:
         """The credentials of a port."""
@@ -59,43 +63,51 @@ class CertificateFiles:
         state = self._read_state()
         if state == self._state:
             return None
-        self._state = state
         try:
             content = self._read()
         except BadCertificate as error:
-            logger.error("%s; the certificate before it stays in use", error, extra={"action": LogAction.CERTIFICATE})
+            # Read again at the next handshake: a reason such as too many open files changes no file when it ends.
+            if str(error) != self._problem:
+                self._problem = str(error)
+                logger.error(
+                    "%s; the certificate before it stays in use", error, extra={"action": LogAction.CERTIFICATE}
+                )
             return None
+        self._state, self._problem = state, ""
         if content == self._content:
             return None
         self._content = content
         logger.info("the certificate was read again", extra={"action": LogAction.CERTIFICATE})
         return content.for_grpc()
 
-    def _read_state(self) -> tuple[tuple[int, int, int] | None, ...]:
-        """What changes when a file is replaced or written."""
-        states: list[tuple[int, int, int] | None] = []
+    def _read_state(self) -> tuple[tuple[int, int, int, int] | None, ...]:
+        """What changes when a file is replaced or written, or gets other permissions."""
+        states: list[tuple[int, int, int, int] | None] = []
         for path in (self._certificate, self._key, self._client_authorities):
             try:
                 found = path.stat() if path is not None else None
             except OSError:
                 found = None
-            states.append(None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns))
+            states.append(
+                None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            )
         return tuple(states)
 
     def _read(self) -> _Content:
         """Reads the files. Raises BadCertificate where they cannot be used."""
         chain, key = _bytes_of(self._certificate), _bytes_of(self._key)
         authorities = None if self._client_authorities is None else _bytes_of(self._client_authorities)
-        certificate = _first_certificate(chain, self._certificate)
+        certificates = _certificates(chain, self._certificate)
         if authorities is not None and self._client_authorities is not None:
-            _first_certificate(authorities, self._client_authorities)
-        try:
-            private = load_pem_private_key(key, None)
-        except (ValueError, TypeError) as error:
-            raise BadCertificate(f"{self._key} has no private key in PEM without a password: {error}") from None
-        form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        if private.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+            _certificates(authorities, self._client_authorities)
+        public = _public_key(key, self._key)
+        matching = [certificate for certificate in certificates if _der(certificate.public_key()) == public]
+        if not matching:
             raise BadCertificate(f"the key in {self._key} is not the one of the certificate in {self._certificate}")
+        if matching[0] is not certificates[0]:
+            raise BadCertificate(
+                f"{self._certificate} does not begin with the server's certificate: put those of its issuers after it"
+            )
         return _Content(chain, key, authorities)
 
 
@@ -113,8 +125,29 @@ def _bytes_of(path: Path) -> bytes:
         raise BadCertificate(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _first_certificate(pem: bytes, path: Path) -> x509.Certificate:
+def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(pem)[0]
+        return x509.load_pem_x509_certificates(pem)
     except ValueError:
         raise BadCertificate(f"{path} has no certificate in PEM") from None
+
+
+def _public_key(pem: bytes, path: Path) -> bytes:
+    """The public key of a private one, of a kind with which gRPC serves all its clients."""
+    try:
+        private = load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadCertificate(f"{path} has no private key in PEM without a password: {error}") from None
+    if isinstance(private, ec.EllipticCurvePrivateKey):
+        is_usable = isinstance(private.curve, (ec.SECP256R1, ec.SECP384R1))
+    else:
+        is_usable = isinstance(private, rsa.RSAPrivateKey)
+    if not is_usable:
+        raise BadCertificate(
+            f"gRPC cannot use the key in {path}: create an RSA key, or one of the curve P-256 or P-384"
+        )
+    return _der(private.public_key())
+
+
+def _der(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -203,14 +203,24 @@ class Authenticator:
                 current = await callers_of(connection, used)
             if anonymous:
                 first_key = await keys.any_key_exists(connection)
-            if uses:
-                await note_uses(connection, uses)
-        if noted:
-            self._noted_time = now
-            self._uses = {key_id: time for key_id, time in self._uses.items() if uses.get(key_id) != time}
-        self._keep_unchanged(current, {**self._reviewed, **cached})
+        # Of a key that has streams, the object with which they were reviewed counts more than a newer cached one. All
+        # its streams would be reviewed again for each equal object.
+        self._keep_unchanged(current, {**cached, **self._reviewed})
         self._reviewed = {key_id: current[key_id] for key_id in open_ids if key_id in current}
         self._end_streams(open_ids, current, first_key=first_key)
+        if noted:
+            await self._note_uses(database, uses, now)
+
+    async def _note_uses(self, database: Database, uses: Mapping[str, datetime], now: datetime) -> None:
+        """Notes the uses. The review comes before it, so that a failure here keeps no stream open."""
+        done = set[str]()
+        if uses:
+            async with database.transaction() as connection:
+                done = await note_uses(connection, uses)
+        self._noted_time = now
+        self._uses = {
+            key_id: time for key_id, time in self._uses.items() if key_id not in done or uses.get(key_id) != time
+        }
 
     def _keep_unchanged(self, current: dict[str, Caller], known: Mapping[str, Caller]) -> None:
         """Caches the current callers. Of those that have not changed it keeps the known objects, see `review`."""

@@ -16,7 +16,6 @@ _CACHED = 1_024  # certificates
 
 # A pair of an element: its value is quoted where it contains a comma, a semicolon or an equals sign.
 _PAIR = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^,;"]*)')
-_NAMES = ("uri", "dns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +68,8 @@ def certificate_of(context: Context, proxies: TrustedProxies) -> ClientCertifica
 def parse_forwarded(header: str) -> ClientCertificate | None:
     """The identities in the last element of the header: the nearest proxy has written it. None if it has none."""
     elements = list(_elements(header))
-    found = {name: [value for key, value in elements[-1] if key == name] for name in _NAMES} if elements else {}
-    identities = tuple(value for name in _NAMES for value in found.get(name, ()) if value)
+    last = elements[-1] if elements else []
+    identities = _identities(*([value for key, value in last if key == name] for name in ("uri", "dns")))
     return ClientCertificate(identities) if identities else None
 
 
@@ -100,17 +99,34 @@ def _elements(header: str) -> Iterator[list[tuple[str, str]]]:
 
 
 def _own(context: Context) -> ClientCertificate | None:
-    facts = context.auth_context()
-    pem = next(iter(facts.get("x509_pem_cert", ())), None)
-    if pem is None:
-        return None
-    identities = [value.decode() for name in ("peer_uri", "peer_dns") for value in facts.get(name, ())]
-    return ClientCertificate(tuple(identities), _end_of(pem))
+    pem = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
+    return None if pem is None else _read(pem)
 
 
 @functools.lru_cache(_CACHED)
-def _end_of(pem: bytes) -> datetime:
-    return x509.load_pem_x509_certificate(pem).not_valid_after_utc
+def _read(pem: bytes) -> ClientCertificate:
+    """Reads the names from the certificate itself.
+
+    gRPC's list of them (`peer_uri`, `peer_dns`) ends each name at a NUL byte: a certificate for
+    `shop.test\\0.evil.test` would identify shop.test.
+    """
+    certificate = x509.load_pem_x509_certificate(pem)
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+        return ClientCertificate((), certificate.not_valid_after_utc)
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    dns_names = names.get_values_for_type(x509.DNSName)
+    return ClientCertificate(_identities(uris, dns_names), certificate.not_valid_after_utc)
+
+
+def _identities(uris: Iterable[str], dns_names: Iterable[str]) -> tuple[str, ...]:
+    """The names that can be identities, URIs first.
+
+    A URI has a colon and a DNS name has none. So an authority that signs any DNS name does not sign a SPIFFE id.
+    """
+    names = (*(uri for uri in uris if ":" in uri), *(name for name in dns_names if ":" not in name))
+    return tuple(name for name in names if name and name.isprintable())
 
 
 def _address(peer: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -5,16 +5,29 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.identity.keys import KeySettings, columns_of, insert_key, settings_of
 from store.identity.organizations import Organization
+from store.postgres.database import driver
 from store.tables.accounts import api_key, organization
 
 _KEY = select(api_key, organization.c.name).join(
     organization, organization.c.organization_id == api_key.c.organization_id
 )
+
+# greatest() ignores NULL.
+_NOTE_USES = """
+WITH free AS MATERIALIZED (
+    SELECT k.key_hash, used.time
+    FROM api_key k JOIN unnest(%(ids)s::text[], %(times)s::timestamptz[]) used (key_id, time) USING (key_id)
+    FOR UPDATE OF k SKIP LOCKED
+)
+UPDATE api_key k SET last_use_time = greatest(k.last_use_time, free.time)
+FROM free WHERE k.key_hash = free.key_hash
+RETURNING k.key_id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +84,14 @@ async def rotate_key(
     return RotatedKey(new_id, key, settings, end)
 
 
-async def note_uses(connection: AsyncConnection, uses: Mapping[str, datetime]) -> None:
-    """Notes when each of these keys was used last; an earlier time than the stored one changes nothing."""
-    latest = func.greatest(api_key.c.last_use_time, bindparam("used"))  # greatest() ignores NULL
-    await connection.execute(
-        update(api_key).where(api_key.c.key_id == bindparam("id")).values(last_use_time=latest),
-        [{"id": key_id, "used": time} for key_id, time in sorted(uses.items())],
-    )
+async def note_uses(connection: AsyncConnection, uses: Mapping[str, datetime]) -> set[str]:
+    """Notes when each of these keys was used last; an earlier time than the stored one changes nothing.
+
+    Returns the keys that were noted: a key whose row another session holds is left out, and not waited for.
+    """
+    raw = await driver(connection)
+    cursor = await raw.execute(_NOTE_USES, {"ids": list(uses), "times": list(uses.values())})
+    return {row[0] for row in await cursor.fetchall()}
 
 
 async def _find(connection: AsyncConnection, organization_name: str, key_id: str) -> Any:

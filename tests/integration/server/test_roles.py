@@ -189,6 +189,30 @@ async def test_last_use_of_a_key_is_noted(api: Running, database: Database, cloc
     assert found == {used.key_id: last_use, unused.key_id: None}
 
 
+async def test_use_of_a_key_whose_row_is_locked_is_noted_later_and_the_stream_of_another_ends(
+    api: Running, database: Database, clock: ManualClock
+) -> None:
+    locked, lowered = await create_key(database, Role.READER), await create_key(database, Role.READER)
+    ending = await watch(api, lowered)
+    get = "/tidemark.v1.AlertService/ListAlerts"
+    assert (await called(api, get, b"", authorized(locked))).code is grpc.StatusCode.OK
+    async with database.transaction() as connection:
+        await change(database, lowered, {"roles": frozenset({Role.INGESTER})})
+        assert await update_key(connection, "acme", locked.key_id, {"display_name": "held"}) is not None
+        clock.advance(USES_INTERVAL)
+        assert reason_of(await end_of(ending)) == ROLE_MISSING
+
+    async def last_use() -> datetime | None:
+        async with database.transaction() as connection:
+            [found] = [one for one in await keys.list_keys(connection) if one.key_id == locked.key_id]
+            return found.last_use_time
+
+    async with within("the use of the key"):
+        while await last_use() is None:
+            clock.advance(USES_INTERVAL)
+            await asyncio.sleep(0.01)
+
+
 async def test_rotated_key_has_the_same_settings_and_the_old_one_expires(
     api: Running, database: Database, clock: ManualClock
 ) -> None:
@@ -234,7 +258,8 @@ def test_commands_create_update_and_rotate_limited_keys(database_url: str, monke
     assert run("update", *of_acme, key_id)[0] == 2
     assert run("update", "--organization", "other", key_id, "--role", "admin")[0] == 1
 
-    code, successor, _ = run("rotate", *of_acme, key_id, "--overlap", "0s")
+    code, successor, shown = run("rotate", *of_acme, key_id, "--overlap", "0s")
+    assert "expires, too" in shown
     assert (code, successor.startswith("tmk_"), successor != key) == (0, True, True)
     assert run("list")[1].count("reader of bob") == 2
     code, _, problem = run("rotate", *of_acme, key_id)

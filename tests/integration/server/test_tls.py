@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,6 +12,9 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from cli.client.connection import Address, ClientTls
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -124,6 +128,39 @@ async def test_client_certificate_identifies_organization_and_roles(
                 assert refused.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        x509.DNSName("shop.test\0.evil.test"),
+        x509.UniformResourceIdentifier("shop.test"),
+        x509.UniformResourceIdentifier(f"{SHOP}\0/evil"),
+        x509.DNSName(SHOP),
+        x509.DNSName("*.test"),
+        x509.RFC822Name("shop.test"),
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+    ],
+    ids=str,
+)
+async def test_name_of_another_kind_or_with_a_nul_byte_identifies_no_client(
+    database: Database,
+    clock: ManualClock,
+    configuration: Configuration,
+    authority: Authority,
+    tmp_path: Path,
+    name: x509.GeneralName,
+) -> None:
+    for identity in (SHOP, "shop.test", "127.0.0.1"):
+        await add_identity(database, identity)
+    mutual = replace(configuration, tls_client_ca=tmp_path / "ca.crt")
+    async with (
+        serving(database, clock, mutual) as server,
+        client(server, authority, authority.client_with([name])) as stub,
+    ):
+        refused = await listed(stub)
+        assert refused is not None
+        assert refused.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 async def create_key(database: Database) -> keys.CreatedKey:
     async with database.transaction() as connection:
         return await keys.create_key(connection, "acme", SystemClock().now())
@@ -205,6 +242,34 @@ async def test_new_certificate_is_used_for_new_connections_and_open_streams_go_o
         watch.cancel()
 
 
+async def test_new_certificate_is_used_when_it_can_be_read_later_than_it_was_written(
+    database: Database,
+    clock: ManualClock,
+    configuration: Configuration,
+    authority: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    other, read_bytes, readable = Authority(), Path.read_bytes, False
+
+    def reading(path: Path) -> bytes:
+        if path.name == "tls.key" and not readable:
+            raise PermissionError(13, "Permission denied")  # root would read the file all the same
+        return read_bytes(path)
+
+    async with serving(database, clock, configuration) as server:
+        monkeypatch.setattr(Path, "read_bytes", reading)
+        other.server().write(tmp_path / "tls.crt", tmp_path / "tls.key")
+        for _ in range(2):
+            async with client(server, authority) as stub:
+                assert await listed(stub) is None
+        assert caplog.text.count("tls.key cannot be read") == 1
+        readable = True
+        async with client(server, other) as stub:
+            assert await listed(stub) is None
+
+
 async def test_stream_ends_when_the_certificate_of_its_client_expires(
     database: Database, configuration: Configuration, authority: Authority, tmp_path: Path
 ) -> None:
@@ -222,7 +287,18 @@ async def test_stream_ends_when_the_certificate_of_its_client_expires(
         assert refused.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-@pytest.mark.parametrize("broken", ["no certificate", "another key", "no file"])
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        ("no certificate", "no certificate"),
+        ("another key", "is not the one of the certificate"),
+        ("no file", "No such file"),
+        ("authority first", "does not begin with the server's certificate"),
+        ("curve", "RSA key, or one of the curve"),
+        ("ed25519", "RSA key, or one of the curve"),
+        ("password", "without a password"),
+    ],
+)
 async def test_server_does_not_start_with_files_that_do_not_fit(
     database: Database,
     clock: ManualClock,
@@ -230,14 +306,27 @@ async def test_server_does_not_start_with_files_that_do_not_fit(
     authority: Authority,
     tmp_path: Path,
     broken: str,
+    problem: str,
 ) -> None:
+    files = tmp_path / "tls.crt", tmp_path / "tls.key"
     match broken:
         case "no certificate":
             (tmp_path / "tls.crt").write_text("nonsense")
         case "another key":
             (tmp_path / "tls.key").write_bytes(authority.server().key)
+        case "authority first":
+            (tmp_path / "tls.crt").write_bytes(authority.pem + (tmp_path / "tls.crt").read_bytes())
+        case "curve":
+            authority.server(ec.generate_private_key(ec.SECP256K1())).write(*files)
+        case "ed25519":
+            authority.server(ed25519.Ed25519PrivateKey.generate()).write(*files)
+        case "password":
+            key, locked = ec.generate_private_key(ec.SECP256R1()), BestAvailableEncryption(b"secret")
+            authority.server(key).write(*files)
+            files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked))
         case _:
             (tmp_path / "tls.key").unlink()
-    with pytest.raises(BadCertificate, match=str(tmp_path)):
+    with pytest.raises(BadCertificate, match=str(tmp_path)) as raised:
         async with serving(database, clock, configuration):
             pass
+    assert problem in str(raised.value)

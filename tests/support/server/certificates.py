@@ -7,11 +7,14 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
 HOST = "localhost"
+
+ServerKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,22 @@ class Authority:
         """The certificate of the authority."""
         return self._certificate.public_bytes(Encoding.PEM)
 
-    def server(self) -> Signed:
-        """A certificate for HOST."""
-        return self._signed("server", (x509.DNSName(HOST),), timedelta(days=1))
+    def server(self, key: ServerKey | None = None) -> Signed:
+        """A certificate for HOST. key: None: a new one of the curve P-256."""
+        return self._signed("server", (x509.DNSName(HOST),), timedelta(days=1), key)
 
     def client(self, *names: str, lifetime: timedelta = timedelta(days=1)) -> Signed:
         """A certificate with these names: URIs, where they contain ://, and DNS names."""
-        return self._signed("client", [_general_name(name) for name in names], lifetime)
+        return self.client_with([_general_name(name) for name in names], lifetime)
 
-    def _signed(self, name: str, names: Sequence[x509.GeneralName], lifetime: timedelta) -> Signed:
-        key = ec.generate_private_key(ec.SECP256R1())
+    def client_with(self, names: Sequence[x509.GeneralName], lifetime: timedelta = timedelta(days=1)) -> Signed:
+        """A certificate with names of any kind."""
+        return self._signed("client", names, lifetime)
+
+    def _signed(
+        self, name: str, names: Sequence[x509.GeneralName], lifetime: timedelta, key: ServerKey | None = None
+    ) -> Signed:
+        key = key or ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign(_name(name), key.public_key(), names, lifetime)
         return Signed(
             certificate.public_bytes(Encoding.PEM),
@@ -59,7 +68,7 @@ class Authority:
     def _sign(
         self,
         name: x509.Name,
-        key: ec.EllipticCurvePublicKey,
+        key: CertificatePublicKeyTypes,
         names: Sequence[x509.GeneralName],
         lifetime: timedelta,
         *,

@@ -25,6 +25,7 @@ SHOP = "spiffe://acme.test/ns/shop/sa/cart"
         (f"URI={SHOP};nonsense", None),
         (f'URI="{SHOP}', None),
         (f"URI={SHOP};;DNS=a", None),
+        (f"DNS={SHOP};URI=shop.test", None),
     ],
 )  # fmt: skip
 def test_identities_are_those_of_the_last_element(header: str, identities: tuple[str, ...] | None) -> None:
