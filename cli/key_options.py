@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from server.calls.validation import id_problem
 from store.identity.roles import Role
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -61,6 +62,9 @@ def settings(roles: tuple[str, ...], customer: str | None, display_name: str | N
     if roles:
         found["roles"] = frozenset(Role(role.upper()) for role in roles)
     if customer is not None:
+        # A script whose variable is empty must not create a key for all customers.
+        if (problem := id_problem(customer) if customer else "it is empty") is not None:
+            raise click.BadParameter(f"this is no id of a customer: {problem}", param_hint="--customer")
         found["customer_id"] = customer
     if display_name is not None:
         if len(display_name) > MAX_DISPLAY_NAME or not display_name.isprintable():

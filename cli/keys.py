@@ -43,6 +43,14 @@ def _organization(context: click.Context, parameter: click.Parameter, value: str
     return value
 
 
+def _identity(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    if value is None:
+        return ""
+    if not 1 <= len(value) <= MAX_IDENTITY or not value.isprintable() or " " in value:
+        raise click.BadParameter(f"write a URI or a DNS name of at most {MAX_IDENTITY} characters")
+    return value
+
+
 @keys.command()
 @click.option(
     "--organization",
@@ -58,7 +66,7 @@ def _organization(context: click.Context, parameter: click.Parameter, value: str
 )
 @click.option(
     "--identity",
-    default="",
+    callback=_identity,
     help="SPIFFE id, other URI or DNS name of a client certificate, which then needs no key.",
 )
 @limits
@@ -86,10 +94,6 @@ def create(
                 connection, organization, now, of_key, identity=identity, take_over=bool(take_over)
             )
 
-    if identity and (not identity.isprintable() or " " in identity or len(identity) > MAX_IDENTITY):
-        raise click.BadParameter(
-            f"write a URI or a DNS name of at most {MAX_IDENTITY} characters", param_hint="--identity"
-        )
     try:
         created = _with_database(run)
     except key_store.IdentityTaken as error:
@@ -221,7 +225,10 @@ def update(
     after = _with_database(run)
     if after is None:
         raise _no_such_key(organization, key_id)
-    print_progress(f"{named(key_id)} has the roles {', '.join(sorted(after.roles)).lower()} now")
+    roles = ", ".join(sorted(after.roles)).lower()
+    customer_id = f" of the customer {after.customer_id}" if after.customer_id else ""
+    end = "" if after.expire_time is None else f", until {after.expire_time:%Y-%m-%d %H:%M} UTC"
+    print_progress(f"{named(key_id)} has the roles {roles}{customer_id} now{end}")
 
 
 @keys.command()

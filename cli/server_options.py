@@ -114,7 +114,7 @@ def call_problem(error: grpc.aio.AioRpcError, address: Address) -> Problem:
     if code is grpc.StatusCode.UNAVAILABLE and not error_reason(error):
         return Problem(
             f"no server answers at {address.server}: {message}",
-            ["start one with `tidemark up`, or name another with --server HOST:PORT"],
+            ["start one with `tidemark up`, or name another with --server HOST:PORT", _about_tls(address)],
         )
     if code is grpc.StatusCode.UNAUTHENTICATED:
         return Problem(
@@ -122,3 +122,14 @@ def call_problem(error: grpc.aio.AioRpcError, address: Address) -> Problem:
             ["pass an API key with --key or TIDEMARK_KEY"],
         )
     return Problem(f"{address.server} answered {code.name}: {message}")
+
+
+def _about_tls(address: Address) -> str:
+    """What to check where the server has TLS and the client none, or files that do not fit."""
+    if address.tls is None:
+        return "a server with TLS needs --server-ca FILE, or --tls"
+    if address.tls.certificate is None:
+        return (
+            "check --server-ca; a server with TIDEMARK_TLS_CLIENT_CA needs --client-certificate and --client-key, too"
+        )
+    return "check --server-ca, --client-certificate and --client-key: PEM, and each of the authority that is expected"

@@ -147,7 +147,8 @@ class Authenticator:
             raise errors.Unauthenticated(
                 error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
                 f"the API key {caller.key_id} has expired at {caller.expire_time:%Y-%m-%d %H:%M:%S} UTC:"
-                " use another key (`tidemark keys rotate` creates a successor in time)",
+                " use another key (`tidemark keys rotate` creates a successor in time), or let this one expire later"
+                " (`tidemark keys update`)",
             )
         self._uses[caller.key_id] = now
         return caller

@@ -21,8 +21,12 @@ def hash_key(key: str) -> bytes:
 
 
 def hash_identity(identity: str) -> bytes:
-    """What is stored for the identity of a client certificate. It begins with a byte that no key can contain."""
-    return hashlib.sha256(b"\0identity\0" + identity.encode()).digest()
+    """What is stored for the identity of a client certificate. It begins with a byte that no key can contain.
+
+    DNS names are the same in upper and lower case; URIs, which have a colon, are not.
+    """
+    text = identity if ":" in identity else identity.lower()
+    return hashlib.sha256(b"\0identity\0" + text.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

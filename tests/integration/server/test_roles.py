@@ -256,6 +256,11 @@ def test_commands_create_update_and_rotate_limited_keys(database_url: str, monke
     assert run("update", *of_acme, key_id, "--customer", "bob", "--role", "reader", "--expires-in", "30d")[0] == 0
     assert "reader of bob" in run("list")[1]
     assert run("update", *of_acme, key_id)[0] == 2
+    for customer in ("", " ", "a\x01b"):
+        code, _, problem = run("create", *of_acme, "--role", "reader", "--customer", customer)
+        assert (code, "no id of a customer" in problem) == (2, True)
+        assert run("update", *of_acme, key_id, "--customer", customer)[0] == 2
+    assert run("create", *of_acme, "--identity", "")[0] == 2
     assert run("update", "--organization", "other", key_id, "--role", "admin")[0] == 1
 
     code, successor, shown = run("rotate", *of_acme, key_id, "--overlap", "0s")

@@ -104,7 +104,7 @@ async def test_client_certificate_identifies_organization_and_roles(
     database: Database, clock: ManualClock, configuration: Configuration, authority: Authority, tmp_path: Path
 ) -> None:
     await add_identity(database, SHOP, Role.READER)
-    await add_identity(database, "ingest.test", Role.INGESTER)
+    await add_identity(database, "Ingest.test", Role.INGESTER)
     mutual = replace(configuration, tls_client_ca=tmp_path / "ca.crt")
     async with serving(database, clock, mutual) as server:
         async with client(server, authority, authority.client("unknown.test", SHOP)) as stub:
@@ -139,7 +139,7 @@ async def test_client_certificate_identifies_organization_and_roles(
         x509.RFC822Name("shop.test"),
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
     ],
-    ids=str,
+    ids=("NUL in a DNS name", "URI without a scheme", "NUL in a URI", "SPIFFE id as DNS", "wildcard", "e-mail", "IP"),
 )
 async def test_name_of_another_kind_or_with_a_nul_byte_identifies_no_client(
     database: Database,
