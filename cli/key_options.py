@@ -63,7 +63,7 @@ def settings(roles: tuple[str, ...], customer: str | None, display_name: str | N
         found["roles"] = frozenset(Role(role.upper()) for role in roles)
     if customer is not None:
         # A script whose variable is empty must not create a key for all customers.
-        if (problem := id_problem(customer) if customer else "it is empty") is not None:
+        if (problem := id_problem(customer)) is not None:
             raise click.BadParameter(f"this is no id of a customer: {problem}", param_hint="--customer")
         found["customer_id"] = customer
     if display_name is not None:

@@ -125,13 +125,13 @@ class _Up:
         if self._settings.reflection:
             credential = "-H 'authorization: Bearer KEY' " if needs_key else ""
             call = (
-                f"grpcurl {_grpcurl_tls(self._settings)} {credential}{reachable} tidemark.v1.AlertService/ListAlerts"
+                f"grpcurl {grpcurl_tls(self._settings)} {credential}{reachable} tidemark.v1.AlertService/ListAlerts"
             )
             self._report(f"{quiet('try')}       {call}")
         self._report(quiet("Ctrl-C drains and stops") + "\n")
 
 
-def _grpcurl_tls(settings: Configuration) -> str:
+def grpcurl_tls(settings: Configuration) -> str:
     """The options of grpcurl for the port. Only the operator knows who has signed the certificates."""
     if settings.tls_certificate is None:
         return "-plaintext"

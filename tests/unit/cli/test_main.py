@@ -1,16 +1,19 @@
 """The group of commands, and the errors that it reports before a command starts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
 from click.testing import CliRunner
 
-from cli.client.connection import Address
+from cli.client.connection import Address, ClientTls
 from cli.client.errors import error_reason
 from cli.main import COMMANDS, tidemark
 from cli.server_options import call_problem
 from cli.settings import first_line
+from cli.up import grpcurl_tls
+from runtime.configuration import Configuration
 from store.postgres.addresses import shown
 
 
@@ -112,3 +115,23 @@ def test_failed_call_becomes_a_problem_with_a_message(code: grpc.StatusCode, wor
     error = failed_call(code, "details")
     assert error_reason(error) == ""
     assert words in call_problem(error, Address("127.0.0.1:1")).message
+
+
+@pytest.mark.parametrize(
+    ("tls", "option"),
+    [
+        (None, "--server-ca"),
+        (ClientTls(), "--client-certificate"),
+        (ClientTls(b"ca", b"certificate", b"key"), "check --server-ca, --client-certificate"),
+    ],
+)
+def test_connection_that_fails_names_the_options_of_tls(tls: ClientTls | None, option: str) -> None:
+    problem = call_problem(failed_call(grpc.StatusCode.UNAVAILABLE, "details"), Address("127.0.0.1:1", tls=tls))
+    assert option in problem.hints[-1]
+
+
+def test_grpcurl_gets_the_options_of_the_port() -> None:
+    plain = Configuration()
+    tls = replace(plain, tls_certificate=Path("tls.crt"), tls_key=Path("tls.key"))
+    shown = [grpcurl_tls(one) for one in (plain, tls, replace(tls, tls_client_ca=Path("ca.crt")))]
+    assert shown == ["-plaintext", "-cacert FILE", "-cacert FILE -cert FILE -key FILE"]
