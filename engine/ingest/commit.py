@@ -77,6 +77,7 @@ class Committer:
         self._between_commits = between_commits
         self._first_pause = first_pause
         self._native = native
+        self.gauges_moved = 0  # by the last commit
         self._reported: dict[str | None, int] = {}  # alerts of which operators got an event, and its window of time
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
@@ -126,9 +127,9 @@ class Committer:
         while True:
             try:
                 try:
-                    return await self._commit(group, expect_new=True, careful=careful)
-                except DuplicateEvents:
-                    return await self._commit(group, expect_new=False, careful=careful)
+                    return await self._commit(group, careful=careful)
+                except DuplicateEvents as found:
+                    return await self._commit(group, found, careful=careful)
             except EventsVoided:  # their duplicates are new events now
                 voided += 1
                 if voided == VOIDED_TRIES:
@@ -140,13 +141,16 @@ class Committer:
                     raise
                 await between()
 
-    async def _commit(self, group: CommitGroup, *, expect_new: bool, careful: bool) -> list[Outcome]:
+    async def _commit(
+        self, group: CommitGroup, duplicates: DuplicateEvents | None = None, *, careful: bool
+    ) -> list[Outcome]:
         rules = self._rules.of(self._organization_id)
-        if expect_new and not careful and (plan := plan_of(rules.cached, group, self._clock.now() - self._grace)):
+        is_first = duplicates is None and not careful
+        if is_first and (plan := plan_of(rules.cached, group, self._clock.now() - self._grace)):
             try:
                 return await self._commit_small(rules, group, plan)
             except NotAsPlanned as error:
-                expect_new = not error.duplicates
+                duplicates = DuplicateEvents() if error.duplicates else None
         registered = rules.begin()
         router: Router | None = None
         counted = Counted()
@@ -156,18 +160,20 @@ class Committer:
                 transaction = await self._begin(connection, rules, now, careful)
                 router = transaction.router
                 await rules.load_facts(connection, router, group.events, now, registered)
-                stored = await store(transaction, group, expect_new=expect_new, native=self._native)
+                stored = await store(transaction, group, native=self._native, duplicates=duplicates)
                 if stored.new:
                     counted = await self._count(transaction, stored.new, registered, group.include_gauges)
         except BaseException:
             rules.rolled_back(router, registered)
             raise
         rules.committed(registered)
+        self.gauges_moved = len(counted.movements)
         return await _outcomes(transaction, group, stored, counted)
 
     async def _commit_small(self, rules: OrganizationRules, group: CommitGroup, plan: CommitPlan) -> list[Outcome]:
         """Commits as planned. Raises NotAsPlanned, after which nothing is stored."""
         registered, now = rules.begin(), self._clock.now()
+        self.gauges_moved = 0  # it says nothing about larger commits
         registered.named.update(event.customer_id for event in plan.events)  # before another commit may forget them
         try:
             async with self._database.unbegun_transaction() as connection:
