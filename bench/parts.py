@@ -115,7 +115,9 @@ PARTS: Mapping[str, Part] = {
     "neighbours": Part("the calls of one organization during the flood of another", _neighbours, tuple(floods.KINDS)),
     "rules": Part("many alerts and changes of rules", _rules, tuple(rules.ROWS)),
     "views": Part(
-        "lists and views by the number of rows that they choose from", _views, (*views.METHODS, views.WATCHERS)
+        "lists and views by the number of rows that they choose from",
+        _views,
+        (*views.METHODS, views.WATCHERS, views.NEW_METRICS),
     ),
     "soak": Part("minutes of steady traffic through a notifier", _soak),
     "sustained": Part("what an event costs while millions of them are stored", _sustained),
