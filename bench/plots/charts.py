@@ -147,7 +147,7 @@ def peers(read: Read) -> Chart:
     """Events a second and the delay until a reached threshold is known, of each peer."""
     found = [*read("peers")["peers"].values()]
     found.sort(key=lambda one: one["events_per_second"]["dense"])
-    places = [f"{one['title']}\nkill -9 loses {_lost(one)}" for one in found]
+    places = [f"{one['title']}\nkill -9 lost {_lost(one)}" for one in found]
     losing = [number for number, one in enumerate(found) if one["lost"] or one["counted_twice"] or not one["durable"]]
     own = next((number for number, one in enumerate(found) if one["title"] == OWN), None)
     return Chart(

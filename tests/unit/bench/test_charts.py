@@ -74,10 +74,10 @@ def test_peers_are_marked_when_a_crash_may_lose_events() -> None:
     ).figures()
     rates, _ = charts.peers(reading(peers=found)).panels
     assert [str(place).splitlines()[1] for place in rates.places] == [
-        "kill -9 loses nothing in this run",
-        "kill -9 loses 3 of 100",
-        "kill -9 loses all",
-        "kill -9 loses nothing",
+        "kill -9 lost nothing in this run",
+        "kill -9 lost 3 of 100",
+        "kill -9 lost all",
+        "kill -9 lost nothing",
     ]
     assert rates.marked == [0, 1, 2]
     assert rates.own == 3
