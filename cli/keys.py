@@ -2,30 +2,33 @@
 
 import asyncio
 import sys
-import unicodedata
-from collections.abc import Callable, Coroutine, Sequence
-from datetime import datetime
-from functools import partial
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from datetime import timedelta
 from typing import TypeVar
 
 import click
 
-from cli.console import Problem, bad, named, print_progress, print_result, warn
+from cli.console import Problem, named, print_progress, warn
+from cli.key_options import DURATION, check_customer, limits, settings
+from cli.key_table import print_table
 from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
 from runtime.clock import SystemClock
 from store.identity import keys as key_store
-from store.identity.keys import MAX_NAME_LENGTH
+from store.identity.key_changes import RotatedKey, rotate_key, update_key
+from store.identity.keys import MAX_NAME_LENGTH, KeySettings
 from store.postgres.database import Database, DatabaseUnavailable
 
 Result = TypeVar("Result")
 
-SEPARATOR = "   "  # between two columns of the table
+DEFAULT_OVERLAP = "24h"
+MAX_IDENTITY = 2_048  # characters; SPIFFE ids have at most so many bytes
 POOL_SIZE = 1  # connections
 
 
 @click.group()
 def keys() -> None:
-    """Create, list and revoke API keys.
+    """Create, list, change, rotate and revoke API keys.
 
     A key identifies an organization. As long as no key was ever created, a server listens on loopback only, and every
     caller belongs to the organization `default`. After the first key is created, callers need one.
@@ -53,20 +56,44 @@ def _organization(context: click.Context, parameter: click.Parameter, value: str
     help="Rename `default`, which contains the data that was written without a key, to this organization."
     " Without either option, the command asks on a terminal, and renames nothing otherwise.",
 )
-def create(organization: str, take_over: bool | None) -> None:
+@click.option(
+    "--identity",
+    default="",
+    help="SPIFFE id, other URI or DNS name of a client certificate, which then needs no key.",
+)
+@limits
+def create(
+    organization: str,
+    take_over: bool | None,
+    identity: str,
+    roles: tuple[str, ...],
+    customer: str | None,
+    display_name: str | None,
+    expires_in: timedelta | None,
+) -> None:
     """Create a key and print it, only this once."""
 
+    limited = KeySettings(**settings(roles, customer, display_name))
+    check_customer(limited.roles, limited.customer_id)
     if take_over is None and sys.stdin.isatty() and sys.stderr.isatty():
         take_over = _ask_for_take_over(organization)
 
     async def run(database: Database) -> key_store.CreatedKey:
         async with database.transaction() as connection:
+            now = SystemClock().now()
+            of_key = limited if expires_in is None else replace(limited, expire_time=now + expires_in)
             return await key_store.create_key(
-                connection, organization, SystemClock().now(), take_over=bool(take_over)
+                connection, organization, now, of_key, identity=identity, take_over=bool(take_over)
             )
 
+    if identity and (not identity.isprintable() or " " in identity or len(identity) > MAX_IDENTITY):
+        raise click.BadParameter(
+            f"write a URI or a DNS name of at most {MAX_IDENTITY} characters", param_hint="--identity"
+        )
     try:
         created = _with_database(run)
+    except key_store.IdentityTaken as error:
+        raise Problem(str(error), ["`tidemark keys list` shows the identities"]) from None
     except key_store.CannotTakeOver as error:
         raise Problem(
             str(error),
@@ -81,7 +108,12 @@ def create(organization: str, take_over: bool | None) -> None:
         )
     elif take_over:
         print_progress(f"there is nothing to take over: the organization {named('default')} has no data")
-    _print_key(created, organization)
+    if identity:
+        print_progress(
+            f"{named(identity)} calls for the organization {named(organization)} now, as {named(created.key_id)}"
+        )
+    else:
+        _print_key(created, organization)
 
 
 def _ask_for_take_over(organization: str) -> bool | None:
@@ -123,7 +155,7 @@ def _print_key(created: key_store.CreatedKey, organization: str) -> None:
 @keys.command(name="list")
 @click.option("--organization", help="Only keys of this organization.")
 def list_keys(organization: str | None) -> None:
-    """List the ids and organizations of all keys, also of revoked ones. The keys themselves are not stored."""
+    """List all keys with their roles and times, also revoked ones. The keys themselves are not stored."""
 
     async def run(database: Database) -> list[key_store.KeyRecord]:
         async with database.transaction() as connection:
@@ -134,38 +166,6 @@ def list_keys(organization: str | None) -> None:
         print_table(records)
     else:
         print_progress("there are no keys")
-
-
-def print_table(records: Sequence[key_store.KeyRecord]) -> None:
-    """Prints a row for each key on standard output, below a heading."""
-    heading = ("key id", "organization", "created", "revoked")
-    rows = [
-        (
-            record.key_id,
-            record.organization.name,
-            _minute(record.create_time),
-            _minute(record.revoke_time) if record.revoke_time else "",
-        )
-        for record in records
-    ]
-    widths = [max(map(_width, column)) for column in zip(heading, *rows, strict=True)]
-    _print_row(heading, widths, [partial(click.style, bold=True)] * len(heading))
-    for row in rows:
-        _print_row(row, widths, (named, str, str, bad))
-
-
-def _print_row(cells: Sequence[str], widths: Sequence[int], styles: Sequence[Callable[[str], str]]) -> None:
-    padded = [cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)]
-    print_result(SEPARATOR.join(style(cell) for cell, style in zip(padded, styles, strict=True)))
-
-
-def _minute(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M}"
-
-
-def _width(text: str) -> int:
-    """The width of the text on a terminal, in columns."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 @keys.command()
@@ -191,10 +191,77 @@ def revoke(organization: str, key_id: str) -> None:
     print_progress(f"{named(key_id)} is revoked")
 
 
+@keys.command()
+@click.option("--organization", required=True, callback=_organization, help="Organization of the key.")
+@limits
+@click.argument("key_id")
+def update(
+    organization: str,
+    key_id: str,
+    roles: tuple[str, ...],
+    customer: str | None,
+    display_name: str | None,
+    expires_in: timedelta | None,
+) -> None:
+    """Change what the key with this id may be used for. Open streams that it allows no more end within 5 seconds."""
+
+    changes = dict(settings(roles, customer, display_name))
+    if not changes and expires_in is None:
+        raise click.UsageError("nothing to change: give at least one of the options")
+
+    async def run(database: Database) -> KeySettings | None:
+        async with database.transaction() as connection:
+            if expires_in is not None:
+                changes["expire_time"] = SystemClock().now() + expires_in
+            after = await update_key(connection, organization, key_id, changes)
+            if after is not None:
+                check_customer(after.roles, after.customer_id)  # within the transaction, which it rolls back
+            return after
+
+    after = _with_database(run)
+    if after is None:
+        raise _no_such_key(organization, key_id)
+    print_progress(f"{named(key_id)} has the roles {', '.join(sorted(after.roles)).lower()} now")
+
+
+@keys.command()
+@click.option("--organization", required=True, callback=_organization, help="Organization of the key.")
+@click.option(
+    "--overlap",
+    type=DURATION,
+    default=DEFAULT_OVERLAP,
+    show_default=True,
+    help="How long the old key is still accepted, so that callers can be given the new one.",
+)
+@click.argument("key_id")
+def rotate(organization: str, overlap: timedelta, key_id: str) -> None:
+    """Create a successor of the key with this id, print it, only this once, and have the old key expire."""
+
+    async def run(database: Database) -> RotatedKey | None:
+        async with database.transaction() as connection:
+            return await rotate_key(connection, organization, key_id, SystemClock().now(), overlap)
+
+    rotated = _with_database(run)
+    if rotated is None:
+        raise _no_such_key(organization, key_id)
+    print_progress(
+        f"key {named(rotated.key_id)} replaces {named(key_id)}, which is accepted until"
+        f" {rotated.predecessor_expire_time:%Y-%m-%d %H:%M} UTC"
+    )
+    click.echo(rotated.key)
+
+
+def _no_such_key(organization: str, key_id: str) -> Problem:
+    return Problem(
+        f"the organization {organization} has no key {key_id} that is accepted",
+        ["`tidemark keys list` shows the ids; an id begins with key_, a key with tmk_"],
+    )
+
+
 def _with_database(work: Callable[[Database], Coroutine[None, None, Result]]) -> Result:
-    settings = configuration()
-    configure_logs(settings)
-    url = prepared_database(settings)
+    configured = configuration()
+    configure_logs(configured)
+    url = prepared_database(configured)
 
     async def run() -> Result:
         database = Database(url, POOL_SIZE)

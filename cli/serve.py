@@ -18,6 +18,7 @@ from server.calls.lifecycle import Shutdown
 from server.event_loop import ServerLoop
 from server.listener import CannotListen, address_of
 from server.process import serve as run_server
+from server.tls import BadCertificate
 from store.postgres.database import Database, DatabaseUnavailable
 
 
@@ -48,7 +49,7 @@ def serve(workers: int, worker: int | None, with_parent: int | None) -> None:
         raise Problem(
             str(error), ["choose another address with TIDEMARK_LISTEN=HOST:PORT; port 0 takes any free port"]
         ) from None
-    except (UnsafeListen, KeyFileUnusable) as error:
+    except (UnsafeListen, KeyFileUnusable, BadCertificate) as error:
         raise Problem(str(error)) from None
     except DatabaseUnavailable as error:
         raise unreachable_database(url, error) from None

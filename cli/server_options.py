@@ -1,13 +1,15 @@
-"""The options --server and --key of client commands, and the Problem that a failed call is shown as."""
+"""The options of the server of client commands, and the Problem that a failed call is shown as."""
 
+import functools
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import click
 import grpc
 
-from cli.client.connection import Address
+from cli.client.connection import Address, ClientTls
 from cli.client.errors import error_reason
 from cli.console import Problem
 from runtime.configuration import DEFAULT_LISTEN
@@ -38,7 +40,54 @@ def _key(context: click.Context, parameter: click.Parameter, value: str | None) 
 
 
 def server_options(command: Command) -> Command:
-    """Adds --server and --key to a command, which receives them as `server` and `key`."""
+    """Adds the options of a server to a command, which receives them as its `address`."""
+
+    @functools.wraps(command)
+    def with_address(
+        *positional: Any,
+        server: str,
+        key: str | None,
+        tls: bool,
+        server_ca: bytes | None,
+        client_certificate: bytes | None,
+        client_key: bytes | None,
+        **others: Any,
+    ) -> Any:
+        if (client_certificate is None) != (client_key is None):
+            raise click.UsageError("--client-certificate and --client-key belong together: give both or none.")
+        secure = None
+        if tls or server_ca is not None or client_certificate is not None:
+            secure = ClientTls(server_ca, client_certificate, client_key)
+        return command(*positional, address=Address(server, key, secure), **others)
+
+    return _with_options(cast("Command", with_address))
+
+
+def _file(context: click.Context, parameter: click.Parameter, value: str | None) -> bytes | None:
+    if not value:
+        return None
+    try:
+        return Path(value).read_bytes()
+    except OSError as error:
+        raise click.BadParameter(f"{value} cannot be read: {error.strerror}") from None
+
+
+def _file_option(name: str, help_text: str) -> Callable[[Command], Command]:
+    variable = f"TIDEMARK_{name.upper().replace('-', '_')}"
+    return click.option(
+        f"--{name}", metavar="FILE", callback=_file, envvar=variable, show_envvar=True, help=help_text
+    )
+
+
+def _with_options(command: Command) -> Command:
+    command = _file_option("client-key", "Private key of the client's certificate, in PEM.")(command)
+    command = _file_option(
+        "client-certificate", "Certificate of the client, in PEM, for a server that asks for one."
+    )(command)
+    command = _file_option("server-ca", "Authorities of the server's certificate, in PEM. Implies --tls.")(command)
+    command = click.option(
+        "--tls", is_flag=True, envvar="TIDEMARK_TLS", show_envvar=True, help="Use TLS, with the system's authorities."
+    )(command)
     command = click.option(
         "--key",
         envvar="TIDEMARK_KEY",

@@ -13,7 +13,9 @@ from runtime.kubernetes_variables import is_service_link
 
 PREFIX = "TIDEMARK_"
 # The variables that the client commands read. A server ignores them: one shell may start both.
-CLIENT_SETTINGS = frozenset({"TIDEMARK_SERVER", "TIDEMARK_KEY"})
+CLIENT_SETTINGS = frozenset(
+    f"TIDEMARK_{name}" for name in ("SERVER", "KEY", "TLS", "SERVER_CA", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+)
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
 DEFAULT_DATA_DIRECTORY = ".tidemark"
@@ -63,6 +65,10 @@ class Configuration:
     pool_size: int = DEFAULT_POOL_SIZE
     listen_host: str = "127.0.0.1"
     listen_port: int = 50051  # 0: any free port
+    tls_certificate: Path | None = None  # a chain in PEM; None: the port has no TLS
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None  # every client needs a certificate of these authorities; None: none needs one
+    trusted_proxies: tuple[str, ...] = ()  # networks and identities whose x-forwarded-client-cert is believed
     reflection: bool = True
     max_batch_events: int = DEFAULT_MAX_BATCH_EVENTS
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
@@ -171,6 +177,13 @@ class _Reader:
             return None
         return host.strip("[]"), int(port)
 
+    def path(self, name: str) -> Path | None:
+        text = self.raw(name)
+        return None if text is None else Path(text)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in (self.raw(name) or "").split(",") if part.strip())
+
     def secret_keys(self) -> tuple[tuple[str, bytes], ...]:
         # Messages do not contain the value, because they appear in logs.
         keys: dict[str, bytes] = {}
@@ -229,6 +242,10 @@ def load(environment: Mapping[str, str]) -> Configuration:
         pool_size=read.number("POOL_SIZE", int, DEFAULT_POOL_SIZE, 4, 200, "connections"),
         listen_host=host,
         listen_port=port,
+        tls_certificate=read.path("TLS_CERTIFICATE"),
+        tls_key=read.path("TLS_KEY"),
+        tls_client_ca=read.path("TLS_CLIENT_CA"),
+        trusted_proxies=read.texts("TRUSTED_PROXIES"),
         reflection=read.flag("REFLECTION", True),
         max_batch_events=read.number("MAX_BATCH_EVENTS", int, DEFAULT_MAX_BATCH_EVENTS, 1, 50_000, "events"),
         max_message_bytes=read.number(
@@ -283,6 +300,10 @@ def load(environment: Mapping[str, str]) -> Configuration:
             f"{PREFIX}NOTIFICATION_RETENTION_DAYS must not be less than {PREFIX}DELIVERY_RETENTION_DAYS:"
             " a delivery that can be read needs its notification"
         )
+    if (configuration.tls_certificate is None) != (configuration.tls_key is None):
+        read.problems.append(f"set both {PREFIX}TLS_CERTIFICATE and {PREFIX}TLS_KEY, or none of them")
+    if configuration.tls_client_ca is not None and configuration.tls_certificate is None:
+        read.problems.append(f"{PREFIX}TLS_CLIENT_CA needs {PREFIX}TLS_CERTIFICATE and {PREFIX}TLS_KEY")
     read.refuse_unknown()
     if read.problems:
         raise ConfigurationError(read.problems)

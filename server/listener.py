@@ -11,6 +11,7 @@ from runtime.actions import LogAction
 from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
 from server.authentication.api_keys import Authenticator
+from server.authentication.certificates import TrustedProxies
 from server.calls.lifecycle import CallsInFlight, Shutdown
 from server.calls.organization_shares import OrganizationShares
 from server.interceptors.access_log import AccessLog
@@ -23,6 +24,7 @@ from server.interceptors.request_id import RequestId
 from server.interceptors.unauthenticated_limits import UnauthenticatedLimits
 from server.interceptors.wrapping import Together
 from server.services import decoders, error_tables
+from server.tls import CertificateFiles
 
 KEEPALIVE_TIME = 60_000  # milliseconds without traffic after which the server pings a connection
 KEEPALIVE_TIMEOUT = 20_000  # milliseconds until the answer to a ping must arrive
@@ -85,6 +87,7 @@ def build_server(
     calls_gate: the connections to the database that calls may use. max_unidentified: see `UnauthenticatedLimits`.
     shares_port: other servers may listen on the same port; each gets some of the connections.
     """
+    proxies = TrustedProxies.of(configuration.trusted_proxies)
     shares = OrganizationShares(
         calls_gate,
         most_of_one=configuration.organization_calls,
@@ -96,7 +99,7 @@ def build_server(
                 RequestId(),
                 AccessLog(),
                 CountInFlight(in_flight),
-                UnauthenticatedLimits(Authenticate(authenticator), max_unidentified=max_unidentified),
+                UnauthenticatedLimits(Authenticate(authenticator, proxies), max_unidentified=max_unidentified),
             ),
             deadline,
             LimitToShare(shares),
@@ -118,11 +121,16 @@ def _register_only(server: grpc.aio.Server, names: Container[str]) -> None:
     server.add_registered_method_handlers = register_some  # type: ignore[method-assign]
 
 
-def bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    """Binds the server to the address, and returns the port. Raises CannotListen."""
+def bind(server: grpc.aio.Server, host: str, port: int, certificate: CertificateFiles | None = None) -> int:
+    """Binds the server to the address, and returns the port. Raises CannotListen.
+
+    certificate: for TLS; None: the port has none.
+    """
     address = address_of(host, port)
     try:
-        return server.add_insecure_port(address)
+        if certificate is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, certificate.credentials())
     except RuntimeError as error:
         raise CannotListen.on(address) from error
 

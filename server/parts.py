@@ -78,6 +78,7 @@ def build_parts(
             beside=configuration.max_pending_events // BESIDE,
         ),
         gate=ingest_gate,
+        is_changing=lambda organization_id: changes.is_waiting(organization_id),
         limits=engine_limits.ingest,
         native=configuration.native,
     )

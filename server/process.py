@@ -24,6 +24,7 @@ from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from server.parts import Parts, build_parts, started
 from server.reflection import add_reflection
 from server.services import register
+from server.tls import certificate_files
 from store.postgres.database import Database
 from store.postgres.lock_watch import LockWatch
 from store.postgres.probe import Probe, ProbeIntervals
@@ -49,9 +50,11 @@ async def serve(
     add_services: adds the services of the API to the server, and returns their names.
     engine_limits, server_limits: limits and intervals that have no setting; only tests pass others than the defaults.
     shares_port: see `listener.build_server`.
-    Raises CannotListen, UnsafeListen, and DatabaseUnavailable when the database does not answer at the start.
+    Raises BadCertificate, CannotListen and UnsafeListen, and DatabaseUnavailable when the database does not answer at
+    the start.
     """
     host = configuration.listen_host
+    certificate = certificate_files(configuration)
     async with contextlib.AsyncExitStack() as stack:
         authenticator = await _authenticator(host, database, clock, server_limits.revocation_grace)
         seats = divide(configuration.pool_size, configuration.ingest_writers)
@@ -84,7 +87,7 @@ async def serve(
         lock_watch = LockWatch(database)
         stack.push_async_callback(lock_watch.stop)
         lock_watch.start()
-        port = listener.bind(server, host, configuration.listen_port)
+        port = listener.bind(server, host, configuration.listen_port, certificate)
         stack.push_async_callback(server.stop, 0)
         await server.start()
         decoder = "native" if decodes_natively(configuration) else "python"
@@ -92,7 +95,13 @@ async def serve(
             "listening on %s port %d",
             host,
             port,
-            extra={"action": LogAction.LISTEN, "host": host, "port": port, "usage_decoder": decoder},
+            extra={
+                "action": LogAction.LISTEN,
+                "host": host,
+                "port": port,
+                "usage_decoder": decoder,
+                "tls": _tls(configuration),
+            },
         )
         await _follow_health(stack, database, health, server_limits.probe)
         _follow_revocations(stack, database, authenticator, server_limits.revocation_interval)
@@ -104,6 +113,13 @@ async def serve(
         logger.info("draining %d calls", in_flight.count, extra={"action": LogAction.DRAIN, "calls": in_flight.count})
         await listener.stop(server, in_flight, shutdown, configuration.drain_timeout)
     logger.info("stopped", extra={"action": LogAction.STOPPED})
+
+
+def _tls(configuration: Configuration) -> str:
+    """How much TLS the port has."""
+    if configuration.tls_certificate is None:
+        return "none"
+    return "server" if configuration.tls_client_ca is None else "mutual"
 
 
 async def _authenticator(host: str, database: Database, clock: Clock, revocation_grace: float) -> Authenticator:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 
@@ -27,14 +27,28 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 
 
 @dataclass(frozen=True)
+class ClientTls:
+    """TLS to a server, in PEM. authorities: of the server's certificate; None: those of the system.
+
+    certificate, key: of the client, where the server asks for one.
+    """
+
+    authorities: bytes | None = None
+    certificate: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class Address:
     """The address of a server, and the API key with which to call it.
 
-    server: `HOST:PORT`, or another address that gRPC accepts. key: None while the server has no keys.
+    server: `HOST:PORT`, or another address that gRPC accepts. key: None while the server has no keys. tls: None: the
+    connection has none.
     """
 
     server: str
     key: str | None = None
+    tls: ClientTls | None = None
 
     @property
     def metadata(self) -> Metadata:
@@ -44,5 +58,11 @@ class Address:
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[grpc.aio.Channel]:
         """A channel to the server, open within the block."""
-        async with grpc.aio.insecure_channel(self.server, options=_OPTIONS) as channel:
+        async with self._channel() as channel:
             yield channel
+
+    def _channel(self) -> grpc.aio.Channel:
+        if self.tls is None:
+            return grpc.aio.insecure_channel(self.server, options=_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(self.tls.authorities, self.tls.key, self.tls.certificate)
+        return grpc.aio.secure_channel(self.server, credentials, options=_OPTIONS)

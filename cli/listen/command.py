@@ -45,13 +45,7 @@ class Options:
     answers: list[Answer]
     body: bool
     as_json: bool
-    server: str
-    key: str | None
-
-    @property
-    def address(self) -> Address:
-        """The server at which an endpoint is added."""
-        return Address(self.server, self.key)
+    address: Address  # of the server at which an endpoint is added
 
 
 def _answers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Answer]:

@@ -56,8 +56,7 @@ class Options:
     batch_size: int
     window: int
     patience: float
-    server: str
-    key: str | None
+    address: Address
 
     def mapping(self) -> RowMapping:
         """How rows become events. Raises BadParameter."""
@@ -154,7 +153,7 @@ def replay(**arguments: Any) -> None:
     with options.open_file() as rows:
         _check_columns(rows, mapping)
         batches = Batches(rows, mapping, summary, options.batch_size)
-        run = Replay(Address(options.server, options.key), options.window, options.patience)
+        run = Replay(options.address, options.window, options.patience)
         problem = asyncio.run(run.send(rows, batches, summary))
     summary.show(standard_output())
     if isinstance(problem, Interrupted):

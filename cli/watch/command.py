@@ -48,8 +48,7 @@ class Options:
     since: datetime | None
     token: str | None
     as_json: bool
-    server: str
-    key: str | None
+    address: Address
 
     def check(self) -> None:
         """Raises UsageError when two options cannot be combined."""
@@ -59,11 +58,6 @@ class Options:
             raise click.UsageError("--condition, --event-type, --since and --resume need --notifications.")
         if self.since and self.token:
             raise click.UsageError("--resume and --since both name a start: leave out --since.")
-
-    @property
-    def address(self) -> Address:
-        """The server, and the key with which to call it."""
-        return Address(self.server, self.key)
 
     @property
     def filters(self) -> StateFilter:

@@ -129,6 +129,10 @@ class ChangeGroups:
         async with self._gate.seat(organization_id), self._database.unbegun_transaction() as connection:
             yield await driver(connection)
 
+    def is_waiting(self, organization_id: int) -> bool:
+        """Whether a change of the organization waits or is in progress."""
+        return organization_id in self._queues
+
     async def drain(self) -> None:
         """Waits until no change is waiting; groups follow each other without a distance."""
         self._draining.set()

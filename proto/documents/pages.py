@@ -13,6 +13,7 @@ from google.protobuf.descriptor import (
     ServiceDescriptor,
 )
 
+from generated.tidemark.v1 import role_pb2
 from proto.documents.contract import (
     ENUMS,
     MESSAGES,
@@ -110,12 +111,21 @@ def _method(method: MethodDescriptor, steps: list[Step]) -> str:
     parts = [
         f"## {method.name}\n\n{_comment(method.full_name)}\n",
         *_http(method),
+        _role(method),
         f"### {method.input_type.name}{streams}\n\n{_fields(method.input_type)}",
         f"### {method.output_type.name}{answers}\n\n{_fields(method.output_type)}",
         *_method_errors(method, steps),
         *_example(steps),
     ]
     return "\n".join(parts)
+
+
+def _role(method: MethodDescriptor) -> str:
+    options = method.GetOptions().Extensions
+    role = role_pb2.Role.Name(options[role_pb2.required_role]).removeprefix("ROLE_").lower()
+    fields = " or ".join(f"`{name}`" for name in options[role_pb2.customer_fields])
+    limited = f"; a key of one customer has to name it in {fields}" if fields else ""
+    return f"Role: {role}{limited}.\n"
 
 
 def _http(method: MethodDescriptor) -> Iterator[str]:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import ipaddress
 import logging
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from generated.tidemark.v1 import error_reason_pb2
@@ -11,10 +12,20 @@ from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
-from server.authentication.revocation import GRACE, OpenStreams
+from server.authentication.access import refusal_of_stream
+from server.authentication.certificates import ClientCertificate
+from server.authentication.revocation import (
+    GRACE,
+    OpenStream,
+    OpenStreams,
+    certificate_expired,
+    expired,
+    refusal,
+)
 from server.calls import errors
 from store.identity import keys
-from store.identity.callers import Caller, find_caller, hash_key
+from store.identity.callers import Caller, callers_of, find_caller, hash_identity, hash_key
+from store.identity.key_changes import note_uses
 from store.identity.organizations import DEFAULT_ORGANIZATION
 from store.postgres.database import Database, DatabaseUnavailable
 
@@ -22,6 +33,10 @@ CACHE_LIFETIME = timedelta(seconds=3)  # how long a revoked key may still be acc
 POLL_INTERVAL = 1.5  # seconds between checks for revoked keys, while this process uses any
 POLL_TIMEOUT = 3.0  # seconds for one check
 CACHE_SIZE = 4096  # keys, including unknown ones
+
+USES_INTERVAL = timedelta(minutes=1)  # between two notes of when keys were used last
+
+MAX_SHOWN = 200  # characters of a certificate's identities that a message quotes
 
 _SCHEME = "bearer "
 
@@ -56,6 +71,9 @@ class Authenticator:
         self._cache: dict[bytes, tuple[datetime, Caller | None]] = {}
         self._reading: dict[bytes, asyncio.Task[Caller | None]] = {}  # keys that are being read from the database
         self._default: tuple[datetime, Caller] | None = None
+        self._reviewed: dict[str, Caller] = {}  # of the keys that have streams, as last read
+        self._uses: dict[str, datetime] = {}  # of keys, since `_noted_time`
+        self._noted_time = clock.now()
         self.streams = OpenStreams(revocation_grace)
 
     async def start(self) -> None:
@@ -77,13 +95,17 @@ class Authenticator:
                 " (tidemark keys create --organization NAME), or listen on 127.0.0.1"
             )
 
-    async def identify(self, authorization: str | None) -> Caller:
-        """The caller with this `authorization` metadata.
+    async def identify(self, authorization: str | None, certificate: ClientCertificate | None = None) -> Caller:
+        """The caller with this `authorization` metadata, or without any, with this client certificate.
 
         Raises errors.Unauthenticated, and DatabaseUnavailable when the key is not cached and cannot be read.
         """
+        if certificate is not None and certificate.end is not None and certificate.end <= self._clock.now():
+            raise certificate_expired()
         if authorization is None:
-            return await self._without_key()
+            if certificate is None or not certificate.identities:
+                return await self._without_key()
+            return await self._of_certificate(certificate)
         if not authorization.lower().startswith(_SCHEME):
             raise errors.Unauthenticated(
                 error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
@@ -94,10 +116,44 @@ class Authenticator:
             raise errors.Unauthenticated(
                 error_reason_pb2.ERROR_REASON_UNAUTHENTICATED, "the API key is unknown or revoked"
             )
+        return self._accepted(caller)
+
+    async def _of_certificate(self, certificate: ClientCertificate) -> Caller:
+        """The caller of the first identity that is known."""
+        for identity in certificate.identities:
+            caller = await self._caller_of(hash_identity(identity))
+            if caller is not None:
+                return self._accepted(caller)
+        if self._anonymous_possible:
+            return await self._without_key()
+        raise errors.Unauthenticated(
+            error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
+            f"no organization knows the client certificate of {', '.join(certificate.identities)[:MAX_SHOWN]}"
+            " (`tidemark keys create --organization NAME --identity IDENTITY`), and the call carries no API key",
+        )
+
+    def open_stream(self, caller: Caller, method: str, certificate: ClientCertificate | None) -> OpenStream:
+        """Registers the stream that the current task serves. It ends with the client's certificate."""
+        stream = self.streams.open(caller, method)
+        if certificate is not None and certificate.end is not None:
+            left = (certificate.end - self._clock.now()).total_seconds()
+            self.streams.end_later(stream, left, certificate_expired())
+        return stream
+
+    def _accepted(self, caller: Caller) -> Caller:
+        """The caller, if its key has not expired; notes the use."""
+        now = self._clock.now()
+        if caller.is_expired(now):
+            raise errors.Unauthenticated(
+                error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
+                f"the API key {caller.key_id} has expired at {caller.expire_time:%Y-%m-%d %H:%M:%S} UTC:"
+                " use another key (`tidemark keys rotate` creates a successor in time)",
+            )
+        self._uses[caller.key_id] = now
         return caller
 
     def revocations(self, database: Database, interval: float = POLL_INTERVAL) -> BackgroundTask:
-        """The task that ends the streams of revoked keys, and streams without a key after the first key exists.
+        """The task that ends streams whose keys allow them no more, and streams without a key after the first exists.
 
         One check serves the whole process. It has a connection pool of its own, so that a busy service does not delay
         it. While the database is unavailable, cached keys stay valid. interval: seconds between checks.
@@ -122,31 +178,75 @@ class Authenticator:
         )
 
     async def check_revocations(self, database: Database) -> None:
-        """Checks once whether keys that this process uses are revoked. Raises DatabaseUnavailable."""
+        """Checks once what the keys that this process uses are still allowed, and notes their use.
+
+        Raises DatabaseUnavailable.
+        """
         cached = {
-            caller.key_id for time, caller in self._cache.values() if caller is not None and self._is_fresh(time)
+            caller.key_id: caller
+            for time, caller in self._cache.values()
+            if caller is not None and self._is_fresh(time)
         }
         open_ids = self.streams.key_ids
-        used = (open_ids | cached) - {""}
+        used = (open_ids | cached.keys()) - {""}
         anonymous = "" in open_ids or self._default is not None
-        if not used and not anonymous:
+        now = self._clock.now()
+        self._uses.update(dict.fromkeys(open_ids - {""}, now))
+        noted = now - self._noted_time >= USES_INTERVAL or now < self._noted_time
+        uses = dict(self._uses) if noted else {}
+        if not used and not anonymous and not uses:
             return
-        revoked = set[str]()
+        current: dict[str, Caller] = {}
+        first_key = False
         async with database.transaction() as connection:
             if used:
-                revoked |= await keys.revoked_among(connection, used)
-            if anonymous and await keys.any_key_exists(connection):
-                revoked.add("")
-        if "" in revoked:
-            self._anonymous_possible, self._default = False, None  # keys are never deleted
+                current = await callers_of(connection, used)
+            if anonymous:
+                first_key = await keys.any_key_exists(connection)
+            if uses:
+                await note_uses(connection, uses)
+        if noted:
+            self._noted_time = now
+            self._uses = {key_id: time for key_id, time in self._uses.items() if uses.get(key_id) != time}
+        self._keep_unchanged(current, {**self._reviewed, **cached})
+        self._reviewed = {key_id: current[key_id] for key_id in open_ids if key_id in current}
+        self._end_streams(open_ids, current, first_key=first_key)
+
+    def _keep_unchanged(self, current: dict[str, Caller], known: Mapping[str, Caller]) -> None:
+        """Caches the current callers. Of those that have not changed it keeps the known objects, see `review`."""
+        for key_id, caller in current.items():
+            if caller == (before := known.get(key_id, caller)):
+                current[key_id] = before
         self._cache = {
-            key: (time, caller)
+            key: (time, None if caller is None else current[caller.key_id])
             for key, (time, caller) in self._cache.items()
-            if caller is None or caller.key_id not in revoked
+            if caller is None or caller.key_id in current
         }
-        count = self.streams.end(revoked)
+
+    def _end_streams(self, open_ids: set[str], current: Mapping[str, Caller], *, first_key: bool) -> None:
+        """Requests the streams to end that their keys do not allow any more."""
+        if first_key:
+            self._anonymous_possible, self._default = False, None  # keys are never deleted
+        now, count = self._clock.now(), 0
+        for key_id in open_ids:
+            if not key_id and not first_key:
+                continue
+            caller = current.get(key_id)
+
+            def refusal_of(stream: OpenStream, caller: Caller | None = caller) -> errors.ApiError | None:
+                if caller is None:
+                    return refusal(stream.caller.key_id)
+                if caller.is_expired(now):
+                    return expired(caller.key_id)
+                return refusal_of_stream(caller, stream.caller, stream.method)
+
+            # An object that was reviewed before is not reviewed again, but time goes on.
+            seen = None if caller is None or caller.is_expired(now) else caller
+            count += self.streams.review(key_id, seen, refusal_of)
         if count:
-            logger.info("ending %d streams whose keys are revoked", count, extra={"action": LogAction.KEY_REVOKED})
+            logger.info(
+                "ending %d streams whose keys do not allow them", count, extra={"action": LogAction.KEY_REVOKED}
+            )
 
     async def _caller_of(self, key_hash: bytes) -> Caller | None:
         cached = self._cache.get(key_hash)

@@ -3,6 +3,7 @@
 import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
 
 from store.alerts.history import Author
 from store.identity.callers import Caller
@@ -12,6 +13,13 @@ from store.identity.organizations import Organization
 _INFRASTRUCTURE = ("/grpc.health.v1.", "/grpc.reflection.")
 
 
+class StreamOfKey(Protocol):
+    """A stream of the API, which ends when its key does not allow it any more. refusal: why; None until then."""
+
+    revoked: asyncio.Event  # set together with the refusal
+    refusal: Exception | None
+
+
 @dataclass(slots=True)
 class Call:
     """One call of one method. The interceptors set its fields before the handler runs."""
@@ -19,7 +27,7 @@ class Call:
     method: str  # as on the wire: /package.Service/Method
     request_id: str
     caller: Caller | None = None  # unset until the caller is identified
-    revoked: asyncio.Event | None = None  # only for a stream of the API: set when its key is revoked
+    stream: StreamOfKey | None = None  # only for a stream of the API
     answer_bytes: int = 0  # that a request of the call asked for; 0: none did
 
     @property

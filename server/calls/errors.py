@@ -140,6 +140,12 @@ class DeadlineExceeded(ApiError):
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+class PermissionDenied(ApiError):
+    """The caller is known, and may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
 class Unauthenticated(ApiError):
     """The call carries no API key, or one that is not valid."""
 

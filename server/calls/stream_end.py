@@ -9,10 +9,10 @@ MAX_STREAM_AGE = 30 * 60.0  # seconds; less than the grace that the server gives
 
 
 async def wait_for_stream_end(drain: Drain, max_age: float = MAX_STREAM_AGE) -> None:
-    """Returns when the server drains, when the stream is `max_age` seconds old, or when its key is revoked."""
+    """Returns when the server drains, when the stream is `max_age` seconds old, or when its key allows it no more."""
     events = [drain.begun]
-    if (revoked := current_call.get().revoked) is not None:
-        events.append(revoked)
+    if (stream := current_call.get().stream) is not None:
+        events.append(stream.revoked)
     waits = [asyncio.create_task(event.wait(), name="stream-end") for event in events]
     try:
         await asyncio.wait(waits, timeout=max_age, return_when=asyncio.FIRST_COMPLETED)

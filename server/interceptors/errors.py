@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.turns import of_loop
+from server.authentication.access import check_customer
 from server.calls import current_call, errors
 from server.calls.answer_size import CLIENT_LIMIT
 from server.calls.context import Context
@@ -57,7 +58,8 @@ class Errors(grpc.aio.ServerInterceptor):
             limit = min(limit, INFRASTRUCTURE_MESSAGE_BYTES)
         decoder = self._decoders.get(handler_call_details.method, handler.request_deserializer)
         table = self._tables.get(service_of(handler_call_details.method), {})
-        answering = _Answering(handler, _Decoder(decoder, limit), table)
+        method = handler_call_details.method
+        answering = _Answering(handler, _Decoder(decoder, limit, method), table)
         return rebuilt(handler, answering.stream if handler.response_streaming else answering.single, None, None)
 
 
@@ -111,9 +113,10 @@ class _Answering:
 class _Decoder:
     """Decodes one request, or a stream of requests."""
 
-    def __init__(self, deserializer: Callable[[bytes], Any] | None, limit: int) -> None:
+    def __init__(self, deserializer: Callable[[bytes], Any] | None, limit: int, method: str) -> None:
         self._deserializer = deserializer or _unchanged
         self._limit = limit
+        self._method = method
 
     def __call__(self, message: bytes) -> Any:
         if len(message) > self._limit:
@@ -123,12 +126,16 @@ class _Decoder:
                 metadata={"bytes": str(len(message)), "limit": str(self._limit)},
             )
         try:
-            return self._deserializer(message)
+            request = self._deserializer(message)
         except DecodeError:
             raise errors.InvalidArgument(
                 error_reason_pb2.ERROR_REASON_MALFORMED_MESSAGE,
                 "the message cannot be decoded as the request type of the method",
             ) from None
+        caller = current_call.get().caller
+        if caller is not None and caller.customer_id:
+            check_customer(caller, self._method, request)
+        return request
 
     async def stream(self, messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for message in messages:

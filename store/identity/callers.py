@@ -1,12 +1,16 @@
-"""Callers: finds the organization of an API key."""
+"""Callers: finds the organization of an API key, and what the key may be used for."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.identity.organizations import Organization
+from store.identity.roles import ALL, Role
 from store.tables.accounts import api_key, organization
 
 
@@ -15,21 +19,58 @@ def hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
+def hash_identity(identity: str) -> bytes:
+    """What is stored for the identity of a client certificate. It begins with a byte that no key can contain."""
+    return hashlib.sha256(b"\0identity\0" + identity.encode()).digest()
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The organization of a call, and the id of its API key; empty if the call needed no key."""
+    """The organization of a call, and what its API key may be used for.
+
+    key_id: empty if the call needed no key. customer_id: the only customer that the key may read; empty: all.
+    expire_time: from which on the key is not accepted.
+    """
 
     organization: Organization
     key_id: str = ""
+    roles: frozenset[Role] = ALL
+    customer_id: str = ""
+    expire_time: datetime | None = None
+
+    def is_expired(self, now: datetime) -> bool:
+        """Whether the key is not accepted any more."""
+        return self.expire_time is not None and self.expire_time <= now
+
+
+_CALLER = (
+    select(
+        organization.c.organization_id,
+        organization.c.name,
+        api_key.c.key_id,
+        api_key.c.roles,
+        api_key.c.customer_id,
+        api_key.c.expire_time,
+    )
+    .join(api_key, api_key.c.organization_id == organization.c.organization_id)
+    .where(api_key.c.revoke_time.is_(None))
+)
 
 
 async def find_caller(connection: AsyncConnection, key_hash: bytes) -> Caller | None:
-    """The caller with that key; None if the key does not exist or is revoked."""
-    row = (
-        await connection.execute(
-            select(organization.c.organization_id, organization.c.name, api_key.c.key_id)
-            .join(api_key, api_key.c.organization_id == organization.c.organization_id)
-            .where(api_key.c.key_hash == key_hash, api_key.c.revoke_time.is_(None))
-        )
-    ).one_or_none()
-    return None if row is None else Caller(Organization(row.organization_id, row.name), row.key_id)
+    """The caller with that key; None if the key does not exist or is revoked. The caller may be expired."""
+    row = (await connection.execute(_CALLER.where(api_key.c.key_hash == key_hash))).one_or_none()
+    return None if row is None else _caller(row)
+
+
+async def callers_of(connection: AsyncConnection, key_ids: Collection[str]) -> dict[str, Caller]:
+    """The callers with these keys, as they are now, by key; without revoked ones. A caller may be expired."""
+    rows = await connection.execute(_CALLER.where(api_key.c.key_id.in_(key_ids)))
+    return {row.key_id: _caller(row) for row in rows}
+
+
+def _caller(row: Any) -> Caller:
+    # A role that a newer version of Tidemark has added is not known here, and allows nothing.
+    roles = frozenset(Role(name) for name in row.roles if name in Role.__members__)
+    of = Organization(row.organization_id, row.name)
+    return Caller(of, row.key_id, roles, row.customer_id or "", row.expire_time)

@@ -2,16 +2,18 @@
 
 import base64
 import secrets
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import exists, func, insert, or_, select, update
+from sqlalchemy import case, exists, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.identity import organizations
-from store.identity.callers import hash_key
+from store.identity.callers import hash_identity, hash_key
 from store.identity.organizations import DEFAULT_ORGANIZATION, Organization
+from store.identity.roles import ALL, Role
 from store.ids import random_id
 from store.tables.accounts import api_key, customer, metric, organization
 from store.tables.alerts import alert
@@ -32,8 +34,29 @@ _LOCK = 0x7469646B  # the advisory lock for whether any key exists
 _DATA_TABLES = (alert, customer, metric, plan, usage_limit, endpoint)
 
 
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """What a key may be used for, and until when.
+
+    customer_id: the only customer that it may read; empty: all. display_name: for people. expire_time: from which on
+    it is not accepted; None: it does not expire.
+    """
+
+    roles: frozenset[Role] = ALL
+    customer_id: str = ""
+    display_name: str = ""
+    expire_time: datetime | None = None
+
+
+ADMINISTRATOR = KeySettings()
+
+
 class BadOrganizationName(ValueError):
     """The name is not valid for an organization."""
+
+
+class IdentityTaken(ValueError):
+    """The identity of a client certificate belongs to an organization already."""
 
 
 class CannotTakeOver(ValueError):
@@ -42,7 +65,7 @@ class CannotTakeOver(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class CreatedKey:
-    """A new key. The key itself is shown once and not stored.
+    """A new key. The key itself is shown once and not stored; it is empty for the identity of a client certificate.
 
     took_over: the organization was named `default` before. left_behind: this is the first key of all, and `default`
     holds data that callers can no longer reach.
@@ -63,6 +86,9 @@ class KeyRecord:
     organization: Organization
     create_time: datetime
     revoke_time: datetime | None
+    settings: KeySettings = ADMINISTRATOR
+    last_use_time: datetime | None = None  # up to a minute old
+    identity: str = ""  # of a client certificate, which needs no key
 
 
 async def get_or_create_organization(connection: AsyncConnection, name: str, now: datetime) -> Organization:
@@ -71,9 +97,17 @@ async def get_or_create_organization(connection: AsyncConnection, name: str, now
 
 
 async def create_key(
-    connection: AsyncConnection, organization_name: str, now: datetime, *, take_over: bool = False
+    connection: AsyncConnection,
+    organization_name: str,
+    now: datetime,
+    settings: KeySettings = ADMINISTRATOR,
+    *,
+    identity: str = "",
+    take_over: bool = False,
 ) -> CreatedKey:
     """Creates a key for the organization of that name, and the organization if it does not exist.
+
+    identity: of a client certificate, which then needs no key. Raises IdentityTaken if it has an organization.
 
     take_over: the organization `default`, if it exists, first gets that name and keeps its data and its keys. Raises
     BadOrganizationName and CannotTakeOver.
@@ -89,14 +123,46 @@ async def create_key(
     taken = take_over and await _take_over(connection, name)
     left_behind = await leaves_behind(connection, name)
     owner = await get_or_create_organization(connection, organization_name, now)
-    key = KEY_PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode().rstrip("=")
-    key_id = random_id(KEY_ID_PREFIX)
-    await connection.execute(
-        insert(api_key).values(
-            key_hash=hash_key(key), key_id=key_id, organization_id=owner.organization_id, create_time=now
-        )
-    )
+    key_id, key = await insert_key(connection, owner, settings, now, identity)
     return CreatedKey(key_id, key, owner, taken, left_behind)
+
+
+async def insert_key(
+    connection: AsyncConnection, owner: Organization, settings: KeySettings, now: datetime, identity: str = ""
+) -> tuple[str, str]:
+    """Stores a new key of an organization; returns its id and the key itself, which is empty for an identity.
+
+    Raises IdentityTaken.
+    """
+    random = base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode().rstrip("=")
+    key = "" if identity else KEY_PREFIX + random
+    key_id = random_id(KEY_ID_PREFIX)
+    inserted = await connection.scalar(
+        pg_insert(api_key)
+        .values(
+            key_hash=hash_identity(identity) if identity else hash_key(key),
+            key_id=key_id,
+            organization_id=owner.organization_id,
+            create_time=now,
+            identity=identity or None,
+            **columns_of(settings),
+        )
+        .on_conflict_do_nothing()
+        .returning(api_key.c.key_id)
+    )
+    if inserted is None:
+        raise IdentityTaken(f"the identity {identity!r} has an organization already: revoke it there first")
+    return key_id, key
+
+
+def columns_of(settings: KeySettings) -> dict[str, Any]:
+    """The values of the columns of a key's settings."""
+    return {
+        "roles": sorted(settings.roles),
+        "customer_id": settings.customer_id or None,
+        "display_name": settings.display_name,
+        "expire_time": settings.expire_time,
+    }
 
 
 async def leaves_behind(connection: AsyncConnection, organization_name: str) -> bool:
@@ -140,16 +206,36 @@ async def list_keys(connection: AsyncConnection) -> list[KeyRecord]:
         .order_by(organization.c.name, api_key.c.create_time, api_key.c.key_id)
     )
     return [
-        KeyRecord(row.key_id, Organization(row.organization_id, row.name), row.create_time, row.revoke_time)
+        KeyRecord(
+            row.key_id,
+            Organization(row.organization_id, row.name),
+            row.create_time,
+            row.revoke_time,
+            settings_of(row),
+            row.last_use_time,
+            row.identity or "",
+        )
         for row in rows
     ]
 
 
+def settings_of(row: Any) -> KeySettings:
+    """The settings in a row of the table."""
+    roles = frozenset(Role(name) for name in row.roles if name in Role.__members__)
+    return KeySettings(roles, row.customer_id or "", row.display_name, row.expire_time)
+
+
 async def revoke_key(connection: AsyncConnection, key_id: str, now: datetime) -> bool:
-    """Revokes a key for good; returns whether it exists. A key that was revoked before keeps its revoke_time."""
+    """Revokes a key for good; returns whether it exists. A key that was revoked before keeps its revoke_time.
+
+    The identity of a client certificate may be created again afterwards.
+    """
     found = await connection.scalar(select(exists().where(api_key.c.key_id == key_id)))
+    free = case((api_key.c.identity.is_(None), api_key.c.key_hash), else_=hash_key(key_id))
     await connection.execute(
-        update(api_key).where(api_key.c.key_id == key_id, api_key.c.revoke_time.is_(None)).values(revoke_time=now)
+        update(api_key)
+        .where(api_key.c.key_id == key_id, api_key.c.revoke_time.is_(None))
+        .values(revoke_time=now, key_hash=free)
     )
     return bool(found)
 
@@ -164,11 +250,3 @@ async def no_key_exists(connection: AsyncConnection) -> bool:
     await connection.execute(select(func.pg_advisory_xact_lock_shared(_LOCK)))
     # A separate statement: its snapshot must be newer than the lock, or it misses the key that the lock waited for.
     return not await any_key_exists(connection)
-
-
-async def revoked_among(connection: AsyncConnection, key_ids: Collection[str]) -> set[str]:
-    """Those of the keys that are revoked."""
-    rows = await connection.scalars(
-        select(api_key.c.key_id).where(api_key.c.key_id.in_(key_ids), api_key.c.revoke_time.is_not(None))
-    )
-    return set(rows)

@@ -25,6 +25,12 @@ api_key = Table(
     Column("organization_id", Organization, ForeignKey("organization.organization_id"), nullable=False),
     Column("create_time", Time, nullable=False),
     Column("revoke_time", Time),
+    Column("roles", ARRAY(Text(collation="C")), nullable=False, server_default="{ADMIN}"),
+    Column("customer_id", Identifier),  # the only one that the key may read; NULL: all
+    Column("display_name", Text, nullable=False, server_default=""),
+    Column("expire_time", Time),
+    Column("last_use_time", Time),  # written about once a minute
+    Column("identity", Identifier),  # of a client certificate; then key_hash is its hash, and there is no key
 )
 
 # Answers to requests with a request id: a retry gets the same answer.

@@ -883,6 +883,37 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_ROLE_MISSING: _ErrorReason.ValueType  # 61
+    """ERROR_REASON_ROLE_MISSING (PERMISSION_DENIED) means that the API key does not have the role that the method needs.
+    Use another key, or give this one the role.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_ROLE_MISSING",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "key_id": "key_4xq…",
+            "required_role": "EDITOR",
+            "roles": "READER"
+          }
+        }
+    """
+    ERROR_REASON_OTHER_CUSTOMER: _ErrorReason.ValueType  # 62
+    """ERROR_REASON_OTHER_CUSTOMER (PERMISSION_DENIED) means that the API key is limited to one customer, and the request
+    names none or another one, or the method is not for such keys.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_OTHER_CUSTOMER",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "key_id": "key_4xq…",
+            "customer_id": "acme"
+          }
+        }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a request, or one event of it, was refused or failed. Every error of this API carries a
@@ -1751,6 +1782,37 @@ Example:
       "domain": "tidemark.dev",
       "metadata": {
         "job_id": "rdj_3fa…"
+      }
+    }
+"""
+ERROR_REASON_ROLE_MISSING: ErrorReason.ValueType  # 61
+"""ERROR_REASON_ROLE_MISSING (PERMISSION_DENIED) means that the API key does not have the role that the method needs.
+Use another key, or give this one the role.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_ROLE_MISSING",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "key_id": "key_4xq…",
+        "required_role": "EDITOR",
+        "roles": "READER"
+      }
+    }
+"""
+ERROR_REASON_OTHER_CUSTOMER: ErrorReason.ValueType  # 62
+"""ERROR_REASON_OTHER_CUSTOMER (PERMISSION_DENIED) means that the API key is limited to one customer, and the request
+names none or another one, or the method is not for such keys.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_OTHER_CUSTOMER",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "key_id": "key_4xq…",
+        "customer_id": "acme"
       }
     }
 """

@@ -92,10 +92,17 @@ def test_retention_must_exceed_the_grace() -> None:
 
 def test_document_lists_every_setting_and_no_other() -> None:
     source = (Path(__file__).parents[3] / "runtime" / "configuration.py").read_text()
-    read = set(re.findall(r'\.(?:raw|flag|choice|number|optional_address)\(\s*"([A-Z_]+)"', source))
+    read = set(re.findall(r'\.(?:raw|flag|choice|number|path|texts|optional_address)\(\s*"([A-Z_]+)"', source))
     documented = set(re.findall(r"^\| `TIDEMARK_([A-Z_]+)`", DOCUMENT.read_text(), re.MULTILINE))
-    assert documented - {"SERVER", "KEY"} == read
-    assert {f"TIDEMARK_{name}" for name in ("SERVER", "KEY")} == CLIENT_SETTINGS
+    of_clients = {"SERVER", "KEY", "TLS", "SERVER_CA", "CLIENT_CERTIFICATE", "CLIENT_KEY"}
+    assert documented - of_clients == read
+    assert {f"TIDEMARK_{name}" for name in of_clients} == CLIENT_SETTINGS
+
+
+@pytest.mark.parametrize("given", ["TLS_CERTIFICATE", "TLS_KEY", "TLS_CLIENT_CA"])
+def test_files_of_tls_belong_together(given: str) -> None:
+    with pytest.raises(ConfigurationError, match="TLS_CERTIFICATE and TIDEMARK_TLS_KEY"):
+        load({f"TIDEMARK_{given}": "/tls.pem"})
 
 
 SERVICE_LINKS = {

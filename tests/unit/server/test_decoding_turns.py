@@ -22,7 +22,7 @@ async def test_messages_of_many_streams_are_decoded_in_turns_when_they_are_large
 
     async def stream() -> list[int]:
         current_call.begin(current_call.Call("/x/Y", "r"))
-        return [decoded async for decoded in _Decoder(decode, 1_000_000).stream(messages())]
+        return [decoded async for decoded in _Decoder(decode, 1_000_000, "/x/Y").stream(messages())]
 
     streams = [asyncio.create_task(stream()) for _ in range(5)]
     async with asyncio.timeout(30):
