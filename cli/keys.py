@@ -225,10 +225,10 @@ def update(
     after = _with_database(run)
     if after is None:
         raise _no_such_key(organization, key_id)
-    roles = ", ".join(sorted(after.roles)).lower()
+    allowed = ", ".join(sorted(after.roles)).lower()
     customer_id = f" of the customer {after.customer_id}" if after.customer_id else ""
     end = "" if after.expire_time is None else f", until {after.expire_time:%Y-%m-%d %H:%M} UTC"
-    print_progress(f"{named(key_id)} has the roles {roles}{customer_id} now{end}")
+    print_progress(f"{named(key_id)} has the roles {allowed}{customer_id} now{end}")
 
 
 @keys.command()

@@ -226,7 +226,8 @@ class Authenticator:
     def _keep_unchanged(self, current: dict[str, Caller], known: Mapping[str, Caller]) -> None:
         """Caches the current callers. Of those that have not changed it keeps the known objects, see `review`."""
         for key_id, caller in current.items():
-            if caller == (before := known.get(key_id, caller)):
+            before = known.get(key_id, caller)
+            if caller is not before and caller == before:
                 current[key_id] = before
         self._cache = {
             key: (time, None if caller is None else current[caller.key_id])

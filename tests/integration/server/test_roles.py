@@ -20,6 +20,7 @@ from server.authentication.access import ACCESS
 from server.authentication.api_keys import CACHE_LIFETIME, USES_INTERVAL
 from server.limits import ServerLimits
 from store.identity import keys
+from store.identity.callers import Caller, callers_of
 from store.identity.key_changes import rotate_key, update_key
 from store.identity.keys import CreatedKey, KeySettings
 from store.identity.roles import Role, allows
@@ -270,3 +271,16 @@ def test_commands_create_update_and_rotate_limited_keys(database_url: str, monke
     code, _, problem = run("rotate", *of_acme, key_id)
     assert code == 1
     assert "has no key" in problem
+
+
+async def test_unchanged_key_is_the_same_object_at_each_check(database: Database) -> None:
+    key = await create_key(database, Role.READER, customer_id="bob")
+
+    async def read() -> Caller:
+        async with database.transaction() as connection:
+            return (await callers_of(connection, [key.key_id]))[key.key_id]
+
+    before = await read()
+    assert await read() is before, "each check would review all streams of the key again"
+    await change(database, key, {"customer_id": "ann"})
+    assert (await read()).customer_id == "ann"
