@@ -6,7 +6,7 @@ from setuptools import Extension, setup
 NATIVE_DECODER = Extension(
     "server.alerts.native_decoder",
     sources=["server/alerts/native_decoder.pyx"],
-    depends=["server/alerts/native_encoding.pxd", "server/alerts/native_texts.pxd"],
+    depends=sorted(glob.glob("server/alerts/native_*.pxd")),
     optional=True,
 )
 NATIVE_ROWS = Extension("store.usage.native_rows", sources=["store/usage/native_rows.pyx"], optional=True)
