@@ -36,7 +36,7 @@ from server.alerts.native_encoding cimport (
     take_property,
 )
 from server.alerts.native_known_texts cimport PLACES, is_known, keep, place_of
-from server.alerts.native_strings cimport ascii_string, decoded, is_utf8, new_id, valid_string
+from server.alerts.native_strings cimport ascii_string, decoded, is_utf8, new_id, texts_are_utf8, valid_string
 from server.alerts.native_texts cimport (
     MAX_ID_LENGTH,
     MAX_PROPERTIES,
@@ -56,7 +56,12 @@ from evaluator.events import UsageEvent
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(PyObject*)
 
+cdef extern from *:
+    const char* _DIGEST "SOURCES_DIGEST"
+
 import_datetime()
+
+SOURCES_DIGEST = _DIGEST.decode()  # see `runtime/compiled.py`
 
 cdef enum:
     MAX_KNOWN_AMOUNT = 16  # bytes
@@ -98,7 +103,7 @@ def scan(bytes message not None):
         tag = batch.at[0]
         batch.at += 1
         if tag == EVENT_OF_BATCH:
-            if not take_part(&batch, &part) or not read_fields(part, &fields) or not _texts_are_utf8(&fields):
+            if not take_part(&batch, &part) or not read_fields(part, &fields) or not texts_are_utf8(&fields):
                 return None
             events += 1
             continue
@@ -162,21 +167,6 @@ cdef inline Span _all_of(bytes message) noexcept:
     span.at = <const unsigned char*>PyBytes_AS_STRING(message)
     span.end = span.at + PyBytes_GET_SIZE(message)
     return span
-
-
-# --- texts --------------------------------------------------------------------------------------------------
-
-cdef bint _texts_are_utf8(Fields* fields) except -1:
-    """Whether protobuf accepts all texts of an event."""
-    cdef Span rest = fields.properties, key, value
-    cdef int number
-    for number in range(EVENT_ID, EVENT_TIME):
-        if not is_utf8(fields.texts[number]):
-            return False
-    while rest.at < rest.end:
-        if not take_property(&rest, &key, &value) or not is_utf8(key) or not is_utf8(value):
-            return False
-    return is_utf8(fields.texts[EVENT_NAME])
 
 
 # --- texts that come again and again ------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 
-from server.alerts.native_encoding cimport Span, size_of
+from server.alerts.native_encoding cimport EVENT_ID, EVENT_NAME, EVENT_TIME, Fields, Span, size_of, take_property
 from server.alerts.native_texts cimport (
     MAX_CHARACTER,
     MAX_ID_LENGTH,
@@ -34,6 +34,19 @@ cdef inline bint is_utf8(Span text) except -1:
     except UnicodeDecodeError:
         return False
     return True
+
+
+cdef inline bint texts_are_utf8(Fields* fields) except -1:
+    """Whether protobuf accepts all texts of an event."""
+    cdef Span rest = fields.properties, key, value
+    cdef int number
+    for number in range(EVENT_ID, EVENT_TIME):
+        if not is_utf8(fields.texts[number]):
+            return False
+    while rest.at < rest.end:
+        if not take_property(&rest, &key, &value) or not is_utf8(key) or not is_utf8(value):
+            return False
+    return is_utf8(fields.texts[EVENT_NAME])
 
 
 cdef inline str valid_string(Span text, Py_ssize_t most):

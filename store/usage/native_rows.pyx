@@ -16,7 +16,12 @@ cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t, Py_UCS4)
     void* PyUnicode_DATA(object)
 
+cdef extern from *:
+    const char* _DIGEST "SOURCES_DIGEST"
+
 import_datetime()
+
+SOURCES_DIGEST = _DIGEST.decode()  # see `runtime/compiled.py`
 
 cdef enum:
     EVENT_ID = 0  # the fields of UsageEvent
