@@ -33,8 +33,8 @@ SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 EXAMPLES ?= 100
 # The demo's input: a CSV of real requests instead of the made-up month.
 TRACE ?=
-# One part of the benchmark: ingest, latency, notifier, "soak MINUTES", balances, neighbours or rules, perhaps
-# "rules --scale 0.1 --only create" (default: the first two).
+# One part of the benchmark, perhaps with options: "soak MINUTES", "rules --scale 0.1 --only create" (default: ingest and
+# latency). "plots" draws docs/plots/ from the results of the parts that were run.
 PART ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -87,7 +87,7 @@ migrate: $(STAMP) ## bring the database's schema up to date
 	@exec $(BIN)/tidemark migrate
 
 .PHONY: bench
-bench: $(STAMP) ## ingest and latency, under 3 minutes; PART=ingest, latency, notifier, soak, balances, neighbours, rules, views or sustained runs one part
+bench: $(STAMP) ## ingest and latency, under 3 minutes; PART= runs one part: batches, cost, peers, sustained and others, see docs/performance.md
 	@exec $(BIN)/python -m bench $(PART)
 
 # --- checking -----------------------------------------------------------------------------------------------

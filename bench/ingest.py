@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import math
 import statistics
 import time
@@ -15,7 +16,7 @@ import psycopg
 
 from bench.support import cpu, load
 from bench.support.client import Client, Job
-from bench.support.load import Load
+from bench.support.load import Kind, Load
 from bench.support.sending import (
     Call,
     NotCounted,
@@ -41,19 +42,6 @@ _COPIED_GROUPED = 1_000_001
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of traffic: how many gauges the events of a round move."""
-
-    name: str
-    gauges: int
-    events: int
-
-
-DENSE = Kind("dense", gauges=500, events=120_000)
-SPARSE = Kind("sparse", gauges=10_000, events=80_000)
-
-
-@dataclass(frozen=True)
 class Sent:
     """The result of a round, as the client measured it. transitions: thresholds that the events reached."""
 
@@ -64,29 +52,39 @@ class Sent:
 
 @dataclass
 class Send(Job[Sent]):
-    """Sends a round as fast as the server accepts it, over several streams with several batches in flight each."""
+    """Sends a round as fast as the server accepts it, over several streams with several batches in flight each.
+
+    seconds: after this time no further message is sent.
+    """
 
     server: str
     events: Load | None  # None: the first events of the gauges
     gauges: int
     streams: int = STREAMS
+    batch_events: int = BATCH_EVENTS
+    seconds: float = math.inf
     _messages: list[bytes] = field(default_factory=list)
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
 
     async def prepare(self) -> None:
         """Encodes the messages and connects."""
         events = load.first_events(self.gauges, load.now()) if self.events is None else self.events.make()
-        self._messages = load.messages(events, BATCH_EVENTS)
+        self._messages = load.messages(events, self.batch_events)
         self._channels = await open_channels(self.server, self.streams)
 
     async def run(self) -> Sent:
         """Sends all messages; the measured time ends with the last acknowledgement."""
-        messages = iter(self._messages)
         started = time.perf_counter()
+        messages = _until(started + self.seconds, self._messages)
         done = await asyncio.gather(*(_stream(evaluate_usage(over), messages) for over in self._channels))
         seconds = time.perf_counter() - started
         await close_channels(self._channels)
         return Sent(seconds, sum(accepted for accepted, _ in done), sum(transitions for _, transitions in done))
+
+
+def _until(end: float, messages: Sequence[bytes]) -> Iterator[bytes]:
+    """The messages, but none after that time."""
+    return itertools.takewhile(lambda _: time.perf_counter() < end, messages)
 
 
 async def _stream(call: Call, messages: Iterator[bytes]) -> tuple[int, int]:

@@ -1,44 +1,20 @@
-"""The figures of the benchmarks: tables for people, and JSON for comparisons."""
+"""The figures of the benchmarks as tables for people."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from bench.balances import BALANCES
 from bench.balances import Report as BalancesReport
 from bench.ingest import Report
-from bench.latency import Latencies
 from bench.notifier import Report as NotifierReport
 
-RESULTS = Path(__file__).resolve().parent / "results"
 # What a spike of the same design reached, with neither alerts nor checks: shares of a raw COPY's rate.
 GOALS = {"dense": 0.55, "sparse": 0.25}
 
 
-def show(
-    console: Console,
-    ingest: Sequence[Report],
-    latency: Sequence[Latencies],
-    notifier: NotifierReport | None,
-    balances: BalancesReport | None,
-) -> None:
-    """Prints a table for each measured part."""
-    if ingest:
-        console.print(_ingest_table(ingest))
-    if latency:
-        console.print(_latency_table(latency))
-    if notifier is not None:
-        console.print(_notifier_table(notifier))
-    if balances is not None:
-        console.print(_balances_table(balances))
-        console.print(_timers_table(balances))
-
-
-def _ingest_table(reports: Sequence[Report]) -> Table:
+def ingest_table(reports: Sequence[Report]) -> Table:
+    """Events a second and CPU of each kind of traffic."""
     table = Table(title="ingest, events/s")
     table.add_column("benchmark", no_wrap=True)
     for name in ("server", "COPY", "ratio", "goal", "CPU server", "CPU database"):
@@ -61,24 +37,8 @@ def _cpu(microseconds: float | None) -> str:
     return "" if microseconds is None else f"{microseconds:.1f} µs"
 
 
-def _latency_table(latencies: Sequence[Latencies]) -> Table:
-    table = Table(title="latency, ms")
-    table.add_column("benchmark")
-    for name in ("events/s", "p50", "p99", "max", "samples"):
-        table.add_column(name, justify="right")
-    for kind in ("ack", "webhook"):
-        for one in latencies:
-            summary = one.figures()[kind]
-            table.add_row(
-                f"latency.{kind}",
-                f"{one.rate:,}",
-                *(f"{summary[name]:.1f}" for name in ("p50_ms", "p99_ms", "max_ms")),
-                f"{summary['samples']:,}",
-            )
-    return table
-
-
-def _notifier_table(report: NotifierReport) -> Table:
+def notifier_table(report: NotifierReport) -> Table:
+    """The figures of a notifier, with their limits and goals."""
     figures = report.figures()
     resident = figures["resident_mib"]
     table = Table(title="notifier")
@@ -112,7 +72,8 @@ def _notifier_table(report: NotifierReport) -> Table:
     return table
 
 
-def _balances_table(report: BalancesReport) -> Table:
+def balances_table(report: BalancesReport) -> Table:
+    """The cost of usage that draws on many balances."""
     figures = report.figures()
     table = Table(title=f"usage of a customer with {BALANCES:,} balances and seats")
     # Wide enough for what they hold: a narrow terminal breaks the headings, and drops nothing.
@@ -143,7 +104,8 @@ def _balances_table(report: BalancesReport) -> Table:
     return table
 
 
-def _timers_table(report: BalancesReport) -> Table:
+def timers_table(report: BalancesReport) -> Table:
+    """How late timers run, and what a search for them takes."""
     figures = report.timers.figures()
     table = Table(title="timers, ms")
     table.add_column("figure")
@@ -158,25 +120,13 @@ def _timers_table(report: BalancesReport) -> Table:
     return table
 
 
-def write(
-    name: str,
-    about: dict[str, Any],
-    ingest: Sequence[Report],
-    latency: Sequence[Latencies],
-    notifier: NotifierReport | None,
-    balances: BalancesReport | None,
-) -> Path:
-    """Writes all figures to `results/NAME.json`; returns the path."""
-    results = dict(about)
-    if ingest:
-        results["ingest"] = {report.kind.name: report.figures() for report in ingest}
-    if latency:
-        results["latency"] = [one.figures() for one in latency]
-    if notifier is not None:
-        results["notifier"] = notifier.figures()
-    if balances is not None:
-        results["balances"] = balances.figures()
-    path = RESULTS / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n")
-    return path
+def markdown(table: Table) -> str:
+    """A table as Markdown, for docs/performance.md."""
+    columns = [(str(column.header), column.justify, [*column.cells]) for column in table.columns]
+    lines = [
+        [header for header, _, _ in columns],
+        ["---:" if justify == "right" else "---" for _, justify, _ in columns],
+    ]
+    lines += [[str(cell) for cell in row] for row in zip(*(cells for _, _, cells in columns), strict=True)]
+    caption = f"\n\n{table.caption}" if table.caption else ""
+    return f"{table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"{caption}\n"

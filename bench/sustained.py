@@ -4,10 +4,13 @@ One server, 5,000 customers, random ids of 36 characters (UUIDs) that are never 
 accepts them. Each row of the result is a tenth of the events: events a second, CPU of server and database, log, disk.
 """
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -33,9 +36,10 @@ _STORED_METRIC = "stored"  # of events that were in the table before
 _STORE = """
 INSERT INTO {name} (organization_id, customer_id, event_id, event_time, ingest_time, metric_id, quantity)
 SELECT (SELECT min(organization_id) FROM organization), 'customer-' || lpad((n * 7919 %% {customers})::text, 6, '0'),
-    md5(n::text)::uuid::text, %(now)s::timestamptz - n * interval '1 us', %(now)s, '{metric}', 1 + n %% 1999
-FROM generate_series(1, %(events)s::bigint) AS n
+    md5(n::text)::uuid::text, %(month)s::timestamptz + n * interval '1 us', %(now)s, '{metric}', 1 + n %% 1999
+FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n
 """
+_FILLERS = 2  # connections that store at the same time, and processes that build the key
 _KEYS = "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = %s::regclass"
 _SIZES = """
 SELECT sum(pg_table_size(inhrelid)), sum(pg_indexes_size(inhrelid))
@@ -72,29 +76,53 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """The rows, in the order of time."""
+    """The rows, in the order of time. empty: the same with an empty table, where that was measured."""
 
     rows: Sequence[Row]
+    empty: Sequence[Row] = ()
 
     def figures(self) -> dict[str, Any]:
-        """The figures for the file of results. last_to_first: of the rates of the last and the first three rows."""
+        """The figures for the file of results.
+
+        last_to_first: of the rates of the last and the first three rows. stored_to_empty: of the median rates, and of
+        the median CPU of server and database.
+        """
         rates = [row.rate for row in self.rows]
-        return {
+        found: dict[str, Any] = {
             "customers": CUSTOMERS,
             "last_to_first": round(statistics.median(rates[-3:]) / statistics.median(rates[:3]), 3),
             "bytes_of_an_event": round(self.rows[-1].table_bytes + self.rows[-1].index_bytes, 1),
-            "rows": [row.figures() for row in self.rows],
         }
+        if self.empty:
+            found["stored_to_empty"] = round(_median(self.rows, _rate) / _median(self.empty, _rate), 3)
+            found["stored_to_empty_cpu"] = round(_median(self.rows, _cpu) / _median(self.empty, _cpu), 3)
+            found["rows_of_an_empty_table"] = [row.figures() for row in self.empty]
+        return {**found, "rows": [row.figures() for row in self.rows]}
 
     def table(self) -> Table:
         """The figures as a table for people."""
         found = self.figures()
-        table = Table(title=f"sustained: last ÷ first {found['last_to_first']}")
+        title = f"sustained: last ÷ first {found['last_to_first']}"
+        if self.empty:
+            title += f", stored ÷ empty {found['stored_to_empty']}"
+        table = Table(title=title)
         for name in found["rows"][0]:
             table.add_column(name.replace("_", " "), justify="right")
-        for row in found["rows"]:
+        for row in (*found.get("rows_of_an_empty_table", ()), *found["rows"]):
             table.add_row(*(f"{value:,}" for value in row.values()))
         return table
+
+
+def _rate(row: Row) -> float:
+    return row.rate
+
+
+def _cpu(row: Row) -> float:
+    return row.server_us + row.database_us
+
+
+def _median(rows: Sequence[Row], figure: Callable[[Row], float]) -> float:
+    return statistics.median(map(figure, rows))
 
 
 @dataclass(frozen=True)
@@ -115,18 +143,38 @@ async def measure(
     seconds: float = SECONDS,
     stored: int = 0,
 ) -> Report:
-    """Sends so many events, and ends early after so many seconds. stored: events that are in the table before."""
-    deadline = time.monotonic() + seconds
+    """Sends so many events, and ends early after so many seconds.
+
+    stored: events that are in the table before. With some, the same is measured first with an empty table.
+    """
+    empty: Sequence[Row] = ()
+    if stored:
+        report("an empty table")
+        empty = await _rows(postgresql, "bench_empty", report, events, seconds)
+        with psycopg.connect(postgresql.url, autocommit=True) as connection:
+            connection.execute("DROP DATABASE bench_empty")
+    return Report(await _rows(postgresql, "bench_sustained", report, events, seconds, stored), empty)
+
+
+async def _rows(
+    postgresql: PostgreSQL,
+    name: str,
+    report: Callable[[str], None],
+    events: int,
+    seconds: float,
+    stored: int = 0,
+) -> list[Row]:
+    """Measures on a new database of that name."""
     rows: list[Row] = []
-    async with postgresql.stack("bench_sustained") as stack:
+    async with postgresql.stack(name) as stack:
         with Client() as client:
             await create_alerts(stack.server, load.alerts())
             await _send(client, Send(stack.server, None, CUSTOMERS))
             if stored:
-                _store(stack, stored)
-                report(f"{stored:,} events stored before the measurement")
+                _store(stack, stored, report)
             await _send(client, _of_round(stack, "warm", WARM_UP_EVENTS))
             counted = CUSTOMERS + WARM_UP_EVENTS + stored
+            deadline = time.monotonic() + seconds
             for number in range(ROWS):
                 if time.monotonic() >= deadline:
                     break
@@ -135,7 +183,7 @@ async def measure(
                 rows.append(row)
                 report(f"{row.stored:,} stored: {row.rate:,.0f} events/s")
         _verify(stack, counted - stored)
-    return Report(rows)
+    return rows
 
 
 async def _row(client: Client, stack: Stack, number: int, events: int, stored: int) -> Row:
@@ -175,21 +223,43 @@ def _check(sent: Sent, events: int) -> None:
         raise NotCounted(f"{sent.accepted} events were accepted, {events} were sent")
 
 
-def _store(stack: Stack, events: int) -> None:
+def _store(stack: Stack, events: int, report: Callable[[str], None]) -> None:
     """Puts events into the table that the server does not count."""
+    began = time.monotonic()
     now = load.now()
     name = f"event_{now:%Y_%m}"
-    with psycopg.connect(stack.url, autocommit=True) as connection:
-        connection.execute("SET synchronous_commit = off")
-        connection.execute("SET maintenance_work_mem = '512MB'")
+    with _connected(stack) as connection:
         [(key, definition)] = connection.execute(_KEYS, (name,)).fetchall()
         connection.execute(f"DROP INDEX {key}".encode())
-        statement = _STORE.format(name=name, customers=CUSTOMERS, metric=_STORED_METRIC)
-        connection.execute(statement.encode(), {"now": now, "events": events})
+        bounds = [events * number // _FILLERS for number in range(_FILLERS + 1)]
+        with ThreadPoolExecutor(_FILLERS) as threads:
+            parts = [threads.submit(_store_part, stack, name, now, *part) for part in itertools.pairwise(bounds)]
+            for part in parts:
+                part.result()
+        report(f"{events:,} events stored before the measurement in {time.monotonic() - began:.0f} s")
+        connection.execute("SET maintenance_work_mem = '1GB'")
+        connection.execute(f"SET max_parallel_maintenance_workers = {_FILLERS - 1}".encode())
         connection.execute(f"{definition} WITH (fillfactor = 70)".encode())
         connection.execute(f"ALTER INDEX {key} RESET (fillfactor)".encode())
+        report(f"their key after {time.monotonic() - began:.0f} s")
+        # Otherwise PostgreSQL does it in the middle of the measurement.
         connection.execute(f"VACUUM (ANALYZE) {name}".encode())
         connection.execute("CHECKPOINT")
+        report(f"ready after {time.monotonic() - began:.0f} s")
+
+
+def _store_part(stack: Stack, name: str, now: datetime, first: int, end: int) -> None:
+    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    statement = _STORE.format(name=name, customers=CUSTOMERS, metric=_STORED_METRIC)
+    parameters = {"month": month, "now": now, "first": first, "last": end - 1}
+    with _connected(stack) as connection:
+        connection.execute(statement.encode(), parameters)
+
+
+def _connected(stack: Stack) -> psycopg.Connection:
+    connection = psycopg.connect(stack.url, autocommit=True)
+    connection.execute("SET synchronous_commit = off")
+    return connection
 
 
 def _read(stack: Stack) -> _Reading:

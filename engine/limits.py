@@ -47,10 +47,12 @@ class IngestLimits:
 
     containment_commits: the most commits that are tried instead of one that failed. An alert that cannot be recorded
     takes two, an event that cannot be stored about two for each doubling of the customers and of that customer's
-    events.
+    events. sustained_commit_events, sustained_commit_seconds: see `commit_size`.
     """
 
     commit_events: int = 10_000  # of one commit, unless a single batch brings more
+    sustained_commit_events: int = 20_000  # of one commit while usage of many gauges keeps coming
+    sustained_commit_seconds: float = 0.25  # how long such a commit may take
     commit_events_beside_light: int = 1_000  # of one commit, also of a larger batch, beside a light neighbour
     idle_organizations: int = 10_000  # lanes kept for organizations that send no usage at present
     containment_commits: int = 200

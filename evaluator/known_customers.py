@@ -9,8 +9,8 @@ from evaluator.gauges import Measure
 from evaluator.routing_facts import CustomerFacts, SubscriptionFacts
 from evaluator.watched_gauges import CustomerMeasure
 
-# What of an event decides its route, apart from its time and properties: customer, subscription, metric, currency.
-RouteKey = tuple[str, str | None, str, str | None]
+# What of a customer's event decides its route, apart from its time and properties: subscription, metric, currency.
+RouteKey = tuple[str | None, str, str | None]
 
 
 @dataclass(eq=False, slots=True)
@@ -95,7 +95,7 @@ class KnownCustomer:
         """Forgets a subscription, and what was found for it."""
         self.subscriptions.pop(subscription_id, None)
         self.doubted.pop(subscription_id, None)
-        self.routes = {key: route for key, route in self.routes.items() if key[1] != subscription_id}
+        self.routes = {key: route for key, route in self.routes.items() if key[0] != subscription_id}
         self.measures = {key: found for key, found in self.measures.items() if key[1] != subscription_id}
 
     def forget_measure(self, measure: Measure) -> None:
@@ -109,7 +109,7 @@ class KnownCustomer:
         if subscription_id is None:
             self.forget_measure(rule.measure)
         else:
-            self.routes = {key: route for key, route in self.routes.items() if key[1] != subscription_id}
+            self.routes = {key: route for key, route in self.routes.items() if key[0] != subscription_id}
             self.measures.pop((rule.measure, subscription_id), None)
 
     def forget_metric(self, metric_id: str) -> None:

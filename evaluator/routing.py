@@ -45,6 +45,7 @@ class Router:
         self._raw_events: dict[str, dict[str, RawEvents]] = {}  # by event name and metric id
         self._plan_limits = {} if plan_limits is None else plan_limits
         self.known = KnownCustomers()
+        self.being_erased: set[str] = set()  # ids of known customers that were being erased when they were read
         self._changes = RouteChanges()
 
     def apart(self) -> "Router":
@@ -63,7 +64,15 @@ class Router:
     def know_customer(self, facts: CustomerFacts) -> KnownCustomer:
         """Knows a customer from now on, with nothing found for it yet."""
         known = self.known[facts.customer_id] = KnownCustomer(facts, self._changes.revision)
+        if facts.being_erased:
+            self.being_erased.add(facts.customer_id)
         return known
+
+    def replace_facts(self, facts: CustomerFacts) -> None:
+        """Takes facts of a known customer that were read again."""
+        self.known[facts.customer_id].replace_facts(facts)
+        if facts.being_erased:
+            self.being_erased.add(facts.customer_id)
 
     def know_subscription(self, subscription: SubscriptionFacts) -> None:
         """Knows a subscription of a customer that it knows."""
@@ -176,12 +185,16 @@ class Router:
             end = max(end, (own or cycle).period_at(time).end)
         return end
 
-    def customer_measures(self, key: RouteKey, time: datetime) -> tuple[CustomerMeasure, ...]:
+    @property
+    def revision(self) -> int:
+        """The number of the last change of routes. A customer whose `revision` it is has no outdated route."""
+        return self._changes.revision
+
+    def customer_measures(self, known: KnownCustomer, key: RouteKey, time: datetime) -> tuple[CustomerMeasure, ...]:
         """The watched measures that an event can move; whether it does depends on its properties.
 
-        The facts of its customer, subscription and metric must be in the router.
+        known: its customer. The facts of its subscription and metric must be in the router.
         """
-        known = self.known[key[0]]
         if known.revision != self._changes.revision:
             self._forget_touched(known)
         route = known.routes.get(key)
@@ -212,7 +225,7 @@ class Router:
 
     def _measures(self, known: KnownCustomer, key: RouteKey) -> dict[tuple[Measure, str | None], None]:
         """The measures of an event, in their order, each with its subscription if it measures subscriptions."""
-        _, subscription_id, metric_id, currency = key
+        subscription_id, metric_id, currency = key
         measures = [(Measure(metric_id=metric_id), None)]
         own: list[tuple[Measure, str | None]] = []
         if currency is not None:

@@ -33,6 +33,7 @@ class WatchedGauge:
     continuous_since_epoch: a stored gauge that was evaluated at or after this epoch has counted every event since.
     counted_since: a period that starts after this time has been counted from its first event.
     limit: of the gauge, where alerts have percentage thresholds. raw_events: those that count in its metric.
+    customer_id, gauge_hex: of the gauge. is_additive: whether its events can be summed up before they are counted.
     """
 
     gauge: Gauge
@@ -45,6 +46,13 @@ class WatchedGauge:
     counted_since: datetime
     limit: Decimal | None = None
     raw_events: RawEvents | None = None
+    customer_id: str = field(init=False)
+    gauge_hex: str = field(init=False)
+    is_additive: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.customer_id, self.gauge_hex = self.gauge.customer_id, self.gauge.gauge_hex
+        self.is_additive = self.aggregation.additive
 
     @property
     def counted_from_the_start(self) -> bool:

@@ -57,14 +57,17 @@ class FairSemaphore:
     reserved: seats that heavy organizations (see `runtime.turns`) leave to the others. So another one finds a seat
     although many organizations that hold one each have taken all of their part.
 
-    While a light organization has calls in progress, a heavy one gets half of its part: what it does with its seats
-    uses the processor that the calls of the other one need.
+    While a light organization has calls in progress, and shortly after, a heavy one gets half of its part, and all
+    heavy ones together get half of their seats, rounded up: what they do with them uses the processor that the calls
+    of the other one need, and a seat that is taken between two of these calls is not free for the second one.
     """
 
     def __init__(self, seats: int, *, reserved: int = 0) -> None:
         assert reserved < seats
         self._free = seats
         self._heavy_free = seats - reserved  # that heavy organizations may take
+        # Of these, the ones that heavy organizations leave free beside a light one.
+        self._kept_free = (seats - reserved) // 2
         self._own: dict[int, int] = {}
         self._waiting: OrderedDict[int, deque[asyncio.Future[bool]]] = OrderedDict()
         self._tags: dict[int, float] = {}
@@ -117,7 +120,9 @@ class FairSemaphore:
         if is_heavy:
             if not self._heavy_free:
                 return False
-            if own and own + 1 > self._free // 2 and of_loop().has_light_neighbour(organization_id):
+            if of_loop().has_or_had_light_neighbour(organization_id) and (
+                self._heavy_free <= self._kept_free or (own and own + 1 > self._free // 2)
+            ):
                 return False
         return may_take(own, self._free)
 

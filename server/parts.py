@@ -78,6 +78,7 @@ def build_parts(
             beside=configuration.max_pending_events // BESIDE,
         ),
         gate=ingest_gate,
+        is_changing=lambda organization_id: changes.is_waiting(organization_id),
         limits=engine_limits.ingest,
         native=configuration.native,
     )
@@ -113,7 +114,7 @@ def build_parts(
         pipeline,
         changes,
         evaluations,
-        FactPuts(clock, changes, evaluations, engine_limits.new_metrics),
+        FactPuts(clock, changes, evaluations, rules, engine_limits.new_metrics),
         NewMetrics(database, backfills, engine_limits.new_metrics.later),
         server_limits,
     )

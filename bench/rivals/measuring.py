@@ -24,7 +24,7 @@ async def rate(rival: str, task: Task, receiver: FastReceiver) -> float:
 
     Raises environment.Unavailable.
     """
-    interpreter = await environment.python()
+    interpreter = await environment.ENVIRONMENT.python()
     process = await asyncio.create_subprocess_exec(
         interpreter,
         "-m",

@@ -16,7 +16,7 @@ from generated.tidemark.v1 import (
     threshold_pb2,
 )
 
-PLANS = 10
+PLANS = 7  # does not divide the number of customers, so each call puts a customer on another plan
 GROUP_KEYS = ("model", "region", "tier", "zone")  # properties of grouped usage; each has one value for each customer
 GROUP_VALUES = 20
 

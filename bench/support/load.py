@@ -29,6 +29,19 @@ OUT_OF_REACH = 10**15  # the lowest threshold of the other alerts
 
 
 @dataclass(frozen=True)
+class Kind:
+    """A kind of traffic: how many gauges the events of a round move."""
+
+    name: str
+    gauges: int
+    events: int
+
+
+DENSE = Kind("dense", gauges=500, events=120_000)
+SPARSE = Kind("sparse", gauges=10_000, events=80_000)
+
+
+@dataclass(frozen=True)
 class Load:
     """A reproducible round of usage: `make` returns the same events each time.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Collection
 
 from aiohttp import web
@@ -14,7 +15,10 @@ class NotDelivered(Exception):
 
 
 class EventArrivals:
-    """Waits for one webhook of each of the events. arrived: by event id, seconds of the event loop's clock."""
+    """Waits for one webhook of each of the events.
+
+    arrived: by event id, seconds of time.perf_counter(). The clock of the event loop counts only milliseconds.
+    """
 
     def __init__(self, event_ids: Collection[str]) -> None:
         self.arrived: dict[str, float] = {}
@@ -41,7 +45,7 @@ class EventArrivals:
         await self._receiver.stop()
 
     async def _take(self, arrival: Arrival) -> web.StreamResponse:
-        now = asyncio.get_running_loop().time()
+        now = time.perf_counter()
         for transition in json.loads(arrival.body)["data"]["transitions"]:
             self.arrived.setdefault(transition["event_id"], now)
             self._missing.discard(transition["event_id"])

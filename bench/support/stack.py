@@ -1,8 +1,11 @@
 """What the benchmarks measure: an embedded PostgreSQL, databases in it, and Tidemark's processes on them."""
 
+import asyncio
 import atexit
 import contextlib
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -58,6 +61,22 @@ class PostgreSQL:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return make_url(self.url).set(database=name).render_as_string(hide_password=False)
+
+    def checkpoint(self) -> None:
+        """Runs a checkpoint, so that none starts during a measurement, and a recovery begins here."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("CHECKPOINT")
+
+    async def kill(self) -> None:
+        """Kills the server with SIGKILL, and waits until all of its processes have ended."""
+        os.kill(self.postmaster_pid(), signal.SIGKILL)
+        holder = embedded.hold(self.folder)
+        while not holder.ended():  # noqa: ASYNC110 (another process ends)
+            await asyncio.sleep(0.02)
+
+    async def start_again(self) -> None:
+        """Starts the server after it was killed; it recovers from its log."""
+        await asyncio.to_thread(embedded.hold(self.folder).restart)
 
     def settings(self) -> dict[str, str]:
         """The version and the settings that matter. Raises NotDurable."""

@@ -9,9 +9,10 @@ import grpc
 from rich.table import Table
 
 from bench.support.stack import PostgreSQL
-from bench.views import data, watchers
+from bench.views import data, new_metrics, watchers
 from bench.views.lists import cases
 from bench.views.measuring import Beats, Measured, measure
+from bench.views.new_metrics import NewMetric
 from bench.views.watchers import Watched
 from cli.garbage_collection import reduce_garbage_collection
 from runtime.clock import SystemClock
@@ -31,6 +32,7 @@ METHODS = (
     "ListDeliveries",
 )
 WATCHERS = "watchers"
+NEW_METRICS = "PutMetric"
 _COLUMNS = ("statements", "rows", "buffers", "ms", "KiB", "block, ms")
 
 
@@ -40,12 +42,14 @@ class Report:
 
     measured: Sequence[Measured]
     watched: Sequence[Watched] = ()
+    new_metrics: Sequence[NewMetric] = ()
 
     def figures(self) -> dict[str, Any]:
         """The figures for the file of results."""
         return {
             "calls": [asdict(one) for one in self.measured],
             "watchers": [asdict(one) for one in self.watched],
+            "new_metrics": [asdict(one) for one in self.new_metrics],
         }
 
     def table(self) -> Table:
@@ -78,14 +82,15 @@ async def measure_all(
 ) -> Report:
     """Measures every call at every size, each size in a database of its own.
 
-    only: the names of rows, of METHODS or WATCHERS (none: all of them).
+    only: the names of rows, of METHODS, WATCHERS or NEW_METRICS (none: all of them).
     """
     measured: list[Measured] = []
-    methods = [name for name in only if name != WATCHERS] if only else METHODS
+    methods = [name for name in only if name in METHODS] if only else METHODS
     for size in sizes if methods else ():
         measured += await _at(postgresql.create_database(f"bench_views_{size}"), size, report, methods)
     watched = await watchers.measure(postgresql, report) if not only or WATCHERS in only else []
-    return Report(measured, watched)
+    put = await new_metrics.measure(postgresql, report, sizes) if not only or NEW_METRICS in only else []
+    return Report(measured, watched, put)
 
 
 async def _at(url: str, size: int, report: Callable[[str], None], methods: Sequence[str]) -> list[Measured]:

@@ -20,7 +20,7 @@ from engine.changes.open_change import Kind, OpenChange, Work
 from engine.limits import DEFAULT_LIMITS, ChangeLimits
 from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
-from store.postgres.database import Connection, Database
+from store.postgres.database import Connection, Database, DriverConnection, driver
 
 ROWS_OF_A_CHANGE = 4  # of a change that does not say how many rows it writes
 
@@ -122,6 +122,16 @@ class ChangeGroups:
         """
         async with self._gate.seat(organization_id), self._database.transaction() as connection:
             yield connection
+
+    @asynccontextmanager
+    async def unbegun_transaction(self, organization_id: int) -> AsyncIterator[DriverConnection]:
+        """A `transaction`, as the driver's connection, that its block begins with the statement BEGIN."""
+        async with self._gate.seat(organization_id), self._database.unbegun_transaction() as connection:
+            yield await driver(connection)
+
+    def is_waiting(self, organization_id: int) -> bool:
+        """Whether a change of the organization waits or is in progress."""
+        return organization_id in self._queues
 
     async def drain(self) -> None:
         """Waits until no change is waiting; groups follow each other without a distance."""

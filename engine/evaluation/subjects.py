@@ -14,15 +14,34 @@ from evaluator.watched_gauges import WatchedGauge
 from store.usage import gauges
 from store.usage.gauges import NEVER_EVALUATED
 
+Entry = tuple[Decimal, UsageEvent]  # an event that moves a gauge, and by how much
+
 
 @dataclass(eq=False, slots=True)
 class Movement:
-    """The events of one commit that move one gauge, in the order of their arrival, each with its amount."""
+    """The events of one commit that move one gauge, in the order of their arrival, each with its amount.
+
+    falls: whether any amount is negative. plain: events that move the gauge by their own quantity or cost; no entries
+    are made of them until they are asked for, because few gauges of a commit are evaluated. None: there are entries.
+    """
 
     watch: WatchedGauge
-    entries: list[tuple[Decimal, UsageEvent]] = field(default_factory=list)
+    _entries: list[Entry] = field(default_factory=list)
     total: Decimal = ZERO
-    falls: bool = False  # whether any amount is negative
+    falls: bool = False
+    plain: list[UsageEvent] | None = None
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The events with their amounts."""
+        if self.plain is not None:
+            of_cost = self.watch.gauge.measure.of_cost
+            amounts = [event.cost if of_cost else event.quantity for event in self.plain]
+            self._entries = [
+                (amount, event) for amount, event in zip(amounts, self.plain, strict=True) if amount is not None
+            ]
+            self.plain = None
+        return self._entries
 
     def add(self, amount: Decimal, event: UsageEvent) -> None:
         """Adds one event. Must run under `exact_arithmetic`."""

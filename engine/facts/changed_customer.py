@@ -14,7 +14,8 @@ from engine.facts.readings import Covered, read_all
 from engine.rules.transaction import Transaction
 from evaluator.alerts import AlertRule, GroupSelector
 from evaluator.gauges import Measure
-from evaluator.routing_facts import CustomerFacts, SubscriptionFacts
+from evaluator.routing import Router
+from evaluator.routing_facts import CustomerFacts
 from store.accounts import customer_evaluations
 from store.accounts.customer_evaluations import Note
 from store.balances import wallets
@@ -60,8 +61,8 @@ async def find_concerned(transaction: Transaction, notes: Sequence[Note]) -> lis
         subscriptions = await routing_facts.subscriptions_of(connection, organization_id, used)
         for one in concerned:
             if one.note.customer_id in used:
-                of_customer = [each for each in subscriptions if each.customer_id == one.note.customer_id]
-                one.alone.extend(_usage_alerts(transaction, one, of_customer))
+                plan_ids = [each.plan_id for each in subscriptions if each.customer_id == one.note.customer_id]
+                one.alone.extend(usage_alerts(transaction.router, one.note, one.customer, plan_ids))
     for one in concerned:
         for alert_id in sorted(one.note.alert_ids - {rule.alert_id for rule in one.alone}):
             rule = await transaction.rule(alert_id)
@@ -70,11 +71,17 @@ async def find_concerned(transaction: Transaction, notes: Sequence[Note]) -> lis
     return concerned
 
 
-def rules_on_usage(
-    transaction: Transaction, customer: CustomerFacts, subscriptions: Sequence[SubscriptionFacts]
+def usage_alerts(
+    router: Router, note: Note, customer: CustomerFacts, plan_ids: Iterable[str | None]
 ) -> list[AlertRule]:
-    """The alerts on usage that may cover a customer or its subscriptions."""
-    return list(transaction.router.usage_rules(customer, [one.plan_id for one in subscriptions]))
+    """One of each set of like alerts on the customer's usage that the note concerns.
+
+    plan_ids: of the customer's subscriptions.
+    """
+    of_subscriptions = set(plan_ids)
+    plans = {(False, customer.plan_id), *((True, plan_id) for plan_id in of_subscriptions)}
+    rules = [rule for rule in router.usage_rules(customer, of_subscriptions) if _is_noted(note, rule)]
+    return _one_of_each(rules, plans)
 
 
 async def evaluate_facts(transaction: Transaction, concerned: Sequence[Concerned]) -> None:
@@ -127,16 +134,6 @@ async def evaluate_claimed_facts(transaction: Transaction, notes: Sequence[Note]
 
 def _is_on_usage(note: Note) -> bool:
     return note.usage or note.subscriptions or bool(note.limit_units)
-
-
-def _usage_alerts(
-    transaction: Transaction, concerned: Concerned, subscriptions: Sequence[SubscriptionFacts]
-) -> list[AlertRule]:
-    """One of each set of like alerts on the customer's usage."""
-    note, customer = concerned.note, concerned.customer
-    plans = {(False, customer.plan_id), *((True, one.plan_id) for one in subscriptions)}
-    rules = [rule for rule in rules_on_usage(transaction, customer, subscriptions) if _is_noted(note, rule)]
-    return _one_of_each(rules, plans)
 
 
 def _is_noted(note: Note, rule: AlertRule) -> bool:

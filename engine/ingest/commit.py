@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.containment import Containment, Refused
 from engine.ingest.counting import Counted, count, count_moved
-from engine.ingest.group import CommitGroup, group_of_batches
+from engine.ingest.group import CommitGroup, group_in_slices
 from engine.ingest.outcomes import outcomes_of
 from engine.ingest.small_commit import CommitPlan, NotAsPlanned, plan_of
 from engine.ingest.storing import Stored, store
@@ -24,6 +24,7 @@ from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from runtime.actions import LogAction
 from runtime.clock import Clock
+from runtime.turns import Slices
 from store.balances.wallets import Wallet
 from store.identity import organizations
 from store.identity.organizations import LockedOrganization, Organization
@@ -76,6 +77,7 @@ class Committer:
         self._between_commits = between_commits
         self._first_pause = first_pause
         self._native = native
+        self.gauges_moved = 0  # by the last commit
         self._reported: dict[str | None, int] = {}  # alerts of which operators got an event, and its window of time
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
@@ -120,14 +122,14 @@ class Committer:
     async def _attempt(
         self, batches: Sequence[Batch], between: Callable[[], Awaitable[None]], *, careful: bool = False
     ) -> list[Outcome]:
-        group = group_of_batches(batches)
+        group = await group_in_slices(batches, Slices(self._organization_id))
         tries, voided = Tries(first_pause=self._first_pause), 0
         while True:
             try:
                 try:
-                    return await self._commit(group, expect_new=True, careful=careful)
-                except DuplicateEvents:
-                    return await self._commit(group, expect_new=False, careful=careful)
+                    return await self._commit(group, careful=careful)
+                except DuplicateEvents as found:
+                    return await self._commit(group, found, careful=careful)
             except EventsVoided:  # their duplicates are new events now
                 voided += 1
                 if voided == VOIDED_TRIES:
@@ -139,13 +141,16 @@ class Committer:
                     raise
                 await between()
 
-    async def _commit(self, group: CommitGroup, *, expect_new: bool, careful: bool) -> list[Outcome]:
+    async def _commit(
+        self, group: CommitGroup, duplicates: DuplicateEvents | None = None, *, careful: bool
+    ) -> list[Outcome]:
         rules = self._rules.of(self._organization_id)
-        if expect_new and not careful and (plan := plan_of(rules.cached, group, self._clock.now() - self._grace)):
+        is_first = duplicates is None and not careful
+        if is_first and (plan := plan_of(rules.cached, group, self._clock.now() - self._grace)):
             try:
                 return await self._commit_small(rules, group, plan)
             except NotAsPlanned as error:
-                expect_new = not error.duplicates
+                duplicates = DuplicateEvents() if error.duplicates else None
         registered = rules.begin()
         router: Router | None = None
         counted = Counted()
@@ -155,18 +160,20 @@ class Committer:
                 transaction = await self._begin(connection, rules, now, careful)
                 router = transaction.router
                 await rules.load_facts(connection, router, group.events, now, registered)
-                stored = await store(transaction, group, expect_new=expect_new, native=self._native)
+                stored = await store(transaction, group, native=self._native, duplicates=duplicates)
                 if stored.new:
                     counted = await self._count(transaction, stored.new, registered, group.include_gauges)
         except BaseException:
             rules.rolled_back(router, registered)
             raise
         rules.committed(registered)
+        self.gauges_moved = len(counted.movements)
         return await _outcomes(transaction, group, stored, counted)
 
     async def _commit_small(self, rules: OrganizationRules, group: CommitGroup, plan: CommitPlan) -> list[Outcome]:
         """Commits as planned. Raises NotAsPlanned, after which nothing is stored."""
         registered, now = rules.begin(), self._clock.now()
+        self.gauges_moved = 0  # it says nothing about larger commits
         registered.named.update(event.customer_id for event in plan.events)  # before another commit may forget them
         try:
             async with self._database.unbegun_transaction() as connection:

@@ -10,7 +10,7 @@ from engine.evaluation.results import RecordedTransition
 from engine.evaluation.subjects import Movement, Subject, before_fold, before_move
 from engine.facts.fact_gauges import evaluate_new_customers
 from engine.ingest.quiet_moves import settle_quiet_moves
-from engine.ingest.routing import additive, move_of, route
+from engine.ingest.routing import additive, moves_of, route
 from engine.rules.transaction import Transaction
 from evaluator.amounts import exact_arithmetic
 from evaluator.events import UsageEvent
@@ -86,8 +86,9 @@ async def _move(
 ) -> list[Subject]:
     """Moves additive gauges; returns those that have to be evaluated."""
     with exact_arithmetic():
-        moves = [move_of(movement) for movement in additive(counted.movements)]
-    if not moves:
+        movements = additive(counted.movements)
+        moves = moves_of(movements)
+    if not movements:
         return []
     all_moved = await gauges.move(transaction.driver, transaction.organization_id, moves, transaction.now, all_values)
     return await _subjects(transaction, counted, all_moved, registered_customers)
@@ -97,21 +98,29 @@ async def _subjects(
     transaction: Transaction, counted: Counted, all_moved: Sequence[gauges.Moved], registered_customers: set[str]
 ) -> list[Subject]:
     """Of the additive gauges that were moved, those that have to be evaluated; notes their values."""
+    if not all_moved:
+        return []
     movements, affected = additive(counted.movements), []
+    slices, subjects = transaction.slices(), list[Subject]()
+    slices.begin_at_once()
     # In the order of arrival: it decides which groups are above the group limit.
     for moved in sorted(all_moved, key=lambda one: one.index):
         movement = movements[moved.index]
         counted.values[movement.watch.gauge] = moved.value
         if moved.needs_evaluation:
             affected.append((movement, moved))
+            await slices.pause()
     if affected:
         affected = await settle_quiet_moves(transaction, affected)
-    return [before_move(movement, moved, registered_customers) for movement, moved in affected]
+    for movement, moved in affected:
+        subjects.append(before_move(movement, moved, registered_customers))
+        await slices.pause()
+    return subjects
 
 
 async def _lock(transaction: Transaction, counted: Counted, registered_customers: set[str]) -> list[Subject]:
     """Locks the gauges that are not additive; all of them have to be evaluated, which counts their events."""
-    folded = [one for one in counted.movements.values() if not one.watch.aggregation.additive]
+    folded = [one for one in counted.movements.values() if not one.watch.is_additive]
     if not folded:
         return []
     watched = [movement.watch.gauge for movement in folded]

@@ -20,6 +20,6 @@ def without_too_late(transaction: Transaction, arrived: list[UsageEvent]) -> lis
 
 def without_erased(transaction: Transaction, arrived: list[UsageEvent]) -> list[UsageEvent]:
     """The events of customers that are not being erased; the same list when it is all of them."""
-    customer = transaction.router.customer
-    erased = {name for name in {event.customer_id for event in arrived} if customer(name).being_erased}
+    known = transaction.router.known
+    erased = {name for name in transaction.router.being_erased if name in known and known[name].facts.being_erased}
     return [event for event in arrived if event.customer_id not in erased] if erased else arrived

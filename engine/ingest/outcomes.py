@@ -52,6 +52,8 @@ async def _add_transitions(
 ) -> None:
     """Adds each transition to the batch of its crossing event, or of the first event that moved its gauge."""
     slices = transaction.slices()
+    slices.begin_at_once()
+    await group.find_first(slices)
     first: dict[Gauge, UsageEvent] = {
         subject.movement.watch.gauge: subject.movement.entries[0][1] for subject in counted.subjects
     }

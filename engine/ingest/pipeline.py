@@ -2,11 +2,12 @@
 
 import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from engine.ingest.batches import Batch, Outcome, add_part
 from engine.ingest.commit import Committer
+from engine.ingest.commit_size import CommitSize
 from engine.ingest.lane import Lane, Waiting
 from engine.ingest.pending import PendingEvents, Room
 from engine.limits import DEFAULT_LIMITS, IngestLimits
@@ -31,7 +32,8 @@ class Pipeline:
     writers: transactions side by side for one organization. A customer always has the same writer, so that its
     events are evaluated in the order in which one stream sent them.
     pending: the events that wait, of which each organization has its share. gate: the transactions side by side of
-    all organizations. Beside a light neighbour (see `runtime.turns`), commits are smaller.
+    all organizations. Beside a light neighbour (see `runtime.turns`), commits are smaller. is_changing: whether a
+    change of an organization's rules waits in this process; commits do not grow then (see `commit_size`).
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Pipeline:
         writers: int,
         pending: PendingEvents,
         gate: FairSemaphore,
+        is_changing: Callable[[int], bool] = lambda _: False,
         limits: IngestLimits = DEFAULT_LIMITS.ingest,
         native: bool = True,
     ) -> None:
@@ -54,6 +57,7 @@ class Pipeline:
         self._writers = writers
         self._pending = pending
         self._gate = gate
+        self._is_changing = is_changing
         self._limits = limits
         self._native = native
         self._lanes: dict[int, list[Lane]] = {}
@@ -109,7 +113,7 @@ class Pipeline:
         return lanes
 
     def _lane(self, organization: Organization) -> Lane:
-        lane = Lane(organization.organization_id, -STILL_COMING)
+        lane = Lane(organization.organization_id, -STILL_COMING, CommitSize(self._limits))
         lane.committer = Committer(
             self._database,
             self._clock,
@@ -179,11 +183,12 @@ class Pipeline:
         limits = self._limits
         if of_loop().has_or_had_light_neighbour(lane.organization_id):
             return lane.take(limits.commit_events_beside_light, divides=True)
-        return lane.take(limits.commit_events, divides=False)
+        may_grow = not self._is_changing(lane.organization_id)
+        return lane.take(lane.size.limit(may_grow=may_grow), divides=False)
 
     async def _commit(self, lane: Lane, group: list[Waiting]) -> None:
         try:
-            outcomes = await lane.committer.together([one.part for one in group])
+            outcomes = await self._together(lane, group)
             if outcomes is None:
                 is_partial = bool(lane.waiting) and lane.waiting[0] is group[0]
                 if lane.division is None and not is_partial:
@@ -196,6 +201,15 @@ class Pipeline:
             _fail(group, error)
         else:
             _succeed(group, outcomes)
+
+    async def _together(self, lane: Lane, group: list[Waiting]) -> list[Outcome] | None:
+        """Commits a group as one, and notes what that says about the size of the next commit."""
+        now, more_waits = asyncio.get_running_loop().time, bool(lane.waiting)
+        began = now()
+        outcomes = await lane.committer.together([one.part for one in group])
+        gauges = 0 if outcomes is None else lane.committer.gauges_moved
+        lane.size.note(sum(one.taken for one in group), gauges, now() - began, more_waits=more_waits)
+        return outcomes
 
     async def _contain(self, lane: Lane, group: list[Waiting]) -> None:
         """Commits a group whose commit has failed without the events that cannot be recorded, beside the lane."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from engine.evaluation.subjects import Movement
-from engine.ingest.routing import move_of
+from engine.ingest.routing import bounds_of
 from engine.rules.transaction import Transaction
 from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
@@ -32,7 +32,7 @@ async def settle_quiet_moves(
     with exact_arithmetic():
         for movement, moved in affected:
             level = levels.of_new_alerts(movement.watch, moved)
-            if level is not None and moved.value - movement.total + move_of(movement).high < level:
+            if level is not None and moved.value - movement.total + bounds_of(movement)[1] < level:
                 quiet.append(Quiet(movement.watch.gauge, level))
             else:
                 others.append((movement, moved))

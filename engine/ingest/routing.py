@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from engine.evaluation.subjects import Movement
+from engine.evaluation.subjects import Entry, Movement
 from evaluator.aggregation import Aggregation, contribution
 from evaluator.amounts import ZERO
 from evaluator.events import UsageEvent
@@ -14,6 +14,7 @@ from runtime.turns import Slices
 from store.usage import gauges
 
 EVENTS_AT_ONCE = 100  # events that are routed without a pause
+NO_ENTRIES: list[Entry] = []  # of all movements with plain events, which replace it
 
 
 async def route(router: Router, events: Sequence[UsageEvent], slices: Slices) -> dict[WatchedGauge, Movement]:
@@ -41,9 +42,14 @@ def route_at_once(router: Router, events: Sequence[UsageEvent]) -> dict[WatchedG
 
 def _route(router: Router, events: Sequence[UsageEvent], movements: dict[WatchedGauge, Movement]) -> None:
     # Every event runs through this, so it calls as few functions as it can.
+    known_customers, revision = router.known, router.revision
     for event in events:
         _, customer_id, time, metric_id, quantity, subscription_id, cost, currency, _, _ = event
-        for target in router.customer_measures((customer_id, subscription_id, metric_id, currency), time):
+        known, key = known_customers[customer_id], (subscription_id, metric_id, currency)
+        targets = known.routes.get(key) if known.revision == revision else None
+        if targets is None:
+            targets = router.customer_measures(known, key, time)
+        for target in targets:
             amount = cost if target.of_cost else quantity
             if amount is None:
                 continue
@@ -51,9 +57,11 @@ def _route(router: Router, events: Sequence[UsageEvent], movements: dict[Watched
                 watch = target.only
                 movement = movements.get(watch)
                 if movement is None:
-                    movements[watch] = Movement(watch, [(amount, event)], amount, amount < ZERO)
+                    movements[watch] = Movement(watch, NO_ENTRIES, amount, amount < ZERO, [event])
+                elif movement.plain is None:
+                    movement.add(amount, event)
                 else:
-                    movement.entries.append((amount, event))
+                    movement.plain.append(event)
                     movement.total += amount
                     if amount < ZERO:
                         movement.falls = True
@@ -81,16 +89,27 @@ def _route_to(
 
 def additive(movements: Mapping[WatchedGauge, Movement]) -> list[Movement]:
     """The movements of additive gauges, in their order."""
-    return [movement for movement in movements.values() if movement.watch.aggregation.additive]
+    return [movement for movement in movements.values() if movement.watch.is_additive]
 
 
-def move_of(movement: Movement) -> gauges.Move:
-    """How a movement moves an additive gauge. Must run under `exact_arithmetic`."""
-    high, low = movement.total, ZERO
-    if movement.falls:
-        running = high = ZERO
-        for amount, _ in movement.entries:
-            running += amount
-            high, low = max(high, running), min(low, running)
-    watch = movement.watch
-    return gauges.Move(watch.gauge, movement.total, high, low, watch.required_epoch)
+def moves_of(movements: Sequence[Movement]) -> gauges.Moves:
+    """How movements move additive gauges. Must run under `exact_arithmetic`."""
+    watches = [movement.watch for movement in movements]
+    return gauges.Moves(
+        [watch.customer_id for watch in watches],
+        [watch.gauge_hex for watch in watches],
+        [movement.total for movement in movements],
+        [watch.required_epoch for watch in watches],
+        [bounds_of(movement) for movement in movements] if any(one.falls for one in movements) else None,
+    )
+
+
+def bounds_of(movement: Movement) -> gauges.Bounds:
+    """The lowest and the highest point of the running sum of a movement. Must run under `exact_arithmetic`."""
+    if not movement.falls:
+        return ZERO, movement.total
+    running = high = low = ZERO
+    for amount, _ in movement.entries:
+        running += amount
+        high, low = max(high, running), min(low, running)
+    return low, high

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from engine.evaluation.subjects import Movement
 from engine.ingest.group import CommitGroup
-from engine.ingest.routing import additive, move_of, route_at_once
+from engine.ingest.routing import additive, moves_of, route_at_once
 from engine.rules.loading import is_known
 from evaluator.amounts import exact_arithmetic
 from evaluator.events import UsageEvent
@@ -55,7 +55,7 @@ class CommitPlan:
         """Sends the statements. Raises NotAsPlanned where the transaction must be rolled back."""
         customer_ids = {event.customer_id for event in self.events}
         with exact_arithmetic():
-            moves = [move_of(one) for one in additive(self.movements or {})]
+            moves = moves_of(additive(self.movements or {}))
         done = await small.store_and_move(
             connection, organization_id, now, self.events, customer_ids, moves, all_values
         )

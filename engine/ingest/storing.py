@@ -7,6 +7,8 @@ from engine.ingest.late_events import without_erased, without_too_late
 from engine.rules.transaction import Transaction
 from evaluator.events import UsageEvent
 from store.usage import events as stored_events
+from store.usage.events import DuplicateEvents
+from store.usage.partly_stored import PartlyStored
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +27,32 @@ class Stored:
     of_erased: list[EventIndex]
 
 
-async def store(transaction: Transaction, group: CommitGroup, *, expect_new: bool, native: bool) -> Stored:
+async def store(
+    transaction: Transaction, group: CommitGroup, *, native: bool, duplicates: DuplicateEvents | None = None
+) -> Stored:
     """Stores the events whose period may still change.
 
-    expect_new: all of them at once. Raises `DuplicateEvents` when any is stored already; then nothing of the
-    transaction can be kept. Otherwise the slower way, which finds out which events are new. Raises `EventsVoided`.
-    native: see `stored_events.copy_text`.
+    duplicates: what the attempt before found. Without them all events are stored at once; that raises
+    `DuplicateEvents` when any is stored already, and then nothing of the transaction can be kept. With them it takes
+    the slower way, which finds out which events are new. native: see `stored_events.copy_text`. Raises
+    `EventsVoided`.
     """
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
     countable = without_too_late(transaction, without_erased(transaction, group.events))
     new = countable
-    if expect_new:
+    if duplicates is None:
         text = await stored_events.copy_text_in_slices(
             organization_id, now, countable, transaction.slices(), native=native
         )
         await stored_events.copy(connection, text)
-    else:
+    elif duplicates.row is None:
         await transaction.slices().begin()
         inserted = await stored_events.insert(connection, organization_id, now, countable)
         new = [event for event in countable if event.identity in inserted]
+    else:
+        partly = PartlyStored(connection, organization_id, now, duplicates.row, transaction.slices(), native)
+        before = await partly.store(countable)
+        new = [event for event in countable if event.identity not in before]
     stored = Stored(new, [], [], [], [])
     if len(new) != len(group.events):
         await _compare_known(transaction, group, countable, stored)
@@ -72,6 +81,7 @@ async def _compare_known(
     """
     slices = transaction.slices()
     await slices.begin()
+    await group.find_first(slices)
     added = {event.identity for event in stored.new}
     first = group.first
     await slices.pause()

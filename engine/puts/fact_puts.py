@@ -10,6 +10,7 @@ from engine.puts.limit_deletions import LimitDeletions
 from engine.puts.metric_puts import MetricPuts
 from engine.puts.puts import PUTS_AT_ONCE, Puts
 from engine.puts.together import Together
+from engine.rules.registry import RulesRegistry
 from runtime.clock import Clock
 from store.accounts import known_ids
 from store.accounts.known_ids import ReferencedIds
@@ -24,11 +25,12 @@ class FactPuts:
         clock: Clock,
         groups: ChangeGroups,
         evaluations: CustomerEvaluations,
+        rules: RulesRegistry,
         new_metrics: NewMetricLimits = DEFAULT_LIMITS.new_metrics,
     ) -> None:
-        self.customers = Puts(clock, groups, evaluations, CUSTOMERS)
-        self.subscriptions = Puts(clock, groups, evaluations, SUBSCRIPTIONS)
-        self.limits = Puts(clock, groups, evaluations, LIMITS)
+        self.customers = Puts(clock, groups, evaluations, rules, CUSTOMERS)
+        self.subscriptions = Puts(clock, groups, evaluations, rules, SUBSCRIPTIONS)
+        self.limits = Puts(clock, groups, evaluations, rules, LIMITS)
         self.metrics = MetricPuts(clock, groups, new_metrics.under_the_lock)
         self.limit_deletions = LimitDeletions(groups, evaluations)
         self._groups = groups

@@ -5,26 +5,40 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from engine.changes.open_change import OpenChange
+from engine.puts import effects
 from engine.puts.changed_limit import LimitedAlerts
-from engine.puts.puts import Distinct, PutKind
-from store.accounts import customer_names, customer_puts, known_ids, subscription_puts
+from engine.puts.effects import Effect
+from engine.puts.puts import Distinct, Fact, LockedPut, PutKind
+from store.accounts import customer_names, customer_puts, known_ids, quiet_puts, subscription_puts
 from store.accounts.customers import CustomerFact, StoredCustomer
 from store.accounts.known_ids import ReferencedIds
 from store.accounts.puts import Put, UnlockedPut
+from store.accounts.quiet_puts import QuietPut
 from store.accounts.subscriptions import StoredSubscription, SubscriptionFact
 from store.limits import changes as limit_changes
 from store.limits.limits import LimitFact, StoredLimit
 from store.postgres.database import Connection, DriverConnection
+from store.rules.facts_before_puts import FactsBefore
 
 
 class _NamesGiven(Exception):
     """A put gives names to a customer, and may be refused after its write: it is made in a savepoint of its own."""
 
 
+async def _quiet(change: OpenChange, items: Sequence[LockedPut[Fact]]) -> Sequence[QuietPut | None]:
+    """The puts that may be quiet; none if gauges must not be taken as evaluated, because another change follows."""
+    if not change.is_last:
+        return ()
+    return await quiet_puts.without_used(change.driver, change.organization_id, [item.quiet for item in items])
+
+
 async def _put_customers(
-    change: OpenChange, facts: Sequence[CustomerFact]
+    change: OpenChange, items: Sequence[LockedPut[CustomerFact]]
 ) -> Sequence[Put[StoredCustomer] | Exception]:
-    found = await customer_puts.put(change.driver, change.organization_id, facts, change.epoch, change.now)
+    facts = [item.fact for item in items]
+    found = await customer_puts.put(
+        change.driver, change.organization_id, facts, change.epoch, change.now, await _quiet(change, items)
+    )
     results: list[Put[StoredCustomer] | Exception] = []
     for one in found:
         if isinstance(one, Exception):
@@ -46,8 +60,9 @@ async def _put_customers(
 
 
 async def _put_subscriptions(
-    change: OpenChange, facts: Sequence[SubscriptionFact]
+    change: OpenChange, items: Sequence[LockedPut[SubscriptionFact]]
 ) -> Sequence[Put[StoredSubscription] | Exception]:
+    facts = [item.fact for item in items]
     return await subscription_puts.put(change.driver, change.organization_id, facts, change.epoch, change.now)
 
 
@@ -55,13 +70,14 @@ CUSTOMERS = PutKind[CustomerFact, StoredCustomer](
     key=lambda fact: fact.customer_id,
     customer_id=lambda fact: fact.customer_id,
     without_lock=customer_puts.put_unlocked,
-    under_lock=Distinct(lambda fact: fact.customer_id, _put_customers),
+    under_lock=Distinct(lambda item: item.fact.customer_id, _put_customers),
+    effect=effects.of_customer,
 )
 SUBSCRIPTIONS = PutKind[SubscriptionFact, StoredSubscription](
     key=lambda fact: (fact.customer_id, fact.subscription_id),
     customer_id=lambda fact: fact.customer_id,
     without_lock=subscription_puts.put_unlocked,
-    under_lock=Distinct(lambda fact: (fact.customer_id, fact.subscription_id), _put_subscriptions),
+    under_lock=Distinct(lambda item: (item.fact.customer_id, item.fact.subscription_id), _put_subscriptions),
 )
 
 
@@ -78,32 +94,40 @@ class LimitPut:
     alerts: LimitedAlerts = field(default_factory=LimitedAlerts)
 
 
-class _LimitPuts(Distinct[LimitPut, Put[StoredLimit]]):
+class _LimitPuts(Distinct[LockedPut[LimitPut], Put[StoredLimit]]):
     """Puts of limits, which begin backfills where the limit is a plan's."""
 
     def __init__(self) -> None:
-        super().__init__(lambda put: put.fact.limit_id, _put_limits)
+        super().__init__(lambda item: item.fact.fact.limit_id, _put_limits)
 
-    def needs_preparing(self, item: LimitPut) -> bool:
+    def needs_preparing(self, item: LockedPut[LimitPut]) -> bool:
         """Whether the limit is a plan's."""
-        return item.fact.subject.plan_id is not None
+        return item.fact.fact.subject.plan_id is not None
 
     async def prepare(
-        self, connection: Connection, organization_id: int, items: Sequence[LimitPut]
+        self, connection: Connection, organization_id: int, items: Sequence[LockedPut[LimitPut]]
     ) -> Sequence[None]:
         """Reads the alerts that limits of plans concern."""
         for item in items:
-            await item.alerts.read(connection, organization_id, item.fact.subject)
+            await item.fact.alerts.read(connection, organization_id, item.fact.fact.subject)
         return [None] * len(items)
 
 
-async def _put_limits(change: OpenChange, items: Sequence[LimitPut]) -> Sequence[Put[StoredLimit] | Exception]:
-    facts = [item.fact for item in items]
-    results = await limit_changes.put(change.driver, change.organization_id, facts, change.epoch, change.now)
+async def _put_limits(
+    change: OpenChange, items: Sequence[LockedPut[LimitPut]]
+) -> Sequence[Put[StoredLimit] | Exception]:
+    facts = [item.fact.fact for item in items]
+    results = await limit_changes.put(
+        change.driver, change.organization_id, facts, change.epoch, change.now, await _quiet(change, items)
+    )
     for item, result in zip(items, results, strict=True):
         if not isinstance(result, Exception) and result.changed:
-            await item.alerts.begin_backfills(change, item.fact.subject)
+            await item.fact.alerts.begin_backfills(change, item.fact.fact.subject)
     return results
+
+
+def _limit_effect(put: LimitPut, before: FactsBefore, now: datetime) -> Effect | None:
+    return effects.of_limit(put.fact, before, now)
 
 
 async def _put_limits_unlocked(
@@ -120,4 +144,5 @@ LIMITS = PutKind[LimitPut, StoredLimit](
     customer_id=lambda put: put.fact.subject.customer_id,
     without_lock=_put_limits_unlocked,
     under_lock=_LimitPuts(),
+    effect=_limit_effect,
 )

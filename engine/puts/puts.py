@@ -3,25 +3,31 @@
 A put takes up to three steps, each together with other puts of its organization. The first is a transaction without
 the organization's lock. It is enough for a fact that is stored already, or that changes nothing that routers read.
 The second is a group of changes under the lock, which holds only the writes. The third, after the commit, evaluates
-the customer.
+the customer, unless the second has found that no alert has anything to report (`engine.puts.effects`).
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from engine.changes.groups import ChangeGroups
 from engine.changes.open_change import Kind, OpenChange
 from engine.puts.customer_evaluations import CustomerEvaluations
+from engine.puts.effects import Effect, quiet_put
 from engine.puts.together import Together
+from engine.rules.registry import RulesRegistry
 from runtime.clock import Clock
 from store.accounts.puts import Put, UnlockedPut
+from store.accounts.quiet_puts import QuietPut
 from store.identity.organizations import Organization
-from store.postgres.database import Connection, DriverConnection, driver
+from store.postgres.database import Connection, DriverConnection
+from store.rules import facts_before_puts
+from store.rules.facts_before_puts import FactsBefore
 
 PUTS_AT_ONCE = 100  # of one statement
 
+Item = TypeVar("Item")
 Fact = TypeVar("Fact")
 Stored = TypeVar("Stored")
 FactOf = TypeVar("FactOf", contravariant=True)
@@ -35,18 +41,36 @@ class PutUnlocked(Protocol[FactOf, Stored]):
     ) -> Mapping[int, UnlockedPut[Stored]]: ...
 
 
+@dataclass(eq=False, slots=True)
+class LockedPut(Generic[Fact]):
+    """A fact that is put under the lock. quiet: see `quiet_put`."""
+
+    fact: Fact
+    quiet: QuietPut | None = None
+
+
 @dataclass(frozen=True)
 class PutKind(Generic[Fact, Stored]):
     """One kind of puts.
 
     key: of the fact in its organization. customer_id: of the customer to evaluate; None where there is none.
-    without_lock, under_lock: how facts are put without the organization's lock, and under it.
+    without_lock, under_lock: how facts are put without the organization's lock, and under it. effect: see
+    `engine.puts.effects`; None: its puts are evaluated whatever they change.
     """
 
     key: Callable[[Fact], Hashable]
     customer_id: Callable[[Fact], str | None]
     without_lock: PutUnlocked[Fact, Stored]
-    under_lock: Kind[Fact, Put[Stored]]
+    under_lock: Kind[LockedPut[Fact], Put[Stored]]
+    effect: Callable[[Fact, FactsBefore, datetime], Effect | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstStep(Generic[Stored]):
+    """What the step without the lock did. done: None if the lock is needed; quiet: of such a put."""
+
+    done: UnlockedPut[Stored] | None
+    quiet: QuietPut | None = None
 
 
 class Puts(Generic[Fact, Stored]):
@@ -57,13 +81,15 @@ class Puts(Generic[Fact, Stored]):
         clock: Clock,
         groups: ChangeGroups,
         evaluations: CustomerEvaluations,
+        rules: RulesRegistry,
         kind: PutKind[Fact, Stored],
     ) -> None:
         self._clock = clock
         self._groups = groups
         self._evaluations = evaluations
+        self._rules = rules
         self._kind = kind
-        self._unlocked = Together[Fact, UnlockedPut[Stored] | None](self._put_unlocked, kind.key, PUTS_AT_ONCE)
+        self._first_steps = Together[Fact, _FirstStep[Stored]](self._put_unlocked, kind.key, PUTS_AT_ONCE)
 
     async def put(self, organization: Organization, fact: Fact, *, validate_only: bool) -> Put[Stored]:
         """Stores a fact, unless a newer one is stored, and evaluates its customer on the change.
@@ -71,14 +97,17 @@ class Puts(Generic[Fact, Stored]):
         Raises DatabaseUnavailable, and what refuses the put. With validate_only nothing is kept.
         """
         if validate_only:
-            unlocked = await self._would_put_unlocked(organization, fact)
+            first = await self._would_put_unlocked(organization, fact)
         else:
-            unlocked = await self._unlocked.ask(organization, fact)
-        if unlocked is not None:
-            put, noted = Put(unlocked.stored, superseded=unlocked.superseded), unlocked.noted
+            first = await self._first_steps.ask(organization, fact)
+        if (done := first.done) is not None:
+            put, noted = Put(done.stored, superseded=done.superseded), done.noted
         else:
             put = await self._groups.run_together(
-                organization.organization_id, self._kind.under_lock, fact, keep=not validate_only
+                organization.organization_id,
+                self._kind.under_lock,
+                LockedPut(fact, first.quiet),
+                keep=not validate_only,
             )
             noted = put.changed and put.noted
         customer_id = self._kind.customer_id(fact)
@@ -88,53 +117,73 @@ class Puts(Generic[Fact, Stored]):
 
     async def drain(self) -> None:
         """Waits until nothing is in progress that its groups do not know."""
-        await self._unlocked.drain()
+        await self._first_steps.drain()
 
-    async def _put_unlocked(
-        self, organization: Organization, facts: Sequence[Fact]
-    ) -> Sequence[UnlockedPut[Stored] | None]:
-        async with self._groups.transaction(organization.organization_id) as connection:
-            raw = await driver(connection)
-            found = await self._kind.without_lock(raw, organization.organization_id, facts, self._clock.now())
-        return [found.get(position) for position in range(len(facts))]
+    async def _put_unlocked(self, organization: Organization, facts: Sequence[Fact]) -> Sequence[_FirstStep[Stored]]:
+        organization_id, now = organization.organization_id, self._clock.now()
+        known: Mapping[str, FactsBefore] = {}
+        # Each statement is a transaction of its own: nothing that one of them reads has to stand until the next.
+        async with self._groups.unbegun_transaction(organization_id) as raw:
+            done = await self._kind.without_lock(raw, organization_id, facts, now)
+            left = [fact for position, fact in enumerate(facts) if position not in done]
+            if left and self._kind.effect is not None:
+                ids = {customer_id for fact in left if (customer_id := self._kind.customer_id(fact)) is not None}
+                known = await facts_before_puts.read(raw, organization_id, ids)
+        return [
+            _FirstStep(done[position])
+            if position in done
+            else _FirstStep(None, self._quiet(organization_id, fact, known))
+            for position, fact in enumerate(facts)
+        ]
 
-    async def _would_put_unlocked(self, organization: Organization, fact: Fact) -> UnlockedPut[Stored] | None:
+    def _quiet(self, organization_id: int, fact: Fact, known: Mapping[str, FactsBefore]) -> QuietPut | None:
+        before = known.get(self._kind.customer_id(fact) or "")
+        if before is None or self._kind.effect is None:
+            return None
+        now = self._clock.now()
+        effect = self._kind.effect(fact, before, now)
+        return None if effect is None else quiet_put(self._rules.of(organization_id).cached, before, effect, now)
+
+    async def _would_put_unlocked(self, organization: Organization, fact: Fact) -> _FirstStep[Stored]:
         """What `_put_unlocked` would do with a fact."""
-        async with self._groups.transaction(organization.organization_id) as connection:
-            raw = await driver(connection)
-            async with raw.transaction(force_rollback=True):
-                found = await self._kind.without_lock(raw, organization.organization_id, [fact], self._clock.now())
-        return found.get(0)
+        organization_id, now = organization.organization_id, self._clock.now()
+        async with (
+            self._groups.unbegun_transaction(organization_id) as raw,
+            raw.transaction(force_rollback=True),
+        ):
+            found = await self._kind.without_lock(raw, organization_id, [fact], now)
+        return _FirstStep(found.get(0))
 
 
-Apply = Callable[[OpenChange, Sequence[Fact]], Awaitable[Sequence[Stored | Exception]]]
+Apply = Callable[[OpenChange, Sequence[Item]], Awaitable[Sequence[Stored | Exception]]]
 
 
-class Distinct(Generic[Fact, Stored]):
+class Distinct(Generic[Item, Stored]):
     """A kind of changes of which one statement takes only items with distinct keys, and nothing is prepared."""
 
     goes_last = False
 
-    def __init__(self, key: Callable[[Fact], Hashable], apply: Apply[Fact, Stored]) -> None:
+    def __init__(self, key: Callable[[Item], Hashable], apply: Apply[Item, Stored]) -> None:
         self._key = key
         self._apply = apply
 
-    def needs_preparing(self, item: Fact) -> bool:
+    def needs_preparing(self, item: Item) -> bool:
         """Whether anything is prepared for an item."""
         return False
 
-    async def prepare(self, connection: Connection, organization_id: int, items: Sequence[Fact]) -> Sequence[None]:
+    async def prepare(self, connection: Connection, organization_id: int, items: Sequence[Item]) -> Sequence[None]:
         """Leaves all items to `apply`."""
         return [None] * len(items)
 
-    async def apply(self, change: OpenChange, items: Sequence[Fact]) -> Sequence[Stored | Exception]:
+    async def apply(self, change: OpenChange, items: Sequence[Item]) -> Sequence[Stored | Exception]:
         """Applies the items in their order; those with the same key one after the other."""
         results: dict[int, Stored | Exception] = {}
         left = list(enumerate(items))
         while left:
-            now: dict[Hashable, tuple[int, Fact]] = {}
+            now: dict[Hashable, tuple[int, Item]] = {}
             later = [one for one in left if now.setdefault(self._key(one[1]), one) is not one]
-            applied = await self._apply(change, [item for _, item in now.values()])
+            part = replace(change, is_last=change.is_last and not later)
+            applied = await self._apply(part, [item for _, item in now.values()])
             for (position, _), result in zip(now.values(), applied, strict=True):
                 results[position] = result
             left = later

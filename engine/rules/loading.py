@@ -113,7 +113,7 @@ class Loading:
         if outdated:
             found = await routing_facts.customers(self.connection, self.organization_id, outdated, with_alerts=False)
             for facts in found:
-                self.router.known[facts.customer_id].replace_facts(facts)
+                self.router.replace_facts(facts)
             gone = set(outdated).difference(facts.customer_id for facts in found)
             for customer_id in gone:
                 del self.router.known[customer_id]

@@ -98,13 +98,10 @@ class BalanceHandlers:
             if request.include_total_size:
                 total_size = await balances.count(connection, organization_id, wanted)
         now = self._clock.now()
-        found = [balance_message(row, now) for row in rows]
-        page = page.cut(found)
-        return account_service_pb2.ListBalancesResponse(
-            balances=page.shown(found),
-            next_page_token=page.next_token(rows, lambda row: (row.fact.customer_id, row.fact.balance_id)),
-            total_size=total_size,
-        )
+        answer = account_service_pb2.ListBalancesResponse(total_size=total_size)
+        page = await page.cut_into(answer.balances, (balance_message(row, now) for row in page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.fact.customer_id, row.fact.balance_id))
+        return answer
 
     async def AdjustBalance(
         self, request: account_service_pb2.AdjustBalanceRequest, context: Context
@@ -205,13 +202,10 @@ class BalanceHandlers:
                 total_size = await balance_entries.count(
                     connection, organization_id, customer_id, balance_id=balance_id or None
                 )
-        shown = [entry_message(row) for row in page.shown(rows)]
-        page = page.cut(shown)
-        return account_service_pb2.ListBalanceEntriesResponse(
-            entries=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.change.balance_id, row.entry_number)),
-            total_size=total_size,
-        )
+        answer = account_service_pb2.ListBalanceEntriesResponse(total_size=total_size)
+        page = await page.cut_into(answer.entries, map(entry_message, page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.change.balance_id, row.entry_number))
+        return answer
 
     async def ListOverages(
         self, request: account_service_pb2.ListOveragesRequest, context: Context
@@ -233,13 +227,10 @@ class BalanceHandlers:
             total_size = None
             if request.include_total_size:
                 total_size = await overages.count(connection, organization_id, customer_id)
-        shown = [overage_message(customer_id, row) for row in page.shown(rows)]
-        page = page.cut(shown)
-        return account_service_pb2.ListOveragesResponse(
-            overages=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.unit.key,)),
-            total_size=total_size,
-        )
+        answer = account_service_pb2.ListOveragesResponse(total_size=total_size)
+        page = await page.cut_into(answer.overages, (overage_message(customer_id, row) for row in page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.unit.key,))
+        return answer
 
 
 def _read_key(

@@ -89,13 +89,10 @@ class CustomerHandlers:
             if request.include_total_size:
                 total_size = await customers.count(connection, organization_id, wanted)
         now = self._clock.now()
-        shown = [customer_message(row, now) for row in page.shown(rows)]
-        page = page.cut(shown)
-        return account_service_pb2.ListCustomersResponse(
-            customers=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.customer_id,)),
-            total_size=total_size,
-        )
+        answer = account_service_pb2.ListCustomersResponse(total_size=total_size)
+        page = await page.cut_into(answer.customers, (customer_message(row, now) for row in page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.customer_id,))
+        return answer
 
 
 class _Named(NamedTuple):

@@ -70,9 +70,7 @@ class ErasureHandlers:
                 after=after_time_and_id(page),
                 limit=page.limit,
             )
-        shown = [erasure_job_message(row) for row in page.shown(rows)]
-        page = page.cut(shown)
-        return messages.ListErasureJobsResponse(
-            jobs=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.job_id)),
-        )
+        answer = messages.ListErasureJobsResponse()
+        page = await page.cut_into(answer.jobs, map(erasure_job_message, page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.create_time, row.job_id))
+        return answer

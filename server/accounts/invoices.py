@@ -83,10 +83,7 @@ class InvoiceHandlers:
             total_size = None
             if request.include_total_size:
                 total_size = await invoices.count(connection, organization_id, wanted)
-        found = [invoice_message(row) for row in rows]
-        page = page.cut(found)
-        return account_service_pb2.ListInvoicesResponse(
-            invoices=page.shown(found),
-            next_page_token=page.next_token(rows, lambda row: (row.fact.customer_id, row.fact.invoice_id)),
-            total_size=total_size,
-        )
+        answer = account_service_pb2.ListInvoicesResponse(total_size=total_size)
+        page = await page.cut_into(answer.invoices, map(invoice_message, page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.fact.customer_id, row.fact.invoice_id))
+        return answer

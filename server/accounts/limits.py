@@ -114,10 +114,7 @@ class LimitHandlers:
             total_size = None
             if request.include_total_size:
                 total_size = await limits.count(connection, organization_id, wanted)
-        shown = [limit_message(row) for row in page.shown(rows)]
-        page = page.cut(shown)
-        return account_service_pb2.ListLimitsResponse(
-            limits=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.limit_id,)),
-            total_size=total_size,
-        )
+        answer = account_service_pb2.ListLimitsResponse(total_size=total_size)
+        page = await page.cut_into(answer.limits, map(limit_message, page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.limit_id,))
+        return answer

@@ -96,13 +96,10 @@ class MetricHandlers:
                 limit=page.limit,
             )
             total_size = await metrics.count(connection, organization_id) if request.include_total_size else None
-        shown = [metric_message(row) for row in page.shown(rows)]
-        page = page.cut(shown)
-        return account_service_pb2.ListMetricsResponse(
-            metrics=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.metric_id,)),
-            total_size=total_size,
-        )
+        answer = account_service_pb2.ListMetricsResponse(total_size=total_size)
+        page = await page.cut_into(answer.metrics, map(metric_message, page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.metric_id,))
+        return answer
 
 
 def _read(sent: metric_pb2.Metric, now: datetime) -> MetricFact:

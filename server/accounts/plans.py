@@ -83,10 +83,7 @@ class PlanHandlers:
                 limit=page.limit,
             )
             total_size = await plans.count(connection, organization_id) if request.include_total_size else None
-        found = [plan_message(row) for row in rows]
-        page = page.cut(found)
-        return account_service_pb2.ListPlansResponse(
-            plans=page.shown(found),
-            next_page_token=page.next_token(rows, lambda row: (row.plan_id,)),
-            total_size=total_size,
-        )
+        answer = account_service_pb2.ListPlansResponse(total_size=total_size)
+        page = await page.cut_into(answer.plans, map(plan_message, page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.plan_id,))
+        return answer

@@ -105,13 +105,10 @@ class SubscriptionHandlers:
             if request.include_total_size:
                 total_size = await subscriptions.count(connection, organization_id, wanted)
         now = self._clock.now()
-        shown = [subscription_message(row, now) for row in page.shown(rows)]
-        page = page.cut(shown)
-        return account_service_pb2.ListSubscriptionsResponse(
-            subscriptions=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.customer_id, row.subscription_id)),
-            total_size=total_size,
-        )
+        answer = account_service_pb2.ListSubscriptionsResponse(total_size=total_size)
+        page = await page.cut_into(answer.subscriptions, (subscription_message(row, now) for row in page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.customer_id, row.subscription_id))
+        return answer
 
 
 async def _only_customer(connection: Connection, organization_id: int, subscription_id: str) -> str:

@@ -8,7 +8,6 @@ from engine.rules.registry import RulesRegistry
 from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from runtime.turns import Slices
 from server.alerts.creations import CreatedOrAnswer, Creation, Creations
 from server.alerts.errors import alert_not_found
 from server.calls.context import Context
@@ -107,16 +106,10 @@ class AlertHandlers:
             total_size = None
             if request.include_total_size:
                 total_size = await lists.count(connection, organization_id, filters)
-        shown, slices = list[alert_pb2.Alert](), Slices(organization_id)
-        for row in page.shown(found.items):
-            await slices.pause()
-            shown.append(alert_message(row))
-        page = page.cut(shown)
-        return messages.ListAlertsResponse(
-            alerts=page.shown(shown),
-            next_page_token=page.next_token(found.items, lambda row: (row.create_time, row.alert_id), found.end),
-            total_size=total_size,
-        )
+        answer = messages.ListAlertsResponse(total_size=total_size)
+        page = await page.cut_into(answer.alerts, map(alert_message, page.shown(found.items)))
+        answer.next_page_token = page.next_token(found.items, lambda row: (row.create_time, row.alert_id), found.end)
+        return answer
 
 
 def _read_filters(violations: Violations, request: messages.ListAlertsRequest) -> AlertFilter:

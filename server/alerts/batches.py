@@ -1,6 +1,6 @@
 """AlertService: creates, changes and archives several alerts at once, all or none."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine.backfill.backfills import Backfills
@@ -17,7 +17,7 @@ from server.alerts.batch_items import check_items, read_items
 from server.alerts.id_warnings import warnings_of
 from server.alerts.open_changes import change_of
 from server.alerts.updates import MAX_ETAG_LENGTH, Updated, Updates
-from server.calls.answer_size import fitting
+from server.calls.answer_size import AnswerField, add_in_slices, fitting_in_slices
 from server.calls.context import Context
 from server.calls.current_call import current_author, current_organization
 from server.calls.idempotency import Answer, Steps, changed_once, read_request_id
@@ -65,17 +65,18 @@ class AlertBatchHandlers:
 
         async def read(connection: Connection) -> None:
             nonlocal warnings, omitted
-            warnings, omitted = _fitting_warnings(await warnings_of(connection, organization_id, named))
+            found = await warnings_of(connection, organization_id, named)
+            warnings, omitted = await _fitting_warnings(found, slices)
 
         async def create(change: OpenChange) -> list[AlertDefinition]:
             wide = wide_watches(self._rules, change, drafts)
             return await creation.create_many(change_of(change, author), drafts, wide)
 
         async def answer(created: list[AlertDefinition]) -> messages.BatchCreateAlertsResponse:
-            alerts, abridged = await _shown(created, slices)
-            return messages.BatchCreateAlertsResponse(
-                alerts=alerts, warnings=warnings, abridged_alert_count=abridged, omitted_warning_count=omitted
-            )
+            answer = messages.BatchCreateAlertsResponse(omitted_warning_count=omitted)
+            answer.abridged_alert_count = await _add_alerts(answer.alerts, created, slices)
+            await add_in_slices(answer.warnings, warnings, slices)
+            return answer
 
         answered = await self._once(
             "BatchCreateAlerts", request, messages.BatchCreateAlertsResponse, Steps(read, create, answer)
@@ -96,11 +97,13 @@ class AlertBatchHandlers:
             return await updates.make(change_of(change, author))
 
         async def answer(updated: list[Updated]) -> messages.BatchUpdateAlertsResponse:
-            warnings, omitted = _fitting_warnings([one.warnings for one in updated])
-            alerts, abridged = await _shown([one.definition for one in updated], slices)
-            return messages.BatchUpdateAlertsResponse(
-                alerts=alerts, warnings=warnings, abridged_alert_count=abridged, omitted_warning_count=omitted
+            warnings, omitted = await _fitting_warnings([one.warnings for one in updated], slices)
+            answer = messages.BatchUpdateAlertsResponse(omitted_warning_count=omitted)
+            answer.abridged_alert_count = await _add_alerts(
+                answer.alerts, [one.definition for one in updated], slices
             )
+            await add_in_slices(answer.warnings, warnings, slices)
+            return answer
 
         answered = await self._once(
             "BatchUpdateAlerts", request, messages.BatchUpdateAlertsResponse, Steps(updates.plan, update, answer)
@@ -125,8 +128,9 @@ class AlertBatchHandlers:
             return await changes.edit_many(change_of(change, author), edits)
 
         async def answer(archived: list[AlertDefinition]) -> messages.BatchArchiveAlertsResponse:
-            alerts, abridged = await _shown(archived, slices)
-            return messages.BatchArchiveAlertsResponse(alerts=alerts, abridged_alert_count=abridged)
+            answer = messages.BatchArchiveAlertsResponse()
+            answer.abridged_alert_count = await _add_alerts(answer.alerts, archived, slices)
+            return answer
 
         return await self._once(
             "BatchArchiveAlerts", request, messages.BatchArchiveAlertsResponse, Steps(read, archive, answer)
@@ -167,30 +171,34 @@ def _refuse_repeated(edits: Sequence[Edit]) -> None:
             raise ItemRefused(index, ItemsAlike(other, "alert_id"))
 
 
-async def _shown(definitions: Sequence[AlertDefinition], slices: Slices) -> tuple[list[alert_pb2.Alert], int]:
-    """The alerts of an answer, and how many of them, the last ones, are abridged."""
-    shown, room, abridged = list[alert_pb2.Alert](), MAX_ALERT_BYTES, 0
+async def _add_alerts(
+    field: AnswerField[alert_pb2.Alert], definitions: Sequence[AlertDefinition], slices: Slices
+) -> int:
+    """Adds the alerts to an answer; returns how many of them, the last ones, are abridged."""
+    room, abridged = MAX_ALERT_BYTES, 0
     for definition in definitions:
         await slices.pause()
         if not abridged:
             whole = alert_message(definition)
             room -= whole.ByteSize()
             if room >= 0:
-                shown.append(whole)
+                field.append(whole)
                 continue
         abridged += 1
-        shown.append(abridged_message(definition))
-    return shown, abridged
+        field.append(abridged_message(definition))
+    return abridged
 
 
-def _fitting_warnings(
-    of_requests: Iterable[list[warning_pb2.Warning]],
+async def _fitting_warnings(
+    of_requests: Sequence[list[warning_pb2.Warning]], slices: Slices
 ) -> tuple[list[warning_pb2.Warning], int]:
     """The warnings of an answer, with the paths of their fields in the batch, and how many are left out."""
-    found = list[warning_pb2.Warning]()
-    for index, warnings in enumerate(of_requests):
-        for warning in warnings:
-            warning.field = f"requests[{index}].{warning.field}"
-            found.append(warning)
-    fit, _ = fitting(found, MAX_WARNING_BYTES)
-    return fit, len(found) - len(fit)
+
+    def found() -> Iterator[warning_pb2.Warning]:
+        for index, warnings in enumerate(of_requests):
+            for warning in warnings:
+                warning.field = f"requests[{index}].{warning.field}"
+                yield warning
+
+    fit, _ = await fitting_in_slices(found(), MAX_WARNING_BYTES, slices)
+    return fit, sum(map(len, of_requests)) - len(fit)

@@ -9,6 +9,7 @@ from evaluator.exclusions import Excluded
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import warning_pb2
 from runtime.clock import Clock
+from runtime.turns import Slices
 from server.alerts.batch_items import of_one_item
 from server.alerts.customer_changes import CustomerChanges
 from server.alerts.errors import alert_not_found
@@ -136,11 +137,10 @@ class AlertChangeHandlers:
             rows = await alert_history.list_page(
                 connection, organization_id, definition, after=after, limit=page.limit
             )
-        shown = [change_message(row) for row in page.shown(rows)]
-        page = page.cut(shown)
-        return messages.ListAlertChangesResponse(
-            changes=page.shown(shown), next_page_token=page.next_token(rows, lambda row: (row.change_number,))
-        )
+        answer = messages.ListAlertChangesResponse()
+        page = await page.cut_into(answer.changes, map(change_message, page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.change_number,))
+        return answer
 
     async def ResetCustomerAlert(
         self, request: messages.ResetCustomerAlertRequest, context: Context
@@ -151,7 +151,10 @@ class AlertChangeHandlers:
         customer_id = violations.identifier("customer_id", request.customer_id)
         violations.raise_if_any()
         found = await self._customers.reset(alert_id, customer_id, validate_only=request.validate_only)
-        return messages.ResetCustomerAlertResponse(customer_alert=customer_alert_message(found))
+        slices = Slices(current_organization().organization_id)
+        slices.begin_at_once()
+        shown = await customer_alert_message(found, slices)
+        return messages.ResetCustomerAlertResponse(customer_alert=shown)
 
     async def _edited(self, edit: Edit, validate_only: bool) -> AlertDefinition:
         """The alert after the edit; without the lock if nothing changes. Raises what refuses the edit."""

@@ -39,7 +39,6 @@ from store.views.gauge_windows import GaugeGone, GaugeWindow
 _NOT_ARCHIVED = (DefinitionState.ACTIVE, DefinitionState.DISABLED)
 
 ALERTS_READ = 100  # at once, where a filter by status leaves out an unknown number of them
-ORDERED_AT_ONCE = 500  # gauges of one alert that are put in order without a pause
 MAX_READS = 10  # of the alerts of a customer, for one page; what is left is on the next page
 
 
@@ -80,7 +79,9 @@ class CustomerAlertHandlers:
         following = list(found.gauges)
         if found.totals is None:
             following = await _following(current_organization().organization_id, found.gauges, page)
-        shown = customer_alert_message(found, room, following[: page.size])
+        slices = Slices(current_organization().organization_id)
+        slices.begin_at_once()
+        shown = await customer_alert_message(found, slices, room, following[: page.size])
         count = len(shown.gauges)
         shown.gauges_truncated = len(following) > count
         if not shown.gauges_truncated or not count:
@@ -114,12 +115,12 @@ class CustomerAlertHandlers:
             )
             found, following = await _of_customer(read, statuses, page, is_filtered=bool(request.statuses))
         shown = await _shown(organization_id, found, room)
-        fitting = page.cut(shown, room).size
-        if fitting < len(shown):
+        answer = messages.ListCustomerAlertsResponse()
+        fitting = (await page.cut_into(answer.customer_alerts, shown, room)).size
+        if fitting < len(found):
             following = _age(found[fitting - 1].definition)
-        return messages.ListCustomerAlertsResponse(
-            customer_alerts=shown[:fitting], next_page_token="" if following is None else page.token(following)
-        )
+        answer.next_page_token = "" if following is None else page.token(following)
+        return answer
 
     async def SummarizeCustomerAlerts(
         self, request: messages.SummarizeCustomerAlertsRequest, context: Context
@@ -176,12 +177,12 @@ class CustomerAlertHandlers:
                 room=PageRoom(page.size, self._page_gauges, self._most_examined),
             )
         shown = await _shown(organization_id, [entry.found for entry in entries], room)
-        fitting = page.cut(shown, room).size
-        if fitting < len(shown):
+        answer = messages.ListCustomerAlertsResponse()
+        fitting = (await page.cut_into(answer.customer_alerts, shown, room)).size
+        if fitting < len(entries):
             following = entries[fitting - 1].cursor
-        return messages.ListCustomerAlertsResponse(
-            customer_alerts=shown[:fitting], next_page_token=token_after(page, following)
-        )
+        answer.next_page_token = token_after(page, following)
+        return answer
 
 
 async def _shown(
@@ -191,7 +192,7 @@ async def _shown(
     shown, slices = list[customer_alert_pb2.CustomerAlert](), Slices(organization_id)
     for one in found:
         await slices.pause()
-        shown.append(customer_alert_message(one, room))
+        shown.append(await customer_alert_message(one, slices, room))
     return shown
 
 
@@ -223,14 +224,7 @@ async def _following(organization_id: int, gauges: Sequence[GaugeState], page: P
                 await slices.pause()
             else:
                 raise invalid_page_token()
-    following: list[GaugeState] = []
-    for start in range(0, len(gauges), ORDERED_AT_ONCE):
-        part = [
-            item for item in gauges[start : start + ORDERED_AT_ONCE] if after is None or position_of(item) > after
-        ]
-        following = first_in_order((*following, *part), page.limit)
-        await slices.pause()
-    return following
+    return await first_in_order(gauges, page.limit, slices, after)
 
 
 async def _of_customer(

@@ -49,12 +49,10 @@ class AlertExclusionHandlers:
                 after=cast("tuple[str, str] | None", page.after),
                 limit=page.limit,
             )
-        shown = [_message(one) for one in page.shown(found)]
-        page = page.cut(shown)
-        return messages.ListAlertExclusionsResponse(
-            exclusions=page.shown(shown),
-            next_page_token=page.next_token(found, lambda one: (one.customer_id, one.subscription_id or "")),
-        )
+        answer = messages.ListAlertExclusionsResponse()
+        page = await page.cut_into(answer.exclusions, map(_message, page.shown(found)))
+        answer.next_page_token = page.next_token(found, lambda one: (one.customer_id, one.subscription_id or ""))
+        return answer
 
 
 def _message(one: StoredExclusion) -> alert_exclusion_pb2.AlertExclusion:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from generated.tidemark.v1 import warning_pb2
+from runtime.turns import Slices
 from server.mapping import unknown_ids
 from server.mapping.unknown_ids import NamedIds
 from store.accounts import known_ids
@@ -17,4 +18,9 @@ async def warnings_of(
     Call it before the transaction locks the organization, so that usage does not wait for these reads.
     """
     unknown = await known_ids.unknown_of_each(connection, organization_id, [one.ids for one in named])
-    return [unknown_ids.warnings(one, unknown[one.ids]) for one in named]
+    found, slices = list[list[warning_pb2.Warning]](), Slices(organization_id)
+    slices.begin_at_once()
+    for one in named:
+        found.append(unknown_ids.warnings(one, unknown[one.ids]))
+        await slices.pause()
+    return found

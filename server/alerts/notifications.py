@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any, cast
 
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import error_reason_pb2
-from generated.tidemark.v1.notification_pb2 import Notification
-from runtime.turns import Slices
 from server.alerts.omitted_notifications import read_token, token
 from server.alerts.subscribers.feeds import Feeds
 from server.alerts.subscribers.resume_tokens import ResumeTokens, invalid_token
@@ -26,7 +24,7 @@ from server.calls.validation import Violations
 from server.mapping.notifications import notification_message, read_wanted
 from store.notifications import feed, omitted
 from store.notifications import history as notification_history
-from store.notifications.feed import EntriesDeleted, FeedEntry, NotificationFilter
+from store.notifications.feed import EntriesDeleted, NotificationFilter
 from store.postgres.database import Database
 
 MAX_HEARTBEAT = 15.0  # seconds; the contract promises a heartbeat at least that often
@@ -103,12 +101,10 @@ class NotificationHandlers:
                 after=cast("tuple[datetime, int] | None", page.after),
                 limit=page.limit,
             )
-        shown = await _shown(organization_id, page.shown(found.items))
-        page = page.cut(shown, room)
-        return messages.ListNotificationsResponse(
-            notifications=page.shown(shown),
-            next_page_token=page.next_token(found.items, lambda row: (row.create_time, row.position), found.end),
-        )
+        answer = messages.ListNotificationsResponse()
+        page = await page.cut_into(answer.notifications, map(notification_message, page.shown(found.items)), room)
+        answer.next_page_token = page.next_token(found.items, lambda row: (row.create_time, row.position), found.end)
+        return answer
 
     async def _list_omitted(
         self, request: messages.ListNotificationsRequest, list_id: str, after: int
@@ -127,13 +123,13 @@ class NotificationHandlers:
             found = await omitted.read(connection, organization_id, list_id, after=after, limit=page.limit)
         if found is None:
             raise invalid_page_token()
-        shown = await _shown(organization_id, [entry for _, entry in page.shown(found)])
-        page = page.cut(shown, room)
-        more = len(found) > page.size
-        return messages.ListNotificationsResponse(
-            notifications=page.shown(shown),
-            next_page_token=token(list_id, found[page.size - 1][0]) if more else "",
+        answer = messages.ListNotificationsResponse()
+        page = await page.cut_into(
+            answer.notifications, (notification_message(entry) for _, entry in page.shown(found)), room
         )
+        more = len(found) > page.size
+        answer.next_page_token = token(list_id, found[page.size - 1][0]) if more else ""
+        return answer
 
     async def WatchNotifications(
         self, request: messages.WatchNotificationsRequest, context: Context
@@ -184,17 +180,6 @@ class NotificationHandlers:
                 return await feed.position_before(connection, organization_id, start)
             await notification_history.assign_all_positions(connection, organization_id)
             return (await feed.extent(connection, organization_id)).last_position
-
-
-async def _shown(organization_id: int, entries: Sequence[FeedEntry]) -> list[Notification]:
-    """The entries as messages; a page of them is made in slices."""
-    slices = Slices(organization_id)
-    await slices.begin()
-    shown = []
-    for entry in entries:
-        shown.append(notification_message(entry))
-        await slices.pause()
-    return shown
 
 
 def _time(

@@ -18,10 +18,10 @@ SHORT_ID_BYTES = 40  # of an event_id that is shown in short; a UUID has 36
 
 async def rejections(parsed: ParsedBatch, outcome: Outcome, room: int, slices: Slices) -> list[usage_pb2.Rejection]:
     """The rejections of a batch, by ascending index. room: bytes of the answer."""
-    errors = _errors(parsed, outcome)
+    await slices.begin()
+    errors = await _errors(parsed, outcome, slices)
     found = []
     size = 0
-    await slices.begin()
     for index in sorted(errors):
         await slices.pause()
         event_id, error = errors[index]
@@ -33,7 +33,7 @@ async def rejections(parsed: ParsedBatch, outcome: Outcome, room: int, slices: S
     return found
 
 
-def _errors(parsed: ParsedBatch, outcome: Outcome) -> dict[int, tuple[str, ApiError]]:
+async def _errors(parsed: ParsedBatch, outcome: Outcome, slices: Slices) -> dict[int, tuple[str, ApiError]]:
     """The id and the error of each event that was not counted, by its index in the request."""
     found = {one.index: (one.event_id, one.error) for one in parsed.rejected}
     indexes = _indexes(parsed)
@@ -46,6 +46,7 @@ def _errors(parsed: ParsedBatch, outcome: Outcome) -> dict[int, tuple[str, ApiEr
         for number in numbers:
             index, event = indexes[number], parsed.events[number]
             found[index] = event.event_id, error_of(index, event)
+            await slices.pause()
     return found
 
 

@@ -4,7 +4,7 @@ A method leaves out or puts on the next page what does not fit, so that the call
 """
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -18,11 +18,12 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024  # that a request can ask for
 MAX_DEFINITION_BYTES = 1024 * 1024  # of one alert; the rest of an answer is for the states of customers
 
 _OTHER_BYTES = 8 * 1024  # of an answer beside its lists: ids, counts, a token
-_FIELD_BYTES = 6  # tag and length of one message in a list, at most
+FIELD_BYTES = 6  # tag and length of one message in a list, at most
 
 DEFAULT_ROOM = DEFAULT_ANSWER_BYTES - _OTHER_BYTES  # bytes for the lists of an answer
 
 Shown = TypeVar("Shown", bound=Message)
+Added = TypeVar("Added", contravariant=True)
 
 
 def answer_bytes_problem(requested: int) -> str | None:
@@ -55,7 +56,7 @@ def fitting(messages: Iterable[Shown], room: int) -> tuple[list[Shown], int]:
     """
     taken: list[Shown] = []
     for message in messages:
-        size = message.ByteSize() + _FIELD_BYTES
+        size = message.ByteSize() + FIELD_BYTES
         if size > room:
             break
         room -= size
@@ -63,11 +64,25 @@ def fitting(messages: Iterable[Shown], room: int) -> tuple[list[Shown], int]:
     return taken, room
 
 
+class AnswerField(Protocol[Added]):
+    """A field of an answer that has many messages."""
+
+    def append(self, message: Added, /) -> None:
+        """Adds a copy of a message."""
+
+
+async def add_in_slices(field: AnswerField[Shown], messages: Iterable[Shown], slices: Slices) -> None:
+    """Adds messages to a field of an answer; each is copied. The caller has begun a slice."""
+    for message in messages:
+        field.append(message)
+        await slices.pause()
+
+
 async def fitting_in_slices(messages: Iterable[Shown], room: int, slices: Slices) -> tuple[list[Shown], int]:
     """The same as `fitting`, for messages that take long to make. The caller has begun a slice."""
     taken: list[Shown] = []
     for message in messages:
-        size = message.ByteSize() + _FIELD_BYTES
+        size = message.ByteSize() + FIELD_BYTES
         if size > room:
             break
         room -= size

@@ -1,15 +1,16 @@
 """Pages of lists: sizes within bounds, and page tokens that only their own list accepts."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar, cast
 
-from google.protobuf.message import Message
-
 from generated.tidemark.v1 import error_reason_pb2
+from runtime.turns import Slices
 from server.calls import errors, tokens
-from server.calls.answer_size import DEFAULT_ROOM, fitting
+from server.calls.answer_size import DEFAULT_ROOM, FIELD_BYTES, AnswerField, Shown
+from server.calls.current_call import current_organization
 from server.calls.validation import Violations
 
 DEFAULT_PAGE_SIZE = 50
@@ -44,11 +45,24 @@ class Page:
         """The same page with at most `count` rows."""
         return replace(self, size=min(self.size, count))
 
-    def cut(self, messages: Sequence[Message], room: int = DEFAULT_ROOM) -> "Page":
-        """The same page, shortened when its messages have more than `room` bytes; it keeps at least one message."""
-        shown = messages[: self.size]
-        count = len(fitting(shown, room)[0])
-        return self if count == len(shown) else replace(self, size=max(1, count))
+    async def cut_into(
+        self, field: AnswerField[Shown], messages: Iterable[Shown], room: int = DEFAULT_ROOM
+    ) -> "Page":
+        """Adds the messages of the page to a field of its answer; returns the page, shortened to those that fit.
+
+        It keeps at least one. room: bytes of the messages. They may be made lazily: the page can have a thousand of
+        them, so the work is done in slices.
+        """
+        slices = Slices(current_organization().organization_id)
+        slices.begin_at_once()
+        for count, message in enumerate(itertools.islice(messages, self.size)):
+            size = message.ByteSize() + FIELD_BYTES
+            if size > room and count:
+                return replace(self, size=count)
+            room -= size
+            field.append(message)
+            await slices.pause()
+        return self
 
     def next_token(
         self, rows: list[Item], cursor_of: Callable[[Item], Cursor], examined_to: Cursor | None = None

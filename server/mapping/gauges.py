@@ -1,7 +1,7 @@
 """Gauges, and the state of an alert for one customer, as answers show them."""
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -19,7 +19,8 @@ from generated.tidemark.v1 import (
     customer_alert_pb2,
     gauge_pb2,
 )
-from server.calls.answer_size import DEFAULT_ROOM, fitting
+from runtime.turns import Slices
+from server.calls.answer_size import DEFAULT_ROOM, fitting_in_slices
 from server.calls.validation import to_timestamp
 from server.mapping.alerts import alert_message
 from server.mapping.fact_conditions import filter_messages
@@ -28,6 +29,7 @@ from server.mapping.thresholds import threshold_message
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 
 MAX_GAUGES = 100  # of one alert and customer in an answer; fewer where the answer has less room
+ORDERED_AT_ONCE = 250  # gauges of one alert that are put in order without a pause
 
 STATUSES: Mapping[CustomerAlertStatus | None, customer_alert_pb2.CustomerAlertStatus.ValueType] = {
     None: customer_alert_pb2.CUSTOMER_ALERT_STATUS_NOT_EVALUATED,
@@ -108,9 +110,21 @@ class GaugePosition(NamedTuple):
     group: Group
 
 
-def first_in_order(gauges: Iterable[GaugeState], count: int) -> list[GaugeState]:
-    """The first of an alert's gauges in the order in which answers show them, by `position_of`."""
-    return heapq.nsmallest(count, gauges, key=position_of)
+async def first_in_order(
+    gauges: Sequence[GaugeState], count: int, slices: Slices, after: GaugePosition | None = None
+) -> list[GaugeState]:
+    """The first of an alert's gauges in the order in which answers show them, by `position_of`.
+
+    after: only those after this position. An alert may have thousands, so they are put in order in slices.
+    """
+    first: list[GaugeState] = []
+    for start in range(0, len(gauges), ORDERED_AT_ONCE):
+        part = gauges[start : start + ORDERED_AT_ONCE]
+        if after is not None:
+            part = [item for item in part if position_of(item) > after]
+        first = heapq.nsmallest(count, (*first, *part), key=position_of)
+        await slices.pause()
+    return first
 
 
 def position_of(item: GaugeState) -> GaugePosition:
@@ -118,8 +132,8 @@ def position_of(item: GaugeState) -> GaugePosition:
     return GaugePosition(not item.state.in_alarm, item.gauge.subscription_id or "", item.gauge.group)
 
 
-def customer_alert_message(
-    found: CustomerAlert, room: int = DEFAULT_ROOM, gauges: Sequence[GaugeState] | None = None
+async def customer_alert_message(
+    found: CustomerAlert, slices: Slices, room: int = DEFAULT_ROOM, gauges: Sequence[GaugeState] | None = None
 ) -> customer_alert_pb2.CustomerAlert:
     """The state of an alert for one customer, with the first of its gauges that fit.
 
@@ -134,9 +148,9 @@ def customer_alert_message(
     )
     if found.change_time is not None:
         shown.change_time.CopyFrom(to_timestamp(found.change_time))
-    wanted = first_in_order(found.gauges, MAX_GAUGES) if gauges is None else gauges
+    wanted = await first_in_order(found.gauges, MAX_GAUGES, slices) if gauges is None else gauges
     states = (_gauge_state_message(found.definition, item) for item in wanted)
-    fit, _ = fitting(states, room - shown.ByteSize())
+    fit, _ = await fitting_in_slices(states, room - shown.ByteSize(), slices)
     shown.gauges.extend(fit)
     shown.gauges_truncated = len(fit) < (len(found.gauges) if gauges is None else len(gauges))
     return shown

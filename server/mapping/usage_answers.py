@@ -9,7 +9,7 @@ from generated.tidemark.v1 import (
     usage_pb2,
 )
 from runtime.turns import Slices
-from server.calls.answer_size import fitting_in_slices
+from server.calls.answer_size import add_in_slices, fitting_in_slices
 from server.calls.validation import to_timestamp
 from server.mapping.gauges import gauge_message
 from server.mapping.transitions import transition_message
@@ -37,9 +37,9 @@ async def write_results(
     left_out = outcome.transitions[len(transitions) :]
     gauges: Iterable[gauge_pb2.Gauge] = (gauge_message(gauge, value) for gauge, value in outcome.gauges)
     shown, _ = await fitting_in_slices(gauges, 0 if left_out else room, slices)
-    answer.rejected.extend(rejected)
-    answer.transitions.extend(transitions)
-    answer.gauges.extend(shown)
+    await add_in_slices(answer.rejected, rejected, slices)
+    await add_in_slices(answer.transitions, transitions, slices)
+    await add_in_slices(answer.gauges, shown, slices)
     omitted = usage_pb2.OmittedResults(
         transition_count=len(left_out),
         gauge_count=len(outcome.gauges) - len(shown),

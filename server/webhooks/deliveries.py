@@ -2,9 +2,7 @@
 
 from typing import cast
 
-from generated.tidemark.v1 import delivery_pb2
 from generated.tidemark.v1 import webhook_service_pb2 as messages
-from runtime.turns import Slices
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import BY_TIME, after_time_and_id, read_page
@@ -55,17 +53,12 @@ class DeliveryHandlers:
             total = None
             if request.include_total_size:
                 total = await deliveries.count(connection, organization_id, wanted, self._max_total_size)
-        shown, slices = list[delivery_pb2.Delivery](), Slices(organization_id)
-        await slices.begin()
-        for row in page.shown(found.items):
-            shown.append(delivery_message(row))
-            await slices.pause()
-        page = page.cut(shown)
-        return messages.ListDeliveriesResponse(
-            deliveries=page.shown(shown),
-            next_page_token=page.next_token(found.items, lambda row: (row.create_time, row.delivery_id), found.end),
-            total_size=total,
+        answer = messages.ListDeliveriesResponse(total_size=total)
+        page = await page.cut_into(answer.deliveries, map(delivery_message, page.shown(found.items)))
+        answer.next_page_token = page.next_token(
+            found.items, lambda row: (row.create_time, row.delivery_id), found.end
         )
+        return answer
 
     async def GetDelivery(
         self, request: messages.GetDeliveryRequest, context: Context
@@ -105,9 +98,7 @@ class DeliveryHandlers:
                 after=0 if page.after is None else cast("int", page.after[0]),
                 limit=page.limit,
             )
-        shown = [attempt_message(row) for row in rows]
-        page = page.cut(shown)
-        return messages.ListAttemptsResponse(
-            attempts=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.attempt_number,)),
-        )
+        answer = messages.ListAttemptsResponse()
+        page = await page.cut_into(answer.attempts, map(attempt_message, page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.attempt_number,))
+        return answer

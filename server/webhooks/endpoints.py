@@ -92,12 +92,10 @@ class EndpointHandlers:
             )
             total = await endpoints.count(connection, organization_id, wanted) if request.include_total_size else None
             shown = await self._shown(connection, rows)
-        page = page.cut(shown)
-        return messages.ListEndpointsResponse(
-            endpoints=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.endpoint_id)),
-            total_size=total,
-        )
+        answer = messages.ListEndpointsResponse(total_size=total)
+        page = await page.cut_into(answer.endpoints, shown)
+        answer.next_page_token = page.next_token(rows, lambda row: (row.create_time, row.endpoint_id))
+        return answer
 
     async def UpdateEndpoint(
         self, request: messages.UpdateEndpointRequest, context: Context

@@ -46,9 +46,7 @@ class OperatorEventHandlers:
                 after=after_time_and_id(page),
                 limit=page.limit,
             )
-        shown = [event_message(row) for row in page.shown(rows)]
-        page = page.cut(shown)
-        return messages.ListOperatorEventsResponse(
-            events=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.event_id)),
-        )
+        answer = messages.ListOperatorEventsResponse()
+        page = await page.cut_into(answer.events, map(event_message, page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.create_time, row.event_id))
+        return answer

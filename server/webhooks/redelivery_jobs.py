@@ -48,9 +48,7 @@ class RedeliveryJobHandlers:
                 after=after_time_and_id(page),
                 limit=page.limit,
             )
-        shown = [job_message(row) for row in page.shown(rows)]
-        page = page.cut(shown)
-        return messages.ListRedeliveryJobsResponse(
-            jobs=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.job_id)),
-        )
+        answer = messages.ListRedeliveryJobsResponse()
+        page = await page.cut_into(answer.jobs, map(job_message, page.shown(rows)))
+        answer.next_page_token = page.next_token(rows, lambda row: (row.create_time, row.job_id))
+        return answer

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from store.accounts import quiet_puts
 from store.accounts.billing_cycles import cycle_columns
-from store.accounts.customer_evaluations import NOTE, OWN_TIME
+from store.accounts.customer_evaluations import OWN_TIME
 from store.accounts.customers import CustomerFact, StoredCustomer, customer_from
 from store.accounts.put_statements import COLLATED, CYCLE, TEXT, TIME, StatedTable, encoded, fetched
 from store.accounts.puts import Put, UnlockedPut
+from store.accounts.quiet_puts import QuietPut
 from store.erasures.jobs import CustomerBeingErased
 from store.postgres.database import DriverConnection
 
@@ -42,15 +44,13 @@ _TABLE = StatedTable(
 )
 
 # A new customer has no usage yet.
-_NOTE = NOTE.format(
-    changed=f"""
-        SELECT p.customer_id, true, b.customer_id IS NOT NULL, false, NULL::text
-        FROM put p LEFT JOIN before b USING (customer_id)
-        WHERE b.customer_id IS NULL OR NOT {_TABLE.same_routes("p", "b")}
-    """
-)
+_CHANGED = f"""
+    SELECT p.customer_id, true, b.customer_id IS NOT NULL, false, NULL::text
+    FROM put p LEFT JOIN before b USING (customer_id)
+    WHERE b.customer_id IS NULL OR NOT {_TABLE.same_routes("p", "b")}
+"""
 
-# Stores customers, except those that are being erased, and notes those whose routes change.
+# Stores customers, except those that are being erased, and notes those whose routes change, unless they are quiet.
 _PUT = f"""
 WITH {_TABLE.input}, before AS MATERIALIZED (
     SELECT {_TABLE.listed("t.")} FROM input i JOIN customer t
@@ -59,9 +59,9 @@ WITH {_TABLE.input}, before AS MATERIALIZED (
     SELECT j.customer_id FROM input i JOIN erasure_job j
         ON j.organization_id = %(organization_id)s AND j.customer_id = i.customer_id
 ), put AS ({_TABLE.upsert.format(wanted="i.customer_id NOT IN (SELECT customer_id FROM erased)")}
-), noted AS ({_NOTE})
+), {quiet_puts.evaluations(_CHANGED)}
 SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) AS erased,
-       p.customer_id IS NULL AS superseded,
+       p.customer_id IS NULL AS superseded, {quiet_puts.IS_NOTED} AS noted,
        (p.external_id, p.aliases) IS DISTINCT FROM (b.external_id, coalesce(b.aliases, '{{}}')) AS names_changed,
        {_TABLE.either("p", "b")}
 FROM input i LEFT JOIN put p USING (customer_id) LEFT JOIN before b USING (customer_id)
@@ -85,12 +85,17 @@ async def put_unlocked(
 
 
 async def put(
-    connection: DriverConnection, organization_id: int, facts: Sequence[CustomerFact], epoch: int, now: datetime
+    connection: DriverConnection,
+    organization_id: int,
+    facts: Sequence[CustomerFact],
+    epoch: int,
+    now: datetime,
+    quiet: Sequence[QuietPut | None] = (),
 ) -> list[CustomerPut | CustomerBeingErased]:
     """Stores the facts, unless newer ones are stored, and notes which customers have to be evaluated.
 
     The transaction holds the organization's lock exclusively and has raised the epoch to this one. The customers are
-    distinct.
+    distinct. quiet: the puts that may be quiet, if no other change follows at this epoch.
     """
     parameters = {
         "organization_id": organization_id,
@@ -98,6 +103,7 @@ async def put(
         "now": now,
         "due_time": now + OWN_TIME,
         "facts": encoded([_columns(fact) for fact in facts]),
+        **quiet_puts.parameters(quiet),
     }
     rows = await fetched(connection, _PUT, parameters)
     found: list[CustomerPut | CustomerBeingErased] = []
@@ -110,7 +116,7 @@ async def put(
         changed = not row["superseded"]
         found.append(
             CustomerPut(
-                Put(stored, superseded=not changed, changed=changed, epoch=epoch),
+                Put(stored, superseded=not changed, changed=changed, epoch=epoch, noted=row["noted"]),
                 names_changed=changed and row["names_changed"],
             )
         )

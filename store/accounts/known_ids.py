@@ -4,12 +4,16 @@ Each lookup uses a primary key or an index, so its cost does not depend on the n
 """
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 
+import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runtime.turns import Slices
 from store.postgres.database import DriverConnection, driver
+
+ASKED_AT_ONCE = 250  # of which one statement finds out whether they are known; its result is read in one turn
 
 
 @dataclass(frozen=True)
@@ -38,42 +42,58 @@ async def unknown(connection: AsyncConnection, organization_id: int, ids: Refere
 async def unknown_of_each(
     connection: AsyncConnection, organization_id: int, asked: Collection[ReferencedIds]
 ) -> dict[ReferencedIds, ReferencedIds]:
-    """What `unknown` returns for each of them, in one query for all."""
+    """What `unknown` returns for each of them, in few queries for all."""
     return await find_unknown(await driver(connection), organization_id, asked)
 
 
 async def find_unknown(
     connection: DriverConnection, organization_id: int, asked: Collection[ReferencedIds]
 ) -> dict[ReferencedIds, ReferencedIds]:
-    """`unknown_of_each` on the driver's connection."""
+    """`unknown_of_each` on the driver's connection. Of many it is done in parts, in slices."""
     found = {ids: ReferencedIds() for ids in asked}
     distinct = list(found)
-    names = [name for name in _NAMES if any(getattr(ids, name) is not None for ids in distinct)]
+    names = tuple(name for name in _NAMES if any(getattr(ids, name) is not None for ids in distinct))
     if not names:
         return found
-    cursor = await connection.execute(
-        _statement(tuple(names)),
-        {
-            "organization_id": organization_id,
-            **{name: [getattr(ids, name) for ids in distinct] for name in names},
-        },
-    )
+    slices = Slices(organization_id)
+    for start in range(0, len(distinct), ASKED_AT_ONCE):
+        if start:
+            await slices.begin()
+        await _find_part(connection, organization_id, names, distinct[start : start + ASKED_AT_ONCE], found)
+    return found
+
+
+async def _find_part(
+    connection: DriverConnection,
+    organization_id: int,
+    names: tuple[str, ...],
+    part: Sequence[ReferencedIds],
+    found: dict[ReferencedIds, ReferencedIds],
+) -> None:
+    rows = [
+        {"position": position, **{name: getattr(ids, name) for name in names}} for position, ids in enumerate(part)
+    ]
+    parameters = {"organization_id": organization_id, "asked": orjson.dumps(rows).decode()}
+    cursor = await connection.execute(_statement(names), parameters)
     for position, *known in await cursor.fetchall():
         if not all(known):
-            ids = distinct[position - 1]
+            ids = part[position]
             found[ids] = ReferencedIds(
                 **{name: getattr(ids, name) for name, is_known in zip(names, known, strict=True) if not is_known}
             )
-    return found
 
 
 @functools.cache
 def _statement(names: tuple[str, ...]) -> bytes:
-    """The query for ids with these names; there are few combinations."""
+    """The query for ids with these names; there are few combinations.
+
+    PostgreSQL expects the same number of rows from any JSON, so it keeps one plan; for arrays it would plan each time
+    anew, which takes longer than the query.
+    """
     checks = ", ".join(f"({_CHECKS[name]})" for name in names)
-    arrays = ", ".join(f"%({name})s::text[]" for name in names)
+    columns = ", ".join(f"{name} text" for name in names)
     return (
-        f"SELECT position, {checks} FROM unnest({arrays}) WITH ORDINALITY AS asked ({', '.join(names)}, position)"
+        f"SELECT position, {checks} FROM json_to_recordset(%(asked)s::json) AS asked (position integer, {columns})"
     ).encode()
 
 

@@ -25,7 +25,8 @@ CYCLE = {"anchor_time": TIME, "cadence": TEXT, "interval_count": "integer", "tim
 # The row of a fact, by the names of its columns.
 FactRow = Mapping[str, Any] | RowMapping
 
-# Rows that other transactions hold are left out: two of these statements lock theirs in no common order.
+# Rows that other transactions hold are left out: two of these statements lock theirs in no common order. A row whose
+# change needs the lock of the organization is not locked: a row lock alone makes the commit wait for the disk.
 _PUT_UNLOCKED = """
 WITH {input}, found AS MATERIALIZED (
     SELECT i.position, {t_columns}, t.as_of_time > i.as_of_time AS superseded, {same} AS same,
@@ -33,6 +34,7 @@ WITH {input}, found AS MATERIALIZED (
            EXISTS (SELECT FROM customer_evaluation e
                    WHERE e.organization_id = t.organization_id AND e.customer_id = t.customer_id) AS noted
     FROM input i JOIN {table} t ON t.organization_id = %(organization_id)s AND {is_key}
+    WHERE {same_locked} OR t.as_of_time > i.as_of_time
     FOR UPDATE OF t SKIP LOCKED
 ), changed AS (
     UPDATE {table} t SET {assignments}, as_of_time = i.as_of_time,

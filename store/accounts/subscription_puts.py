@@ -48,6 +48,9 @@ _NOTE = NOTE.format(
     """
 )
 
+# The billing cycle of a customer `c`, beside the columns of its subscription.
+_CUSTOMER_CYCLE = ", ".join(f"c.{name} AS customer_{name}" for name in CYCLE_COLUMNS)
+
 # Stores subscriptions, except those of customers that are being erased; creates their customers, and notes them.
 _PUT = f"""
 WITH {_TABLE.input}, before AS MATERIALIZED (
@@ -82,14 +85,18 @@ SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) AS erased,
            SELECT FROM customer_evaluation n
            WHERE n.organization_id = %(organization_id)s AND n.customer_id = i.customer_id
        ) AS noted,
-       {_TABLE.either("p", "b")}
+       {_CUSTOMER_CYCLE}, {_TABLE.either("p", "b")}
 FROM input i LEFT JOIN put p USING (customer_id, subscription_id)
 LEFT JOIN before b USING (customer_id, subscription_id)
+LEFT JOIN LATERAL (
+    -- Empty for a customer that this statement creates, which has the default cycle.
+    SELECT {", ".join(CYCLE_COLUMNS)} FROM customer
+    WHERE organization_id = %(organization_id)s AND customer_id = i.customer_id LIMIT 1
+) AS c ON true
 """.encode()
 
 _CUSTOMER_CYCLES = f"""
-SELECT customer_id, {", ".join(f"{name} AS customer_{name}" for name in CYCLE_COLUMNS)} FROM customer
-WHERE organization_id = %s AND customer_id = ANY(%s)
+SELECT c.customer_id, {_CUSTOMER_CYCLE} FROM customer c WHERE c.organization_id = %s AND c.customer_id = ANY(%s)
 """.encode()
 
 
@@ -127,18 +134,15 @@ async def put(
         "time_zone": DEFAULT_CYCLE.time_zone,
     }
     rows = await fetched(connection, _PUT, parameters)
-    stored = await _with_cycles(
-        connection, organization_id, {position: row for position, row in rows.items() if not row["erased"]}
-    )
     found: list[Put[StoredSubscription] | CustomerBeingErased] = []
     for position, fact in enumerate(facts):
-        if rows[position]["erased"]:
+        row = rows[position]
+        if row["erased"]:
             found.append(CustomerBeingErased(fact.customer_id))
         else:
-            superseded, noted = rows[position]["superseded"], rows[position]["noted"]
-            found.append(
-                Put(stored[position], superseded=superseded, changed=not superseded, epoch=epoch, noted=noted)
-            )
+            stored = subscription_from({"organization_id": organization_id, **row})
+            superseded, noted = row["superseded"], row["noted"]
+            found.append(Put(stored, superseded=superseded, changed=not superseded, epoch=epoch, noted=noted))
     return found
 
 

@@ -20,25 +20,27 @@ class PartSize:
     begun: int
 
 
-# No index knows the metrics of alerts, so the alerts are read in the order of their key.
+# No index knows the metrics of alerts, so the alerts are read in the order of their key. None is read behind the last
+# one whose backfill begins.
 _BEGIN_PART = """
-WITH examined AS MATERIALIZED (
-    SELECT alert_id, count(*) FILTER (WHERE concerned) OVER (ORDER BY alert_id) AS number, concerned
+WITH part AS MATERIALIZED (
+    SELECT alert_id
     FROM (
         SELECT alert_id, state = 'ACTIVE' AND condition_type = ANY(%(condition_types)s)
             AND condition ->> 'metric_id' = %(metric_id)s AS concerned
         FROM alert WHERE organization_id = %(organization_id)s AND alert_id > %(after)s COLLATE "C"
         ORDER BY alert_id LIMIT %(examined)s
-    ) AS alert
-), part AS MATERIALIZED (
-    SELECT alert_id, concerned FROM examined WHERE number <= %(begun)s
+    ) AS examined
+    WHERE concerned ORDER BY alert_id LIMIT %(begun)s
 ), begun AS (
     UPDATE alert a SET visit_after = %(beginning)s FROM part
-    WHERE a.organization_id = %(organization_id)s AND a.alert_id = part.alert_id AND part.concerned
+    WHERE a.organization_id = %(organization_id)s AND a.alert_id = part.alert_id
 )
-SELECT CASE WHEN count(*) < %(examined)s AND count(*) = (SELECT count(*) FROM examined) THEN NULL
-    ELSE max(alert_id) END
-FROM part
+SELECT CASE WHEN (SELECT count(*) FROM part) = %(begun)s THEN (SELECT max(alert_id) FROM part) ELSE (
+    SELECT alert_id
+    FROM alert WHERE organization_id = %(organization_id)s AND alert_id > %(after)s COLLATE "C"
+    ORDER BY alert_id OFFSET %(examined)s - 1 LIMIT 1
+) END
 """
 
 
@@ -59,7 +61,7 @@ async def begin_part(
         "beginning": FROM_THE_BEGINNING,
     }
     row = await (await connection.execute(_BEGIN_PART.encode(), parameters)).fetchone()
-    assert row is not None, "an aggregate is one row"
+    assert row is not None, "a value is one row"
     last: str | None = row[0]
     return last
 

@@ -15,6 +15,7 @@ from evaluator.alert_commands import AlertPatch
 from evaluator.definitions import AlertDefinition, DefinitionState, natural_key
 from evaluator.gauges import Group
 from evaluator.overrides import RetiredThreshold
+from runtime.turns import Slices
 from store.alerts import alerts, disabled_notices, unique_keys
 from store.alerts import history as alert_history
 from store.alerts.backfills import FROM_THE_BEGINNING
@@ -78,11 +79,14 @@ async def edit_many(
     # Another change may have been committed before this transaction got the lock.
     current = _checked(edits, known) if known is not None else await _read(*where, edits)
     written, kinds = dict[int, AlertDefinition](), list[ChangeKind]()
+    slices = Slices(change.organization_id)
+    slices.begin_at_once()
     for index, (one, before) in enumerate(zip(edits, current, strict=True)):
         if not is_without_effect(one, before):
             after = one.patch.apply(before)
             kinds.append(_kind(before, after))
             written[index] = _next_version(before, after, one.patch.reset, begun)
+        await slices.pause()
     if written:
         moved = [
             after.alert_id for index, after in written.items() if after.natural_key != current[index].natural_key
@@ -105,8 +109,13 @@ async def without_effect(
     It needs no lock: if the alerts change meanwhile, the edits came before.
     """
     seen = await _read(connection, organization_id, edits)
-    unchanged = all(is_without_effect(one, before) for one, before in zip(edits, seen, strict=True))
-    return seen if unchanged else None
+    slices = Slices(organization_id)
+    slices.begin_at_once()
+    for one, before in zip(edits, seen, strict=True):
+        if not is_without_effect(one, before):
+            return None
+        await slices.pause()
+    return seen
 
 
 def enabling(alert_id: str, etag: str = "") -> Edit:
@@ -262,4 +271,6 @@ async def _write(
                 raise ItemRefused(index, conflict) from None
         raise
     changes = list(zip(kinds, definitions, strict=True))
-    await alert_history.record_many(connection, change.organization_id, changes, change.author, change.begun.now)
+    for start in range(0, len(changes), WRITTEN_AT_ONCE):
+        part = changes[start : start + WRITTEN_AT_ONCE]
+        await alert_history.record_many(connection, change.organization_id, part, change.author, change.begun.now)

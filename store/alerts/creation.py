@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alerts import ConditionType, ScopeKind
 from evaluator.definitions import AlertDefinition, DefinitionState
+from runtime.turns import Slices
 from store.alerts.change import Begun, Change, ItemRefused
 from store.alerts.drafts import ROW_COLUMNS, Draft, with_currencies
 from store.alerts.history import ChangeKind
@@ -47,7 +48,12 @@ async def create_many(
     over = await _above_maximum(change.connection, change.organization_id, drafts, maximum)
     if over:
         raise ItemRefused(min(over), TooManyAlerts(drafts[min(over)].definition.scope.kind, maximum))
-    return [one.begun(begun, complete=saved[one.definition.alert_id]) for one in drafts]
+    created, slices = list[AlertDefinition](), Slices(change.organization_id)
+    slices.begin_at_once()
+    for one in drafts:
+        created.append(one.begun(begun, complete=saved[one.definition.alert_id]))
+        await slices.pause()
+    return created
 
 
 async def create_each(
@@ -72,10 +78,13 @@ async def create_each(
     over = await _above_maximum(connection, organization_id, made, max_spend_alerts)
     if over:
         raise TooManyAlerts(made[min(over)].definition.scope.kind, max_spend_alerts)
-    return [
-        refusals[index] if index in refusals else one.begun(begun, complete=saved[one.definition.alert_id])
-        for index, one in enumerate(drafts)
-    ]
+    created, slices = list[AlertDefinition | Exception](), Slices(organization_id)
+    slices.begin_at_once()
+    for index, one in enumerate(drafts):
+        refused_by = refusals.get(index)
+        created.append(refused_by or one.begun(begun, complete=saved[one.definition.alert_id]))
+        await slices.pause()
+    return created
 
 
 _AS_THEY_ARE = [name for name in ROW_COLUMNS if name != "visit_after"]

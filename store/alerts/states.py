@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
-
-import orjson
 
 from evaluator.change_reasons import ChangeReason
 from evaluator.gauges import Gauge
@@ -13,10 +12,10 @@ from evaluator.transitions import AlertState
 from runtime.turns import Slices
 from store.alerts.state_json import state_from_json, state_json
 from store.postgres.database import DriverConnection
+from store.postgres.json_rows import json_rows
 
-# States that one statement writes, and rows that are read in one turn on the event loop. The driver converts each
-# value by itself: thousands of states at once would delay all other tasks of the process.
-STATES_AT_ONCE = 200
+STATES_AT_ONCE = 500  # states that one statement writes
+DECODED_AT_ONCE = 50  # rows that the driver decodes without a pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +60,28 @@ async def read_states(
         },
     )
     found: dict[tuple[UUID, str], StoredState] = {}
-    while rows := await cursor.fetchmany(STATES_AT_ONCE):
-        await slices.begin()
+    slices.begin_at_once()
+    while rows := await cursor.fetchmany(DECODED_AT_ONCE):
         for gauge_id, alert_id, version, reached, sequence, time, reason in rows:
             state = state_from_json(reached)
             found[gauge_id, alert_id] = StoredState(
                 by_id[gauge_id], alert_id, version, state, sequence, time, ChangeReason(reason) if reason else None
             )
+            await slices.pause()
     return found
 
 
-# Creates or replaces states. `reached` comes as one JSON text: in an array of JSON texts, each quote is escaped.
+# Creates or replaces states.
 _WRITE_STATES = """
 INSERT INTO alert_state AS s (
     organization_id, customer_id, gauge_id, alert_id, alert_version, reached, sequence, change_time, change_reason,
     period_end
 )
-SELECT %(organization_id)s, i.customer_id, i.gauge_id, i.alert_id, i.version, i.reached, i.sequence, i.change_time,
-       i.change_reason, i.period_end
-FROM ROWS FROM (
-    unnest(
-        %(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(alert_ids)s::text[], %(versions)s::bigint[],
-        %(sequences)s::bigint[], %(change_times)s::timestamptz[], %(change_reasons)s::text[],
-        %(period_ends)s::timestamptz[]
-    ),
-    jsonb_array_elements(%(reached)s::jsonb)
-) AS i (
-    customer_id, gauge_id, alert_id, version, sequence, change_time, change_reason, period_end, reached
+SELECT %(organization_id)s, i.customer_id, i.gauge_id, i.alert_id, i.alert_version, i.reached, i.sequence,
+       i.change_time, i.change_reason, i.period_end
+FROM json_to_recordset(%(states)s::json) AS i (
+    customer_id text, gauge_id uuid, alert_id text, alert_version bigint, reached jsonb, sequence bigint,
+    change_time timestamptz, change_reason text, period_end timestamptz
 )
 ON CONFLICT (organization_id, customer_id, gauge_id, alert_id) DO UPDATE SET
     alert_version = excluded.alert_version, reached = excluded.reached, sequence = excluded.sequence,
@@ -97,25 +91,21 @@ ON CONFLICT (organization_id, customer_id, gauge_id, alert_id) DO UPDATE SET
 
 async def write_states(connection: DriverConnection, organization_id: int, states: Sequence[StoredState]) -> None:
     """Stores states. The transaction must hold the locks of their gauges."""
-    slices = Slices(organization_id)
     for start in range(0, len(states), STATES_AT_ONCE):
-        await slices.begin()
-        await _write_part(connection, organization_id, states[start : start + STATES_AT_ONCE])
+        part = states[start : start + STATES_AT_ONCE]
+        rows = await json_rows(map(_row, part), organization_id)
+        await connection.execute(_WRITE_STATES, {"organization_id": organization_id, "states": rows})
 
 
-async def _write_part(connection: DriverConnection, organization_id: int, states: Sequence[StoredState]) -> None:
-    await connection.execute(
-        _WRITE_STATES,
-        {
-            "organization_id": organization_id,
-            "customer_ids": [item.gauge.customer_id for item in states],
-            "gauge_ids": [item.gauge.gauge_id for item in states],
-            "alert_ids": [item.alert_id for item in states],
-            "versions": [item.alert_version for item in states],
-            "reached": orjson.dumps([state_json(item.state) for item in states]).decode(),
-            "sequences": [item.sequence for item in states],
-            "change_times": [item.change_time for item in states],
-            "change_reasons": [item.change_reason for item in states],
-            "period_ends": [item.gauge.period.end for item in states],
-        },
-    )
+def _row(item: StoredState) -> dict[str, Any]:
+    return {
+        "customer_id": item.gauge.customer_id,
+        "gauge_id": item.gauge.gauge_id,
+        "alert_id": item.alert_id,
+        "alert_version": item.alert_version,
+        "reached": state_json(item.state),
+        "sequence": item.sequence,
+        "change_time": item.change_time,
+        "change_reason": item.change_reason,
+        "period_end": item.gauge.period.end,
+    }

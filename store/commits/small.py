@@ -34,7 +34,7 @@ async def store_and_move(
     now: datetime,
     events: Sequence[UsageEvent],
     customer_ids: Iterable[str],
-    moves: Sequence[gauges.Move],
+    moves: gauges.Moves,
     all_values: bool,
 ) -> Done:
     """Locks the organization (shared), stores events, locks wallets, and moves gauges, in the order of all locks.
@@ -47,7 +47,7 @@ async def store_and_move(
         locked = await organizations.send_lock_shared(connection, organization_id)
         inserted = await stored_events.send_insert(connection, organization_id, now, events)
         held = await wallets.send_lock_with_drawdown(connection, organization_id, customer_ids)
-        moved = await gauges.send_move(connection, organization_id, moves, now, all_values) if moves else None
+        moved = await gauges.send_move(connection, organization_id, moves, now, all_values) if moves.totals else None
     return Done(
         await organizations.locked(locked),
         inserted.rowcount,

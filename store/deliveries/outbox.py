@@ -4,12 +4,16 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
+from psycopg.rows import namedtuple_row
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.deliveries.deliveries import delivery_id
 from store.deliveries.queue import SETTINGS
+from store.endpoints.locks import share_fan_outs
 from store.postgres.channels import OUTBOX_CHANNEL
+from store.postgres.database import driver
 from store.postgres.listening import listen
 from webhooks.operator_events import is_operator_event
 
@@ -36,16 +40,14 @@ WHERE outbox.ctid = oldest.row_ctid
 RETURNING organization_id, customer_id, notification_id, event_type, condition_type
 """)
 
-# FOR KEY SHARE prevents that an endpoint is deleted before the new rows are committed, and does not wait for claims.
-# Endpoints that want none of the rows are not locked, since to lock a row is to write it.
-_ENDPOINTS = text("""
+# The transaction shares the lock of the organizations' fan-outs, so that these endpoints stay enabled.
+_ENDPOINTS = b"""
 SELECT organization_id, endpoint_id, event_types, condition_types
 FROM endpoint
-WHERE organization_id = ANY (CAST(:organizations AS bigint[])) AND state = 'ENABLED'
-  AND (event_types = '{}' OR event_types && CAST(:event_types AS text[]))
+WHERE organization_id = ANY (CAST(%(organizations)s AS bigint[])) AND state = 'ENABLED'
+  AND (event_types = '{}' OR event_types && CAST(%(event_types)s AS text[]))
 ORDER BY organization_id, endpoint_id
-FOR KEY SHARE
-""")
+"""
 
 # The endpoints that operator events are about. They get no delivery of these: for an endpoint that fails it would be
 # one more delivery that fails.
@@ -79,12 +81,7 @@ async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
     taken = (await connection.execute(_TAKE, {"limit": limit})).all()
     if not taken:
         return FanOut(0, 0)
-    endpoints: dict[int, list[Row[Any]]] = {}
-    organizations = sorted({row.organization_id for row in taken})
-    event_types = sorted({row.event_type for row in taken})
-    found = await connection.execute(_ENDPOINTS, {"organizations": organizations, "event_types": event_types})
-    for row in found:
-        endpoints.setdefault(row.organization_id, []).append(row)
+    endpoints = await _enabled_endpoints(connection, taken)
     subjects = await _subjects(connection, [row for row in taken if is_operator_event(row.event_type)])
     # There are few kinds of rows, so each kind is compared with the filters of the endpoints only once.
     wanting: dict[tuple[int, str, str], list[str]] = {}
@@ -116,7 +113,22 @@ async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
     return FanOut(taken=len(taken), created=len(fresh))
 
 
-def _wants(endpoint: Row[Any], event_type: str, condition_type: str) -> bool:
+async def _enabled_endpoints(connection: AsyncConnection, taken: Sequence[Row[Any]]) -> dict[int, list[Any]]:
+    """The endpoints that may want outbox rows, by organization; they stay enabled until the transaction ends."""
+    organizations = sorted({row.organization_id for row in taken})
+    event_types = sorted({row.event_type for row in taken})
+    raw = await driver(connection)
+    cursor: psycopg.AsyncCursor[Any] = raw.cursor(row_factory=namedtuple_row)
+    async with raw.pipeline():
+        await share_fan_outs(raw, organizations)
+        await cursor.execute(_ENDPOINTS, {"organizations": organizations, "event_types": event_types})
+    endpoints: dict[int, list[Any]] = {}
+    for row in await cursor.fetchall():
+        endpoints.setdefault(row.organization_id, []).append(row)
+    return endpoints
+
+
+def _wants(endpoint: Any, event_type: str, condition_type: str) -> bool:
     """Whether an endpoint's filters let an outbox row pass."""
     if is_operator_event(event_type):
         return event_type in endpoint.event_types

@@ -5,8 +5,10 @@ from datetime import datetime
 from sqlalchemy import delete, func, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.endpoints.locks import stop_fan_outs
 from store.endpoints.rows import CLEAN_RECORD, COLUMNS, Endpoint, EndpointState, change, endpoint_from, is_endpoint
 from store.postgres.channels import announce_due_deliveries
+from store.postgres.database import driver
 from store.tables.webhooks import delivery, endpoint, endpoint_secret
 from webhooks.deliveries import DeliveryStatus
 from webhooks.health import DisableReason
@@ -26,6 +28,8 @@ async def lock(
         .with_for_update(key_share=not against_fan_out)
     )
     row = found.mappings().one_or_none()
+    if row is not None and against_fan_out:
+        await stop_fan_outs(await driver(connection), [organization_id])
     return None if row is None else endpoint_from(row)
 
 
@@ -48,7 +52,6 @@ async def disable_on_request(
     connection: AsyncConnection, organization_id: int, endpoint_id: str, *, now: datetime
 ) -> Endpoint | None:
     """Stops deliveries to an endpoint because a caller asked for it; None when there is no such endpoint."""
-    # FOR UPDATE: see `delete_endpoint`.
     found = await lock(connection, organization_id, endpoint_id, against_fan_out=True)
     if found is None or found.state is EndpointState.DISABLED:
         return found
@@ -66,7 +69,7 @@ async def disable(
 ) -> None:
     """Stops deliveries to an endpoint and cancels those that wait.
 
-    The caller holds the lock FOR UPDATE of the endpoint's row.
+    The caller holds the lock of the endpoint's row against fan-outs.
     """
     await connection.execute(
         update(endpoint)
@@ -95,12 +98,7 @@ async def delete_endpoint(connection: AsyncConnection, organization_id: int, end
     Returns False when there is no such endpoint. An attempt that is being made now is recorded when it ends, but its
     delivery is not attempted again.
     """
-    # FOR UPDATE waits for a fan-out that has read the endpoint as enabled, and holds FOR KEY SHARE. Then the rows of
-    # the fan-out exist and are cancelled. Otherwise they would be written after the cancelling, and wait forever.
-    locked = await connection.scalar(
-        select(endpoint.c.endpoint_id).where(is_endpoint(organization_id, endpoint_id)).with_for_update()
-    )
-    if locked is None:
+    if await lock(connection, organization_id, endpoint_id, against_fan_out=True) is None:
         return False
     await disable(connection, organization_id, endpoint_id, reason=DisableReason.REQUESTED, delete_time=now)
     # The row stays, because its deliveries refer to it. Everything secret is deleted.

@@ -21,7 +21,8 @@ SELECT EXISTS (
 )
 """)
 
-# Leases begin and end, and fan-outs write, only under the locks of their endpoints.
+# Leases begin and end only under the locks of their endpoints. A fan-out of these has ended, since the rows of the
+# outbox are deleted before.
 _LOCK_ENDPOINTS = text("""
 SELECT endpoint_id FROM endpoint
 WHERE organization_id = :organization_id AND endpoint_id IN (

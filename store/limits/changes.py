@@ -8,9 +8,11 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from evaluator.ids import digest_of
+from store.accounts import quiet_puts
 from store.accounts.customer_evaluations import NOTE, OWN_TIME
 from store.accounts.put_statements import TEXT, StatedTable, encoded, fetched
 from store.accounts.puts import Put, UnlockedPut, is_newer
+from store.accounts.quiet_puts import QuietPut
 from store.erasures.jobs import CustomerBeingErased
 from store.limits.limits import LimitFact, LimitSubject, StoredLimit, limit_of, subject_of
 from store.postgres.database import DriverConnection
@@ -60,10 +62,9 @@ SELECT customer_id, metric_id IS NULL AND groups = '[]', false, false,
        CASE WHEN metric_id IS NULL THEN 'cost/' || currency ELSE 'usage/' || metric_id END
 FROM {changed} WHERE customer_id IS NOT NULL
 """
-_NOTE = NOTE.format(changed=_CHANGED.format(changed="put"))
 
 # Stores limits, except those of other subjects than before, of subjects that another limit has, and of customers that
-# are being erased; notes their customers.
+# are being erased; notes their customers, unless they are quiet.
 _PUT = f"""
 WITH {_TABLE.input}, before AS MATERIALIZED (
     SELECT {_TABLE.listed("t.")} FROM input i JOIN usage_limit t
@@ -87,9 +88,9 @@ WITH {_TABLE.input}, before AS MATERIALIZED (
 ), put AS (
     -- After `gone`: a deleted limit has the natural key of its subject.
     {_TABLE.upsert.format(wanted="(SELECT count(*) FROM gone) >= 0 AND i.position IN (SELECT position FROM wanted)")}
-), noted AS ({_NOTE})
+), {quiet_puts.evaluations(_CHANGED.format(changed="put"))}
 SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) IS TRUE AS erased, o.limit_id AS other_id,
-       p.limit_id IS NOT NULL AS changed, {_TABLE.either("p", "b")}
+       p.limit_id IS NOT NULL AS changed, {quiet_puts.IS_NOTED} IS TRUE AS noted, {_TABLE.either("p", "b")}
 FROM input i LEFT JOIN put p USING (limit_id) LEFT JOIN before b USING (limit_id)
 LEFT JOIN other o USING (position)
 """.encode()
@@ -110,13 +111,19 @@ async def put_unlocked(
 
 
 async def put(
-    connection: DriverConnection, organization_id: int, facts: Sequence[LimitFact], epoch: int, now: datetime
+    connection: DriverConnection,
+    organization_id: int,
+    facts: Sequence[LimitFact],
+    epoch: int,
+    now: datetime,
+    quiet: Sequence[QuietPut | None] = (),
 ) -> list[Put[StoredLimit] | LimitFixed | LimitExists | CustomerBeingErased]:
     """Stores the facts, unless newer ones are stored, and notes which customers have to be evaluated.
 
     LimitFixed: the limit exists with another subject. LimitExists: another limit has this subject. The transaction
     holds the organization's lock exclusively and has raised the epoch to this one. The limits are distinct; two new
-    ones with the same subject make the statement fail.
+    ones with the same subject make the statement fail. quiet: the puts that may be quiet, if no other change follows
+    at this epoch.
     """
     parameters = {
         "organization_id": organization_id,
@@ -125,6 +132,7 @@ async def put(
         "due_time": now + OWN_TIME,
         "deleted": _DELETED,
         "facts": encoded([_fact_columns(fact) for fact in facts]),
+        **quiet_puts.parameters(quiet),
     }
     rows = await fetched(connection, _PUT, parameters)
     return [_result(organization_id, fact, rows[position], epoch) for position, fact in enumerate(facts)]
@@ -142,7 +150,7 @@ def _result(
     superseded = is_newer(stored.as_of_time, fact.as_of_time)
     if not superseded and (field := _fixed_field(stored.subject, fact.subject)) is not None:
         return LimitFixed(fact.limit_id, field)
-    return Put(stored, superseded=superseded, changed=row["changed"], epoch=epoch)
+    return Put(stored, superseded=superseded, changed=row["changed"], epoch=epoch, noted=row["noted"])
 
 
 def _fact_columns(fact: LimitFact) -> dict[str, Any]:

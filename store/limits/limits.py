@@ -10,6 +10,7 @@ from decimal import Decimal
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from evaluator.balances import Unit
 from store.accounts.put_statements import FactRow
 from store.postgres.counting import bounded_count
 from store.tables.plans import usage_limit
@@ -27,6 +28,11 @@ class LimitSubject:
     currency: str | None
     metric_id: str | None
     groups: tuple[tuple[str, str | None], ...]
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of the amount."""
+        return Unit(self.currency, self.metric_id)
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
-import orjson
-
-from runtime.turns import Slices
 from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import DriverConnection
+from store.postgres.json_rows import json_rows
 
-# Notifications that one statement writes. The driver converts each value by itself: thousands at once would delay
-# all other tasks of the process.
-NOTIFICATIONS_AT_ONCE = 200
+NOTIFICATIONS_AT_ONCE = 200  # notifications that one statement writes
 
 
 class NewNotification(Protocol):
@@ -46,7 +42,7 @@ class NewNotification(Protocol):
 
 # Inserts notifications, their outbox rows and their rows of feed_pending. The id of a notification is a digest of
 # alert, gauge and sequence: if two transactions record the same one, the second fails here, and the customer is not
-# notified twice. The bodies come as one JSON text: in an array of texts, each of their quotes is escaped.
+# notified twice.
 _WRITE_NOTIFICATIONS = """
 WITH written AS (
     INSERT INTO notification (
@@ -55,13 +51,10 @@ WITH written AS (
     )
     SELECT %(organization_id)s, i.customer_id, i.notification_id, i.alert_id, i.gauge_id, i.sequence, i.event_type,
            i.condition_type, %(now)s, i.body
-    FROM ROWS FROM (
-        unnest(
-            %(customer_ids)s::text[], %(notification_ids)s::text[], %(alert_ids)s::text[], %(gauge_ids)s::uuid[],
-            %(sequences)s::bigint[], %(event_types)s::text[], %(condition_types)s::text[]
-        ),
-        json_array_elements_text(%(bodies)s::json)
-    ) AS i (customer_id, notification_id, alert_id, gauge_id, sequence, event_type, condition_type, body)
+    FROM json_to_recordset(%(notifications)s::json) AS i (
+        customer_id text, notification_id text, alert_id text, gauge_id uuid, sequence bigint, event_type text,
+        condition_type text, body text
+    )
     RETURNING customer_id, notification_id, event_type, condition_type
 ), pending AS (
     INSERT INTO feed_pending (organization_id, customer_id, notification_id)
@@ -80,30 +73,20 @@ async def write_notifications(
     The notifications of one gauge must be in the order of their sequence. The transaction must hold its lock.
     """
     for start in range(0, len(notifications), NOTIFICATIONS_AT_ONCE):
-        part = notifications[start : start + NOTIFICATIONS_AT_ONCE]
-        await _write_part(connection, organization_id, part, now)
+        rows = await json_rows(map(_row, notifications[start : start + NOTIFICATIONS_AT_ONCE]), organization_id)
+        parameters = {"organization_id": organization_id, "now": now, "notifications": rows}
+        await connection.execute(_WRITE_NOTIFICATIONS, parameters)
     await connection.execute("SELECT pg_notify(%s, %s)", (OUTBOX_CHANNEL, str(organization_id)))
 
 
-async def _write_part(
-    connection: DriverConnection, organization_id: int, notifications: Sequence[NewNotification], now: datetime
-) -> None:
-    bodies, slices = list[str](), Slices(organization_id)
-    for item in notifications:
-        bodies.append(item.body())
-        await slices.pause()
-    await connection.execute(
-        _WRITE_NOTIFICATIONS,
-        {
-            "organization_id": organization_id,
-            "now": now,
-            "customer_ids": [item.customer_id for item in notifications],
-            "notification_ids": [item.notification_id for item in notifications],
-            "alert_ids": [item.alert_id for item in notifications],
-            "gauge_ids": [item.gauge_id for item in notifications],
-            "sequences": [item.sequence for item in notifications],
-            "event_types": [item.event_type for item in notifications],
-            "condition_types": [item.condition_type for item in notifications],
-            "bodies": orjson.dumps(bodies).decode(),
-        },
-    )
+def _row(item: NewNotification) -> dict[str, Any]:
+    return {
+        "customer_id": item.customer_id,
+        "notification_id": item.notification_id,
+        "alert_id": item.alert_id,
+        "gauge_id": item.gauge_id,
+        "sequence": item.sequence,
+        "event_type": item.event_type,
+        "condition_type": item.condition_type,
+        "body": item.body(),
+    }

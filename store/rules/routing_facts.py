@@ -24,14 +24,16 @@ _EXCLUDED = """
         WHERE x.organization_id = customer.organization_id AND x.customer_id = customer.customer_id)
 """
 
-# Customers, with their exclusions and limits; the condition follows.
-_CUSTOMER = f"""
-SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch,
+# The columns of a customer, with its exclusions and limits; `customer_of` reads them.
+CUSTOMER_COLUMNS = f"""
+       customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch,
        greatest(update_time, contracts_change_time), {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN},
        EXISTS (SELECT FROM erasure_job j
                WHERE j.organization_id = customer.organization_id AND j.customer_id = customer.customer_id)
-FROM customer WHERE organization_id = %(organization_id)s AND
 """
+
+# Customers; the condition follows.
+_CUSTOMER = f"SELECT {CUSTOMER_COLUMNS} FROM customer WHERE organization_id = %(organization_id)s AND "
 
 # Subscriptions; the condition follows.
 _SUBSCRIPTION = """
@@ -59,7 +61,7 @@ async def customers(
     """Those of the customers that exist. with_alerts: with the alerts that name them."""
     ids = list(customer_ids)
     query = _CUSTOMER + "customer_id = ANY(%(ids)s)"
-    found = [_customer(row) for row in await _fetch(connection, query, organization_id, ids=ids)]
+    found = [customer_of(row) for row in await _fetch(connection, query, organization_id, ids=ids)]
     return await _with_alerts(connection, organization_id, found) if with_alerts else found
 
 
@@ -243,7 +245,8 @@ def _cycle(anchor: datetime, cadence: str, count: int, zone: str) -> BillingCycl
     return BillingCycle(anchor, Cadence(cadence), count, zone)
 
 
-def _customer(row: Row) -> CustomerFacts:
+def customer_of(row: Row) -> CustomerFacts:
+    """The customer in a row with CUSTOMER_COLUMNS."""
     customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row[:9]
     exclusions, end, limits, being_erased = row[9:]
     cycle = _cycle(anchor, cadence, count, zone)

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from runtime.turns import Slices
 from store.postgres.database import DriverConnection
+
+NAMES_AT_ONCE = 500  # names that are read without a pause
 
 # One statement, because most changes are of one kind. `changed_epoch` of an exclusion may be that of the router
 # itself: it is stored without a new epoch. A change of a subscription may be its deletion.
@@ -59,6 +62,26 @@ class RuleChanges:
     deleted_metrics: set[str] = field(default_factory=set)
     deleted: bool = False
 
+    def add(self, kind: str, name: str, of_name: str) -> None:
+        """Adds a row of _SINCE."""
+        match kind:
+            case "ALERT":
+                self.alerts.setdefault(name, set()).add(of_name)
+            case "WIDE":
+                self.wide_alerts.add(name)
+            case "CUSTOMER":
+                self.customers.add(name)
+            case "SUBSCRIPTION":
+                self.subscriptions.setdefault(name, set()).add(of_name)
+            case "PLAN":
+                self.plans.add(name)
+            case "METRIC":
+                self.metrics.add(name)
+            case "DELETED_METRIC":
+                self.deleted_metrics.add(name)
+            case "DELETION":
+                self.deleted = True
+
 
 async def changes_since(
     connection: DriverConnection, organization_id: int, epoch: int, limit: int
@@ -69,26 +92,11 @@ async def changes_since(
     """
     parameters = {"organization_id": organization_id, "epoch": epoch, "limit": limit + 1}
     cursor = await connection.execute(_SINCE.encode(), parameters)
-    rows = await cursor.fetchall()
-    if len(rows) > limit:
-        return None
-    found = RuleChanges()
-    for kind, name, of_name in rows:
-        match kind:
-            case "ALERT":
-                found.alerts.setdefault(name, set()).add(of_name)
-            case "WIDE":
-                found.wide_alerts.add(name)
-            case "CUSTOMER":
-                found.customers.add(name)
-            case "SUBSCRIPTION":
-                found.subscriptions.setdefault(name, set()).add(of_name)
-            case "PLAN":
-                found.plans.add(name)
-            case "METRIC":
-                found.metrics.add(name)
-            case "DELETED_METRIC":
-                found.deleted_metrics.add(name)
-            case "DELETION":
-                found.deleted = True
-    return found
+    found, number, slices = RuleChanges(), 0, Slices(organization_id)
+    slices.begin_at_once()
+    while rows := await cursor.fetchmany(NAMES_AT_ONCE):
+        number += len(rows)
+        for row in rows:
+            found.add(*row)
+        await slices.pause()
+    return None if number > limit else found

@@ -1,6 +1,7 @@
 """Usage events: the COPY that stores them, and the slower INSERT that finds duplicates."""
 
 import operator
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -62,6 +63,9 @@ ON CONFLICT DO NOTHING
 RETURNING customer_id, event_id
 """
 
+# Where an error says which row of COPY it concerns. The words between are in the language of the server.
+_COPIED_ROW = re.compile(r"^COPY event, \D*(\d+)")
+
 _OF_EVENT = event_key.of_event("%(organization_id)s", "i.customer_id", "i.event_id")
 
 # Which of the events are stored with the same content. A stored event of the same identity lies in the same month, so
@@ -97,13 +101,20 @@ class EventsVoided(Exception):
 
 
 class DuplicateEvents(Exception):
-    """At least one of the events is stored already; the transaction must roll back."""
+    """At least one of the events is stored already; the transaction must roll back.
+
+    row: how many events, in key order, are before the first one of them. None if the database did not say it.
+    """
+
+    def __init__(self, row: int | None = None) -> None:
+        super().__init__("some events are stored already")
+        self.row = row
 
 
 def copy_text(
     organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent], *, native: bool = True
 ) -> bytes:
-    """The events as rows of COPY's text format, in key order (see `_in_key_order`).
+    """The events as rows of COPY's text format, in key order (see `in_key_order`).
 
     native: written by `native_rows`, where that is compiled.
     """
@@ -190,15 +201,22 @@ async def copy(connection: DriverConnection, rows: bytes) -> None:
         async with connection.cursor() as cursor, cursor.copy(_COPY) as copying:
             await copying.write(rows)
     except psycopg.errors.UniqueViolation as error:
-        raise DuplicateEvents from error
+        raise DuplicateEvents(row_of(error.diag.context)) from error
     except psycopg.errors.InternalError as error:  # Citus raises this for a violation inside COPY
         raise DuplicateEvents from error
 
 
-def _in_key_order(events: Sequence[UsageEvent]) -> list[UsageEvent]:
+def row_of(context: str | None) -> int | None:
+    """How many rows of COPY are before the one that the context of an error names; None if it names none."""
+    named = _COPIED_ROW.search(context or "")
+    return int(named[1]) - 1 if named else None
+
+
+def in_key_order(events: Sequence[UsageEvent]) -> list[UsageEvent]:
     """The events in the order in which every transaction stores them: two with common events do not deadlock.
 
-    By month first: COPY buffers rows for each partition, and writes them partition by partition.
+    By month first: COPY buffers rows for each partition, and writes them partition by partition. `copy_text` has the
+    same order.
     """
     ordered = sorted(events, key=_ids)
     if not ordered:
@@ -220,7 +238,7 @@ async def insert(
     """Stores those of the events that are new; returns their identities. The events must be distinct."""
     if not events:
         return set()
-    ordered, inserted = _in_key_order(events), set[tuple[str, str]]()
+    ordered, inserted = in_key_order(events), set[tuple[str, str]]()
     slices = Slices(organization_id)
     for start in range(0, len(ordered), ROWS_AT_ONCE):
         await slices.begin()
@@ -233,7 +251,7 @@ async def send_insert(
     connection: DriverConnection, organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]
 ) -> Cursor:
     """Sends the statement that stores those of a few events that are new. It has a row for each of these."""
-    return await _send_insert(connection, organization_id, ingest_time, _in_key_order(events))
+    return await _send_insert(connection, organization_id, ingest_time, in_key_order(events))
 
 
 async def _send_insert(

@@ -4,30 +4,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any
 from uuid import UUID
-
-import orjson
 
 from evaluator.amounts import ZERO
 from evaluator.gauges import Gauge
 from store.postgres.database import Cursor, DriverConnection
+from store.postgres.json_rows import json_rows
 
 NEVER_EVALUATED = -1  # the rules_epoch of a gauge that was inserted and is not evaluated yet
 
 
-class Move(NamedTuple):
-    """What a batch of events does to an additive gauge.
+Bounds = tuple[Decimal, Decimal]  # of a running sum that starts at 0: its lowest and its highest point
 
-    total: the sum of the amounts. high, low: the highest and the lowest point of their running sum, including 0.
-    required_epoch: a gauge that was last evaluated before this epoch must be evaluated.
+
+@dataclass(eq=False, slots=True)
+class Moves:
+    """What a batch of events does to additive gauges, in columns: thousands of gauges move in one commit.
+
+    gauge_ids: in 32 digits. totals: the sums of the amounts. required_epochs: a gauge that was last evaluated before
+    its epoch must be evaluated. bounds: of the running sums of the amounts; None where no amount is negative.
     """
 
-    gauge: Gauge
-    total: Decimal
-    high: Decimal
-    low: Decimal
-    required_epoch: int
+    customer_ids: Sequence[str]
+    gauge_ids: Sequence[str]
+    totals: Sequence[Decimal]
+    required_epochs: Sequence[int]
+    bounds: Sequence[Bounds] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,10 @@ class Moved:
 # key order, here and in `lock`, so that two transactions do not deadlock. Each column comes as one text with tabs
 # between the values (no id contains a tab): the driver converts arrays value by value, which takes longer for
 # thousands of gauges than the statement itself.
+#
+# A column is empty where it says nothing: highs and lows where all gauges only rise, required epochs where they are
+# all `most_required`. `candidate` has few of the gauges then, and all that must be evaluated: only these are compared
+# with their own row of the input.
 _MOVE = """
 WITH input AS (
     SELECT * FROM unnest(
@@ -70,19 +77,23 @@ WITH input AS (
     ON CONFLICT (organization_id, customer_id, gauge_id)
         DO UPDATE SET value = g.value + excluded.value, update_time = excluded.update_time
     RETURNING gauge_id, value, trip_above, trip_below, rules_epoch, scale
+), candidate AS (
+    SELECT * FROM moved
+    WHERE %(compare_all)s OR rules_epoch < %(most_required)s OR value >= trip_above
+        OR value - %(most_total)s::numeric <= trip_below
 )
 SELECT i.position, m.value, m.rules_epoch, m.scale, is_stale, has_tripped
-FROM moved m JOIN input i USING (gauge_id), LATERAL (
-    SELECT m.rules_epoch < i.required_epoch,
-        coalesce(m.value - i.total + i.high >= m.trip_above, false)
-        OR coalesce(m.value - i.total + i.low <= m.trip_below, false)
+FROM candidate m JOIN input i USING (gauge_id), LATERAL (
+    SELECT m.rules_epoch < coalesce(i.required_epoch, %(most_required)s),
+        coalesce(m.value - i.total + coalesce(i.high, i.total) >= m.trip_above, false)
+        OR coalesce(m.value - i.total + coalesce(i.low, 0) <= m.trip_below, false)
 ) AS c (is_stale, has_tripped)
-WHERE %(all)s OR is_stale OR has_tripped
+WHERE %(return_all)s OR is_stale OR has_tripped
 """
 
 
 async def move(
-    connection: DriverConnection, organization_id: int, moves: Sequence[Move], now: datetime, return_all: bool
+    connection: DriverConnection, organization_id: int, moves: Moves, now: datetime, return_all: bool
 ) -> list[Moved]:
     """Adds to additive gauges and creates those that do not exist; the rows stay locked.
 
@@ -92,24 +103,25 @@ async def move(
 
 
 async def send_move(
-    connection: DriverConnection, organization_id: int, moves: Sequence[Move], now: datetime, return_all: bool
+    connection: DriverConnection, organization_id: int, moves: Moves, now: datetime, return_all: bool
 ) -> Cursor:
     """Sends the statement of `move`; `moved` reads its result."""
-    totals = [str(item.total) for item in moves]
-    # Most gauges only rise: their highest point is the total itself.
-    highs = [text if item.high is item.total else str(item.high) for item, text in zip(moves, totals, strict=True)]
+    bounds, epochs = moves.bounds, set(moves.required_epochs)
     return await connection.execute(
         _MOVE,
         {
             "organization_id": organization_id,
-            "customer_ids": "\t".join([item.gauge.customer_id for item in moves]),
-            "gauge_ids": "\t".join([item.gauge.gauge_hex for item in moves]),
-            "totals": "\t".join(totals),
-            "highs": "\t".join(highs),
-            "lows": "\t".join(["0" if item.low is ZERO else str(item.low) for item in moves]),
-            "required_epochs": "\t".join([str(item.required_epoch) for item in moves]),
+            "customer_ids": "\t".join(moves.customer_ids),
+            "gauge_ids": "\t".join(moves.gauge_ids),
+            "totals": "\t".join(map(str, moves.totals)),
+            "lows": "\t".join([str(low) for low, _ in bounds]) if bounds else "",
+            "highs": "\t".join([str(high) for _, high in bounds]) if bounds else "",
+            "required_epochs": "\t".join(map(str, moves.required_epochs)) if len(epochs) > 1 else "",
+            "most_required": max(epochs, default=0),
+            "most_total": max(moves.totals, default=ZERO),
             "now": now,
-            "all": return_all,
+            "compare_all": return_all or bounds is not None,
+            "return_all": return_all,
         },
     )
 
@@ -242,28 +254,27 @@ async def write(
     connection: DriverConnection, organization_id: int, evaluated: Sequence[Evaluated], now: datetime
 ) -> None:
     """Stores evaluated gauges. The transaction must hold their locks."""
-    rows = [
-        {
-            "customer_id": item.gauge.customer_id,
-            "gauge_id": item.gauge.gauge_id,
-            "value": item.value,
-            "latest_event_time": item.latest_event_time,
-            "latest_event": item.latest_event,
-            "trip_above": item.trip_above,
-            "trip_below": item.trip_below,
-            "rules_epoch": item.rules_epoch,
-            "subscription_id": item.gauge.subscription_id,
-            "measure": item.gauge.measure.key,
-            "group_values": item.gauge.group,
-            "period_start": item.gauge.period.start,
-            "period_end": item.gauge.period.end,
-            "scale": item.scale,
-        }
-        for item in evaluated
-    ]
-    # orjson knows no Decimal: `default` writes them as text, which is exact.
-    rows_json = orjson.dumps(rows, default=str).decode()
-    await connection.execute(_WRITE, {"organization_id": organization_id, "now": now, "evaluated": rows_json})
+    rows = await json_rows(map(_row, evaluated), organization_id)
+    await connection.execute(_WRITE, {"organization_id": organization_id, "now": now, "evaluated": rows})
+
+
+def _row(item: Evaluated) -> dict[str, Any]:
+    return {
+        "customer_id": item.gauge.customer_id,
+        "gauge_id": item.gauge.gauge_id,
+        "value": item.value,
+        "latest_event_time": item.latest_event_time,
+        "latest_event": item.latest_event,
+        "trip_above": item.trip_above,
+        "trip_below": item.trip_below,
+        "rules_epoch": item.rules_epoch,
+        "subscription_id": item.gauge.subscription_id,
+        "measure": item.gauge.measure.key,
+        "group_values": item.gauge.group,
+        "period_start": item.gauge.period.start,
+        "period_end": item.gauge.period.end,
+        "scale": item.scale,
+    }
 
 
 # Stores values that gauges have counted, and returns those that are new.

@@ -77,8 +77,10 @@ _COMPARED = (
     """
 SELECT s.customer_id, s.gauge_id, s.alert_id, s.reached, s.sequence, s.change_time, s.change_reason,
     g.value, g.subscription_id, g.measure, g.group_values, g.period_start, g.period_end
-FROM unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(alert_ids)s::text[])
-    AS i (customer_id, gauge_id, alert_id)
+FROM unnest(
+    string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(gauge_ids)s, E'\t')::uuid[],
+    string_to_array(%(alert_ids)s, E'\t')
+) AS i (customer_id, gauge_id, alert_id)
 JOIN alert_state s
     ON s.organization_id = %(organization_id)s AND s.customer_id = i.customer_id COLLATE "C"
     AND s.gauge_id = i.gauge_id AND s.alert_id = i.alert_id COLLATE "C"
@@ -110,9 +112,9 @@ async def page(
         {
             "organization_id": organization_id,
             "now": now,
-            "customer_ids": [position.customer_id for position in positions],
-            "gauge_ids": [position.gauge_id for position in positions],
-            "alert_ids": [position.alert_id for position in positions],
+            "customer_ids": "\t".join([position.customer_id for position in positions]),
+            "gauge_ids": "\t".join([position.gauge_id.hex for position in positions]),
+            "alert_ids": "\t".join([position.alert_id for position in positions]),
         },
     )
     found = {(row[0], row[1], row[2]): row async for row in decoded(rows, organization_id)}

@@ -59,7 +59,7 @@ _CURRENT_OF_GROUP = _CURRENT.replace("ORDER BY", "    AND group_values @> %(grou
 _STATES = """
 SELECT gauge_id, alert_id, alert_version, reached, sequence, change_time, change_reason FROM alert_state
 WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s
-    AND gauge_id = ANY(%(gauge_ids)s) AND alert_id = ANY(%(alert_ids)s)
+    AND gauge_id = ANY(string_to_array(%(gauge_ids)s, E'\t')::uuid[]) AND alert_id = ANY(%(alert_ids)s)
 """
 
 
@@ -132,7 +132,7 @@ async def states(
             {
                 "organization_id": organization_id,
                 "customer_id": customer_id,
-                "gauge_ids": gauge_ids[start : start + IDS_AT_ONCE],
+                "gauge_ids": "\t".join([one.hex for one in gauge_ids[start : start + IDS_AT_ONCE]]),
                 "alert_ids": list(watched),
             },
         )

@@ -363,7 +363,9 @@ class UsageModel:
         without: events that count no more; the latest of them causes the one step that this is.
         """
         tally = self._tally(gauge)
-        base, touched, before = tally.value, tally.count > 0, self._evaluated.get(gauge, -1)
+        base, before = tally.value, self._evaluated.get(gauge, -1)
+        # A gauge that was evaluated has shown a value. It shows 0 when nothing counts in it any more.
+        touched = tally.count > 0 or before >= 0
         path: list[tuple[Fraction, str | None]] = []
         for event in events:
             tally.add(event)

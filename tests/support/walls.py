@@ -26,6 +26,8 @@ OUTSIDE = {
     "demo": {*ROOMS, "generated", "tests.reference", "tests.support"},
     "tests": {*ROOMS, "generated", "demo"},
 }
+# The only tests that may import the benchmarks: those of their pure parts.
+TESTS_OF_BENCH = "tests/unit/bench/"
 # What modules of tests/ may import from each other. The rings (unit, integration, acceptance) hold tests only, and
 # pytest finds the conftest.py of a folder by itself.
 SHARED_BY_TESTS = {"tests.support", "tests.reference"}
@@ -197,6 +199,8 @@ def import_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
         top = name.partition(".")[0]
         if not top:
             yield line, f"imports {name} relatively: write the room's name"
+        elif top == "bench" and module.path.startswith(TESTS_OF_BENCH):
+            continue
         elif top in ROOMS.keys() | {"generated"} and not may_import(module.room, name):
             yield line, f"{module.room} must not import {name}"
         elif top in GRPC_MODULES and module.room in WITHOUT_GRPC:

@@ -106,6 +106,7 @@ def test_a_circle_of_folders_is_found() -> None:
         ("cli/bad.py", "import psycopg", "imports psycopg: SQL lives in store"),
         ("server/bad.py", "from cli.main import main", "server must not import cli.main"),
         ("tests/bad.py", "from bench import ingest", "tests must not import bench"),
+        ("tests/unit/test_bad.py", "from bench import ingest", "tests must not import bench"),
         ("tests/unit/test_bad.py", "from tests.unit.test_ids import a", "imports tests.unit.test_ids: a helper"),
         ("tests/acceptance/test_bad.py", "import tests.integration.x.test_y", "imports tests.integration.x.test_y"),
         (
@@ -164,6 +165,7 @@ def test_a_missing_docstring_is_found() -> None:
         ("tests/integration/x/test_good.py", "from tests.support import waiting\nfrom tests.reference import usage"),
         ("tests/integration/x/conftest.py", "from tests.support.usage.fixtures import caller\nimport server.health"),
         ("bench/good.py", "from tests.support.processes.programs import Programs"),
+        ("tests/unit/bench/test_good.py", "from bench import latency"),
         ("tests/good.py", "import psycopg\nfrom cli.main import main\nimport time\ntime.time()"),
         ("webhooks/good.py", "import random\nimport ipaddress\nrandom.Random(0).uniform(0.0, 0.2)"),
         ("evaluator/good.py", "from evaluator.amounts import ZERO\nfrom decimal import Decimal\nDecimal('0.5')"),

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.accounts.known_ids import ReferencedIds, unknown, unknown_of_each
+from store.accounts.known_ids import ASKED_AT_ONCE, ReferencedIds, unknown, unknown_of_each
 from store.postgres.database import Database, sync_engine
 from store.tables.accounts import organization
 from tests.support.databases import Template
@@ -117,3 +117,18 @@ async def test_ids_of_many_requests_are_checked_in_one_query_that_reads_few_rows
         )
         for ids in asked
     }
+
+
+async def test_ids_of_more_requests_than_one_query_takes_are_checked_as_one_by_one(database: Database) -> None:
+    # The first part names only customers, and the last one only a plan: their other columns are empty.
+    asked = [ReferencedIds(customer_id=f"customer-{2 * MANY - number}") for number in range(2 * ASKED_AT_ONCE)]
+    asked += [ReferencedIds(customer_id=f"customer-{number}", plan_id="gold") for number in range(ASKED_AT_ONCE)]
+    asked.append(ReferencedIds(plan_id="glod"))
+    async with database.transaction() as connection:
+        much = await id_of(connection, "much")
+        found = await unknown_of_each(connection, much, asked)
+        for ids in (*asked[:3], *asked[2 * ASKED_AT_ONCE :][:3], asked[-1]):
+            assert found[ids] == await unknown(connection, much, ids)
+    assert set(found) == set(asked)
+    is_known = [one.customer_id is None for one in found.values()]
+    assert is_known == [False] * (2 * ASKED_AT_ONCE) + [False] + [True] * ASKED_AT_ONCE

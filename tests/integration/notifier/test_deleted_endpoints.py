@@ -3,11 +3,16 @@
 import asyncio
 import dataclasses
 from collections import Counter
+from collections.abc import Coroutine
 from datetime import timedelta
+from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from store.deliveries import leases, outbox
+from store.deliveries.claims import Claim
+from store.deliveries.results import AttemptRecord
 from store.endpoints import endpoints, lifecycle
 from store.endpoints.rows import EndpointState
 from store.tables.webhooks import endpoint_secret
@@ -21,6 +26,7 @@ from tests.support.notifier.delivery_queue import (
     release_expired,
 )
 from tests.support.notifier.house import House
+from tests.support.postgres.lock_waits import until_it_waits_for_a_lock
 from webhooks.deliveries import AttemptOutcome, DeliveryStatus
 from webhooks.health import HealthSignal
 
@@ -74,15 +80,55 @@ async def test_an_endpoint_deleted_while_its_rows_are_fanned_out_leaves_none_wai
     assert {item.status for item in await house.deliveries()} == {DeliveryStatus.CANCELLED}
 
 
+@pytest.mark.parametrize("by_request", [True, False])
+async def test_an_endpoint_disabled_while_its_rows_are_fanned_out_leaves_none_waiting(
+    house: House, *, by_request: bool
+) -> None:
+    endpoint_id = (await house.endpoint("https://example.com/hook")).endpoint.endpoint_id
+    await house.notify()
+    await fan_out(house)
+    [claimed] = await claim(house)
+    await house.notify(3)
+    async with house.database.transaction() as connection:
+        await outbox.fan_out(connection, 10)
+        disables: Coroutine[Any, Any, object]
+        disables = disable(house, endpoint_id) if by_request else record(house, [gone(claimed)])
+        disabling = asyncio.create_task(disables)
+        await until_it_waits_for_a_lock(house.database, disabling)
+    await disabling
+    statuses = Counter(item.status for item in await house.deliveries())
+    assert statuses[DeliveryStatus.CANCELLED] == 3
+    assert await claim(house) == []
+
+
+async def test_fan_out_gives_nothing_to_an_endpoint_that_is_being_disabled(house: House) -> None:
+    endpoint_id = (await house.endpoint("https://example.com/hook")).endpoint.endpoint_id
+    await house.notify(3)
+    async with house.database.transaction() as connection:
+        await lifecycle.disable_on_request(connection, house.organization_id, endpoint_id, now=house.clock.now())
+        fanning = asyncio.create_task(fan_out(house))
+        await until_it_waits_for_a_lock(house.database, fanning)
+    assert await fanning == outbox.FanOut(taken=3, created=0)
+
+
+async def disable(house: House, endpoint_id: str) -> None:
+    async with house.database.transaction() as connection:
+        await lifecycle.disable_on_request(connection, house.organization_id, endpoint_id, now=house.clock.now())
+
+
+def gone(claim: Claim) -> AttemptRecord:
+    """An attempt that the receiver answered with 410."""
+    return dataclasses.replace(
+        failed(claim), outcome=AttemptOutcome.GONE, status=DeliveryStatus.FAILED, delay=None, signal=HealthSignal.GONE
+    )
+
+
 async def test_an_endpoint_that_is_gone_stays_visible_as_disabled(house: House) -> None:
     created = await house.endpoint("https://example.com/hook")
     await house.notify(6)
     await fan_out(house)
-    gone, other, *_ = await claim(house)
-    result = dataclasses.replace(
-        failed(gone), outcome=AttemptOutcome.GONE, status=DeliveryStatus.FAILED, delay=None, signal=HealthSignal.GONE
-    )
-    await record(house, [result, failed(other)])
+    first, other, *_ = await claim(house)
+    await record(house, [gone(first), failed(other)])
     statuses = Counter(item.status for item in await house.deliveries())
     assert statuses == {
         DeliveryStatus.FAILED: 1,

@@ -118,7 +118,7 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     await events.copy(raw, events.copy_text(organization_id, now, []))
     assert await events.insert(raw, organization_id, now, []) == set()
     assert await events.stored_alike(raw, organization_id, []) == set()
-    assert await gauges.move(raw, organization_id, [], now, True) == []
+    assert await gauges.move(raw, organization_id, gauges.Moves([], [], [], []), now, True) == []
     assert await gauges.lock(raw, organization_id, [], now) == {}
     await gauges.write(raw, organization_id, [], now)
     assert await gauges.count_values(raw, organization_id, []) == set()

@@ -93,6 +93,21 @@ async def test_large_resent_batch_counts_only_its_new_events(caller: Caller) -> 
     assert await caller.event_count() == 5_050
 
 
+async def test_large_batch_with_a_few_stored_events_counts_the_others(caller: Caller) -> None:
+    await caller.create(usage_alert("4995"))
+    customers = [f"c{number}" for number in range(50)]
+    events = [caller.event(f"e{number}", "1", customers[number % 50]) for number in range(5_000)]
+    stored = [events[number] for number in (0, 2_222, 4_999)]
+    assert counts(await caller.send(*stored)) == (3, 0, 0)
+    conflict = caller.event("e1", "7", customers[1])
+    assert counts(await caller.send(conflict)) == (1, 0, 0)
+    answer = await caller.send(*events, gauges=True)
+    assert counts(answer) == (4_996, 3, 1)
+    assert values(answer.gauges) == {(customer, "calls"): 106 if customer == "c1" else 100 for customer in customers}
+    assert await caller.event_count() == 5_000
+    assert counts(await caller.send(*events)) == (0, 4_999, 1)
+
+
 async def test_resend_on_another_stream_or_server_counts_nothing(caller: Caller) -> None:
     await caller.create(usage_alert("100"))
     events = [caller.event(f"e{number}") for number in range(3)]

@@ -35,7 +35,8 @@ async def test_backfill_that_waits_for_a_gauge_holds_no_later_gauge(caller: Call
     database = Database(caller.database_url)
 
     async def move(*watched: Gauge) -> None:
-        moves = [gauges.Move(gauge, Decimal(1), Decimal(1), Decimal(0), 0) for gauge in watched]
+        customer_ids, gauge_ids = [gauge.customer_id for gauge in watched], [gauge.gauge_hex for gauge in watched]
+        moves = gauges.Moves(customer_ids, gauge_ids, [Decimal(1)] * len(watched), [0] * len(watched))
         async with database.raw_transaction() as connection:
             await gauges.move(connection, organization_id, moves, now, False)
 

@@ -1,7 +1,8 @@
 """The statements that the code under test really runs, and how many rows PostgreSQL reads for each of them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ class Cost:
     """What one execution of a statement reads.
 
     rows: of tables, also those that a filter leaves out. mismatches: pairs of rows that joins compared in vain.
+    by_table: the rows of each table.
     """
 
     statement: str
@@ -20,6 +22,7 @@ class Cost:
     mismatches: int
     buffers: int
     milliseconds: float
+    by_table: Mapping[str, float]
 
 
 @dataclass
@@ -65,7 +68,10 @@ def _cost(connection: psycopg.Connection[Any], statement: str, parameters: Any) 
     rows = sum(_rows(node) for node in nodes)
     mismatches = sum(node.get("Rows Removed by Join Filter", 0) * node["Actual Loops"] for node in nodes)
     buffers = plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
-    return Cost(statement, round(rows), round(mismatches), buffers, plan["Execution Time"])
+    by_table = defaultdict[str, float](float)
+    for node in nodes:
+        by_table[node.get("Relation Name", "")] += _rows(node)
+    return Cost(statement, round(rows), round(mismatches), buffers, plan["Execution Time"], by_table)
 
 
 # Nodes that read rows of a table. A bitmap of an index is read again as rows of its table.

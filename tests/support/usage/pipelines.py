@@ -38,6 +38,7 @@ class Commits:
     held: asyncio.Event = field(default_factory=asyncio.Event)
     log: list[tuple[str, str]] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
+    gauges_moved: int = 0
     divided: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -77,6 +78,7 @@ def pipeline(
     limits: IngestLimits = DEFAULT_LIMITS.ingest,
     waiting: PendingEvents | None = None,
     gate: FairSemaphore | None = None,
+    is_changing: Callable[[int], bool] = lambda _: False,
 ) -> Pipeline:
     """A pipeline of its own. pending: the events of one organization that may wait, unless `waiting` counts them."""
     nothing: Any = None
@@ -90,6 +92,7 @@ def pipeline(
         writers=writers,
         pending=waiting,
         gate=gate or FairSemaphore(2 * writers),
+        is_changing=is_changing,
         limits=limits,
     )
 

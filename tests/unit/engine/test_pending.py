@@ -40,6 +40,8 @@ class Commits:
         self.go = asyncio.Event()
         self.error: BaseException | None = None
 
+    gauges_moved = 0
+
     def __call__(self, *_: Any, **__: Any) -> "Commits":
         return self
 

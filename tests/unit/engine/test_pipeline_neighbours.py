@@ -35,6 +35,7 @@ class Parts:
     may_go: asyncio.Event = field(default_factory=asyncio.Event)
     observe: Callable[[], int] = field(default=lambda: 0)
     observed: list[int] = field(default_factory=list)
+    gauges_moved: int = 0
 
     async def together(self, batches: Sequence[Batch]) -> list[Outcome]:
         await self.may_go.wait()
@@ -135,6 +136,8 @@ async def test_other_organizations_commit_between_the_commits_that_divide_a_fail
 
     class Dividing:
         """Replaces the database: what `noisy` sends takes three commits."""
+
+        gauges_moved = 0
 
         def __init__(self, *_: object, between_commits: Callable[[], Awaitable[None]], **__: object) -> None:
             self._between_commits = between_commits

@@ -101,7 +101,7 @@ class Rules:
 def watches(router: Router, customer_id: str, subscription_id: str | None, metric_id: str) -> list[WatchedGauge]:
     """The gauges that an event with a cost moves."""
     found = []
-    for target in router.customer_measures((customer_id, subscription_id, metric_id, "USD"), NOON):
+    for target in router.customer_measures(router.known[customer_id], (subscription_id, metric_id, "USD"), NOON):
         for keys in target.by_keys:
             group = group_of(keys, {"region": "eu", "tier": "x"})
             watch = None if group is None else target.watched_gauge(group, NOON)

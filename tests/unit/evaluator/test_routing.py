@@ -79,7 +79,7 @@ def watches(
 ) -> list[WatchedGauge]:
     """The gauges that an event of acme moves."""
     found = []
-    for target in router.customer_measures(("acme", subscription, metric, currency), time):
+    for target in router.customer_measures(router.known["acme"], (subscription, metric, currency), time):
         for keys in target.by_keys:
             group = group_of(keys, properties or {})
             watch = None if group is None else target.watched_gauge(group, time)
@@ -110,7 +110,7 @@ def test_an_excluded_customer_is_not_watched_and_others_are() -> None:
         (None, "usage/calls", ()): ["b"],
         ("pro", "usage/calls", ()): ["c"],
     }
-    [target] = made.customer_measures(("other", None, "calls", None), NOON)
+    [target] = made.customer_measures(made.known["other"], (None, "calls", None), NOON)
     assert [one.display_name for one in target.by_keys[()]] == ["a", "b"]
     made.exclude("acme", "b", None)
     assert named(watches(made)) == {}
@@ -122,7 +122,7 @@ def test_an_event_is_routed_to_every_selection_of_prices_in_its_currency() -> No
     made = router(rule("all", own), rule("some", some), rule("euros", replace(some, currency="EUR")))
 
     def found(currency: str, subscription: str | None) -> dict[str, tuple[PriceFilter, ...]]:
-        targets = made.customer_measures(("acme", subscription, "calls", currency), NOON)
+        targets = made.customer_measures(made.known["acme"], (subscription, "calls", currency), NOON)
         return {target.by_keys[()][0].display_name: target.prices for target in targets}
 
     assert found("USD", "pro") == {"all": (), "some": prices}
@@ -306,7 +306,7 @@ def test_a_measure_is_equal_after_it_is_read_from_its_key(measure: Measure) -> N
 
 def test_only_gauge_of_a_measure_is_known_for_the_period_that_was_used_last() -> None:
     rules = router(rule("one"), rule("two"))
-    [target] = rules.customer_measures(("acme", None, "calls", None), NOON)
+    [target] = rules.customer_measures(rules.known["acme"], (None, "calls", None), NOON)
     assert not target.only_from <= NOON < target.only_until
     [march] = watches(rules)
     assert (target.only, target.only_from, target.only_until) == (march, MARCH.start, MARCH.end)
@@ -333,5 +333,5 @@ def test_measure_with_groups_or_another_aggregation_has_no_only_gauge(
     made = router(*rules)
     made.metrics["calls"] = MetricFacts("calls", aggregation, None)
     assert watches(made, {"region": "eu"})
-    [target] = made.customer_measures(("acme", None, "calls", None), NOON)
+    [target] = made.customer_measures(made.known["acme"], (None, "calls", None), NOON)
     assert not target.only_from <= NOON < target.only_until

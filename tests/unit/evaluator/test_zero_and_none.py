@@ -67,7 +67,7 @@ def test_the_gauge_of_a_customer_without_any_allowance_has_a_level_at_0() -> Non
     router = Router(1, WideAlerts([rule(Measure(metric_id="calls"), percent)]), {"pro": limits("10")})
     for customer, own, expected in (("acme", limits("0"), ZERO), ("beta", Limits(), Decimal(10))):
         router.know_customer(CustomerFacts(customer, "pro", "USD", DEFAULT_CYCLE, 0, NOW, limits=own))
-        [target] = router.customer_measures((customer, None, "calls", None), NOW)
+        [target] = router.customer_measures(router.known[customer], (None, "calls", None), NOW)
         watch = target.watched_gauge((), NOW)
         assert watch is not None
         assert watch.limit == expected

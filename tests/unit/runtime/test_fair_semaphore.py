@@ -253,11 +253,12 @@ async def test_an_organization_gets_a_seat_although_others_always_wait() -> None
 async def test_heavy_organization_gets_half_of_its_part_while_a_light_one_has_a_call_in_progress() -> None:
     gate = FairSemaphore(8, reserved=1)
     of_loop().used_up(NOISY)
-    of_loop().begin_call(SECOND)
+    of_loop().begin_call(71)
     noisy = [Work(gate, NOISY) for _ in range(10)]
     await settled()
     assert sum(one.seated.is_set() for one in noisy) == 3
-    of_loop().end_call(SECOND)
+    of_loop().end_call(71)
+    of_loop().used_up(71)  # as if its call had ended long ago
     await noisy[0].leave()
     await settled()
     assert sum(one.seated.is_set() for one in noisy[1:]) == 4
@@ -266,6 +267,27 @@ async def test_heavy_organization_gets_half_of_its_part_while_a_light_one_has_a_
     async with asyncio.timeout(30):
         await asyncio.gather(*(one.task for one in noisy))
     assert gate.free == 8
+
+
+async def test_heavy_organizations_together_get_half_of_their_seats_beside_a_light_one() -> None:
+    gate = FairSemaphore(7, reserved=1)
+    heavy = list(range(100, 106))
+    for one in heavy:
+        of_loop().used_up(one)
+    of_loop().begin_call(72)
+    working = [Work(gate, one) for one in heavy]
+    await settled()
+    assert [one.seated.is_set() for one in working] == [True, True, True, False, False, False]
+    of_loop().end_call(72)
+    of_loop().used_up(72)  # as if its call had ended long ago
+    await working[0].leave()
+    await settled()
+    assert all(one.seated.is_set() for one in working[1:])
+    for work in working:
+        work.may_leave.set()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(work.task for work in working))
+    assert gate.free == 7
 
 
 async def test_renewed_seat_lets_another_organization_have_its_turn() -> None:

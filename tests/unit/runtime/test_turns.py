@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from runtime.turns import (
     LIGHT_AFTER,
     MANY_CALLS,
     NEIGHBOUR_STAYS,
+    PASSES,
     PIECE,
     SHORT_SLICE,
     SLICE,
@@ -32,6 +34,50 @@ async def test_one_turn_is_given_in_each_pass_of_the_loop() -> None:
         await asyncio.sleep(0)
     assert all(task.done() for task in tasks)
     assert len(set(passes)) == 5
+
+
+async def test_passes_without_a_turn_follow_that_of_a_heavy_key_while_a_light_one_has_calls() -> None:
+    shared, passes, number = Turns(), list[int](), 0
+
+    async def work() -> None:
+        await shared.take("heavy")
+        passes.append(number)
+
+    async def in_passes(tasks: list[asyncio.Task[None]]) -> None:
+        nonlocal number
+        while not all(task.done() for task in tasks):
+            number += 1
+            await asyncio.sleep(0)
+
+    shared.begin_call("light")
+    async with asyncio.timeout(30):
+        await in_passes([asyncio.create_task(work()) for _ in range(5)])
+    assert [later - earlier for earlier, later in itertools.pairwise(passes)] == [PASSES] * 4
+    del passes[:]
+    shared.end_call("light")
+    async with asyncio.timeout(30):
+        await in_passes([asyncio.create_task(work()) for _ in range(5)])
+    assert [later - earlier for earlier, later in itertools.pairwise(passes)][1:] == [1] * 3
+
+
+async def test_light_key_gets_its_turn_at_once_in_a_pass_that_is_kept_free() -> None:
+    shared = Turns()
+    shared.begin_call("light")
+    await shared.take("heavy")
+    for _ in range(PASSES - 2):
+        await asyncio.sleep(0)
+        took = asyncio.create_task(shared.take("light"))
+        await asyncio.sleep(0)
+        assert took.done()
+
+
+async def test_slice_that_begins_at_once_waits_for_no_turn() -> None:
+    slices, other = Slices(1, 1_000.0), asyncio.create_task(asyncio.sleep(0))
+    await of_loop().take(2)  # the turn of this pass
+    slices.begin_at_once()
+    await slices.pause()
+    assert not other.done()
+    await other
 
 
 async def test_keys_get_turns_in_rotation_and_each_keeps_its_own_order() -> None:
@@ -111,6 +157,8 @@ def test_slices_are_short_while_another_key_that_used_up_none_has_a_call_in_prog
     shared.end_call("quiet")
     assert shared.slice_of("noisy") == SHORT_SLICE
     shared.end_call("quiet")
+    assert shared.slice_of("noisy") == SHORT_SLICE, "its next call may come"
+    time.seconds += NEIGHBOUR_STAYS
     assert shared.slice_of("noisy") == SLICE
 
 

@@ -1,5 +1,6 @@
 """Alerts, gauges and customers as answers show them."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,9 +21,17 @@ from generated.tidemark.v1 import (
     customer_alert_pb2,
     threshold_pb2,
 )
+from runtime.turns import Slices
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.alerts import alert_message, read_new_alert
-from server.mapping.gauges import MAX_GAUGES, customer_alert_message, gauge_message
+from server.mapping.gauges import (
+    MAX_GAUGES,
+    ORDERED_AT_ONCE,
+    customer_alert_message,
+    first_in_order,
+    gauge_message,
+    position_of,
+)
 from store.views.customer_alerts import CustomerAlert, GaugeState
 
 NOW = datetime(2026, 3, 15, 12, 0, 0, 123456, tzinfo=UTC)
@@ -157,11 +166,10 @@ def gauge_state(group: Group, reached: dict[str, Reached], reason: str | None = 
 def shown_of(
     gauges: Sequence[GaugeState], definition: AlertDefinition = DEFINITION
 ) -> customer_alert_pb2.CustomerAlert:
-    return customer_alert_message(
-        CustomerAlert(
-            definition, "acme", tuple(gauges), no_data=definition.state is DefinitionState.ACTIVE and not gauges
-        )
+    found = CustomerAlert(
+        definition, "acme", tuple(gauges), no_data=definition.state is DefinitionState.ACTIVE and not gauges
     )
+    return asyncio.run(customer_alert_message(found, Slices(1)))
 
 
 def test_a_gauge_shows_each_threshold_in_the_alerts_order() -> None:
@@ -232,3 +240,17 @@ def test_default_values_are_shown_explicitly() -> None:
     assert shown.thresholds[0].severity == threshold_pb2.SEVERITY_CRITICAL
     both = Threshold(Decimal(1), notify_on=frozenset(TransitionKind))
     assert len(alert_message(replace(DEFINITION, thresholds=(both,))).thresholds[0].notify_on) == 2
+
+
+@pytest.mark.parametrize("count", [1, 100, 3 * ORDERED_AT_ONCE])
+@pytest.mark.parametrize("number", [0, 1, ORDERED_AT_ONCE, 3 * ORDERED_AT_ONCE + 1])
+async def test_gauges_are_put_in_order_in_slices_as_all_at_once(number: int, count: int) -> None:
+    gauges = [
+        gauge_state((("model", str(index * 7919 % number)),), {"10.5": Reached(Decimal(1), NOW)} if index % 3 else {})
+        for index in range(number)
+    ]
+    ordered = sorted(gauges, key=position_of)
+    assert await first_in_order(gauges, count, Slices(1, 0.0)) == ordered[:count]
+    for after in ordered[:2]:
+        following = [one for one in ordered if position_of(one) > position_of(after)]
+        assert await first_in_order(gauges, count, Slices(1, 0.0), position_of(after)) == following[:count]

@@ -33,7 +33,7 @@ HANDLERS = dict(list_handlers())
 
 @pytest.mark.parametrize("name", HANDLERS)
 def test_a_list_ends_its_page_before_the_size_limit(name: str) -> None:
-    assert "cut" in called(HANDLERS[name]), f"{name} returns pages of any size: cut them with Page.cut"
+    assert "cut_into" in called(HANDLERS[name]), f"{name} returns pages of any size: cut them with Page.cut_into"
 
 
 def test_every_list_of_the_contract_is_tested() -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from store.embedded.settings import GB, MB, Machine, machine_of, settings_for
+from store.embedded.settings import machine_of, settings_for
+from store.postgres.recommended_settings import GB, MB, Machine
 
 SIZES = ("shared_buffers", "effective_cache_size", "maintenance_work_mem", "max_wal_size", "min_wal_size")
 

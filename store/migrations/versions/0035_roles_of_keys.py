@@ -9,7 +9,7 @@ create limited keys only after all servers are of this version.
 
 from alembic import op
 
-revision = "0036"
+revision = "0035"
 down_revision = "0034"
 oldest_compatible = "0027"
 

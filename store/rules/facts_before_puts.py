@@ -1,0 +1,74 @@
+"""Facts before puts: what is known of customers before facts of theirs are put, as of one epoch."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from evaluator.alert_index import NO_ALERTS, AlertIndex
+from evaluator.routing_facts import CustomerFacts
+from store.alerts import active_rules
+from store.postgres.database import DriverConnection
+from store.rules.routing_facts import CUSTOMER_COLUMNS, customer_of
+
+MOST_SUBSCRIPTIONS = 100  # of a customer whose plans are read
+
+# One row for each id, whether the customer exists or not. All in one statement: what another transaction changes
+# after the epoch that is read is either not read, or has a later epoch. PostgreSQL expects the same number of ids
+# from any text, so it keeps one plan; for an array it would plan each time anew.
+_READ = f"""
+SELECT i.wanted_id, (SELECT epoch FROM organization WHERE organization_id = %(organization_id)s), s.plan_ids,
+       s.subscriptions, (
+           SELECT true FROM gauge
+           WHERE organization_id = %(organization_id)s AND customer_id = i.wanted_id COLLATE "C" LIMIT 1
+       ) IS NOT NULL, {CUSTOMER_COLUMNS}
+FROM string_to_table(%(ids)s, E'\t') AS i (wanted_id)
+LEFT JOIN LATERAL (
+    SELECT * FROM customer WHERE organization_id = %(organization_id)s AND customer_id = i.wanted_id COLLATE "C"
+    LIMIT 1
+) AS customer ON true
+CROSS JOIN LATERAL (
+    SELECT array_agg(DISTINCT plan_id) AS plan_ids, count(*) AS subscriptions FROM (
+        SELECT plan_id FROM subscription
+        WHERE organization_id = %(organization_id)s AND customer_id = i.wanted_id COLLATE "C"
+        LIMIT %(most_subscriptions)s + 1
+    ) AS read
+) AS s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FactsBefore:
+    """What is known of a customer.
+
+    epoch: the organization's; what has changed later may be missing. customer: with its alerts; None if it does not
+    exist. alerts: the active ones that name it. plan_ids: the plans of its subscriptions; None if it has very many.
+    has_gauges: whether anything of it was ever measured.
+    """
+
+    epoch: int
+    customer: CustomerFacts | None
+    alerts: AlertIndex
+    plan_ids: tuple[str | None, ...] | None
+    has_gauges: bool
+
+
+async def read(
+    connection: DriverConnection, organization_id: int, customer_ids: Collection[str]
+) -> Mapping[str, FactsBefore]:
+    """The customers by their ids."""
+    if not customer_ids:
+        return {}
+    parameters = {
+        "organization_id": organization_id,
+        "ids": "\t".join(customer_ids),
+        "most_subscriptions": MOST_SUBSCRIPTIONS,
+    }
+    cursor = await connection.execute(_READ.encode(), parameters)
+    # Alerts that are read later than the rest may be newer: then their epochs are later, too.
+    rules = await active_rules.rules_of_customers(connection, organization_id, customer_ids)
+    found: dict[str, FactsBefore] = {}
+    for customer_id, epoch, plan_ids, subscriptions, has_gauges, *columns in await cursor.fetchall():
+        alerts = AlertIndex(rules[customer_id]) if customer_id in rules else NO_ALERTS
+        customer = None if columns[0] is None else customer_of(tuple(columns)).with_alerts(alerts)
+        plans = None if subscriptions > MOST_SUBSCRIPTIONS else tuple(plan_ids or ())
+        found[customer_id] = FactsBefore(epoch, customer, alerts, plans, has_gauges)
+    return found
