@@ -91,7 +91,7 @@ async def serve(
         port = listener.bind(server, host, configuration.listen_port, certificate)
         stack.push_async_callback(server.stop, 0)
         await server.start()
-        _log_unused_modules()
+        _log_unused_modules(configuration)
         decoder = "native" if decodes_natively(configuration) else "python"
         logger.info(
             "listening on %s port %d",
@@ -117,9 +117,9 @@ async def serve(
     logger.info("stopped", extra={"action": LogAction.STOPPED})
 
 
-def _log_unused_modules() -> None:
+def _log_unused_modules(configuration: Configuration) -> None:
     """Logs the compiled modules that exist and cannot be used: Python does their work, with more CPU."""
-    for problem in filter(None, (DECODER_PROBLEM, ROWS_PROBLEM)):
+    for problem in filter(None, (DECODER_PROBLEM, ROWS_PROBLEM) if configuration.native else ()):
         logger.warning("%s; Python does its work", problem, extra={"action": LogAction.COMPILED_UNUSED})
 
 
