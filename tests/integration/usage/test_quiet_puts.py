@@ -272,7 +272,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
 
 async def in_one_transaction(
-    caller: Caller, asked: Asked, *calls: Callable[[], Awaitable[object]], ahead_of_them: Awaitable[object] | None = None
+    caller: Caller,
+    asked: Asked,
+    *calls: Callable[[], Awaitable[object]],
+    ahead_of_them: Awaitable[object] | None = None,
 ) -> None:
     """Makes calls whose changes share a transaction, in their order; `ahead_of_them` is in it, too."""
     if ahead_of_them is None:
@@ -315,7 +318,10 @@ async def test_quiet_put_does_not_hide_another_put_of_its_customer_in_the_same_s
     by_region = usage_alert(thresholds=percent("80"), groups=[("region", None)])
     await watched(caller, usage_alert(thresholds=[threshold_pb2.Threshold(value="500")]), by_region)
     await caller.send(caller.event("e2", "9", region="eu"))
-    puts = [lambda: put_limit(caller, "1000", currency="EUR"), lambda: put_limit(caller, "10", groups=[("region", None)])]
+    puts = [
+        lambda: put_limit(caller, "1000", currency="EUR"),
+        lambda: put_limit(caller, "10", groups=[("region", None)]),
+    ]
     # No other kind of changes is in the transaction, so all three puts are in one statement.
     ahead = put_limit(caller, "1000", customer="gamma")
     await in_one_transaction(caller, asked, *(puts if first == "quiet" else reversed(puts)), ahead_of_them=ahead)
