@@ -129,10 +129,12 @@ class ConcurrentPuts:
         events = []
         for _ in range(choice((1, 2, 5, 10))):
             self._events += 1
-            region = {"region": choice(REGIONS)} if choice((True, False)) else {}
             cost = choice(("", str(choice((1, 2, 5)))))
             quantity = str(choice((1, 2, 3, 8, -1)))
-            events.append(caller.event(f"e{self._events}", quantity, choice(CUSTOMERS), cost=cost, **region))
+            event = caller.event(f"e{self._events}", quantity, choice(CUSTOMERS), cost=cost)
+            if choice((True, False)):
+                event.properties["region"] = choice(REGIONS)
+            events.append(event)
 
         async def send() -> None:
             assert (await caller.send(*events)).accepted == len(events)
