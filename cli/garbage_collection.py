@@ -26,7 +26,7 @@ PACE = Pace(15_000, 3)
 # While a light organization has a call in progress, or had one just before (see `runtime.turns`): a search is short,
 # because the call waits for it. It costs a large commit 4 % more time. Most survivors wait for their commit, and go
 # with it without a search.
-BESIDE_LIGHT = Pace(5_000, 30)
+BESIDE_LIGHT = Pace(5_000, 15)
 # Searches among the survivors before one among all objects, which takes longer the more is cached. Cycles that live
 # that long are rare.
 ALL = 5_000

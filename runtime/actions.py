@@ -10,6 +10,7 @@ class LogAction(StrEnum):
     START = "start"
     LISTEN = "listen"
     IDENTITY = "identity"  # how callers are identified
+    COMPILED_UNUSED = "compiled.unused"  # Python does its work
     CERTIFICATE = "certificate"  # of TLS
     NO_SECRET_KEY = "secrets.no_key"
     SERVING = "serving"

@@ -14,7 +14,7 @@ from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
 from runtime.tasks import BackgroundTask
 from server import listener
-from server.alerts.usage_requests import decodes_natively
+from server.alerts.usage_requests import DECODER_PROBLEM, decodes_natively
 from server.authentication.api_keys import Authenticator, is_loopback
 from server.calls.lifecycle import CallsInFlight, Shutdown
 from server.calls.pool_division import divide, reserved
@@ -28,6 +28,7 @@ from server.tls import certificate_files
 from store.postgres.database import Database
 from store.postgres.lock_watch import LockWatch
 from store.postgres.probe import Probe, ProbeIntervals
+from store.usage.events import ROWS_PROBLEM
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ async def serve(
         port = listener.bind(server, host, configuration.listen_port, certificate)
         stack.push_async_callback(server.stop, 0)
         await server.start()
+        _log_unused_modules(configuration)
         decoder = "native" if decodes_natively(configuration) else "python"
         logger.info(
             "listening on %s port %d",
@@ -113,6 +115,12 @@ async def serve(
         logger.info("draining %d calls", in_flight.count, extra={"action": LogAction.DRAIN, "calls": in_flight.count})
         await listener.stop(server, in_flight, shutdown, configuration.drain_timeout)
     logger.info("stopped", extra={"action": LogAction.STOPPED})
+
+
+def _log_unused_modules(configuration: Configuration) -> None:
+    """Logs the compiled modules that exist and cannot be used: Python does their work, with more CPU."""
+    for problem in filter(None, (DECODER_PROBLEM, ROWS_PROBLEM) if configuration.native else ()):
+        logger.warning("%s; Python does its work", problem, extra={"action": LogAction.COMPILED_UNUSED})
 
 
 def _tls(configuration: Configuration) -> str:

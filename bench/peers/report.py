@@ -37,7 +37,7 @@ class Report:
         rates = [
             one.rates[kind]
             for name, one in self.measurements.items()
-            if name != TIDEMARK and one.loss.lost == one.loss.twice == 0
+            if name != TIDEMARK and PEERS[name].durable and one.loss.lost == one.loss.twice == 0
         ]
         return round(max(rates) / own.rates[kind], 2) if rates else None
 
@@ -68,7 +68,7 @@ class Report:
 def _figures(name: str, one: Measurement, own: Measurement | None) -> dict[str, Any]:
     return {
         "title": PEERS[name].title,
-        "survives": PEERS[name].promise,
+        "durable": PEERS[name].durable,
         "events_per_second": {kind: round(rate) for kind, rate in one.rates.items()},
         "to_tidemark": {kind: round(rate / own.rates[kind], 3) for kind, rate in one.rates.items()} if own else {},
         "known_p50_ms": milliseconds(one.delays, 0.5),

@@ -147,8 +147,8 @@ def peers(read: Read) -> Chart:
     """Events a second and the delay until a reached threshold is known, of each peer."""
     found = [*read("peers")["peers"].values()]
     found.sort(key=lambda one: one["events_per_second"]["dense"])
-    places = [f"{one['title']}\nkill -9 loses {_lost(one)}" for one in found]
-    losing = [number for number, one in enumerate(found) if one["lost"] or one["counted_twice"]]
+    places = [f"{one['title']}\nkill -9 lost {_lost(one)}" for one in found]
+    losing = [number for number, one in enumerate(found) if one["lost"] or one["counted_twice"] or not one["durable"]]
     own = next((number for number, one in enumerate(found) if one["title"] == OWN), None)
     return Chart(
         "peers",
@@ -161,7 +161,7 @@ def peers(read: Read) -> Chart:
                 places,
                 [Series(kind, [one["events_per_second"][kind] for one in found]) for kind in ("dense", "sparse")],
                 marked=losing,
-                mark="hatched: kill -9 loses acknowledged events",
+                mark="hatched: a crash may lose acknowledged events",
                 own=own,
             ),
             Panel(
@@ -181,7 +181,7 @@ def peers(read: Read) -> Chart:
 
 def _lost(one: Figures) -> str:
     if one["lost"] == 0:
-        return "nothing"
+        return "nothing" if one["durable"] else "nothing in this run"
     return "all" if one["lost"] >= one["acknowledged"] else f"{one['lost']:,} of {one['acknowledged']:,}"
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt  # type: ignore[import-not-found]  # only in the environment of bench/plots/drawing.py
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # type: ignore[import-not-found]
+from matplotlib.patches import Patch  # type: ignore[import-not-found]
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter  # type: ignore[import-not-found]
 
 # Okabe and Ito's colours, which differ also for people who see some colours alike; markers and hatches differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -114,7 +115,12 @@ def horizontal(on: Any, panel: Panel, colours: Sequence[str]) -> None:
     values_axis(on.xaxis, on.set_xscale, panel)
     on.margins(x=0.16)
     on.set_xlabel("\n".join(filter(None, [values_label(panel), panel["mark"] if panel["marked"] else ""])))
-    on.legend(loc="lower right")
+    # Patches of their own, since those of the first bars may be hatched.
+    names = [series["name"] for series in panel["series"]]
+    on.legend(
+        handles=[Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=False)],
+        loc="lower right",
+    )
 
 
 def values_axis(axis: Any, set_scale: Any, panel: Panel) -> None:
@@ -124,6 +130,8 @@ def values_axis(axis: Any, set_scale: Any, panel: Panel) -> None:
         few = panel["kind"] == "lines"  # else the numbers of a long axis would overlap
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
         axis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_major_locator(MaxNLocator(5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 

@@ -2,6 +2,8 @@
 
 from evaluator.events import UsageEvent
 
+SOURCES_DIGEST: str
+
 def scan(message: bytes) -> tuple[str, bool, int, int, int] | None:
     """The parts of a request beside its events, where its batch begins, and how many events it has."""
 

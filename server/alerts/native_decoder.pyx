@@ -9,10 +9,7 @@ protobuf and checks it in Python (`usage_reading.py`), so errors and rare encodi
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.datetime cimport datetime_new, import_datetime
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
-from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
 
 from server.alerts.native_encoding cimport (
     BATCH_ID_OF_BATCH,
@@ -23,7 +20,6 @@ from server.alerts.native_encoding cimport (
     EVENT_NAME,
     EVENT_OF_BATCH,
     EVENT_TIME,
-    FIELDS,
     INCLUDE_GAUGES_OF_BATCH,
     MAX_ANSWER_BYTES_OF_BATCH,
     METRIC_ID,
@@ -39,16 +35,15 @@ from server.alerts.native_encoding cimport (
     take_part,
     take_property,
 )
+from server.alerts.native_known_texts cimport PLACES, is_known, keep, place_of
+from server.alerts.native_strings cimport ascii_string, decoded, is_utf8, new_id, texts_are_utf8, valid_string
 from server.alerts.native_texts cimport (
-    MAX_CHARACTER,
     MAX_ID_LENGTH,
     MAX_PROPERTIES,
     MAX_PROPERTY_LENGTH,
     date_of,
-    has_control_characters,
     is_amount,
     is_ascii,
-    is_ascii_id,
     is_currency,
 )
 
@@ -60,13 +55,15 @@ from evaluator.events import UsageEvent
 
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(PyObject*)
-    const char* PyUnicode_1BYTE_DATA(object)
-    Py_ssize_t PyUnicode_GET_LENGTH(object)
+
+cdef extern from *:
+    const char* _DIGEST "SOURCES_DIGEST"
 
 import_datetime()
 
+SOURCES_DIGEST = _DIGEST.decode()  # see `runtime/compiled.py`
+
 cdef enum:
-    KNOWN = 4096  # places for texts that come again and again; a power of two
     MAX_KNOWN_AMOUNT = 16  # bytes
 
 cdef uint64_t LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
@@ -80,9 +77,9 @@ cdef type _EVENT = UsageEvent
 cdef PyTypeObject* _TUPLE = <PyTypeObject*>tuple
 
 # Ids and amounts that came before, each in the place that follows from its bytes, which a later one takes.
-cdef PyObject* _known_ids[KNOWN]
-cdef PyObject* _known_amount_texts[KNOWN]
-cdef PyObject* _known_amounts[KNOWN]
+cdef PyObject* _known_ids[PLACES]
+cdef PyObject* _known_amount_texts[PLACES]
+cdef PyObject* _known_amounts[PLACES]
 
 
 def scan(bytes message not None):
@@ -106,7 +103,7 @@ def scan(bytes message not None):
         tag = batch.at[0]
         batch.at += 1
         if tag == EVENT_OF_BATCH:
-            if not take_part(&batch, &part) or not read_fields(part, &fields) or not _texts_are_utf8(&fields):
+            if not take_part(&batch, &part) or not read_fields(part, &fields) or not texts_are_utf8(&fields):
                 return None
             events += 1
             continue
@@ -114,7 +111,7 @@ def scan(bytes message not None):
             return None
         seen |= 1u << (tag & 31)
         if tag == BATCH_ID_OF_BATCH:
-            if not take_part(&batch, &batch_id) or not _is_utf8(batch_id):
+            if not take_part(&batch, &batch_id) or not is_utf8(batch_id):
                 return None
         elif tag == INCLUDE_GAUGES_OF_BATCH:
             if not take_number(&batch, NUMBER_BYTES, &include_gauges) or include_gauges > 1:
@@ -126,7 +123,7 @@ def scan(bytes message not None):
             return None
     if events == 0:
         return None
-    return _decoded(batch_id), include_gauges == 1, max_answer_bytes, start, events
+    return decoded(batch_id), include_gauges == 1, max_answer_bytes, start, events
 
 
 def read(bytes message not None, Py_ssize_t start, Py_ssize_t most, int64_t earliest, int64_t latest):
@@ -172,71 +169,19 @@ cdef inline Span _all_of(bytes message) noexcept:
     return span
 
 
-# --- texts --------------------------------------------------------------------------------------------------
-
-cdef bint _texts_are_utf8(Fields* fields) except -1:
-    """Whether protobuf accepts all texts of an event."""
-    cdef Span rest = fields.properties, key, value
-    cdef int number
-    for number in range(EVENT_ID, EVENT_TIME):
-        if not _is_utf8(fields.texts[number]):
-            return False
-    while rest.at < rest.end:
-        if not take_property(&rest, &key, &value) or not _is_utf8(key) or not _is_utf8(value):
-            return False
-    return _is_utf8(fields.texts[EVENT_NAME])
-
-
-cdef inline bint _is_utf8(Span text) except -1:
-    if is_ascii(text):
-        return True
-    try:
-        _decoded(text)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-cdef inline str _decoded(Span text):
-    """Raises UnicodeDecodeError."""
-    return PyUnicode_DecodeUTF8(<const char*>text.at, size_of(text), NULL) if size_of(text) else ""
-
-
-cdef str _text(Span text):
-    """The text, or None if it has control characters or is not in UTF-8."""
-    if has_control_characters(text):
-        return None
-    try:
-        return _decoded(text)
-    except UnicodeDecodeError:
-        return None
-
-
-cdef str _new_id(Span text):
-    """A valid id, or None."""
-    if is_ascii(text):
-        return PyUnicode_DecodeASCII(<const char*>text.at, size_of(text), NULL) if is_ascii_id(text) else None
-    if size_of(text) > MAX_ID_LENGTH * MAX_CHARACTER:
-        return None
-    found = _text(text)
-    if found is None or PyUnicode_GET_LENGTH(found) > MAX_ID_LENGTH or found != found.strip():
-        return None
-    return found
-
-
 # --- texts that come again and again ------------------------------------------------------------------------
 
 cdef str _id(Span text):
     """A valid id that may have come before, such as that of a customer, or None."""
     cdef uint32_t place
     if size_of(text) == 0 or size_of(text) > MAX_ID_LENGTH:
-        return _new_id(text)
-    place = _place(text)
-    if _is_known(_known_ids[place], text):
+        return new_id(text)
+    place = place_of(text)
+    if is_known(_known_ids[place], text):
         return <str>_known_ids[place]
-    found = _new_id(text)
+    found = new_id(text)
     if found is not None and is_ascii(text):
-        _keep(&_known_ids[place], found)
+        keep(&_known_ids[place], found)
     return found
 
 
@@ -247,45 +192,15 @@ cdef object _amount(Span text):
     if not is_amount(text):
         return None
     if short:
-        place = _place(text)
-        if _is_known(_known_amount_texts[place], text):
+        place = place_of(text)
+        if is_known(_known_amount_texts[place], text):
             return <object>_known_amounts[place]
-    written = PyUnicode_DecodeASCII(<const char*>text.at, size_of(text), NULL)
+    written = ascii_string(text)
     amount = Decimal(written)
     if short:
-        _keep(&_known_amount_texts[place], written)
-        _keep(&_known_amounts[place], amount)
+        keep(&_known_amount_texts[place], written)
+        keep(&_known_amounts[place], amount)
     return amount
-
-
-cdef inline uint32_t _place(Span text) noexcept:
-    """A place among the known texts."""
-    cdef uint64_t mixed = <uint64_t>size_of(text), word
-    while size_of(text) >= 8:
-        memcpy(&word, text.at, 8)
-        mixed = (mixed ^ word) * 0x9E37_79B9_7F4A_7C15u
-        mixed ^= mixed >> 32
-        text.at += 8
-    word = 0
-    memcpy(&word, text.at, <size_t>size_of(text))
-    mixed = (mixed ^ word) * 0x9E37_79B9_7F4A_7C15u
-    return <uint32_t>(mixed >> 40) & (KNOWN - 1)
-
-
-cdef inline bint _is_known(PyObject* known, Span text) noexcept:
-    """Whether a text is the known one, which is in ASCII. NULL: there is none."""
-    return (
-        known != NULL
-        and PyUnicode_GET_LENGTH(<object>known) == size_of(text)
-        and memcmp(PyUnicode_1BYTE_DATA(<object>known), text.at, <size_t>size_of(text)) == 0
-    )
-
-
-cdef inline void _keep(PyObject** place, object value) noexcept:
-    cdef PyObject* before = place[0]
-    Py_INCREF(value)
-    place[0] = <PyObject*>value
-    Py_XDECREF(before)
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -296,7 +211,7 @@ cdef object _event(Fields* fields, int64_t earliest, int64_t latest):
     cdef bint raw = size_of(texts[EVENT_NAME]) > 0
     if raw == (size_of(texts[METRIC_ID]) > 0):
         return None
-    event_id = _new_id(texts[EVENT_ID])
+    event_id = new_id(texts[EVENT_ID])
     customer_id = _id(texts[CUSTOMER_ID])
     named = _id(texts[EVENT_NAME if raw else METRIC_ID])
     time = _time(fields, earliest, latest)
@@ -349,10 +264,8 @@ cdef object _properties(Span rest):
         entries += 1
         if entries > MAX_PROPERTIES or not take_property(&rest, &key, &value):
             return None
-        if size_of(value) > MAX_PROPERTY_LENGTH * MAX_CHARACTER:
-            return None
-        name, stated = _id(key), _text(value)
-        if name is None or stated is None or PyUnicode_GET_LENGTH(stated) > MAX_PROPERTY_LENGTH:
+        name, stated = _id(key), valid_string(value, MAX_PROPERTY_LENGTH)
+        if name is None or stated is None:
             return None
         found[name] = stated
     return found

@@ -12,15 +12,17 @@ from typing import TypeAlias, TypeVar
 from evaluator.events import UsageEvent
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import usage_pb2
+from runtime.compiled import problem_of, problem_of_import
 from runtime.configuration import Configuration
 from runtime.turns import Slices
 
 try:
     from server.alerts import native_decoder
-except ImportError:
-    HAS_NATIVE_DECODER = False
+except ImportError as error:
+    HAS_NATIVE_DECODER, DECODER_PROBLEM = False, problem_of_import(error, __package__)
 else:
-    HAS_NATIVE_DECODER = True
+    DECODER_PROBLEM = problem_of(native_decoder)
+    HAS_NATIVE_DECODER = DECODER_PROBLEM is None
 
 # Events that are read without a pause. They take about as long as those that Python reads at once.
 AT_ONCE = 500

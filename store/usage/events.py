@@ -10,16 +10,18 @@ import orjson
 import psycopg
 
 from evaluator.events import UsageEvent
+from runtime.compiled import problem_of, problem_of_import
 from runtime.turns import Slices
 from store.postgres.database import Cursor, DriverConnection
 from store.tables import event_key
 
 try:
     from store.usage import native_rows
-except ImportError:
-    HAS_NATIVE_ROWS = False
+except ImportError as error:
+    HAS_NATIVE_ROWS, ROWS_PROBLEM = False, problem_of_import(error, __package__)
 else:
-    HAS_NATIVE_ROWS = True
+    ROWS_PROBLEM = problem_of(native_rows)
+    HAS_NATIVE_ROWS = ROWS_PROBLEM is None
 
 LINES_AT_ONCE = 250  # events whose COPY rows are written in one turn on the event loop
 ROWS_AT_ONCE = 250  # events of one INSERT, whose parameters are written in one turn

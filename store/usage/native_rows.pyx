@@ -16,7 +16,12 @@ cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t, Py_UCS4)
     void* PyUnicode_DATA(object)
 
+cdef extern from *:
+    const char* _DIGEST "SOURCES_DIGEST"
+
 import_datetime()
+
+SOURCES_DIGEST = _DIGEST.decode()  # see `runtime/compiled.py`
 
 cdef enum:
     EVENT_ID = 0  # the fields of UsageEvent
@@ -124,7 +129,7 @@ cdef str _text_of(Row* row):
 cdef int _reserve(Row* row, Py_ssize_t more) except -1:
     """Makes room for so many bytes more."""
     cdef char* data
-    if more > row.room - row.size:
+    if row.data == NULL or more > row.room - row.size:
         data = <char*>PyMem_Realloc(row.data, <size_t>(2 * (row.size + more) + 256))
         if data == NULL:
             raise MemoryError
@@ -153,7 +158,10 @@ cdef inline int _end_field(Row* row, char byte) except -1:
 
 cdef int _append_time(Row* row, datetime time) except -1:
     cdef char* at
-    cdef int microsecond = time.microsecond
+    cdef int microsecond
+    if time is None:  # a parameter of this type may be None, whose memory is smaller than that of a time
+        raise TypeError("an event has a time")
+    microsecond = time.microsecond
     if datetime_tzinfo(time) is not _UTC:
         raise ValueError("the time of an event is in UTC")
     _reserve(row, TIME_BYTES)

@@ -150,7 +150,7 @@ def test_operators_commands_need_no_extra_when_a_database_is_configured(
     created = run(tmp_path, "keys", "create", "--organization", "acme", tidemark=core.tidemark, **settings)
     assert created.returncode == 0, created.stderr
     listed = run(tmp_path, "keys", "list", tidemark=core.tidemark, **settings)
-    assert re.search(r"^key_\w+ +acme +\d{4}-\d\d-\d\d \d\d:\d\d", listed.stdout, re.MULTILINE)
+    assert re.search(r"^key_\w+ +acme +admin +\d{4}-\d\d-\d\d \d\d:\d\d", listed.stdout, re.MULTILINE)
 
 
 def test_client_commands_and_the_embedded_database_run_with_their_extras(

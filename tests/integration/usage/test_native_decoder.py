@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
+from server import process
+from server.alerts import usage_requests
 from server.alerts.usage_reading import Reader
 from server.alerts.usage_requests import HAS_NATIVE_DECODER, EncodedEvents
 from tests.support.server.running import status_of
@@ -60,6 +62,18 @@ async def test_server_reads_usage_in_python_when_the_native_decoder_is_switched_
         await other.send(other.event("e1", "4"))
         outcome = await streamed(other, other.event("e1", "4"), other.event("e2", "7"))
     assert (outcome.accepted, outcome.duplicates) == (1, 1)
+
+
+async def test_server_logs_a_compiled_module_that_it_cannot_use_and_reads_usage_in_python(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(EncodedEvents, "read", not_used)
+    monkeypatch.setattr(usage_requests, "HAS_NATIVE_DECODER", False)
+    monkeypatch.setattr(process, "DECODER_PROBLEM", "the decoder is of yesterday")
+    async with beside(caller, settings()) as other:
+        outcome = await streamed(other, other.event("e1", "4"))
+    assert outcome.accepted == 1
+    assert "the decoder is of yesterday; Python does its work" in caplog.messages
 
 
 @pytest.mark.parametrize("size", [3, 700])

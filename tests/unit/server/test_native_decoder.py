@@ -1,5 +1,6 @@
 """The native decoder and Python read the same: the same events, rejections and malformed messages."""
 
+import operator
 import random
 import shutil
 import sysconfig
@@ -44,11 +45,13 @@ from tests.support.usage.encoding import (
     valid_event,
     with_field,
 )
+from tests.support.usage.wire import Wire
 
 if HAS_NATIVE_DECODER:
     from server.alerts import native_decoder
 
 MUTATIONS = 4_000  # of requests, each with one to four changes
+ENCODINGS = 1_500  # requests that are drawn field by field
 
 
 def test_decoder_is_compiled_where_a_compiler_is() -> None:
@@ -94,6 +97,23 @@ def test_mutated_requests_are_read_alike_by_both() -> None:
     malformed = results.count("malformed")
     valid = sum(result != "malformed" and not result[2] for result in results)
     assert min(malformed, valid, MUTATIONS - malformed - valid) > MUTATIONS // 20, (malformed, valid)
+
+
+@compiled
+@pytest.mark.parametrize("oddness", [0.0, 0.005, 0.03])
+def test_requests_in_drawn_encodings_are_read_alike_by_both(oddness: float) -> None:
+    wire = Wire(random.Random(17), oddness)
+    messages = [wire.request() for _ in range(ENCODINGS)]
+    results = [assert_read_alike(message) for message in messages]
+    valid = [result != "malformed" and result[0][3] > 0 and not result[2] for result in results]
+    natively_read = [
+        result != "malformed" and read_natively(message) is not None
+        for message, result in zip(messages, results, strict=True)
+    ]
+    # What the decoder reads is valid; where nothing is odd, it reads all.
+    assert all(map(operator.le, natively_read, valid))
+    kinds = (sum(natively_read), ENCODINGS - sum(valid) - results.count("malformed"), results.count("malformed"))
+    assert kinds == (ENCODINGS, 0, 0) if oddness == 0 else min(kinds) > ENCODINGS // 50, kinds
 
 
 @compiled

@@ -68,9 +68,22 @@ def test_long_rows_and_many_rows_are_written_alike_by_both() -> None:
 
 
 @compiled
+def test_rows_without_a_head_are_written_alike_by_both() -> None:
+    assert native_rows.lines("", "now", [EVENT]) == stored_events.lines("", "now", [EVENT])
+
+
+@compiled
 def test_what_is_no_event_in_utc_is_refused() -> None:
     number: Any = 1
-    for wrong in (EVENT._replace(event_id=number), EVENT._replace(event_time=number), EVENT[:9], list(EVENT), None):
+    nothing: Any = None
+    of_wrong_types = (
+        EVENT._replace(event_id=number),
+        EVENT._replace(customer_id=nothing),
+        EVENT._replace(event_time=number),
+        EVENT._replace(event_time=nothing),
+        EVENT._replace(properties={number: "v"}),
+    )
+    for wrong in (*of_wrong_types, EVENT[:9], list(EVENT), None):
         with pytest.raises(TypeError):
             native_rows.lines("1\t", "now", [EVENT, wrong])  # type: ignore[list-item]
     elsewhere = NOON.astimezone(timezone(timedelta(hours=1)))
