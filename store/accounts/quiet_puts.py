@@ -154,7 +154,8 @@ expected AS MATERIALIZED (
         WHERE organization_id = %(organization_id)s AND customer_id = w.customer_id LIMIT 1
     ) AS c ON true
     WHERE (SELECT stand FROM wide_stand)
-        AND w.customer_id IN (SELECT customer_id FROM changed)
+        -- Another put of the customer that is not quiet is not compared here, but would get no note either.
+        AND w.customer_id IN (SELECT customer_id FROM changed GROUP BY customer_id HAVING count(*) = 1)
         AND (c.changed_epoch IS NOT NULL) = w.is_known AND coalesce(c.changed_epoch, 0) <= w.epoch
         AND NOT EXISTS (SELECT FROM since s WHERE s.customer_id = w.customer_id AND s.changed_epoch > w.epoch)
         AND (

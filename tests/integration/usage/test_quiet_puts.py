@@ -271,11 +271,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     return found
 
 
-async def in_one_transaction(caller: Caller, asked: Asked, *calls: Callable[[], Awaitable[object]]) -> None:
-    """Makes calls whose changes share a transaction, in their order."""
+async def in_one_transaction(
+    caller: Caller,
+    asked: Asked,
+    *calls: Callable[[], Awaitable[object]],
+    ahead_of_them: Awaitable[object] | None = None,
+) -> None:
+    """Makes calls whose changes share a transaction, in their order; `ahead_of_them` is in it, too."""
+    if ahead_of_them is None:
+        ahead_of_them = caller.create_only(usage_alert("1000", scope=on_customer("gamma")))
     async with ingest_held(caller):
         # The first change waits for the lock, and those behind it share the transaction after it.
-        ahead = asyncio.create_task(caller.create_only(usage_alert("1000", scope=on_customer("gamma"))))
+        ahead = asyncio.ensure_future(ahead_of_them)
         await waiting_for_locks(caller)
         tasks: list[asyncio.Future[object]] = []
         for number, call in enumerate(calls, start=len(asked.changes) + 1):
@@ -301,6 +308,25 @@ async def test_puts_of_one_customer_in_one_transaction_hide_nothing_from_each_ot
         ShortTransition("REACHED", "10", "7", "40", "e2"),
         ShortTransition("REACHED", "40", "7", "40", "e2"),
     ]
+
+
+@pytest.mark.parametrize("first", ["quiet", "other"])
+async def test_quiet_put_does_not_hide_another_put_of_its_customer_in_the_same_statement(
+    caller: Caller, asked: Asked, first: str
+) -> None:
+    # The second limit is shared by several gauges, so its put is never quiet.
+    by_region = usage_alert(thresholds=percent("80"), groups=[("region", None)])
+    await watched(caller, usage_alert(thresholds=[threshold_pb2.Threshold(value="500")]), by_region)
+    await caller.send(caller.event("e2", "9", region="eu"))
+    puts = [
+        lambda: put_limit(caller, "1000", currency="EUR"),
+        lambda: put_limit(caller, "10", groups=[("region", None)]),
+    ]
+    # No other kind of changes is in the transaction, so all three puts are in one statement.
+    ahead = put_limit(caller, "1000", customer="gamma")
+    await in_one_transaction(caller, asked, *(puts if first == "quiet" else reversed(puts)), ahead_of_them=ahead)
+    assert await noted(caller) == []
+    assert await notified(caller) == [[ShortTransition("REACHED", "8", "9", "9", "")]]
 
 
 @pytest.mark.parametrize("first", ["put", "edit"])
