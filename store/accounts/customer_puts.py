@@ -52,10 +52,7 @@ _CHANGED = f"""
 
 # Stores customers, except those that are being erased, and notes those whose routes change, unless they are quiet.
 _PUT = f"""
-WITH {_TABLE.input}, before AS MATERIALIZED (
-    SELECT {_TABLE.listed("t.")} FROM input i JOIN customer t
-        ON t.organization_id = %(organization_id)s AND t.customer_id = i.customer_id
-), erased AS MATERIALIZED (
+WITH {_TABLE.input}, {_TABLE.before}, erased AS MATERIALIZED (
     SELECT j.customer_id FROM input i JOIN erasure_job j
         ON j.organization_id = %(organization_id)s AND j.customer_id = i.customer_id
 ), put AS ({_TABLE.upsert.format(wanted="i.customer_id NOT IN (SELECT customer_id FROM erased)")}

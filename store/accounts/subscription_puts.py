@@ -53,10 +53,7 @@ _CUSTOMER_CYCLE = ", ".join(f"c.{name} AS customer_{name}" for name in CYCLE_COL
 
 # Stores subscriptions, except those of customers that are being erased; creates their customers, and notes them.
 _PUT = f"""
-WITH {_TABLE.input}, before AS MATERIALIZED (
-    SELECT {_TABLE.listed("t.")} FROM input i JOIN subscription t
-        ON t.organization_id = %(organization_id)s AND {_TABLE.is_key("t", "i")}
-), erased AS MATERIALIZED (
+WITH {_TABLE.input}, {_TABLE.before}, erased AS MATERIALIZED (
     SELECT j.customer_id FROM input i JOIN erasure_job j
         ON j.organization_id = %(organization_id)s AND j.customer_id = i.customer_id
 ), created AS (

@@ -66,12 +66,11 @@ FROM {changed} WHERE customer_id IS NOT NULL
 # Stores limits, except those of other subjects than before, of subjects that another limit has, and of customers that
 # are being erased; notes their customers, unless they are quiet.
 _PUT = f"""
-WITH {_TABLE.input}, before AS MATERIALIZED (
-    SELECT {_TABLE.listed("t.")} FROM input i JOIN usage_limit t
-        ON t.organization_id = %(organization_id)s AND t.limit_id = i.limit_id
-), other AS MATERIALIZED (
-    SELECT i.position, t.limit_id FROM input i LEFT JOIN before b USING (limit_id) JOIN usage_limit t
-        ON t.organization_id = %(organization_id)s AND t.natural_key = i.natural_key AND NOT t.deleted
+WITH {_TABLE.input}, {_TABLE.before}, other AS MATERIALIZED (
+    SELECT i.position, t.limit_id FROM input i LEFT JOIN before b USING (limit_id) CROSS JOIN LATERAL (
+        SELECT limit_id FROM usage_limit
+        WHERE organization_id = %(organization_id)s AND natural_key = i.natural_key AND NOT deleted LIMIT 1
+    ) AS t
     WHERE b.limit_id IS NULL
 ), erased AS MATERIALIZED (
     SELECT j.customer_id FROM input i JOIN erasure_job j
