@@ -92,8 +92,13 @@ LEFT JOIN LATERAL (
 ) AS c ON true
 """.encode()
 
+# Each customer is taken by its key: see `_CUSTOMERS` in `store.rules.routing_facts`.
 _CUSTOMER_CYCLES = f"""
-SELECT c.customer_id, {_CUSTOMER_CYCLE} FROM customer c WHERE c.organization_id = %s AND c.customer_id = ANY(%s)
+SELECT c.customer_id, {_CUSTOMER_CYCLE}
+FROM (SELECT DISTINCT unnest(%(ids)s::text[]) AS customer_id) AS i CROSS JOIN LATERAL (
+    SELECT * FROM customer
+    WHERE organization_id = %(organization_id)s AND customer_id = i.customer_id COLLATE "C" LIMIT 1
+) AS c
 """.encode()
 
 
@@ -150,7 +155,8 @@ async def _with_cycles(
     if not rows:
         return {}
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_CUSTOMER_CYCLES, (organization_id, [row["customer_id"] for row in rows.values()]))
+        ids = [row["customer_id"] for row in rows.values()]
+        await cursor.execute(_CUSTOMER_CYCLES, {"organization_id": organization_id, "ids": ids})
         cycles = {row["customer_id"]: row for row in await cursor.fetchall()}
     return {
         position: subscription_from({"organization_id": organization_id, **cycles[row["customer_id"]], **row})

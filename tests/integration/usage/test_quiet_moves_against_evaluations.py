@@ -14,14 +14,11 @@ from engine.ingest.quiet_moves import settle_quiet_moves
 from engine.limits import BackfillLimits
 from engine.puts.customer_evaluations import CustomerEvaluations
 from engine.rules.transaction import Transaction
-from generated.tidemark.v1 import metric_pb2
 from runtime.clock import ManualClock
 from store.usage.gauges import Moved
 from tests.support.usage.backfill_workers import Workers
 from tests.support.usage.caller import Caller, beside
-from tests.support.usage.organizations import organization
-from tests.support.usage.twin_stories import METRICS, TwinStory
-from tests.support.usage.twins import Twin
+from tests.support.usage.twin_stories import TwinStory, new_twin
 
 WITH_QUIET_GAUGES = [2, 9]  # stories that have more than ten of them; others may have none
 STORIES = [*WITH_QUIET_GAUGES, *range(100, 100 + int(os.environ.get("TIDEMARK_TEST_STORIES", "0")))]
@@ -64,15 +61,6 @@ def settling(monkeypatch: pytest.MonkeyPatch) -> Settling:
     monkeypatch.setattr("engine.ingest.counting.settle_quiet_moves", found.settle)
     monkeypatch.setattr(CustomerEvaluations, "run_once", never)
     return found
-
-
-async def new_twin(caller: Caller, other: Caller, clock: ManualClock) -> Twin:
-    """An organization with metrics, on both servers."""
-    name, key = await organization(caller.database_url, clock)
-    callers = [Caller(one.server, clock, one.database_url, name, key) for one in (caller, other)]
-    for metric, aggregation in METRICS.items():
-        await callers[0].put_metric(metric, metric_pb2.Aggregation.Value(f"AGGREGATION_{aggregation}"))
-    return Twin(callers)
 
 
 @pytest.mark.parametrize("seed", STORIES)

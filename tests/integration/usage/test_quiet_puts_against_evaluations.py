@@ -14,17 +14,14 @@ import pytest
 from engine.limits import BackfillLimits
 from engine.puts.customer_evaluations import CustomerEvaluations
 from engine.puts.puts import Puts
-from generated.tidemark.v1 import metric_pb2
 from runtime.clock import ManualClock
 from store.accounts.quiet_puts import QuietPut
 from store.identity.organizations import Organization
 from store.rules.facts_before_puts import FactsBefore
 from tests.support.usage.backfill_workers import Workers
 from tests.support.usage.caller import Caller, beside
-from tests.support.usage.organizations import organization
 from tests.support.usage.put_stories import PutStory
-from tests.support.usage.twin_stories import METRICS
-from tests.support.usage.twins import Twin
+from tests.support.usage.twin_stories import new_twin
 
 STORIES = [*range(4), *range(100, 100 + int(os.environ.get("TIDEMARK_TEST_STORIES", "0")))]
 STEPS = 60  # of a story
@@ -74,15 +71,6 @@ def evaluating(monkeypatch: pytest.MonkeyPatch) -> Evaluating:
     monkeypatch.setattr(CustomerEvaluations, "evaluate", counted)
     monkeypatch.setattr(CustomerEvaluations, "run_once", never)
     return found
-
-
-async def new_twin(caller: Caller, other: Caller, clock: ManualClock) -> Twin:
-    """An organization with metrics, on both servers."""
-    name, key = await organization(caller.database_url, clock)
-    callers = [Caller(one.server, clock, one.database_url, name, key) for one in (caller, other)]
-    for metric, aggregation in METRICS.items():
-        await callers[0].put_metric(metric, metric_pb2.Aggregation.Value(f"AGGREGATION_{aggregation}"))
-    return Twin(callers)
 
 
 @pytest.mark.parametrize("seed", STORIES)

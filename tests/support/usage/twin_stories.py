@@ -10,6 +10,7 @@ import grpc
 from generated.tidemark.v1 import (
     alert_pb2,
     alert_service_pb2,
+    metric_pb2,
     subscription_pb2,
     usage_pb2,
 )
@@ -20,11 +21,21 @@ from tests.support.usage.caller import (
     DEADLINE,
     Caller,
 )
+from tests.support.usage.organizations import organization
 from tests.support.usage.percentages import put_customer, put_limit
 from tests.support.usage.twin_alerts import CUSTOMERS, random_creation, random_thresholds
 from tests.support.usage.twins import Call, Twin, both
 
 METRICS = {"calls": "SUM", "jobs": "COUNT", "peak": "MAX", "last": "LATEST"}
+
+
+async def new_twin(caller: Caller, other: Caller, clock: ManualClock) -> Twin:
+    """An organization with metrics, on both servers."""
+    name, key = await organization(caller.database_url, clock)
+    callers = [Caller(one.server, clock, one.database_url, name, key) for one in (caller, other)]
+    for metric, aggregation in METRICS.items():
+        await callers[0].put_metric(metric, metric_pb2.Aggregation.Value(f"AGGREGATION_{aggregation}"))
+    return Twin(callers)
 
 
 class TwinStory:
