@@ -22,6 +22,7 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
 from server.alerts.subscribers.feeds import Feeds
+from server.audit.watched_logs import WatchedLogs
 from server.calls.lifecycle import Drain
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
@@ -43,6 +44,7 @@ class Parts:
     redeliveries: RedeliveryJobs
     erasures: Erasures
     feeds: Feeds
+    audit_logs: WatchedLogs
     pipeline: Pipeline
     changes: ChangeGroups
     evaluations: CustomerEvaluations
@@ -98,7 +100,13 @@ def build_parts(
         database,
         clock,
         Drain(),
-        Upkeep(database, clock, configuration.retention, configuration.notification_retention),
+        Upkeep(
+            database,
+            clock,
+            configuration.retention,
+            configuration.notification_retention,
+            audit_retention=configuration.audit_retention,
+        ),
         rules,
         transactions,
         backfills,
@@ -110,6 +118,12 @@ def build_parts(
             max_subscribers=configuration.max_watchers,
             organization_subscribers=configuration.organization_watchers,
             limits=server_limits.feeds,
+        ),
+        WatchedLogs(
+            database,
+            max_subscribers=configuration.max_watchers,
+            organization_subscribers=configuration.organization_watchers,
+            poll_interval=server_limits.audit_poll_interval,
         ),
         pipeline,
         changes,
@@ -140,6 +154,8 @@ async def started(parts: Parts) -> AsyncIterator[None]:
         parts.erasures.start()
         stack.push_async_callback(parts.feeds.stop)
         parts.feeds.start()
+        stack.push_async_callback(parts.audit_logs.stop)
+        parts.audit_logs.start()
         stack.push_async_callback(parts.pipeline.drain)
         stack.push_async_callback(parts.changes.drain)
         stack.push_async_callback(parts.puts.drain)

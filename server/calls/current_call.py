@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from store.alerts.history import Author
+from store.audit.entries import Actor, ActorKind, Cause
 from store.identity.callers import Caller
 from store.identity.organizations import Organization
 
@@ -29,6 +30,9 @@ class Call:
     caller: Caller | None = None  # unset until the caller is identified
     stream: StreamOfKey | None = None  # only for a stream of the API
     answer_bytes: int = 0  # that a request of the call asked for; 0: none did
+    peer: str = ""  # as gRPC names it
+    user_agent: str = ""
+    client_identity: str = ""  # the first one of the client certificate
 
     @property
     def is_infrastructure(self) -> bool:
@@ -78,6 +82,19 @@ def current_organization() -> Organization:
 def current_author() -> Author:
     """The author that the history notes for a change by the current call: its API key."""
     return Author(_caller().key_id)
+
+
+def current_cause() -> Cause:
+    """Who makes the changes of the current call, by which method, and from where, for the audit log."""
+    call, caller = get(), _caller()
+    if not caller.key_id:
+        actor = Actor(ActorKind.ANONYMOUS)
+    else:
+        kind = ActorKind.CERTIFICATE if caller.identity else ActorKind.API_KEY
+        actor = Actor(
+            kind, caller.key_id, caller.display_name, caller.identity, tuple(sorted(role.value for role in caller.roles))
+        )
+    return Cause(actor, call.method, call.peer, call.client_identity, call.user_agent, call.request_id)
 
 
 def _caller() -> Caller:
