@@ -1,4 +1,4 @@
-"""The audit log of the commands `tidemark keys …`: each changed key has an entry, in the transaction of the change."""
+"""The audit log of the commands `tidemark keys …`: each changed key has an entry in the same transaction."""
 
 import os
 import pwd

@@ -203,9 +203,7 @@ class AuditService(audit_service_pb2_grpc.AuditServiceServicer):
         self.GetAuditEntry = entries.GetAuditEntry
         self.ListAuditEntries = entries.ListAuditEntries
 
-        streams = AuditStreamHandlers(
-            database, parts.audit_logs, parts.drain, heartbeat=configuration.heartbeat
-        )
+        streams = AuditStreamHandlers(database, parts.audit_logs, parts.drain, heartbeat=configuration.heartbeat)
         self.WatchAuditEntries = streams.WatchAuditEntries
 
 

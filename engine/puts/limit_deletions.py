@@ -6,11 +6,11 @@ from engine.changes.groups import ChangeGroups
 from engine.changes.open_change import OpenChange
 from engine.puts.changed_limit import LimitedAlerts
 from engine.puts.customer_evaluations import CustomerEvaluations
+from store.audit.entries import NewEntry
 from store.identity.organizations import Organization
 from store.limits import changes as limit_changes
 from store.limits import limits
 from store.limits.limits import StoredLimit
-from store.audit.entries import NewEntry
 
 
 class LimitDeletions:

@@ -27,7 +27,8 @@ class MetricPuts:
     ) -> Put[StoredMetric]:
         """Stores a fact, unless a newer one is stored. `changed`: the metric is new; wake `NewMetrics` then.
 
-        describe: makes the entry of the audit log, if the put changes anything. Raises MetricFixed and DatabaseUnavailable. With validate_only nothing is kept.
+        describe: makes the entry of the audit log, if the put changes anything. Raises MetricFixed and
+        DatabaseUnavailable. With validate_only nothing is kept.
         """
 
         async def create(change: OpenChange) -> StoredMetric | None:

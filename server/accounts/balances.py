@@ -6,8 +6,8 @@ from evaluator.changed_facts import ChangedFacts
 from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
 from server.accounts.errors import balance_not_found
-from server.calls.audit_trail import record
 from server.calls.answer_size import DEFAULT_ROOM, fitting
+from server.calls.audit_trail import record
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import BY_TWO_IDS, after_two_ids, read_page

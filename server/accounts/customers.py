@@ -1,5 +1,6 @@
 """AccountService: customers."""
 
+import functools
 from datetime import datetime
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ class CustomerHandlers:
         """Creates or replaces a customer, unless a newer fact about it is stored."""
         now = self._clock.now()
         fact = _read_customer(request.customer, now)
-        describe = describing(lambda stored: customer_message(stored, now))
+        describe = describing(functools.partial(customer_message, now=now))
         put = await self._puts.put(current_organization(), fact, describe, validate_only=request.validate_only)
         return account_service_pb2.PutCustomerResponse(
             customer=customer_message(put.stored, now), superseded=put.superseded

@@ -1,5 +1,6 @@
 """AccountService: subscriptions."""
 
+import functools
 from datetime import datetime
 
 from engine.facts.deletions import FactDeletions
@@ -43,7 +44,7 @@ class SubscriptionHandlers:
         """Creates or replaces a subscription, unless a newer fact about it is stored."""
         now = self._clock.now()
         fact = _read_subscription(request.subscription, now)
-        describe = describing(lambda stored: subscription_message(stored, now))
+        describe = describing(functools.partial(subscription_message, now=now))
         put = await self._puts.put(current_organization(), fact, describe, validate_only=request.validate_only)
         return account_service_pb2.PutSubscriptionResponse(
             subscription=subscription_message(put.stored, now), superseded=put.superseded

@@ -103,9 +103,7 @@ class CustomerChanges:
         if await exclusions.request(connection, organization_id, target, key_id, epoch, now):
             await self._note(connection, ChangeKind.DISABLED, definition, target, now)
             await disabled_notices.notify(connection, organization_id, [definition], epoch, now, target)
-            made = StoredExclusion(
-                target.customer_id, target.subscription_id, ExclusionReason.REQUESTED, now, key_id
-            )
+            made = StoredExclusion(target.customer_id, target.subscription_id, ExclusionReason.REQUESTED, now, key_id)
             begun = of_alert(None, exclusion_message(made), target.alert_id, target.customer_id)
             change.trail.append(NewEntry(current_cause(), begun))
         return definition

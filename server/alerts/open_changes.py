@@ -1,17 +1,17 @@
 """The change of alert definitions by one caller, within the transaction of a group."""
 
 from engine.changes.open_change import OpenChange
+from evaluator.definitions import AlertDefinition
 from server.mapping.alerts import alert_message
 from server.mapping.audited_resources import describing
-from evaluator.definitions import AlertDefinition
 from store.alerts.change import Begun, Change
 from store.alerts.history import Author
 
 
 def change_of(group: OpenChange, author: Author) -> Change:
-    """The change of the current call, at the epoch and time of its group, with an entry of the audit log for each alert.
+    """The change of the current call, at the epoch and time of its group.
 
-    Call it in the context of the call.
+    Each alert that it changes gets an entry of the audit log.
     """
     begun, describe = Begun(group.epoch, group.now), describing(alert_message)
 

@@ -103,17 +103,13 @@ class _Stream:
         self._loop = asyncio.get_running_loop()
         self._sent_time = 0.0  # of the last answer, on the loop's clock
 
-    async def answers(
-        self, ending: "asyncio.Task[None]"
-    ) -> AsyncGenerator[messages.WatchAuditEntriesResponse, None]:
+    async def answers(self, ending: "asyncio.Task[None]") -> AsyncGenerator[messages.WatchAuditEntriesResponse, None]:
         """A heartbeat with the first token, then the wanted entries by number, until `ending`."""
         yield self._heartbeat_answer()
         while not ending.done():
             growth = self._watched.growth
             if self._watched.last_number > self._position:
-                entries, until = await self._logs.read(
-                    self._watched.organization_id, self._wanted, self._position
-                )
+                entries, until = await self._logs.read(self._watched.organization_id, self._wanted, self._position)
                 for entry in entries:
                     yield self._answer(entry)
                     if ending.done():

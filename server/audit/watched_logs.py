@@ -1,13 +1,14 @@
 """The audit logs that have subscribers on this server: a poll finds new entries, and wakes the streams of the log.
 
-One statement a second asks for all watched logs together. A sweep gives numbers to the entries of logs without readers,
-so that a new list or stream begins quickly.
+One statement a second asks for all watched logs together. A sweep gives numbers to the entries of logs without
+readers, so that a new list or stream begins quickly.
 """
 
 import asyncio
+import collections
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from generated.tidemark.v1 import error_reason_pb2
@@ -148,30 +149,36 @@ class WatchedLogs:
         async with self.reading(organization_id) as connection:
             return await log.read(connection, organization_id, wanted, after=after, limit=NUMBERS_AT_ONCE)
 
-    async def _poll(self) -> None:
+    async def _poll(self) -> float | None:
+        """Returns 0 where more entries may wait for their numbers."""
         await self._in_use.wait()
         watched = list(self._logs)
         async with self._database.transaction() as connection:
             progress = await numbering.progress(connection, watched)
-        await self._number(one for one in watched if progress[one][1])
+        more = [one for one in watched if progress[one][1] and await self._number(one)]
         async with self._database.transaction() as connection:
             progress = await numbering.progress(connection, watched)
         for organization_id, (number, _) in progress.items():
             if (found := self._logs.get(organization_id)) is not None:
                 found.grow_to(number)
+        return 0.0 if more else None
 
     async def sweep(self) -> None:
         """Gives numbers to all entries that are committed."""
         async with self._database.transaction() as connection:
-            pending = await numbering.with_pending(connection)
-        await self._number(pending)
+            waiting = collections.deque(await numbering.with_pending(connection))
+        while waiting:
+            organization_id = waiting.popleft()
+            if await self._number(organization_id):
+                waiting.append(organization_id)  # after the others
 
-    async def _number(self, organization_ids: Iterable[int]) -> None:
-        for organization_id in organization_ids:
-            try:
-                async with numbering.reading(self._database, organization_id):
-                    pass
-            except DatabaseUnavailable as error:
-                # A contained failure concerns this log only; the next poll or sweep tries it again.
-                if not error.failure.contained:
-                    raise
+    async def _number(self, organization_id: int) -> bool:
+        """Gives numbers to some entries of a log; returns whether more may wait."""
+        try:
+            async with self._database.transaction() as connection:
+                return await numbering.assign_numbers(connection, organization_id)
+        except DatabaseUnavailable as error:
+            # A contained failure concerns this log only; the next poll or sweep tries it again.
+            if not error.failure.contained:
+                raise
+            return False

@@ -92,7 +92,11 @@ def current_cause() -> Cause:
     else:
         kind = ActorKind.CERTIFICATE if caller.identity else ActorKind.API_KEY
         actor = Actor(
-            kind, caller.key_id, caller.display_name, caller.identity, tuple(sorted(role.value for role in caller.roles))
+            kind,
+            caller.key_id,
+            caller.display_name,
+            caller.identity,
+            tuple(sorted(role.value for role in caller.roles)),
         )
     return Cause(actor, call.method, call.peer, call.client_identity, call.user_agent, call.request_id)
 

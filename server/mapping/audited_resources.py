@@ -28,7 +28,7 @@ from generated.tidemark.v1 import (
 from server.calls.current_call import current_cause
 from store.audit.entries import Changed, Describe, NewEntry, ResourceType
 
-MAX_STATE_BYTES = 32 * 1024  # of a resource before or after a change; larger ones are abridged
+MAX_STATE_BYTES = 16 * 1024  # of a resource before or after a change; larger ones are abridged
 MAX_ABRIDGED_TEXT = 256  # characters of a field of an abridged resource
 HIDDEN = "(hidden)"
 
@@ -86,7 +86,9 @@ _KINDS: dict[type[Message], _Kind] = {
     endpoint_pb2.Endpoint: _Kind(
         "endpoint", ResourceType.ENDPOINT, lambda message: message.endpoint_id, derived=("health",)
     ),
-    delivery_pb2.Delivery: _Kind("delivery", ResourceType.DELIVERY, lambda message: message.delivery_id, _customer_id),
+    delivery_pb2.Delivery: _Kind(
+        "delivery", ResourceType.DELIVERY, lambda message: message.delivery_id, _customer_id
+    ),
     redelivery_job_pb2.RedeliveryJob: _Kind(
         "redelivery_job", ResourceType.REDELIVERY_JOB, lambda message: message.job_id
     ),
@@ -101,8 +103,8 @@ def changed(
 ) -> Changed:
     """What a change did to a resource. One of before and after is None if the change created or deleted it.
 
-    customer_id: to whom the change belongs, if the resource does not say it. hidden: fields that changed, whose values
-    the messages do not show.
+    customer_id: to whom the change belongs, if the resource does not say it. hidden: fields that changed, whose
+    values the messages do not show.
     """
     known = after if after is not None else before
     assert known is not None
@@ -180,12 +182,13 @@ def changed_fields(
     ]
 
 
-def _values(message: Message) -> list[tuple[FieldDescriptor, Any]]:
+def _values(message: Message) -> Sequence[tuple[FieldDescriptor, Any]]:
     return message.ListFields()
 
 
 def _shown(kind: _Kind, message: Message) -> audit_entry_pb2.AuditedResource:
-    shown = audit_entry_pb2.AuditedResource(**{kind.field: message})
+    shown = audit_entry_pb2.AuditedResource()
+    getattr(shown, kind.field).CopyFrom(message)
     for name in kind.derived:
         getattr(shown, kind.field).ClearField(name)
     if kind.field == "endpoint":

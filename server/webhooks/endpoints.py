@@ -34,7 +34,6 @@ from store.postgres.database import Connection, Database
 from webhooks.secret_box import SecretBox
 from webhooks.url_policy import UrlPolicy
 
-
 _HIDDEN = ("headers", "credentials")  # fields whose values the audit log does not show
 
 
@@ -164,7 +163,9 @@ class EndpointHandlers:
         async def rotate(connection: Connection) -> tuple[messages.RotateSecretResponse, str]:
             found, now = await self._locked(connection, endpoint_id), self._clock.now()
             [before] = await self._shown(connection, [found])
-            secret = await endpoint_secrets.rotate(connection, organization_id, endpoint_id, scheme, grace, box, now=now)
+            secret = await endpoint_secrets.rotate(
+                connection, organization_id, endpoint_id, scheme, grace, box, now=now
+            )
             [shown] = await self._shown(connection, [found])
             await record(connection, now, changed(before, shown))
             return messages.RotateSecretResponse(endpoint=shown), secret
@@ -220,7 +221,7 @@ class EndpointHandlers:
     ) -> endpoint_pb2.Endpoint:
         """The endpoint as the answer shows it; records its change in the audit log, if there is one.
 
-        fields: that an update sets. New credentials are never compared with the stored ones, so they count as changed.
+        fields: that an update sets. New credentials are not compared with the stored ones, so they count as changed.
         """
         [shown] = await self._shown(connection, [after])
         hidden = [name for name in _HIDDEN if name in fields]

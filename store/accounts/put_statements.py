@@ -170,8 +170,8 @@ class StatedTable:
         """Puts those facts that need no lock of the organization; returns the stored rows, by the index of the fact.
 
         These are facts that are stored already, facts that change only `unlocked` columns, and older ones, which
-        change nothing (superseded). noted: the customer still has to be evaluated on an earlier put. same: nothing but
-        as_of_time has changed; otherwise `before_of` reads what was stored before.
+        change nothing (superseded). noted: the customer still has to be evaluated on an earlier put. same: nothing
+        but as_of_time has changed; otherwise `before_of` reads what was stored before.
         """
         parameters = {"organization_id": organization_id, "now": now, "facts": encoded(facts)}
         return await fetched(connection, self._put_unlocked, parameters)

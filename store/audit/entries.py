@@ -53,7 +53,7 @@ WITH_ASSIGNED_IDS = (
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who made a change. actor_id: of the API key, or the user and host of a command. name: of the key, for people."""
+    """Who made a change. actor_id: of the API key, or the user and host of a command. name: of the key."""
 
     kind: ActorKind
     actor_id: str = ""
@@ -81,9 +81,9 @@ class Cause:
 class Changed:
     """What changed. customer_id: to whom it belongs; empty if to none.
 
-    before, after: an AuditedResource of the contract, in binary form, or as JSON, which begins with a brace. No message
-    in binary form begins so: it would be the start of a group, which the contract has none of. hidden_fields: fields
-    that changed, and are not in before and after.
+    before, after: an AuditedResource of the contract, in binary form, or as JSON, which begins with a brace. No
+    message in binary form begins so: it would be the start of a group, which the contract has none of. hidden_fields:
+    fields that changed, and are not in before and after.
     """
 
     resource_type: ResourceType

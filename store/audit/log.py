@@ -134,10 +134,10 @@ async def read(
     extent_before = await extent(connection, organization_id)
     until = min(after + limit, extent_before.last_number)
     cursor = (await driver(connection)).cursor(row_factory=dict_row)
-    await cursor.execute(
-        f"SELECT {', '.join(_COLUMNS)} FROM audit_entry WHERE {' AND '.join(conditions)} ORDER BY entry_number".encode(),
-        parameters | {"after": after, "until": until},
+    statement = (
+        f"SELECT {', '.join(_COLUMNS)} FROM audit_entry WHERE {' AND '.join(conditions)} ORDER BY entry_number"
     )
+    await cursor.execute(statement.encode(), parameters | {"after": after, "until": until})
     found = [_entry(row) for row in await cursor.fetchall()]
     # Read after the rows: in the other order, entries that are deleted between the two statements are missed.
     if (await extent(connection, organization_id)).deleted_number > after:
@@ -169,7 +169,10 @@ async def number_before(connection: AsyncConnection, organization_id: int, time:
 
 def _conditions(organization_id: int, wanted: AuditFilter) -> tuple[list[str], dict[str, Any]]:
     """The conditions that indexes answer, each with the entries in order."""
-    conditions, parameters = ["organization_id = %(organization_id)s"], dict[str, Any](organization_id=organization_id)
+    conditions, parameters = (
+        ["organization_id = %(organization_id)s"],
+        dict[str, Any](organization_id=organization_id),
+    )
     for name in ("actor_id", "resource_id", "customer_id"):
         if value := getattr(wanted, name):
             conditions.append(f"{name} = %({name})s")
@@ -195,9 +198,7 @@ def _entry(row: Mapping[str, Any]) -> StoredEntry:
         row["actor_identity"],
         tuple(row["roles"]),
     )
-    cause = Cause(
-        actor, row["method"], row["peer"], row["client_identity"], row["user_agent"], row["request_id"]
-    )
+    cause = Cause(actor, row["method"], row["peer"], row["client_identity"], row["user_agent"], row["request_id"])
     changed = Changed(
         ResourceType(row["resource_type"]),
         row["resource_id"],

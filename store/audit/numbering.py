@@ -1,8 +1,8 @@
 """The numbers of entries: assigned after the commit, one transaction of an organization at a time.
 
-The transaction of a change leaves its entries in `audit_pending`. The first that reads the log then gives numbers to all
-that is committed. So a reader that has seen a number has seen all lower ones, and a transaction that stays open delays only
-its own entries. The feed of notifications has the same mechanism, and `docs/watch.md` gives the reasons.
+The transaction of a change leaves its entries in `audit_pending`. The first that reads the log then gives numbers to
+all that is committed. So a reader that has seen a number has seen all lower ones, and a transaction that stays open
+delays only its own entries. The feed of notifications has the same mechanism; `docs/watch.md` gives the reasons.
 """
 
 import contextlib
@@ -61,7 +61,8 @@ WITH taken AS (
     )
     SELECT l.organization_id, l.last_number + row_number() OVER in_order,
            greatest(l.high_time, max(t.create_time) OVER in_order), t.create_time,
-           decode(e.before_state, 'base64'), decode(e.after_state, 'base64'), {", ".join(f"e.{one}" for one in _PLAIN)}
+           decode(e.before_state, 'base64'), decode(e.after_state, 'base64'),
+           {", ".join(f"e.{one}" for one in _PLAIN)}
     FROM taken t
     CROSS JOIN LATERAL ROWS FROM (
         json_to_recordset(CAST(t.entries AS json)) AS ({", ".join(" ".join(one) for one in COLUMNS.items())})
@@ -90,7 +91,7 @@ async def assign_numbers(connection: AsyncConnection, organization_id: int, limi
     if (locked := (await connection.execute(_LOCK_LOG, parameters)).one_or_none()) is None:
         await connection.execute(_CREATE_LOG, parameters)
         locked = (await connection.execute(_LOCK_LOG, parameters)).one()
-    # Separate statements: their snapshots must be newer than the lock, or they miss what was committed while it waited.
+    # Separate statements: their snapshots must be newer than the lock, or they miss what was committed meanwhile.
     missing = await connection.scalars(_MISSING_MONTHS, parameters | {"limit": limit, "high_time": locked.high_time})
     if months := [month.replace(tzinfo=UTC) for month in missing]:
         await partitions.create(connection, months)

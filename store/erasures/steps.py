@@ -120,9 +120,7 @@ async def _history(connection: AsyncConnection, job: ErasureJob, limit: int) -> 
 
 async def _audit_log(connection: AsyncConnection, job: ErasureJob, limit: int) -> StepResult:
     assert job.customer_id is not None, "a running job knows its customer"
-    changed, more = await erase_customer(
-        connection, job.organization_id, job.customer_id, job.pseudonym, limit
-    )
+    changed, more = await erase_customer(connection, job.organization_id, job.customer_id, job.pseudonym, limit)
     return StepResult(pseudonymised=changed, complete=not more)
 
 
@@ -189,7 +187,7 @@ async def _finish(connection: AsyncConnection, job: ErasureJob, now: datetime) -
             text(f"DELETE FROM {table} WHERE organization_id = :organization_id AND customer_id = :customer_id"),
             values,
         )
-    # An entry of a change that was committed after the step of the log. Now nothing of the customer can change any more.
-    while (await _audit_log(connection, job, ROWS_AT_ONCE)).complete is False:
+    # Entries of changes that were committed after the step of the log. From here on, there are no more of them.
+    while not (await _audit_log(connection, job, ROWS_AT_ONCE)).complete:
         pass
     await jobs.finish(connection, job, now)

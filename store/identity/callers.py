@@ -104,5 +104,11 @@ def _caller(
     # A role that a newer version of Tidemark has added is not known here, and allows nothing.
     known = frozenset(Role(role) for role in roles if role in Role.__members__)
     return Caller(
-        Organization(organization_id, name), key_id, known, customer_id or "", expire_time, display_name, identity or ""
+        Organization(organization_id, name),
+        key_id,
+        known,
+        customer_id or "",
+        expire_time,
+        display_name,
+        identity or "",
     )

@@ -205,16 +205,14 @@ async def _default_with_data(connection: AsyncConnection) -> int | None:
 
 async def list_keys(connection: AsyncConnection) -> list[KeyRecord]:
     """All keys of all organizations, including revoked ones, in the order of organization name and creation."""
-    rows = await connection.execute(
-        _RECORDS.order_by(organization.c.name, api_key.c.create_time, api_key.c.key_id)
-    )
+    rows = await connection.execute(_RECORDS.order_by(organization.c.name, api_key.c.create_time, api_key.c.key_id))
     return [_record(row) for row in rows]
 
 
 async def get_key(
     connection: AsyncConnection, organization_name: str, key_id: str, *, locked: bool = False
 ) -> KeyRecord | None:
-    """One key of an organization, also a revoked one, or None. locked: nothing changes it until the transaction ends."""
+    """One key of an organization, also a revoked one, or None. locked: until the transaction ends."""
     statement = _RECORDS.where(api_key.c.key_id == key_id, organization.c.name == organization_name)
     if locked:
         statement = statement.with_for_update(of=api_key)

@@ -23,8 +23,8 @@ audit_pending = Table(
     Column("entries", Text, nullable=False),  # a JSON array, see `store.audit.writing`
 )
 
-# Partitioned by month of high_time. It never falls while the numbers rise, so the oldest partition has the entries with
-# the lowest numbers of each organization. The times of several servers' clocks have no such order.
+# Partitioned by month of high_time. It never falls while the numbers rise, so the oldest partition has the entries
+# with the lowest numbers of each organization. The times of several servers' clocks have no such order.
 audit_entry = Table(
     "audit_entry",
     metadata,

@@ -1,7 +1,7 @@
 """The audit log: what changed, who changed it, and from where.
 
-Only new tables. A server of the version before makes its changes without entries, so the log is complete from the time
-when the last of them has stopped. Upkeep and the placing of entries create the partitions of `audit_entry`.
+Only new tables. A server of the version before makes its changes without entries, so the log is complete from the
+time when the last of them has stopped. Upkeep creates the partitions of `audit_entry`.
 """
 
 from alembic import op
@@ -10,8 +10,8 @@ revision = "0036"
 down_revision = "0035"
 oldest_compatible = "0027"
 
-# The entries of a transaction wait in a text that nothing searches: to compress it would cost the transaction more than
-# the row. audit_log has one row for each organization, and takes an update for each group of entries.
+# The entries of a transaction wait in a text that nothing searches. To compress it would cost the transaction more
+# than the row.
 _TABLES = """
 CREATE TABLE audit_log (
     organization_id bigint NOT NULL PRIMARY KEY,

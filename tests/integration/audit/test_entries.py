@@ -222,9 +222,7 @@ async def test_alert_of_one_customer_is_recorded_with_its_customer(api: AuditedA
 
 
 @pytest.mark.parametrize("engine_limits", [EngineLimits(groups=2)], ids=[pytest.HIDDEN_PARAM])
-async def test_service_records_the_alert_that_it_disables_for_a_customer(
-    api: AuditedApi, clock: ManualClock
-) -> None:
+async def test_service_records_the_alert_that_it_disables_for_a_customer(api: AuditedApi, clock: ManualClock) -> None:
     alert = usage_alert("acme")
     alert.usage_threshold_reached.group_values.append(filter_pb2.GroupSelector(key="seat"))
     created = await api.ours.alerts.CreateAlert(alert_service_pb2.CreateAlertRequest(alert=alert))
@@ -253,9 +251,7 @@ async def test_service_records_the_alert_that_it_disables_for_a_customer(
 async def test_large_resource_is_abridged_and_its_changed_fields_are_named(api: AuditedApi) -> None:
     alert = usage_alert("acme", labels={"team": "growth"})
     alert.ClearField("thresholds")
-    alert.thresholds.extend(
-        threshold_pb2.Threshold(value=str(number), code="x" * 100) for number in range(1, 401)
-    )
+    alert.thresholds.extend(threshold_pb2.Threshold(value=str(number), code="x" * 100) for number in range(1, 401))
     created = await api.ours.alerts.CreateAlert(alert_service_pb2.CreateAlertRequest(alert=alert))
     change = alert_pb2.Alert(alert_id=created.alert.alert_id, labels={"team": "sales"})
     await api.ours.alerts.UpdateAlert(alert_service_pb2.UpdateAlertRequest(alert=change))
@@ -317,7 +313,9 @@ async def test_filters_restrict_the_list(api: AuditedApi, clock: ManualClock) ->
     assert await numbers(end_time=to_timestamp(now)) == [1, 2]
     assert await numbers(customer_id="a", actor_id=other.key.key_id) == []
     bad = ListAuditEntriesRequest(
-        start_time=to_timestamp(now), end_time=to_timestamp(now), resource_types=[99, 0]  # type: ignore[list-item]
+        start_time=to_timestamp(now),
+        end_time=to_timestamp(now),
+        resource_types=[99, 0],  # type: ignore[list-item]
     )
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await api.ours.audit.ListAuditEntries(bad)

@@ -1,7 +1,6 @@
 """Every method that changes something leaves an entry of the audit log, and none when it is repeated."""
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import psycopg
@@ -46,10 +45,11 @@ EACH_TIME = {"ResetCustomerAlert"}
 def changes() -> list[Step]:
     """A good request of every method that changes something."""
     steps = sorted(VALIDATED, key=lambda step: LAST.index(step.name) if step.name in LAST else -1)
-    return [
-        replace(step, request=step.request.removesuffix(" validate_only: true").replace(*OTHER.get(step.name, ("", ""))))
-        for step in steps
-    ]
+    return [step._replace(request=_kept(step)) for step in steps]
+
+
+def _kept(step: Step) -> str:
+    return step.request.removesuffix(" validate_only: true").replace(*OTHER.get(step.name, ("", "")))
 
 
 async def entries_after(database: Database, organization_id: int, number: int) -> list[StoredEntry]:

@@ -49,9 +49,7 @@ def key_ids() -> list[str]:
     return [line.split()[0] for line in run("list").splitlines()[1:]]
 
 
-async def test_commands_record_the_keys_that_they_change(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_commands_record_the_keys_that_they_change(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEMARK_DATABASE_URL", database_url)
 
     def commands() -> list[str]:  # they have event loops of their own

@@ -1,4 +1,4 @@
-"""What leaves the audit log: months that are older than the retention, and what the log knows of an erased customer."""
+"""What leaves the audit log: months that are too old, and what the log knows of an erased customer."""
 
 from datetime import datetime, timedelta
 

@@ -161,9 +161,7 @@ async def test_many_writers_and_two_watchers_see_one_gapless_order(api: AuditedA
 
 
 async def test_stream_sends_heartbeats_and_ends_with_the_server(database: Database, clock: ManualClock) -> None:
-    configuration = Configuration(
-        listen_port=0, propagation_delay=0.0, unary_deadline=UNARY_DEADLINE, heartbeat=0.05
-    )
+    configuration = Configuration(listen_port=0, propagation_delay=0.0, unary_deadline=UNARY_DEADLINE, heartbeat=0.05)
     async with running(database, clock, configuration=configuration) as server:
         api = await AuditedApi.open(server, database, clock)
         watch = await Watch(api.ours).begin()
