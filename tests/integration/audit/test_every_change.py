@@ -26,7 +26,8 @@ OTHER = {
     "validated changes of alerts": ('value: "13"', 'value: "14"'),
     "validated archived alerts": ("alt_usage", "alt_spend"),
 }
-# Requests after which others of the list are refused, in their order.
+# Requests that others of the list would keep from changing anything, and those after which others are refused.
+FIRST = ("validated delete plan",)
 LAST = (
     "validated disabled alert for ann",
     "validated disabled alert",
@@ -44,7 +45,8 @@ EACH_TIME = {"ResetCustomerAlert"}
 
 def changes() -> list[Step]:
     """A good request of every method that changes something."""
-    steps = sorted(VALIDATED, key=lambda step: LAST.index(step.name) if step.name in LAST else -1)
+    order = {**dict.fromkeys(FIRST, -1), **{name: number for number, name in enumerate(LAST, start=1)}}
+    steps = sorted(VALIDATED, key=lambda step: order.get(step.name, 0))
     return [step._replace(request=_kept(step)) for step in steps]
 
 
@@ -60,15 +62,22 @@ async def entries_after(database: Database, organization_id: int, number: int) -
 
 async def play(database_url: str) -> dict[str, tuple[list[StoredEntry], list[StoredEntry]]]:
     """By change, its entries, and those of the same request once more."""
-    clock, played = ManualClock(datetime(2026, 3, 15, 12, 0, tzinfo=UTC)), {}
     database = Database(database_url)
+    try:
+        return await _played(database)
+    finally:
+        await database.close()
+
+
+async def _played(database: Database) -> dict[str, tuple[list[StoredEntry], list[StoredEntry]]]:
+    clock, played = ManualClock(datetime(2026, 3, 15, 12, 0, tzinfo=UTC)), {}
     async with database.transaction() as connection:
         key = await keys.create_key(connection, "ours", clock.now())
     organization_id, number = key.organization.organization_id, 0
     with known_ids() as names:
         async with (
             running(database, clock, engine_limits=ONE_SPEND_ALERT) as server,
-            await psycopg.AsyncConnection.connect(database_url, autocommit=True) as observer,
+            await psycopg.AsyncConnection.connect(database.url, autocommit=True) as observer,
         ):
             caller = StepCaller(server, key.key, OURS, names)
             for step in POPULATION:
@@ -83,7 +92,6 @@ async def play(database_url: str) -> dict[str, tuple[list[StoredEntry], list[Sto
                 again = await entries_after(database, organization_id, number + len(made))
                 played[step.name] = made, again
                 await settled(observer, database)
-    await database.close()
     return played
 
 

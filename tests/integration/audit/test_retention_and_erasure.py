@@ -115,6 +115,7 @@ async def test_erased_customer_leaves_who_and_when_and_not_what(
         limit.quantity.metric_id = "tokens"
         await api.ours.accounts.PutLimit(account_service_pb2.PutLimitRequest(limit=limit))
         alert = alert_service_pb2.CreateAlertRequest()
+        alert.alert.display_name = f"of {customer_id}"
         alert.alert.scope.customer.customer_id = customer_id
         alert.alert.usage_threshold_reached.metric_id = "tokens"
         alert.alert.thresholds.add(value="10")
