@@ -914,7 +914,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_AUDIT_ENTRY_NOT_FOUND: _ErrorReason.ValueType  # 70
+    ERROR_REASON_AUDIT_ENTRY_NOT_FOUND: _ErrorReason.ValueType  # 63
     """ERROR_REASON_AUDIT_ENTRY_NOT_FOUND (NOT_FOUND) means that the organization's audit log has no entry of that number,
     or that the entry is no longer kept.
 
@@ -1830,7 +1830,7 @@ Example:
       }
     }
 """
-ERROR_REASON_AUDIT_ENTRY_NOT_FOUND: ErrorReason.ValueType  # 70
+ERROR_REASON_AUDIT_ENTRY_NOT_FOUND: ErrorReason.ValueType  # 63
 """ERROR_REASON_AUDIT_ENTRY_NOT_FOUND (NOT_FOUND) means that the organization's audit log has no entry of that number,
 or that the entry is no longer kept.
 
