@@ -24,6 +24,8 @@ COMMANDS = {
     "migrate": "cli.migrate",
     "keys": "cli.keys",
     "secrets": "cli.secrets",
+    "health": "cli.health",
+    "restored": "cli.restored",
     "replay": "cli.replay.command",
     "watch": "cli.watch.command",
     "listen": "cli.listen.command",

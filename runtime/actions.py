@@ -77,6 +77,7 @@ class LogAction(StrEnum):
     DATABASE_STARTED = "database.started"
     DATABASE_SLOW_START = "database.slow_start"
     LOCK_WAIT = "lock.wait"
+    MIGRATION_WAITS = "migration.waits"
     LOCK_HOLDER_ENDED = "lock.holder_ended"
     LOCK_WATCH_FAILED = "lock.watch_failed"
     PROBE_FAILED = "probe.failed"
