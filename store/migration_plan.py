@@ -87,7 +87,7 @@ def plan(url: str) -> Plan:
 
 
 def _planned(connection: Connection, revision: str) -> PlannedMigration:
-    module = _module(revision)
+    module = module_of(revision)
     summary = (python_inspect.getdoc(module) or "").partition("\n\n")[0].replace("\n", " ")
     oldest: str | None = getattr(module, "oldest_compatible", None)
     try:
@@ -100,7 +100,7 @@ def _planned(connection: Connection, revision: str) -> PlannedMigration:
         return PlannedMigration(revision, summary, (), oldest, "it depends on the migrations before it")
 
 
-def _module(revision: str) -> ModuleType:
+def module_of(revision: str) -> ModuleType:
     path = migrations.script_of(revision)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
