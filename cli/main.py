@@ -26,6 +26,7 @@ COMMANDS = {
     "secrets": "cli.secrets",
     "health": "cli.health",
     "restored": "cli.restored",
+    "embedded": "cli.embedded",
     "replay": "cli.replay.command",
     "watch": "cli.watch.command",
     "listen": "cli.listen.command",

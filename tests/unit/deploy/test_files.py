@@ -344,4 +344,4 @@ def test_service_config_repeats_exactly_the_methods_that_are_safe_to_repeat() ->
 def test_image_listens_where_its_ports_are() -> None:
     variables = image_variables()
     assert variables["TIDEMARK_LISTEN"] == f"0.0.0.0:{GRPC}"
-    assert variables["TIDEMARK_MONITORING_LISTEN"] == f"0.0.0.0:{MONITORING}"
+    assert variables["TIDEMARK_METRICS_LISTEN"] == f"0.0.0.0:{MONITORING}"
