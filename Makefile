@@ -71,6 +71,10 @@ lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml (UPGRAD
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra cli --extra embedded --extra tracing --extra dev --generate-hashes --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
+	@# Of the image: the same versions, without what only development and the embedded server need.
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra tracing --build-deps-for wheel --generate-hashes --allow-unsafe \
+		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+		--quiet --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
 
 # --- running ------------------------------------------------------------------------------------------------
 

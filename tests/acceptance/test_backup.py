@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,11 +27,10 @@ from tests.support.documented import blocks
 from tests.support.memory import server_folder
 from tests.support.notifier.receiver import Receiver
 from tests.support.processes import results
-from tests.support.processes.outage import everything_arrived
 from tests.support.processes.programs import DEADLINE, SETTINGS, Programs, running, until
 from tests.support.processes.results import ALERTS
 from tests.support.processes.traffic import Client, usage
-from tests.support.processes.up import Up, run
+from tests.support.processes.up import Up, eventually, run
 from tests.support.system_postgres import binaries, postgres_of, system_postgres
 from tests.support.waiting import within
 from tests.support.webhooks.endpoints import create_endpoint
@@ -41,9 +40,9 @@ BATCHES = 8
 TIMEOUT = 120.0  # seconds
 
 
-def shell(script: str, folder: Path, **variables: str) -> None:
-    """Runs the commands of a page in a folder, with PostgreSQL's programs and `tidemark` on the PATH."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), str(binaries()), os.environ["PATH"]])
+def shell(script: str, folder: Path, *programs: Path, **variables: str) -> None:
+    """Runs the commands of a page in a folder, with `tidemark` and the programs of other folders on the PATH."""
+    path = os.pathsep.join(map(str, [Path(sys.executable).parent, *programs, os.environ["PATH"]]))
     finished = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
@@ -64,7 +63,7 @@ class Backup(Protocol):
     def take(self, folder: Path) -> None:
         """Makes a backup. What is acknowledged later is not in it."""
 
-    def restored(self, folder: Path) -> "contextmanager[str]":  # type: ignore[valid-type]
+    def restored(self, folder: Path) -> AbstractContextManager[str]:
         """The URL of a database that is restored from it, ready for servers."""
 
 
@@ -77,7 +76,7 @@ class Dump:
     def take(self, folder: Path) -> None:
         """See `Backup`."""
         [command] = [one for one in blocks(PAGE, "A dump") if "pg_dump" in one]
-        shell(command, folder, TIDEMARK_DATABASE_URL=self.url)
+        shell(command, folder, binaries(), TIDEMARK_DATABASE_URL=self.url)
 
     @contextmanager
     def restored(self, folder: Path) -> Iterator[str]:
@@ -86,7 +85,7 @@ class Dump:
             connection.execute("CREATE DATABASE restored TEMPLATE template0 ENCODING 'UTF8'")
         url = make_url(self.url).set(database="restored").render_as_string(hide_password=False)
         [command] = [one for one in blocks(PAGE, "A dump") if "pg_restore" in one]
-        shell(command, folder, TIDEMARK_DATABASE_URL=url)
+        shell(command, folder, binaries(), TIDEMARK_DATABASE_URL=url)
         yield url
 
 
@@ -109,7 +108,7 @@ class PointInTime:
     def take(self, folder: Path) -> None:
         """See `Backup`."""
         [command] = [one for one in blocks(PAGE, "A point in time") if "pg_basebackup" in one]
-        shell(command, folder, TIDEMARK_DATABASE_URL=self.url, BACKUP=str(folder / "base"))
+        shell(command, folder, binaries(), TIDEMARK_DATABASE_URL=self.url, BACKUP=str(folder / "base"))
         with psycopg.connect(self.url, autocommit=True) as connection:
             [(self.point,)] = connection.execute("SELECT clock_timestamp()::text").fetchall()
 
@@ -117,9 +116,7 @@ class PointInTime:
         """Waits until everything so far is in the archive."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             [(name,)] = connection.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchall()
-            while not (self.archive / name).exists():
-                [(failed,)] = connection.execute("SELECT failed_count FROM pg_stat_archiver").fetchall()
-                assert failed == 0
+        eventually((self.archive / name).exists)
 
     @contextmanager
     def restored(self, folder: Path) -> Iterator[str]:
@@ -134,9 +131,8 @@ class PointInTime:
             settings = configuration(restore, ARCHIVE=str(self.archive), POINT=self.point)
             with postgres_of(target, *settings) as url:
                 with psycopg.connect(url, autocommit=True) as connection:
-                    while connection.execute("SELECT pg_is_in_recovery()").fetchall() != [(False,)]:
-                        pass
-                shell(blocks(PAGE, "A point in time")[-1], folder, TIDEMARK_DATABASE_URL=url)
+                    eventually(lambda: connection.execute("SELECT pg_is_in_recovery()").fetchall() == [(False,)])
+                shell(blocks(PAGE, "A point in time")[-1], folder, binaries(), TIDEMARK_DATABASE_URL=url)
                 yield url
         finally:
             shutil.rmtree(target)
@@ -217,31 +213,15 @@ async def test_restore_has_what_was_acknowledged_before_the_backup_and_everythin
         assert await ids(url) == of_backup
         async with running(url, tmp_path / "after") as programs:
             await resume(programs, (kept, lost), now, token)
-            sent_again = Restored(receiver, arrived)
-            await everything_arrived(url, sent_again, secret)
+            written = await results.notifications(url)
+            await until(lambda: written.keys() <= set(receiver.ids()[arrived:]), "the webhooks after the restore")
+        results.check_arrivals(receiver.arrivals[arrived:], secret, written)
         # A webhook that was pending in the backup has the same id and content as before the restore.
         before = {arrival.webhook_id: arrival.body for arrival in receiver.arrivals[:arrived]}
-        again = {arrival.webhook_id: arrival.body for arrival in sent_again.arrivals}
+        again = {arrival.webhook_id: arrival.body for arrival in receiver.arrivals[arrived:]}
         assert {one: again[one] for one in of_backup} == {one: before[one] for one in of_backup}
         # What is evaluated again has an id that receivers know.
-        assert again.keys() >= of_backup | (all_ids & set(await ids(url)))
-
-
-class Restored(Receiver):
-    """What a receiver got since a restore."""
-
-    def __init__(self, receiver: Receiver, since: int) -> None:
-        self._receiver = receiver
-        self._since = since
-
-    @property
-    def arrivals(self) -> list:  # type: ignore[override, type-arg]
-        """The later requests."""
-        return self._receiver.arrivals[self._since :]
-
-    def ids(self) -> list[str]:
-        """Their webhook ids."""
-        return [arrival.webhook_id for arrival in self.arrivals]
+        assert (again.keys() - of_backup) & (before.keys() - of_backup)
 
 
 async def resume(programs: Programs, clients: tuple[Client, Client], now: datetime, token: str) -> None:
