@@ -248,7 +248,7 @@ ALERT = (
 )
 
 
-def test_embedded_database_is_restored_into_another_directory(tmp_path: Path) -> None:
+def test_embedded_database_is_restored_into_another_directory_and_a_newer_version(tmp_path: Path) -> None:
     save, load = blocks(PAGE, "The embedded server")
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
@@ -256,7 +256,7 @@ def test_embedded_database_is_restored_into_another_directory(tmp_path: Path) ->
     usage_file = tmp_path / "usage.ndjson"
     time = datetime.now(UTC).isoformat()
     usage_file.write_text("".join(EVENT.format(cost=6, event_id=f"e{number}", time=time) for number in range(3)))
-    up = Up(old)
+    up = Up(old, PGSERVER_POSTGRES_VERSION="16")
     try:
         up.call("AlertService/CreateAlert", ALERT)
         assert up.run("replay", str(usage_file)).returncode == 0

@@ -74,7 +74,7 @@ def check_kubectl(words: Sequence[str]) -> None:
         given = {literal.partition("=")[0] for literal in options(words, "--from-literal")}
         assert given == referenced_keys(name)
     namespaces = {*options(words, "--namespace"), *(words[3:4] if "namespace" in words else ())}
-    [example] = documents(KUBERNETES / "example" / "kustomization.yaml")
+    [example] = documents(KUBERNETES / "example" / "common" / "kustomization.yaml")
     assert namespaces <= {example["namespace"]}
 
 

@@ -14,6 +14,7 @@ from tests.support.deployment import COMPOSE, DEPLOY, DOCKERFILE, ENVOY, KUBERNE
 from tests.support.server.certificates import Authority
 
 TIMEOUT = 60.0  # seconds
+SERVICES, MIGRATE = KUBERNETES / "example" / "services", KUBERNETES / "example" / "migrate"
 
 
 def run(*arguments: str | Path, **options: Any) -> str:
@@ -33,8 +34,8 @@ def kustomize(folder: Path) -> list[dict[str, Any]]:
 def mesh(tmp_path: Path) -> Path:
     """The example with the component for a mesh instead of the one for TLS."""
     shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
-    path = tmp_path / "kubernetes" / "example" / "kustomization.yaml"
-    path.write_text(path.read_text().replace("- ../components/tls", "").replace("# - ../components", "- ../components"))
+    path = tmp_path / "kubernetes" / "example" / "services" / "kustomization.yaml"
+    path.write_text(path.read_text().replace("- ../../components/tls", "").replace("# - ../..", "- ../.."))
     return path.parent
 
 
@@ -51,7 +52,7 @@ def variables(deployment: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_example_has_its_image_its_namespace_and_tls() -> None:
-    objects = kustomize(KUBERNETES / "example")
+    objects = kustomize(SERVICES)
     assert {one["metadata"]["namespace"] for one in objects} == {"tidemark"}
     server = of_kind(objects, "Deployment", "tidemark-server")
     [container] = server["spec"]["template"]["spec"]["containers"]
@@ -70,6 +71,12 @@ def test_example_has_its_image_its_namespace_and_tls() -> None:
     assert labels["app.kubernetes.io/part-of"] == "tidemark"
 
 
+def test_migration_of_the_example_has_the_image_of_its_services() -> None:
+    job = of_kind(kustomize(MIGRATE), "Job", "tidemark-migrate")
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert (job["metadata"]["namespace"], container["image"]) == ("tidemark", "registry.example/tidemark:0.1.0")
+
+
 def test_example_in_a_mesh_trusts_its_sidecar_and_has_no_tls_of_its_own(mesh: Path) -> None:
     objects = kustomize(mesh)
     server = of_kind(objects, "Deployment", "tidemark-server")
@@ -81,7 +88,7 @@ def test_example_in_a_mesh_trusts_its_sidecar_and_has_no_tls_of_its_own(mesh: Pa
 def test_objects_fit_the_schemas_of_kubernetes(mesh: Path) -> None:
     validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     checked = 0
-    for folder in (KUBERNETES / "example", KUBERNETES / "migrate", mesh):
+    for folder in (SERVICES, MIGRATE, mesh):
         for one in kustomize(folder):
             if "istio.io" not in one["apiVersion"]:
                 validate.validate(one, "1.33", strict=True)
