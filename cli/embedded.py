@@ -16,8 +16,8 @@ def embedded(command: tuple[str, ...]) -> None:
     """Run COMMAND with the embedded server of TIDEMARK_DATA_DIRECTORY, which starts if it does not run.
 
     Programs of the server's own version of PostgreSQL are found first, and connect to it without further options:
-    `tidemark embedded psql`, `tidemark embedded pg_dump --format=custom --file=tidemark.dump`. Ends with the exit code
-    of the program.
+    `tidemark embedded psql`, `tidemark embedded pg_dump --format=custom --file=tidemark.dump`. Ends with the exit
+    code of the program.
     """
     settings = configuration()
     configure_logs(settings)

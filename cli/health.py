@@ -1,9 +1,10 @@
-"""The command `tidemark health`: whether a server or a notifier serves, as an exit code for containers and scripts."""
+"""The command `tidemark health`: whether a server or a notifier serves, as an exit code for probes and scripts."""
 
 import asyncio
 import http.client
 import urllib.error
 import urllib.request
+from typing import Any
 
 import click
 import grpc
@@ -17,7 +18,9 @@ DEFAULT_TIMEOUT = 3.0  # seconds; less than the usual time-out of a probe
 
 
 @click.command()
-@click.option("--service", default="", help="Name of one gRPC service, or `liveness`. Default: the server as a whole.")
+@click.option(
+    "--service", default="", help="Name of one gRPC service, or `liveness`. Default: the server as a whole."
+)
 @click.option("--url", help="Ask this URL instead, such as http://127.0.0.1:9464/readyz of a notifier.")
 @click.option(
     "--timeout",
@@ -48,7 +51,8 @@ def health(service: str, url: str | None, timeout: float, address: Address) -> N
 
 async def _status(address: Address, service: str, timeout: float) -> int:
     async with address.channel() as channel:
-        answer: health_pb2.HealthCheckResponse = await health_pb2_grpc.HealthStub(channel).Check(
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # it has no types
+        answer: health_pb2.HealthCheckResponse = await stub.Check(
             health_pb2.HealthCheckRequest(service=service), timeout=timeout
         )
     return answer.status

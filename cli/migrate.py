@@ -1,5 +1,7 @@
 """The command `tidemark migrate`."""
 
+from itertools import groupby
+
 import click
 
 from cli.console import named, print_result, quiet, warn
@@ -11,7 +13,7 @@ from store.postgres.addresses import shown
 
 
 @click.command()
-@click.option("--plan", "only_plan", is_flag=True, help="Show what would be done, and which locks it takes; do nothing.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show what would be done and what it locks; do nothing.")
 def migrate(only_plan: bool) -> None:
     """Migrate the schema of the database to this version.
 
@@ -55,9 +57,17 @@ def _print_migration(migration: PlannedMigration) -> None:
         print_result(warn(f"      what it locks is not known: {migration.problem}"))
     elif not migration.steps:
         print_result("      locks no table that servers use")
-    for step in migration.steps:
-        print_result(f"      {_described(step)}")
-        print_result(quiet(f"        {step.effect.statement}"))
+    for _, steps in groupby(migration.steps, _lock_of):
+        first, *others = steps
+        print_result(f"      {_described(first)}")
+        for step in (first, *others):
+            print_result(quiet(f"        {step.effect.statement}"))
+
+
+def _lock_of(step: Step) -> tuple[object, ...]:
+    """What several statements in one transaction have in common when one line describes them all."""
+    effect = step.effect
+    return step.table, effect.lock, effect.work, effect.statement if effect.concurrent else ""
 
 
 def _described(step: Step) -> str:
@@ -81,7 +91,9 @@ def _conclusion(found: Plan) -> str:
     oldest = found.migrations[-1].oldest_compatible
     assert found.current is not None
     if oldest is not None and oldest <= found.current:
-        return "\nServers of the present version run before, during and after it: replace them afterwards, one by one."
+        return (
+            "\nServers of the present version run before, during and after it: replace them afterwards, one by one."
+        )
     return warn(
         f"\nServers of the present version cannot start on the result, which needs revision {oldest}, and those that"
         " run may fail. Stop them first."

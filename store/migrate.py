@@ -23,8 +23,8 @@ from store.tables.schema import schema_compatibility
 # An advisory lock. Any number works that no other program locks: this one is "tidemark" in base 36, cut to a bigint.
 _LOCK = 1_052_911_830_411
 _LOCK_INTERVAL = 0.1  # seconds between two tries to take it
-# Seconds that a migration waits for the lock of a table. Everything that needs the table queues behind such a wait, also
-# what the holder of the lock would not delay: a dump, which only reads, would stop all servers as long as it runs.
+# Seconds that a migration waits for the lock of a table. Everything that needs the table queues behind such a wait,
+# also what the holder of the lock would not delay: behind a dump, which only reads, all servers would stand still.
 LOCK_TIMEOUT_SECONDS = 2
 LOCK_PATIENCE = 600.0  # seconds in which a migration tries again to get its locks
 LONGEST_PAUSE = 10.0  # seconds between two tries, in which servers catch up
@@ -100,7 +100,8 @@ def check(url: str) -> None:
                 _check_compatible(connection)
             elif (found := _revision(connection)) != (needed := head()):
                 raise SchemaTooOld(
-                    f"the schema is at revision {found or 'none'} and this version of Tidemark needs revision {needed}"
+                    f"the schema is at revision {found or 'none'}, and this version of Tidemark needs revision"
+                    f" {needed}"
                 )
     except DBAPIError as error:
         raise _unavailable(error) from error

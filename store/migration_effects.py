@@ -69,7 +69,9 @@ _PIECE = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|[^
 _NAME = r'(?:IF (?:NOT )?EXISTS )?(?:ONLY )?"?(?P<name>[\w.]+)"?'
 _SHOWN = 90  # characters of a statement
 # Functions that PostgreSQL evaluates for each row, and what needs a value of its own in each row.
-_VOLATILE = re.compile(r"\b(random|gen_random_uuid|clock_timestamp|nextval|uuidv7)\s*\(|\bGENERATED\b|\bSERIAL\b", re.I)
+_VOLATILE = re.compile(
+    r"\b(random|gen_random_uuid|clock_timestamp|nextval|uuidv7)\s*\(|\bGENERATED\b|\bSERIAL\b", re.I
+)
 
 
 def effects(sql: str) -> list[Effect]:
@@ -139,7 +141,9 @@ _FORMS: tuple[_Form, ...] = (
         Work.INDEX,
         concurrent=True,
     ),
-    _form(r"CREATE UNIQUE INDEX (?:IF NOT EXISTS )?\S+ ON NAME", Lock.SHARE, Work.INDEX, breaks="a new rule for rows"),
+    _form(
+        r"CREATE UNIQUE INDEX (?:IF NOT EXISTS )?\S+ ON NAME", Lock.SHARE, Work.INDEX, breaks="a new rule for rows"
+    ),
     _form(r"CREATE INDEX (?:IF NOT EXISTS )?\S+ ON NAME", Lock.SHARE, Work.INDEX),
     _form(
         r"DROP INDEX CONCURRENTLY (?:IF EXISTS )?(?P<index>\w+)",

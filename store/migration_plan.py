@@ -55,7 +55,7 @@ class PlannedMigration:
 
 @dataclass(frozen=True)
 class Plan:
-    """The missing migrations, in their order. is_new: the database has no schema, so that there is nothing to lock."""
+    """The missing migrations, in their order. current, head: revisions; current is None without a schema."""
 
     current: str | None
     head: str
@@ -138,7 +138,8 @@ def recorded(module: ModuleType, connection: Connection) -> list[list[str]]:
     """The statements that a migration would execute, by transaction. Its queries are asked, and change nothing."""
     recorder = _Recorder()
     context = MigrationContext.configure(
-        dialect=connection.dialect, opts={"as_sql": True, "output_buffer": recorder, "transaction_per_migration": True}
+        dialect=connection.dialect,
+        opts={"as_sql": True, "output_buffer": recorder, "transaction_per_migration": True},
     )
     context.impl.connection = connection
     with Operations.context(context):

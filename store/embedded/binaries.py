@@ -51,8 +51,8 @@ def installation(layout: Layout, user: ServerUser, copies: Path = COPIES) -> Pat
 def _way_out(layout: Layout, version: str) -> str:
     """How data of another major version of PostgreSQL come into a directory of this one."""
     return (
-        f"The data in {layout.data} are of that version, and are not changed. Start a PostgreSQL {version} on them and"
-        f" dump them: pg_dump --format=custom --file=tidemark.dump. Then name a new directory, and load them:"
+        f"The data in {layout.data} are of that version, and are not changed. Start a PostgreSQL {version} on them"
+        f" and dump them: pg_dump --format=custom --file=tidemark.dump. Then name a new directory, and load them:"
         f" TIDEMARK_DATA_DIRECTORY={layout.directory}-{_NEWEST} tidemark embedded pg_restore --exit-on-error"
         " --dbname=postgres tidemark.dump. Copy secret.key, too"
     )

@@ -8,7 +8,7 @@ from typing import Protocol
 
 MB, GB = 1024**2, 1024**3
 CHECK_INTERVAL = 10.0  # seconds between two checks
-# The log of changes may still grow by a twentieth of the disk (max_wal_size) before its next checkpoint, so twice of it.
+# Twice of what the log of changes may grow by before its next checkpoint (max_wal_size).
 LEAST_SHARE = 10  # a tenth of the disk
 LEAST_FREE = 512 * MB  # on small disks
 MOST_FREE = 32 * GB  # on large ones

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -55,13 +54,16 @@ async def envoy(folder: Path, authority: Authority, upstream: int) -> AsyncItera
     (folder / "envoy.yaml").write_text(text)
     options = ["--config-path", str(folder / "envoy.yaml"), "--concurrency", "1", "--use-dynamic-base-id"]
     with (folder / "envoy.log").open("wb") as log:
-        process = subprocess.Popen([command, *options, "--log-level", "warning"], stderr=log, stdout=log)
+        process = await asyncio.create_subprocess_exec(
+            command, *options, "--log-level", "warning", stderr=log, stdout=log
+        )
     try:
         yield port
-        assert process.poll() is None, (folder / "envoy.log").read_text()
+        assert process.returncode is None, (folder / "envoy.log").read_text()
     finally:
-        process.terminate()
-        process.wait(DEADLINE)
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
 
 
 def caller(authority: Authority, port: int, identity: str) -> Address:
@@ -80,9 +82,7 @@ async def list_alerts(address: Address, metadata: Sequence[tuple[str, str]] = ()
 
 
 @pytest.fixture
-async def server_with_identities(
-    programs: Programs, tmp_path: Path
-) -> AsyncIterator[tuple[Authority, int]]:
+async def server_with_identities(programs: Programs, tmp_path: Path) -> tuple[Authority, int]:
     """A server that believes Envoy's header, and knows CART."""
     authority = Authority()
     authority.server().write(tmp_path / "tls.crt", tmp_path / "tls.key")
@@ -101,7 +101,7 @@ async def server_with_identities(
         TLS_CLIENT_CA=str(tmp_path / "ca.crt"),
         TRUSTED_PROXIES=GATEWAY,
     )
-    yield authority, int(server.address.server.rpartition(":")[2])
+    return authority, int(server.address.server.rpartition(":")[2])
 
 
 async def test_certificate_of_a_caller_is_its_identity_behind_envoy(

@@ -45,12 +45,11 @@ async def test_health_of_a_server_with_client_certificates_needs_one(programs: P
     (tmp_path / "ca.crt").write_bytes(authority.pem)
     authority.server().write(tmp_path / "server.crt", tmp_path / "server.key")
     authority.client("probe.test").write(tmp_path / "client.crt", tmp_path / "client.key")
-    files = {
-        "TLS_CERTIFICATE": str(tmp_path / "server.crt"),
-        "TLS_KEY": str(tmp_path / "server.key"),
-        "TLS_CLIENT_CA": str(tmp_path / "ca.crt"),
-    }
-    server = await programs.serve(**files)
+    server = await programs.serve(
+        TLS_CERTIFICATE=str(tmp_path / "server.crt"),
+        TLS_KEY=str(tmp_path / "server.key"),
+        TLS_CLIENT_CA=str(tmp_path / "ca.crt"),
+    )
     address = f"{HOST}:{server.address.server.rpartition(':')[2]}"
     with_ca = ("--server", address, "--server-ca", str(tmp_path / "ca.crt"))
     certificate = ("--client-certificate", str(tmp_path / "client.crt"), "--client-key", str(tmp_path / "client.key"))

@@ -72,8 +72,6 @@ def image_variables() -> dict[str, str]:
     return dict(re.findall(r"\b(TIDEMARK_\w+)=(\S+)", DOCKERFILE.read_text()))
 
 
-
-
 def _kubernetes_processes() -> Iterator[Process]:
     [base] = documents(KUBERNETES / "base" / "kustomization.yaml")
     [settings] = base["configMapGenerator"]

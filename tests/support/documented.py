@@ -9,7 +9,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def section(page: str, heading: str) -> str:
     """The text of a page of docs/ below a heading, up to the next heading of any level."""
     text = (ROOT / "docs" / page).read_text()
-    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", _without_comments(text), re.MULTILINE | re.DOTALL)
+    found = re.search(
+        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", _without_comments(text), re.MULTILINE | re.DOTALL
+    )
     assert found is not None, f"{page} has no heading {heading!r}"
     return found[1].replace("\0", "#")
 

@@ -32,7 +32,7 @@ async def calls() -> AsyncIterator[tuple[Counter[str], AlertServiceStub]]:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         return b""
 
-    handler = grpc.unary_unary_rpc_method_handler(answer)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(answer)
     handlers = grpc.method_handlers_generic_handler(
         "tidemark.v1.AlertService", {"GetAlert": handler, "CreateAlert": handler}
     )

@@ -221,7 +221,9 @@ def test_a_disk_that_runs_full_is_reported_while_the_server_runs(holder: Holder)
 
 
 @pytest.mark.parametrize("version", ["13", "15", "19"])
-def test_data_of_another_major_version_are_refused_with_the_commands_that_move_them(folder: Path, version: str) -> None:
+def test_data_of_another_major_version_are_refused_with_the_commands_that_move_them(
+    folder: Path, version: str
+) -> None:
     layout = Layout(folder / "data")
     layout.prepare()
     layout.data.mkdir()

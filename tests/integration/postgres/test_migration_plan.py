@@ -43,7 +43,7 @@ def empty_url(template: Template) -> Iterator[str]:
 
 
 def migrate_to(url: str, revision: str) -> dict[str, int]:
-    """Migrates; returns the strongest lock on each table that existed before, as PostgreSQL shows it at the commits."""
+    """Migrates; returns the strongest lock on each table that existed before, as PostgreSQL shows at the commits."""
     configuration = Config()
     configuration.set_main_option("script_location", str(MIGRATIONS))
     engine = sync_engine(url)
@@ -72,7 +72,9 @@ def migrate_to(url: str, revision: str) -> dict[str, int]:
 
 
 _LOCKS = {
-    f"{''.join(part.capitalize() for part in lock.name.split('_'))}Lock": lock for lock in Lock if lock is not Lock.NONE
+    f"{''.join(part.capitalize() for part in lock.name.split('_'))}Lock": lock
+    for lock in Lock
+    if lock is not Lock.NONE
 }
 
 
@@ -125,7 +127,9 @@ def written_reason(revision: str) -> str:
     return reason.strip()
 
 
-def test_migration_that_breaks_the_version_before_says_why_it_does_not(found_effects: dict[str, list[Effect]]) -> None:
+def test_migration_that_breaks_the_version_before_says_why_it_does_not(
+    found_effects: dict[str, list[Effect]],
+) -> None:
     """Expand first, and contract one version later: then both versions run beside each other."""
     for revision, found in found_effects.items():
         breaking = [(one.statement, one.breaks) for one in found if one.breaks]
@@ -192,7 +196,7 @@ def test_seconds_of_a_plan_grow_with_the_table(empty_url: str) -> None:
 
 
 async def test_migration_that_waits_for_a_reader_lets_servers_read_and_write_meanwhile(empty_url: str) -> None:
-    """Such as a dump, which holds a weak lock on each table for hours. Behind a waiting migration all others queue."""
+    """Such as a dump, which has a weak lock on each table for hours. All others queue behind a waiting migration."""
     await asyncio.to_thread(migrate_to, empty_url, "0034")
     async with (
         await psycopg.AsyncConnection.connect(empty_url) as dump,
@@ -201,7 +205,7 @@ async def test_migration_that_waits_for_a_reader_lets_servers_read_and_write_mea
         await dump.execute("LOCK TABLE api_key IN ACCESS SHARE MODE")
         migrating = asyncio.create_task(asyncio.to_thread(migrate, empty_url))
         async with within("a migration that waits"):
-            while not await waits(server):
+            while not await waits(server):  # noqa: ASYNC110 (another process says it)
                 await asyncio.sleep(0.01)
         async with within("a statement behind the migration, while the dump goes on"):
             await server.execute("SELECT count(*) FROM api_key")

@@ -4,6 +4,7 @@
 `tests/unit/deploy/test_tools.py` those of tools that are installed.
 """
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ def commands() -> Iterator[list[str]]:
 
 def options(words: Sequence[str], name: str) -> list[str]:
     """The values of an option, in both forms."""
-    following = [after for word, after in zip(words, words[1:], strict=False) if word == name]
+    following = [after for word, after in itertools.pairwise(words) if word == name]
     return following + [word.partition("=")[2] for word in words if word.startswith(f"{name}=")]
 
 

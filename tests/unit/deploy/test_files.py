@@ -1,4 +1,4 @@
-"""The files of `deploy/` agree with one another and with the code: settings, commands, ports, probes, times, users."""
+"""The files of `deploy/` agree with each other and with the code: settings, commands, ports, probes, rights."""
 
 import json
 import re
@@ -216,7 +216,7 @@ def labels_of_pods() -> list[dict[str, str]]:
 
 def selectors(one: dict[str, Any]) -> list[dict[str, str]]:
     """The labels by which an object finds pods of this installation."""
-    spec = one["spec"]
+    spec = one.get("spec", {})
     match one["kind"]:
         case "Deployment":
             spread = spec["template"]["spec"]["topologySpreadConstraints"]
@@ -242,7 +242,9 @@ def test_every_selector_finds_pods() -> None:
 
 def test_autoscaler_scales_a_deployment_that_leaves_its_replicas_to_it() -> None:
     deployments = {one["metadata"]["name"]: one for one in kubernetes_objects("Deployment")}
-    scaled = {one["spec"]["scaleTargetRef"]["name"]: one["spec"] for one in kubernetes_objects("HorizontalPodAutoscaler")}
+    scaled = {
+        one["spec"]["scaleTargetRef"]["name"]: one["spec"] for one in kubernetes_objects("HorizontalPodAutoscaler")
+    }
     for name, deployment in deployments.items():
         assert ("replicas" in deployment["spec"]) == (name not in scaled)
         assert scaled[name]["minReplicas"] if name in scaled else deployment["spec"]["replicas"] >= 2
@@ -294,7 +296,9 @@ def test_envoy_ends_no_stream_and_forwards_the_checked_certificate() -> None:
     assert (route["route"]["timeout"], route["route"]["idle_timeout"]) == ("0s", "0s")
     assert "retry_policy" not in route["route"]
     assert chain["transport_socket"]["typed_config"]["require_client_certificate"] is True
-    options = envoy_cluster()["typed_extension_protocol_options"]["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]
+    options = envoy_cluster()["typed_extension_protocol_options"][
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    ]
     assert "http2_protocol_options" in options["explicit_http_config"]
     services = [one["metadata"]["name"] for one in kubernetes_objects("Service")]
     [address] = [
@@ -329,7 +333,9 @@ def is_safe_to_repeat(method: MethodDescriptor) -> bool:
     """Whether a call that may have been carried out can be sent again, whatever it contains."""
     if method.client_streaming or method.server_streaming:
         return False
-    return method.name.startswith(("Get", "List", "Put", "Summarize", "Explain")) or method.name == "EvaluateUsageBatch"
+    return (
+        method.name.startswith(("Get", "List", "Put", "Summarize", "Explain")) or method.name == "EvaluateUsageBatch"
+    )
 
 
 def test_service_config_repeats_exactly_the_methods_that_are_safe_to_repeat() -> None:

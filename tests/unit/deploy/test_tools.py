@@ -17,9 +17,9 @@ TIMEOUT = 60.0  # seconds
 SERVICES, MIGRATE = KUBERNETES / "example" / "services", KUBERNETES / "example" / "migrate"
 
 
-def run(*arguments: str | Path, **options: Any) -> str:
+def run(*arguments: str | Path, env: dict[str, str] | None = None) -> str:
     """Runs a tool; returns its standard output. Fails with what it printed."""
-    finished = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT, check=False, **options)
+    finished = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=env)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
 

@@ -15,7 +15,12 @@ def only(sql: str) -> Effect:
     ("sql", "table", "lock", "work"),
     [
         ("ALTER TABLE alert ADD COLUMN a text", "alert", Lock.ACCESS_EXCLUSIVE, Work.CATALOGUE),
-        ("ALTER TABLE IF EXISTS ONLY alert ADD a int DEFAULT 0 NOT NULL", "alert", Lock.ACCESS_EXCLUSIVE, Work.CATALOGUE),
+        (
+            "ALTER TABLE IF EXISTS ONLY alert ADD a int DEFAULT 0 NOT NULL",
+            "alert",
+            Lock.ACCESS_EXCLUSIVE,
+            Work.CATALOGUE,
+        ),
         (
             "ALTER TABLE alert ADD COLUMN a uuid DEFAULT gen_random_uuid()",
             "alert",
@@ -27,7 +32,12 @@ def only(sql: str) -> Effect:
         ("ALTER TABLE alert ALTER a DROP NOT NULL", "alert", Lock.ACCESS_EXCLUSIVE, Work.CATALOGUE),
         ("ALTER TABLE alert ALTER a SET (n_distinct = 100)", "alert", Lock.SHARE_UPDATE_EXCLUSIVE, Work.CATALOGUE),
         ("ALTER TABLE alert ADD CONSTRAINT c CHECK (a > 0)", "alert", Lock.ACCESS_EXCLUSIVE, Work.SCAN),
-        ("ALTER TABLE alert ADD CONSTRAINT c CHECK (a > 0) NOT VALID", "alert", Lock.ACCESS_EXCLUSIVE, Work.CATALOGUE),
+        (
+            "ALTER TABLE alert ADD CONSTRAINT c CHECK (a > 0) NOT VALID",
+            "alert",
+            Lock.ACCESS_EXCLUSIVE,
+            Work.CATALOGUE,
+        ),
         ("ALTER TABLE alert VALIDATE CONSTRAINT c", "alert", Lock.SHARE_UPDATE_EXCLUSIVE, Work.SCAN),
         ("CREATE INDEX i ON alert (a)", "alert", Lock.SHARE, Work.INDEX),
         ("CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON alert (a)", "alert", Lock.SHARE_UPDATE_EXCLUSIVE, Work.INDEX),
@@ -87,7 +97,9 @@ def test_actions_of_one_statement_are_effects_of_their_own() -> None:
 
 
 def test_tables_that_the_same_statements_create_are_left_out() -> None:
-    assert [one for one in effects("CREATE TABLE a (b int); CREATE INDEX i ON a (b); INSERT INTO a SELECT 1") if one.table] == []
+    assert [
+        one for one in effects("CREATE TABLE a (b int); CREATE INDEX i ON a (b); INSERT INTO a SELECT 1") if one.table
+    ] == []
 
 
 def test_statements_of_a_block_are_found() -> None:
