@@ -13,13 +13,13 @@ from store.postgres.addresses import shown
 
 
 @click.command()
-@click.option("--plan", "only_plan", is_flag=True, help="Show what would be done and what it locks; do nothing.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show what it would do and lock.")
 def migrate(only_plan: bool) -> None:
     """Migrate the schema of the database to this version.
 
     Servers and notifiers migrate it themselves when they start, unless TIDEMARK_MIGRATE is `never`. If several
-    processes migrate at once, one of them does it and the others wait. A migration that waits for a lock for more than
-    2 seconds gives way to the sessions behind it, and tries again.
+    processes migrate at once, one of them does it and the others wait. A migration that waits for a lock for more
+    than 2 seconds gives way to the sessions behind it, and tries again.
     """
     settings = configuration()
     configure_logs(settings)

@@ -18,6 +18,7 @@ from tests.support.processes.programs import DEADLINE, Programs
 from tests.support.processes.traffic import progress, streaming
 from tests.support.processes.up import run
 from tests.support.server.certificates import HOST, Authority
+from tests.support.waiting import within
 
 GATEWAY = "spiffe://acme.test/ns/mesh/sa/gateway"
 CART, STRANGER = "spiffe://acme.test/ns/shop/sa/cart", "spiffe://acme.test/ns/other/sa/job"
@@ -74,11 +75,15 @@ def caller(authority: Authority, port: int, identity: str) -> Address:
 
 async def list_alerts(address: Address, metadata: Sequence[tuple[str, str]] = ()) -> grpc.StatusCode:
     """The status of a call."""
-    async with address.channel() as channel:
-        call = AlertServiceStub(channel).ListAlerts(
-            ListAlertsRequest(), metadata=tuple(metadata), timeout=DEADLINE, wait_for_ready=True
-        )
-        return await call.code()
+    async with address.channel() as channel, within("an answer of Envoy", DEADLINE):
+        while True:
+            call = AlertServiceStub(channel).ListAlerts(
+                ListAlertsRequest(), metadata=tuple(metadata), timeout=DEADLINE
+            )
+            # Envoy does not listen yet, or has not found the server healthy yet.
+            if (code := await call.code()) is not grpc.StatusCode.UNAVAILABLE:
+                return code
+            await asyncio.sleep(0.1)
 
 
 @pytest.fixture

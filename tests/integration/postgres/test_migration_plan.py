@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from store.migration_effects import Effect, Lock, Work, effects
 from store.migration_plan import Plan, module_of, plan, recorded
 from store.postgres.database import sync_engine
 from tests.support.databases import Template
+from tests.support.processes.up import eventually
 from tests.support.server.sharing import own_database
 from tests.support.waiting import within
 
@@ -231,13 +231,11 @@ def test_concurrent_index_waits_for_an_old_transaction_as_long_as_it_takes(empty
     """It blocks no server while it waits, and to build it again would cost more."""
     migrate_to(empty_url, "0027")
     with psycopg.connect(empty_url) as old, psycopg.connect(empty_url, autocommit=True) as watching:
-        old.execute("SELECT count(*) FROM metric")
+        old.execute("LOCK TABLE metric IN ROW EXCLUSIVE MODE")  # as a transaction that has written to it
         migrating = threading.Thread(target=migrate, args=[empty_url])
         migrating.start()
         # Longer than LOCK_TIMEOUT_SECONDS: the server's own clock says how long the statement waits.
-        while watching.execute(_WAITS_LONG).fetchall() == [(0,)]:
-            assert migrating.is_alive()
-            time.sleep(0.05)
+        eventually(lambda: watching.execute(_WAITS_LONG).fetchall() != [(0,)])
         old.rollback()
         migrating.join()
     assert plan(empty_url).migrations == ()

@@ -32,8 +32,7 @@ class EarlierVersion:
         with tarfile.open(fileobj=io.BytesIO(archive)) as files:
             files.extractall(folder, filter="data")
         self.variables = {"PYTHONPATH": str(folder)}
-        names = sorted(path.name for path in (folder / VERSIONS).glob("[0-9]*_*.py"))
-        self.revision = names[-1].partition("_")[0]
+        self.revision = _newest_revision(self.commit)
         oldest = _oldest_compatible()
         if self.revision < oldest:
             pytest.skip(f"the version before is at revision {self.revision}, and this one needs {oldest}")
@@ -71,10 +70,17 @@ def _commit() -> str:
         pytest.skip("the history of this checkout is cut off")
     if tag := _text("tag", "--list", "v*", "--merged", "HEAD", "--sort=-version:refname").partition("\n")[0]:
         return tag
-    newest = f"{VERSIONS}/{migrate.script_of(migrate.head()).name}"
-    added = _text("log", "--diff-filter=A", "--format=%H", "--", newest).splitlines()
-    # A migration that is not committed yet: HEAD is the version before.
-    return f"{added[-1]}^" if added else "HEAD"
+    changes = _text("log", "--first-parent", "--format=%H", "--", VERSIONS).splitlines()
+    # HEAD first: the newest migration may not be committed yet.
+    for commit in ("HEAD", *(f"{change}^" for change in changes)):
+        if _newest_revision(commit) < migrate.head():
+            return commit
+    raise AssertionError("no commit is older than the newest migration")
+
+
+def _newest_revision(commit: str) -> str:
+    names = _text("ls-tree", "--name-only", commit, f"{VERSIONS}/").splitlines()
+    return max(Path(name).name.partition("_")[0] for name in names if Path(name).name[0].isdigit())
 
 
 def _oldest_compatible() -> str:
