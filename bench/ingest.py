@@ -15,6 +15,7 @@ import grpc
 import psycopg
 
 from bench.support import cpu, load
+from bench.support.access import Access
 from bench.support.client import Client, Job
 from bench.support.load import Kind, Load
 from bench.support.sending import (
@@ -24,7 +25,6 @@ from bench.support.sending import (
     close_channels,
     create_alerts,
     evaluate_usage,
-    open_channels,
 )
 from bench.support.stack import PostgreSQL, Stack
 from runtime.configuration import DEFAULT_INGEST_WRITERS
@@ -57,7 +57,7 @@ class Send(Job[Sent]):
     seconds: after this time no further message is sent.
     """
 
-    server: str
+    access: Access
     events: Load | None  # None: the first events of the gauges
     gauges: int
     streams: int = STREAMS
@@ -70,13 +70,15 @@ class Send(Job[Sent]):
         """Encodes the messages and connects."""
         events = load.first_events(self.gauges, load.now()) if self.events is None else self.events.make()
         self._messages = load.messages(events, self.batch_events)
-        self._channels = await open_channels(self.server, self.streams)
+        self._channels = await self.access.channels(self.streams)
 
     async def run(self) -> Sent:
         """Sends all messages; the measured time ends with the last acknowledgement."""
         started = time.perf_counter()
         messages = _until(started + self.seconds, self._messages)
-        done = await asyncio.gather(*(_stream(evaluate_usage(over), messages) for over in self._channels))
+        done = await asyncio.gather(
+            *(_stream(evaluate_usage(over, self.access.metadata), messages) for over in self._channels)
+        )
         seconds = time.perf_counter() - started
         await close_channels(self._channels)
         return Sent(seconds, sum(accepted for accepted, _ in done), sum(transitions for _, transitions in done))
@@ -191,7 +193,7 @@ async def measure(
     ):
         with Client() as client:
             await create_alerts(stack.server, load.alerts())
-            await _send(client, Send(stack.server, None, kind.gauges), kind.gauges)
+            await _send(client, Send(Access(stack.server), None, kind.gauges), kind.gauges)
             _checkpoint(stack)
             rounds: list[Round] = []
             for number in range(ROUNDS + 1):  # the first warms everything up and does not count
@@ -206,7 +208,7 @@ async def measure(
 
 async def _round(client: Client, copier: "_Copier", stack: Stack, events: Load) -> Round:
     streams = STREAMS * max(1, len(stack.worker_pids))
-    run = await client.prepare(Send(stack.server, events, events.gauges, streams))
+    run = await client.prepare(Send(Access(stack.server), events, events.gauges, streams))
     backends = cpu.children(stack.postmaster_pid) if cpu.available() else []
     server_before, database_before = cpu.seconds(*stack.server_pids), cpu.seconds(*backends)
     sent = await run()
