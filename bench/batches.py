@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 from rich.table import Table
 
-from bench.ingest import Send
 from bench.support import cpu, load
 from bench.support.access import Access
 from bench.support.client import Client
+from bench.support.full_speed import Send
 from bench.support.load import DENSE, SPARSE, Kind, Load
 from bench.support.sending import NotCounted, create_alerts
 from bench.support.stack import PostgreSQL, Stack

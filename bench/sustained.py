@@ -16,10 +16,10 @@ from typing import Any
 import psycopg
 from rich.table import Table
 
-from bench.ingest import Send, Sent
 from bench.support import cpu, load
 from bench.support.access import Access
 from bench.support.client import Client
+from bench.support.full_speed import Send, Sent
 from bench.support.load import Load
 from bench.support.sending import NotCounted, create_alerts
 from bench.support.stack import PostgreSQL, Stack

@@ -8,11 +8,11 @@ from typing import Any
 
 import psycopg
 
-from bench.ingest import Send
 from bench.support import holders, load
 from bench.support.access import Access
 from bench.support.client import Client
 from bench.support.figures import milliseconds
+from bench.support.full_speed import Send
 from bench.support.sending import create_alerts
 from bench.support.stack import PostgreSQL, Stack
 from engine.limits import DEFAULT_LIMITS

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 
 import psycopg
 
-from bench.ingest import Send
 from bench.mesh.reads import Reads
 from bench.mesh.servers import Certificates, Server, plain, secured
 from bench.mesh.streams import Streams
 from bench.support import load, memory
 from bench.support.client import Client
 from bench.support.figures import milliseconds
+from bench.support.full_speed import Send
 from bench.support.goals import Figure, Goal
 from bench.support.load import DENSE, Load
 from bench.support.sending import NotCounted

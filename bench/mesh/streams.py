@@ -1,6 +1,7 @@
 """Many open streams of usage: busy ones, and idle ones."""
 
 import asyncio
+import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -43,9 +44,8 @@ class Streams(Job[Kept]):
         for over in self._channels:
             number = min(STREAMS_OF_A_CHANNEL, self.number - len(self._calls))
             opened = [evaluate_usage(over, self.access.metadata) for _ in range(number)]
-            first = len(self._calls)
-            await asyncio.gather(*(_acknowledged(call, f"first-{self.number}-{first + at}") for at, call in enumerate(opened)))
             self._calls += opened
+            await asyncio.gather(*(_acknowledged(call, f"first-{uuid.uuid4()}") for call in opened))
 
     async def run(self) -> Kept:
         """Returns when it is stopped, or when the server has ended all streams."""
