@@ -80,6 +80,11 @@ def current_author() -> Author:
     return Author(_caller().key_id)
 
 
+def only_customer() -> str:
+    """The only customer that the API key of the current call may read; empty: all."""
+    return _caller().customer_id
+
+
 def _caller() -> Caller:
     caller = get().caller
     if caller is None:
