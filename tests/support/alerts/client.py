@@ -19,6 +19,7 @@ from generated.tidemark.v1 import (
     alert_pb2,
     alert_service_pb2_grpc,
     customer_alert_pb2,
+    explanation_pb2,
 )
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
@@ -126,6 +127,12 @@ class Client:
     async def customer_alert(self, alert_id: str, customer_id: str) -> customer_alert_pb2.CustomerAlert:
         request = messages.GetCustomerAlertRequest(alert_id=alert_id, customer_id=customer_id)
         return (await self._alerts.GetCustomerAlert(request, metadata=self._metadata)).customer_alert
+
+    async def explain(
+        self, alert_id: str, customer_id: str, **fields: Any
+    ) -> explanation_pb2.CustomerAlertExplanation:
+        request = messages.ExplainCustomerAlertRequest(alert_id=alert_id, customer_id=customer_id, **fields)
+        return (await self._alerts.ExplainCustomerAlert(request, metadata=self._metadata)).explanation
 
     async def customer_alerts(self, customer_id: str, **fields: Any) -> messages.ListCustomerAlertsResponse:
         request = messages.ListCustomerAlertsRequest(customer_id=customer_id, **fields)

@@ -1,0 +1,88 @@
+"""`tidemark explain` against a real server."""
+
+import asyncio
+import json
+
+from click.testing import CliRunner, Result
+
+from cli.main import tidemark
+from generated.tidemark.v1 import condition_pb2, threshold_pb2, usage_pb2
+from generated.tidemark.v1 import alert_service_pb2 as messages
+from generated.tidemark.v1.alert_pb2 import Alert
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.scope_pb2 import AlertScope, AllCustomersScope
+from runtime.clock import ManualClock, SystemClock
+from server.calls.validation import to_timestamp
+from store.postgres.database import Database
+from tests.support.notifier.house import House
+from tests.support.server.running import Running, running
+
+
+async def run(server: Running, *arguments: str) -> Result:
+    """Runs the command in a thread: it has an event loop of its own."""
+    command = ["explain", *arguments, "--server", f"127.0.0.1:{server.port}"]
+    return await asyncio.to_thread(CliRunner().invoke, tidemark, command)
+
+
+async def create_and_use(server: Running, clock: ManualClock, quantity: str) -> str:
+    """Creates an alert at 10 calls, and sends an event of acme; returns the id of the alert."""
+    alerts = AlertServiceStub(server.channel)
+    alert = Alert(
+        display_name="calls",
+        scope=AlertScope(all_customers=AllCustomersScope()),
+        usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(metric_id="calls"),
+        thresholds=[threshold_pb2.Threshold(value="10")],
+    )
+    created = await alerts.CreateAlert(messages.CreateAlertRequest(alert=alert))
+    event = usage_pb2.UsageEvent(
+        event_id="e1",
+        customer_id="acme",
+        metric_id="calls",
+        quantity=quantity,
+        event_time=to_timestamp(clock.now()),
+    )
+    await alerts.EvaluateUsageBatch(
+        messages.EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=[event]))
+    )
+    return created.alert.alert_id
+
+
+async def test_explain_prints_the_answer_the_checks_and_where_the_notification_went(
+    database: Database, clock: ManualClock
+) -> None:
+    house = await House.build(database, SystemClock())
+    wanting = (await house.endpoint("https://hooks.example.com/")).endpoint.endpoint_id
+    other = (await house.endpoint("https://other.example.com/", ("alert.resolved",))).endpoint.endpoint_id
+    async with running(database, clock) as server:
+        alert_id = await create_and_use(server, clock, "12")
+        result = await run(server, alert_id, "acme")
+        assert result.exit_code == 0, result.output
+        first, *rest = result.stdout.splitlines()
+        assert first.startswith("notified  The alert has notified")
+        assert any(line.startswith("  ok") and "scope" in line for line in rest)
+        text = "\n".join(rest)
+        assert "ntf_" in text
+        assert "value 0 → 12 with the event e1" in text
+        assert "it waits for the notifier" in text
+        assert f"{other} takes only the event types alert.resolved." in text
+        assert f"{wanting} gets them." in text
+
+        as_json = await run(server, alert_id, "acme", "--json")
+        assert json.loads(as_json.stdout)["reason"] == "EXPLANATION_REASON_NOTIFIED"
+        past = await run(server, alert_id, "acme", "--at", "2025-01-01")
+        assert "not notified" in past.stdout.splitlines()[0]
+
+
+async def test_explain_prints_helpful_errors(database: Database, clock: ManualClock) -> None:
+    async with running(database, clock) as server:
+        alert_id = await create_and_use(server, clock, "1")
+        unknown = await run(server, alert_id, "bob")
+        assert (unknown.exit_code, "ListCustomers" in unknown.output) == (1, True)
+        missing = await run(server, "alt_1", "acme")
+        assert (missing.exit_code, "ListAlerts" in missing.output) == (1, True)
+        group = await run(server, alert_id, "acme", "--group", "region")
+        assert (group.exit_code, "KEY=VALUE" in group.output) == (2, True)
+    nothing = await asyncio.to_thread(
+        CliRunner().invoke, tidemark, ["explain", "a", "b", "--server", "127.0.0.1:1"]
+    )
+    assert (nothing.exit_code, "no server answers" in nothing.output) == (1, True)
