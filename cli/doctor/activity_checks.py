@@ -21,7 +21,7 @@ async def long_transactions(examined: Examined) -> Sequence[Finding]:
     return [
         by_age(
             one.duration,
-            f"{_name(one)} has been in a transaction for {shown_age(one.duration)} ({one.state}): {one.statement}",
+            f"{_name(one)} is in a transaction for {shown_age(one.duration)} ({one.state}): {one.statement}",
             why,
             f"SELECT pg_terminate_backend({one.pid});",
             warn=LONG_TRANSACTION,
@@ -39,8 +39,7 @@ async def waits(examined: Examined) -> Sequence[Finding]:
             one.duration,
             f"{_name(one)} has waited for a lock for {shown_age(one.duration)}: {one.statement}",
             "the call or commit behind it waits, too",
-            f"SELECT pg_terminate_backend({one.blocked_by[0] if one.blocked_by else one.pid}); ends the session that it"
-            " waits for",
+            f"SELECT pg_terminate_backend({(*one.blocked_by, one.pid)[0]}); ends the session that it waits for",
             warn=LONG_WAIT,
             act=VERY_LONG_WAIT,
         )
@@ -73,7 +72,7 @@ async def slow(examined: Examined) -> Sequence[Finding]:
         warning(
             f"{one.calls:,} calls took {one.mean.total_seconds():.2f} s on average: {one.statement}",
             "no statement of Tidemark takes that long while its tables are vacuumed and analyzed",
-            "run ANALYZE, then compare EXPLAIN with docs/performance.md; SELECT pg_stat_statements_reset(); starts anew",
+            "run ANALYZE, then compare EXPLAIN with docs/performance.md; pg_stat_statements_reset() starts anew",
         )
         for one in found
     ] or [ok(f"no kind of statement takes {SLOW_MEAN.total_seconds():.1f} s on average")]

@@ -35,9 +35,9 @@ _MARKS = {
 def doctor(context: click.Context, as_json: bool, show_all: bool, address: Address) -> None:
     """Say what is wrong with the database, the servers and the webhooks, and what to do.
 
-    It reads statistics and the first rows of indexes, writes nothing, and takes at most about ten seconds. The exit code
-    is 0 if all is in order, 1 for warnings and checks that could not be done, and 2 for problems. Settings are those of
-    servers and notifiers. A server is asked only if --server or TIDEMARK_SERVER names it.
+    It reads statistics and the first rows of indexes, writes nothing, and takes at most about ten seconds. The exit
+    code is 0 if all is in order, 1 for warnings and checks that could not be done, and 2 for problems. Settings are
+    those of servers and notifiers. A server is asked only if --server or TIDEMARK_SERVER names it.
     """
     settings = configuration()
     configure_logs(settings)

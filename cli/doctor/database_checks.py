@@ -51,7 +51,9 @@ async def pooler(examined: Examined) -> Sequence[Finding]:
         return [problem("a proxy gives connections shared sessions (transaction pooling)", why, todo)]
     if differing := await session.pins_that_differ(examined.url):
         why = "locks and isolation depend on them"
-        todo = "set server_reset_query_always = 0 and pool_mode = session in the proxy, or connect to the server itself"
+        todo = (
+            "set server_reset_query_always = 0 and pool_mode = session in the proxy, or connect to the server itself"
+        )
         return [problem(f"a session loses settings: {', '.join(differing)}", why, todo)]
     return [ok("each connection has a session of its own, and keeps its settings (read committed, UTC)")]
 
@@ -65,7 +67,7 @@ async def clock(examined: Examined) -> Sequence[Finding]:
     text = f"the clocks of this machine and of the database are {skew.total_seconds():.2f} s apart"
     if skew < SKEW_WARNING:
         return [ok(text)]
-    why = "servers accept events up to 5 minutes ahead and compute periods by their own clock, deliveries by the database's"
+    why = "servers compute periods by their own clock, and accept events up to 5 minutes ahead of it"
     todo = "start a time service on both machines: timedatectl set-ntp true; chronyc tracking shows the offset"
     return [problem(text, why, todo) if skew >= SKEW_PROBLEM else warning(text, why, todo)]
 
@@ -135,7 +137,7 @@ async def speed(examined: Examined) -> Sequence[Finding]:
         warning(
             f"{name} is {present[name]}; {wanted[name].value} suits a machine of 2 GiB memory",
             wanted[name].why,
-            f"ALTER SYSTEM SET {name} = '{wanted[name].value}'; restart the server; docs/performance.md has all settings",
+            f"ALTER SYSTEM SET {name} = '{wanted[name].value}'; restart the server; see docs/performance.md",
         )
         for name in low
     ]

@@ -66,4 +66,6 @@ async def _run(examined: Examined, check: Check, seconds: float) -> Sequence[Fin
 
 def _not_checked(why: str) -> Finding:
     todo = "give the role pg_monitor if a permission is missing; otherwise repeat the command when less is going on"
-    return Finding(Severity.NOT_CHECKED, f"could not be checked: {why}", "something may be wrong that is not shown", todo)
+    return Finding(
+        Severity.NOT_CHECKED, f"could not be checked: {why}", "something may be wrong that is not shown", todo
+    )

@@ -25,7 +25,7 @@ EXIT_CODES = {Severity.OK: 0, Severity.NOT_CHECKED: 1, Severity.WARNING: 1, Seve
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found. found: with the figure. why: it matters. todo: what to do, with a command; both empty if ok."""
+    """What a check found. found: with the figure. why: it matters. todo: with a command. Both are empty if ok."""
 
     severity: Severity
     found: str

@@ -51,7 +51,9 @@ async def certificates(examined: Examined) -> Sequence[Finding]:
         certificate_files(settings)
     except BadCertificate as error:
         why = "a server with these files does not start; one that runs goes on with the former certificate"
-        return [problem(str(error), why, "put files that fit together into TIDEMARK_TLS_CERTIFICATE and TIDEMARK_TLS_KEY")]
+        return [
+            problem(str(error), why, "put files that fit together into TIDEMARK_TLS_CERTIFICATE and TIDEMARK_TLS_KEY")
+        ]
     findings = _of_file(settings.tls_certificate, "TIDEMARK_TLS_CERTIFICATE", examined.now())
     if settings.tls_client_ca is not None:
         findings += _of_file(settings.tls_client_ca, "TIDEMARK_TLS_CLIENT_CA", examined.now())

@@ -17,7 +17,7 @@ async def health(examined: Examined) -> Sequence[Finding]:
         return [ok("no server was named (--server, TIDEMARK_SERVER), so none was asked")]
     async with address.channel() as channel:
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(
+            answer = await health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]
                 health_pb2.HealthCheckRequest(), timeout=TIMEOUT
             )
         except grpc.aio.AioRpcError as error:

@@ -79,13 +79,18 @@ async def dead_rows(examined: Examined) -> Sequence[Finding]:
 def _of_table(one: TableHealth, examined: Examined) -> Finding | None:
     if not one.is_vacuumed:
         why = "dead rows stay, and each statement reads more pages"
-        return problem(f"autovacuum is off for the table {one.name}", why, f"ALTER TABLE {one.name} RESET (autovacuum_enabled);")
+        return problem(
+            f"autovacuum is off for the table {one.name}", why, f"ALTER TABLE {one.name} RESET (autovacuum_enabled);"
+        )
     share = one.dead / max(one.live, 1)
     if one.dead >= LEAST_DEAD and share >= DEAD_WARNING:
         last = "never" if one.vacuum_time is None else f"{shown_age(examined.now() - one.vacuum_time)} ago"
-        text = f"{one.name} has {one.dead:,} dead rows for {one.live:,} live ones ({shown_size(one.size)}); last vacuum {last}"
+        rows = f"{one.dead:,} dead rows for {one.live:,} live ones"
+        text = f"{one.name} has {rows} ({shown_size(one.size)}); last vacuum {last}"
         why = "each statement reads more pages; a long transaction or a slow autovacuum keeps the rows"
-        todo = f"VACUUM (ANALYZE, VERBOSE) {one.name}; then end the long transactions that activity.transactions shows"
+        todo = (
+            f"VACUUM (ANALYZE, VERBOSE) {one.name}; then end the long transactions that activity.transactions shows"
+        )
         return problem(text, why, todo) if share >= DEAD_PROBLEM else warning(text, why, todo)
     if one.analyze_time is None and one.live >= LEAST_ANALYZED:
         text = f"{one.name} has {one.live:,} rows and was never analyzed"

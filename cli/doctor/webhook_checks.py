@@ -6,7 +6,7 @@ from datetime import timedelta
 from cli.doctor.findings import Check, Examined, Finding, by_age, ok, problem, shown_age, warning
 from runtime.master_keys import KEY_FILE, LOCAL_KEY_ID, KeyFileUnusable, master_keys
 from store.diagnosis import credentials, endpoints
-from webhooks.health import DISABLE_AFTER, BREAKER_THRESHOLD
+from webhooks.health import BREAKER_THRESHOLD, DISABLE_AFTER
 
 FAILING_WARNING, FAILING_PROBLEM = timedelta(minutes=5), timedelta(days=1)
 
@@ -21,8 +21,8 @@ async def failing(examined: Examined) -> Sequence[Finding]:
         findings.append(
             by_age(
                 age,
-                f"{one.endpoint_id} of {one.organization} fails since {shown_age(age)}, {one.failures:,} attempts{error}",
-                f"after {BREAKER_THRESHOLD} failures attempts pause, and after {DISABLE_AFTER.days} days it is disabled",
+                f"{one.endpoint_id} of {one.organization} fails for {shown_age(age)}, {one.failures:,} times{error}",
+                f"after {BREAKER_THRESHOLD} failures attempts pause; after {DISABLE_AFTER.days} days it is disabled",
                 f"repair the receiver; ListAttempts shows its answers; then RecoverEndpoint {one.endpoint_id}",
                 warn=FAILING_WARNING,
                 act=FAILING_PROBLEM,
@@ -30,7 +30,11 @@ async def failing(examined: Examined) -> Sequence[Finding]:
         )
     if len(found) > endpoints.SHOWN:
         findings.append(
-            warning(f"more than {endpoints.SHOWN} endpoints fail", "perhaps this network cannot be left", "check proxies and DNS of the notifiers")
+            warning(
+                f"more than {endpoints.SHOWN} endpoints fail",
+                "perhaps this network cannot be left",
+                "check proxies and DNS of the notifiers",
+            )
         )
     return findings or [ok("no enabled endpoint fails")]
 
@@ -69,7 +73,9 @@ async def secret_keys(examined: Examined) -> Sequence[Finding]:
     if found.in_plain_text:
         text = f"{found.in_plain_text:,} secrets are stored in plain text"
         findings.append(warning(text, "a backup contains them", "tidemark secrets reencrypt"))
-    return findings or [ok(f"{found.number:,} secrets are encrypted with the keys that are given here ({len(given)})")]
+    return findings or [
+        ok(f"{found.number:,} secrets are encrypted with the keys that are given here ({len(given)})")
+    ]
 
 
 def _key_ids(examined: Examined) -> list[str]:

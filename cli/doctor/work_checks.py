@@ -63,7 +63,13 @@ async def feed(examined: Examined) -> Sequence[Finding]:
     if number < UNPLACED_WARNING:
         return [ok(text)]
     why = "the next reader (ListNotifications, WatchNotifications) gives them positions first, and answers late"
-    return [warning(text, why, "call ListNotifications for the organization once, for example with tidemark watch --notifications")]
+    return [
+        warning(
+            text,
+            why,
+            "call ListNotifications for the organization once, for example with tidemark watch --notifications",
+        )
+    ]
 
 
 async def outbox(examined: Examined) -> Sequence[Finding]:

@@ -46,7 +46,9 @@ def _group(context: click.Context, parameter: click.Parameter, values: tuple[str
     metavar="KEY=VALUE",
     help="Only gauges with this value of a group key. May be repeated.",
 )
-@click.option("--at", callback=read_time, metavar="TIME", help="Explain the billing period of this time. Default: now.")
+@click.option(
+    "--at", callback=read_time, metavar="TIME", help="Explain the billing period of this time. Default: now."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the answer of the server as JSON.")
 @server_options
 def explain(

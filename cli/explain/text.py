@@ -18,7 +18,8 @@ def lines_of(explanation: messages.CustomerAlertExplanation) -> Iterator[str]:
     alert = explanation.alert
     has_fired = explanation.reason == _FIRED
     yield f"{good('notified') if has_fired else warn('not notified')}  {explanation.summary}"
-    yield f"{quiet('alert')} {alert.display_name} ({named(alert.alert_id)})  {quiet('customer')} {explanation.customer_id}"
+    name = f"{alert.display_name} ({named(alert.alert_id)})"
+    yield f"{quiet('alert')} {name}  {quiet('customer')} {explanation.customer_id}"
     yield from _section("checks")
     for step in explanation.steps:
         mark = good("ok") if step.reason == _PASSED else bad("no")

@@ -51,9 +51,7 @@ def check_scope(
     return _no_subscription(rule, facts, subscriptions)
 
 
-def _no_subscription(
-    rule: AlertRule, facts: CustomerFacts, subscriptions: Sequence[SubscriptionFacts]
-) -> StepResult:
+def _no_subscription(rule: AlertRule, facts: CustomerFacts, subscriptions: Sequence[SubscriptionFacts]) -> StepResult:
     scope, customer_id = rule.scope, facts.customer_id
     if scope.kind is ScopeKind.SUBSCRIPTION:
         text = f"The alert covers the subscription {scope.subscription_id!r}, which the customer does not have yet."

@@ -22,8 +22,8 @@ def check_data(
         return StepResult(Check.DATA, Reason.NOTHING_COUNTED, text)
     if not metric_known:
         text = (
-            f"The metric {rule.measure.metric_id!r} does not exist: no event and no PutMetric has named it. Compare the"
-            " spelling with ListMetrics."
+            f"The metric {rule.measure.metric_id!r} does not exist: no event and no PutMetric has named it. Compare"
+            " the spelling with ListMetrics."
         )
         return StepResult(Check.DATA, Reason.METRIC_UNKNOWN, text)
     reason, text = _lacking(rule, sample)
@@ -47,7 +47,9 @@ def _lacking(rule: AlertRule, sample: EventSample) -> tuple[Reason, str]:
     what = f"cost in {unit}" if rule.measure.of_cost else f"usage of {unit!r}"
     if sample.counted and sample.ungrouped:
         keys = ", ".join(map(repr, rule.group_keys))
-        text = f"{sample.ungrouped:,} events of {what} lack the property of the groups ({keys}), so they move no gauge."
+        text = (
+            f"{sample.ungrouped:,} events of {what} lack the property of the groups ({keys}), so they move no gauge."
+        )
         return Reason.NOT_GROUPED, text
     if sample.filtered:
         filters = "belong to a subscription that is not covered, or do not pass the alert's filters"

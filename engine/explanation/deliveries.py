@@ -71,8 +71,8 @@ async def find_notifications(
 ) -> list[FeedEntry]:
     """The latest notifications of an alert about a customer, the newest first.
 
-    Those of the gauges are found by their ids, which follow from their numbers; those of other gauges among the latest
-    notifications of the customer.
+    Those of the gauges are found by their ids, which follow from their numbers; those of other gauges are found among
+    the latest notifications of the customer.
     """
     ids = [
         notification_id_of(organization.name, definition.alert_id, one.gauge.gauge_id, number)
@@ -93,9 +93,7 @@ async def find_deliveries(
     connection: Connection, organization_id: int, definition: AlertDefinition, entries: Sequence[FeedEntry]
 ) -> Whereabouts:
     """The deliveries of notifications, and the endpoints of the organization."""
-    every = await endpoints.list_page(
-        connection, organization_id, EndpointFilter(), after=None, limit=MAX_ENDPOINTS
-    )
+    every = await endpoints.list_page(connection, organization_id, EndpointFilter(), after=None, limit=MAX_ENDPOINTS)
     condition_type = definition.condition.condition_type.value
     made: list[Delivery] = []
     if entries:

@@ -1,7 +1,7 @@
 """The reading of an explanation: one snapshot, in which the evaluation's own code decides about what is stored.
 
-Cost: statements by key, a page of at most MAX_GAUGES gauges, and a sample of the customer's events. Of an alert with a
-gauge for each group, PostgreSQL also puts the customer's gauges in order, of which one alert has 5,000 at most.
+Cost: statements by key, a page of at most MAX_GAUGES gauges, and a sample of the customer's events. Of an alert with
+a gauge for each group, PostgreSQL also puts the customer's gauges in order, of which one alert has 5,000 at most.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,15 @@ from engine.explanation.coverage import (
 )
 from engine.explanation.data import check_data
 from engine.explanation.fact_gauges import explain_fact_gauges
-from engine.explanation.findings import Check, ExplainedGauge, Explanation, LimitSource, Reason, StepResult, end_of_grace
+from engine.explanation.findings import (
+    Check,
+    ExplainedGauge,
+    Explanation,
+    LimitSource,
+    Reason,
+    StepResult,
+    end_of_grace,
+)
 from engine.explanation.usage_gauge import Situation, explain_usage_gauge, limit_source
 from evaluator.alert_index import AlertIndex, WideAlerts
 from evaluator.alerts import AlertRule
@@ -166,7 +174,9 @@ class _OfUsage:
         at = self.question.period_time or self.base.now
         metric = await self._metric()
         router = await self._router(metric)
-        measured = [(owner, found) for owner in self.owners if (found := self._measured(router, owner, at)) is not None]
+        measured = [
+            (owner, found) for owner in self.owners if (found := self._measured(router, owner, at)) is not None
+        ]
         sample = await self._sample(measured[0][1], at)
         watched, truncated = await self._watched(measured, at)
         groups = await self._groups(measured[0][1], at)
@@ -305,7 +315,9 @@ class _OfUsage:
         wanted = []
         for one in subjects:
             watch = one.movement.watch
-            wanted.append(recounts.Recount(watch.gauge, watch.aggregation, watch.unique_property, (), watch.raw_events))
+            wanted.append(
+                recounts.Recount(watch.gauge, watch.aggregation, watch.unique_property, (), watch.raw_events)
+            )
         counted = await recounts.recount(self.raw, self.base.organization_id, wanted)
         for subject, (tally, count) in zip(subjects, counted, strict=True):
             take_count(subject, tally, count)
@@ -315,9 +327,7 @@ class _OfUsage:
         period = measured.cycle.period_at(at)
         subscription_id = self.question.selection.subscription_id or self.rule.scope.subscription_id
         like = Gauge(self.facts.customer_id, subscription_id, self.rule.measure, (), period)
-        kind = recounts.Recount(
-            like, measured.aggregation, measured.unique_property, (), measured.raw_events
-        ).kind
+        kind = recounts.Recount(like, measured.aggregation, measured.unique_property, (), measured.raw_events).kind
         return await event_samples.sample(
             self.raw,
             self.base.organization_id,

@@ -1,4 +1,4 @@
-"""What an explanation finds: the checks with their reasons, the gauges with their thresholds, and the first reason."""
+"""What an explanation finds: checks with their reasons, gauges with their thresholds, and the first reason."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

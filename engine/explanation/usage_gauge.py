@@ -64,7 +64,9 @@ def explain_usage_gauge(
         value=value,
         thresholds=thresholds,
         state=recorded,
-        reason=_reason(thresholds, recorded, awaits=awaits, has_room=has_room, nothing=_nothing(subject, update_time)),
+        reason=_reason(
+            thresholds, recorded, awaits=awaits, has_room=has_room, nothing=_nothing(subject, update_time)
+        ),
         awaits=awaits,
         next=following,
         sequence=stored.sequence if stored else 0,
@@ -101,8 +103,10 @@ def reason_of_thresholds(thresholds: ThresholdSet) -> Reason | None:
     return Reason.NO_LIMIT if thresholds.percentages else Reason.NO_THRESHOLDS
 
 
-def limit_source(limits: tuple[Limits, ...], measured: CustomerMeasure, plan_id: str | None, group: Group) -> LimitSource | None:
-    """The limit of a gauge, and whether the customer or its plan has it. limits: as `Router.limits_of` returns them."""
+def limit_source(
+    limits: tuple[Limits, ...], measured: CustomerMeasure, plan_id: str | None, group: Group
+) -> LimitSource | None:
+    """The limit of a gauge, and whether it is the customer's or its plan's. limits: of `Router.limits_of`."""
     for index, one in enumerate(limits):
         if (amount := one.find(measured.measure.unit, group)) is not None:
             return LimitSource(amount, plan_id if index else None)
@@ -145,9 +149,7 @@ def _nothing(subject: Subject, update_time: datetime | None) -> bool:
     return update_time is None and (subject.untouched or (subject.before is not None and not subject.before.value))
 
 
-def _reason(
-    thresholds: ThresholdSet, state: AlertState, *, awaits: bool, has_room: bool, nothing: bool
-) -> Reason:
+def _reason(thresholds: ThresholdSet, state: AlertState, *, awaits: bool, has_room: bool, nothing: bool) -> Reason:
     if (found := reason_of_state(thresholds, state)) is not None:
         return found
     if awaits:

@@ -22,7 +22,7 @@ class ExplanationHandlers:
     """Serves ExplainCustomerAlert."""
 
     def __init__(self, database: Database, clock: Clock, *, grace: timedelta, max_groups: int) -> None:
-        """grace: how long after its end a period still counts late events. max_groups: the group limit of an alert."""
+        """grace: how long after its end a period still counts late events. max_groups: the group limit."""
         self._database = database
         self._clock = clock
         self._grace = grace

@@ -85,9 +85,7 @@ WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AN
 """
 
 
-async def counted(
-    connection: DriverConnection, organization_id: int, groups: Groups, watching_epoch: int
-) -> int:
+async def counted(connection: DriverConnection, organization_id: int, groups: Groups, watching_epoch: int) -> int:
     """How many groups an alert that watches since `watching_epoch` has met."""
     cursor = await connection.execute(
         _COUNTED, {"organization_id": organization_id, "watching_epoch": watching_epoch, **groups._asdict()}

@@ -215,7 +215,9 @@ async def latest_attempts(
         .order_by(attempt.c.attempt_number.desc())
         .limit(limit)
     )
-    return [_attempt(cast("Mapping[str, Any]", row)) for row in (await connection.execute(statement)).mappings()][::-1]
+    return [_attempt(cast("Mapping[str, Any]", row)) for row in (await connection.execute(statement)).mappings()][
+        ::-1
+    ]
 
 
 # The latest attempts of each of some deliveries. The time leaves out the partitions of earlier days.

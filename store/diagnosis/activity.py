@@ -65,9 +65,7 @@ async def running_statements(connection: DriverConnection, least: timedelta) -> 
 
 
 async def _sessions(connection: DriverConnection, query: str, least: timedelta) -> list[Session]:
-    cursor = await connection.execute(
-        query.encode(), {"least": least, "limit": SHOWN, "length": STATEMENT_LENGTH}
-    )
+    cursor = await connection.execute(query.encode(), {"least": least, "limit": SHOWN, "length": STATEMENT_LENGTH})
     found = []
     for pid, application, user, state, duration, statement, *rest in await cursor.fetchall():
         blocked_by = tuple(rest[0]) if rest else ()

@@ -62,7 +62,7 @@ SELECT key_id, count(*) FROM (
 
 async def stored_secrets(connection: DriverConnection, key_ids: Collection[str]) -> StoredSecrets:
     """The secrets of endpoints that exist. key_ids: of the given master keys."""
-    found = dict(await (await connection.execute(_SECRETS)).fetchall())
+    found: dict[str | None, int] = dict(await (await connection.execute(_SECRETS)).fetchall())
     plain = found.pop(None, 0)
     missing = {key_id: number for key_id, number in found.items() if key_id not in key_ids}
     return StoredSecrets(missing, plain, sum(found.values()) + plain)

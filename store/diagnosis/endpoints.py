@@ -20,8 +20,8 @@ class TroubledEndpoint:
     error: str
 
 
-# The error comes from the first waiting delivery of the endpoint, which is found by the key of the queue; of an endpoint
-# whose deliveries were all cancelled there is none.
+# The error comes from the first waiting delivery of the endpoint, which is found by the key of the queue. An endpoint
+# whose deliveries were all cancelled has none.
 _ERROR = """
 LEFT JOIN LATERAL (
     SELECT delivery_id FROM delivery_live d

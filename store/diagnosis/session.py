@@ -12,7 +12,7 @@ from store.postgres.failures import DatabaseUnavailable
 
 
 class NotAnswered(Exception):
-    """PostgreSQL did not answer a statement: it took too long, is not allowed, or something that it reads is missing."""
+    """A statement failed: it took too long, is not allowed, or something that it reads is missing."""
 
 
 @asynccontextmanager
@@ -60,7 +60,7 @@ async def pins_that_differ(url: str) -> list[str]:
                 " WHERE current_setting(name, true) IS NOT NULL",
                 (list(_COMPARED),),
             )
-            found = dict(await cursor.fetchall())
+            found: dict[str, str] = dict(await cursor.fetchall())
         finally:
             await connection.close()
     except psycopg.Error as error:
@@ -71,5 +71,11 @@ async def pins_that_differ(url: str) -> list[str]:
 # Those whose text PostgreSQL repeats as it was set.
 _COMPARED = {
     name: sessions.PINS[name][0]
-    for name in ("default_transaction_isolation", "TimeZone", "lock_timeout", "idle_in_transaction_session_timeout", "jit")
+    for name in (
+        "default_transaction_isolation",
+        "TimeZone",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "jit",
+    )
 }

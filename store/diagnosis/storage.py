@@ -31,9 +31,7 @@ async def partitions(connection: DriverConnection) -> Partitions:
             months.add(datetime.strptime(suffix, "%Y_%m").replace(tzinfo=UTC))
         elif suffix.isdecimal():
             days.setdefault(parent, set()).add(datetime.strptime(suffix, "%Y%m%d").replace(tzinfo=UTC).date())
-    return Partitions(
-        frozenset(months), frozenset(days.get("delivery", ())), frozenset(days.get("attempt", ()))
-    )
+    return Partitions(frozenset(months), frozenset(days.get("delivery", ())), frozenset(days.get("attempt", ())))
 
 
 @dataclass(frozen=True)
@@ -49,11 +47,10 @@ class TableHealth:
     is_vacuumed: bool
 
 
-# reltuples is -1 until the first analyze.
 _TABLES = """
 SELECT s.relname, s.n_live_tup, s.n_dead_tup, pg_total_relation_size(s.relid),
     greatest(s.last_vacuum, s.last_autovacuum), greatest(s.last_analyze, s.last_autoanalyze),
-    NOT coalesce('autovacuum_enabled=false' = ANY(c.reloptions) OR 'autovacuum_enabled=off' = ANY(c.reloptions), false)
+    NOT coalesce(c.reloptions && ARRAY['autovacuum_enabled=false', 'autovacuum_enabled=off'], false)
 FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
 WHERE s.relname = ANY(%(names)s) AND s.schemaname = ANY(current_schemas(false))
 """

@@ -1,4 +1,7 @@
-"""The work that waits in the database: for how long its oldest part has waited. Each answer reads the first row of an index."""
+"""The work that waits in the database, and for how long its oldest part has waited.
+
+Each answer reads the first row of an index, and counts at most COUNTED rows.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

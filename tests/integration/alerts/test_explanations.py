@@ -1,4 +1,4 @@
-"""ExplainCustomerAlert over the wire: the first reason that keeps an alert from notifying, and what it follows from."""
+"""ExplainCustomerAlert over the wire: the first reason that keeps an alert from notifying."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +8,7 @@ import pytest
 from generated.tidemark.v1 import explanation_pb2
 from runtime.clock import ManualClock
 from store.identity import keys
-from store.identity.key_changes import KeySettings
+from store.identity.keys import KeySettings
 from store.identity.roles import Role
 from store.postgres.database import Database
 from tests.support.alerts.client import Client, refused
@@ -100,7 +100,9 @@ async def test_a_customer_on_another_plan_is_not_covered(ours: Client) -> None:
     assert "'gold'" in found.summary
 
 
-async def test_a_customer_without_the_subscription_of_the_alert_has_nothing_to_measure(ours: Client, clock: ManualClock) -> None:
+async def test_a_customer_without_the_subscription_of_the_alert_has_nothing_to_measure(
+    ours: Client, clock: ManualClock
+) -> None:
     alert = await ours.create(EXCEEDED + PRO)
     await ours.use(clock.now(), event(1))
     assert reason(await ours.explain(alert.alert_id, "acme")) == "NO_SUBSCRIPTION"
@@ -179,7 +181,8 @@ async def test_usage_that_does_not_pass_the_filters_is_explained_by_them(ours: C
 
 async def test_percentages_without_a_limit_are_explained_by_the_limit(ours: Client, clock: ManualClock) -> None:
     alert = await ours.create(
-        'display_name: "n" thresholds { percent_of_limit: "80" } usage_threshold_reached { metric_id: "tokens" } ' + ALL
+        'display_name: "n" thresholds { percent_of_limit: "80" } usage_threshold_reached { metric_id: "tokens" } '
+        + ALL
     )
     await ours.settled(alert.alert_id)
     await ours.use(clock.now(), event(1, "50"))
@@ -227,7 +230,9 @@ async def test_a_past_period_is_explained_and_is_over_after_its_grace(ours: Clie
 
 
 async def test_a_balance_is_explained_by_its_value(ours: Client) -> None:
-    alert = await ours.create('display_name: "n" thresholds { value: "10" } low_credit_balance_reached { spend { currency: "EUR" } } ' + ALL)
+    alert = await ours.create(
+        'display_name: "n" thresholds { value: "10" } low_credit_balance_reached { spend { currency: "EUR" } } ' + ALL
+    )
     await ours.put('customer_id: "acme"')
     found = await ours.explain(alert.alert_id, "acme")
     assert reason(found) in ("NOTHING_COUNTED", "NOTIFIED")

@@ -16,20 +16,21 @@ from sqlalchemy import text
 from cli.client.connection import Address
 from cli.doctor import storage_checks
 from cli.doctor.checks import CHECKS
-from cli.doctor.examination import TOTAL_SECONDS, run_checks
+from cli.doctor.examination import TOTAL_SECONDS, CheckResult, run_checks
 from cli.doctor.findings import Check, Examined, Finding, NotChecked, Severity
 from cli.main import tidemark
 from runtime.clock import ManualClock, SystemClock
 from runtime.configuration import Configuration
 from store.diagnosis.session import opened
 from store.identity import keys
-from store.identity.key_changes import KeySettings
+from store.identity.keys import KeySettings
 from store.postgres.database import Database
 from tests.support.cli.doctor import check
 from tests.support.notifier.house import House
 from tests.support.server.certificates import Authority
 from tests.support.server.running import running
 from tests.support.server.sharing import own_database
+from tests.support.waiting import within
 
 OK, WARNING, PROBLEM, NOT_CHECKED = Severity.OK, Severity.WARNING, Severity.PROBLEM, Severity.NOT_CHECKED
 
@@ -48,6 +49,14 @@ async def open_transaction(url: str, *statements: str) -> AsyncIterator[int]:
         for statement in statements:
             await connection.execute(statement.encode())
         yield connection.info.backend_pid
+
+
+async def until(url: str, check_id: str, severity: Severity) -> CheckResult:
+    """Repeats a check until it has that severity."""
+    async with within(f"{check_id} is {severity}"):
+        while (found := await check(url, check_id)).severity is not severity:
+            await asyncio.sleep(0.05)
+        return found
 
 
 async def test_every_check_ends_in_time_on_a_new_database(database_url: str) -> None:
@@ -112,9 +121,7 @@ async def test_a_long_transaction_and_what_waits_for_it_are_found(
         assert found.severity is WARNING
         assert f"SELECT pg_terminate_backend({pid});" in [one.todo for one in found.findings]
         waiting = asyncio.create_task(execute(database_url, "SELECT FROM outbox"))
-        async with asyncio.timeout(30):
-            while (waits := await check(database_url, "activity.waits")).severity is not WARNING:
-                await asyncio.sleep(0.05)
+        waits = await until(database_url, "activity.waits", WARNING)
         assert f"pg_terminate_backend({pid})" in waits.findings[0].todo
         assert "outbox" in waits.findings[0].found
         statements = await check(database_url, "activity.running")
@@ -345,9 +352,7 @@ async def test_certificates_that_end_or_do_not_fit_are_found(database_url: str, 
     signed, certificate, key, ca = authority.server(), tmp_path / "c.pem", tmp_path / "k.pem", tmp_path / "ca.pem"
     signed.write(certificate, key)
     ca.write_bytes(authority.pem)
-    settings = Configuration(
-        database_url=database_url, tls_certificate=certificate, tls_key=key, tls_client_ca=ca
-    )
+    settings = Configuration(database_url=database_url, tls_certificate=certificate, tls_key=key, tls_client_ca=ca)
     found = await check(database_url, "certificates.expiry", settings=settings)
     assert [one.severity for one in found.findings] == [PROBLEM, PROBLEM]  # both end within three days
 
@@ -380,12 +385,12 @@ async def test_work_that_waits_for_servers_is_found(database: Database, database
         " now() - interval '1 hour')",
         "INSERT INTO erasure_job (organization_id, job_id, customer_id, pseudonym, state, create_time)"
         f" VALUES ({ids}, 'j', 'c', 'p', 'RUNNING', now() - interval '2 hours')",
-        "INSERT INTO redelivery_job (organization_id, job_id, endpoint_id, kind, state, start_time, end_time, statuses,"
-        f" create_time) VALUES ({ids}, 'j', 'e', 'RECOVERY', 'RUNNING', now(), now(), '{{}}',"
+        "INSERT INTO redelivery_job (organization_id, job_id, endpoint_id, kind, state, start_time, end_time,"
+        f" statuses, create_time) VALUES ({ids}, 'j', 'e', 'RECOVERY', 'RUNNING', now(), now(), '{{}}',"
         " now() - interval '2 hours')",
         "INSERT INTO alert (organization_id, alert_id, name, state, scope, condition_type, condition, thresholds,"
-        " uniqueness_key_held, evaluate_on_create, version, changed_epoch, watching_epoch, watching_time, visit_after,"
-        f" create_time, update_time) VALUES ({ids}, 'a', 'n', 'ACTIVE', 'ALL_CUSTOMERS', 'usage_threshold_reached',"
+        " uniqueness_key_held, evaluate_on_create, version, changed_epoch, watching_epoch, watching_time,"
+        f" visit_after, create_time, update_time) VALUES ({ids}, 'a', 'n', 'ACTIVE', 'ALL_CUSTOMERS', 'usage_threshold_reached',"
         " '{}', '[]', false, true, 1, 1, 1, now(), '', now(), now() - interval '2 hours')",
         f"INSERT INTO feed_pending (organization_id, customer_id, notification_id) SELECT {ids}, 'c', 'n' || n"
         " FROM generate_series(1, 6000) n",
@@ -404,15 +409,13 @@ async def test_work_that_waits_for_servers_is_found(database: Database, database
 async def test_the_heartbeat_and_the_health_of_a_server_are_found(
     database: Database, database_url: str, clock: ManualClock
 ) -> None:
-    nobody = await check(database_url, "work.heartbeat")
-    assert (nobody.severity, nobody.findings[0].todo) == (PROBLEM, "tidemark serve")
+    unused = await check(database_url, "work.heartbeat")
+    assert (unused.severity, unused.findings[0].todo) == (PROBLEM, "tidemark serve")
     assert (await check(database_url, "server.health", address=Address("127.0.0.1:1"))).severity is PROBLEM
     async with running(database, clock) as server:
         address = Address(f"127.0.0.1:{server.port}")
         assert (await check(database_url, "server.health", address=address)).severity is OK
-        async with asyncio.timeout(30):
-            while (await check(database_url, "work.heartbeat")).severity is not OK:
-                await asyncio.sleep(0.05)
+        await until(database_url, "work.heartbeat", OK)
     await execute(database_url, "UPDATE heartbeat SET beat_time = now() - interval '1 hour'")
     assert (await check(database_url, "work.heartbeat")).severity is PROBLEM
 

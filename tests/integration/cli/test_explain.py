@@ -4,15 +4,17 @@ import asyncio
 import json
 
 from click.testing import CliRunner, Result
+from sqlalchemy import text
 
 from cli.main import tidemark
-from generated.tidemark.v1 import condition_pb2, threshold_pb2, usage_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
+from generated.tidemark.v1 import condition_pb2, threshold_pb2, usage_pb2
 from generated.tidemark.v1.alert_pb2 import Alert
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.scope_pb2 import AlertScope, AllCustomersScope
 from runtime.clock import ManualClock, SystemClock
 from server.calls.validation import to_timestamp
+from store.deliveries import outbox
 from store.postgres.database import Database
 from tests.support.notifier.house import House
 from tests.support.server.running import Running, running
@@ -41,9 +43,7 @@ async def create_and_use(server: Running, clock: ManualClock, quantity: str) -> 
         quantity=quantity,
         event_time=to_timestamp(clock.now()),
     )
-    await alerts.EvaluateUsageBatch(
-        messages.EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=[event]))
-    )
+    await alerts.EvaluateUsageBatch(messages.EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=[event])))
     return created.alert.alert_id
 
 
@@ -60,17 +60,46 @@ async def test_explain_prints_the_answer_the_checks_and_where_the_notification_w
         first, *rest = result.stdout.splitlines()
         assert first.startswith("notified  The alert has notified")
         assert any(line.startswith("  ok") and "scope" in line for line in rest)
-        text = "\n".join(rest)
-        assert "ntf_" in text
-        assert "value 0 → 12 with the event e1" in text
-        assert "it waits for the notifier" in text
-        assert f"{other} takes only the event types alert.resolved." in text
-        assert f"{wanting} gets them." in text
+        printed = "\n".join(rest)
+        assert "ntf_" in printed
+        assert "value 0 → 12 with the event e1" in printed
+        assert "it waits for the notifier" in printed
+        assert f"{other} takes only the event types alert.resolved." in printed
+        assert f"{wanting} gets them." in printed
 
         as_json = await run(server, alert_id, "acme", "--json")
         assert json.loads(as_json.stdout)["reason"] == "EXPLANATION_REASON_NOTIFIED"
         past = await run(server, alert_id, "acme", "--at", "2025-01-01")
         assert "not notified" in past.stdout.splitlines()[0]
+
+
+async def test_explain_prints_deliveries_with_their_last_answer_and_the_next_attempt(
+    database: Database, clock: ManualClock
+) -> None:
+    house = await House.build(database, SystemClock())
+    endpoint = (await house.endpoint("https://hooks.example.com/")).endpoint.endpoint_id
+    async with running(database, clock) as server:
+        alert_id = await create_and_use(server, clock, "12")
+        async with database.transaction() as connection:
+            assert (await outbox.fan_out(connection, 10)).created == 1
+        [made] = await house.deliveries()
+        async with database.transaction() as connection:
+            await connection.execute(
+                text(
+                    "INSERT INTO attempt (organization_id, delivery_id, attempt_number, start_time, duration,"
+                    " outcome, http_status) VALUES (:organization, :delivery, 1, now(), interval '1 s', 'SERVER_ERROR', 503)"
+                ),
+                {"organization": house.organization_id, "delivery": made.delivery_id},
+            )
+            await connection.execute(text("UPDATE delivery SET attempt_count = 1"))
+        found = json.loads((await run(server, alert_id, "acme", "--json")).stdout)
+        [notification] = found["notifications"]
+        [delivery] = notification["deliveries"]
+        assert delivery["delivery"]["endpointId"] == endpoint
+        assert [one["httpStatus"] for one in delivery["attempts"]] == [503]
+        printed = (await run(server, alert_id, "acme")).stdout
+        assert "has not got it yet after 1 attempt; the last answer was 503; the next attempt is due" in printed
+        assert "delivered to 0 of 1 endpoints" in printed
 
 
 async def test_explain_prints_helpful_errors(database: Database, clock: ManualClock) -> None:
@@ -82,7 +111,5 @@ async def test_explain_prints_helpful_errors(database: Database, clock: ManualCl
         assert (missing.exit_code, "ListAlerts" in missing.output) == (1, True)
         group = await run(server, alert_id, "acme", "--group", "region")
         assert (group.exit_code, "KEY=VALUE" in group.output) == (2, True)
-    nothing = await asyncio.to_thread(
-        CliRunner().invoke, tidemark, ["explain", "a", "b", "--server", "127.0.0.1:1"]
-    )
+    nothing = await asyncio.to_thread(CliRunner().invoke, tidemark, ["explain", "a", "b", "--server", "127.0.0.1:1"])
     assert (nothing.exit_code, "no server answers" in nothing.output) == (1, True)

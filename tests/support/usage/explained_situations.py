@@ -142,9 +142,7 @@ class Situation:
     async def reset(self) -> None:
         """Edits the alert so that it forgets its states."""
         alert = alert_pb2.Alert(alert_id=self.alert_id, thresholds=self.thresholds())
-        request = alert_service_pb2.UpdateAlertRequest(
-            alert=alert, state_policy=alert_service_pb2.STATE_POLICY_RESET
-        )
+        request = alert_service_pb2.UpdateAlertRequest(alert=alert, state_policy=alert_service_pb2.STATE_POLICY_RESET)
         request.update_mask.paths.append("thresholds")
         await self.caller.alerts.UpdateAlert(request, metadata=self.caller.metadata)
         await self.caller.backfilled(self.alert_id)
