@@ -12,7 +12,6 @@ from cli.client.errors import error_reason
 from cli.console import Problem, print_result
 from cli.explain.text import lines_of
 from cli.server_options import call_problem, server_options
-from cli.signals import EndedBySignal, cancelled_by_signals
 from cli.time_option import read_time
 from generated.tidemark.v1.alert_service_pb2 import ExplainCustomerAlertRequest, ExplainCustomerAlertResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
@@ -71,11 +70,9 @@ def explain(
     if at is not None:
         request.period_time.FromDatetime(at)
     try:
-        answer = asyncio.run(cancelled_by_signals(_ask(address, request)))
+        answer = asyncio.run(_ask(address, request))
     except grpc.aio.AioRpcError as error:
         raise _problem(error, address) from None
-    except EndedBySignal as ended:
-        raise click.exceptions.Exit(ended.exit_code) from None
     if as_json:
         print_result(MessageToJson(answer.explanation, ensure_ascii=False))
         return

@@ -54,7 +54,7 @@ async def open_transaction(url: str, *statements: str) -> AsyncIterator[int]:
 async def until(url: str, check_id: str, severity: Severity) -> CheckResult:
     """Repeats a check until it has that severity."""
     async with within(f"{check_id} is {severity}"):
-        while (found := await check(url, check_id)).severity is not severity:
+        while (found := await check(url, check_id)).severity is not severity:  # noqa: ASYNC110 (the database decides)
             await asyncio.sleep(0.05)
         return found
 
@@ -390,8 +390,8 @@ async def test_work_that_waits_for_servers_is_found(database: Database, database
         " now() - interval '2 hours')",
         "INSERT INTO alert (organization_id, alert_id, name, state, scope, condition_type, condition, thresholds,"
         " uniqueness_key_held, evaluate_on_create, version, changed_epoch, watching_epoch, watching_time,"
-        f" visit_after, create_time, update_time) VALUES ({ids}, 'a', 'n', 'ACTIVE', 'ALL_CUSTOMERS', 'usage_threshold_reached',"
-        " '{}', '[]', false, true, 1, 1, 1, now(), '', now(), now() - interval '2 hours')",
+        f" visit_after, create_time, update_time) VALUES ({ids}, 'a', 'n', 'ACTIVE', 'ALL_CUSTOMERS',"
+        " 'usage_threshold_reached', '{}', '[]', false, true, 1, 1, 1, now(), '', now(), now() - interval '2 hours')",
         f"INSERT INTO feed_pending (organization_id, customer_id, notification_id) SELECT {ids}, 'c', 'n' || n"
         " FROM generate_series(1, 6000) n",
     )

@@ -2,11 +2,11 @@
 
 import asyncio
 import json
+import sys
+from dataclasses import dataclass
 
-from click.testing import CliRunner, Result
 from sqlalchemy import text
 
-from cli.main import tidemark
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, threshold_pb2, usage_pb2
 from generated.tidemark.v1.alert_pb2 import Alert
@@ -18,12 +18,29 @@ from store.deliveries import outbox
 from store.postgres.database import Database
 from tests.support.notifier.house import House
 from tests.support.server.running import Running, running
+from tests.support.waiting import within
 
 
-async def run(server: Running, *arguments: str) -> Result:
-    """Runs the command in a thread: it has an event loop of its own."""
-    command = ["explain", *arguments, "--server", f"127.0.0.1:{server.port}"]
-    return await asyncio.to_thread(CliRunner().invoke, tidemark, command)
+@dataclass(frozen=True)
+class Ended:
+    """The command when it has ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+async def run(server: Running | None, *arguments: str) -> Ended:
+    """Runs the command as a process of its own. server: None for an address where none listens."""
+    address = "127.0.0.1:1" if server is None else f"127.0.0.1:{server.port}"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "cli.main", "explain", *arguments, "--server", address),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with within("the end of the command", 120):
+        stdout, stderr = await process.communicate()
+    return Ended(await process.wait(), stdout.decode(), stderr.decode())
 
 
 async def create_and_use(server: Running, clock: ManualClock, quantity: str) -> str:
@@ -56,7 +73,7 @@ async def test_explain_prints_the_answer_the_checks_and_where_the_notification_w
     async with running(database, clock) as server:
         alert_id = await create_and_use(server, clock, "12")
         result = await run(server, alert_id, "acme")
-        assert result.exit_code == 0, result.output
+        assert result.exit_code == 0, result.stderr
         first, *rest = result.stdout.splitlines()
         assert first.startswith("notified  The alert has notified")
         assert any(line.startswith("  ok") and "scope" in line for line in rest)
@@ -87,7 +104,8 @@ async def test_explain_prints_deliveries_with_their_last_answer_and_the_next_att
             await connection.execute(
                 text(
                     "INSERT INTO attempt (organization_id, delivery_id, attempt_number, start_time, duration,"
-                    " outcome, http_status) VALUES (:organization, :delivery, 1, now(), interval '1 s', 'SERVER_ERROR', 503)"
+                    " outcome, http_status)"
+                    " VALUES (:organization, :delivery, 1, now(), interval '1 s', 'SERVER_ERROR', 503)"
                 ),
                 {"organization": house.organization_id, "delivery": made.delivery_id},
             )
@@ -106,10 +124,10 @@ async def test_explain_prints_helpful_errors(database: Database, clock: ManualCl
     async with running(database, clock) as server:
         alert_id = await create_and_use(server, clock, "1")
         unknown = await run(server, alert_id, "bob")
-        assert (unknown.exit_code, "ListCustomers" in unknown.output) == (1, True)
+        assert (unknown.exit_code, "ListCustomers" in unknown.stderr) == (1, True)
         missing = await run(server, "alt_1", "acme")
-        assert (missing.exit_code, "ListAlerts" in missing.output) == (1, True)
+        assert (missing.exit_code, "ListAlerts" in missing.stderr) == (1, True)
         group = await run(server, alert_id, "acme", "--group", "region")
-        assert (group.exit_code, "KEY=VALUE" in group.output) == (2, True)
-    nothing = await asyncio.to_thread(CliRunner().invoke, tidemark, ["explain", "a", "b", "--server", "127.0.0.1:1"])
-    assert (nothing.exit_code, "no server answers" in nothing.output) == (1, True)
+        assert (group.exit_code, "KEY=VALUE" in group.stderr) == (2, True)
+    nothing = await run(None, "a", "b")
+    assert (nothing.exit_code, "no server answers" in nothing.stderr) == (1, True)
