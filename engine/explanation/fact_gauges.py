@@ -43,4 +43,5 @@ def _explain(rule: AlertRule, one: GaugeState, limit: LimitSource | None, now: d
         change_time=one.change_time,
         change_reason=one.change_reason,
         limit=limit,
+        only_changes=rule.condition_type.on_edges_only,
     )

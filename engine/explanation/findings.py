@@ -104,6 +104,7 @@ class ExplainedGauge:
     value: None where it is not known without counting all stored events, or where nothing is measured. thresholds:
     those of the gauge, with their levels. state: as it was recorded. awaits: the next evaluation changes the state
     without any change of the value. late_until: the end of the grace of its period; None where it has no period.
+    only_changes: the type of the alert notifies of balances that change, and not of one that is first read there.
     """
 
     gauge: Gauge
@@ -121,6 +122,7 @@ class ExplainedGauge:
     cycle: BillingCycle | None = None
     late_until: datetime | None = None
     limit: LimitSource | None = None
+    only_changes: bool = False
 
     def threshold_of(self, key: str) -> Threshold | None:
         """The threshold with that key."""

@@ -40,8 +40,11 @@ def _sentence(explained: ExplainedGauge) -> str:
         case Reason.NOT_REQUESTED:
             return f"{name} is {value}, and {_reached(explained)}; its notify_on does not list REACHED.{following}"
         case Reason.REACHED_SILENTLY:
-            text = f"{name} is {value}, and {_reached(explained)}, but it was so before the alert was created"
-            return f"{text} with evaluate_on_create false, so nothing was sent.{following}"
+            text = f"{name} is {value}, and {_reached(explained)}, but it was so"
+            if explained.only_changes:
+                return f"{text} when it was first read, and this type notifies only of changes.{following}"
+            text = f"{text} before the alert was created with evaluate_on_create false"
+            return f"{text}, so nothing was sent.{following}"
         case Reason.NOT_EVALUATED_YET:
             text = f"{name} is {value}; the alert was not evaluated on it since the last change of alert, customer or"
             return f"{text} limit.{following}"

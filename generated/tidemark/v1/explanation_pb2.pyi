@@ -141,7 +141,8 @@ class _ExplanationReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Exp
     """EXPLANATION_REASON_NOT_REACHED means that the value has not reached any threshold, or has come back from it."""
     EXPLANATION_REASON_REACHED_SILENTLY: _ExplanationReason.ValueType  # 20
     """EXPLANATION_REASON_REACHED_SILENTLY means that the reached thresholds were reached before the alert was created with
-    evaluate_on_create false, so no notification was sent.
+    evaluate_on_create false, or that the condition notifies only of balances that change and the balance was there when
+    it was first read. No notification was sent.
     """
     EXPLANATION_REASON_NOT_REQUESTED: _ExplanationReason.ValueType  # 21
     """EXPLANATION_REASON_NOT_REQUESTED means that the notify_on of the reached thresholds does not list REACHED."""
@@ -213,7 +214,8 @@ EXPLANATION_REASON_NOT_REACHED: ExplanationReason.ValueType  # 19
 """EXPLANATION_REASON_NOT_REACHED means that the value has not reached any threshold, or has come back from it."""
 EXPLANATION_REASON_REACHED_SILENTLY: ExplanationReason.ValueType  # 20
 """EXPLANATION_REASON_REACHED_SILENTLY means that the reached thresholds were reached before the alert was created with
-evaluate_on_create false, so no notification was sent.
+evaluate_on_create false, or that the condition notifies only of balances that change and the balance was there when
+it was first read. No notification was sent.
 """
 EXPLANATION_REASON_NOT_REQUESTED: ExplanationReason.ValueType  # 21
 """EXPLANATION_REASON_NOT_REQUESTED means that the notify_on of the reached thresholds does not list REACHED."""
@@ -283,8 +285,9 @@ class CustomerAlertExplanation(_message.Message):
     customer_id: _builtins.str
     """customer_id is the customer."""
     reason: Global___ExplanationReason.ValueType
-    """reason is the first reason that keeps the alert from notifying about the customer: that of the first step which
-    blocks. If none does, it is the reason of the gauge that got furthest. NOTIFIED: nothing keeps it.
+    """reason is the first reason that keeps the alert from notifying about the customer: that of the first step that does
+    not pass. If all pass, it is the reason of the gauge that got furthest. NOTIFIED when the alert has notified about
+    a gauge in the period, whatever the steps say.
     """
     summary: _builtins.str
     """summary says the reason in one sentence."""
@@ -310,12 +313,14 @@ class CustomerAlertExplanation(_message.Message):
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplanationStep]:
-        """steps are what was checked, in the order in which the evaluation checks it, up to the first that blocks."""
+        """steps are what was checked, in the order in which the evaluation checks it. After a step about scope, state or
+        exclusion that does not pass, no other is checked.
+        """
 
     @_builtins.property
     def gauges(self) -> _containers.RepeatedCompositeFieldContainer[Global___GaugeExplanation]:
-        """gauges are the gauges of the customer in the period, those in alarm first: at most 20. Empty when a step blocks
-        before there is a gauge.
+        """gauges are the gauges of the customer in the period, those in alarm first: at most 20. Empty when the
+        scope, the state or an exclusion keeps the alert from measuring the customer.
         """
 
     @_builtins.property

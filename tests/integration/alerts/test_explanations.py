@@ -229,14 +229,30 @@ async def test_a_past_period_is_explained_and_is_over_after_its_grace(ours: Clie
     assert over.gauges[0].gauge.value == "5"
 
 
-async def test_a_balance_is_explained_by_its_value(ours: Client) -> None:
-    alert = await ours.create(
-        'display_name: "n" thresholds { value: "10" } low_credit_balance_reached { spend { currency: "EUR" } } ' + ALL
+async def test_alerts_on_facts_are_explained_by_their_values(ours: Client, clock: ManualClock) -> None:
+    named = TEN + 'scope { customer { customer_id: "acme" } } '
+    low = await ours.create(TEN + 'low_credit_balance_reached { currency: "EUR" } ' + ALL)
+    depleted = await ours.create(
+        'display_name: "n" credit_balance_depleted { currency: "EUR" } scope { customer { customer_id: "acme" } } '
     )
+    days = await ours.create(named + "low_remaining_days_in_plan_reached {} ")
+    invoice = await ours.create(named + 'invoice_total_reached { currency: "EUR" } ')
+    await ours.settled(low.alert_id, depleted.alert_id, days.alert_id, invoice.alert_id)
     await ours.put('customer_id: "acme"')
-    found = await ours.explain(alert.alert_id, "acme")
-    assert reason(found) in ("NOTHING_COUNTED", "NOTIFIED")
-    assert found.gauges[0].gauge.HasField("balances") or not found.gauges
+    found = await ours.explain(low.alert_id, "acme")
+    assert (reason(found), found.gauges[0].gauge.value) == ("NOTIFIED", "0")
+    assert found.notifications[0].notification.evaluation.gauge.balances.spend.currency == "EUR"
+    empty = await ours.explain(depleted.alert_id, "acme")
+    assert (reason(empty), "only of changes" in empty.summary) == ("REACHED_SILENTLY", True)
+    nothing = await ours.explain(days.alert_id, "acme")
+    assert (reason(nothing), "plan_end_time" in nothing.summary) == ("NOTHING_COUNTED", True)
+    invoices = await ours.explain(invoice.alert_id, "acme")
+    assert (reason(invoices), "invoices" in invoices.summary) == ("NOTHING_COUNTED", True)
+    end = clock.now() + timedelta(days=30)
+    await ours.put(f'customer_id: "acme" plan_id: "gold" plan_end_time {{ seconds: {int(end.timestamp())} }}')
+    left = await ours.explain(days.alert_id, "acme")
+    assert (reason(left), left.gauges[0].gauge.value, left.gauges[0].next.level) == ("NOT_REACHED", "30", "10")
+    assert not left.gauges[0].next.amount
 
 
 async def test_unknown_alerts_and_customers_and_bad_fields_are_refused(ours: Client, theirs: Client) -> None:

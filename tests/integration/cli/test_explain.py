@@ -12,7 +12,7 @@ from generated.tidemark.v1 import condition_pb2, threshold_pb2, usage_pb2
 from generated.tidemark.v1.alert_pb2 import Alert
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.scope_pb2 import AlertScope, AllCustomersScope
-from runtime.clock import ManualClock, SystemClock
+from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.deliveries import outbox
 from store.postgres.database import Database
@@ -67,7 +67,7 @@ async def create_and_use(server: Running, clock: ManualClock, quantity: str) -> 
 async def test_explain_prints_the_answer_the_checks_and_where_the_notification_went(
     database: Database, clock: ManualClock
 ) -> None:
-    house = await House.build(database, SystemClock())
+    house = await House.build(database, clock)
     wanting = (await house.endpoint("https://hooks.example.com/")).endpoint.endpoint_id
     other = (await house.endpoint("https://other.example.com/", ("alert.resolved",))).endpoint.endpoint_id
     async with running(database, clock) as server:
@@ -93,7 +93,7 @@ async def test_explain_prints_the_answer_the_checks_and_where_the_notification_w
 async def test_explain_prints_deliveries_with_their_last_answer_and_the_next_attempt(
     database: Database, clock: ManualClock
 ) -> None:
-    house = await House.build(database, SystemClock())
+    house = await House.build(database, clock)
     endpoint = (await house.endpoint("https://hooks.example.com/")).endpoint.endpoint_id
     async with running(database, clock) as server:
         alert_id = await create_and_use(server, clock, "12")
