@@ -45,7 +45,7 @@ def _gauge(gauge: messages.GaugeExplanation) -> Iterator[str]:
     yield from _section("gauge")
     yield f"  {gauge.summary}"
     if gauge.HasField("limit"):
-        source = f"plan {gauge.limit.plan_id}" if gauge.limit.plan_id else f"customer {gauge.limit.customer_id}"
+        source = f"plan {gauge.limit.plan_id}" if gauge.limit.plan_id else "customer"
         yield f"  {quiet('limit')} {gauge.limit.amount} of the {source}"
     for one in gauge.thresholds:
         distance = f", {one.distance} away" if one.distance else ""

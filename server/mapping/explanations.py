@@ -91,10 +91,7 @@ def _gauge_message(
             getattr(shown, name).CopyFrom(to_timestamp(time))
     if one.limit is not None:
         shown.limit.amount = format_decimal(one.limit.amount)
-        if one.limit.plan_id is None:
-            shown.limit.customer_id = one.gauge.customer_id
-        else:
-            shown.limit.plan_id = one.limit.plan_id
+        shown.limit.plan_id = one.limit.plan_id or ""
     own = [each for each in notifications if each.sequence and _is_about(each, shown)]
     shown.thresholds.extend(_threshold_message(one, threshold, limit, own) for threshold in one.all_thresholds)
     if one.next is not None:

@@ -499,28 +499,22 @@ class LimitExplanation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AMOUNT_FIELD_NUMBER: _builtins.int
-    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
     amount: _builtins.str
     """amount is the limit, a decimal string."""
-    customer_id: _builtins.str
-    """customer_id is set when it is a limit of the customer itself."""
     plan_id: _builtins.str
-    """plan_id is set when it is a limit of the plan of the customer or of the subscription."""
+    """plan_id is the plan of the customer or of the subscription that has the limit. Unset: the customer itself has it."""
     def __init__(
         self,
         *,
         amount: _builtins.str = ...,
-        customer_id: _builtins.str = ...,
         plan_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "plan_id", b"plan_id", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "customer_id", b"customer_id", "plan_id", b"plan_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "plan_id", b"plan_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["customer_id", "plan_id"]  # noqa: Y015
-    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LimitExplanation: _TypeAlias = LimitExplanation  # noqa: Y015
 

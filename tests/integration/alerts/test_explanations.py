@@ -192,6 +192,25 @@ async def test_percentages_without_a_limit_are_explained_by_the_limit(ours: Clie
     assert not found.gauges[0].HasField("next")
 
 
+async def test_a_limit_is_explained_with_its_source(ours: Client, clock: ManualClock) -> None:
+    alert = await ours.create(
+        'display_name: "n" thresholds { percent_of_limit: "80" } usage_threshold_reached { metric_id: "tokens" } '
+        + ALL
+    )
+    await ours.settled(alert.alert_id)
+    await ours.put('customer_id: "acme" plan_id: "gold"')
+    of_plan = 'limit_id: "g" plan { plan_id: "gold" } quantity { metric_id: "tokens" } amount: "100"'
+    await ours.put(limit=of_plan)
+    await ours.use(clock.now(), event(1, "50"))
+    [gauge] = (await ours.explain(alert.alert_id, "acme")).gauges
+    assert (gauge.limit.amount, gauge.limit.plan_id, gauge.next.amount) == ("100", "gold", "30")
+    own = 'limit_id: "a" customer { customer_id: "acme" } quantity { metric_id: "tokens" } amount: "200"'
+    await ours.put(limit=own)
+    [gauge] = (await ours.explain(alert.alert_id, "acme")).gauges
+    assert (gauge.limit.amount, gauge.limit.plan_id, gauge.next.amount) == ("200", "", "110")
+    assert gauge.thresholds[0].level == "160"
+
+
 async def test_a_threshold_that_was_reached_before_a_silent_alert_is_silent(ours: Client, clock: ManualClock) -> None:
     await ours.use(clock.now(), event(1, "12"))
     alert = await ours.create(TOKENS + ALL, evaluate_on_create=False)
