@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
-from generated.tidemark.v1 import explanation_pb2
+from generated.tidemark.v1 import alert_pb2, explanation_pb2
 from runtime.clock import ManualClock
 from store.identity import keys
 from store.identity.keys import KeySettings
@@ -32,6 +32,13 @@ def event(number: int, quantity: str = "1", rest: str = "", metric: str = "token
     return f'event_id: "{number}" customer_id: "acme" metric_id: "{metric}" quantity: "{quantity}" {rest}'
 
 
+async def created(ours: Client, alert: str, evaluate_on_create: bool | None = None) -> alert_pb2.Alert:
+    """Creates an alert, and waits for its backfill."""
+    found = await ours.create(alert, evaluate_on_create=evaluate_on_create)
+    await ours.settled(found.alert_id)
+    return found
+
+
 def reason(explanation: explanation_pb2.CustomerAlertExplanation) -> str:
     """The reason without its prefix."""
     return short(explanation.reason)
@@ -44,8 +51,7 @@ def short(number: explanation_pb2.ExplanationReason.ValueType) -> str:
 async def test_a_value_below_the_threshold_is_not_reached_and_the_next_amount_is_named(
     ours: Client, clock: ManualClock
 ) -> None:
-    alert = await ours.create(TOKENS + ALL)
-    await ours.settled(alert.alert_id)
+    alert = await created(ours, TOKENS + ALL)
     await ours.use(clock.now(), event(1, "4"), event(2, "2.5"))
     found = await ours.explain(alert.alert_id, "acme")
     assert reason(found) == "NOT_REACHED"
@@ -65,8 +71,7 @@ async def test_a_value_below_the_threshold_is_not_reached_and_the_next_amount_is
 
 
 async def test_a_reached_threshold_is_notified_with_the_evidence(ours: Client, clock: ManualClock) -> None:
-    alert = await ours.create(TOKENS + 'thresholds { value: "20" resolve_value: "15" } ' + ALL)
-    await ours.settled(alert.alert_id)
+    alert = await created(ours, TOKENS + 'thresholds { value: "20" resolve_value: "15" } ' + ALL)
     outcome = await ours.use(clock.now(), event(1, "4"), event(2, "7"))
     found = await ours.explain(alert.alert_id, "acme")
     assert reason(found) == "NOTIFIED"
@@ -83,7 +88,7 @@ async def test_a_reached_threshold_is_notified_with_the_evidence(ours: Client, c
 
 
 async def test_an_alert_of_another_customer_is_explained_by_its_scope(ours: Client, clock: ManualClock) -> None:
-    alert = await ours.create(TOKENS + GLOBEX)
+    alert = await created(ours, TOKENS + GLOBEX)
     await ours.use(clock.now(), event(1, "40"))
     found = await ours.explain(alert.alert_id, "acme")
     assert reason(found) == "OTHER_CUSTOMER"
@@ -92,7 +97,7 @@ async def test_an_alert_of_another_customer_is_explained_by_its_scope(ours: Clie
 
 
 async def test_a_customer_on_another_plan_is_not_covered(ours: Client) -> None:
-    alert = await ours.create(TOKENS + GOLD)
+    alert = await created(ours, TOKENS + GOLD)
     await ours.put('customer_id: "acme" plan_id: "silver"')
     found = await ours.explain(alert.alert_id, "acme")
     assert reason(found) == "OTHER_PLAN"
@@ -103,7 +108,7 @@ async def test_a_customer_on_another_plan_is_not_covered(ours: Client) -> None:
 async def test_a_customer_without_the_subscription_of_the_alert_has_nothing_to_measure(
     ours: Client, clock: ManualClock
 ) -> None:
-    alert = await ours.create(EXCEEDED + PRO)
+    alert = await created(ours, EXCEEDED + PRO)
     await ours.use(clock.now(), event(1))
     assert reason(await ours.explain(alert.alert_id, "acme")) == "NO_SUBSCRIPTION"
     await ours.use(clock.now(), event(2, "3", 'subscription_id: "pro"'))
@@ -115,7 +120,7 @@ async def test_a_customer_without_the_subscription_of_the_alert_has_nothing_to_m
 async def test_a_disabled_and_an_archived_alert_are_explained_by_their_state(
     ours: Client, clock: ManualClock
 ) -> None:
-    alert = await ours.create(TOKENS + ALL)
+    alert = await created(ours, TOKENS + ALL)
     await ours.use(clock.now(), event(1, "40"))
     await ours.disable(alert.alert_id)
     assert reason(await ours.explain(alert.alert_id, "acme")) == "ALERT_DISABLED"
@@ -128,7 +133,7 @@ async def test_a_disabled_and_an_archived_alert_are_explained_by_their_state(
 async def test_an_alert_that_is_disabled_for_a_customer_is_explained_by_the_exclusion(
     ours: Client, clock: ManualClock
 ) -> None:
-    alert = await ours.create(TOKENS + ALL)
+    alert = await created(ours, TOKENS + ALL)
     await ours.use(clock.now(), event(1, "4"))
     await ours.disable(alert.alert_id, "acme")
     found = await ours.explain(alert.alert_id, "acme")
@@ -137,7 +142,7 @@ async def test_an_alert_that_is_disabled_for_a_customer_is_explained_by_the_excl
 
 
 async def test_usage_of_another_metric_or_currency_is_another_unit(ours: Client, clock: ManualClock) -> None:
-    tokens, spend = await ours.create(TOKENS + ALL), await ours.create(SPEND + ALL)
+    tokens, spend = await created(ours, TOKENS + ALL), await created(ours, SPEND + ALL)
     await ours.put('customer_id: "acme"')
     assert reason(await ours.explain(tokens.alert_id, "acme")) == "METRIC_UNKNOWN"
     assert reason(await ours.explain(spend.alert_id, "acme")) == "NOTHING_COUNTED"
@@ -153,8 +158,7 @@ async def test_usage_of_another_metric_or_currency_is_another_unit(ours: Client,
 
 
 async def test_usage_without_the_properties_of_the_groups_moves_no_gauge(ours: Client, clock: ManualClock) -> None:
-    alert = await ours.create(BY_REGION + ALL)
-    await ours.settled(alert.alert_id)
+    alert = await created(ours, BY_REGION + ALL)
     await ours.use(clock.now(), event(1, "50"))
     found = await ours.explain(alert.alert_id, "acme")
     assert (reason(found), found.counted.ungrouped_count) == ("NOT_GROUPED", 1)
@@ -172,7 +176,7 @@ async def test_usage_that_does_not_pass_the_filters_is_explained_by_them(ours: C
         'cost_exceeded { currency: "EUR" price_filters { field: PRICE_FIELD_PRICE_ID operator:'
         ' FILTER_OPERATOR_INCLUDES values: "p1" } } '
     )
-    alert = await ours.create(filtered + 'scope { plan { plan_id: "gold" } } ')
+    alert = await created(ours, filtered + 'scope { plan { plan_id: "gold" } } ')
     await ours.put(subscription='customer_id: "acme" subscription_id: "pro" plan_id: "gold"')
     await ours.use(clock.now(), event(1, "1", 'cost: "99" currency: "EUR" subscription_id: "pro"'))
     found = await ours.explain(alert.alert_id, "acme")
@@ -180,11 +184,11 @@ async def test_usage_that_does_not_pass_the_filters_is_explained_by_them(ours: C
 
 
 async def test_percentages_without_a_limit_are_explained_by_the_limit(ours: Client, clock: ManualClock) -> None:
-    alert = await ours.create(
+    alert = await created(
+        ours,
         'display_name: "n" thresholds { percent_of_limit: "80" } usage_threshold_reached { metric_id: "tokens" } '
-        + ALL
+        + ALL,
     )
-    await ours.settled(alert.alert_id)
     await ours.use(clock.now(), event(1, "50"))
     found = await ours.explain(alert.alert_id, "acme")
     assert reason(found) == "NO_LIMIT"
@@ -193,11 +197,11 @@ async def test_percentages_without_a_limit_are_explained_by_the_limit(ours: Clie
 
 
 async def test_a_limit_is_explained_with_its_source(ours: Client, clock: ManualClock) -> None:
-    alert = await ours.create(
+    alert = await created(
+        ours,
         'display_name: "n" thresholds { percent_of_limit: "80" } usage_threshold_reached { metric_id: "tokens" } '
-        + ALL
+        + ALL,
     )
-    await ours.settled(alert.alert_id)
     await ours.put('customer_id: "acme" plan_id: "gold"')
     of_plan = 'limit_id: "g" plan { plan_id: "gold" } quantity { metric_id: "tokens" } amount: "100"'
     await ours.put(limit=of_plan)
@@ -213,27 +217,25 @@ async def test_a_limit_is_explained_with_its_source(ours: Client, clock: ManualC
 
 async def test_a_threshold_that_was_reached_before_a_silent_alert_is_silent(ours: Client, clock: ManualClock) -> None:
     await ours.use(clock.now(), event(1, "12"))
-    alert = await ours.create(TOKENS + ALL, evaluate_on_create=False)
-    await ours.settled(alert.alert_id)
+    alert = await created(ours, TOKENS + ALL, evaluate_on_create=False)
     found = await ours.explain(alert.alert_id, "acme")
     assert reason(found) == "REACHED_SILENTLY"
     assert "evaluate_on_create" in found.summary
 
 
 async def test_a_threshold_that_only_notifies_of_resolving_is_not_requested(ours: Client, clock: ManualClock) -> None:
-    alert = await ours.create(
+    alert = await created(
+        ours,
         'display_name: "n" thresholds { value: "10" notify_on: TRANSITION_KIND_RESOLVED } '
-        'usage_threshold_reached { metric_id: "tokens" } ' + ALL
+        'usage_threshold_reached { metric_id: "tokens" } ' + ALL,
     )
-    await ours.settled(alert.alert_id)
     await ours.use(clock.now(), event(1, "12"))
     assert reason(await ours.explain(alert.alert_id, "acme")) == "NOT_REQUESTED"
 
 
 @own_server
 async def test_a_past_period_is_explained_and_is_over_after_its_grace(ours: Client, clock: ManualClock) -> None:
-    alert = await ours.create(TOKENS + ALL)
-    await ours.settled(alert.alert_id)
+    alert = await created(ours, TOKENS + ALL)
     start = clock.now()
     await ours.use(start, event(1, "4"))
     clock.set(datetime(2026, 4, 10, tzinfo=UTC))
@@ -250,13 +252,13 @@ async def test_a_past_period_is_explained_and_is_over_after_its_grace(ours: Clie
 
 async def test_alerts_on_facts_are_explained_by_their_values(ours: Client, clock: ManualClock) -> None:
     named = TEN + 'scope { customer { customer_id: "acme" } } '
-    low = await ours.create(TEN + 'low_credit_balance_reached { currency: "EUR" } ' + ALL)
-    depleted = await ours.create(
-        'display_name: "n" credit_balance_depleted { currency: "EUR" } scope { customer { customer_id: "acme" } } '
+    low = await created(ours, TEN + 'low_credit_balance_reached { currency: "EUR" } ' + ALL)
+    depleted = await created(
+        ours,
+        'display_name: "n" credit_balance_depleted { currency: "EUR" } scope { customer { customer_id: "acme" } } ',
     )
-    days = await ours.create(named + "low_remaining_days_in_plan_reached {} ")
-    invoice = await ours.create(named + 'invoice_total_reached { currency: "EUR" } ')
-    await ours.settled(low.alert_id, depleted.alert_id, days.alert_id, invoice.alert_id)
+    days = await created(ours, named + "low_remaining_days_in_plan_reached {} ")
+    invoice = await created(ours, named + 'invoice_total_reached { currency: "EUR" } ')
     await ours.put('customer_id: "acme"')
     found = await ours.explain(low.alert_id, "acme")
     assert (reason(found), found.gauges[0].gauge.value) == ("NOTIFIED", "0")
@@ -275,7 +277,7 @@ async def test_alerts_on_facts_are_explained_by_their_values(ours: Client, clock
 
 
 async def test_unknown_alerts_and_customers_and_bad_fields_are_refused(ours: Client, theirs: Client) -> None:
-    alert = await ours.create(TOKENS + ALL)
+    alert = await created(ours, TOKENS + ALL)
     async with refused() as error:
         await ours.explain(alert.alert_id, "unknown")
     assert (error.code, error.reason) == (grpc.StatusCode.NOT_FOUND, "ERROR_REASON_CUSTOMER_NOT_FOUND")
@@ -302,8 +304,7 @@ async def test_a_key_of_one_customer_sees_its_own_explanation_without_endpoints(
     async with database.transaction() as connection:
         limited = KeySettings(roles=frozenset({Role.READER}), customer_id="acme")
         own = await keys.create_key(connection, "ours", clock.now(), limited)
-    wide, other = await ours.create(TOKENS + ALL), await ours.create(TOKENS + GLOBEX)
-    await ours.settled(wide.alert_id)
+    wide, other = await created(ours, TOKENS + ALL), await created(ours, TOKENS + GLOBEX)
     await ours.use(clock.now(), event(1, "12"))
     client = Client(server.channel, own.key)
     found = await client.explain(wide.alert_id, "acme")
@@ -321,7 +322,7 @@ async def test_a_key_of_one_customer_sees_its_own_explanation_without_endpoints(
 async def test_an_explanation_survives_a_time_at_the_limits_of_the_calendar(
     ours: Client, clock: ManualClock, seconds: int
 ) -> None:
-    alert = await ours.create(TOKENS + ALL)
+    alert = await created(ours, TOKENS + ALL)
     await ours.put('customer_id: "acme"')
     clock.advance(timedelta(seconds=seconds))
     for time in (datetime(9999, 12, 31, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)):
