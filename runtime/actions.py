@@ -76,7 +76,10 @@ class LogAction(StrEnum):
     DATABASE_ENDED = "database.ended"  # the embedded one
     DATABASE_STARTED = "database.started"
     DATABASE_SLOW_START = "database.slow_start"
+    DISK_RUNS_FULL = "disk.runs_full"
+    DISK_HAS_SPACE = "disk.has_space"
     LOCK_WAIT = "lock.wait"
+    MIGRATION_WAITS = "migration.waits"
     LOCK_HOLDER_ENDED = "lock.holder_ended"
     LOCK_WATCH_FAILED = "lock.watch_failed"
     PROBE_FAILED = "probe.failed"
