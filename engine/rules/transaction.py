@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from engine.rules.event_traces import EventTraces
 from engine.rules.loading import Loading, Registered
 from engine.rules.registry import RulesRegistry
 from evaluator.alerts import AlertRule
@@ -27,6 +28,7 @@ class Transaction:
     now: the time that the transaction gives to what it records. grace: how long after its end a period still counts
     late events. epoch: the rules epoch that evaluated gauges get. max_groups: the group limit of every alert.
     careful: an evaluation that cannot be recorded raises `Unrecordable`, with its cause and its events.
+    traces: those of its events, where any has one; None: all that it records belongs to the current trace, if any.
     """
 
     connection: Connection
@@ -38,6 +40,7 @@ class Transaction:
     epoch: int
     max_groups: int
     careful: bool = False
+    traces: EventTraces | None = None
 
     @property
     def organization_id(self) -> int:

@@ -83,7 +83,7 @@ def of_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> TraceContext | N
         if key == TRACEPARENT:
             if parent is not None or not isinstance(value, str):
                 return None
-            parent = value.strip()
+            parent = value
         elif key == TRACESTATE and isinstance(value, str):
             states.append(value)
     return None if parent is None else of_texts(parent, ",".join(states))
