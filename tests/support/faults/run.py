@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.faults.kinds import KINDS, Kind
-from tests.support.faults.stage import Stage, stage
+from tests.support.faults.stage import Stage, stage, streaming
 from tests.support.faults.tally import Tally, tally
 
 BETWEEN = 0.5  # seconds, at most, from the recovery to the next fault
@@ -27,11 +27,12 @@ class FaultRun:
     async def run(self) -> Tally:
         """Injects the faults one after the other, each after the recovery from the one before."""
         async with stage(self._folder, self._randomness) as one:
-            await one.recovered()
-            for kind in self._chosen(one):
-                await self._inject(one, kind)
-                await asyncio.sleep(self._randomness.uniform(0, BETWEEN))
-        return await tally(one)
+            async with streaming(one):
+                await one.recovered()
+                for kind in self._chosen(one):
+                    await self._inject(one, kind)
+                    await asyncio.sleep(self._randomness.uniform(0, BETWEEN))
+            return await tally(one)
 
     def _chosen(self, stage: Stage) -> Sequence[Kind]:
         """So many kinds in a random order, each about equally often."""

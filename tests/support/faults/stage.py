@@ -13,6 +13,7 @@ import psycopg
 
 from cli.client.batches import Batch
 from cli.client.connection import Address
+from generated.tidemark.v1.usage_pb2 import UsageEvent
 from store.migrate import migrate
 from tests.support.faults.clock import SteppedClock
 from tests.support.faults.proxy import Proxy, proxied
@@ -36,7 +37,7 @@ SHORT = {"WEBHOOK_TIMEOUT_SECONDS": "0.5", "HEARTBEAT_SECONDS": "1", "POOL_SIZE"
 class PacedClient(Client):
     """A client that pauses between its batches, so that a long run stays small."""
 
-    async def _numbered(self, batches: Iterable[list[results.UsageEvent]]) -> AsyncIterator[Batch]:
+    async def _numbered(self, batches: Iterable[list[UsageEvent]]) -> AsyncIterator[Batch]:
         async for batch in super()._numbered(batches):
             yield batch
             await asyncio.sleep(PAUSE)
@@ -76,7 +77,7 @@ class Stage:
 
 @asynccontextmanager
 async def stage(folder: Path, randomness: random.Random) -> AsyncIterator[Stage]:
-    """Everything runs inside the block; the clients stream."""
+    """Everything but the clients runs inside the block."""
     async with contextlib.AsyncExitStack() as exits:
         database = await exits.enter_async_context(replicated())
         migrate(database.primary.url)
@@ -100,12 +101,11 @@ async def stage(folder: Path, randomness: random.Random) -> AsyncIterator[Stage]
         )
         async with single.address.channel() as channel:
             one.secret = await create_endpoint(channel, receiver.url)
-        async with _streaming(one):
-            yield one
+        yield one
 
 
 @asynccontextmanager
-async def _streaming(stage: Stage) -> AsyncIterator[None]:
+async def streaming(stage: Stage) -> AsyncIterator[None]:
     """Clients stream for as long as the block lasts; at its end everything is acknowledged."""
     now = datetime.now(UTC) - BEHIND
     async with asyncio.TaskGroup() as group:
