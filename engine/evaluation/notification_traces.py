@@ -8,7 +8,7 @@ from engine.rules.transaction import Transaction
 from evaluator.notifications import DisabledNotification
 from runtime.tracing.current import current_trace
 
-Identity = tuple[str, str]  # of an event: customer id and event id
+Identity = tuple[str, str]  # of an event: customer id and event id; the second is empty where no event is the cause
 NO_TRACES: Mapping[str, str] = {}
 
 
@@ -21,7 +21,7 @@ async def traces_of_transitions(
     """
     if transaction.traces is None and current_trace() is None:
         return NO_TRACES
-    causes: dict[str, Identity | None] = {}
+    causes: dict[str, Identity] = {}
     first: dict[object, str] = {}
     if transaction.traces is not None:
         entries = ((one.movement.watch.gauge, one.movement.entries) for one in subjects)
@@ -29,8 +29,8 @@ async def traces_of_transitions(
     for one in transitions:
         if one.notification is not None:
             cause = one.transition.cause
-            event_id = first.get(one.gauge) if cause is None or cause.event_id is None else cause.event_id
-            causes[one.notification.notification_id] = None if event_id is None else (one.gauge.customer_id, event_id)
+            event_id = first.get(one.gauge, "") if cause is None or cause.event_id is None else cause.event_id
+            causes[one.notification.notification_id] = one.gauge.customer_id, event_id
     return await _stored(transaction, causes)
 
 
@@ -43,13 +43,13 @@ async def traces_of_disablings(
     return await _stored(
         transaction,
         {
-            one.notification_id: (one.customer_id, one.cause.event_id) if one.cause and one.cause.event_id else None
+            one.notification_id: (one.customer_id, (one.cause and one.cause.event_id) or "")
             for one in notifications
         },
     )
 
 
-async def _stored(transaction: Transaction, causes: Mapping[str, Identity | None]) -> Mapping[str, str]:
+async def _stored(transaction: Transaction, causes: Mapping[str, Identity]) -> Mapping[str, str]:
     here = current_trace()
     if transaction.traces is None:
         return NO_TRACES if here is None else dict.fromkeys(causes, here.stored)
@@ -58,7 +58,7 @@ async def _stored(transaction: Transaction, causes: Mapping[str, Identity | None
     await transaction.traces.find_first(slices)
     stored: dict[str, str] = {}
     for notification_id, cause in causes.items():
-        trace = None if cause is None else transaction.traces.trace_of(cause)
+        trace = transaction.traces.trace_of(cause)
         if trace is None:
             continue
         # The evaluation is nearer than the call, where it belongs to the same trace.

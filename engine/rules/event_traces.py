@@ -13,4 +13,7 @@ class EventTraces(Protocol):
         """Prepares `trace_of`. The caller has begun a slice."""
 
     def trace_of(self, identity: tuple[str, str]) -> TraceContext | None:
-        """The trace of an event, by customer id and event id; None if it has none, or is not of the transaction."""
+        """The trace of an event, by customer id and event id; None if it has none, or is not of the transaction.
+
+        The event id is empty where no event, but a change of the customer, is the cause.
+        """

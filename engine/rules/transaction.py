@@ -75,16 +75,22 @@ class Transactions:
         self._rules = rules
 
     @asynccontextmanager
-    async def open(self, organization: Organization) -> AsyncIterator[Transaction]:
+    async def open(
+        self, organization: Organization, traces: EventTraces | None = None
+    ) -> AsyncIterator[Transaction]:
         """A transaction of its own, which is committed at the end. Raises DatabaseUnavailable."""
         async with self._database.transaction() as connection:
-            yield await self.begin(connection, organization)
+            yield await self.begin(connection, organization, traces)
 
-    async def begin(self, connection: Connection, organization: Organization) -> Transaction:
+    async def begin(
+        self, connection: Connection, organization: Organization, traces: EventTraces | None = None
+    ) -> Transaction:
         """Takes the organization's lock, shared, in a transaction that has not raised the epoch."""
         epoch = await organizations.lock_shared(connection, organization.organization_id)
         # Read under the lock: a change that waited for it happens when it gets the lock, not when it was sent.
         now = self._clock.now()
         router = await self._rules.of(organization.organization_id).router(connection, epoch)
         raw, max_groups = await driver(connection), self._rules.max_groups
-        return Transaction(connection, raw, organization, router.apart(), now, self._grace, epoch, max_groups)
+        return Transaction(
+            connection, raw, organization, router.apart(), now, self._grace, epoch, max_groups, traces=traces
+        )

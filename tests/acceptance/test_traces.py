@@ -5,14 +5,19 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from fractions import Fraction
 
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from cli.client.connection import Address
+from generated.tidemark.v1.account_service_pb2 import PutLimitRequest
+from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest, EvaluateUsageRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.limit_pb2 import Limit, QuantityAccess
+from generated.tidemark.v1.scope_pb2 import CustomerScope
 from generated.tidemark.v1.usage_pb2 import UsageBatch, UsageEvent
 from generated.tidemark.v1.webhook_service_pb2 import (
     ListEndpointsRequest,
@@ -21,6 +26,8 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.tracing.context import TraceContext, of_texts
+from tests.reference.thresholds import Threshold
+from tests.reference.usage import Alert
 from tests.support.notifier.receiver import Arrival, Receiver, status
 from tests.support.processes import results
 from tests.support.processes.programs import DEADLINE, Program, Programs
@@ -297,3 +304,33 @@ async def own_header(channel: grpc.aio.Channel) -> None:
     await webhooks.UpdateEndpoint(
         UpdateEndpointRequest(endpoint=endpoint, update_mask=FieldMask(paths=["headers"])), timeout=DEADLINE
     )
+
+
+async def test_webhooks_of_a_changed_limit_belong_to_the_call_that_changed_it(
+    programs: Programs, receiver: Receiver, collector: OtlpReceiver
+) -> None:
+    programs.variables.update(collector.variables)
+    server, _ = await asyncio.gather(programs.serve(), programs.notify())
+    await prepare(server.address, receiver)
+    percentage = Alert("share", ("usage", "calls"), False, ("all",), (), (Threshold(percent=Fraction(50)),))
+    await results.create(server.address, percentage)
+    async with server.address.channel() as channel:
+        accounts = AccountServiceStub(channel)
+        await send(server, "acme", None)
+        [before] = await receiver.arrived(1)
+        limit = Limit(
+            limit_id="calls",
+            customer=CustomerScope(customer_id="acme"),
+            quantity=QuantityAccess(metric_id="calls"),
+            amount="30",
+        )
+        await accounts.PutLimit(PutLimitRequest(limit=limit), metadata=metadata(context(9)), timeout=DEADLINE)
+    arrived = (await receiver.arrived(2))[1]
+    trace = trace_of(arrived)
+    assert trace is not None
+    assert trace.trace_id == context(9).trace_id
+    assert trace_of(before) != trace
+    [call, attempt] = await collector.named(
+        context(9).trace_id, "tidemark.v1.AccountService/PutLimit", "POST"
+    )
+    assert (call.parent_id, attempt.parent_id) == (context(9).span_id, call.span_id)
