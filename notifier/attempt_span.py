@@ -1,4 +1,4 @@
-"""The span of an attempt, by the conventions of OpenTelemetry for HTTP clients. It continues the notification's trace."""
+"""The span of an attempt, by OpenTelemetry's conventions for HTTP clients. It continues the notification's trace."""
 
 from urllib.parse import urlsplit
 

@@ -65,9 +65,7 @@ class Attempter:
         _log(record, answer)
         return record
 
-    def _sign(
-        self, claim: Claim, time: datetime, body: bytes, trace: TraceContext | None
-    ) -> RequestHeaders | None:
+    def _sign(self, claim: Claim, time: datetime, body: bytes, trace: TraceContext | None) -> RequestHeaders | None:
         """The headers of the attempt with its signatures; None when a secret is missing or cannot be used."""
         try:
             return request_headers(claim, self._box, time, body, trace)

@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 def exported_traces(service: str, environment: Mapping[str, str] = os.environ) -> Iterator[None]:
     """Records the spans of this process and exports them during the block, if `environment` says so.
 
-    service: the name of the service where OTEL_SERVICE_NAME is not set. A configuration that cannot be used is logged,
-    and tracing stays off: a service must not end for its traces.
+    service: the name of the service where OTEL_SERVICE_NAME is not set. A configuration that cannot be used is
+    logged, and tracing stays off: a service must not end for its traces.
     """
     if not _is_wanted(environment):
         yield
@@ -67,7 +67,9 @@ def _resource(service: str, environment: Mapping[str, str]) -> dict[str, str | i
     """What every span says about its process, beside the variables."""
     attributes: dict[str, str | int] = {"service.version": _version(), "process.pid": os.getpid()}
     # An attribute given here would have precedence over the variables.
-    if not environment.get("OTEL_SERVICE_NAME") and "service.name=" not in environment.get("OTEL_RESOURCE_ATTRIBUTES", ""):
+    if not environment.get("OTEL_SERVICE_NAME") and "service.name=" not in environment.get(
+        "OTEL_RESOURCE_ATTRIBUTES", ""
+    ):
         attributes["service.name"] = service
     return attributes
 

@@ -42,10 +42,7 @@ async def traces_of_disablings(
         return NO_TRACES
     return await _stored(
         transaction,
-        {
-            one.notification_id: (one.customer_id, (one.cause and one.cause.event_id) or "")
-            for one in notifications
-        },
+        {one.notification_id: (one.customer_id, (one.cause and one.cause.event_id) or "") for one in notifications},
     )
 
 

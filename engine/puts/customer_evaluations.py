@@ -40,7 +40,9 @@ class CustomerEvaluations:
         self._database = database
         self._clock = clock
         self._limits = limits
-        self._traces: dict[int, CustomerTraces] = {}  # by organization, while calls of it have their customers evaluated
+        self._traces: dict[
+            int, CustomerTraces
+        ] = {}  # by organization, while calls of it have their customers evaluated
         self._of_calls = NotedCustomers(transactions, gate, limits.gauges_at_once)
         self._in_background = NotedCustomers(transactions, None, limits.gauges_at_once)
         self._together = Together[str, None](

@@ -1,4 +1,4 @@
-"""The traces of the events of a transaction, so that a notification belongs to the trace of the event that caused it."""
+"""The traces of the events of a transaction: a notification belongs to the trace of the event that caused it."""
 
 from typing import Protocol
 

@@ -75,9 +75,7 @@ class Transactions:
         self._rules = rules
 
     @asynccontextmanager
-    async def open(
-        self, organization: Organization, traces: EventTraces | None = None
-    ) -> AsyncIterator[Transaction]:
+    async def open(self, organization: Organization, traces: EventTraces | None = None) -> AsyncIterator[Transaction]:
         """A transaction of its own, which is committed at the end. Raises DatabaseUnavailable."""
         async with self._database.transaction() as connection:
             yield await self.begin(connection, organization, traces)

@@ -102,7 +102,11 @@ class _RecordedSpan(Span):
 def _span_context(trace: TraceContext) -> SpanContext:
     state = TraceState.from_header([trace.state]) if trace.state else None
     return SpanContext(
-        int(trace.trace_id, 16), int(trace.span_id, 16), is_remote=True, trace_flags=TraceFlags(trace.flags), trace_state=state
+        int(trace.trace_id, 16),
+        int(trace.span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(trace.flags),
+        trace_state=state,
     )
 
 

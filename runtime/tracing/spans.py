@@ -84,7 +84,7 @@ _recorder: Recorder | None = None
 
 def use(recorder: Recorder | None) -> None:
     """Records the spans of this process from now on; None: no more."""
-    global _recorder  # noqa: PLW0603 (one for each process, as in OpenTelemetry)
+    global _recorder
     _recorder = recorder
 
 

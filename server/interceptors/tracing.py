@@ -41,9 +41,7 @@ class Tracing(Around):
             return
         parent = of_metadata(context.invocation_metadata() or ())
         name = method.removeprefix("/")
-        span = spans.begin(
-            name, Kind.SERVER, parent, attributes={"rpc.system.name": "grpc", "rpc.method": name}
-        )
+        span = spans.begin(name, Kind.SERVER, parent, attributes={"rpc.system.name": "grpc", "rpc.method": name})
         call.trace = span.trace or parent
         if call.trace is not None:
             current.begin(call.trace)

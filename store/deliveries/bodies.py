@@ -1,4 +1,4 @@
-"""The bodies of claimed deliveries, of notifications and of operator events, each with the trace that it belongs to."""
+"""The bodies of claimed deliveries, of notifications and of operator events, each with its trace."""
 
 from collections.abc import Collection, Sequence
 from typing import LiteralString

@@ -5,6 +5,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,15 @@ async def test_random_faults_lose_no_event_count_none_twice_and_notify_under_one
 ) -> None:
     run = FaultRun(FAULTS, SEED, tmp_path)
     tally = await run.run()
+    lines = [f"{FAULTS} faults, seed {SEED}", *tally.lines(), *table(run.recoveries)]
+    lines += [f"not possible on this machine: {name}" for name in run.not_possible]
     with capsys.disabled():
-        print(f"\n{FAULTS} faults, seed {SEED}", *tally.lines(), *table(run.recoveries), sep="\n")
-        for name in run.not_possible:
-            print(f"not possible on this machine: {name}")
+        sys.stdout.write("\n" + "\n".join(lines) + "\n")
     if RESULTS:
-        with Path(RESULTS).open("a") as file:
-            file.write(json.dumps({"seed": SEED, "tally": vars(tally), "recoveries": run.recoveries}) + "\n")
+        append(Path(RESULTS), {"seed": SEED, "tally": vars(tally), "recoveries": run.recoveries})
+
+
+def append(file: Path, result: dict[str, object]) -> None:
+    """Adds a line to a file."""
+    with file.open("a") as opened:
+        opened.write(json.dumps(result) + "\n")

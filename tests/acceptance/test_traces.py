@@ -12,11 +12,12 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from cli.client.connection import Address
+from generated.tidemark.v1.access_pb2 import QuantityAccess
 from generated.tidemark.v1.account_service_pb2 import PutLimitRequest
 from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest, EvaluateUsageRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
-from generated.tidemark.v1.limit_pb2 import Limit, QuantityAccess
+from generated.tidemark.v1.limit_pb2 import Limit
 from generated.tidemark.v1.scope_pb2 import CustomerScope
 from generated.tidemark.v1.usage_pb2 import UsageBatch, UsageEvent
 from generated.tidemark.v1.webhook_service_pb2 import (
@@ -125,9 +126,7 @@ async def test_a_trace_goes_from_a_call_through_both_processes_and_a_restart_to_
     assert commit.links == ((caller.trace_id, call.span_id),)
     assert (attempt.failed, attempt.attributes["http.response.status_code"]) == (True, 500)
     assert trace_of(failed) == TraceContext(caller.trace_id, attempt.span_id, 1, caller.state)
-    async with within("the span of the second attempt"):
-        while len(attempts := [one for one in collector.of_trace(caller.trace_id) if one.name == "POST"]) < 2:
-            await asyncio.sleep(0.02)
+    attempts = await collector.number(caller.trace_id, "POST", 2)
     assert trace_of(arrived) == TraceContext(caller.trace_id, attempts[1].span_id, 1, caller.state)
     assert (attempts[1].failed, attempts[1].attributes["http.request.resend_count"]) == (False, 1)
     assert call.attributes["rpc.response.status_code"] == "OK"
@@ -265,8 +264,8 @@ async def test_processes_work_and_end_soon_while_the_receiver_of_traces_is_away(
 
 
 async def test_log_lines_of_both_processes_name_the_trace(programs: Programs, receiver: Receiver) -> None:
-    form = {"LOG_FORMAT": "json", "LOG_LEVEL": "debug"}
-    server, notifier = await asyncio.gather(programs.serve(**form), programs.notify(**form))
+    programs.variables.update({"TIDEMARK_LOG_FORMAT": "json", "TIDEMARK_LOG_LEVEL": "debug"})
+    server, notifier = await asyncio.gather(programs.serve(), programs.notify())
     await prepare(server.address, receiver)
     await send(server, "acme", context(6))
     [arrival] = await receiver.arrived(1)
@@ -330,7 +329,5 @@ async def test_webhooks_of_a_changed_limit_belong_to_the_call_that_changed_it(
     assert trace is not None
     assert trace.trace_id == context(9).trace_id
     assert trace_of(before) != trace
-    [call, attempt] = await collector.named(
-        context(9).trace_id, "tidemark.v1.AccountService/PutLimit", "POST"
-    )
+    [call, attempt] = await collector.named(context(9).trace_id, "tidemark.v1.AccountService/PutLimit", "POST")
     assert (call.parent_id, attempt.parent_id) == (context(9).span_id, call.span_id)

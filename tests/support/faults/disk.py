@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 from tests.support.memory import server_folder
 

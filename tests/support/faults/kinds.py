@@ -1,4 +1,4 @@
-"""The kinds of faults. Each is injected at random targets and for a random time, and ends before the next one begins."""
+"""The kinds of faults. Each has a random target and a random length, and ends before the next one begins."""
 
 import asyncio
 import contextlib

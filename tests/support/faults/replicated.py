@@ -1,4 +1,4 @@
-"""A PostgreSQL server with a streaming standby, each behind a proxy and on a disk of its own; one can replace the other.
+"""A PostgreSQL server with a streaming standby, each behind a proxy and on a disk of its own.
 
 A commit waits for the standby (synchronous replication), so that a failover loses nothing that was acknowledged.
 """
@@ -133,7 +133,7 @@ class Node:
         self._process.send_signal(how)
         await asyncio.to_thread(self._process.wait)
         async with within("the end of PostgreSQL's processes", DEADLINE):
-            while any(map(alive, processes)):
+            while any(map(alive, processes)):  # noqa: ASYNC110 (other processes end)
                 await asyncio.sleep(POLLING_INTERVAL)
 
     async def execute(self, *statements: str) -> None:

@@ -48,7 +48,9 @@ class FaultRun:
             injected = await kind.inject(stage)
             await stage.recovered()
         except AssertionError as error:
-            raise AssertionError(f"after {kind.name!r}, fault {sum(map(len, self.recoveries.values())) + 1}: {error}") from error
+            raise AssertionError(
+                f"after {kind.name!r}, fault {sum(map(len, self.recoveries.values())) + 1}: {error}"
+            ) from error
         self.recoveries[kind.name].append(asyncio.get_running_loop().time() - injected.since)
         if injected.afterwards is not None:
             await injected.afterwards()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,11 @@ PAUSE = 0.15  # seconds between two batches of a client
 BEHIND = timedelta(hours=3)  # of the events, so that a clock that is set back does not make them events of the future
 RECOVERY_LIMIT = 90.0  # seconds
 # Leases of a notifier that died end soon, and so do requests of a receiver that does not answer.
-SHORT = {"WEBHOOK_TIMEOUT_SECONDS": "0.5", "HEARTBEAT_SECONDS": "1", "POOL_SIZE": "8"}
+SHORT = {
+    "TIDEMARK_WEBHOOK_TIMEOUT_SECONDS": "0.5",
+    "TIDEMARK_HEARTBEAT_SECONDS": "1",
+    "TIDEMARK_POOL_SIZE": "8",
+}
 
 
 class PacedClient(Client):
@@ -61,11 +65,9 @@ class Stage:
         """Waits until every client gets acknowledgements again, and each notification so far has arrived."""
         async with within("recovery", RECOVERY_LIMIT):
             goals = [len(client.sent) + 1 for client in self.clients]
-            while any(client.acknowledged < goal for client, goal in zip(self.clients, goals, strict=True)):
-                await asyncio.sleep(POLLING_INTERVAL)
+            await _until(lambda: all(one.acknowledged >= goal for one, goal in zip(self.clients, goals, strict=True)))
             written = (await self.written()).keys()
-            while not written <= set(self.receiver.ids()):
-                await asyncio.sleep(POLLING_INTERVAL)
+            await _until(lambda: written <= set(self.receiver.ids()))
 
     async def written(self) -> dict[str, str]:
         """The notifications that are stored, asked until the primary answers."""
@@ -73,6 +75,11 @@ class Stage:
             with contextlib.suppress(psycopg.OperationalError):
                 return await results.notifications(self.database.primary.url)
             await asyncio.sleep(POLLING_INTERVAL)
+
+
+async def _until(happened: Callable[[], bool]) -> None:
+    while not happened():  # noqa: ASYNC110 (what is waited for happens in another process)
+        await asyncio.sleep(POLLING_INTERVAL)
 
 
 @asynccontextmanager
@@ -83,22 +90,20 @@ async def stage(folder: Path, randomness: random.Random) -> AsyncIterator[Stage]
         migrate(database.primary.url)
         receiver = await exits.enter_async_context(running_receiver())
         clock = SteppedClock(folder / "clock")
-        programs = Programs({**SETTINGS, "TIDEMARK_DATABASE_URL": database.url}, folder, exits)
+        programs = Programs({**SETTINGS, **SHORT, "TIDEMARK_DATABASE_URL": database.url}, folder, exits)
         programs.variables.update(clock.variables)
         workers, single, *notifiers = await asyncio.gather(
-            programs.serve("workers", workers=2, **SHORT),
-            programs.serve("single", **SHORT),
-            programs.notify("notifier-1", **SHORT),
-            programs.notify("notifier-2", **SHORT),
+            programs.serve("workers", workers=2),
+            programs.serve("single"),
+            programs.notify("notifier-1"),
+            programs.notify("notifier-2"),
         )
         through = [
             await exits.enter_async_context(proxied(int(server.address.server.rpartition(":")[2])))
             for server in (workers, single)
         ]
         await results.create(workers.address, *ALERTS, SEATS)
-        one = Stage(
-            database, {"workers": workers, "single": single}, notifiers, through, clock, receiver, randomness
-        )
+        one = Stage(database, {"workers": workers, "single": single}, notifiers, through, clock, receiver, randomness)
         async with single.address.channel() as channel:
             one.secret = await create_endpoint(channel, receiver.url)
         yield one

@@ -34,7 +34,9 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         self.endpoint = ""
         self.spans: list[ReceivedSpan] = []
 
-    async def Export(self, request: trace_service_pb2.ExportTraceServiceRequest, context: Any) -> Any:
+    async def Export(  # noqa: N802 (gRPC's name)
+        self, request: trace_service_pb2.ExportTraceServiceRequest, context: Any
+    ) -> Any:
         """The one method of the service."""
         for of_resource in request.resource_spans:
             resource = {one.key: _value(one.value) for one in of_resource.resource.attributes}
@@ -68,6 +70,13 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
                     return [found[name] for name in names]
                 await asyncio.sleep(0.02)
 
+    async def number(self, trace_id: str, name: str, number: int) -> list[ReceivedSpan]:
+        """Waits until a trace has so many spans of a name; returns them, in the order in which they came."""
+        async with within(f"{number} spans {name!r} of {trace_id}"):
+            while len(found := [one for one in self.of_trace(trace_id) if one.name == name]) < number:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return found
+
     @property
     def variables(self) -> dict[str, str]:
         """The environment of a process that exports its traces to this receiver, soon after they end."""
@@ -83,7 +92,7 @@ async def otlp_receiver() -> AsyncIterator[OtlpReceiver]:
     """A receiver on a free port of 127.0.0.1."""
     receiver = OtlpReceiver()
     server = grpc.aio.server()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]
     receiver.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     try:

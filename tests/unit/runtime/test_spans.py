@@ -93,9 +93,8 @@ def test_a_span_links_to_others() -> None:
 
 
 def test_a_failed_span_has_the_kind_of_its_error_and_no_message() -> None:
-    with recorded() as found, pytest.raises(ValueError, match="secret"):
-        with spans.begin("call", Kind.SERVER, context(1)):
-            raise ValueError("secret")
+    with recorded() as found, pytest.raises(ValueError, match="secret"), spans.begin("call", Kind.SERVER, context(1)):
+        raise ValueError("secret")
     span = found.named("call")[0]
     assert span.status.status_code is StatusCode.ERROR
     assert dict(span.attributes or {}) == {"error.type": "ValueError"}

@@ -1,3 +1,5 @@
+"""The W3C trace context: what is read, what is ignored, and what is sent on."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

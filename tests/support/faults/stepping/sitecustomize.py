@@ -14,9 +14,10 @@ if _file is not None:
     from runtime.clock import SystemClock
 
     _of_machine = SystemClock.now
+    _path = Path(_file)
 
     def _stepped(clock: SystemClock) -> datetime:
-        [ahead] = struct.unpack("d", Path(_file).read_bytes())
+        [ahead] = struct.unpack("d", _path.read_bytes())
         return _of_machine(clock) + timedelta(seconds=ahead)
 
-    SystemClock.now = _stepped  # type: ignore[method-assign]
+    SystemClock.now = _stepped  # type: ignore[assignment, method-assign]
