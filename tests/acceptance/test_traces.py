@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from fractions import Fraction
 
-import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from cli.client.connection import Address
+from cli.client.connection import Address, Metadata
 from generated.tidemark.v1.access_pb2 import QuantityAccess
 from generated.tidemark.v1.account_service_pb2 import PutLimitRequest
 from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
@@ -51,12 +50,16 @@ async def collector() -> AsyncIterator[OtlpReceiver]:
 
 
 async def send(server: Program, customer: str, trace: TraceContext | None) -> None:
-    """Sends usage that reaches the threshold, by a unary call."""
+    """Sends usage that reaches the threshold, by a unary call in a trace."""
+    await send_with(server, customer, metadata(trace) if trace else ())
+
+
+async def send_with(server: Program, customer: str, sent: Metadata) -> None:
+    """The same with any metadata."""
     event = UsageEvent(event_id=customer, customer_id=customer, metric_id="calls", quantity="20")
     event.event_time.FromDatetime(datetime.now(UTC))
     async with server.address.channel() as channel:
         request = EvaluateUsageBatchRequest(batch=UsageBatch(events=[event]))
-        sent = metadata(trace) if trace else ()
         answer = await AlertServiceStub(channel).EvaluateUsageBatch(request, metadata=sent, timeout=DEADLINE)
     assert len(answer.outcome.transitions) == 1
 
@@ -204,51 +207,40 @@ async def test_a_trace_that_its_caller_does_not_sample_is_passed_on_and_not_reco
     assert collector.of_trace(context(1).trace_id) == []
 
 
-async def test_a_traceparent_passes_through_unchanged_while_tracing_is_off(
+async def test_a_traceparent_passes_through_unchanged_or_is_ignored_while_tracing_is_off(
     programs: Programs, receiver: Receiver
 ) -> None:
     server, _ = await asyncio.gather(programs.serve(), programs.notify())
     secret = await prepare(server.address, receiver)
-    traces = {
+    passed = {
         "sampled": context(1, state="vendor=value,other=1"),
         "unsampled": context(2, sampled=False),
-        "none": None,
     }
-    for customer, trace in traces.items():
+    for customer, trace in passed.items():
         await send(server, customer, trace)
-    arrivals = await receiver.arrived(len(traces))
-    assert {customer_of(arrival): trace_of(arrival) for arrival in arrivals} == traces
-    for arrival in arrivals:
+    malformed = ["", "00-x", f"00-{'0' * 32}-{'1' * 16}-01", "ff" + context(1).traceparent[2:]]
+    await send(server, "none", None)
+    for number, text in enumerate(malformed):
+        await send_with(server, f"malformed {number}", (("traceparent", text),))
+    arrivals = {customer_of(arrival): arrival for arrival in await receiver.arrived(3 + len(malformed))}
+    for customer, arrival in arrivals.items():
         arrival.verify(secret)
-        if customer_of(arrival) == "none":
+        assert trace_of(arrival) == passed.get(customer)
+        if customer not in passed:
             assert not arrival.headers.keys() & {"traceparent", "tracestate"}
-
-
-@pytest.mark.parametrize("sent", ["", "00-x", f"00-{'0' * 32}-{'1' * 16}-01", "ff" + context(1).traceparent[2:]])
-async def test_a_malformed_traceparent_is_ignored(programs: Programs, receiver: Receiver, sent: str) -> None:
-    server, _ = await asyncio.gather(programs.serve(), programs.notify())
-    await prepare(server.address, receiver)
-    event = UsageEvent(event_id="e", customer_id="acme", metric_id="calls", quantity="20")
-    event.event_time.FromDatetime(datetime.now(UTC))
-    async with server.address.channel() as channel:
-        request = EvaluateUsageBatchRequest(batch=UsageBatch(events=[event]))
-        answer = await AlertServiceStub(channel).EvaluateUsageBatch(
-            request, metadata=(("traceparent", sent),), timeout=DEADLINE
-        )
-    assert answer.outcome.accepted == 1
-    [arrival] = await receiver.arrived(1)
-    assert not arrival.headers.keys() & {"traceparent", "tracestate"}
-
-
-async def test_a_test_event_belongs_to_the_call_that_asked_for_it(programs: Programs, receiver: Receiver) -> None:
-    server, _ = await asyncio.gather(programs.serve(), programs.notify())
-    await prepare(server.address, receiver)
+    # A test event belongs to the call that asks for it, and an endpoint's own header gives way to a trace only.
     async with server.address.channel() as channel:
         webhooks = WebhookServiceStub(channel)
         [endpoint] = (await webhooks.ListEndpoints(ListEndpointsRequest(), timeout=DEADLINE)).endpoints
-        request = SendTestEventRequest(endpoint_id=endpoint.endpoint_id)
-        await webhooks.SendTestEvent(request, metadata=metadata(context(4)), timeout=DEADLINE)
-    assert trace_of((await receiver.arrived(1))[0]) == context(4)
+        endpoint.headers["Traceparent"] = "own"
+        update = UpdateEndpointRequest(endpoint=endpoint, update_mask=FieldMask(paths=["headers"]))
+        await webhooks.UpdateEndpoint(update, timeout=DEADLINE)
+        before = len(receiver.arrivals)
+        for sent, header in ((metadata(context(4)), context(4).traceparent), ((), "own")):
+            request = SendTestEventRequest(endpoint_id=endpoint.endpoint_id)
+            await webhooks.SendTestEvent(request, metadata=sent, timeout=DEADLINE)
+            before += 1
+            assert (await receiver.arrived(before))[-1].headers["traceparent"] == header
 
 
 async def test_processes_work_and_end_soon_while_the_receiver_of_traces_is_away(
@@ -279,30 +271,6 @@ async def test_log_lines_of_both_processes_name_the_trace(programs: Programs, re
     assert attempt["notification_id"] == arrival.webhook_id
     assert str(attempt["delivery_id"]).startswith("whd_")
     assert str(attempt["endpoint_id"]).startswith("whe_")
-
-
-async def test_an_endpoints_own_traceparent_is_replaced_only_by_that_of_a_trace(
-    programs: Programs, receiver: Receiver
-) -> None:
-    server, _ = await asyncio.gather(programs.serve(), programs.notify())
-    await prepare(server.address, receiver)
-    async with server.address.channel() as channel:
-        await own_header(channel)
-    await send(server, "none", None)
-    await receiver.arrived(1)
-    await send(server, "traced", context(1))
-    await receiver.arrived(2)
-    assert [arrival.headers["traceparent"] for arrival in receiver.arrivals] == ["own", context(1).traceparent]
-
-
-async def own_header(channel: grpc.aio.Channel) -> None:
-    """Gives the endpoint a header of that name."""
-    webhooks = WebhookServiceStub(channel)
-    [endpoint] = (await webhooks.ListEndpoints(ListEndpointsRequest(), timeout=DEADLINE)).endpoints
-    endpoint.headers["Traceparent"] = "own"
-    await webhooks.UpdateEndpoint(
-        UpdateEndpointRequest(endpoint=endpoint, update_mask=FieldMask(paths=["headers"])), timeout=DEADLINE
-    )
 
 
 async def test_webhooks_of_a_changed_limit_belong_to_the_call_that_changed_it(

@@ -81,17 +81,16 @@ class Node:
         await self._run("pg_basebackup", *source, "--write-recovery-conf", "--no-sync", "--checkpoint=fast")
 
     async def _run(self, program: str, *arguments: str) -> None:
-        process = await asyncio.create_subprocess_exec(
-            self._programs / "bin" / program,
-            f"--pgdata={self._data}",
-            *arguments,
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [self._programs / "bin" / program, f"--pgdata={self._data}", *arguments],
             cwd=self.disk.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            check=False,
             **self._user.popen_options,
         )
-        said, _ = await process.communicate()
-        assert process.returncode == 0, said.decode()
+        assert done.returncode == 0, done.stdout.decode()
 
     async def start(self) -> None:
         """Starts it, until it accepts connections. It is tried again while what was before it still ends."""
@@ -143,10 +142,9 @@ class Node:
                 await connection.execute(statement.encode())
 
     async def remove(self) -> None:
-        """Ends it, and removes its data."""
+        """Ends it, and removes its log; its data are the disk's."""
         if self.running:
             await self.end(signal.SIGQUIT)
-        self.disk.remove()
         self._log.unlink(missing_ok=True)
 
 

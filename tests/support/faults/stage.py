@@ -26,8 +26,8 @@ from tests.support.processes.traffic import Client, usage
 from tests.support.waiting import within
 from tests.support.webhooks.endpoints import create_endpoint
 
-CLIENTS = 3  # of each server
-PAUSE = 0.15  # seconds between two batches of a client
+CLIENTS = 2  # of each server
+PAUSE = 0.3  # seconds between two batches of a client
 BEHIND = timedelta(hours=3)  # of the events, so that a clock that is set back does not make them events of the future
 RECOVERY_LIMIT = 90.0  # seconds
 # Leases of a notifier that died end soon, and so do requests of a receiver that does not answer.
