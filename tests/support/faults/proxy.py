@@ -21,6 +21,7 @@ class Proxy:
         self._target = target
         self._flows = asyncio.Event()
         self._flows.set()
+        self._closes = False
         self._connections: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
 
     async def start(self) -> asyncio.Server:
@@ -54,8 +55,12 @@ class Proxy:
             upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._target)
             writers.append(upstream_writer)
             await asyncio.gather(self._copy(reader, upstream_writer), self._copy(upstream_reader, writer))
-        except OSError:
-            pass  # the target is away, or the connection was cut
+        except (OSError, RuntimeError):
+            pass  # the target is away, or the connection was cut; uvloop then raises RuntimeError
+        except asyncio.CancelledError:
+            # By `close`. asyncio would log the cancellation of a task that it has begun itself.
+            if not self._closes:
+                raise
         finally:
             del self._connections[task]
             for one in writers:
@@ -74,6 +79,7 @@ class Proxy:
 
     async def close(self) -> None:
         """Breaks all connections off, and waits until their tasks have ended."""
+        self._closes = True
         self.flow()
         self.cut()
         tasks = list(self._connections)

@@ -50,10 +50,21 @@ class Node:
         self._programs = programs
         self._data = disk.folder / "data"
         self._log = disk.folder.with_suffix(".log")
-        self._user = server_user(Layout(disk.folder))
         self._process: subprocess.Popen[bytes] | None = None
-        if self._user.switch:
-            os.chown(disk.folder, self._user.uid, self._user.gid)
+        # The program changes its user itself: to do that, Popen forks instead of vforking, and a fork of a process
+        # with channels of gRPC may crash. PostgreSQL ends with this process, however this process ends.
+        user = server_user(Layout(disk.folder))
+        self._as_user = ["setpriv", "--pdeathsig", "QUIT"]
+        if user.switch:
+            os.chown(disk.folder, user.uid, user.gid)
+            self._as_user = [
+                "setpriv",
+                f"--reuid={user.uid}",
+                f"--regid={user.gid}",
+                "--clear-groups",
+                "--pdeathsig",
+                "QUIT",
+            ]
 
     @property
     def url(self) -> str:
@@ -83,14 +94,13 @@ class Node:
     async def _run(self, program: str, *arguments: str) -> None:
         done = await asyncio.to_thread(
             subprocess.run,
-            [self._programs / "bin" / program, f"--pgdata={self._data}", *arguments],
+            [*self._as_user, self._programs / "bin" / program, f"--pgdata={self._data}", *arguments],
             cwd=self.disk.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
-            **self._user.popen_options,
         )
-        assert done.returncode == 0, done.stdout.decode()
+        assert done.returncode == 0, f"{program} ended with {done.returncode}: {done.stdout.decode()}"
 
     async def start(self) -> None:
         """Starts it, until it accepts connections. It is tried again while what was before it still ends."""
@@ -106,13 +116,11 @@ class Node:
     def _launch(self) -> None:
         options = [f"-c{setting}" for setting in (*SETTINGS, f"port={self.port}", "unix_socket_directories=")]
         with self._log.open("ab") as log:
-            # PostgreSQL ends with this process, however this process ends.
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "QUIT", self._programs / "bin" / "postgres", "-D", self._data, *options],
+                [*self._as_user, self._programs / "bin" / "postgres", "-D", self._data, *options],
                 cwd=self.disk.folder,
                 stdout=log,
                 stderr=log,
-                **self._user.popen_options,
             )
 
     def processes(self) -> list[int]:
