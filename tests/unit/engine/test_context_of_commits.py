@@ -1,4 +1,4 @@
-"""Commits and background tasks belong to no call: not to the one that came first, nor to the one that started them."""
+"""Commits and background tasks belong to no call: neither the first one nor the one that started them."""
 
 import asyncio
 import logging
