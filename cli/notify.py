@@ -12,6 +12,7 @@ from notifier.process import run
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable
+from runtime.trace_export import exported_traces
 from store.postgres.database import Database
 
 
@@ -28,7 +29,8 @@ def notify(with_parent: int | None) -> None:
     reduce_garbage_collection()
     url = prepared_database(settings)
     try:
-        uvloop.run(_notify(settings, url, with_parent))
+        with exported_traces("tidemark-notifier"):
+            uvloop.run(_notify(settings, url, with_parent))
     except KeyFileUnusable as error:
         raise Problem(str(error)) from None
 

@@ -13,6 +13,7 @@ from cli.workers import run_workers
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable
+from runtime.trace_export import exported_traces
 from server.authentication.api_keys import UnsafeListen
 from server.calls.lifecycle import Shutdown
 from server.event_loop import ServerLoop
@@ -44,7 +45,8 @@ def serve(workers: int, worker: int | None, with_parent: int | None) -> None:
             run_workers(workers, settings, url, _print_address, with_parent)
         else:
             serving = _serve(settings, url, with_parent, shares_port=worker is not None)
-            uvloop.run(serving, loop_factory=ServerLoop)
+            with exported_traces("tidemark-server"):
+                uvloop.run(serving, loop_factory=ServerLoop)
     except CannotListen as error:
         raise Problem(
             str(error), ["choose another address with TIDEMARK_LISTEN=HOST:PORT; port 0 takes any free port"]

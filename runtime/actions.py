@@ -13,6 +13,7 @@ class LogAction(StrEnum):
     COMPILED_UNUSED = "compiled.unused"  # Python does its work
     CERTIFICATE = "certificate"  # of TLS
     NO_SECRET_KEY = "secrets.no_key"
+    TRACING = "tracing"  # whether traces are exported
     SERVING = "serving"
     NOT_SERVING = "not_serving"
     READY = "ready"

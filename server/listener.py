@@ -21,6 +21,7 @@ from server.interceptors.errors import Errors
 from server.interceptors.in_flight import CountInFlight
 from server.interceptors.organization_shares import LimitToShare
 from server.interceptors.request_id import RequestId
+from server.interceptors.tracing import Tracing
 from server.interceptors.unauthenticated_limits import UnauthenticatedLimits
 from server.interceptors.wrapping import Together
 from server.services import decoders, error_tables
@@ -97,6 +98,7 @@ def build_server(
         interceptors=(
             Together(
                 RequestId(),
+                Tracing(),
                 AccessLog(),
                 CountInFlight(in_flight),
                 UnauthenticatedLimits(Authenticate(authenticator, proxies), max_unidentified=max_unidentified),
