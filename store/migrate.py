@@ -50,7 +50,7 @@ def migrate(url: str) -> bool:
     try:
         with engine.connect() as connection:
             _check_server(connection)
-            if _revision(connection) == _head():
+            if _revision(connection) == head():
                 return True
             _lock(connection)
             try:
@@ -84,9 +84,10 @@ def check(url: str) -> None:
             _check_server(connection)
             if _is_newer(connection):
                 _check_compatible(connection)
-            elif (found := _revision(connection)) != (head := _head()):
+            elif (found := _revision(connection)) != (latest := head()):
                 raise SchemaTooOld(
-                    f"the schema is at revision {found or 'none'} and this version of Tidemark needs revision {head}"
+                    f"the schema is at revision {found or 'none'} and this version of Tidemark needs revision"
+                    f" {latest}"
                 )
     except DBAPIError as error:
         raise _unavailable(error) from error
@@ -138,7 +139,8 @@ def _revisions() -> set[str]:
     return {path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*_*.py")}
 
 
-def _head() -> str:
+def head() -> str:
+    """The revision of the last migration of this version."""
     return max(_revisions())
 
 
@@ -160,8 +162,8 @@ def _check_compatible(connection: Connection) -> None:
     # Schemas of versions before this table, and of other programs, do not have it.
     has_table = inspect(connection).has_table(schema_compatibility.name)
     oldest = connection.scalar(select(schema_compatibility.c.oldest_revision)) if has_table else None
-    if oldest is None or oldest > _head():
+    if oldest is None or oldest > head():
         raise SchemaTooNew(
             f"a newer version of Tidemark migrated the schema to revision {_revision(connection)}, which needs a"
-            f" version that knows revision {oldest or 'unknown'}; this one knows up to {_head()}"
+            f" version that knows revision {oldest or 'unknown'}; this one knows up to {head()}"
         )
