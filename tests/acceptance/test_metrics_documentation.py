@@ -72,17 +72,37 @@ def test_the_page_has_every_metric_of_a_scrape(scraped: Scraped) -> None:
     assert page == made, "run with TIDEMARK_RECORD_METRICS=1"
 
 
-@pytest.mark.parametrize("query", deployed.queries(), ids=str)
-def test_a_query_reads_metrics_and_labels_of_a_scrape(scraped: Scraped, query: Query) -> None:
+def test_every_query_reads_metrics_and_labels_of_a_scrape(scraped: Scraped) -> None:
+    queries = deployed.queries()
+    assert len(queries) > 100
+    assert [problem for query in queries for problem in problems(query, scraped)] == []
+
+
+def test_a_query_of_what_no_process_shows_is_found(scraped: Scraped) -> None:
+    assert list(problems(Query("one", "up"), scraped)) == []
+    for expression in (
+        "tidemark_redy",
+        'tidemark_ready{customer="a"}',
+        "sum by (gate) (tidemark_ready)",
+        "rpc_server_call_duration_seconds",
+    ):
+        assert len(list(problems(Query("one", expression), scraped))) == 1, expression
+    assert list(problems(Query("one", "tidemark_ready", ["{{ $labels.gate }}"]), scraped)) != []
+
+
+def problems(query: Query, scraped: Scraped) -> Iterator[str]:
+    """What a query reads or shows, and the scrape does not have."""
     found = read(query.expression)
     labels = set(OF_PROMETHEUS)
     for selector in found.selectors:
         if selector.name in NAMES_OF_PROMETHEUS:
             continue
-        assert selector.name in scraped.names, f"no process shows {selector.name}"
         own = {label for one in scraped.samples if one.name == selector.name for label in one.labels}
-        assert set(selector.labels) <= own | OF_PROMETHEUS
+        if selector.name not in scraped.names:
+            yield f"{query}: no process shows {selector.name}"
+        elif not set(selector.labels) <= own | OF_PROMETHEUS:
+            yield f"{query}: {selector.name} has no labels {set(selector.labels) - own}"
         labels |= own
-    assert set(found.grouped_by) <= labels
     shown = {label for template in query.templates for label in re.findall(r"\$labels\.(\w+)", template)}
-    assert shown <= labels
+    if not {*found.grouped_by, *shown} <= labels:
+        yield f"{query}: no series has the labels {({*found.grouped_by} | shown) - labels}"

@@ -1,7 +1,7 @@
 """docs/metrics.md: its tables, and those that a scrape of real processes makes."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,10 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs" / "metrics.md"
 
 _HEAD = "| name | type | labels | unit | of | meaning |\n|---|---|---|---|---|---|\n"
-_TABLE = re.compile(r"(<!-- metrics: (.*) -->\n\n)(?:\|.*\n)*")
+_TABLE = re.compile(r"(<!-- metrics: (.*) -->\n)\n?(?:\|.*\n)*\n?")
 # Labels that tell the processes of one port apart, and those of buckets.
 PROCESSES, _BUCKET = ("process", "worker"), "le"
+OF_PARENTS = "tidemark_child_up"  # its labels name the children
 _UNITS = {"seconds": "seconds", "bytes": "bytes", "fds": "files", "info": "–"}
 _OF = {"server": "server", "notifier": "notifier", "": "parent"}
 
@@ -53,6 +54,8 @@ def _of_family(family: Metric) -> Documented:
     labels = {label for sample in family.samples for label in sample.labels}
     of = {_OF[sample.labels.get("process", "")] for sample in family.samples}
     of |= {"parent" for sample in family.samples if _is_parents(sample.labels)}
+    if name == OF_PARENTS:
+        of = {"parent"}
     return Documented(
         name,
         family.type,
@@ -75,14 +78,8 @@ def with_tables(page: str, metrics: Sequence[Documented]) -> str:
         prefixes = tuple(found[2].split())
         rows = [one for one in left if one.name.startswith(prefixes)]
         left[:] = [one for one in left if one not in rows]
-        return found[1] + _HEAD + "".join(one.row for one in rows)
+        return f"{found[1]}\n{_HEAD}" + "".join(one.row for one in rows) + "\n"
 
-    text = _TABLE.sub(table, page)
+    text = _TABLE.sub(table, page).rstrip() + "\n"
     assert not left, f"docs/metrics.md has no table for {[one.name for one in left]}"
     return text
-
-
-def rows(page: str) -> Iterator[str]:
-    """The rows of the page's tables."""
-    for found in _TABLE.finditer(page):
-        yield from found[0].splitlines()[4:]

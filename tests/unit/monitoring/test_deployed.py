@@ -16,10 +16,13 @@ from tests.support.monitoring.deployed import (
     ROOT,
     RULES,
     RULES_TEST,
+    Query,
     dashboards,
     panels,
+    queries,
     rules,
 )
+from tests.support.monitoring.promql import read
 
 OPERATING = ROOT / "docs" / "operating.md"
 ALERT_NAME = re.compile(r"Tidemark[A-Za-z]+")
@@ -93,6 +96,11 @@ def test_panels_do_not_overlap(name: str) -> None:
         )
         assert apart, (one, other)
     assert all(place["x"] + place["w"] <= 24 for place in places)
+
+
+@pytest.mark.parametrize("query", queries(), ids=str)
+def test_a_query_can_be_read(query: Query) -> None:
+    assert read(query.expression).selectors
 
 
 def test_there_are_five_dashboards() -> None:
