@@ -20,6 +20,9 @@ class LogAction(StrEnum):
     NOT_READY = "not_ready"
     WORKER_ENDED = "worker.ended"
     WORKER_RUNS_AGAIN = "worker.runs_again"
+    MONITORING = "monitoring"  # of several processes on one port
+    METRIC_FAILED = "metric.failed"
+    BACKLOG_FAILED = "backlog.failed"  # what waits in the database cannot be read
     DRAIN = "drain"
     DRAIN_INCOMPLETE = "drain.incomplete"
     CUT_OFF = "cut_off"

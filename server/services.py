@@ -114,6 +114,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
             parts.pipeline,
             parts.drain,
             max_stream_events=parts.limits.stream_events,
+            monitoring=parts.monitoring.ingest,
         )
         self.EvaluateUsage = usage.EvaluateUsage
         self.EvaluateUsageBatch = usage.EvaluateUsageBatch

@@ -64,5 +64,5 @@ async def stored_secrets(connection: DriverConnection, key_ids: Collection[str])
     """The secrets of endpoints that exist. key_ids: of the given master keys."""
     found: dict[str | None, int] = dict(await (await connection.execute(_SECRETS)).fetchall())
     plain = found.pop(None, 0)
-    missing = {key_id: number for key_id, number in found.items() if key_id not in key_ids}
+    missing = {key_id: number for key_id, number in found.items() if key_id is not None and key_id not in key_ids}
     return StoredSecrets(missing, plain, sum(found.values()) + plain)
