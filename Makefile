@@ -32,6 +32,8 @@ STEPS ?=
 # The seed of `make test-random`, and how many examples its slow tests draw.
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 EXAMPLES ?= 100
+# How many random faults `make test-faults` injects.
+FAULTS ?= 200
 # The demo's input: a CSV of real requests instead of the made-up month.
 TRACE ?=
 # One part of the benchmark, perhaps with options: "soak MINUTES", "rules --scale 0.1 --only create" (default: ingest and
@@ -126,6 +128,10 @@ test-model: $(STAMP) ## random calls to real servers against the plain model; ST
 test-random: $(STAMP) ## random tests with other values each time; EXAMPLES=500 STEPS=100000 for more, SEED=7 to repeat
 	TIDEMARK_TEST_STEPS=$(STEPS) TIDEMARK_TEST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest $(SHARED) \
 		--hypothesis-seed=$(SEED) -m hypothesis $(ARGS)
+
+.PHONY: test-faults
+test-faults: $(STAMP) ## random kills, pauses, lost connections, failovers, full disks and clock steps under load; FAULTS=20, SEED=7 to repeat
+	TIDEMARK_TEST_FAULTS=$(FAULTS) TIDEMARK_TEST_SEED=$(SEED) $(BIN)/pytest tests/acceptance/test_fault_run.py $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## ruff: rules and format

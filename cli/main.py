@@ -30,6 +30,8 @@ COMMANDS = {
     "replay": "cli.replay.command",
     "watch": "cli.watch.command",
     "listen": "cli.listen.command",
+    "explain": "cli.explain.command",
+    "doctor": "cli.doctor.command",
 }
 
 # The packages of an extra, by the name of the import. `store.embedded` checks its own package.

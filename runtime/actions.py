@@ -13,12 +13,16 @@ class LogAction(StrEnum):
     COMPILED_UNUSED = "compiled.unused"  # Python does its work
     CERTIFICATE = "certificate"  # of TLS
     NO_SECRET_KEY = "secrets.no_key"
+    TRACING = "tracing"  # whether traces are exported
     SERVING = "serving"
     NOT_SERVING = "not_serving"
     READY = "ready"
     NOT_READY = "not_ready"
     WORKER_ENDED = "worker.ended"
     WORKER_RUNS_AGAIN = "worker.runs_again"
+    MONITORING = "monitoring"  # of several processes on one port
+    METRIC_FAILED = "metric.failed"
+    BACKLOG_FAILED = "backlog.failed"  # what waits in the database cannot be read
     DRAIN = "drain"
     DRAIN_INCOMPLETE = "drain.incomplete"
     CUT_OFF = "cut_off"

@@ -109,6 +109,11 @@ def check(url: str) -> None:
         engine.dispose()
 
 
+def known_revisions() -> set[str]:
+    """The revisions of all migrations of this version. The last one is the greatest."""
+    return _revisions()
+
+
 def _lock(connection: Connection) -> None:
     """Takes the lock for this session. Waits between tries, not inside a statement.
 

@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from engine.ingest.batches import Batch
+from engine.ingest.monitoring import IngestMonitoring
 from engine.ingest.pending import Room
 from engine.ingest.pipeline import LARGE_COMMIT, Pipeline
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1.usage_pb2 import Rejection, UsageOutcome
 from runtime.clock import Clock
 from runtime.configuration import Configuration
+from runtime.tracing.current import current_trace
 from runtime.turns import Slices
 from server.alerts.event_errors import check_number
 from server.alerts.omitted_notifications import store_token
@@ -120,6 +122,7 @@ class UsageHandlers:
         drain: Drain,
         *,
         max_stream_events: int = MAX_STREAM_EVENTS,
+        monitoring: IngestMonitoring | None = None,
     ) -> None:
         """max_stream_events: of one stream, read and not answered yet."""
         self._configuration = configuration
@@ -130,6 +133,7 @@ class UsageHandlers:
         self._max_stream_events = max_stream_events
         self._reader = Reader(configuration.retention)
         self._few = FewAtOnce()
+        self._monitoring = monitoring or IngestMonitoring()
 
     async def EvaluateUsageBatch(
         self, request: messages.EvaluateUsageBatchRequest | EncodedRequest, context: Context
@@ -234,12 +238,14 @@ class UsageHandlers:
 
         The outcome is not made for itself: a message that is set into another one is copied.
         """
-        outcome = await self._pipeline.submit(organization, Batch(parsed.events, batch.include_gauges), room)
+        submitted = Batch(parsed.events, batch.include_gauges, current_trace())
+        outcome = await self._pipeline.submit(organization, submitted, room)
         slices = Slices(organization.organization_id)
         shown.batch_id = batch.batch_id
         shown.accepted = outcome.accepted
         shown.duplicates = len(outcome.duplicates)
         rejected: list[Rejection] = []
+        self._monitoring.invalid(len(parsed.rejected))
         if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.of_erased or outcome.unrecorded:
             rejected = await rejections(parsed, outcome, room_of(batch.max_answer_bytes), slices)
         if rejected or outcome.transitions or outcome.gauges:
