@@ -103,7 +103,9 @@ class _Stream:
         self._loop = asyncio.get_running_loop()
         self._sent_time = 0.0  # of the last answer, on the loop's clock
 
-    async def answers(self, ending: "asyncio.Future[None]") -> AsyncGenerator[messages.WatchAuditEntriesResponse, None]:
+    async def answers(
+        self, ending: "asyncio.Future[None]"
+    ) -> AsyncGenerator[messages.WatchAuditEntriesResponse, None]:
         """A heartbeat with the first token, then the wanted entries by number, until `ending`."""
         yield self._heartbeat_answer()
         while not ending.done():
