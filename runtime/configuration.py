@@ -91,7 +91,8 @@ class Configuration:
     drain_timeout: float = DEFAULT_DRAIN_TIMEOUT  # seconds
     unary_deadline: float = DEFAULT_UNARY_DEADLINE  # seconds
     notifier_concurrency: int = DEFAULT_NOTIFIER_CONCURRENCY
-    notifier_listen: tuple[str, int] | None = None  # of its health and metrics; None: it does not listen
+    metrics_listen: tuple[str, int] | None = None  # of health and metrics of a process; None: it does not listen
+    notifier_listen: tuple[str, int] | None = None  # the same, of a notifier alone
     delivery_retention: timedelta = timedelta(days=DEFAULT_DELIVERY_RETENTION)
     # Master keys of stored secrets, as id and 32 bytes. The first one encrypts, all of them decrypt.
     secret_keys: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
@@ -287,6 +288,7 @@ def load(environment: Mapping[str, str]) -> Configuration:
         notifier_concurrency=read.number(
             "NOTIFIER_CONCURRENCY", int, DEFAULT_NOTIFIER_CONCURRENCY, 1, 4_096, "requests"
         ),
+        metrics_listen=read.optional_address("METRICS_LISTEN"),
         notifier_listen=read.optional_address("NOTIFIER_LISTEN"),
         delivery_retention=timedelta(
             days=read.number("DELIVERY_RETENTION_DAYS", int, DEFAULT_DELIVERY_RETENTION, 1, 3_650, "days")

@@ -25,6 +25,7 @@ from server.alerts.subscribers.feeds import Feeds
 from server.audit.watched_logs import WatchedLogs
 from server.calls.lifecycle import Drain
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
+from server.monitoring import ServerMonitoring
 from store.postgres.database import Database
 
 
@@ -51,6 +52,7 @@ class Parts:
     puts: FactPuts
     new_metrics: NewMetrics
     limits: ServerLimits
+    monitoring: ServerMonitoring
 
 
 def build_parts(
@@ -62,30 +64,38 @@ def build_parts(
     *,
     engine_limits: EngineLimits = DEFAULT_LIMITS,
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+    monitoring: ServerMonitoring | None = None,
 ) -> Parts:
     """The parts, not started.
 
     ingest_gate: the connections that transactions of usage may use. calls_gate: those that calls may use.
+    monitoring: gets what they measure.
     """
-    rules = RulesRegistry(max_groups=engine_limits.groups)
+    monitoring = monitoring or ServerMonitoring()
+    rules = RulesRegistry(max_groups=engine_limits.groups, monitoring=monitoring.rules)
+    pending = PendingEvents(
+        configuration.max_pending_events,
+        configuration.organization_pending_events,
+        beside=configuration.max_pending_events // BESIDE,
+    )
+    monitoring.add_pending(pending)
     pipeline = Pipeline(
         database,
         clock,
         configuration.grace,
         rules,
         writers=configuration.ingest_writers,
-        pending=PendingEvents(
-            configuration.max_pending_events,
-            configuration.organization_pending_events,
-            beside=configuration.max_pending_events // BESIDE,
-        ),
+        pending=pending,
         gate=ingest_gate,
         is_changing=lambda organization_id: changes.is_waiting(organization_id),
         limits=engine_limits.ingest,
         native=configuration.native,
+        monitoring=monitoring.ingest,
     )
     ingest_seats = ingest_gate.free
-    changes = ChangeGroups(database, clock, calls_gate, pipeline.is_ingesting, engine_limits.changes)
+    changes = ChangeGroups(
+        database, clock, calls_gate, pipeline.is_ingesting, engine_limits.changes, monitoring=monitoring.changes
+    )
     transactions = Transactions(database, clock, configuration.grace, rules)
     evaluations = CustomerEvaluations(database, clock, transactions, calls_gate, limits=engine_limits.evaluations)
     backfills = Backfills(
@@ -94,7 +104,15 @@ def build_parts(
         transactions,
         limits=engine_limits.backfills,
         busy=lambda: ingest_gate.free < ingest_seats,
+        monitoring=monitoring.backfills,
     )
+    feeds = Feeds(
+        database,
+        max_subscribers=configuration.max_watchers,
+        organization_subscribers=configuration.organization_watchers,
+        limits=server_limits.feeds,
+    )
+    monitoring.add_feeds(feeds)
     return Parts(
         configuration,
         database,
@@ -110,15 +128,10 @@ def build_parts(
         rules,
         transactions,
         backfills,
-        Timers(database, clock, transactions, limits=engine_limits.timers),
+        Timers(database, clock, transactions, limits=engine_limits.timers, monitoring=monitoring.timers),
         RedeliveryJobs(database, clock),
         Erasures(database, clock),
-        Feeds(
-            database,
-            max_subscribers=configuration.max_watchers,
-            organization_subscribers=configuration.organization_watchers,
-            limits=server_limits.feeds,
-        ),
+        feeds,
         WatchedLogs(
             database,
             max_subscribers=configuration.max_watchers,
@@ -131,6 +144,7 @@ def build_parts(
         FactPuts(clock, changes, evaluations, rules, engine_limits.new_metrics),
         NewMetrics(database, backfills, engine_limits.new_metrics.later),
         server_limits,
+        monitoring,
     )
 
 

@@ -43,6 +43,7 @@ from server.alerts.batches import AlertBatchHandlers
 from server.alerts.changes import AlertChangeHandlers
 from server.alerts.customer_alerts import CustomerAlertHandlers
 from server.alerts.exclusions import AlertExclusionHandlers
+from server.alerts.explanations import ExplanationHandlers
 from server.alerts.notifications import NotificationHandlers
 from server.alerts.usage import UsageHandlers
 from server.alerts.usage_requests import decode_natively, decodes_natively
@@ -105,6 +106,11 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.ListCustomerAlerts = customer_alerts.ListCustomerAlerts
         self.SummarizeCustomerAlerts = customer_alerts.SummarizeCustomerAlerts
 
+        explanations = ExplanationHandlers(
+            database, clock, grace=configuration.grace, max_groups=parts.rules.max_groups
+        )
+        self.ExplainCustomerAlert = explanations.ExplainCustomerAlert
+
         self.ListAlertExclusions = AlertExclusionHandlers(database).ListAlertExclusions
 
         usage = UsageHandlers(
@@ -114,6 +120,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
             parts.pipeline,
             parts.drain,
             max_stream_events=parts.limits.stream_events,
+            monitoring=parts.monitoring.ingest,
         )
         self.EvaluateUsage = usage.EvaluateUsage
         self.EvaluateUsageBatch = usage.EvaluateUsageBatch

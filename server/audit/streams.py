@@ -13,7 +13,7 @@ from server.authentication.revocation import raise_if_revoked
 from server.calls.context import Context, when_over
 from server.calls.current_call import current_organization
 from server.calls.lifecycle import Drain
-from server.calls.stream_end import wait_for_stream_end
+from server.calls.stream_end import stream_end
 from server.calls.validation import Violations
 from server.mapping.audit_entries import entry_message, read_filter
 from store.audit import log, numbering
@@ -48,7 +48,7 @@ class AuditStreamHandlers:
         tokens = AuditTokens(wanted)
         watched = self._logs.subscribe(current_organization().organization_id)
         when_over(context, lambda _: self._logs.leave(watched))
-        ending = asyncio.create_task(wait_for_stream_end(self._drain), name="audit-ending")
+        ending = stream_end(self._drain)
         try:
             position = await self._beginning(watched, request.resume_token, start, tokens)
             stream = _Stream(self._logs, watched, wanted, tokens, position, self._heartbeat)
@@ -103,7 +103,9 @@ class _Stream:
         self._loop = asyncio.get_running_loop()
         self._sent_time = 0.0  # of the last answer, on the loop's clock
 
-    async def answers(self, ending: "asyncio.Task[None]") -> AsyncGenerator[messages.WatchAuditEntriesResponse, None]:
+    async def answers(
+        self, ending: "asyncio.Future[None]"
+    ) -> AsyncGenerator[messages.WatchAuditEntriesResponse, None]:
         """A heartbeat with the first token, then the wanted entries by number, until `ending`."""
         yield self._heartbeat_answer()
         while not ending.done():

@@ -77,6 +77,23 @@ async def count(
     return {Groups(row[0], row[1], row[2] or None, row[3]): row[4] for row in await cursor.fetchall()}
 
 
+_COUNTED = """
+SELECT groups FROM group_count
+WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AND alert_id = %(alert_id)s
+    AND subscription_id = coalesce(%(subscription_id)s, '') AND period_start = %(period_start)s
+    AND watching_epoch = %(watching_epoch)s
+"""
+
+
+async def counted(connection: DriverConnection, organization_id: int, groups: Groups, watching_epoch: int) -> int:
+    """How many groups an alert that watches since `watching_epoch` has met."""
+    cursor = await connection.execute(
+        _COUNTED, {"organization_id": organization_id, "watching_epoch": watching_epoch, **groups._asdict()}
+    )
+    row = await cursor.fetchone()
+    return 0 if row is None else int(row[0])
+
+
 # Stores exclusions, and returns those that are new.
 _EXCLUDE = """
 INSERT INTO alert_exclusion (

@@ -96,12 +96,12 @@ def test_verb_is_that_of_the_standard_method_or_the_path_ends_in_a_custom_one(
         assert binding.verb == ("post" if binding.body else "get")
     else:
         assert re.search(r":[a-z][a-zA-Z]+$", binding.path)
-        assert binding.verb == ("get" if not any_changes(method) else "post")
+        assert binding.verb == ("post" if any_changes(method) or binding.body else "get")
 
 
 def any_changes(method: MethodDescriptor) -> bool:
     """Whether a custom method changes something, by its name."""
-    return re.match(r"Summarize|Watch|Count|Find|Search", method.name) is None
+    return re.match(r"Summarize|Watch|Count|Explain|Find|Search", method.name) is None
 
 
 def test_no_two_paths_match_the_same_request() -> None:

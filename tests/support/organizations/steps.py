@@ -115,6 +115,10 @@ READS = (
     Step("alerts of ann", "ListCustomerAlerts", 'customer_id: "ann"'),
     Step("alerts of all", "ListCustomerAlerts"),
     Step("totals of alerts", "SummarizeCustomerAlerts"),
+    *(
+        Step(f"reason of {alert.name}", "ExplainCustomerAlert", f'customer_id: "ann" alert_id: "alt_{alert.name}"')
+        for alert in ALERTS
+    ),
     Step("alert", "GetAlert", 'alert_id: "alt_usage"'),
     Step("changes", "ListAlertChanges", 'alert_id: "alt_usage"'),
     Step("notifications", "ListNotifications"),
