@@ -88,6 +88,15 @@ async def test_pending_and_newer_migrations_are_found(database_url: str) -> None
     assert (await check(database_url, "schema.revision")).severity is OK
 
 
+@own_database
+async def test_a_check_of_a_table_that_does_not_exist_is_reported_as_not_checked(database_url: str) -> None:
+    await execute(database_url, "DROP TABLE outbox, alembic_version")
+    found = await check(database_url, "work.outbox")
+    assert found.severity is NOT_CHECKED
+    assert 'relation "outbox" does not exist' in found.findings[0].found
+    assert "the schema is at none" in (await check(database_url, "schema.revision")).findings[0].found
+
+
 async def test_a_clock_that_is_off_is_found(database_url: str) -> None:
     assert (await check(database_url, "database.clock")).severity is OK
     for skew, severity in ((timedelta(seconds=-10), WARNING), (timedelta(hours=1), PROBLEM)):
