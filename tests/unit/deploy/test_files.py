@@ -166,8 +166,8 @@ def named_ports(pod: dict[str, Any]) -> dict[str, int]:
 def test_ports_of_pods_services_and_policies_are_those_that_processes_listen_on() -> None:
     found = dict(pods())
     by_source = {process.source: settings(process) for process in PROCESSES}
-    assert named_ports(found["tidemark-server"]) == {"grpc": GRPC, "monitoring": MONITORING}
-    assert named_ports(found["tidemark-notifier"]) == {"monitoring": MONITORING}
+    assert named_ports(found["tidemark-server"]) == {"grpc": GRPC, "metrics": MONITORING}
+    assert named_ports(found["tidemark-notifier"]) == {"metrics": MONITORING}
     assert by_source["kubernetes tidemark-server"].listen_port == GRPC
     for service in kubernetes_objects("Service"):
         assert service["spec"]["ports"] == [
@@ -184,6 +184,25 @@ def test_ports_of_pods_services_and_policies_are_those_that_processes_listen_on(
     assert compose["services"]["server"]["ports"] == [f"127.0.0.1:{GRPC}:{GRPC}"]
 
 
+def test_prometheus_finds_the_processes_of_compose_and_kubernetes() -> None:
+    path = DEPLOY / "monitoring" / "prometheus" / "prometheus.yaml"
+    [config] = documents(path)
+    targets = {
+        target for job in config["scrape_configs"] for each in job["static_configs"] for target in each["targets"]
+    }
+    [compose] = documents(COMPOSE)
+    assert targets == {f"server:{MONITORING}", f"notifier:{MONITORING}"}
+    assert {target.partition(":")[0] for target in targets} <= compose["services"].keys()
+    [mounted] = [one for one in compose["services"]["prometheus"]["volumes"] if one.startswith("..")]
+    assert (COMPOSE.parent / mounted.partition(":")[0]).resolve() == path.parent
+    # By these labels, and the name of the port, its comment says how to find pods.
+    for _, pod in pods():
+        labels = pod["metadata"]["labels"]
+        assert labels["app.kubernetes.io/name"] == "tidemark"
+        assert labels["app.kubernetes.io/component"] in ("server", "notifier", "migrate")
+        assert "regex: metrics" in path.read_text()
+
+
 def test_probes_ask_paths_that_the_monitoring_port_has() -> None:
     served = "".join(path.read_text() for path in (ROOT / "runtime").rglob("*.py"))
     served += "".join(path.read_text() for path in (ROOT / "notifier").rglob("*.py"))
@@ -193,7 +212,7 @@ def test_probes_ask_paths_that_the_monitoring_port_has() -> None:
                 if name == "tidemark-migrate":
                     assert f"{probe}Probe" not in container
                     continue
-                assert container[f"{probe}Probe"]["httpGet"] == {"path": path, "port": "monitoring"}
+                assert container[f"{probe}Probe"]["httpGet"] == {"path": path, "port": "metrics"}
                 assert f'"{path}"' in served
 
 
