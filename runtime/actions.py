@@ -54,6 +54,9 @@ class LogAction(StrEnum):
     OMITTED_FAILED = "omitted.failed"
     FEED_LISTEN_LOST = "feed.listen_lost"
 
+    # The audit log.
+    AUDIT_FAILED = "audit.failed"
+
     # Deliveries.
     ATTEMPT = "attempt"
     ATTEMPT_FAILED = "attempt.failed"

@@ -14,6 +14,7 @@ from server.calls.context import Context
 from server.calls.current_call import current_organization, only_customer
 from server.calls.validation import Violations
 from server.mapping.explanations import explanation_message
+from store.notifications import history
 from store.postgres.database import Database
 from store.views.customer_alerts import GaugeSelection
 
@@ -37,6 +38,9 @@ class ExplanationHandlers:
         violations.raise_if_any()
         organization, limited = current_organization(), bool(only_customer())
         organization_id, now = organization.organization_id, self._clock.now()
+        # The latest notifications get their positions in the feed, by which those of the customer are found.
+        async with history.reading(self._database, organization_id):
+            pass
         async with self._database.transaction() as connection:
             explaining = Explaining(connection, organization_id, now, self._grace, self._max_groups)
             found = await explaining.explain(question)

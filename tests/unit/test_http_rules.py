@@ -10,7 +10,7 @@ from proto.documents.contract import METHODS, VERBS, Binding, behaviors, binding
 from proto.documents.http_paths import collide, field_at, is_list_of_messages, query_fields, variables
 
 _TEMPLATE = re.compile(r"/v1(/([a-zA-Z]+|\{[a-z_.]+\}))+(:[a-zA-Z]+)?")
-_SCALARS_IN_A_PATH = {FieldDescriptor.TYPE_STRING}
+_SCALARS_IN_A_PATH = {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_INT64}
 
 CARRIED = [method for method in METHODS if not method.client_streaming]
 BINDINGS = [(method, binding) for method in CARRIED for binding in bindings(method)]
