@@ -23,7 +23,8 @@ ARGS ?=
 # The tests that run against a second PostgreSQL, too: one with the settings of its package, where one is installed.
 DATABASE_PART := accounts/test_invoice_alerts.py alerts/test_races.py balances/test_concurrent_drawdown.py \
 	notifications/test_watch_order.py notifier/test_delivery.py notifier/test_delivery_queue.py notifier/test_locks.py \
-	postgres/test_failures.py postgres/test_lost_connections.py postgres/test_migrations.py postgres/test_sessions.py \
+	postgres/test_failures.py postgres/test_lost_connections.py postgres/test_migration_plan.py postgres/test_migrations.py \
+	postgres/test_sessions.py \
 	usage/test_exactly_once.py usage/test_group_limit.py usage/test_creation_during_usage.py usage/test_new_alerts.py
 # How many steps of random calls, and of the story of customers' alerts, are compared with the plain model (default:
 # 10,000).
@@ -73,6 +74,10 @@ lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml (UPGRAD
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra cli --extra embedded --extra tracing --extra dev --generate-hashes --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
+	@# Of the image: the same versions, without what only development and the embedded server need.
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra tracing --build-deps-for wheel --generate-hashes --allow-unsafe \
+		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+		--quiet --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
 
 # --- running ------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,18 @@ from engine.ingest.batches import Batch, Outcome
 from engine.ingest.containment import Containment, Refused
 from engine.ingest.counting import Counted, count, count_moved
 from engine.ingest.group import CommitGroup, group_in_slices
+from engine.ingest.monitoring import (
+    COMMIT,
+    CONNECTION,
+    COUNT,
+    FACTS,
+    OUTCOMES,
+    RULES,
+    STORE,
+    TOGETHER,
+    CommitPhases,
+    IngestMonitoring,
+)
 from engine.ingest.outcomes import outcomes_of
 from engine.ingest.small_commit import CommitPlan, NotAsPlanned, plan_of
 from engine.ingest.storing import Stored, store
@@ -62,6 +74,7 @@ class Committer:
         between_commits: Callable[[], Awaitable[None]] = _at_once,
         first_pause: float = FIRST_PAUSE,
         native: bool = True,
+        monitoring: IngestMonitoring | None = None,
     ) -> None:
         """`grace`: how long after its end a period still counts late events.
 
@@ -79,6 +92,7 @@ class Committer:
         self._between_commits = between_commits
         self._first_pause = first_pause
         self._native = native
+        self._monitoring = monitoring or IngestMonitoring()
         self.gauges_moved = 0  # by the last commit
         self._reported: dict[str | None, int] = {}  # alerts of which operators got an event, and its window of time
 
@@ -117,7 +131,9 @@ class Committer:
             await between()
             return await self._attempt(part, between, careful=True)
 
+        self._monitoring.divided += 1
         contained = await Containment(attempt, batches, self._containment_commits).commit()
+        self._monitoring.unrecorded(len(contained.refused))
         await self._report(contained.refused)
         return contained.outcomes
 
@@ -162,52 +178,74 @@ class Committer:
                 return await self._commit_small(rules, group, span, plan)
             except NotAsPlanned as error:
                 duplicates = DuplicateEvents() if error.duplicates else None
+        phases = self._monitoring.begin(span)
         registered = rules.begin()
         router: Router | None = None
         counted = Counted()
         now = self._clock.now()
         try:
             async with self._database.transaction() as connection:
+                phases.end(CONNECTION)
                 transaction = await self._begin(connection, rules, group, now, careful)
                 router = transaction.router
+                phases.end(RULES)
                 await rules.load_facts(connection, router, group.events, now, registered)
-                span.event("rules read")
+                phases.end(FACTS)
                 stored = await store(transaction, group, native=self._native, duplicates=duplicates)
-                span.event("stored")
+                phases.end(STORE)
                 if stored.new:
                     counted = await self._count(transaction, stored.new, registered, group.include_gauges)
-                    span.event("counted")
+                phases.end(COUNT)
         except BaseException:
             rules.rolled_back(router, registered)
             raise
-        span.event("committed")
+        phases.end(COMMIT)
         rules.committed(registered)
         self.gauges_moved = len(counted.movements)
-        return await _outcomes(transaction, group, stored, counted)
+        return await self._outcomes(phases, transaction, group, stored, counted)
 
     async def _commit_small(
         self, rules: OrganizationRules, group: CommitGroup, span: Span, plan: CommitPlan
     ) -> list[Outcome]:
         """Commits as planned. Raises NotAsPlanned, after which nothing is stored."""
+        phases = self._monitoring.begin(span)
         registered, now = rules.begin(), self._clock.now()
         self.gauges_moved = 0  # it says nothing about larger commits
         registered.named.update(event.customer_id for event in plan.events)  # before another commit may forget them
         try:
             async with self._database.unbegun_transaction() as connection:
+                phases.end(CONNECTION)
                 raw = await driver(connection)
                 done = await plan.carry_out(raw, self._organization_id, now, group.include_gauges)
-                span.event("stored and moved")
                 transaction = self._transaction(connection, raw, plan.router, group, done.standing, now)
                 await rules.load_facts(connection, plan.router, plan.events, now, registered)  # only counts the names
                 if plan.movements is None:
                     counted = await self._count(transaction, plan.events, registered, group.include_gauges, done.held)
                 else:
                     counted = await count_moved(transaction, plan.movements, done.moved)
-                span.event("counted")
-            span.event("committed")
+                phases.end(TOGETHER)
+            phases.end(COMMIT)
         finally:
             rules.committed(registered)  # nothing is registered, so after a rollback nothing has to be forgotten
-        return await _outcomes(transaction, group, Stored(list(plan.events), [], [], [], []), counted)
+        stored = Stored(list(plan.events), [], [], [], [])
+        return await self._outcomes(phases, transaction, group, stored, counted, small=True)
+
+    async def _outcomes(
+        self,
+        phases: CommitPhases,
+        transaction: Transaction,
+        group: CommitGroup,
+        stored: Stored,
+        counted: Counted,
+        *,
+        small: bool = False,
+    ) -> list[Outcome]:
+        """What a commit that has ended made of its batches."""
+        outcomes = await _outcomes(transaction, group, stored, counted)
+        phases.end(OUTCOMES)
+        events = len(group.events) + len(group.repeated)
+        self._monitoring.committed(phases, outcomes, events, self._organization.name, small=small)
+        return outcomes
 
     async def _begin(
         self, connection: Connection, rules: OrganizationRules, group: CommitGroup, now: datetime, careful: bool

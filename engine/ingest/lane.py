@@ -5,6 +5,7 @@ customers of its events are held, and the lane goes on with batches of other cus
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ class Waiting:
     """A batch, or a writer's part of one, that waits for its commit.
 
     A large one may take several commits. committed: the number of its events that are committed, with this outcome.
-    taken: the number of those after them that the commit in progress takes.
+    taken: the number of those after them that the commit in progress takes. since: when its wait began, by
+    `time.perf_counter`.
     """
 
     batch: Batch
@@ -33,6 +35,7 @@ class Waiting:
     committed: int = 0
     taken: int = 0
     outcome: Outcome | None = None
+    since: float = field(default_factory=time.perf_counter)
 
     @property
     def events(self) -> int:
@@ -54,6 +57,7 @@ class Waiting:
             outcome = whole
         self.room.hand_over(self.taken).give_up()
         self.committed += self.taken
+        self.since = time.perf_counter()
         if is_last and not self.done.done():  # its caller may have cancelled the call
             self.done.set_result(outcome)
 

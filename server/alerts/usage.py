@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from engine.ingest.batches import Batch
+from engine.ingest.monitoring import IngestMonitoring
 from engine.ingest.pending import Room
 from engine.ingest.pipeline import LARGE_COMMIT, Pipeline
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -121,6 +122,7 @@ class UsageHandlers:
         drain: Drain,
         *,
         max_stream_events: int = MAX_STREAM_EVENTS,
+        monitoring: IngestMonitoring | None = None,
     ) -> None:
         """max_stream_events: of one stream, read and not answered yet."""
         self._configuration = configuration
@@ -131,6 +133,7 @@ class UsageHandlers:
         self._max_stream_events = max_stream_events
         self._reader = Reader(configuration.retention)
         self._few = FewAtOnce()
+        self._monitoring = monitoring or IngestMonitoring()
 
     async def EvaluateUsageBatch(
         self, request: messages.EvaluateUsageBatchRequest | EncodedRequest, context: Context
@@ -242,6 +245,7 @@ class UsageHandlers:
         shown.accepted = outcome.accepted
         shown.duplicates = len(outcome.duplicates)
         rejected: list[Rejection] = []
+        self._monitoring.invalid(len(parsed.rejected))
         if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.of_erased or outcome.unrecorded:
             rejected = await rejections(parsed, outcome, room_of(batch.max_answer_bytes), slices)
         if rejected or outcome.transitions or outcome.gauges:

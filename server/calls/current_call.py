@@ -9,6 +9,7 @@ from runtime import log_fields
 from runtime.tracing.context import TraceContext
 from server.calls.once import Once
 from store.alerts.history import Author
+from store.audit.entries import Actor, ActorKind, Cause
 from store.identity.callers import Caller
 from store.identity.organizations import Organization
 
@@ -33,6 +34,9 @@ class Call:
     stream: StreamOfKey | None = None  # only for a stream of the API
     answer_bytes: int = 0  # that a request of the call asked for; 0: none did
     trace: TraceContext | None = None  # of what the call causes
+    peer: str = ""  # as gRPC names it
+    user_agent: str = ""
+    client_identity: str = ""  # the first one of the client certificate
 
     @property
     def is_infrastructure(self) -> bool:
@@ -93,6 +97,28 @@ def current_organization() -> Organization:
 def current_author() -> Author:
     """The author that the history notes for a change by the current call: its API key."""
     return Author(_caller().key_id)
+
+
+def only_customer() -> str:
+    """The only customer that the API key of the current call may read; empty: all."""
+    return _caller().customer_id
+
+
+def current_cause() -> Cause:
+    """Who makes the changes of the current call, by which method, and from where, for the audit log."""
+    call, caller = get(), _caller()
+    if not caller.key_id:
+        actor = Actor(ActorKind.ANONYMOUS)
+    else:
+        kind = ActorKind.CERTIFICATE if caller.identity else ActorKind.API_KEY
+        actor = Actor(
+            kind,
+            caller.key_id,
+            caller.display_name,
+            caller.identity,
+            tuple(sorted(role.value for role in caller.roles)),
+        )
+    return Cause(actor, call.method, call.peer, call.client_identity, call.user_agent, call.request_id)
 
 
 def _caller() -> Caller:

@@ -123,7 +123,7 @@ async def test_a_commit_is_a_part_of_its_first_sampled_call_and_links_to_all(
     assert commit.attributes is not None
     assert commit.attributes["tidemark.commit.batches"] == 5
     assert commit.attributes["tidemark.commit.events"] == 4 + events
-    assert [event.name for event in commit.events][-2:] == ["counted", "committed"]
+    assert [event.name for event in commit.events][-2:] == ["commit", "outcomes"]
     # Of one trace, the evaluation is nearer than the call.
     assert await stored(caller) == {
         "bolt": context(3),

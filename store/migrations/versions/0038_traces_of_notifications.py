@@ -6,8 +6,8 @@ previous version writes none; a notifier of that version reads none.
 
 from alembic import op
 
-revision = "0039"
-down_revision = "0035"
+revision = "0038"
+down_revision = "0036"
 oldest_compatible = "0027"
 
 
