@@ -16,6 +16,7 @@ from runtime.clock import SystemClock
 from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable
 from runtime.monitoring.addresses import CannotMonitor
+from runtime.trace_export import exported_traces
 from store.postgres.database import Database
 
 
@@ -34,7 +35,8 @@ def notify(metrics_listen: str | None, monitoring_socket: socket.socket | None, 
     reduce_garbage_collection()
     url = prepared_database(settings)
     try:
-        uvloop.run(_notify(settings, url, with_parent, monitoring_socket))
+        with exported_traces("tidemark-notifier"):
+            uvloop.run(_notify(settings, url, with_parent, monitoring_socket))
     except (KeyFileUnusable, CannotMonitor) as error:
         raise Problem(str(error)) from None
 

@@ -17,6 +17,7 @@ from runtime.clock import SystemClock
 from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable
 from runtime.monitoring.addresses import CannotMonitor
+from runtime.trace_export import exported_traces
 from server.authentication.api_keys import UnsafeListen
 from server.calls.lifecycle import Shutdown
 from server.event_loop import ServerLoop
@@ -56,7 +57,8 @@ def serve(
             run_workers(workers, settings, url, _print_address, with_parent, monitoring_socket)
         else:
             serving = _serve(settings, url, with_parent, monitoring_socket, shares_port=worker is not None)
-            uvloop.run(serving, loop_factory=ServerLoop)
+            with exported_traces("tidemark-server"):
+                uvloop.run(serving, loop_factory=ServerLoop)
     except CannotListen as error:
         raise Problem(
             str(error), ["choose another address with TIDEMARK_LISTEN=HOST:PORT; port 0 takes any free port"]

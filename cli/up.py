@@ -17,6 +17,7 @@ from cli.worker_option import workers_option
 from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable
 from runtime.monitoring.addresses import CannotMonitor, metrics_url
+from store.embedded.disk import MB
 from store.identity import keys
 from store.postgres.addresses import shown
 from store.postgres.database import Database, DatabaseUnavailable
@@ -72,6 +73,17 @@ class _DatabaseReporter:
     def database_runs_again(self) -> None:
         """It accepts connections again."""
         self._report(good("the database runs again"))
+
+    def disk_runs_full(self, free: int, total: int) -> None:
+        """Its disk runs full; bytes."""
+        self._report(
+            f"{bad('the disk of the database runs full')}: {free // MB:,} of {total // MB:,} MB are free;"
+            " when it is full, nothing can be stored until there is space"
+        )
+
+    def disk_has_space(self, free: int) -> None:
+        """Its disk has space again; bytes."""
+        self._report(good(f"the disk of the database has space again: {free // MB:,} MB are free"))
 
 
 class _Up:

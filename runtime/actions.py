@@ -13,6 +13,7 @@ class LogAction(StrEnum):
     COMPILED_UNUSED = "compiled.unused"  # Python does its work
     CERTIFICATE = "certificate"  # of TLS
     NO_SECRET_KEY = "secrets.no_key"
+    TRACING = "tracing"  # whether traces are exported
     SERVING = "serving"
     NOT_SERVING = "not_serving"
     READY = "ready"
@@ -53,6 +54,9 @@ class LogAction(StrEnum):
     OMITTED_FAILED = "omitted.failed"
     FEED_LISTEN_LOST = "feed.listen_lost"
 
+    # The audit log.
+    AUDIT_FAILED = "audit.failed"
+
     # Deliveries.
     ATTEMPT = "attempt"
     ATTEMPT_FAILED = "attempt.failed"
@@ -79,7 +83,10 @@ class LogAction(StrEnum):
     DATABASE_ENDED = "database.ended"  # the embedded one
     DATABASE_STARTED = "database.started"
     DATABASE_SLOW_START = "database.slow_start"
+    DISK_RUNS_FULL = "disk.runs_full"
+    DISK_HAS_SPACE = "disk.has_space"
     LOCK_WAIT = "lock.wait"
+    MIGRATION_WAITS = "migration.waits"
     LOCK_HOLDER_ENDED = "lock.holder_ended"
     LOCK_WATCH_FAILED = "lock.watch_failed"
     PROBE_FAILED = "probe.failed"

@@ -23,6 +23,7 @@ DEFAULT_POOL_SIZE = 12  # connections of one process
 DEFAULT_GRACE = 34  # days after its end in which a period still counts events and is evaluated
 DEFAULT_RETENTION = 400  # days that stored events are kept, so that a period of a year can be recounted
 DEFAULT_NOTIFICATION_RETENTION = 400  # days that notifications are kept, and resume tokens are valid
+DEFAULT_AUDIT_RETENTION = 400  # days that entries of the audit log are kept, at least
 DEFAULT_MAX_BATCH_EVENTS = 5_000  # events a message
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # bytes a gRPC message
 DEFAULT_INGEST_WRITERS = 2  # concurrent transactions of one organization
@@ -84,6 +85,7 @@ class Configuration:
     grace: timedelta = timedelta(days=DEFAULT_GRACE)
     retention: timedelta = timedelta(days=DEFAULT_RETENTION)
     notification_retention: timedelta = timedelta(days=DEFAULT_NOTIFICATION_RETENTION)
+    audit_retention: timedelta = timedelta(days=DEFAULT_AUDIT_RETENTION)
     heartbeat: float = DEFAULT_HEARTBEAT  # seconds
     propagation_delay: float = DEFAULT_PROPAGATION_DELAY  # seconds
     drain_timeout: float = DEFAULT_DRAIN_TIMEOUT  # seconds
@@ -273,6 +275,9 @@ def load(environment: Mapping[str, str]) -> Configuration:
         retention=timedelta(days=read.number("RETENTION_DAYS", int, DEFAULT_RETENTION, 35, 36_500, "days")),
         notification_retention=timedelta(
             days=read.number("NOTIFICATION_RETENTION_DAYS", int, DEFAULT_NOTIFICATION_RETENTION, 1, 36_500, "days")
+        ),
+        audit_retention=timedelta(
+            days=read.number("AUDIT_RETENTION_DAYS", int, DEFAULT_AUDIT_RETENTION, 1, 36_500, "days")
         ),
         heartbeat=read.number("HEARTBEAT_SECONDS", float, DEFAULT_HEARTBEAT, 0.05, 3_600.0, "seconds"),
         propagation_delay=read.number(

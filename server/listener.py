@@ -23,6 +23,7 @@ from server.interceptors.in_flight import CountInFlight
 from server.interceptors.monitoring import MeasureCalls
 from server.interceptors.organization_shares import LimitToShare
 from server.interceptors.request_id import RequestId
+from server.interceptors.tracing import Tracing
 from server.interceptors.unauthenticated_limits import UnauthenticatedLimits
 from server.interceptors.wrapping import Together
 from server.services import decoders, error_tables
@@ -101,6 +102,7 @@ def build_server(
         interceptors=(
             Together(
                 RequestId(),
+                Tracing(),
                 AccessLog(),
                 MeasureCalls(monitoring or CallMonitoring()),
                 CountInFlight(in_flight),

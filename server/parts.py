@@ -22,6 +22,7 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
 from server.alerts.subscribers.feeds import Feeds
+from server.audit.watched_logs import WatchedLogs
 from server.calls.lifecycle import Drain
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from server.monitoring import ServerMonitoring
@@ -44,6 +45,7 @@ class Parts:
     redeliveries: RedeliveryJobs
     erasures: Erasures
     feeds: Feeds
+    audit_logs: WatchedLogs
     pipeline: Pipeline
     changes: ChangeGroups
     evaluations: CustomerEvaluations
@@ -116,7 +118,13 @@ def build_parts(
         database,
         clock,
         Drain(),
-        Upkeep(database, clock, configuration.retention, configuration.notification_retention),
+        Upkeep(
+            database,
+            clock,
+            configuration.retention,
+            configuration.notification_retention,
+            audit_retention=configuration.audit_retention,
+        ),
         rules,
         transactions,
         backfills,
@@ -124,6 +132,12 @@ def build_parts(
         RedeliveryJobs(database, clock),
         Erasures(database, clock),
         feeds,
+        WatchedLogs(
+            database,
+            max_subscribers=configuration.max_watchers,
+            organization_subscribers=configuration.organization_watchers,
+            poll_interval=server_limits.audit_poll_interval,
+        ),
         pipeline,
         changes,
         evaluations,
@@ -154,6 +168,8 @@ async def started(parts: Parts) -> AsyncIterator[None]:
         parts.erasures.start()
         stack.push_async_callback(parts.feeds.stop)
         parts.feeds.start()
+        stack.push_async_callback(parts.audit_logs.stop)
+        parts.audit_logs.start()
         stack.push_async_callback(parts.pipeline.drain)
         stack.push_async_callback(parts.changes.drain)
         stack.push_async_callback(parts.puts.drain)

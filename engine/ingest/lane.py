@@ -7,8 +7,9 @@ customers of its events are held, and the lane goes on with batches of other cus
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine.ingest.batches import Batch, Outcome, add_part
 from engine.ingest.commit import Committer
@@ -45,7 +46,7 @@ class Waiting:
     def part(self) -> Batch:
         """What the commit in progress takes."""
         batch, start, end = self.batch, self.committed, self.committed + self.taken
-        return batch if self.taken == len(batch.events) else Batch(batch.events[start:end], batch.include_gauges)
+        return batch if self.taken == len(batch.events) else batch.part(batch.events[start:end])
 
     def succeed(self, outcome: Outcome) -> None:
         """Notes that what was taken is committed, with this outcome; answers the batch when that was the rest."""
@@ -85,6 +86,10 @@ class Lane:
         """Adds a batch at the end."""
         self.waiting.append(waiting)
         self.changed.set()
+
+    def log_fields(self) -> Mapping[str, Any]:
+        """The fields of each log line of its commits, which belong to no single call."""
+        return {"organization_id": self.organization_id}
 
     async def renew_seat(self) -> None:
         """Lets other organizations have their turn between two commits."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from engine.ingest.batches import Outcome
 from runtime.monitoring.busiest import BusiestOrganizations
 from runtime.monitoring.instruments import TRANSACTION_BUCKETS, Instruments
+from runtime.tracing.spans import Span
 
 _EVENT_BUCKETS = (1, 10, 100, 500, 1_000, 5_000, 10_000, 20_000)
 _BATCH_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 500)
@@ -62,9 +63,9 @@ class IngestMonitoring:
             "tidemark_ingest_commit_batches", "Batches that a commit stored together.", _BATCH_BUCKETS
         )
 
-    def begin(self) -> "CommitPhases":
+    def begin(self, span: Span) -> "CommitPhases":
         """Begins to measure the phases of a commit."""
-        return CommitPhases(self._phases)
+        return CommitPhases(self._phases, span)
 
     def committed(
         self, phases: "CommitPhases", outcomes: Sequence[Outcome], events: int, organization: str, *, small: bool
@@ -145,12 +146,16 @@ class IngestMonitoring:
 
 
 class CommitPhases:
-    """Adds the duration of each phase of one commit to the totals. began: by `time.perf_counter`."""
+    """Adds the duration of each phase of one commit to the totals, and its end to the span of the commit.
 
-    __slots__ = ("_last", "_totals", "began")
+    began: by `time.perf_counter`.
+    """
 
-    def __init__(self, totals: dict[str, float]) -> None:
+    __slots__ = ("_last", "_span", "_totals", "began")
+
+    def __init__(self, totals: dict[str, float], span: Span) -> None:
         self._totals = totals
+        self._span = span
         self.began = self._last = time.perf_counter()
 
     def end(self, phase: str) -> None:
@@ -158,3 +163,4 @@ class CommitPhases:
         now = time.perf_counter()
         self._totals[phase] += now - self._last
         self._last = now
+        self._span.event(phase)

@@ -1,6 +1,7 @@
 """The pipeline: the queue in which batches of many streams wait for a common commit, in order for each customer."""
 
 import asyncio
+import contextvars
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from engine.ingest.pending import Overloaded, PendingEvents, Room
 from engine.limits import DEFAULT_LIMITS, IngestLimits
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
+from runtime import log_fields
 from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
 from runtime.turns import of_loop
@@ -153,17 +155,19 @@ class Pipeline:
             events, indexes = parts[number_of[event.customer_id]]
             events.append(event)
             indexes.append(index)
-        return {number: (Batch(events, batch.include_gauges), indexes) for number, (events, indexes) in parts.items()}
+        return {number: (batch.part(events), indexes) for number, (events, indexes) in parts.items()}
 
     def _enqueue(self, lane: Lane, batch: Batch, room: Room) -> asyncio.Future[Outcome]:
         future = asyncio.get_running_loop().create_future()
         lane.add(Waiting(batch, future, room))
         if lane.task is None:
-            lane.task = asyncio.create_task(self._work(lane), name="ingest-writer")
+            # In an empty context: a commit belongs to several calls, and not to the one that came first.
+            lane.task = asyncio.create_task(self._work(lane), name="ingest-writer", context=contextvars.Context())
         return future
 
     async def _work(self, lane: Lane) -> None:
         """Commits until nothing waits. The batches that arrive during one commit are the next one's group."""
+        log_fields.begin(lane)
         self._monitoring.lanes_busy += 1
         try:
             while lane.waiting or lane.division is not None:

@@ -13,6 +13,7 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1.usage_pb2 import Rejection, UsageOutcome
 from runtime.clock import Clock
 from runtime.configuration import Configuration
+from runtime.tracing.current import current_trace
 from runtime.turns import Slices
 from server.alerts.event_errors import check_number
 from server.alerts.omitted_notifications import store_token
@@ -237,7 +238,8 @@ class UsageHandlers:
 
         The outcome is not made for itself: a message that is set into another one is copied.
         """
-        outcome = await self._pipeline.submit(organization, Batch(parsed.events, batch.include_gauges), room)
+        submitted = Batch(parsed.events, batch.include_gauges, current_trace())
+        outcome = await self._pipeline.submit(organization, submitted, room)
         slices = Slices(organization.organization_id)
         shown.batch_id = batch.batch_id
         shown.accepted = outcome.accepted

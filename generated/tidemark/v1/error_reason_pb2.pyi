@@ -914,6 +914,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_AUDIT_ENTRY_NOT_FOUND: _ErrorReason.ValueType  # 63
+    """ERROR_REASON_AUDIT_ENTRY_NOT_FOUND (NOT_FOUND) means that the organization's audit log has no entry of that number,
+    or that the entry is no longer kept.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_AUDIT_ENTRY_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "entry_number": "1204"
+          }
+        }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a request, or one event of it, was refused or failed. Every error of this API carries a
@@ -1813,6 +1827,20 @@ Example:
       "metadata": {
         "key_id": "key_4xq…",
         "customer_id": "acme"
+      }
+    }
+"""
+ERROR_REASON_AUDIT_ENTRY_NOT_FOUND: ErrorReason.ValueType  # 63
+"""ERROR_REASON_AUDIT_ENTRY_NOT_FOUND (NOT_FOUND) means that the organization's audit log has no entry of that number,
+or that the entry is no longer kept.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_AUDIT_ENTRY_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "entry_number": "1204"
       }
     }
 """
