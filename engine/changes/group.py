@@ -13,6 +13,7 @@ from runtime.tasks import is_cancelled
 from store.audit import writing
 from store.audit.entries import NewEntry
 from store.identity import organizations
+from store.postgres import pipelines
 from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
 from store.postgres.failures import failure_of, is_fault_of_statement, unavailable
 from store.postgres.savepoints import Savepoints
@@ -150,7 +151,10 @@ class ChangeGroup:
             await self._step(last, savepoints, steps[-1])
         if not any(_is_kept(member) for step in steps for member in step):
             raise _NothingKept
-        await writing.write(raw, self._organization_id, trail, now)
+        if trail:
+            async with pipelines.pipeline(raw):
+                await writing.write(raw, self._organization_id, trail, now)
+                await pipelines.commit(raw)
 
     async def _prepared(self, connection: Connection, steps: list[list[Member]]) -> list[list[Member]]:
         """The steps that are left after what is done before the lock."""

@@ -7,16 +7,15 @@ from engine.backfill.quiet import wide_watches
 from engine.changes.open_change import OpenChange
 from engine.rules.registry import RulesRegistry
 from evaluator.definitions import AlertDefinition
+from generated.tidemark.v1 import alert_pb2, warning_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from generated.tidemark.v1 import warning_pb2
 from server.alerts.id_warnings import warnings_of
 from server.calls.idempotency import replayed
-from server.mapping.alerts import alert_message
+from server.mapping.audited_resources import Describing
 from server.mapping.unknown_ids import NamedIds
 from store.alerts import creation
 from store.alerts.change import Begun
 from store.alerts.drafts import Draft
-from store.audit.entries import Describe
 from store.identity import idempotent_answers
 from store.identity.idempotent_answers import AnswerKey, RequestIdReused
 from store.postgres.database import Connection
@@ -36,12 +35,12 @@ class Creation:
     named: NamedIds
     key: AnswerKey | None
     is_kept: bool
-    describe: Describe[AlertDefinition]
+    describe: Describing[AlertDefinition, alert_pb2.Alert]
     warnings: list[warning_pb2.Warning] = field(default_factory=list)
 
     def answer(self, created: AlertDefinition) -> Answer:
         """The answer that shows the alert."""
-        return Answer(alert=alert_message(created), warnings=self.warnings)
+        return Answer(alert=self.describe.message(created), warnings=self.warnings)
 
 
 class Creations:
