@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from runtime.kubernetes_variables import is_service_link
+from runtime.quotas import MAX_QUOTA, QuotaKind, Quotas
 
 PREFIX = "TIDEMARK_"
 # The variables that the client commands read. A server ignores them: one shell may start both.
@@ -79,6 +80,7 @@ class Configuration:
     organization_streams: int = DEFAULT_ORGANIZATION_STREAMS
     organization_watchers: int = DEFAULT_ORGANIZATION_WATCHERS
     max_watchers: int = DEFAULT_MAX_WATCHERS
+    quotas: Quotas = field(default_factory=dict)  # of organizations without their own
     ingest_writers: int = DEFAULT_INGEST_WRITERS
     native: bool = True  # usage is read and written by compiled modules, where there are some
     grace: timedelta = timedelta(days=DEFAULT_GRACE)
@@ -128,6 +130,14 @@ class _Reader:
             self.problems.append(f"{PREFIX}{name} is {text}: it must be between {low} and {high} {unit}")
             return default
         return value
+
+    def quotas(self) -> Quotas:
+        found: dict[QuotaKind, int | None] = {}
+        for kind in QuotaKind:
+            name, unit = f"QUOTA_{kind.name}", kind.value.replace("_", " ")
+            if self.raw(name) is not None:
+                found[kind] = self.number(name, int, 0, 0, MAX_QUOTA, unit)
+        return found
 
     def flag(self, name: str, default: bool) -> bool:
         text = self.raw(name)
@@ -266,6 +276,7 @@ def load(environment: Mapping[str, str]) -> Configuration:
             "ORGANIZATION_WATCHERS", int, DEFAULT_ORGANIZATION_WATCHERS, 1, 100_000, "streams"
         ),
         max_watchers=read.number("MAX_WATCHERS", int, DEFAULT_MAX_WATCHERS, 1, 1_000_000, "streams"),
+        quotas=read.quotas(),
         ingest_writers=read.number("INGEST_WRITERS", int, DEFAULT_INGEST_WRITERS, 1, 32, "writers"),
         native=read.flag("NATIVE", True),
         grace=timedelta(days=read.number("GRACE_DAYS", int, DEFAULT_GRACE, 1, 366, "days")),

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from engine.quotas.organization_quotas import OrganizationQuotas
 from runtime.actions import LogAction
 from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
@@ -80,6 +81,7 @@ def build_server(
     deadline: Deadline,
     *,
     max_unidentified: int,
+    quotas: OrganizationQuotas,
     shares_port: bool = False,
 ) -> grpc.aio.Server:
     """The server without services. A call passes the interceptors from the first to the last.
@@ -102,8 +104,13 @@ def build_server(
                 UnauthenticatedLimits(Authenticate(authenticator, proxies), max_unidentified=max_unidentified),
             ),
             deadline,
-            LimitToShare(shares),
-            Errors(configuration.max_message_bytes, error_tables(configuration), decoders(configuration)),
+            LimitToShare(shares, quotas),
+            Errors(
+                configuration.max_message_bytes,
+                error_tables(configuration),
+                decoders(configuration),
+                quotas=quotas,
+            ),
         ),
         options=_options(configuration, shares_port=shares_port),
     )

@@ -80,6 +80,7 @@ async def serve(
             in_flight,
             deadline,
             max_unidentified=server_limits.unidentified_calls,
+            quotas=parts.quotas,
             shares_port=shares_port,
         )
         services = add_services(server, parts)

@@ -71,10 +71,12 @@ class ChangeGroup:
         members: list[Member],
         join: Callable[[], None],
         limits: ChangeLimits,
+        max_alerts: int | None = None,
     ) -> None:
         """After `limits.seconds` under the lock no further change begins.
 
         join: adds to `members` those that came while the group waited for the lock, and need not be prepared.
+        max_alerts: of the organization.
         """
         self._database = database
         self._clock = clock
@@ -82,6 +84,7 @@ class ChangeGroup:
         self._members = members
         self._join = join
         self._limits = limits
+        self._max_alerts = max_alerts
         self._locking: float | None = None  # when the lock was requested
         self._end = 0.0
         self._progress = False  # whether a change has an outcome, so that this group does not end without any
@@ -134,7 +137,16 @@ class ChangeGroup:
         steps = _steps([*(member for step in steps for member in step), *self._members[first:]])
         # The clock is read under the lock: a new alert did not watch the events that came in while this waited.
         now = self._clock.now()
-        last = OpenChange(connection, raw, self._organization_id, epoch, now, self._limits.spend_alerts, is_last=True)
+        last = OpenChange(
+            connection,
+            raw,
+            self._organization_id,
+            epoch,
+            now,
+            self._limits.spend_alerts,
+            is_last=True,
+            max_alerts=self._max_alerts,
+        )
         self._end = time.perf_counter() + self._limits.seconds
         if len(steps) == 1:
             await self._only(last, steps[0])

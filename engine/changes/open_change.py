@@ -19,6 +19,7 @@ class OpenChange:
     driver: the driver's own connection below `connection`. epoch: the new epoch, which changed rows store as
     `changed_epoch`. now: read under the lock, so that no usage that is counted already is later. max_spend_alerts: of
     each type on cost, of one subscription or plan. is_last: no other change of the group is made after this one.
+    max_alerts: of the organization, without archived ones; None without a quota.
     """
 
     connection: Connection
@@ -28,6 +29,7 @@ class OpenChange:
     now: datetime
     max_spend_alerts: int
     is_last: bool
+    max_alerts: int | None = None
 
 
 Work = Callable[[OpenChange], Awaitable[Result]]

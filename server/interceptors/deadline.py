@@ -12,6 +12,7 @@ from server.calls import current_call, errors
 from server.calls.bounded_waits import BoundedWaits
 from server.calls.context import Context
 from server.interceptors.wrapping import Continuation, Handler, ReadLater, behaviour_of
+from store.postgres.statement_bounds import bound_statements
 
 # A request of health or reflection has a few bytes, in the same packet as its headers. It needs no key.
 INFRASTRUCTURE_REQUEST = 5.0  # seconds
@@ -24,7 +25,7 @@ class Deadline(grpc.aio.ServerInterceptor):
 
     It reads the request itself, after the checks of the outer interceptors: gRPC would wait for the request without a
     limit before it calls any of them. gRPC enforces the deadlines of callers. A stream of answers has no limit after
-    its request has arrived.
+    its request has arrived. The statements of a unary call have its deadline.
     """
 
     def __init__(self, default: float, *, infrastructure_request: float = INFRASTRUCTURE_REQUEST) -> None:
@@ -49,7 +50,9 @@ class Deadline(grpc.aio.ServerInterceptor):
         arrival_limit = self._infrastructure_request if infrastructure else self._default
 
         async def single(_: Any, context: Context) -> Any:
-            if infrastructure or context.time_remaining() is None:
+            remaining = context.time_remaining()
+            bound_statements(arrival_limit if remaining is None else remaining)
+            if infrastructure or remaining is None:
                 async with _limit(context, arrival_limit):
                     return await inner(await self._request(context), context)
             async with _limit(context, arrival_limit):

@@ -1,5 +1,7 @@
 """WebhookService: endpoints and their secrets."""
 
+from collections.abc import Callable
+
 from generated.tidemark.v1 import endpoint_pb2
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from runtime.clock import Clock
@@ -31,13 +33,24 @@ from webhooks.url_policy import UrlPolicy
 
 
 class EndpointHandlers:
-    """Serves the RPCs for endpoints. box: encrypts secrets; None where the operator has set no master key."""
+    """Serves the RPCs for endpoints.
 
-    def __init__(self, database: Database, clock: Clock, policy: UrlPolicy, box: SecretBox | None) -> None:
+    box: encrypts secrets; None where the operator has set no master key. quota: of an organization's endpoints.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        policy: UrlPolicy,
+        box: SecretBox | None,
+        quota: Callable[[int], int | None] = lambda _: None,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._policy = policy
         self._box = box
+        self._quota = quota
 
     async def CreateEndpoint(
         self, request: messages.CreateEndpointRequest, context: Context
@@ -50,8 +63,9 @@ class EndpointHandlers:
         box = self._sealing_box()
 
         async def create(connection: Connection) -> tuple[messages.CreateEndpointResponse, str]:
+            organization_id = current_organization().organization_id
             created = await endpoints.create(
-                connection, current_organization().organization_id, new, box, now=self._clock.now()
+                connection, organization_id, new, box, now=self._clock.now(), quota=self._quota(organization_id)
             )
             [shown] = await self._shown(connection, [created.endpoint])
             return messages.CreateEndpointResponse(endpoint=shown), created.secret

@@ -23,7 +23,7 @@ class Change:
     """The change of definitions by one caller.
 
     Its transaction holds the organization's lock exclusively, and has raised the epoch. max_spend_alerts: of each
-    type on cost, of one subscription or plan.
+    type on cost, of one subscription or plan. max_alerts: of the organization, without archived ones.
     """
 
     connection: AsyncConnection
@@ -31,6 +31,7 @@ class Change:
     author: Author
     begun: Begun
     max_spend_alerts: int = MAX_SPEND_ALERTS
+    max_alerts: int | None = None
 
 
 class ItemRefused(Exception):
