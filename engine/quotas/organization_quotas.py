@@ -1,7 +1,7 @@
 """The quotas of all organizations, as this process knows them, and the exchange with the other processes.
 
-About once a second, a process says what the organizations with quotas use of them here, reads what the others say, and
-reads the quotas that have changed. No call waits for that.
+About once a second, a process says what the organizations with quotas use of them here, reads what the others say,
+and reads the quotas that have changed. No call waits for that.
 """
 
 import asyncio

@@ -51,7 +51,7 @@ class LimitedRate:
         """Waits until the message may be taken, and takes it."""
         if self._rate is not None:
             async with self._turn:
-                while (seconds := self.wait()) > 0:
+                while (seconds := self.wait()) > 0:  # noqa: ASYNC110 (what is waited for is a time)
                     await asyncio.sleep(min(seconds, BURST))  # the rate may rise meanwhile
         self.take(amount)
 

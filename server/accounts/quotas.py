@@ -22,16 +22,21 @@ class QuotaHandlers:
     async def GetQuotas(self, request: messages.GetQuotasRequest, context: Context) -> messages.GetQuotasResponse:
         """The quotas of all kinds, with what is used of them."""
         organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
-            used: dict[QuotaKind, int | None] = {
-                QuotaKind.ALERTS: await counts.kept(connection, organization_id),
-                QuotaKind.ENDPOINTS: await endpoints.count(connection, organization_id, EndpointFilter()),
-            }
-        used |= self._quotas.use(organization_id).used()
         limits, own = self._quotas.of(organization_id), self._quotas.own(organization_id)
+        used: dict[QuotaKind, int | None] = {**self._quotas.use(organization_id).used()}
+        async with self._database.transaction() as connection:
+            if limits.get(QuotaKind.ALERTS) is not None:
+                used[QuotaKind.ALERTS] = await counts.number(connection, organization_id)
+            if limits.get(QuotaKind.ENDPOINTS) is not None:
+                used[QuotaKind.ENDPOINTS] = await endpoints.count(connection, organization_id, EndpointFilter())
         return messages.GetQuotasResponse(
             quotas=[
-                quota_pb2.Quota(kind=_KINDS[kind], limit=limits.get(kind), used=used[kind], own=kind in own)
+                quota_pb2.Quota(
+                    kind=_KINDS[kind],
+                    limit=limits.get(kind),
+                    used=None if limits.get(kind) is None else used[kind],
+                    own=kind in own,
+                )
                 for kind in QuotaKind
             ]
         )

@@ -1,6 +1,6 @@
 """The number of an organization's alerts, without archived ones, which triggers keep (migration 0037)."""
 
-from sqlalchemy import func, literal, select
+from sqlalchemy import ColumnElement, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,26 +23,36 @@ async def current(connection: AsyncConnection, organization_id: int) -> int:
 
     The first time it reads an index entry of each alert.
     """
-    number = await kept(connection, organization_id)
-    if number is not None:
-        return number
-    counted = select(literal(organization_id), func.count()).where(
-        alert.c.organization_id == organization_id,
-        alert.c.state.in_([state for state in DefinitionState if state is not DefinitionState.ARCHIVED]),
-    )
+    known = await kept(connection, organization_id)
+    if known is not None:
+        return known
+    counted = select(literal(organization_id), func.count()).where(*_of(organization_id))
     added = await connection.scalar(
         insert(alert_count).from_select(["organization_id", "alerts"], counted).returning(alert_count.c.alerts)
     )
     assert added is not None
-    return added
+    return int(added)
+
+
+async def number(connection: AsyncConnection, organization_id: int) -> int:
+    """The number, without a lock; where it is not kept yet, it reads an index entry of each alert."""
+    known = await kept(connection, organization_id)
+    if known is not None:
+        return known
+    return await connection.scalar(select(func.count()).where(*_of(organization_id))) or 0
+
+
+def _of(organization_id: int) -> tuple[ColumnElement[bool], ...]:
+    not_archived = [state for state in DefinitionState if state is not DefinitionState.ARCHIVED]
+    return alert.c.organization_id == organization_id, alert.c.state.in_(not_archived)
 
 
 async def refuse_reached(connection: AsyncConnection, organization_id: int, quota: int | None) -> None:
-    """Raises QuotaReached if no alert can be created now; without a lock, so it may allow one that is refused later."""
+    """Raises QuotaReached if no alert can be created now. Takes no lock: what it allows may be refused later."""
     if quota is None:
         return
-    number = await kept(connection, organization_id)
-    if number is not None and number >= quota:
+    known = await kept(connection, organization_id)
+    if known is not None and known >= quota:
         raise QuotaReached(QuotaKind.ALERTS, quota)
 
 

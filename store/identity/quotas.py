@@ -129,7 +129,7 @@ GROUP BY organization_id
 async def exchange(
     connection: AsyncConnection, process_id: str, uses: Mapping[int, Use], *, fresh: float = FRESH
 ) -> dict[int, OthersUse]:
-    """Says what this process uses of the quotas of organizations, and returns what the others use of the same ones."""
+    """Says what this process uses of the quotas of organizations; returns what the others use of the same ones."""
     cursor = await (await driver(connection)).execute(
         _EXCHANGE,
         {

@@ -231,7 +231,11 @@ def _keep_after_cancellation(context: ExceptionContext) -> None:
     if not isinstance(context.original_exception, asyncio.CancelledError) or context.connection is None:
         return
     raw: DriverConnection = context.connection.connection.driver_connection  # type: ignore[assignment]
-    if raw.pgconn.transaction_status in (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR):
+    if raw.pgconn.transaction_status in (
+        TransactionStatus.IDLE,
+        TransactionStatus.INTRANS,
+        TransactionStatus.INERROR,
+    ):
         context.is_disconnect = False
 
 

@@ -3,8 +3,8 @@
 `make fuzz COUNT=200000 SEED=7` runs it for longer, and prints what it measured.
 """
 
-import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,9 +21,8 @@ from tests.support.fuzzing.campaign import Campaign, Canary, canary, resident
 from tests.support.fuzzing.findings import Findings
 from tests.support.fuzzing.messages import Good, bad_encoding
 from tests.support.fuzzing.wire import bad_bytes
-from tests.support.processes.programs import Program, Programs
+from tests.support.processes.programs import Program, Programs, until
 from tests.support.server.certificates import Authority
-from tests.support.waiting import within
 
 COUNT = int(os.environ.get("TIDEMARK_TEST_FUZZ") or 1_500)  # bad requests
 SEED = int(os.environ.get("TIDEMARK_TEST_SEED") or 0)
@@ -57,7 +56,7 @@ async def test_server_survives_bad_requests_and_shows_nothing_of_its_inside(
     server: Program, organizations: tuple[str, str]
 ) -> None:
     findings = Findings()
-    address, (bad, good) = server.address.target, organizations
+    address, (bad, good) = server.address.server, organizations
     async with canary(address, good, findings) as before:
         await _sung(before)
     campaign = Campaign(address, bad, findings, SEED)
@@ -72,7 +71,7 @@ async def test_server_survives_bad_requests_and_shows_nothing_of_its_inside(
     seconds = time.perf_counter() - began
     async with canary(address, good, findings) as after:
         await _sung(after)
-    print(_report(findings, sizes, seconds, (before.p99(), beside.p99(), after.p99())))
+    sys.stdout.write(_report(findings, sizes, seconds, (before.p99(), beside.p99(), after.p99())))
     assert findings.problems == []
     assert server.complaints() == []
     assert server.running
@@ -83,9 +82,7 @@ async def test_server_survives_bad_requests_and_shows_nothing_of_its_inside(
 
 async def _sung(bird: Canary) -> None:
     """Waits until the canary has made some calls."""
-    async with within("the calls of the canary"):
-        while len(bird.seconds) < 30:
-            await asyncio.sleep(0.02)
+    await until(lambda: len(bird.seconds) >= 30, "the calls of the canary")
 
 
 def _report(findings: Findings, sizes: list[int], seconds: float, p99: tuple[float, float, float]) -> str:
@@ -94,7 +91,7 @@ def _report(findings: Findings, sizes: list[int], seconds: float, p99: tuple[flo
     return (
         f"\n{findings.requests} bad requests in {seconds:.0f} s, seed {SEED}: {dict(findings.codes.most_common())}"
         f"\nresident memory of the server in MiB: {memory}"
-        f"\ncanary p99 in ms: {before} before, {beside} beside, {after} after"
+        f"\ncanary p99 in ms: {before} before, {beside} beside, {after} after\n"
     )
 
 
@@ -102,13 +99,11 @@ async def test_server_with_tls_survives_bad_bytes(
     programs: Programs, organizations: tuple[str, str], tmp_path: Path
 ) -> None:
     Authority().server().write(tmp_path / "tls.crt", tmp_path / "tls.key")
-    tls = await programs.serve(
-        "tls", TLS_CERTIFICATE=str(tmp_path / "tls.crt"), TLS_KEY=str(tmp_path / "tls.key")
-    )
+    tls = await programs.serve("tls", TLS_CERTIFICATE=str(tmp_path / "tls.crt"), TLS_KEY=str(tmp_path / "tls.key"))
     plain = await programs.serve("plain")
     findings = Findings()
-    campaign = Campaign(plain.address.target, organizations[0], findings, SEED)
-    await campaign.tls(int(tls.address.target.rpartition(":")[2]), max(60, round(COUNT * TLS)))
+    campaign = Campaign(plain.address.server, organizations[0], findings, SEED)
+    await campaign.tls(int(tls.address.server.rpartition(":")[2]), max(60, round(COUNT * TLS)))
     assert findings.problems == []
     assert findings.requests >= 60
     assert (tls.running, tls.complaints()) == (True, [])

@@ -40,29 +40,36 @@ def upgrade() -> None:
         );
         """
     )
-    op.execute(
-        """
-        CREATE FUNCTION count_created_alerts() RETURNS trigger LANGUAGE plpgsql AS $body$
+    # The statements of a change write many alerts each, so triggers for each row would update one row very often.
+    for operation, rows in (
+        ("INSERT", "SELECT organization_id, 1 AS change FROM after_rows WHERE state <> 'ARCHIVED'"),
+        (
+            "UPDATE",
+            "SELECT organization_id, 1 AS change FROM after_rows WHERE state <> 'ARCHIVED'"
+            " UNION ALL SELECT organization_id, -1 FROM before_rows WHERE state <> 'ARCHIVED'",
+        ),
+        ("DELETE", "SELECT organization_id, -1 AS change FROM before_rows WHERE state <> 'ARCHIVED'"),
+    ):
+        op.execute(_count_after(operation, rows))
+
+
+def _count_after(operation: str, rows: str) -> str:
+    """A trigger that adds the changes in `rows`, which read the transition tables of the statement."""
+    name = f"count_alerts_after_{operation.lower()}"
+    before = "" if operation == "INSERT" else "OLD TABLE AS before_rows "
+    after = "" if operation == "DELETE" else "NEW TABLE AS after_rows "
+    return f"""
+        CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $body$
         BEGIN
-            UPDATE alert_count c SET alerts = c.alerts + made.alerts
+            UPDATE alert_count c SET alerts = c.alerts + changed.alerts
             FROM (
-                SELECT organization_id, count(*) AS alerts FROM created WHERE state <> 'ARCHIVED' GROUP BY 1
-            ) made
-            WHERE c.organization_id = made.organization_id;
+                SELECT organization_id, sum(change) AS alerts FROM ({rows}) each_row
+                GROUP BY organization_id HAVING sum(change) <> 0
+            ) changed
+            WHERE c.organization_id = changed.organization_id;
             RETURN NULL;
         END
         $body$;
-        CREATE FUNCTION count_ended_alert() RETURNS trigger LANGUAGE plpgsql AS $body$
-        BEGIN
-            UPDATE alert_count SET alerts = alerts - 1 WHERE organization_id = OLD.organization_id;
-            RETURN NULL;
-        END
-        $body$;
-        CREATE TRIGGER alert_created AFTER INSERT ON alert REFERENCING NEW TABLE AS created
-            FOR EACH STATEMENT EXECUTE FUNCTION count_created_alerts();
-        CREATE TRIGGER alert_archived AFTER UPDATE OF state ON alert FOR EACH ROW
-            WHEN (OLD.state <> 'ARCHIVED' AND NEW.state = 'ARCHIVED') EXECUTE FUNCTION count_ended_alert();
-        CREATE TRIGGER alert_deleted AFTER DELETE ON alert FOR EACH ROW
-            WHEN (OLD.state <> 'ARCHIVED') EXECUTE FUNCTION count_ended_alert();
-        """
-    )
+        CREATE TRIGGER {name} AFTER {operation} ON alert REFERENCING {before}{after}
+            FOR EACH STATEMENT EXECUTE FUNCTION {name}();
+    """

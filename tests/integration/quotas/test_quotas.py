@@ -228,7 +228,7 @@ async def test_stream_above_the_rate_waits_and_loses_nothing(caller: Caller, own
 
 async def test_requests_above_the_bytes_of_a_second_are_refused(caller: Caller, own_pool: Database) -> None:
     await set_quotas(own_pool, caller, only(QuotaKind.BYTES_PER_SECOND, 20_000))
-    events = [caller.event(f"e{number}", **{"text": "x" * 200}) for number in range(400)]
+    events = [caller.event(f"e{number}", text="x" * 200) for number in range(400)]
     assert (await caller.send(*events)).accepted == 400
     found = await refused(caller.create_only(usage_alert("1")))
     assert (found.quota, found.limit) == ("bytes_per_second", 20_000)

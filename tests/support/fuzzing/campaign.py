@@ -157,13 +157,12 @@ class Campaign:
         try:
             async with asyncio.timeout(LIMIT):
                 if not method.server_streaming:
-                    await channel.unary_unary(good.path)(encodings[0], metadata=self._metadata)
-                elif not method.client_streaming:
-                    stream = channel.unary_stream(good.path)(encodings[0], metadata=self._metadata)
-                    await _one_answer(stream, draw)
+                    unary: Any = channel.unary_unary(good.path)
+                    await unary(encodings[0], metadata=self._metadata)
                 else:
-                    stream = channel.stream_stream(good.path)(iter(encodings), metadata=self._metadata)
-                    await _one_answer(stream, draw)
+                    opening: Any = channel.stream_stream if method.client_streaming else channel.unary_stream
+                    sent = iter(encodings) if method.client_streaming else encodings[0]
+                    await _one_answer(opening(good.path)(sent, metadata=self._metadata), draw)
             self._findings.note_answer(good.path)
         except grpc.aio.AioRpcError as error:
             self._findings.note_error(good.path, error, b"".join(encodings))

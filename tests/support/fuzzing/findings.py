@@ -15,7 +15,7 @@ BY_GRPC = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDE
 
 # Text of the inside: statements, names of Python and its modules, paths, addresses of objects.
 _INSIDE = re.compile(
-    rb"SELECT\s|INSERT INTO|UPDATE \w+ SET|psycopg|sqlalchemy|Traceback|\.py\b|site-packages|/home/|/usr/|/work/|/srv/"
+    rb"SELECT\s|INSERT INTO|UPDATE \w+ SET|psycopg|sqlalchemy|Traceback|\.py\b|site-packages|/home/|/usr/"
     rb"|(?:Key|Value|Type|Attribute|Index|Assertion|Runtime|Unicode\w*|Recursion|Overflow)Error|NoneType"
     rb"|object at 0x|google\.protobuf\.|pg_catalog|relation \"|duplicate key"
 )

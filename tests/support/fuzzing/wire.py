@@ -86,7 +86,9 @@ def _large_headers(paths: Sequence[str], draw: random.Random) -> bytes:
 def _flood(paths: Sequence[str], draw: random.Random) -> bytes:
     block = raw_http2.block(draw.choice(paths))
     kinds: tuple[Callable[[int], bytes], ...] = (
-        lambda _: frame(SETTINGS, 0, 0, struct.pack(">HI", draw.randrange(8), draw.choice((0, 1, 2**31 - 1, 2**32 - 1)))),
+        lambda _: frame(
+            SETTINGS, 0, 0, struct.pack(">HI", draw.randrange(8), draw.choice((0, 1, 2**31 - 1, 2**32 - 1)))
+        ),
         lambda _: frame(PING, 0, 0, draw.randbytes(8)),
         lambda _: frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", draw.choice((0, 1, 2**31 - 1)))),
         lambda _: frame(DATA, 0, 1),
@@ -111,7 +113,9 @@ def _call(paths: Sequence[str], draw: random.Random) -> bytes:
     cut = draw.randint(0, len(message))
     sent += frame(DATA, 0, 1, message[:cut]) + frame(DATA, draw.choice((0, END_STREAM)), 1, message[cut:])
     # Frames of a call that has ended, or was never begun.
-    return sent + draw.choice((b"", frame(DATA, 0, 1, b"x"), frame(HEADERS, END_HEADERS, 1, b"\x82"), frame(DATA, 0, 9)))
+    return sent + draw.choice(
+        (b"", frame(DATA, 0, 1, b"x"), frame(HEADERS, END_HEADERS, 1, b"\x82"), frame(DATA, 0, 9))
+    )
 
 
 def _half(paths: Sequence[str], draw: random.Random) -> bytes:
