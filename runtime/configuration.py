@@ -132,12 +132,16 @@ class _Reader:
         return value
 
     def quotas(self) -> Quotas:
-        found: dict[QuotaKind, int | None] = {}
-        for kind in QuotaKind:
-            name, unit = f"QUOTA_{kind.name}", kind.value.replace("_", " ")
-            if self.raw(name) is not None:
-                found[kind] = self.number(name, int, 0, 0, MAX_QUOTA, unit)
-        return found
+        unset, most = -1, MAX_QUOTA
+        read = {
+            QuotaKind.ALERTS: self.number("QUOTA_ALERTS", int, unset, 0, most, "alerts"),
+            QuotaKind.ENDPOINTS: self.number("QUOTA_ENDPOINTS", int, unset, 0, most, "endpoints"),
+            QuotaKind.STREAMS: self.number("QUOTA_STREAMS", int, unset, 0, most, "streams"),
+            QuotaKind.WATCHERS: self.number("QUOTA_WATCHERS", int, unset, 0, most, "streams"),
+            QuotaKind.EVENTS_PER_SECOND: self.number("QUOTA_EVENTS_PER_SECOND", int, unset, 0, most, "events"),
+            QuotaKind.BYTES_PER_SECOND: self.number("QUOTA_BYTES_PER_SECOND", int, unset, 0, most, "bytes"),
+        }
+        return {kind: limit for kind, limit in read.items() if limit != unset}
 
     def flag(self, name: str, default: bool) -> bool:
         text = self.raw(name)

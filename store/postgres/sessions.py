@@ -57,7 +57,10 @@ PINS: Mapping[str, tuple[str, str]] = {
     "array_nulls": ("on", "off, NULL in an array is the string NULL"),
     "quote_all_identifiers": ("off", "names of partitions are read from the catalogue"),
     # How long a session can make others wait.
-    "statement_timeout": (f"{STATEMENT_TIMEOUT}s", "a process that hangs must not leave a statement that never ends"),
+    "statement_timeout": (
+        f"{STATEMENT_TIMEOUT // 60}min",
+        "a process that hangs must not leave a statement that never ends",
+    ),
     # PostgreSQL 17 and newer. It would end the session. Its parts, statements and pauses, have limits of their own.
     "transaction_timeout": ("0", "with a timeout of the role, large batches would never succeed"),
     "idle_session_timeout": ("0", "idle connections of a pool must stay open"),

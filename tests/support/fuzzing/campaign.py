@@ -124,8 +124,9 @@ class Campaign:
 
         await self._together(count, send)
 
-    async def tls(self, port: int, count: int) -> None:
-        """Makes so many connections with bad bytes to a port with TLS."""
+    async def tls(self, count: int) -> None:
+        """Makes so many connections with bad bytes, to a server with TLS."""
+        port = int(self._address.rpartition(":")[2])
 
         async def send(_: grpc.aio.Channel, draw: random.Random) -> None:
             sent = bad_tls("localhost", draw)

@@ -25,7 +25,7 @@ from tests.support.server.raw_http2 import (
 
 PRIORITY = 2
 FLOOD = 200  # frames
-LISTENING = 0.15  # seconds in which the answer to bad bytes is read
+LISTENING = 0.05  # seconds in which the answer to bad bytes is read
 MOST_READ = 65_536  # bytes
 
 _HELLO = PREFACE + frame(SETTINGS, 0, 0)
