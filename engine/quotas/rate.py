@@ -22,6 +22,11 @@ class LimitedRate:
         self._counted_since = now()
         self._turn = asyncio.Lock()  # streams wait one after the other
 
+    @property
+    def rate(self) -> float | None:
+        """What may be taken in a second; None: it is not limited."""
+        return self._rate
+
     def set_rate(self, rate: float | None) -> None:
         """Limits what follows to so many a second; None: to nothing."""
         if rate is not None and self._rate is None:

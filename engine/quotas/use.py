@@ -57,6 +57,10 @@ class OrganizationUse:
         others = self.others.use.streams if kind is QuotaKind.STREAMS else self.others.use.watchers
         return self._open[kind] + others
 
+    def share(self, kind: QuotaKind) -> float | None:
+        """What this process may take in a second; None: it is not limited."""
+        return self._rates[kind].rate
+
     def take(self, kind: QuotaKind, amount: int) -> None:
         """Takes a message of a unary call. Raises QuotaReached, with the time after which it can be taken."""
         rate = self._rates[kind]
