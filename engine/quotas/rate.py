@@ -64,8 +64,10 @@ class LimitedRate:
         """What was taken in a second, on average since the last call."""
         now = self._now()
         seconds, taken = now - self._counted_since, self._taken
+        if seconds <= 0:  # the clock of the event loop stands during one pass
+            return 0.0
         self._counted_since, self._taken = now, 0
-        return taken / seconds if seconds > 0 else 0.0
+        return taken / seconds
 
     def _pay(self) -> None:
         now = self._now()

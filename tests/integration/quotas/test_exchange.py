@@ -1,5 +1,7 @@
 """What processes say to each other of the quotas that they use."""
 
+import asyncio
+
 import psycopg
 import pytest
 
@@ -21,6 +23,12 @@ async def organization_id(database: Database, clock: ManualClock) -> int:
         return (await keys.create_key(connection, "acme", clock.now())).organization.organization_id
 
 
+async def exchange(process: OrganizationQuotas) -> None:
+    """Lets a process exchange, a little later: a rate is something in a time."""
+    await asyncio.sleep(0.01)
+    await process.exchange()
+
+
 def process(database: Database) -> OrganizationQuotas:
     """A process, which exchanges when the test says so."""
     return OrganizationQuotas(database, {EVENTS: 400, QuotaKind.STREAMS: 3}, interval=1.0)
@@ -30,13 +38,13 @@ async def test_processes_that_take_all_share_a_rate_equally(database: Database, 
     first, second = process(database), process(database)
     one, other = first.use(organization_id), second.use(organization_id)
     one.take(EVENTS, MANY)
-    await first.exchange()
+    await exchange(first)
     assert one.share(EVENTS) == 400
-    await second.exchange()
+    await exchange(second)
     assert other.share(EVENTS) == 200
     other.take(EVENTS, MANY)
-    await second.exchange()
-    await first.exchange()
+    await exchange(second)
+    await exchange(first)
     assert (one.share(EVENTS), other.share(EVENTS)) == (200, 200)
 
 
@@ -45,13 +53,13 @@ async def test_process_takes_all_of_a_rate_after_the_others_have_ended(
 ) -> None:
     first, second = process(database), process(database)
     first.use(organization_id).take(EVENTS, MANY)
-    await first.exchange()
+    await exchange(first)
     other = second.use(organization_id)
-    await second.exchange()
+    await exchange(second)
     assert other.share(EVENTS) == 200
     async with await psycopg.AsyncConnection.connect(database.url) as connection:
         await connection.execute("UPDATE quota_use SET update_time = update_time - interval '1 minute'")
-    await second.exchange()
+    await exchange(second)
     assert other.share(EVENTS) == 400
 
 
@@ -59,15 +67,15 @@ async def test_streams_of_all_processes_count(database: Database, organization_i
     first, second = process(database), process(database)
     for _ in range(2):
         first.use(organization_id).open(QuotaKind.STREAMS)
-    await first.exchange()
+    await exchange(first)
     other = second.use(organization_id)
-    await second.exchange()
+    await exchange(second)
     other.open(QuotaKind.STREAMS)
     with pytest.raises(QuotaReached):
         other.open(QuotaKind.STREAMS)
     first.use(organization_id).close(QuotaKind.STREAMS)
-    await first.exchange()
-    await second.exchange()
+    await exchange(first)
+    await exchange(second)
     other.open(QuotaKind.STREAMS)
 
 
@@ -75,7 +83,7 @@ async def test_change_of_a_quota_is_followed_by_every_process(database: Database
     processes = [process(database) for _ in range(3)]
     uses: list[OrganizationUse] = []
     for one in processes:
-        await one.exchange()
+        await exchange(one)
         uses.append(one.use(organization_id))
     for values, defaults, share in (
         ({EVENTS: 7}, (), 7),
@@ -85,7 +93,7 @@ async def test_change_of_a_quota_is_followed_by_every_process(database: Database
         async with database.transaction() as connection:
             await change(connection, organization_id, values, defaults)
         for one in processes:
-            await one.exchange()
+            await exchange(one)
         assert [use.share(EVENTS) for use in uses] == [share] * 3
     assert all(one.own(organization_id) == {} for one in processes)
 
@@ -94,7 +102,7 @@ async def test_organization_without_quotas_is_not_exchanged(database: Database, 
     free = OrganizationQuotas(database, {}, interval=1.0)
     free.use(organization_id).open(QuotaKind.STREAMS)
     free.use(organization_id).take(EVENTS, MANY)
-    await free.exchange()
+    await exchange(free)
     async with database.raw_transaction() as connection:
         cursor = await connection.execute("SELECT count(*) FROM quota_use")
         assert await cursor.fetchone() == (0,)
