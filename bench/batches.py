@@ -8,9 +8,10 @@ from typing import Any
 import psycopg
 from rich.table import Table
 
-from bench.ingest import Send
 from bench.support import cpu, load
+from bench.support.access import Access
 from bench.support.client import Client
+from bench.support.full_speed import Send
 from bench.support.load import DENSE, SPARSE, Kind, Load
 from bench.support.sending import NotCounted, create_alerts
 from bench.support.stack import PostgreSQL, Stack
@@ -103,7 +104,7 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None]) -> Repo
         async with postgresql.stack(f"bench_batches_{kind.name}_{workers}", workers=workers) as stack:
             with Client() as client:
                 await create_alerts(stack.server, load.alerts())
-                await _send(client, stack, Send(stack.server, None, kind.gauges))
+                await _send(client, stack, Send(Access(stack.server), None, kind.gauges))
                 await _warm_up(client, stack, kind)
                 for number in range(ROUNDS):
                     for case in CASES:
@@ -117,13 +118,13 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None]) -> Repo
 
 async def _warm_up(client: Client, stack: Stack, kind: Kind) -> None:
     events = Load("warm", kind.gauges, WARM_UP_EVENTS, load.now())
-    await _send(client, stack, Send(stack.server, events, kind.gauges, 8, WARM_UP_BATCH))
+    await _send(client, stack, Send(Access(stack.server), events, kind.gauges, 8, WARM_UP_BATCH))
 
 
 async def _round(client: Client, stack: Stack, case: Case, number: int) -> Round:
     events = EVENTS[case.batch]
     usage = Load(f"{case.name}-{number}", case.kind.gauges, events, load.now())
-    job = Send(stack.server, usage, case.kind.gauges, case.streams, case.batch, SECONDS)
+    job = Send(Access(stack.server), usage, case.kind.gauges, case.streams, case.batch, SECONDS)
     return await _send(client, stack, job)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import psycopg
 from rich.table import Table
 
-from bench.ingest import Send
 from bench.support import cpu, load
+from bench.support.access import Access
 from bench.support.client import Client
+from bench.support.full_speed import Send
 from bench.support.load import DENSE, SPARSE, Kind, Load
 from bench.support.sending import NotCounted, create_alerts
 from bench.support.stack import PostgreSQL, Stack
@@ -154,7 +155,7 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None], plan: P
         async with postgresql.stack(f"bench_cost_{kind.name}") as stack:
             with Client() as client:
                 await create_alerts(stack.server, load.alerts())
-                await _send(client, stack, Send(stack.server, None, kind.gauges), kind.gauges)
+                await _send(client, stack, Send(Access(stack.server), None, kind.gauges), kind.gauges)
                 await _send(client, stack, _round(stack, kind, "warm", WARM_UP_EVENTS), WARM_UP_EVENTS)
                 before = _sizes(stack)
                 used = [
@@ -172,7 +173,7 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None], plan: P
 
 
 def _round(stack: Stack, kind: Kind, name: str, events: int) -> Send:
-    return Send(stack.server, Load(name, kind.gauges, events, load.now()), kind.gauges)
+    return Send(Access(stack.server), Load(name, kind.gauges, events, load.now()), kind.gauges)
 
 
 async def _send(client: Client, stack: Stack, job: Send, events: int) -> tuple[float, float]:

@@ -2,110 +2,35 @@
 
 import asyncio
 import contextlib
-import itertools
 import math
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import grpc
 import psycopg
 
 from bench.support import cpu, load
-from bench.support.client import Client, Job
+from bench.support.access import Access
+from bench.support.client import Client
+from bench.support.full_speed import BATCH_EVENTS, IN_FLIGHT, STREAMS, Send
 from bench.support.load import Kind, Load
 from bench.support.sending import (
-    Call,
     NotCounted,
-    check,
-    close_channels,
     create_alerts,
-    evaluate_usage,
-    open_channels,
 )
 from bench.support.stack import PostgreSQL, Stack
 from runtime.configuration import DEFAULT_INGEST_WRITERS
 from store.postgres.database import DriverConnection
 from store.usage import events as stored_events
 
-BATCH_EVENTS = 500  # of one message
-STREAMS = 4  # for each worker
-IN_FLIGHT = 8  # batches of one stream that are sent and not yet answered
 ROUNDS = 4  # of ingest and COPY in rotation; the result is their median
 WARM_UP_EVENTS = 30_000
 # The organizations of the copied rows; no organization has these ids.
 _COPIED = 1_000_000
 _COPIED_GROUPED = 1_000_001
-
-
-@dataclass(frozen=True)
-class Sent:
-    """The result of a round, as the client measured it. transitions: thresholds that the events reached."""
-
-    seconds: float
-    accepted: int
-    transitions: int
-
-
-@dataclass
-class Send(Job[Sent]):
-    """Sends a round as fast as the server accepts it, over several streams with several batches in flight each.
-
-    seconds: after this time no further message is sent.
-    """
-
-    server: str
-    events: Load | None  # None: the first events of the gauges
-    gauges: int
-    streams: int = STREAMS
-    batch_events: int = BATCH_EVENTS
-    seconds: float = math.inf
-    _messages: list[bytes] = field(default_factory=list)
-    _channels: list[grpc.aio.Channel] = field(default_factory=list)
-
-    async def prepare(self) -> None:
-        """Encodes the messages and connects."""
-        events = load.first_events(self.gauges, load.now()) if self.events is None else self.events.make()
-        self._messages = load.messages(events, self.batch_events)
-        self._channels = await open_channels(self.server, self.streams)
-
-    async def run(self) -> Sent:
-        """Sends all messages; the measured time ends with the last acknowledgement."""
-        started = time.perf_counter()
-        messages = _until(started + self.seconds, self._messages)
-        done = await asyncio.gather(*(_stream(evaluate_usage(over), messages) for over in self._channels))
-        seconds = time.perf_counter() - started
-        await close_channels(self._channels)
-        return Sent(seconds, sum(accepted for accepted, _ in done), sum(transitions for _, transitions in done))
-
-
-def _until(end: float, messages: Sequence[bytes]) -> Iterator[bytes]:
-    """The messages, but none after that time."""
-    return itertools.takewhile(lambda _: time.perf_counter() < end, messages)
-
-
-async def _stream(call: Call, messages: Iterator[bytes]) -> tuple[int, int]:
-    """Sends messages that no other stream has sent; returns the numbers of accepted events and of transitions."""
-    room = asyncio.Semaphore(IN_FLIGHT)
-
-    async def write() -> None:
-        for message in messages:
-            await room.acquire()
-            await call.write(message)
-        await call.done_writing()
-
-    writing = asyncio.create_task(write())
-    accepted = transitions = 0
-    async for response in call:
-        room.release()
-        check(response)
-        accepted += response.outcome.accepted
-        transitions += len(response.outcome.transitions) + response.outcome.omitted.transition_count
-    await writing
-    return accepted, transitions
 
 
 @dataclass(frozen=True)
@@ -191,7 +116,7 @@ async def measure(
     ):
         with Client() as client:
             await create_alerts(stack.server, load.alerts())
-            await _send(client, Send(stack.server, None, kind.gauges), kind.gauges)
+            await _send(client, Send(Access(stack.server), None, kind.gauges), kind.gauges)
             _checkpoint(stack)
             rounds: list[Round] = []
             for number in range(ROUNDS + 1):  # the first warms everything up and does not count
@@ -206,7 +131,7 @@ async def measure(
 
 async def _round(client: Client, copier: "_Copier", stack: Stack, events: Load) -> Round:
     streams = STREAMS * max(1, len(stack.worker_pids))
-    run = await client.prepare(Send(stack.server, events, events.gauges, streams))
+    run = await client.prepare(Send(Access(stack.server), events, events.gauges, streams))
     backends = cpu.children(stack.postmaster_pid) if cpu.available() else []
     server_before, database_before = cpu.seconds(*stack.server_pids), cpu.seconds(*backends)
     sent = await run()

@@ -8,6 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from bench import balances, batches, cost, ingest, latency, neighbours, notifier, report, soak, sustained
+from bench.mesh import part as mesh
+from bench.mesh.rows import ROWS as MESH_ROWS
 from bench.peers import report as peers
 from bench.peers.definitions import PEERS
 from bench.rules import part as rules
@@ -92,6 +94,11 @@ async def _views(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measur
     return Measured(found.figures(), [found.table()])
 
 
+async def _mesh(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await mesh.measure(postgresql, say, options.only)
+    return Measured(found.figures(), [found.table()])
+
+
 async def _soak(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     found = await soak.measure(postgresql, options.minutes, say)
     return Measured(found.figures(), [found.table()])
@@ -119,6 +126,7 @@ PARTS: Mapping[str, Part] = {
         _views,
         (*views.METHODS, views.WATCHERS, views.NEW_METRICS),
     ),
+    "mesh": Part("TLS, keys, metrics and many open streams", _mesh, tuple(MESH_ROWS)),
     "soak": Part("minutes of steady traffic through a notifier", _soak),
     "sustained": Part("what an event costs while millions of them are stored", _sustained),
 }

@@ -16,9 +16,10 @@ from typing import Any
 import psycopg
 from rich.table import Table
 
-from bench.ingest import Send, Sent
 from bench.support import cpu, load
+from bench.support.access import Access
 from bench.support.client import Client
+from bench.support.full_speed import Send, Sent
 from bench.support.load import Load
 from bench.support.sending import NotCounted, create_alerts
 from bench.support.stack import PostgreSQL, Stack
@@ -169,7 +170,7 @@ async def _rows(
     async with postgresql.stack(name) as stack:
         with Client() as client:
             await create_alerts(stack.server, load.alerts())
-            await _send(client, Send(stack.server, None, CUSTOMERS))
+            await _send(client, Send(Access(stack.server), None, CUSTOMERS))
             if stored:
                 _store(stack, stored, report)
             await _send(client, _of_round(stack, "warm", WARM_UP_EVENTS))
@@ -211,7 +212,7 @@ async def _row(client: Client, stack: Stack, number: int, events: int, stored: i
 
 
 def _of_round(stack: Stack, name: str, events: int) -> Send:
-    return Send(stack.server, Load(name, CUSTOMERS, events, load.now(), random_ids=True), CUSTOMERS)
+    return Send(Access(stack.server), Load(name, CUSTOMERS, events, load.now(), random_ids=True), CUSTOMERS)
 
 
 async def _send(client: Client, job: Send) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import psycopg
 
-from bench.ingest import Send
 from bench.support import holders, load
+from bench.support.access import Access
 from bench.support.client import Client
 from bench.support.figures import milliseconds
+from bench.support.full_speed import Send
 from bench.support.sending import create_alerts
 from bench.support.stack import PostgreSQL, Stack
 from engine.limits import DEFAULT_LIMITS
@@ -102,7 +103,7 @@ async def _sweeps(stack: Stack) -> list[float]:
 
 async def _lateness(stack: Stack) -> list[float]:
     with Client() as client:
-        await (await client.prepare(Send(stack.server, None, DUE)))()
+        await (await client.prepare(Send(Access(stack.server), None, DUE)))()
     first = load.now() + timedelta(seconds=LEAD)
     due = {load.customer(number): first + number * timedelta(seconds=SPREAD / DUE) for number in range(DUE)}
     with psycopg.connect(stack.url) as connection:

@@ -26,7 +26,7 @@ class BackfillLimits:
     large_customer: int = 20_000  # stored events, above which a customer's groups are counted outside of the lock
     fast_step_seconds: float = 0.1
     slow_step_seconds: float = 0.5
-    busy_share: float = 0.5
+    busy_share: float = 0.4
     longest_pause: float = 0.5  # seconds between two rounds
     shortest_round: float = 0.03  # seconds between the beginnings of two rounds
     polling_interval: float = 5.0  # seconds; for backfills that another replica left when it ended

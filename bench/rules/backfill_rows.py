@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.rules import requests
-from bench.rules.figures import Figure, Goal
 from bench.rules.run import Run
 from bench.rules.servers import Data, Server
 from bench.rules.streaming import Window
+from bench.support.goals import Figure, Goal
 from bench.support.sending import TIMEOUT, channel
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub

@@ -2,8 +2,9 @@
 
 import asyncio
 import itertools
+import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -14,6 +15,7 @@ from bench.rules import requests
 from bench.support import cpu
 from bench.support.client import Job
 from bench.support.figures import milliseconds
+from bench.support.goals import Figure, Goal
 from bench.support.sending import close_channels, open_channels
 from generated.tidemark.v1 import account_service_pb2, alert_service_pb2
 from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
@@ -152,3 +154,13 @@ class Changes(Job[Changed]):
                     account_service_pb2.PutLimitRequest(limit=requests.limit(turn % self.customers, turn)),
                     timeout=TIMEOUT,
                 )
+
+
+def change_figures(row: str, name: str, rounds: Sequence[Changed], goal: Goal) -> list[Figure]:
+    """How many changes a second there were, and the CPU of one, as medians over the rounds."""
+    rate = statistics.median(one.rate for one in rounds)
+    cpu = statistics.median(one.cpu_of_change for one in rounds)
+    return [
+        Figure(row, name, rate, "/s", goal, {"rounds": [one.figures() for one in rounds]}),
+        Figure(row, "the same, CPU of one", cpu, "ms"),
+    ]

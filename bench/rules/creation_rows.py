@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from bench.rules.changes import BATCH_ALERTS, Changed, Changes, Kind
-from bench.rules.figures import Figure, Goal, change_figures
+from bench.rules.changes import BATCH_ALERTS, Changed, Changes, Kind, change_figures
 from bench.rules.run import Run
 from bench.rules.servers import Data, Server
 from bench.rules.streaming import Window
+from bench.support.goals import Figure, Goal
 
 CALLERS = 16
 BATCH_CALLERS = 2

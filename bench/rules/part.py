@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable, Sequence
 import grpc
 
 from bench.rules import backfill_rows, creation_rows, put_rows, size_rows
-from bench.rules.figures import Figure, Report
 from bench.rules.run import Run
 from bench.rules.scale import Scale
 from bench.rules.streaming import Clients
 from bench.support import machine
 from bench.support.client import Client, JobFailed
+from bench.support.goals import Figure, Report
 from bench.support.stack import PostgreSQL
 
 ROWS: dict[str, Callable[[Run], Awaitable[list[Figure]]]] = {
@@ -45,7 +45,7 @@ async def measure(
         figures += measured
         for figure in measured:
             report(f"{name}: {figure}")
-    return Report(scale.factor, figures, loads, failures)
+    return Report(f"rules, scale {scale.factor:g}", figures, loads, failures, {"scale": scale.factor})
 
 
 async def _row(name: str, postgresql: PostgreSQL, report: Callable[[str], None], scale: Scale) -> list[Figure]:

@@ -1,11 +1,11 @@
 """Facts that many callers put at the same time."""
 
 from bench.rules import requests
-from bench.rules.changes import Changed, Changes, Kind
+from bench.rules.changes import Changed, Changes, Kind, change_figures
 from bench.rules.creation_rows import CALLERS
-from bench.rules.figures import Figure, Goal, change_figures
 from bench.rules.run import Run
 from bench.rules.servers import Data
+from bench.support.goals import Figure, Goal
 
 KINDS = (Kind.CUSTOMER, Kind.SUBSCRIPTION, Kind.LIMIT)
 GOAL = Goal(600)

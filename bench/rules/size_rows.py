@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.rules.figures import Figure, Goal
 from bench.rules.run import Run
 from bench.rules.servers import Data, Server
 from bench.rules.streaming import Window
 from bench.support import memory
+from bench.support.goals import Figure, Goal
 from bench.support.memory import Memory
 
 FEW = 10  # alerts of the database that the large one is compared with

@@ -5,28 +5,25 @@ from collections.abc import Sequence
 
 import grpc
 
+from bench.support.access import Access
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 
 TIMEOUT = 10.0  # seconds of a unary call
 _METHOD = "/tidemark.v1.AlertService/EvaluateUsage"
-# Each channel has its own connection, like the channels of different clients.
-_OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
 
 Call = grpc.aio.StreamStreamCall[bytes, EvaluateUsageResponse]
 
 
 def channel(server: str) -> grpc.aio.Channel:
     """A channel with its own connection."""
-    return grpc.aio.insecure_channel(server, options=_OPTIONS)
+    return Access(server).channel()
 
 
 async def open_channels(server: str, number: int) -> list[grpc.aio.Channel]:
     """Channels that are connected."""
-    channels = [channel(server) for _ in range(number)]
-    await asyncio.gather(*(one.channel_ready() for one in channels))
-    return channels
+    return await Access(server).channels(number)
 
 
 async def close_channels(channels: Sequence[grpc.aio.Channel]) -> None:

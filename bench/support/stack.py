@@ -110,9 +110,11 @@ class PostgreSQL:
             worker_pids = tuple(server.workers()) if workers > 1 else ()
             yield Stack(server.address.server, url, server.pid, self.postmaster_pid(), worker_pids)
 
-    async def server(self, exits: contextlib.AsyncExitStack, url: str) -> Program:
+    async def server(
+        self, exits: contextlib.AsyncExitStack, url: str, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> Program:
         """A server alone on the database at `url`, which can be started again; stopped with `exits`."""
-        return await self._programs(url, {}, exits).serve(f"{make_url(url).database}-server")
+        return await self._programs(url, settings, exits).serve(f"{make_url(url).database}-server")
 
     async def notifier(self, exits: contextlib.AsyncExitStack, url: str, settings: dict[str, str]) -> Program:
         """A notifier alone on the database at `url`; stopped with `exits`."""

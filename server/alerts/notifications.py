@@ -1,6 +1,5 @@
 """AlertService: the history of notifications, and the stream of new ones."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -19,7 +18,7 @@ from server.calls.current_call import current_organization
 from server.calls.errors import NotFound
 from server.calls.lifecycle import Drain
 from server.calls.paging import invalid_page_token, read_page
-from server.calls.stream_end import wait_for_stream_end
+from server.calls.stream_end import stream_end
 from server.calls.validation import Violations
 from server.mapping.notifications import notification_message, read_wanted
 from store.notifications import feed, omitted
@@ -148,7 +147,7 @@ class NotificationHandlers:
         organization_id = current_organization().organization_id
         subscriber = self._feeds.subscribe(organization_id)
         when_over(context, lambda _: subscriber.end())
-        ending = asyncio.create_task(wait_for_stream_end(self._drain), name="watch-ending")
+        ending = stream_end(self._drain)
         try:
             position = await self._beginning(organization_id, request.resume_token, start, tokens)
             stream = SubscriberStream(subscriber, wanted, tokens, position=position, heartbeat=self._heartbeat)

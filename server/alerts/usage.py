@@ -26,7 +26,8 @@ from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.few_at_once import FewAtOnce
 from server.calls.lifecycle import Drain
-from server.calls.stream_end import wait_for_stream_end
+from server.calls.once import complete
+from server.calls.stream_end import stream_end
 from server.calls.validation import Violations
 from server.mapping.usage_answers import write_results
 from store.identity.organizations import Organization
@@ -44,18 +45,30 @@ class _Stream:
 
     def __init__(self, max_events: int) -> None:
         self._max_events = max_events
-        self.answers: deque[asyncio.Task[messages.EvaluateUsageResponse]] = deque()
+        # Each with the number of its events. One deque, and futures instead of events: many streams are idle.
+        self._answers: deque[tuple[asyncio.Task[messages.EvaluateUsageResponse], int]] = deque()
         self._woken = False
         self._waiting: asyncio.Future[None] | None = None
-        self._sizes: deque[int] = deque()  # events of each batch that is not answered yet
-        self._answered = asyncio.Event()
+        self._batches = self._events = 0  # that are read and not answered yet
+        self._answered: asyncio.Future[None] | None = None
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether there are answers that are not sent yet."""
+        return bool(self._answers)
 
     async def make_room(self, size: int) -> None:
         """Waits until the limits of the stream allow another batch with `size` events."""
-        while self._sizes and (len(self._sizes) >= MAX_STREAM_BATCHES or sum(self._sizes) + size > self._max_events):
-            self._answered.clear()
-            await self._answered.wait()
-        self._sizes.append(size)
+        while self._batches and (self._batches >= MAX_STREAM_BATCHES or self._events + size > self._max_events):
+            self._answered = asyncio.get_running_loop().create_future()
+            await self._answered
+        self._batches += 1
+        self._events += size
+
+    def add(self, answer: asyncio.Task[messages.EvaluateUsageResponse], size: int) -> None:
+        """Adds the answer to a batch of `size` events, for which `make_room` has waited."""
+        self._answers.append((answer, size))
+        self.wake()
 
     def wake(self, _: object = None) -> None:
         """Ends the wait of `woken`, or else the next one: an answer has been added, or a task of the stream ended."""
@@ -78,15 +91,23 @@ class _Stream:
         return woken
 
     def _end_wait(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        if self._waiting is not None:
+            complete(self._waiting)
 
     async def next_answer(self) -> messages.EvaluateUsageResponse:
         """Waits for the next answer."""
-        answer = await self.answers.popleft()
-        self._sizes.popleft()
-        self._answered.set()
+        task, size = self._answers.popleft()
+        answer = await task
+        self._batches -= 1
+        self._events -= size
+        if self._answered is not None:
+            complete(self._answered)
         return answer
+
+    def cancel(self) -> None:
+        """Cancels the answers that are not sent yet."""
+        for answer, _ in self._answers:
+            answer.cancel()
 
 
 class UsageHandlers:
@@ -150,12 +171,12 @@ class UsageHandlers:
         reading = asyncio.create_task(
             self._read(current_organization(), request_iterator, stream), name="usage-reader"
         )
-        ending = asyncio.create_task(wait_for_stream_end(self._drain), name="usage-ending")
+        ending = stream_end(self._drain)
         reading.add_done_callback(stream.wake)
         ending.add_done_callback(stream.wake)
         try:
             while True:
-                while stream.answers and not ending.done():
+                while stream.has_answers and not ending.done():
                     yield await stream.next_answer()
                 if reading.done() or ending.done():
                     break
@@ -164,7 +185,7 @@ class UsageHandlers:
             going_away = not reading.done()
             await _cancel(reading)
             # Batches that were read are answered. The client sends the others again.
-            while stream.answers:
+            while stream.has_answers:
                 yield await stream.next_answer()
             raise_if_revoked()
             if going_away:
@@ -174,8 +195,7 @@ class UsageHandlers:
         finally:
             reading.cancel()
             ending.cancel()
-            for answer in stream.answers:
-                answer.cancel()
+            stream.cancel()
 
     async def _read(
         self,
@@ -202,8 +222,7 @@ class UsageHandlers:
                 raise
             task = asyncio.create_task(self._answer(organization, batch, parsed, room), name="usage-answer")
             task.add_done_callback(functools.partial(_ended, room))
-            stream.answers.append(task)
-            stream.wake()
+            stream.add(task, len(batch.events))
 
     async def _read_events(self, organization: Organization, batch: UsageBatch) -> ParsedBatch:
         return await self._reader.read(batch.events, self._clock.now(), Slices(organization.organization_id))

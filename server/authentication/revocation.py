@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls import current_call
 from server.calls.errors import ApiError, Unauthenticated
+from server.calls.once import Once
 from store.identity.callers import Caller
 
 GRACE = 2.0  # seconds in which a stream can answer what it has read
@@ -28,7 +29,7 @@ class OpenStream:
     caller: Caller
     method: str
     task: "asyncio.Task[object]"
-    revoked: asyncio.Event = field(default_factory=asyncio.Event)
+    revoked: Once = field(default_factory=Once)
     refusal: Exception | None = None
     cut: bool = False
     timer: asyncio.TimerHandle | None = None

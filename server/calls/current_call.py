@@ -1,10 +1,10 @@
 """The call that the running code serves: its method, its request id, and its caller."""
 
-import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
+from server.calls.once import Once
 from store.alerts.history import Author
 from store.identity.callers import Caller
 from store.identity.organizations import Organization
@@ -16,7 +16,7 @@ _INFRASTRUCTURE = ("/grpc.health.v1.", "/grpc.reflection.")
 class StreamOfKey(Protocol):
     """A stream of the API, which ends when its key does not allow it any more. refusal: why; None until then."""
 
-    revoked: asyncio.Event  # set together with the refusal
+    revoked: Once  # set together with the refusal
     refusal: Exception | None
 
 

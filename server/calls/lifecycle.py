@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 from runtime.signals import on_stop
+from server.calls.once import Once
 
 
 class Shutdown:
@@ -34,7 +35,7 @@ class Drain:
     """Whether the server ends its streams. A stream waits for its next request and for `begun` at the same time."""
 
     def __init__(self) -> None:
-        self.begun = asyncio.Event()
+        self.begun = Once()
 
     @property
     def is_on(self) -> bool:

@@ -35,7 +35,7 @@ class SubscriberStream:
         self._waiting: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None  # of a heartbeat
 
-    async def answers(self, ending: "asyncio.Task[None]") -> AsyncGenerator[WatchNotificationsResponse, None]:
+    async def answers(self, ending: "asyncio.Future[None]") -> AsyncGenerator[WatchNotificationsResponse, None]:
         """A heartbeat with the first token, then the wanted notifications in the order of the feed, until `ending`.
 
         Raises EntriesDeleted when the notifications after the position are deleted.
@@ -103,7 +103,7 @@ class SubscriberStream:
         self._timer = None
         self._wake()
 
-    def _wake(self, _ending: "asyncio.Task[None] | None" = None) -> None:
+    def _wake(self, _ending: "asyncio.Future[None] | None" = None) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 

@@ -66,8 +66,8 @@ class Refused:
 async def called(api: Running, method: str, request: bytes, metadata: Metadata) -> Refused:
     """Calls any method with the bytes of one request, and reads one answer.
 
-    Not as a stream of requests: the server may refuse the call before its first message is sent, and grpc.aio then gives
-    INTERNAL of its own in place of the status of the server. This form sends the message together with its end.
+    Not as a stream of requests: the server may refuse the call before its first message is sent, and grpc.aio then
+    gives INTERNAL of its own in place of the status of the server. This form sends the message together with its end.
     """
     multi: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = api.channel.unary_stream(method)
     call = multi(request, metadata=metadata)

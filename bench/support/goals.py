@@ -1,13 +1,10 @@
-"""The figures of the part: each with its goal, as a table for people and as JSON."""
+"""Figures with goals, as a table for people and as JSON."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
-
-from bench.rules.changes import Changed
 
 
 @dataclass(frozen=True)
@@ -54,20 +51,22 @@ class Figure:
 
 @dataclass(frozen=True)
 class Report:
-    """All figures, in the order of measurement.
+    """All figures of a part, in the order of measurement.
 
-    loads: the load average before each row. failures: of rows that could not be measured.
+    title: of the table. loads: the load average before each row. failures: of rows that could not be measured.
+    details: more for the file of results.
     """
 
-    factor: float
+    title: str
     measured: Sequence[Figure]
     loads: dict[str, float]
     failures: dict[str, str]
+    details: dict[str, Any] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
         """The figures for the file of results."""
         return {
-            "scale": self.factor,
+            **self.details,
             "load_average_before": self.loads,
             "failed_rows": self.failures,
             "figures": [figure.figures() for figure in self.measured],
@@ -75,7 +74,7 @@ class Report:
 
     def table(self) -> Table:
         """The figures as a table for people."""
-        table = Table(title=f"rules, scale {self.factor:g}")
+        table = Table(title=self.title)
         table.add_column("row", no_wrap=True)
         table.add_column("figure")
         for name, width in (("measured", 10), ("goal", 8), ("reached", 7)):
@@ -92,16 +91,6 @@ class Report:
         for row in self.failures:
             table.add_row(row, "all figures of the row", "failed", "", "no")
         return table
-
-
-def change_figures(row: str, name: str, rounds: Sequence[Changed], goal: Goal) -> list[Figure]:
-    """How many changes a second there were, and the CPU of one, as medians over the rounds."""
-    rate = statistics.median(one.rate for one in rounds)
-    cpu = statistics.median(one.cpu_of_change for one in rounds)
-    return [
-        Figure(row, name, rate, "/s", goal, {"rounds": [one.figures() for one in rounds]}),
-        Figure(row, "the same, CPU of one", cpu, "ms"),
-    ]
 
 
 def shown(number: float) -> str:
