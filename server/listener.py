@@ -73,6 +73,13 @@ class CannotListen(Exception):
         )
 
 
+class ListenerEnded(Exception):
+    """gRPC has ended the server by itself. The process serves no call any more, and has to end, too."""
+
+    def __init__(self) -> None:
+        super().__init__("gRPC ended the server because of a fault in it; its own log line before has the cause")
+
+
 def build_server(
     configuration: Configuration,
     authenticator: Authenticator,
@@ -145,6 +152,30 @@ def bind(server: grpc.aio.Server, host: str, port: int, certificate: Certificate
 def address_of(host: str, port: int) -> str:
     """HOST:PORT, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def until_stop(server: grpc.aio.Server, shutdown: Shutdown) -> None:
+    """Waits until a stop is requested. Raises ListenerEnded if gRPC ends the server before.
+
+    The task in which grpc.aio accepts calls ends with the first exception in it, for example by a path that is no
+    UTF-8. grpc.aio then stops the server, and the process would go on without a port.
+    """
+    requested = asyncio.create_task(shutdown.requested.wait(), name="stop-requested")
+    ended = asyncio.create_task(_ended(server), name="server-ended")
+    try:
+        await asyncio.wait({requested, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not requested.done():
+            raise ListenerEnded
+    finally:
+        requested.cancel()
+        ended.cancel()
+        await asyncio.gather(requested, ended, return_exceptions=True)
+
+
+async def _ended(server: grpc.aio.Server) -> None:
+    # With a timeout: a wait without one is cancelled together with the future that the stop of the server sets.
+    while await server.wait_for_termination(timeout=3_600.0):
+        pass
 
 
 async def stop(server: grpc.aio.Server, in_flight: CallsInFlight, shutdown: Shutdown, timeout: float) -> None:

@@ -51,8 +51,8 @@ async def serve(
     add_services: adds the services of the API to the server, and returns their names.
     engine_limits, server_limits: limits and intervals that have no setting; only tests pass others than the defaults.
     shares_port: see `listener.build_server`.
-    Raises BadCertificate, CannotListen and UnsafeListen, and DatabaseUnavailable when the database does not answer at
-    the start.
+    Raises BadCertificate, CannotListen and UnsafeListen, DatabaseUnavailable when the database does not answer at the
+    start, and ListenerEnded when gRPC ends the server by itself.
     """
     host = configuration.listen_host
     certificate = certificate_files(configuration)
@@ -110,7 +110,7 @@ async def serve(
         _follow_revocations(stack, database, authenticator, server_limits.revocation_interval)
         on_listening(host, port)
 
-        await shutdown.requested.wait()
+        await listener.until_stop(server, shutdown)
         await _announce_stop(health, shutdown, configuration.propagation_delay)
         parts.drain.begin()
         logger.info("draining %d calls", in_flight.count, extra={"action": LogAction.DRAIN, "calls": in_flight.count})
