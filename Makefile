@@ -23,7 +23,8 @@ ARGS ?=
 # The tests that run against a second PostgreSQL, too: one with the settings of its package, where one is installed.
 DATABASE_PART := accounts/test_invoice_alerts.py alerts/test_races.py balances/test_concurrent_drawdown.py \
 	notifications/test_watch_order.py notifier/test_delivery.py notifier/test_delivery_queue.py notifier/test_locks.py \
-	postgres/test_failures.py postgres/test_lost_connections.py postgres/test_migrations.py postgres/test_sessions.py \
+	postgres/test_failures.py postgres/test_lost_connections.py postgres/test_migration_plan.py postgres/test_migrations.py \
+	postgres/test_sessions.py \
 	usage/test_exactly_once.py usage/test_group_limit.py usage/test_creation_during_usage.py usage/test_new_alerts.py
 # How many steps of random calls, and of the story of customers' alerts, are compared with the plain model (default:
 # 10,000).
@@ -31,6 +32,8 @@ STEPS ?=
 # The seed of `make test-random`, and how many examples its slow tests draw.
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 EXAMPLES ?= 100
+# How many random faults `make test-faults` injects.
+FAULTS ?= 200
 # The demo's input: a CSV of real requests instead of the made-up month.
 TRACE ?=
 # One part of the benchmark, perhaps with options: "soak MINUTES", "rules --scale 0.1 --only create" (default: ingest and
@@ -71,6 +74,10 @@ lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml (UPGRAD
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra cli --extra embedded --extra tracing --extra dev --generate-hashes --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
+	@# Of the image: the same versions, without what only development and the embedded server need.
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra tracing --build-deps-for wheel --generate-hashes --allow-unsafe \
+		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+		--quiet --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
 
 # --- running ------------------------------------------------------------------------------------------------
 
@@ -126,6 +133,9 @@ test-random: $(STAMP) ## random tests with other values each time; EXAMPLES=500 
 fuzz: $(STAMP) ## bad requests and bytes to a real server, COUNT=200000 of them, SEED=7 to repeat; prints memory and latencies
 	TIDEMARK_TEST_FUZZ=$(or $(COUNT),20000) TIDEMARK_TEST_SEED=$(SEED) $(BIN)/pytest -s tests/acceptance/test_fuzzing.py $(ARGS)
 
+.PHONY: test-faults
+test-faults: $(STAMP) ## random kills, pauses, lost connections, failovers, full disks and clock steps under load; FAULTS=20, SEED=7 to repeat
+	TIDEMARK_TEST_FAULTS=$(FAULTS) TIDEMARK_TEST_SEED=$(SEED) $(BIN)/pytest tests/acceptance/test_fault_run.py $(ARGS)
 .PHONY: lint
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from typing import TypeVar
 import click
 
 from cli.console import Problem, named, print_progress, warn
+from cli.key_audit import KeyAudit
 from cli.key_options import DURATION, check_customer, limits, settings
 from cli.key_table import print_table
 from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
@@ -90,9 +91,11 @@ def create(
         async with database.transaction() as connection:
             now = SystemClock().now()
             of_key = limited if expires_in is None else replace(limited, expire_time=now + expires_in)
-            return await key_store.create_key(
+            made = await key_store.create_key(
                 connection, organization, now, of_key, identity=identity, take_over=bool(take_over)
             )
+            await KeyAudit(connection, organization, "create").record(made.key_id, None, now)
+            return made
 
     try:
         created = _with_database(run)
@@ -180,12 +183,13 @@ def revoke(organization: str, key_id: str) -> None:
 
     async def run(database: Database) -> bool:
         async with database.transaction() as connection:
-            own_ids = {
-                record.key_id
-                for record in await key_store.list_keys(connection)
-                if record.organization.name == organization
-            }
-            return key_id in own_ids and await key_store.revoke_key(connection, key_id, SystemClock().now())
+            audit, now = KeyAudit(connection, organization, "revoke"), SystemClock().now()
+            before = await audit.before(key_id)
+            if before is None:
+                return False
+            revoked = await key_store.revoke_key(connection, key_id, now)
+            await audit.record(key_id, before, now)
+            return revoked
 
     if not _with_database(run):
         raise Problem(
@@ -215,11 +219,14 @@ def update(
 
     async def run(database: Database) -> KeySettings | None:
         async with database.transaction() as connection:
+            audit, now = KeyAudit(connection, organization, "update"), SystemClock().now()
             if expires_in is not None:
-                changes["expire_time"] = SystemClock().now() + expires_in
+                changes["expire_time"] = now + expires_in
+            before = await audit.before(key_id)
             after = await update_key(connection, organization, key_id, changes)
             if after is not None:
                 check_customer(after.roles, after.customer_id)  # within the transaction, which it rolls back
+                await audit.record(key_id, before, now)
             return after
 
     after = _with_database(run)
@@ -246,7 +253,13 @@ def rotate(organization: str, overlap: timedelta, key_id: str) -> None:
 
     async def run(database: Database) -> RotatedKey | None:
         async with database.transaction() as connection:
-            return await rotate_key(connection, organization, key_id, SystemClock().now(), overlap)
+            audit, now = KeyAudit(connection, organization, "rotate"), SystemClock().now()
+            before = await audit.before(key_id)
+            rotated = await rotate_key(connection, organization, key_id, now, overlap)
+            if rotated is not None:
+                await audit.record(rotated.key_id, None, now)
+                await audit.record(key_id, before, now)
+            return rotated
 
     rotated = _with_database(run)
     if rotated is None:

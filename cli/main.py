@@ -25,9 +25,14 @@ COMMANDS = {
     "keys": "cli.keys",
     "quotas": "cli.quotas",
     "secrets": "cli.secrets",
+    "health": "cli.health",
+    "restored": "cli.restored",
+    "embedded": "cli.embedded",
     "replay": "cli.replay.command",
     "watch": "cli.watch.command",
     "listen": "cli.listen.command",
+    "explain": "cli.explain.command",
+    "doctor": "cli.doctor.command",
 }
 
 # The packages of an extra, by the name of the import. `store.embedded` checks its own package.

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from typing import IO
@@ -30,7 +31,7 @@ class Child:
 
     ready: the start of the line that the child prints on standard output when it is ready. ready_value: the rest of
     that line; of a server, its address. log: the file for its standard error; None: the standard error of this
-    process.
+    process. monitoring: a socket that listens, on which the child shows health and metrics; set it before the start.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class Child:
         self.name = name
         self.environment = dict(environment)
         self.ready_value = ""
+        self._has_started = False
+        self.monitoring: socket.socket | None = None
         self._arguments = tuple(arguments)
         self._ready = ready
         self._log = log
@@ -61,9 +64,15 @@ class Child:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
+    def has_started(self) -> bool:
+        """Whether it was ready at any time since it was started last."""
+        return self._has_started
+
     async def start(self) -> None:
         """Starts it and waits until it is ready. Raises NotStarted when it ends before that."""
         self._stop_requested = False
+        self._has_started = False
+        inherited = [] if self.monitoring is None else [self.monitoring.fileno()]
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # the current folder may contain a package of the same name
@@ -72,6 +81,8 @@ class Child:
             *self._arguments,
             "--with-parent",
             str(os.getpid()),
+            *(f"--monitoring-socket={number}" for number in inherited),
+            pass_fds=inherited,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=self._log,
@@ -87,6 +98,7 @@ class Child:
             text = line.decode().strip()
             if text.startswith(self._ready):
                 self.ready_value = text.removeprefix(self._ready)
+                self._has_started = True
                 return
         raise NotStarted(self.name, describe_exit(await self._process.wait()))
 

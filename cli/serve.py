@@ -1,10 +1,13 @@
 """The command `tidemark serve`: one server process, or several on one port."""
 
+import socket
+
 import click
 import uvloop
 
 from cli.console import Problem
 from cli.garbage_collection import reduce_garbage_collection
+from cli.monitoring_options import metrics_listen_option, monitoring_socket_option
 from cli.parent import parent_option, stopping_with
 from cli.processes import LISTENING
 from cli.settings import configuration, configure_logs, database_url, prepared_database, unreachable_database
@@ -13,6 +16,8 @@ from cli.workers import run_workers
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable
+from runtime.monitoring.addresses import CannotMonitor
+from runtime.trace_export import exported_traces
 from server.authentication.api_keys import UnsafeListen
 from server.calls.lifecycle import Shutdown
 from server.event_loop import ServerLoop
@@ -24,9 +29,17 @@ from store.postgres.database import Database, DatabaseUnavailable
 
 @click.command()
 @workers_option
+@metrics_listen_option
 @click.option("--worker", type=int, hidden=True)
+@monitoring_socket_option
 @parent_option
-def serve(workers: int, worker: int | None, with_parent: int | None) -> None:
+def serve(
+    workers: int,
+    metrics_listen: str | None,
+    worker: int | None,
+    monitoring_socket: socket.socket | None,
+    with_parent: int | None,
+) -> None:
     """Run a server: one process, or several on one port.
 
     It listens on TIDEMARK_LISTEN, prints that address when it serves, and logs to standard error. Any number of
@@ -35,21 +48,22 @@ def serve(workers: int, worker: int | None, with_parent: int | None) -> None:
     With --workers, this process starts so many server processes, starts each again that ends, and drains them
     together. Each connection belongs to one of them.
     """
-    settings = configuration()
+    settings = configuration(metrics_listen)
     configure_logs(settings, worker)
     reduce_garbage_collection()
     url = prepared_database(settings) if worker is None else database_url(settings)
     try:
         if workers > 1:
-            run_workers(workers, settings, url, _print_address, with_parent)
+            run_workers(workers, settings, url, _print_address, with_parent, monitoring_socket)
         else:
-            serving = _serve(settings, url, with_parent, shares_port=worker is not None)
-            uvloop.run(serving, loop_factory=ServerLoop)
+            serving = _serve(settings, url, with_parent, monitoring_socket, shares_port=worker is not None)
+            with exported_traces("tidemark-server"):
+                uvloop.run(serving, loop_factory=ServerLoop)
     except CannotListen as error:
         raise Problem(
             str(error), ["choose another address with TIDEMARK_LISTEN=HOST:PORT; port 0 takes any free port"]
         ) from None
-    except (UnsafeListen, KeyFileUnusable, BadCertificate) as error:
+    except (UnsafeListen, KeyFileUnusable, BadCertificate, CannotMonitor) as error:
         raise Problem(str(error)) from None
     except ListenerEnded as error:
         raise Problem(
@@ -59,13 +73,28 @@ def serve(workers: int, worker: int | None, with_parent: int | None) -> None:
         raise unreachable_database(url, error) from None
 
 
-async def _serve(settings: Configuration, url: str, with_parent: int | None, *, shares_port: bool) -> None:
+async def _serve(
+    settings: Configuration,
+    url: str,
+    with_parent: int | None,
+    monitoring_socket: socket.socket | None,
+    *,
+    shares_port: bool,
+) -> None:
     shutdown = Shutdown()
     shutdown.follow_signals()
     database = Database(url, settings.pool_size)
     async with stopping_with(with_parent):
         try:
-            await run_server(settings, database, SystemClock(), shutdown, _print_address, shares_port=shares_port)
+            await run_server(
+                settings,
+                database,
+                SystemClock(),
+                shutdown,
+                _print_address,
+                shares_port=shares_port,
+                monitoring_socket=monitoring_socket,
+            )
         finally:
             await database.close()
 

@@ -16,10 +16,14 @@ from store.postgres.database import DatabaseUnavailable
 from store.postgres.poolers import shares_sessions
 
 
-def configuration() -> Configuration:
-    """The settings in the environment of this process. Raises a Problem that lists all invalid settings."""
+def configuration(metrics_listen: str | None = None) -> Configuration:
+    """The settings in the environment of this process. Raises a Problem that lists all invalid settings.
+
+    metrics_listen: overrides the setting of that name.
+    """
+    overrides = {} if metrics_listen is None else {"TIDEMARK_METRICS_LISTEN": metrics_listen}
     try:
-        settings = load(os.environ)
+        settings = load({**os.environ, **overrides})
         if settings.database_url is not None:
             parameters(settings.database_url)
     except ConfigurationError as error:

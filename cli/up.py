@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from cli.combined_port import combined_port
 from cli.console import DurableProgress, Problem, bad, good, named, quiet
+from cli.monitoring_options import metrics_listen_option
 from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
 from cli.settings import configuration, configure_logs, database_settings, prepared_database, unreachable_database
 from cli.supervision import STOP_MARGIN, Supervisor, stop_timeout
 from cli.worker_option import workers_option
 from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable
+from runtime.monitoring.addresses import CannotMonitor, metrics_url
+from store.embedded.disk import MB
 from store.identity import keys
 from store.postgres.addresses import shown
 from store.postgres.database import Database, DatabaseUnavailable
@@ -23,21 +27,22 @@ _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 @click.command()
 @workers_option
-def up(workers: int) -> None:
+@metrics_listen_option
+def up(workers: int, metrics_listen: str | None) -> None:
     """Run a server and a notifier on this machine.
 
     The database is that of TIDEMARK_DATABASE_URL, or an embedded PostgreSQL server with its data under .tidemark.
     When a process ends, it is started again; so is the embedded database. Ctrl-C, SIGTERM and a terminal that closes
     drain both processes; a second signal ends them at once.
     """
-    settings = configuration()
+    settings = configuration(metrics_listen)
     configure_logs(settings)
     report = DurableProgress()
     report(f"{quiet('database')}  {_describe_database(settings)}")
     url = prepared_database(settings, _DatabaseReporter(report))
     try:
         asyncio.run(_Up(settings, url, workers, report).run())
-    except KeyFileUnusable as error:
+    except (KeyFileUnusable, CannotMonitor) as error:
         raise Problem(str(error)) from None
     except NotStarted as error:
         raise Problem(str(error), ["its own messages are above"]) from None
@@ -69,6 +74,17 @@ class _DatabaseReporter:
         """It accepts connections again."""
         self._report(good("the database runs again"))
 
+    def disk_runs_full(self, free: int, total: int) -> None:
+        """Its disk runs full; bytes."""
+        self._report(
+            f"{bad('the disk of the database runs full')}: {free // MB:,} of {total // MB:,} MB are free;"
+            " when it is full, nothing can be stored until there is space"
+        )
+
+    def disk_has_space(self, free: int) -> None:
+        """Its disk has space again; bytes."""
+        self._report(good(f"the disk of the database has space again: {free // MB:,} MB are free"))
+
 
 class _Up:
     """Runs the two child processes, and prints what happens to them."""
@@ -77,6 +93,7 @@ class _Up:
         self._settings = settings
         self._url = url
         self._report = report
+        self._monitoring_port: int | None = None
         environment = child_environment(_child_settings(settings, url), inherit=True)
         several = ["--workers", str(workers)] if workers > 1 else []
         self._server = Child("server", ["serve", *several], environment, LISTENING)
@@ -85,7 +102,9 @@ class _Up:
     async def run(self) -> None:
         # A server with workers ends those that do not stop in time.
         timeout = stop_timeout(self._settings) + STOP_MARGIN
-        await Supervisor([self._server, self._notifier], self, timeout).run(self._on_started)
+        children = {"server": self._server, "notifier": self._notifier}
+        async with combined_port(self._settings, None, "process", children, needs_all=True) as self._monitoring_port:
+            await Supervisor([*children.values()], self, timeout).run(self._on_started)
         self._report(quiet("stopped"))
 
     def ended(self, name: str, ending: str, pause: float) -> None:
@@ -117,6 +136,9 @@ class _Up:
             await database.close()
         self._report(f"{quiet('server')}    listening on {named(address)}")
         self._report(f"{quiet('notifier')}  running")
+        if self._settings.metrics_listen is not None:
+            url = metrics_url(self._settings.metrics_listen[0], self._monitoring_port or 0)
+            self._report(f"{quiet('metrics')}   {named(url)}")
         if needs_key:
             callers = "need an API key: create one with `tidemark keys create --organization NAME`"
         else:
@@ -146,4 +168,5 @@ def _child_settings(settings: Configuration, url: str) -> Mapping[str, str]:
         "TIDEMARK_PROPAGATION_DELAY_SECONDS": "0",
     }
     unset = {name: value for name, value in defaults.items() if not os.environ.get(name)}
-    return {**unset, **database_settings(settings, url)}
+    # The parent has the port, and shows both.
+    return {**unset, **database_settings(settings, url), "TIDEMARK_METRICS_LISTEN": ""}

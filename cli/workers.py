@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from cli.combined_port import combined_port
 from cli.console import Problem
 from cli.parent import stopping_with
 from cli.processes import LISTENING, Child, NotStarted, child_environment
@@ -28,27 +29,39 @@ def run_workers(
     url: str,
     print_address: Callable[[str, int], None],
     with_parent: int | None,
+    monitoring_socket: socket.socket | None = None,
 ) -> None:
     """Runs so many workers on the configured address until a signal comes, and then drains them.
 
-    print_address: called with host and port when all of them serve. Raises CannotListen, and a Problem when a worker
-    cannot start.
+    print_address: called with host and port when all of them serve. monitoring_socket: for the health and metrics of
+    all workers, beside the configured address. Raises CannotListen, CannotMonitor, and a Problem when a worker cannot
+    start.
     """
     with _reserved(settings.listen_host, settings.listen_port) as port:
         host = settings.listen_host
-        listen = {"TIDEMARK_LISTEN": address_of(host, port)}
+        listen = {"TIDEMARK_LISTEN": address_of(host, port), "TIDEMARK_METRICS_LISTEN": ""}
         environment = child_environment({**database_settings(settings, url), **listen}, inherit=True)
-        children = [
-            Child(f"worker {worker}", ["serve", "--worker", str(worker)], environment, LISTENING)
+        children = {
+            str(worker): Child(f"worker {worker}", ["serve", "--worker", str(worker)], environment, LISTENING)
             for worker in range(1, number + 1)
-        ]
-        supervisor = Supervisor(children, _LogReporter(), stop_timeout(settings))
+        }
+        supervisor = Supervisor([*children.values()], _LogReporter(), stop_timeout(settings))
 
         async def started() -> None:
             print_address(host, port)
 
         async def run() -> None:
-            async with stopping_with(with_parent):
+            async with (
+                stopping_with(with_parent),
+                # Each connection is given to one worker, and to another one when it has ended.
+                combined_port(settings, monitoring_socket, "worker", children, needs_all=False) as monitoring_port,
+            ):
+                if monitoring_port is not None:
+                    logger.info(
+                        "monitoring of all workers on port %d",
+                        monitoring_port,
+                        extra={"action": LogAction.MONITORING, "monitoring_port": monitoring_port},
+                    )
                 await supervisor.run(started)
 
         try:

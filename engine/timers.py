@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from engine.facts.changed_customer import evaluate_noted_facts
 from engine.facts.due_timers import catch_up
 from engine.limits import DEFAULT_LIMITS, TimerLimits
+from engine.monitoring import TimersMonitoring
 from engine.rules.transaction import Transactions
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
@@ -42,7 +43,9 @@ class Timers:
         transactions: Transactions,
         *,
         limits: TimerLimits = DEFAULT_LIMITS.timers,
+        monitoring: TimersMonitoring | None = None,
     ) -> None:
+        self._monitoring = monitoring or TimersMonitoring()
         self._database = database
         self._clock = clock
         self._limits = limits
@@ -88,6 +91,7 @@ class Timers:
                 break
             count += done
             latest = max(latest, now - min(one.due_time for one in due))
+        self._monitoring.swept(count, latest.total_seconds())
         if latest > LATE:
             logger.warning(
                 "caught up with %d timers, up to %d s late",

@@ -6,7 +6,9 @@ from datetime import timedelta
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
+from runtime.configuration import DEFAULT_AUDIT_RETENTION
 from runtime.tasks import BackgroundTask, FailureLog
+from store.audit import partitions as audit_partitions
 from store.identity import idempotent_answers
 from store.notifications import history as notification_history
 from store.notifications import omitted
@@ -27,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Keeps a partition for every month that events may have, and deletes what has passed its retention."""
+    """Keeps a partition for every month that needs one, and deletes what has passed its retention."""
 
     def __init__(
         self,
@@ -36,6 +38,7 @@ class Upkeep:
         retention: timedelta,
         notification_retention: timedelta,
         *,
+        audit_retention: timedelta = timedelta(days=DEFAULT_AUDIT_RETENTION),
         backoff: Backoff | None = None,
         notifications_deleted: int = NOTIFICATIONS_DELETED,
     ) -> None:
@@ -43,6 +46,7 @@ class Upkeep:
         self._clock = clock
         self._retention = retention
         self._notification_retention = notification_retention
+        self._audit_retention = audit_retention
         self._notifications_deleted = notifications_deleted
         self.task = BackgroundTask(
             self.run_once,
@@ -65,6 +69,7 @@ class Upkeep:
         now = self._clock.now()
         async with self._database.transaction() as connection:
             await partitions.maintain(connection, now - self._retention, now + AHEAD, now - self._retention)
+            await audit_partitions.maintain(connection, now, now + AHEAD, now - self._audit_retention)
             await voids.delete_before(connection, partitions.month_start(now - self._retention))
             await idempotent_answers.delete_before(connection, now - REPLAY_LIFETIME)
             await omitted.delete_before(connection, now - self._notification_retention)

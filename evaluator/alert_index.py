@@ -89,6 +89,9 @@ class WideAlerts:
         for rule in rules:
             self.put(rule)
 
+    def __len__(self) -> int:
+        return len(self._plan_ids)
+
     def __iter__(self) -> Iterator[AlertRule]:
         yield from self.of_all_customers
         for index in self._of_plans.values():

@@ -121,6 +121,10 @@ class AlertDefinition:
         """The thresholds of the alert, then those of all its overrides."""
         return (*self.thresholds, *(one for item in self.condition.overrides for one in item.thresholds))
 
+    def awaits_backfill_of(self, customer_id: str) -> bool:
+        """Whether the backfill of the last change has not evaluated a customer yet."""
+        return self.backfill_after is not None and self.backfill_after < customer_id
+
     def active_rule(self) -> AlertRule | None:
         """The rule by which it is evaluated; None unless the alert is active."""
         return self.to_rule() if self.state is DefinitionState.ACTIVE else None

@@ -41,6 +41,11 @@ MAX_TRANSITIONS = 50
 MAX_BODY_BYTES = 20_000  # UTF-8; long names and codes leave room for fewer transitions, but at least for the last one
 
 
+def notification_id_of(organization: str, alert_id: str, gauge_id: UUID, sequence: int) -> str:
+    """The id of a notification of an alert on a gauge. organization: its name."""
+    return digest_id(ID_PREFIX, organization, alert_id, gauge_id, sequence)
+
+
 @dataclass(frozen=True)
 class Notification:
     """The transitions of one alert on one gauge in one evaluation.
@@ -82,7 +87,7 @@ class Notification:
     @property
     def notification_id(self) -> str:
         """Follows from organization, alert, gauge and sequence: every replica computes the same id."""
-        return digest_id(ID_PREFIX, self.organization, self.alert_id, self.gauge_id, self.sequence)
+        return notification_id_of(self.organization, self.alert_id, self.gauge_id, self.sequence)
 
     @property
     def event_type(self) -> str:

@@ -5,12 +5,15 @@ import logging
 import random
 from datetime import datetime, timedelta
 
+from notifier import attempt_span
 from notifier.metrics import Metrics
 from notifier.request_headers import RequestHeaders, request_headers
 from notifier.results import Result, Return
 from notifier.sending import Answer, Sender
 from runtime.actions import LogAction
 from runtime.clock import Clock
+from runtime.tracing.context import TraceContext
+from runtime.tracing.spans import Span
 from store.deliveries.claims import Claim
 from store.deliveries.results import AttemptRecord
 from webhooks.deliveries import DeliveryStatus
@@ -40,34 +43,34 @@ class Attempter:
         """Makes one attempt; a Return means that Tidemark could not send the delivery by its own fault."""
         if claim.body is None:
             logger.error(
-                "a delivery has no notification to send",
-                extra={"action": LogAction.ATTEMPT_NO_NOTIFICATION, "delivery_id": claim.delivery_id},
+                "a delivery has no notification to send", extra={"action": LogAction.ATTEMPT_NO_NOTIFICATION}
             )
             return Return(claim, RETURN_DELAY)
-        body = claim.body.encode()
+        with attempt_span.begin(claim) as span:
+            return await self._send(claim, claim.body.encode(), span)
+
+    async def _send(self, claim: Claim, body: bytes, span: Span) -> Result:
         start_time = self._clock.now()
-        request = self._sign(claim, start_time, body)
+        request = self._sign(claim, start_time, body, span.trace or claim.trace)
         if request is None:
+            span.fail("unsigned")
             return Return(claim, RETURN_DELAY)
         loop = asyncio.get_running_loop()
         began = loop.time()
         answer = await self._sender.post(claim.endpoint.url, request.headers, body)
         duration = timedelta(seconds=loop.time() - began)
         self._metrics.attempt(answer.outcome, duration)
+        attempt_span.note(span, answer)
         record = self._decide(claim, answer, start_time, duration, request.secret_sequences)
         _log(record, answer)
         return record
 
-    def _sign(self, claim: Claim, time: datetime, body: bytes) -> RequestHeaders | None:
+    def _sign(self, claim: Claim, time: datetime, body: bytes, trace: TraceContext | None) -> RequestHeaders | None:
         """The headers of the attempt with its signatures; None when a secret is missing or cannot be used."""
         try:
-            return request_headers(claim, self._box, time, body)
+            return request_headers(claim, self._box, time, body, trace)
         except (CannotOpen, ValueError) as error:
-            logger.error(
-                "a delivery cannot be signed: %s",
-                error,
-                extra={"action": LogAction.ATTEMPT_UNSIGNED, "endpoint_id": claim.endpoint_id},
-            )
+            logger.error("a delivery cannot be signed: %s", error, extra={"action": LogAction.ATTEMPT_UNSIGNED})
             return None
 
     def _decide(
@@ -116,9 +119,6 @@ def _log(record: AttemptRecord, answer: Answer) -> None:
         answer.outcome.lower(),
         extra={
             "action": LogAction.ATTEMPT,
-            "delivery_id": record.claim.delivery_id,
-            "endpoint_id": record.claim.endpoint_id,
-            "notification_id": record.claim.notification_id,
             "http_status": answer.http_status,
             "duration_ms": round(record.duration.total_seconds() * 1000, 1),
             "status": record.status,

@@ -11,6 +11,7 @@ from notifier.hints import Hints
 from notifier.orphans import OrphanedLeases
 from notifier.results import Results, Return
 from notifier.slots import Slots
+from runtime import log_fields
 from runtime.actions import LogAction
 from store.deliveries.claims import Claim, ClaimRequest
 from store.postgres.database import DatabaseUnavailable
@@ -105,6 +106,7 @@ class InFlight:
 
     async def _attempt(self, claim: Claim) -> None:
         """Makes one attempt and adds its result, whatever happens."""
+        log_fields.begin(claim)
         try:
             self.results.add(await self._attempter.attempt(claim))
         except asyncio.CancelledError:
@@ -112,8 +114,5 @@ class InFlight:
             self.results.add(Return(claim, timedelta(0)))
             raise
         except Exception:
-            logger.exception(
-                "an attempt failed by a fault of Tidemark",
-                extra={"action": LogAction.ATTEMPT_FAILED, "delivery_id": claim.delivery_id},
-            )
+            logger.exception("an attempt failed by a fault of Tidemark", extra={"action": LogAction.ATTEMPT_FAILED})
             self.results.add(Return(claim, RETURN_DELAY))

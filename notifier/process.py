@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import random
+import socket
 from collections.abc import Callable
 
 from notifier.attempts import Attempter
 from notifier.metrics import Metrics
-from notifier.monitoring import monitoring
+from notifier.monitoring import NotifierMonitoring
 from notifier.readiness import followed
 from notifier.sending import Sender, Timeouts
 from notifier.upkeep import first_days, upkeep
@@ -17,6 +18,7 @@ from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.master_keys import master_keys
+from runtime.monitoring.addresses import addresses
 from runtime.signals import on_stop
 from runtime.tasks import BackgroundTask, FailureLog
 from store.postgres.channels import DUE_CHANNEL, OUTBOX_CHANNEL
@@ -33,15 +35,22 @@ logger = logging.getLogger(__name__)
 
 
 async def run(
-    configuration: Configuration, database: Database, clock: Clock, on_start: Callable[[], None] = lambda: None
+    configuration: Configuration,
+    database: Database,
+    clock: Clock,
+    on_start: Callable[[], None] = lambda: None,
+    *,
+    monitoring_socket: socket.socket | None = None,
 ) -> None:
     """Runs a notifier until a signal of runtime.signals, then drains; a second signal ends it immediately.
 
     The database has been migrated. The caller closes it. on_start: called when a signal drains it; before that, one
-    would kill the process.
+    would kill the process. monitoring_socket: see `run_until`. Raises CannotMonitor.
     """
     stop = asyncio.Event()
-    notifier = asyncio.create_task(run_until(stop, configuration, database, clock), name="notifier")
+    notifier = asyncio.create_task(
+        run_until(stop, configuration, database, clock, monitoring_socket=monitoring_socket), name="notifier"
+    )
 
     def on_signal() -> None:
         if stop.is_set():
@@ -69,10 +78,12 @@ async def run_until(
     poll_interval: float = POLL_INTERVAL,
     probe_intervals: ProbeIntervals = DEFAULT_INTERVALS,
     on_poll: Callable[[], None] = lambda: None,
+    monitoring_socket: socket.socket | None = None,
 ) -> None:
     """Runs a notifier until `stop` is set and what was in flight then has ended or been given back.
 
-    poll_interval, on_poll: see `Worker`. probe_intervals: see `Probe`.
+    poll_interval, on_poll: see `Worker`. probe_intervals: see `Probe`. monitoring_socket: a socket that listens for
+    monitoring, beside the configured address. Raises CannotMonitor.
     """
     policy = UrlPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
     timeouts = Timeouts.of(configuration.webhook_timeout)
@@ -88,7 +99,14 @@ async def run_until(
             poll_interval=poll_interval,
             on_poll=on_poll,
         )
-        await _work(stop, configuration, database, worker, metrics, probe_intervals)
+        lock_watch = LockWatch(database)
+        monitoring = NotifierMonitoring(database, clock, metrics, worker, lock_watch)
+        shown_at = addresses(configuration.notifier_listen or configuration.metrics_listen, monitoring_socket)
+        async with (
+            followed(database.url, probe_intervals) as readiness,
+            monitoring.shown(shown_at, readiness) as port,
+        ):
+            await _work(stop, configuration, database, worker, lock_watch, port)
     logger.info("the notifier has stopped", extra={"action": LogAction.STOPPED})
 
 
@@ -97,37 +115,19 @@ async def _work(
     configuration: Configuration,
     database: Database,
     worker: Worker,
-    metrics: Metrics,
-    probe_intervals: ProbeIntervals,
+    lock_watch: LockWatch,
+    port: int | None,
 ) -> None:
-    """Runs the worker until `stop`, with monitoring and the background tasks beside it."""
-    lock_watch = LockWatch(database)
-    _add_gauges(metrics, worker, lock_watch)
-    async with (
-        followed(database.url, probe_intervals) as readiness,
-        monitoring(
-            configuration.notifier_listen, metrics, lambda: worker.is_ready and readiness.takes_writes
-        ) as port,
-    ):
-        await first_days(database)
-        beside = (_listener(database, worker), lock_watch, upkeep(database, configuration.delivery_retention))
-        for task in beside:
-            task.start()
-        logger.info("the notifier runs", extra={"action": LogAction.START, "monitoring_port": port})
-        try:
-            await worker.run(stop, configuration.drain_timeout)
-        finally:
-            await asyncio.gather(*(task.stop() for task in beside))
-
-
-def _add_gauges(metrics: Metrics, worker: Worker, lock_watch: LockWatch) -> None:
-    metrics.gauge("in_flight", "Deliveries that this process holds.", lambda: worker.in_flight)
-    metrics.gauge("results_waiting", "Results that are not written yet.", lambda: worker.results_waiting)
-    metrics.gauge(
-        "lock_waits_seen",
-        "Waits for locks of other sessions so far, of a second and more.",
-        lambda: lock_watch.waits,
-    )
+    """Runs the worker until `stop`, with the background tasks beside it. port: of the monitoring."""
+    await first_days(database)
+    beside = (_listener(database, worker), lock_watch, upkeep(database, configuration.delivery_retention))
+    for task in beside:
+        task.start()
+    logger.info("the notifier runs", extra={"action": LogAction.START, "monitoring_port": port})
+    try:
+        await worker.run(stop, configuration.drain_timeout)
+    finally:
+        await asyncio.gather(*(task.stop() for task in beside))
 
 
 def _listener(database: Database, worker: Worker) -> BackgroundTask:

@@ -142,7 +142,7 @@ class Recorder:
                 if attempt == TRIES_ALONE:
                     logger.exception(
                         "a result cannot be recorded; its delivery is attempted again when its lease ends",
-                        extra={"action": LogAction.RECORD_REFUSED, "delivery_id": result.claim.delivery_id},
+                        extra={"action": LogAction.RECORD_REFUSED, **result.claim.log_fields()},
                     )
                     self._finish([result])
         return True
@@ -177,7 +177,7 @@ class Recorder:
             self._metrics.results_fenced += 1
             logger.warning(
                 "the lease was taken over during the attempt; its result is dropped",
-                extra={"action": LogAction.RECORD_FENCED, "delivery_id": record.claim.delivery_id},
+                extra={"action": LogAction.RECORD_FENCED, **record.claim.log_fields()},
             )
 
     def _finish(

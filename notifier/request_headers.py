@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 
+from runtime.tracing.context import TRACEPARENT, TRACESTATE, TraceContext
 from store.deliveries.claims import Claim, ClaimedEndpoint, StoredSecret
 from webhooks.headers import is_reserved
 from webhooks.secret_box import CannotOpen, SecretBox, credentials_context, secret_context
@@ -18,6 +19,9 @@ HEADERS = {
 }
 
 
+_OF_TRACE = (TRACEPARENT, TRACESTATE)
+
+
 @dataclass(slots=True, eq=False)
 class RequestHeaders:
     """The headers of one attempt, and which of the endpoint's secrets signed it."""
@@ -26,14 +30,19 @@ class RequestHeaders:
     secret_sequences: tuple[int, ...]
 
 
-def request_headers(claim: Claim, box: SecretBox | None, time: datetime, body: bytes) -> RequestHeaders:
-    """The headers of an attempt made at `time`.
+def request_headers(
+    claim: Claim, box: SecretBox | None, time: datetime, body: bytes, trace: TraceContext | None = None
+) -> RequestHeaders:
+    """The headers of an attempt made at `time`. trace: replaces the endpoint's own headers of these names.
 
     Raises MalformedKey, CannotOpen, and ValueError when there is no secret: nothing is ever sent unsigned.
     """
     constant = _constant(claim.endpoint, box)
     signed = signed_headers(constant.secrets, claim.notification_id, time, body)
-    return RequestHeaders(constant.headers | signed, constant.secret_sequences)
+    headers = constant.headers | signed
+    if trace is not None:
+        headers = {name: value for name, value in headers.items() if name.lower() not in _OF_TRACE} | trace.headers()
+    return RequestHeaders(headers, constant.secret_sequences)
 
 
 @dataclass(frozen=True)

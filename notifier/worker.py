@@ -52,6 +52,7 @@ class Worker:
         on_poll: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_poll` is called each time the database was asked what waits, and what it named was claimed."""
+        self.concurrency = concurrency
         self._poll_interval = poll_interval
         self._on_poll = on_poll
         self._database = database

@@ -13,12 +13,16 @@ class LogAction(StrEnum):
     COMPILED_UNUSED = "compiled.unused"  # Python does its work
     CERTIFICATE = "certificate"  # of TLS
     NO_SECRET_KEY = "secrets.no_key"
+    TRACING = "tracing"  # whether traces are exported
     SERVING = "serving"
     NOT_SERVING = "not_serving"
     READY = "ready"
     NOT_READY = "not_ready"
     WORKER_ENDED = "worker.ended"
     WORKER_RUNS_AGAIN = "worker.runs_again"
+    MONITORING = "monitoring"  # of several processes on one port
+    METRIC_FAILED = "metric.failed"
+    BACKLOG_FAILED = "backlog.failed"  # what waits in the database cannot be read
     DRAIN = "drain"
     DRAIN_INCOMPLETE = "drain.incomplete"
     CUT_OFF = "cut_off"
@@ -51,6 +55,9 @@ class LogAction(StrEnum):
     OMITTED_FAILED = "omitted.failed"
     FEED_LISTEN_LOST = "feed.listen_lost"
 
+    # The audit log.
+    AUDIT_FAILED = "audit.failed"
+
     # Deliveries.
     ATTEMPT = "attempt"
     ATTEMPT_FAILED = "attempt.failed"
@@ -77,7 +84,10 @@ class LogAction(StrEnum):
     DATABASE_ENDED = "database.ended"  # the embedded one
     DATABASE_STARTED = "database.started"
     DATABASE_SLOW_START = "database.slow_start"
+    DISK_RUNS_FULL = "disk.runs_full"
+    DISK_HAS_SPACE = "disk.has_space"
     LOCK_WAIT = "lock.wait"
+    MIGRATION_WAITS = "migration.waits"
     LOCK_HOLDER_ENDED = "lock.holder_ended"
     LOCK_WATCH_FAILED = "lock.watch_failed"
     PROBE_FAILED = "probe.failed"

@@ -24,6 +24,7 @@ DEFAULT_POOL_SIZE = 12  # connections of one process
 DEFAULT_GRACE = 34  # days after its end in which a period still counts events and is evaluated
 DEFAULT_RETENTION = 400  # days that stored events are kept, so that a period of a year can be recounted
 DEFAULT_NOTIFICATION_RETENTION = 400  # days that notifications are kept, and resume tokens are valid
+DEFAULT_AUDIT_RETENTION = 400  # days that entries of the audit log are kept, at least
 DEFAULT_MAX_BATCH_EVENTS = 5_000  # events a message
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # bytes a gRPC message
 DEFAULT_INGEST_WRITERS = 2  # concurrent transactions of one organization
@@ -86,12 +87,14 @@ class Configuration:
     grace: timedelta = timedelta(days=DEFAULT_GRACE)
     retention: timedelta = timedelta(days=DEFAULT_RETENTION)
     notification_retention: timedelta = timedelta(days=DEFAULT_NOTIFICATION_RETENTION)
+    audit_retention: timedelta = timedelta(days=DEFAULT_AUDIT_RETENTION)
     heartbeat: float = DEFAULT_HEARTBEAT  # seconds
     propagation_delay: float = DEFAULT_PROPAGATION_DELAY  # seconds
     drain_timeout: float = DEFAULT_DRAIN_TIMEOUT  # seconds
     unary_deadline: float = DEFAULT_UNARY_DEADLINE  # seconds
     notifier_concurrency: int = DEFAULT_NOTIFIER_CONCURRENCY
-    notifier_listen: tuple[str, int] | None = None  # of its health and metrics; None: it does not listen
+    metrics_listen: tuple[str, int] | None = None  # of health and metrics of a process; None: it does not listen
+    notifier_listen: tuple[str, int] | None = None  # the same, of a notifier alone
     delivery_retention: timedelta = timedelta(days=DEFAULT_DELIVERY_RETENTION)
     # Master keys of stored secrets, as id and 32 bytes. The first one encrypts, all of them decrypt.
     secret_keys: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
@@ -288,6 +291,9 @@ def load(environment: Mapping[str, str]) -> Configuration:
         notification_retention=timedelta(
             days=read.number("NOTIFICATION_RETENTION_DAYS", int, DEFAULT_NOTIFICATION_RETENTION, 1, 36_500, "days")
         ),
+        audit_retention=timedelta(
+            days=read.number("AUDIT_RETENTION_DAYS", int, DEFAULT_AUDIT_RETENTION, 1, 36_500, "days")
+        ),
         heartbeat=read.number("HEARTBEAT_SECONDS", float, DEFAULT_HEARTBEAT, 0.05, 3_600.0, "seconds"),
         propagation_delay=read.number(
             "PROPAGATION_DELAY_SECONDS", float, DEFAULT_PROPAGATION_DELAY, 0.0, 300.0, "seconds"
@@ -297,6 +303,7 @@ def load(environment: Mapping[str, str]) -> Configuration:
         notifier_concurrency=read.number(
             "NOTIFIER_CONCURRENCY", int, DEFAULT_NOTIFIER_CONCURRENCY, 1, 4_096, "requests"
         ),
+        metrics_listen=read.optional_address("METRICS_LISTEN"),
         notifier_listen=read.optional_address("NOTIFIER_LISTEN"),
         delivery_retention=timedelta(
             days=read.number("DELIVERY_RETENTION_DAYS", int, DEFAULT_DELIVERY_RETENTION, 1, 3_650, "days")

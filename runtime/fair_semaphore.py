@@ -1,6 +1,7 @@
 """A semaphore that organizations share fairly, for example the connections that their calls may use at once."""
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -64,6 +65,9 @@ class FairSemaphore:
 
     def __init__(self, seats: int, *, reserved: int = 0) -> None:
         assert reserved < seats
+        self.seats = seats
+        self.waits = 0  # that have ended so far
+        self.wait_seconds = 0.0  # of all of them
         self._free = seats
         self._heavy_free = seats - reserved  # that heavy organizations may take
         # Of these, the ones that heavy organizations leave free beside a light one.
@@ -77,6 +81,11 @@ class FairSemaphore:
     def free(self) -> int:
         """The number of free seats."""
         return self._free
+
+    @property
+    def waiting(self) -> int:
+        """The number of waits for a seat."""
+        return sum(map(len, self._waiting.values()))
 
     @asynccontextmanager
     async def seat(self, organization_id: int) -> AsyncIterator[Seat]:
@@ -106,6 +115,7 @@ class FairSemaphore:
                 return is_heavy
         granted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(organization_id, deque()).append(granted)
+        began = time.perf_counter()
         try:
             return await granted
         except asyncio.CancelledError:
@@ -114,6 +124,9 @@ class FairSemaphore:
             else:
                 self.give_back(organization_id, is_heavy=granted.result())  # it was granted before the cancellation
             raise
+        finally:
+            self.waits += 1
+            self.wait_seconds += time.perf_counter() - began
 
     def _may_take(self, organization_id: int, *, is_heavy: bool) -> bool:
         own = self._own.get(organization_id, 0)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+from runtime.log_fields import current_fields
 from runtime.redaction import error_lines, redacted
 
 _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -69,14 +70,32 @@ def _json(value: Any) -> str:
     return str(redacted(value))
 
 
+class FieldsFilter(logging.Filter):
+    """Adds to each line the fields of the process, and those of the work that it belongs to (`runtime.log_fields`).
+
+    A field that the line itself has stays as it is.
+    """
+
+    def __init__(self, of_process: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._of_process = of_process
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Adds the fields; lets every line pass."""
+        fields = record.__dict__
+        for more in (current_fields(), self._of_process):
+            for name, value in more.items():
+                fields.setdefault(name, value)
+        return True
+
+
 def configure(level: str, form: str, fields: Mapping[str, Any] | None = None) -> None:
     """Sends all log lines of this process to standard error.
 
     `level` is one of debug, info, warning, error; `form` is json or text. `fields`: more of each line.
     """
     handler = logging.StreamHandler(sys.stderr)
-    if fields:
-        handler.addFilter(lambda record: record.__dict__.update(fields) is None)
+    handler.addFilter(FieldsFilter(fields or {}))
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import math
 from collections.abc import Awaitable, Callable
@@ -97,7 +98,8 @@ class BackgroundTask:
             return
         self._run = _Run()
         before = tuple(self._tasks)
-        task = asyncio.create_task(self._work(self._run, before), name=self._name)
+        # In an empty context: its steps belong to no call, also when a call has started it.
+        task = asyncio.create_task(self._work(self._run, before), name=self._name, context=contextvars.Context())
         self._tasks[task] = self._run
         task.add_done_callback(self._ended)
 

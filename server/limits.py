@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from server.alerts.subscribers.feed_limits import DEFAULT_FEED_LIMITS, FeedLimits
 from server.alerts.usage import MAX_STREAM_EVENTS
+from server.audit.watched_logs import POLL_INTERVAL
 from server.authentication import api_keys, revocation
 from server.calls.answer_size import DEFAULT_ROOM
 from server.interceptors.deadline import INFRASTRUCTURE_REQUEST
@@ -25,6 +26,8 @@ class ServerLimits:
     infrastructure_request: seconds that a request of health or reflection may take to arrive.
     revocation_interval: seconds between checks for revoked keys.
     revocation_grace: seconds in which a stream of a revoked key can answer what it has read.
+    audit_poll_interval: seconds between polls for new audit entries, while a stream waits for them.
+    examined_audit_entries: that a page of ListAuditEntries reads, with filters that no index answers.
     page_gauges: gauges of all alerts on a page of ListCustomerAlerts, unless a single alert has more.
     examined_alerts: that a page of ListAlerts or ListCustomerAlerts reads, with filters that no index answers.
     counted_deliveries: up to which ListDeliveries counts for its total_size.
@@ -38,6 +41,8 @@ class ServerLimits:
     infrastructure_request: float = INFRASTRUCTURE_REQUEST
     revocation_interval: float = api_keys.POLL_INTERVAL
     revocation_grace: float = revocation.GRACE
+    audit_poll_interval: float = POLL_INTERVAL
+    examined_audit_entries: int = MAX_EXAMINED
     page_gauges: int = GAUGES_AT_ONCE
     examined_alerts: int = MAX_EXAMINED
     counted_deliveries: int = MAX_TOTAL_SIZE

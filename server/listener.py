@@ -14,14 +14,17 @@ from runtime.fair_semaphore import FairSemaphore
 from server.authentication.api_keys import Authenticator
 from server.authentication.certificates import TrustedProxies
 from server.calls.lifecycle import CallsInFlight, Shutdown
+from server.calls.monitoring import CallMonitoring
 from server.calls.organization_shares import OrganizationShares
 from server.interceptors.access_log import AccessLog
 from server.interceptors.authentication import Authenticate
 from server.interceptors.deadline import Deadline
 from server.interceptors.errors import Errors
 from server.interceptors.in_flight import CountInFlight
+from server.interceptors.monitoring import MeasureCalls
 from server.interceptors.organization_shares import LimitToShare
 from server.interceptors.request_id import RequestId
+from server.interceptors.tracing import Tracing
 from server.interceptors.unauthenticated_limits import UnauthenticatedLimits
 from server.interceptors.wrapping import Together
 from server.services import decoders, error_tables
@@ -90,11 +93,13 @@ def build_server(
     max_unidentified: int,
     quotas: OrganizationQuotas,
     shares_port: bool = False,
+    monitoring: CallMonitoring | None = None,
 ) -> grpc.aio.Server:
     """The server without services. A call passes the interceptors from the first to the last.
 
     calls_gate: the connections to the database that calls may use. max_unidentified: see `UnauthenticatedLimits`.
-    shares_port: other servers may listen on the same port; each gets some of the connections.
+    shares_port: other servers may listen on the same port; each gets some of the connections. monitoring: measures
+    the calls.
     """
     proxies = TrustedProxies.of(configuration.trusted_proxies)
     shares = OrganizationShares(
@@ -106,7 +111,9 @@ def build_server(
         interceptors=(
             Together(
                 RequestId(),
+                Tracing(),
                 AccessLog(),
+                MeasureCalls(monitoring or CallMonitoring()),
                 CountInFlight(in_flight),
                 UnauthenticatedLimits(Authenticate(authenticator, proxies), max_unidentified=max_unidentified),
             ),

@@ -23,8 +23,10 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
 from server.alerts.subscribers.feeds import Feeds
+from server.audit.watched_logs import WatchedLogs
 from server.calls.lifecycle import Drain
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
+from server.monitoring import ServerMonitoring
 from store.postgres.database import Database
 
 
@@ -45,12 +47,14 @@ class Parts:
     redeliveries: RedeliveryJobs
     erasures: Erasures
     feeds: Feeds
+    audit_logs: WatchedLogs
     pipeline: Pipeline
     changes: ChangeGroups
     evaluations: CustomerEvaluations
     puts: FactPuts
     new_metrics: NewMetrics
     limits: ServerLimits
+    monitoring: ServerMonitoring
 
 
 def build_parts(
@@ -62,32 +66,44 @@ def build_parts(
     *,
     engine_limits: EngineLimits = DEFAULT_LIMITS,
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+    monitoring: ServerMonitoring | None = None,
 ) -> Parts:
     """The parts, not started.
 
     ingest_gate: the connections that transactions of usage may use. calls_gate: those that calls may use.
+    monitoring: gets what they measure.
     """
-    rules = RulesRegistry(max_groups=engine_limits.groups)
+    monitoring = monitoring or ServerMonitoring()
+    rules = RulesRegistry(max_groups=engine_limits.groups, monitoring=monitoring.rules)
     quotas = OrganizationQuotas(database, configuration.quotas, interval=engine_limits.quota_interval)
+    pending = PendingEvents(
+        configuration.max_pending_events,
+        configuration.organization_pending_events,
+        beside=configuration.max_pending_events // BESIDE,
+    )
+    monitoring.add_pending(pending)
     pipeline = Pipeline(
         database,
         clock,
         configuration.grace,
         rules,
         writers=configuration.ingest_writers,
-        pending=PendingEvents(
-            configuration.max_pending_events,
-            configuration.organization_pending_events,
-            beside=configuration.max_pending_events // BESIDE,
-        ),
+        pending=pending,
         gate=ingest_gate,
         is_changing=lambda organization_id: changes.is_waiting(organization_id),
         limits=engine_limits.ingest,
         native=configuration.native,
+        monitoring=monitoring.ingest,
     )
     ingest_seats = ingest_gate.free
     changes = ChangeGroups(
-        database, clock, calls_gate, pipeline.is_ingesting, engine_limits.changes, max_alerts=quotas.max_alerts
+        database,
+        clock,
+        calls_gate,
+        pipeline.is_ingesting,
+        engine_limits.changes,
+        monitoring=monitoring.changes,
+        max_alerts=quotas.max_alerts,
     )
     transactions = Transactions(database, clock, configuration.grace, rules)
     evaluations = CustomerEvaluations(database, clock, transactions, calls_gate, limits=engine_limits.evaluations)
@@ -97,25 +113,40 @@ def build_parts(
         transactions,
         limits=engine_limits.backfills,
         busy=lambda: ingest_gate.free < ingest_seats,
+        monitoring=monitoring.backfills,
     )
+    feeds = Feeds(
+        database,
+        max_subscribers=configuration.max_watchers,
+        organization_subscribers=configuration.organization_watchers,
+        limits=server_limits.feeds,
+    )
+    monitoring.add_feeds(feeds)
     return Parts(
         configuration,
         database,
         clock,
         quotas,
         Drain(),
-        Upkeep(database, clock, configuration.retention, configuration.notification_retention),
+        Upkeep(
+            database,
+            clock,
+            configuration.retention,
+            configuration.notification_retention,
+            audit_retention=configuration.audit_retention,
+        ),
         rules,
         transactions,
         backfills,
-        Timers(database, clock, transactions, limits=engine_limits.timers),
+        Timers(database, clock, transactions, limits=engine_limits.timers, monitoring=monitoring.timers),
         RedeliveryJobs(database, clock),
         Erasures(database, clock),
-        Feeds(
+        feeds,
+        WatchedLogs(
             database,
             max_subscribers=configuration.max_watchers,
             organization_subscribers=configuration.organization_watchers,
-            limits=server_limits.feeds,
+            poll_interval=server_limits.audit_poll_interval,
         ),
         pipeline,
         changes,
@@ -123,6 +154,7 @@ def build_parts(
         FactPuts(clock, changes, evaluations, rules, engine_limits.new_metrics),
         NewMetrics(database, backfills, engine_limits.new_metrics.later),
         server_limits,
+        monitoring,
     )
 
 
@@ -148,6 +180,8 @@ async def started(parts: Parts) -> AsyncIterator[None]:
         parts.erasures.start()
         stack.push_async_callback(parts.feeds.stop)
         parts.feeds.start()
+        stack.push_async_callback(parts.audit_logs.stop)
+        parts.audit_logs.start()
         stack.push_async_callback(parts.pipeline.drain)
         stack.push_async_callback(parts.changes.drain)
         stack.push_async_callback(parts.puts.drain)

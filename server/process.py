@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -12,6 +13,10 @@ from runtime.actions import LogAction
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
+from runtime.monitoring.addresses import addresses
+from runtime.monitoring.build import add_build_info
+from runtime.monitoring.port import MonitoredProcess, monitoring_port
+from runtime.monitoring.process import process_metrics
 from runtime.tasks import BackgroundTask
 from server import listener
 from server.alerts.usage_requests import DECODER_PROBLEM, decodes_natively
@@ -21,10 +26,15 @@ from server.calls.pool_division import divide, reserved
 from server.health import HealthService
 from server.interceptors.deadline import Deadline
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
+from server.monitoring import ServerMonitoring
 from server.parts import Parts, build_parts, started
 from server.reflection import add_reflection
 from server.services import register
 from server.tls import certificate_files
+from store import migrate
+from store.embedded.monitoring import embedded_metrics
+from store.monitoring.pools import add_gates, add_pool
+from store.monitoring.watch import BacklogWatch
 from store.postgres.database import Database
 from store.postgres.lock_watch import LockWatch
 from store.postgres.probe import Probe, ProbeIntervals
@@ -44,6 +54,7 @@ async def serve(
     engine_limits: EngineLimits = DEFAULT_LIMITS,
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     shares_port: bool = False,
+    monitoring_socket: socket.socket | None = None,
 ) -> None:
     """Serves until `shutdown` is requested, then drains; the caller closes the database afterwards.
 
@@ -51,23 +62,30 @@ async def serve(
     add_services: adds the services of the API to the server, and returns their names.
     engine_limits, server_limits: limits and intervals that have no setting; only tests pass others than the defaults.
     shares_port: see `listener.build_server`.
-    Raises BadCertificate, CannotListen and UnsafeListen, DatabaseUnavailable when the database does not answer at the
-    start, and ListenerEnded when gRPC ends the server by itself.
+    monitoring_socket: a socket that listens for monitoring, beside the configured address.
+    Raises BadCertificate, CannotListen, CannotMonitor, UnsafeListen, DatabaseUnavailable when the database does not
+    answer at the start, and ListenerEnded when gRPC ends the server by itself.
     """
     host = configuration.listen_host
     certificate = certificate_files(configuration)
     async with contextlib.AsyncExitStack() as stack:
+        monitoring, readiness = ServerMonitoring(), _Readiness()
+        monitored_at = addresses(configuration.metrics_listen, monitoring_socket)
+        shown = MonitoredProcess(monitoring.instruments.registry, lambda: readiness.is_ready)
+        shown_at_port = await stack.enter_async_context(monitoring_port(monitored_at, shown))
         authenticator = await _authenticator(host, database, clock, server_limits.revocation_grace)
         seats = divide(configuration.pool_size, configuration.ingest_writers)
         calls_gate = FairSemaphore(seats.calls, reserved=reserved(seats.calls))
+        ingest_gate = FairSemaphore(seats.ingest, reserved=reserved(seats.ingest))
         parts = build_parts(
             configuration,
             database,
             clock,
-            FairSemaphore(seats.ingest, reserved=reserved(seats.ingest)),
+            ingest_gate,
             calls_gate,
             engine_limits=engine_limits,
             server_limits=server_limits,
+            monitoring=monitoring,
         )
         await stack.enter_async_context(started(parts))
 
@@ -82,13 +100,16 @@ async def serve(
             max_unidentified=server_limits.unidentified_calls,
             quotas=parts.quotas,
             shares_port=shares_port,
+            monitoring=monitoring.calls,
         )
         services = add_services(server, parts)
-        health = _add_infrastructure(server, configuration, services, deadline)
+        health = readiness.health = _add_infrastructure(server, configuration, services, deadline)
 
         lock_watch = LockWatch(database)
         stack.push_async_callback(lock_watch.stop)
         lock_watch.start()
+        if monitored_at:
+            await _measure(stack, parts, readiness, lock_watch, {"calls": calls_gate, "ingest": ingest_gate})
         port = listener.bind(server, host, configuration.listen_port, certificate)
         stack.push_async_callback(server.stop, 0)
         await server.start()
@@ -104,6 +125,7 @@ async def serve(
                 "port": port,
                 "usage_decoder": decoder,
                 "tls": _tls(configuration),
+                "monitoring_port": None if configuration.metrics_listen is None else shown_at_port,
             },
         )
         await _follow_health(stack, database, health, server_limits.probe)
@@ -116,6 +138,42 @@ async def serve(
         logger.info("draining %d calls", in_flight.count, extra={"action": LogAction.DRAIN, "calls": in_flight.count})
         await listener.stop(server, in_flight, shutdown, configuration.drain_timeout)
     logger.info("stopped", extra={"action": LogAction.STOPPED})
+
+
+class _Readiness:
+    """Whether load balancers may send calls: as the health service says, and not before there is one."""
+
+    def __init__(self) -> None:
+        self.health: HealthService | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.health is not None and self.health.serving
+
+
+async def _measure(
+    stack: contextlib.AsyncExitStack,
+    parts: Parts,
+    readiness: _Readiness,
+    lock_watch: LockWatch,
+    gates: Mapping[str, FairSemaphore],
+) -> None:
+    """Adds the metrics of the process and its database, and measures until the stack closes."""
+    instruments = parts.monitoring.instruments
+    decoder = "native" if decodes_natively(parts.configuration) else "python"
+    instruments.gauge(
+        "tidemark_ready",
+        "1 if the process can be used: the database accepts writes, and the process does not drain.",
+        lambda: float(readiness.is_ready),
+    )
+    add_build_info(instruments, schema_revision=migrate.head(), decoder=decoder)
+    add_pool(instruments, parts.database, lock_watch)
+    add_gates(instruments, {**gates, "catch_up": parts.feeds.catch_up_gate})
+    stack.enter_context(process_metrics(instruments))
+    await stack.enter_async_context(embedded_metrics(instruments))
+    watch = BacklogWatch(parts.database, parts.clock, instruments)
+    stack.push_async_callback(watch.stop)
+    watch.start()
 
 
 def _log_unused_modules(configuration: Configuration) -> None:

@@ -20,6 +20,8 @@ from generated.tidemark.v1 import (
     account_service_pb2_grpc,
     alert_service_pb2,
     alert_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
@@ -43,10 +45,14 @@ from server.alerts.batches import AlertBatchHandlers
 from server.alerts.changes import AlertChangeHandlers
 from server.alerts.customer_alerts import CustomerAlertHandlers
 from server.alerts.exclusions import AlertExclusionHandlers
+from server.alerts.explanations import ExplanationHandlers
 from server.alerts.notifications import NotificationHandlers
 from server.alerts.usage import UsageHandlers
 from server.alerts.usage_requests import decode_natively, decodes_natively
 from server.alerts.usage_voids import UsageVoidHandlers
+from server.audit import errors as audit_errors
+from server.audit.entries import AuditEntryHandlers
+from server.audit.streams import AuditStreamHandlers
 from server.calls.errors import ErrorTable
 from server.parts import Parts
 from server.webhooks import errors as webhook_errors
@@ -60,6 +66,7 @@ from webhooks.url_policy import UrlPolicy
 
 ALERT_SERVICE = alert_service_pb2.DESCRIPTOR.services_by_name["AlertService"].full_name
 ACCOUNT_SERVICE = account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name
+AUDIT_SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 WEBHOOK_SERVICE = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
 
 logger = logging.getLogger(__name__)
@@ -106,6 +113,11 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.ListCustomerAlerts = customer_alerts.ListCustomerAlerts
         self.SummarizeCustomerAlerts = customer_alerts.SummarizeCustomerAlerts
 
+        explanations = ExplanationHandlers(
+            database, clock, grace=configuration.grace, max_groups=parts.rules.max_groups
+        )
+        self.ExplainCustomerAlert = explanations.ExplainCustomerAlert
+
         self.ListAlertExclusions = AlertExclusionHandlers(database).ListAlertExclusions
 
         usage = UsageHandlers(
@@ -116,6 +128,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
             parts.drain,
             parts.quotas,
             max_stream_events=parts.limits.stream_events,
+            monitoring=parts.monitoring.ingest,
         )
         self.EvaluateUsage = usage.EvaluateUsage
         self.EvaluateUsageBatch = usage.EvaluateUsageBatch
@@ -195,6 +208,22 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.ListInvoices = invoices.ListInvoices
 
 
+class AuditService(audit_service_pb2_grpc.AuditServiceServicer):
+    """tidemark.v1.AuditService: the audit log."""
+
+    def __init__(self, parts: Parts) -> None:
+        configuration, database = parts.configuration, parts.database
+
+        entries = AuditEntryHandlers(
+            database, retention=configuration.audit_retention, most_examined=parts.limits.examined_audit_entries
+        )
+        self.GetAuditEntry = entries.GetAuditEntry
+        self.ListAuditEntries = entries.ListAuditEntries
+
+        streams = AuditStreamHandlers(database, parts.audit_logs, parts.drain, heartbeat=configuration.heartbeat)
+        self.WatchAuditEntries = streams.WatchAuditEntries
+
+
 class WebhookService(webhook_service_pb2_grpc.WebhookServiceServicer):
     """tidemark.v1.WebhookService: endpoints, deliveries, and redelivery."""
 
@@ -242,6 +271,7 @@ def error_tables(configuration: Configuration) -> Mapping[str, ErrorTable]:
     return {
         ALERT_SERVICE: alert_errors.error_table(configuration.notification_retention),
         ACCOUNT_SERVICE: account_errors.error_table(),
+        AUDIT_SERVICE: audit_errors.error_table(configuration.audit_retention),
         WEBHOOK_SERVICE: webhook_errors.error_table(),
     }
 
@@ -263,11 +293,13 @@ def register(server: grpc.aio.Server, parts: Parts) -> tuple[str, ...]:
     # mypy does not see that __init__ defines the methods; tests/unit/server/test_services.py checks each of them.
     alerts = AlertService(parts)  # type: ignore[abstract]
     accounts = AccountService(parts)  # type: ignore[abstract]
+    audit = AuditService(parts)  # type: ignore[abstract]
     webhooks = WebhookService(parts)  # type: ignore[abstract]
     alert_service_pb2_grpc.add_AlertServiceServicer_to_server(alerts, server)
     account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, server)
+    audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(webhooks, server)
-    return ACCOUNT_SERVICE, ALERT_SERVICE, WEBHOOK_SERVICE
+    return ACCOUNT_SERVICE, ALERT_SERVICE, AUDIT_SERVICE, WEBHOOK_SERVICE
 
 
 def _secret_box(configuration: Configuration) -> SecretBox | None:

@@ -4,22 +4,34 @@ During a rolling upgrade, several versions of Tidemark use one database. Each mi
 whose code can run on its result. The schema stores it, and an older server that starts on a newer schema reads it.
 """
 
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import Connection, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
 from runtime.redaction import error_text
 from store.postgres.database import DatabaseUnavailable, sync_engine
-from store.postgres.failures import failure_of
+from store.postgres.failures import DEADLOCK, LOCK_TIMEOUT, failure_of
 from store.tables.schema import schema_compatibility
 
 # An advisory lock. Any number works that no other program locks: this one is "tidemark" in base 36, cut to a bigint.
 _LOCK = 1_052_911_830_411
 _LOCK_INTERVAL = 0.1  # seconds between two tries to take it
+# Seconds that a migration waits for the lock of a table. Everything that needs the table queues behind such a wait,
+# also what the holder of the lock would not delay: behind a dump, which only reads, all servers would stand still.
+LOCK_TIMEOUT_SECONDS = 2
+LOCK_PATIENCE = 600.0  # seconds in which a migration tries again to get its locks
+LONGEST_PAUSE = 10.0  # seconds between two tries, in which servers catch up
 MINIMUM_SERVER_VERSION = 150000  # PostgreSQL 15
 _MIGRATIONS = Path(__file__).parent / "migrations"
+
+logger = logging.getLogger(__name__)
 
 
 class UnsupportedServer(Exception):
@@ -41,6 +53,8 @@ class SchemaTooNew(Exception):
 def migrate(url: str) -> bool:
     """Applies all missing migrations. Waits while another process does so; safe to repeat.
 
+    A migration that cannot lock a table soon is rolled back and tried again, so that it never stops servers for long.
+
     Returns True if the schema is that of this version. Returns False, and changes nothing, if a newer version
     migrated the schema and this version can run on it. Raises UnsupportedServer if the server is older than
     PostgreSQL 15 or the database is not in UTF8, SchemaTooNew if this version cannot run on the schema, and
@@ -50,7 +64,7 @@ def migrate(url: str) -> bool:
     try:
         with engine.connect() as connection:
             _check_server(connection)
-            if _revision(connection) == _head():
+            if _revision(connection) == head():
                 return True
             _lock(connection)
             try:
@@ -58,7 +72,7 @@ def migrate(url: str) -> bool:
                     _check_compatible(connection)
                     return False
                 connection.rollback()
-                _upgrade(connection)
+                _upgrade_patiently(connection)
                 connection.commit()
                 return True
             finally:
@@ -84,14 +98,20 @@ def check(url: str) -> None:
             _check_server(connection)
             if _is_newer(connection):
                 _check_compatible(connection)
-            elif (found := _revision(connection)) != (head := _head()):
+            elif (found := _revision(connection)) != (needed := head()):
                 raise SchemaTooOld(
-                    f"the schema is at revision {found or 'none'} and this version of Tidemark needs revision {head}"
+                    f"the schema is at revision {found or 'none'}, and this version of Tidemark needs revision"
+                    f" {needed}"
                 )
     except DBAPIError as error:
         raise _unavailable(error) from error
     finally:
         engine.dispose()
+
+
+def known_revisions() -> set[str]:
+    """The revisions of all migrations of this version. The last one is the greatest."""
+    return _revisions()
 
 
 def _lock(connection: Connection) -> None:
@@ -122,6 +142,51 @@ def _check_server(connection: Connection) -> None:
         raise UnsupportedEncoding(f"the database has to be encoded in UTF8; this one is in {encoding}")
 
 
+def _upgrade_patiently(connection: Connection) -> None:
+    """Upgrades; tries again what another session kept from its locks. What was applied before stays applied."""
+    backoff = Backoff(1.0, LONGEST_PAUSE)
+    end = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            with _short_lock_waits(connection):
+                _upgrade(connection)
+            return
+        except DBAPIError as error:
+            failure = failure_of(error)
+            if failure not in (LOCK_TIMEOUT, DEADLOCK) or time.monotonic() > end:
+                raise
+            connection.rollback()
+            pause = backoff.next()
+            logger.warning(
+                "a migration gave way to another session that uses its table, and is tried again in %.1f s: %s",
+                pause,
+                error_text(error),
+                extra={"action": LogAction.MIGRATION_WAITS, "failure": failure.kind},
+            )
+            time.sleep(pause)
+
+
+@contextmanager
+def _short_lock_waits(connection: Connection) -> Iterator[None]:
+    """In this block, statements in transactions wait for LOCK_TIMEOUT_SECONDS at most.
+
+    Outside of a transaction are the concurrent statements. They block no server while they wait, and what they have
+    built would be lost.
+    """
+
+    def bound(begun: Connection) -> None:
+        raw = begun.connection.driver_connection
+        assert raw is not None
+        if not raw.autocommit:
+            raw.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
+
+    event.listen(connection, "begin", bound)
+    try:
+        yield
+    finally:
+        event.remove(connection, "begin", bound)
+
+
 def _upgrade(connection: Connection) -> None:
     # Imported here, because most processes start on a current schema, and the import takes a fifth of their start.
     from alembic import command
@@ -138,7 +203,8 @@ def _revisions() -> set[str]:
     return {path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*_*.py")}
 
 
-def _head() -> str:
+def head() -> str:
+    """The revision of the last migration of this version."""
     return max(_revisions())
 
 
@@ -160,8 +226,32 @@ def _check_compatible(connection: Connection) -> None:
     # Schemas of versions before this table, and of other programs, do not have it.
     has_table = inspect(connection).has_table(schema_compatibility.name)
     oldest = connection.scalar(select(schema_compatibility.c.oldest_revision)) if has_table else None
-    if oldest is None or oldest > _head():
+    if oldest is None or oldest > head():
         raise SchemaTooNew(
             f"a newer version of Tidemark migrated the schema to revision {_revision(connection)}, which needs a"
-            f" version that knows revision {oldest or 'unknown'}; this one knows up to {_head()}"
+            f" version that knows revision {oldest or 'unknown'}; this one knows up to {head()}"
         )
+
+
+def usable_revision(connection: Connection) -> str | None:
+    """The revision of the schema; None if there is none. Raises the exceptions of `migrate`."""
+    _check_server(connection)
+    if _is_newer(connection):
+        _check_compatible(connection)
+    return _revision(connection)
+
+
+def revisions_after(revision: str) -> list[str]:
+    """The later revisions that this version knows, in their order."""
+    return sorted(one for one in _revisions() if one > revision)
+
+
+def script_of(revision: str) -> Path:
+    """The file of a migration."""
+    [path] = (_MIGRATIONS / "versions").glob(f"{revision}_*.py")
+    return path
+
+
+def unavailable(error: DBAPIError) -> Exception:
+    """What `migrate` raises for an error of the database."""
+    return _unavailable(error)

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
@@ -18,6 +18,7 @@ from cli.event_types import event_type_numbers
 from cli.rich_console import standard_error, standard_output
 from cli.server_options import call_problem, server_options
 from cli.signals import EndedBySignal, cancelled_by_signals
+from cli.time_option import read_time
 from cli.watch.live_table import SHORTEST_INTERVAL, show_live_table
 from cli.watch.notification_lines import notification_line
 from cli.watch.screen import table
@@ -88,16 +89,6 @@ def _conditions(
     return [known[value] for value in values]
 
 
-def _time(context: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a time: write it as 2026-03-15T12:00:00Z") from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
 _OPTIONS = (
     click.option("--customer", "customers", multiple=True, metavar="ID", help="Only this customer. May be repeated."),
     click.option("--alert", "alerts", multiple=True, metavar="ID", help="Only this alert. May be repeated."),
@@ -142,7 +133,7 @@ _OPTIONS = (
         metavar="TYPE",
         help="Only notifications of this type. May be repeated.",
     ),
-    click.option("--since", callback=_time, metavar="TIME", help="Begin with the notifications since this time."),
+    click.option("--since", callback=read_time, metavar="TIME", help="Begin with the notifications since this time."),
     click.option(
         "--resume",
         "token",

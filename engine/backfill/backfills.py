@@ -13,6 +13,7 @@ from engine.backfill.named import claim_and_evaluate
 from engine.backfill.pace import Pace, StepSize
 from engine.backfill.steps import BackfillSteps, organization_of
 from engine.limits import DEFAULT_LIMITS, BackfillLimits
+from engine.monitoring import BackfillsMonitoring
 from engine.rules.transaction import Transactions
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
@@ -42,8 +43,10 @@ class Backfills:
         *,
         limits: BackfillLimits = DEFAULT_LIMITS.backfills,
         busy: Callable[[], bool] = _never_busy,
+        monitoring: BackfillsMonitoring | None = None,
     ) -> None:
         """busy: whether the process is counting usage now, which backfills must not slow down."""
+        self._monitoring = monitoring or BackfillsMonitoring()
         self._database = database
         self._clock = clock
         self._transactions = transactions
@@ -97,7 +100,14 @@ class Backfills:
         async with self._database.transaction() as connection:
             waiting = await backfills.waiting(connection, BACKFILLS_AT_ONCE, self._last)
         self._forget_organizations({of_one[0].organization_id for of_one in waiting})
-        return any([await self._step_of_one(of_one) for of_one in waiting])
+        return any([await self._measured_step(of_one) for of_one in waiting])
+
+    async def _measured_step(self, waiting: Sequence[Backfill]) -> bool:
+        began = time.perf_counter()
+        moved = await self._step_of_one(waiting)
+        if moved:
+            self._monitoring.step(time.perf_counter() - began)
+        return moved
 
     def _forget_organizations(self, waiting: set[int]) -> None:
         """Forgets what it knows of organizations of which no backfill is waiting any more."""
@@ -131,6 +141,7 @@ class Backfills:
                 return False
             except Exception:
                 # It waits for its next turn; those behind it do not wait for it.
+                self._monitoring.step_failed()
                 logger.exception(
                     "the backfill of alert %s failed and will be tried again",
                     backfill.alert_id,
@@ -162,6 +173,7 @@ class Backfills:
         except DatabaseUnavailable:
             raise
         except Exception:
+            self._monitoring.step_failed()
             logger.warning(
                 "a step of backfills from alert %s on failed; they go on in smaller ones",
                 first.alert_id,

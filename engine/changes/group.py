@@ -10,6 +10,8 @@ from engine.changes.open_change import Kind, OpenChange
 from engine.limits import ChangeLimits
 from runtime.clock import Clock
 from runtime.tasks import is_cancelled
+from store.audit import writing
+from store.audit.entries import NewEntry
 from store.identity import organizations
 from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
 from store.postgres.failures import failure_of, is_fault_of_statement, unavailable
@@ -137,6 +139,7 @@ class ChangeGroup:
         steps = _steps([*(member for step in steps for member in step), *self._members[first:]])
         # The clock is read under the lock: a new alert did not watch the events that came in while this waited.
         now = self._clock.now()
+        trail = list[NewEntry]()
         last = OpenChange(
             connection,
             raw,
@@ -145,6 +148,7 @@ class ChangeGroup:
             now,
             self._limits.spend_alerts,
             is_last=True,
+            trail=trail,
             max_alerts=self._max_alerts,
         )
         self._end = time.perf_counter() + self._limits.seconds
@@ -157,6 +161,7 @@ class ChangeGroup:
             await self._step(last, savepoints, steps[-1])
         if not any(_is_kept(member) for step in steps for member in step):
             raise _NothingKept
+        await writing.write(raw, self._organization_id, trail, now)
 
     async def _prepared(self, connection: Connection, steps: list[list[Member]]) -> list[list[Member]]:
         """The steps that are left after what is done before the lock."""
@@ -204,6 +209,7 @@ class ChangeGroup:
 
     async def _try(self, change: OpenChange, savepoints: Savepoints, step: Sequence[Member]) -> BaseException | None:
         """Makes the changes in a savepoint. Returns why it is undone, or None. Raises what ends the group."""
+        entries = len(change.trail)
         await savepoints.begin()
         try:
             outcomes = await step[0].kind.apply(change, [member.item for member in step])
@@ -212,18 +218,21 @@ class ChangeGroup:
                 raise
             # Something that the change awaited was cancelled, and not this group.
             await savepoints.undo()
+            del change.trail[entries:]
             return error
         except Exception as error:
             failure = failure_of(error)
             if failure is not None and not failure.contained:
                 raise
             await savepoints.undo()
+            del change.trail[entries:]
             return error
         for member, outcome in zip(step, outcomes, strict=True):
             member.outcome = _outcome(outcome)
         self._progress = True
         if not step[0].keep:
             await savepoints.undo()
+            del change.trail[entries:]
         return None
 
 

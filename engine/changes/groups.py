@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 from engine.changes.group import ChangeGroup, Member
 from engine.changes.open_change import Kind, OpenChange, Work
 from engine.limits import DEFAULT_LIMITS, ChangeLimits
+from engine.monitoring import ChangesMonitoring
 from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
 from store.postgres.database import Connection, Database, DriverConnection, driver
@@ -74,11 +75,13 @@ class ChangeGroups:
         limits: ChangeLimits = DEFAULT_LIMITS.changes,
         *,
         max_alerts: Callable[[int], int | None] = lambda _: None,
+        monitoring: ChangesMonitoring | None = None,
     ) -> None:
         """gate: the connections that calls may use; a caller must not hold a seat of it while its change waits.
 
         is_ingesting: whether usage of an organization is coming in at this process. max_alerts: of an organization.
         """
+        self._monitoring = monitoring or ChangesMonitoring()
         self._database = database
         self._clock = clock
         self._gate = gate
@@ -187,6 +190,7 @@ class ChangeGroups:
                     member.done.cancel()
                 raise
         queue.waiting.extendleft(member for member in reversed(members) if member.outcome is None)
+        self._monitoring.group(len(members), held)
         for member in members:
             member.answer()
         return held

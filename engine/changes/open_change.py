@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from store.audit.entries import NewEntry
 from store.postgres.database import Connection, DriverConnection
 
 Result = TypeVar("Result")
@@ -19,6 +20,7 @@ class OpenChange:
     driver: the driver's own connection below `connection`. epoch: the new epoch, which changed rows store as
     `changed_epoch`. now: read under the lock, so that no usage that is counted already is later. max_spend_alerts: of
     each type on cost, of one subscription or plan. is_last: no other change of the group is made after this one.
+    trail: of the audit log. A change adds an entry for each resource that it changes, and the group writes them.
     max_alerts: of the organization, without archived ones; None without a quota.
     """
 
@@ -29,6 +31,7 @@ class OpenChange:
     now: datetime
     max_spend_alerts: int
     is_last: bool
+    trail: list[NewEntry]
     max_alerts: int | None = None
 
 

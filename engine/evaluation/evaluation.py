@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from engine.evaluation.gauge_evaluation import Findings, GaugeEvaluation
 from engine.evaluation.group_limit import GroupLimit, apply_group_limit
+from engine.evaluation.notification_traces import NO_TRACES, traces_of_disablings, traces_of_transitions
 from engine.evaluation.recounting import find_new_values, recount
 from engine.evaluation.results import Result
 from engine.evaluation.silence import Silence
@@ -12,6 +13,7 @@ from engine.evaluation.subjects import Subject
 from engine.evaluation.unrecordable import RefusalSearch, Unrecordable, add_guilty_events, items_of
 from engine.rules.transaction import Transaction
 from evaluator.amounts import exact_arithmetic
+from runtime.tracing import spans
 from store.alerts.states import read_states, write_states
 from store.notifications.writing import NewNotification, write_notifications
 from store.usage import gauges
@@ -24,6 +26,14 @@ async def evaluate_gauges(transaction: Transaction, subjects: Sequence[Subject])
 
     Raises Unrecordable where the transaction is careful and some of it cannot be stored.
     """
+    with spans.within("evaluate") as span:
+        result = await _evaluate_gauges(transaction, subjects)
+        span.note("tidemark.evaluation.gauges", len(subjects))
+        span.note("tidemark.evaluation.transitions", len(result.transitions))
+    return result
+
+
+async def _evaluate_gauges(transaction: Transaction, subjects: Sequence[Subject]) -> Result:
     await recount(transaction, [subject for subject in subjects if subject.before is None])
     await find_new_values(transaction, subjects)
     group_limit = await apply_group_limit(transaction, subjects)
@@ -35,7 +45,11 @@ async def evaluate_gauges(transaction: Transaction, subjects: Sequence[Subject])
         raise unrecordable
     if group_limit.disabled:
         await write_notifications(
-            transaction.driver, transaction.organization_id, group_limit.disabled, transaction.now
+            transaction.driver,
+            transaction.organization_id,
+            group_limit.disabled,
+            transaction.now,
+            await traces_of_disablings(transaction, group_limit.disabled),
         )
     return result
 
@@ -69,7 +83,7 @@ async def _evaluate_part(
             with exact_arithmetic():
                 add_guilty_events(unrecordable, refused, tallies, evaluation)
             return
-    await _write(transaction, findings)
+    await _write(transaction, findings, subjects)
     result.transitions.extend(findings.transitions)
     result.values.extend((item.gauge, item.value) for item in findings.evaluated)
 
@@ -95,7 +109,7 @@ async def _prepare(transaction: Transaction, subjects: Sequence[Subject], group_
     )
 
 
-async def _write(transaction: Transaction, findings: Findings) -> None:
+async def _write(transaction: Transaction, findings: Findings, subjects: Sequence[Subject]) -> None:
     """Writes gauges, states, and notifications with their outbox and feed rows."""
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
     slices = transaction.slices()
@@ -104,9 +118,10 @@ async def _write(transaction: Transaction, findings: Findings) -> None:
         if one.notification is not None:
             notifications[one.notification.notification_id] = one.notification
             await slices.pause()
+    traces = await traces_of_transitions(transaction, findings.transitions, subjects) if notifications else NO_TRACES
     async with connection.pipeline():
         await gauges.write(connection, organization_id, findings.evaluated, now)
         if findings.states:
             await write_states(connection, organization_id, findings.states)
         if notifications:
-            await write_notifications(connection, organization_id, list(notifications.values()), now)
+            await write_notifications(connection, organization_id, list(notifications.values()), now, traces)

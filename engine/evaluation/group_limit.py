@@ -19,6 +19,8 @@ from evaluator.notifications import DisabledNotification
 from evaluator.transitions import Cause
 from store.alerts import exclusions
 from store.alerts.exclusions import Groups, NewGroups
+from store.audit import json_states, writing
+from store.audit.entries import SERVER, Changed, NewEntry, ResourceType
 
 
 class _Meeting(NamedTuple):
@@ -107,11 +109,29 @@ async def _exclude(transaction: Transaction, first_over: dict[Excluded, _Meeting
         now,
     )
     applied.excluded.update(first_over)
+    await _record(transaction, [excluded for excluded in first_over if excluded in made])
     for excluded, (subject, rule) in first_over.items():
         if excluded in made:  # otherwise another transaction was faster, and has notified
             gauge, name = subject.movement.watch.gauge, transaction.organization.name
             limit, cause = transaction.max_groups, _cause(subject)
             applied.disabled.append(DisabledNotification(name, rule, gauge, limit, epoch, now, cause))
+
+
+async def _record(transaction: Transaction, made: Sequence[Excluded]) -> None:
+    """Records new exclusions in the audit log."""
+    entries = [
+        NewEntry(
+            SERVER,
+            Changed(
+                ResourceType.ALERT,
+                one.alert_id,
+                one.customer_id,
+                after=json_states.too_many_groups(one.customer_id, one.subscription_id, transaction.now),
+            ),
+        )
+        for one in made
+    ]
+    await writing.write(transaction.driver, transaction.organization_id, entries, transaction.now)
 
 
 def _cause(subject: Subject) -> Cause | None:

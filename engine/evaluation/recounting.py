@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from engine.evaluation.subjects import Subject, unique_values
 from engine.rules.transaction import Transaction
-from evaluator.aggregation import Aggregation
+from evaluator.aggregation import Aggregation, Tally
 from store.usage import gauges, recounts
 
 
@@ -24,12 +24,17 @@ async def recount(transaction: Transaction, subjects: Sequence[Subject]) -> None
     ]
     counted = await recounts.recount(transaction.driver, transaction.organization_id, wanted)
     for subject, (tally, count) in zip(subjects, counted, strict=True):
-        # A gauge that was evaluated has shown a value. If all cost has left it since, with the custom fields of its
-        # subscriptions, it shows 0 now, and reached thresholds have to resolve.
-        subject.before, subject.untouched = tally, count == 0 and subject.rules_epoch == gauges.NEVER_EVALUATED
+        take_count(subject, tally, count)
     unique = [item for item in wanted if item.aggregation is Aggregation.UNIQUE_COUNT]
     if unique:
         await recounts.recount_values(transaction.driver, transaction.organization_id, unique)
+
+
+def take_count(subject: Subject, tally: Tally, count: int) -> None:
+    """Takes what a recount found in the stored events: the tally, and the number of events."""
+    # A gauge that was evaluated has shown a value. If all cost has left it since, with the custom fields of its
+    # subscriptions, it shows 0 now, and reached thresholds have to resolve.
+    subject.before, subject.untouched = tally, count == 0 and subject.rules_epoch == gauges.NEVER_EVALUATED
 
 
 async def find_new_values(transaction: Transaction, subjects: Sequence[Subject]) -> None:

@@ -7,14 +7,23 @@ from decimal import Decimal
 from engine.evaluation.results import RecordedTransition
 from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge
+from runtime.tracing.context import TraceContext
 
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """Events of one organization that were sent together, in the order in which they were sent."""
+    """Events of one organization that were sent together, in the order in which they were sent.
+
+    trace: of the call that sent them.
+    """
 
     events: Sequence[UsageEvent]
     include_gauges: bool = False
+    trace: TraceContext | None = None
+
+    def part(self, events: Sequence[UsageEvent]) -> "Batch":
+        """Some of its events, as a batch."""
+        return Batch(events, self.include_gauges, self.trace)
 
 
 @dataclass(eq=False, slots=True)

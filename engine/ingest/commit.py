@@ -8,10 +8,23 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
+from engine.ingest import commit_span
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.containment import Containment, Refused
 from engine.ingest.counting import Counted, count, count_moved
 from engine.ingest.group import CommitGroup, group_in_slices
+from engine.ingest.monitoring import (
+    COMMIT,
+    CONNECTION,
+    COUNT,
+    FACTS,
+    OUTCOMES,
+    RULES,
+    STORE,
+    TOGETHER,
+    CommitPhases,
+    IngestMonitoring,
+)
 from engine.ingest.outcomes import outcomes_of
 from engine.ingest.small_commit import CommitPlan, NotAsPlanned, plan_of
 from engine.ingest.storing import Stored, store
@@ -24,6 +37,7 @@ from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from runtime.actions import LogAction
 from runtime.clock import Clock
+from runtime.tracing.spans import Span
 from runtime.turns import Slices
 from store.balances.wallets import Wallet
 from store.identity import organizations
@@ -60,6 +74,7 @@ class Committer:
         between_commits: Callable[[], Awaitable[None]] = _at_once,
         first_pause: float = FIRST_PAUSE,
         native: bool = True,
+        monitoring: IngestMonitoring | None = None,
     ) -> None:
         """`grace`: how long after its end a period still counts late events.
 
@@ -77,6 +92,7 @@ class Committer:
         self._between_commits = between_commits
         self._first_pause = first_pause
         self._native = native
+        self._monitoring = monitoring or IngestMonitoring()
         self.gauges_moved = 0  # by the last commit
         self._reported: dict[str | None, int] = {}  # alerts of which operators got an event, and its window of time
 
@@ -115,7 +131,9 @@ class Committer:
             await between()
             return await self._attempt(part, between, careful=True)
 
+        self._monitoring.divided += 1
         contained = await Containment(attempt, batches, self._containment_commits).commit()
+        self._monitoring.unrecorded(len(contained.refused))
         await self._report(contained.refused)
         return contained.outcomes
 
@@ -123,13 +141,21 @@ class Committer:
         self, batches: Sequence[Batch], between: Callable[[], Awaitable[None]], *, careful: bool = False
     ) -> list[Outcome]:
         group = await group_in_slices(batches, Slices(self._organization_id))
+        with commit_span.begin(self._organization_id, group) as span:
+            return await self._try(group, span, between, careful=careful)
+
+    async def _try(
+        self, group: CommitGroup, span: Span, between: Callable[[], Awaitable[None]], *, careful: bool
+    ) -> list[Outcome]:
+        """Commits, again after failures that allow it."""
         tries, voided = Tries(first_pause=self._first_pause), 0
         while True:
             try:
                 try:
-                    return await self._commit(group, careful=careful)
+                    return await self._commit(group, span, careful=careful)
                 except DuplicateEvents as found:
-                    return await self._commit(group, found, careful=careful)
+                    span.event("duplicates found")
+                    return await self._commit(group, span, found, careful=careful)
             except EventsVoided:  # their duplicates are new events now
                 voided += 1
                 if voided == VOIDED_TRIES:
@@ -139,69 +165,102 @@ class Committer:
                 # connection that was lost while it was idle fails its next transaction, which then gets another one.
                 if not await tries.another(error):
                     raise
+                span.event("tried again")
                 await between()
 
     async def _commit(
-        self, group: CommitGroup, duplicates: DuplicateEvents | None = None, *, careful: bool
+        self, group: CommitGroup, span: Span, duplicates: DuplicateEvents | None = None, *, careful: bool
     ) -> list[Outcome]:
         rules = self._rules.of(self._organization_id)
         is_first = duplicates is None and not careful
         if is_first and (plan := plan_of(rules.cached, group, self._clock.now() - self._grace)):
             try:
-                return await self._commit_small(rules, group, plan)
+                return await self._commit_small(rules, group, span, plan)
             except NotAsPlanned as error:
                 duplicates = DuplicateEvents() if error.duplicates else None
+        phases = self._monitoring.begin(span)
         registered = rules.begin()
         router: Router | None = None
         counted = Counted()
         now = self._clock.now()
         try:
             async with self._database.transaction() as connection:
-                transaction = await self._begin(connection, rules, now, careful)
+                phases.end(CONNECTION)
+                transaction = await self._begin(connection, rules, group, now, careful)
                 router = transaction.router
+                phases.end(RULES)
                 await rules.load_facts(connection, router, group.events, now, registered)
+                phases.end(FACTS)
                 stored = await store(transaction, group, native=self._native, duplicates=duplicates)
+                phases.end(STORE)
                 if stored.new:
                     counted = await self._count(transaction, stored.new, registered, group.include_gauges)
+                phases.end(COUNT)
         except BaseException:
             rules.rolled_back(router, registered)
             raise
+        phases.end(COMMIT)
         rules.committed(registered)
         self.gauges_moved = len(counted.movements)
-        return await _outcomes(transaction, group, stored, counted)
+        return await self._outcomes(phases, transaction, group, stored, counted)
 
-    async def _commit_small(self, rules: OrganizationRules, group: CommitGroup, plan: CommitPlan) -> list[Outcome]:
+    async def _commit_small(
+        self, rules: OrganizationRules, group: CommitGroup, span: Span, plan: CommitPlan
+    ) -> list[Outcome]:
         """Commits as planned. Raises NotAsPlanned, after which nothing is stored."""
+        phases = self._monitoring.begin(span)
         registered, now = rules.begin(), self._clock.now()
         self.gauges_moved = 0  # it says nothing about larger commits
         registered.named.update(event.customer_id for event in plan.events)  # before another commit may forget them
         try:
             async with self._database.unbegun_transaction() as connection:
+                phases.end(CONNECTION)
                 raw = await driver(connection)
                 done = await plan.carry_out(raw, self._organization_id, now, group.include_gauges)
-                transaction = self._transaction(connection, raw, plan.router, done.standing, now)
+                transaction = self._transaction(connection, raw, plan.router, group, done.standing, now)
                 await rules.load_facts(connection, plan.router, plan.events, now, registered)  # only counts the names
                 if plan.movements is None:
                     counted = await self._count(transaction, plan.events, registered, group.include_gauges, done.held)
                 else:
                     counted = await count_moved(transaction, plan.movements, done.moved)
+                phases.end(TOGETHER)
+            phases.end(COMMIT)
         finally:
             rules.committed(registered)  # nothing is registered, so after a rollback nothing has to be forgotten
-        return await _outcomes(transaction, group, Stored(list(plan.events), [], [], [], []), counted)
+        stored = Stored(list(plan.events), [], [], [], [])
+        return await self._outcomes(phases, transaction, group, stored, counted, small=True)
+
+    async def _outcomes(
+        self,
+        phases: CommitPhases,
+        transaction: Transaction,
+        group: CommitGroup,
+        stored: Stored,
+        counted: Counted,
+        *,
+        small: bool = False,
+    ) -> list[Outcome]:
+        """What a commit that has ended made of its batches."""
+        outcomes = await _outcomes(transaction, group, stored, counted)
+        phases.end(OUTCOMES)
+        events = len(group.events) + len(group.repeated)
+        self._monitoring.committed(phases, outcomes, events, self._organization.name, small=small)
+        return outcomes
 
     async def _begin(
-        self, connection: Connection, rules: OrganizationRules, now: datetime, careful: bool
+        self, connection: Connection, rules: OrganizationRules, group: CommitGroup, now: datetime, careful: bool
     ) -> Transaction:
         """Takes the organization's lock, shared, and reads the rules that its epoch lacks."""
         standing = await organizations.lock_shared_with_name(connection, self._organization_id)
         router = await rules.router(connection, standing.epoch)
-        return self._transaction(connection, await driver(connection), router, standing, now, careful)
+        return self._transaction(connection, await driver(connection), router, group, standing, now, careful)
 
     def _transaction(
         self,
         connection: Connection,
         raw: DriverConnection,
         router: Router,
+        group: CommitGroup,
         standing: LockedOrganization,
         now: datetime,
         careful: bool = False,
@@ -209,8 +268,18 @@ class Committer:
         """The transaction that holds the organization's lock."""
         if standing.name != self._organization.name:  # it was renamed after this committer was made
             self._organization = Organization(self._organization_id, standing.name)
-        epoch, max_groups = standing.epoch, self._rules.max_groups
-        return Transaction(connection, raw, self._organization, router, now, self._grace, epoch, max_groups, careful)
+        return Transaction(
+            connection,
+            raw,
+            self._organization,
+            router,
+            now,
+            self._grace,
+            standing.epoch,
+            self._rules.max_groups,
+            careful,
+            group if group.is_traced else None,
+        )
 
     async def _count(
         self,

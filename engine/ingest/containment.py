@@ -146,7 +146,7 @@ class Containment:
     def _part(self, number: int, indexes: Sequence[int]) -> Batch:
         """Some events of a batch."""
         batch = self._batches[number]
-        return Batch([batch.events[index] for index in indexes], batch.include_gauges)
+        return batch.part([batch.events[index] for index in indexes])
 
     def _refuse_guilty(self, found: Unrecordable, indexes: Sequence[EventIndex]) -> dict[EventIndex, str]:
         """Refuses the events that an alert keeps from being counted; returns them with the id of that alert."""

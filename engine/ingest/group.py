@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from engine.ingest.batches import Batch
 from evaluator.events import UsageEvent
+from runtime.tracing.context import TraceContext
 from runtime.turns import Slices
 
 EVENTS_AT_ONCE = 500  # events that are examined without a pause
@@ -57,6 +58,20 @@ class CommitGroup:
         """The event at an index."""
         number, index_in_batch = index
         return self.batches[number].events[index_in_batch]
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether any of the batches belongs to a trace."""
+        return any(batch.trace is not None for batch in self.batches)
+
+    def traces(self) -> list[TraceContext]:
+        """The traces of the batches, each once, in the order of arrival."""
+        return list(dict.fromkeys(batch.trace for batch in self.batches if batch.trace is not None))
+
+    def trace_of(self, identity: Identity) -> TraceContext | None:
+        """The trace of an event; None if it has none, or is not of the group."""
+        index = self.first.get(identity)
+        return None if index is None else self.batches[index[0]].trace
 
     @property
     def include_gauges(self) -> bool:

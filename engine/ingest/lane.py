@@ -5,9 +5,11 @@ customers of its events are held, and the lane goes on with batches of other cus
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine.ingest.batches import Batch, Outcome, add_part
 from engine.ingest.commit import Committer
@@ -23,7 +25,8 @@ class Waiting:
     """A batch, or a writer's part of one, that waits for its commit.
 
     A large one may take several commits. committed: the number of its events that are committed, with this outcome.
-    taken: the number of those after them that the commit in progress takes.
+    taken: the number of those after them that the commit in progress takes. since: when its wait began, by
+    `time.perf_counter`.
     """
 
     batch: Batch
@@ -32,6 +35,7 @@ class Waiting:
     committed: int = 0
     taken: int = 0
     outcome: Outcome | None = None
+    since: float = field(default_factory=time.perf_counter)
 
     @property
     def events(self) -> int:
@@ -42,7 +46,7 @@ class Waiting:
     def part(self) -> Batch:
         """What the commit in progress takes."""
         batch, start, end = self.batch, self.committed, self.committed + self.taken
-        return batch if self.taken == len(batch.events) else Batch(batch.events[start:end], batch.include_gauges)
+        return batch if self.taken == len(batch.events) else batch.part(batch.events[start:end])
 
     def succeed(self, outcome: Outcome) -> None:
         """Notes that what was taken is committed, with this outcome; answers the batch when that was the rest."""
@@ -53,6 +57,7 @@ class Waiting:
             outcome = whole
         self.room.hand_over(self.taken).give_up()
         self.committed += self.taken
+        self.since = time.perf_counter()
         if is_last and not self.done.done():  # its caller may have cancelled the call
             self.done.set_result(outcome)
 
@@ -81,6 +86,10 @@ class Lane:
         """Adds a batch at the end."""
         self.waiting.append(waiting)
         self.changed.set()
+
+    def log_fields(self) -> Mapping[str, Any]:
+        """The fields of each log line of its commits, which belong to no single call."""
+        return {"organization_id": self.organization_id}
 
     async def renew_seat(self) -> None:
         """Lets other organizations have their turn between two commits."""

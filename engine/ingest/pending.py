@@ -59,7 +59,7 @@ class PendingEvents:
     """
 
     def __init__(self, most: int, most_of_one: int, *, beside: int = 0) -> None:
-        self._most = most
+        self.most = most
         self._most_of_one = most_of_one
         self._beside = min(beside, most_of_one)
         self._total = 0
@@ -107,7 +107,7 @@ class PendingEvents:
             return True
         if self._next_in_line() not in (None, organization_id):
             return False
-        return may_take(own, self._most - self._total, events) and (not own or own + events <= self._most_of_one)
+        return may_take(own, self.most - self._total, events) and (not own or own + events <= self._most_of_one)
 
     def _next_in_line(self) -> int | None:
         """The first waiting organization that has no pending events; None if there is none.

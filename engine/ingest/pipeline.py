@@ -1,6 +1,8 @@
 """The pipeline: the queue in which batches of many streams wait for a common commit, in order for each customer."""
 
 import asyncio
+import contextvars
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -9,10 +11,12 @@ from engine.ingest.batches import Batch, Outcome, add_part
 from engine.ingest.commit import Committer
 from engine.ingest.commit_size import CommitSize
 from engine.ingest.lane import Lane, Waiting
-from engine.ingest.pending import PendingEvents, Room
+from engine.ingest.monitoring import IngestMonitoring
+from engine.ingest.pending import Overloaded, PendingEvents, Room
 from engine.limits import DEFAULT_LIMITS, IngestLimits
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
+from runtime import log_fields
 from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
 from runtime.turns import of_loop
@@ -49,7 +53,9 @@ class Pipeline:
         is_changing: Callable[[int], bool] = lambda _: False,
         limits: IngestLimits = DEFAULT_LIMITS.ingest,
         native: bool = True,
+        monitoring: IngestMonitoring | None = None,
     ) -> None:
+        self._monitoring = monitoring or IngestMonitoring()
         self._database = database
         self._clock = clock
         self._grace = grace
@@ -64,7 +70,13 @@ class Pipeline:
 
     async def admit(self, organization: Organization, events: int, *, waits: bool = False) -> Room:
         """Room for a batch, before anything is done for it; see `PendingEvents.admit`."""
-        return await self._pending.admit(organization.organization_id, events, waits=waits)
+        try:
+            room = await self._pending.admit(organization.organization_id, events, waits=waits)
+        except Overloaded:
+            self._monitoring.refused += 1
+            raise
+        self._monitoring.received += events
+        return room
 
     async def submit(self, organization: Organization, batch: Batch, room: Room) -> Outcome:
         """Commits a batch together with others that wait; returns when all of it is durable.
@@ -123,6 +135,7 @@ class Pipeline:
             containment_commits=self._limits.containment_commits,
             between_commits=lane.renew_seat,
             native=self._native,
+            monitoring=self._monitoring,
         )
         return lane
 
@@ -142,17 +155,20 @@ class Pipeline:
             events, indexes = parts[number_of[event.customer_id]]
             events.append(event)
             indexes.append(index)
-        return {number: (Batch(events, batch.include_gauges), indexes) for number, (events, indexes) in parts.items()}
+        return {number: (batch.part(events), indexes) for number, (events, indexes) in parts.items()}
 
     def _enqueue(self, lane: Lane, batch: Batch, room: Room) -> asyncio.Future[Outcome]:
         future = asyncio.get_running_loop().create_future()
         lane.add(Waiting(batch, future, room))
         if lane.task is None:
-            lane.task = asyncio.create_task(self._work(lane), name="ingest-writer")
+            # In an empty context: a commit belongs to several calls, and not to the one that came first.
+            lane.task = asyncio.create_task(self._work(lane), name="ingest-writer", context=contextvars.Context())
         return future
 
     async def _work(self, lane: Lane) -> None:
         """Commits until nothing waits. The batches that arrive during one commit are the next one's group."""
+        log_fields.begin(lane)
+        self._monitoring.lanes_busy += 1
         try:
             while lane.waiting or lane.division is not None:
                 lane.changed.clear()
@@ -161,6 +177,7 @@ class Pipeline:
                     await lane.changed.wait()
         finally:
             lane.task = None
+            self._monitoring.lanes_busy -= 1
             lane.last_end = asyncio.get_running_loop().time()
 
     async def _next_commit(self, lane: Lane) -> bool:
@@ -170,6 +187,7 @@ class Pipeline:
         async with self._gate.seat(lane.organization_id) as lane.seat:
             group = self._take(lane)
             if group:
+                self._monitoring.wait.observe(time.perf_counter() - group[0].since)
                 self._gate.charge(lane.organization_id, COMMIT_COST + sum(one.taken for one in group))
                 await self._commit(lane, group)
         return bool(group)

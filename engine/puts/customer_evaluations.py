@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 
 from engine.limits import DEFAULT_LIMITS, EvaluationLimits
+from engine.puts.customer_traces import CustomerTraces
 from engine.puts.noted_customers import NotedCustomers
 from engine.puts.together import Together
 from engine.rules.transaction import Transactions
@@ -39,6 +40,9 @@ class CustomerEvaluations:
         self._database = database
         self._clock = clock
         self._limits = limits
+        self._traces: dict[
+            int, CustomerTraces
+        ] = {}  # by organization, while calls of it have their customers evaluated
         self._of_calls = NotedCustomers(transactions, gate, limits.gauges_at_once)
         self._in_background = NotedCustomers(transactions, None, limits.gauges_at_once)
         self._together = Together[str, None](
@@ -72,10 +76,17 @@ class CustomerEvaluations:
         What cannot be evaluated is logged and tried again later: the change is committed. Together with other
         customers that wait.
         """
-        await self._together.ask(organization, customer_id)
+        traces = self._traces.setdefault(organization.organization_id, CustomerTraces())
+        try:
+            with traces.of_this_call(customer_id):
+                await self._together.ask(organization, customer_id)
+        finally:
+            if not traces:
+                self._traces.pop(organization.organization_id, None)
 
     async def _evaluate(self, organization: Organization, customer_ids: Sequence[str]) -> Sequence[None]:
-        await self._of_calls.evaluate(organization, customer_ids)
+        traces = self._traces.get(organization.organization_id)
+        await self._of_calls.evaluate(organization, customer_ids, traces or None)
         return [None] * len(customer_ids)
 
     async def _work(self) -> None:

@@ -8,7 +8,7 @@ from engine.changes.open_change import OpenChange
 from engine.puts import effects
 from engine.puts.changed_limit import LimitedAlerts
 from engine.puts.effects import Effect
-from engine.puts.puts import Distinct, Fact, LockedPut, PutKind
+from engine.puts.puts import Fact, LockedPut, LockedPuts, PutKind, Stored
 from store.accounts import customer_names, customer_puts, known_ids, quiet_puts, subscription_puts
 from store.accounts.customers import CustomerFact, StoredCustomer
 from store.accounts.known_ids import ReferencedIds
@@ -25,7 +25,7 @@ class _NamesGiven(Exception):
     """A put gives names to a customer, and may be refused after its write: it is made in a savepoint of its own."""
 
 
-async def _quiet(change: OpenChange, items: Sequence[LockedPut[Fact]]) -> Sequence[QuietPut | None]:
+async def _quiet(change: OpenChange, items: Sequence[LockedPut[Fact, Stored]]) -> Sequence[QuietPut | None]:
     """The puts that may be quiet; none if gauges must not be taken as evaluated, because another change follows."""
     if not change.is_last:
         return ()
@@ -33,7 +33,7 @@ async def _quiet(change: OpenChange, items: Sequence[LockedPut[Fact]]) -> Sequen
 
 
 async def _put_customers(
-    change: OpenChange, items: Sequence[LockedPut[CustomerFact]]
+    change: OpenChange, items: Sequence[LockedPut[CustomerFact, StoredCustomer]]
 ) -> Sequence[Put[StoredCustomer] | Exception]:
     facts = [item.fact for item in items]
     found = await customer_puts.put(
@@ -60,7 +60,7 @@ async def _put_customers(
 
 
 async def _put_subscriptions(
-    change: OpenChange, items: Sequence[LockedPut[SubscriptionFact]]
+    change: OpenChange, items: Sequence[LockedPut[SubscriptionFact, StoredSubscription]]
 ) -> Sequence[Put[StoredSubscription] | Exception]:
     facts = [item.fact for item in items]
     return await subscription_puts.put(change.driver, change.organization_id, facts, change.epoch, change.now)
@@ -70,14 +70,14 @@ CUSTOMERS = PutKind[CustomerFact, StoredCustomer](
     key=lambda fact: fact.customer_id,
     customer_id=lambda fact: fact.customer_id,
     without_lock=customer_puts.put_unlocked,
-    under_lock=Distinct(lambda item: item.fact.customer_id, _put_customers),
+    under_lock=LockedPuts(lambda item: item.fact.customer_id, _put_customers),
     effect=effects.of_customer,
 )
 SUBSCRIPTIONS = PutKind[SubscriptionFact, StoredSubscription](
     key=lambda fact: (fact.customer_id, fact.subscription_id),
     customer_id=lambda fact: fact.customer_id,
     without_lock=subscription_puts.put_unlocked,
-    under_lock=Distinct(lambda item: (item.fact.customer_id, item.fact.subscription_id), _put_subscriptions),
+    under_lock=LockedPuts(lambda item: (item.fact.customer_id, item.fact.subscription_id), _put_subscriptions),
 )
 
 
@@ -94,18 +94,18 @@ class LimitPut:
     alerts: LimitedAlerts = field(default_factory=LimitedAlerts)
 
 
-class _LimitPuts(Distinct[LockedPut[LimitPut], Put[StoredLimit]]):
+class _LimitPuts(LockedPuts[LimitPut, StoredLimit]):
     """Puts of limits, which begin backfills where the limit is a plan's."""
 
     def __init__(self) -> None:
         super().__init__(lambda item: item.fact.fact.limit_id, _put_limits)
 
-    def needs_preparing(self, item: LockedPut[LimitPut]) -> bool:
+    def needs_preparing(self, item: LockedPut[LimitPut, StoredLimit]) -> bool:
         """Whether the limit is a plan's."""
         return item.fact.fact.subject.plan_id is not None
 
     async def prepare(
-        self, connection: Connection, organization_id: int, items: Sequence[LockedPut[LimitPut]]
+        self, connection: Connection, organization_id: int, items: Sequence[LockedPut[LimitPut, StoredLimit]]
     ) -> Sequence[None]:
         """Reads the alerts that limits of plans concern."""
         for item in items:
@@ -114,7 +114,7 @@ class _LimitPuts(Distinct[LockedPut[LimitPut], Put[StoredLimit]]):
 
 
 async def _put_limits(
-    change: OpenChange, items: Sequence[LockedPut[LimitPut]]
+    change: OpenChange, items: Sequence[LockedPut[LimitPut, StoredLimit]]
 ) -> Sequence[Put[StoredLimit] | Exception]:
     facts = [item.fact.fact for item in items]
     results = await limit_changes.put(

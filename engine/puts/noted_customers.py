@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from engine.backfill.parts import Part, evaluate_part, evaluate_rest
 from engine.facts.changed_customer import Concerned, evaluate_claimed_facts, evaluate_facts, find_concerned
+from engine.rules.event_traces import EventTraces
 from engine.rules.transaction import Transaction, Transactions
 from runtime.actions import LogAction
 from runtime.fair_semaphore import FairSemaphore
@@ -45,13 +46,17 @@ class NotedCustomers:
         self._gate = gate
         self._gauges_at_once = gauges_at_once
 
-    async def evaluate(self, organization: Organization, customer_ids: Sequence[str]) -> bool:
+    async def evaluate(
+        self, organization: Organization, customer_ids: Sequence[str], traces: EventTraces | None = None
+    ) -> bool:
         """Evaluates those of the customers that have notes; returns whether there was any that is free.
 
         Where that fails for a reason other than the database, each customer is evaluated alone, and each alert of a
         customer alone. What cannot be evaluated is logged, and put off. Raises DatabaseUnavailable.
+
+        traces: of the calls that changed the customers.
         """
-        work = _Work(self._transactions, organization, self._gate, self._gauges_at_once)
+        work = _Work(self._transactions, organization, self._gate, self._gauges_at_once, traces)
         try:
             return await work.together(customer_ids)
         except DatabaseUnavailable as error:
@@ -60,7 +65,7 @@ class NotedCustomers:
             raise
         except Exception:
             if len(customer_ids) > 1:
-                return any([await self.evaluate(organization, [one]) for one in customer_ids])
+                return any([await self.evaluate(organization, [one], traces) for one in customer_ids])
             await work.apart(customer_ids[0])
             return True
 
@@ -73,6 +78,7 @@ class _Work:
     organization: Organization
     gate: FairSemaphore | None
     gauges_at_once: int
+    traces: EventTraces | None
 
     async def together(self, customer_ids: Sequence[str], renewals: int = RENEWALS) -> bool:
         """Evaluates customers in as few transactions as possible; returns whether there was any note.
@@ -215,7 +221,7 @@ class _Work:
     @asynccontextmanager
     async def _claimed(self, customer_ids: Sequence[str]) -> AsyncIterator["_Claimed"]:
         """A transaction that holds the notes of these customers."""
-        async with self._seat(), self.transactions.open(self.organization) as transaction:
+        async with self._seat(), self.transactions.open(self.organization, self.traces) as transaction:
             notes = await customer_evaluations.claim(
                 transaction.driver, transaction.organization_id, customer_ids, only_free=self.gate is None
             )

@@ -18,9 +18,12 @@ from engine.puts.effects import Effect, quiet_put
 from engine.puts.together import Together
 from engine.rules.registry import RulesRegistry
 from runtime.clock import Clock
-from store.accounts.puts import Put, UnlockedPut
+from store.accounts.puts import Put, UnlockedPut, differs
 from store.accounts.quiet_puts import QuietPut
+from store.audit import writing
+from store.audit.entries import Describe
 from store.identity.organizations import Organization
+from store.postgres import pipelines
 from store.postgres.database import Connection, DriverConnection
 from store.rules import facts_before_puts
 from store.rules.facts_before_puts import FactsBefore
@@ -41,11 +44,20 @@ class PutUnlocked(Protocol[FactOf, Stored]):
     ) -> Mapping[int, UnlockedPut[Stored]]: ...
 
 
-@dataclass(eq=False, slots=True)
-class LockedPut(Generic[Fact]):
-    """A fact that is put under the lock. quiet: see `quiet_put`."""
+@dataclass(frozen=True, slots=True)
+class AskedPut(Generic[Fact, Stored]):
+    """A fact that a caller puts. describe: makes the entry of the audit log, if the put changes anything."""
 
     fact: Fact
+    describe: Describe[Stored]
+
+
+@dataclass(eq=False, slots=True)
+class LockedPut(Generic[Fact, Stored]):
+    """A fact that is put under the lock. describe: see `AskedPut`. quiet: see `quiet_put`."""
+
+    fact: Fact
+    describe: Describe[Stored]
     quiet: QuietPut | None = None
 
 
@@ -61,7 +73,7 @@ class PutKind(Generic[Fact, Stored]):
     key: Callable[[Fact], Hashable]
     customer_id: Callable[[Fact], str | None]
     without_lock: PutUnlocked[Fact, Stored]
-    under_lock: Kind[LockedPut[Fact], Put[Stored]]
+    under_lock: Kind[LockedPut[Fact, Stored], Put[Stored]]
     effect: Callable[[Fact, FactsBefore, datetime], Effect | None] | None = None
 
 
@@ -89,24 +101,29 @@ class Puts(Generic[Fact, Stored]):
         self._evaluations = evaluations
         self._rules = rules
         self._kind = kind
-        self._first_steps = Together[Fact, _FirstStep[Stored]](self._put_unlocked, kind.key, PUTS_AT_ONCE)
+        self._first_steps = Together[AskedPut[Fact, Stored], _FirstStep[Stored]](
+            self._put_unlocked, lambda asked: kind.key(asked.fact), PUTS_AT_ONCE
+        )
 
-    async def put(self, organization: Organization, fact: Fact, *, validate_only: bool) -> Put[Stored]:
+    async def put(
+        self, organization: Organization, fact: Fact, describe: Describe[Stored], *, validate_only: bool
+    ) -> Put[Stored]:
         """Stores a fact, unless a newer one is stored, and evaluates its customer on the change.
 
-        Raises DatabaseUnavailable, and what refuses the put. With validate_only nothing is kept.
+        describe: makes the entry of the audit log, if the put changes anything. Raises DatabaseUnavailable, and what
+        refuses the put. With validate_only nothing is kept.
         """
         if validate_only:
             first = await self._would_put_unlocked(organization, fact)
         else:
-            first = await self._first_steps.ask(organization, fact)
+            first = await self._first_steps.ask(organization, AskedPut(fact, describe))
         if (done := first.done) is not None:
             put, noted = Put(done.stored, superseded=done.superseded), done.noted
         else:
             put = await self._groups.run_together(
                 organization.organization_id,
                 self._kind.under_lock,
-                LockedPut(fact, first.quiet),
+                LockedPut(fact, describe, first.quiet),
                 keep=not validate_only,
             )
             noted = put.changed and put.noted
@@ -119,12 +136,23 @@ class Puts(Generic[Fact, Stored]):
         """Waits until nothing is in progress that its groups do not know."""
         await self._first_steps.drain()
 
-    async def _put_unlocked(self, organization: Organization, facts: Sequence[Fact]) -> Sequence[_FirstStep[Stored]]:
+    async def _put_unlocked(
+        self, organization: Organization, asked: Sequence[AskedPut[Fact, Stored]]
+    ) -> Sequence[_FirstStep[Stored]]:
         organization_id, now = organization.organization_id, self._clock.now()
+        facts = [one.fact for one in asked]
         known: Mapping[str, FactsBefore] = {}
-        # Each statement is a transaction of its own: nothing that one of them reads has to stand until the next.
-        async with self._groups.unbegun_transaction(organization_id) as raw:
+        async with self._groups.unbegun_transaction(organization_id) as raw, pipelines.pipeline(raw):
+            await pipelines.begin(raw)
             done = await self._kind.without_lock(raw, organization_id, facts, now)
+            entries = [
+                asked[position].describe(put.previous, put.stored)
+                for position, put in done.items()
+                if put.previous is not None
+            ]
+            await writing.write(raw, organization_id, entries, now)
+            # Nothing that is read after this has to stand until the puts under the lock.
+            await pipelines.commit(raw)
             left = [fact for position, fact in enumerate(facts) if position not in done]
             if left and self._kind.effect is not None:
                 ids = {customer_id for fact in left if (customer_id := self._kind.customer_id(fact)) is not None}
@@ -188,3 +216,17 @@ class Distinct(Generic[Item, Stored]):
                 results[position] = result
             left = later
         return [results[position] for position in range(len(items))]
+
+
+class LockedPuts(Distinct[LockedPut[Fact, Stored], Put[Stored]]):
+    """Puts under the lock, each with its entry of the audit log if it changes anything."""
+
+    async def apply(
+        self, change: OpenChange, items: Sequence[LockedPut[Fact, Stored]]
+    ) -> Sequence[Put[Stored] | Exception]:
+        """Applies the puts in their order."""
+        results = await super().apply(change, items)
+        for item, result in zip(items, results, strict=True):
+            if isinstance(result, Put) and result.changed and differs(result.previous, result.stored):
+                change.trail.append(item.describe(result.previous, result.stored))
+        return results

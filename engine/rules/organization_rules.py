@@ -7,10 +7,12 @@ younger epoch by then.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import datetime
 
 from engine.rules.loading import Loading, Registered
+from engine.rules.monitoring import RulesMonitoring
 from evaluator.alert_index import WideAlerts
 from evaluator.events import UsageEvent
 from evaluator.routing import Router
@@ -36,7 +38,14 @@ class OrganizationRules:
     All tasks of one event loop share it.
     """
 
-    def __init__(self, organization_id: int, *, max_customers: int = MAX_CUSTOMERS) -> None:
+    def __init__(
+        self,
+        organization_id: int,
+        *,
+        max_customers: int = MAX_CUSTOMERS,
+        monitoring: RulesMonitoring | None = None,
+    ) -> None:
+        self._monitoring = monitoring or RulesMonitoring()
         self._organization_id = organization_id
         self._max_customers = max_customers
         self._router = Router(_NOTHING_READ)
@@ -52,7 +61,9 @@ class OrganizationRules:
         if self._router.epoch != epoch:
             async with self._catching_up:
                 if self._router.epoch != epoch:
+                    before, began = self._router, time.perf_counter()
                     await self._catch_up(connection, epoch)
+                    self._monitoring.reloaded(time.perf_counter() - began, everything=self._router is not before)
         return self._router
 
     @property

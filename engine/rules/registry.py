@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 
+from engine.rules.monitoring import RulesMonitoring
 from engine.rules.organization_rules import OrganizationRules
 from evaluator.exclusions import MAX_GROUPS
 
@@ -15,16 +16,30 @@ class RulesRegistry:
     with dropped rules ends with them; the next one reads the rules again. max_groups: the group limit of every alert.
     """
 
-    def __init__(self, limit: int = CACHED_ORGANIZATIONS, *, max_groups: int = MAX_GROUPS) -> None:
+    def __init__(
+        self,
+        limit: int = CACHED_ORGANIZATIONS,
+        *,
+        max_groups: int = MAX_GROUPS,
+        monitoring: RulesMonitoring | None = None,
+    ) -> None:
         self.max_groups = max_groups
         self._limit = limit
         self._organizations: OrderedDict[int, OrganizationRules] = OrderedDict()
+        self._monitoring = monitoring or RulesMonitoring()
+        self._monitoring.add_cached(
+            lambda: len(self._organizations),
+            lambda: sum(len(rules.cached.known) for rules in self._organizations.values()),
+            lambda: sum(len(rules.cached.wide) for rules in self._organizations.values()),
+        )
 
     def of(self, organization_id: int) -> OrganizationRules:
         """The rules of an organization."""
         rules = self._organizations.get(organization_id)
         if rules is None:
-            rules = self._organizations[organization_id] = OrganizationRules(organization_id)
+            rules = self._organizations[organization_id] = OrganizationRules(
+                organization_id, monitoring=self._monitoring
+            )
             if len(self._organizations) > self._limit:
                 self._organizations.popitem(last=False)
         else:

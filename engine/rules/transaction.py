@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from engine.rules.event_traces import EventTraces
 from engine.rules.loading import Loading, Registered
 from engine.rules.registry import RulesRegistry
 from evaluator.alerts import AlertRule
@@ -27,6 +28,7 @@ class Transaction:
     now: the time that the transaction gives to what it records. grace: how long after its end a period still counts
     late events. epoch: the rules epoch that evaluated gauges get. max_groups: the group limit of every alert.
     careful: an evaluation that cannot be recorded raises `Unrecordable`, with its cause and its events.
+    traces: those of its events, where any has one; None: all that it records belongs to the current trace, if any.
     """
 
     connection: Connection
@@ -38,6 +40,7 @@ class Transaction:
     epoch: int
     max_groups: int
     careful: bool = False
+    traces: EventTraces | None = None
 
     @property
     def organization_id(self) -> int:
@@ -72,16 +75,20 @@ class Transactions:
         self._rules = rules
 
     @asynccontextmanager
-    async def open(self, organization: Organization) -> AsyncIterator[Transaction]:
+    async def open(self, organization: Organization, traces: EventTraces | None = None) -> AsyncIterator[Transaction]:
         """A transaction of its own, which is committed at the end. Raises DatabaseUnavailable."""
         async with self._database.transaction() as connection:
-            yield await self.begin(connection, organization)
+            yield await self.begin(connection, organization, traces)
 
-    async def begin(self, connection: Connection, organization: Organization) -> Transaction:
+    async def begin(
+        self, connection: Connection, organization: Organization, traces: EventTraces | None = None
+    ) -> Transaction:
         """Takes the organization's lock, shared, in a transaction that has not raised the epoch."""
         epoch = await organizations.lock_shared(connection, organization.organization_id)
         # Read under the lock: a change that waited for it happens when it gets the lock, not when it was sent.
         now = self._clock.now()
         router = await self._rules.of(organization.organization_id).router(connection, epoch)
         raw, max_groups = await driver(connection), self._rules.max_groups
-        return Transaction(connection, raw, organization, router.apart(), now, self._grace, epoch, max_groups)
+        return Transaction(
+            connection, raw, organization, router.apart(), now, self._grace, epoch, max_groups, traces=traces
+        )

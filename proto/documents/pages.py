@@ -35,7 +35,7 @@ _WRITTEN = "<!-- Written by `make docs` from proto/ and docs/api/examples; never
 _INDEX = """\
 # The API
 
-Three services, in the package `tidemark.v1`. Every call needs an API key in the metadata `authorization: Bearer KEY`,
+Four services, in the package `tidemark.v1`. Every call needs an API key in the metadata `authorization: Bearer KEY`,
 unless the server runs without keys ([commands](commands.md#keys)); the key decides the organization.
 
 - Amounts and quantities are texts with a decimal number: exact, and the same in every language.

@@ -7,11 +7,13 @@ from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
 from server.accounts.errors import balance_not_found
 from server.calls.answer_size import DEFAULT_ROOM, fitting
+from server.calls.audit_trail import record
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import BY_TWO_IDS, after_two_ids, read_page
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
+from server.mapping.audited_resources import changed
 from server.mapping.balance_ledger import entry_message, overage_message
 from server.mapping.balances import (
     balance_message,
@@ -21,6 +23,7 @@ from server.mapping.balances import (
 )
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts.puts import Put
+from store.audit.entries import Changed, ResourceType
 from store.balances import balances, overages
 from store.balances import changes as balance_changes
 from store.balances import entries as balance_entries
@@ -57,6 +60,7 @@ class BalanceHandlers:
                 self._clock.now(),
                 only_if_new=request.only_if_new,
             )
+            await self._record(connection, put.changed, put.previous, put.stored)
             return put, _touched(put.changed, put.previous, put.stored)
 
         async with transaction_of(self._database, request.validate_only) as connection:
@@ -122,6 +126,7 @@ class BalanceHandlers:
 
         async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
             done = await adjust(connection, organization.organization_id, adjustment, self._clock.now())
+            await self._record(connection, done.changed, done.previous, done.balance)
             return done, _touched(done.changed, done.previous, done.balance)
 
         async with transaction_of(self._database, request.validate_only) as connection:
@@ -141,6 +146,7 @@ class BalanceHandlers:
 
         async def change(connection: Connection) -> tuple[Decremented, ChangedFacts]:
             done = await decrement(connection, organization.organization_id, wanted, self._clock.now())
+            await self._record_decrement(connection, wanted.customer_id, done)
             return done, ChangedFacts(balances=tuple(holding_of(version) for version in done.versions))
 
         async with transaction_of(self._database, request.validate_only) as connection:
@@ -165,6 +171,7 @@ class BalanceHandlers:
             done = await balance_changes.void(
                 connection, organization.organization_id, customer_id, balance_id, self._clock.now()
             )
+            await self._record(connection, done.changed, done.previous, done.balance)
             return done, _touched(done.changed, done.previous, done.balance)
 
         async with transaction_of(self._database, request.validate_only) as connection:
@@ -231,6 +238,26 @@ class BalanceHandlers:
         page = await page.cut_into(answer.overages, (overage_message(customer_id, row) for row in page.shown(rows)))
         answer.next_page_token = page.next_token(rows, lambda row: (row.unit.key,))
         return answer
+
+    async def _record(
+        self, connection: Connection, is_changed: bool, previous: StoredBalance | None, balance: StoredBalance
+    ) -> None:
+        """Records a changed balance in the audit log."""
+        if is_changed:
+            now = self._clock.now()
+            before = None if previous is None else balance_message(previous, now)
+            await record(connection, now, changed(before, balance_message(balance, now)))
+
+    async def _record_decrement(self, connection: Connection, customer_id: str, done: Decremented) -> None:
+        """Records the balances that a decrement changed; without any, that all of it became an overage."""
+        if not done.changed:
+            return
+        now, half = self._clock.now(), len(done.versions) // 2
+        changes = [
+            changed(balance_message(before, now), balance_message(after, now))
+            for before, after in zip(done.versions[:half], done.versions[half:], strict=True)
+        ]
+        await record(connection, now, *(changes or [Changed(ResourceType.BALANCE, "", customer_id)]))
 
 
 def _read_key(

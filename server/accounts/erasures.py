@@ -4,11 +4,13 @@ from engine.erasures import Erasures
 from generated.tidemark.v1 import account_service_pb2 as messages
 from runtime.clock import Clock
 from server.accounts.errors import erasure_job_not_found
+from server.calls.audit_trail import record
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.idempotency import answer_once, read_request_id
 from server.calls.paging import BY_TIME, after_time_and_id, read_page
 from server.calls.validation import Violations
+from server.mapping.audited_resources import changed
 from server.mapping.erasures import erasure_job_message
 from store.erasures import jobs
 from store.postgres.database import Connection, Database
@@ -33,7 +35,10 @@ class ErasureHandlers:
 
         async def begin(connection: Connection) -> messages.DeleteCustomerResponse:
             organization_id = current_organization().organization_id
-            job = await jobs.begin(connection, organization_id, customer_id, self._clock.now())
+            now = self._clock.now()
+            job, is_new = await jobs.begin(connection, organization_id, customer_id, now)
+            if is_new:
+                await record(connection, now, changed(None, erasure_job_message(job)))
             return messages.DeleteCustomerResponse(job=erasure_job_message(job))
 
         answer = await answer_once(

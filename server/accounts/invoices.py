@@ -4,12 +4,14 @@ from engine.facts.changes import FactChanges
 from evaluator.changed_facts import ChangedFacts
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from runtime.clock import Clock
+from server.calls.audit_trail import record
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.errors import NotFound
 from server.calls.paging import BY_TWO_IDS, after_two_ids, read_page
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
+from server.mapping.audited_resources import changed
 from server.mapping.invoices import invoice_message, read_invoice, read_statuses
 from store.accounts import invoices
 from store.accounts.invoice_readings import invoice_of
@@ -38,6 +40,9 @@ class InvoiceHandlers:
 
         async def change(connection: Connection) -> tuple[Put[StoredInvoice], ChangedFacts]:
             put = await invoices.put(connection, organization.organization_id, fact, self._clock.now())
+            if put.changed:
+                before = None if put.previous is None else invoice_message(put.previous)
+                await record(connection, now, changed(before, invoice_message(put.stored)))
             versions = (put.previous, put.stored) if put.changed else ()
             return put, ChangedFacts(invoices=tuple(invoice_of(one.fact) for one in versions if one is not None))
 

@@ -7,11 +7,13 @@ from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
 from server.accounts.errors import limit_not_found
 from server.calls.context import Context
-from server.calls.current_call import current_organization
+from server.calls.current_call import current_cause, current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
+from server.mapping.audited_resources import changed, describing
 from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
+from store.audit.entries import NewEntry
 from store.limits import limits
 from store.limits.limits import LimitFact, LimitFilter
 from store.postgres.database import Database
@@ -49,7 +51,9 @@ class LimitHandlers:
         organization = current_organization()
         named = unknown_ids.of_limit(subject)
         wanted = LimitPut(fact, named.ids)
-        put = await self._puts.limits.put(organization, wanted, validate_only=request.validate_only)
+        put = await self._puts.limits.put(
+            organization, wanted, describing(limit_message), validate_only=request.validate_only
+        )
         if put.changed and subject.plan_id is not None and not request.validate_only:
             self._backfills.wake(organization.organization_id)
         unknown = wanted.unknown
@@ -83,7 +87,13 @@ class LimitHandlers:
         limit_id = violations.identifier("limit_id", request.limit_id)
         violations.raise_if_any()
         organization = current_organization()
-        deleted = await self._puts.limit_deletions.delete(organization, limit_id, validate_only=request.validate_only)
+        cause = current_cause()
+        deleted = await self._puts.limit_deletions.delete(
+            organization,
+            limit_id,
+            lambda stored: NewEntry(cause, changed(limit_message(stored), None)),
+            validate_only=request.validate_only,
+        )
         if not deleted and not request.allow_missing:
             raise limit_not_found(limit_id)
         if deleted and not request.validate_only:

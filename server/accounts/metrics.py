@@ -18,12 +18,14 @@ from server.mapping.accounts import (
     read_aggregation,
     read_as_of_time,
 )
+from server.mapping.audited_resources import deletion, describing
 from server.mapping.custom_fields import read_custom_fields
 from server.mapping.event_filters import read_event_filters
 from store.accounts import metrics
 from store.accounts.deletions import FactKey, FactKind
 from store.accounts.metrics import MetricFact
-from store.postgres.database import Database
+from store.audit.entries import NewEntry
+from store.postgres.database import Connection, Database
 
 
 class MetricHandlers:
@@ -34,7 +36,7 @@ class MetricHandlers:
         self._clock = clock
         self._puts = puts
         self._new_metrics = new_metrics
-        self._deletions = FactDeletions(database)
+        self._deletions = FactDeletions(database, clock)
 
     async def PutMetric(
         self, request: account_service_pb2.PutMetricRequest, context: Context
@@ -43,7 +45,8 @@ class MetricHandlers:
         now = self._clock.now()
         fact = _read(request.metric, now)
         organization_id = current_organization().organization_id
-        put = await self._puts.put(organization_id, fact, validate_only=request.validate_only)
+        describe = describing(metric_message)
+        put = await self._puts.put(organization_id, fact, describe, validate_only=request.validate_only)
         if put.changed and fact.event_name is not None and not request.validate_only:
             self._new_metrics.wake(organization_id)
         return account_service_pb2.PutMetricResponse(metric=metric_message(put.stored), superseded=put.superseded)
@@ -77,7 +80,12 @@ class MetricHandlers:
         if stored is not None and request.validate_only:
             await self._deletions.check(organization_id, key)
         elif stored is not None:
-            await self._deletions.delete(organization_id, key)
+
+            async def entry_of(connection: Connection) -> NewEntry | None:
+                found = await metrics.get(connection, organization_id, metric_id)
+                return None if found is None else deletion(metric_message(found))
+
+            await self._deletions.delete(organization_id, key, entry_of)
         return account_service_pb2.DeleteMetricResponse()
 
     async def ListMetrics(

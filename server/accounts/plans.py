@@ -3,11 +3,13 @@
 from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
 from server.accounts.errors import plan_not_found
+from server.calls.audit_trail import record
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import read_page
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
+from server.mapping.audited_resources import changed
 from server.mapping.custom_fields import read_custom_fields
 from server.mapping.plans import plan_message, read_as_of_time
 from store.accounts import plans
@@ -39,6 +41,9 @@ class PlanHandlers:
         )
         async with transaction_of(self._database, request.validate_only) as connection:
             put = await plans.put(connection, current_organization().organization_id, fact, now)
+            if put.changed:
+                before = None if put.previous is None else plan_message(put.previous)
+                await record(connection, now, changed(before, plan_message(put.stored)))
         return account_service_pb2.PutPlanResponse(plan=plan_message(put.stored), superseded=put.superseded)
 
     async def GetPlan(
@@ -62,8 +67,10 @@ class PlanHandlers:
         plan_id = violations.identifier("plan_id", request.plan_id)
         violations.raise_if_any()
         async with transaction_of(self._database, request.validate_only) as connection:
-            existed = await plans.delete(connection, current_organization().organization_id, plan_id)
-        if not existed and not request.allow_missing:
+            deleted = await plans.delete(connection, current_organization().organization_id, plan_id)
+            if deleted is not None:
+                await record(connection, self._clock.now(), changed(plan_message(deleted), None))
+        if deleted is None and not request.allow_missing:
             raise plan_not_found(plan_id)
         return account_service_pb2.DeletePlanResponse()
 

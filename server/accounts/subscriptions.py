@@ -1,5 +1,6 @@
 """AccountService: subscriptions."""
 
+import functools
 from datetime import datetime
 
 from engine.facts.deletions import FactDeletions
@@ -17,10 +18,12 @@ from server.mapping.accounts import (
     read_plan_times,
     subscription_message,
 )
+from server.mapping.audited_resources import deletion, describing
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts import subscriptions
 from store.accounts.deletions import FactKey, FactKind
 from store.accounts.subscriptions import StoredSubscription, SubscriptionFact, SubscriptionFilter
+from store.audit.entries import NewEntry
 from store.postgres.database import Connection, Database
 
 MAX_CUSTOMER_COUNT = 1000  # customers with a subscription of the same id that an error counts
@@ -33,7 +36,7 @@ class SubscriptionHandlers:
         self._database = database
         self._clock = clock
         self._puts = puts
-        self._deletions = FactDeletions(database)
+        self._deletions = FactDeletions(database, clock)
 
     async def PutSubscription(
         self, request: account_service_pb2.PutSubscriptionRequest, context: Context
@@ -41,7 +44,8 @@ class SubscriptionHandlers:
         """Creates or replaces a subscription, unless a newer fact about it is stored."""
         now = self._clock.now()
         fact = _read_subscription(request.subscription, now)
-        put = await self._puts.put(current_organization(), fact, validate_only=request.validate_only)
+        describe = describing(functools.partial(subscription_message, now=now))
+        put = await self._puts.put(current_organization(), fact, describe, validate_only=request.validate_only)
         return account_service_pb2.PutSubscriptionResponse(
             subscription=subscription_message(put.stored, now), superseded=put.superseded
         )
@@ -81,7 +85,12 @@ class SubscriptionHandlers:
         if stored is not None and request.validate_only:
             await self._deletions.check(organization_id, key)
         elif stored is not None:
-            await self._deletions.delete(organization_id, key)
+
+            async def entry_of(connection: Connection) -> NewEntry | None:
+                found = await subscriptions.get(connection, organization_id, customer_id, subscription_id)
+                return None if found is None else deletion(subscription_message(found, self._clock.now()))
+
+            await self._deletions.delete(organization_id, key, entry_of)
         return account_service_pb2.DeleteSubscriptionResponse()
 
     async def ListSubscriptions(

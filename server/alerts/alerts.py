@@ -24,6 +24,7 @@ from server.mapping.alerts import (
     read_new_alert,
     read_states,
 )
+from server.mapping.audited_resources import describing
 from server.mapping.labels import read_labels
 from server.mapping.list_order import read_newest_first
 from store.alerts import alerts, lists
@@ -67,6 +68,7 @@ class AlertHandlers:
             unknown_ids.of_alert(new.scope, new.condition, new.thresholds),
             request_key("CreateAlert", request),
             is_kept,
+            describing(alert_message),
         )
         created: CreatedOrAnswer = await self._changes.run_together(
             organization_id, self._creations, wanted, keep=is_kept

@@ -16,6 +16,7 @@ from server.mapping.unknown_ids import NamedIds
 from store.alerts import counts, creation
 from store.alerts.change import Begun
 from store.alerts.drafts import Draft
+from store.audit.entries import Describe
 from store.identity import idempotent_answers
 from store.identity.idempotent_answers import AnswerKey, RequestIdReused
 from store.identity.quotas import QuotaReached
@@ -29,13 +30,14 @@ CreatedOrAnswer = AlertDefinition | messages.CreateAlertResponse
 class Creation:
     """One alert to create. key: of a request with an id. is_kept: false, it is only validated, and no answer stored.
 
-    warnings: set when it is prepared.
+    describe: makes the entry of the audit log. warnings: set when it is prepared.
     """
 
     draft: Draft
     named: NamedIds
     key: AnswerKey | None
     is_kept: bool
+    describe: Describe[AlertDefinition]
     warnings: list[warning_pb2.Warning] = field(default_factory=list)
 
     def answer(self, created: AlertDefinition) -> Answer:
@@ -101,9 +103,11 @@ class Creations:
 async def _answered(
     change: OpenChange, items: Sequence[Creation], created: Sequence[AlertDefinition | Exception]
 ) -> list[CreatedOrAnswer | Exception]:
-    """Stores the answers to requests with an id."""
+    """Stores the answers to requests with an id, and records the new alerts in the audit log."""
     done, stored = list[CreatedOrAnswer | Exception](), dict[AnswerKey, bytes]()
     for item, one in zip(items, created, strict=True):
+        if not isinstance(one, Exception):
+            change.trail.append(item.describe(None, one))
         if item.key is None or not item.is_kept or isinstance(one, Exception):
             done.append(one)
         else:

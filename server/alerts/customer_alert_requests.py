@@ -31,7 +31,7 @@ def read_selection(
     """The selection and the page of gauges that a request asks for, and the bytes for them."""
     selection = GaugeSelection(
         violations.identifier("subscription_id", request.subscription_id, required=False) or None,
-        _group(violations, request.group),
+        read_group(violations, request.group),
     )
     bound_to = (
         request.alert_id,
@@ -46,7 +46,7 @@ def read_selection(
     return selection, page, room
 
 
-def _group(violations: Violations, group: Sequence[gauge_pb2.GroupValue]) -> Group:
+def read_group(violations: Violations, group: Sequence[gauge_pb2.GroupValue]) -> Group:
     """The keys and values of a filter, by key."""
     if len(group) > MAX_PROPERTIES:
         violations.add("group", f"there are {len(group)}: give at most {MAX_PROPERTIES}")

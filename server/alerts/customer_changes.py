@@ -8,21 +8,26 @@ from engine.facts.one_alert import evaluate_alert
 from engine.puts.customer_evaluations import CustomerEvaluations
 from engine.rules.transaction import Transactions
 from evaluator.definitions import AlertDefinition, DefinitionState
-from evaluator.exclusions import Excluded
+from evaluator.exclusions import Excluded, ExclusionReason
 from generated.tidemark.v1 import error_reason_pb2, warning_pb2
 from runtime.clock import Clock
 from server.alerts.errors import alert_not_found
 from server.alerts.id_warnings import warnings_of
-from server.calls.current_call import current_author, current_organization
+from server.calls.audit_trail import record
+from server.calls.current_call import current_author, current_cause, current_organization
 from server.calls.errors import FailedPrecondition
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
+from server.mapping.alert_exclusions import exclusion_message
+from server.mapping.audited_resources import of_alert
 from store.accounts import customer_evaluations
 from store.alerts import alerts, disabled_notices, exclusions
 from store.alerts import history as alert_history
 from store.alerts.changes import AlertArchived, AlertUnknown
+from store.alerts.exclusions import StoredExclusion
 from store.alerts.history import ChangeKind
+from store.audit.entries import NewEntry
 from store.erasures import jobs as erasures
 from store.postgres.database import Connection, Database
 from store.views.customer_alerts import CustomerAlert
@@ -65,8 +70,11 @@ class CustomerChanges:
     async def _enable(self, change: OpenChange, target: Excluded) -> AlertDefinition:
         connection, organization_id = change.connection, change.organization_id
         definition = await self._changeable(connection, target)
-        if await exclusions.lift(connection, organization_id, target, change.epoch, change.now):
+        lifted = await exclusions.lift(connection, organization_id, target, change.epoch, change.now)
+        if lifted is not None:
             await self._note(connection, ChangeKind.ENABLED, definition, target, change.now)
+            ended = of_alert(exclusion_message(lifted), None, target.alert_id, target.customer_id)
+            change.trail.append(NewEntry(current_cause(), ended))
             await customer_evaluations.note_enabled(
                 change.driver, organization_id, target.customer_id, target.alert_id, change.epoch, change.now
             )
@@ -95,6 +103,9 @@ class CustomerChanges:
         if await exclusions.request(connection, organization_id, target, key_id, epoch, now):
             await self._note(connection, ChangeKind.DISABLED, definition, target, now)
             await disabled_notices.notify(connection, organization_id, [definition], epoch, now, target)
+            made = StoredExclusion(target.customer_id, target.subscription_id, ExclusionReason.REQUESTED, now, key_id)
+            begun = of_alert(None, exclusion_message(made), target.alert_id, target.customer_id)
+            change.trail.append(NewEntry(current_cause(), begun))
         return definition
 
     async def _read(self, target: Excluded) -> tuple[AlertDefinition, list[warning_pb2.Warning], bool]:
@@ -120,6 +131,7 @@ class CustomerChanges:
             await self._reset(connection, alert_id, customer_id)
             now = self._clock.now()
             await self._note(connection, ChangeKind.RESET, definition, Excluded(customer_id, alert_id, None), now)
+            await record(connection, now, of_alert(None, None, alert_id, customer_id))
             view = await CustomerView.open(connection, organization_id, customer_id, now, locked=True)
             found = await view.get(alert_id)
         if found is None:

@@ -2,16 +2,14 @@
 
 from typing import cast
 
-from generated.tidemark.v1 import alert_exclusion_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from server.alerts.errors import alert_not_found
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import read_page
-from server.calls.validation import Violations, to_timestamp
-from server.mapping.gauges import DISABLED_REASONS
+from server.calls.validation import Violations
+from server.mapping.alert_exclusions import exclusion_message
 from store.alerts import alerts, exclusions
-from store.alerts.exclusions import StoredExclusion
 from store.postgres.database import Database
 
 
@@ -50,16 +48,6 @@ class AlertExclusionHandlers:
                 limit=page.limit,
             )
         answer = messages.ListAlertExclusionsResponse()
-        page = await page.cut_into(answer.exclusions, map(_message, page.shown(found)))
+        page = await page.cut_into(answer.exclusions, map(exclusion_message, page.shown(found)))
         answer.next_page_token = page.next_token(found, lambda one: (one.customer_id, one.subscription_id or ""))
         return answer
-
-
-def _message(one: StoredExclusion) -> alert_exclusion_pb2.AlertExclusion:
-    return alert_exclusion_pb2.AlertExclusion(
-        customer_id=one.customer_id,
-        subscription_id=one.subscription_id or "",
-        reason=DISABLED_REASONS[one.reason],
-        create_time=to_timestamp(one.create_time),
-        key_id=one.key_id,
-    )

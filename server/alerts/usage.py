@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from engine.ingest.batches import Batch
+from engine.ingest.monitoring import IngestMonitoring
 from engine.ingest.pending import Room
 from engine.ingest.pipeline import LARGE_COMMIT, Pipeline
 from engine.quotas.organization_quotas import OrganizationQuotas
@@ -14,6 +15,7 @@ from generated.tidemark.v1.usage_pb2 import Rejection, UsageOutcome
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.quotas import QuotaKind
+from runtime.tracing.current import current_trace
 from runtime.turns import Slices
 from server.alerts.event_errors import check_number
 from server.alerts.omitted_notifications import store_token
@@ -123,6 +125,7 @@ class UsageHandlers:
         quotas: OrganizationQuotas,
         *,
         max_stream_events: int = MAX_STREAM_EVENTS,
+        monitoring: IngestMonitoring | None = None,
     ) -> None:
         """max_stream_events: of one stream, read and not answered yet."""
         self._configuration = configuration
@@ -134,6 +137,7 @@ class UsageHandlers:
         self._max_stream_events = max_stream_events
         self._reader = Reader(configuration.retention)
         self._few = FewAtOnce()
+        self._monitoring = monitoring or IngestMonitoring()
 
     async def EvaluateUsageBatch(
         self, request: messages.EvaluateUsageBatchRequest | EncodedRequest, context: Context
@@ -242,12 +246,14 @@ class UsageHandlers:
 
         The outcome is not made for itself: a message that is set into another one is copied.
         """
-        outcome = await self._pipeline.submit(organization, Batch(parsed.events, batch.include_gauges), room)
+        submitted = Batch(parsed.events, batch.include_gauges, current_trace())
+        outcome = await self._pipeline.submit(organization, submitted, room)
         slices = Slices(organization.organization_id)
         shown.batch_id = batch.batch_id
         shown.accepted = outcome.accepted
         shown.duplicates = len(outcome.duplicates)
         rejected: list[Rejection] = []
+        self._monitoring.invalid(len(parsed.rejected))
         if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.of_erased or outcome.unrecorded:
             rejected = await rejections(parsed, outcome, room_of(batch.max_answer_bytes), slices)
         if rejected or outcome.transitions or outcome.gauges:

@@ -10,10 +10,13 @@ from generated.tidemark.v1 import usage_void_pb2
 from runtime.actions import LogAction
 from runtime.clock import Clock
 from server.alerts.event_errors import check_number
+from server.calls.audit_trail import record
 from server.calls.context import Context
 from server.calls.current_call import current_author, current_organization
 from server.calls.idempotency import answer_once, read_request_id
 from server.calls.validation import Violations, to_timestamp
+from server.mapping.audited_resources import changed
+from server.mapping.usage_events import event_message
 from store.postgres.database import Connection, Database
 
 MAX_EVENTS = 1_000  # of one request
@@ -47,6 +50,8 @@ class UsageVoidHandlers:
         async def work(connection: Connection) -> messages.VoidUsageEventsResponse:
             voided = await self._voids.void(connection, current_organization(), keys, current_author().key_id)
             done.append(voided)
+            changes = [changed(event_message(event), None) for event in voided.events]
+            await record(connection, voided.time, *changes)
             outcomes = [_OUTCOMES[one] for one in voided.outcomes]
             return messages.VoidUsageEventsResponse(outcomes=outcomes, void_time=to_timestamp(voided.time))
 

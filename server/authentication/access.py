@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from generated.tidemark.v1 import (
     account_service_pb2,
     alert_service_pb2,
+    audit_service_pb2,
     error_reason_pb2,
     role_pb2,
     webhook_service_pb2,
@@ -17,7 +18,7 @@ from server.calls.errors import PermissionDenied
 from store.identity.callers import Caller
 from store.identity.roles import Role, allows
 
-_FILES = (alert_service_pb2, account_service_pb2, webhook_service_pb2)
+_FILES = (alert_service_pb2, account_service_pb2, audit_service_pb2, webhook_service_pb2)
 
 
 @dataclass(frozen=True, slots=True)

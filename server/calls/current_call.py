@@ -1,11 +1,15 @@
 """The call that the running code serves: its method, its request id, and its caller."""
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from runtime import log_fields
+from runtime.tracing.context import TraceContext
 from server.calls.once import Once
 from store.alerts.history import Author
+from store.audit.entries import Actor, ActorKind, Cause
 from store.identity.callers import Caller
 from store.identity.organizations import Organization
 
@@ -29,11 +33,25 @@ class Call:
     caller: Caller | None = None  # unset until the caller is identified
     stream: StreamOfKey | None = None  # only for a stream of the API
     answer_bytes: int = 0  # that a request of the call asked for; 0: none did
+    trace: TraceContext | None = None  # of what the call causes
+    peer: str = ""  # as gRPC names it
+    user_agent: str = ""
+    client_identity: str = ""  # the first one of the client certificate
 
     @property
     def is_infrastructure(self) -> bool:
         """Whether the method belongs to health or reflection and not to the API."""
         return is_infrastructure(self.method)
+
+    def log_fields(self) -> Mapping[str, Any]:
+        """The fields of each log line of the call."""
+        fields: dict[str, Any] = {"request_id": self.request_id}
+        if self.caller is not None:
+            organization = self.caller.organization
+            fields |= {"organization": organization.name, "organization_id": organization.organization_id}
+        if self.trace is not None:
+            fields["trace_id"] = self.trace.trace_id
+        return fields
 
     def allow_answer(self, size: int) -> None:
         """Allows answers of `size` bytes, which a request of this call asks for."""
@@ -51,6 +69,7 @@ _current: ContextVar[Call] = ContextVar("call")
 def begin(call: Call) -> None:
     """Makes `call` the current one for the rest of this task; gRPC runs each call in a task of its own."""
     _current.set(call)
+    log_fields.begin(call)
 
 
 def get() -> Call:
@@ -78,6 +97,28 @@ def current_organization() -> Organization:
 def current_author() -> Author:
     """The author that the history notes for a change by the current call: its API key."""
     return Author(_caller().key_id)
+
+
+def only_customer() -> str:
+    """The only customer that the API key of the current call may read; empty: all."""
+    return _caller().customer_id
+
+
+def current_cause() -> Cause:
+    """Who makes the changes of the current call, by which method, and from where, for the audit log."""
+    call, caller = get(), _caller()
+    if not caller.key_id:
+        actor = Actor(ActorKind.ANONYMOUS)
+    else:
+        kind = ActorKind.CERTIFICATE if caller.identity else ActorKind.API_KEY
+        actor = Actor(
+            kind,
+            caller.key_id,
+            caller.display_name,
+            caller.identity,
+            tuple(sorted(role.value for role in caller.roles)),
+        )
+    return Cause(actor, call.method, call.peer, call.client_identity, call.user_agent, call.request_id)
 
 
 def _caller() -> Caller:

@@ -1,4 +1,4 @@
-"""Writes one log line for each call when it ends: method, code, duration, organization, request id."""
+"""Writes one log line for each call when it ends: method, code, duration, organization, request id, trace id."""
 
 import asyncio
 import logging
@@ -66,8 +66,8 @@ def _write(call: current_call.Call, peer: str, code: grpc.StatusCode, seconds: f
             "method": call.method,
             "code": code.name,
             "milliseconds": round(seconds * 1000, 3),
-            "organization": call.caller.organization.name if call.caller else None,
-            "request_id": call.request_id,
+            "organization": None,
+            **call.log_fields(),  # gRPC calls back outside of the call
             "peer": peer,
         },
     )

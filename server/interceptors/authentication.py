@@ -33,6 +33,8 @@ class Authenticate(Around):
         if not call.is_infrastructure:
             try:
                 certificate = certificate_of(context, self._proxies)
+                if certificate is not None and certificate.identities:
+                    call.client_identity = certificate.identities[0]
                 call.caller = await self._authenticator.identify(_authorization(context), certificate)
                 check_role(call.caller, method)
             except Exception as error:

@@ -10,6 +10,7 @@ from server.calls.context import Context
 from server.interceptors.wrapping import Around
 
 METADATA_KEY = "x-request-id"
+USER_AGENT_KEY = "user-agent"
 
 # Printable ASCII without spaces: the id is sent back as metadata and written to the log.
 _ACCEPTED = re.compile(r"[!-~]{1,128}")
@@ -21,11 +22,13 @@ class RequestId(Around):
     @asynccontextmanager
     async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
         """Begins the call with its id and sends the id back."""
-        request_id = secrets.token_hex(12)
+        call = current_call.Call(method, secrets.token_hex(12), peer=context.peer())
         for key, value in context.invocation_metadata() or ():
             if key == METADATA_KEY and isinstance(value, str) and _ACCEPTED.fullmatch(value):
-                request_id = value
-        current_call.begin(current_call.Call(method, request_id))
+                call.request_id = value
+            elif key == USER_AGENT_KEY and isinstance(value, str):
+                call.user_agent = value
+        current_call.begin(call)
         # Trailing, not initial, metadata: gRPC sends it with the status, so there is no operation that can fail.
-        context.set_trailing_metadata(((METADATA_KEY, request_id),))
+        context.set_trailing_metadata(((METADATA_KEY, call.request_id),))
         yield

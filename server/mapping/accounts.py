@@ -28,7 +28,7 @@ _CADENCES = {
     Cadence.QUARTER: billing_period_pb2.CADENCE_QUARTER,
     Cadence.YEAR: billing_period_pb2.CADENCE_YEAR,
 }
-_AGGREGATIONS = {
+AGGREGATIONS = {
     Aggregation.SUM: metric_pb2.AGGREGATION_SUM,
     Aggregation.COUNT: metric_pb2.AGGREGATION_COUNT,
     Aggregation.MAX: metric_pb2.AGGREGATION_MAX,
@@ -111,7 +111,7 @@ def read_aggregation(violations: Violations, path: str, number: metric_pb2.Aggre
     """The aggregation that was sent; SUM when none was."""
     if number == metric_pb2.AGGREGATION_UNSPECIFIED:
         return Aggregation.SUM
-    for aggregation, known in _AGGREGATIONS.items():
+    for aggregation, known in AGGREGATIONS.items():
         if known == number:
             return aggregation
     violations.add(path, f"there is no aggregation {number}")
@@ -120,7 +120,7 @@ def read_aggregation(violations: Violations, path: str, number: metric_pb2.Aggre
 
 def aggregation_name(aggregation: Aggregation) -> str:
     """The name of the contract for an aggregation."""
-    return metric_pb2.Aggregation.Name(_AGGREGATIONS[aggregation])
+    return metric_pb2.Aggregation.Name(AGGREGATIONS[aggregation])
 
 
 def customer_message(customer: StoredCustomer, now: datetime) -> customer_pb2.Customer:
@@ -132,7 +132,7 @@ def customer_message(customer: StoredCustomer, now: datetime) -> customer_pb2.Cu
         aliases=customer.aliases,
         plan_id=customer.plan_id or "",
         currency=customer.currency,
-        billing_cycle=_cycle_message(customer.cycle),
+        billing_cycle=cycle_message(customer.cycle),
         current_billing_period=_period_message(customer.cycle.period_at(now)),
         as_of_time=_optional(customer.as_of_time),
         create_time=to_timestamp(customer.create_time),
@@ -152,7 +152,7 @@ def subscription_message(subscription: StoredSubscription, now: datetime) -> sub
         display_name=subscription.display_name,
         plan_id=subscription.plan_id or "",
         currency=subscription.currency or "",
-        billing_cycle=None if subscription.cycle is None else _cycle_message(subscription.cycle),
+        billing_cycle=None if subscription.cycle is None else cycle_message(subscription.cycle),
         current_billing_period=_period_message(cycle.period_at(now)),
         start_time=_optional(subscription.start_time),
         end_time=_optional(subscription.end_time),
@@ -170,7 +170,7 @@ def metric_message(metric: StoredMetric) -> metric_pb2.Metric:
     return metric_pb2.Metric(
         metric_id=metric.metric_id,
         display_name=metric.display_name,
-        aggregation=_AGGREGATIONS[metric.aggregation],
+        aggregation=AGGREGATIONS[metric.aggregation],
         unique_property=metric.unique_property or "",
         custom_fields=metric.custom_fields,
         as_of_time=_optional(metric.as_of_time),
@@ -182,7 +182,8 @@ def metric_message(metric: StoredMetric) -> metric_pb2.Metric:
     )
 
 
-def _cycle_message(cycle: BillingCycle) -> billing_period_pb2.BillingCycle:
+def cycle_message(cycle: BillingCycle) -> billing_period_pb2.BillingCycle:
+    """A billing cycle."""
     return billing_period_pb2.BillingCycle(
         anchor_time=to_timestamp(cycle.anchor),
         cadence=_CADENCES[cycle.cadence],

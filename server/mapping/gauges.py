@@ -43,7 +43,7 @@ DISABLED_REASONS: Mapping[ExclusionReason | None, customer_alert_pb2.CustomerAle
     ExclusionReason.REQUESTED: customer_alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED,
 }
 # By the reason that the evaluation stores.
-_REASONS: Mapping[str | None, customer_alert_pb2.ChangeReason.ValueType] = {
+CHANGE_REASONS: Mapping[str | None, customer_alert_pb2.ChangeReason.ValueType] = {
     None: customer_alert_pb2.CHANGE_REASON_NONE,
     ChangeReason.USAGE: customer_alert_pb2.CHANGE_REASON_USAGE,
     ChangeReason.DEFINITION: customer_alert_pb2.CHANGE_REASON_EVALUATION,
@@ -164,9 +164,9 @@ def _gauge_state_message(definition: AlertDefinition, item: GaugeState) -> custo
     shown = customer_alert_pb2.GaugeState(
         gauge=gauge_message(item.gauge, item.value, item.limit),
         thresholds=[
-            _threshold_state_message(threshold, reached.get(threshold.key), item.limit) for threshold in thresholds
+            threshold_state_message(threshold, reached.get(threshold.key), item.limit) for threshold in thresholds
         ],
-        change_reason=_REASONS[item.change_reason],
+        change_reason=CHANGE_REASONS[item.change_reason],
         sequence=item.sequence,
     )
     if item.change_time is not None:
@@ -185,9 +185,10 @@ def _write_next_level(item: GaugeState, thresholds: ThresholdSet, shown: custome
             shown.next_level_distance = format_decimal(abs(level - item.value))
 
 
-def _threshold_state_message(
+def threshold_state_message(
     threshold: Threshold, reached: Reached | None, limit: Decimal | None
 ) -> customer_alert_pb2.ThresholdState:
+    """A threshold with its state on a gauge (`reached`: None while it is not reached) that has this limit."""
     shown = customer_alert_pb2.ThresholdState(threshold=threshold_message(threshold), in_alarm=reached is not None)
     if reached is not None:
         shown.level = format_decimal(reached.level)

@@ -1,16 +1,19 @@
 """WebhookService: endpoints and their secrets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from generated.tidemark.v1 import endpoint_pb2
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from runtime.clock import Clock
+from server.calls.audit_trail import record
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.idempotency import read_request_id
 from server.calls.paging import BY_TIME, after_time_and_id, read_page
 from server.calls.validate_only import transaction_of
 from server.calls.validation import Violations
+from server.mapping.audited_resources import changed
 from server.mapping.endpoints import (
     EndpointUpdate,
     canonical,
@@ -30,6 +33,8 @@ from store.endpoints.rows import Endpoint, EndpointState
 from store.postgres.database import Connection, Database
 from webhooks.secret_box import SecretBox
 from webhooks.url_policy import UrlPolicy
+
+_HIDDEN = ("headers", "credentials")  # fields whose values the audit log does not show
 
 
 class EndpointHandlers:
@@ -68,6 +73,7 @@ class EndpointHandlers:
                 connection, organization_id, new, box, now=self._clock.now(), quota=self._quota(organization_id)
             )
             [shown] = await self._shown(connection, [created.endpoint])
+            await record(connection, created.endpoint.create_time, changed(None, shown))
             return messages.CreateEndpointResponse(endpoint=shown), created.secret
 
         return await answer_with_secret(
@@ -120,8 +126,11 @@ class EndpointHandlers:
         violations.raise_if_any()
         box = self._sealing_box() if changes.settings.credentials is not None else self._box
         async with transaction_of(self._database, request.validate_only) as connection:
-            updated = await self._update(connection, changes, box)
-            [shown] = await self._shown(connection, [_found(updated, changes.endpoint_id)])
+            before = await self._locked(
+                connection, changes.endpoint_id, disables=changes.state is EndpointState.DISABLED
+            )
+            updated = _found(await self._update(connection, changes, box), changes.endpoint_id)
+            shown = await self._recorded(connection, before, updated, changes.fields)
         return messages.UpdateEndpointResponse(endpoint=shown)
 
     async def EnableEndpoint(
@@ -130,10 +139,11 @@ class EndpointHandlers:
         """Enables an endpoint, so that it gets notifications again."""
         endpoint_id = _read_id(request.endpoint_id)
         async with transaction_of(self._database, request.validate_only) as connection:
+            before = await self._locked(connection, endpoint_id)
             enabled = await lifecycle.enable(
                 connection, current_organization().organization_id, endpoint_id, now=self._clock.now()
             )
-            [shown] = await self._shown(connection, [_found(enabled, endpoint_id)])
+            shown = await self._recorded(connection, before, _found(enabled, endpoint_id))
         return messages.EnableEndpointResponse(endpoint=shown)
 
     async def DisableEndpoint(
@@ -142,10 +152,11 @@ class EndpointHandlers:
         """Disables an endpoint, and cancels its deliveries that wait."""
         endpoint_id = _read_id(request.endpoint_id)
         async with transaction_of(self._database, request.validate_only) as connection:
+            before = await self._locked(connection, endpoint_id, disables=True)
             disabled = await lifecycle.disable_on_request(
                 connection, current_organization().organization_id, endpoint_id, now=self._clock.now()
             )
-            [shown] = await self._shown(connection, [_found(disabled, endpoint_id)])
+            shown = await self._recorded(connection, before, _found(disabled, endpoint_id))
         return messages.DisableEndpointResponse(endpoint=shown)
 
     async def RotateSecret(
@@ -162,11 +173,13 @@ class EndpointHandlers:
         organization_id = current_organization().organization_id
 
         async def rotate(connection: Connection) -> tuple[messages.RotateSecretResponse, str]:
-            found = _found(await lifecycle.lock(connection, organization_id, endpoint_id), endpoint_id)
+            found, now = await self._locked(connection, endpoint_id), self._clock.now()
+            [before] = await self._shown(connection, [found])
             secret = await endpoint_secrets.rotate(
-                connection, organization_id, endpoint_id, scheme, grace, box, now=self._clock.now()
+                connection, organization_id, endpoint_id, scheme, grace, box, now=now
             )
             [shown] = await self._shown(connection, [found])
+            await record(connection, now, changed(before, shown))
             return messages.RotateSecretResponse(endpoint=shown), secret
 
         return await answer_with_secret(
@@ -179,11 +192,10 @@ class EndpointHandlers:
         """Deletes an endpoint, and cancels its deliveries that wait."""
         endpoint_id = _read_id(request.endpoint_id)
         async with transaction_of(self._database, request.validate_only) as connection:
-            deleted = await lifecycle.delete_endpoint(
-                connection, current_organization().organization_id, endpoint_id, self._clock.now()
-            )
-        if not deleted:
-            raise endpoint_not_found(endpoint_id)
+            before, now = await self._locked(connection, endpoint_id, disables=True), self._clock.now()
+            [shown] = await self._shown(connection, [before])
+            await lifecycle.delete_endpoint(connection, current_organization().organization_id, endpoint_id, now)
+            await record(connection, now, changed(shown, None))
         return messages.DeleteEndpointResponse()
 
     async def _update(
@@ -205,6 +217,33 @@ class EndpointHandlers:
         return await endpoints.update_settings(
             connection, organization_id, endpoint_id, changes.settings, changes.fields, box, now=now
         )
+
+    async def _locked(self, connection: Connection, endpoint_id: str, *, disables: bool = False) -> Endpoint:
+        """The endpoint before a change, locked. disables: the change disables it, which takes a stronger lock.
+
+        Raises NotFound.
+        """
+        found = await lifecycle.lock(
+            connection, current_organization().organization_id, endpoint_id, against_fan_out=disables
+        )
+        return _found(found, endpoint_id)
+
+    async def _recorded(
+        self, connection: Connection, before: Endpoint, after: Endpoint, fields: Sequence[str] = ()
+    ) -> endpoint_pb2.Endpoint:
+        """The endpoint as the answer shows it; records its change in the audit log, if there is one.
+
+        fields: that an update sets. New credentials are not compared with the stored ones, so they count as changed.
+        """
+        [shown] = await self._shown(connection, [after])
+        hidden = [name for name in _HIDDEN if name in fields]
+        if before.headers == after.headers and "headers" in hidden:
+            hidden.remove("headers")
+        if hidden or replace(before, update_time=after.update_time) != after:
+            was = endpoint_message(before, ())
+            was.signing_keys.extend(shown.signing_keys)
+            await record(connection, self._clock.now(), changed(was, shown, hidden=hidden))
+        return shown
 
     def _sealing_box(self) -> SecretBox:
         """The box to encrypt secrets with. Raises FailedPrecondition where the operator has set no master key."""

@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 from engine.redelivery_jobs import RedeliveryJobs
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from runtime.clock import Clock
+from server.calls.audit_trail import record
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.idempotency import answer_once, read_request_id
 from server.calls.validation import Violations
+from server.mapping.audited_resources import changed
 from server.mapping.event_types import read_event_type, read_event_types
 from server.mapping.webhooks import delivery_message, job_message, read_statuses
 from server.webhooks.errors import endpoint_disabled, endpoint_not_found, notification_not_handed_out
@@ -54,8 +56,9 @@ class RedeliveryHandlers:
                 idempotency_key=request.request_id or None,
                 now=self._clock.now(),
             )
-            sent = await _delivery(connection, organization_id, endpoint_id, event_id)
-            return messages.SendTestEventResponse(delivery=delivery_message(sent))
+            shown = delivery_message(await _delivery(connection, organization_id, endpoint_id, event_id))
+            await record(connection, self._clock.now(), changed(None, shown))
+            return messages.SendTestEventResponse(delivery=shown)
 
         return await answer_once(
             self._database, self._clock, "SendTestEvent", request, messages.SendTestEventResponse, send
@@ -83,8 +86,9 @@ class RedeliveryHandlers:
                 trigger=Trigger.MANUAL,
                 idempotency_key=request.request_id or None,
             )
-            sent = await _delivery(connection, organization_id, endpoint_id, notification_id)
-            return messages.RedeliverNotificationResponse(delivery=delivery_message(sent))
+            shown = delivery_message(await _delivery(connection, organization_id, endpoint_id, notification_id))
+            await record(connection, self._clock.now(), changed(None, shown))
+            return messages.RedeliverNotificationResponse(delivery=shown)
 
         return await answer_once(
             self._database,
@@ -126,7 +130,9 @@ class RedeliveryHandlers:
             job = await redelivery_jobs.create(
                 connection, organization_id, endpoint_id, JobKind.SELECTION, selection, now=now
             )
-            return messages.RedeliverDeliveriesResponse(job=job_message(job))
+            shown = job_message(job)
+            await record(connection, now, changed(None, shown, customer_id=customer_id))
+            return messages.RedeliverDeliveriesResponse(job=shown)
 
         answer = await answer_once(
             self._database, self._clock, "RedeliverDeliveries", request, messages.RedeliverDeliveriesResponse, begin
@@ -155,7 +161,9 @@ class RedeliveryHandlers:
             job = await redelivery_jobs.create(
                 connection, organization_id, endpoint_id, JobKind.RECOVERY, Selection(start, end), now=now
             )
-            return messages.RecoverEndpointResponse(job=job_message(job))
+            shown = job_message(job)
+            await record(connection, now, changed(None, shown))
+            return messages.RecoverEndpointResponse(job=shown)
 
         answer = await answer_once(
             self._database, self._clock, "RecoverEndpoint", request, messages.RecoverEndpointResponse, begin

@@ -1,6 +1,6 @@
 """Puts of customers: their statements, and the notes of those that have to be evaluated."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -60,7 +60,7 @@ WITH {_TABLE.input}, {_TABLE.before}, erased AS MATERIALIZED (
 SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) AS erased,
        p.customer_id IS NULL AS superseded, {quiet_puts.IS_NOTED} AS noted,
        (p.external_id, p.aliases) IS DISTINCT FROM (b.external_id, coalesce(b.aliases, '{{}}')) AS names_changed,
-       {_TABLE.either("p", "b")}
+       {_TABLE.either("p", "b")}, {_TABLE.before_columns("b")}
 FROM input i LEFT JOIN put p USING (customer_id) LEFT JOIN before b USING (customer_id)
 """.encode()
 
@@ -75,7 +75,10 @@ async def put_unlocked(
     rows = await _TABLE.put_unlocked(connection, organization_id, [_columns(fact) for fact in facts], now)
     return {
         position: UnlockedPut(
-            customer_from({"organization_id": organization_id, **row}), row["superseded"], row["noted"]
+            customer_from({"organization_id": organization_id, **row}),
+            row["superseded"],
+            row["noted"],
+            None if row["same"] else _before(organization_id, row),
         )
         for position, row in rows.items()
     }
@@ -113,11 +116,23 @@ async def put(
         changed = not row["superseded"]
         found.append(
             CustomerPut(
-                Put(stored, superseded=not changed, changed=changed, epoch=epoch, noted=row["noted"]),
+                Put(
+                    stored,
+                    superseded=not changed,
+                    changed=changed,
+                    epoch=epoch,
+                    previous=_before(organization_id, row),
+                    noted=row["noted"],
+                ),
                 names_changed=changed and row["names_changed"],
             )
         )
     return found
+
+
+def _before(organization_id: int, row: Mapping[str, Any]) -> StoredCustomer | None:
+    before = _TABLE.before_of(row)
+    return None if before is None else customer_from({"organization_id": organization_id, **before})
 
 
 def _columns(fact: CustomerFact) -> dict[str, Any]:

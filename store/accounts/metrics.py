@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, and_, case, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, case, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -74,13 +74,20 @@ async def put_existing(
     It changes nothing that routers read, so it needs no lock of the organization. Raises MetricFixed if the fact
     states another aggregation or another unique property, or other events.
     """
-    fixed = [metric.c[name].is_not_distinct_from(value) for name, value in _fixed(fact).items()]
+    stored = await get(connection, organization_id, fact.metric_id, locked=True)
+    if stored is None:
+        return None
+    if is_newer(stored.as_of_time, fact.as_of_time):
+        return Put(stored, superseded=True)
+    if (stored.aggregation, stored.unique_property) != (fact.aggregation, fact.unique_property):
+        raise MetricFixed(stored, aggregation=True)
+    if _events(stored) != _events(fact):
+        raise MetricFixed(stored, aggregation=False)
     changed = _free(fact)
     same = and_(*(metric.c[name] == value for name, value in changed.items()))
-    statement = (
+    rows = await connection.execute(
         update(metric)
-        .where(*_is(organization_id, fact.metric_id), *fixed)
-        .where(or_(metric.c.as_of_time.is_(None), metric.c.as_of_time <= fact.as_of_time))
+        .where(*_is(organization_id, fact.metric_id))
         .values(
             **changed,
             as_of_time=fact.as_of_time,
@@ -88,20 +95,7 @@ async def put_existing(
         )
         .returning(metric)
     )
-    while True:
-        row = (await connection.execute(statement)).mappings().one_or_none()
-        if row is not None:
-            return Put(_metric(row))
-        stored = await get(connection, organization_id, fact.metric_id)
-        if stored is None:
-            return None
-        if is_newer(stored.as_of_time, fact.as_of_time):
-            return Put(stored, superseded=True)
-        if (stored.aggregation, stored.unique_property) != (fact.aggregation, fact.unique_property):
-            raise MetricFixed(stored, aggregation=True)
-        if _events(stored) != _events(fact):
-            raise MetricFixed(stored, aggregation=False)
-        # It was created, or changed back, between the two statements.
+    return Put(_metric(rows.mappings().one()), previous=stored)
 
 
 async def create(
@@ -124,9 +118,12 @@ async def create(
     return None if row is None else _metric(row)
 
 
-async def get(connection: AsyncConnection, organization_id: int, metric_id: str) -> StoredMetric | None:
-    """One metric, or None."""
-    rows = await connection.execute(select(metric).where(*_is(organization_id, metric_id)))
+async def get(
+    connection: AsyncConnection, organization_id: int, metric_id: str, *, locked: bool = False
+) -> StoredMetric | None:
+    """One metric, or None. locked: nothing changes it until the transaction ends."""
+    statement = select(metric).where(*_is(organization_id, metric_id))
+    rows = await connection.execute(statement.with_for_update() if locked else statement)
     row = rows.mappings().one_or_none()
     return None if row is None else _metric(row)
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import RowMapping, and_, case, select
+from sqlalchemy import RowMapping, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.accounts import uses
-from store.accounts.puts import Put
+from store.accounts.puts import Put, is_newer
 from store.accounts.uses import FactInUse
 from store.identity import organizations
 from store.postgres.counting import bounded_count
@@ -43,8 +43,7 @@ class StoredPlan:
 async def put(connection: AsyncConnection, organization_id: int, fact: PlanFact, now: datetime) -> Put[StoredPlan]:
     """Stores the fact, unless a newer one is stored. No router reads it, so it needs no lock of the organization."""
     stated = {"display_name": fact.display_name, "custom_fields": dict(fact.custom_fields)}
-    same = and_(*(plan.c[name] == value for name, value in stated.items()))
-    statement = insert(plan).values(
+    new = insert(plan).values(
         organization_id=organization_id,
         plan_id=fact.plan_id,
         **stated,
@@ -53,40 +52,45 @@ async def put(connection: AsyncConnection, organization_id: int, fact: PlanFact,
         update_time=now,
         changed_epoch=0,  # older servers raise the epoch for it; nothing reads it
     )
-    changed = {**stated, "as_of_time": fact.as_of_time, "update_time": case((same, plan.c.update_time), else_=now)}
-    upsert = statement.on_conflict_do_update(
-        index_elements=["organization_id", "plan_id"], set_=changed, where=plan.c.as_of_time <= fact.as_of_time
-    ).returning(plan)
-    while True:
-        row = (await connection.execute(upsert)).mappings().one_or_none()
-        if row is not None:
-            return Put(_plan(row))
-        stored = await get(connection, organization_id, fact.plan_id)
-        if stored is not None:  # else it was deleted between the two statements
-            return Put(stored, superseded=True)
-
-
-async def get(connection: AsyncConnection, organization_id: int, plan_id: str) -> StoredPlan | None:
-    """One plan, or None."""
+    while (stored := await get(connection, organization_id, fact.plan_id, locked=True)) is None:
+        row = (await connection.execute(new.on_conflict_do_nothing().returning(plan))).mappings().one_or_none()
+        if row is not None:  # else it was created between the two statements
+            return Put(_plan(row), changed=True)
+    if is_newer(stored.as_of_time, fact.as_of_time):
+        return Put(stored, superseded=True)
+    changed = (stored.display_name, stored.custom_fields) != (fact.display_name, fact.custom_fields)
     rows = await connection.execute(
-        select(plan).where(plan.c.organization_id == organization_id, plan.c.plan_id == plan_id)
+        update(plan)
+        .where(plan.c.organization_id == organization_id, plan.c.plan_id == fact.plan_id)
+        .values(**stated, as_of_time=fact.as_of_time, update_time=now if changed else stored.update_time)
+        .returning(plan)
     )
+    return Put(_plan(rows.mappings().one()), changed=changed, previous=stored)
+
+
+async def get(
+    connection: AsyncConnection, organization_id: int, plan_id: str, *, locked: bool = False
+) -> StoredPlan | None:
+    """One plan, or None. locked: nothing changes it until the transaction ends."""
+    statement = select(plan).where(plan.c.organization_id == organization_id, plan.c.plan_id == plan_id)
+    rows = await connection.execute(statement.with_for_update() if locked else statement)
     row = rows.mappings().one_or_none()
     return None if row is None else _plan(row)
 
 
-async def delete(connection: AsyncConnection, organization_id: int, plan_id: str) -> bool:
-    """Removes a plan that nothing uses; returns whether it existed. Raises FactInUse.
+async def delete(connection: AsyncConnection, organization_id: int, plan_id: str) -> StoredPlan | None:
+    """Removes a plan that nothing uses; returns it, or None if it did not exist. Raises FactInUse.
 
     Locks the organization until the transaction ends, so that nothing begins to use the plan.
     """
     if await get(connection, organization_id, plan_id) is None:
-        return False
+        return None
     await organizations.begin_change(connection, organization_id)
     if (user := await uses.of_plan(connection, organization_id, plan_id)) is not None:
         raise FactInUse({"plan_id": plan_id}, user)
     removed = sql_delete(plan).where(plan.c.organization_id == organization_id, plan.c.plan_id == plan_id)
-    return await connection.scalar(removed.returning(plan.c.plan_id)) is not None
+    row = (await connection.execute(removed.returning(plan))).mappings().one_or_none()
+    return None if row is None else _plan(row)
 
 
 async def list_page(

@@ -50,10 +50,10 @@ WITH {input}, found AS MATERIALIZED (
             SELECT FROM erasure_job j
             WHERE j.organization_id = t.organization_id AND j.customer_id = t.customer_id
         ))
-    RETURNING f.position, {t_columns}, f.noted
+    RETURNING f.position, {t_columns}, f.noted, f.same, {before}
 )
-SELECT position, false AS superseded, noted, {columns} FROM changed
-UNION ALL SELECT position, true, noted, {columns} FROM found WHERE superseded
+SELECT position, false AS superseded, noted, {columns}, same, {before_columns} FROM changed
+UNION ALL SELECT position, true, noted, {columns}, true, {columns} FROM found WHERE superseded
 """
 
 
@@ -119,6 +119,16 @@ class StatedTable:
             f"CASE WHEN {missing} THEN {second}.{name} ELSE {first}.{name} END AS {name}" for name in self.columns
         )
 
+    def before_columns(self, row: str) -> str:
+        """`columns` of a row before its change, as `before_of` reads them."""
+        return ", ".join(f"{row}.{name} AS before_{name}" for name in self.columns)
+
+    def before_of(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The columns that were stored before, of a row with `before_columns`; None if nothing was stored."""
+        if row[f"before_{self.key[0]}"] is None:
+            return None
+        return {name: row[f"before_{name}"] for name in self.columns}
+
     @property
     def upsert(self) -> str:
         """Stores rows of `input`, unless newer facts are stored; a condition on `i` follows in place of {wanted}."""
@@ -146,6 +156,8 @@ class StatedTable:
             table=self.name,
             columns=self.listed(),
             t_columns=self.listed("t."),
+            before=self.before_columns("f"),
+            before_columns=self.listed("before_"),
             same=self.same("t", "i"),
             same_locked=self.same("t", "i", but=self.unlocked),
             is_key=self.is_key("t", "i"),
@@ -158,7 +170,8 @@ class StatedTable:
         """Puts those facts that need no lock of the organization; returns the stored rows, by the index of the fact.
 
         These are facts that are stored already, facts that change only `unlocked` columns, and older ones, which
-        change nothing (superseded). noted: the customer still has to be evaluated on an earlier put.
+        change nothing (superseded). noted: the customer still has to be evaluated on an earlier put. same: nothing
+        but as_of_time has changed; otherwise `before_of` reads what was stored before.
         """
         parameters = {"organization_id": organization_id, "now": now, "facts": encoded(facts)}
         return await fetched(connection, self._put_unlocked, parameters)

@@ -82,7 +82,7 @@ SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) AS erased,
            SELECT FROM customer_evaluation n
            WHERE n.organization_id = %(organization_id)s AND n.customer_id = i.customer_id
        ) AS noted,
-       {_CUSTOMER_CYCLE}, {_TABLE.either("p", "b")}
+       {_CUSTOMER_CYCLE}, {_TABLE.either("p", "b")}, {_TABLE.before_columns("b")}
 FROM input i LEFT JOIN put p USING (customer_id, subscription_id)
 LEFT JOIN before b USING (customer_id, subscription_id)
 LEFT JOIN LATERAL (
@@ -112,7 +112,10 @@ async def put_unlocked(
     rows = await _TABLE.put_unlocked(connection, organization_id, [_columns(fact) for fact in facts], now)
     stored = await _with_cycles(connection, organization_id, rows)
     return {
-        position: UnlockedPut(stored[position], row["superseded"], row["noted"]) for position, row in rows.items()
+        position: UnlockedPut(
+            after, rows[position]["superseded"], rows[position]["noted"], None if rows[position]["same"] else before
+        )
+        for position, (after, before) in stored.items()
     }
 
 
@@ -142,26 +145,43 @@ async def put(
         if row["erased"]:
             found.append(CustomerBeingErased(fact.customer_id))
         else:
-            stored = subscription_from({"organization_id": organization_id, **row})
+            of_organization = {"organization_id": organization_id, **row}
+            stored, previous = subscription_from(of_organization), _before(of_organization)
             superseded, noted = row["superseded"], row["noted"]
-            found.append(Put(stored, superseded=superseded, changed=not superseded, epoch=epoch, noted=noted))
+            found.append(
+                Put(
+                    stored,
+                    superseded=superseded,
+                    changed=not superseded,
+                    epoch=epoch,
+                    previous=previous,
+                    noted=noted,
+                )
+            )
     return found
 
 
 async def _with_cycles(
     connection: DriverConnection, organization_id: int, rows: Mapping[int, Mapping[str, Any]]
-) -> dict[int, StoredSubscription]:
-    """The subscriptions in these rows, with the billing cycles of their customers."""
+) -> dict[int, tuple[StoredSubscription, StoredSubscription | None]]:
+    """The subscriptions in these rows, after and before their puts, with the billing cycles of their customers."""
     if not rows:
         return {}
     async with connection.cursor(row_factory=dict_row) as cursor:
         ids = [row["customer_id"] for row in rows.values()]
         await cursor.execute(_CUSTOMER_CYCLES, {"organization_id": organization_id, "ids": ids})
         cycles = {row["customer_id"]: row for row in await cursor.fetchall()}
-    return {
-        position: subscription_from({"organization_id": organization_id, **cycles[row["customer_id"]], **row})
-        for position, row in rows.items()
-    }
+    found = dict[int, tuple[StoredSubscription, StoredSubscription | None]]()
+    for position, row in rows.items():
+        whole = {"organization_id": organization_id, **cycles[row["customer_id"]], **row}
+        found[position] = subscription_from(whole), _before(whole)
+    return found
+
+
+def _before(row: Mapping[str, Any]) -> StoredSubscription | None:
+    """The subscription before its put. row: with the organization and the cycle of the customer."""
+    before = _TABLE.before_of(row)
+    return None if before is None else subscription_from({**row, **before})
 
 
 def _columns(fact: SubscriptionFact) -> dict[str, Any]:

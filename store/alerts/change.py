@@ -1,12 +1,12 @@
 """A change of definitions: its one epoch, one time and one author, however many alerts it changes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.definitions import MAX_SPEND_ALERTS
+from evaluator.definitions import MAX_SPEND_ALERTS, AlertDefinition
 from store.alerts.history import Author
 
 
@@ -18,12 +18,21 @@ class Begun:
     now: datetime
 
 
+# Is called with the definition before and after each change of an alert; before is None for a new one.
+Record = Callable[[AlertDefinition | None, AlertDefinition], None]
+
+
+def unrecorded(before: AlertDefinition | None, after: AlertDefinition) -> None:
+    """Records nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """The change of definitions by one caller.
 
     Its transaction holds the organization's lock exclusively, and has raised the epoch. max_spend_alerts: of each
-    type on cost, of one subscription or plan. max_alerts: of the organization, without archived ones.
+    type on cost, of one subscription or plan. record: notes each changed alert for the audit log. max_alerts: of the
+    organization, without archived ones.
     """
 
     connection: AsyncConnection
@@ -31,6 +40,7 @@ class Change:
     author: Author
     begun: Begun
     max_spend_alerts: int = MAX_SPEND_ALERTS
+    record: Record = unrecorded
     max_alerts: int | None = None
 
 

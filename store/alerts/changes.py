@@ -92,6 +92,9 @@ async def edit_many(
             after.alert_id for index, after in written.items() if after.natural_key != current[index].natural_key
         ]
         await _write(change, written, kinds, moved)
+        for index, after in written.items():
+            change.record(current[index], after)
+            await slices.pause()
     disabled = [
         after
         for index, after in written.items()

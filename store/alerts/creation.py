@@ -57,7 +57,8 @@ async def create_many(
     created, slices = list[AlertDefinition](), Slices(change.organization_id)
     slices.begin_at_once()
     for one in drafts:
-        created.append(one.begun(begun, complete=saved[one.definition.alert_id]))
+        created.append(begun_one := one.begun(begun, complete=saved[one.definition.alert_id]))
+        change.record(None, begun_one)
         await slices.pause()
     return created
 

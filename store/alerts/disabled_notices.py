@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.definitions import AlertDefinition
 from evaluator.exclusions import Excluded
 from evaluator.notifications import RequestedDisabling
+from runtime.tracing.current import current_trace
 from store.notifications.writing import write_notifications
 from store.postgres.database import driver
 
@@ -39,4 +40,6 @@ async def notify(
         for definition in definitions
     ]
     if notices:
-        await write_notifications(await driver(connection), organization_id, notices, now)
+        trace = current_trace()
+        traces = {} if trace is None else {one.notification_id: trace.stored for one in notices}
+        await write_notifications(await driver(connection), organization_id, notices, now, traces)

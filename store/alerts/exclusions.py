@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -75,6 +75,23 @@ async def count(
         },
     )
     return {Groups(row[0], row[1], row[2] or None, row[3]): row[4] for row in await cursor.fetchall()}
+
+
+_COUNTED = """
+SELECT groups FROM group_count
+WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AND alert_id = %(alert_id)s
+    AND subscription_id = coalesce(%(subscription_id)s, '') AND period_start = %(period_start)s
+    AND watching_epoch = %(watching_epoch)s
+"""
+
+
+async def counted(connection: DriverConnection, organization_id: int, groups: Groups, watching_epoch: int) -> int:
+    """How many groups an alert that watches since `watching_epoch` has met."""
+    cursor = await connection.execute(
+        _COUNTED, {"organization_id": organization_id, "watching_epoch": watching_epoch, **groups._asdict()}
+    )
+    row = await cursor.fetchone()
+    return 0 if row is None else int(row[0])
 
 
 # Stores exclusions, and returns those that are new.
@@ -197,10 +214,11 @@ async def list_page(
         statement = statement.where(columns.customer_id == customer_id)
     if after is not None:
         statement = statement.where(tuple_(columns.customer_id, columns.subscription_id) > tuple_(*after))
-    return [
-        StoredExclusion(row[0], row[1] or None, ExclusionReason(row[2]), row[3], row[4])
-        for row in await connection.execute(statement)
-    ]
+    return [_stored(row) for row in await connection.execute(statement)]
+
+
+def _stored(row: Any) -> StoredExclusion:
+    return StoredExclusion(row[0], row[1] or None, ExclusionReason(row[2]), row[3], row[4])
 
 
 async def is_excluded(connection: AsyncConnection, organization_id: int, excluded: Excluded) -> bool:
@@ -226,16 +244,21 @@ async def request(
 
 async def lift(
     connection: AsyncConnection, organization_id: int, excluded: Excluded, epoch: int, now: datetime
-) -> bool:
-    """Ends an exclusion; False if there is none. epoch: as in `request`.
+) -> StoredExclusion | None:
+    """Ends an exclusion, and returns it; None if there is none. epoch: as in `request`.
 
     The customer counts as changed, so that gauges without a watching alert in between are recounted. Its groups are
     counted again from 0. Raises CustomerBeingErased.
     """
     await erasures.refuse_during(connection, organization_id, excluded.customer_id)
-    ended = await connection.execute(delete(alert_exclusion).where(*_is(organization_id, excluded)))
-    if not ended.rowcount:
-        return False
+    columns = alert_exclusion.c
+    ended = await connection.execute(
+        delete(alert_exclusion)
+        .where(*_is(organization_id, excluded))
+        .returning(columns.customer_id, columns.subscription_id, columns.reason, columns.create_time, columns.key_id)
+    )
+    if (row := ended.one_or_none()) is None:
+        return None
     await connection.execute(
         delete(group_count).where(
             group_count.c.organization_id == organization_id,
@@ -244,7 +267,7 @@ async def lift(
         )
     )
     await _customer_changed(connection, organization_id, excluded.customer_id, epoch, now)
-    return True
+    return _stored(row)
 
 
 def _is(organization_id: int, excluded: Excluded) -> tuple[ColumnElement[bool], ...]:

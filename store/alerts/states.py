@@ -43,20 +43,25 @@ JOIN unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(gauge_id
     AS i (customer_id, gauge_id) ON s.customer_id = i.customer_id COLLATE "C" AND s.gauge_id = i.gauge_id
 WHERE s.organization_id = %(organization_id)s
 """
+_READ_STATES_OF_ALERT = _READ_STATES + "    AND s.alert_id = %(alert_id)s\n"
 
 
 async def read_states(
-    connection: DriverConnection, organization_id: int, gauges: Sequence[Gauge]
+    connection: DriverConnection, organization_id: int, gauges: Sequence[Gauge], alert_id: str | None = None
 ) -> dict[tuple[UUID, str], StoredState]:
-    """The states on those gauges, by gauge id and alert id. The transaction must hold the locks of the gauges."""
+    """The states on those gauges, by gauge id and alert id; with `alert_id`, only those of that alert.
+
+    A transaction that evaluates must hold the locks of the gauges.
+    """
     by_id = {gauge.gauge_id: gauge for gauge in gauges}
     slices = Slices(organization_id)
     cursor = await connection.execute(
-        _READ_STATES,
+        _READ_STATES if alert_id is None else _READ_STATES_OF_ALERT,
         {
             "organization_id": organization_id,
             "customer_ids": "\t".join([gauge.customer_id for gauge in gauges]),
             "gauge_ids": "\t".join([gauge.gauge_id.hex for gauge in gauges]),
+            "alert_id": alert_id,
         },
     )
     found: dict[tuple[UUID, str], StoredState] = {}

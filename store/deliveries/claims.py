@@ -19,7 +19,8 @@ import psycopg
 from psycopg.rows import namedtuple_row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.deliveries.bodies import bodies
+from runtime.tracing.context import TraceContext, of_stored
+from store.deliveries.bodies import Body, bodies
 from store.deliveries.queue import DUE_ENDPOINTS, OPEN, ROOM, SETTINGS, TOKENS
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
 from store.postgres.database import DriverConnection, driver
@@ -61,6 +62,7 @@ class Claim:
     schedule_step: int  # those of them that the retry schedule counts
     age: timedelta  # since the delivery was created
     body: str | None  # None: the notification is missing, which is a fault of Tidemark
+    trace: TraceContext | None = None  # of what caused the notification
 
     @property
     def organization_id(self) -> int:
@@ -71,6 +73,16 @@ class Claim:
     def endpoint_id(self) -> str:
         """The endpoint that the delivery goes to."""
         return self.endpoint.endpoint_id
+
+    def log_fields(self) -> dict[str, Any]:
+        """The fields of each log line about it."""
+        fields = {
+            "organization_id": self.organization_id,
+            "endpoint_id": self.endpoint_id,
+            "delivery_id": self.delivery_id,
+            "notification_id": self.notification_id,
+        }
+        return fields if self.trace is None else {**fields, "trace_id": self.trace.trace_id}
 
 
 @dataclass(frozen=True)
@@ -287,11 +299,18 @@ async def read_claims(connection: DriverConnection, sent: SentClaim) -> list[Cla
             attempt_count,
             schedule_step,
             timedelta(microseconds=age),
-            body_of.get((endpoint.organization_id, notification_id)),
+            *_body_and_trace(body_of.get((endpoint.organization_id, notification_id))),
         )
         for endpoint, deliveries in found
         for delivery_id, notification_id, _, trigger, attempt_count, schedule_step, age in deliveries
     ]
+
+
+def _body_and_trace(found: Body | None) -> tuple[str | None, TraceContext | None]:
+    if found is None:
+        return None, None
+    body, trace = found
+    return body, of_stored(trace) if trace else None
 
 
 def _endpoint(row: Any) -> ClaimedEndpoint:

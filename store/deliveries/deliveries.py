@@ -1,18 +1,22 @@
 """Deliveries and their attempts, as the API lists them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import RowMapping, select
+from psycopg.rows import dict_row
+from sqlalchemy import ARRAY, any_, select
+from sqlalchemy import cast as cast_to
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.ids import ID_BYTES, id_of
 from store.postgres import bounded_pages
 from store.postgres.bounded_pages import BoundedPage, ListScan
 from store.postgres.counting import MAX_TOTAL_SIZE
+from store.postgres.database import driver
+from store.tables.base import Identifier
 from store.tables.webhooks import attempt, delivery
 from webhooks.deliveries import AttemptOutcome, DeliveryStatus, Trigger
 
@@ -141,6 +145,26 @@ async def list_page(
     )
 
 
+async def of_notifications(
+    connection: AsyncConnection, organization_id: int, notification_ids: Collection[str], *, limit: int
+) -> list[Delivery]:
+    """Up to `limit` deliveries of these notifications, the newest first, each once."""
+    statement = (
+        select(*_DELIVERY_COLUMNS)
+        .where(
+            delivery.c.organization_id == organization_id,
+            delivery.c.notification_id == any_(cast_to(list(notification_ids), ARRAY(Identifier))),
+        )
+        .order_by(delivery.c.create_time.desc(), delivery.c.delivery_id, delivery.c.finish_day.desc())
+        .limit(limit)
+    )
+    found: dict[str, Delivery] = {}
+    for row in (await connection.execute(statement)).mappings():
+        # Of a delivery that was redelivered, the row with the latest day is the present one.
+        found.setdefault(row["delivery_id"], _delivery(cast("Mapping[str, Any]", row)))
+    return list(found.values())
+
+
 async def count(
     connection: AsyncConnection, organization_id: int, filter_: DeliveryFilter, most: int = MAX_TOTAL_SIZE
 ) -> int:
@@ -191,7 +215,44 @@ async def latest_attempts(
         .order_by(attempt.c.attempt_number.desc())
         .limit(limit)
     )
-    return [_attempt(row) for row in (await connection.execute(statement)).mappings()][::-1]
+    return [_attempt(cast("Mapping[str, Any]", row)) for row in (await connection.execute(statement)).mappings()][
+        ::-1
+    ]
+
+
+# The latest attempts of each of some deliveries. The time leaves out the partitions of earlier days.
+_LATEST_OF_EACH = """
+SELECT a.* FROM unnest(%(delivery_ids)s::text[]) AS i (delivery_id), LATERAL (
+    SELECT {columns} FROM attempt
+    WHERE organization_id = %(organization_id)s AND delivery_id = i.delivery_id COLLATE "C"
+        AND start_time >= %(since)s
+    ORDER BY attempt_number DESC LIMIT %(each)s
+) AS a
+ORDER BY a.delivery_id, a.attempt_number
+"""
+
+
+async def latest_of_each(
+    connection: AsyncConnection, organization_id: int, deliveries: Sequence[Delivery], *, each: int
+) -> dict[str, list[Attempt]]:
+    """The latest attempts of deliveries, up to `each` of one, in their order, by delivery id."""
+    if not deliveries:
+        return {}
+    raw = await driver(connection)
+    columns = ", ".join(column.name for column in _ATTEMPT_COLUMNS)
+    cursor = await raw.cursor(row_factory=dict_row).execute(
+        _LATEST_OF_EACH.format(columns=columns).encode(),
+        {
+            "organization_id": organization_id,
+            "delivery_ids": [one.delivery_id for one in deliveries],
+            "since": min(one.create_time for one in deliveries),
+            "each": each,
+        },
+    )
+    found: dict[str, list[Attempt]] = {}
+    for row in await cursor.fetchall():
+        found.setdefault(row["delivery_id"], []).append(_attempt(row))
+    return found
 
 
 async def list_attempts(
@@ -208,7 +269,7 @@ async def list_attempts(
         .order_by(attempt.c.attempt_number)
         .limit(limit)
     )
-    return [_attempt(row) for row in (await connection.execute(statement)).mappings()]
+    return [_attempt(cast("Mapping[str, Any]", row)) for row in (await connection.execute(statement)).mappings()]
 
 
 def _delivery(row: Mapping[str, Any]) -> Delivery:
@@ -217,7 +278,7 @@ def _delivery(row: Mapping[str, Any]) -> Delivery:
     return Delivery(**columns)
 
 
-def _attempt(row: RowMapping) -> Attempt:
+def _attempt(row: Mapping[str, Any]) -> Attempt:
     return Attempt(
         **{
             **row,

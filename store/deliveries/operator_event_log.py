@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import insert, not_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runtime.tracing.current import current_trace
 from store.deliveries.redelivery import Redeliverable, make_due
 from store.ids import random_id
 from store.notifications.operator_events import NO_CUSTOMER
@@ -82,7 +83,7 @@ async def send_test(
 
     The caller holds the lock of the endpoint's row, and the endpoint is enabled.
     """
-    event_id = random_id(TEST_ID_PREFIX)
+    event_id, trace = random_id(TEST_ID_PREFIX), current_trace()
     await connection.execute(
         insert(operator_event).values(
             organization_id=organization_id,
@@ -91,6 +92,7 @@ async def send_test(
             endpoint_id=endpoint_id,
             body=example_body(event_id, event_type, endpoint_id, now),
             create_time=now,
+            trace_context="" if trace is None else trace.stored,
         )
     )
     # Without an outbox row it goes to this endpoint only, whatever the endpoint's filters are. Without a customer and

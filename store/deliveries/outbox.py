@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Protocol
 
 import psycopg
 from psycopg.rows import namedtuple_row
@@ -92,7 +93,7 @@ async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
             wanted_by = wanting[kind] = [
                 endpoint.endpoint_id
                 for endpoint in endpoints.get(row.organization_id, [])
-                if _wants(endpoint, row.event_type, row.condition_type)
+                if wants(endpoint, row.event_type, row.condition_type)
             ]
         subject = subjects.get((row.organization_id, row.notification_id))
         fresh += [(row, endpoint_id) for endpoint_id in wanted_by if endpoint_id != subject]
@@ -128,7 +129,17 @@ async def _enabled_endpoints(connection: AsyncConnection, taken: Sequence[Row[An
     return endpoints
 
 
-def _wants(endpoint: Any, event_type: str, condition_type: str) -> bool:
+class Filters(Protocol):
+    """The filters of an endpoint; an empty one lets everything pass."""
+
+    @property
+    def event_types(self) -> Sequence[str]: ...
+
+    @property
+    def condition_types(self) -> Sequence[str]: ...
+
+
+def wants(endpoint: Filters, event_type: str, condition_type: str) -> bool:
     """Whether an endpoint's filters let an outbox row pass."""
     if is_operator_event(event_type):
         return event_type in endpoint.event_types
@@ -149,6 +160,14 @@ async def _subjects(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> di
         },
     )
     return {(row.organization_id, row.event_id): row.endpoint_id for row in found}
+
+
+async def oldest_time(connection: AsyncConnection) -> datetime | None:
+    """When the oldest row of the outbox was made; None when it is empty."""
+    found: datetime | None = await connection.scalar(
+        text("SELECT create_time FROM outbox ORDER BY outbox_id LIMIT 1")
+    )
+    return found
 
 
 async def notifications(url: str) -> AsyncIterator[int | None]:

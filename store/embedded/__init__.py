@@ -6,7 +6,8 @@ its data in a directory. All processes that name the same directory share one se
 - `layout` names the folders and files, `server_user` the user that the server runs as;
 - `binaries` finds PostgreSQL, `cluster` creates a data directory and writes its settings and access rules;
 - `locks` shows which processes use the server, `keeper` is the process that runs it, and stops it after the last one;
-- `holder` is the part of a process that uses the server, `watch` the thread in it that restarts a server that ended.
+- `holder` is the part of a process that uses the server, `watch` the thread in it that restarts a server that ended,
+  `monitoring` its metrics.
 
 docs/embedded.md describes which files exist on the machine, and with which rights.
 """

@@ -41,10 +41,21 @@ def installation(layout: Layout, user: ServerUser, copies: Path = COPIES) -> Pat
         raise CannotStart("the wheel with PostgreSQL is not installed")
     source = wheel / _VERSIONS.get(version, "")
     if version not in _VERSIONS or not (source / "bin" / "postgres").exists():
-        raise CannotStart(f"there is no embedded PostgreSQL {version}; the wheel has {', '.join(_VERSIONS)}")
+        problem = f"there is no embedded PostgreSQL {version}; the wheel has {', '.join(_VERSIONS)}"
+        raise CannotStart(f"{problem}. {_way_out(layout, version)}" if version_file.exists() else problem)
     if not user.switch or _usable(source, user):
         return source
     return _copy(source, copies)
+
+
+def _way_out(layout: Layout, version: str) -> str:
+    """How data of another major version of PostgreSQL come into a directory of this one."""
+    return (
+        f"The data in {layout.data} are of that version, and are not changed. Start a PostgreSQL {version} on them"
+        f" and dump them: pg_dump --format=custom --file=tidemark.dump. Then name a new directory, and load them:"
+        f" TIDEMARK_DATA_DIRECTORY={layout.directory}-{_NEWEST} tidemark embedded pg_restore --exit-on-error"
+        " --dbname=postgres tidemark.dump. Copy secret.key, too"
+    )
 
 
 def _wheel() -> Path | None:

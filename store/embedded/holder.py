@@ -47,6 +47,7 @@ class Holder:
         self.layout.prepare()
         self._holders = locks.open_lock(self.layout, locks.HOLDERS)
         self._closed = False
+        self.restarts = 0  # by this process, after it had ended
         try:
             with locks.starting(self.layout):
                 locks.shared(self._holders)
@@ -71,6 +72,7 @@ class Holder:
             if not self._closed:
                 with locks.starting(self.layout):
                     self._ensure_kept()
+                self.restarts += 1
 
     def last_words(self, lines: int = 15) -> list[str]:
         """The end of PostgreSQL's log."""
@@ -183,6 +185,11 @@ def hold(directory: Path) -> Holder:
         _held[directory] = holder
         atexit.register(_release, directory)
     return _held[directory]
+
+
+def held() -> Holder | None:
+    """The server that this process holds; None if it holds none."""
+    return next(iter(_held.values()), None)
 
 
 def start(directory: Path) -> str:

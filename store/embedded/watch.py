@@ -1,4 +1,4 @@
-"""Restarts an embedded server that ends while this process holds it."""
+"""Restarts an embedded server that ends while this process holds it, and watches the disk of its data."""
 
 import logging
 import threading
@@ -8,6 +8,7 @@ from typing import Protocol
 
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
+from store.embedded.disk import MB, DiskReporter, DiskWatch, Usage, usage_of
 from store.embedded.errors import CannotStart
 from store.embedded.holder import Holder
 
@@ -19,8 +20,8 @@ HEALTHY_AFTER = 60.0  # seconds of running after which the next pause is FIRST_P
 logger = logging.getLogger(__name__)
 
 
-class DatabaseReporter(Protocol):
-    """Reports what happens to the server. The watching thread calls it."""
+class DatabaseReporter(DiskReporter, Protocol):
+    """Reports what happens to the server and its disk. The watching thread calls it."""
 
     def database_ended(self, last_words: Sequence[str], pause: float) -> None:
         """The server ended or could not start, and will start in `pause` seconds. last_words: the end of its log."""
@@ -45,17 +46,37 @@ class LogReporter:
         """Logs one line."""
         logger.warning("the embedded PostgreSQL runs again", extra={"action": LogAction.DATABASE_STARTED})
 
+    def disk_runs_full(self, free: int, total: int) -> None:
+        """Logs a warning."""
+        logger.warning(
+            "the disk of the embedded PostgreSQL runs full: %d of %d MB are free. When it is full, nothing can be"
+            " stored until there is space",
+            free // MB,
+            total // MB,
+            extra={"action": LogAction.DISK_RUNS_FULL, "free": free, "total": total},
+        )
 
-def watch(holder: Holder, reporter: DatabaseReporter) -> None:
-    """Watches the server in a thread that ends with the process."""
-    threading.Thread(target=_watch, args=(holder, reporter), name="embedded database", daemon=True).start()
+    def disk_has_space(self, free: int) -> None:
+        """Logs one line."""
+        logger.info(
+            "the disk of the embedded PostgreSQL has space again: %d MB are free",
+            free // MB,
+            extra={"action": LogAction.DISK_HAS_SPACE, "free": free},
+        )
 
 
-def _watch(holder: Holder, reporter: DatabaseReporter) -> None:
+def watch(holder: Holder, reporter: DatabaseReporter, usage: Usage = usage_of) -> None:
+    """Watches the server in a thread that ends with the process. usage: of the disk."""
+    disk = DiskWatch(holder.layout.data, reporter, usage)
+    threading.Thread(target=_watch, args=(holder, reporter, disk), name="embedded database", daemon=True).start()
+
+
+def _watch(holder: Holder, reporter: DatabaseReporter, disk: DiskWatch) -> None:
     backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, random_part=0.0)
     since = time.monotonic()
     while not holder.closed:
         if not holder.ended():
+            disk.check()
             time.sleep(INTERVAL)
             continue
         if time.monotonic() - since > HEALTHY_AFTER:

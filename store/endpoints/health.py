@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.audit import json_states, writing
+from store.audit.entries import NOTIFIER, Changed, NewEntry, ResourceType
 from store.endpoints.lifecycle import disable
 from store.endpoints.locks import LockedRows, lock
 from store.endpoints.rows import EndpointState
@@ -69,6 +71,13 @@ async def update_health(
         await lock(await driver(connection), to_disable, against_fan_out=True)
         for (organization_id, endpoint_id), reason in to_disable.items():
             await disable(connection, organization_id, endpoint_id, reason=reason)
+            changed = Changed(
+                ResourceType.ENDPOINT,
+                endpoint_id,
+                before=json_states.endpoint_enabled(endpoint_id),
+                after=json_states.endpoint_disabled(endpoint_id, reason.value),
+            )
+            await writing.write(await driver(connection), organization_id, [NewEntry(NOTIFIER, changed)], now)
     if judgement.events:
         await operator_events.add(connection, judgement.events, now)
 

@@ -79,16 +79,19 @@ class CustomerBeingErased(Exception):
 COLUMNS = tuple(erasure_job.c[field.name] for field in fields(ErasureJob))
 
 
-async def begin(connection: AsyncConnection, organization_id: int, customer_id: str, now: datetime) -> ErasureJob:
+async def begin(
+    connection: AsyncConnection, organization_id: int, customer_id: str, now: datetime
+) -> tuple[ErasureJob, bool]:
     """Saves the job of a customer, or returns the one that runs already; from then on the customer takes nothing new.
 
+    Also returns whether the job is new.
     Ends the alerts on the customer alone, and its limits. The transaction holds the organization's lock exclusively
     afterwards, so usage is counted either before the erasure or not at all. Raises CustomerUnknown.
     """
     epoch = await organizations.begin_change(connection, organization_id)
     running = await _of_customer(connection, organization_id, customer_id)
     if running is not None:
-        return running
+        return running, False
     of_customer = and_(customer.c.organization_id == organization_id, customer.c.customer_id == customer_id)
     marked = await connection.execute(
         update(customer).where(of_customer).values(changed_epoch=epoch).returning(customer.c.customer_id)
@@ -109,7 +112,7 @@ async def begin(connection: AsyncConnection, organization_id: int, customer_id: 
         )
         .returning(*COLUMNS)
     )
-    return _job(saved.mappings().one())
+    return _job(saved.mappings().one()), True
 
 
 async def get(connection: AsyncConnection, organization_id: int, job_id: str) -> ErasureJob | None:

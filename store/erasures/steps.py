@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.audit.erasing import erase_customer
 from store.erasures import jobs
 from store.erasures.jobs import ErasureJob, Step, StepResult
 from store.erasures.notifications import delete_notifications, delete_operator_events
@@ -117,6 +118,12 @@ async def _history(connection: AsyncConnection, job: ErasureJob, limit: int) -> 
     return StepResult(pseudonymised=sum(changed), complete=True)
 
 
+async def _audit_log(connection: AsyncConnection, job: ErasureJob, limit: int) -> StepResult:
+    assert job.customer_id is not None, "a running job knows its customer"
+    changed, more = await erase_customer(connection, job.organization_id, job.customer_id, job.pseudonym, limit)
+    return StepResult(pseudonymised=changed, complete=not more)
+
+
 # In this order: first what is measured, then what was reported of it, then the facts, of which the ledger is kept.
 STEPS: tuple[Step, ...] = (
     _deletion("event", _DELETE_EVENTS),
@@ -146,6 +153,7 @@ STEPS: tuple[Step, ...] = (
     ),
     _pseudonymisation("overage"),
     _pseudonymisation("invoice", "display_name = '', custom_fields = '{}', contract_custom_fields = '{}'"),
+    _audit_log,
 )
 
 
@@ -179,4 +187,7 @@ async def _finish(connection: AsyncConnection, job: ErasureJob, now: datetime) -
             text(f"DELETE FROM {table} WHERE organization_id = :organization_id AND customer_id = :customer_id"),
             values,
         )
+    # Entries of changes that were committed after the step of the log. From here on, there are no more of them.
+    while not (await _audit_log(connection, job, ROWS_AT_ONCE)).complete:
+        pass
     await jobs.finish(connection, job, now)

@@ -37,7 +37,8 @@ class Caller:
     """The organization of a call, and what its API key may be used for.
 
     key_id: empty if the call needed no key. customer_id: the only customer that the key may read; empty: all.
-    expire_time: from which on the key is not accepted.
+    expire_time: from which on the key is not accepted. display_name: of the key. identity: of the client certificate
+    that stands in place of a key.
     """
 
     organization: Organization
@@ -45,6 +46,8 @@ class Caller:
     roles: frozenset[Role] = ALL
     customer_id: str = ""
     expire_time: datetime | None = None
+    display_name: str = ""
+    identity: str = ""
 
     def is_expired(self, now: datetime) -> bool:
         """Whether the key is not accepted any more."""
@@ -59,6 +62,8 @@ _CALLER = (
         api_key.c.roles,
         api_key.c.customer_id,
         api_key.c.expire_time,
+        api_key.c.display_name,
+        api_key.c.identity,
     )
     .join(api_key, api_key.c.organization_id == organization.c.organization_id)
     .where(api_key.c.revoke_time.is_(None))
@@ -80,8 +85,8 @@ async def callers_of(connection: AsyncConnection, key_ids: Collection[str]) -> d
 
 
 def _of_row(row: Any) -> Caller:
-    organization_id, name, key_id, roles, customer_id, expire_time = row
-    return _caller(organization_id, name, key_id, tuple(roles), customer_id, expire_time)
+    organization_id, name, key_id, roles, customer_id, expire_time, display_name, identity = row
+    return _caller(organization_id, name, key_id, tuple(roles), customer_id, expire_time, display_name, identity)
 
 
 @functools.lru_cache(_REMEMBERED)
@@ -92,8 +97,18 @@ def _caller(
     roles: tuple[str, ...],
     customer_id: str | None,
     expire_time: datetime | None,
+    display_name: str,
+    identity: str | None,
 ) -> Caller:
     """The caller of a row; the same object for the same row, which the check of all open streams meets each time."""
     # A role that a newer version of Tidemark has added is not known here, and allows nothing.
     known = frozenset(Role(role) for role in roles if role in Role.__members__)
-    return Caller(Organization(organization_id, name), key_id, known, customer_id or "", expire_time)
+    return Caller(
+        Organization(organization_id, name),
+        key_id,
+        known,
+        customer_id or "",
+        expire_time,
+        display_name,
+        identity or "",
+    )

@@ -91,6 +91,11 @@ class KeyRecord:
     identity: str = ""  # of a client certificate, which needs no key
 
 
+_RECORDS = select(api_key, organization.c.name).join(
+    organization, organization.c.organization_id == api_key.c.organization_id
+)
+
+
 async def get_or_create_organization(connection: AsyncConnection, name: str, now: datetime) -> Organization:
     """The organization of that name; creates it if it does not exist."""
     return Organization(await organizations.get_or_create(connection, name, now), name)
@@ -200,23 +205,31 @@ async def _default_with_data(connection: AsyncConnection) -> int | None:
 
 async def list_keys(connection: AsyncConnection) -> list[KeyRecord]:
     """All keys of all organizations, including revoked ones, in the order of organization name and creation."""
-    rows = await connection.execute(
-        select(api_key, organization.c.name)
-        .join(organization, organization.c.organization_id == api_key.c.organization_id)
-        .order_by(organization.c.name, api_key.c.create_time, api_key.c.key_id)
+    rows = await connection.execute(_RECORDS.order_by(organization.c.name, api_key.c.create_time, api_key.c.key_id))
+    return [_record(row) for row in rows]
+
+
+async def get_key(
+    connection: AsyncConnection, organization_name: str, key_id: str, *, locked: bool = False
+) -> KeyRecord | None:
+    """One key of an organization, also a revoked one, or None. locked: until the transaction ends."""
+    statement = _RECORDS.where(api_key.c.key_id == key_id, organization.c.name == organization_name)
+    if locked:
+        statement = statement.with_for_update(of=api_key)
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else _record(row)
+
+
+def _record(row: Any) -> KeyRecord:
+    return KeyRecord(
+        row.key_id,
+        Organization(row.organization_id, row.name),
+        row.create_time,
+        row.revoke_time,
+        settings_of(row),
+        row.last_use_time,
+        row.identity or "",
     )
-    return [
-        KeyRecord(
-            row.key_id,
-            Organization(row.organization_id, row.name),
-            row.create_time,
-            row.revoke_time,
-            settings_of(row),
-            row.last_use_time,
-            row.identity or "",
-        )
-        for row in rows
-    ]
 
 
 def settings_of(row: Any) -> KeySettings:

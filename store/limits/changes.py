@@ -1,7 +1,7 @@
 """Changes of limits: put and delete, each with notes of the customers that have to be evaluated."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from store.accounts.put_statements import TEXT, StatedTable, encoded, fetched
 from store.accounts.puts import Put, UnlockedPut, is_newer
 from store.accounts.quiet_puts import QuietPut
 from store.erasures.jobs import CustomerBeingErased
-from store.limits.limits import LimitFact, LimitSubject, StoredLimit, limit_of, subject_of
+from store.limits.limits import LimitFact, LimitSubject, StoredLimit, limit_of
 from store.postgres.database import DriverConnection
 
 # The id of a deleted limit begins so; ids of callers have no control characters. Its natural key follows.
@@ -89,7 +89,8 @@ WITH {_TABLE.input}, {_TABLE.before}, other AS MATERIALIZED (
     {_TABLE.upsert.format(wanted="(SELECT count(*) FROM gone) >= 0 AND i.position IN (SELECT position FROM wanted)")}
 ), {quiet_puts.evaluations(_CHANGED.format(changed="put"))}
 SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) IS TRUE AS erased, o.limit_id AS other_id,
-       p.limit_id IS NOT NULL AS changed, {quiet_puts.IS_NOTED} IS TRUE AS noted, {_TABLE.either("p", "b")}
+       p.limit_id IS NOT NULL AS changed, {quiet_puts.IS_NOTED} IS TRUE AS noted, {_TABLE.either("p", "b")},
+       {_TABLE.before_columns("b")}
 FROM input i LEFT JOIN put p USING (limit_id) LEFT JOIN before b USING (limit_id)
 LEFT JOIN other o USING (position)
 """.encode()
@@ -104,7 +105,12 @@ async def put_unlocked(
     """
     rows = await _TABLE.put_unlocked(connection, organization_id, [_fact_columns(fact) for fact in facts], now)
     return {
-        position: UnlockedPut(limit_of({"organization_id": organization_id, **row}), row["superseded"], row["noted"])
+        position: UnlockedPut(
+            limit_of({"organization_id": organization_id, **row}),
+            row["superseded"],
+            row["noted"],
+            None if row["same"] else _before(organization_id, row),
+        )
         for position, row in rows.items()
     }
 
@@ -149,7 +155,19 @@ def _result(
     superseded = is_newer(stored.as_of_time, fact.as_of_time)
     if not superseded and (field := _fixed_field(stored.subject, fact.subject)) is not None:
         return LimitFixed(fact.limit_id, field)
-    return Put(stored, superseded=superseded, changed=row["changed"], epoch=epoch, noted=row["noted"])
+    return Put(
+        stored,
+        superseded=superseded,
+        changed=row["changed"],
+        epoch=epoch,
+        previous=_before(organization_id, row),
+        noted=row["noted"],
+    )
+
+
+def _before(organization_id: int, row: Mapping[str, Any]) -> StoredLimit | None:
+    before = _TABLE.before_of(row)
+    return None if before is None else limit_of({"organization_id": organization_id, **before})
 
 
 def _fact_columns(fact: LimitFact) -> dict[str, Any]:
@@ -167,21 +185,23 @@ def _fact_columns(fact: LimitFact) -> dict[str, Any]:
 
 # Its row stays under an id that no caller can choose, because routers read what changed.
 _DELETE = f"""
-WITH gone AS (
+WITH before AS MATERIALIZED (
+    SELECT * FROM usage_limit WHERE organization_id = %(organization_id)s AND limit_id = %(limit_id)s FOR UPDATE
+), gone AS (
     UPDATE usage_limit
     SET limit_id = %(deleted)s || natural_key, amount = NULL, deleted = true, update_time = %(now)s,
         changed_epoch = %(epoch)s
-    WHERE organization_id = %(organization_id)s AND limit_id = %(limit_id)s
+    WHERE organization_id = %(organization_id)s AND limit_id = (SELECT limit_id FROM before)
     RETURNING customer_id, plan_id, currency, metric_id, groups
 ), noted AS ({NOTE.format(changed=_CHANGED.format(changed="gone"))})
-SELECT customer_id, plan_id, currency, metric_id, groups FROM gone
+SELECT b.* FROM before b, gone
 """.encode()
 
 
 async def delete(
     connection: DriverConnection, organization_id: int, limit_id: str, epoch: int, now: datetime
-) -> LimitSubject | None:
-    """Removes a limit, and notes that its customer has to be evaluated; returns its subject, None if there is none.
+) -> StoredLimit | None:
+    """Removes a limit, and notes that its customer has to be evaluated; returns it, None if there is none.
 
     The transaction holds the organization's lock exclusively and has raised the epoch to this one.
     """
@@ -196,7 +216,7 @@ async def delete(
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(_DELETE, parameters)
         row = await cursor.fetchone()
-    return None if row is None else subject_of(row)
+    return None if row is None else limit_of(row)
 
 
 def _columns(subject: LimitSubject) -> dict[str, Any]:

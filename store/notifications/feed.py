@@ -149,6 +149,19 @@ async def with_later_entries(connection: AsyncConnection, seen: dict[int, int]) 
     return set(rows)
 
 
+# Organizations without a feed get one: their subscribers may have tokens, too.
+_SKIP_POSITIONS = text("""
+INSERT INTO feed (organization_id, last_place, high_time)
+SELECT organization_id, :number, 'epoch' FROM organization
+ON CONFLICT (organization_id) DO UPDATE SET last_place = feed.last_place + :number
+""")
+
+
+async def skip_positions(connection: AsyncConnection, number: int) -> int:
+    """Leaves out that many positions in the feed of every organization; returns how many feeds there are."""
+    return (await connection.execute(_SKIP_POSITIONS, {"number": number})).rowcount
+
+
 async def with_pending_entries(connection: AsyncConnection) -> list[int]:
     """The organizations that have notifications without a position."""
     return list(await connection.scalars(_WITH_PENDING_ENTRIES))

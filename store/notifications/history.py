@@ -1,7 +1,7 @@
 """The history of notifications: found by id, listed by time, and deleted when they are older than the retention."""
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.notifications.feed import ASSIGN_LIMIT, FeedEntry, NotificationFilter, assign_positions, select_entries
 from store.postgres import bounded_pages
 from store.postgres.bounded_pages import BoundedPage, ListScan
-from store.postgres.database import Database
+from store.postgres.database import Database, driver
 from store.tables.feed import feed, feed_entry
 
 
@@ -44,6 +44,23 @@ async def get(connection: AsyncConnection, organization_id: int, notification_id
     )
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else FeedEntry(*row)
+
+
+_WITH_IDS = """
+SELECT notification_id, customer_id, alert_id, event_type, condition_type, sequence, create_time, body
+FROM notification
+WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AND notification_id = ANY(%(ids)s)
+"""
+
+
+async def with_ids(
+    connection: AsyncConnection, organization_id: int, customer_id: str, ids: Sequence[str]
+) -> list[FeedEntry]:
+    """Those notifications of a customer that exist, also without a position in the feed, which is 0 here."""
+    raw = await driver(connection)
+    parameters = {"organization_id": organization_id, "customer_id": customer_id, "ids": list(ids)}
+    cursor = await raw.execute(_WITH_IDS, parameters)
+    return [FeedEntry(0, *row) for row in await cursor.fetchall()]
 
 
 Position = tuple[datetime, int]  # create_time of a notification and its position in the feed

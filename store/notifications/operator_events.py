@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runtime.tracing.current import current_trace
 from store.ids import random_id
 from store.postgres.channels import OUTBOX_CHANNEL
 from store.tables.notifications import outbox
@@ -39,9 +40,11 @@ async def add(connection: AsyncConnection, events: Sequence[OperatorEvent], now:
 
 
 async def write(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
-    """Writes those rows of operator_event that do not exist, and their outbox rows."""
+    """Writes those rows of operator_event that do not exist, and their outbox rows. They get the current trace."""
     if not rows:
         return
+    if (trace := current_trace()) is not None:
+        rows = [{**row, "trace_context": trace.stored} for row in rows]
     statement = insert(operator_event).on_conflict_do_nothing().returning(operator_event.c.event_id)
     written = set((await connection.execute(statement, rows)).scalars())
     rows = [row for row in rows if row["event_id"] in written]

@@ -1,6 +1,7 @@
 """Writes notifications, each with its rows in the outbox and in the feed, in the transaction of the evaluation."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -10,6 +11,8 @@ from store.postgres.database import DriverConnection
 from store.postgres.json_rows import json_rows
 
 NOTIFICATIONS_AT_ONCE = 200  # notifications that one statement writes
+
+_NO_TRACES: Mapping[str, str] = {}
 
 
 class NewNotification(Protocol):
@@ -47,13 +50,13 @@ _WRITE_NOTIFICATIONS = """
 WITH written AS (
     INSERT INTO notification (
         organization_id, customer_id, notification_id, alert_id, gauge_id, sequence, event_type, condition_type,
-        create_time, body
+        create_time, body, trace_context
     )
     SELECT %(organization_id)s, i.customer_id, i.notification_id, i.alert_id, i.gauge_id, i.sequence, i.event_type,
-           i.condition_type, %(now)s, i.body
+           i.condition_type, %(now)s, i.body, coalesce(i.trace_context, '')
     FROM json_to_recordset(%(notifications)s::json) AS i (
         customer_id text, notification_id text, alert_id text, gauge_id uuid, sequence bigint, event_type text,
-        condition_type text, body text
+        condition_type text, body text, trace_context text
     )
     RETURNING customer_id, notification_id, event_type, condition_type
 ), pending AS (
@@ -66,21 +69,28 @@ SELECT %(organization_id)s, customer_id, notification_id, event_type, condition_
 
 
 async def write_notifications(
-    connection: DriverConnection, organization_id: int, notifications: Sequence[NewNotification], now: datetime
+    connection: DriverConnection,
+    organization_id: int,
+    notifications: Sequence[NewNotification],
+    now: datetime,
+    traces: Mapping[str, str] = _NO_TRACES,
 ) -> None:
     """Stores notifications and hands them to the notifier and the feed, which wake when this transaction commits.
+
+    traces: `TraceContext.stored` of those that have one, by notification id; their webhooks belong to that trace.
 
     The notifications of one gauge must be in the order of their sequence. The transaction must hold its lock.
     """
     for start in range(0, len(notifications), NOTIFICATIONS_AT_ONCE):
-        rows = await json_rows(map(_row, notifications[start : start + NOTIFICATIONS_AT_ONCE]), organization_id)
+        part = notifications[start : start + NOTIFICATIONS_AT_ONCE]
+        rows = await json_rows(map(functools.partial(_row, traces), part), organization_id)
         parameters = {"organization_id": organization_id, "now": now, "notifications": rows}
         await connection.execute(_WRITE_NOTIFICATIONS, parameters)
     await connection.execute("SELECT pg_notify(%s, %s)", (OUTBOX_CHANNEL, str(organization_id)))
 
 
-def _row(item: NewNotification) -> dict[str, Any]:
-    return {
+def _row(traces: Mapping[str, str], item: NewNotification) -> dict[str, Any]:
+    row = {
         "customer_id": item.customer_id,
         "notification_id": item.notification_id,
         "alert_id": item.alert_id,
@@ -90,3 +100,6 @@ def _row(item: NewNotification) -> dict[str, Any]:
         "condition_type": item.condition_type,
         "body": item.body(),
     }
+    if traces and (trace := traces.get(item.notification_id)) is not None:
+        row["trace_context"] = trace
+    return row

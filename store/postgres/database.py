@@ -3,6 +3,8 @@
 import asyncio
 import functools
 import logging
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -16,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from runtime.actions import LogAction
 from store.postgres import sessions
-from store.postgres.failures import DatabaseUnavailable, Discard, Failure, failure_of, sqlstate_of, unavailable
+from store.postgres.failures import KINDS, DatabaseUnavailable, Discard, Failure, failure_of, sqlstate_of, unavailable
 from store.postgres.statement_bounds import statement_timeout
 
 # Other rooms import DatabaseUnavailable from here.
@@ -75,6 +77,11 @@ class Database:
         """
         self.url = url
         self.losses = 0  # how often the pool was thrown away, whichever task met the failure
+        self.pool_size = pool_size
+        self.waiting = 0  # tasks that wait for a connection
+        self.waits = 0  # for a connection that have ended, also those that did not have to wait
+        self.wait_seconds = 0.0  # of all of them
+        self.failures = Counter[str](dict.fromkeys(KINDS, 0))  # of transactions, by kind
         self._open: dict[object, float] = {}  # transactions, and when they began by the event loop's clock
         self._logged: dict[str, tuple[float, int]] = {}  # by kind: when, and how many since
         conninfo = sessions.connection_string(url, purpose)
@@ -135,8 +142,12 @@ class Database:
         failure: Failure | None = None
         timeout = None if unbegun else statement_timeout()
         begins_itself = unbegun or timeout is not None
+        self.waiting += 1
+        wait_began: float | None = time.perf_counter()
         try:
             async with self._engine.connect() as connection:
+                self._end_wait(wait_began)
+                wait_began = None
                 try:
                     # Without it, SQLAlchemy begins at its first statement, which can come after one on the driver.
                     async with connection.begin():
@@ -168,12 +179,26 @@ class Database:
             if isinstance(error, DatabaseUnavailable):
                 raise
             raise unavailable(failure) from error
+        finally:
+            self._end_wait(wait_began)  # when it got no connection
+
+    def _end_wait(self, began: float | None) -> None:
+        """Counts the wait for a connection that began then; does nothing when it was counted already."""
+        if began is not None:
+            self.waiting -= 1
+            self.waits += 1
+            self.wait_seconds += time.perf_counter() - began
 
     @asynccontextmanager
     async def raw_transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
         """A `transaction`, as the driver's connection."""
         async with self.transaction() as connection:
             yield await driver(connection)
+
+    @property
+    def in_use(self) -> int:
+        """Connections of the pool that are in use."""
+        return len(self._open)
 
     def longest_transaction(self) -> float:
         """The age of the oldest open transaction in seconds; 0 if none is open."""
@@ -187,6 +212,7 @@ class Database:
 
     def _log(self, failure: Failure, error: Exception) -> None:
         """Logs a failure, since many callers only wait and try again. Each kind at most once in LOG_INTERVAL."""
+        self.failures[failure.kind] += 1
         now = asyncio.get_running_loop().time()
         last, count = self._logged.get(failure.kind, (-LOG_INTERVAL, 0))
         if now - last < LOG_INTERVAL:

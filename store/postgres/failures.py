@@ -119,6 +119,8 @@ _BY_STATE = {
     "58": SYSTEM_ERROR,
     "58030": SYSTEM_ERROR,  # io_error
 }
+# The kinds of all failures.
+KINDS = tuple(dict.fromkeys(one.kind for one in (*_BY_STATE.values(), POOL_EXHAUSTED)))
 # 40002 is a deferred constraint that is violated: the same transaction would fail again.
 _OWN_FAULTS = frozenset({"40002"})
 

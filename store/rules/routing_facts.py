@@ -118,6 +118,15 @@ async def subscriptions_of(
     return [_subscription(row) for row in await _fetch(connection, query, organization_id, ids=list(customer_ids))]
 
 
+async def first_subscriptions(
+    connection: DriverConnection, organization_id: int, customer_id: str, limit: int
+) -> list[SubscriptionFacts]:
+    """The first subscriptions of a customer, by id."""
+    query = _SUBSCRIPTION + "customer_id = %(customer_id)s ORDER BY subscription_id LIMIT %(limit)s"
+    rows = await _fetch(connection, query, organization_id, customer_id=customer_id, limit=limit)
+    return [_subscription(row) for row in rows]
+
+
 async def metrics(connection: DriverConnection, organization_id: int, metric_ids: Iterable[str]) -> list[MetricFacts]:
     """Those of the metrics that exist."""
     query = _METRIC + "metric_id = ANY(%(ids)s)"

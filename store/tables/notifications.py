@@ -17,6 +17,9 @@ notification = Table(
     Column("condition_type", Identifier, nullable=False),
     Column("create_time", Time, nullable=False),
     Column("body", Text, nullable=False),  # the webhook's body, byte for byte
+    # The trace of what caused it, as `TraceContext.stored`; empty without one, which costs a byte. A null would cost
+    # each row eight bytes: the other columns are set, so that rows have no list of nulls.
+    Column("trace_context", Text, nullable=False, server_default=""),
     Index("notification_by_time", "organization_id", "create_time"),
 )
 

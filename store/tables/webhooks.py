@@ -104,6 +104,7 @@ operator_event = Table(
     Column("event_type", Identifier, nullable=False),
     Column("endpoint_id", Identifier, nullable=False),  # the endpoint that it is about; empty for an evaluation
     Column("body", Text, nullable=False),  # the webhook's body, byte for byte
+    Column("trace_context", Text, nullable=False, server_default=""),  # see `notification`
     Column("create_time", Time, nullable=False),
     Index("operator_event_by_time", "organization_id", "create_time", "event_id"),
 )

@@ -174,6 +174,34 @@ async def lock(
     }
 
 
+# Gauges by their keys; nothing is locked.
+_STORED = """
+SELECT g.gauge_id, g.value, g.rules_epoch, g.latest_event_time, g.latest_event, g.scale, g.update_time
+FROM unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(gauge_ids)s, E'\t')::uuid[])
+    AS i (customer_id, gauge_id)
+JOIN gauge g ON g.organization_id = %(organization_id)s
+    AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id
+"""
+
+
+async def stored(
+    connection: DriverConnection, organization_id: int, gauges: Sequence[Gauge]
+) -> dict[UUID, tuple[Locked, datetime]]:
+    """Those of the gauges that exist, as `lock` returns them but without a lock, and when each last moved."""
+    cursor = await connection.execute(
+        _STORED,
+        {
+            "organization_id": organization_id,
+            "customer_ids": "\t".join([gauge.customer_id for gauge in gauges]),
+            "gauge_ids": "\t".join([gauge.gauge_hex for gauge in gauges]),
+        },
+    )
+    return {
+        gauge_id: (Locked(value, epoch, latest_time, _latest_id(latest_time, latest), scale), update_time)
+        for gauge_id, value, epoch, latest_time, latest, scale, update_time in await cursor.fetchall()
+    }
+
+
 # The epochs at which gauges were last evaluated; without those that show 0, which may have no events.
 _EPOCHS = """
 SELECT g.gauge_id, g.rules_epoch

@@ -258,9 +258,7 @@ def conditions(kind: StatementKind) -> str:
         event_key.of_customer("%(organization_id)s", "i.customer_id"),
         "e.event_time >= i.period_start",
         "e.event_time < i.period_end",
-        'e.currency = i.name COLLATE "C" AND e.cost IS NOT NULL'
-        if kind.of_cost
-        else metric_conditions.condition('i.name COLLATE "C"', kind.raw_events),
+        unit_condition(kind),
     ]
     if kind.prices:
         found.append(price_conditions.condition(kind.prices))
@@ -271,6 +269,13 @@ def conditions(kind: StatementKind) -> str:
     if kind.aggregation is Aggregation.UNIQUE_COUNT:
         found.append("e.properties ? %(property)s::text")
     return " AND ".join(found)
+
+
+def unit_condition(kind: StatementKind) -> str:
+    """The part of `conditions` which says that an event `e` has the metric or the currency of the row `i`."""
+    if kind.of_cost:
+        return 'e.currency = i.name COLLATE "C" AND e.cost IS NOT NULL'
+    return metric_conditions.condition('i.name COLLATE "C"', kind.raw_events)
 
 
 def parameters_of(kind: StatementKind) -> dict[str, Any]:

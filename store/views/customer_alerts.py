@@ -93,8 +93,7 @@ class CustomerAlert:
         """The status; None for an alert that is not evaluated."""
         if self.definition.state is not DefinitionState.ACTIVE or self.disabled is not None:
             return None
-        after = self.definition.backfill_after
-        if after is not None and after < self.customer_id:
+        if self.definition.awaits_backfill_of(self.customer_id):
             return CustomerAlertStatus.EVALUATING
         totals = self.totals
         in_alarm = any(item.state.in_alarm for item in self.gauges) if totals is None else totals.in_alarm

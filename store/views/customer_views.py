@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alerts import AlertRule
@@ -21,6 +20,7 @@ from store.erasures.jobs import CustomerUnknown
 from store.limits import effective_limits
 from store.postgres.bounded_pages import MAX_EXAMINED
 from store.postgres.database import driver
+from store.postgres.snapshots import begin_snapshot
 from store.views import covering_alerts, customer_gauges, fact_views, gauge_windows
 from store.views.covered_owners import Owners
 from store.views.covering_alerts import AlertsOfCustomer
@@ -73,7 +73,7 @@ class CustomerView:
         """
         # With one snapshot for each statement, a value could be above a level whose threshold is not reached yet.
         if not locked:
-            await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+            await begin_snapshot(connection)
         customer = await customers.get(connection, organization_id, customer_id)
         if customer is None:
             raise CustomerUnknown(customer_id)

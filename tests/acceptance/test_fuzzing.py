@@ -97,7 +97,7 @@ def _report(findings: Findings, sizes: list[int], seconds: float, p99: tuple[flo
 
 
 async def test_server_ends_with_an_error_when_grpc_has_ended_it(server: Program) -> None:
-    """A path that is no UTF-8 ends the task in which grpc.aio accepts calls; a supervisor starts the process again."""
+    """A path that is no UTF-8 ends the task in which grpc.aio accepts calls: the process is of no use then."""
     port = int(server.address.server.rpartition(":")[2])
     block = raw_http2.block("/tidemark.v1.AlertService/GetAlert").replace(b"AlertService/Get", b"AlertService/\x9aet")
     sent = raw_http2.PREFACE + raw_http2.frame(raw_http2.SETTINGS, 0, 0)

@@ -21,6 +21,7 @@ from tests.support.memory import server_folder
 # Debian and Ubuntu keep each major version in a folder of its own.
 _VERSIONS = sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda path: int(path.parent.name))
 START_TIMEOUT = 60  # seconds
+_ENVIRONMENT = {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"}
 
 
 def binaries() -> Path:
@@ -36,41 +37,44 @@ def system_postgres(*settings: str) -> Iterator[str]:
     """Runs a server with the package's defaults, plus `settings` such as `jit=off`; yields its superuser's URL."""
     found = binaries()
     folder = server_folder()
-    data = folder / "data"
-    user = _prepare(folder)
-    environment = {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"}
     try:
         subprocess.run(
-            [found / "initdb", "--pgdata", data, "--auth=trust", "--username=postgres", "--no-sync"],
+            [found / "initdb", "--pgdata", folder / "data", "--auth=trust", "--username=postgres", "--no-sync"],
             check=True,
-            user=user,
+            user=_give_away(folder),
             cwd=folder,
             stdout=subprocess.DEVNULL,
             timeout=START_TIMEOUT,
-            env=environment,
+            env=_ENVIRONMENT,
         )
-        options = [
-            f"-c{setting}" for setting in ("listen_addresses=", f"unix_socket_directories={folder}", *settings)
-        ]
-        with (folder / "log").open("wb") as log:
-            # PostgreSQL ends with this process, however this process ends.
-            server = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "QUIT", found / "postgres", "-D", data, *options],
-                user=user,
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-                env=environment,
-            )
-        url = f"postgresql://postgres@/postgres?host={folder}"
-        try:
-            _wait(url, server, folder / "log")
+        with postgres_of(folder, *settings) as url:
             yield url
-        finally:
-            server.send_signal(signal.SIGQUIT)
-            server.wait(START_TIMEOUT)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def postgres_of(folder: Path, *settings: str) -> Iterator[str]:
+    """Runs a server on the data in folder/data; yields its superuser's URL."""
+    user = _give_away(folder)
+    options = [f"-c{setting}" for setting in ("listen_addresses=", f"unix_socket_directories={folder}", *settings)]
+    with (folder / "log").open("wb") as log:
+        # PostgreSQL ends with this process, however this process ends.
+        server = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "QUIT", binaries() / "postgres", "-D", folder / "data", *options],
+            user=user,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            env=_ENVIRONMENT,
+        )
+    url = f"postgresql://postgres@/postgres?host={folder}"
+    try:
+        _wait(url, server, folder / "log")
+        yield url
+    finally:
+        server.send_signal(signal.SIGQUIT)
+        server.wait(START_TIMEOUT)
 
 
 def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -85,10 +89,11 @@ def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
             time.sleep(0.05)
 
 
-def _prepare(folder: Path) -> str | None:
-    """Gives the folder to a user that PostgreSQL accepts: it refuses to run as root. None: the present user."""
+def _give_away(folder: Path) -> str | None:
+    """Gives a folder to a user that PostgreSQL accepts: it refuses to run as root. None: the present user."""
     if os.geteuid() != 0:
         return None
     owner = pwd.getpwnam("postgres")
-    os.chown(folder, owner.pw_uid, owner.pw_gid)
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
     return owner.pw_name

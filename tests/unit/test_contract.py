@@ -11,6 +11,7 @@ from generated.tidemark.v1 import (
     account_service_pb2,
     alert_pb2,
     alert_service_pb2,
+    audit_service_pb2,
     condition_pb2,
     error_reason_pb2,
     webhook_service_pb2,
@@ -19,6 +20,7 @@ from generated.tidemark.v1 import (
 SERVICES: list[ServiceDescriptor] = [
     account_service_pb2.DESCRIPTOR.services_by_name["AccountService"],
     alert_service_pb2.DESCRIPTOR.services_by_name["AlertService"],
+    audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
     webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"],
 ]
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]

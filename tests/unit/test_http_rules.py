@@ -10,7 +10,7 @@ from proto.documents.contract import METHODS, VERBS, Binding, behaviors, binding
 from proto.documents.http_paths import collide, field_at, is_list_of_messages, query_fields, variables
 
 _TEMPLATE = re.compile(r"/v1(/([a-zA-Z]+|\{[a-z_.]+\}))+(:[a-zA-Z]+)?")
-_SCALARS_IN_A_PATH = {FieldDescriptor.TYPE_STRING}
+_SCALARS_IN_A_PATH = {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_INT64}
 
 CARRIED = [method for method in METHODS if not method.client_streaming]
 BINDINGS = [(method, binding) for method in CARRIED for binding in bindings(method)]
@@ -96,12 +96,12 @@ def test_verb_is_that_of_the_standard_method_or_the_path_ends_in_a_custom_one(
         assert binding.verb == ("post" if binding.body else "get")
     else:
         assert re.search(r":[a-z][a-zA-Z]+$", binding.path)
-        assert binding.verb == ("get" if not any_changes(method) else "post")
+        assert binding.verb == ("post" if any_changes(method) or binding.body else "get")
 
 
 def any_changes(method: MethodDescriptor) -> bool:
     """Whether a custom method changes something, by its name."""
-    return re.match(r"Summarize|Watch|Count|Find|Search", method.name) is None
+    return re.match(r"Summarize|Watch|Count|Explain|Find|Search", method.name) is None
 
 
 def test_no_two_paths_match_the_same_request() -> None:

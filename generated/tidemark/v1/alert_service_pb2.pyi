@@ -16,6 +16,7 @@ from generated.tidemark.v1 import alert_pb2 as _alert_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 from generated.tidemark.v1 import customer_alert_pb2 as _customer_alert_pb2
 from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
+from generated.tidemark.v1 import explanation_pb2 as _explanation_pb2
 from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
 from generated.tidemark.v1 import list_order_pb2 as _list_order_pb2
 from generated.tidemark.v1 import notification_pb2 as _notification_pb2
@@ -1160,6 +1161,82 @@ class GetCustomerAlertResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCustomerAlertResponse: _TypeAlias = GetCustomerAlertResponse  # noqa: Y015
+
+@_typing.final
+class ExplainCustomerAlertRequest(_message.Message):
+    """ExplainCustomerAlertRequest is a request for the reason why an alert has notified about a customer, or has not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    PERIOD_TIME_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    """alert_id is the alert's id. For an API key that is limited to one customer, an alert that does not cover the customer
+    is refused with NOT_FOUND and ERROR_REASON_ALERT_NOT_FOUND.
+    """
+    customer_id: _builtins.str
+    """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
+    ERROR_REASON_CUSTOMER_NOT_FOUND.
+    """
+    subscription_id: _builtins.str
+    """subscription_id restricts the explanation to this subscription. Refused for an alert that measures customers.
+    Unset: all subscriptions of the customer, of which the first 20 that the alert covers are shown.
+    """
+    @_builtins.property
+    def group(self) -> _containers.RepeatedCompositeFieldContainer[_gauge_pb2.GroupValue]:
+        """group restricts the gauges to those whose group has all these keys with these values, at most 64. With a value for
+        each key of the alert, the gauge is explained also if it does not exist yet. Empty: all.
+        """
+
+    @_builtins.property
+    def period_time(self) -> _timestamp_pb2.Timestamp:
+        """period_time is a time in the billing period that is explained, for example in the last one. Only alerts on usage and
+        cost have such periods; it changes nothing for others. Unset: now.
+        """
+
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        group: _abc.Iterable[_gauge_pb2.GroupValue] | None = ...,
+        period_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period_time", b"period_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id", "group", b"group", "period_time", b"period_time", "subscription_id", b"subscription_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainCustomerAlertRequest: _TypeAlias = ExplainCustomerAlertRequest  # noqa: Y015
+
+@_typing.final
+class ExplainCustomerAlertResponse(_message.Message):
+    """ExplainCustomerAlertResponse is the answer to ExplainCustomerAlertRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def explanation(self) -> _explanation_pb2.CustomerAlertExplanation:
+        """explanation is the explanation."""
+
+    def __init__(
+        self,
+        *,
+        explanation: _explanation_pb2.CustomerAlertExplanation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainCustomerAlertResponse: _TypeAlias = ExplainCustomerAlertResponse  # noqa: Y015
 
 @_typing.final
 class ListAlertExclusionsRequest(_message.Message):

@@ -106,6 +106,11 @@ class AlertServiceStub:
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.GetCustomerAlertRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.GetCustomerAlertResponse.FromString,
                 _registered_method=True)
+        self.ExplainCustomerAlert = channel.unary_unary(
+                '/tidemark.v1.AlertService/ExplainCustomerAlert',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ExplainCustomerAlertRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ExplainCustomerAlertResponse.FromString,
+                _registered_method=True)
         self.ListCustomerAlerts = channel.unary_unary(
                 '/tidemark.v1.AlertService/ListCustomerAlerts',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsRequest.SerializeToString,
@@ -268,6 +273,18 @@ class AlertServiceServicer:
 
         NOTE: each page shows the state at the time at which it is read. A gauge that changes between two pages may be on
         both or on neither.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainCustomerAlert(self, request, context):
+        """ExplainCustomerAlert says why an alert has notified about a customer, or why it has not: what it measures, what was
+        counted, which of scope, state, exclusion, filter, period, limit and threshold decided, and where its notifications
+        went. It answers for every alert and every customer of the organization, also for an alert that does not cover the
+        customer.
+
+        NOTE: it is for people who search the cause of something. Programs that show states use GetCustomerAlert.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -467,6 +484,11 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     servicer.GetCustomerAlert,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.GetCustomerAlertRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.GetCustomerAlertResponse.SerializeToString,
+            ),
+            'ExplainCustomerAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainCustomerAlert,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ExplainCustomerAlertRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.ExplainCustomerAlertResponse.SerializeToString,
             ),
             'ListCustomerAlerts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCustomerAlerts,
@@ -894,6 +916,33 @@ class AlertService:
             '/tidemark.v1.AlertService/GetCustomerAlert',
             tidemark_dot_v1_dot_alert__service__pb2.GetCustomerAlertRequest.SerializeToString,
             tidemark_dot_v1_dot_alert__service__pb2.GetCustomerAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainCustomerAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/ExplainCustomerAlert',
+            tidemark_dot_v1_dot_alert__service__pb2.ExplainCustomerAlertRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.ExplainCustomerAlertResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,14 @@ class AlertServiceStub:
     NOTE: each page shows the state at the time at which it is read. A gauge that changes between two pages may be on
     both or on neither.
     """
+    ExplainCustomerAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ExplainCustomerAlertRequest, _alert_service_pb2.ExplainCustomerAlertResponse]
+    """ExplainCustomerAlert says why an alert has notified about a customer, or why it has not: what it measures, what was
+    counted, which of scope, state, exclusion, filter, period, limit and threshold decided, and where its notifications
+    went. It answers for every alert and every customer of the organization, also for an alert that does not cover the
+    customer.
+
+    NOTE: it is for people who search the cause of something. Programs that show states use GetCustomerAlert.
+    """
     ListCustomerAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListCustomerAlertsRequest, _alert_service_pb2.ListCustomerAlertsResponse]
     """ListCustomerAlerts returns the state of each alert that covers a customer, the oldest alert first. Without a
     customer, it returns the states of all customers: first those in alarm, the latest change first; then the rest, by
@@ -298,6 +306,20 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
 
         NOTE: each page shows the state at the time at which it is read. A gauge that changes between two pages may be on
         both or on neither.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainCustomerAlert(
+        self,
+        request: _alert_service_pb2.ExplainCustomerAlertRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.ExplainCustomerAlertRequest, _abc.Awaitable[_alert_service_pb2.ExplainCustomerAlertResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.ExplainCustomerAlertResponse]:
+        """ExplainCustomerAlert says why an alert has notified about a customer, or why it has not: what it measures, what was
+        counted, which of scope, state, exclusion, filter, period, limit and threshold decided, and where its notifications
+        went. It answers for every alert and every customer of the organization, also for an alert that does not cover the
+        customer.
+
+        NOTE: it is for people who search the cause of something. Programs that show states use GetCustomerAlert.
         """
 
     @_abc_1.abstractmethod

@@ -914,7 +914,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 63
+    ERROR_REASON_AUDIT_ENTRY_NOT_FOUND: _ErrorReason.ValueType  # 63
+    """ERROR_REASON_AUDIT_ENTRY_NOT_FOUND (NOT_FOUND) means that the organization's audit log has no entry of that number,
+    or that the entry is no longer kept.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_AUDIT_ENTRY_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "entry_number": "1204"
+          }
+        }
+    """
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 64
     """ERROR_REASON_QUOTA_EXCEEDED (RESOURCE_EXHAUSTED) means that the organization has, or does in a second, as much of
     something as its quota allows on all servers together. quota is alerts, endpoints, streams, watchers,
     events_per_second or bytes_per_second; GetQuotas shows all of them. QuotaFailure names the organization and the
@@ -1834,7 +1848,21 @@ Example:
       }
     }
 """
-ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 63
+ERROR_REASON_AUDIT_ENTRY_NOT_FOUND: ErrorReason.ValueType  # 63
+"""ERROR_REASON_AUDIT_ENTRY_NOT_FOUND (NOT_FOUND) means that the organization's audit log has no entry of that number,
+or that the entry is no longer kept.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_AUDIT_ENTRY_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "entry_number": "1204"
+      }
+    }
+"""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 64
 """ERROR_REASON_QUOTA_EXCEEDED (RESOURCE_EXHAUSTED) means that the organization has, or does in a second, as much of
 something as its quota allows on all servers together. quota is alerts, endpoints, streams, watchers,
 events_per_second or bytes_per_second; GetQuotas shows all of them. QuotaFailure names the organization and the

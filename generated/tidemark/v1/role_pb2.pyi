@@ -36,7 +36,9 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_EDITOR: _Role.ValueType  # 3
     """ROLE_EDITOR changes alerts, facts, balances and endpoints, takes usage back, and reads everything."""
     ROLE_ADMIN: _Role.ValueType  # 4
-    """ROLE_ADMIN does everything, also what cannot be taken back: it erases customers and rotates secrets."""
+    """ROLE_ADMIN does everything, also what cannot be taken back: it erases customers and rotates secrets. Only it reads
+    the audit log.
+    """
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """Role is what an API key may be used for. A key has one role or several. A call without the role that its method
@@ -54,7 +56,9 @@ ROLE_INGESTER: Role.ValueType  # 2
 ROLE_EDITOR: Role.ValueType  # 3
 """ROLE_EDITOR changes alerts, facts, balances and endpoints, takes usage back, and reads everything."""
 ROLE_ADMIN: Role.ValueType  # 4
-"""ROLE_ADMIN does everything, also what cannot be taken back: it erases customers and rotates secrets."""
+"""ROLE_ADMIN does everything, also what cannot be taken back: it erases customers and rotates secrets. Only it reads
+the audit log.
+"""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 REQUIRED_ROLE_FIELD_NUMBER: _builtins.int

@@ -91,7 +91,7 @@ class Feeds:
         self._subscribers = 0
         self._in_use = asyncio.Event()  # set by the first subscriber
         self._tail_readers = asyncio.Semaphore(TAIL_READERS)
-        self._catch_up_gate = FairSemaphore(CATCH_UP_READERS)
+        self.catch_up_gate = FairSemaphore(CATCH_UP_READERS)
         self._tasks = self._background_tasks()
         self._growing: list[BackgroundTask] = []  # including tasks that are about to end
 
@@ -143,6 +143,11 @@ class Feeds:
         """The number of subscribers of all organizations."""
         return self._subscribers
 
+    @property
+    def tails(self) -> int:
+        """The number of organizations that have subscribers."""
+        return len(self._feeds)
+
     def subscribe(self, organization_id: int) -> Subscriber:
         """A new subscriber of an organization's feed; the caller ends it.
 
@@ -183,7 +188,7 @@ class Feeds:
 
         So many subscribers of one organization do not delay those of another. Raises DatabaseUnavailable.
         """
-        async with self._catch_up_gate.seat(organization_id), self._database.transaction() as connection:
+        async with self.catch_up_gate.seat(organization_id), self._database.transaction() as connection:
             yield connection
 
     async def catch_up(

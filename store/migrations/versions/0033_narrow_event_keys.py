@@ -13,6 +13,7 @@ from alembic import op
 revision = "0033"
 down_revision = "0032"
 oldest_compatible = "0027"
+why_safe = "The partitions are empty, and both keys refuse the same duplicates."
 
 _PARTITIONS = """
 SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid

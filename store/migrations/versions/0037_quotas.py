@@ -10,7 +10,7 @@ triggers lock `alert` against writes for a moment.
 from alembic import op
 
 revision = "0037"
-down_revision = "0035"
+down_revision = "0036"
 oldest_compatible = "0027"
 
 

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from store.embedded import CannotStart, Holder, binaries, cluster, locks, watch
+from store.embedded.disk import GB
 from store.embedded.layout import Layout
 from store.embedded.server_user import server_user
 from store.embedded.settings import machine_of, settings_for
@@ -182,12 +183,19 @@ class Reports:
     def __init__(self) -> None:
         self.last_words: list[str] = []
         self.starts = 0
+        self.disk: list[int] = []  # what was free at each report
 
     def database_ended(self, last_words: Sequence[str], pause: float) -> None:
         self.last_words += last_words
 
     def database_runs_again(self) -> None:
         self.starts += 1
+
+    def disk_runs_full(self, free: int, total: int) -> None:
+        self.disk.append(-free)
+
+    def disk_has_space(self, free: int) -> None:
+        self.disk.append(free)
 
 
 @pytest.mark.parametrize("victim", ["postmaster", "keeper"])
@@ -203,6 +211,28 @@ def test_a_killed_server_is_started_again(holder: Holder, victim: str) -> None:
     assert postmaster(holder.layout) != pid
     with psycopg.connect(holder.url) as connection:
         assert connection.execute("SELECT number FROM kept").fetchone() == (7,)
+
+
+def test_a_disk_that_runs_full_is_reported_while_the_server_runs(holder: Holder) -> None:
+    reports = Reports()
+    watch(holder, reports, lambda path: (100 * GB, 5 * GB))
+    eventually(lambda: reports.disk == [-5 * GB])
+    assert answers(holder.url)
+
+
+@pytest.mark.parametrize("version", ["13", "15", "19"])
+def test_data_of_another_major_version_are_refused_with_the_commands_that_move_them(
+    folder: Path, version: str
+) -> None:
+    layout = Layout(folder / "data")
+    layout.prepare()
+    layout.data.mkdir()
+    (layout.data / "PG_VERSION").write_text(f"{version}\n")
+    with pytest.raises(CannotStart) as refused:
+        Holder(layout.directory)
+    for part in (f"no embedded PostgreSQL {version}", "pg_dump --format=custom", "tidemark embedded pg_restore"):
+        assert part in str(refused.value)
+    assert [path.name for path in layout.data.iterdir()] == ["PG_VERSION"]
 
 
 def test_a_server_that_cannot_start_is_tried_again_until_it_can(holder: Holder) -> None:

@@ -92,7 +92,7 @@ async def test_erasure_that_is_cut_off_goes_on_on_another_replica(
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     replicas = [Erasures(database, clock, rows_at_once=1) for _ in range(2)]
     async with held(caller), database.transaction() as connection:
-        job = await jobs.begin(connection, int(organization_id), PERSON, clock.now())
+        job, _ = await jobs.begin(connection, int(organization_id), PERSON, clock.now())
     for attempt in range(200):
         working = [asyncio.create_task(replica.work_once()) for replica in replicas]
         await asyncio.sleep(0)
@@ -118,7 +118,7 @@ async def test_erasure_is_not_delayed_by_many_erasures_of_another_organization(
     async with transaction_of(database, validate_only=True) as connection:
         for customer in many:
             await jobs.begin(connection, int(other_id), customer, clock.now())
-        own = await jobs.begin(connection, int(organization_id), PERSON, clock.now() + timedelta(seconds=1))
+        own, _ = await jobs.begin(connection, int(organization_id), PERSON, clock.now() + timedelta(seconds=1))
         assert own.job_id in [job.job_id for job in await jobs.running(connection, 2)]
 
 

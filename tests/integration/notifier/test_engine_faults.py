@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, event, make_url, select, text
 
 from notifier.metrics import Metrics
-from notifier.monitoring import monitoring
+from runtime.monitoring.port import MonitoredProcess, monitoring_port
 from store.tables.webhooks import endpoint
 from tests.support.notifier.endpoint_rows import change, row_of
 from tests.support.notifier.house import OFTEN, House, configuration, running_notifier
@@ -246,16 +246,16 @@ async def test_the_monitoring_port_shows_liveness_and_metrics(house: House, rece
         async with session.get(base + "/metrics") as response:
             assert response.headers["Content-Type"].startswith("text/plain")
             lines = (await response.text()).splitlines()
-    assert 'tidemark_notifier_attempts_total{outcome="server_error"} 1' in lines
-    assert "tidemark_notifier_attempt_duration_seconds_count 1" in lines
-    assert "tidemark_notifier_fan_out_deliveries_total 1" in lines
+    assert 'tidemark_notifier_attempts_total{outcome="server_error"} 1.0' in lines
+    assert "tidemark_notifier_attempt_duration_seconds_count 1.0" in lines
+    assert "tidemark_notifier_fan_out_deliveries_total 1.0" in lines
     for line in lines:
         assert line.startswith("# ") or len(line.split(" ")) == 2
 
 
 async def test_a_notifier_that_is_not_ready_is_alive() -> None:
     async with (
-        monitoring(("127.0.0.1", 0), Metrics(), lambda: False) as port,
+        monitoring_port([("127.0.0.1", 0)], MonitoredProcess(Metrics().instruments.registry, lambda: False)) as port,
         aiohttp.ClientSession() as session,
     ):
         for path, code in (("/healthz", 200), ("/readyz", 503)):

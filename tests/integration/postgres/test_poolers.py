@@ -14,8 +14,10 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from cli.doctor.findings import Severity
 from cli.main import tidemark
 from store.postgres.poolers import shares_sessions
+from tests.support.cli.doctor import check
 from tests.support.server.sharing import own_database
 from tests.support.system_postgres import system_postgres
 
@@ -96,6 +98,14 @@ def test_a_session_pooler_is_used_like_a_direct_connection(
         assert result.exit_code == 0, result.output
         result = CliRunner().invoke(tidemark, ["keys", "create", "--organization", "acme"])
         assert result.exit_code == 0, result.output
+
+
+async def test_the_doctor_finds_a_transaction_pooler(server_url: str, tmp_path: Path) -> None:
+    assert (await check(server_url, "database.pooler")).severity is Severity.OK
+    with pgbouncer(tmp_path, server_url, "transaction") as url:
+        found = await check(url, "database.pooler")
+        assert found.severity is Severity.PROBLEM
+        assert "pool_mode = session" in found.findings[0].todo
 
 
 def test_a_direct_connection_shares_no_sessions(server_url: str) -> None:

@@ -33,7 +33,7 @@ async def outcome(api: Running, step: Step, names: Names) -> Step:
 
 def reads(step: Step) -> bool:
     """Whether the call may be repeated until background work shows in its answer."""
-    return step.method.name.startswith(("Get", "List", "Summarize", "Watch"))
+    return step.method.name.startswith(("Explain", "Get", "List", "Summarize", "Watch"))
 
 
 async def run(api: Running, step: Step, names: Names) -> tuple[Step, Names]:

@@ -15,6 +15,8 @@ from generated.tidemark.v1 import (
     account_service_pb2_grpc,
     alert_service_pb2,
     alert_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
@@ -24,6 +26,7 @@ from tests.support.server.running import Running
 STUBS: dict[Any, Any] = {
     account_service_pb2: account_service_pb2_grpc.AccountServiceStub,
     alert_service_pb2: alert_service_pb2_grpc.AlertServiceStub,
+    audit_service_pb2: audit_service_pb2_grpc.AuditServiceStub,
     webhook_service_pb2: webhook_service_pb2_grpc.WebhookServiceStub,
 }
 

@@ -78,6 +78,7 @@ BEYOND = {
     "EvaluateUsageBatch.batch.events.0.event_name",
     "EvaluateUsageBatch.batch.events.0.metric_id",
     "EvaluateUsageBatch.batch.events.0.quantity",
+    "ExplainCustomerAlert.subscription_id",
     "GetCustomerAlert.subscription_id",
     "ListCustomerAlerts.alert_ids",
     "ListCustomerAlerts.customer_ids",

@@ -328,7 +328,8 @@ async def test_lifted_exclusion_counts_the_usage_of_the_meantime(caller: Caller,
         for expected in (True, False):
             async with database.transaction() as connection:
                 epoch = await organizations.begin_change(connection, organization_id)
-                assert await exclusions.lift(connection, organization_id, excluded, epoch, clock.now()) is expected
+                lifted = await exclusions.lift(connection, organization_id, excluded, epoch, clock.now())
+                assert (lifted is not None) is expected
         await database.close()
         assert not await is_disabled(caller, alert)
         assert await use(other, "a", quantity="4", prefix="f") == ["a"]

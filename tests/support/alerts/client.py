@@ -19,6 +19,7 @@ from generated.tidemark.v1 import (
     alert_pb2,
     alert_service_pb2_grpc,
     customer_alert_pb2,
+    explanation_pb2,
 )
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
@@ -127,6 +128,12 @@ class Client:
         request = messages.GetCustomerAlertRequest(alert_id=alert_id, customer_id=customer_id)
         return (await self._alerts.GetCustomerAlert(request, metadata=self._metadata)).customer_alert
 
+    async def explain(
+        self, alert_id: str, customer_id: str, **fields: Any
+    ) -> explanation_pb2.CustomerAlertExplanation:
+        request = messages.ExplainCustomerAlertRequest(alert_id=alert_id, customer_id=customer_id, **fields)
+        return (await self._alerts.ExplainCustomerAlert(request, metadata=self._metadata)).explanation
+
     async def customer_alerts(self, customer_id: str, **fields: Any) -> messages.ListCustomerAlertsResponse:
         request = messages.ListCustomerAlertsRequest(customer_id=customer_id, **fields)
         return await self._alerts.ListCustomerAlerts(request, metadata=self._metadata)
@@ -151,8 +158,8 @@ class Client:
         request = messages.ResetCustomerAlertRequest(alert_id=alert_id, customer_id=customer_id, **fields)
         return (await self._alerts.ResetCustomerAlert(request, metadata=self._metadata)).customer_alert
 
-    async def put(self, customer: str = "", subscription: str = "") -> None:
-        """Puts a customer or a subscription that is written in text format."""
+    async def put(self, customer: str = "", subscription: str = "", limit: str = "") -> None:
+        """Puts a customer, a subscription or a limit that is written in text format."""
         if customer:
             request = account_service_pb2.PutCustomerRequest()
             text_format.Parse(customer, request.customer)
@@ -161,6 +168,10 @@ class Client:
             other = account_service_pb2.PutSubscriptionRequest()
             text_format.Parse(subscription, other.subscription)
             await self._accounts.PutSubscription(other, metadata=self._metadata)
+        if limit:
+            third = account_service_pb2.PutLimitRequest()
+            text_format.Parse(limit, third.limit)
+            await self._accounts.PutLimit(third, metadata=self._metadata)
 
     async def use(self, time: datetime, *events: str) -> UsageOutcome:
         """Sends usage events in text format, all with that time; fails when one is rejected."""

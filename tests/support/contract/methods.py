@@ -7,7 +7,7 @@ from proto.documents.contract import METHODS
 UNARY: list[MethodDescriptor] = [
     method for method in METHODS if not method.client_streaming and not method.server_streaming
 ]
-MUTATING = [method for method in UNARY if not method.name.startswith(("Get", "List", "Summarize"))]
+MUTATING = [method for method in UNARY if not method.name.startswith(("Explain", "Get", "List", "Summarize"))]
 LISTS = [method for method in UNARY if method.name.startswith("List")]
 
 NOT_VALIDATED = {

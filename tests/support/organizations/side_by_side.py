@@ -28,11 +28,14 @@ from generated.tidemark.v1 import (
     account_service_pb2_grpc,
     alert_service_pb2,
     alert_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
 from generated.tidemark.v1.alert_service_pb2 import ListNotificationsResponse
 from runtime.clock import Clock
+from store.audit import numbering
 from store.identity import keys
 from store.notifications import feed
 from store.postgres.database import Database
@@ -51,10 +54,13 @@ _VARIES = re.compile(
     r"|(\w+_time|circuit_\w+) \{[^}]*\}"
 )
 _ONLY_NUMBERS = re.compile(r'(entry_number|change_number): \d+|(secret|next_page_token|public_key|key_id): "[^"]*"')
+# What differs from call to call of the audit log.
+_OF_CALLS = re.compile(r'entry_number: \d+|(next_page_token|actor_id|peer|request_id): "[^"]*"')
 
 _SERVICES: Sequence[tuple[Any, Any]] = (
     (account_service_pb2, account_service_pb2_grpc.AccountServiceStub),
     (alert_service_pb2, alert_service_pb2_grpc.AlertServiceStub),
+    (audit_service_pb2, audit_service_pb2_grpc.AuditServiceStub),
     (webhook_service_pb2, webhook_service_pb2_grpc.WebhookServiceStub),
 )
 
@@ -100,7 +106,7 @@ class StepCaller:
         text_format.Parse(Text(step.request).substitute(self._words), request)
         if "page_size" in request.DESCRIPTOR.fields_by_name:
             request.page_size = PAGE_SIZE  # type: ignore[attr-defined]
-        pattern = _VARIES if service.name == "WebhookService" else _ONLY_NUMBERS
+        pattern = {"WebhookService": _VARIES, "AuditService": _OF_CALLS}.get(service.name, _ONLY_NUMBERS)
         pages: list[str] = []
         for _ in range(MAX_PAGES):
             answer = await self._answer(method, request)
@@ -179,8 +185,8 @@ async def carry_out(database_url: str, clock: Clock, *, beside_another: bool) ->
 async def settled(observer: psycopg.AsyncConnection[Any], database: Database) -> None:
     """Waits until the background tasks of the server have finished the work of the last step.
 
-    It gives notifications their positions in the feeds itself: the server's sweep does so every 30 s, in the middle
-    of any step.
+    It gives notifications their positions in the feeds, and entries their numbers in the audit logs, itself: the
+    server's sweeps do so every 30 s, in the middle of any step.
     """
 
     async def nothing_is_left() -> bool:
@@ -197,6 +203,9 @@ async def settled(observer: psycopg.AsyncConnection[Any], database: Database) ->
     async with database.transaction() as connection:
         for organization_id in sorted(await feed.with_pending_entries(connection)):
             await feed.assign_positions(connection, organization_id)
+        for organization_id in await numbering.with_pending(connection):
+            while await numbering.assign_numbers(connection, organization_id):
+                pass
 
 
 async def rows_of(observer: psycopg.AsyncConnection[Any], organization_id: int | None = None) -> list[str]:

@@ -96,6 +96,9 @@ READS = (
         Step(f"state of {alert.name}", "GetCustomerAlert", f'customer_id: "ann" alert_id: "alt_{alert.name}"')
         for alert in ALERTS
     ),
+    Step("audit entries", "ListAuditEntries", 'methods: "/tidemark.v1.AccountService/PutPlan"'),
+    Step("audit entries of ann", "ListAuditEntries", 'customer_id: "ann"'),
+    Step("first audit entry", "GetAuditEntry", "entry_number: 1"),
     Step("metrics", "ListMetrics"),
     Step("plans", "ListPlans"),
     Step("customers", "ListCustomers"),
@@ -113,6 +116,10 @@ READS = (
     Step("alerts of ann", "ListCustomerAlerts", 'customer_id: "ann"'),
     Step("alerts of all", "ListCustomerAlerts"),
     Step("totals of alerts", "SummarizeCustomerAlerts"),
+    *(
+        Step(f"reason of {alert.name}", "ExplainCustomerAlert", f'customer_id: "ann" alert_id: "alt_{alert.name}"')
+        for alert in ALERTS
+    ),
     Step("alert", "GetAlert", 'alert_id: "alt_usage"'),
     Step("changes", "ListAlertChanges", 'alert_id: "alt_usage"'),
     Step("notifications", "ListNotifications"),

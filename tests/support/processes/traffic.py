@@ -97,9 +97,14 @@ class Client:
 
 
 @asynccontextmanager
-async def streaming(address: Address, clients: int, now: datetime) -> AsyncIterator[list[Client]]:
-    """Clients that stream for as long as the block lasts; at its end everything is acknowledged."""
-    streaming = [Client(f"client-{number}", address) for number in range(clients)]
+async def streaming(
+    address: Address, clients: int, now: datetime, prefix: str = "client"
+) -> AsyncIterator[list[Client]]:
+    """Clients that stream for as long as the block lasts; at its end everything is acknowledged.
+
+    prefix: of their names. Clients with the same name send the same events.
+    """
+    streaming = [Client(f"{prefix}-{number}", address) for number in range(clients)]
     async with asyncio.TaskGroup() as group:
         for client in streaming:
             group.create_task(client.send(usage(client.name, now)))

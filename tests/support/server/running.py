@@ -4,6 +4,7 @@ It is not the stack of `processes/programs.py`: tests give it their clock, their
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -67,6 +68,7 @@ async def running(
     engine_limits: EngineLimits = DEFAULT_LIMITS,
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     secret_keys: tuple[tuple[str, bytes], ...] = SECRET_KEYS,
+    monitoring_socket: socket.socket | None = None,
 ) -> AsyncIterator[Running]:
     """Serves on a free port of loopback until the block ends; stops without delays."""
     shutdown = Shutdown()
@@ -85,6 +87,7 @@ async def running(
             add_services,
             engine_limits=engine_limits,
             server_limits=server_limits,
+            monitoring_socket=monitoring_socket,
         )
     )
     await asyncio.wait([stopped, listening], return_when=asyncio.FIRST_COMPLETED)

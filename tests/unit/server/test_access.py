@@ -12,9 +12,11 @@ from store.identity.callers import Caller
 from store.identity.organizations import Organization
 from store.identity.roles import Role, allows
 
-READS = ("Get", "List", "Summarize", "Watch")
+READS = ("Explain", "Get", "List", "Summarize", "Watch")
 ROLES_OF = {"EvaluateUsage": Role.INGESTER, "EvaluateUsageBatch": Role.INGESTER}
 ROLES_OF |= dict.fromkeys(("DeleteCustomer", "RotateSecret"), Role.ADMIN)  # cannot be taken back
+# They show the changes of all callers, and from where each came.
+ROLES_OF |= dict.fromkeys(("GetAuditEntry", "ListAuditEntries", "WatchAuditEntries"), Role.ADMIN)
 
 
 def wire_name(method: MethodDescriptor) -> str:

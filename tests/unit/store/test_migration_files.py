@@ -11,4 +11,4 @@ def test_names_of_migrations_say_their_revisions_and_the_newest_has_the_greatest
     configuration.set_main_option("script_location", str(migrate._MIGRATIONS))
     scripts = ScriptDirectory.from_config(configuration)
     assert migrate._revisions() == {script.revision for script in scripts.walk_revisions()}
-    assert [migrate._head()] == scripts.get_heads()
+    assert [migrate.head()] == scripts.get_heads()

@@ -1,0 +1,103 @@
+"""An explanation as lines for people: the answer first, then what it follows from."""
+
+from collections.abc import Iterator
+
+import click
+
+from cli.client.times import to_datetime
+from cli.console import bad, good, named, quiet, warn
+from generated.tidemark.v1 import explanation_pb2 as messages
+from generated.tidemark.v1.delivery_pb2 import DELIVERY_STATUS_DELIVERED, DELIVERY_STATUS_PENDING
+
+_PASSED = messages.EXPLANATION_REASON_PASSED
+_FIRED = messages.EXPLANATION_REASON_NOTIFIED
+
+
+def lines_of(explanation: messages.CustomerAlertExplanation) -> Iterator[str]:
+    """The lines of an explanation."""
+    alert = explanation.alert
+    has_fired = explanation.reason == _FIRED
+    yield f"{good('notified') if has_fired else warn('not notified')}  {explanation.summary}"
+    name = f"{alert.display_name} ({named(alert.alert_id)})"
+    yield f"{quiet('alert')} {name}  {quiet('customer')} {explanation.customer_id}"
+    yield from _section("checks")
+    for step in explanation.steps:
+        mark = good("ok") if step.reason == _PASSED else bad("no")
+        yield f"  {mark}  {step.summary}"
+    for gauge in explanation.gauges:
+        yield from _gauge(gauge)
+    if explanation.gauges_truncated:
+        yield quiet("  … there are more gauges: select some with --subscription and --group")
+    if explanation.group_limit:
+        yield quiet(f"  the alert has met {explanation.group_count:,} of at most {explanation.group_limit:,} groups")
+    if explanation.HasField("counted"):
+        yield from _counted(explanation.counted)
+    yield from _notifications(explanation)
+    if explanation.endpoints:
+        yield from _section("endpoints")
+        for endpoint in explanation.endpoints:
+            sent = endpoint.outcome == messages.ENDPOINT_OUTCOME_SENT
+            mark = good("ok") if sent else quiet("no")
+            yield f"  {mark}  {endpoint.summary}{_name(endpoint.display_name)}"
+
+
+def _gauge(gauge: messages.GaugeExplanation) -> Iterator[str]:
+    yield from _section("gauge")
+    yield f"  {gauge.summary}"
+    if gauge.HasField("limit"):
+        source = f"plan {gauge.limit.plan_id}" if gauge.limit.plan_id else "customer"
+        yield f"  {quiet('limit')} {gauge.limit.amount} of the {source}"
+    for one in gauge.thresholds:
+        distance = f", {one.distance} away" if one.distance else ""
+        level = f" {quiet(f'level {one.level}{distance}')}" if one.level else ""
+        resolves = f" {quiet(f'resolves at {one.resolve_level}')}" if one.resolve_level else ""
+        reported = f" {quiet(one.notification_id)}" if one.notification_id else ""
+        mark = warn("!") if one.state.in_alarm else quiet("-")
+        yield f"  {mark} {one.summary}{level}{resolves}{reported}"
+
+
+def _counted(counted: messages.CountedEvents) -> Iterator[str]:
+    yield from _section("usage events of the period")
+    at_least = "" if counted.is_complete else "at least "
+    yield f"  counted {at_least}{counted.event_count:,} of {counted.examined_count:,} that were read"
+    if counted.HasField("last_event_time"):
+        arrived = f"{to_datetime(counted.last_ingest_time):%Y-%m-%d %H:%M:%S}"
+        yield (
+            f"  last {named(counted.last_event_id)} of {to_datetime(counted.last_event_time):%Y-%m-%d %H:%M:%S} UTC"
+            f" {quiet(f'arrived {arrived}')}"
+        )
+    for number, what in (
+        (counted.late_count, "arrived after the period had ended"),
+        (counted.voided_count, "were voided"),
+        (counted.filtered_count, "do not pass the filters of the alert"),
+        (counted.ungrouped_count, "lack a property of its groups"),
+        (counted.other_unit_count, f"have another unit: {', '.join(counted.other_units) or 'no cost'}"),
+    ):
+        if number:
+            yield f"  {number:,} {what}"
+
+
+def _notifications(explanation: messages.CustomerAlertExplanation) -> Iterator[str]:
+    yield from _section("notifications")
+    if not explanation.notifications:
+        yield quiet("  none that is still stored")
+    for one in explanation.notifications:
+        yield f"  {named(one.notification.notification_id)} {one.summary}"
+        for transition in one.notification.evaluation.transitions:
+            event = f" with the event {transition.event_id}" if transition.event_id else ""
+            yield quiet(
+                f"      level {transition.level}: value {transition.previous_value} → {transition.value}{event}"
+            )
+        for delivery in one.deliveries:
+            status = delivery.delivery.status
+            mark = {DELIVERY_STATUS_DELIVERED: good("ok"), DELIVERY_STATUS_PENDING: warn("..")}.get(status, bad("no"))
+            yield f"      {mark}  {delivery.summary}"
+
+
+def _section(title: str) -> Iterator[str]:
+    yield ""
+    yield click.style(title, bold=True)
+
+
+def _name(display_name: str) -> str:
+    return f" {quiet(display_name)}" if display_name else ""

@@ -1,0 +1,59 @@
+"""The audit log of the commands `tidemark keys …`: each changed key has an entry in the same transaction."""
+
+import os
+import pwd
+import socket
+from datetime import datetime
+
+from store.audit import json_states, writing
+from store.audit.entries import Actor, ActorKind, Cause, Changed, NewEntry, ResourceType
+from store.identity.keys import KeyRecord, get_key
+from store.postgres.database import Connection, driver
+
+
+class KeyAudit:
+    """Records what one command does to keys of one organization."""
+
+    def __init__(self, connection: Connection, organization_name: str, command: str) -> None:
+        """connection: the transaction of the command. command: such as `create`."""
+        self._connection = connection
+        self._organization_name = organization_name
+        self._cause = Cause(Actor(ActorKind.COMMAND_LINE, actor_id=user_and_host()), f"tidemark keys {command}")
+
+    async def before(self, key_id: str) -> KeyRecord | None:
+        """The key before its change, locked until the transaction ends; None if the organization has none."""
+        return await get_key(self._connection, self._organization_name, key_id, locked=True)
+
+    async def record(self, key_id: str, before: KeyRecord | None, now: datetime) -> None:
+        """Records the change of a key, if it has changed. before: None for a new key."""
+        after = await get_key(self._connection, self._organization_name, key_id)
+        if after is None:
+            return
+        states = [None if one is None else _state(one) for one in (before, after)]
+        if states[0] == states[1]:
+            return
+        changed = Changed(ResourceType.API_KEY, key_id, after.settings.customer_id, states[0], states[1])
+        raw = await driver(self._connection)
+        await writing.write(raw, after.organization.organization_id, [NewEntry(self._cause, changed)], now)
+
+
+def user_and_host() -> str:
+    """The user of the operating system and the host on which the command runs, as ann@ops-1."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run as a user without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def _state(record: KeyRecord) -> bytes:
+    settings = record.settings
+    return json_states.api_key(
+        record.key_id,
+        display_name=settings.display_name,
+        roles=[role.value for role in settings.roles],
+        customer_id=settings.customer_id,
+        identity=record.identity,
+        expire_time=settings.expire_time,
+        revoke_time=record.revoke_time,
+    )

@@ -1,0 +1,1 @@
+"""AuditService: the audit log, as entries, lists and streams."""

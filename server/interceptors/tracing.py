@@ -1,0 +1,74 @@
+"""Gives each call of the API its trace: that of its metadata, or one that begins here where tracing is on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+
+from runtime.tracing import current, spans
+from runtime.tracing.context import of_metadata
+from runtime.tracing.spans import Kind, Span
+from server.calls import current_call
+from server.calls.context import Context, when_over
+from server.interceptors.wrapping import Around
+
+# The codes that are errors of a server, by the conventions of OpenTelemetry. Others are answers to its caller.
+_ERRORS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
+
+class Tracing(Around):
+    """Reads `traceparent` and `tracestate`. A span is recorded only where tracing is on.
+
+    A stream has one span and one trace, however many requests it has. Calls of health and reflection have none.
+    """
+
+    @asynccontextmanager
+    async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
+        """Sets the trace of the call; ends its span when gRPC calls back."""
+        call = current_call.get()
+        if call.is_infrastructure:
+            yield
+            return
+        parent = of_metadata(context.invocation_metadata() or ())
+        name = method.removeprefix("/")
+        span = spans.begin(name, Kind.SERVER, parent, attributes={"rpc.system.name": "grpc", "rpc.method": name})
+        call.trace = span.trace or parent
+        if call.trace is not None:
+            current.begin(call.trace)
+        if not span.is_recorded:
+            yield
+            return
+        finished = grpc.StatusCode.CANCELLED  # also when gRPC drops a stream whose client has gone
+
+        def over(_: Context) -> None:
+            _end(span, call, context.code() or finished)
+
+        when_over(context, over)
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException:
+            finished = grpc.StatusCode.UNKNOWN
+            raise
+        finished = grpc.StatusCode.OK
+
+
+def _end(span: Span, call: current_call.Call, code: grpc.StatusCode) -> None:
+    span.note("rpc.response.status_code", code.name)
+    span.note("tidemark.request_id", call.request_id)
+    if call.caller is not None:
+        span.note("tidemark.organization_id", call.caller.organization.organization_id)
+    if code in _ERRORS:
+        span.fail(code.name)
+    span.end()

@@ -1,0 +1,37 @@
+"""The erasure of a customer in the audit log: who changed something, when and from where stays; what it was goes."""
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.audit import numbering
+from store.audit.entries import WITH_ASSIGNED_IDS
+
+_IS_ASSIGNED = ", ".join(f"'{one.value}'" for one in WITH_ASSIGNED_IDS)
+
+# A ctid is unique only within a partition.
+_ERASE = text(f"""
+UPDATE audit_entry SET customer_id = :pseudonym, before_state = NULL, after_state = NULL, erased = true,
+    resource_id = CASE WHEN resource_type IN ({_IS_ASSIGNED}) THEN resource_id ELSE '' END
+WHERE organization_id = :organization_id AND customer_id = :customer_id AND (tableoid, ctid) IN (
+    SELECT tableoid, ctid FROM audit_entry
+    WHERE organization_id = :organization_id AND customer_id = :customer_id LIMIT :limit
+)
+""")
+
+
+async def erase_customer(
+    connection: AsyncConnection, organization_id: int, customer_id: str, pseudonym: str, limit: int
+) -> tuple[int, bool]:
+    """Erases a customer in up to `limit` entries; returns in how many, and whether more may be left."""
+    if await numbering.assign_numbers(connection, organization_id):
+        return 0, True  # entries without a number are not found by their customer
+    erased = await connection.execute(
+        _ERASE,
+        {
+            "organization_id": organization_id,
+            "customer_id": customer_id,
+            "pseudonym": pseudonym,
+            "limit": limit,
+        },
+    )
+    return int(erased.rowcount), erased.rowcount > 0

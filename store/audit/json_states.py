@@ -1,0 +1,67 @@
+"""States of resources as JSON, of changes that are made where there are no messages of the contract.
+
+Each is an AuditedResource of the contract in its JSON form, and has only the fields that matter for the change.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+_REASON = "CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT"
+
+
+def endpoint_enabled(endpoint_id: str) -> bytes:
+    """An endpoint that is enabled."""
+    return _encoded("endpoint", endpointId=endpoint_id, state="ENDPOINT_STATE_ENABLED")
+
+
+def endpoint_disabled(endpoint_id: str, reason: str) -> bytes:
+    """An endpoint that is disabled. reason: as `webhooks.health` names it."""
+    return _encoded(
+        "endpoint", endpointId=endpoint_id, state="ENDPOINT_STATE_DISABLED", disableReason=f"DISABLE_REASON_{reason}"
+    )
+
+
+def too_many_groups(customer_id: str, subscription_id: str | None, now: datetime) -> bytes:
+    """The exclusion of a customer that has too many groups."""
+    return _encoded(
+        "alertExclusion",
+        customerId=customer_id,
+        subscriptionId=subscription_id or "",
+        reason=_REASON,
+        createTime=_time(now),
+    )
+
+
+def api_key(
+    key_id: str,
+    *,
+    display_name: str,
+    roles: Sequence[str],
+    customer_id: str,
+    identity: str,
+    expire_time: datetime | None,
+    revoke_time: datetime | None,
+) -> bytes:
+    """An API key, without the key itself. roles: as `store.identity.roles` names them."""
+    return _encoded(
+        "apiKey",
+        keyId=key_id,
+        displayName=display_name,
+        roles=[f"ROLE_{role}" for role in sorted(roles)],
+        customerId=customer_id,
+        identity=identity,
+        expireTime=_time(expire_time),
+        revokeTime=_time(revoke_time),
+    )
+
+
+def _time(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()
+
+
+def _encoded(resource: str, **fields: Any) -> bytes:
+    shown: Mapping[str, Any] = {name: value for name, value in fields.items() if value not in (None, "", [])}
+    return orjson.dumps({resource: shown})

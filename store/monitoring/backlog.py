@@ -1,0 +1,81 @@
+"""The backlog: the work that waits in the database, with the age of the oldest of each kind.
+
+One statement reads all of it. Its cost does not grow with the backlog: counts stop at MOST_COUNTED, and the oldest
+row is the first of an index. Only the part about deliveries takes a step for each endpoint that has some waiting, as
+the poll of an idle notifier does.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import text
+
+from store.deliveries.queue import DUE_ENDPOINTS, OPEN, SETTINGS
+from store.postgres.database import Connection
+
+MOST_COUNTED = 10_000  # rows of a kind; a larger backlog counts as this many
+_OLDEST_OF = 200  # notifications without a position, among which the oldest is looked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What waits. The times of the oldest are None when nothing of that kind waits.
+
+    read_time: of PostgreSQL's clock. outbox: notifications that are not fanned out to endpoints yet. due_deliveries:
+    the oldest time at which a delivery became due to an endpoint that may get one now; waiting_deliveries: to any
+    endpoint, also one whose receiver fails or is slow. timers: the earliest timer, which may lie ahead. backfills:
+    alerts that are not evaluated on all that exists yet, and the last change of one of them. feed: notifications that
+    have no position in the feed of their organization yet.
+    """
+
+    read_time: datetime
+    schema_revision: str
+    outbox: int
+    oldest_outbox: datetime | None
+    oldest_due_delivery: datetime | None
+    oldest_waiting_delivery: datetime | None
+    due_endpoints: int
+    next_timer: datetime | None
+    backfills: int
+    oldest_backfill: datetime | None
+    feed: int
+    oldest_feed: datetime | None
+
+
+_READ = text(f"""
+WITH RECURSIVE {DUE_ENDPOINTS}, deliveries AS (
+    SELECT count(*) AS endpoints, min(next_attempt_time) AS oldest,
+           min(next_attempt_time) FILTER (WHERE {OPEN}) AS oldest_open
+    FROM first_waiting
+    JOIN due_endpoint USING (organization_id, endpoint_id)
+    JOIN endpoint USING (organization_id, endpoint_id)
+), backfills AS (
+    SELECT count(*) AS number, min(update_time) AS oldest
+    FROM (SELECT update_time FROM alert WHERE visit_after IS NOT NULL LIMIT :most) AS waiting
+), pending AS (
+    SELECT min(create_time) AS oldest
+    FROM (SELECT organization_id, customer_id, notification_id FROM feed_pending LIMIT :oldest_of) AS unplaced
+    JOIN notification USING (organization_id, customer_id, notification_id)
+)
+SELECT clock_timestamp() AS read_time,
+       (SELECT version_num FROM alembic_version) AS schema_revision,
+       (SELECT count(*) FROM (SELECT FROM outbox ORDER BY outbox_id LIMIT :most) AS counted) AS outbox,
+       (SELECT create_time FROM outbox ORDER BY outbox_id LIMIT 1) AS oldest_outbox,
+       deliveries.oldest_open AS oldest_due_delivery,
+       deliveries.oldest AS oldest_waiting_delivery,
+       deliveries.endpoints AS due_endpoints,
+       (SELECT min(due_time) FROM wallet) AS next_timer,
+       backfills.number AS backfills,
+       backfills.oldest AS oldest_backfill,
+       (SELECT count(*) FROM (SELECT FROM feed_pending ORDER BY organization_id, arrival LIMIT :most) AS counted)
+           AS feed,
+       pending.oldest AS oldest_feed
+FROM deliveries, backfills, pending
+""")
+
+
+async def read(connection: Connection) -> Backlog:
+    """What waits now."""
+    await connection.execute(text(SETTINGS))
+    row = (await connection.execute(_READ, {"most": MOST_COUNTED, "oldest_of": _OLDEST_OF})).one()
+    return Backlog(**row._asdict())

@@ -1,0 +1,143 @@
+"""Reads the backlog regularly, and shows the last one that was read: no scrape waits for the database."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
+from runtime.clock import Clock
+from runtime.monitoring.instruments import Instruments
+from runtime.tasks import BackgroundTask, FailureLog
+from store.monitoring import backlog
+from store.monitoring.backlog import Backlog
+from store.postgres.database import Database, DatabaseUnavailable
+
+INTERVAL = 10.0  # seconds between two reads
+TIMEOUT = 5.0  # seconds that a read may take
+
+logger = logging.getLogger(__name__)
+
+
+class BacklogWatch:
+    """Reads the backlog on the pool of the process, one connection for milliseconds.
+
+    After a read that failed there are no values until one succeeds: an old value would look like a good one.
+    """
+
+    def __init__(
+        self, database: Database, clock: Clock, instruments: Instruments, *, interval: float = INTERVAL
+    ) -> None:
+        """interval: seconds between two reads."""
+        self._database = database
+        self._clock = clock
+        self._last: Backlog | None = None
+        self._skew = 0.0  # seconds that PostgreSQL's clock is ahead
+        self._task = BackgroundTask(
+            self.read,
+            FailureLog(
+                logger,
+                "the backlog cannot be read",
+                LogAction.BACKLOG_FAILED,
+                (DatabaseUnavailable, TimeoutError),  # `Database` logs it
+            ),
+            name="backlog",
+            interval=interval,
+            backoff=Backoff(longest=interval),
+        )
+        self._add_to(instruments)
+
+    def start(self) -> None:
+        """Begins to read."""
+        self._task.start()
+
+    async def stop(self) -> None:
+        """Ends the reads."""
+        await self._task.stop()
+
+    async def read(self) -> None:
+        """Reads the backlog once. Raises DatabaseUnavailable and TimeoutError."""
+        try:
+            async with asyncio.timeout(TIMEOUT), self._database.transaction() as connection:
+                began = self._clock.now()
+                found = await backlog.read(connection)
+                ended = self._clock.now()
+        except BaseException:
+            self._last = None
+            raise
+        self._last = found
+        self._skew = (found.read_time - (began + (ended - began) / 2)).total_seconds()
+
+    def _add_to(self, instruments: Instruments) -> None:
+        def shown(name: str, description: str, read: Callable[[Backlog], float | None]) -> None:
+            instruments.gauge(name, description, lambda: None if self._last is None else read(self._last))
+
+        shown(
+            "tidemark_outbox_notifications",
+            f"Notifications that wait for the fan-out to endpoints, {backlog.MOST_COUNTED} at most.",
+            lambda found: found.outbox,
+        )
+        shown(
+            "tidemark_outbox_oldest_age_seconds",
+            "Age of the oldest notification that waits for the fan-out; 0 if none waits.",
+            lambda found: self._age(found.oldest_outbox),
+        )
+        shown(
+            "tidemark_deliveries_oldest_due_age_seconds",
+            "How long a delivery has been due to an endpoint that may get it now; 0 if there is none.",
+            lambda found: self._database_age(found, found.oldest_due_delivery),
+        )
+        shown(
+            "tidemark_deliveries_oldest_waiting_age_seconds",
+            "How long a delivery has been due to any endpoint, also one whose receiver fails; 0 if there is none.",
+            lambda found: self._database_age(found, found.oldest_waiting_delivery),
+        )
+        shown(
+            "tidemark_deliveries_due_endpoints",
+            "Endpoints with a delivery that is due.",
+            lambda found: found.due_endpoints,
+        )
+        shown(
+            "tidemark_timers_oldest_due_age_seconds",
+            "How long the oldest timer has been due; 0 if none is.",
+            lambda found: self._age(found.next_timer),
+        )
+        shown(
+            "tidemark_backfills",
+            f"Alerts that are not evaluated on all existing usage yet, {backlog.MOST_COUNTED} at most.",
+            lambda found: found.backfills,
+        )
+        shown(
+            "tidemark_backfills_oldest_age_seconds",
+            "Time since the last change of the alert whose backfill waits longest; 0 if there is none.",
+            lambda found: self._age(found.oldest_backfill),
+        )
+        shown(
+            "tidemark_feed_pending_notifications",
+            f"Notifications without a position in the feed yet, {backlog.MOST_COUNTED} at most.",
+            lambda found: found.feed,
+        )
+        shown(
+            "tidemark_feed_oldest_pending_age_seconds",
+            "Age of the oldest notification without a position in the feed; 0 if there is none.",
+            lambda found: self._age(found.oldest_feed),
+        )
+        shown(
+            "tidemark_database_clock_skew_seconds",
+            "How far PostgreSQL's clock is ahead of that of this process.",
+            lambda found: self._skew,
+        )
+        shown(
+            "tidemark_database_schema_revision",
+            "Number of the last migration of the database.",
+            lambda found: int(found.schema_revision),
+        )
+
+    def _age(self, time: datetime | None) -> float:
+        """Seconds since a time of the servers' clocks, 0 if it lies ahead."""
+        return 0.0 if time is None else max(0.0, (self._clock.now() - time).total_seconds())
+
+    def _database_age(self, found: Backlog, time: datetime | None) -> float:
+        """Seconds since a time of PostgreSQL's clock."""
+        return 0.0 if time is None else max(0.0, (found.read_time - time).total_seconds())

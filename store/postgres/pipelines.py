@@ -1,0 +1,26 @@
+"""Statements that are sent together, on the connection of an `unbegun_transaction`.
+
+A statement waits for an answer only where its rows are fetched, so BEGIN and COMMIT take no round trips of their own.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from store.postgres.database import DriverConnection
+
+
+@asynccontextmanager
+async def pipeline(connection: DriverConnection) -> AsyncIterator[None]:
+    """Sends the statements of the block together; its end waits for all of them, and raises what failed."""
+    async with connection.pipeline():
+        yield
+
+
+async def begin(connection: DriverConnection) -> None:
+    """Begins a transaction together with the next statement."""
+    await connection.execute("BEGIN", prepare=False)
+
+
+async def commit(connection: DriverConnection) -> None:
+    """Commits together with the statements before and after it. What follows is not a part of the transaction."""
+    await connection.execute("COMMIT", prepare=False)

@@ -1,0 +1,1 @@
+"""The audit log: entries, streams, retention, erasure."""

@@ -1,0 +1,140 @@
+"""The files of `deploy/`, as the tests read them: Kubernetes objects, the image, services of compose and systemd."""
+
+import configparser
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
+COMPOSE = DEPLOY / "docker" / "compose.yaml"
+ENVOY = DEPLOY / "envoy" / "envoy.yaml"
+SYSTEMD = DEPLOY / "systemd"
+
+# What a file takes from a secret, or leaves to its reader, by the name of the variable.
+SECRETS = {
+    "TIDEMARK_DATABASE_URL": "postgresql://user:password@host:5432/database",
+    "TIDEMARK_SECRET_KEYS": "test:dGlkZW1hcmsgdGVzdHMgYW5kIG5vdGhpbmcgZWxzZSE=",
+}
+
+
+@dataclass(frozen=True)
+class Process:
+    """One `tidemark` process that a file starts.
+
+    source: where. arguments: of the command. variables: its settings, with SECRETS in place of references.
+    grace: seconds from the request to stop to the kill; None for a command that ends by itself.
+    """
+
+    source: str
+    arguments: tuple[str, ...]
+    variables: dict[str, str] = field(default_factory=dict)
+    grace: float | None = None
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    """The documents of a file in YAML."""
+    return [one for one in yaml.safe_load_all(path.read_text()) if one is not None]
+
+
+def kubernetes_files() -> list[Path]:
+    """The files with objects; patches are among them."""
+    return [path for path in sorted(KUBERNETES.rglob("*.yaml")) if path.name != "kustomization.yaml"]
+
+
+def kubernetes_objects(*kinds: str) -> list[dict[str, Any]]:
+    """The objects of these kinds (all, without any) that are complete: patches are left out."""
+    patches = {
+        path.parent / patch["path"] for path in KUBERNETES.rglob("kustomization.yaml")
+        for patch in documents(path)[0].get("patches", ())
+    }  # fmt: skip
+    found = [one for path in kubernetes_files() if path not in patches for one in documents(path)]
+    return [one for one in found if not kinds or one["kind"] in kinds]
+
+
+def pods() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The templates of pods with the names of their objects."""
+    for one in kubernetes_objects("Deployment", "Job"):
+        yield one["metadata"]["name"], one["spec"]["template"]
+
+
+def image_variables() -> dict[str, str]:
+    """The settings that the image sets."""
+    return dict(re.findall(r"\b(TIDEMARK_\w+)=(\S+)", DOCKERFILE.read_text()))
+
+
+def _kubernetes_processes() -> Iterator[Process]:
+    [base] = documents(KUBERNETES / "base" / "kustomization.yaml")
+    [settings] = base["configMapGenerator"]
+    shared = dict(literal.split("=", 1) for literal in settings["literals"])
+    for name, pod in pods():
+        [container] = pod["spec"]["containers"]
+        variables = dict(image_variables())
+        if any(source["configMapRef"]["name"] == settings["name"] for source in container.get("envFrom", ())):
+            variables |= shared
+        for one in container["env"]:
+            variables[one["name"]] = one["value"] if "value" in one else SECRETS[one["name"]]
+        grace = pod["spec"].get("terminationGracePeriodSeconds")
+        yield Process(f"kubernetes {name}", tuple(container["args"]), variables, grace)
+
+
+def _compose_processes() -> Iterator[Process]:
+    [compose] = documents(COMPOSE)
+    for name, service in compose["services"].items():
+        if "tidemark" not in service["image"]:
+            continue
+        variables = {key: SECRETS[key] if "${" in value else value for key, value in service["environment"].items()}
+        entry = tuple(service.get("entrypoint", ("tidemark",)))
+        grace = float(service["stop_grace_period"].removesuffix("s"))
+        is_command = service["restart"] in ("no", "on-failure")
+        arguments = (*entry[1:], *service["command"])
+        yield Process(f"compose {name}", arguments, image_variables() | variables, None if is_command else grace)
+
+
+def units() -> dict[str, configparser.RawConfigParser]:
+    """The units of systemd by the names of their files."""
+    found = {}
+    for path in sorted(SYSTEMD.glob("*.service")):
+        unit = configparser.RawConfigParser(strict=False)
+        unit.optionxform = str  # type: ignore[assignment, method-assign]
+        unit.read(path)
+        found[path.name] = unit
+    return found
+
+
+def systemd_variables() -> dict[str, str]:
+    """The settings of the environment file."""
+    lines = (SYSTEMD / "tidemark.env").read_text().splitlines()
+    pairs = (line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    return {name: SECRETS.get(name, value) for name, value in pairs}
+
+
+def _systemd_processes() -> Iterator[Process]:
+    for name, unit in units().items():
+        service = unit["Service"]
+        arguments = tuple(service["ExecStart"].split()[1:])
+        grace = float(service["TimeoutStopSec"]) if service["Type"] != "oneshot" else None
+        yield Process(f"systemd {name}", arguments, systemd_variables(), grace)
+
+
+def processes() -> list[Process]:
+    """Every process that a file of `deploy/` starts."""
+    return [*_kubernetes_processes(), *_compose_processes(), *_systemd_processes()]
+
+
+def program(name: str, reason: str) -> str:
+    """The path of a program in the virtual environment or on the PATH; the test is skipped when there is none."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(reason)
+    return found

@@ -1,0 +1,1 @@
+"""The fault run: random faults under load, and an independent tally of what they must not change."""

