@@ -58,8 +58,7 @@ class Exhausted:
 
 def exhausted_by_organization(description: str) -> Exhausted:
     """A limit of the organization of the current call."""
-    caller = current_call.get().caller
-    return Exhausted(f"organization:{caller.organization.name if caller else ''}", description)
+    return Exhausted(f"organization:{current_call.organization_name()}", description)
 
 
 class ApiError(Exception):
