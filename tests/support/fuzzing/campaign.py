@@ -27,7 +27,7 @@ from tests.support.fuzzing.messages import Good, bad_encoding
 from tests.support.fuzzing.wire import bad_bytes, bad_tls, send_bytes
 from tests.support.usage.alerts import usage_alert
 
-CLIENTS = 8
+CLIENTS = 8  # of a short campaign
 LIMIT = 30.0  # seconds of one bad call
 CANARY_INTERVAL = 0.05  # seconds
 CANARY_LIMIT = 60.0  # seconds of one call of the canary
@@ -93,12 +93,13 @@ async def canary(address: str, key: str, findings: Findings) -> AsyncIterator[Ca
 class Campaign:
     """Bad requests to one server, drawn from a seed."""
 
-    def __init__(self, address: str, key: str, findings: Findings, seed: int) -> None:
-        """address: HOST:PORT without TLS. key: of the organization that sends them."""
+    def __init__(self, address: str, key: str, findings: Findings, seed: int, clients: int = CLIENTS) -> None:
+        """address: HOST:PORT without TLS. key: of the organization that sends them. clients: at the same time."""
         self._address = address
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._findings = findings
         self._seed = seed
+        self._clients = clients
         self._good: list[Good] = []
 
     async def prepare(self) -> int:
@@ -140,11 +141,11 @@ class Campaign:
         async def client(number: int) -> None:
             draw = random.Random(f"{self._seed} {send.__qualname__} {number}")
             async with self._channel() as channel:
-                for _ in range(number, count, CLIENTS):
+                for _ in range(number, count, self._clients):
                     await send(channel, draw)
 
         async with asyncio.TaskGroup() as clients:
-            for number in range(CLIENTS):
+            for number in range(self._clients):
                 clients.create_task(client(number))
 
     def _channel(self) -> grpc.aio.Channel:
