@@ -11,7 +11,7 @@ from store.notifications.feed import skip_positions
 from store.postgres.database import Database, DatabaseUnavailable
 
 # More than the notifications, or the audit entries, of any organization since the backup. A stream of notifications
-# that continues before the gap crosses it in as many reads as the gap has spans of `FeedLimits.catch_up_span`.
+# crosses the gap in as many reads as it has spans of `FeedLimits.catch_up_span`.
 SKIPPED_POSITIONS = 1_000_000
 POOL_SIZE = 1  # connections
 

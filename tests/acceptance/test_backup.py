@@ -244,7 +244,9 @@ async def test_restore_has_what_was_acknowledged_before_the_backup_and_everythin
         async with running(url, tmp_path / "after") as programs:
             server = await resume(programs, (kept, lost), now, token)
             change = await create_alert(server.address, "after the restore")
-            assert (await audited(server.address, change, audit_token))[0] == [change]
+            # Entries that had no number in the backup come again.
+            entries, _ = await audited(server.address, change, audit_token)
+            assert not set(entries) & set(changes)
             written = await results.notifications(url)
             await until(lambda: written.keys() <= set(receiver.ids()[arrived:]), "the webhooks after the restore")
         results.check_arrivals(receiver.arrivals[arrived:], secret, written)

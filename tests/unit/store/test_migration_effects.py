@@ -43,6 +43,7 @@ def only(sql: str) -> Effect:
         ("CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON alert (a)", "alert", Lock.SHARE_UPDATE_EXCLUSIVE, Work.INDEX),
         ("UPDATE alert SET a = 1", "alert", Lock.ROW_EXCLUSIVE, Work.ROWS),
         ("CREATE TABLE e_1 PARTITION OF event DEFAULT", "event", Lock.ACCESS_EXCLUSIVE, Work.CATALOGUE),
+        ("CREATE TABLE a (b int REFERENCES alert)", "alert", Lock.SHARE_ROW_EXCLUSIVE, Work.CATALOGUE),
         ("DROP TABLE IF EXISTS alert", "alert", Lock.ACCESS_EXCLUSIVE, Work.CATALOGUE),
         ("FROBNICATE alert", None, Lock.ACCESS_EXCLUSIVE, Work.UNKNOWN),
         ("ALTER TABLE alert FROBNICATE", "alert", Lock.ACCESS_EXCLUSIVE, Work.UNKNOWN),
