@@ -10,8 +10,8 @@ from store.audit.numbering import skip_numbers
 from store.notifications.feed import skip_positions
 from store.postgres.database import Database, DatabaseUnavailable
 
-# More than the notifications, or the audit entries, of any organization since the backup. A stream of
-# notifications that continues before the gap crosses it in as many reads as the gap has spans of `FeedLimits.catch_up_span`.
+# More than the notifications, or the audit entries, of any organization since the backup. A stream of notifications
+# that continues before the gap crosses it in as many reads as the gap has spans of `FeedLimits.catch_up_span`.
 SKIPPED_POSITIONS = 1_000_000
 POOL_SIZE = 1  # connections
 

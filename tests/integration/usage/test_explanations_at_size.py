@@ -29,8 +29,9 @@ FILL = (
     "INSERT INTO outbox (organization_id, customer_id, notification_id, event_type, condition_type, create_time)"
     " SELECT {o}, 'acme', 'n' || n, 'alert.reached', 'usage_threshold_reached', now() FROM generate_series(1, {n}) n",
     "INSERT INTO delivery (organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type,"
-    " status, create_time, next_attempt_time) SELECT {o}, 'd' || n, 'e', 'n' || n, 'acme', 'alert.reached', 'PENDING', now(),"
-    " now() FROM generate_series(1, {n}) n",
+    " status, create_time, next_attempt_time)"
+    " SELECT {o}, 'd' || n, 'e', 'n' || n, 'acme', 'alert.reached', 'PENDING', now(), now()"
+    " FROM generate_series(1, {n}) n",
     "INSERT INTO gauge (organization_id, customer_id, gauge_id, value, rules_epoch, update_time, measure,"
     " group_values, period_start, period_end) SELECT {o}, 'acme', gen_random_uuid(), 1, 1, now(), 'usage/other',"
     " jsonb_build_array(jsonb_build_array('region', n::text)), now(), now() FROM generate_series(1, {n}) n",
