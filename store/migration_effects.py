@@ -191,6 +191,7 @@ _ACTIONS: tuple[tuple[str, Lock, Work, str], ...] = (
     (r"ALTER (COLUMN )?\S+ SET NOT NULL", _ALL, Work.SCAN, "it may not fill the column"),
     (r"ALTER (COLUMN )?\S+ (DROP NOT NULL|(SET|DROP) DEFAULT)", _ALL, Work.CATALOGUE, ""),
     (r"ALTER (COLUMN )?\S+ SET (\(|STATISTICS)", Lock.SHARE_UPDATE_EXCLUSIVE, Work.CATALOGUE, ""),
+    (r"ALTER (COLUMN )?\S+ SET (STORAGE|COMPRESSION)\b", _ALL, Work.CATALOGUE, ""),
     (r"RENAME\b", _ALL, Work.CATALOGUE, "a name is another"),
     (r"SET SCHEMA\b", _ALL, Work.CATALOGUE, "the table is elsewhere"),
     (r"(RE)?SET \(", Lock.SHARE_UPDATE_EXCLUSIVE, Work.CATALOGUE, ""),

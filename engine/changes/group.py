@@ -13,6 +13,7 @@ from runtime.tasks import is_cancelled
 from store.audit import writing
 from store.audit.entries import NewEntry
 from store.identity import organizations
+from store.postgres import pipelines
 from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
 from store.postgres.failures import failure_of, is_fault_of_statement, unavailable
 from store.postgres.savepoints import Savepoints
@@ -73,10 +74,12 @@ class ChangeGroup:
         members: list[Member],
         join: Callable[[], None],
         limits: ChangeLimits,
+        max_alerts: int | None = None,
     ) -> None:
         """After `limits.seconds` under the lock no further change begins.
 
         join: adds to `members` those that came while the group waited for the lock, and need not be prepared.
+        max_alerts: of the organization.
         """
         self._database = database
         self._clock = clock
@@ -84,6 +87,7 @@ class ChangeGroup:
         self._members = members
         self._join = join
         self._limits = limits
+        self._max_alerts = max_alerts
         self._locking: float | None = None  # when the lock was requested
         self._end = 0.0
         self._progress = False  # whether a change has an outcome, so that this group does not end without any
@@ -138,7 +142,15 @@ class ChangeGroup:
         now = self._clock.now()
         trail = list[NewEntry]()
         last = OpenChange(
-            connection, raw, self._organization_id, epoch, now, self._limits.spend_alerts, is_last=True, trail=trail
+            connection,
+            raw,
+            self._organization_id,
+            epoch,
+            now,
+            self._limits.spend_alerts,
+            is_last=True,
+            trail=trail,
+            max_alerts=self._max_alerts,
         )
         self._end = time.perf_counter() + self._limits.seconds
         if len(steps) == 1:
@@ -150,7 +162,10 @@ class ChangeGroup:
             await self._step(last, savepoints, steps[-1])
         if not any(_is_kept(member) for step in steps for member in step):
             raise _NothingKept
-        await writing.write(raw, self._organization_id, trail, now)
+        if trail:
+            async with pipelines.pipeline(raw):
+                await writing.write(raw, self._organization_id, trail, now)
+                await pipelines.commit(raw)
 
     async def _prepared(self, connection: Connection, steps: list[list[Member]]) -> list[list[Member]]:
         """The steps that are left after what is done before the lock."""

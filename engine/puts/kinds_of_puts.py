@@ -131,12 +131,13 @@ def _limit_effect(put: LimitPut, before: FactsBefore, now: datetime) -> Effect |
 
 
 async def _put_limits_unlocked(
-    connection: DriverConnection, organization_id: int, items: Sequence[LimitPut], now: datetime
+    connection: DriverConnection, organization_id: int, items: Sequence[LimitPut], now: datetime, *, change: bool
 ) -> dict[int, UnlockedPut[StoredLimit]]:
     unknown = await known_ids.find_unknown(connection, organization_id, [item.named for item in items])
     for item in items:
         item.unknown = unknown[item.named]
-    return await limit_changes.put_unlocked(connection, organization_id, [item.fact for item in items], now)
+    facts = [item.fact for item in items]
+    return await limit_changes.put_unlocked(connection, organization_id, facts, now, change=change)
 
 
 LIMITS = PutKind[LimitPut, StoredLimit](

@@ -40,7 +40,14 @@ class PutUnlocked(Protocol[FactOf, Stored]):
     """Puts distinct facts without the lock, as far as that is possible, see `StatedTable.put_unlocked`."""
 
     async def __call__(
-        self, connection: DriverConnection, organization_id: int, facts: Sequence[FactOf], now: datetime, /
+        self,
+        connection: DriverConnection,
+        organization_id: int,
+        facts: Sequence[FactOf],
+        now: datetime,
+        /,
+        *,
+        change: bool,
     ) -> Mapping[int, UnlockedPut[Stored]]: ...
 
 
@@ -142,17 +149,12 @@ class Puts(Generic[Fact, Stored]):
         organization_id, now = organization.organization_id, self._clock.now()
         facts = [one.fact for one in asked]
         known: Mapping[str, FactsBefore] = {}
-        async with self._groups.unbegun_transaction(organization_id) as raw, pipelines.pipeline(raw):
-            await pipelines.begin(raw)
-            done = await self._kind.without_lock(raw, organization_id, facts, now)
-            entries = [
-                asked[position].describe(put.previous, put.stored)
-                for position, put in done.items()
-                if put.previous is not None
-            ]
-            await writing.write(raw, organization_id, entries, now)
-            # Nothing that is read after this has to stand until the puts under the lock.
-            await pipelines.commit(raw)
+        # Each statement is a transaction of its own: nothing that one of them reads has to stand until the next.
+        async with self._groups.unbegun_transaction(organization_id) as raw:
+            found = await self._kind.without_lock(raw, organization_id, facts, now, change=False)
+            done = {position: put for position, put in found.items() if put.previous is None}
+            changing = [position for position in found if position not in done]
+            done |= await self._change_unlocked(raw, organization_id, asked, changing, now)
             left = [fact for position, fact in enumerate(facts) if position not in done]
             if left and self._kind.effect is not None:
                 ids = {customer_id for fact in left if (customer_id := self._kind.customer_id(fact)) is not None}
@@ -163,6 +165,31 @@ class Puts(Generic[Fact, Stored]):
             else _FirstStep(None, self._quiet(organization_id, fact, known))
             for position, fact in enumerate(facts)
         ]
+
+    async def _change_unlocked(
+        self,
+        raw: DriverConnection,
+        organization_id: int,
+        asked: Sequence[AskedPut[Fact, Stored]],
+        changing: Sequence[int],
+        now: datetime,
+    ) -> dict[int, UnlockedPut[Stored]]:
+        """Makes the puts that change something without the lock, in one transaction with their audit entries."""
+        if not changing:
+            return {}
+        async with pipelines.pipeline(raw):
+            await pipelines.begin(raw)
+            facts = [asked[position].fact for position in changing]
+            found = await self._kind.without_lock(raw, organization_id, facts, now, change=True)
+            done = {changing[index]: put for index, put in found.items()}
+            entries = [
+                asked[position].describe(put.previous, put.stored)
+                for position, put in done.items()
+                if put.previous is not None
+            ]
+            await writing.write(raw, organization_id, entries, now)
+            await pipelines.commit(raw)
+        return done
 
     def _quiet(self, organization_id: int, fact: Fact, known: Mapping[str, FactsBefore]) -> QuietPut | None:
         before = known.get(self._kind.customer_id(fact) or "")
@@ -179,7 +206,7 @@ class Puts(Generic[Fact, Stored]):
             self._groups.unbegun_transaction(organization_id) as raw,
             raw.transaction(force_rollback=True),
         ):
-            found = await self._kind.without_lock(raw, organization_id, [fact], now)
+            found = await self._kind.without_lock(raw, organization_id, [fact], now, change=True)
         return _FirstStep(found.get(0))
 
 

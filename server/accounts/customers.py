@@ -24,7 +24,7 @@ from server.mapping.accounts import (
     read_cycle,
     read_plan_times,
 )
-from server.mapping.audited_resources import describing
+from server.mapping.audited_resources import Describing
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts import customer_names, customers
 from store.accounts.customer_names import NameKind
@@ -46,10 +46,10 @@ class CustomerHandlers:
         """Creates or replaces a customer, unless a newer fact about it is stored."""
         now = self._clock.now()
         fact = _read_customer(request.customer, now)
-        describe = describing(functools.partial(customer_message, now=now))
+        describe = Describing(functools.partial(customer_message, now=now))
         put = await self._puts.put(current_organization(), fact, describe, validate_only=request.validate_only)
         return account_service_pb2.PutCustomerResponse(
-            customer=customer_message(put.stored, now), superseded=put.superseded
+            customer=describe.message(put.stored), superseded=put.superseded
         )
 
     async def GetCustomer(

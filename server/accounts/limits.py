@@ -11,7 +11,7 @@ from server.calls.current_call import current_cause, current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
-from server.mapping.audited_resources import changed, describing
+from server.mapping.audited_resources import Describing, changed
 from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
 from store.audit.entries import NewEntry
 from store.limits import limits
@@ -51,9 +51,8 @@ class LimitHandlers:
         organization = current_organization()
         named = unknown_ids.of_limit(subject)
         wanted = LimitPut(fact, named.ids)
-        put = await self._puts.limits.put(
-            organization, wanted, describing(limit_message), validate_only=request.validate_only
-        )
+        describe = Describing(limit_message)
+        put = await self._puts.limits.put(organization, wanted, describe, validate_only=request.validate_only)
         if put.changed and subject.plan_id is not None and not request.validate_only:
             self._backfills.wake(organization.organization_id)
         unknown = wanted.unknown
@@ -61,7 +60,7 @@ class LimitHandlers:
             named = unknown_ids.of_limit(put.stored.subject)
             unknown = await self._puts.unknown(organization, named.ids)
         return account_service_pb2.PutLimitResponse(
-            limit=limit_message(put.stored),
+            limit=describe.message(put.stored),
             superseded=put.superseded,
             warnings=unknown_ids.warnings(named, unknown),
         )

@@ -18,7 +18,7 @@ from server.mapping.accounts import (
     read_aggregation,
     read_as_of_time,
 )
-from server.mapping.audited_resources import deletion, describing
+from server.mapping.audited_resources import Describing, deletion
 from server.mapping.custom_fields import read_custom_fields
 from server.mapping.event_filters import read_event_filters
 from store.accounts import metrics
@@ -45,7 +45,7 @@ class MetricHandlers:
         now = self._clock.now()
         fact = _read(request.metric, now)
         organization_id = current_organization().organization_id
-        describe = describing(metric_message)
+        describe = Describing(metric_message)
         put = await self._puts.put(organization_id, fact, describe, validate_only=request.validate_only)
         if put.changed and fact.event_name is not None and not request.validate_only:
             self._new_metrics.wake(organization_id)

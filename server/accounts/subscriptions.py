@@ -18,7 +18,7 @@ from server.mapping.accounts import (
     read_plan_times,
     subscription_message,
 )
-from server.mapping.audited_resources import deletion, describing
+from server.mapping.audited_resources import Describing, deletion
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts import subscriptions
 from store.accounts.deletions import FactKey, FactKind
@@ -44,10 +44,10 @@ class SubscriptionHandlers:
         """Creates or replaces a subscription, unless a newer fact about it is stored."""
         now = self._clock.now()
         fact = _read_subscription(request.subscription, now)
-        describe = describing(functools.partial(subscription_message, now=now))
+        describe = Describing(functools.partial(subscription_message, now=now))
         put = await self._puts.put(current_organization(), fact, describe, validate_only=request.validate_only)
         return account_service_pb2.PutSubscriptionResponse(
-            subscription=subscription_message(put.stored, now), superseded=put.superseded
+            subscription=describe.message(put.stored), superseded=put.superseded
         )
 
     async def GetSubscription(

@@ -1,6 +1,7 @@
 """AlertService: creates alerts, and shows their definitions."""
 
 import json
+from collections.abc import Callable
 
 from engine.backfill.backfills import Backfills
 from engine.changes.groups import ChangeGroups
@@ -23,7 +24,7 @@ from server.mapping.alerts import (
     read_new_alert,
     read_states,
 )
-from server.mapping.audited_resources import describing
+from server.mapping.audited_resources import Describing
 from server.mapping.labels import read_labels
 from server.mapping.list_order import read_newest_first
 from store.alerts import alerts, lists
@@ -43,11 +44,13 @@ class AlertHandlers:
         rules: RulesRegistry,
         *,
         most_examined: int,
+        max_alerts: Callable[[int], int | None],
     ) -> None:
-        """most_examined: alerts that one page reads, with filters that no index answers."""
+        """most_examined: alerts that one page reads, with filters that no index answers. max_alerts: of an
+        organization."""
         self._database = database
         self._changes = changes
-        self._creations = Creations(rules)
+        self._creations = Creations(rules, max_alerts)
         self._backfills = backfills
         self._most_examined = most_examined
 
@@ -65,7 +68,7 @@ class AlertHandlers:
             unknown_ids.of_alert(new.scope, new.condition, new.thresholds),
             request_key("CreateAlert", request),
             is_kept,
-            describing(alert_message),
+            Describing(alert_message),
         )
         created: CreatedOrAnswer = await self._changes.run_together(
             organization_id, self._creations, wanted, keep=is_kept

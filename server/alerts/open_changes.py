@@ -3,7 +3,7 @@
 from engine.changes.open_change import OpenChange
 from evaluator.definitions import AlertDefinition
 from server.mapping.alerts import alert_message
-from server.mapping.audited_resources import describing
+from server.mapping.audited_resources import Describing
 from store.alerts.change import Begun, Change
 from store.alerts.history import Author
 
@@ -13,9 +13,17 @@ def change_of(group: OpenChange, author: Author) -> Change:
 
     Each alert that it changes gets an entry of the audit log.
     """
-    begun, describe = Begun(group.epoch, group.now), describing(alert_message)
+    begun, describe = Begun(group.epoch, group.now), Describing(alert_message)
 
     def record(before: AlertDefinition | None, after: AlertDefinition) -> None:
         group.trail.append(describe(before, after))
 
-    return Change(group.connection, group.organization_id, author, begun, group.max_spend_alerts, record)
+    return Change(
+        group.connection,
+        group.organization_id,
+        author,
+        begun,
+        group.max_spend_alerts,
+        record,
+        max_alerts=group.max_alerts,
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
@@ -26,7 +26,7 @@ from generated.tidemark.v1 import (
     usage_pb2,
 )
 from server.calls.current_call import current_cause
-from store.audit.entries import Changed, Describe, NewEntry, ResourceType
+from store.audit.entries import Changed, NewEntry, ResourceType
 
 MAX_STATE_BYTES = 16 * 1024  # of a resource before or after a change; larger ones are abridged
 MAX_ABRIDGED_TEXT = 256  # characters of a field of an abridged resource
@@ -34,6 +34,7 @@ HIDDEN = "(hidden)"
 
 _Id = Callable[[Any], str]
 Stored = TypeVar("Stored")
+Shown = TypeVar("Shown", bound=Message)
 
 
 @dataclass(frozen=True)
@@ -140,17 +141,28 @@ def of_alert(
     return Changed(ResourceType.ALERT, alert_id, customer_id, states[0], states[1])
 
 
-def describing(message_of: Callable[[Stored], Message]) -> Describe[Stored]:
+class Describing(Generic[Stored, Shown]):
     """Makes entries of changes by the current call, also when the call is not current any more.
 
-    message_of: the message for what is stored.
+    The answer shows the same messages, so each is made once.
     """
-    cause = current_cause()
 
-    def describe(before: Stored | None, after: Stored) -> NewEntry:
-        return NewEntry(cause, changed(None if before is None else message_of(before), message_of(after)))
+    def __init__(self, message_of: Callable[[Stored], Shown]) -> None:
+        """message_of: the message for what is stored."""
+        self._message_of = message_of
+        self._cause = current_cause()
+        self._last: tuple[Stored, Shown] | None = None
 
-    return describe
+    def __call__(self, before: Stored | None, after: Stored) -> NewEntry:
+        """The entry of a change from what was stored before and after it."""
+        self._last = after, (shown := self._message_of(after))
+        return NewEntry(self._cause, changed(None if before is None else self._message_of(before), shown))
+
+    def message(self, stored: Stored) -> Shown:
+        """The message for what is stored."""
+        if self._last is not None and self._last[0] is stored:
+            return self._last[1]
+        return self._message_of(stored)
 
 
 def deletion(message: Message) -> NewEntry:

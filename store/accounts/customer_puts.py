@@ -66,13 +66,15 @@ FROM input i LEFT JOIN put p USING (customer_id) LEFT JOIN before b USING (custo
 
 
 async def put_unlocked(
-    connection: DriverConnection, organization_id: int, facts: Sequence[CustomerFact], now: datetime
+    connection: DriverConnection, organization_id: int, facts: Sequence[CustomerFact], now: datetime, *, change: bool
 ) -> dict[int, UnlockedPut[StoredCustomer]]:
     """Puts those facts that need no lock of the organization, by their index; see `StatedTable.put_unlocked`.
 
     The customers are distinct.
     """
-    rows = await _TABLE.put_unlocked(connection, organization_id, [_columns(fact) for fact in facts], now)
+    rows = await _TABLE.put_unlocked(
+        connection, organization_id, [_columns(fact) for fact in facts], now, change=change
+    )
     return {
         position: UnlockedPut(
             customer_from({"organization_id": organization_id, **row}),

@@ -46,14 +46,15 @@ WITH {input}, found AS MATERIALIZED (
         update_time = CASE WHEN f.same THEN t.update_time ELSE %(now)s END
     FROM found f JOIN input i USING (position)
     WHERE t.ctid = f.row AND f.same_locked AND f.superseded IS NOT TRUE
-        AND (f.same OR NOT EXISTS (
+        AND (f.same OR (%(change)s AND NOT EXISTS (
             SELECT FROM erasure_job j
             WHERE j.organization_id = t.organization_id AND j.customer_id = t.customer_id
-        ))
+        )))
     RETURNING f.position, {t_columns}, f.noted, f.same, {before}
 )
 SELECT position, false AS superseded, noted, {columns}, same, {before_columns} FROM changed
-UNION ALL SELECT position, true, noted, {columns}, true, {columns} FROM found WHERE superseded
+UNION ALL SELECT position, superseded IS TRUE, noted, {columns}, superseded IS TRUE, {columns}
+FROM found WHERE superseded OR NOT (same OR %(change)s)
 """
 
 
@@ -165,15 +166,23 @@ class StatedTable:
         ).encode()
 
     async def put_unlocked(
-        self, connection: DriverConnection, organization_id: int, facts: Sequence[Mapping[str, Any]], now: datetime
+        self,
+        connection: DriverConnection,
+        organization_id: int,
+        facts: Sequence[Mapping[str, Any]],
+        now: datetime,
+        *,
+        change: bool,
     ) -> dict[int, dict[str, Any]]:
         """Puts those facts that need no lock of the organization; returns the stored rows, by the index of the fact.
 
         These are facts that are stored already, facts that change only `unlocked` columns, and older ones, which
         change nothing (superseded). noted: the customer still has to be evaluated on an earlier put. same: nothing
         but as_of_time has changed; otherwise `before_of` reads what was stored before.
+
+        change: false, facts that change anything are not put, and returned as if they were, with their stored rows.
         """
-        parameters = {"organization_id": organization_id, "now": now, "facts": encoded(facts)}
+        parameters = {"organization_id": organization_id, "now": now, "facts": encoded(facts), "change": change}
         return await fetched(connection, self._put_unlocked, parameters)
 
 

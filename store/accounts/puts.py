@@ -1,8 +1,8 @@
 """Puts: a fact replaces the stored one, unless the stored one has a later as_of_time."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 Stored = TypeVar("Stored")
 
@@ -30,7 +30,7 @@ class UnlockedPut(Generic[Stored]):
     """The result of a put that needed no lock.
 
     noted: the customer still has to be evaluated on an earlier put. previous: what was stored before, if the put
-    changed more than as_of_time.
+    changes more than as_of_time. With `change=False` such a put is not made yet.
     """
 
     stored: Stored
@@ -44,9 +44,12 @@ def is_newer(stored_time: datetime | None, as_of_time: datetime) -> bool:
     return stored_time is not None and stored_time > as_of_time
 
 
+_TIMES = ("as_of_time", "update_time")
+
+
 def differs(previous: object, stored: object) -> bool:
     """Whether a put has changed more than the times of a stored fact. previous: None if there was none."""
     if previous is None:
         return True
-    before, after = cast("Any", previous), cast("Any", stored)
-    return bool(replace(before, as_of_time=after.as_of_time, update_time=after.update_time) != after)
+    before, after = vars(previous), vars(stored)
+    return any(before[name] != value for name, value in after.items() if name not in _TIMES)

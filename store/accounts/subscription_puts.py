@@ -103,13 +103,20 @@ FROM (SELECT DISTINCT unnest(%(ids)s::text[]) AS customer_id) AS i CROSS JOIN LA
 
 
 async def put_unlocked(
-    connection: DriverConnection, organization_id: int, facts: Sequence[SubscriptionFact], now: datetime
+    connection: DriverConnection,
+    organization_id: int,
+    facts: Sequence[SubscriptionFact],
+    now: datetime,
+    *,
+    change: bool,
 ) -> dict[int, UnlockedPut[StoredSubscription]]:
     """Puts those facts that need no lock of the organization, by their index; see `StatedTable.put_unlocked`.
 
     The subscriptions are distinct.
     """
-    rows = await _TABLE.put_unlocked(connection, organization_id, [_columns(fact) for fact in facts], now)
+    rows = await _TABLE.put_unlocked(
+        connection, organization_id, [_columns(fact) for fact in facts], now, change=change
+    )
     stored = await _with_cycles(connection, organization_id, rows)
     return {
         position: UnlockedPut(

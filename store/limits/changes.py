@@ -97,13 +97,15 @@ LEFT JOIN other o USING (position)
 
 
 async def put_unlocked(
-    connection: DriverConnection, organization_id: int, facts: Sequence[LimitFact], now: datetime
+    connection: DriverConnection, organization_id: int, facts: Sequence[LimitFact], now: datetime, *, change: bool
 ) -> dict[int, UnlockedPut[StoredLimit]]:
     """Puts those facts that need no lock of the organization, by their index; see `StatedTable.put_unlocked`.
 
     The limits are distinct.
     """
-    rows = await _TABLE.put_unlocked(connection, organization_id, [_fact_columns(fact) for fact in facts], now)
+    rows = await _TABLE.put_unlocked(
+        connection, organization_id, [_fact_columns(fact) for fact in facts], now, change=change
+    )
     return {
         position: UnlockedPut(
             limit_of({"organization_id": organization_id, **row}),

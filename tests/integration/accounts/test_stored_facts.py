@@ -50,7 +50,7 @@ async def put_customer(database: Database, organization_id: int, **changes: Any)
     fact = CustomerFact(**{"customer_id": "c1", **facts, **changes})
     async with database.transaction() as connection:
         raw = await driver(connection)
-        if unlocked := await customer_puts.put_unlocked(raw, organization_id, [fact], now):
+        if unlocked := await customer_puts.put_unlocked(raw, organization_id, [fact], now, change=True):
             return unlocked[0].stored
         epoch = await organizations.begin_change(connection, organization_id)
         [put] = await customer_puts.put(raw, organization_id, [fact], epoch, now)
@@ -74,7 +74,7 @@ async def put_subscription(database: Database, organization_id: int, **changes: 
     fact = SubscriptionFact(**{"customer_id": "c1", "subscription_id": "s1", **facts, **changes})
     async with database.transaction() as connection:
         raw = await driver(connection)
-        if unlocked := await subscription_puts.put_unlocked(raw, organization_id, [fact], now):
+        if unlocked := await subscription_puts.put_unlocked(raw, organization_id, [fact], now, change=True):
             return unlocked[0].stored
         epoch = await organizations.begin_change(connection, organization_id)
         [put] = await subscription_puts.put(raw, organization_id, [fact], epoch, now)

@@ -248,8 +248,9 @@ async def test_service_records_the_alert_that_it_disables_for_a_customer(api: Au
 
 
 async def test_large_resource_is_abridged_and_its_changed_fields_are_named(api: AuditedApi) -> None:
-    thresholds = [threshold_pb2.Threshold(value="10")]
-    alert = alert_pb2.Alert(display_name="cost", labels={"team": "growth"}, thresholds=thresholds)
+    alert = alert_pb2.Alert(
+        display_name="cost", labels={"team": "growth"}, thresholds=[threshold_pb2.Threshold(value="10")]
+    )
     alert.scope.subscription.customer_id, alert.scope.subscription.subscription_id = "acme", "acme-pro"
     alert.cost_exceeded.currency = "EUR"
     alert.cost_exceeded.grouping_keys.append("region")

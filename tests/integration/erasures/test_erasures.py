@@ -71,7 +71,12 @@ async def test_everything_of_the_customer_is_gone_and_its_ledger_has_a_pseudonym
     assert await rows_with(caller, PERSON) == {}
     assert await ledger(caller, job.pseudonym) == booked
     after = await rows_with(caller, NEIGHBOUR)
-    for placed in ("feed_entry", "feed_pending"):  # the service moves rows from one to the other
+    for placed in (
+        "feed_entry",
+        "feed_pending",
+        "audit_entry",
+        "audit_pending",
+    ):  # the service moves rows from one to the other
         kept.pop(placed, None)
         after.pop(placed, None)
     assert after == kept

@@ -81,6 +81,7 @@ def test_statement_that_breaks_an_older_version_says_why(sql: str) -> None:
         "ALTER TABLE alert ADD COLUMN a text",
         "ALTER TABLE alert ADD COLUMN a text NOT NULL DEFAULT ''",
         "ALTER TABLE alert ALTER COLUMN a DROP NOT NULL",
+        "ALTER TABLE alert ALTER COLUMN a SET STORAGE EXTERNAL",
         "CREATE INDEX i ON alert (a)",
         "DROP INDEX i",
         "UPDATE alert SET a = 1",
