@@ -76,11 +76,24 @@ async def test_server_survives_bad_requests_and_shows_nothing_of_its_inside(
         await _sung(after)
     sys.stdout.write(_report(findings, sizes, seconds, (before.p99(), beside.p99(), after.p99())))
     assert findings.problems == []
-    assert server.complaints() == []
+    assert complaints(server) == []
     assert server.running
     # One code alone would mean that the requests do not get as far as the code that they should test.
     assert findings.codes["OK"] > COUNT * 0.05
     assert findings.codes["INVALID_ARGUMENT"] > COUNT * 0.05
+
+
+def complaints(server: Program) -> list[str]:
+    """The errors in its log, without those that gRPC writes about metadata that are no ASCII."""
+    found, of_grpc = list[str](), False
+    for line in server.complaints():
+        if "Invalid encoding on" in line:
+            of_grpc = True
+        elif of_grpc and line.startswith("Traceback"):
+            of_grpc = False
+        else:
+            found.append(line)
+    return found
 
 
 async def _sung(bird: Canary) -> None:
@@ -117,7 +130,7 @@ async def test_server_with_tls_survives_bad_bytes(
     await Campaign(tls.address.server, organizations[0], findings, SEED).tls(max(40, round(COUNT * TLS)))
     assert findings.problems == []
     assert findings.requests >= 40
-    assert (tls.running, tls.complaints()) == (True, [])
+    assert (tls.running, complaints(tls)) == (True, [])
 
 
 def test_the_same_seed_makes_the_same_bad_requests() -> None:

@@ -66,5 +66,8 @@ class Findings:
 
 
 def _is_of_client(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the client's own library made the error, and not the server."""
-    return "Exception deserializing" in (error.details() or "")
+    """Whether the client's own library made the error, and not the server.
+
+    A stream that the server refuses before its first message is sent ends with "Internal error from Core".
+    """
+    return any(text in (error.details() or "") for text in ("Exception deserializing", "Internal error from Core"))
