@@ -129,6 +129,10 @@ test-random: $(STAMP) ## random tests with other values each time; EXAMPLES=500 
 	TIDEMARK_TEST_STEPS=$(STEPS) TIDEMARK_TEST_EXAMPLES=$(EXAMPLES) $(BIN)/pytest $(SHARED) \
 		--hypothesis-seed=$(SEED) -m hypothesis $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(STAMP) ## bad requests and bytes to a real server, COUNT=200000 of them, SEED=7 to repeat; prints memory and latencies
+	TIDEMARK_TEST_FUZZ=$(or $(COUNT),20000) TIDEMARK_TEST_SEED=$(SEED) $(BIN)/pytest -s tests/acceptance/test_fuzzing.py $(ARGS)
+
 .PHONY: test-faults
 test-faults: $(STAMP) ## random kills, pauses, lost connections, failovers, full disks and clock steps under load; FAULTS=20, SEED=7 to repeat
 	TIDEMARK_TEST_FAULTS=$(FAULTS) TIDEMARK_TEST_SEED=$(SEED) $(BIN)/pytest tests/acceptance/test_fault_run.py $(ARGS)

@@ -23,6 +23,7 @@ COMMANDS = {
     "notify": "cli.notify",
     "migrate": "cli.migrate",
     "keys": "cli.keys",
+    "quotas": "cli.quotas",
     "secrets": "cli.secrets",
     "health": "cli.health",
     "restored": "cli.restored",

@@ -21,7 +21,7 @@ from runtime.trace_export import exported_traces
 from server.authentication.api_keys import UnsafeListen
 from server.calls.lifecycle import Shutdown
 from server.event_loop import ServerLoop
-from server.listener import CannotListen, address_of
+from server.listener import CannotListen, ListenerEnded, address_of
 from server.process import serve as run_server
 from server.tls import BadCertificate
 from store.postgres.database import Database, DatabaseUnavailable
@@ -65,6 +65,10 @@ def serve(
         ) from None
     except (UnsafeListen, KeyFileUnusable, BadCertificate, CannotMonitor) as error:
         raise Problem(str(error)) from None
+    except ListenerEnded as error:
+        raise Problem(
+            str(error), ["start it again; `tidemark up`, `--workers` and service managers do so by themselves"]
+        ) from None
     except DatabaseUnavailable as error:
         raise unreachable_database(url, error) from None
 

@@ -104,10 +104,12 @@ class NewMetricLimits:
 class EngineLimits:
     """The limits of the engine in one server.
 
-    groups: of one alert and customer, or subscription, in one billing period.
+    groups: of one alert and customer, or subscription, in one billing period. quota_interval: seconds between two
+    exchanges of what processes use of quotas.
     """
 
     groups: int = MAX_GROUPS
+    quota_interval: float = 1.0
     backfills: BackfillLimits = field(default_factory=BackfillLimits)
     timers: TimerLimits = field(default_factory=TimerLimits)
     ingest: IngestLimits = field(default_factory=IngestLimits)

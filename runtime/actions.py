@@ -33,6 +33,7 @@ class LogAction(StrEnum):
     KEY_REVOKED = "revoked"
     INTERNAL_ERROR = "internal_error"
     ANSWER_TOO_LARGE = "answer_too_large"
+    QUOTAS_FAILED = "quotas.failed"
 
     # Evaluation.
     COMMIT_FAILED = "commit.failed"

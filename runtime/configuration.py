@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from runtime.kubernetes_variables import is_service_link
+from runtime.quotas import MAX_QUOTA, QuotaKind, Quotas
 
 PREFIX = "TIDEMARK_"
 # The variables that the client commands read. A server ignores them: one shell may start both.
@@ -80,6 +81,7 @@ class Configuration:
     organization_streams: int = DEFAULT_ORGANIZATION_STREAMS
     organization_watchers: int = DEFAULT_ORGANIZATION_WATCHERS
     max_watchers: int = DEFAULT_MAX_WATCHERS
+    quotas: Quotas = field(default_factory=dict)  # of organizations without their own
     ingest_writers: int = DEFAULT_INGEST_WRITERS
     native: bool = True  # usage is read and written by compiled modules, where there are some
     grace: timedelta = timedelta(days=DEFAULT_GRACE)
@@ -131,6 +133,18 @@ class _Reader:
             self.problems.append(f"{PREFIX}{name} is {text}: it must be between {low} and {high} {unit}")
             return default
         return value
+
+    def quotas(self) -> Quotas:
+        unset, most = -1, MAX_QUOTA
+        read = {
+            QuotaKind.ALERTS: self.number("QUOTA_ALERTS", int, unset, 0, most, "alerts"),
+            QuotaKind.ENDPOINTS: self.number("QUOTA_ENDPOINTS", int, unset, 0, most, "endpoints"),
+            QuotaKind.STREAMS: self.number("QUOTA_STREAMS", int, unset, 0, most, "streams"),
+            QuotaKind.WATCHERS: self.number("QUOTA_WATCHERS", int, unset, 0, most, "streams"),
+            QuotaKind.EVENTS_PER_SECOND: self.number("QUOTA_EVENTS_PER_SECOND", int, unset, 0, most, "events"),
+            QuotaKind.BYTES_PER_SECOND: self.number("QUOTA_BYTES_PER_SECOND", int, unset, 0, most, "bytes"),
+        }
+        return {kind: limit for kind, limit in read.items() if limit != unset}
 
     def flag(self, name: str, default: bool) -> bool:
         text = self.raw(name)
@@ -269,6 +283,7 @@ def load(environment: Mapping[str, str]) -> Configuration:
             "ORGANIZATION_WATCHERS", int, DEFAULT_ORGANIZATION_WATCHERS, 1, 100_000, "streams"
         ),
         max_watchers=read.number("MAX_WATCHERS", int, DEFAULT_MAX_WATCHERS, 1, 1_000_000, "streams"),
+        quotas=read.quotas(),
         ingest_writers=read.number("INGEST_WRITERS", int, DEFAULT_INGEST_WRITERS, 1, 32, "writers"),
         native=read.flag("NATIVE", True),
         grace=timedelta(days=read.number("GRACE_DAYS", int, DEFAULT_GRACE, 1, 366, "days")),

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from engine.quotas.organization_quotas import OrganizationQuotas
 from runtime.actions import LogAction
 from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
@@ -75,6 +76,13 @@ class CannotListen(Exception):
         )
 
 
+class ListenerEnded(Exception):
+    """gRPC has ended the server by itself. The process serves no call any more, and has to end, too."""
+
+    def __init__(self) -> None:
+        super().__init__("gRPC ended the server because of a fault in it; its own log line before has the cause")
+
+
 def build_server(
     configuration: Configuration,
     authenticator: Authenticator,
@@ -83,6 +91,7 @@ def build_server(
     deadline: Deadline,
     *,
     max_unidentified: int,
+    quotas: OrganizationQuotas,
     shares_port: bool = False,
     monitoring: CallMonitoring | None = None,
 ) -> grpc.aio.Server:
@@ -109,8 +118,13 @@ def build_server(
                 UnauthenticatedLimits(Authenticate(authenticator, proxies), max_unidentified=max_unidentified),
             ),
             deadline,
-            LimitToShare(shares),
-            Errors(configuration.max_message_bytes, error_tables(configuration), decoders(configuration)),
+            LimitToShare(shares, quotas),
+            Errors(
+                configuration.max_message_bytes,
+                error_tables(configuration),
+                decoders(configuration),
+                quotas=quotas,
+            ),
         ),
         options=_options(configuration, shares_port=shares_port),
     )
@@ -145,6 +159,30 @@ def bind(server: grpc.aio.Server, host: str, port: int, certificate: Certificate
 def address_of(host: str, port: int) -> str:
     """HOST:PORT, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def until_stop(server: grpc.aio.Server, shutdown: Shutdown) -> None:
+    """Waits until a stop is requested. Raises ListenerEnded if gRPC ends the server before.
+
+    The task in which grpc.aio accepts calls ends with the first exception in it, for example by a path that is no
+    UTF-8. grpc.aio then stops the server, and the process would go on without a port.
+    """
+    requested = asyncio.create_task(shutdown.requested.wait(), name="stop-requested")
+    ended = asyncio.create_task(_ended(server), name="server-ended")
+    try:
+        await asyncio.wait({requested, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not requested.done():
+            raise ListenerEnded
+    finally:
+        requested.cancel()
+        ended.cancel()
+        await asyncio.gather(requested, ended, return_exceptions=True)
+
+
+async def _ended(server: grpc.aio.Server) -> None:
+    # With a timeout: a wait without one is cancelled together with the future that the stop of the server sets.
+    while await server.wait_for_termination(timeout=3_600.0):
+        pass
 
 
 async def stop(server: grpc.aio.Server, in_flight: CallsInFlight, shutdown: Shutdown, timeout: float) -> None:

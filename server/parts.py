@@ -13,6 +13,7 @@ from engine.limits import DEFAULT_LIMITS, EngineLimits
 from engine.puts.customer_evaluations import CustomerEvaluations
 from engine.puts.fact_puts import FactPuts
 from engine.puts.new_metrics import NewMetrics
+from engine.quotas.organization_quotas import OrganizationQuotas
 from engine.redelivery_jobs import RedeliveryJobs
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transactions
@@ -36,6 +37,7 @@ class Parts:
     configuration: Configuration
     database: Database
     clock: Clock
+    quotas: OrganizationQuotas
     drain: Drain
     upkeep: Upkeep
     rules: RulesRegistry
@@ -73,6 +75,7 @@ def build_parts(
     """
     monitoring = monitoring or ServerMonitoring()
     rules = RulesRegistry(max_groups=engine_limits.groups, monitoring=monitoring.rules)
+    quotas = OrganizationQuotas(database, configuration.quotas, interval=engine_limits.quota_interval)
     pending = PendingEvents(
         configuration.max_pending_events,
         configuration.organization_pending_events,
@@ -94,7 +97,13 @@ def build_parts(
     )
     ingest_seats = ingest_gate.free
     changes = ChangeGroups(
-        database, clock, calls_gate, pipeline.is_ingesting, engine_limits.changes, monitoring=monitoring.changes
+        database,
+        clock,
+        calls_gate,
+        pipeline.is_ingesting,
+        engine_limits.changes,
+        monitoring=monitoring.changes,
+        max_alerts=quotas.max_alerts,
     )
     transactions = Transactions(database, clock, configuration.grace, rules)
     evaluations = CustomerEvaluations(database, clock, transactions, calls_gate, limits=engine_limits.evaluations)
@@ -117,6 +126,7 @@ def build_parts(
         configuration,
         database,
         clock,
+        quotas,
         Drain(),
         Upkeep(
             database,
@@ -152,6 +162,8 @@ def build_parts(
 async def started(parts: Parts) -> AsyncIterator[None]:
     """Runs the background work for the time of the block; stops it in reverse order, changes first."""
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(parts.quotas.stop)
+        await parts.quotas.start()
         stack.push_async_callback(parts.upkeep.stop)
         await parts.upkeep.start()
         stack.push_async_callback(parts.backfills.stop)

@@ -63,8 +63,8 @@ async def serve(
     engine_limits, server_limits: limits and intervals that have no setting; only tests pass others than the defaults.
     shares_port: see `listener.build_server`.
     monitoring_socket: a socket that listens for monitoring, beside the configured address.
-    Raises BadCertificate, CannotListen, CannotMonitor, UnsafeListen, and DatabaseUnavailable when the database does
-    not answer at the start.
+    Raises BadCertificate, CannotListen, CannotMonitor, UnsafeListen, DatabaseUnavailable when the database does not
+    answer at the start, and ListenerEnded when gRPC ends the server by itself.
     """
     host = configuration.listen_host
     certificate = certificate_files(configuration)
@@ -98,6 +98,7 @@ async def serve(
             in_flight,
             deadline,
             max_unidentified=server_limits.unidentified_calls,
+            quotas=parts.quotas,
             shares_port=shares_port,
             monitoring=monitoring.calls,
         )
@@ -131,7 +132,7 @@ async def serve(
         _follow_revocations(stack, database, authenticator, server_limits.revocation_interval)
         on_listening(host, port)
 
-        await shutdown.requested.wait()
+        await listener.until_stop(server, shutdown)
         await _announce_stop(health, shutdown, configuration.propagation_delay)
         parts.drain.begin()
         logger.info("draining %d calls", in_flight.count, extra={"action": LogAction.DRAIN, "calls": in_flight.count})

@@ -28,6 +28,7 @@ from generated.tidemark.v1 import (
 from runtime.actions import LogAction
 from runtime.configuration import Configuration
 from runtime.master_keys import master_keys
+from runtime.quotas import QuotaKind
 from server.accounts import errors as account_errors
 from server.accounts.balances import BalanceHandlers
 from server.accounts.customers import CustomerHandlers
@@ -36,6 +37,7 @@ from server.accounts.invoices import InvoiceHandlers
 from server.accounts.limits import LimitHandlers
 from server.accounts.metrics import MetricHandlers
 from server.accounts.plans import PlanHandlers
+from server.accounts.quotas import QuotaHandlers
 from server.accounts.subscriptions import SubscriptionHandlers
 from server.alerts import errors as alert_errors
 from server.alerts.alerts import AlertHandlers
@@ -77,7 +79,12 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         configuration, database, clock = parts.configuration, parts.database, parts.clock
 
         alerts = AlertHandlers(
-            database, parts.changes, parts.backfills, parts.rules, most_examined=parts.limits.examined_alerts
+            database,
+            parts.changes,
+            parts.backfills,
+            parts.rules,
+            most_examined=parts.limits.examined_alerts,
+            max_alerts=parts.quotas.max_alerts,
         )
         self.CreateAlert = alerts.CreateAlert
         self.GetAlert = alerts.GetAlert
@@ -119,6 +126,7 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
             clock,
             parts.pipeline,
             parts.drain,
+            parts.quotas,
             max_stream_events=parts.limits.stream_events,
             monitoring=parts.monitoring.ingest,
         )
@@ -182,6 +190,8 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.ListLimits = limits.ListLimits
         self.DeleteLimit = limits.DeleteLimit
 
+        self.GetQuotas = QuotaHandlers(database, parts.quotas).GetQuotas
+
         balances = BalanceHandlers(database, clock, fact_changes)
         self.PutBalance = balances.PutBalance
         self.GetBalance = balances.GetBalance
@@ -221,7 +231,13 @@ class WebhookService(webhook_service_pb2_grpc.WebhookServiceServicer):
         configuration, database, clock = parts.configuration, parts.database, parts.clock
 
         policy = UrlPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
-        endpoints = EndpointHandlers(database, clock, policy, _secret_box(configuration))
+        endpoints = EndpointHandlers(
+            database,
+            clock,
+            policy,
+            _secret_box(configuration),
+            lambda organization_id: parts.quotas.limit(organization_id, QuotaKind.ENDPOINTS),
+        )
         self.CreateEndpoint = endpoints.CreateEndpoint
         self.GetEndpoint = endpoints.GetEndpoint
         self.ListEndpoints = endpoints.ListEndpoints

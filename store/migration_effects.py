@@ -67,6 +67,8 @@ class Effect:
 
 _PIECE = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|[^-'$;]+|.", re.DOTALL)
 _NAME = r'(?:IF (?:NOT )?EXISTS )?(?:ONLY )?"?(?P<name>[\w.]+)"?'
+# A foreign key gets triggers on the table that it names.
+_REFERENCE = re.compile(r"\bREFERENCES (?P<name>\w+)", re.I)
 _SHOWN = 90  # characters of a statement
 # Functions that PostgreSQL evaluates for each row, and what needs a value of its own in each row.
 _VOLATILE = re.compile(
@@ -107,6 +109,11 @@ def _line(parts: Sequence[str]) -> Iterator[str]:
 def _effects_of(statement: str) -> list[Effect]:
     if match := re.match(rf"ALTER TABLE {_NAME} (?P<actions>.*)", statement, re.I):
         return [_action(statement, match["name"], action) for action in _split(match["actions"])]
+    if re.match(r"CREATE TABLE\b", statement, re.I) and _REFERENCE.search(statement):
+        return [
+            Effect(_shortened(statement), match["name"], Lock.SHARE_ROW_EXCLUSIVE, Work.CATALOGUE)
+            for match in _REFERENCE.finditer(statement)
+        ]
     if re.match(r"DO\b", statement, re.I):
         return [effect for inner in _inner_statements(statement) for effect in _effects_of(inner)]
     for pattern, effect in _FORMS:
@@ -191,6 +198,7 @@ _ACTIONS: tuple[tuple[str, Lock, Work, str], ...] = (
     (r"ALTER (COLUMN )?\S+ SET NOT NULL", _ALL, Work.SCAN, "it may not fill the column"),
     (r"ALTER (COLUMN )?\S+ (DROP NOT NULL|(SET|DROP) DEFAULT)", _ALL, Work.CATALOGUE, ""),
     (r"ALTER (COLUMN )?\S+ SET (\(|STATISTICS)", Lock.SHARE_UPDATE_EXCLUSIVE, Work.CATALOGUE, ""),
+    (r"ALTER (COLUMN )?\S+ SET (STORAGE|COMPRESSION)\b", _ALL, Work.CATALOGUE, ""),
     (r"RENAME\b", _ALL, Work.CATALOGUE, "a name is another"),
     (r"SET SCHEMA\b", _ALL, Work.CATALOGUE, "the table is elsewhere"),
     (r"(RE)?SET \(", Lock.SHARE_UPDATE_EXCLUSIVE, Work.CATALOGUE, ""),

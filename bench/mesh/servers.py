@@ -62,7 +62,7 @@ async def secured(
     """A server with TLS, an API key and metrics, on a new database of that name."""
     certificates.renew()
     url = postgresql.create_database(name)
-    merged = {**certificates.settings(), **settings}
+    merged = {**certificates.settings(), "TIDEMARK_METRICS_LISTEN": "127.0.0.1:0", **settings}
     try:
         async with contextlib.AsyncExitStack() as exits:
             program = await postgresql.server(exits, url, merged)

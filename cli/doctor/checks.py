@@ -4,6 +4,7 @@ from cli.doctor import (
     activity_checks,
     database_checks,
     identity_checks,
+    quota_checks,
     server_checks,
     storage_checks,
     webhook_checks,
@@ -18,6 +19,7 @@ CHECKS: tuple[Check, ...] = (
     *work_checks.CHECKS,
     *webhook_checks.CHECKS,
     *identity_checks.CHECKS,
+    *quota_checks.CHECKS,
     *server_checks.CHECKS,
 )
 

@@ -74,10 +74,12 @@ class ChangeGroup:
         members: list[Member],
         join: Callable[[], None],
         limits: ChangeLimits,
+        max_alerts: int | None = None,
     ) -> None:
         """After `limits.seconds` under the lock no further change begins.
 
         join: adds to `members` those that came while the group waited for the lock, and need not be prepared.
+        max_alerts: of the organization.
         """
         self._database = database
         self._clock = clock
@@ -85,6 +87,7 @@ class ChangeGroup:
         self._members = members
         self._join = join
         self._limits = limits
+        self._max_alerts = max_alerts
         self._locking: float | None = None  # when the lock was requested
         self._end = 0.0
         self._progress = False  # whether a change has an outcome, so that this group does not end without any
@@ -139,7 +142,15 @@ class ChangeGroup:
         now = self._clock.now()
         trail = list[NewEntry]()
         last = OpenChange(
-            connection, raw, self._organization_id, epoch, now, self._limits.spend_alerts, is_last=True, trail=trail
+            connection,
+            raw,
+            self._organization_id,
+            epoch,
+            now,
+            self._limits.spend_alerts,
+            is_last=True,
+            trail=trail,
+            max_alerts=self._max_alerts,
         )
         self._end = time.perf_counter() + self._limits.seconds
         if len(steps) == 1:

@@ -74,11 +74,12 @@ class ChangeGroups:
         is_ingesting: Callable[[int], bool],
         limits: ChangeLimits = DEFAULT_LIMITS.changes,
         *,
+        max_alerts: Callable[[int], int | None] = lambda _: None,
         monitoring: ChangesMonitoring | None = None,
     ) -> None:
         """gate: the connections that calls may use; a caller must not hold a seat of it while its change waits.
 
-        is_ingesting: whether usage of an organization is coming in at this process.
+        is_ingesting: whether usage of an organization is coming in at this process. max_alerts: of an organization.
         """
         self._monitoring = monitoring or ChangesMonitoring()
         self._database = database
@@ -86,6 +87,7 @@ class ChangeGroups:
         self._gate = gate
         self._is_ingesting = is_ingesting
         self._limits = limits
+        self._max_alerts = max_alerts
         self._queues: dict[int, _Queue] = {}
         self._draining = asyncio.Event()
 
@@ -172,7 +174,15 @@ class ChangeGroups:
             if not members:
                 return 0.0
             late = functools.partial(_take_late, queue.waiting, members, self._limits.rows)
-            group = ChangeGroup(self._database, self._clock, queue.organization_id, members, late, self._limits)
+            group = ChangeGroup(
+                self._database,
+                self._clock,
+                queue.organization_id,
+                members,
+                late,
+                self._limits,
+                self._max_alerts(queue.organization_id),
+            )
             try:
                 held = await group.run()
             except asyncio.CancelledError:

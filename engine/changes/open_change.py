@@ -21,6 +21,7 @@ class OpenChange:
     `changed_epoch`. now: read under the lock, so that no usage that is counted already is later. max_spend_alerts: of
     each type on cost, of one subscription or plan. is_last: no other change of the group is made after this one.
     trail: of the audit log. A change adds an entry for each resource that it changes, and the group writes them.
+    max_alerts: of the organization, without archived ones; None without a quota.
     """
 
     connection: Connection
@@ -31,6 +32,7 @@ class OpenChange:
     max_spend_alerts: int
     is_last: bool
     trail: list[NewEntry]
+    max_alerts: int | None = None
 
 
 Work = Callable[[OpenChange], Awaitable[Result]]

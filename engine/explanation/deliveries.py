@@ -20,7 +20,7 @@ from store.postgres.database import Connection
 MAX_NOTIFICATIONS = 10  # of one explanation
 MAX_DELIVERIES = 100  # of these notifications
 MAX_ATTEMPTS = 3  # of one delivery
-LATEST_OF_GAUGE = 3  # notifications of each gauge that are looked for by their ids
+LATEST_OF_GAUGE = 3  # notifications of each gauge that are read by their ids
 EXAMINED = 1_000  # of the customer's latest notifications
 
 

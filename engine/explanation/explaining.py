@@ -87,7 +87,7 @@ class Explaining:
 
     async def explain(self, question: Question) -> Explanation:
         """Explains an alert for a customer. Raises AlertUnknown and CustomerUnknown."""
-        await begin_snapshot(self.connection)
+        await begin_snapshot(self.connection, by_index=True)
         raw = await driver(self.connection)
         definition = await alerts.get(self.connection, self.organization_id, question.alert_id)
         if definition is None:

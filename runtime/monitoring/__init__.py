@@ -6,6 +6,7 @@ process        CPU, memory, open files, garbage collection, and the delay of the
 busiest        a bounded number of organizations, those with the most load
 addresses      where the port listens
 port           the HTTP port: /healthz, /readyz, /metrics
+http           its server
 combined       the port of a parent, which shows the metrics of its child processes
 merging        scrapes of several processes as one
 """

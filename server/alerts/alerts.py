@@ -1,6 +1,7 @@
 """AlertService: creates alerts, and shows their definitions."""
 
 import json
+from collections.abc import Callable
 
 from engine.backfill.backfills import Backfills
 from engine.changes.groups import ChangeGroups
@@ -43,11 +44,13 @@ class AlertHandlers:
         rules: RulesRegistry,
         *,
         most_examined: int,
+        max_alerts: Callable[[int], int | None],
     ) -> None:
-        """most_examined: alerts that one page reads, with filters that no index answers."""
+        """most_examined: alerts that one page reads, with filters that no index answers. max_alerts: of an
+        organization."""
         self._database = database
         self._changes = changes
-        self._creations = Creations(rules)
+        self._creations = Creations(rules, max_alerts)
         self._backfills = backfills
         self._most_examined = most_examined
 

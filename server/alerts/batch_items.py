@@ -64,6 +64,7 @@ def at_item(error: ApiError, index: int, others: Mapping[int, ApiError]) -> ApiE
         metadata={**error.metadata, "index": str(index)},
         violations=violations,
         retry_after=error.retry_after,
+        exhausted=error.exhausted,
     )
 
 

@@ -1,6 +1,6 @@
 """CreateAlert: the creations that wait together are one statement."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.backfill.quiet import wide_watches
@@ -13,11 +13,12 @@ from server.alerts.id_warnings import warnings_of
 from server.calls.idempotency import replayed
 from server.mapping.audited_resources import Describing
 from server.mapping.unknown_ids import NamedIds
-from store.alerts import creation
+from store.alerts import counts, creation
 from store.alerts.change import Begun
 from store.alerts.drafts import Draft
 from store.identity import idempotent_answers
 from store.identity.idempotent_answers import AnswerKey, RequestIdReused
+from store.identity.quotas import QuotaReached
 from store.postgres.database import Connection
 
 Answer = messages.CreateAlertResponse
@@ -48,8 +49,10 @@ class Creations:
 
     goes_last = True
 
-    def __init__(self, rules: RulesRegistry) -> None:
+    def __init__(self, rules: RulesRegistry, max_alerts: Callable[[int], int | None]) -> None:
+        """max_alerts: of an organization; None without a quota."""
         self._rules = rules
+        self._max_alerts = max_alerts
 
     def needs_preparing(self, item: Creation) -> bool:
         """Always: its warnings are found without the lock."""
@@ -58,8 +61,15 @@ class Creations:
     async def prepare(
         self, connection: Connection, organization_id: int, items: Sequence[Creation]
     ) -> Sequence[CreatedOrAnswer | Exception | None]:
-        """Finds the answers to repeated requests, and the warnings about unknown ids."""
+        """Finds the answers to repeated requests, and the warnings about unknown ids.
+
+        Where the quota is used up already, all others are refused, so that they do not take the lock.
+        """
         known = await _known(connection, organization_id, items)
+        try:
+            await counts.refuse_reached(connection, organization_id, self._max_alerts(organization_id))
+        except QuotaReached as reached:
+            return [QuotaReached(reached.kind, reached.limit) if one is None else one for one in known]
         new = [item for item, answer in zip(items, known, strict=True) if answer is None]
         warnings = await warnings_of(connection, organization_id, [item.named for item in new])
         for item, found in zip(new, warnings, strict=True):
@@ -84,7 +94,7 @@ class Creations:
         drafts = [item.draft for item in items]
         wide = wide_watches(self._rules, change, drafts)
         created = await creation.create_each(
-            change.connection, change.organization_id, drafts, begun, change.max_spend_alerts, wide
+            change.connection, change.organization_id, drafts, begun, change.max_spend_alerts, wide, change.max_alerts
         )
         return await _answered(change, items, created)
 

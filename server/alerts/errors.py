@@ -17,15 +17,17 @@ from server.calls.errors import (
     InvalidArgument,
     NotFound,
     ResourceExhausted,
+    exhausted_by_organization,
     mapped,
 )
-from server.calls.shared_errors import customer_being_erased, customer_unknown, request_id_reused
+from server.calls.shared_errors import customer_being_erased, customer_unknown, quota_reached, request_id_reused
 from store.alerts.change import ItemRefused, ItemsAlike
 from store.alerts.changes import AlertArchived, AlertUnknown, EtagMismatch, NotArchived
 from store.alerts.creation import TooManyAlerts
 from store.alerts.unique_keys import AlertConflict, UniqueBy
 from store.erasures.jobs import CustomerBeingErased, CustomerUnknown
 from store.identity.idempotent_answers import RequestIdReused
+from store.identity.quotas import QuotaReached
 from store.notifications.feed import EntriesDeleted
 
 RETRY_OVERLOAD = timedelta(milliseconds=500)
@@ -54,6 +56,7 @@ def error_table(notification_retention: timedelta) -> ErrorTable:
         EtagMismatch: etag_mismatch,
         AlertConflict: alert_conflict,
         TooManyAlerts: too_many_alerts,
+        QuotaReached: quota_reached,
         RequestIdReused: request_id_reused,
         CustomerUnknown: customer_unknown,
         CustomerBeingErased: customer_being_erased,
@@ -166,6 +169,7 @@ def overloaded(error: Overloaded) -> ResourceExhausted:
             f"{own} events of this organization wait for the database, and these {error.events} are more than the"
             " rest of its share of this server: send this batch again a little later",
             metadata={"share_of": "organization", "pending_events": str(own)},
+            exhausted=exhausted_by_organization("its share of the pending events of this server"),
             retry_after=RETRY_OVERLOAD,
         )
     return ResourceExhausted(

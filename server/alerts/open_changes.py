@@ -18,4 +18,12 @@ def change_of(group: OpenChange, author: Author) -> Change:
     def record(before: AlertDefinition | None, after: AlertDefinition) -> None:
         group.trail.append(describe(before, after))
 
-    return Change(group.connection, group.organization_id, author, begun, group.max_spend_alerts, record)
+    return Change(
+        group.connection,
+        group.organization_id,
+        author,
+        begun,
+        group.max_spend_alerts,
+        record,
+        max_alerts=group.max_alerts,
+    )

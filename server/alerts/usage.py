@@ -9,10 +9,12 @@ from engine.ingest.batches import Batch
 from engine.ingest.monitoring import IngestMonitoring
 from engine.ingest.pending import Room
 from engine.ingest.pipeline import LARGE_COMMIT, Pipeline
+from engine.quotas.organization_quotas import OrganizationQuotas
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1.usage_pb2 import Rejection, UsageOutcome
 from runtime.clock import Clock
 from runtime.configuration import Configuration
+from runtime.quotas import QuotaKind
 from runtime.tracing.current import current_trace
 from runtime.turns import Slices
 from server.alerts.event_errors import check_number
@@ -120,6 +122,7 @@ class UsageHandlers:
         clock: Clock,
         pipeline: Pipeline,
         drain: Drain,
+        quotas: OrganizationQuotas,
         *,
         max_stream_events: int = MAX_STREAM_EVENTS,
         monitoring: IngestMonitoring | None = None,
@@ -130,6 +133,7 @@ class UsageHandlers:
         self._clock = clock
         self._pipeline = pipeline
         self._drain = drain
+        self._quotas = quotas
         self._max_stream_events = max_stream_events
         self._reader = Reader(configuration.retention)
         self._few = FewAtOnce()
@@ -138,7 +142,7 @@ class UsageHandlers:
     async def EvaluateUsageBatch(
         self, request: messages.EvaluateUsageBatchRequest | EncodedRequest, context: Context
     ) -> messages.EvaluateUsageBatchResponse:
-        """Counts one batch, and answers when it is durable. Raises Overloaded."""
+        """Counts one batch, and answers when it is durable. Raises Overloaded and QuotaReached."""
         batch = request.batch
         self._check(batch)
         organization = current_organization()
@@ -151,6 +155,8 @@ class UsageHandlers:
         room = await self._pipeline.admit(organization, len(batch.events))
         response = messages.EvaluateUsageBatchResponse()
         try:
+            use = self._quotas.use(organization.organization_id)
+            use.take(QuotaKind.EVENTS_PER_SECOND, len(batch.events))
             parsed = await self._read_events(organization, batch)
             await self._count(organization, batch, parsed, room, response.outcome)
         finally:
@@ -210,6 +216,8 @@ class UsageHandlers:
             batch = request.batch
             self._check(batch)
             await stream.make_room(len(batch.events))
+            use = self._quotas.use(organization.organization_id)
+            await use.take_in_turn(QuotaKind.EVENTS_PER_SECOND, len(batch.events))
             room = await self._pipeline.admit(organization, len(batch.events), waits=True)
             try:
                 parsed = await self._read_events(organization, batch)

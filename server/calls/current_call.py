@@ -89,6 +89,12 @@ def request_id() -> str:
     return call.request_id if call else ""
 
 
+def organization_name() -> str:
+    """The name of the current call's organization; empty while its caller is not known, or outside of a call."""
+    call = _current.get(None)
+    return call.caller.organization.name if call and call.caller else ""
+
+
 def current_organization() -> Organization:
     """The organization that the current call acts for. Every statement of a handler is limited to it."""
     return _caller().organization

@@ -48,6 +48,19 @@ class FieldViolation:
     description: str
 
 
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """A limit that is used up: of which subject, such as "organization:acme", and what it allows."""
+
+    subject: str
+    description: str
+
+
+def exhausted_by_organization(description: str) -> Exhausted:
+    """A limit of the organization of the current call."""
+    return Exhausted(f"organization:{current_call.organization_name()}", description)
+
+
 class ApiError(Exception):
     """An error that the caller receives: a gRPC code, a reason for programs, a message for people."""
 
@@ -61,14 +74,17 @@ class ApiError(Exception):
         metadata: Mapping[str, str] | None = None,
         violations: Sequence[FieldViolation] = (),
         retry_after: timedelta | None = None,
+        exhausted: Exhausted | None = None,
     ) -> None:
-        """`metadata` goes into ErrorInfo, `violations` into BadRequest, `retry_after` into RetryInfo."""
+        """`metadata` goes into ErrorInfo, `violations` into BadRequest, `retry_after` into RetryInfo, `exhausted`
+        into QuotaFailure."""
         super().__init__(message)
         self.reason = reason
         self.message = _shortened(message, MAX_MESSAGE_BYTES)
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)
         self.retry_after = retry_after
+        self.exhausted = exhausted
 
     def status(self) -> status_pb2.Status:
         """The whole error as google.rpc.Status."""
@@ -86,6 +102,13 @@ class ApiError(Exception):
         )
         if self.violations:
             yield _bad_request(self.violations)
+        if self.exhausted is not None:
+            failure = error_details_pb2.QuotaFailure()
+            failure.violations.add(
+                subject=_shortened(self.exhausted.subject, MAX_VALUE_BYTES),
+                description=_shortened(self.exhausted.description, MAX_VALUE_BYTES),
+            )
+            yield failure
         if self.retry_after is not None:
             delay = duration_pb2.Duration()
             delay.FromTimedelta(self.retry_after)

@@ -77,7 +77,7 @@ class CallMonitoring:
         )
 
     def begin(self, path: str, trace_id: str | None) -> "MeasuredCall":
-        """Begins to measure a call. path: of the method, as on the wire. trace_id: of its trace, if it has one."""
+        """Begins to measure a call. path: of the method, on the wire. trace_id: of its trace, if one is recorded."""
         method = self._labels.get(path, OTHER)
         self._in_flight[method,] += 1
         return MeasuredCall(self, method, trace_id)

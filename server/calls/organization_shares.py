@@ -8,7 +8,7 @@ from datetime import timedelta
 from generated.tidemark.v1 import error_reason_pb2
 from runtime import turns
 from runtime.fair_semaphore import FairSemaphore
-from server.calls.errors import ResourceExhausted
+from server.calls.errors import ResourceExhausted, exhausted_by_organization
 
 RETRY_CALLS = timedelta(milliseconds=500)
 
@@ -93,6 +93,7 @@ class _Count:
                 f"this organization has {own} open {self._what} on this server, its share of the server: try again"
                 " a little later, with fewer at the same time",
                 metadata={"share_of": "organization", "limit": str(self._limit)},
+                exhausted=exhausted_by_organization(f"{self._limit} open {self._what} on this server"),
                 retry_after=RETRY_CALLS,
             )
         self._own[organization_id] = own + 1

@@ -1,9 +1,29 @@
 """API errors that more than one service answers."""
 
+from datetime import timedelta
+
 from generated.tidemark.v1 import error_reason_pb2
-from server.calls.errors import AlreadyExists, FailedPrecondition, NotFound
+from runtime.quotas import QuotaKind
+from server.calls.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+    exhausted_by_organization,
+)
 from store.erasures.jobs import CustomerBeingErased, CustomerUnknown
 from store.identity.idempotent_answers import RequestIdReused
+from store.identity.quotas import QuotaReached
+
+# What an organization has too much of, and what helps.
+_QUOTA_WORDS = {
+    QuotaKind.ALERTS: ("alerts that are not archived", "archive some"),
+    QuotaKind.ENDPOINTS: ("webhook endpoints", "delete some"),
+    QuotaKind.STREAMS: ("open usage streams", "end some, or send more with each of them"),
+    QuotaKind.WATCHERS: ("open streams of notifications", "end some"),
+    QuotaKind.EVENTS_PER_SECOND: ("usage events a second", "send this batch again later"),
+    QuotaKind.BYTES_PER_SECOND: ("bytes of requests a second", "send this request again later"),
+}
 
 
 def customer_not_found(name: str, field: str = "customer_id") -> NotFound:
@@ -36,4 +56,16 @@ def request_id_reused(error: RequestIdReused) -> AlreadyExists:
         error_reason_pb2.ERROR_REASON_REQUEST_ID_REUSED,
         f"the request id {error.request_id!r} was used for another request: use a new id",
         metadata={"request_id": error.request_id},
+    )
+
+
+def quota_reached(error: QuotaReached) -> ResourceExhausted:
+    """The organization has as much as its quota allows."""
+    what, help_ = _QUOTA_WORDS[error.kind]
+    return ResourceExhausted(
+        error_reason_pb2.ERROR_REASON_QUOTA_EXCEEDED,
+        f"the quota of this organization is {error.limit} {what}: {help_}, or ask the operator for a higher quota",
+        metadata={"quota": error.kind.value, "limit": str(error.limit)},
+        exhausted=exhausted_by_organization(f"{error.limit} {what}"),
+        retry_after=None if error.retry_after is None else timedelta(seconds=error.retry_after),
     )

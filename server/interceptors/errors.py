@@ -7,14 +7,18 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from engine.quotas.organization_quotas import OrganizationQuotas
 from generated.tidemark.v1 import error_reason_pb2
+from runtime.quotas import QuotaKind
 from runtime.turns import of_loop
 from server.authentication.access import check_customer
 from server.calls import current_call, errors
 from server.calls.answer_size import CLIENT_LIMIT
 from server.calls.context import Context
 from server.calls.errors import ErrorTable
+from server.calls.shared_errors import quota_reached
 from server.interceptors.wrapping import Behaviour, Continuation, Handler, behaviour_of, rebuilt
+from store.identity.quotas import QuotaReached
 from store.postgres.retries import repeated
 
 # Bytes of a request of health or reflection, which contains a name. It needs no key, so the limit is low.
@@ -23,6 +27,8 @@ INFRASTRUCTURE_MESSAGE_BYTES = 1_024
 # Bytes of a message from which on its decoding takes a turn on the event loop: 5,000 events have 300 kB, which take
 # 0.5 ms, and the messages of many streams arrive in one pass of the loop.
 LARGE_MESSAGE = 16_384
+
+_BYTES = QuotaKind.BYTES_PER_SECOND
 
 
 class Errors(grpc.aio.ServerInterceptor):
@@ -38,10 +44,13 @@ class Errors(grpc.aio.ServerInterceptor):
         max_message_bytes: int,
         tables: Mapping[str, ErrorTable] | None = None,
         decoders: Mapping[str, Callable[[bytes], Any]] | None = None,
+        *,
+        quotas: OrganizationQuotas,
     ) -> None:
         """tables: the error table of each service, by the full name of the service. decoders: of the requests that
         are not decoded by protobuf, by method; they raise DecodeError."""
         self._limit = max_message_bytes
+        self._quotas = quotas
         self._tables = tables or {}
         self._decoders = decoders or {}
 
@@ -59,7 +68,7 @@ class Errors(grpc.aio.ServerInterceptor):
         decoder = self._decoders.get(handler_call_details.method, handler.request_deserializer)
         table = self._tables.get(service_of(handler_call_details.method), {})
         method = handler_call_details.method
-        answering = _Answering(handler, _Decoder(decoder, limit, method), table)
+        answering = _Answering(handler, _Decoder(decoder, limit, method, self._quotas), table)
         return rebuilt(handler, answering.stream if handler.response_streaming else answering.single, None, None)
 
 
@@ -77,6 +86,7 @@ class _Answering:
 
     def __init__(self, handler: Handler, decode: "_Decoder", table: ErrorTable) -> None:
         """table: of the handler's service."""
+        self._decode = decode
         self._requests = decode.stream if handler.request_streaming else decode
         self._request_streaming = handler.request_streaming
         self._encode = _Encoder(handler.response_serializer)
@@ -86,6 +96,8 @@ class _Answering:
     async def stream(self, request: Any, context: Context) -> AsyncIterator[bytes]:
         """Answers with a stream of messages."""
         try:
+            if not self._request_streaming:
+                self._decode.take(request)
             async with contextlib.aclosing(self._behaviour(self._requests(request), context)) as responses:
                 async for response in responses:
                     yield self._encode(response)
@@ -101,6 +113,7 @@ class _Answering:
                 return self._encode(await self._behaviour(self._requests(request), context))
             # Repeats a transaction that was rolled back for certain, for example by a deadlock, within the call's
             # deadline. It does not repeat one that may be committed: the request may have no request id.
+            self._decode.take(request)
             await _turn_to_decode(request)
             answer = await repeated(lambda: self._behaviour(self._requests(request), context), certain_only=True)
             return self._encode(answer)
@@ -113,7 +126,14 @@ class _Answering:
 class _Decoder:
     """Decodes one request, or a stream of requests."""
 
-    def __init__(self, deserializer: Callable[[bytes], Any] | None, limit: int, method: str) -> None:
+    def __init__(
+        self,
+        deserializer: Callable[[bytes], Any] | None,
+        limit: int,
+        method: str,
+        quotas: OrganizationQuotas,
+    ) -> None:
+        self._quotas = quotas
         self._deserializer = deserializer or _unchanged
         self._limit = limit
         self._method = method
@@ -137,8 +157,20 @@ class _Decoder:
             check_customer(caller, self._method, request)
         return request
 
+    def take(self, message: bytes) -> None:
+        """Takes the bytes of a single request from the quota of its organization. Raises ResourceExhausted."""
+        caller = current_call.get().caller
+        if caller is None:
+            return
+        try:
+            self._quotas.use(caller.organization.organization_id).take(_BYTES, len(message))
+        except QuotaReached as reached:
+            raise quota_reached(reached) from None
+
     async def stream(self, messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for message in messages:
+            if (caller := current_call.get().caller) is not None:
+                await self._quotas.use(caller.organization.organization_id).take_in_turn(_BYTES, len(message))
             await _turn_to_decode(message)
             yield self(message)
 

@@ -9,7 +9,6 @@ import grpc
 from server.calls import current_call
 from server.calls.context import Context, when_over
 from server.calls.monitoring import CallMonitoring
-from server.calls.trace_id import trace_id_of
 from server.interceptors.wrapping import Around
 
 
@@ -22,8 +21,10 @@ class MeasureCalls(Around):
     @asynccontextmanager
     async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
         """Measures the call until gRPC has sent its last message; the code is found as in `AccessLog`."""
-        measured = self._monitoring.begin(method, trace_id_of(context))
         call = current_call.get()
+        # A trace that is not sampled is recorded nowhere: its id would lead to nothing.
+        trace_id = call.trace.trace_id if call.trace is not None and call.trace.is_sampled else None
+        measured = self._monitoring.begin(method, trace_id)
         finished = grpc.StatusCode.CANCELLED
 
         def over(_: Context) -> None:

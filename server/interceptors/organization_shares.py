@@ -3,10 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from engine.quotas.organization_quotas import OrganizationQuotas
+from runtime.quotas import QuotaKind
 from server.calls import current_call, errors
 from server.calls.context import Context, when_over
 from server.calls.organization_shares import OrganizationShares
+from server.calls.shared_errors import quota_reached
 from server.interceptors.wrapping import Around
+from store.identity.quotas import QuotaReached
 
 # Calls that hold no connection while they wait. The events of EvaluateUsageBatch wait in the pipeline, which has
 # shares of its own. The others wait for their group of changes, and take a turn for each transaction
@@ -33,16 +37,22 @@ _WITHOUT_CONNECTION = frozenset(
     }
 )
 _USAGE_STREAM = "/tidemark.v1.AlertService/EvaluateUsage"
+_QUOTA_OF_STREAM = {
+    _USAGE_STREAM: QuotaKind.STREAMS,
+    "/tidemark.v1.AlertService/WatchNotifications": QuotaKind.WATCHERS,
+}
 
 
 class LimitToShare(Around):
-    """Makes a call wait for its organization's turn, and refuses calls above the organization's share.
+    """Makes a call wait for its organization's turn, and refuses calls above the organization's share, and streams
+    above its quota.
 
     Subscribers of notifications have shares of their own (`server.alerts.subscribers.feeds`).
     """
 
-    def __init__(self, shares: OrganizationShares) -> None:
+    def __init__(self, shares: OrganizationShares, quotas: OrganizationQuotas) -> None:
         self._shares = shares
+        self._quotas = quotas
 
     @asynccontextmanager
     async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
@@ -53,12 +63,7 @@ class LimitToShare(Around):
             return
         organization_id = caller.organization.organization_id
         if streaming:
-            if method == _USAGE_STREAM:
-                try:
-                    stream = self._shares.open_stream(organization_id)
-                except errors.ResourceExhausted as error:
-                    await errors.abort(context, error)
-                when_over(context, lambda _: stream.close())
+            await self._open(method, organization_id, context)
             yield
             return
         share = self._shares.counted if method in _WITHOUT_CONNECTION else self._shares.served
@@ -71,3 +76,20 @@ class LimitToShare(Around):
             if entered:
                 raise
             await errors.abort(context, error)
+
+    async def _open(self, method: str, organization_id: int, context: Context) -> None:
+        """Counts a stream until it is over."""
+        if (kind := _QUOTA_OF_STREAM.get(method)) is None:
+            return
+        use = self._quotas.use(organization_id)
+        try:
+            use.open(kind)
+        except QuotaReached as reached:
+            await errors.abort(context, quota_reached(reached))
+        when_over(context, lambda _: use.close(kind))
+        if kind is QuotaKind.STREAMS:
+            try:
+                stream = self._shares.open_stream(organization_id)
+            except errors.ResourceExhausted as error:
+                await errors.abort(context, error)
+            when_over(context, lambda _: stream.close())

@@ -1,6 +1,6 @@
 """WebhookService: endpoints and their secrets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from generated.tidemark.v1 import endpoint_pb2
@@ -38,13 +38,24 @@ _HIDDEN = ("headers", "credentials")  # fields whose values the audit log does n
 
 
 class EndpointHandlers:
-    """Serves the RPCs for endpoints. box: encrypts secrets; None where the operator has set no master key."""
+    """Serves the RPCs for endpoints.
 
-    def __init__(self, database: Database, clock: Clock, policy: UrlPolicy, box: SecretBox | None) -> None:
+    box: encrypts secrets; None where the operator has set no master key. quota: of an organization's endpoints.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        policy: UrlPolicy,
+        box: SecretBox | None,
+        quota: Callable[[int], int | None] = lambda _: None,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._policy = policy
         self._box = box
+        self._quota = quota
 
     async def CreateEndpoint(
         self, request: messages.CreateEndpointRequest, context: Context
@@ -57,8 +68,9 @@ class EndpointHandlers:
         box = self._sealing_box()
 
         async def create(connection: Connection) -> tuple[messages.CreateEndpointResponse, str]:
+            organization_id = current_organization().organization_id
             created = await endpoints.create(
-                connection, current_organization().organization_id, new, box, now=self._clock.now()
+                connection, organization_id, new, box, now=self._clock.now(), quota=self._quota(organization_id)
             )
             [shown] = await self._shown(connection, [created.endpoint])
             await record(connection, created.endpoint.create_time, changed(None, shown))

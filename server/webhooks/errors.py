@@ -2,12 +2,13 @@
 
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import ErrorTable, FailedPrecondition, NotFound
-from server.calls.shared_errors import customer_being_erased, request_id_reused
+from server.calls.shared_errors import customer_being_erased, quota_reached, request_id_reused
 from store.endpoints.endpoints import MAX_ENDPOINTS, TooManyEndpoints
 from store.endpoints.rows import Endpoint
 from store.endpoints.secrets import MAX_LIVE, TooManySecrets
 from store.erasures.jobs import CustomerBeingErased
 from store.identity.idempotent_answers import RequestIdReused
+from store.identity.quotas import QuotaReached
 
 
 def error_table() -> ErrorTable:
@@ -16,6 +17,7 @@ def error_table() -> ErrorTable:
         RequestIdReused: request_id_reused,
         CustomerBeingErased: customer_being_erased,
         TooManyEndpoints: too_many_endpoints,
+        QuotaReached: quota_reached,
         TooManySecrets: too_many_secrets,
     }
 

@@ -31,7 +31,8 @@ class Change:
     """The change of definitions by one caller.
 
     Its transaction holds the organization's lock exclusively, and has raised the epoch. max_spend_alerts: of each
-    type on cost, of one subscription or plan. record: notes each changed alert for the audit log.
+    type on cost, of one subscription or plan. record: notes each changed alert for the audit log. max_alerts: of the
+    organization, without archived ones.
     """
 
     connection: AsyncConnection
@@ -40,6 +41,7 @@ class Change:
     begun: Begun
     max_spend_alerts: int = MAX_SPEND_ALERTS
     record: Record = unrecorded
+    max_alerts: int | None = None
 
 
 class ItemRefused(Exception):

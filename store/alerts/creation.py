@@ -7,7 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alerts import ConditionType, ScopeKind
 from evaluator.definitions import AlertDefinition, DefinitionState
+from runtime.quotas import QuotaKind
 from runtime.turns import Slices
+from store.alerts import counts
 from store.alerts.change import Begun, Change, ItemRefused
 from store.alerts.drafts import ROW_COLUMNS, Draft, with_currencies
 from store.alerts.history import ChangeKind
@@ -15,6 +17,7 @@ from store.alerts.quiet_at_creation import FOUND, NOT_SETTLED, QUIET_COLUMNS, SE
 from store.alerts.unique_keys import AlertConflict, holders, keys_of, refuse_alike
 from store.erasures import jobs as erasures
 from store.erasures.jobs import CustomerBeingErased
+from store.identity.quotas import QuotaReached
 from store.postgres.database import driver
 from store.tables.alerts import alert
 
@@ -33,8 +36,8 @@ async def create_many(
 ) -> list[AlertDefinition]:
     """Saves several alerts, in their order, all or none. The backfills of active ones are still to run.
 
-    wide: see `create_each`. Raises ItemRefused with AlertConflict, TooManyAlerts or CustomerBeingErased, or with
-    ItemsAlike if two of the alerts have the same key.
+    wide: see `create_each`. Raises ItemRefused with AlertConflict, TooManyAlerts, QuotaReached or
+    CustomerBeingErased, or with ItemsAlike if two of the alerts have the same key.
     """
     begun = change.begun
     drafts = await with_currencies(change.connection, change.organization_id, drafts)
@@ -48,6 +51,9 @@ async def create_many(
     over = await _above_maximum(change.connection, change.organization_id, drafts, maximum)
     if over:
         raise ItemRefused(min(over), TooManyAlerts(drafts[min(over)].definition.scope.kind, maximum))
+    above = await counts.above(change.connection, change.organization_id, change.max_alerts)
+    if above and change.max_alerts is not None:
+        raise ItemRefused(max(len(drafts) - above, 0), QuotaReached(QuotaKind.ALERTS, change.max_alerts))
     created, slices = list[AlertDefinition](), Slices(change.organization_id)
     slices.begin_at_once()
     for one in drafts:
@@ -64,12 +70,14 @@ async def create_each(
     begun: Begun,
     max_spend_alerts: int,
     wide: WideWatches | None = None,
+    max_alerts: int | None = None,
 ) -> list[AlertDefinition | Exception]:
     """Saves those of several alerts that can be saved, each as if the ones before it had been created before it.
 
     wide: what the wide alerts watch; with it, quiet gauges are taken as evaluated, so no other change may follow at
-    this epoch. Returns, for each, the alert, AlertConflict or CustomerBeingErased. Raises TooManyAlerts if that
-    concerns any of several alerts, of which some may be saved: roll back, and create them one by one.
+    this epoch. max_alerts: of the organization. Returns, for each, the alert, AlertConflict or CustomerBeingErased.
+    Raises TooManyAlerts or QuotaReached if that concerns any of several alerts, of which some may be saved: roll
+    back, and create them one by one.
     """
     drafts = await with_currencies(connection, organization_id, drafts)
     saved = await _save(connection, organization_id, drafts, begun, wide)
@@ -79,6 +87,8 @@ async def create_each(
     over = await _above_maximum(connection, organization_id, made, max_spend_alerts)
     if over:
         raise TooManyAlerts(made[min(over)].definition.scope.kind, max_spend_alerts)
+    if made and max_alerts is not None and await counts.above(connection, organization_id, max_alerts):
+        raise QuotaReached(QuotaKind.ALERTS, max_alerts)
     created, slices = list[AlertDefinition | Exception](), Slices(organization_id)
     slices.begin_at_once()
     for index, one in enumerate(drafts):

@@ -80,6 +80,19 @@ SELECT count(*) FROM taken
 """)
 
 
+# Organizations without a log get one: readers of it may have tokens, too.
+_SKIP_NUMBERS = text("""
+INSERT INTO audit_log (organization_id, last_number, high_time)
+SELECT organization_id, :number, 'epoch' FROM organization
+ON CONFLICT (organization_id) DO UPDATE SET last_number = audit_log.last_number + :number
+""")
+
+
+async def skip_numbers(connection: AsyncConnection, number: int) -> None:
+    """Leaves out that many numbers in the log of every organization."""
+    await connection.execute(_SKIP_NUMBERS, {"number": number})
+
+
 async def assign_numbers(connection: AsyncConnection, organization_id: int, limit: int = ROWS_AT_ONCE) -> bool:
     """Gives numbers to the entries of up to `limit` committed transactions; returns whether more may wait.
 

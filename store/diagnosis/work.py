@@ -6,8 +6,8 @@ Each answer reads the first row of an index, and counts at most COUNTED rows.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from store.deliveries.queue import DUE_ENDPOINTS, OPEN
-from store.postgres.database import DriverConnection
+from store.deliveries.queue import DUE_ENDPOINTS, OPEN, SETTINGS
+from store.postgres.database import DriverConnection, Row
 
 COUNTED = 10_000  # rows at most
 
@@ -124,16 +124,21 @@ WHERE lease_token IS NOT NULL ORDER BY lease_expire_time LIMIT 1
 
 async def due_deliveries(connection: DriverConnection) -> Waiting | None:
     """The deliveries that are due and could be sent: `number` endpoints have some, `what` has the oldest."""
-    cursor = await connection.execute(_DELIVERIES.encode())
-    row = await cursor.fetchone()
+    row = await _of_queue(connection, _DELIVERIES)
     return None if row is None or row[0] is None else Waiting(row[1], row[0], row[2])
 
 
 async def expired_lease(connection: DriverConnection) -> timedelta | None:
     """For how long the oldest lease of a delivery has been over; None or negative: none is."""
-    cursor = await connection.execute(_LEASES)
-    row = await cursor.fetchone()
+    row = await _of_queue(connection, _LEASES)
     return None if row is None else row[0]
+
+
+async def _of_queue(connection: DriverConnection, query: str) -> Row | None:
+    """The first row of a query about the delivery queue, which runs with the settings of the queue's statements."""
+    async with connection.transaction():
+        await connection.execute(SETTINGS)
+        return await (await connection.execute(query.encode())).fetchone()
 
 
 _FEED = """

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runtime.quotas import QuotaKind
 from store.endpoints import secrets as endpoint_secrets
 from store.endpoints.credentials import sealed_credentials
 from store.endpoints.rows import (
@@ -20,6 +21,7 @@ from store.endpoints.rows import (
     endpoint_from,
     is_endpoint,
 )
+from store.identity.quotas import QuotaReached
 from store.ids import random_id
 from store.postgres.channels import announce_due_deliveries
 from store.postgres.counting import bounded_count
@@ -74,8 +76,12 @@ async def create(
     box: SecretBox,
     *,
     now: datetime,
+    quota: int | None = None,
 ) -> CreatedEndpoint:
-    """Saves an endpoint with its signing key. Raises TooManyEndpoints."""
+    """Saves an endpoint with its signing key. quota: of the organization's endpoints.
+
+    Raises TooManyEndpoints and QuotaReached.
+    """
     # The lock makes concurrent requests count one after the other.
     await connection.execute(
         select(organization.c.organization_id)
@@ -89,6 +95,8 @@ async def create(
     )
     if number is not None and number >= MAX_ENDPOINTS:
         raise TooManyEndpoints
+    if number is not None and quota is not None and number >= quota:
+        raise QuotaReached(QuotaKind.ENDPOINTS, quota)
     endpoint_id = random_id(ENDPOINT_ID_PREFIX)
     saved = await connection.execute(
         insert(endpoint)

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, ExceptionContext, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 from runtime.actions import LogAction
 from store.postgres import sessions
 from store.postgres.failures import KINDS, DatabaseUnavailable, Discard, Failure, failure_of, sqlstate_of, unavailable
+from store.postgres.statement_bounds import statement_timeout
 
 # Other rooms import DatabaseUnavailable from here.
 __all__ = [
@@ -106,12 +107,15 @@ class Database:
         event.listen(
             self._engine.sync_engine, "connect", lambda connection, _: connection.run_async(prepare), insert=True
         )
+        event.listen(self._engine.sync_engine, "handle_error", _keep_after_cancellation)
 
     def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction at READ COMMITTED; commits at the end of the block, rolls back on an exception.
 
-        Statements on the driver's connection (see `driver`) belong to the same transaction. Raises
-        DatabaseUnavailable for each failure of the database that `store.postgres.failures` knows.
+        Statements on the driver's connection (see `driver`) belong to the same transaction. When the task is
+        cancelled, PostgreSQL cancels the statement that runs. The statements of a call also end soon after its
+        deadline (`store.postgres.statement_bounds`). Raises DatabaseUnavailable for each failure of the database that
+        `store.postgres.failures` knows.
         """
         return self._noted_transaction(unbegun=False)
 
@@ -136,6 +140,8 @@ class Database:
     async def _transaction(self, *, unbegun: bool) -> AsyncIterator[AsyncConnection]:
         pool = self._engine.pool
         failure: Failure | None = None
+        timeout = None if unbegun else statement_timeout()
+        begins_itself = unbegun or timeout is not None
         self.waiting += 1
         wait_began: float | None = time.perf_counter()
         try:
@@ -145,8 +151,10 @@ class Database:
                 try:
                     # Without it, SQLAlchemy begins at its first statement, which can come after one on the driver.
                     async with connection.begin():
-                        if unbegun:
+                        if begins_itself:
                             await (await driver(connection)).set_autocommit(True)
+                        if timeout is not None:
+                            await _begin(connection, timeout)
                         yield connection
                 except (SQLAlchemyError, psycopg.Error) as error:
                     failure = failure_of(error, connection_is_dead=await _is_dead(connection))
@@ -158,7 +166,7 @@ class Database:
                     # If the pool was disposed of meanwhile (see below), a connection that returns to it is never
                     # closed. A connection that broke inside a pipeline cannot leave it, so no rollback is possible.
                     is_usable = self._engine.pool is pool and not await _is_stuck(connection)
-                    if not is_usable or (unbegun and not await _end_autocommit(connection)):
+                    if not is_usable or (begins_itself and not await _end_autocommit(connection)):
                         await connection.invalidate()
         except (SQLAlchemyError, psycopg.Error, DatabaseUnavailable) as error:
             failure = failure or failure_of(error)
@@ -228,6 +236,33 @@ async def driver(connection: AsyncConnection) -> DriverConnection:
     pooled: Any = await connection.get_raw_connection()
     beneath: DriverConnection = pooled.driver_connection
     return beneath
+
+
+async def _begin(connection: AsyncConnection, timeout: int) -> None:
+    """Begins the transaction, with a time in milliseconds for each of its statements.
+
+    The driver's own BEGIN takes a round trip, too; this is one message with two statements, which cannot be prepared.
+    """
+    statement = b"BEGIN; SET LOCAL statement_timeout = %d" % timeout
+    await (await driver(connection)).execute(statement, prepare=False)
+
+
+def _keep_after_cancellation(context: ExceptionContext) -> None:
+    """Keeps the connection of a statement that was cancelled with its task.
+
+    SQLAlchemy closes it, because it does not know in which state it is. The driver has waited for the end of the
+    statement, or has closed the connection itself. A connection for each call that is cancelled would cost more than
+    the call.
+    """
+    if not isinstance(context.original_exception, asyncio.CancelledError) or context.connection is None:
+        return
+    raw: DriverConnection = context.connection.connection.driver_connection  # type: ignore[assignment]
+    if raw.pgconn.transaction_status in (
+        TransactionStatus.IDLE,
+        TransactionStatus.INTRANS,
+        TransactionStatus.INERROR,
+    ):
+        context.is_disconnect = False
 
 
 async def _is_dead(connection: AsyncConnection) -> bool:

@@ -27,6 +27,10 @@ LOCK_TIMEOUT = 3  # seconds that a statement waits for a lock before its transac
 # Seconds that a transaction can be idle between two statements. A process that freezes in a transaction holds its
 # locks no longer than this; a process that works is idle for milliseconds.
 IDLE_TRANSACTION_TIMEOUT = 5
+# Seconds that a statement can run. It ends the statements of a process that hangs. The longest statement that is
+# right counts the events of one customer, millions of them in a minute; calls have a shorter time
+# (`store.postgres.statement_bounds`).
+STATEMENT_TIMEOUT = 900
 # Seconds without acknowledgements after which either side considers the other one dead.
 PEER_TIMEOUT = 15
 _KEEPALIVE = {"idle": 10, "interval": 5, "count": 1}  # seconds, seconds, probes
@@ -52,9 +56,13 @@ PINS: Mapping[str, tuple[str, str]] = {
     "standard_conforming_strings": ("on", "off, a backslash in a literal is an escape"),
     "array_nulls": ("on", "off, NULL in an array is the string NULL"),
     "quote_all_identifiers": ("off", "names of partitions are read from the catalogue"),
-    # How long a session can make others wait. The deadline of its call limits a statement.
-    "statement_timeout": ("0", "calls have deadlines; with a timeout of the role, large batches would never succeed"),
-    "transaction_timeout": ("0", "as statement_timeout; PostgreSQL 17 and newer"),
+    # How long a session can make others wait.
+    "statement_timeout": (
+        f"{STATEMENT_TIMEOUT // 60}min",
+        "a process that hangs must not leave a statement that never ends",
+    ),
+    # PostgreSQL 17 and newer. It would end the session. Its parts, statements and pauses, have limits of their own.
+    "transaction_timeout": ("0", "with a timeout of the role, large batches would never succeed"),
     "idle_session_timeout": ("0", "idle connections of a pool must stay open"),
     "lock_timeout": (f"{LOCK_TIMEOUT}s", "a transaction that waits returns its connection and is tried again"),
     "idle_in_transaction_session_timeout": (

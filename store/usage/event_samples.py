@@ -45,10 +45,6 @@ class EventSample:
         return self.examined < MAX_EXAMINED
 
 
-# Of LIMIT, PostgreSQL may conclude that it finds enough events in the order of the table. So sequential scans are
-# switched off, for this transaction: the events of the customer are one range of the key of each partition.
-_NO_SEQUENTIAL_SCANS = b"SELECT set_config('enable_seqscan', 'off', true)"
-
 _SAMPLE = """
 SELECT count(*), count(*) FILTER (WHERE counts),
     (array_agg(event_id ORDER BY event_time DESC, event_id COLLATE "C" DESC) FILTER (WHERE counts))[1],
@@ -87,11 +83,10 @@ async def sample(
     subscription_id: str | None,
     group_keys: tuple[str, ...],
 ) -> EventSample:
-    """A sample of the events of a customer in a period.
+    """A sample of the events of a customer in a period. The transaction is a snapshot that reads by index.
 
     kind: what the alert counts, without its group keys; of a subscription if `subscription_id` is set.
     """
-    await connection.execute(_NO_SEQUENTIAL_SCANS)
     statement = _SAMPLE.format(
         other="e.currency" if kind.of_cost else "coalesce(e.metric_id, e.event_name)",
         counts=conditions(kind),

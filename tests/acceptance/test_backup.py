@@ -19,15 +19,17 @@ import pytest
 from sqlalchemy import make_url
 
 from cli.client.connection import Address
-from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest
+from generated.tidemark.v1.alert_service_pb2 import CreateAlertRequest, WatchNotificationsRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.audit_service_pb2 import WatchAuditEntriesRequest
+from generated.tidemark.v1.audit_service_pb2_grpc import AuditServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from store.migrate import migrate
 from tests.support.documented import blocks
 from tests.support.memory import server_folder
 from tests.support.notifier.receiver import Receiver
 from tests.support.processes import results
-from tests.support.processes.programs import DEADLINE, SETTINGS, Programs, running, until
+from tests.support.processes.programs import DEADLINE, SETTINGS, Program, Programs, running, until
 from tests.support.processes.results import ALERTS
 from tests.support.processes.traffic import Client, usage
 from tests.support.processes.up import Up, eventually, run
@@ -178,6 +180,32 @@ async def watched(address: Address, number: int, token: str = "") -> tuple[set[s
     raise AssertionError("the stream ended")
 
 
+async def create_alert(address: Address, name: str) -> str:
+    """Creates an alert on a customer without usage; returns its id."""
+    request = CreateAlertRequest()
+    request.alert.display_name = name
+    request.alert.scope.customer.customer_id = "nothing-happens-here"
+    request.alert.spend_threshold_reached.currency = "USD"
+    request.alert.thresholds.add(value="1")
+    async with address.channel() as channel:
+        return (await AlertServiceStub(channel).CreateAlert(request, timeout=DEADLINE)).alert.alert_id
+
+
+async def audited(address: Address, last: str, token: str = "") -> tuple[list[str], str]:
+    """The resources of the audit entries after a token (of all, without one) up to `last`, and a new token."""
+    request = WatchAuditEntriesRequest(resume_token=token)
+    if not token:
+        request.start_time.FromDatetime(datetime(2020, 1, 1, tzinfo=UTC))
+    found: list[str] = []
+    async with address.channel() as channel, within(f"the audit entry of {last} on a stream", DEADLINE):
+        async for answer in AuditServiceStub(channel).WatchAuditEntries(request):
+            if answer.HasField("entry"):
+                found.append(answer.entry.resource_id)
+                if found[-1] == last:
+                    return found, answer.resume_token
+    raise AssertionError("the stream ended")
+
+
 async def ids(url: str) -> set[str]:
     """The ids of all notifications."""
     return set(await results.notifications(url))
@@ -205,6 +233,8 @@ async def test_restore_has_what_was_acknowledged_before_the_backup_and_everythin
         all_ids = await ids(backup.url)
         assert of_backup < all_ids
         _, token = await watched(server.address, len(all_ids))
+        changes = [await create_alert(server.address, f"lost {number}") for number in range(3)]
+        _, audit_token = await audited(server.address, changes[-1])
         await until(lambda: all_ids <= set(receiver.ids()), "the webhooks before the restore")
 
     arrived = len(receiver.arrivals)
@@ -212,7 +242,11 @@ async def test_restore_has_what_was_acknowledged_before_the_backup_and_everythin
         assert (await results.stored(url)).events == kept.accepted
         assert await ids(url) == of_backup
         async with running(url, tmp_path / "after") as programs:
-            await resume(programs, (kept, lost), now, token)
+            server = await resume(programs, (kept, lost), now, token)
+            change = await create_alert(server.address, "after the restore")
+            # Entries that had no number in the backup come again.
+            entries, _ = await audited(server.address, change, audit_token)
+            assert not set(entries) & set(changes)
             written = await results.notifications(url)
             await until(lambda: written.keys() <= set(receiver.ids()[arrived:]), "the webhooks after the restore")
         results.check_arrivals(receiver.arrivals[arrived:], secret, written)
@@ -224,8 +258,11 @@ async def test_restore_has_what_was_acknowledged_before_the_backup_and_everythin
         assert (again.keys() - of_backup) & (before.keys() - of_backup)
 
 
-async def resume(programs: Programs, clients: tuple[Client, Client], now: datetime, token: str) -> None:
-    """Callers send again what they have, and a subscriber goes on with a token that is newer than the backup."""
+async def resume(programs: Programs, clients: tuple[Client, Client], now: datetime, token: str) -> Program:
+    """Callers send again what they have, and a subscriber goes on with a token that is newer than the backup.
+
+    Returns the server.
+    """
     before = await ids(programs.url)
     server, _ = await asyncio.gather(programs.serve("server"), programs.notify("notifier"))
     kept, lost = [await send(server.address, client.name, now) for client in clients]
@@ -236,6 +273,7 @@ async def resume(programs: Programs, clients: tuple[Client, Client], now: dateti
     assert written
     found, _ = await watched(server.address, len(written), token)
     assert found == written
+    return server
 
 
 EVENT = (

@@ -14,7 +14,7 @@ from tests.support.server.certificates import HOST, Authority
 
 async def health(folder: Path, *arguments: str) -> tuple[int, str]:
     """The exit code of the command, and what it printed."""
-    found = await asyncio.to_thread(run, folder, "health", *arguments)
+    found = await asyncio.to_thread(run, folder, "health", *arguments, TIDEMARK_SERVER="127.0.0.1:1")
     assert "Traceback" not in found.stderr
     return found.returncode, found.stdout + found.stderr
 
@@ -31,7 +31,7 @@ async def test_health_of_a_serving_process_is_0_and_that_of_an_absent_one_is_1(
     code, said = await health(tmp_path, "--server", address, "--service", "nothing.Service")
     assert (code, "NOT_FOUND" in said) == (1, True)
     for program in (server, notifier):
-        [port] = set(re.findall(r"monitoring on 127\.0\.0\.1 port (\d+)", program.said()))
+        [port] = set(re.findall(r"monitoring_port=(\d+)", program.said()))
         assert await health(tmp_path, "--url", f"http://127.0.0.1:{port}/readyz") == (0, "ready\n")
         assert (await health(tmp_path, "--url", f"http://127.0.0.1:{port}/nothing"))[0] == 1
         await program.stop()

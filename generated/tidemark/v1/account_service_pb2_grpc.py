@@ -205,6 +205,11 @@ class AccountServiceStub:
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.DeleteLimitRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeleteLimitResponse.FromString,
                 _registered_method=True)
+        self.GetQuotas = channel.unary_unary(
+                '/tidemark.v1.AccountService/GetQuotas',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.GetQuotasRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetQuotasResponse.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer:
@@ -461,6 +466,13 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetQuotas(self, request, context):
+        """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -628,6 +640,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.DeleteLimit,
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeleteLimitRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.DeleteLimitResponse.SerializeToString,
+            ),
+            'GetQuotas': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQuotas,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetQuotasRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.GetQuotasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1527,6 +1544,33 @@ class AccountService:
             '/tidemark.v1.AccountService/DeleteLimit',
             tidemark_dot_v1_dot_account__service__pb2.DeleteLimitRequest.SerializeToString,
             tidemark_dot_v1_dot_account__service__pb2.DeleteLimitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQuotas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/GetQuotas',
+            tidemark_dot_v1_dot_account__service__pb2.GetQuotasRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.GetQuotasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -110,6 +110,8 @@ class AccountServiceStub:
     """DeleteLimit removes a limit, and evaluates the thresholds with percent_of_limit that referred to it, like PutLimit
     without an amount. Its limit_id can then be put with another holder, access and groups.
     """
+    GetQuotas: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetQuotasRequest, _account_service_pb2.GetQuotasResponse]
+    """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them."""
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
@@ -405,5 +407,13 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         """DeleteLimit removes a limit, and evaluates the thresholds with percent_of_limit that referred to it, like PutLimit
         without an amount. Its limit_id can then be put with another holder, access and groups.
         """
+
+    @_abc_1.abstractmethod
+    def GetQuotas(
+        self,
+        request: _account_service_pb2.GetQuotasRequest,
+        context: _aio.ServicerContext[_account_service_pb2.GetQuotasRequest, _abc.Awaitable[_account_service_pb2.GetQuotasResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.GetQuotasResponse]:
+        """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them."""
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _aio.Server) -> None: ...

@@ -928,6 +928,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 64
+    """ERROR_REASON_QUOTA_EXCEEDED (RESOURCE_EXHAUSTED) means that the organization has, or does in a second, as much of
+    something as its quota allows on all servers together. quota is alerts, endpoints, streams, watchers,
+    events_per_second or bytes_per_second; GetQuotas shows all of them. QuotaFailure names the organization and the
+    quota. For rates, RetryInfo says when the same request can succeed; for the others there is none, because waiting
+    does not help.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_QUOTA_EXCEEDED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "quota": "alerts",
+            "limit": "1000"
+          }
+        }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a request, or one event of it, was refused or failed. Every error of this API carries a
@@ -1841,6 +1859,24 @@ Example:
       "domain": "tidemark.dev",
       "metadata": {
         "entry_number": "1204"
+      }
+    }
+"""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 64
+"""ERROR_REASON_QUOTA_EXCEEDED (RESOURCE_EXHAUSTED) means that the organization has, or does in a second, as much of
+something as its quota allows on all servers together. quota is alerts, endpoints, streams, watchers,
+events_per_second or bytes_per_second; GetQuotas shows all of them. QuotaFailure names the organization and the
+quota. For rates, RetryInfo says when the same request can succeed; for the others there is none, because waiting
+does not help.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_QUOTA_EXCEEDED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "quota": "alerts",
+        "limit": "1000"
       }
     }
 """

@@ -21,7 +21,7 @@ from runtime.tasks import BackgroundTask, FailureLog
 from runtime.turns import Pieces
 from server.alerts.subscribers.feed_limits import DEFAULT_FEED_LIMITS, FeedLimits
 from server.alerts.subscribers.tail import Tail
-from server.calls.errors import ResourceExhausted
+from server.calls.errors import ResourceExhausted, exhausted_by_organization
 from store.deliveries import outbox
 from store.identity import organizations
 from store.notifications import feed
@@ -164,6 +164,7 @@ class Feeds:
                 f"this organization has {own} streams of notifications on this server, its share of the server now:"
                 " end one, or use another server",
                 metadata={"limit": str(own)},
+                exhausted=exhausted_by_organization("its share of the streams of notifications on this server"),
             )
         if subscribed is None:
             subscribed = self._feeds[organization_id] = self._begin(organization_id)

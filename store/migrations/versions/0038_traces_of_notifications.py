@@ -7,7 +7,7 @@ previous version writes none; a notifier of that version reads none.
 from alembic import op
 
 revision = "0038"
-down_revision = "0036"
+down_revision = "0037"
 oldest_compatible = "0027"
 
 

@@ -21,6 +21,7 @@ from cli.doctor.findings import Check, Examined, Finding, NotChecked, Severity
 from cli.main import tidemark
 from runtime.clock import ManualClock, SystemClock
 from runtime.configuration import Configuration
+from runtime.quotas import QuotaKind
 from store.diagnosis.session import opened
 from store.identity import keys
 from store.identity.keys import KeySettings
@@ -86,6 +87,15 @@ async def test_pending_and_newer_migrations_are_found(database_url: str) -> None
     assert "9999" in newer.findings[0].found
     await execute(database_url, "UPDATE schema_compatibility SET oldest_revision = '0030'")
     assert (await check(database_url, "schema.revision")).severity is OK
+
+
+@own_database
+async def test_a_check_of_a_table_that_does_not_exist_is_reported_as_not_checked(database_url: str) -> None:
+    await execute(database_url, "DROP TABLE outbox, alembic_version")
+    found = await check(database_url, "work.outbox")
+    assert found.severity is NOT_CHECKED
+    assert 'relation "outbox" does not exist' in found.findings[0].found
+    assert "the schema is at none" in (await check(database_url, "schema.revision")).findings[0].found
 
 
 async def test_a_clock_that_is_off_is_found(database_url: str) -> None:
@@ -404,6 +414,27 @@ async def test_work_that_waits_for_servers_is_found(database: Database, database
         ("work.feed", WARNING),
     ):
         assert (await check(database_url, check_id)).severity is severity, check_id
+
+
+async def test_quotas_that_are_nearly_used_are_found(database: Database, database_url: str) -> None:
+    await House.build(database, SystemClock(), "acme")
+    settings = Configuration(database_url=database_url, quotas={QuotaKind.STREAMS: 10, QuotaKind.ALERTS: 100})
+    assert (await check(database_url, "quotas.use", settings=settings)).severity is OK
+    ids = "(SELECT organization_id FROM organization)"
+    await execute(
+        database_url,
+        "INSERT INTO quota_use (organization_id, process_id, streams, watchers, events_per_second, bytes_per_second,"
+        f" update_time) SELECT {ids}, 'p' || n, 5, 50, 0, 0, now() + interval '1 hour' FROM generate_series(1, 2) n",
+        f"INSERT INTO alert_count (organization_id, alerts) VALUES ({ids}, 85)",
+    )
+    found = await check(database_url, "quotas.use", settings=settings)
+    assert [(one.severity, one.found.partition(":")[0]) for one in found.findings] == [
+        (PROBLEM, "acme uses 10 of its quota of 10 streams"),
+        (WARNING, "acme uses 85 of its quota of 100 alerts"),
+    ]
+    own = f'INSERT INTO organization_quota VALUES ({ids}, \'{{"streams": null, "alerts": 1000}}\', now())'
+    await execute(database_url, own)
+    assert (await check(database_url, "quotas.use", settings=settings)).severity is OK
 
 
 async def test_the_heartbeat_and_the_health_of_a_server_are_found(

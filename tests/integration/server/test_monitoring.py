@@ -122,6 +122,16 @@ async def test_a_call_with_a_recorded_trace_leaves_an_exemplar(monitored: Monito
     assert exemplars == [{"trace_id": TRACE}]
 
 
+async def test_a_call_whose_trace_is_not_sampled_leaves_no_exemplar(monitored: Monitored) -> None:
+    caller = monitored.caller
+    for header in (f"00-{TRACE}-00f067aa0ba902b7-00", "00-no-trace-01"):
+        caller.metadata = (caller.metadata[0], ("traceparent", header))
+        await caller.send(caller.event(header))
+    await ended(monitored, CALLS, rpc_method=BATCH)
+    found = await monitored.scrape(openmetrics=True)
+    assert [one.exemplar for one in found.samples if one.exemplar is not None] == []
+
+
 async def test_series_stay_few_whatever_callers_send(
     monitored: Monitored, database: Database, clock: ManualClock
 ) -> None:

@@ -1,5 +1,6 @@
 """Calls of any method of the contract with requests and answers as JSON."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -14,14 +15,19 @@ from tests.support.server.running import status_of
 Json = dict[str, Any]
 
 
-async def answers_of(channel: grpc.aio.Channel, method: MethodDescriptor, request: Json, count: int) -> list[Json]:
+Metadata = Sequence[tuple[str, str]]
+
+
+async def answers_of(
+    channel: grpc.aio.Channel, method: MethodDescriptor, request: Json, count: int, metadata: Metadata = ()
+) -> list[Json]:
     """The answer to a request; of a stream the first `count` answers."""
     message = ParseDict(request, GetMessageClass(method.input_type)())
-    return [MessageToDict(each) for each in await send(channel, method, message, count)]
+    return [MessageToDict(each) for each in await send(channel, method, message, count, metadata)]
 
 
 async def send(
-    channel: grpc.aio.Channel, method: MethodDescriptor, request: Message, count: int = 1
+    channel: grpc.aio.Channel, method: MethodDescriptor, request: Message, count: int = 1, metadata: Metadata = ()
 ) -> list[Message]:
     """The answer to a request; of a stream the first `count` answers."""
     opening: Any = {
@@ -35,8 +41,9 @@ async def send(
         response_deserializer=GetMessageClass(method.output_type).FromString,
     )
     if not method.server_streaming:
-        return [await call(request)]
-    stream = call(iter([request])) if method.client_streaming else call(request)
+        return [await call(request, metadata=metadata)]
+    sent = iter([request]) if method.client_streaming else request
+    stream = call(sent, metadata=metadata)
     answers: list[Message] = [await stream.read() for _ in range(count)]
     stream.cancel()
     return answers

@@ -92,14 +92,13 @@ class Node:
         await self._run("pg_basebackup", *source, "--write-recovery-conf", "--no-sync", "--checkpoint=fast")
 
     async def _run(self, program: str, *arguments: str) -> None:
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [*self._as_user, self._programs / "bin" / program, f"--pgdata={self._data}", *arguments],
-            cwd=self.disk.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+        command = [*self._as_user, str(self._programs / "bin" / program), f"--pgdata={self._data}", *arguments]
+
+        def run() -> "subprocess.CompletedProcess[bytes]":
+            out = subprocess.PIPE
+            return subprocess.run(command, cwd=self.disk.folder, stdout=out, stderr=subprocess.STDOUT, check=False)
+
+        done = await asyncio.to_thread(run)
         assert done.returncode == 0, f"{program} ended with {done.returncode}: {done.stdout.decode()}"
 
     async def start(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -216,6 +217,7 @@ async def running_notifier(
     database: Database | None = None,
     stop: asyncio.Event | None = None,
     poll_interval: float = POLL_INTERVAL,
+    monitoring_socket: socket.socket | None = None,
 ) -> AsyncIterator[Polls]:
     """A notifier that drains at the end of the block, or when `stop` is set.
 
@@ -232,6 +234,7 @@ async def running_notifier(
             house.clock,
             poll_interval=poll_interval,
             on_poll=polls.count,
+            monitoring_socket=monitoring_socket,
         )
     )
     try:

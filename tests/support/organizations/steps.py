@@ -64,6 +64,7 @@ READS = (
     *(
         Step(f"get {method.removeprefix('Get')}", method, request)
         for method, request in (
+            ("GetQuotas", ""),
             ("GetMetric", 'metric_id: "calls"'),
             ("GetPlan", 'plan_id: "gold"'),
             ("GetCustomer", 'customer_id: "ann"'),

@@ -61,6 +61,26 @@ class OddService:
             await connection.execute(text("SELECT pg_sleep(3600)"))
         return request
 
+    async def sleep_in_database_stream(
+        self, requests: AsyncIterator[StringValue], context: Context
+    ) -> AsyncIterator[StringValue]:
+        async for request in requests:
+            yield await self.sleep_in_database(request, context)
+
+    async def sleep_in_pipeline(self, request: StringValue, context: Context) -> StringValue:
+        assert self.dependencies is not None
+        async with self.dependencies.database.raw_transaction() as connection, connection.pipeline():
+            self.started.set()
+            for _ in range(3):
+                await connection.execute("SELECT pg_sleep(3600)")
+        return request
+
+    async def show_timeout(self, request: StringValue, context: Context) -> StringValue:
+        assert self.dependencies is not None
+        async with self.dependencies.database.transaction() as connection:
+            shown = text("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'")
+            return StringValue(value=await connection.scalar(shown))  # milliseconds
+
     async def answer_nonsense(self, request: StringValue, context: Context) -> StringValue:
         return SECRET  # type: ignore[return-value]  # what a bug would do
 
@@ -149,6 +169,9 @@ class OddService:
             "FailServerStream": server_stream(self.fail_server_stream, **coding),
             "LoseDatabase": unary(self.lose_database, **coding),
             "SleepInDatabase": unary(self.sleep_in_database, **coding),
+            "SleepInDatabaseStream": stream(self.sleep_in_database_stream, **coding),
+            "SleepInPipeline": unary(self.sleep_in_pipeline, **coding),
+            "ShowTimeout": unary(self.show_timeout, **coding),
             "AnswerNonsense": unary(self.answer_nonsense, **coding),
             "RefuseStream": stream(self.refuse_stream, **coding),
             "AnswerLong": unary(self.answer_long, **coding),

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import click
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 from google.protobuf.descriptor import MethodDescriptor
@@ -147,6 +148,80 @@ def test_compose_runs_processes_without_rights() -> None:
             assert service["security_opt"] == ["no-new-privileges:true"]
 
 
+DURATION = {"type": "string", "pattern": r"^\d+(ms|s|m)$"}
+# The part of the Compose specification that the file uses: a key that it does not have is a mistake.
+COMPOSE_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "patternProperties": {"^x-": {}},
+    "properties": {
+        "name": {"const": "tidemark"},
+        "volumes": {"type": "object", "additionalProperties": {"type": "null"}},
+        "services": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["image", "restart"],
+                "properties": {
+                    "image": {"type": "string"},
+                    "build": {"type": "object", "required": ["context", "dockerfile"]},
+                    "environment": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "entrypoint": {"type": "array", "items": {"type": "string"}},
+                    "command": {"type": "array", "items": {"type": "string"}},
+                    "read_only": {"type": "boolean"},
+                    "user": {"type": "string"},
+                    "cap_drop": {"const": ["ALL"]},
+                    "security_opt": {"type": "array"},
+                    "restart": {"enum": ["no", "on-failure", "unless-stopped"]},
+                    "stop_grace_period": DURATION,
+                    "profiles": {"type": "array"},
+                    "shm_size": {"type": "string", "pattern": r"^\d+mb$"},
+                    "ports": {"type": "array", "items": {"type": "string", "pattern": r"^127\.0\.0\.1:\d+:\d+$"}},
+                    "volumes": {"type": "array", "items": {"type": "string", "pattern": r"^[.\w/]+:/[\w/]+(:ro)?$"}},
+                    "depends_on": {
+                        "additionalProperties": {
+                            "required": ["condition"],
+                            "properties": {
+                                "condition": {"enum": ["service_healthy", "service_completed_successfully"]}
+                            },
+                        }
+                    },
+                    "healthcheck": {
+                        "additionalProperties": False,
+                        "properties": {
+                            "disable": {"const": True},
+                            "test": {"type": "array", "prefixItems": [{"const": "CMD"}]},
+                            "interval": DURATION,
+                            "timeout": DURATION,
+                            "retries": {"type": "integer"},
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+def test_compose_file_has_the_form_of_its_specification() -> None:
+    [compose] = documents(COMPOSE)
+    jsonschema.validate(compose, COMPOSE_SCHEMA)
+    for name, service in compose["services"].items():
+        for needed, how in service.get("depends_on", {}).items():
+            assert needed in compose["services"], name
+            if how["condition"] == "service_healthy":
+                assert "test" in compose["services"][needed]["healthcheck"]
+        for volume in service.get("volumes", ()):
+            source = volume.partition(":")[0]
+            assert source in compose["volumes"] or (COMPOSE.parent / source).is_dir()
+
+
+def test_secrets_of_compose_are_those_of_its_example() -> None:
+    named = set(re.findall(r"\$\{(\w+):\?", COMPOSE.read_text()))
+    assert named == set(re.findall(r"^(\w+)=$", (COMPOSE.parent / "example.env").read_text(), re.MULTILINE))
+
+
 def test_no_secret_stands_in_a_file() -> None:
     for path in kubernetes_files():
         for one in yaml.safe_load_all(path.read_text()):
@@ -166,8 +241,8 @@ def named_ports(pod: dict[str, Any]) -> dict[str, int]:
 def test_ports_of_pods_services_and_policies_are_those_that_processes_listen_on() -> None:
     found = dict(pods())
     by_source = {process.source: settings(process) for process in PROCESSES}
-    assert named_ports(found["tidemark-server"]) == {"grpc": GRPC, "monitoring": MONITORING}
-    assert named_ports(found["tidemark-notifier"]) == {"monitoring": MONITORING}
+    assert named_ports(found["tidemark-server"]) == {"grpc": GRPC, "metrics": MONITORING}
+    assert named_ports(found["tidemark-notifier"]) == {"metrics": MONITORING}
     assert by_source["kubernetes tidemark-server"].listen_port == GRPC
     for service in kubernetes_objects("Service"):
         assert service["spec"]["ports"] == [
@@ -184,6 +259,25 @@ def test_ports_of_pods_services_and_policies_are_those_that_processes_listen_on(
     assert compose["services"]["server"]["ports"] == [f"127.0.0.1:{GRPC}:{GRPC}"]
 
 
+def test_prometheus_finds_the_processes_of_compose_and_kubernetes() -> None:
+    path = DEPLOY / "monitoring" / "prometheus" / "prometheus.yaml"
+    [config] = documents(path)
+    targets = {
+        target for job in config["scrape_configs"] for each in job["static_configs"] for target in each["targets"]
+    }
+    [compose] = documents(COMPOSE)
+    assert targets == {f"server:{MONITORING}", f"notifier:{MONITORING}"}
+    assert {target.partition(":")[0] for target in targets} <= compose["services"].keys()
+    [mounted] = [one for one in compose["services"]["prometheus"]["volumes"] if one.startswith("..")]
+    assert (COMPOSE.parent / mounted.partition(":")[0]).resolve() == path.parent
+    # By these labels, and the name of the port, its comment says how to find pods.
+    for _, pod in pods():
+        labels = pod["metadata"]["labels"]
+        assert labels["app.kubernetes.io/name"] == "tidemark"
+        assert labels["app.kubernetes.io/component"] in ("server", "notifier", "migrate")
+        assert "regex: metrics" in path.read_text()
+
+
 def test_probes_ask_paths_that_the_monitoring_port_has() -> None:
     served = "".join(path.read_text() for path in (ROOT / "runtime").rglob("*.py"))
     served += "".join(path.read_text() for path in (ROOT / "notifier").rglob("*.py"))
@@ -193,7 +287,7 @@ def test_probes_ask_paths_that_the_monitoring_port_has() -> None:
                 if name == "tidemark-migrate":
                     assert f"{probe}Probe" not in container
                     continue
-                assert container[f"{probe}Probe"]["httpGet"] == {"path": path, "port": "monitoring"}
+                assert container[f"{probe}Probe"]["httpGet"] == {"path": path, "port": "metrics"}
                 assert f'"{path}"' in served
 
 
@@ -343,7 +437,8 @@ def test_service_config_repeats_exactly_the_methods_that_are_safe_to_repeat() ->
     [config] = found["methodConfig"]
     named = {f"{one['service']}/{one['method']}" for one in config["name"]}
     safe = [method for method in METHODS if is_safe_to_repeat(method)]
-    assert named == {f"{method.containing_service.full_name}/{method.name}" for method in safe}
+    expected = {f"{method.containing_service.full_name}/{method.name}" for method in safe}
+    assert (named - expected, expected - named) == (set(), set()), "change deploy/grpc-service-config.json"
     assert config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
 
 

@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from engine.quotas.organization_quotas import OrganizationQuotas
 from server.calls import current_call
 from server.interceptors.errors import LARGE_MESSAGE, _Decoder
+from store.postgres.database import Database
 
 
 @pytest.mark.parametrize(("size", "together"), [(LARGE_MESSAGE + 1, 1), (LARGE_MESSAGE, 5)])
@@ -22,7 +24,8 @@ async def test_messages_of_many_streams_are_decoded_in_turns_when_they_are_large
 
     async def stream() -> list[int]:
         current_call.begin(current_call.Call("/x/Y", "r"))
-        return [decoded async for decoded in _Decoder(decode, 1_000_000, "/x/Y").stream(messages())]
+        decoder = _Decoder(decode, 1_000_000, "/x/Y", OrganizationQuotas(Database("postgresql://"), {}, interval=1.0))
+        return [decoded async for decoded in decoder.stream(messages())]
 
     streams = [asyncio.create_task(stream()) for _ in range(5)]
     async with asyncio.timeout(30):

@@ -1,0 +1,59 @@
+"""How near organizations are to their quotas, by what the processes say that they use."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import orjson
+
+from runtime.quotas import Quotas
+from store.identity.quotas import FRESH
+from store.postgres.database import DriverConnection
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class UsedQuota:
+    """A quota of an organization, and how much of it is used. kind: of QuotaKind."""
+
+    organization: str
+    kind: str
+    used: Decimal
+    limit: int
+
+
+# The own quota of an organization, or else the default of the processes; a null is no limit.
+_USED = """
+WITH used AS (
+    SELECT organization_id, kind, sum(number) AS number FROM quota_use, LATERAL (VALUES
+        ('streams', streams::numeric), ('watchers', watchers::numeric),
+        ('events_per_second', events_per_second::numeric), ('bytes_per_second', bytes_per_second::numeric)
+    ) AS of (kind, number)
+    WHERE update_time > clock_timestamp() - make_interval(secs => %(fresh)s)
+    GROUP BY organization_id, kind
+    UNION ALL SELECT organization_id, 'alerts', alerts FROM alert_count
+), limited AS (
+    SELECT organization_id, kind, number, (CASE WHEN q.quotas ? kind THEN q.quotas ->> kind
+        ELSE %(defaults)s::jsonb ->> kind END)::numeric AS quota
+    FROM used LEFT JOIN organization_quota q USING (organization_id)
+)
+SELECT o.name, kind, round(number), quota::bigint FROM limited JOIN organization o USING (organization_id)
+WHERE number >= quota * %(share)s ORDER BY number / greatest(quota, 1) DESC LIMIT %(limit)s
+"""
+
+
+async def nearly_used(connection: DriverConnection, defaults: Quotas, share: Decimal) -> list[UsedQuota]:
+    """The quotas of which at least that share is used, and one more than SHOWN if there are more.
+
+    defaults: of organizations without own ones.
+    """
+    cursor = await connection.execute(
+        _USED,
+        {
+            "fresh": FRESH,
+            "defaults": orjson.dumps({kind.value: limit for kind, limit in defaults.items()}).decode(),
+            "share": share,
+            "limit": SHOWN + 1,
+        },
+    )
+    return [UsedQuota(*row) for row in await cursor.fetchall()]

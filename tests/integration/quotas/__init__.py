@@ -1,0 +1,1 @@
+"""Quotas of organizations: their limits, their answers, and what several servers make of them."""
