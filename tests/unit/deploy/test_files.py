@@ -11,7 +11,7 @@ import yaml
 from google.protobuf.descriptor import MethodDescriptor
 
 from cli.main import COMMANDS, CommandsOnDemand, tidemark
-from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, webhook_service_pb2
+from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2
 from runtime import configuration
 from runtime.configuration import Configuration
 from tests.support.deployment import (
@@ -417,7 +417,7 @@ def test_istio_ends_no_stream_and_repeats_nothing() -> None:
 
 METHODS: list[MethodDescriptor] = [
     method
-    for module in (account_service_pb2, alert_service_pb2, webhook_service_pb2)
+    for module in (account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
