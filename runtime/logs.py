@@ -23,7 +23,7 @@ class _Formatter(logging.Formatter):
 
     def formatException(self, ei: _ErrorInfo) -> str:  # noqa: N802 (logging's name)
         """The traceback of an exception, and of the exceptions that caused it."""
-        return error_lines(ei[1]) if ei[1] is not None else ""
+        return _escaped(error_lines(ei[1]), "\n") if ei[1] is not None else ""
 
     def _message(self, record: logging.LogRecord) -> str:
         arguments = record.args
@@ -49,7 +49,7 @@ class JsonFormatter(_Formatter):
         line.update(_extra(record))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=_json, ensure_ascii=False)
+        return _escaped(json.dumps(line, default=_json, ensure_ascii=False))
 
 
 class TextFormatter(_Formatter):
@@ -58,8 +58,21 @@ class TextFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         extra = " ".join(f"{key}={value}" for key, value in _extra(record).items() if key != "action")
-        line = f"{time} {record.levelname.lower():7} {self._message(record)}" + (f"  {extra}" if extra else "")
+        line = _escaped(
+            f"{time} {record.levelname.lower():7} {self._message(record)}" + (f"  {extra}" if extra else "")
+        )
         return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+
+
+def _escaped(text: str, allowed: str = "") -> str:
+    """The text with escapes in place of characters that are not printable, as JSON writes them.
+
+    Callers choose a part of some lines, such as the name of a method that does not exist. A line feed would begin a
+    line that looks like one of the service, and other characters control the terminal that shows the log.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in allowed else json.dumps(one)[1:-1] for one in text)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:

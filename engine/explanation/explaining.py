@@ -89,13 +89,13 @@ class Explaining:
         """Explains an alert for a customer. Raises AlertUnknown and CustomerUnknown."""
         await begin_snapshot(self.connection, by_index=True)
         raw = await driver(self.connection)
-        definition = await alerts.get(self.connection, self.organization_id, question.alert_id)
-        if definition is None:
-            raise AlertUnknown(question.alert_id)
         found = await routing_facts.customers(raw, self.organization_id, [question.customer_id], with_alerts=False)
         if not found:
             raise CustomerUnknown(question.customer_id)
         [facts] = found
+        definition = await alerts.get(self.connection, self.organization_id, question.alert_id)
+        if definition is None:
+            raise AlertUnknown(question.alert_id)
         rule = definition.to_rule()
         subscriptions = await self._subscriptions(raw, rule, question)
         owners = owners_of(rule, facts, subscriptions)

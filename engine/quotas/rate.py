@@ -19,6 +19,7 @@ class LimitedRate:
         self._balance = 0.0
         self._paid_until = 0.0  # the time up to which the balance is computed
         self._taken = 0  # since `restart_count`
+        self._counted_debt = 0.0  # the debt then
         self._counted_since = now()
         self._turn = asyncio.Lock()  # streams wait one after the other
 
@@ -34,6 +35,8 @@ class LimitedRate:
         elif rate is not None:
             self._pay()
             self._balance = min(self._balance, rate * BURST)
+        else:
+            self._balance = self._counted_debt = 0.0
         self._rate = rate
 
     def wait(self) -> float:
@@ -61,13 +64,23 @@ class LimitedRate:
         self.take(amount)
 
     def restart_count(self) -> float:
-        """What was taken in a second, on average since the last call."""
+        """What was used in a second, on average since the last call: what was taken without debt, or paid of it.
+
+        A process in debt takes nothing. If it said so, each of several processes would pay with the whole quota.
+        """
         now = self._now()
-        seconds, taken = now - self._counted_since, self._taken
+        seconds, debt = now - self._counted_since, self._debt()
         if seconds <= 0:  # the clock of the event loop stands during one pass
             return 0.0
-        self._counted_since, self._taken = now, 0
-        return taken / seconds
+        used = self._taken + self._counted_debt - debt
+        self._counted_since, self._taken, self._counted_debt = now, 0, debt
+        return max(used, 0.0) / seconds
+
+    def _debt(self) -> float:
+        if self._rate is None:
+            return 0.0
+        self._pay()
+        return max(-self._balance, 0.0)
 
     def _pay(self) -> None:
         now = self._now()

@@ -14,6 +14,7 @@ from server.calls.context import Context
 from server.calls.current_call import current_organization, only_customer
 from server.calls.validation import Violations
 from server.mapping.explanations import explanation_message
+from store.alerts.changes import AlertUnknown
 from store.notifications import history
 from store.postgres.database import Database
 from store.views.customer_alerts import GaugeSelection
@@ -43,12 +44,18 @@ class ExplanationHandlers:
             pass
         async with self._database.transaction() as connection:
             explaining = Explaining(connection, organization_id, now, self._grace, self._max_groups)
-            found = await explaining.explain(question)
+            # The key of one customer shows nothing of alerts that are not about the customer, not that they exist.
+            not_covering = alert_not_found(question.alert_id, covering=question.customer_id)
+            try:
+                found = await explaining.explain(question)
+            except AlertUnknown:
+                if limited:
+                    raise not_covering from None
+                raise
             scope = found.steps[0]
             assert scope.check is Check.SCOPE
-            # The key of one customer shows nothing of alerts that are not about the customer.
             if limited and scope.reason is not Reason.PASSED:
-                raise alert_not_found(question.alert_id, covering=question.customer_id)
+                raise not_covering
             if question.selection.subscription_id and not found.definition.condition.condition_type.per_subscription:
                 violations.add("subscription_id", "the alert measures customers, not subscriptions: leave it unset")
                 violations.raise_if_any()

@@ -9,8 +9,10 @@ import grpc
 from runtime.tracing import current, spans
 from runtime.tracing.context import of_metadata
 from runtime.tracing.spans import Kind, Span
+from server.authentication.access import ACCESS
 from server.calls import current_call
 from server.calls.context import Context, when_over
+from server.calls.monitoring import OTHER
 from server.interceptors.wrapping import Around
 
 # The codes that are errors of a server, by the conventions of OpenTelemetry. Others are answers to its caller.
@@ -40,7 +42,8 @@ class Tracing(Around):
             yield
             return
         parent = of_metadata(context.invocation_metadata() or ())
-        name = method.removeprefix("/")
+        # Callers can invent any number of methods, without a key, too.
+        name = method.removeprefix("/") if method in ACCESS else OTHER
         span = spans.begin(name, Kind.SERVER, parent, attributes={"rpc.system.name": "grpc", "rpc.method": name})
         call.trace = span.trace or parent
         if call.trace is not None:

@@ -1,5 +1,6 @@
 """What the sessions of the database do: long transactions, waits, slow statements."""
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -64,12 +65,36 @@ async def running_statements(connection: DriverConnection, least: timedelta) -> 
     return await _sessions(connection, _RUNNING, least)
 
 
+# Comments and names are found, too: an apostrophe in them begins no text.
+_TOKENS = re.compile(
+    r"""(?P<name>"(?:[^"]|"")*(?:"|\Z))|(?P<comment>--[^\n]*|/\*.*?(?:\*/|\Z))"""
+    r"""|[eE]'(?:\\.|''|[^'\\])*(?:'|\Z|\\\Z)|'(?:''|[^'])*(?:'|\Z)"""
+    r"""|(?P<tag>\$(?:[^\W\d]\w*)?\$).*?(?:(?P=tag)|\Z)""",
+    re.DOTALL,
+)
+
+
+def shown_statement(statement: str) -> str:
+    """A statement of any program on one line, without its comments and texts: these can be secrets or personal.
+
+    What is not printable becomes a question mark: it could control the terminal.
+    """
+
+    def shown(token: re.Match[str]) -> str:
+        if token["name"] is not None:
+            return token["name"]
+        return " " if token["comment"] is not None else "'…'"
+
+    line = " ".join(_TOKENS.sub(shown, statement).split())
+    return line if line.isprintable() else "".join(one if one.isprintable() else "?" for one in line)
+
+
 async def _sessions(connection: DriverConnection, query: str, least: timedelta) -> list[Session]:
     cursor = await connection.execute(query.encode(), {"least": least, "limit": SHOWN, "length": STATEMENT_LENGTH})
     found = []
     for pid, application, user, state, duration, statement, *rest in await cursor.fetchall():
         blocked_by = tuple(rest[0]) if rest else ()
-        found.append(Session(pid, application, user, state, duration, " ".join(statement.split()), blocked_by))
+        found.append(Session(pid, application, user, state, duration, shown_statement(statement), blocked_by))
     return found
 
 
@@ -110,8 +135,6 @@ async def slow_statements(connection: DriverConnection, least: timedelta, calls:
         },
     )
     return [
-        SlowStatement(
-            " ".join(statement.split()), number, timedelta(milliseconds=mean), timedelta(milliseconds=total)
-        )
+        SlowStatement(shown_statement(statement), number, timedelta(milliseconds=mean), timedelta(milliseconds=total))
         for statement, number, mean, total in await cursor.fetchall()
     ]

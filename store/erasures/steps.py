@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.audit.erasing import erase_customer
 from store.erasures import jobs
 from store.erasures.jobs import ErasureJob, Step, StepResult
+from store.erasures.keys import revoke_keys
 from store.erasures.notifications import delete_notifications, delete_operator_events
 from store.identity import organizations
 from store.tables import event_key
@@ -187,6 +188,7 @@ async def _finish(connection: AsyncConnection, job: ErasureJob, now: datetime) -
             text(f"DELETE FROM {table} WHERE organization_id = :organization_id AND customer_id = :customer_id"),
             values,
         )
+    await revoke_keys(connection, job, now)
     # Entries of changes that were committed after the step of the log. From here on, there are no more of them.
     while not (await _audit_log(connection, job, ROWS_AT_ONCE)).complete:
         pass

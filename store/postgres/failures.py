@@ -177,7 +177,22 @@ def _of_driver(error: BaseException | None) -> Failure | None:
     state = error.sqlstate
     if state is None:
         # An error of the driver, not of the server: it cannot connect, or the connection is lost.
-        return CONNECTION_LOST if isinstance(error, psycopg.OperationalError) else None
+        if not isinstance(error, psycopg.OperationalError):
+            return None
+        return SESSION_ENDED if _follows_end_of_session(error) else CONNECTION_LOST
     if state in _OWN_FAULTS:
         return None
     return _BY_STATE.get(state) or _BY_STATE.get(state[:3]) or _BY_STATE.get(state[:2])
+
+
+def _follows_end_of_session(error: BaseException) -> bool:
+    """Whether the rollback of a session that the server has ended raised this error.
+
+    The others of the pool are alive: they must not be closed because of one transaction that was idle for too long.
+    """
+    before = error.__context__
+    while before is not None:
+        if isinstance(before, psycopg.Error) and before.sqlstate is not None:
+            return _BY_STATE.get(before.sqlstate) is SESSION_ENDED
+        before = before.__context__
+    return False

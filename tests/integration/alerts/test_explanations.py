@@ -312,6 +312,12 @@ async def test_a_key_of_one_customer_sees_its_own_explanation_without_endpoints(
     async with refused() as error:
         await client.explain(other.alert_id, "acme")
     assert error.reason == "ERROR_REASON_ALERT_NOT_FOUND"
+    texts = set()
+    for alert_id in (other.alert_id, "alt_unknown"):
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await client.explain(alert_id, "acme")
+        texts.add((failed.value.details() or "").replace(alert_id, "…"))
+    assert len(texts) == 1
     async with refused() as error:
         await client.explain(wide.alert_id, "globex")
     assert error.reason == "ERROR_REASON_OTHER_CUSTOMER"

@@ -13,8 +13,11 @@ from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.audit import erasing, log, writing
 from store.audit.entries import SERVER, Changed, NewEntry, ResourceType
+from store.identity import keys
+from store.identity.keys import KeySettings
+from store.identity.roles import Role
 from store.postgres.database import Database, driver
-from tests.support.audit.api import AuditedApi
+from tests.support.audit.api import AuditedApi, AuditedCaller
 from tests.support.server.running import metadata_of, reason_of
 from tests.support.usage.caller import until
 
@@ -147,6 +150,43 @@ async def test_erased_customer_leaves_who_and_when_and_not_what(
     stored = b"".join(part if isinstance(part, bytes) else str(part).encode() for row in rows for part in row)
     assert b"person" not in stored
     assert b"neighbour" in stored
+
+
+async def test_erased_customer_leaves_no_key_that_is_limited_to_it(
+    api: AuditedApi, database: Database, database_url: str, clock: ManualClock
+) -> None:
+    made = []
+    for customer_id in ("person", "neighbour"):
+        put = account_service_pb2.PutCustomerRequest()
+        put.customer.customer_id = customer_id
+        await api.ours.accounts.PutCustomer(put)
+        async with database.transaction() as connection:
+            settings = KeySettings(frozenset([Role.READER]), customer_id, f"page of {customer_id}")
+            key = await keys.create_key(connection, "ours", clock.now(), settings)
+        made.append(AuditedCaller(api.server, key))
+    person, neighbour = made
+    get = account_service_pb2.GetCustomerRequest(customer_id="person")
+    await person.accounts.GetCustomer(get)
+    await api.ours.accounts.DeleteCustomer(account_service_pb2.DeleteCustomerRequest(customer_id="person"))
+
+    async def is_refused() -> bool:
+        try:
+            await person.accounts.GetCustomer(get)
+        except grpc.aio.AioRpcError as error:
+            return error.code() is grpc.StatusCode.UNAUTHENTICATED
+        return False
+
+    await until(is_refused)
+    await neighbour.accounts.GetCustomer(account_service_pb2.GetCustomerRequest(customer_id="neighbour"))
+    entry = (await api.ours.entries())[-1]
+    assert (entry.resource_id, list(entry.changed_fields)) == (person.key.key_id, ["revoke_time"])
+    assert entry.actor.kind == audit_entry_pb2.AUDIT_ACTOR_KIND_SERVICE
+    with psycopg.connect(database_url) as connection_:
+        stored = connection_.execute(
+            "SELECT k::text FROM api_key k UNION SELECT e::text FROM audit_entry e"
+        ).fetchall()
+    assert "person" not in str(stored)
+    assert "neighbour" in str(stored)
 
 
 async def test_erasure_takes_many_entries_in_parts(api: AuditedApi, database: Database, clock: ManualClock) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import psycopg
 import pytest
 
-from engine.quotas.organization_quotas import OrganizationQuotas
+from engine.quotas.organization_quotas import IDLE_EXCHANGES, OrganizationQuotas
 from engine.quotas.use import OrganizationUse
 from runtime.clock import ManualClock
 from runtime.quotas import QuotaKind
@@ -46,6 +46,30 @@ async def test_processes_that_take_all_share_a_rate_equally(database: Database, 
     await exchange(second)
     await exchange(first)
     assert (one.share(EVENTS), other.share(EVENTS)) == (200, 200)
+
+
+async def test_processes_share_a_rate_while_they_pay_for_large_messages(
+    database: Database, organization_id: int
+) -> None:
+    first, second = process(database), process(database)
+    one, other = first.use(organization_id), second.use(organization_id)
+    one.take(EVENTS, MANY)
+    other.take(EVENTS, MANY)
+    for _ in range(4):  # neither takes anything more
+        await exchange(first)
+        await exchange(second)
+    assert (one.share(EVENTS), other.share(EVENTS)) == pytest.approx((200, 200))
+
+
+async def test_organization_is_not_forgotten_before_it_has_paid_for_a_large_message(
+    database: Database, organization_id: int
+) -> None:
+    alone = process(database)
+    alone.use(organization_id).take(EVENTS, MANY)
+    for _ in range(IDLE_EXCHANGES + 2):
+        await exchange(alone)
+    with pytest.raises(QuotaReached):
+        alone.use(organization_id).take(EVENTS, 1)
 
 
 async def test_process_takes_all_of_a_rate_after_the_others_have_ended(

@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
+from typing import Any
 
+import grpc
 import pytest
 
 from engine.ingest.batches import Batch
@@ -16,7 +18,7 @@ from store.identity.organizations import Organization
 from store.postgres.database import Database
 from tests.support.tracing.contexts import context
 from tests.support.tracing.spans_in_memory import Spans, ids, recorded
-from tests.support.usage.caller import Caller, usage_alert
+from tests.support.usage.caller import Caller, until, usage_alert
 from tests.support.usage.service import GRACE
 
 STORED = "SELECT customer_id, trace_context FROM notification WHERE organization_id = %(organization_id)s ORDER BY 1"
@@ -157,3 +159,15 @@ async def test_a_repeated_commit_has_one_span(
     first, second = spans.named("commit")
     assert "duplicates found" not in [event.name for event in first.events]
     assert [event.name for event in second.events].count("duplicates found") == 1
+
+
+async def test_a_call_of_an_unknown_method_has_a_span_without_its_name(caller: Caller, spans: Spans) -> None:
+    call: Any = caller.server.channel.unary_unary("/Invented/Method")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call(b"", metadata=(*caller.metadata, ("traceparent", context(1).traceparent)))
+
+    async def is_recorded() -> bool:
+        return spans.names() != []
+
+    await until(is_recorded)
+    assert spans.names() == ["_OTHER"]

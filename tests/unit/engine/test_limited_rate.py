@@ -50,6 +50,26 @@ def test_pause_saves_up_what_a_second_allows_and_no_more(rate: LimitedRate, hand
     assert rate.wait() > 0.0
 
 
+def test_debt_is_counted_when_it_is_paid(rate: LimitedRate, hand: Hand) -> None:
+    rate.take(50)  # of which 10 were saved up
+    counted = []
+    for _ in range(6):
+        hand.now += 1.0
+        counted.append(rate.restart_count())
+    assert counted == pytest.approx([20.0, 10.0, 10.0, 10.0, 0.0, 0.0])
+    assert counted[-1] == 0.0
+
+
+def test_debt_that_a_removed_limit_forgives_is_not_counted(rate: LimitedRate, hand: Hand) -> None:
+    rate.take(50)
+    hand.now += 1.0
+    rate.restart_count()
+    rate.set_rate(None)
+    rate.take(3)
+    hand.now += 1.0
+    assert rate.restart_count() == 3.0
+
+
 def test_no_more_than_the_rate_is_taken_over_time(rate: LimitedRate, hand: Hand) -> None:
     began, taken = hand.now, 0
     while hand.now < began + 100.0:
