@@ -22,10 +22,11 @@ MAX_OTHER_UNITS = 10
 class EventSample:
     """What the events of a sample say about an alert; the counts are of the sample.
 
-    examined: how many were read. counted: those that the alert counts, in any of its groups; last_…: the latest of these,
-    and the arrival of the last one. late: those of them that came after the end of the period. ungrouped: those of them
-    that lack a property of the groups. other_unit: those with another metric or currency, or without cost. filtered:
-    those of the unit that do not count. voided: events of the period that were taken back, of the first MAX_EXAMINED.
+    examined: how many were read. counted: those that the alert counts, in any of its groups. last_…: the latest of
+    these, and the arrival of the last one. late: those of them that came after the period. ungrouped: those
+    of them that lack a property of the groups. other_unit: those with another metric or currency, or without cost.
+    filtered: those of the unit that do not count. voided: events of the period that were taken back, of the first
+    MAX_EXAMINED.
     """
 
     period: Period
