@@ -11,7 +11,7 @@ import yaml
 from google.protobuf.descriptor import MethodDescriptor
 
 from cli.main import COMMANDS, CommandsOnDemand, tidemark
-from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, webhook_service_pb2
+from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2
 from runtime import configuration
 from runtime.configuration import Configuration
 from tests.support.deployment import (
@@ -442,7 +442,7 @@ def test_istio_ends_no_stream_and_repeats_nothing() -> None:
 
 METHODS: list[MethodDescriptor] = [
     method
-    for module in (account_service_pb2, alert_service_pb2, webhook_service_pb2)
+    for module in (account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
@@ -460,7 +460,9 @@ def is_safe_to_repeat(method: MethodDescriptor) -> bool:
 def test_service_config_repeats_exactly_the_methods_that_are_safe_to_repeat() -> None:
     found = json.loads((DEPLOY / "grpc-service-config.json").read_text())
     [config] = found["methodConfig"]
-    named = {f"{one['service']}/{one['method']}" for one in config["name"]}
+    names = [f"{one['service']}/{one['method']}" for one in config["name"]]
+    named = set(names)
+    assert len(names) == len(named), "gRPC refuses a config that names a method twice, and with it every call"
     safe = [method for method in METHODS if is_safe_to_repeat(method)]
     expected = {f"{method.containing_service.full_name}/{method.name}" for method in safe}
     assert (named - expected, expected - named) == (set(), set()), "change deploy/grpc-service-config.json"
