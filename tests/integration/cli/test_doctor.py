@@ -442,6 +442,20 @@ async def test_quotas_that_are_nearly_used_are_found(database: Database, databas
     assert (await check(database_url, "quotas.use", settings=settings)).severity is OK
 
 
+async def test_quotas_of_an_organization_that_has_created_nothing_since_are_found(
+    database: Database, database_url: str
+) -> None:
+    house = await House.build(database, SystemClock(), "acme")
+    await house.endpoint("https://hooks.example.com/")
+    quotas = json.dumps({"alerts": 0, "endpoints": 1})
+    await execute(database_url, f"INSERT INTO organization_quota VALUES ({house.organization_id}, '{quotas}', now())")
+    found = await check(database_url, "quotas.use")
+    assert {(one.severity, one.found) for one in found.findings} == {
+        (PROBLEM, "acme uses 0 of its quota of 0 alerts"),
+        (PROBLEM, "acme uses 1 of its quota of 1 endpoints"),
+    }
+
+
 async def test_the_heartbeat_and_the_health_of_a_server_are_found(
     database: Database, database_url: str, clock: ManualClock
 ) -> None:
