@@ -213,6 +213,7 @@ async def test_dead_rows_and_a_table_without_autovacuum_are_found(
     await execute(
         database_url,
         "ALTER TABLE feed SET (autovacuum_enabled = false)",
+        "ALTER TABLE organization SET (autovacuum_vacuum_threshold = 1000000)",  # so that its dead rows stay
         "INSERT INTO organization (name, create_time) SELECT 'o' || n, now() FROM generate_series(1, 500) n",
         "UPDATE organization SET epoch = 1",
         "UPDATE organization SET epoch = 2",
