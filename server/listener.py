@@ -23,6 +23,7 @@ from server.interceptors.errors import Errors
 from server.interceptors.in_flight import CountInFlight
 from server.interceptors.monitoring import MeasureCalls
 from server.interceptors.organization_shares import LimitToShare
+from server.interceptors.outcome import NoteOutcome
 from server.interceptors.request_id import RequestId
 from server.interceptors.tracing import Tracing
 from server.interceptors.unauthenticated_limits import UnauthenticatedLimits
@@ -111,6 +112,7 @@ def build_server(
         interceptors=(
             Together(
                 RequestId(),
+                NoteOutcome(),
                 Tracing(),
                 AccessLog(),
                 MeasureCalls(monitoring or CallMonitoring()),

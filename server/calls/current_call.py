@@ -5,6 +5,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import grpc
+
 from runtime import log_fields
 from runtime.tracing.context import TraceContext
 from server.calls.once import Once
@@ -33,6 +35,7 @@ class Call:
     caller: Caller | None = None  # unset until the caller is identified
     stream: StreamOfKey | None = None  # only for a stream of the API
     answer_bytes: int = 0  # that a request of the call asked for; 0: none did
+    outcome: grpc.StatusCode = grpc.StatusCode.CANCELLED  # of the code of the call, when it has ended
     trace: TraceContext | None = None  # of what the call causes
     peer: str = ""  # as gRPC names it
     user_agent: str = ""

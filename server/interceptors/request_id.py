@@ -2,12 +2,10 @@
 
 import re
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from server.calls import current_call
 from server.calls.context import Context
-from server.interceptors.wrapping import Around
+from server.interceptors.wrapping import Before
 
 METADATA_KEY = "x-request-id"
 USER_AGENT_KEY = "user-agent"
@@ -16,12 +14,12 @@ USER_AGENT_KEY = "user-agent"
 _ACCEPTED = re.compile(r"[!-~]{1,128}")
 
 
-class RequestId(Around):
+class RequestId(Before):
     """Uses the caller's request id if it has 1–128 printable characters, and a random one otherwise."""
 
-    @asynccontextmanager
-    async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
+    def before(self, method: str, context: Context) -> None:
         """Begins the call with its id and sends the id back."""
+        # The peer is read now: when the call is over, grpc.aio can read memory that is freed, and the process ends.
         call = current_call.Call(method, secrets.token_hex(12), peer=context.peer())
         for key, value in context.invocation_metadata() or ():
             if key == METADATA_KEY and isinstance(value, str) and _ACCEPTED.fullmatch(value):
@@ -31,4 +29,3 @@ class RequestId(Around):
         current_call.begin(call)
         # Trailing, not initial, metadata: gRPC sends it with the status, so there is no operation that can fail.
         context.set_trailing_metadata(((METADATA_KEY, call.request_id),))
-        yield

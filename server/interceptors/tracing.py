@@ -1,9 +1,5 @@
 """Gives each call of the API its trace: that of its metadata, or one that begins here where tracing is on."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import grpc
 
 from runtime.tracing import current, spans
@@ -13,7 +9,7 @@ from server.authentication.access import ACCESS
 from server.calls import current_call
 from server.calls.context import Context, when_over
 from server.calls.monitoring import OTHER
-from server.interceptors.wrapping import Around
+from server.interceptors.wrapping import Before
 
 # The codes that are errors of a server, by the conventions of OpenTelemetry. Others are answers to its caller.
 _ERRORS = frozenset(
@@ -28,18 +24,16 @@ _ERRORS = frozenset(
 )
 
 
-class Tracing(Around):
+class Tracing(Before):
     """Reads `traceparent` and `tracestate`. A span is recorded only where tracing is on.
 
     A stream has one span and one trace, however many requests it has. Calls of health and reflection have none.
     """
 
-    @asynccontextmanager
-    async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
+    def before(self, method: str, context: Context) -> None:
         """Sets the trace of the call; ends its span when gRPC calls back."""
         call = current_call.get()
         if call.is_infrastructure:
-            yield
             return
         parent = of_metadata(context.invocation_metadata() or ())
         # Callers can invent any number of methods, without a key, too.
@@ -48,23 +42,8 @@ class Tracing(Around):
         call.trace = span.trace or parent
         if call.trace is not None:
             current.begin(call.trace)
-        if not span.is_recorded:
-            yield
-            return
-        finished = grpc.StatusCode.CANCELLED  # also when gRPC drops a stream whose client has gone
-
-        def over(_: Context) -> None:
-            _end(span, call, context.code() or finished)
-
-        when_over(context, over)
-        try:
-            yield
-        except (asyncio.CancelledError, GeneratorExit):
-            raise
-        except BaseException:
-            finished = grpc.StatusCode.UNKNOWN
-            raise
-        finished = grpc.StatusCode.OK
+        if span.is_recorded:
+            when_over(context, lambda _: _end(span, call, context.code() or call.outcome))
 
 
 def _end(span: Span, call: current_call.Call, code: grpc.StatusCode) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from server.calls import current_call
-from server.calls.current_call import Call
 from server.interceptors.access_log import AccessLog
+from server.interceptors.request_id import RequestId
 
 
 class OneCall:
@@ -23,6 +22,12 @@ class OneCall:
         assert not self.is_over
         return "ipv4:192.0.2.7:50000"
 
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    def set_trailing_metadata(self, metadata: object) -> None:
+        pass
+
     def code(self) -> grpc.StatusCode:
         return grpc.StatusCode.OK
 
@@ -32,10 +37,9 @@ class OneCall:
 
 async def test_the_access_log_reads_the_peer_before_the_call_is_over(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    current_call.begin(Call("/tidemark.v1.AlertService/GetAlert", "request"))
     context: Any = OneCall()
-    async with AccessLog().around("/tidemark.v1.AlertService/GetAlert", False, context):
-        pass
+    for interceptor in (RequestId(), AccessLog()):
+        interceptor.before("/tidemark.v1.AlertService/GetAlert", context)
     context.is_over = True
     for callback in context.callbacks:
         callback(context)
