@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import click
 
+from cli.audit import KeyAudit
 from cli.console import Problem, named, print_progress, warn
-from cli.key_audit import KeyAudit
 from cli.key_options import DURATION, check_customer, limits, settings
 from cli.key_table import print_table
 from cli.settings import configuration, configure_logs, prepared_database, unreachable_database

@@ -10,7 +10,7 @@ from cli.garbage_collection import reduce_garbage_collection
 from cli.monitoring_options import metrics_listen_option, monitoring_socket_option
 from cli.parent import parent_option, stopping_with
 from cli.processes import RUNNING
-from cli.settings import configuration, configure_logs, prepared_database
+from cli.settings import configuration, configure_logs, maintained_database
 from notifier.process import run
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
@@ -33,7 +33,7 @@ def notify(metrics_listen: str | None, monitoring_socket: socket.socket | None, 
     settings = configuration(metrics_listen)
     configure_logs(settings)
     reduce_garbage_collection()
-    url = prepared_database(settings)
+    url = maintained_database(settings)
     try:
         with exported_traces("tidemark-notifier"):
             uvloop.run(_notify(settings, url, with_parent, monitoring_socket))

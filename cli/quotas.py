@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import click
 
+from cli.audit import record_quotas
 from cli.console import Problem, named, print_progress, print_result
 from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
 from runtime.configuration import Configuration
@@ -58,7 +59,10 @@ def set_(organization: str, values: tuple[str, ...]) -> None:
 
     async def run(database: Database, organization_id: int) -> Quotas:
         async with database.transaction() as connection:
-            return await stored.change(connection, organization_id, limits, defaults)
+            before = await stored.change(connection, organization_id, {})  # locks them
+            after = await stored.change(connection, organization_id, limits, defaults)
+            await record_quotas(connection, organization_id, before, after)
+            return after
 
     settings, own = _with_organization(organization, run)
     _print(settings, own)

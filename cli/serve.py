@@ -10,7 +10,7 @@ from cli.garbage_collection import reduce_garbage_collection
 from cli.monitoring_options import metrics_listen_option, monitoring_socket_option
 from cli.parent import parent_option, stopping_with
 from cli.processes import LISTENING
-from cli.settings import configuration, configure_logs, database_url, prepared_database, unreachable_database
+from cli.settings import configuration, configure_logs, database_url, maintained_database, unreachable_database
 from cli.worker_option import workers_option
 from cli.workers import run_workers
 from runtime.clock import SystemClock
@@ -51,7 +51,7 @@ def serve(
     settings = configuration(metrics_listen)
     configure_logs(settings, worker)
     reduce_garbage_collection()
-    url = prepared_database(settings) if worker is None else database_url(settings)
+    url = maintained_database(settings) if worker is None else database_url(settings)
     try:
         if workers > 1:
             run_workers(workers, settings, url, _print_address, with_parent, monitoring_socket)

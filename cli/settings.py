@@ -10,7 +10,16 @@ from runtime import logs
 from runtime.configuration import Configuration, ConfigurationError, load
 from runtime.master_keys import master_keys
 from store import embedded
-from store.migrate import SchemaTooNew, SchemaTooOld, UnsupportedEncoding, UnsupportedServer, check, migrate
+from store.migrate import (
+    NotOwner,
+    SchemaTooNew,
+    SchemaTooOld,
+    UnsupportedEncoding,
+    UnsupportedServer,
+    check,
+    check_owner,
+    migrate,
+)
 from store.postgres.addresses import BadAddress, parameters, shown
 from store.postgres.database import DatabaseUnavailable
 from store.postgres.poolers import shares_sessions
@@ -99,6 +108,14 @@ def prepared_database(settings: Configuration, reporter: embedded.DatabaseReport
     return url
 
 
+def maintained_database(settings: Configuration, reporter: embedded.DatabaseReporter | None = None) -> str:
+    """As `prepared_database`, for processes that create and drop partitions, which only the owner of a table can."""
+    url = prepared_database(settings, reporter)
+    with database_problems(url):
+        check_owner(url)
+    return url
+
+
 def migrated_database(settings: Configuration) -> tuple[str, bool]:
     """Migrates; returns the URL of the database, and whether its schema is of this version and not of a newer one."""
     url = database_url(settings)
@@ -142,6 +159,11 @@ def database_problems(url: str) -> Iterator[None]:
         raise Problem(
             f"{error} ({shown(url)}), and TIDEMARK_MIGRATE is `never`",
             ["run `tidemark migrate` with a role that may change tables, then start this command again"],
+        ) from None
+    except NotOwner as error:
+        raise Problem(
+            f"{error} ({shown(url)}); servers and notifiers create the partitions of new months and days",
+            ["use the role of `tidemark migrate`, or GRANT it to this one; it needs CREATE on the schema, too"],
         ) from None
     except SchemaTooNew as error:
         raise Problem(

@@ -11,7 +11,7 @@ from cli.combined_port import combined_port
 from cli.console import DurableProgress, Problem, bad, good, named, quiet
 from cli.monitoring_options import metrics_listen_option
 from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
-from cli.settings import configuration, configure_logs, database_settings, prepared_database, unreachable_database
+from cli.settings import configuration, configure_logs, database_settings, maintained_database, unreachable_database
 from cli.supervision import STOP_MARGIN, Supervisor, stop_timeout
 from cli.worker_option import workers_option
 from runtime.configuration import Configuration
@@ -39,7 +39,7 @@ def up(workers: int, metrics_listen: str | None) -> None:
     configure_logs(settings)
     report = DurableProgress()
     report(f"{quiet('database')}  {_describe_database(settings)}")
-    url = prepared_database(settings, _DatabaseReporter(report))
+    url = maintained_database(settings, _DatabaseReporter(report))
     try:
         asyncio.run(_Up(settings, url, workers, report).run())
     except (KeyFileUnusable, CannotMonitor) as error:

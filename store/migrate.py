@@ -46,6 +46,10 @@ class SchemaTooOld(Exception):
     """The schema lacks migrations that this version needs."""
 
 
+class NotOwner(Exception):
+    """The role does not own the tables, so it can neither create partitions nor drop old ones."""
+
+
 class SchemaTooNew(Exception):
     """A newer version migrated the schema so that this version cannot use it."""
 
@@ -107,6 +111,32 @@ def check(url: str) -> None:
         raise _unavailable(error) from error
     finally:
         engine.dispose()
+
+
+def check_owner(url: str) -> None:
+    """Checks that the role can create and drop partitions, which servers and notifiers do while they run.
+
+    Raises NotOwner and DatabaseUnavailable.
+    """
+    engine = sync_engine(url)
+    try:
+        with engine.connect() as connection:
+            role, owner, owns, creates = connection.execute(text(_RIGHTS)).one()
+            if not owns:
+                raise NotOwner(f"the role {role} does not own the tables, which belong to {owner}")
+            if not creates:
+                raise NotOwner(f"the role {role} may not create tables in the schema of Tidemark's tables")
+    except DBAPIError as error:
+        raise _unavailable(error) from error
+    finally:
+        engine.dispose()
+
+
+_RIGHTS = """
+SELECT current_user, pg_get_userbyid(relowner), pg_has_role(relowner, 'USAGE'),
+    has_schema_privilege(relnamespace, 'CREATE')
+FROM pg_class WHERE oid = 'event'::regclass
+"""
 
 
 def known_revisions() -> set[str]:

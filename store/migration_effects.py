@@ -1,7 +1,7 @@
 """What the statements of a migration do to a database in use: which table each locks, how, and for how much work.
 
 The forms are those of PostgreSQL's ALTER TABLE, CREATE INDEX and a few others. A form that is not known counts as the
-worst: nobody may use the table while all of it is read.
+worst: no other session may use the table while all of it is read.
 """
 
 import enum

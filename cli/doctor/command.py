@@ -98,6 +98,10 @@ def _print(results: Sequence[CheckResult], *, show_all: bool) -> None:
             print_result(f"        {quiet('do')} {one.todo}")
     counts = {severity: sum(one.severity is severity for one, _ in found) for severity in Severity}
     print_progress(
-        f"{counts[Severity.PROBLEM]} problems, {counts[Severity.WARNING]} warnings,"
+        f"{_number(counts[Severity.PROBLEM], 'problem')}, {_number(counts[Severity.WARNING], 'warning')},"
         f" {counts[Severity.NOT_CHECKED]} not checked, {counts[Severity.OK]} in order"
     )
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

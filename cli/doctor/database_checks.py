@@ -18,6 +18,9 @@ SMALL_MACHINE = Machine(memory=2 * GB, disk=20 * GB)
 # Those that Tidemark's sessions set themselves, or whose other values cost little.
 _NOT_COMPARED = {"jit", "wal_compression", "min_wal_size", "maintenance_work_mem", "checkpoint_timeout"}
 
+_RELOAD = "SELECT pg_reload_conf()"
+_APPLY = {"shared_buffers": "restart PostgreSQL"}  # what PostgreSQL reads only when it starts
+
 
 async def version(examined: Examined) -> Sequence[Finding]:
     """Whether Tidemark supports the server."""
@@ -137,7 +140,7 @@ async def speed(examined: Examined) -> Sequence[Finding]:
         warning(
             f"{name} is {present[name]}; {wanted[name].value} suits a machine of 2 GiB memory",
             wanted[name].why,
-            f"ALTER SYSTEM SET {name} = '{wanted[name].value}'; restart the server; see docs/performance.md",
+            f"ALTER SYSTEM SET {name} = '{wanted[name].value}'; {_APPLY.get(name, _RELOAD)}; see docs/performance.md",
         )
         for name in low
     ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cli.doctor.findings import EXIT_CODES, Check, Examined, Finding, NotChecked, Severity
-from store.diagnosis.session import NotAnswered, limited
+from store.diagnosis.session import NotAnswered, SchemaLacks, limited
 from store.postgres.failures import DatabaseUnavailable
 
 CHECK_SECONDS = 2.0
@@ -60,12 +60,18 @@ async def _run(examined: Examined, check: Check, seconds: float) -> Sequence[Fin
             return await check.run(examined)
     except TimeoutError:
         return [_not_checked(f"it took longer than {seconds:.1f} s")]
-    except (NotAnswered, NotChecked, DatabaseUnavailable) as error:
+    except SchemaLacks as error:
+        return [_not_checked(str(error), "tidemark migrate, then repeat the command")]
+    except DatabaseUnavailable as error:
+        return [_not_checked(str(error), "mend the problems that were found, then repeat the command")]
+    except (NotAnswered, NotChecked) as error:
         return [_not_checked(str(error))]
 
 
-def _not_checked(why: str) -> Finding:
-    todo = "give the role pg_monitor if a permission is missing; otherwise repeat the command when less is going on"
+_REPEAT = "give the role pg_monitor if a permission is missing; otherwise repeat the command when less is going on"
+
+
+def _not_checked(why: str, todo: str = _REPEAT) -> Finding:
     return Finding(
         Severity.NOT_CHECKED, f"could not be checked: {why}", "something may be wrong that is not shown", todo
     )

@@ -69,9 +69,9 @@ def _counted(counted: messages.CountedEvents) -> Iterator[str]:
     for number, what in (
         (counted.late_count, "arrived after the period had ended"),
         (counted.voided_count, "were voided"),
-        (counted.filtered_count, "do not pass the filters of the alert"),
+        (counted.filtered_count, "do not pass the filters or group values of the alert"),
         (counted.ungrouped_count, "lack a property of its groups"),
-        (counted.other_unit_count, f"have another unit: {', '.join(counted.other_units) or 'no cost'}"),
+        (counted.other_unit_count, f"have another metric or currency: {', '.join(counted.other_units) or 'no cost'}"),
     ):
         if number:
             yield f"  {number:,} {what}"

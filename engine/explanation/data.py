@@ -52,7 +52,7 @@ def _lacking(rule: AlertRule, sample: EventSample) -> tuple[Reason, str]:
         )
         return Reason.NOT_GROUPED, text
     if sample.filtered:
-        filters = "belong to a subscription that is not covered, or do not pass the alert's filters"
+        filters = "belong to a subscription that is not covered, or do not pass the alert's filters or group values"
         return Reason.FILTERED, f"{sample.filtered:,} events of {what} {filters}."
     if sample.other_unit:
         others = ", ".join(sample.other_units) or "events without cost"

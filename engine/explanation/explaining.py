@@ -337,6 +337,10 @@ class _OfUsage:
             period,
             subscription_id=subscription_id,
             group_keys=self.rule.group_keys,
+            group_values={
+                **{one.key: one.value for one in self.rule.groups if one.value is not None},
+                **dict(self.question.selection.group),
+            },
         )
 
     def _check_period(self, measured: CustomerMeasure, at: datetime) -> StepResult:

@@ -64,9 +64,20 @@ class CombinedProcesses:
         return all(await asyncio.gather(*(self._says_yes(member, "/healthz") for member in started)))
 
     async def is_ready(self) -> bool:
-        """Whether all children are ready, or one of them, as this process needs."""
-        found = await asyncio.gather(*(self._says_yes(member, "/readyz") for member in self._members))
-        return all(found) if self._needs_all else any(found)
+        """Whether all children are ready, or one of them, as this process needs.
+
+        It answers as soon as that is certain: a probe has less patience than TIMEOUT, and one child may hang.
+        """
+        asked = [asyncio.ensure_future(self._says_yes(member, "/readyz")) for member in self._members]
+        try:
+            for answer in asyncio.as_completed(asked):
+                if await answer is not self._needs_all:
+                    return not self._needs_all
+            return self._needs_all
+        finally:
+            for one in asked:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def scrape(self, accept: str) -> Exposition:
         """The metrics of this process and of each child that answers."""

@@ -38,6 +38,7 @@ class ResourceType(StrEnum):
     DELIVERY = "DELIVERY"
     REDELIVERY_JOB = "REDELIVERY_JOB"
     API_KEY = "API_KEY"
+    QUOTAS = "QUOTAS"
 
 
 # Their ids are made by Tidemark, and say nothing about a customer.
@@ -48,6 +49,7 @@ WITH_ASSIGNED_IDS = (
     ResourceType.DELIVERY,
     ResourceType.REDELIVERY_JOB,
     ResourceType.API_KEY,
+    ResourceType.QUOTAS,
 )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from runtime.quotas import Quotas
+
 _REASON = "CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT"
 
 
@@ -56,6 +58,15 @@ def api_key(
         expireTime=_time(expire_time),
         revokeTime=_time(revoke_time),
     )
+
+
+def quotas(own: Quotas) -> bytes:
+    """The own quotas of an organization."""
+    limits = [
+        {"kind": f"QUOTA_KIND_{kind.name}", "own": True, **({} if limit is None else {"limit": str(limit)})}
+        for kind, limit in own.items()
+    ]
+    return orjson.dumps({"quotas": {"quotas": limits}})
 
 
 def _time(time: datetime | None) -> str | None:

@@ -10,6 +10,7 @@ from store.identity.quotas import FRESH
 from store.postgres.database import DriverConnection
 
 SHOWN = 5
+COUNTED = 10_000  # alerts of an organization that has created none since it got its quota: no number of them is kept
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ WITH used AS (
     WHERE update_time > clock_timestamp() - make_interval(secs => %(fresh)s)
     GROUP BY organization_id, kind
     UNION ALL SELECT organization_id, 'alerts', alerts FROM alert_count
+    UNION ALL SELECT q.organization_id, 'alerts', (SELECT count(*) FROM (
+        SELECT FROM alert a WHERE a.organization_id = q.organization_id AND a.state <> 'ARCHIVED' LIMIT %(counted)s
+    ) AS counted) FROM organization_quota q
+    WHERE q.quotas ->> 'alerts' IS NOT NULL
+    AND NOT EXISTS (SELECT FROM alert_count c WHERE c.organization_id = q.organization_id)
+    UNION ALL SELECT q.organization_id, 'endpoints', (
+        SELECT count(*) FROM endpoint e WHERE e.organization_id = q.organization_id AND e.delete_time IS NULL
+    ) FROM organization_quota q WHERE q.quotas ->> 'endpoints' IS NOT NULL
 ), limited AS (
     SELECT organization_id, kind, number, (CASE WHEN q.quotas ? kind THEN q.quotas ->> kind
         ELSE %(defaults)s::jsonb ->> kind END)::numeric AS quota
@@ -54,6 +63,7 @@ async def nearly_used(connection: DriverConnection, defaults: Quotas, share: Dec
             "defaults": orjson.dumps({kind.value: limit for kind, limit in defaults.items()}).decode(),
             "share": share,
             "limit": SHOWN + 1,
+            "counted": COUNTED,
         },
     )
     return [UsedQuota(*row) for row in await cursor.fetchall()]

@@ -15,6 +15,13 @@ class NotAnswered(Exception):
     """A statement failed: it took too long, is not allowed, or something that it reads is missing."""
 
 
+class SchemaLacks(NotAnswered):
+    """A table, a column or a function that a statement reads does not exist."""
+
+
+_LACKS = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
+
+
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[DriverConnection]:
     """A connection in autocommit mode. Raises DatabaseUnavailable."""
@@ -42,6 +49,8 @@ async def limited(connection: DriverConnection, seconds: float) -> AsyncIterator
         yield
     except psycopg.errors.QueryCanceled:
         raise NotAnswered(f"PostgreSQL did not answer within {seconds:.1f} s") from None
+    except _LACKS as error:
+        raise SchemaLacks(error_text(error).partition("\n")[0]) from error
     except psycopg.Error as error:
         raise NotAnswered(error_text(error).partition("\n")[0]) from error
 

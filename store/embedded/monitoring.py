@@ -13,7 +13,7 @@ from runtime.monitoring.instruments import Instruments
 from runtime.tasks import BackgroundTask, FailureLog
 from store.embedded.holder import Holder, held
 
-INTERVAL = 60.0  # seconds between two looks at the size of the data, which read the folder of each table
+INTERVAL = 60.0  # seconds between two measurements of the size of the data, which read the folder of each table
 
 logger = logging.getLogger(__name__)
 

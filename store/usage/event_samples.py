@@ -3,6 +3,8 @@
 A sample reads a bounded number of events, whatever the customer has.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,10 +22,11 @@ MAX_OTHER_UNITS = 10
 class EventSample:
     """What the events of a sample say about an alert; the counts are of the sample.
 
-    examined: how many were read. counted: those that the alert counts, in any group; last_…: the latest of these, and
-    the arrival of the last one. late: those of them that came after the end of the period. ungrouped: those of them
-    that lack a property of the groups. other_unit: those with another metric or currency, or without cost. filtered:
-    those of the unit that do not count. voided: events of the period that were taken back, of the first MAX_EXAMINED.
+    examined: how many were read. counted: those that the alert counts, in any of its groups. last_…: the latest of
+    these, and the arrival of the last one. late: those of them that came after the period. ungrouped: those
+    of them that lack a property of the groups. other_unit: those with another metric or currency, or without cost.
+    filtered: those of the unit that do not count. voided: events of the period that were taken back, of the first
+    MAX_EXAMINED.
     """
 
     period: Period
@@ -58,8 +61,8 @@ SELECT count(*), count(*) FILTER (WHERE counts),
     ) AS v WHERE event_time >= %(start)s AND event_time < %(end)s)
 FROM (
     SELECT e.event_id, e.event_time, e.ingest_time, i.period_end, {other} AS other,
-        coalesce({counts}, false) AS counts, coalesce({has_unit}, false) AS has_unit,
-        coalesce(e.properties ?& %(group_keys)s::text[], %(group_keys)s::text[] = '{{}}') AS has_groups
+        coalesce({counts}, false) AND (NOT g.has_groups OR g.has_values) AS counts,
+        coalesce({has_unit}, false) AS has_unit, g.has_groups
     FROM (VALUES (
         %(customer_id)s::text, %(subscription_id)s::text, %(name)s::text, %(start)s::timestamptz, %(end)s::timestamptz
     )) AS i (customer_id, subscription_id, name, period_start, period_end),
@@ -67,7 +70,11 @@ FROM (
         SELECT * FROM event e
         WHERE {of_customer} AND e.event_time >= %(start)s AND e.event_time < %(end)s
         LIMIT %(limit)s
-    ) AS e
+    ) AS e,
+    LATERAL (SELECT
+        coalesce(e.properties ?& %(group_keys)s::text[], %(group_keys)s::text[] = '{{}}') AS has_groups,
+        coalesce(e.properties @> %(group_values)s::jsonb, %(group_values)s::jsonb = '{{}}') AS has_values
+    ) AS g
 ) AS examined
 """
 
@@ -82,10 +89,12 @@ async def sample(
     *,
     subscription_id: str | None,
     group_keys: tuple[str, ...],
+    group_values: Mapping[str, str],
 ) -> EventSample:
     """A sample of the events of a customer in a period. The transaction is a snapshot that reads by index.
 
     kind: what the alert counts, without its group keys; of a subscription if `subscription_id` is set.
+    group_values: of the group keys that have one value only; an event with another value does not count.
     """
     statement = _SAMPLE.format(
         other="e.currency" if kind.of_cost else "coalesce(e.metric_id, e.event_name)",
@@ -103,6 +112,7 @@ async def sample(
             "start": period.start,
             "end": period.end,
             "group_keys": list(group_keys),
+            "group_values": json.dumps(dict(group_values)),
             "limit": MAX_EXAMINED,
             "other_units": MAX_OTHER_UNITS,
             **parameters_of(kind),

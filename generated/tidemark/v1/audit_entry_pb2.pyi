@@ -20,6 +20,7 @@ from generated.tidemark.v1 import invoice_pb2 as _invoice_pb2
 from generated.tidemark.v1 import limit_pb2 as _limit_pb2
 from generated.tidemark.v1 import metric_pb2 as _metric_pb2
 from generated.tidemark.v1 import plan_pb2 as _plan_pb2
+from generated.tidemark.v1 import quota_pb2 as _quota_pb2
 from generated.tidemark.v1 import redelivery_job_pb2 as _redelivery_job_pb2
 from generated.tidemark.v1 import role_pb2 as _role_pb2
 from generated.tidemark.v1 import subscription_pb2 as _subscription_pb2
@@ -109,6 +110,8 @@ class _AuditResourceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aud
     """AUDIT_RESOURCE_TYPE_REDELIVERY_JOB is a redelivery job."""
     AUDIT_RESOURCE_TYPE_API_KEY: _AuditResourceType.ValueType  # 14
     """AUDIT_RESOURCE_TYPE_API_KEY is an API key."""
+    AUDIT_RESOURCE_TYPE_QUOTAS: _AuditResourceType.ValueType  # 15
+    """AUDIT_RESOURCE_TYPE_QUOTAS is the quotas of the organization that are not those of the configuration."""
 
 class AuditResourceType(_AuditResourceType, metaclass=_AuditResourceTypeEnumTypeWrapper):
     """AuditResourceType is the type of a resource that can change."""
@@ -145,6 +148,8 @@ AUDIT_RESOURCE_TYPE_REDELIVERY_JOB: AuditResourceType.ValueType  # 13
 """AUDIT_RESOURCE_TYPE_REDELIVERY_JOB is a redelivery job."""
 AUDIT_RESOURCE_TYPE_API_KEY: AuditResourceType.ValueType  # 14
 """AUDIT_RESOURCE_TYPE_API_KEY is an API key."""
+AUDIT_RESOURCE_TYPE_QUOTAS: AuditResourceType.ValueType  # 15
+"""AUDIT_RESOURCE_TYPE_QUOTAS is the quotas of the organization that are not those of the configuration."""
 Global___AuditResourceType: _TypeAlias = AuditResourceType  # noqa: Y015
 
 @_typing.final
@@ -349,6 +354,7 @@ class AuditedResource(_message.Message):
     DELIVERY_FIELD_NUMBER: _builtins.int
     REDELIVERY_JOB_FIELD_NUMBER: _builtins.int
     API_KEY_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
         """alert is an alert."""
@@ -409,6 +415,10 @@ class AuditedResource(_message.Message):
     def api_key(self) -> Global___AuditedApiKey:
         """api_key is an API key."""
 
+    @_builtins.property
+    def quotas(self) -> Global___AuditedQuotas:
+        """quotas is the quotas of the organization."""
+
     def __init__(
         self,
         *,
@@ -427,16 +437,41 @@ class AuditedResource(_message.Message):
         delivery: _delivery_pb2.Delivery | None = ...,
         redelivery_job: _redelivery_job_pb2.RedeliveryJob | None = ...,
         api_key: Global___AuditedApiKey | None = ...,
+        quotas: Global___AuditedQuotas | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "alert_exclusion", b"alert_exclusion", "api_key", b"api_key", "balance", b"balance", "customer", b"customer", "delivery", b"delivery", "endpoint", b"endpoint", "erasure_job", b"erasure_job", "invoice", b"invoice", "limit", b"limit", "metric", b"metric", "plan", b"plan", "redelivery_job", b"redelivery_job", "resource", b"resource", "subscription", b"subscription", "usage_event", b"usage_event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "alert_exclusion", b"alert_exclusion", "api_key", b"api_key", "balance", b"balance", "customer", b"customer", "delivery", b"delivery", "endpoint", b"endpoint", "erasure_job", b"erasure_job", "invoice", b"invoice", "limit", b"limit", "metric", b"metric", "plan", b"plan", "quotas", b"quotas", "redelivery_job", b"redelivery_job", "resource", b"resource", "subscription", b"subscription", "usage_event", b"usage_event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "alert_exclusion", b"alert_exclusion", "api_key", b"api_key", "balance", b"balance", "customer", b"customer", "delivery", b"delivery", "endpoint", b"endpoint", "erasure_job", b"erasure_job", "invoice", b"invoice", "limit", b"limit", "metric", b"metric", "plan", b"plan", "redelivery_job", b"redelivery_job", "resource", b"resource", "subscription", b"subscription", "usage_event", b"usage_event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "alert_exclusion", b"alert_exclusion", "api_key", b"api_key", "balance", b"balance", "customer", b"customer", "delivery", b"delivery", "endpoint", b"endpoint", "erasure_job", b"erasure_job", "invoice", b"invoice", "limit", b"limit", "metric", b"metric", "plan", b"plan", "quotas", b"quotas", "redelivery_job", b"redelivery_job", "resource", b"resource", "subscription", b"subscription", "usage_event", b"usage_event"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_resource: _TypeAlias = _typing.Literal["alert", "alert_exclusion", "customer", "subscription", "metric", "plan", "limit", "balance", "invoice", "usage_event", "erasure_job", "endpoint", "delivery", "redelivery_job", "api_key"]  # noqa: Y015
+    _WhichOneofReturnType_resource: _TypeAlias = _typing.Literal["alert", "alert_exclusion", "customer", "subscription", "metric", "plan", "limit", "balance", "invoice", "usage_event", "erasure_job", "endpoint", "delivery", "redelivery_job", "api_key", "quotas"]  # noqa: Y015
     _WhichOneofArgType_resource: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_resource) -> _WhichOneofReturnType_resource | None: ...
 
 Global___AuditedResource: _TypeAlias = AuditedResource  # noqa: Y015
+
+@_typing.final
+class AuditedQuotas(_message.Message):
+    """AuditedQuotas is the quotas of the organization that the operator has set for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUOTAS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def quotas(self) -> _containers.RepeatedCompositeFieldContainer[_quota_pb2.Quota]:
+        """quotas are all of them. A kind that is missing has the quota of the configuration."""
+
+    def __init__(
+        self,
+        *,
+        quotas: _abc.Iterable[_quota_pb2.Quota] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quotas", b"quotas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditedQuotas: _TypeAlias = AuditedQuotas  # noqa: Y015
 
 @_typing.final
 class AuditedApiKey(_message.Message):

@@ -171,6 +171,22 @@ async def test_usage_without_the_properties_of_the_groups_moves_no_gauge(ours: C
     assert (short(new.gauges[0].reason), new.gauges[0].next.amount) == ("NOTHING_COUNTED", "10")
 
 
+async def test_usage_with_another_value_of_the_group_is_explained_by_the_filters(
+    ours: Client, clock: ManualClock
+) -> None:
+    only_eu = TEN + 'usage_threshold_reached { metric_id: "tokens" group_values { key: "region" value: "eu" } } '
+    alert, divided = await created(ours, only_eu + ALL), await created(ours, BY_REGION + ALL)
+    await ours.use(clock.now(), event(1, "50", 'properties { key: "region" value: "us" }'))
+    found = await ours.explain(alert.alert_id, "acme")
+    assert (reason(found), found.counted.event_count, found.counted.filtered_count) == ("FILTERED", 0, 1)
+    found = await ours.explain(divided.alert_id, "acme", group=[{"key": "region", "value": "eu"}])
+    assert (reason(found), found.counted.event_count, found.counted.filtered_count) == ("FILTERED", 0, 1)
+    await ours.use(clock.now(), event(2, "4", 'properties { key: "region" value: "eu" }'))
+    for each in (alert, divided):
+        found = await ours.explain(each.alert_id, "acme", group=[{"key": "region", "value": "eu"}])
+        assert (reason(found), found.counted.event_count, found.counted.filtered_count) == ("NOT_REACHED", 1, 1)
+
+
 async def test_usage_that_does_not_pass_the_filters_is_explained_by_them(ours: Client, clock: ManualClock) -> None:
     filtered = TEN + (
         'cost_exceeded { currency: "EUR" price_filters { field: PRICE_FIELD_PRICE_ID operator:'

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from google.protobuf import json_format
 
 from cli.main import tidemark
-from generated.tidemark.v1 import account_service_pb2, account_service_pb2_grpc, audit_entry_pb2, plan_pb2
+from generated.tidemark.v1 import account_service_pb2, account_service_pb2_grpc, audit_entry_pb2, plan_pb2, quota_pb2
 from runtime.clock import ManualClock
 from server.mapping.audit_entries import entry_message
 from store.audit import log, numbering
@@ -82,6 +82,33 @@ async def test_commands_record_the_keys_that_they_change(database_url: str, monk
     assert not entries[0].HasField("before")
     shown = "".join(map(str, map(json_format.MessageToDict, entries)))
     assert not [secret for secret in secrets if secret in shown]
+
+
+async def test_command_records_the_quotas_that_it_sets(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_DATABASE_URL", database_url)
+
+    def commands() -> None:
+        for words in (
+            ("keys", "create", "--organization", "acme"),
+            ("quotas", "set", "--organization", "acme", "alerts=10", "streams=none"),
+            ("quotas", "set", "--organization", "acme", "alerts=10"),  # changes nothing
+            ("quotas", "set", "--organization", "acme", "alerts=default", "streams=default"),
+        ):
+            result = CliRunner().invoke(tidemark, words)
+            assert result.exit_code == 0, result.output
+
+    await asyncio.to_thread(commands)
+    _, first, second = await entries_of_organization(database_url, "acme")
+    for entry in (first, second):
+        assert entry.method == "tidemark quotas set"
+        assert entry.actor.kind == audit_entry_pb2.AUDIT_ACTOR_KIND_COMMAND_LINE
+        assert entry.resource_type == audit_entry_pb2.AUDIT_RESOURCE_TYPE_QUOTAS
+    alerts, streams = quota_pb2.QUOTA_KIND_ALERTS, quota_pb2.QUOTA_KIND_STREAMS
+    quotas = [quota_pb2.Quota(kind=alerts, limit=10, own=True), quota_pb2.Quota(kind=streams, own=True)]
+    assert sorted(first.after.quotas.quotas, key=lambda one: one.kind) == quotas
+    assert not first.HasField("before")
+    assert len(second.before.quotas.quotas) == 2
+    assert not second.HasField("after")
 
 
 async def test_notifier_records_the_endpoint_that_it_disables(house: House) -> None:

@@ -95,6 +95,7 @@ async def test_a_check_of_a_table_that_does_not_exist_is_reported_as_not_checked
     found = await check(database_url, "work.outbox")
     assert found.severity is NOT_CHECKED
     assert 'relation "outbox" does not exist' in found.findings[0].found
+    assert "tidemark migrate" in found.findings[0].todo
     assert "the schema is at none" in (await check(database_url, "schema.revision")).findings[0].found
 
 
@@ -117,6 +118,8 @@ async def test_a_read_only_database_is_found(database_url: str) -> None:
     found = await check(database_url, "database.writable")
     assert found.severity is PROBLEM
     assert "RESET default_transaction_read_only" in found.findings[0].todo
+    found = await check(database_url, "database.pooler")
+    assert (found.severity, "pg_monitor" in found.findings[0].todo) == (NOT_CHECKED, False)
 
 
 async def test_a_long_transaction_and_what_waits_for_it_are_found(
@@ -246,7 +249,9 @@ async def test_a_full_disk_of_the_embedded_server_is_found(
 
 async def test_settings_that_are_too_low_are_found(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = await check(database_url, "settings.speed")
-    assert any("shared_buffers" in one.found for one in found.findings)  # of the server of the tests
+    [buffers] = [one for one in found.findings if "shared_buffers" in one.found]  # of the server of the tests
+    assert "restart PostgreSQL" in buffers.todo
+    assert all("pg_reload_conf" in one.todo for one in found.findings if one is not buffers)
     unsafe = await check(database_url, "settings.durability")
     assert {one.found.partition(" ")[0] for one in unsafe.findings} == {"fsync", "full_page_writes"}
 
@@ -435,6 +440,20 @@ async def test_quotas_that_are_nearly_used_are_found(database: Database, databas
     own = f'INSERT INTO organization_quota VALUES ({ids}, \'{{"streams": null, "alerts": 1000}}\', now())'
     await execute(database_url, own)
     assert (await check(database_url, "quotas.use", settings=settings)).severity is OK
+
+
+async def test_quotas_of_an_organization_that_has_created_nothing_since_are_found(
+    database: Database, database_url: str
+) -> None:
+    house = await House.build(database, SystemClock(), "acme")
+    await house.endpoint("https://hooks.example.com/")
+    quotas = json.dumps({"alerts": 0, "endpoints": 1})
+    await execute(database_url, f"INSERT INTO organization_quota VALUES ({house.organization_id}, '{quotas}', now())")
+    found = await check(database_url, "quotas.use")
+    assert {(one.severity, one.found) for one in found.findings} == {
+        (PROBLEM, "acme uses 0 of its quota of 0 alerts"),
+        (PROBLEM, "acme uses 1 of its quota of 1 endpoints"),
+    }
 
 
 async def test_the_heartbeat_and_the_health_of_a_server_are_found(

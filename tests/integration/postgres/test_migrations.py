@@ -18,7 +18,7 @@ from sqlalchemy import make_url, text
 
 from cli.main import tidemark
 from store import migrate as migrate_module
-from store.migrate import SchemaTooNew, SchemaTooOld, check, migrate
+from store.migrate import NotOwner, SchemaTooNew, SchemaTooOld, check, check_owner, migrate
 from store.postgres import partitions
 from store.postgres.database import Database, sync_engine
 from store.tables import metadata
@@ -181,6 +181,33 @@ def test_a_schema_check_changes_nothing_and_names_the_missing_revision(database_
     set_revision(database_url, "0012", "0012")
     with pytest.raises(SchemaTooOld, match="revision 0012"):
         check(database_url)
+
+
+def test_a_role_that_does_not_own_the_tables_is_refused_with_the_name_of_their_owner(database_url: str) -> None:
+    check_owner(database_url)
+    url = make_url(database_url)
+    name = f"visitor_{url.database}"
+    engine = sync_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {name}"))
+    try:
+        acting = url.update_query_dict({"options": f"-crole={name}"})
+        visitor = acting.render_as_string(hide_password=False)
+        with pytest.raises(NotOwner, match=f"the role {name} does not own the tables, which belong to"):
+            check_owner(visitor)
+        with engine.begin() as connection:
+            connection.execute(text(f"ALTER TABLE event OWNER TO {name}"))
+            connection.execute(text("REVOKE CREATE ON SCHEMA public FROM public"))
+        with pytest.raises(NotOwner, match="may not create tables"):
+            check_owner(visitor)
+        with engine.begin() as connection:
+            connection.execute(text(f"GRANT CREATE ON SCHEMA public TO {name}"))
+        check_owner(visitor)
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text(f"DROP OWNED BY {name} CASCADE"))
+            connection.execute(text(f"DROP ROLE {name}"))
+        engine.dispose()
 
 
 def test_a_schema_check_of_an_empty_database_reports_that_no_schema_exists(database_url: str) -> None:

@@ -50,6 +50,9 @@ def against_rules(request: Message) -> list[str]:
     return [str(violation.proto.message) for violation in protovalidate.collect_violations(request)]
 
 
+# Requests that are compared at least, of a service with few methods.
+LEAST = {"AuditService": 200}
+
 # Fields with checks that a rule of one field cannot say: they depend on other fields or lists of names, or compare
 # numbers that are written as texts.
 BEYOND = {
@@ -134,7 +137,7 @@ async def test_rules_and_server_refuse_the_same_requests(service: ServiceDescrip
         assert against_rules(base) == [], method.name
         found += await disagreements(api, method, candidates(base))
     fail_with(found)
-    assert len(found) > 500
+    assert len(found) > LEAST.get(service.name, 500)
 
 
 def fail_with(found: Iterable[str | None]) -> None:

@@ -105,9 +105,8 @@ def check_copy(words: Sequence[str]) -> None:
 
 def check_systemctl(words: Sequence[str]) -> None:
     """The units exist."""
-    if words[1] == "enable":
-        for name in words[3:]:
-            assert f"{name}.service" in units()
+    for name in (word for word in words[2:] if not word.startswith("--")):
+        assert f"{name}.service" in units()
 
 
 CHECKS = {

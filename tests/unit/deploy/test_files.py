@@ -11,7 +11,7 @@ import yaml
 from google.protobuf.descriptor import MethodDescriptor
 
 from cli.main import COMMANDS, CommandsOnDemand, tidemark
-from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, webhook_service_pb2
+from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2
 from runtime import configuration
 from runtime.configuration import Configuration
 from tests.support.deployment import (
@@ -27,6 +27,7 @@ from tests.support.deployment import (
     kubernetes_objects,
     pods,
     processes,
+    systemd_variables,
     units,
 )
 
@@ -278,6 +279,13 @@ def test_prometheus_finds_the_processes_of_compose_and_kubernetes() -> None:
         assert "regex: metrics" in path.read_text()
 
 
+def test_documented_namespace_of_prometheus_is_that_of_the_policy() -> None:
+    [policy] = [one for one in kubernetes_objects("NetworkPolicy") if one["metadata"]["name"] == "tidemark"]
+    [source] = policy["spec"]["ingress"][0]["from"]
+    name = source["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    assert f"Prometheus is expected in the namespace `{name}`" in (ROOT / "docs" / "deploying.md").read_text()
+
+
 def test_probes_ask_paths_that_the_monitoring_port_has() -> None:
     served = "".join(path.read_text() for path in (ROOT / "runtime").rglob("*.py"))
     served += "".join(path.read_text() for path in (ROOT / "notifier").rglob("*.py"))
@@ -371,6 +379,23 @@ def test_unit_runs_without_rights(name: str) -> None:
     assert service["EnvironmentFile"] == "/etc/tidemark/tidemark.env"
 
 
+def test_services_outlive_a_migration_that_fails_or_is_run_again() -> None:
+    found = units()
+    for name in ("tidemark-server.service", "tidemark-notifier.service"):
+        unit = found[name]["Unit"]
+        assert "tidemark-migrate.service" in unit["Wants"].split()
+        assert "tidemark-migrate.service" in unit["After"].split()
+        assert not {"Requires", "BindsTo", "PartOf"} & unit.keys()
+        assert (unit["StartLimitIntervalSec"], found[name]["Service"]["Restart"]) == ("0", "always")
+    assert found["tidemark-migrate.service"]["Service"]["Restart"] == "on-failure"
+
+
+def test_services_of_one_machine_have_different_monitoring_ports() -> None:
+    found = [units()[f"tidemark-{name}.service"]["Service"]["Environment"] for name in ("server", "notifier")]
+    assert found == [f"TIDEMARK_METRICS_LISTEN=127.0.0.1:{port}" for port in (MONITORING, MONITORING + 1)]
+    assert "TIDEMARK_METRICS_LISTEN" not in systemd_variables()
+
+
 def envoy_cluster() -> dict[str, Any]:
     [config] = documents(ENVOY)
     [cluster] = config["static_resources"]["clusters"]
@@ -417,7 +442,7 @@ def test_istio_ends_no_stream_and_repeats_nothing() -> None:
 
 METHODS: list[MethodDescriptor] = [
     method
-    for module in (account_service_pb2, alert_service_pb2, webhook_service_pb2)
+    for module in (account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
@@ -435,7 +460,9 @@ def is_safe_to_repeat(method: MethodDescriptor) -> bool:
 def test_service_config_repeats_exactly_the_methods_that_are_safe_to_repeat() -> None:
     found = json.loads((DEPLOY / "grpc-service-config.json").read_text())
     [config] = found["methodConfig"]
-    named = {f"{one['service']}/{one['method']}" for one in config["name"]}
+    names = [f"{one['service']}/{one['method']}" for one in config["name"]]
+    named = set(names)
+    assert len(names) == len(named), "gRPC refuses a config that names a method twice, and with it every call"
     safe = [method for method in METHODS if is_safe_to_repeat(method)]
     expected = {f"{method.containing_service.full_name}/{method.name}" for method in safe}
     assert (named - expected, expected - named) == (set(), set()), "change deploy/grpc-service-config.json"

@@ -83,6 +83,8 @@ def test_example_in_a_mesh_trusts_its_sidecar_and_has_no_tls_of_its_own(mesh: Pa
     assert variables(server)["TIDEMARK_TRUSTED_PROXIES"] == "127.0.0.6/32"
     assert "TIDEMARK_TLS_CERTIFICATE" not in variables(server)
     assert {one["kind"] for one in objects} >= {"DestinationRule", "VirtualService", "PeerAuthentication"}
+    policy = of_kind(objects, "NetworkPolicy", "tidemark-mesh")  # a sidecar without istiod is never ready
+    assert policy["spec"]["egress"][0]["ports"] == [{"port": 15012}]
 
 
 def test_objects_fit_the_schemas_of_kubernetes(mesh: Path) -> None:

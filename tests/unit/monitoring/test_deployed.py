@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2
 from tests.support.monitoring.deployed import (
     DASHBOARDS,
     PROMETHEUS,
@@ -96,6 +97,30 @@ def test_panels_do_not_overlap(name: str) -> None:
         )
         assert apart, (one, other)
     assert all(place["x"] + place["w"] <= 24 for place in places)
+
+
+def streams() -> list[str]:
+    """The streaming methods, as the label rpc_method has them."""
+    services = [
+        service
+        for module in (account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2)
+        for service in module.DESCRIPTOR.services_by_name.values()
+    ]
+    return [
+        f"{service.full_name}/{method.name}"
+        for service in services
+        for method in service.methods
+        if method.client_streaming or method.server_streaming
+    ]
+
+
+@pytest.mark.parametrize(
+    "query", [one for one in queries() if "call_duration_seconds_bucket" in one.expression], ids=str
+)
+def test_a_duration_of_calls_leaves_out_every_stream(query: Query) -> None:
+    [left_out] = re.findall(r'rpc_method!~"(.*?)"', query.expression)
+    assert "tidemark.v1.AuditService/WatchAuditEntries" in streams()
+    assert [method for method in streams() if not re.fullmatch(left_out, method)] == []
 
 
 @pytest.mark.parametrize("query", queries(), ids=str)

@@ -1,10 +1,12 @@
-"""The audit log of the commands `tidemark keys …`: each changed key has an entry in the same transaction."""
+"""The audit log of the commands `tidemark keys …` and `tidemark quotas …`: entries in their transactions."""
 
 import os
 import pwd
 import socket
 from datetime import datetime
 
+from runtime.clock import SystemClock
+from runtime.quotas import Quotas
 from store.audit import json_states, writing
 from store.audit.entries import Actor, ActorKind, Cause, Changed, NewEntry, ResourceType
 from store.identity.keys import KeyRecord, get_key
@@ -35,6 +37,16 @@ class KeyAudit:
         changed = Changed(ResourceType.API_KEY, key_id, after.settings.customer_id, states[0], states[1])
         raw = await driver(self._connection)
         await writing.write(raw, after.organization.organization_id, [NewEntry(self._cause, changed)], now)
+
+
+async def record_quotas(connection: Connection, organization_id: int, before: Quotas, after: Quotas) -> None:
+    """Records the change of an organization's own quotas, if they have changed."""
+    if before == after:
+        return
+    cause = Cause(Actor(ActorKind.COMMAND_LINE, actor_id=user_and_host()), "tidemark quotas set")
+    states = json_states.quotas(before) if before else None, json_states.quotas(after) if after else None
+    entry = NewEntry(cause, Changed(ResourceType.QUOTAS, "", "", *states))
+    await writing.write(await driver(connection), organization_id, [entry], SystemClock().now())
 
 
 def user_and_host() -> str:
