@@ -27,9 +27,11 @@ PACE = Pace(15_000, 3)
 # because the call waits for it. It costs a large commit 4 % more time. Most survivors wait for their commit, and go
 # with it without a search.
 BESIDE_LIGHT = Pace(5_000, 15)
-# Searches among the survivors before one among all objects, which takes longer the more is cached. Cycles that live
-# that long are rare.
-ALL = 5_000
+# Searches among the survivors before one among all objects, which takes longer the more is cached. Python also waits
+# until a quarter of the objects is new, so that many idle streams are not searched again and again. A call that is
+# refused leaves a cycle, since gRPC keeps its exception, and becomes a survivor if it takes seconds: without this
+# search memory would only grow.
+ALL = 100
 
 
 def reduce_garbage_collection() -> None:
