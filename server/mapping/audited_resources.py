@@ -104,7 +104,7 @@ def changed(
 ) -> Changed:
     """What a change did to a resource. One of before and after is None if the change created or deleted it.
 
-    customer_id: to whom the change belongs, if the resource does not say it. hidden: fields that changed, whose
+    customer_id: of the change, if the resource does not say it. hidden: fields that changed, whose
     values the messages do not show.
     """
     known = after if after is not None else before

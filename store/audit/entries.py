@@ -81,7 +81,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What changed. customer_id: to whom it belongs; empty if to none.
+    """What changed. customer_id: the customer that it belongs to; empty if to none.
 
     before, after: an AuditedResource of the contract, in binary form, or as JSON, which begins with a brace. No
     message in binary form begins so: it would be the start of a group, which the contract has none of. hidden_fields:

@@ -188,7 +188,7 @@ class AuditEntry(_message.Message):
     resource_id: _builtins.str
     """resource_id is the id of the resource. Unset where the resource has none, and where it was erased."""
     customer_id: _builtins.str
-    """customer_id is the customer to whom the resource, or this change of it, belongs. Unset: to none. After the erasure
+    """customer_id is the customer of the resource, or of this change of it. Unset: it belongs to none. After the erasure
     of the customer it is the pseudonym that the customer has in the ledger.
     """
     abridged: _builtins.bool
