@@ -17,6 +17,8 @@ from evaluator.transitions import AlertState, trip_levels
 # Of so many alerts all are evaluated. To find those that a value concerns would cost as much.
 FEW_ALERTS = 4
 
+_NO_STATE = AlertState()
+
 
 class WatchingAlerts:
     """The alerts that watch a gauge. Never changed, so that gauges share it.
@@ -43,8 +45,11 @@ class WatchingAlerts:
         self.changed_epoch = max(one.changed_epoch for one in self.rules)
         self.watching_epoch = min(one.watching_epoch for one in self.rules)
         self.watching_time = min(one.watching_time for one in self.rules)
-        self.has_percentages = any(one.has_percentages for one in self.rules)
-        self.fanning_out = tuple(one for one in self.rules if one.fans_out)
+        # Most alerts have neither, so that little is asked of each of very many.
+        self.has_percentages = any(
+            one.has_percentages for one in self.rules if one.overrides or one.thresholds.percentages
+        )
+        self.fanning_out = tuple(one for one in self.rules if one.groups and one.fans_out)
         self.perhaps_silent = tuple(one for one in self.rules if not one.evaluate_on_create)
         self._levels: _Levels | None = None
         self._newest: tuple[Decimal | None, int] | None = None
@@ -120,11 +125,11 @@ class _Levels:
 
 def _lowest_level(rule: AlertRule) -> Decimal | None:
     """The level below which an alert without a state has nothing to report; None where more than a level decides."""
-    if rule.measure.of_facts or rule.overrides or rule.has_percentages:
+    if rule.measure.of_facts or rule.overrides or rule.thresholds.percentages:
         return None
     if rule.thresholds.direction is not Direction.RISING:
         return None
-    above, _ = trip_levels(rule.thresholds, AlertState())
+    above, _ = trip_levels(rule.thresholds, _NO_STATE)
     return above
 
 
