@@ -6,8 +6,8 @@ from decimal import Decimal
 from enum import StrEnum
 
 from evaluator.balances import Unit
-from evaluator.limit_windows import LimitWindow
 from evaluator.gauges import Group
+from evaluator.limit_windows import LimitWindow
 
 LimitGroups = tuple[tuple[str, str | None], ...]  # property keys, sorted, each with a value, or None for every value
 _Kind = tuple[Unit, tuple[str, ...], LimitWindow]  # what distinguishes limits that apply at the same time

@@ -8,9 +8,9 @@ from uuid import UUID
 
 from evaluator.amounts import ZERO
 from evaluator.balances import Unit
-from evaluator.limit_windows import LimitWindow
 from evaluator.gauges import Group
 from evaluator.ids import digest_of
+from evaluator.limit_windows import LimitWindow
 from evaluator.periods import Period
 
 
