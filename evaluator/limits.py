@@ -6,9 +6,8 @@ from decimal import Decimal
 from itertools import combinations
 
 from evaluator.balances import Unit
+from evaluator.enforced_limits import LimitGroups
 from evaluator.gauges import Group
-
-LimitGroups = tuple[tuple[str, str | None], ...]  # property keys, sorted, each with a value, or None for every value
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.balances import Unit
 from evaluator.definition_json import thresholds_from_json, thresholds_json
+from evaluator.enforced_limits import LimitGroups
 from evaluator.gauges import Group
-from evaluator.limits import NO_LIMITS, LimitChange, LimitGroups, Limits, limit_of
+from evaluator.limits import NO_LIMITS, LimitChange, Limits, limit_of
 from evaluator.thresholds import Direction, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import AlertState, Evaluation, Step, Transition, evaluate, silent_state, trip_levels
 
