@@ -31,6 +31,6 @@ def reservation_ended(
     name = reservation_pb2.ReservationState.Name(state)
     return FailedPrecondition(
         error_reason_pb2.ERROR_REASON_RESERVATION_ENDED,
-        f"the reservation {reservation_id!r} of the customer {customer_id!r} has ended ({name}): it cannot be changed",
+        f"the reservation {reservation_id!r} of {customer_id!r} cannot be changed: it has ended ({name})",
         metadata={"customer_id": customer_id, "reservation_id": reservation_id, "state": name},
     )
