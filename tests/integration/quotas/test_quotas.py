@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import pytest
 
 from generated.tidemark.v1 import (
     alert_service_pb2,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     endpoint_pb2,
     webhook_service_pb2,
     webhook_service_pb2_grpc,
@@ -172,6 +175,37 @@ async def test_streams_above_the_quota_of_two_servers_are_refused(caller: Caller
         assert (await refused(second.read())).quota == "watchers"
         for one in (*streams, watch):
             one.cancel()
+
+
+async def test_streams_of_the_audit_log_count_as_watchers_on_all_servers(caller: Caller, own_pool: Database) -> None:
+    async with beside(caller) as other:
+        await set_quotas(own_pool, caller, only(QuotaKind.WATCHERS, 2), other)
+        notifications = caller.alerts.WatchNotifications(
+            alert_service_pb2.WatchNotificationsRequest(), metadata=caller.metadata
+        )
+        entries = watch_entries(caller)
+        await notifications.read()
+        await entries.read()
+        expected = QuotaRefusal("watchers", 2, f"organization:{caller.organization}", None)
+        assert await refused(watch_entries(caller).read()) == expected
+
+        async def used_elsewhere(number: int) -> bool:
+            return (await shown(other))["watchers"].used == number
+
+        await until(lambda: used_elsewhere(2))
+        assert await refused(watch_entries(other).read()) == expected
+        entries.cancel()
+        await until(lambda: used_elsewhere(1))
+        again = watch_entries(other)
+        assert (await again.read()).heartbeat
+        for one in (notifications, again):
+            one.cancel()
+
+
+def watch_entries(caller: Caller) -> Any:
+    """A stream of the audit log."""
+    stub: Any = audit_service_pb2_grpc.AuditServiceStub(caller.server.channel)
+    return stub.WatchAuditEntries(audit_service_pb2.WatchAuditEntriesRequest(), metadata=caller.metadata)
 
 
 async def open_stream(caller: Caller) -> grpc.aio.StreamStreamCall[object, object]:
