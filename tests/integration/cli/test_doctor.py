@@ -16,7 +16,7 @@ from sqlalchemy import text
 from cli.client.connection import Address
 from cli.doctor import storage_checks
 from cli.doctor.checks import CHECKS
-from cli.doctor.examination import TOTAL_SECONDS, CheckResult, run_checks
+from cli.doctor.examination import TOTAL_SECONDS, CheckResult, exit_code, run_checks
 from cli.doctor.findings import Check, Examined, Finding, NotChecked, Severity
 from cli.main import tidemark
 from runtime.clock import ManualClock, SystemClock
@@ -31,6 +31,7 @@ from tests.support.notifier.house import House
 from tests.support.server.certificates import Authority
 from tests.support.server.running import running
 from tests.support.server.sharing import own_database
+from tests.support.system_postgres import system_postgres
 from tests.support.waiting import within
 
 OK, WARNING, PROBLEM, NOT_CHECKED = Severity.OK, Severity.WARNING, Severity.PROBLEM, Severity.NOT_CHECKED
@@ -255,6 +256,25 @@ async def test_settings_that_are_too_low_are_found(database_url: str, monkeypatc
     assert all("pg_reload_conf" in one.todo for one in found.findings if one is not buffers)
     unsafe = await check(database_url, "settings.durability")
     assert {one.found.partition(" ")[0] for one in unsafe.findings} == {"fsync", "full_page_writes"}
+
+
+async def test_the_defaults_of_postgresql_are_hints_and_values_below_them_are_warnings() -> None:
+    with system_postgres() as url:
+        stock = await check(url, "settings.speed")
+        assert {one.found.partition(" ")[0]: one.severity for one in stock.findings} == {
+            "shared_buffers": Severity.HINT,
+            "random_page_cost": Severity.HINT,
+        }
+        assert (stock.severity, exit_code([stock])) == (Severity.HINT, 0)
+        assert (await check(url, "settings.durability")).severity is OK
+    with system_postgres("shared_buffers=16MB", "max_wal_size=64MB", "random_page_cost=8", "autovacuum=off") as url:
+        lowered = await check(url, "settings.speed")
+        assert {one.found.partition(" ")[0]: one.severity for one in lowered.findings} == {
+            "shared_buffers": WARNING,
+            "max_wal_size": WARNING,
+            "random_page_cost": WARNING,
+            "autovacuum": WARNING,
+        }
 
 
 async def test_few_connections_that_are_left_are_found(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
