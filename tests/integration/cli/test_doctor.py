@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
 from sqlalchemy import text
 
 from cli.client.connection import Address
@@ -383,19 +385,35 @@ async def test_keys_that_expire_soon_or_have_just_expired_are_found(database: Da
     assert (await check(database_url, "keys.expiry")).severity is PROBLEM
 
 
+def _before(time: datetime, left: timedelta) -> datetime:
+    return time - left
+
+
 async def test_certificates_that_end_or_do_not_fit_are_found(database_url: str, tmp_path: Path) -> None:
     authority = Authority()
     signed, certificate, key, ca = authority.server(), tmp_path / "c.pem", tmp_path / "k.pem", tmp_path / "ca.pem"
     signed.write(certificate, key)
+    ends = x509.load_pem_x509_certificate(signed.certificate).not_valid_after_utc
     ca.write_bytes(authority.pem)
     settings = Configuration(database_url=database_url, tls_certificate=certificate, tls_key=key, tls_client_ca=ca)
-    found = await check(database_url, "certificates.expiry", settings=settings)
-    assert [one.severity for one in found.findings] == [PROBLEM, PROBLEM]  # both end within three days
+    of_server = replace(settings, tls_client_ca=None)
+    for hours_left, severity in ((23, OK), (9, WARNING), (2, PROBLEM)):  # of its lifetime of two days
+        now = partial(_before, ends, timedelta(hours=hours_left))
+        found = await check(database_url, "certificates.expiry", settings=of_server, now=now)
+        assert [one.severity for one in found.findings] == [severity]
+    authority.server(lifetime=timedelta(days=365)).write(certificate, key)
+    found = await check(
+        database_url,
+        "certificates.expiry",
+        settings=settings,
+        now=lambda: datetime.now(UTC) + timedelta(days=345),
+    )
+    assert [one.severity for one in found.findings] == [WARNING, PROBLEM]  # that of the authority has ended
 
-    def next_week() -> datetime:
-        return datetime.now(UTC) + timedelta(days=7)
+    def next_year() -> datetime:
+        return datetime.now(UTC) + timedelta(days=370)
 
-    ended = await check(database_url, "certificates.expiry", settings=settings, now=next_week)
+    ended = await check(database_url, "certificates.expiry", settings=settings, now=next_year)
     assert "ended" in ended.findings[0].found
 
     def last_month() -> datetime:
@@ -468,11 +486,20 @@ async def test_quotas_of_an_organization_that_has_created_nothing_since_are_foun
 ) -> None:
     house = await House.build(database, SystemClock(), "acme")
     await house.endpoint("https://hooks.example.com/")
-    quotas = json.dumps({"alerts": 0, "endpoints": 1})
-    await execute(database_url, f"INSERT INTO organization_quota VALUES ({house.organization_id}, '{quotas}', now())")
+    quotas = json.dumps({"alerts": 1, "endpoints": 1, "streams": 0})  # none is used of a quota of 0
+    await execute(
+        database_url,
+        f"INSERT INTO organization_quota VALUES ({house.organization_id}, '{quotas}', now())",
+        "INSERT INTO quota_use (organization_id, process_id, streams, watchers, events_per_second, bytes_per_second,"
+        f" update_time) VALUES ({house.organization_id}, 'p', 0, 0, 0, 0, now() + interval '1 hour')",
+        "INSERT INTO alert (organization_id, alert_id, name, state, scope, condition_type, condition, thresholds,"
+        " uniqueness_key_held, evaluate_on_create, version, changed_epoch, watching_epoch, watching_time,"
+        f" create_time, update_time) VALUES ({house.organization_id}, 'a', 'n', 'ACTIVE', 'ALL_CUSTOMERS',"
+        " 'usage_threshold_reached', '{}', '[]', false, true, 1, 1, 1, now(), now(), now())",
+    )
     found = await check(database_url, "quotas.use")
     assert {(one.severity, one.found) for one in found.findings} == {
-        (PROBLEM, "acme uses 0 of its quota of 0 alerts"),
+        (PROBLEM, "acme uses 1 of its quota of 1 alerts"),
         (PROBLEM, "acme uses 1 of its quota of 1 endpoints"),
     }
 
