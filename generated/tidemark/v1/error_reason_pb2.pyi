@@ -994,7 +994,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_RESERVATION_NOT_FOUND: _ErrorReason.ValueType  # 65
+    ERROR_REASON_RESERVATION_NOT_FOUND: _ErrorReason.ValueType  # 68
     """ERROR_REASON_RESERVATION_NOT_FOUND (NOT_FOUND) means that the customer has no reservation of that id, or that the
     reservation ended more than 7 days ago.
 
@@ -1009,7 +1009,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_RESERVATION_CONFLICT: _ErrorReason.ValueType  # 66
+    ERROR_REASON_RESERVATION_CONFLICT: _ErrorReason.ValueType  # 69
     """ERROR_REASON_RESERVATION_CONFLICT (ALREADY_EXISTS) means that the customer has a reservation of that id with other
     content. Use another reservation_id for another request.
 
@@ -1024,7 +1024,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_RESERVATION_ENDED: _ErrorReason.ValueType  # 67
+    ERROR_REASON_RESERVATION_ENDED: _ErrorReason.ValueType  # 70
     """ERROR_REASON_RESERVATION_ENDED (FAILED_PRECONDITION) means that the reservation is not open any more, so this cannot
     be done with it: state says how it ended. A settlement with other amounts than the first one has this reason, too.
 
@@ -2022,7 +2022,7 @@ Example:
       }
     }
 """
-ERROR_REASON_RESERVATION_NOT_FOUND: ErrorReason.ValueType  # 65
+ERROR_REASON_RESERVATION_NOT_FOUND: ErrorReason.ValueType  # 68
 """ERROR_REASON_RESERVATION_NOT_FOUND (NOT_FOUND) means that the customer has no reservation of that id, or that the
 reservation ended more than 7 days ago.
 
@@ -2037,7 +2037,7 @@ Example:
       }
     }
 """
-ERROR_REASON_RESERVATION_CONFLICT: ErrorReason.ValueType  # 66
+ERROR_REASON_RESERVATION_CONFLICT: ErrorReason.ValueType  # 69
 """ERROR_REASON_RESERVATION_CONFLICT (ALREADY_EXISTS) means that the customer has a reservation of that id with other
 content. Use another reservation_id for another request.
 
@@ -2052,7 +2052,7 @@ Example:
       }
     }
 """
-ERROR_REASON_RESERVATION_ENDED: ErrorReason.ValueType  # 67
+ERROR_REASON_RESERVATION_ENDED: ErrorReason.ValueType  # 70
 """ERROR_REASON_RESERVATION_ENDED (FAILED_PRECONDITION) means that the reservation is not open any more, so this cannot
 be done with it: state says how it ended. A settlement with other amounts than the first one has this reason, too.
 
