@@ -1,7 +1,7 @@
 """Requests of enforcement, and their answers: what the server and the engine exchange.
 
-A denial is an answer (`Decided`). What cannot be decided is an exception that derives from `EnforcementRefused`. It is
-a value in the list of answers: the other requests of the same call are not affected.
+A denial is an answer (`Decided`). What cannot be decided is an exception that derives from `EnforcementRefused`. It
+is a value in the list of answers: the other requests of the same call are not affected.
 """
 
 from collections.abc import Sequence
