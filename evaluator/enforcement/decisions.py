@@ -102,6 +102,11 @@ class Decision:
     over: tuple[LimitState, ...] = ()
     retry_after: timedelta | None = None
 
+    @property
+    def is_denied(self) -> bool:
+        """Whether nothing was granted."""
+        return self.outcome is Outcome.DENIED
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
