@@ -1,8 +1,8 @@
 """The commit of enforcement: requests of many callers are decided and made durable in one transaction.
 
 Its steps, in the order of all locks: the organization's lock; the facts of the usage, with the registration of what
-is unknown; the wallets of all customers whose meters are concerned. Then reservations, meters and credits are read, the
-requests are decided in memory (`ledger`), the usage of settlements is stored and counted as any usage
+is unknown; the wallets of all customers whose meters are concerned. Then reservations, meters and credits are read,
+the requests are decided in memory (`ledger`), the usage of settlements is stored and counted as any usage
 (`engine.ingest`), and what has changed is written.
 """
 

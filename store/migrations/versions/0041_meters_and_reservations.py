@@ -7,7 +7,7 @@ they are first needed. Their rows change with each commit, so pages keep room fo
 from alembic import op
 
 revision = "0041"
-down_revision = "0038"
+down_revision = "0040"
 oldest_compatible = "0027"
 
 
