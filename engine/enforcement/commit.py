@@ -7,14 +7,18 @@ the requests are decided in memory (`ledger`), the usage of settlements is store
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from engine.balances.running_drawdown import NOTHING_DRAWN
 from engine.enforcement.cells import Cells
+from engine.enforcement.credits import NO_CREDITS, RunningCredits, open_credits
 from engine.enforcement.digests import digest_of
 from engine.enforcement.known_targets import KnownTargets, aggregation_of
-from engine.enforcement.ledger import Ledger, Metered, NoCredits
+from engine.enforcement.ledger import Credits, Ledger, Metered
+from engine.enforcement.monitoring import EnforcementMonitoring
 from engine.enforcement.requests import (
     Check,
     CustomerBeingErased,
@@ -39,7 +43,7 @@ from engine.rules.loading import Registered
 from engine.rules.organization_rules import OrganizationRules
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction
-from evaluator.amounts import exact_arithmetic
+from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.enforcement.records import Record
 from evaluator.enforcement.reservations import ReservationState
 from evaluator.enforcement.usage import Usage
@@ -102,6 +106,7 @@ class EnforcementCommitter:
         between_commits: Callable[[], Awaitable[None]] = _at_once,
         first_pause: float = FIRST_PAUSE,
         native: bool = True,
+        monitoring: EnforcementMonitoring | None = None,
     ) -> None:
         """`grace`: how long after its end a period still counts late events.
 
@@ -118,6 +123,7 @@ class EnforcementCommitter:
         self._between_commits = between_commits
         self._first_pause = first_pause
         self._native = native
+        self._monitoring = monitoring or EnforcementMonitoring()
         self._targets = KnownTargets()
         self._wallets = set[str]()  # customers that have a wallet, as far as is known
 
@@ -138,6 +144,7 @@ class EnforcementCommitter:
                 exc_info=True,
                 extra={"action": LogAction.COMMIT_FAILED},
             )
+        self._monitoring.divided += 1
         return await self._divided(requests)
 
     async def _divided(self, requests: Sequence[Request]) -> list[Answer]:
@@ -193,12 +200,11 @@ class EnforcementCommitter:
     async def _attempt(self, attempt: _Attempt) -> list[Answer]:
         rules = self._rules.of(self._organization_id)
         registered, router = rules.begin(), None
-        now = self._clock.now()
+        now, began = self._clock.now(), time.perf_counter()
         try:
             async with self._database.transaction() as connection:
                 raw = await driver(connection)
-                known = await self._begin(raw, attempt)
-                standing, before = known
+                standing, before = await self._begin(raw, attempt)
                 if standing.name != self._organization.name:  # it was renamed meanwhile
                     self._organization = Organization(self._organization_id, standing.name)
                 router = await rules.router(connection, standing.epoch)
@@ -213,15 +219,16 @@ class EnforcementCommitter:
                     self._rules.max_groups,
                 )
                 await self._load_facts(transaction, rules, attempt, before, registered)
-                ledger, cells, held = await self._load(transaction, attempt, before, registered)
+                ledger, cells = await self._load(transaction, attempt, before, registered)
                 answers = await self._decide(transaction, attempt, ledger)
-                finished = await self._finish(transaction, ledger, cells, held, registered)
+                finished = await self._finish(transaction, ledger, registered)
                 await self._write(transaction, ledger, cells, answers)
         except BaseException:
             rules.rolled_back(router, registered)
             raise
         rules.committed(registered)
         await self._add_transitions(transaction, finished, answers)
+        self._monitoring.committed(answers, time.perf_counter() - began)
         return answers
 
     async def _begin(
@@ -298,7 +305,7 @@ class EnforcementCommitter:
 
     async def _load(
         self, transaction: Transaction, attempt: _Attempt, before: dict[_Key, Record], registered: Registered
-    ) -> tuple[Ledger, Cells, dict[str, Wallet]]:
+    ) -> tuple[Ledger, Cells]:
         """Locks the wallets, and reads what they protect."""
         raw, organization_id = transaction.driver, self._organization_id
         cells = Cells(organization_id, transaction.router, transaction.now, registered.customers)
@@ -339,7 +346,37 @@ class EnforcementCommitter:
         if len(self._wallets) > MOST_WALLETS:
             self._wallets.clear()
         self._wallets |= customer_ids
-        return Ledger(transaction.now, cells.by_key, records, NoCredits()), cells, held
+        credits = await self._open_credits(transaction, attempt, records, held)
+        return Ledger(transaction.now, cells.by_key, records, credits), cells
+
+    async def _open_credits(
+        self,
+        transaction: Transaction,
+        attempt: _Attempt,
+        records: dict[_Key, Record],
+        held: dict[str, Wallet],
+    ) -> Credits:
+        """The credits of all that may be held, settled or given back."""
+        if not any(wallet.draw_units for wallet in held.values()):
+            return NO_CREDITS
+        usages = [metered.usage for metered in attempt.usages.values()]
+        reserved = {
+            (one.customer_id, one.reservation_id): attempt.usages[index].usage
+            for index, one in enumerate(attempt.requests)
+            if isinstance(one, Reserve) and index in attempt.usages
+        }
+        for request in attempt.requests:
+            if isinstance(request, Settle):
+                key = request.customer_id, request.reservation_id
+                usage = records[key].reservation.usage if key in records else reserved.get(key)
+                if usage is not None:
+                    usages.append(_to_settle(request, usage))
+        draws = [
+            (record.reservation.customer_id, record.draws)
+            for record in records.values()
+            if record.draws is not None and record.reservation.state is ReservationState.OPEN
+        ]
+        return await open_credits(transaction, held, usages, draws)
 
     async def _decide(self, transaction: Transaction, attempt: _Attempt, ledger: Ledger) -> list[Answer]:
         taken = await self._taken(transaction, attempt, ledger) if attempt.checked else set()
@@ -394,16 +431,13 @@ class EnforcementCommitter:
         return await stored_events.stored_of(transaction.driver, self._organization_id, list(wanted.values()))
 
     async def _finish(
-        self,
-        transaction: Transaction,
-        ledger: Ledger,
-        cells: Cells,
-        held: dict[str, Wallet],
-        registered: Registered,
+        self, transaction: Transaction, ledger: Ledger, registered: Registered
     ) -> tuple[CommitGroup, Stored, Counted] | None:
-        """Stores and counts the usage of settlements."""
-        events = ledger.events
+        """Stores and counts the usage of settlements; stores what is drawn and held of balances."""
+        events, credits = ledger.events, ledger.credits
         if not events:
+            if isinstance(credits, RunningCredits):
+                await credits.write()
             if registered.customers:
                 await evaluate_new_customers(transaction, sorted(registered.customers))
             return None
@@ -411,9 +445,8 @@ class EnforcementCommitter:
         stored = await store(transaction, group, native=self._native)
         if len(stored.new) != len(events):
             raise AssertionError("the usage of a settlement was not stored")
-        drawing = {event.customer_id for event in events}
-        drawn = {name: wallet for name, wallet in held.items() if wallet.draw_units and name in drawing}
-        counted = await count(transaction, stored.new, registered.customers, False, drawn)
+        drawdown = await credits.write() if isinstance(credits, RunningCredits) else NOTHING_DRAWN
+        counted = await count(transaction, stored.new, registered.customers, False, drawdown=drawdown)
         return group, stored, counted
 
     async def _write(self, transaction: Transaction, ledger: Ledger, cells: Cells, answers: list[Answer]) -> None:
@@ -526,3 +559,11 @@ def _event_of(record: Record) -> UsageEvent:
     """The event that a settlement would store."""
     one = record.reservation
     return _named(one.usage)._replace(event_id=one.reservation_id)
+
+
+def _to_settle(request: Settle, usage: Usage) -> Usage:
+    """The usage that a settlement may draw: the greater of what was asked for and what was used."""
+    quantity, cost = max(usage.quantity, request.quantity or ZERO), usage.cost
+    if cost is not None and request.cost is not None:
+        cost = max(cost, request.cost)
+    return replace(usage, quantity=quantity, cost=cost)

@@ -19,11 +19,12 @@ from store.usage.recounts import StatementKind, conditions, parameters_of, tally
 # The customers and all that stand below them.
 _BELOW = f"""
 WITH RECURSIVE below AS (
-    SELECT id AS root, id AS customer_id, 1 AS level FROM unnest(string_to_array(%(ids)s, E'\t')) AS i (id)
+    SELECT id COLLATE "C" AS root, id COLLATE "C" AS customer_id, 1 AS level
+    FROM unnest(string_to_array(%(ids)s, E'\t')) AS i (id)
     UNION ALL
     SELECT b.root, c.customer_id, b.level + 1
     FROM below b JOIN customer c ON c.organization_id = %(organization_id)s
-        AND c.parent_customer_id = b.customer_id COLLATE "C"
+        AND c.parent_customer_id = b.customer_id
     WHERE b.level < {MOST_LEVELS}
 )
 SELECT root, customer_id FROM below
