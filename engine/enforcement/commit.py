@@ -44,7 +44,6 @@ from engine.rules.organization_rules import OrganizationRules
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction
 from evaluator.amounts import ZERO, exact_arithmetic
-from evaluator.enforcement.records import Record
 from evaluator.enforcement.reservations import ReservationState
 from evaluator.enforcement.usage import Usage
 from evaluator.events import UsageEvent
@@ -54,6 +53,7 @@ from runtime.clock import Clock
 from store.balances import wallets
 from store.balances.wallets import Wallet
 from store.enforcement import meters, reservations, rolling_minutes
+from store.enforcement.records import Record
 from store.enforcement.rolling_minutes import Leaving
 from store.identity import organizations
 from store.identity.organizations import Organization

@@ -36,12 +36,12 @@ from evaluator.enforcement.decisions import (
     fit,
 )
 from evaluator.enforcement.meters import MeterCell
-from evaluator.enforcement.records import HeldCharge, Record, Settlement
 from evaluator.enforcement.reservations import DEFAULT_TTL, Reservation, ReservationState
 from evaluator.enforcement.targets import Charge, Target
 from evaluator.enforcement.usage import Usage
 from evaluator.events import UsageEvent
 from evaluator.limit_windows import MINUTE
+from store.enforcement.records import HeldCharge, Record, Settlement
 
 # How soon to try again where only what others hold is in the way: it can be given back at any time.
 HELD_RETRY = timedelta(seconds=1)

@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 
 from evaluator.enforcement.decisions import Outcome, OveragePolicy
-from evaluator.enforcement.records import Record
 from evaluator.enforcement.reservations import Reservation, ReservationState
 from evaluator.enforcement.usage import Usage
+from store.enforcement.records import Record
 from store.postgres.database import Cursor, DriverConnection, Row
 
 # The columns of a record, as `record_of` reads them.

@@ -1,6 +1,7 @@
 """Reservations: what they hold, and what settling, releasing and extending them does."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 
@@ -28,14 +29,13 @@ ALLOWED, CAPPED, DENIED = Outcome.ALLOWED, Outcome.CAPPED, Outcome.DENIED
 CALLS = "acme", "usage/calls", "BILLING_PERIOD"
 
 
-def outcomes(answers: list[Decided]) -> list[Outcome]:
+def outcomes(answers: Sequence[Decided]) -> list[Outcome]:
     return [answer.decision.outcome for answer in answers if answer.decision is not None]
 
 
 async def shown(caller: Caller) -> tuple[str, str]:
     """Counted and held of acme's calls."""
-    counted, held = (await meters(caller))[CALLS]
-    return str(counted), str(held)
+    return (await meters(caller))[CALLS]
 
 
 @shares_server
@@ -47,7 +47,7 @@ async def test_twenty_holds_of_75_on_500_admit_six(caller: Caller, gateway: Gate
     assert await shown(caller) == ("0", "450")
     [refusal] = {answer.decision.limit for answer in answers if answer.decision and answer.decision.is_denied}
     assert refusal is not None
-    assert (refusal.limit.limit_id, refusal.remaining, refusal.held) == ("limit", 50, 450)
+    assert (refusal.limit.limit_id, refusal.remaining, refusal.held) == ("limit", Decimal(50), Decimal(450))
 
 
 @shares_server
@@ -201,7 +201,7 @@ async def test_policies_of_what_does_not_fit(caller: Caller, gateway: Gateway) -
     capped = await gateway.reserve("capped", "12", cost="6", policy=OveragePolicy.CAP)
     assert capped.decision is not None
     assert (capped.decision.outcome, capped.decision.reason) == (CAPPED, Reason.LIMIT)
-    assert (capped.decision.granted_quantity, capped.decision.granted_cost) == (8, 4)
+    assert (capped.decision.granted_quantity, capped.decision.granted_cost) == (Decimal(8), Decimal(4))
     assert capped.decision.limit is not None
     assert capped.decision.limit.limit.limit_id == "money"
     denied = await gateway.reserve("denied", "3", policy=OveragePolicy.REJECT)
@@ -231,7 +231,7 @@ async def test_policies_of_settlements_that_are_too_large(caller: Caller, gatewa
     capped = await gateway.settle("cap", "7")
     assert capped.decision is not None
     assert capped.reservation is not None
-    assert (capped.decision.outcome, capped.reservation.settled_quantity) == (CAPPED, 5)
+    assert (capped.decision.outcome, capped.reservation.settled_quantity) == (CAPPED, Decimal(5))
     again = await gateway.settle("cap", "7")
     assert (again.decision, again.reservation) == (capped.decision, capped.reservation)
     assert await shown(caller) == ("10", "0")
@@ -255,7 +255,7 @@ async def test_a_lowered_limit_revokes_nothing(caller: Caller, gateway: Gateway)
     answer = await gateway.reserve("b", "1")
     assert answer.decision is not None
     assert answer.decision.limit is not None
-    assert (answer.decision.outcome, answer.decision.limit.remaining) == (DENIED, -3)
+    assert (answer.decision.outcome, answer.decision.limit.remaining) == (DENIED, Decimal(-3))
     await gateway.settle("a")
     assert await shown(caller) == ("8", "0")
 
@@ -312,13 +312,13 @@ async def test_parents_and_children_are_charged_together(caller: Caller, gateway
     answers = await asyncio.gather(*asked)
     assert outcomes(answers).count(ALLOWED) == 5
     stored = await meters(caller)
-    assert stored["org", "usage/calls", "BILLING_PERIOD"] == (0, 10)
+    assert stored["org", "usage/calls", "BILLING_PERIOD"] == ("0", "10")
     for answer in answers:
         one = answer.reservation
         if one is not None and one.state is ReservationState.OPEN:
             await gateway.settle(one.reservation_id, "1", customer=one.customer_id)
     stored = await meters(caller)
-    assert stored["org", "usage/calls", "BILLING_PERIOD"] == (5, 0)
+    assert stored["org", "usage/calls", "BILLING_PERIOD"] == ("5", "0")
 
 
 @shares_server
@@ -330,7 +330,7 @@ async def test_an_event_with_the_id_of_a_reservation_is_a_conflict(caller: Calle
     answers = await gateway.pipeline.submit(gateway.organization, [settle("a"), settle("b")])
     assert isinstance(answers[0], EventConflict)
     assert isinstance(answers[1], Decided)
-    assert (await meters(caller))[CALLS][1] == 2
+    assert (await shown(caller))[1] == "2"
 
 
 @shares_server
@@ -366,4 +366,4 @@ async def test_amounts_stay_exact(caller: Caller, gateway: Gateway) -> None:
     capped = await gateway.reserve("d", "1", policy=OveragePolicy.CAP)
     assert capped.decision is not None
     assert capped.decision.granted_quantity == Decimal("0.000000000000000001")
-    assert await shown(caller) == ("0", "1.000000000000000000")
+    assert await shown(caller) == ("0", "1")

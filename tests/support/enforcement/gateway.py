@@ -149,16 +149,16 @@ async def put_limit(
     **fields: Any,
 ) -> None:
     """Puts a limit: of acme in calls, unless other values are given."""
-    subject = {"plan": {"plan_id": plan}} if plan else {"customer": {"customer_id": customer or "acme"}}
-    unit = {"spend": {"currency": currency}} if currency else {"quantity": {"metric_id": metric}}
-    limit = limit_pb2.Limit(limit_id=limit_id, amount=amount, enforcement=enforcement, **subject, **unit, **fields)
+    fields |= {"plan": {"plan_id": plan}} if plan else {"customer": {"customer_id": customer or "acme"}}
+    fields |= {"spend": {"currency": currency}} if currency else {"quantity": {"metric_id": metric}}
+    limit = limit_pb2.Limit(limit_id=limit_id, amount=amount, enforcement=enforcement, **fields)
     request = account_service_pb2.PutLimitRequest(limit=limit)
     await caller.accounts.PutLimit(request, metadata=caller.metadata, timeout=DEADLINE)
 
 
-async def meters(caller: Caller) -> dict[tuple[str, str, str], tuple[Decimal, Decimal]]:
+async def meters(caller: Caller) -> dict[tuple[str, str, str], tuple[str, str]]:
     """Counted and held of each meter, by customer, unit and kind of window."""
     rows = await caller.rows(
-        "SELECT customer_id, unit, window_kind, counted, held FROM meter WHERE organization_id = %(organization_id)s"
+        "SELECT customer_id, unit, window_kind, trim_scale(counted)::text, trim_scale(held)::text FROM meter WHERE organization_id = %(organization_id)s"
     )
     return {(customer, unit, kind): (counted, held) for customer, unit, kind, counted, held in rows}
