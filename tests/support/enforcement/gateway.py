@@ -159,6 +159,7 @@ async def put_limit(
 async def meters(caller: Caller) -> dict[tuple[str, str, str], tuple[str, str]]:
     """Counted and held of each meter, by customer, unit and kind of window."""
     rows = await caller.rows(
-        "SELECT customer_id, unit, window_kind, trim_scale(counted)::text, trim_scale(held)::text FROM meter WHERE organization_id = %(organization_id)s"
+        "SELECT customer_id, unit, window_kind, trim_scale(counted)::text, trim_scale(held)::text FROM meter"
+        " WHERE organization_id = %(organization_id)s"
     )
     return {(customer, unit, kind): (counted, held) for customer, unit, kind, counted, held in rows}
