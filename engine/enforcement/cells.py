@@ -69,24 +69,34 @@ class Cells:
         self._sent = [(one.customer_id, key) for key, one in self._wanted.items() if key not in self.by_key]
         self._cursor = await meters.send_read(connection, self.organization_id, self._sent) if self._sent else None
 
-    async def load(self, connection: DriverConnection, *, locked: bool = True) -> None:
+    async def load(self, connection: DriverConnection) -> None:
         """Makes the cells of what was read; counts anew what is not known without a gap.
 
-        locked: the transaction holds the wallets. Otherwise nothing may be written.
+        The transaction holds the wallets.
         """
-        if self._cursor is None:
-            return
-        stored = await meters.stored(self._cursor, self._sent)
+        unknown = await self._load(connection, locked=True)
+        if unknown:
+            await self._count(connection, unknown)
+
+    async def load_known(self, connection: DriverConnection) -> set[str]:
+        """Makes the cells of what was read, in a transaction that can only read.
+
+        Returns the keys of those meters that are not known without a gap.
+        """
+        return {cell.key for cell, _ in await self._load(connection, locked=False)}
+
+    async def _load(self, connection: DriverConnection, *, locked: bool) -> list[tuple[MeterCell, Meter]]:
+        """Makes cells, without what has left rolling windows; returns those that are not known without a gap."""
         unknown: list[tuple[MeterCell, Meter]] = []
         rolled: list[tuple[MeterCell, datetime]] = []
+        stored = {} if self._cursor is None else await meters.stored(self._cursor, self._sent)
         for customer_id, key in self._sent:
             wanted, found = self._wanted[key], stored.get(key)
             meter = wanted.meter
             cell = self.by_key[key] = _cell(customer_id, key, meter, found)
             if meter is None:
                 cell.is_new = False
-                continue
-            if found is None or found.rules_epoch < wanted.epoch:
+            elif found is None or found.rules_epoch < wanted.epoch:
                 unknown.append((cell, meter))
             elif meter.window.minutes is not None and cell.counted_from is not None:
                 start = first_minute(self.now, meter.window.minutes)
@@ -99,18 +109,15 @@ class Cells:
                     cell.counted_from, cell.changed = start, True
                     if cell.key in left:
                         cell.counted -= left[cell.key]
-        if unknown:
-            await self._count(connection, unknown, locked=locked)
+        return unknown
 
     def changed(self) -> list[MeterCell]:
         """The cells that have to be written."""
         return [cell for cell in self.by_key.values() if cell.changed]
 
-    async def _count(
-        self, connection: DriverConnection, unknown: list[tuple[MeterCell, Meter]], *, locked: bool
-    ) -> None:
+    async def _count(self, connection: DriverConnection, unknown: list[tuple[MeterCell, Meter]]) -> None:
         """Counts meters from the stored events."""
-        if locked and (again := [one for one, meter in unknown if meter.window.is_rolling and not one.is_new]):
+        if again := [one for one, meter in unknown if meter.window.is_rolling and not one.is_new]:
             await rolling_minutes.clear(connection, self.organization_id, again)
         recounts = []
         for cell, meter in unknown:

@@ -16,12 +16,12 @@ from engine.balances.running_drawdown import NOTHING_DRAWN
 from engine.enforcement.cells import Cells
 from engine.enforcement.credits import NO_CREDITS, RunningCredits, open_credits
 from engine.enforcement.digests import digest_of
-from engine.enforcement.known_targets import KnownTargets, aggregation_of
+from engine.enforcement.known_targets import KnownTargets
 from engine.enforcement.ledger import Credits, Ledger, Metered
+from engine.enforcement.metering import metered_of, want_targets
 from engine.enforcement.monitoring import EnforcementMonitoring
 from engine.enforcement.requests import (
     Check,
-    CustomerBeingErased,
     Decided,
     EnforcementRefused,
     EventConflict,
@@ -31,8 +31,8 @@ from engine.enforcement.requests import (
     Reserve,
     Settle,
     UnrecordableRequest,
-    UsageTooOld,
 )
+from engine.enforcement.reset_times import with_reset_times
 from engine.facts.fact_gauges import evaluate_new_customers
 from engine.ingest.batches import Batch
 from engine.ingest.counting import Counted, count
@@ -47,14 +47,12 @@ from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.enforcement.reservations import ReservationState
 from evaluator.enforcement.usage import Usage
 from evaluator.events import UsageEvent
-from evaluator.limit_windows import MINUTE
 from runtime.actions import LogAction
 from runtime.clock import Clock
 from store.balances import wallets
 from store.balances.wallets import Wallet
 from store.enforcement import meters, reservations, rolling_minutes
 from store.enforcement.records import Record
-from store.enforcement.rolling_minutes import Leaving
 from store.identity import organizations
 from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable, DriverConnection, driver
@@ -273,35 +271,8 @@ class EnforcementCommitter:
                 attempt.refused[index] = error
 
     def _metered(self, transaction: Transaction, usage: Usage) -> Metered:
-        """Usage with its targets. Raises CustomerBeingErased and UsageTooOld."""
-        router, now = transaction.router, transaction.now
-        customer_id, subscription_id = usage.customer_id, usage.subscription_id
-        if router.being_erased and router.customer(customer_id).being_erased:
-            raise CustomerBeingErased(customer_id)
-        time, currency = usage.event_time, usage.currency
-        if time is None:
-            time = now
-        else:
-            oldest = now - transaction.grace
-            if time <= oldest and router.last_period_end(customer_id, subscription_id, time) <= oldest:
-                raise UsageTooOld(customer_id, time)
-        if usage.cost is None:
-            currency = None
-        elif currency is None:
-            currency = router.currency_of(customer_id, subscription_id)
-        if time is not usage.event_time or currency != usage.currency:
-            usage = Usage(
-                customer_id,
-                usage.metric_id,
-                usage.quantity,
-                usage.cost,
-                currency,
-                subscription_id,
-                usage.properties,
-                time,
-            )
-        targets = self._targets.of(router, customer_id, subscription_id, usage.metric_id, currency)
-        return Metered(usage, aggregation_of(router, usage.metric_id), targets.of(usage.properties))
+        """See `metered_of`."""
+        return metered_of(transaction.router, self._targets, usage, transaction.now, transaction.grace)
 
     async def _load(
         self, transaction: Transaction, attempt: _Attempt, before: dict[_Key, Record], registered: Registered
@@ -316,12 +287,12 @@ class EnforcementCommitter:
         customer_ids.update(customer_id for customer_id, _ in before)
         with exact_arithmetic():
             for metered in attempt.usages.values():
-                _want(cells, metered)
+                want_targets(cells, metered)
             for record in before.values():
                 for one in record.held:
                     cells.want_held(one.customer_id, one.key)
                 try:
-                    _want(cells, self._metered(transaction, record.reservation.usage))
+                    want_targets(cells, self._metered(transaction, record.reservation.usage))
                 except EnforcementRefused:
                     continue  # so is the request
         customer_ids |= cells.customer_ids
@@ -467,29 +438,11 @@ class EnforcementCommitter:
 
     async def _find_reset_times(self, transaction: Transaction, ledger: Ledger, answers: list[Answer]) -> None:
         """Reads when enough will have left the rolling windows of the limits that refused."""
-        wanted = {}
+        replaced = await with_reset_times(transaction.driver, self._organization_id, transaction.now, ledger.rolling)
         for one in ledger.rolling:
-            meter = one.state.meter
-            wanted[id(one)] = Leaving(meter.customer_id, meter.key, one.excess)
-        distinct = list(dict.fromkeys(wanted.values()))
-        found = dict(
-            zip(
-                distinct,
-                await rolling_minutes.leaving(transaction.driver, self._organization_id, distinct),
-                strict=True,
-            )
-        )
-        replaced = {}
-        for one in ledger.rolling:
-            minute, minutes = found[wanted[id(one)]], one.state.limit.window.minutes
-            if minute is None or minutes is None:
+            new = replaced.get(id(one.decision))
+            if new is None:
                 continue
-            reset = minute + minutes * MINUTE
-            state, decision = replace(one.state, reset_time=reset), one.decision
-            retry_after = decision.retry_after
-            if retry_after is None and decision.is_denied:
-                retry_after = max(reset - transaction.now, timedelta())
-            new = replaced[id(decision)] = replace(decision, limit=state, retry_after=retry_after)
             if one.record is not None and one.record.reservation.state is not ReservationState.SETTLED:
                 one.record.answer_with(new)
         for index, answer in enumerate(answers):
@@ -530,13 +483,6 @@ def is_unsettled(record: Record) -> bool:
     """Whether a settlement of it would store usage."""
     one = record.reservation
     return one.settled_quantity is None and one.state in (ReservationState.OPEN, ReservationState.EXPIRED)
-
-
-def _want(cells: Cells, metered: Metered) -> None:
-    time = metered.usage.event_time
-    assert time is not None
-    for target in metered.targets:
-        cells.want(target, time)
 
 
 def _named(usage: Usage) -> UsageEvent:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
 from engine.enforcement.requests import (
@@ -95,6 +96,12 @@ class Metered:
     aggregation: Aggregation
     targets: Sequence[Target]
 
+    def meter_keys(self) -> list[str]:
+        """The keys of the meters that it moves."""
+        time = self.usage.event_time
+        assert time is not None
+        return [target.meter_at(time).key for target in self.targets]
+
 
 class Refusal(NamedTuple):
     """A hard limit that refused a request for the first time in its window."""
@@ -135,10 +142,14 @@ class Ledger:
     rolling: list[Rolling] = field(default_factory=list)
 
     def check(self, metered: Metered, policy: OveragePolicy) -> Decision:
-        """Decides, and changes nothing."""
+        """Decides, and changes nothing. Where all of it fits, the decision shows the limit that leaves least."""
         usage = metered.usage
         charges = self._charges(metered, usage.quantity, usage.cost)
-        return self._decide(metered, policy, charges, reports=False)
+        decision = self._decide(metered, policy, charges, reports=False)
+        if decision.limit is None and decision.credit is None and charges:
+            least = min(charges, key=_part_that_remains)
+            decision = replace(decision, limit=replace(self._state(least), reset_time=None))
+        return decision
 
     def reserve(self, request: Reserve, metered: Metered, digest: str) -> Decided:
         """Decides, and holds what is granted. Raises ReservationConflict."""
@@ -481,3 +492,11 @@ def _limit_charge(charge: Charge) -> LimitCharge:
     target, cell, amount = charge
     assert cell.meter is not None
     return LimitCharge(target.limit, cell.meter, amount, target.holder.level)
+
+
+def _part_that_remains(charge: Charge) -> tuple[bool, Fraction, int, str]:
+    """Orders limits: hard ones first, then by the part that remains of them, then the nearest first."""
+    target, cell, _ = charge
+    limit = target.limit
+    part = Fraction(cell.remaining(limit.amount)) / Fraction(limit.amount) if limit.amount else Fraction()
+    return limit.enforcement is not Enforcement.HARD, part, target.holder.level, limit.limit_id

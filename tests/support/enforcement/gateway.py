@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from engine.enforcement.checks import Checks
 from engine.enforcement.pipeline import EnforcementPipeline
 from engine.enforcement.requests import Check, Decided, Extend, Release, Request, Reserve, Settle
 from engine.ingest.pending import PendingEvents
 from engine.limits import DEFAULT_LIMITS, EnforcementLimits
-from evaluator.enforcement.decisions import OveragePolicy
+from evaluator.enforcement.decisions import Decision, OveragePolicy
 from evaluator.enforcement.usage import Usage
 from generated.tidemark.v1 import account_service_pb2, limit_pb2
 from runtime.clock import Clock
@@ -26,8 +27,9 @@ HARD, SOFT = limit_pb2.LIMIT_ENFORCEMENT_HARD, limit_pb2.LIMIT_ENFORCEMENT_SOFT
 class Gateway:
     """Requests of one organization to one pipeline, as one of several servers has it."""
 
-    def __init__(self, pipeline: EnforcementPipeline, organization: Organization) -> None:
+    def __init__(self, pipeline: EnforcementPipeline, checks: Checks, organization: Organization) -> None:
         self.pipeline = pipeline
+        self.checks = checks
         self.organization = organization
 
     async def ask(self, *requests: Request) -> list[Decided]:
@@ -43,11 +45,14 @@ class Gateway:
         [answer] = await self.ask(reserve(reservation_id, quantity, **fields))
         return answer
 
-    async def check(self, quantity: str = "1", **fields: Any) -> Decided:
-        """Checks usage; see `usage`."""
+    async def check(self, quantity: str = "1", **fields: Any) -> Decision:
+        """Checks usage, in a read and in a commit, which decide the same; see `usage`."""
         policy = fields.pop("policy", OveragePolicy.DEFAULT)
-        [answer] = await self.ask(Check(usage(quantity, **fields), policy))
-        return answer
+        wanted = usage(quantity, **fields)
+        [read] = await self.checks.check(self.organization, [wanted], policy)
+        [committed] = await self.ask(Check(wanted, policy))
+        assert read == committed.decision
+        return read
 
     async def settle(
         self, reservation_id: str, quantity: str | None = None, cost: str | None = None, customer: str = "acme"
@@ -130,7 +135,8 @@ async def gateway_of(caller: Caller, **options: Any) -> AsyncIterator[Gateway]:
     database = Database(caller.database_url)
     pipeline = pipeline_on(database, caller.clock, **options)
     try:
-        yield Gateway(pipeline, Organization(organization_id, caller.organization))
+        checks = Checks(database, caller.clock, GRACE, pipeline)
+        yield Gateway(pipeline, checks, Organization(organization_id, caller.organization))
     finally:
         await pipeline.drain()
         await database.close()
