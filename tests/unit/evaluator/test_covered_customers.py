@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from evaluator.balances import Unit
 from evaluator.enforced_limits import Enforcement
@@ -54,7 +54,8 @@ class Coverage(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stored = {name: customer(name) for name in CUSTOMERS}
+        parents = dict(zip(CUSTOMERS[1:], CUSTOMERS, strict=False))
+        self.stored = {name: customer(name, parent_customer_id=parents.get(name)) for name in CUSTOMERS}
         self.plan_limits = dict[str, Limits]()
         self.plans_of_subscriptions: dict[str, str | None] = dict.fromkeys(CUSTOMERS)
         self.router = Router(0)
@@ -98,14 +99,23 @@ class Coverage(RuleBasedStateMachine):
         if (known := self.router.known.get(customer_id)) is not None:
             known.doubt_subscription("s")
 
-    @rule(customer_id=st.sampled_from(CUSTOMERS))
-    def forget(self, customer_id: str) -> None:
-        """Forgets a customer, as a router does that knows too many."""
+    @rule(customer_id=st.sampled_from(CUSTOMERS), limits=st.sampled_from(LIMITS))
+    def forget(self, customer_id: str, limits: Limits) -> None:
+        """Forgets a customer, as a router does that knows too many; its limits change before it is read again."""
         self.router.known.pop(customer_id, None)
+        self._change(customer_id, limits=limits)
+
+    @invariant()
+    def covers_like_a_new_router(self) -> None:
+        """The customer below all others is named by every commit."""
+        self._name("key", with_subscription=True)
 
     @rule(customer_id=st.sampled_from(CUSTOMERS), with_subscription=st.booleans())
     def name(self, customer_id: str, with_subscription: bool) -> None:
         """A commit names a customer, and perhaps its subscription."""
+        self._name(customer_id, with_subscription)
+
+    def _name(self, customer_id: str, with_subscription: bool) -> None:
         fresh = Router(0, plan_limits=dict(self.plan_limits))
         for router in (self.router, fresh):
             load(router, self.stored, customer_id)
@@ -119,7 +129,7 @@ class Coverage(RuleBasedStateMachine):
 
 
 TestCoverage = Coverage.TestCase
-TestCoverage.settings = settings(max_examples=150, stateful_step_count=30)
+TestCoverage.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 def test_a_customer_without_anything_enforced_is_not_covered() -> None:
