@@ -119,7 +119,7 @@ class Coverage(RuleBasedStateMachine):
         fresh = Router(0, plan_limits=dict(self.plan_limits))
         for router in (self.router, fresh):
             load(router, self.stored, customer_id)
-            if with_subscription:
+            if with_subscription and "s" not in router.known[customer_id].subscriptions:
                 plan_id = self.plans_of_subscriptions[customer_id]
                 router.know_subscription(SubscriptionFacts(customer_id, "s", plan_id, None, None, 0, NOON))
         assert self.router.knows_above(self.router.known[customer_id])
