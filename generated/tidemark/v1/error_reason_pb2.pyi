@@ -994,6 +994,52 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_RESERVATION_NOT_FOUND: _ErrorReason.ValueType  # 68
+    """ERROR_REASON_RESERVATION_NOT_FOUND (NOT_FOUND) means that the customer has no reservation of that id, or that the
+    reservation ended more than 7 days ago.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RESERVATION_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "reservation_id": "req-81"
+          }
+        }
+    """
+    ERROR_REASON_RESERVATION_CONFLICT: _ErrorReason.ValueType  # 69
+    """ERROR_REASON_RESERVATION_CONFLICT (ALREADY_EXISTS) means that the customer has a reservation of that id with other
+    content. Use another reservation_id for another request.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RESERVATION_CONFLICT",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "reservation_id": "req-81"
+          }
+        }
+    """
+    ERROR_REASON_RESERVATION_ENDED: _ErrorReason.ValueType  # 70
+    """ERROR_REASON_RESERVATION_ENDED (FAILED_PRECONDITION) means that the reservation is not open any more, so this cannot
+    be done with it: state says how it ended. A settlement with other amounts than the first one has this reason, too.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RESERVATION_ENDED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "reservation_id": "req-81",
+            "state": "RESERVATION_STATE_RELEASED"
+          }
+        }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a request, or one event of it, was refused or failed. Every error of this API carries a
@@ -1973,6 +2019,52 @@ Example:
       "metadata": {
         "quota": "alerts",
         "limit": "1000"
+      }
+    }
+"""
+ERROR_REASON_RESERVATION_NOT_FOUND: ErrorReason.ValueType  # 68
+"""ERROR_REASON_RESERVATION_NOT_FOUND (NOT_FOUND) means that the customer has no reservation of that id, or that the
+reservation ended more than 7 days ago.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RESERVATION_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "reservation_id": "req-81"
+      }
+    }
+"""
+ERROR_REASON_RESERVATION_CONFLICT: ErrorReason.ValueType  # 69
+"""ERROR_REASON_RESERVATION_CONFLICT (ALREADY_EXISTS) means that the customer has a reservation of that id with other
+content. Use another reservation_id for another request.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RESERVATION_CONFLICT",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "reservation_id": "req-81"
+      }
+    }
+"""
+ERROR_REASON_RESERVATION_ENDED: ErrorReason.ValueType  # 70
+"""ERROR_REASON_RESERVATION_ENDED (FAILED_PRECONDITION) means that the reservation is not open any more, so this cannot
+be done with it: state says how it ended. A settlement with other amounts than the first one has this reason, too.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RESERVATION_ENDED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "reservation_id": "req-81",
+        "state": "RESERVATION_STATE_RELEASED"
       }
     }
 """

@@ -5,21 +5,21 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
-from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from generated.tidemark.v1 import access_pb2 as _access_pb2
+from generated.tidemark.v1 import limit_window_pb2 as _limit_window_pb2
 from generated.tidemark.v1 import scope_pb2 as _scope_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import TypeAlias as _TypeAlias, Never as _Never
+if sys.version_info >= (3, 10):
+    from typing import TypeAlias as _TypeAlias
 else:
-    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+    from typing_extensions import TypeAlias as _TypeAlias
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -54,38 +54,6 @@ LIMIT_ENFORCEMENT_HARD: LimitEnforcement.ValueType  # 3
 it. Events of usage that happened are never refused; their answers say that the limit is passed.
 """
 Global___LimitEnforcement: _TypeAlias = LimitEnforcement  # noqa: Y015
-
-class _CalendarUnit:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _CalendarUnitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CalendarUnit.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    CALENDAR_UNIT_UNSPECIFIED: _CalendarUnit.ValueType  # 0
-    """CALENDAR_UNIT_UNSPECIFIED is refused in a request."""
-    CALENDAR_UNIT_HOUR: _CalendarUnit.ValueType  # 1
-    """CALENDAR_UNIT_HOUR is a clock hour."""
-    CALENDAR_UNIT_DAY: _CalendarUnit.ValueType  # 2
-    """CALENDAR_UNIT_DAY is a day from midnight to midnight, which has 23 or 25 hours when the clock changes."""
-    CALENDAR_UNIT_WEEK: _CalendarUnit.ValueType  # 3
-    """CALENDAR_UNIT_WEEK is seven days from Monday on."""
-    CALENDAR_UNIT_MONTH: _CalendarUnit.ValueType  # 4
-    """CALENDAR_UNIT_MONTH is a month from its first day on."""
-
-class CalendarUnit(_CalendarUnit, metaclass=_CalendarUnitEnumTypeWrapper):
-    """CalendarUnit is the length of a span of the calendar."""
-
-CALENDAR_UNIT_UNSPECIFIED: CalendarUnit.ValueType  # 0
-"""CALENDAR_UNIT_UNSPECIFIED is refused in a request."""
-CALENDAR_UNIT_HOUR: CalendarUnit.ValueType  # 1
-"""CALENDAR_UNIT_HOUR is a clock hour."""
-CALENDAR_UNIT_DAY: CalendarUnit.ValueType  # 2
-"""CALENDAR_UNIT_DAY is a day from midnight to midnight, which has 23 or 25 hours when the clock changes."""
-CALENDAR_UNIT_WEEK: CalendarUnit.ValueType  # 3
-"""CALENDAR_UNIT_WEEK is seven days from Monday on."""
-CALENDAR_UNIT_MONTH: CalendarUnit.ValueType  # 4
-"""CALENDAR_UNIT_MONTH is a month from its first day on."""
-Global___CalendarUnit: _TypeAlias = CalendarUnit  # noqa: Y015
 
 @_typing.final
 class Limit(_message.Message):
@@ -175,7 +143,7 @@ class Limit(_message.Message):
         """update_time is when the limit was last changed."""
 
     @_builtins.property
-    def window(self) -> Global___LimitWindow:
+    def window(self) -> _limit_window_pb2.LimitWindow:
         """window is the span of time in which the limit counts. Thresholds with percent_of_limit refer to limits of the
         billing period only. Unset: the billing period.
         """
@@ -195,7 +163,7 @@ class Limit(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         enforcement: Global___LimitEnforcement.ValueType = ...,
-        window: Global___LimitWindow | None = ...,
+        window: _limit_window_pb2.LimitWindow | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "as_of_time", b"as_of_time", "create_time", b"create_time", "customer", b"customer", "holder", b"holder", "plan", b"plan", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -211,111 +179,6 @@ class Limit(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_holder) -> _WhichOneofReturnType_holder | None: ...
 
 Global___Limit: _TypeAlias = Limit  # noqa: Y015
-
-@_typing.final
-class LimitWindow(_message.Message):
-    """LimitWindow is the span of time in which a limit counts."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    BILLING_PERIOD_FIELD_NUMBER: _builtins.int
-    CALENDAR_FIELD_NUMBER: _builtins.int
-    ROLLING_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def billing_period(self) -> Global___BillingPeriodWindow:
-        """billing_period is the billing period of the customer that has the limit, or of the subscription for whose plan
-        the limit is.
-        """
-
-    @_builtins.property
-    def calendar(self) -> Global___CalendarWindow:
-        """calendar is an hour, a day, a week or a month of the calendar."""
-
-    @_builtins.property
-    def rolling(self) -> Global___RollingWindow:
-        """rolling is the time up to now, of a fixed length."""
-
-    def __init__(
-        self,
-        *,
-        billing_period: Global___BillingPeriodWindow | None = ...,
-        calendar: Global___CalendarWindow | None = ...,
-        rolling: Global___RollingWindow | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["billing_period", b"billing_period", "calendar", b"calendar", "kind", b"kind", "rolling", b"rolling"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period", b"billing_period", "calendar", b"calendar", "kind", b"kind", "rolling", b"rolling"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["billing_period", "calendar", "rolling"]  # noqa: Y015
-    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
-
-Global___LimitWindow: _TypeAlias = LimitWindow  # noqa: Y015
-
-@_typing.final
-class BillingPeriodWindow(_message.Message):
-    """BillingPeriodWindow is the billing period."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___BillingPeriodWindow: _TypeAlias = BillingPeriodWindow  # noqa: Y015
-
-@_typing.final
-class CalendarWindow(_message.Message):
-    """CalendarWindow is a span of the calendar in the time zone of the billing cycle."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    UNIT_FIELD_NUMBER: _builtins.int
-    unit: Global___CalendarUnit.ValueType
-    """unit is the length of the span."""
-    def __init__(
-        self,
-        *,
-        unit: Global___CalendarUnit.ValueType = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["unit", b"unit"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CalendarWindow: _TypeAlias = CalendarWindow  # noqa: Y015
-
-@_typing.final
-class RollingWindow(_message.Message):
-    """RollingWindow is the time from `duration` ago to now. It moves on minute by minute: what was counted in a minute
-    leaves the window as a whole.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DURATION_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def duration(self) -> _duration_pb2.Duration:
-        """duration is the length of the window: whole minutes, from 1 minute to 31 days."""
-
-    def __init__(
-        self,
-        *,
-        duration: _duration_pb2.Duration | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RollingWindow: _TypeAlias = RollingWindow  # noqa: Y015
 
 @_typing.final
 class LimitGroup(_message.Message):
