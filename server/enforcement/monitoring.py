@@ -43,5 +43,5 @@ class CheckMonitoring:
         gauge = self._instruments.gauge
         gauge("tidemark_decision_watchers", "Open streams of WatchDecisions.", lambda: watched.watchers)
         gauge(
-            "tidemark_watched_decisions", "Decisions that these streams watch, each once.", lambda: watched.decisions
+            "tidemark_decisions_watched", "Decisions that these streams watch, each once.", lambda: watched.decisions
         )

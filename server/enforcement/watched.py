@@ -1,4 +1,4 @@
-"""Watched decisions: what the streams of an organization watch, each decision once, and what changed for each stream."""
+"""Watched decisions: what the streams of an organization watch, each decision once, and what changed for each."""
 
 import asyncio
 from collections.abc import Sequence

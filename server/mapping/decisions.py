@@ -5,9 +5,9 @@ from datetime import timedelta
 from evaluator.amounts import format_decimal
 from evaluator.balances import Unit
 from evaluator.enforcement.decisions import CreditState, Decision, LimitState, Outcome, OveragePolicy, Reason
-from evaluator.limit_windows import LimitWindow, WindowKind
-from generated.tidemark.v1 import access_pb2, decision_pb2, gauge_pb2, limit_window_pb2
+from generated.tidemark.v1 import access_pb2, decision_pb2, gauge_pb2
 from server.calls.validation import Violations, to_timestamp
+from server.mapping.limits import enforcement_value, window_message
 
 OUTCOMES = {
     Outcome.ALLOWED: decision_pb2.DECISION_OUTCOME_ALLOWED,
@@ -26,12 +26,6 @@ POLICIES = {
     OveragePolicy.OVERFLOW: decision_pb2.USAGE_OVERAGE_POLICY_OVERFLOW,
 }
 _POLICY_OF = {number: policy for policy, number in POLICIES.items()}
-_UNITS = {
-    WindowKind.HOUR: limit_window_pb2.CALENDAR_UNIT_HOUR,
-    WindowKind.DAY: limit_window_pb2.CALENDAR_UNIT_DAY,
-    WindowKind.WEEK: limit_window_pb2.CALENDAR_UNIT_WEEK,
-    WindowKind.MONTH: limit_window_pb2.CALENDAR_UNIT_MONTH,
-}
 
 
 def read_policy(
@@ -83,10 +77,11 @@ def limit_state_message(state: LimitState) -> decision_pb2.LimitState:
         counted=format_decimal(state.counted),
         held=format_decimal(state.held),
         remaining=format_decimal(state.remaining),
-        window=_window_message(limit.window),
+        window=window_message(limit.window),
         window_start_time=to_timestamp(state.span.start),
         window_end_time=to_timestamp(state.span.end),
         reset_time=None if state.reset_time is None else to_timestamp(state.reset_time),
+        enforcement=enforcement_value(limit.enforcement),
     )
 
 
@@ -104,13 +99,3 @@ def _spend(unit: Unit) -> access_pb2.SpendAccess | None:
 
 def _quantity(unit: Unit) -> access_pb2.QuantityAccess | None:
     return None if unit.metric_id is None else access_pb2.QuantityAccess(metric_id=unit.metric_id)
-
-
-def _window_message(window: LimitWindow) -> limit_window_pb2.LimitWindow:
-    if window.kind is WindowKind.BILLING_PERIOD:
-        return limit_window_pb2.LimitWindow(billing_period=limit_window_pb2.BillingPeriodWindow())
-    if window.minutes is None:
-        return limit_window_pb2.LimitWindow(calendar=limit_window_pb2.CalendarWindow(unit=_UNITS[window.kind]))
-    shown = limit_window_pb2.LimitWindow()
-    shown.rolling.duration.FromTimedelta(timedelta(minutes=window.minutes))
-    return shown

@@ -492,6 +492,37 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_PARENT_CYCLE: _ErrorReason.ValueType  # 65
+    """ERROR_REASON_PARENT_CYCLE (FAILED_PRECONDITION) means that the customer would stand above itself: the
+    parent_customer_id is the customer, or the customer is above it.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_PARENT_CYCLE",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "parent_customer_id": "acme-europe"
+          }
+        }
+    """
+    ERROR_REASON_PARENT_TOO_DEEP: _ErrorReason.ValueType  # 66
+    """ERROR_REASON_PARENT_TOO_DEEP (FAILED_PRECONDITION) means that with this parent_customer_id more customers than
+    most_levels would stand one above the other, those below the customer included.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_PARENT_TOO_DEEP",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "key-17",
+            "parent_customer_id": "user-4",
+            "most_levels": "5"
+          }
+        }
+    """
     ERROR_REASON_ERASURE_JOB_NOT_FOUND: _ErrorReason.ValueType  # 34
     """ERROR_REASON_ERASURE_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no erasure job of that id.
 
@@ -560,6 +591,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": {
             "metric_id": "tokens",
             "aggregation": "AGGREGATION_SUM"
+          }
+        }
+    """
+    ERROR_REASON_METRIC_NOT_ENFORCEABLE: _ErrorReason.ValueType  # 67
+    """ERROR_REASON_METRIC_NOT_ENFORCEABLE (FAILED_PRECONDITION) means that a limit with enforcement is of a metric whose
+    usage cannot be added up: only SUM and COUNT can.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_METRIC_NOT_ENFORCEABLE",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "limit_id": "acme-seats",
+            "metric_id": "seats",
+            "aggregation": "AGGREGATION_MAX"
           }
         }
     """
@@ -761,7 +808,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_LIMIT_EXISTS: _ErrorReason.ValueType  # 52
-    """ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access and groups.
+    """ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access, groups and
+    window.
 
     Example:
 
@@ -774,8 +822,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_LIMIT_FIXED: _ErrorReason.ValueType  # 53
-    """ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or groups,
-    which cannot be changed.
+    """ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or window, or
+    with other groups, which cannot be changed.
 
     Example:
 
@@ -949,7 +997,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_RESERVATION_NOT_FOUND: _ErrorReason.ValueType  # 65
+    ERROR_REASON_RESERVATION_NOT_FOUND: _ErrorReason.ValueType  # 68
     """ERROR_REASON_RESERVATION_NOT_FOUND (NOT_FOUND) means that the customer has no reservation of that id, or that the
     reservation ended more than 7 days ago.
 
@@ -964,7 +1012,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_RESERVATION_CONFLICT: _ErrorReason.ValueType  # 66
+    ERROR_REASON_RESERVATION_CONFLICT: _ErrorReason.ValueType  # 69
     """ERROR_REASON_RESERVATION_CONFLICT (ALREADY_EXISTS) means that the customer has a reservation of that id with other
     content. Use another reservation_id for another request.
 
@@ -979,7 +1027,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_RESERVATION_ENDED: _ErrorReason.ValueType  # 67
+    ERROR_REASON_RESERVATION_ENDED: _ErrorReason.ValueType  # 70
     """ERROR_REASON_RESERVATION_ENDED (FAILED_PRECONDITION) means that the reservation is not open any more, so this cannot
     be done with it: state says how it ended. A settlement with other amounts than the first one has this reason, too.
 
@@ -995,7 +1043,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_RESERVATION_WITHOUT_COST: _ErrorReason.ValueType  # 68
+    ERROR_REASON_RESERVATION_WITHOUT_COST: _ErrorReason.ValueType  # 71
     """ERROR_REASON_RESERVATION_WITHOUT_COST (FAILED_PRECONDITION) means that a settlement has a cost and its reservation has
     none, so the currency is not known.
 
@@ -1490,6 +1538,37 @@ Example:
       }
     }
 """
+ERROR_REASON_PARENT_CYCLE: ErrorReason.ValueType  # 65
+"""ERROR_REASON_PARENT_CYCLE (FAILED_PRECONDITION) means that the customer would stand above itself: the
+parent_customer_id is the customer, or the customer is above it.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_PARENT_CYCLE",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "parent_customer_id": "acme-europe"
+      }
+    }
+"""
+ERROR_REASON_PARENT_TOO_DEEP: ErrorReason.ValueType  # 66
+"""ERROR_REASON_PARENT_TOO_DEEP (FAILED_PRECONDITION) means that with this parent_customer_id more customers than
+most_levels would stand one above the other, those below the customer included.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_PARENT_TOO_DEEP",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "key-17",
+        "parent_customer_id": "user-4",
+        "most_levels": "5"
+      }
+    }
+"""
 ERROR_REASON_ERASURE_JOB_NOT_FOUND: ErrorReason.ValueType  # 34
 """ERROR_REASON_ERASURE_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no erasure job of that id.
 
@@ -1558,6 +1637,22 @@ Example:
       "metadata": {
         "metric_id": "tokens",
         "aggregation": "AGGREGATION_SUM"
+      }
+    }
+"""
+ERROR_REASON_METRIC_NOT_ENFORCEABLE: ErrorReason.ValueType  # 67
+"""ERROR_REASON_METRIC_NOT_ENFORCEABLE (FAILED_PRECONDITION) means that a limit with enforcement is of a metric whose
+usage cannot be added up: only SUM and COUNT can.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_METRIC_NOT_ENFORCEABLE",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "limit_id": "acme-seats",
+        "metric_id": "seats",
+        "aggregation": "AGGREGATION_MAX"
       }
     }
 """
@@ -1759,7 +1854,8 @@ Example:
     }
 """
 ERROR_REASON_LIMIT_EXISTS: ErrorReason.ValueType  # 52
-"""ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access and groups.
+"""ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access, groups and
+window.
 
 Example:
 
@@ -1772,8 +1868,8 @@ Example:
     }
 """
 ERROR_REASON_LIMIT_FIXED: ErrorReason.ValueType  # 53
-"""ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or groups,
-which cannot be changed.
+"""ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or window, or
+with other groups, which cannot be changed.
 
 Example:
 
@@ -1947,7 +2043,7 @@ Example:
       }
     }
 """
-ERROR_REASON_RESERVATION_NOT_FOUND: ErrorReason.ValueType  # 65
+ERROR_REASON_RESERVATION_NOT_FOUND: ErrorReason.ValueType  # 68
 """ERROR_REASON_RESERVATION_NOT_FOUND (NOT_FOUND) means that the customer has no reservation of that id, or that the
 reservation ended more than 7 days ago.
 
@@ -1962,7 +2058,7 @@ Example:
       }
     }
 """
-ERROR_REASON_RESERVATION_CONFLICT: ErrorReason.ValueType  # 66
+ERROR_REASON_RESERVATION_CONFLICT: ErrorReason.ValueType  # 69
 """ERROR_REASON_RESERVATION_CONFLICT (ALREADY_EXISTS) means that the customer has a reservation of that id with other
 content. Use another reservation_id for another request.
 
@@ -1977,7 +2073,7 @@ Example:
       }
     }
 """
-ERROR_REASON_RESERVATION_ENDED: ErrorReason.ValueType  # 67
+ERROR_REASON_RESERVATION_ENDED: ErrorReason.ValueType  # 70
 """ERROR_REASON_RESERVATION_ENDED (FAILED_PRECONDITION) means that the reservation is not open any more, so this cannot
 be done with it: state says how it ended. A settlement with other amounts than the first one has this reason, too.
 
@@ -1993,7 +2089,7 @@ Example:
       }
     }
 """
-ERROR_REASON_RESERVATION_WITHOUT_COST: ErrorReason.ValueType  # 68
+ERROR_REASON_RESERVATION_WITHOUT_COST: ErrorReason.ValueType  # 71
 """ERROR_REASON_RESERVATION_WITHOUT_COST (FAILED_PRECONDITION) means that a settlement has a cost and its reservation has
 none, so the currency is not known.
 

@@ -25,29 +25,29 @@ class _CalendarUnit:
 class _CalendarUnitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CalendarUnit.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CALENDAR_UNIT_UNSPECIFIED: _CalendarUnit.ValueType  # 0
-    """CALENDAR_UNIT_UNSPECIFIED is refused in a request, and never sent."""
+    """CALENDAR_UNIT_UNSPECIFIED is refused in a request."""
     CALENDAR_UNIT_HOUR: _CalendarUnit.ValueType  # 1
-    """CALENDAR_UNIT_HOUR is an hour."""
+    """CALENDAR_UNIT_HOUR is a clock hour."""
     CALENDAR_UNIT_DAY: _CalendarUnit.ValueType  # 2
-    """CALENDAR_UNIT_DAY is a day."""
+    """CALENDAR_UNIT_DAY is a day from midnight to midnight, which has 23 or 25 hours when the clock changes."""
     CALENDAR_UNIT_WEEK: _CalendarUnit.ValueType  # 3
-    """CALENDAR_UNIT_WEEK is a week, from Monday on."""
+    """CALENDAR_UNIT_WEEK is seven days from Monday on."""
     CALENDAR_UNIT_MONTH: _CalendarUnit.ValueType  # 4
-    """CALENDAR_UNIT_MONTH is a month."""
+    """CALENDAR_UNIT_MONTH is a month from its first day on."""
 
 class CalendarUnit(_CalendarUnit, metaclass=_CalendarUnitEnumTypeWrapper):
-    """CalendarUnit is a part of the calendar."""
+    """CalendarUnit is the length of a span of the calendar."""
 
 CALENDAR_UNIT_UNSPECIFIED: CalendarUnit.ValueType  # 0
-"""CALENDAR_UNIT_UNSPECIFIED is refused in a request, and never sent."""
+"""CALENDAR_UNIT_UNSPECIFIED is refused in a request."""
 CALENDAR_UNIT_HOUR: CalendarUnit.ValueType  # 1
-"""CALENDAR_UNIT_HOUR is an hour."""
+"""CALENDAR_UNIT_HOUR is a clock hour."""
 CALENDAR_UNIT_DAY: CalendarUnit.ValueType  # 2
-"""CALENDAR_UNIT_DAY is a day."""
+"""CALENDAR_UNIT_DAY is a day from midnight to midnight, which has 23 or 25 hours when the clock changes."""
 CALENDAR_UNIT_WEEK: CalendarUnit.ValueType  # 3
-"""CALENDAR_UNIT_WEEK is a week, from Monday on."""
+"""CALENDAR_UNIT_WEEK is seven days from Monday on."""
 CALENDAR_UNIT_MONTH: CalendarUnit.ValueType  # 4
-"""CALENDAR_UNIT_MONTH is a month."""
+"""CALENDAR_UNIT_MONTH is a month from its first day on."""
 Global___CalendarUnit: _TypeAlias = CalendarUnit  # noqa: Y015
 
 @_typing.final
@@ -61,15 +61,17 @@ class LimitWindow(_message.Message):
     ROLLING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def billing_period(self) -> Global___BillingPeriodWindow:
-        """billing_period is the billing period of the customer, or of the subscription, that the limit counts."""
+        """billing_period is the billing period of the customer that has the limit, or of the subscription for whose plan
+        the limit is.
+        """
 
     @_builtins.property
     def calendar(self) -> Global___CalendarWindow:
-        """calendar is a part of the calendar."""
+        """calendar is an hour, a day, a week or a month of the calendar."""
 
     @_builtins.property
     def rolling(self) -> Global___RollingWindow:
-        """rolling is a span that ends now."""
+        """rolling is the time up to now, of a fixed length."""
 
     def __init__(
         self,
@@ -107,13 +109,13 @@ Global___BillingPeriodWindow: _TypeAlias = BillingPeriodWindow  # noqa: Y015
 
 @_typing.final
 class CalendarWindow(_message.Message):
-    """CalendarWindow is an hour, day, week or month of the calendar, in the customer's time zone."""
+    """CalendarWindow is a span of the calendar in the time zone of the billing cycle."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     UNIT_FIELD_NUMBER: _builtins.int
     unit: Global___CalendarUnit.ValueType
-    """unit is the part of the calendar."""
+    """unit is the length of the span."""
     def __init__(
         self,
         *,
@@ -129,8 +131,8 @@ Global___CalendarWindow: _TypeAlias = CalendarWindow  # noqa: Y015
 
 @_typing.final
 class RollingWindow(_message.Message):
-    """RollingWindow is a span that ends now. Usage counts by the minute (UTC) of its event_time: it leaves the window as a
-    minute.
+    """RollingWindow is the time from `duration` ago to now. It moves on minute by minute: what was counted in a minute
+    leaves the window as a whole.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -138,7 +140,7 @@ class RollingWindow(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """duration is the length of the span: whole minutes, from 1 minute to 31 days."""
+        """duration is the length of the window: whole minutes, from 1 minute to 31 days."""
 
     def __init__(
         self,
