@@ -18,7 +18,7 @@ from evaluator.known_customers import KnownCustomer, KnownCustomers, RouteKey
 from evaluator.limits import NO_LIMITS, Limits
 from evaluator.raw_events import RawEvents, as_metric_events
 from evaluator.route_changes import RouteChanges
-from evaluator.routing_facts import CustomerFacts, MetricFacts, SubscriptionFacts
+from evaluator.routing_facts import MOST_LEVELS, CustomerFacts, MetricFacts, SubscriptionFacts
 from evaluator.watched_gauges import CustomerMeasure
 
 # Events may be this far ahead of the clock, so a period may contain events that arrived before its start.
@@ -47,6 +47,7 @@ class Router:
         self.known = KnownCustomers()
         self.being_erased: set[str] = set()  # ids of known customers that were being erased when they were read
         self._changes = RouteChanges()
+        self._coverage = 0  # the number of the last change that may concern customers below others
 
     def apart(self) -> "Router":
         """A router with the same wide alerts and metrics that knows no customers yet.
@@ -66,11 +67,18 @@ class Router:
         known = self.known[facts.customer_id] = KnownCustomer(facts, self._changes.revision)
         if facts.being_erased:
             self.being_erased.add(facts.customer_id)
+        if facts.parent_customer_id is not None or self._enforces(facts, facts.plan_id):
+            self._coverage += (
+                1  # it may have been known before, with other facts, when those below it were considered
+            )
         return known
 
     def replace_facts(self, facts: CustomerFacts) -> None:
         """Takes facts of a known customer that were read again."""
+        before = self.known[facts.customer_id].facts
         self.known[facts.customer_id].replace_facts(facts)
+        if self._coverage_by(before) != self._coverage_by(facts):
+            self._coverage += 1
         if facts.being_erased:
             self.being_erased.add(facts.customer_id)
 
@@ -95,7 +103,10 @@ class Router:
 
     def change_plan_limits(self, plan_id: str, changed: Limits) -> None:
         """Takes the limits of a plan."""
+        before = self._plan_limits.get(plan_id, NO_LIMITS)
         self._plan_limits[plan_id] = changed
+        if before.enforces != changed.enforces:
+            self._coverage += 1
         self._changes.touch(None, plan_id)
 
     def change_metric(self, metric: MetricFacts) -> None:
@@ -142,6 +153,54 @@ class Router:
     def limits_of(self, customer: CustomerFacts, plan_id: str | None) -> tuple[Limits, ...]:
         """The limits of a customer, or of its subscription with that plan: first its own, then those of the plan."""
         return customer.limits, self._plan_limits.get(plan_id or "", NO_LIMITS)
+
+    def chain(self, customer_id: str) -> list[CustomerFacts]:
+        """A customer, then those above it, nearest first: all of them count its usage in their enforced limits.
+
+        It ends below a customer that is being erased. `Loading` has read those above each customer that it loads.
+        """
+        found = [self.known[customer_id].facts]
+        while (parent := found[-1].parent_customer_id) is not None and len(found) < MOST_LEVELS:
+            above = self.known[parent].facts
+            if above.being_erased:
+                break
+            found.append(above)
+        return found
+
+    def is_covered(self, customer_id: str) -> bool:
+        """Whether an enforced limit may apply to usage of a customer.
+
+        It is a limit of the customer, of one above it, of the plan of one of them, or of the plan of a known
+        subscription of the customer.
+        """
+        known = self.known[customer_id]
+        if known.covered_as_of != self._coverage:
+            known.covered = self._is_covered(known)
+            known.covered_as_of = self._coverage
+        return known.covered
+
+    def knows_above(self, known: KnownCustomer) -> bool:
+        """Whether it knows all customers above a customer, and none of them has to be read again."""
+        levels = MOST_LEVELS
+        while (parent := known.facts.parent_customer_id) is not None and (levels := levels - 1):
+            above = self.known.get(parent)
+            if above is None or above.stale:
+                return False
+            known = above
+        return True
+
+    def _is_covered(self, known: KnownCustomer) -> bool:
+        plans = {subscription.plan_id for subscription in known.subscriptions.values()}
+        return any(self._enforces(one, one.plan_id) for one in self.chain(known.facts.customer_id)) or any(
+            self.limits_of(known.facts, plan_id)[1].enforces for plan_id in plans
+        )
+
+    def _enforces(self, customer: CustomerFacts, plan_id: str | None) -> bool:
+        return any(limits.enforces for limits in self.limits_of(customer, plan_id))
+
+    def _coverage_by(self, customer: CustomerFacts) -> tuple[object, ...]:
+        """What decides whether a customer has an enforced limit, and the customers below it through it."""
+        return customer.parent_customer_id, customer.being_erased, self._enforces(customer, customer.plan_id)
 
     def currency_of(self, customer_id: str, subscription_id: str | None) -> str:
         """The currency of a cost whose event names none: the subscription's, or else the customer's."""

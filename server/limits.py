@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from server.alerts.subscribers.feed_limits import DEFAULT_FEED_LIMITS, FeedLimits
-from server.alerts.usage import MAX_STREAM_EVENTS
 from server.audit.watched_logs import POLL_INTERVAL
 from server.authentication import api_keys, revocation
 from server.calls.answer_size import DEFAULT_ROOM
 from server.interceptors.deadline import INFRASTRUCTURE_REQUEST
 from server.interceptors.unauthenticated_limits import MAX_UNIDENTIFIED
+from server.streams.ordered_answers import MAX_STREAM_EVENTS
 from store.postgres.bounded_pages import MAX_EXAMINED
 from store.postgres.counting import MAX_TOTAL_SIZE
 from store.postgres.probe import DEFAULT_INTERVALS, ProbeIntervals

@@ -118,7 +118,8 @@ class OrganizationRules:
         over = len(router.known) - self._max_customers
         if over > 0:
             # Twice as many, because of those that were named since the last time all stay.
-            router.known.forget_unused(2 * over, {name for one in self._open for name in one.named})
+            used = {name for one in self._open for names in (one.named, one.above) for name in names}
+            router.known.forget_unused(2 * over, used)
 
     async def _catch_up(self, connection: Connection, epoch: int) -> None:
         """Brings the router to an epoch."""

@@ -37,9 +37,11 @@ _WITHOUT_CONNECTION = frozenset(
     }
 )
 _USAGE_STREAM = "/tidemark.v1.AlertService/EvaluateUsage"
-_QUOTA_OF_STREAM = {
+# Of each method with a stream.
+QUOTA_OF_STREAM = {
     _USAGE_STREAM: QuotaKind.STREAMS,
     "/tidemark.v1.AlertService/WatchNotifications": QuotaKind.WATCHERS,
+    "/tidemark.v1.AuditService/WatchAuditEntries": QuotaKind.WATCHERS,
 }
 
 
@@ -47,7 +49,7 @@ class LimitToShare(Around):
     """Makes a call wait for its organization's turn, and refuses calls above the organization's share, and streams
     above its quota.
 
-    Subscribers of notifications have shares of their own (`server.alerts.subscribers.feeds`).
+    Watch streams have shares of their own (`server.alerts.subscribers.feeds`, `server.audit.watched_logs`).
     """
 
     def __init__(self, shares: OrganizationShares, quotas: OrganizationQuotas) -> None:
@@ -79,7 +81,7 @@ class LimitToShare(Around):
 
     async def _open(self, method: str, organization_id: int, context: Context) -> None:
         """Counts a stream until it is over."""
-        if (kind := _QUOTA_OF_STREAM.get(method)) is None:
+        if (kind := QUOTA_OF_STREAM.get(method)) is None:
             return
         use = self._quotas.use(organization_id)
         try:

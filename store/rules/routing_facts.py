@@ -30,7 +30,8 @@ CUSTOMER_COLUMNS = f"""
        customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch,
        greatest(update_time, contracts_change_time), {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN},
        EXISTS (SELECT FROM erasure_job j
-               WHERE j.organization_id = customer.organization_id AND j.customer_id = customer.customer_id)
+               WHERE j.organization_id = customer.organization_id AND j.customer_id = customer.customer_id),
+       parent_customer_id
 """
 
 # Customers; the condition follows.
@@ -269,11 +270,21 @@ def _cycle(anchor: datetime, cadence: str, count: int, zone: str) -> BillingCycl
 def customer_of(row: Row) -> CustomerFacts:
     """The customer in a row with CUSTOMER_COLUMNS."""
     customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row[:9]
-    exclusions, end, limits, being_erased = row[9:]
+    exclusions, end, limits, being_erased, parent_customer_id = row[9:]
     cycle = _cycle(anchor, cadence, count, zone)
     excluded, own = _excluded(exclusions), read_column(limits)
     return CustomerFacts(
-        customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded, end, own, being_erased
+        customer_id,
+        plan_id,
+        currency,
+        cycle,
+        changed_epoch,
+        update_time,
+        excluded,
+        end,
+        own,
+        being_erased,
+        parent_customer_id=parent_customer_id,
     )
 
 
