@@ -8,7 +8,7 @@ from evaluator.limit_windows import (
     LimitWindow,
     WindowKind,
 )
-from generated.tidemark.v1 import limit_pb2
+from generated.tidemark.v1 import limit_pb2, limit_window_pb2
 from server.calls.validation import Violations
 
 _ENFORCEMENTS = {
@@ -17,10 +17,10 @@ _ENFORCEMENTS = {
     Enforcement.HARD: limit_pb2.LIMIT_ENFORCEMENT_HARD,
 }
 _UNITS = {
-    WindowKind.HOUR: limit_pb2.CALENDAR_UNIT_HOUR,
-    WindowKind.DAY: limit_pb2.CALENDAR_UNIT_DAY,
-    WindowKind.WEEK: limit_pb2.CALENDAR_UNIT_WEEK,
-    WindowKind.MONTH: limit_pb2.CALENDAR_UNIT_MONTH,
+    WindowKind.HOUR: limit_window_pb2.CALENDAR_UNIT_HOUR,
+    WindowKind.DAY: limit_window_pb2.CALENDAR_UNIT_DAY,
+    WindowKind.WEEK: limit_window_pb2.CALENDAR_UNIT_WEEK,
+    WindowKind.MONTH: limit_window_pb2.CALENDAR_UNIT_MONTH,
 }
 _SECONDS_OF_MINUTE = 60
 
@@ -51,7 +51,7 @@ def read_window(violations: Violations, path: str, limit: limit_pb2.Limit) -> Li
     return BILLING_PERIOD
 
 
-def _read_calendar(violations: Violations, path: str, number: limit_pb2.CalendarUnit.ValueType) -> LimitWindow:
+def _read_calendar(violations: Violations, path: str, number: limit_window_pb2.CalendarUnit.ValueType) -> LimitWindow:
     for kind, known in _UNITS.items():
         if known == number:
             return LimitWindow(kind)
@@ -59,7 +59,7 @@ def _read_calendar(violations: Violations, path: str, number: limit_pb2.Calendar
     return BILLING_PERIOD
 
 
-def _read_rolling(violations: Violations, path: str, sent: limit_pb2.RollingWindow) -> LimitWindow:
+def _read_rolling(violations: Violations, path: str, sent: limit_window_pb2.RollingWindow) -> LimitWindow:
     if not sent.HasField("duration"):
         violations.add(path, "it is required")
         return BILLING_PERIOD
@@ -78,9 +78,9 @@ def enforcement_value(enforcement: Enforcement) -> limit_pb2.LimitEnforcement.Va
     return _ENFORCEMENTS[enforcement]
 
 
-def window_message(window: LimitWindow) -> limit_pb2.LimitWindow:
+def window_message(window: LimitWindow) -> limit_window_pb2.LimitWindow:
     """The message for a window."""
-    message = limit_pb2.LimitWindow()
+    message = limit_window_pb2.LimitWindow()
     if window.minutes is not None:
         message.rolling.duration.seconds = window.minutes * _SECONDS_OF_MINUTE
     elif window.kind in _UNITS:

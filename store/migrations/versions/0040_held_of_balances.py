@@ -7,7 +7,7 @@ previous version makes no reservations, and leaves what others hold as it is: us
 from alembic import op
 
 revision = "0040"
-down_revision = "0038"
+down_revision = "0039"
 oldest_compatible = "0027"
 
 

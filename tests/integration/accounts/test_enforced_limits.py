@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from generated.tidemark.v1 import account_service_pb2 as messages
-from generated.tidemark.v1 import account_service_pb2_grpc, limit_pb2, metric_pb2
+from generated.tidemark.v1 import account_service_pb2_grpc, limit_pb2, limit_window_pb2, metric_pb2
 from tests.support.facts.refusals import assert_refused, assert_violations
 from tests.support.server.sharing import shares_server
 
@@ -19,8 +19,8 @@ HARD, SOFT, NONE = (
     limit_pb2.LIMIT_ENFORCEMENT_SOFT,
     limit_pb2.LIMIT_ENFORCEMENT_NONE,
 )
-HOURLY = {"calendar": {"unit": limit_pb2.CALENDAR_UNIT_HOUR}}
-DAILY = {"calendar": {"unit": limit_pb2.CALENDAR_UNIT_DAY}}
+HOURLY = {"calendar": {"unit": limit_window_pb2.CALENDAR_UNIT_HOUR}}
+DAILY = {"calendar": {"unit": limit_window_pb2.CALENDAR_UNIT_DAY}}
 ROLLING = {"rolling": {"duration": {"seconds": 3600}}}
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 

@@ -12,6 +12,7 @@ from generated.tidemark.v1 import (
     access_pb2,
     account_service_pb2_grpc,
     limit_pb2,
+    limit_window_pb2,
     plan_pb2,
     scope_pb2,
 )
@@ -32,8 +33,10 @@ Stub = account_service_pb2_grpc.AccountServiceStub
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)  # where the clock stands
 HOUR = timedelta(hours=1)
-HOURLY = limit_pb2.LimitWindow(calendar=limit_pb2.CalendarWindow(unit=limit_pb2.CALENDAR_UNIT_HOUR))
-ROLLING = limit_pb2.RollingWindow(duration=Duration(seconds=5 * 60 * 60))
+HOURLY = limit_window_pb2.LimitWindow(
+    calendar=limit_window_pb2.CalendarWindow(unit=limit_window_pb2.CALENDAR_UNIT_HOUR)
+)
+ROLLING = limit_window_pb2.RollingWindow(duration=Duration(seconds=5 * 60 * 60))
 EXACT = "12345678901234567890.123456789012345678"
 
 
@@ -88,7 +91,7 @@ async def test_a_plan_is_replaced_by_a_newer_put_only(accounts: Stub, clock: Man
         {"amount": ""},
         {"amount": "1", "enforcement": limit_pb2.LIMIT_ENFORCEMENT_SOFT},
         {"amount": "1", "enforcement": limit_pb2.LIMIT_ENFORCEMENT_HARD, "window": HOURLY},
-        {"window": limit_pb2.LimitWindow(rolling=ROLLING)},
+        {"window": limit_window_pb2.LimitWindow(rolling=ROLLING)},
     ],
 )
 async def test_every_field_of_a_limit_comes_back(accounts: Stub, fields: dict[str, Any]) -> None:
