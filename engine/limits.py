@@ -9,6 +9,10 @@ from evaluator.definitions import MAX_SPEND_ALERTS
 from evaluator.exclusions import MAX_GROUPS
 from store.alerts.backfills_of_metrics import PartSize
 
+# Evaluations of one alert on one gauge, about, in one transaction that evaluates an alert on what exists: with a
+# thousand alerts that all reach a threshold, of one gauge. Changes, and with them usage, wait for the transaction.
+EVALUATIONS_AT_ONCE = 1_000
+
 
 @dataclass(frozen=True)
 class BackfillLimits:
@@ -22,6 +26,7 @@ class BackfillLimits:
     quiet_per_step: int = 2_000  # customers of which one statement looks for quiet gauges
     first_size: int = 250  # customers, or alerts that name a customer, of a first step
     gauges_per_step: int = 500  # gauges of one transaction at most
+    evaluations_per_step: int = EVALUATIONS_AT_ONCE
     alerts_per_step: int = 500  # alerts that name a customer, of one transaction at most
     large_customer: int = 20_000  # stored events, above which a customer's groups are counted outside of the lock
     fast_step_seconds: float = 0.1

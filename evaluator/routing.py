@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from evaluator.aggregation import Aggregation
-from evaluator.alert_index import AlertIndex, WideAlerts
+from evaluator.alert_index import WideAlerts
 from evaluator.alerts import AlertRule
 from evaluator.events import UsageEvent
 from evaluator.gauges import Group, Measure
@@ -20,6 +20,7 @@ from evaluator.raw_events import RawEvents, as_metric_events
 from evaluator.route_changes import RouteChanges
 from evaluator.routing_facts import MOST_LEVELS, CustomerFacts, MetricFacts, SubscriptionFacts
 from evaluator.watched_gauges import CustomerMeasure
+from evaluator.watching_alerts import ByKeys, by_keys
 
 # Events may be this far ahead of the clock, so a period may contain events that arrived before its start.
 FUTURE_TOLERANCE = timedelta(minutes=5)
@@ -349,20 +350,18 @@ class Router:
 
     def _by_keys(
         self, customer: CustomerFacts, measure: Measure, subscription_id: str | None, plan_id: str | None
-    ) -> dict[tuple[str, ...], list[AlertRule]]:
+    ) -> ByKeys:
         """The alerts that watch a measure of a customer or subscription, by their group keys, oldest first."""
+        own = customer.alerts.on_usage(measure)
+        if not own and not customer.excluded:
+            return self.wide.by_keys(measure, plan_id)
         covered = customer.customer_id, subscription_id, plan_id
-        indexes: tuple[AlertIndex, ...] = (*self.wide.covering((plan_id,)), customer.alerts)
-        rules = [
+        wide = (rule for index in self.wide.covering((plan_id,)) for rule in index.on_usage(measure))
+        return by_keys(
             rule
-            for index in indexes
-            for rule in index.on_usage(measure)
+            for rule in (*wide, *own)
             if rule.scope.covers(*covered) and not customer.excludes(rule.alert_id, subscription_id)
-        ]
-        by_keys: dict[tuple[str, ...], list[AlertRule]] = {}
-        for rule in sorted(rules, key=lambda one: (one.create_epoch, one.alert_id)):
-            by_keys.setdefault(rule.group_keys, []).append(rule)
-        return by_keys
+        )
 
 
 def group_of(keys: tuple[str, ...], properties: Mapping[str, str]) -> Group | None:

@@ -182,10 +182,10 @@ class BackfillSteps:
 
         settled: customers for which the alert is evaluated already.
         """
-        limit = self._limits.gauges_per_step
+        limit, evaluations = self._limits.gauges_per_step, self._limits.evaluations_per_step
         rest = self._rests.get(backfill)
         if rest is not None and rest.progress == progress:
-            part = await evaluate_rest(transaction, rule, rest, limit)
+            part = await evaluate_rest(transaction, rule, rest, limit, evaluations)
             if part is not None:
                 return part, True
         page = self._limits.quiet_per_step if settled else size
@@ -197,7 +197,9 @@ class BackfillSteps:
         small = await self._before_large(transaction, rule, wanted)
         if not small:
             raise _LargeCustomer(progress, customers[0])
-        part = await evaluate_part(transaction, rule, progress, small, limit, settled)
+        part = await evaluate_part(transaction, rule, progress, small, limit, settled, max_evaluations=evaluations)
+        if part.customers < len(small):
+            self._sizes[backfill].cut(part.customers)
         return part, len(customers) == page or part.customers < len(customers)
 
     async def _before_large(self, transaction: Transaction, rule: AlertRule, customers: list[str]) -> list[str]:

@@ -127,7 +127,7 @@ class OrganizationRules:
         # Epochs only rise while their changes are kept. A database that lost committed changes, as a replica that was
         # promoted may have, gives the same epochs to other changes.
         if not _NOTHING_READ < router.epoch <= epoch:
-            wide = WideAlerts(await active_rules.wide_rules(raw, self._organization_id))
+            wide = await self._wide_alerts(raw)
             self._router = Router(epoch, wide, await effective_limits.of_plans(raw, self._organization_id))
             return
         changes = await rule_changes.changes_since(raw, self._organization_id, router.epoch, MAX_CHANGES)
@@ -139,12 +139,22 @@ class OrganizationRules:
         router.epoch = epoch
         self._router = router
 
+    async def _wide_alerts(self, connection: DriverConnection) -> WideAlerts:
+        """All wide alerts. There may be very many: they are put into their index in slices."""
+        wide, slices = WideAlerts(), Slices(self._organization_id)
+        for rule in await active_rules.wide_rules(connection, self._organization_id):
+            await slices.pause()
+            wide.put(rule)
+        return wide
+
     async def _apply(self, connection: DriverConnection, router: Router, changes: RuleChanges) -> None:
         """Applies changes to a router. After a failure halfway all of it is applied again."""
         organization_id = self._organization_id
+        slices = Slices(organization_id)
         if changes.wide_alerts:
             rules = await active_rules.rules_with_ids(connection, organization_id, changes.wide_alerts)
             for alert_id in changes.wide_alerts:
+                await slices.pause()
                 router.change_wide_alert(alert_id, rules.get(alert_id))
         if changes.plans:
             limits = await effective_limits.of_plans(connection, organization_id, changes.plans)
@@ -155,7 +165,6 @@ class OrganizationRules:
         if changes.metrics and (router.metrics or router.raw_metrics is not None):
             for metric in await routing_facts.metrics(connection, organization_id, changes.metrics):
                 router.change_metric(metric)
-        slices = Slices(organization_id)
         await slices.begin()
         for customer_id in changes.customers:
             if (known := router.known.get(customer_id)) is not None:

@@ -110,8 +110,9 @@ def watches(router: Router, customer_id: str, subscription_id: str | None, metri
 
 
 def shown(found: list[WatchedGauge]) -> list[tuple[Any, ...]]:
-    """All fields of the gauges."""
-    return [tuple(getattr(watch, field.name) for field in dataclasses.fields(watch)) for watch in found]
+    """All fields of the gauges; in place of `watching` the alerts, of which it is made."""
+    names = [field.name for field in dataclasses.fields(WatchedGauge) if field.name != "watching"]
+    return [(watch.alerts, *(getattr(watch, name) for name in names)) for watch in found]
 
 
 class ChangedRoutes(RuleBasedStateMachine):
