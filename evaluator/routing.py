@@ -168,6 +168,15 @@ class Router:
             found.append(above)
         return found
 
+    def top_known(self, customer_id: str) -> str:
+        """The highest customer above a customer, as far as the router knows them; it may not know the customer."""
+        for _ in range(MOST_LEVELS):
+            known = self.known.get(customer_id)
+            if known is None or known.facts.parent_customer_id is None:
+                break
+            customer_id = known.facts.parent_customer_id
+        return customer_id
+
     def is_covered(self, customer_id: str) -> bool:
         """Whether an enforced limit may apply to usage of a customer.
 

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
 
+from engine.balances.drawdown import draw_down
 from engine.balances.holding import credits_of, open_running
 from engine.balances.open_balances import Wanted
 from engine.evaluation.results import RecordedTransition
@@ -107,7 +108,8 @@ class Reserver:
         async with self._open([usage]) as (transaction, held):
             await stored_events.insert(transaction.driver, transaction.organization_id, transaction.now, [event])
             settling = {(event.customer_id, event.event_id, event.event_time, event.metric_id): self._stored(name)}
-            counted = await count(transaction, [event], set(), False, held, settling)
+            drawdown = await draw_down(transaction, [event], held, settling)
+            counted = await count(transaction, [event], set(), False, drawdown=drawdown)
             return counted.transitions
 
     def _stored(self, name: str) -> list[UnitHold]:
