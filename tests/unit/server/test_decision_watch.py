@@ -14,8 +14,8 @@ from server.enforcement.watched import Subscriber, Watch
 from server.enforcement.watching import DecisionWatch
 from server.mapping.requested_usage import UsageTemplate
 from store.identity.organizations import Organization
-from store.postgres.database import DatabaseUnavailable
 from store.postgres import failures
+from store.postgres.database import DatabaseUnavailable
 from store.postgres.failures import Failure
 from tests.support.enforcement.decisions import NOON, CheckerInMemory
 
