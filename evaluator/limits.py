@@ -29,7 +29,7 @@ class Limits:
     """The limits of a customer, or those of a plan for each of its customers. Immutable.
 
     changed_epoch: the organization's epoch at the last change of limits of the billing period, with which gauges are
-    compared; 0 without any.
+    compared; 0 without any. last_epoch: the same for limits of all windows, with which meters are compared.
     """
 
     def __init__(self, changes: Iterable[LimitChange] = (), before: "Limits | None" = None) -> None:
@@ -37,11 +37,13 @@ class Limits:
         self._amounts: dict[tuple[Unit, LimitGroups], Decimal] = dict(before._amounts) if before else {}
         self._all: dict[tuple[Unit, LimitGroups, LimitWindow], EnforcedLimit] = dict(before._all) if before else {}
         self.changed_epoch: int = before.changed_epoch if before else 0
+        self.last_epoch: int = before.last_epoch if before else 0
         for change in changes:
             self._apply(change)
 
     def _apply(self, change: LimitChange) -> None:
         unit, groups, amount = change.unit, change.groups, change.amount
+        self.last_epoch = max(self.last_epoch, change.changed_epoch)
         if change.window == BILLING_PERIOD:
             self.changed_epoch = max(self.changed_epoch, change.changed_epoch)
             if amount is None:

@@ -29,6 +29,9 @@ class Drawdown:
     read_times: dict[str, datetime]
 
 
+NOTHING_DRAWN = Drawdown({}, {})
+
+
 class RunningDrawdown:
     """The drawdown of the customers of one commit, in the order of the calls.
 

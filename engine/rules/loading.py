@@ -158,7 +158,9 @@ class Loading:
         """Reads customers; returns the ids of those that do not exist."""
         if ids:
             for customer in await routing_facts.customers(self.connection, self.organization_id, ids):
-                self.router.know_customer(customer)
+                # Where customers have several writers, another one can have read it meanwhile, and may be using it.
+                if customer.customer_id not in self.router.known:
+                    self.router.know_customer(customer)
         return ids - self.router.known.keys()
 
     async def _subscriptions(self, keys: set[tuple[str, str]]) -> None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 
-from evaluator.amounts import MAX_DECIMALS, ZERO
+from evaluator.amounts import MAX_DECIMALS, ZERO, format_decimal
 from evaluator.balances import Unit
 from evaluator.enforced_limits import EnforcedLimit, Enforcement
 from evaluator.enforcement.meters import Meter, MeterState
@@ -102,6 +102,11 @@ class Decision:
     over: tuple[LimitState, ...] = ()
     retry_after: timedelta | None = None
 
+    @property
+    def is_denied(self) -> bool:
+        """Whether nothing was granted."""
+        return self.outcome is Outcome.DENIED
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
@@ -116,7 +121,7 @@ class Fit:
         if self.share >= 1:
             return amount
         exact = Fraction(amount) * self.share
-        return Decimal((exact / Fraction(_LEAST)).__floor__()) * _LEAST
+        return Decimal(format_decimal(Decimal((exact / Fraction(_LEAST)).__floor__()) * _LEAST))
 
 
 def fit(charges: Sequence[tuple[LimitCharge, MeterState]], credits: Iterable[Credit]) -> Fit:

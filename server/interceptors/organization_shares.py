@@ -100,10 +100,10 @@ class LimitToShare(Around):
             use.open(kind)
         except QuotaReached as reached:
             await errors.abort(context, quota_reached(reached))
-        when_over(context, lambda _: use.close(kind))
+        when_over(lambda _: use.close(kind))
         if kind is QuotaKind.STREAMS:
             try:
                 stream = self._shares.open_stream(organization_id)
             except errors.ResourceExhausted as error:
                 await errors.abort(context, error)
-            when_over(context, lambda _: stream.close())
+            when_over(lambda _: stream.close())

@@ -1,1 +1,1 @@
-"""Help for tests of enforcement."""
+"""Support for the tests of enforcement."""
