@@ -64,6 +64,20 @@ class IngestLimits:
 
 
 @dataclass(frozen=True)
+class EnforcementLimits:
+    """Limits of `EnforcementPipeline` and of the expiry of reservations.
+
+    divided_commits: the most commits that are tried instead of one that failed. expiries: of one transaction.
+    """
+
+    commit_requests: int = 1_000  # of one commit, unless a single call brings more
+    idle_organizations: int = 10_000  # lanes kept for organizations that send no requests at present
+    divided_commits: int = 200
+    expiries: int = 500
+    sweep: int = 5_000  # reservations that one query finds
+
+
+@dataclass(frozen=True)
 class ChangeLimits:
     """Limits of `ChangeGroups`.
 
@@ -118,6 +132,7 @@ class EngineLimits:
     backfills: BackfillLimits = field(default_factory=BackfillLimits)
     timers: TimerLimits = field(default_factory=TimerLimits)
     ingest: IngestLimits = field(default_factory=IngestLimits)
+    enforcement: EnforcementLimits = field(default_factory=EnforcementLimits)
     changes: ChangeLimits = field(default_factory=ChangeLimits)
     evaluations: EvaluationLimits = field(default_factory=EvaluationLimits)
     new_metrics: NewMetricLimits = field(default_factory=NewMetricLimits)
