@@ -39,6 +39,7 @@ class ResourceType(StrEnum):
     REDELIVERY_JOB = "REDELIVERY_JOB"
     API_KEY = "API_KEY"
     QUOTAS = "QUOTAS"
+    ENDPOINT_SECRETS = "ENDPOINT_SECRETS"
 
 
 # Their ids are made by Tidemark, and say nothing about a customer.
@@ -50,6 +51,7 @@ WITH_ASSIGNED_IDS = (
     ResourceType.REDELIVERY_JOB,
     ResourceType.API_KEY,
     ResourceType.QUOTAS,
+    ResourceType.ENDPOINT_SECRETS,
 )
 
 

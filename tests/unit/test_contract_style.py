@@ -16,6 +16,10 @@ WITHOUT_REQUEST_ID = {
         *("PutCustomer", "PutSubscription", "PutMetric", "PutPlan", "PutLimit", "PutInvoice", "PutBalance"),
     },
     "a change of the ledger is made once by its adjustment_id": {"AdjustBalance", "DecrementBalances"},
+    "a reservation is made, and settled, once by its reservation_id": {"ReserveUsage", "SettleReservation"},
+    "a release or an extension that is repeated leaves the same reservation": {
+        *("ReleaseReservation", "ExtendReservation"),
+    },
     "the uniqueness_key finds the alert that the first request created": {"UpdateAlert"},
     "an update that is repeated leaves the same fields": {"UpdateEndpoint"},
     "what is in that state already stays in it": {
