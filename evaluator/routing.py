@@ -48,6 +48,8 @@ class Router:
         self.known = KnownCustomers()
         self.being_erased: set[str] = set()  # ids of known customers that were being erased when they were read
         self._changes = RouteChanges()
+        # Whether any enforced limit has been known: without one, no usage needs to be looked up.
+        self.enforces = any(limits.enforces for limits in self._plan_limits.values())
         self._coverage = 0  # the number of the last change that may concern customers below others
 
     def apart(self) -> "Router":
@@ -69,9 +71,9 @@ class Router:
         if facts.being_erased:
             self.being_erased.add(facts.customer_id)
         if facts.parent_customer_id is not None or self._enforces(facts, facts.plan_id):
-            self._coverage += (
-                1  # it may have been known before, with other facts, when those below it were considered
-            )
+            # It may have been known before, with other facts, when those below it were considered.
+            self._coverage += 1
+        self.enforces = self.enforces or facts.limits.enforces
         return known
 
     def replace_facts(self, facts: CustomerFacts) -> None:
@@ -80,6 +82,7 @@ class Router:
         self.known[facts.customer_id].replace_facts(facts)
         if self._coverage_by(before) != self._coverage_by(facts):
             self._coverage += 1
+        self.enforces = self.enforces or facts.limits.enforces
         if facts.being_erased:
             self.being_erased.add(facts.customer_id)
 
@@ -108,6 +111,7 @@ class Router:
         self._plan_limits[plan_id] = changed
         if before.enforces != changed.enforces:
             self._coverage += 1
+        self.enforces = self.enforces or changed.enforces
         self._changes.touch(None, plan_id)
 
     def change_metric(self, metric: MetricFacts) -> None:

@@ -20,13 +20,14 @@ from store.balances import holdings, wallets
 from store.balances.wallets import Wallet
 
 Settling = Mapping[tuple[str, str, datetime, str], Sequence[UnitHold]]
+NOTHING_SETTLED: Settling = MappingProxyType({})
 
 
 async def draw_down(
     transaction: Transaction,
     events: Sequence[UsageEvent],
     held: dict[str, Wallet] | None = None,
-    settling: Settling = MappingProxyType({}),
+    settling: Settling = NOTHING_SETTLED,
 ) -> Drawdown:
     """Takes the events' costs and quantities from their customers' balances, in the order in which they came.
 
