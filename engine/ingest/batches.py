@@ -34,8 +34,8 @@ class Outcome:
     accepted: how many were new. duplicates: stored before. conflicting: rejected, since another event of that id
     is stored. too_old: rejected, since every period that they lie in is out of grace. of_erased: rejected, since
     their customer is being erased. unrecorded: rejected, since the service failed to record what they change.
-    transitions: made by its events. gauges: moved by its events, if asked for. over_limits: the hard limits that are
-    passed after them, of those that its new events count in.
+    transitions: made by its events. gauges: moved by its events, if asked for. over_limits: hard limits that its
+    events met and that are passed now, each once.
     """
 
     accepted: int = 0
@@ -52,14 +52,15 @@ class Outcome:
 def add_part(whole: Outcome, part: Outcome, indexes: Sequence[int] | None) -> None:
     """Adds to a batch's outcome that of a part of it. indexes: of the part's events in the batch (None: the same).
 
-    The parts of a batch come in the order of their commits: of a gauge that several moved the last value is shown.
+    The parts of a batch come in the order of their commits: of a gauge that several moved, and of a limit that
+    several met, the last state is shown.
     """
     whole.accepted += part.accepted
     whole.transitions += part.transitions
-    if part.over_limits:
-        known = {(one.limit.limit_id, one.meter.key): one for one in (*whole.over_limits, *part.over_limits)}
-        whole.over_limits = list(known.values())
     whole.gauges = list({**dict(whole.gauges), **dict(part.gauges)}.items()) if whole.gauges else part.gauges
+    if part.over_limits:
+        states = {(state.limit.limit_id, state.meter.key): state for state in (*whole.over_limits, *part.over_limits)}
+        whole.over_limits = list(states.values())
     for mine, theirs in (
         (whole.duplicates, part.duplicates),
         (whole.conflicting, part.conflicting),

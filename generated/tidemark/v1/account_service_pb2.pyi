@@ -1486,7 +1486,8 @@ class DecrementBalancesResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     remaining: _builtins.str
     """remaining is what remained in all active segments of the customer's balances in that currency or metric after the
-    decrement, as a decimal string. It includes balances that the decrement left out.
+    decrement, as a decimal string, without what open reservations hold of them. It includes balances that the decrement
+    left out.
     """
     overage: _builtins.str
     """overage is the part of the amount that no segment gave, as a decimal string; it was added to the customer's

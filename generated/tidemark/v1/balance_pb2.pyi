@@ -180,10 +180,12 @@ class Balance(_message.Message):
     adjustments, as a decimal string; "0" for a voided balance.
     """
     remaining: _builtins.str
-    """remaining is granted minus what was drawn in those segments, as a decimal string. It may be negative."""
+    """remaining is what usage can still draw on those segments, as a decimal string: granted minus what was drawn and what
+    is held. It may be negative.
+    """
     held: _builtins.str
-    """held is what open reservations (see LimitService) hold of the segments that are active at the time of the answer, as
-    a decimal string. remaining includes it: it is not drawn yet, and other reservations cannot have it.
+    """held is what open reservations (see LimitService) hold of those segments, as a decimal string. Nothing else can draw
+    it. Alerts on balances do not see it: for them it remains until it is drawn.
     """
     @_builtins.property
     def spend(self) -> _access_pb2.SpendAccess:
@@ -329,13 +331,13 @@ class BalanceSegment(_message.Message):
     drawn: _builtins.str
     """drawn is what usage has drawn from the segment, as a decimal string."""
     remaining: _builtins.str
-    """remaining is granted minus drawn, as a decimal string, whether the segment is active or not. It is negative when a
-    put or an adjustment granted less than was drawn, or with allow_overage.
+    """remaining is granted minus drawn and held, as a decimal string, whether the segment is active or not. It is negative
+    when a put or an adjustment granted less than was drawn and held, or with allow_overage.
     """
     held: _builtins.str
-    """held is what open reservations (see LimitService) hold of the segment, as a decimal string. remaining includes it: it
-    is not drawn yet, and other reservations cannot have it. What a release or an expiry gives back goes to the segment
-    that it came from.
+    """held is what open reservations (see LimitService) hold of the segment, as a decimal string. When one is settled, its
+    usage draws it from this segment; when one is released or expires, it remains in this segment again. It stays held
+    when the segment ends, a put grants less, or the balance is voided.
     """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:

@@ -350,6 +350,49 @@ def test_a_hold_that_is_settled_in_full_draws_what_usage_draws(
     assert released.balances.held == settled.balances.held == 0
 
 
+VOIDABLE = st.lists(st.tuples(st.integers(-3, 9).filter(bool), st.booleans()), min_size=1, max_size=8)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=3),
+    before=VOIDABLE,
+    held=st.integers(0, 9),
+    after=VOIDABLE,
+)
+def test_voids_beside_a_hold_lose_nothing_and_leave_it(
+    sizes: Sequence[tuple[int, bool]],
+    before: Sequence[tuple[int, bool]],
+    held: int,
+    after: Sequence[tuple[int, bool]],
+) -> None:
+    """Usage before and after a hold, each with whether it is voided; then the hold is settled."""
+    sources = (
+        Source(f"b{number}", HoldingSegment(1, Decimal(size), ZERO, NOON, None), number, overdraws=overdraws)
+        for number, (size, overdraws) in enumerate(sizes)
+    )
+    purse = Purse(*sources)
+    for amount, _ in before:
+        purse.use(str(amount))
+    one = purse.hold(str(held))
+    for amount, _ in after:
+        purse.use(str(amount))
+    drawn = {key: source.segment.drawn for key, source in purse.sources.items()}
+    kept = sum(amount for amount, voided in (*before, *after) if not voided)
+    with exact_arithmetic():
+        classes = [
+            UsageClass(Decimal(amount), Decimal(amount) if voided else ZERO, NOON, NOON, "")
+            for amount, voided in (*before, *after)
+        ]
+        give_back_voided(purse.balances, [PastSource(one, NOON) for one in purse.balances.sources], classes)
+        check(purse, [one], Decimal(kept))
+        for key, source in purse.sources.items():
+            if not source.overdraws:
+                assert source.segment.drawn <= max(source.segment.granted - source.segment.held, drawn[key])
+    purse.settle(one, str(held))
+    check(purse, [], Decimal(kept + held))
+
+
 def test_a_hold_of_a_segment_that_was_not_read_is_an_error() -> None:
     purse = Purse(source("a", "10"))
     held = purse.hold("1")
