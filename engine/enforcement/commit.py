@@ -430,7 +430,7 @@ class EnforcementCommitter:
         records = [record for record in ledger.records.values() if record.changed]
         async with raw.pipeline():
             if changed:
-                await meters.send_write(raw, organization_id, changed, transaction.epoch, transaction.now)
+                await meters.send_write(raw, organization_id, changed, transaction.now)
                 if not ledger.rolling:
                     await rolling_minutes.send_add(raw, organization_id, changed)
             if records:

@@ -107,7 +107,7 @@ class UsageMeters:
         raw, organization_id = transaction.driver, transaction.organization_id
         async with raw.pipeline():
             if changed:
-                await meters.send_write(raw, organization_id, changed, transaction.epoch, transaction.now)
+                await meters.send_write(raw, organization_id, changed, transaction.now)
                 await rolling_minutes.send_add(raw, organization_id, changed)
             if records:
                 await reservations.send_write(raw, organization_id, records)
