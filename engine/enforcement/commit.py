@@ -13,10 +13,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from engine.balances.running_drawdown import NOTHING_DRAWN
-from engine.enforcement.cells import Cells
 from engine.enforcement.credits import NO_CREDITS, RunningCredits, open_credits
 from engine.enforcement.digests import digest_of
-from engine.enforcement.known_targets import KnownTargets
 from engine.enforcement.ledger import Credits, Ledger, Metered
 from engine.enforcement.metering import metered_of, want_targets
 from engine.enforcement.monitoring import EnforcementMonitoring
@@ -39,6 +37,8 @@ from engine.ingest.counting import Counted, count
 from engine.ingest.group import CommitGroup
 from engine.ingest.outcomes import outcomes_of
 from engine.ingest.storing import Stored, store
+from engine.meters.cells import Cells
+from engine.meters.known_targets import KnownTargets
 from engine.rules.loading import Registered
 from engine.rules.organization_rules import OrganizationRules
 from engine.rules.registry import RulesRegistry
@@ -430,7 +430,7 @@ class EnforcementCommitter:
         records = [record for record in ledger.records.values() if record.changed]
         async with raw.pipeline():
             if changed:
-                await meters.send_write(raw, organization_id, changed, transaction.epoch, transaction.now)
+                await meters.send_write(raw, organization_id, changed, transaction.now)
                 if not ledger.rolling:
                     await rolling_minutes.send_add(raw, organization_id, changed)
             if records:
