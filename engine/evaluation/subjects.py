@@ -63,6 +63,11 @@ class Movement:
             self.falls = True
 
 
+def first_event(movement: Movement) -> UsageEvent | None:
+    """The first of its stored events; None where only reservations move it."""
+    return next((event for _, event in movement.entries if not isinstance(event, HeldUsage)), None)
+
+
 @dataclass(eq=False, slots=True)
 class Subject:
     """A locked gauge that is to be evaluated.

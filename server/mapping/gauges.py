@@ -166,7 +166,7 @@ def _gauge_state_message(definition: AlertDefinition, item: GaugeState) -> custo
     direction = definition.condition.condition_type.direction
     thresholds = tuple(definition.thresholds_for(item.gauge.group)) if own is None else (own,)
     shown = customer_alert_pb2.GaugeState(
-        gauge=gauge_message(item.gauge, item.value, item.limit),
+        gauge=gauge_message(item.gauge, item.value, item.limit, item.held),
         thresholds=[
             threshold_state_message(threshold, reached.get(threshold.key), item.limit) for threshold in thresholds
         ],
