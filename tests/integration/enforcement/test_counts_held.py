@@ -1,6 +1,8 @@
 """Alerts that count what is held: reservations move their gauges, and those of other alerts stay as they are."""
 
+import random
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import grpc
@@ -188,3 +190,95 @@ async def test_a_notification_says_that_its_gauge_counts_what_is_held(caller: Ca
     [notified] = await caller.notifications()
     assert notified.body["data"]["gauge"]["counts_held"] is True
     assert [one.event_id for one in notified.transitions] == ["r1"]
+
+
+MODEL = """
+SELECT coalesce(x.properties ->> 'region', ''), sum(x.quantity), sum(x.held)
+FROM (
+    SELECT properties, quantity, 0 AS held FROM event
+    WHERE organization_id = %(organization_id)s AND customer_id = %(customer)s AND metric_id = 'calls'
+    UNION ALL
+    SELECT properties, granted_quantity, granted_quantity FROM reservation
+    WHERE organization_id = %(organization_id)s AND customer_id = %(customer)s AND state = 'OPEN'
+) AS x GROUP BY 1
+"""
+
+
+async def modelled(caller: Caller, customer: str) -> dict[str, tuple[Decimal, Decimal]]:
+    """What usage and open reservations come to, and what is held: in all (under "") and for each region."""
+    rows = await caller.rows(MODEL, customer=customer)
+    found = {region: (Decimal(value), Decimal(held)) for region, value, held in rows if region}
+    found[""] = Decimal(sum(row[1] for row in rows)), Decimal(sum(row[2] for row in rows))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_gauges_are_what_usage_and_open_reservations_come_to(
+    caller: Caller, gateway: Gateway, other: Gateway, seed: int
+) -> None:
+    """Random usage, voids, reservations and their ends through two servers, while alerts come and go."""
+    draw = random.Random(seed)
+    customers, regions = ("acme", "bob"), ("eu", "us", "")
+    for customer in customers:
+        await put_limit(caller, "1000000", f"limit-{customer}", customer=customer)
+    alerts, opened, sent = list[str](), list[tuple[str, str]](), list[tuple[str, str]]()
+
+    def properties() -> dict[str, Any]:
+        region = draw.choice(regions)
+        return {"region": region} if region else {}
+
+    async def step(number: int) -> None:
+        customer = draw.choice(customers)
+        match draw.choice(("usage", "usage", "reserve", "reserve", "reserve", "settle", "release", "void", "alert")):
+            case "usage":
+                events = [
+                    caller.event(f"e{number}-{place}", str(draw.randint(-3, 9)), customer, **properties())
+                    for place in range(draw.randint(1, 3))
+                ]
+                sent.extend((customer, one.event_id) for one in events)
+                await caller.send(*events)
+            case "reserve":
+                wanted = [
+                    reserve(f"r{number}-{place}", str(draw.randint(1, 9)), customer=customer, **properties())
+                    for place in range(draw.randint(1, 3))
+                ]
+                opened.extend((customer, one.reservation_id) for one in wanted)
+                await draw.choice((gateway, other)).ask(*wanted)
+            case "settle" if opened:
+                customer, name = opened.pop(draw.randrange(len(opened)))
+                quantity = draw.choice((None, "0", "2", "15"))
+                await draw.choice((gateway, other)).settle(name, quantity, customer=customer)
+            case "release" if opened:
+                customer, name = opened.pop(draw.randrange(len(opened)))
+                await draw.choice((gateway, other)).release(name, customer)
+            case "void" if sent:
+                customer, name = sent.pop(draw.randrange(len(sent)))
+                await void(caller, name, customer=customer)
+            case "alert" if alerts and draw.random() < 0.4:
+                await caller.archive(alerts.pop(draw.randrange(len(alerts))))
+            case "alert":
+                groups = draw.choice(((), ("region",)))
+                levels = [str(level) for level in draw.sample(range(1, 120), 3)]
+                new = alert(*levels, groups=groups, counts_held=draw.random() < 0.8)
+                alerts.append((await caller.create_only(new)).alert_id)
+
+    for number in range(60):
+        await step(number)
+    for alert_id in alerts:
+        await caller.backfilled(alert_id)
+    for customer in customers:
+        model = await modelled(caller, customer)
+        for alert_id in alerts:
+            state = await caller.state(alert_id, customer)
+            for item in state.gauges:
+                region = "".join(one.value for one in item.gauge.group)
+                value, held = model.get(region, (Decimal(0), Decimal(0)))
+                expected = value if state.alert.counts_held else value - held
+                assert (Decimal(item.gauge.value), Decimal(item.gauge.held)) == (expected, held)
+                reached = {one.threshold.value for one in item.thresholds if one.in_alarm}
+                assert reached == {one.value for one in state.alert.thresholds if Decimal(one.value) <= expected}
+            grouped = state.alert.usage_threshold_reached.group_values
+            shown = {"".join(one.value for one in item.gauge.group) for item in state.gauges}
+            with_value = {region for region, (value, held) in model.items() if value and (region or not grouped)}
+            if state.alert.counts_held:
+                assert shown >= (with_value if grouped else with_value & {""})
