@@ -22,8 +22,8 @@ class KnownCustomer:
     they have to be read before an event of the customer is routed. doubted: subscriptions that may have changed, by
     id. revision: the last route change that `routes` and `measures` take into account. named: by how many commits,
     since it was last considered for removal. draws: whether the last commit of a few events found that usage draws on
-    balances of the customer; a hint. covered: see `Router.is_covered`. covered_as_of: the number of the last change
-    that it takes into account.
+    balances of the customer; a hint. covered: see `Router.is_covered`, without those above it. covered_as_of: the
+    number of the last change of plans that it takes into account; none with -1.
     """
 
     facts: CustomerFacts
@@ -75,8 +75,7 @@ class KnownCustomer:
         if doubted is not None and not subscription.same_as(doubted):
             self.forget_subscription(subscription_id)
         self.subscriptions[subscription_id] = subscription
-        if subscription.plan_id is not None:
-            self.forget_coverage()
+        self.forget_coverage()
 
     def forget_coverage(self) -> None:
         """Has `covered` found anew."""

@@ -48,7 +48,7 @@ class Router:
         self.known = KnownCustomers()
         self.being_erased: set[str] = set()  # ids of known customers that were being erased when they were read
         self._changes = RouteChanges()
-        self._coverage = 0  # the number of the last change that may concern customers below others
+        self._plan_changes = 0  # of the limits of plans that begin or cease to have an enforcement
 
     def apart(self) -> "Router":
         """A router with the same wide alerts and metrics that knows no customers yet.
@@ -68,18 +68,11 @@ class Router:
         known = self.known[facts.customer_id] = KnownCustomer(facts, self._changes.revision)
         if facts.being_erased:
             self.being_erased.add(facts.customer_id)
-        if facts.parent_customer_id is not None or self._enforces(facts, facts.plan_id):
-            self._coverage += (
-                1  # it may have been known before, with other facts, when those below it were considered
-            )
         return known
 
     def replace_facts(self, facts: CustomerFacts) -> None:
         """Takes facts of a known customer that were read again."""
-        before = self.known[facts.customer_id].facts
         self.known[facts.customer_id].replace_facts(facts)
-        if self._coverage_by(before) != self._coverage_by(facts):
-            self._coverage += 1
         if facts.being_erased:
             self.being_erased.add(facts.customer_id)
 
@@ -107,7 +100,7 @@ class Router:
         before = self._plan_limits.get(plan_id, NO_LIMITS)
         self._plan_limits[plan_id] = changed
         if before.enforces != changed.enforces:
-            self._coverage += 1
+            self._plan_changes += 1
         self._changes.touch(None, plan_id)
 
     def change_metric(self, metric: MetricFacts) -> None:
@@ -184,10 +177,11 @@ class Router:
         subscription of the customer.
         """
         known = self.known[customer_id]
-        if known.covered_as_of != self._coverage:
-            known.covered = self._is_covered(known)
-            known.covered_as_of = self._coverage
-        return known.covered
+        if known.covered_as_of != self._plan_changes:
+            known.covered, known.covered_as_of = self._is_covered_itself(known), self._plan_changes
+        if known.covered or known.facts.parent_customer_id is None:
+            return known.covered
+        return any(map(self._enforces, self.chain(customer_id)[1:]))
 
     def knows_above(self, known: KnownCustomer) -> bool:
         """Whether it knows all customers above a customer, and none of them has to be read again."""
@@ -199,18 +193,16 @@ class Router:
             known = above
         return True
 
-    def _is_covered(self, known: KnownCustomer) -> bool:
-        plans = {subscription.plan_id for subscription in known.subscriptions.values()}
-        return any(self._enforces(one, one.plan_id) for one in self.chain(known.facts.customer_id)) or any(
-            self.limits_of(known.facts, plan_id)[1].enforces for plan_id in plans
-        )
+    def _is_covered_itself(self, known: KnownCustomer) -> bool:
+        """Whether a customer is covered without those above it."""
+        plans = {subscription.plan_id for subscription in known.subscriptions.values() if subscription.plan_id}
+        return self._enforces(known.facts) or any(self._plan_enforces(plan_id) for plan_id in plans)
 
-    def _enforces(self, customer: CustomerFacts, plan_id: str | None) -> bool:
-        return any(limits.enforces for limits in self.limits_of(customer, plan_id))
+    def _enforces(self, customer: CustomerFacts) -> bool:
+        return customer.limits.enforces or self._plan_enforces(customer.plan_id)
 
-    def _coverage_by(self, customer: CustomerFacts) -> tuple[object, ...]:
-        """What decides whether a customer has an enforced limit, and the customers below it through it."""
-        return customer.parent_customer_id, customer.being_erased, self._enforces(customer, customer.plan_id)
+    def _plan_enforces(self, plan_id: str | None) -> bool:
+        return plan_id is not None and self._plan_limits.get(plan_id, NO_LIMITS).enforces
 
     def currency_of(self, customer_id: str, subscription_id: str | None) -> str:
         """The currency of a cost whose event names none: the subscription's, or else the customer's."""

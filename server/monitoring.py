@@ -7,6 +7,7 @@ from engine.rules.monitoring import RulesMonitoring
 from runtime.monitoring.instruments import Instruments
 from server.alerts.subscribers.feeds import Feeds
 from server.calls.monitoring import CallMonitoring
+from server.enforcement.monitoring import CheckMonitoring
 from server.tls import CertificateFiles
 
 
@@ -16,6 +17,7 @@ class ServerMonitoring:
     def __init__(self, instruments: Instruments | None = None) -> None:
         self.instruments = instruments = instruments or Instruments()
         self.calls = CallMonitoring(instruments)
+        self.checks = CheckMonitoring(instruments)
         self.ingest = IngestMonitoring(instruments)
         self.rules = RulesMonitoring(instruments)
         self.timers = TimersMonitoring(instruments)

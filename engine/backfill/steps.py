@@ -188,6 +188,7 @@ class BackfillSteps:
             part = await evaluate_rest(transaction, rule, rest, limit, evaluations)
             if part is not None:
                 return part, True
+        size = min(size, self._most_customers(transaction, rule))
         page = self._limits.quiet_per_step if settled else size
         customers = await _next_customers(transaction, rule, progress, page)
         if not customers:
@@ -201,6 +202,15 @@ class BackfillSteps:
         if part.customers < len(small):
             self._sizes[backfill].cut(part.customers)
         return part, len(customers) == page or part.customers < len(customers)
+
+    def _most_customers(self, transaction: Transaction, rule: AlertRule) -> int:
+        """The most customers of a step. Each alert that measures the same facts reads them of each customer."""
+        measure = rule.measure
+        if not measure.of_facts:
+            return self._limits.customers_per_step
+        indexes = transaction.router.wide.covering((rule.scope.plan_id,))
+        alike = sum(one.measure == measure for index in indexes for one in index.on_facts)
+        return max(self._limits.evaluations_per_step // max(alike, 1), 1)
 
     async def _before_large(self, transaction: Transaction, rule: AlertRule, customers: list[str]) -> list[str]:
         """The customers before the first one whose groups have to be counted from very many events."""

@@ -32,7 +32,7 @@ class _Wanted:
 class Cells:
     """The meters of one transaction, by `MeterCell.key`.
 
-    now: the transaction's. new_customers: those that it has registered; they have no events yet.
+    now: the transaction's. new_customers: those that it has registered, or would register; they have no events yet.
     """
 
     organization_id: int
@@ -97,7 +97,8 @@ class Cells:
             if meter is None:
                 cell.is_new = False
             elif found is None or found.rules_epoch < wanted.epoch:
-                unknown.append((cell, meter))
+                if locked or customer_id not in self.new_customers:
+                    unknown.append((cell, meter))
             elif meter.window.minutes is not None and cell.counted_from is not None:
                 start = first_minute(self.now, meter.window.minutes)
                 if cell.counted_from < start:

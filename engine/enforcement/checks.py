@@ -21,7 +21,7 @@ from engine.enforcement.requests import Check, Decided, EnforcementRefused, Requ
 from engine.enforcement.reset_times import with_reset_times
 from engine.rules.registry import RulesRegistry
 from evaluator.amounts import exact_arithmetic
-from evaluator.enforcement.decisions import Credit, Decision, Outcome, OveragePolicy
+from evaluator.enforcement.decisions import Credit, Decision, OveragePolicy
 from evaluator.enforcement.usage import Usage
 from evaluator.routing import Router
 from runtime.clock import Clock
@@ -156,9 +156,9 @@ class Checks:
             await read_one_snapshot(connection)
             raw = await driver(connection)
             router = await rules.router(connection, await organizations.current_epoch(connection, organization_id))
-            await rules.read_facts(connection, router, [usage for usage, _ in asked], now)
+            unregistered = await rules.read_facts(connection, router, [usage for usage, _ in asked], now)
             reader.targets.use(router)
-            cells = Cells(organization_id, router, now)
+            cells = Cells(organization_id, router, now, unregistered.customers)
             metered: dict[int, Metered] = {}
             await slices.begin()
             with exact_arithmetic():
@@ -169,9 +169,6 @@ class Checks:
                         one = self._metered(reader, router, usage)
                     except EnforcementRefused as error:
                         found[index] = error
-                        continue
-                    if one is None:  # the first usage of a customer: nothing limits it
-                        found[index] = Decision(Outcome.ALLOWED, usage.quantity, usage.cost)
                         continue
                     metered[index] = one
                     want_targets(cells, one)
@@ -195,14 +192,13 @@ class Checks:
                 for index, answer in found.items():
                     if isinstance(answer, Decision):
                         found[index] = replaced.get(id(answer), answer)
+            unregistered.forget_in(router)
         return found, missing
 
-    def _metered(self, reader: _Reader, router: Router, usage: Usage) -> Metered | None:
-        """Usage with its targets; None if the customer does not exist."""
-        known = router.known.get(usage.customer_id)
-        if known is None:
-            return None
-        if usage.subscription_id is not None and usage.subscription_id not in known.subscriptions:
+    def _metered(self, reader: _Reader, router: Router, usage: Usage) -> Metered:
+        """Usage with its targets. A subscription that does not exist has no limits of its own."""
+        subscriptions = router.known[usage.customer_id].subscriptions
+        if usage.subscription_id is not None and usage.subscription_id not in subscriptions:
             usage = Usage(
                 usage.customer_id,
                 usage.metric_id,

@@ -124,13 +124,16 @@ class OrganizationRules:
 
     async def read_facts(
         self, connection: Connection, router: Router, usages: Sequence[Usage], now: datetime
-    ) -> None:
+    ) -> Registered:
         """Reads the customers, subscriptions and metrics of usage that the router lacks, and registers nothing.
 
-        What does not exist stays unknown. `begin` is not needed: only one task may use these rules at a time.
+        See `Reading`. What it returns must be forgotten in the router in the end: it is not registered. Only one task
+        may use these rules at a time.
         """
-        await Reading(await driver(connection), self._organization_id, router, now, Registered()).read(usages)
+        registered = Registered()
+        await Reading(await driver(connection), self._organization_id, router, now, registered).read(usages)
         self._forget_unused(router)
+        return registered
 
     def _forget_unused(self, router: Router) -> None:
         over = len(router.known) - self._max_customers

@@ -10,7 +10,11 @@ from store.rules import routing_facts
 
 @dataclass(frozen=True, slots=True)
 class Reading(Loading):
-    """Like `Loading`, without alerts, and for transactions that can only read. What does not exist stays unknown."""
+    """Like `Loading`, without alerts, and for transactions that can only read.
+
+    Customers that do not exist are known as if they had just been registered, and are among the registered ones.
+    Subscriptions and metrics that do not exist stay unknown.
+    """
 
     async def read(self, usages: Sequence[Usage]) -> None:
         """Reads the customers, subscriptions and metrics of usage that the router lacks."""
@@ -21,7 +25,6 @@ class Reading(Loading):
             (usage.customer_id, usage.subscription_id)
             for usage in usages
             if usage.subscription_id is not None
-            and usage.customer_id in known
             and usage.subscription_id not in known[usage.customer_id].subscriptions
         }
         if subscriptions:
@@ -29,14 +32,15 @@ class Reading(Loading):
         if missing := {usage.metric_id for usage in usages} - metrics.keys():
             await self._read_metrics(missing)
 
-    def _directly_above(self, ids: set[str]) -> set[str]:
-        found = [self.router.known.get(one) for one in ids]
-        parents = {one.facts.parent_customer_id for one in found if one is not None}
-        return {parent for parent in parents if parent is not None}
-
     async def _missing(self, ids: set[str]) -> None:
         for customer in await routing_facts.customers(self.connection, self.organization_id, ids, with_alerts=False):
             self.router.know_customer(customer)
+        if missing := ids - self.router.known.keys():
+            self.registered.customers.update(missing)
+            for customer in await routing_facts.as_if_registered(
+                self.connection, self.organization_id, missing, self.router.epoch, self.now
+            ):
+                self.router.know_customer(customer)
 
     async def _read_subscriptions(self, keys: set[tuple[str, str]]) -> set[tuple[str, str]]:
         found = await routing_facts.subscriptions(self.connection, self.organization_id, sorted(keys))

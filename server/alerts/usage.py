@@ -165,7 +165,7 @@ class UsageHandlers:
         self._monitoring.invalid(len(parsed.rejected))
         if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.of_erased or outcome.unrecorded:
             rejected = await rejections(parsed, outcome, room_of(batch.max_answer_bytes), slices)
-        if rejected or outcome.transitions or outcome.gauges:
+        if rejected or outcome.transitions or outcome.gauges or outcome.over_limits:
             left_out = await write_results(shown, rejected, outcome, room_of(batch.max_answer_bytes), slices)
             if left_out:
                 shown.omitted.notifications_page_token = await store_token(

@@ -12,9 +12,9 @@ from server.calls.shared_errors import quota_reached
 from server.interceptors.wrapping import Around
 from store.identity.quotas import QuotaReached
 
-# Calls that hold no connection while they wait. The events of EvaluateUsageBatch wait in the pipeline, which has
-# shares of its own. The others wait for their group of changes, and take a turn for each transaction
-# (`engine.changes.groups`).
+# Calls that hold no connection while they wait. The events of EvaluateUsageBatch, and the requests of LimitService,
+# wait in pipelines, which have shares of their own. The others wait for their group of changes, and take a turn for
+# each transaction (`engine.changes.groups`).
 _WITHOUT_CONNECTION = frozenset(
     {
         f"/tidemark.v1.AlertService/{method}"
@@ -35,13 +35,25 @@ _WITHOUT_CONNECTION = frozenset(
         f"/tidemark.v1.AccountService/{method}"
         for method in ("PutCustomer", "PutSubscription", "PutLimit", "PutMetric", "DeleteLimit")
     }
+    | {
+        f"/tidemark.v1.LimitService/{method}"
+        for method in (
+            "CheckUsage",
+            "BatchCheckUsage",
+            "ReserveUsage",
+            "SettleReservation",
+            "ReleaseReservation",
+            "ExtendReservation",
+        )
+    }
 )
-_USAGE_STREAM = "/tidemark.v1.AlertService/EvaluateUsage"
 # Of each method with a stream.
 QUOTA_OF_STREAM = {
-    _USAGE_STREAM: QuotaKind.STREAMS,
+    "/tidemark.v1.AlertService/EvaluateUsage": QuotaKind.STREAMS,
     "/tidemark.v1.AlertService/WatchNotifications": QuotaKind.WATCHERS,
     "/tidemark.v1.AuditService/WatchAuditEntries": QuotaKind.WATCHERS,
+    "/tidemark.v1.LimitService/EnforceUsage": QuotaKind.STREAMS,
+    "/tidemark.v1.LimitService/WatchDecisions": QuotaKind.WATCHERS,
 }
 
 
@@ -88,10 +100,10 @@ class LimitToShare(Around):
             use.open(kind)
         except QuotaReached as reached:
             await errors.abort(context, quota_reached(reached))
-        when_over(context, lambda _: use.close(kind))
+        when_over(lambda _: use.close(kind))
         if kind is QuotaKind.STREAMS:
             try:
                 stream = self._shares.open_stream(organization_id)
             except errors.ResourceExhausted as error:
                 await errors.abort(context, error)
-            when_over(context, lambda _: stream.close())
+            when_over(lambda _: stream.close())

@@ -6,10 +6,7 @@ or usage: the number of an organization's alerts is read where it is kept, and e
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import Any
 
-import orjson
 from sqlalchemy import text
 
 from runtime.quotas import QuotaKind, Quotas
@@ -20,7 +17,7 @@ KEY_SOON = timedelta(days=14)
 KEY_PART = 5  # and the last fifth of its lifetime: keys that live for days are replaced often
 KEY_IN_USE = timedelta(days=1)  # since its last use; a key that was replaced is used no more
 MOST_COUNTED = 1_000  # keys
-NEARLY = Decimal("0.8")  # of a quota
+NEARLY = 0.8  # of a quota
 
 
 @dataclass(frozen=True)
@@ -40,28 +37,39 @@ SELECT count(*) FROM (
 ) AS keys
 """)
 
-# The own quota of an organization, or else the default of the processes; a null is no limit.
-_NEARLY_USED = text("""
-WITH used AS (
-    SELECT organization_id, kind, sum(number) AS number FROM quota_use, LATERAL (VALUES
-        ('streams', streams::numeric), ('watchers', watchers::numeric),
-        ('events_per_second', events_per_second::numeric), ('bytes_per_second', bytes_per_second::numeric)
-    ) AS of (kind, number)
-    WHERE update_time > clock_timestamp() - make_interval(secs => :fresh)
-    GROUP BY organization_id, kind
-    UNION ALL SELECT organization_id, 'alerts', alerts FROM alert_count
-    UNION ALL SELECT organization_id, 'endpoints', count(*) FROM endpoint
+
+def _nearly_used(kind: QuotaKind, number: str) -> str:
+    """How many rows use most of a quota: the organization's own one, or else the default. A null is no limit."""
+    own, default = f"q.quotas ->> '{kind.value}'", f"CAST(:{kind.value} AS double precision)"
+    quota = f"CASE WHEN q.quotas ? '{kind.value}' THEN CAST({own} AS double precision) ELSE {default} END"
+    return f"count(*) FILTER (WHERE {number} > 0 AND {number} >= {NEARLY} * {quota}) AS {kind.value}"
+
+
+_EXCHANGED = (QuotaKind.STREAMS, QuotaKind.WATCHERS, QuotaKind.EVENTS_PER_SECOND, QuotaKind.BYTES_PER_SECOND)
+# Each part joins the quotas of an organization once.
+_NEARLY_USED = text(f"""
+WITH in_use AS (
+    SELECT organization_id, {", ".join(f"sum({one.value}) AS {one.value}" for one in _EXCHANGED)}
+    FROM quota_use WHERE update_time > clock_timestamp() - make_interval(secs => :fresh) GROUP BY organization_id
+), exchanged AS (
+    SELECT {", ".join(_nearly_used(one, one.value) for one in _EXCHANGED)}
+    FROM in_use LEFT JOIN organization_quota q USING (organization_id)
+), of_alerts AS (
+    SELECT {_nearly_used(QuotaKind.ALERTS, "c.alerts")}
+    FROM alert_count c LEFT JOIN organization_quota q USING (organization_id)
+), endpoints AS (
+    SELECT organization_id, count(*) AS number FROM endpoint
     WHERE delete_time IS NULL AND (
-        CAST(:defaults AS jsonb) ->> 'endpoints' IS NOT NULL OR organization_id IN (
+        CAST(:endpoints AS double precision) IS NOT NULL OR organization_id IN (
             SELECT organization_id FROM organization_quota WHERE quotas ->> 'endpoints' IS NOT NULL
         )
     )
     GROUP BY organization_id
+), of_endpoints AS (
+    SELECT {_nearly_used(QuotaKind.ENDPOINTS, "e.number")}
+    FROM endpoints e LEFT JOIN organization_quota q USING (organization_id)
 )
-SELECT kind, count(*) AS number FROM used LEFT JOIN organization_quota q USING (organization_id), LATERAL (
-    SELECT (CASE WHEN q.quotas ? kind THEN q.quotas ->> kind ELSE CAST(:defaults AS jsonb) ->> kind END)::numeric
-) AS of_kind (quota)
-WHERE number > 0 AND number >= quota * :share GROUP BY kind
+SELECT * FROM exchanged, of_alerts, of_endpoints
 """)
 
 
@@ -69,10 +77,6 @@ async def read(connection: Connection, defaults: Quotas, now: datetime) -> Ends:
     """What ends soon. defaults: quotas of organizations without own ones. now: by the clock of servers."""
     of_keys = {"now": now, "soon": KEY_SOON, "part": KEY_PART, "in_use": KEY_IN_USE, "most": MOST_COUNTED}
     keys = await connection.scalar(_KEYS, of_keys)
-    of_quotas: dict[str, Any] = {
-        "fresh": FRESH,
-        "defaults": orjson.dumps({kind.value: limit for kind, limit in defaults.items()}).decode(),
-        "share": NEARLY,
-    }
-    found: dict[str, int] = {row.kind: row.number for row in await connection.execute(_NEARLY_USED, of_quotas)}
-    return Ends(int(keys or 0), {kind: found.get(kind.value, 0) for kind in QuotaKind})
+    of_quotas = {kind.value: defaults.get(kind) for kind in QuotaKind}
+    found = (await connection.execute(_NEARLY_USED, {"fresh": FRESH, **of_quotas})).one()
+    return Ends(int(keys or 0), {kind: found._mapping[kind.value] for kind in QuotaKind})

@@ -10,6 +10,7 @@ from typing import Any
 
 from evaluator.aggregation import Aggregation
 from evaluator.alert_index import AlertIndex
+from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
 from evaluator.raw_events import RawEvents
 from evaluator.routing_facts import NO_FIELDS, CustomerFacts, MetricFacts, SubscriptionFacts
@@ -222,6 +223,27 @@ async def register_customers(
         for row in rows
     ]
     return await _with_alerts(connection, organization_id, made)  # an alert may be older than its customer
+
+
+# The limits of customers, whether these exist or not.
+_LIMITS = f"""
+SELECT customer.customer_id, {LIMITS_COLUMN}
+FROM (
+    SELECT %(organization_id)s::bigint AS organization_id, id COLLATE "C" AS customer_id
+    FROM unnest(%(ids)s::text[]) AS i (id)
+) AS customer
+"""
+
+
+async def as_if_registered(
+    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str], epoch: int, now: datetime
+) -> list[CustomerFacts]:
+    """What `register_customers` would register of unknown customers, without their alerts; registers nothing."""
+    rows = await _fetch(connection, _LIMITS, organization_id, ids=list(customer_ids))
+    return [
+        CustomerFacts(row[0], None, DEFAULT_CURRENCY, DEFAULT_CYCLE, epoch, now, limits=read_column(row[1]))
+        for row in rows
+    ]
 
 
 async def register_subscriptions(

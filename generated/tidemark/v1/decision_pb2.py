@@ -26,10 +26,11 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from generated.tidemark.v1 import access_pb2 as tidemark_dot_v1_dot_access__pb2
 from generated.tidemark.v1 import gauge_pb2 as tidemark_dot_v1_dot_gauge__pb2
+from generated.tidemark.v1 import limit_pb2 as tidemark_dot_v1_dot_limit__pb2
 from generated.tidemark.v1 import limit_window_pb2 as tidemark_dot_v1_dot_limit__window__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atidemark/v1/decision.proto\x12\x0btidemark.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/access.proto\x1a\x17tidemark/v1/gauge.proto\x1a\x1etidemark/v1/limit_window.proto\"\xc1\x02\n\x08\x44\x65\x63ision\x12-\n\x07outcome\x18\x01 \x01(\x0e\x32\x1c.tidemark.v1.DecisionOutcome\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.tidemark.v1.DecisionReason\x12\x18\n\x10granted_quantity\x18\x03 \x01(\t\x12\x14\n\x0cgranted_cost\x18\x04 \x01(\t\x12&\n\x05limit\x18\x05 \x01(\x0b\x32\x17.tidemark.v1.LimitState\x12*\n\x07\x62\x61lance\x18\x06 \x01(\x0b\x32\x19.tidemark.v1.BalanceState\x12%\n\x04over\x18\x07 \x03(\x0b\x32\x17.tidemark.v1.LimitState\x12.\n\x0bretry_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe3\x03\n\nLimitState\x12\x10\n\x08limit_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x03 \x01(\t\x12)\n\x05spend\x18\x04 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessH\x00\x12/\n\x08quantity\x18\x05 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessH\x00\x12\'\n\x06groups\x18\x06 \x03(\x0b\x32\x17.tidemark.v1.GroupValue\x12\x0e\n\x06\x61mount\x18\x07 \x01(\t\x12\x0f\n\x07\x63ounted\x18\x08 \x01(\t\x12\x0c\n\x04held\x18\t \x01(\t\x12\x11\n\tremaining\x18\n \x01(\t\x12(\n\x06window\x18\x0b \x01(\x0b\x32\x18.tidemark.v1.LimitWindow\x12\x35\n\x11window_start_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fwindow_end_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nreset_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06\x61\x63\x63\x65ss\"\x87\x01\n\x0c\x42\x61lanceState\x12)\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessH\x00\x12/\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessH\x00\x12\x11\n\tremaining\x18\x03 \x01(\tB\x08\n\x06\x61\x63\x63\x65ss*\x8b\x01\n\x0f\x44\x65\x63isionOutcome\x12 \n\x1c\x44\x45\x43ISION_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45\x43ISION_OUTCOME_ALLOWED\x10\x01\x12\x1b\n\x17\x44\x45\x43ISION_OUTCOME_CAPPED\x10\x02\x12\x1b\n\x17\x44\x45\x43ISION_OUTCOME_DENIED\x10\x03*\x83\x01\n\x0e\x44\x65\x63isionReason\x12\x1f\n\x1b\x44\x45\x43ISION_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45\x43ISION_REASON_NONE\x10\x01\x12\x19\n\x15\x44\x45\x43ISION_REASON_LIMIT\x10\x02\x12\x1b\n\x17\x44\x45\x43ISION_REASON_BALANCE\x10\x03*\x9c\x01\n\x12UsageOveragePolicy\x12$\n USAGE_OVERAGE_POLICY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bUSAGE_OVERAGE_POLICY_REJECT\x10\x01\x12\x1c\n\x18USAGE_OVERAGE_POLICY_CAP\x10\x02\x12!\n\x1dUSAGE_OVERAGE_POLICY_OVERFLOW\x10\x03\x42v\n\x0f\x64\x65v.tidemark.v1B\rDecisionProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atidemark/v1/decision.proto\x12\x0btidemark.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/access.proto\x1a\x17tidemark/v1/gauge.proto\x1a\x17tidemark/v1/limit.proto\x1a\x1etidemark/v1/limit_window.proto\"\xc1\x02\n\x08\x44\x65\x63ision\x12-\n\x07outcome\x18\x01 \x01(\x0e\x32\x1c.tidemark.v1.DecisionOutcome\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.tidemark.v1.DecisionReason\x12\x18\n\x10granted_quantity\x18\x03 \x01(\t\x12\x14\n\x0cgranted_cost\x18\x04 \x01(\t\x12&\n\x05limit\x18\x05 \x01(\x0b\x32\x17.tidemark.v1.LimitState\x12*\n\x07\x62\x61lance\x18\x06 \x01(\x0b\x32\x19.tidemark.v1.BalanceState\x12%\n\x04over\x18\x07 \x03(\x0b\x32\x17.tidemark.v1.LimitState\x12.\n\x0bretry_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x97\x04\n\nLimitState\x12\x10\n\x08limit_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x03 \x01(\t\x12)\n\x05spend\x18\x04 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessH\x00\x12/\n\x08quantity\x18\x05 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessH\x00\x12\'\n\x06groups\x18\x06 \x03(\x0b\x32\x17.tidemark.v1.GroupValue\x12\x0e\n\x06\x61mount\x18\x07 \x01(\t\x12\x0f\n\x07\x63ounted\x18\x08 \x01(\t\x12\x0c\n\x04held\x18\t \x01(\t\x12\x11\n\tremaining\x18\n \x01(\t\x12(\n\x06window\x18\x0b \x01(\x0b\x32\x18.tidemark.v1.LimitWindow\x12\x35\n\x11window_start_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fwindow_end_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nreset_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0b\x65nforcement\x18\x0f \x01(\x0e\x32\x1d.tidemark.v1.LimitEnforcementB\x08\n\x06\x61\x63\x63\x65ss\"\x87\x01\n\x0c\x42\x61lanceState\x12)\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessH\x00\x12/\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessH\x00\x12\x11\n\tremaining\x18\x03 \x01(\tB\x08\n\x06\x61\x63\x63\x65ss*\x8b\x01\n\x0f\x44\x65\x63isionOutcome\x12 \n\x1c\x44\x45\x43ISION_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45\x43ISION_OUTCOME_ALLOWED\x10\x01\x12\x1b\n\x17\x44\x45\x43ISION_OUTCOME_CAPPED\x10\x02\x12\x1b\n\x17\x44\x45\x43ISION_OUTCOME_DENIED\x10\x03*\x83\x01\n\x0e\x44\x65\x63isionReason\x12\x1f\n\x1b\x44\x45\x43ISION_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44\x45\x43ISION_REASON_NONE\x10\x01\x12\x19\n\x15\x44\x45\x43ISION_REASON_LIMIT\x10\x02\x12\x1b\n\x17\x44\x45\x43ISION_REASON_BALANCE\x10\x03*\x9c\x01\n\x12UsageOveragePolicy\x12$\n USAGE_OVERAGE_POLICY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bUSAGE_OVERAGE_POLICY_REJECT\x10\x01\x12\x1c\n\x18USAGE_OVERAGE_POLICY_CAP\x10\x02\x12!\n\x1dUSAGE_OVERAGE_POLICY_OVERFLOW\x10\x03\x42v\n\x0f\x64\x65v.tidemark.v1B\rDecisionProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,16 +38,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.decision_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\rDecisionProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
-  _globals['_DECISIONOUTCOME']._serialized_start=1140
-  _globals['_DECISIONOUTCOME']._serialized_end=1279
-  _globals['_DECISIONREASON']._serialized_start=1282
-  _globals['_DECISIONREASON']._serialized_end=1413
-  _globals['_USAGEOVERAGEPOLICY']._serialized_start=1416
-  _globals['_USAGEOVERAGEPOLICY']._serialized_end=1572
-  _globals['_DECISION']._serialized_start=192
-  _globals['_DECISION']._serialized_end=513
-  _globals['_LIMITSTATE']._serialized_start=516
-  _globals['_LIMITSTATE']._serialized_end=999
-  _globals['_BALANCESTATE']._serialized_start=1002
-  _globals['_BALANCESTATE']._serialized_end=1137
+  _globals['_DECISIONOUTCOME']._serialized_start=1217
+  _globals['_DECISIONOUTCOME']._serialized_end=1356
+  _globals['_DECISIONREASON']._serialized_start=1359
+  _globals['_DECISIONREASON']._serialized_end=1490
+  _globals['_USAGEOVERAGEPOLICY']._serialized_start=1493
+  _globals['_USAGEOVERAGEPOLICY']._serialized_end=1649
+  _globals['_DECISION']._serialized_start=217
+  _globals['_DECISION']._serialized_end=538
+  _globals['_LIMITSTATE']._serialized_start=541
+  _globals['_LIMITSTATE']._serialized_end=1076
+  _globals['_BALANCESTATE']._serialized_start=1079
+  _globals['_BALANCESTATE']._serialized_end=1214
 # @@protoc_insertion_point(module_scope)

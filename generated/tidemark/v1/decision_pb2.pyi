@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from generated.tidemark.v1 import access_pb2 as _access_pb2
 from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
+from generated.tidemark.v1 import limit_pb2 as _limit_pb2
 from generated.tidemark.v1 import limit_window_pb2 as _limit_window_pb2
 import builtins as _builtins
 import sys
@@ -215,6 +216,7 @@ class LimitState(_message.Message):
     WINDOW_START_TIME_FIELD_NUMBER: _builtins.int
     WINDOW_END_TIME_FIELD_NUMBER: _builtins.int
     RESET_TIME_FIELD_NUMBER: _builtins.int
+    ENFORCEMENT_FIELD_NUMBER: _builtins.int
     limit_id: _builtins.str
     """limit_id is the limit."""
     customer_id: _builtins.str
@@ -233,6 +235,8 @@ class LimitState(_message.Message):
     """remaining is what is left, as a decimal string. It is negative when usage or OVERFLOW passed the limit, or when the
     limit was lowered.
     """
+    enforcement: _limit_pb2.LimitEnforcement.ValueType
+    """enforcement says whether the limit refuses usage (HARD), or only says that it is passed (SOFT)."""
     @_builtins.property
     def spend(self) -> _access_pb2.SpendAccess:
         """spend is set when cost is limited."""
@@ -283,10 +287,11 @@ class LimitState(_message.Message):
         window_start_time: _timestamp_pb2.Timestamp | None = ...,
         window_end_time: _timestamp_pb2.Timestamp | None = ...,
         reset_time: _timestamp_pb2.Timestamp | None = ...,
+        enforcement: _limit_pb2.LimitEnforcement.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "reset_time", b"reset_time", "spend", b"spend", "window", b"window", "window_end_time", b"window_end_time", "window_start_time", b"window_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "amount", b"amount", "counted", b"counted", "customer_id", b"customer_id", "groups", b"groups", "held", b"held", "limit_id", b"limit_id", "quantity", b"quantity", "remaining", b"remaining", "reset_time", b"reset_time", "spend", b"spend", "subscription_id", b"subscription_id", "window", b"window", "window_end_time", b"window_end_time", "window_start_time", b"window_start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "amount", b"amount", "counted", b"counted", "customer_id", b"customer_id", "enforcement", b"enforcement", "groups", b"groups", "held", b"held", "limit_id", b"limit_id", "quantity", b"quantity", "remaining", b"remaining", "reset_time", b"reset_time", "spend", b"spend", "subscription_id", b"subscription_id", "window", b"window", "window_end_time", b"window_end_time", "window_start_time", b"window_start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
     _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015

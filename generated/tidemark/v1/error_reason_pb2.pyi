@@ -307,7 +307,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_BATCH_EMPTY: _ErrorReason.ValueType  # 21
-    """ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request has no events.
+    """ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request has no events, or a message of EnforceUsage no
+    requests.
 
     Example:
 
@@ -319,7 +320,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_BATCH_TOO_LARGE: _ErrorReason.ValueType  # 22
     """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have:
-    5,000 to count, 1,000 to void.
+    5,000 to count, 1,000 to void. For EnforceUsage it means more than 1,000 requests in a message.
 
     Example:
 
@@ -348,7 +349,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_EVENT_CONFLICT: _ErrorReason.ValueType  # 24
     """ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar month
-    (UTC) was counted for the customer before, with different content. It is used in Rejection.status.
+    (UTC) was counted for the customer before, with different content. It is used in Rejection.status. For a reservation
+    it means that its reservation_id, which becomes the event_id of its usage, is the id of another event.
 
     Example:
 
@@ -363,7 +365,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_EVENT_TOO_OLD: _ErrorReason.ValueType  # 25
     """ERROR_REASON_EVENT_TOO_OLD (FAILED_PRECONDITION) means that the event's billing period ended longer ago than the
-    grace, or that the event is older than events are kept. It is used in Rejection.status.
+    grace, or that the event is older than events are kept. It is used in Rejection.status. LimitService answers it with
+    customer_id in place of event_id.
 
     Example:
 
@@ -1040,6 +1043,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_RESERVATION_WITHOUT_COST: _ErrorReason.ValueType  # 71
+    """ERROR_REASON_RESERVATION_WITHOUT_COST (FAILED_PRECONDITION) means that a settlement has a cost and its reservation has
+    none, so the currency is not known.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RESERVATION_WITHOUT_COST",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "reservation_id": "req-81"
+          }
+        }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a request, or one event of it, was refused or failed. Every error of this API carries a
@@ -1335,7 +1353,8 @@ Example:
     }
 """
 ERROR_REASON_BATCH_EMPTY: ErrorReason.ValueType  # 21
-"""ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request has no events.
+"""ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request has no events, or a message of EnforceUsage no
+requests.
 
 Example:
 
@@ -1347,7 +1366,7 @@ Example:
 """
 ERROR_REASON_BATCH_TOO_LARGE: ErrorReason.ValueType  # 22
 """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have:
-5,000 to count, 1,000 to void.
+5,000 to count, 1,000 to void. For EnforceUsage it means more than 1,000 requests in a message.
 
 Example:
 
@@ -1376,7 +1395,8 @@ Example:
 """
 ERROR_REASON_EVENT_CONFLICT: ErrorReason.ValueType  # 24
 """ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar month
-(UTC) was counted for the customer before, with different content. It is used in Rejection.status.
+(UTC) was counted for the customer before, with different content. It is used in Rejection.status. For a reservation
+it means that its reservation_id, which becomes the event_id of its usage, is the id of another event.
 
 Example:
 
@@ -1391,7 +1411,8 @@ Example:
 """
 ERROR_REASON_EVENT_TOO_OLD: ErrorReason.ValueType  # 25
 """ERROR_REASON_EVENT_TOO_OLD (FAILED_PRECONDITION) means that the event's billing period ended longer ago than the
-grace, or that the event is older than events are kept. It is used in Rejection.status.
+grace, or that the event is older than events are kept. It is used in Rejection.status. LimitService answers it with
+customer_id in place of event_id.
 
 Example:
 
@@ -2065,6 +2086,21 @@ Example:
         "customer_id": "acme",
         "reservation_id": "req-81",
         "state": "RESERVATION_STATE_RELEASED"
+      }
+    }
+"""
+ERROR_REASON_RESERVATION_WITHOUT_COST: ErrorReason.ValueType  # 71
+"""ERROR_REASON_RESERVATION_WITHOUT_COST (FAILED_PRECONDITION) means that a settlement has a cost and its reservation has
+none, so the currency is not known.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RESERVATION_WITHOUT_COST",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "reservation_id": "req-81"
       }
     }
 """

@@ -842,7 +842,10 @@ class EnforceUsageResponse(_message.Message):
     """going_away is set when the service takes no further messages on this stream. The call ends with OK."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnforcementResult]:
-        """results are the answers to all requests of the message, in their order. Set unless heartbeat or going_away is."""
+        """results are the answers to all requests of the message, in their order. Set unless heartbeat or going_away is. The
+        first 1 MiB of them are complete. The following ones are short: decisions without limit, balance and over,
+        reservations without ids, no transitions, and errors with code and ErrorInfo only.
+        """
 
     def __init__(
         self,

@@ -106,7 +106,7 @@ class Reservation(_message.Message):
     @_builtins.property
     def usage(self) -> _requested_usage_pb2.RequestedUsage:
         """usage is what was asked for. Its event_time is the time that decides the windows in which it counts: the one of the
-        request, or the time of the decision.
+        request, or the time of the decision. Unset in answers of EnforceUsage; GetReservation returns it.
         """
 
     @_builtins.property

@@ -35,7 +35,9 @@ async def test_the_limit_that_leaves_least_is_shown(caller: Caller, gateway: Gat
     await caller.put_customer(customer_pb2.Customer(customer_id="acme", parent_customer_id="parent"))
     await put_limit(caller, "10", "own")
     await put_limit(caller, "100", "above", customer="parent")
-    await put_limit(caller, "1", "soft", metric="calls", enforcement=SOFT, window={"rolling": {"duration": "60s"}})
+    await put_limit(
+        caller, "1", "soft", metric="calls", enforcement=SOFT, window={"rolling": {"duration": {"seconds": 60}}}
+    )
     await gateway.reserve("a", "5")
     shown = await gateway.check("1")
     assert shown.limit is not None
