@@ -17,7 +17,14 @@ from evaluator.periods import Period
 from evaluator.thresholds import Severity, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import Cause, Transition
 from webhooks.health import DISABLE_AFTER, Health, HealthSample, HealthSignal
-from webhooks.operator_events import EvaluationFailure, OperatorEvent, OperatorEventType, body_of, notice_of
+from webhooks.operator_events import (
+    EvaluationFailure,
+    LimitRefusal,
+    OperatorEvent,
+    OperatorEventType,
+    body_of,
+    notice_of,
+)
 
 TEST_TYPE = "endpoint.test"
 TEST_ID_PREFIX = "tst_"
@@ -135,6 +142,22 @@ def _operator_event(event_id: str, event_type: OperatorEventType, now: datetime)
     if event_type is OperatorEventType.EVALUATION_FAILED:
         failure = EvaluationFailure(f"alt_{_EXAMPLE_ID}", _CUSTOMER, _EVENT)
         return body_of(event_id, OperatorEvent(0, "", notice_of(failure)), now)
+    if event_type is OperatorEventType.LIMIT_REFUSED:
+        month = _month(now)
+        refusal = LimitRefusal(
+            limit_id="test-limit",
+            customer_id=_CUSTOMER,
+            subscription_id=None,
+            access={"metric_id": "tokens"},
+            groups=(("region", "eu"),),
+            amount="1000",
+            counted="940",
+            held="50",
+            window="BILLING_PERIOD",
+            window_start=month.start,
+            window_end=month.end,
+        )
+        return body_of(event_id, OperatorEvent(0, "", refusal.notice), now)
     failing = Health(max_in_flight=4, failing_since=now - DISABLE_AFTER / 2, failure_count=21)
     failed = HealthSample(HealthSignal.FAILED)
     delivery: dict[str, object] = {

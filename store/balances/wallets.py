@@ -83,9 +83,12 @@ SELECT %(organization_id)s, id FROM unnest(string_to_array(%(ids)s, E'\t')) AS i
 ON CONFLICT DO NOTHING
 """
 _LOCK_MANY = """
-SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
-WHERE organization_id = %(organization_id)s AND customer_id = ANY(string_to_array(%(ids)s, E'\t'))
-ORDER BY customer_id FOR UPDATE
+WITH locked AS MATERIALIZED (
+    SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
+    WHERE organization_id = %(organization_id)s AND customer_id = ANY(string_to_array(%(ids)s, E'\t'))
+    ORDER BY customer_id FOR UPDATE
+)
+SELECT (SELECT count(*) FROM locked), l.* FROM (SELECT) AS one LEFT JOIN locked l ON l.draw_units <> '{}'
 """
 
 
@@ -125,9 +128,15 @@ async def lock_with_others(
 
 
 async def send_lock(connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]) -> Cursor:
-    """Sends the statement that locks those of the customers' wallets that exist; `held` reads its result."""
+    """Sends the statement that locks those of the customers' wallets that exist; `locked` reads its result."""
     parameters = {"organization_id": organization_id, "ids": "\t".join(customer_ids)}
     return await connection.execute(_LOCK_MANY, parameters)
+
+
+async def locked(cursor: Cursor) -> tuple[int, dict[str, Wallet]]:
+    """The result of `send_lock`: how many wallets are held, and those on whose balances usage draws."""
+    rows = await cursor.fetchall()
+    return rows[0][0], {row[1]: Wallet.of_row(row[1:]) for row in rows if row[1] is not None}
 
 
 # Reads wallets without a lock.

@@ -23,6 +23,7 @@ FILES: Mapping[str, str] = {
     "endpoint.recovered": "operator",
     "delivery.exhausted": "operator",
     "evaluation.failed": "operator",
+    "limit.refused": "operator",
     "endpoint.test": "operator",
 }
 

@@ -25,7 +25,7 @@ from tests.support.evaluator.sent import NOW, PERIOD, RULE, notifications
 from tests.support.schemas import EVENTS, FILES, Mismatch, check, check_body, schema
 from webhooks.example_events import EXAMPLE_TYPES, TEST_TYPE, example_body
 from webhooks.health import DISABLE_AFTER, Health, HealthSample, HealthSignal
-from webhooks.operator_events import Notice, OperatorEvent, OperatorEventType, body_of
+from webhooks.operator_events import LimitRefusal, Notice, OperatorEvent, OperatorEventType, body_of
 
 TEST_ID = "tst_" + "a" * 26
 ALERT = schema("alert")
@@ -126,10 +126,13 @@ def test_the_examples_in_the_index_are_valid_for_their_schemas() -> None:
 
 def test_operator_events_are_valid_for_their_schema() -> None:
     found = list(notices())
-    of_endpoints = set(OperatorEventType) - {OperatorEventType.EVALUATION_FAILED}
+    of_others = {OperatorEventType.EVALUATION_FAILED, OperatorEventType.LIMIT_REFUSED}
+    of_endpoints = set(OperatorEventType) - of_others
     assert {notice.event_type for notice in found} == of_endpoints
     bodies = [json.loads(body_of("evt_" + "a" * 26, OperatorEvent(1, "whe_1", notice), NOW)) for notice in found]
     bodies += examples([*OperatorEventType, TEST_TYPE])
+    refusal = LimitRefusal("l", "acme", "s", {"currency": "USD"}, (), "1", "0", "-1", "ROLLING", NOW, NOW)
+    bodies.append(json.loads(body_of("evt_" + "a" * 26, OperatorEvent(1, "", refusal.notice), NOW)))
     for body in bodies:
         check(body, OPERATOR)
     assert set(described(OPERATOR)) == {name for body in bodies for name in sent(body)}

@@ -46,6 +46,8 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """EVENT_TYPE_ENDPOINT_TEST, "endpoint.test", means that SendTestEvent tests an endpoint. It is sent to that endpoint
     only, whatever its event_types are.
     """
+    EVENT_TYPE_LIMIT_REFUSED: _EventType.ValueType  # 10
+    """EVENT_TYPE_LIMIT_REFUSED, "limit.refused", means that a hard limit refused usage for the first time in its window."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """EventType is the type of a notification, an operator event or a test event. Bodies and webhooks write it as the text
@@ -76,4 +78,6 @@ EVENT_TYPE_ENDPOINT_TEST: EventType.ValueType  # 9
 """EVENT_TYPE_ENDPOINT_TEST, "endpoint.test", means that SendTestEvent tests an endpoint. It is sent to that endpoint
 only, whatever its event_types are.
 """
+EVENT_TYPE_LIMIT_REFUSED: EventType.ValueType  # 10
+"""EVENT_TYPE_LIMIT_REFUSED, "limit.refused", means that a hard limit refused usage for the first time in its window."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
