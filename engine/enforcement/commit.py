@@ -38,8 +38,7 @@ from engine.ingest.batches import Batch
 from engine.ingest.counting import Counted, count
 from engine.ingest.group import CommitGroup
 from engine.ingest.held_routing import HeldMove
-from engine.ingest.outcomes import outcomes_of
-from engine.ingest.storing import Stored, store
+from engine.ingest.storing import store
 from engine.meters.cells import Cells
 from engine.meters.known_targets import KnownTargets
 from engine.rules.loading import Registered
