@@ -67,8 +67,10 @@ BEYOND = {
     "*.url",
     "AdjustBalance.amount",
     "DecrementBalances.amount",
+    "BatchCheckUsage.usages.0.currency",
     "BatchCreateAlerts.requests.0.alert.state",
     "BatchCreateAlerts.requests.0.request_id",
+    "CheckUsage.usage.currency",
     "CreateAlert.alert.cost_exceeded.grouping_keys",
     "CreateAlert.alert.cost_exceeded.threshold_overrides.0.group_values.0.key",
     "CreateAlert.alert.cost_exceeded.threshold_overrides.0.group_values.0.value",
@@ -93,6 +95,7 @@ BEYOND = {
     "PutMetric.metric.aggregation",
     "PutMetric.metric.quantity_property",
     "PutMetric.metric.unique_property",
+    "ReserveUsage.usage.currency",
 }
 
 
