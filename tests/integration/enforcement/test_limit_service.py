@@ -227,6 +227,23 @@ async def backlog_of(database: Database) -> Backlog:
         return await backlog.read(connection)
 
 
+async def test_event_settles_a_reservation_and_its_answer_says_which_limits_are_passed(limits: Limits) -> None:
+    await limits.reserve("r-1", "4")
+    event = limits.caller.event("e-1", "6")
+    event.reservation_id = "r-1"
+    settled = await limits.caller.send(event)
+    assert settled.accepted == 1
+    assert not settled.over_limits
+    after = (await limits.call("GetReservation", **named("r-1")))["reservation"]
+    assert after["state"] == "RESERVATION_STATE_SETTLED"
+    assert await limits.remaining() == "4"
+    passed = await limits.caller.send(*(limits.caller.event(f"e-{number}", "3") for number in (2, 3, 4)))
+    assert passed.accepted == 3
+    [over] = passed.over_limits
+    assert (over.limit_id, over.counted, over.remaining) == ("limit", "15", "-5")
+    assert not over.HasField("reset_time")
+
+
 # --- the stream ---------------------------------------------------------------------------------------------
 
 
