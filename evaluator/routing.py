@@ -48,6 +48,8 @@ class Router:
         self.known = KnownCustomers()
         self.being_erased: set[str] = set()  # ids of known customers that were being erased when they were read
         self._changes = RouteChanges()
+        # Whether any enforced limit has been known: without one, no usage needs to be looked up.
+        self.enforces = any(limits.enforces for limits in self._plan_limits.values())
         self._plan_changes = 0  # of the limits of plans that begin or cease to have an enforcement
 
     def apart(self) -> "Router":
@@ -68,11 +70,13 @@ class Router:
         known = self.known[facts.customer_id] = KnownCustomer(facts, self._changes.revision)
         if facts.being_erased:
             self.being_erased.add(facts.customer_id)
+        self.enforces = self.enforces or facts.limits.enforces
         return known
 
     def replace_facts(self, facts: CustomerFacts) -> None:
         """Takes facts of a known customer that were read again."""
         self.known[facts.customer_id].replace_facts(facts)
+        self.enforces = self.enforces or facts.limits.enforces
         if facts.being_erased:
             self.being_erased.add(facts.customer_id)
 
@@ -101,6 +105,7 @@ class Router:
         self._plan_limits[plan_id] = changed
         if before.enforces != changed.enforces:
             self._plan_changes += 1
+        self.enforces = self.enforces or changed.enforces
         self._changes.touch(None, plan_id)
 
     def change_metric(self, metric: MetricFacts) -> None:

@@ -21,6 +21,8 @@ async def outcomes_of(
         await _add_transitions(transaction, group, counted, outcomes)
     if group.include_gauges:
         _add_gauges(group, counted, outcomes)
+    if counted.over:
+        _add_over_limits(group, counted, outcomes)
     return outcomes
 
 
@@ -81,3 +83,10 @@ def _add_gauges(group: CommitGroup, counted: Counted, outcomes: list[Outcome]) -
         for number in {group.first[event.identity][0] for event in events}:
             if group.batches[number].include_gauges:
                 outcomes[number].gauges.append((gauge, counted.values[gauge]))
+
+
+def _add_over_limits(group: CommitGroup, counted: Counted, outcomes: list[Outcome]) -> None:
+    """Adds to each batch the hard limits that are passed and that its own events count in."""
+    for state, identities in counted.over:
+        for number in {group.first[identity][0] for identity in identities}:
+            outcomes[number].over_limits.append(state)
