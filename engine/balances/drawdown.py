@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from engine.evaluation.subjects import Movement, Subject
 from engine.facts.due_timers import catch_up
+from engine.recharges.evaluating import evaluate_recharges
 from engine.rules.transaction import Transaction
 from evaluator.aggregation import Tally
 from evaluator.alerts import AlertRule
@@ -62,7 +63,23 @@ async def draw_down(
             await slices.pause()
         drawn, overage = running.changes()
         await stored_drawdown.write(transaction.driver, organization_id, drawn, overage, now)
+    await recharge_drawn(transaction, held, (item for item, _ in drawn), own)
     return Drawdown(running.movements, {wallet.customer_id: wallet.moment(now) for wallet in held.values()})
+
+
+async def recharge_drawn(
+    transaction: Transaction, held: Mapping[str, Wallet], drawn: Iterable[Drawable], events: Sequence[UsageEvent]
+) -> None:
+    """Evaluates the recharge policies of balances from which usage drew, or to which it gave back."""
+    recharging = {customer_id: wallet for customer_id, wallet in held.items() if wallet.has_recharge_policy}
+    if not recharging:
+        return
+    touched: dict[str, set[str]] = {}
+    for item in drawn:
+        if item.customer_id in recharging:
+            touched.setdefault(item.customer_id, set()).add(item.holding.balance_id)
+    customers = {transaction.router.customer(customer_id): recharging[customer_id] for customer_id in touched}
+    await evaluate_recharges(transaction, customers, touched, events=events)
 
 
 async def read_unknown_balances(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from engine.balances.drawdown import BalanceWatches, Drawdown
+from engine.balances.drawdown import BalanceWatches, Drawdown, recharge_drawn
 from engine.evaluation.subjects import Movement
 from engine.facts.due_timers import catch_up
 from engine.rules.transaction import Transaction
@@ -52,6 +52,7 @@ async def give_back(transaction: Transaction, voided: Sequence[UsageEvent]) -> D
         await stored_drawdown.write(
             transaction.driver, organization_id, returns.drawn, returns.overages, now, voids=True
         )
+    await recharge_drawn(transaction, held, (item for item, _ in returns.drawn), voided)
     return Drawdown(returns.movements, {wallet.customer_id: wallet.moment(now) for wallet in held.values()})
 
 

@@ -39,6 +39,8 @@ class ResourceType(StrEnum):
     REDELIVERY_JOB = "REDELIVERY_JOB"
     API_KEY = "API_KEY"
     QUOTAS = "QUOTAS"
+    RECHARGE_POLICY = "RECHARGE_POLICY"
+    RECHARGE = "RECHARGE"
 
 
 # Their ids are made by Tidemark, and say nothing about a customer.
@@ -50,6 +52,7 @@ WITH_ASSIGNED_IDS = (
     ResourceType.REDELIVERY_JOB,
     ResourceType.API_KEY,
     ResourceType.QUOTAS,
+    ResourceType.RECHARGE,
 )
 
 
