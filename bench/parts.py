@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bench import balances, batches, cost, ingest, latency, neighbours, notifier, report, soak, sustained
+from bench import balances, batches, cost, ingest, latency, neighbours, notifier, quotas, report, soak, sustained
 from bench.mesh import part as mesh
 from bench.mesh.rows import ROWS as MESH_ROWS
 from bench.peers import report as peers
@@ -99,6 +99,11 @@ async def _mesh(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measure
     return Measured(found.figures(), [found.table()])
 
 
+async def _quotas(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await quotas.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
 async def _soak(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     found = await soak.measure(postgresql, options.minutes, say)
     return Measured(found.figures(), [found.table()])
@@ -127,6 +132,7 @@ PARTS: Mapping[str, Part] = {
         (*views.METHODS, views.WATCHERS, views.NEW_METRICS),
     ),
     "mesh": Part("TLS, keys, metrics and many open streams", _mesh, tuple(MESH_ROWS)),
+    "quotas": Part("calls and usage of an organization with quotas, by the number of its alerts", _quotas),
     "soak": Part("minutes of steady traffic through a notifier", _soak),
     "sustained": Part("what an event costs while millions of them are stored", _sustained),
 }

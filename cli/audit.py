@@ -1,8 +1,9 @@
-"""The audit log of the commands `tidemark keys …` and `tidemark quotas …`: entries in their transactions."""
+"""The audit log of the commands `tidemark keys …`, `quotas …` and `secrets …`: entries in their transactions."""
 
 import os
 import pwd
 import socket
+from collections.abc import Mapping
 from datetime import datetime
 
 from runtime.clock import SystemClock
@@ -47,6 +48,23 @@ async def record_quotas(connection: Connection, organization_id: int, before: Qu
     states = json_states.quotas(before) if before else None, json_states.quotas(after) if after else None
     entry = NewEntry(cause, Changed(ResourceType.QUOTAS, "", "", *states))
     await writing.write(await driver(connection), organization_id, [entry], SystemClock().now())
+
+
+async def record_reencryption(
+    connection: Connection,
+    *,
+    signing_secrets: Mapping[int, int] | None = None,
+    credentials: Mapping[int, int] | None = None,
+) -> None:
+    """Records how many stored secrets of endpoints have another master key now, by organization."""
+    cause = Cause(Actor(ActorKind.COMMAND_LINE, actor_id=user_and_host()), "tidemark secrets reencrypt")
+    signing_secrets, credentials = signing_secrets or {}, credentials or {}
+    for organization_id in sorted({*signing_secrets, *credentials}):
+        state = json_states.endpoint_secrets(
+            signing_secrets=signing_secrets.get(organization_id, 0), credentials=credentials.get(organization_id, 0)
+        )
+        entry = NewEntry(cause, Changed(ResourceType.ENDPOINT_SECRETS, "", "", None, state))
+        await writing.write(await driver(connection), organization_id, [entry], SystemClock().now())
 
 
 def user_and_host() -> str:

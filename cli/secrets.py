@@ -4,6 +4,7 @@ import asyncio
 
 import click
 
+from cli.audit import record_reencryption
 from cli.console import Problem, named, print_result
 from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
 from runtime.master_keys import KeyFileUnusable, master_keys
@@ -62,18 +63,20 @@ async def _reencrypt(url: str, box: SecretBox) -> tuple[int, int]:
         secret_count, after = 0, (0, "", 0)
         while True:
             async with database.transaction() as connection:
-                number, last = await endpoint_secrets.reencrypt(connection, box, after, BATCH_LIMIT)
-            secret_count += number
+                numbers, last = await endpoint_secrets.reencrypt(connection, box, after, BATCH_LIMIT)
+                await record_reencryption(connection, signing_secrets=numbers)
+            secret_count += numbers.total()
             if last is None:
                 break
             after = last
         credential_count, after_endpoint = 0, (0, "")
         while True:
             async with database.transaction() as connection:
-                number, last_endpoint = await endpoint_credentials.reencrypt_credentials(
+                numbers, last_endpoint = await endpoint_credentials.reencrypt_credentials(
                     connection, box, after_endpoint, BATCH_LIMIT
                 )
-            credential_count += number
+                await record_reencryption(connection, credentials=numbers)
+            credential_count += numbers.total()
             if last_endpoint is None:
                 return secret_count, credential_count
             after_endpoint = last_endpoint

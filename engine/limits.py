@@ -9,6 +9,10 @@ from evaluator.definitions import MAX_SPEND_ALERTS
 from evaluator.exclusions import MAX_GROUPS
 from store.alerts.backfills_of_metrics import PartSize
 
+# Evaluations of one alert on one gauge, about, in one transaction that evaluates an alert on what exists: with a
+# thousand alerts that all reach a threshold, of one gauge. Changes, and with them usage, wait for the transaction.
+EVALUATIONS_AT_ONCE = 1_000
+
 
 @dataclass(frozen=True)
 class BackfillLimits:
@@ -22,6 +26,7 @@ class BackfillLimits:
     quiet_per_step: int = 2_000  # customers of which one statement looks for quiet gauges
     first_size: int = 250  # customers, or alerts that name a customer, of a first step
     gauges_per_step: int = 500  # gauges of one transaction at most
+    evaluations_per_step: int = EVALUATIONS_AT_ONCE
     alerts_per_step: int = 500  # alerts that name a customer, of one transaction at most
     large_customer: int = 20_000  # stored events, above which a customer's groups are counted outside of the lock
     fast_step_seconds: float = 0.1
@@ -56,6 +61,20 @@ class IngestLimits:
     commit_events_beside_light: int = 1_000  # of one commit, also of a larger batch, beside a light neighbour
     idle_organizations: int = 10_000  # lanes kept for organizations that send no usage at present
     containment_commits: int = 200
+
+
+@dataclass(frozen=True)
+class EnforcementLimits:
+    """Limits of `EnforcementPipeline` and of the expiry of reservations.
+
+    divided_commits: the most commits that are tried instead of one that failed. expiries: of one transaction.
+    """
+
+    commit_requests: int = 1_000  # of one commit, unless a single call brings more
+    idle_organizations: int = 10_000  # lanes kept for organizations that send no requests at present
+    divided_commits: int = 200
+    expiries: int = 500
+    sweep: int = 5_000  # reservations that one query finds
 
 
 @dataclass(frozen=True)
@@ -113,6 +132,7 @@ class EngineLimits:
     backfills: BackfillLimits = field(default_factory=BackfillLimits)
     timers: TimerLimits = field(default_factory=TimerLimits)
     ingest: IngestLimits = field(default_factory=IngestLimits)
+    enforcement: EnforcementLimits = field(default_factory=EnforcementLimits)
     changes: ChangeLimits = field(default_factory=ChangeLimits)
     evaluations: EvaluationLimits = field(default_factory=EvaluationLimits)
     new_metrics: NewMetricLimits = field(default_factory=NewMetricLimits)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from evaluator.alerts import AlertRule
 from evaluator.gauges import Measure
+from evaluator.watching_alerts import NO_KEYS, ByKeys, by_keys
 
 
 class AlertIndex:
@@ -86,6 +87,8 @@ class WideAlerts:
         self._of_plans: dict[str, AlertIndex] = {}
         self._of_any_plan = AlertIndex()  # those of all plans together
         self._plan_ids: dict[str, str | None] = {}  # of each alert; None for one of all customers
+        # What `by_keys` has found, by plan; None for customers on a plan without alerts, and on none.
+        self._by_keys: dict[Measure, dict[str | None, ByKeys]] = {}
         for rule in rules:
             self.put(rule)
 
@@ -116,9 +119,25 @@ class WideAlerts:
         """The alerts on that measure of usage or cost, whatever they cover."""
         return [*self.of_all_customers.on_usage(measure), *self._of_any_plan.on_usage(measure)]
 
+    def by_keys(self, measure: Measure, plan_id: str | None) -> ByKeys:
+        """The alerts on a measure of usage or cost that cover customers on a plan, by their group keys.
+
+        Found once for all of these customers, until an alert on the measure changes.
+        """
+        known = self._by_keys.get(measure)
+        plan_id = plan_id if plan_id in self._of_plans else None
+        if known is not None and plan_id in known:
+            return known[plan_id]
+        rules = [rule for index in self.covering((plan_id,)) for rule in index.on_usage(measure)]
+        if not rules:  # usage can name any number of metrics that no alert measures
+            return NO_KEYS
+        found = self._by_keys.setdefault(measure, {})[plan_id] = by_keys(rules)
+        return found
+
     def put(self, rule: AlertRule) -> None:
         """Adds an alert, or replaces the one with its id."""
         self.remove(rule.alert_id)
+        self._by_keys.pop(rule.measure, None)
         plan_id = rule.scope.plan_id
         self._plan_ids[rule.alert_id] = plan_id
         if plan_id is None:
@@ -134,6 +153,8 @@ class WideAlerts:
         plan_id = self._plan_ids.pop(alert_id)
         index = self.of_plan(plan_id)
         removed = index.remove(alert_id)
+        if removed is not None:
+            self._by_keys.pop(removed.measure, None)
         if plan_id is not None:
             self._of_any_plan.remove(alert_id)
             if not len(index):

@@ -6,6 +6,8 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
+from evaluator.amounts import ZERO
+
 
 class BalanceKind(StrEnum):
     """What a balance was granted as."""
@@ -50,7 +52,7 @@ class HoldingSegment:
 
     granted, drawn: the amount that it began with, and the amount taken from it. A negative adjustment counts as drawn
     where a balance is measured. Where usage draws on it, the adjustment reduces granted instead, because a correction
-    of usage must give back only what usage took.
+    of usage must give back only what usage took. held: by open reservations. Alerts do not see it.
     """
 
     number: int
@@ -58,10 +60,19 @@ class HoldingSegment:
     drawn: Decimal
     start: datetime
     end: datetime | None
+    held: Decimal = ZERO
 
     @property
     def remaining(self) -> Decimal:
-        """Granted minus drawn; negative when overdrawn. Must run under `exact_arithmetic`."""
+        """What usage can still draw: granted minus drawn and held; negative when overdrawn.
+
+        Must run under `exact_arithmetic`.
+        """
+        return self.granted - self.drawn - self.held
+
+    @property
+    def undrawn(self) -> Decimal:
+        """What the ledger says: granted minus drawn, whatever is held. Must run under `exact_arithmetic`."""
         return self.granted - self.drawn
 
     def covers(self, time: datetime) -> bool:

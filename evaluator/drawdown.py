@@ -4,7 +4,7 @@ Pure arithmetic; the caller reads and stores the segments. The drawn amount is k
 from a total, because segments start and end, and the amount drawn from an ended segment stays drawn.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -41,17 +41,40 @@ class Draw:
     amount: Decimal
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """From where an amount comes. credit: of an overage below zero. overage: the part that no segment gives."""
+
+    draws: list[Draw]
+    credit: Decimal
+    overage: Decimal
+
+
 @dataclass(slots=True)
 class UnitBalances:
     """The balances of a customer in one unit, and its overage: the cost that no balance covered.
 
     sources: without those of seats, in draw order. overage: below zero where corrections gave back more than usage
-    was charged; later usage uses that up first.
+    was charged: a credit, which later usage uses up first. held: what open reservations hold of that credit.
     """
 
     unit: Unit
     sources: list[Source] = field(default_factory=list)
     overage: Decimal = ZERO
+    held: Decimal = ZERO
+
+    @property
+    def credit(self) -> Decimal:
+        """What corrections gave back beyond what was charged, as far as it is not held."""
+        return max(-self.overage - self.held, ZERO)
+
+    def active(self, time: datetime, metric_id: str, of_seat: Sequence[Source] = ()) -> Iterator[Source]:
+        """The segments on which usage of a metric at `time` may draw, in draw order; those of its seat first."""
+        return (
+            source
+            for source in chain(of_seat, self.sources)
+            if source.segment.covers(time) and (not source.metric_ids or metric_id in source.metric_ids)
+        )
 
     def draw(self, amount: Decimal, time: datetime, metric_id: str, of_seat: Sequence[Source] = ()) -> list[Draw]:
         """Takes the cost of usage at `time` from the segments active then; changes the segments and the overage.
@@ -61,23 +84,21 @@ class UnitBalances:
         it lowers the overage, then gives back to the segments, the last first. The rest stays as an overage below
         zero. Must run under `exact_arithmetic`.
         """
-        active = (
-            source
-            for source in chain(of_seat, self.sources)
-            if source.segment.covers(time) and (not source.metric_ids or metric_id in source.metric_ids)
-        )
+        active = self.active(time, metric_id, of_seat)
         return self._take(active, amount) if amount >= ZERO else self._give_back(list(active), -amount)
 
     def move(self, amount: Decimal) -> list[Draw]:
         """Like `draw`, on all sources, whatever the time and the metric. Must run under `exact_arithmetic`."""
         return self._take(self.sources, amount) if amount >= ZERO else self._give_back(self.sources, -amount)
 
-    def _take(self, active: Iterable[Source], amount: Decimal) -> list[Draw]:
-        """Stops at the segment that gives the last of it: the cost of an event must not depend on later segments."""
-        if self.overage < ZERO:
-            from_credit = min(amount, -self.overage)
-            self.overage += from_credit
-            amount -= from_credit
+    def taken(self, active: Iterable[Source], amount: Decimal) -> Taken:
+        """From where an amount comes, of which nothing is taken yet. active: in draw order.
+
+        Stops at the segment that gives the last of it: the cost of an event must not depend on later segments.
+        Must run under `exact_arithmetic`.
+        """
+        from_credit = min(amount, self.credit)
+        amount -= from_credit
         draws: list[Draw] = []
         last: Source | None = None
         for source in active:
@@ -85,18 +106,21 @@ class UnitBalances:
                 break
             given = min(amount, source.segment.remaining)
             if given > ZERO:
-                source.segment.drawn += given
                 draws.append(Draw(source, given))
                 amount -= given
             if last is None and source.overdraws:
                 last = source
-        if amount > ZERO:
-            if last is None:
-                self.overage += amount
-            else:
-                last.segment.drawn += amount
-                draws.append(Draw(last, amount))
-        return draws
+        if amount > ZERO and last is not None:
+            draws.append(Draw(last, amount))
+            amount = ZERO
+        return Taken(draws, from_credit, amount)
+
+    def _take(self, active: Iterable[Source], amount: Decimal) -> list[Draw]:
+        taken = self.taken(active, amount)
+        for one in taken.draws:
+            one.source.segment.drawn += one.amount
+        self.overage += taken.credit + taken.overage
+        return taken.draws
 
     def _give_back(self, active: Sequence[Source], amount: Decimal) -> list[Draw]:
         if self.overage > ZERO:
@@ -179,7 +203,7 @@ def give_back_voided(
     for one in past:
         segment = one.source.segment
         wanted = segment.drawn - (with_all[one] - without[one])
-        fits = wanted if one.source.overdraws else min(wanted, max(segment.granted, segment.drawn))
+        fits = wanted if one.source.overdraws else min(wanted, max(segment.granted - segment.held, segment.drawn))
         segment.drawn = max(fits, min(segment.drawn, ZERO))
         rest += segment.drawn - wanted
     wanted = balances.overage - (overage_with_all - overage_without)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 
 class UsageEvent(NamedTuple):
@@ -31,3 +31,32 @@ class UsageEvent(NamedTuple):
     def identity(self) -> tuple[str, str]:
         """Its identity within the organization and the calendar month of its time."""
         return self.customer_id, self.event_id
+
+    @property
+    def reservation_id(self) -> str | None:
+        """The reservation that it settles; None: it settles none."""
+        return None
+
+
+class SettlingEvent(UsageEvent):
+    """An event that settles a reservation.
+
+    It has the same columns, so that all other events cost what they cost without reservations.
+    """
+
+    _settled: str
+
+    @classmethod
+    def of(cls, event: UsageEvent, reservation_id: str) -> Self:
+        """The event, which settles that reservation."""
+        made = cls._make(event)
+        made._settled = reservation_id
+        return made
+
+    @property
+    def reservation_id(self) -> str:
+        """The reservation that it settles."""
+        return self._settled
+
+    def _replace(self, **changed: Any) -> Self:
+        return self.of(super()._replace(**changed), self._settled)

@@ -22,7 +22,8 @@ class KnownCustomer:
     they have to be read before an event of the customer is routed. doubted: subscriptions that may have changed, by
     id. revision: the last route change that `routes` and `measures` take into account. named: by how many commits,
     since it was last considered for removal. draws: whether the last commit of a few events found that usage draws on
-    balances of the customer; a hint.
+    balances of the customer; a hint. covered: see `Router.is_covered`, without those above it. covered_as_of: the
+    number of the last change of plans that it takes into account; none with -1.
     """
 
     facts: CustomerFacts
@@ -36,6 +37,8 @@ class KnownCustomer:
     doubted: dict[str, SubscriptionFacts] = field(default_factory=dict)
     named: int = 0
     draws: bool = False
+    covered: bool = False
+    covered_as_of: int = -1
 
     def plan_of(self, subscription_id: str | None) -> str | None:
         """The plan of the customer, or of its subscription with that id."""
@@ -50,6 +53,7 @@ class KnownCustomer:
         if facts != self.facts or facts.limits.changed_epoch != self.facts.limits.changed_epoch:
             self.forget_everything()
         self.facts = facts.with_alerts(self.facts.alerts)
+        self.forget_coverage()
 
     def replace_alert(self, alert_id: str, rule: AlertRule | None) -> None:
         """Takes an own alert that was read again. rule: None if it is not active."""
@@ -71,6 +75,11 @@ class KnownCustomer:
         if doubted is not None and not subscription.same_as(doubted):
             self.forget_subscription(subscription_id)
         self.subscriptions[subscription_id] = subscription
+        self.forget_coverage()
+
+    def forget_coverage(self) -> None:
+        """Has `covered` found anew."""
+        self.covered_as_of = -1
 
     def outdate(self) -> None:
         """Has the facts read again before they are used."""

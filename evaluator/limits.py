@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from itertools import combinations
 
 from evaluator.balances import Unit
+from evaluator.enforced_limits import NOTHING_ENFORCED, EnforcedLimit, EnforcedLimits, Enforcement, LimitGroups
 from evaluator.gauges import Group
-
-LimitGroups = tuple[tuple[str, str | None], ...]  # property keys, sorted, each with a value, or None for every value
+from evaluator.limit_windows import BILLING_PERIOD, LimitWindow
 
 
 @dataclass(frozen=True)
@@ -19,27 +20,55 @@ class LimitChange:
     groups: LimitGroups
     amount: Decimal | None
     changed_epoch: int
+    window: LimitWindow = BILLING_PERIOD
+    enforcement: Enforcement = Enforcement.NONE
+    limit_id: str = ""
 
 
 class Limits:
     """The limits of a customer, or those of a plan for each of its customers. Immutable.
 
-    changed_epoch: the organization's epoch at their last change; 0 without any.
+    changed_epoch: the organization's epoch at the last change of limits of the billing period, with which gauges are
+    compared; 0 without any. last_epoch: the same for limits of all windows, with which meters are compared.
     """
 
     def __init__(self, changes: Iterable[LimitChange] = (), before: "Limits | None" = None) -> None:
         """`before`: the limits to which the changes are applied; None: no limits."""
         self._amounts: dict[tuple[Unit, LimitGroups], Decimal] = dict(before._amounts) if before else {}
+        self._all: dict[tuple[Unit, LimitGroups, LimitWindow], EnforcedLimit] = dict(before._all) if before else {}
         self.changed_epoch: int = before.changed_epoch if before else 0
+        self.last_epoch: int = before.last_epoch if before else 0
         for change in changes:
+            self._apply(change)
+
+    def _apply(self, change: LimitChange) -> None:
+        unit, groups, amount = change.unit, change.groups, change.amount
+        self.last_epoch = max(self.last_epoch, change.changed_epoch)
+        if change.window == BILLING_PERIOD:
             self.changed_epoch = max(self.changed_epoch, change.changed_epoch)
-            if change.amount is None:
-                self._amounts.pop((change.unit, change.groups), None)
+            if amount is None:
+                self._amounts.pop((unit, groups), None)
             else:
-                self._amounts[change.unit, change.groups] = change.amount
+                self._amounts[unit, groups] = amount
+        if amount is None:
+            self._all.pop((unit, groups, change.window), None)
+        else:
+            self._all[unit, groups, change.window] = EnforcedLimit(
+                change.limit_id, unit, groups, change.window, amount, change.enforcement, change.changed_epoch
+            )
+
+    @cached_property
+    def enforces(self) -> bool:
+        """Whether any of them has an enforcement."""
+        return any(limit.enforcement is not Enforcement.NONE for limit in self._all.values())
+
+    @cached_property
+    def enforced(self) -> EnforcedLimits:
+        """All of them as decisions need them, also those without an enforcement, which replace those of a plan."""
+        return EnforcedLimits(self._all.values()) if self._all else NOTHING_ENFORCED
 
     def find(self, unit: Unit | None, group: Group) -> Decimal | None:
-        """The limit for a gauge with that unit and group; None without one.
+        """The limit of the billing period for a gauge with that unit and group; None without one.
 
         A limit must have exactly the property keys of the group. Of several, the one that names most values is taken.
         """

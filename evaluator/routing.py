@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from evaluator.aggregation import Aggregation
-from evaluator.alert_index import AlertIndex, WideAlerts
+from evaluator.alert_index import WideAlerts
 from evaluator.alerts import AlertRule
 from evaluator.events import UsageEvent
 from evaluator.gauges import Group, Measure
@@ -18,8 +18,9 @@ from evaluator.known_customers import KnownCustomer, KnownCustomers, RouteKey
 from evaluator.limits import NO_LIMITS, Limits
 from evaluator.raw_events import RawEvents, as_metric_events
 from evaluator.route_changes import RouteChanges
-from evaluator.routing_facts import CustomerFacts, MetricFacts, SubscriptionFacts
+from evaluator.routing_facts import MOST_LEVELS, CustomerFacts, MetricFacts, SubscriptionFacts
 from evaluator.watched_gauges import CustomerMeasure
+from evaluator.watching_alerts import ByKeys, by_keys
 
 # Events may be this far ahead of the clock, so a period may contain events that arrived before its start.
 FUTURE_TOLERANCE = timedelta(minutes=5)
@@ -47,6 +48,7 @@ class Router:
         self.known = KnownCustomers()
         self.being_erased: set[str] = set()  # ids of known customers that were being erased when they were read
         self._changes = RouteChanges()
+        self._plan_changes = 0  # of the limits of plans that begin or cease to have an enforcement
 
     def apart(self) -> "Router":
         """A router with the same wide alerts and metrics that knows no customers yet.
@@ -95,7 +97,10 @@ class Router:
 
     def change_plan_limits(self, plan_id: str, changed: Limits) -> None:
         """Takes the limits of a plan."""
+        before = self._plan_limits.get(plan_id, NO_LIMITS)
         self._plan_limits[plan_id] = changed
+        if before.enforces != changed.enforces:
+            self._plan_changes += 1
         self._changes.touch(None, plan_id)
 
     def change_metric(self, metric: MetricFacts) -> None:
@@ -142,6 +147,62 @@ class Router:
     def limits_of(self, customer: CustomerFacts, plan_id: str | None) -> tuple[Limits, ...]:
         """The limits of a customer, or of its subscription with that plan: first its own, then those of the plan."""
         return customer.limits, self._plan_limits.get(plan_id or "", NO_LIMITS)
+
+    def chain(self, customer_id: str) -> list[CustomerFacts]:
+        """A customer, then those above it, nearest first: all of them count its usage in their enforced limits.
+
+        It ends below a customer that is being erased. `Loading` has read those above each customer that it loads.
+        """
+        found = [self.known[customer_id].facts]
+        while (parent := found[-1].parent_customer_id) is not None and len(found) < MOST_LEVELS:
+            above = self.known[parent].facts
+            if above.being_erased:
+                break
+            found.append(above)
+        return found
+
+    def top_known(self, customer_id: str) -> str:
+        """The highest customer above a customer, as far as the router knows them; it may not know the customer."""
+        for _ in range(MOST_LEVELS):
+            known = self.known.get(customer_id)
+            if known is None or known.facts.parent_customer_id is None:
+                break
+            customer_id = known.facts.parent_customer_id
+        return customer_id
+
+    def is_covered(self, customer_id: str) -> bool:
+        """Whether an enforced limit may apply to usage of a customer.
+
+        It is a limit of the customer, of one above it, of the plan of one of them, or of the plan of a known
+        subscription of the customer.
+        """
+        known = self.known[customer_id]
+        if known.covered_as_of != self._plan_changes:
+            known.covered, known.covered_as_of = self._is_covered_itself(known), self._plan_changes
+        if known.covered or known.facts.parent_customer_id is None:
+            return known.covered
+        return any(map(self._enforces, self.chain(customer_id)[1:]))
+
+    def knows_above(self, known: KnownCustomer) -> bool:
+        """Whether it knows all customers above a customer, and none of them has to be read again."""
+        levels = MOST_LEVELS
+        while (parent := known.facts.parent_customer_id) is not None and (levels := levels - 1):
+            above = self.known.get(parent)
+            if above is None or above.stale:
+                return False
+            known = above
+        return True
+
+    def _is_covered_itself(self, known: KnownCustomer) -> bool:
+        """Whether a customer is covered without those above it."""
+        plans = {subscription.plan_id for subscription in known.subscriptions.values() if subscription.plan_id}
+        return self._enforces(known.facts) or any(self._plan_enforces(plan_id) for plan_id in plans)
+
+    def _enforces(self, customer: CustomerFacts) -> bool:
+        return customer.limits.enforces or self._plan_enforces(customer.plan_id)
+
+    def _plan_enforces(self, plan_id: str | None) -> bool:
+        return plan_id is not None and self._plan_limits.get(plan_id, NO_LIMITS).enforces
 
     def currency_of(self, customer_id: str, subscription_id: str | None) -> str:
         """The currency of a cost whose event names none: the subscription's, or else the customer's."""
@@ -290,20 +351,18 @@ class Router:
 
     def _by_keys(
         self, customer: CustomerFacts, measure: Measure, subscription_id: str | None, plan_id: str | None
-    ) -> dict[tuple[str, ...], list[AlertRule]]:
+    ) -> ByKeys:
         """The alerts that watch a measure of a customer or subscription, by their group keys, oldest first."""
+        own = customer.alerts.on_usage(measure)
+        if not own and not customer.excluded:
+            return self.wide.by_keys(measure, plan_id)
         covered = customer.customer_id, subscription_id, plan_id
-        indexes: tuple[AlertIndex, ...] = (*self.wide.covering((plan_id,)), customer.alerts)
-        rules = [
+        wide = (rule for index in self.wide.covering((plan_id,)) for rule in index.on_usage(measure))
+        return by_keys(
             rule
-            for index in indexes
-            for rule in index.on_usage(measure)
+            for rule in (*wide, *own)
             if rule.scope.covers(*covered) and not customer.excludes(rule.alert_id, subscription_id)
-        ]
-        by_keys: dict[tuple[str, ...], list[AlertRule]] = {}
-        for rule in sorted(rules, key=lambda one: (one.create_epoch, one.alert_id)):
-            by_keys.setdefault(rule.group_keys, []).append(rule)
-        return by_keys
+        )
 
 
 def group_of(keys: tuple[str, ...], properties: Mapping[str, str]) -> Group | None:

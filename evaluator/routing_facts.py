@@ -11,6 +11,8 @@ from evaluator.limits import NO_LIMITS, Limits
 from evaluator.periods import BillingCycle
 from evaluator.raw_events import RawEvents
 
+MOST_LEVELS = 5  # of customers that stand one above the other
+
 NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -22,6 +24,7 @@ class CustomerFacts:
     disabled, or None for the whole customer. plan_end: when its plan ends; None where that is not known. limits: the
     customer's own, without those of its plan. being_erased: it takes no usage and no facts, and no alert covers it.
     alerts: the active ones that name the customer: of the customer, of its subscriptions, of it on a plan.
+    parent_customer_id: the customer directly above, whose enforced limits count the usage of this one, too.
     """
 
     customer_id: str
@@ -35,6 +38,7 @@ class CustomerFacts:
     limits: Limits = field(default=NO_LIMITS, compare=False)
     being_erased: bool = False
     alerts: AlertIndex = field(default=NO_ALERTS, compare=False)
+    parent_customer_id: str | None = None
 
     def with_alerts(self, alerts: AlertIndex) -> "CustomerFacts":
         """The same facts with other own alerts."""

@@ -1,6 +1,6 @@
 """Watched gauges: a gauge with the alerts on it, and how to find it among the gauges of one measure and customer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,6 +13,7 @@ from evaluator.periods import BillingCycle, Period
 from evaluator.prices import PriceFilter
 from evaluator.raw_events import RawEvents
 from evaluator.routing_facts import CustomerFacts
+from evaluator.watching_alerts import ByKeys, WatchingAlerts
 
 # A period is taken as counted from its first event if it starts this long after the alerts began to watch. The margin
 # covers events from the future, replicas whose clocks differ, and the wait for a lock. A recount that was not needed
@@ -37,7 +38,7 @@ class WatchedGauge:
     """
 
     gauge: Gauge
-    alerts: tuple[AlertRule, ...]
+    watching: WatchingAlerts
     aggregation: Aggregation
     unique_property: str | None
     required_epoch: int
@@ -55,6 +56,11 @@ class WatchedGauge:
         self.is_additive = self.aggregation.additive
 
     @property
+    def alerts(self) -> Sequence[AlertRule]:
+        """The alerts that watch it, oldest first."""
+        return self.watching.rules
+
+    @property
     def counted_from_the_start(self) -> bool:
         """Whether every event of its period has come while an alert watched it."""
         return self.counted_since + COUNTING_MARGIN < self.gauge.period.start
@@ -62,15 +68,15 @@ class WatchedGauge:
 
 def watched_fact_gauge(gauge: Gauge, alerts: Iterable[AlertRule], customer: CustomerFacts) -> WatchedGauge:
     """A gauge that measures facts instead of usage, with the alerts on it."""
-    alerts = tuple(alerts)
+    watching = WatchingAlerts(alerts)
     return WatchedGauge(
         gauge=gauge,
-        alerts=alerts,
+        watching=watching,
         aggregation=Aggregation.SUM,
         unique_property=None,
-        required_epoch=max(customer.changed_epoch, *(alert.changed_epoch for alert in alerts)),
+        required_epoch=max(customer.changed_epoch, watching.changed_epoch),
         facts_epoch=customer.changed_epoch,
-        continuous_since_epoch=max(customer.changed_epoch, min(alert.watching_epoch for alert in alerts)),
+        continuous_since_epoch=max(customer.changed_epoch, watching.watching_epoch),
         counted_since=customer.changed_time,
     )
 
@@ -96,7 +102,7 @@ class CustomerMeasure:
     unique_property: str | None
     changed_epoch: int
     changed_time: datetime
-    by_keys: dict[tuple[str, ...], list[AlertRule]]
+    by_keys: ByKeys
     period: Period
     prices: tuple[PriceFilter, ...] = ()
     limits: tuple[Limits, ...] = ()
@@ -140,22 +146,22 @@ class CustomerMeasure:
             self.found = self.by_start.setdefault(self.period.start, {})
 
     def _find(self, group: Group, period: Period) -> WatchedGauge | None:
-        keys = tuple(key for key, _ in group)
-        alerts = tuple(alert for alert in self.by_keys.get(keys, ()) if alert.selects(group))
-        if not alerts:
+        alike = self.by_keys.get(tuple(key for key, _ in group))
+        watching = None if alike is None else alike.watching(group)
+        if watching is None:
             return None
         # A changed limit must not cause a re-evaluation of gauges without percentage thresholds.
-        limits = self.limits if any(alert.has_percentages for alert in alerts) else ()
+        limits = self.limits if watching.has_percentages else ()
         facts_epoch = max(self.changed_epoch, *(one.changed_epoch for one in limits), 0)
         return WatchedGauge(
             gauge=Gauge(self.customer_id, self.subscription_id, self.measure, group, period),
-            alerts=alerts,
+            watching=watching,
             aggregation=self.aggregation,
             unique_property=self.unique_property,
-            required_epoch=max(facts_epoch, *(alert.changed_epoch for alert in alerts)),
+            required_epoch=max(facts_epoch, watching.changed_epoch),
             facts_epoch=facts_epoch,
-            continuous_since_epoch=max(self.changed_epoch, min(alert.watching_epoch for alert in alerts)),
-            counted_since=max(self.changed_time, min(alert.watching_time for alert in alerts)),
+            continuous_since_epoch=max(self.changed_epoch, watching.watching_epoch),
+            counted_since=max(self.changed_time, watching.watching_time),
             limit=limit_of(limits, self.measure.unit, group),
             raw_events=self.raw_events,
         )

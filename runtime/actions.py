@@ -57,6 +57,7 @@ class LogAction(StrEnum):
 
     # The audit log.
     AUDIT_FAILED = "audit.failed"
+    DECISIONS_FAILED = "decisions.failed"
 
     # Deliveries.
     ATTEMPT = "attempt"

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from server.alerts.subscribers.feed_limits import DEFAULT_FEED_LIMITS, FeedLimits
-from server.alerts.usage import MAX_STREAM_EVENTS
 from server.audit.watched_logs import POLL_INTERVAL
 from server.authentication import api_keys, revocation
 from server.calls.answer_size import DEFAULT_ROOM
+from server.enforcement.watching import INTERVAL
 from server.interceptors.deadline import INFRASTRUCTURE_REQUEST
 from server.interceptors.unauthenticated_limits import MAX_UNIDENTIFIED
+from server.streams.ordered_answers import MAX_STREAM_EVENTS
 from store.postgres.bounded_pages import MAX_EXAMINED
 from store.postgres.counting import MAX_TOTAL_SIZE
 from store.postgres.probe import DEFAULT_INTERVALS, ProbeIntervals
@@ -27,6 +28,7 @@ class ServerLimits:
     revocation_interval: seconds between checks for revoked keys.
     revocation_grace: seconds in which a stream of a revoked key can answer what it has read.
     audit_poll_interval: seconds between polls for new audit entries, while a stream waits for them.
+    decision_interval: seconds between two reads of a watched decision, at least.
     examined_audit_entries: that a page of ListAuditEntries reads, with filters that no index answers.
     page_gauges: gauges of all alerts on a page of ListCustomerAlerts, unless a single alert has more.
     examined_alerts: that a page of ListAlerts or ListCustomerAlerts reads, with filters that no index answers.
@@ -42,6 +44,7 @@ class ServerLimits:
     revocation_interval: float = api_keys.POLL_INTERVAL
     revocation_grace: float = revocation.GRACE
     audit_poll_interval: float = POLL_INTERVAL
+    decision_interval: float = INTERVAL
     examined_audit_entries: int = MAX_EXAMINED
     page_gauges: int = GAUGES_AT_ONCE
     examined_alerts: int = MAX_EXAMINED

@@ -7,6 +7,8 @@ from engine.rules.monitoring import RulesMonitoring
 from runtime.monitoring.instruments import Instruments
 from server.alerts.subscribers.feeds import Feeds
 from server.calls.monitoring import CallMonitoring
+from server.enforcement.monitoring import CheckMonitoring
+from server.tls import CertificateFiles
 
 
 class ServerMonitoring:
@@ -15,6 +17,7 @@ class ServerMonitoring:
     def __init__(self, instruments: Instruments | None = None) -> None:
         self.instruments = instruments = instruments or Instruments()
         self.calls = CallMonitoring(instruments)
+        self.checks = CheckMonitoring(instruments)
         self.ingest = IngestMonitoring(instruments)
         self.rules = RulesMonitoring(instruments)
         self.timers = TimersMonitoring(instruments)
@@ -29,6 +32,22 @@ class ServerMonitoring:
             "tidemark_ingest_pending_events_limit",
             "How many may wait before batches are refused and streams wait.",
             lambda: pending.most,
+        )
+
+    def add_certificate(self, files: CertificateFiles) -> None:
+        """Adds when the certificates of the port begin and end."""
+        gauge = self.instruments.gauge
+        gauge(
+            "tidemark_tls_not_before_timestamp_seconds",
+            "From when on the certificate of a file is valid that ends first, as Unix time.",
+            lambda: {(name,): one.start.timestamp() for name, one in files.validity().items()},
+            labels=("file",),
+        )
+        gauge(
+            "tidemark_tls_not_after_timestamp_seconds",
+            "When the certificate of a file ends that ends first, as Unix time.",
+            lambda: {(name,): one.end.timestamp() for name, one in files.validity().items()},
+            labels=("file",),
         )
 
     def add_feeds(self, feeds: Feeds) -> None:

@@ -25,6 +25,8 @@ from runtime.fair_semaphore import FairSemaphore
 from server.alerts.subscribers.feeds import Feeds
 from server.audit.watched_logs import WatchedLogs
 from server.calls.lifecycle import Drain
+from server.enforcement.engine import Checker, Decider, NoEngine
+from server.enforcement.watching import DecisionWatch
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from server.monitoring import ServerMonitoring
 from store.postgres.database import Database
@@ -49,6 +51,9 @@ class Parts:
     feeds: Feeds
     audit_logs: WatchedLogs
     pipeline: Pipeline
+    enforcement: Decider
+    checks: Checker
+    decision_watch: DecisionWatch
     changes: ChangeGroups
     evaluations: CustomerEvaluations
     puts: FactPuts
@@ -122,6 +127,15 @@ def build_parts(
         limits=server_limits.feeds,
     )
     monitoring.add_feeds(feeds)
+    enforcement, checks = NoEngine(), NoEngine()
+    decision_watch = DecisionWatch(
+        checks,
+        clock,
+        max_watchers=configuration.max_watchers,
+        organization_watchers=configuration.organization_watchers,
+        interval=server_limits.decision_interval,
+    )
+    monitoring.checks.add_watched(decision_watch)
     return Parts(
         configuration,
         database,
@@ -149,6 +163,9 @@ def build_parts(
             poll_interval=server_limits.audit_poll_interval,
         ),
         pipeline,
+        enforcement,
+        checks,
+        decision_watch,
         changes,
         evaluations,
         FactPuts(clock, changes, evaluations, rules, engine_limits.new_metrics),
@@ -180,6 +197,8 @@ async def started(parts: Parts) -> AsyncIterator[None]:
         parts.erasures.start()
         stack.push_async_callback(parts.feeds.stop)
         parts.feeds.start()
+        stack.push_async_callback(parts.decision_watch.stop)
+        parts.decision_watch.start()
         stack.push_async_callback(parts.audit_logs.stop)
         parts.audit_logs.start()
         stack.push_async_callback(parts.pipeline.drain)

@@ -33,6 +33,7 @@ from server.services import register
 from server.tls import certificate_files
 from store import migrate
 from store.embedded.monitoring import embedded_metrics
+from store.monitoring.ends_watch import EndsWatch
 from store.monitoring.pools import add_gates, add_pool
 from store.monitoring.watch import BacklogWatch
 from store.postgres.database import Database
@@ -108,6 +109,8 @@ async def serve(
         lock_watch = LockWatch(database)
         stack.push_async_callback(lock_watch.stop)
         lock_watch.start()
+        if certificate is not None:
+            monitoring.add_certificate(certificate)
         if monitored_at:
             await _measure(stack, parts, readiness, lock_watch, {"calls": calls_gate, "ingest": ingest_gate})
         port = listener.bind(server, host, configuration.listen_port, certificate)
@@ -171,9 +174,13 @@ async def _measure(
     add_gates(instruments, {**gates, "catch_up": parts.feeds.catch_up_gate})
     stack.enter_context(process_metrics(instruments))
     await stack.enter_async_context(embedded_metrics(instruments))
-    watch = BacklogWatch(parts.database, parts.clock, instruments)
-    stack.push_async_callback(watch.stop)
-    watch.start()
+    quotas = parts.configuration.quotas
+    for watch in (
+        BacklogWatch(parts.database, parts.clock, instruments),
+        EndsWatch(parts.database, parts.clock, instruments, quotas),
+    ):
+        stack.push_async_callback(watch.stop)
+        watch.start()
 
 
 def _log_unused_modules(configuration: Configuration) -> None:

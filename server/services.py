@@ -22,6 +22,8 @@ from generated.tidemark.v1 import (
     alert_service_pb2_grpc,
     audit_service_pb2,
     audit_service_pb2_grpc,
+    limit_service_pb2,
+    limit_service_pb2_grpc,
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
@@ -56,6 +58,13 @@ from server.audit import errors as audit_errors
 from server.audit.entries import AuditEntryHandlers
 from server.audit.streams import AuditStreamHandlers
 from server.calls.errors import ErrorTable
+from server.enforcement import errors as limit_errors
+from server.enforcement.checks import CheckHandlers
+from server.enforcement.deciding import Deciding
+from server.enforcement.reservation_views import ReservationViewHandlers
+from server.enforcement.reservations import ReservationHandlers
+from server.enforcement.streams import EnforcementStreamHandlers
+from server.enforcement.watch_streams import WatchHandlers
 from server.parts import Parts
 from server.webhooks import errors as webhook_errors
 from server.webhooks.deliveries import DeliveryHandlers
@@ -68,6 +77,7 @@ from webhooks.url_policy import UrlPolicy
 
 ALERT_SERVICE = alert_service_pb2.DESCRIPTOR.services_by_name["AlertService"].full_name
 ACCOUNT_SERVICE = account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name
+LIMIT_SERVICE = limit_service_pb2.DESCRIPTOR.services_by_name["LimitService"].full_name
 AUDIT_SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 WEBHOOK_SERVICE = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
 
@@ -238,6 +248,43 @@ class AuditService(audit_service_pb2_grpc.AuditServiceServicer):
         self.WatchAuditEntries = streams.WatchAuditEntries
 
 
+class LimitService(limit_service_pb2_grpc.LimitServiceServicer):
+    """tidemark.v1.LimitService: decisions about usage before it happens, and reservations."""
+
+    def __init__(self, parts: Parts) -> None:
+        configuration, clock = parts.configuration, parts.clock
+
+        checks = CheckHandlers(
+            clock, parts.checks, retention=configuration.retention, monitoring=parts.monitoring.checks
+        )
+        self.CheckUsage = checks.CheckUsage
+        self.BatchCheckUsage = checks.BatchCheckUsage
+
+        deciding = Deciding(parts.enforcement, parts.quotas)
+        reservations = ReservationHandlers(clock, deciding, retention=configuration.retention)
+        self.ReserveUsage = reservations.ReserveUsage
+        self.SettleReservation = reservations.SettleReservation
+        self.ReleaseReservation = reservations.ReleaseReservation
+        self.ExtendReservation = reservations.ExtendReservation
+
+        views = ReservationViewHandlers(parts.database)
+        self.GetReservation = views.GetReservation
+        self.ListReservations = views.ListReservations
+
+        streams = EnforcementStreamHandlers(
+            clock,
+            deciding,
+            parts.drain,
+            heartbeat=configuration.heartbeat,
+            retention=configuration.retention,
+            max_stream_requests=parts.limits.stream_events,
+        )
+        self.EnforceUsage = streams.EnforceUsage
+
+        watches = WatchHandlers(parts.decision_watch, parts.drain, heartbeat=configuration.heartbeat)
+        self.WatchDecisions = watches.WatchDecisions
+
+
 class WebhookService(webhook_service_pb2_grpc.WebhookServiceServicer):
     """tidemark.v1.WebhookService: endpoints, deliveries, and redelivery."""
 
@@ -286,6 +333,7 @@ def error_tables(configuration: Configuration) -> Mapping[str, ErrorTable]:
         ALERT_SERVICE: alert_errors.error_table(configuration.notification_retention),
         ACCOUNT_SERVICE: account_errors.error_table(),
         AUDIT_SERVICE: audit_errors.error_table(configuration.audit_retention),
+        LIMIT_SERVICE: limit_errors.error_table(),
         WEBHOOK_SERVICE: webhook_errors.error_table(),
     }
 
@@ -308,12 +356,14 @@ def register(server: grpc.aio.Server, parts: Parts) -> tuple[str, ...]:
     alerts = AlertService(parts)  # type: ignore[abstract]
     accounts = AccountService(parts)  # type: ignore[abstract]
     audit = AuditService(parts)  # type: ignore[abstract]
+    limits = LimitService(parts)  # type: ignore[abstract]
     webhooks = WebhookService(parts)  # type: ignore[abstract]
     alert_service_pb2_grpc.add_AlertServiceServicer_to_server(alerts, server)
     account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)
+    limit_service_pb2_grpc.add_LimitServiceServicer_to_server(limits, server)
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(webhooks, server)
-    return ACCOUNT_SERVICE, ALERT_SERVICE, AUDIT_SERVICE, WEBHOOK_SERVICE
+    return ACCOUNT_SERVICE, ALERT_SERVICE, AUDIT_SERVICE, LIMIT_SERVICE, WEBHOOK_SERVICE
 
 
 def _secret_box(configuration: Configuration) -> SecretBox | None:

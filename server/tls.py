@@ -1,7 +1,9 @@
 """TLS on the port of the server: certificates from files, which are read again when they change."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import grpc
@@ -22,12 +24,28 @@ class BadCertificate(Exception):
 
 
 @dataclass(frozen=True)
+class Validity:
+    """From when to when a certificate is valid."""
+
+    start: datetime
+    end: datetime
+
+
+# The names of the files in metrics.
+CHAIN, CLIENT_AUTHORITIES = "certificate", "client_ca"
+
+
+@dataclass(frozen=True)
 class _Content:
-    """The certificate chain, its key, and the authorities of client certificates, each in PEM."""
+    """The certificate chain, its key, and the authorities of client certificates, each in PEM.
+
+    validity: by the name of the file, of its certificate that ends first.
+    """
 
     chain: bytes
     key: bytes
     client_authorities: bytes | None
+    validity: Mapping[str, Validity]
 
     def for_grpc(self) -> grpc.ServerCertificateConfiguration:
         """The same for gRPC."""
@@ -49,6 +67,22 @@ class CertificateFiles:
         self._state = self._read_state()
         self._content = self._read()
         self._problem = ""  # what was logged last, so that not every handshake logs it
+        # What `validity` has read. It shares nothing with `_changed`, which another thread calls.
+        self._shown_state, self._shown = self._state, self._content.validity
+
+    def validity(self) -> Mapping[str, Validity]:
+        """By CHAIN and CLIENT_AUTHORITIES, the validity of the certificate that ends first, of the next connection.
+
+        It asks the operating system for the state of the files, and reads them only if they have changed.
+        """
+        state = self._read_state()
+        if state != self._shown_state:
+            try:
+                self._shown = self._read().validity
+            except BadCertificate:
+                return self._content.validity  # stays in use
+            self._shown_state = state
+        return self._shown
 
     def credentials(self) -> grpc.ServerCredentials:
         """The credentials of a port."""
@@ -98,8 +132,9 @@ class CertificateFiles:
         chain, key = _bytes_of(self._certificate), _bytes_of(self._key)
         authorities = None if self._client_authorities is None else _bytes_of(self._client_authorities)
         certificates = _certificates(chain, self._certificate)
+        validity = {CHAIN: _first_to_end(certificates)}
         if authorities is not None and self._client_authorities is not None:
-            _certificates(authorities, self._client_authorities)
+            validity[CLIENT_AUTHORITIES] = _first_to_end(_certificates(authorities, self._client_authorities))
         public = _public_key(key, self._key)
         matching = [certificate for certificate in certificates if _der(certificate.public_key()) == public]
         if not matching:
@@ -108,7 +143,7 @@ class CertificateFiles:
             raise BadCertificate(
                 f"{self._certificate} does not begin with the server's certificate: put those of its issuers after it"
             )
-        return _Content(chain, key, authorities)
+        return _Content(chain, key, authorities, validity)
 
 
 def certificate_files(configuration: Configuration) -> CertificateFiles | None:
@@ -130,6 +165,11 @@ def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(pem)
     except ValueError:
         raise BadCertificate(f"{path} has no certificate in PEM") from None
+
+
+def _first_to_end(certificates: Sequence[x509.Certificate]) -> Validity:
+    first = min(certificates, key=lambda one: one.not_valid_after_utc)
+    return Validity(first.not_valid_before_utc, first.not_valid_after_utc)
 
 
 def _public_key(pem: bytes, path: Path) -> bytes:

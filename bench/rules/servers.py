@@ -114,8 +114,8 @@ async def server(postgresql: PostgreSQL, clients: Clients, name: str, data: Data
             await create_alerts(made.address, [requests.for_customer(0)], _PATIENCE)
         await made.stop()
         with psycopg.connect(url) as connection:
-            _copy_alert(connection, data.alerts)
-            _copy_customer(connection, data.customers, data.alerts)
+            copy_alert(connection, data.alerts)
+            copy_customer(connection, data.customers, data.alerts)
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE")
             connection.execute("CHECKPOINT")
@@ -123,7 +123,7 @@ async def server(postgresql: PostgreSQL, clients: Clients, name: str, data: Data
         yield made
 
 
-def _copy_alert(connection: psycopg.Connection[tuple[object, ...]], alerts: int) -> None:
+def copy_alert(connection: psycopg.Connection[tuple[object, ...]], alerts: int) -> None:
     """Copies the alert of the first customer to the next customers, until so many have one.
 
     The server itself has stored the row that is copied, so all columns are right. The copies belong to a new epoch of
@@ -140,7 +140,7 @@ def _copy_alert(connection: psycopg.Connection[tuple[object, ...]], alerts: int)
     connection.execute("UPDATE organization SET epoch = epoch + 1")
 
 
-def _copy_customer(connection: psycopg.Connection[tuple[object, ...]], first: int, end: int) -> None:
+def copy_customer(connection: psycopg.Connection[tuple[object, ...]], first: int, end: int) -> None:
     """Copies a customer that usage has registered, so that the customers of these numbers exist."""
     columns = list(customer.c.keys())
     values = ", ".join(_OWN["customer_id"] if name == "customer_id" else f"c.{name}" for name in columns)

@@ -21,6 +21,7 @@ from store.postgres.database import DatabaseUnavailable
 
 _MARKS = {
     Severity.OK: good("ok      "),
+    Severity.HINT: quiet("hint    "),
     Severity.NOT_CHECKED: warn("unknown "),
     Severity.WARNING: warn("warning "),
     Severity.PROBLEM: bad("problem "),
@@ -36,8 +37,9 @@ def doctor(context: click.Context, as_json: bool, show_all: bool, address: Addre
     """Say what is wrong with the database, the servers and the webhooks, and what to do.
 
     It reads statistics and the first rows of indexes, writes nothing, and takes at most about ten seconds. The exit
-    code is 0 if all is in order, 1 for warnings and checks that could not be done, and 2 for problems. Settings are
-    those of servers and notifiers. A server is asked only if --server or TIDEMARK_SERVER names it.
+    code is 0 if all is in order or there are only hints, 1 for warnings and checks that could not be done, and 2 for
+    problems. Settings are those of servers and notifiers. A server is asked only if --server or TIDEMARK_SERVER names
+    it.
     """
     settings = configuration()
     configure_logs(settings)
@@ -99,7 +101,8 @@ def _print(results: Sequence[CheckResult], *, show_all: bool) -> None:
     counts = {severity: sum(one.severity is severity for one, _ in found) for severity in Severity}
     print_progress(
         f"{_number(counts[Severity.PROBLEM], 'problem')}, {_number(counts[Severity.WARNING], 'warning')},"
-        f" {counts[Severity.NOT_CHECKED]} not checked, {counts[Severity.OK]} in order"
+        f" {_number(counts[Severity.HINT], 'hint')}, {counts[Severity.NOT_CHECKED]} not checked,"
+        f" {counts[Severity.OK]} in order"
     )
 
 

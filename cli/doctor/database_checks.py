@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
-from cli.doctor.findings import Check, Examined, Finding, ok, problem, shown_size, warning
+from cli.doctor.findings import Check, Examined, Finding, hint, ok, problem, shown_size, warning
 from store.diagnosis import schema, server, session
 from store.migrate import MINIMUM_SERVER_VERSION
 from store.postgres.poolers import shares_sessions
@@ -15,6 +15,7 @@ CONNECTIONS_WARNING, CONNECTIONS_PROBLEM = 0.8, 0.95  # of those that can be use
 SLOT_WARNING = GB  # bytes of the log that an unused replication slot keeps
 # The settings are compared with those for a machine of this size: the machine of the server is not known.
 SMALL_MACHINE = Machine(memory=2 * GB, disk=20 * GB)
+GOOD_PAGE_COST, DEFAULT_PAGE_COST = 2.0, 4.0  # random_page_cost for disks without moving parts; PostgreSQL's own
 # Those that Tidemark's sessions set themselves, or whose other values cost little.
 _NOT_COMPARED = {"jit", "wal_compression", "min_wal_size", "maintenance_work_mem", "checkpoint_timeout"}
 
@@ -126,23 +127,26 @@ async def durability(examined: Examined) -> Sequence[Finding]:
 
 
 async def speed(examined: Examined) -> Sequence[Finding]:
-    """Whether settings that decide the speed have at least the values for a small machine."""
+    """Whether settings that decide the speed have at least the values for a small machine.
+
+    PostgreSQL's own defaults are slower and work: they are a hint. Values below them are a warning.
+    """
     wanted = {one.name: one for one in recommended(SMALL_MACHINE) if one.name not in _NOT_COMPARED}
     sizes = [name for name, one in wanted.items() if one.value.endswith("MB")]
     compared = await server.sizes(examined.connection, {name: wanted[name].value for name in sizes})
-    low = [name for name, (present, least) in compared.items() if present < least]
+    found = {name: hint if one.present >= one.default else warning for name, one in compared.items() if one.is_low}
     present = await server.settings(examined.connection, list(wanted))
     if present.get("autovacuum") != "on":
-        low.append("autovacuum")
-    if float(present.get("random_page_cost", "1.1")) > 2.0:
-        low.append("random_page_cost")
+        found["autovacuum"] = warning
+    if (cost := float(present.get("random_page_cost", "1.1"))) > GOOD_PAGE_COST:
+        found["random_page_cost"] = hint if cost <= DEFAULT_PAGE_COST else warning
     findings = [
-        warning(
+        kind(
             f"{name} is {present[name]}; {wanted[name].value} suits a machine of 2 GiB memory",
             wanted[name].why,
             f"ALTER SYSTEM SET {name} = '{wanted[name].value}'; {_APPLY.get(name, _RELOAD)}; see docs/performance.md",
         )
-        for name in low
+        for name, kind in found.items()
     ]
     return findings or [ok("memory, log and planner settings suit a machine of 2 GiB memory or more")]
 

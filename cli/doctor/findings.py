@@ -11,16 +11,23 @@ from store.postgres.database import DriverConnection
 
 
 class Severity(StrEnum):
-    """How severe a finding is. NOT_CHECKED: the check itself failed."""
+    """How severe a finding is. HINT: it works, and could be better. NOT_CHECKED: the check itself failed."""
 
     OK = "ok"
+    HINT = "hint"
     NOT_CHECKED = "not checked"
     WARNING = "warning"
     PROBLEM = "problem"
 
 
 # The exit code by the worst finding, as monitors expect it: 0 fine, 1 attention, 2 act now.
-EXIT_CODES = {Severity.OK: 0, Severity.NOT_CHECKED: 1, Severity.WARNING: 1, Severity.PROBLEM: 2}
+EXIT_CODES = {
+    Severity.OK: 0,
+    Severity.HINT: 0,
+    Severity.NOT_CHECKED: 1,
+    Severity.WARNING: 1,
+    Severity.PROBLEM: 2,
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,11 @@ class Finding:
 def ok(found: str) -> Finding:
     """A finding that needs no attention."""
     return Finding(Severity.OK, found)
+
+
+def hint(found: str, why: str, todo: str) -> Finding:
+    """A finding about something that works and could be better."""
+    return Finding(Severity.HINT, found, why, todo)
 
 
 def warning(found: str, why: str, todo: str) -> Finding:

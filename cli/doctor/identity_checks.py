@@ -14,6 +14,8 @@ KEY_WARNING = timedelta(days=14)
 KEY_PROBLEM = timedelta(days=1)
 EXPIRED_IN_USE = timedelta(days=1)  # a key that was used this short before it expired is missed by its caller
 CERTIFICATE_WARNING, CERTIFICATE_PROBLEM = timedelta(days=21), timedelta(days=3)
+# And so much of its lifetime is left: certificates that live for hours are replaced often.
+WARNING_PART, PROBLEM_PART = 5, 20
 
 
 async def keys(examined: Examined) -> Sequence[Finding]:
@@ -76,10 +78,11 @@ def _of_file(path: Path, variable: str, now: datetime) -> list[Finding]:
         return [problem(f"{name} is valid only from {starts:%Y-%m-%d}", why, todo)]
     if left <= timedelta():
         return [problem(f"{name} ended {shown_age(-left)} ago", why, todo)]
-    text = f"{name} ends in {shown_age(left)}"
-    if left >= CERTIFICATE_WARNING:
+    text, lifetime = f"{name} ends in {shown_age(left)}", first.not_valid_after_utc - first.not_valid_before_utc
+    if left >= min(CERTIFICATE_WARNING, lifetime / WARNING_PART):
         return [ok(text)]
-    return [problem(text, why, todo) if left < CERTIFICATE_PROBLEM else warning(text, why, todo)]
+    is_problem = left < min(CERTIFICATE_PROBLEM, lifetime / PROBLEM_PART)
+    return [problem(text, why, todo) if is_problem else warning(text, why, todo)]
 
 
 CHECKS = (

@@ -36,9 +36,7 @@ def lines_of(explanation: messages.CustomerAlertExplanation) -> Iterator[str]:
     if explanation.endpoints:
         yield from _section("endpoints")
         for endpoint in explanation.endpoints:
-            sent = endpoint.outcome == messages.ENDPOINT_OUTCOME_SENT
-            mark = good("ok") if sent else quiet("no")
-            yield f"  {mark}  {endpoint.summary}{_name(endpoint.display_name)}"
+            yield f"  {_endpoint_mark(endpoint)}  {endpoint.summary}{_name(endpoint.display_name)}"
 
 
 def _gauge(gauge: messages.GaugeExplanation) -> Iterator[str]:
@@ -66,15 +64,21 @@ def _counted(counted: messages.CountedEvents) -> Iterator[str]:
             f"  last {named(counted.last_event_id)} of {to_datetime(counted.last_event_time):%Y-%m-%d %H:%M:%S} UTC"
             f" {quiet(f'arrived {arrived}')}"
         )
-    for number, what in (
-        (counted.late_count, "arrived after the period had ended"),
-        (counted.voided_count, "were voided"),
-        (counted.filtered_count, "do not pass the filters or group values of the alert"),
-        (counted.ungrouped_count, "lack a property of its groups"),
-        (counted.other_unit_count, f"have another metric or currency: {', '.join(counted.other_units) or 'no cost'}"),
+    others = ", ".join(counted.other_units) or "no cost"
+    for number, of_one, of_more in (
+        (counted.late_count, "arrived after the period had ended", "arrived after the period had ended"),
+        (counted.voided_count, "was voided", "were voided"),
+        (counted.filtered_count, *_both("does", "do", "not pass the filters or group values of the alert")),
+        (counted.ungrouped_count, *_both("lacks", "lack", "a property of its groups")),
+        (counted.other_unit_count, *_both("has", "have", f"another metric or currency: {others}")),
     ):
         if number:
-            yield f"  {number:,} {what}"
+            yield f"  {number:,} {of_one if number == 1 else of_more}"
+
+
+def _both(of_one: str, of_more: str, rest: str) -> tuple[str, str]:
+    """What one event does, and what several do."""
+    return f"{of_one} {rest}", f"{of_more} {rest}"
 
 
 def _notifications(explanation: messages.CustomerAlertExplanation) -> Iterator[str]:
@@ -92,6 +96,12 @@ def _notifications(explanation: messages.CustomerAlertExplanation) -> Iterator[s
             status = delivery.delivery.status
             mark = {DELIVERY_STATUS_DELIVERED: good("ok"), DELIVERY_STATUS_PENDING: warn("..")}.get(status, bad("no"))
             yield f"      {mark}  {delivery.summary}"
+
+
+def _endpoint_mark(endpoint: messages.EndpointExplanation) -> str:
+    if endpoint.outcome != messages.ENDPOINT_OUTCOME_SENT:
+        return quiet("no")
+    return warn("! ") if endpoint.HasField("failing_since_time") else good("ok")
 
 
 def _section(title: str) -> Iterator[str]:

@@ -168,7 +168,12 @@ class Backfills:
         try:
             async with self._transactions.open(organization_of(first)) as transaction:
                 done = await claim_and_evaluate(
-                    transaction, first.alert_id, size.size, alone, self._limits.gauges_per_step
+                    transaction,
+                    first.alert_id,
+                    size.size,
+                    alone,
+                    self._limits.gauges_per_step,
+                    self._limits.evaluations_per_step,
                 )
         except DatabaseUnavailable:
             raise

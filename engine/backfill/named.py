@@ -8,6 +8,7 @@ from engine.backfill.parts import OfGauge
 from engine.facts.fact_gauges import evaluate_readings
 from engine.facts.one_alert import read_facts
 from engine.facts.usage_gauges import evaluate_found, find_gauges
+from engine.limits import EVALUATIONS_AT_ONCE
 from engine.rules.transaction import Transaction
 from evaluator.alerts import AlertRule
 from store.alerts import backfills
@@ -22,14 +23,19 @@ class NamedResult(NamedTuple):
 
 
 async def claim_and_evaluate(
-    transaction: Transaction, first: str, size: int, others_than: Collection[str], max_gauges: int
+    transaction: Transaction,
+    first: str,
+    size: int,
+    others_than: Collection[str],
+    max_gauges: int,
+    max_evaluations: int = EVALUATIONS_AT_ONCE,
 ) -> NamedResult:
     """Claims up to `size` backfills of alerts that name a customer, and evaluates those that go together.
 
     An alert is complete, too, if it is not active any more or its customer does not exist. first: the lowest alert
     id. others_than: alerts that are left out. Alerts on facts and alerts on usage do not go together: each kind locks
     all of its gauges at once, in the order of their keys. Those of the other kind than the first one wait for the
-    next step, and so do those that have more than `max_gauges` together with it.
+    next step, and so do those that have more than `max_gauges` or about `max_evaluations` together with it.
     """
     organization_id = transaction.organization_id
     claimed = await backfills.claim_named(transaction.driver, organization_id, first, size, others_than)
@@ -52,7 +58,9 @@ async def claim_and_evaluate(
     else:
         found = await find_gauges(transaction, active, sorted(customer_ids), known=known)
         fitting = _fitting(customer_ids, found, max_gauges)
-        await evaluate_found(transaction, [one for one in found if one.gauge.customer_id in fitting])
+        gauges = [one for one in found if one.gauge.customer_id in fitting]
+        done = await evaluate_found(transaction, gauges, max_evaluations=max_evaluations)
+        fitting.difference_update(one.gauge.customer_id for one in gauges[done:])
     complete = [alert_id for alert_id in together if rules[alert_id] is None or claimed[alert_id] in fitting]
     await backfills.complete(transaction.driver, organization_id, complete)
     return NamedResult(complete, None if complete or not together else together[0])

@@ -30,6 +30,10 @@ class StepSize:
         """Whether a step failed, and not enough steps have succeeded since."""
         return self._ceiling < self._largest
 
+    def cut(self, customers: int) -> None:
+        """Notes that the gauges of no more customers fitted into a step. Those of the others were found in vain."""
+        self.size = min(self.size, max(customers * _STEP, _STEP))
+
     def failed(self) -> None:
         """Notes that a step of this size failed."""
         self.size = self._ceiling = max(self.size // _STEP, 1)

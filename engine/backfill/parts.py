@@ -3,12 +3,15 @@
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from engine.facts.fact_gauges import evaluate_readings
 from engine.facts.one_alert import read_facts
+from engine.facts.readings import GaugeReading
 from engine.facts.usage_gauges import FoundGauge, evaluate_found, find_gauges, targets_of
+from engine.limits import EVALUATIONS_AT_ONCE
 from engine.rules.transaction import Transaction, Transactions
 from evaluator.alerts import AlertRule
 from evaluator.gauges import Gauge
@@ -70,17 +73,22 @@ class Rest:
         return found
 
 
-async def evaluate_rest(transaction: Transaction, rule: AlertRule, rest: Rest, limit: int) -> Part | None:
-    """Evaluates the next gauges of a customer, at most `limit`; None when they have to be found anew."""
+async def evaluate_rest(
+    transaction: Transaction, rule: AlertRule, rest: Rest, limit: int, max_evaluations: int = EVALUATIONS_AT_ONCE
+) -> Part | None:
+    """Evaluates the next gauges of a customer, within the limits; None when they have to be found anew.
+
+    limit: of gauges. max_evaluations: about; of one alert on one gauge each.
+    """
     found = await rest.take(transaction, rule, limit)
     if found is None:
         return None
-    await evaluate_found(transaction, found)
-    left = rest.gauges[limit:]
+    done = await evaluate_found(transaction, found, max_evaluations=max_evaluations)
+    left = rest.gauges[done:]
     if not left:
-        return Part(Progress(rest.customer_id), len(found), 1)
-    progress = Progress(rest.progress.customer_id, (rest.customer_id, found[-1].gauge.gauge_id))
-    return Part(progress, len(found), 0, Rest(progress, rest.customer_id, rest.epoch, left))
+        return Part(Progress(rest.customer_id), done, 1)
+    progress = Progress(rest.progress.customer_id, (rest.customer_id, found[done - 1].gauge.gauge_id))
+    return Part(progress, done, 0, Rest(progress, rest.customer_id, rest.epoch, left))
 
 
 async def count_ahead(
@@ -120,22 +128,35 @@ async def evaluate_part(
     limit: int,
     settled: Set[str] = frozenset(),
     known: Mapping[str, CustomerFacts] | None = None,
+    max_evaluations: int = EVALUATIONS_AT_ONCE,
 ) -> Part:
     """Evaluates an alert for customers, on at most `limit` gauges.
 
     customer_ids: at least one, those that follow `progress`, sorted. settled: those of them for which it is
-    evaluated already. known: see `find_gauges`.
+    evaluated already. known: see `find_gauges`. max_evaluations: about; of one alert on one gauge each. A gauge that
+    has more of them is evaluated alone.
     """
     if rule.measure.of_facts:
         read = await read_facts(transaction, [rule], customer_ids)
         readings, reached = _cut(sorted(read.gauges, key=_position), progress, customer_ids, limit)
+        fitting = _fitting(readings, max_evaluations)
+        if fitting < len(readings):
+            readings, reached = _cut(readings, progress, customer_ids, fitting)
         await evaluate_readings(transaction, readings, backfilled=True)
         return Part(reached, len(readings), _complete(customer_ids, reached))
     wanted = [one for one in customer_ids if one not in settled]
     found = await find_gauges(transaction, [rule], wanted, known=known)
     part, reached = _cut(found, progress, customer_ids, limit)
-    await evaluate_found(transaction, part)
-    return Part(reached, len(part), _complete(customer_ids, reached), _rest(transaction, found, reached))
+    done = await evaluate_found(transaction, part, max_evaluations=max_evaluations)
+    if done < len(part):
+        part, reached = _cut(part, progress, customer_ids, done)
+    return Part(reached, done, _complete(customer_ids, reached), _rest(transaction, found, reached))
+
+
+def _fitting(readings: Sequence[GaugeReading], max_evaluations: int) -> int:
+    """How many of the readings have at most so many alerts together; at least 1."""
+    totals = accumulate(len(one.watch.alerts) for one in readings)
+    return max(1, sum(total <= max_evaluations for total in totals))
 
 
 class OfGauge(Protocol):

@@ -182,12 +182,13 @@ class BackfillSteps:
 
         settled: customers for which the alert is evaluated already.
         """
-        limit = self._limits.gauges_per_step
+        limit, evaluations = self._limits.gauges_per_step, self._limits.evaluations_per_step
         rest = self._rests.get(backfill)
         if rest is not None and rest.progress == progress:
-            part = await evaluate_rest(transaction, rule, rest, limit)
+            part = await evaluate_rest(transaction, rule, rest, limit, evaluations)
             if part is not None:
                 return part, True
+        size = min(size, self._most_customers(transaction, rule))
         page = self._limits.quiet_per_step if settled else size
         customers = await _next_customers(transaction, rule, progress, page)
         if not customers:
@@ -197,8 +198,19 @@ class BackfillSteps:
         small = await self._before_large(transaction, rule, wanted)
         if not small:
             raise _LargeCustomer(progress, customers[0])
-        part = await evaluate_part(transaction, rule, progress, small, limit, settled)
+        part = await evaluate_part(transaction, rule, progress, small, limit, settled, max_evaluations=evaluations)
+        if part.customers < len(small):
+            self._sizes[backfill].cut(part.customers)
         return part, len(customers) == page or part.customers < len(customers)
+
+    def _most_customers(self, transaction: Transaction, rule: AlertRule) -> int:
+        """The most customers of a step. Each alert that measures the same facts reads them of each customer."""
+        measure = rule.measure
+        if not measure.of_facts:
+            return self._limits.customers_per_step
+        indexes = transaction.router.wide.covering((rule.scope.plan_id,))
+        alike = sum(one.measure == measure for index in indexes for one in index.on_facts)
+        return max(self._limits.evaluations_per_step // max(alike, 1), 1)
 
     async def _before_large(self, transaction: Transaction, rule: AlertRule, customers: list[str]) -> list[str]:
         """The customers before the first one whose groups have to be counted from very many events."""

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from engine.balances.drawdown import BalanceWatches, Drawdown, recharge_drawn
+from engine.balances.balance_watches import BalanceWatches
+from engine.balances.recharging import recharge_drawn
+from engine.balances.running_drawdown import Drawdown
 from engine.evaluation.subjects import Movement
 from engine.facts.due_timers import catch_up
 from engine.rules.transaction import Transaction
@@ -19,6 +21,7 @@ from store.balances import drawdown as stored_drawdown
 from store.balances import overages as stored_overages
 from store.balances import wallets
 from store.balances.drawdown import Drawable, PastDrawable
+from store.balances.overages import OverageState
 from store.balances.usage_classes import Division, usage_classes
 from store.balances.wallets import Wallet
 
@@ -46,7 +49,7 @@ async def give_back(transaction: Transaction, voided: Sequence[UsageEvent]) -> D
     for (customer_id, unit_key), events in _by_unit(held, voided).items():
         own = past.get((customer_id, unit_key))
         if own:
-            overage = overages.get((customer_id, unit_key), ZERO)
+            overage = overages.get((customer_id, unit_key), OverageState())
             await returns.add(held[customer_id], Unit.from_key(unit_key), own, overage, events)
     with exact_arithmetic():
         await stored_drawdown.write(
@@ -76,7 +79,7 @@ class _Returns:
 
     def __init__(self, transaction: Transaction, held: dict[str, Wallet]) -> None:
         self.drawn: list[tuple[Drawable, Decimal]] = []
-        self.overages: dict[CustomerUnit, Decimal] = {}
+        self.overages: dict[CustomerUnit, OverageState] = {}
         self.movements: dict[WatchedGauge, Movement] = {}
         self._transaction = transaction
         self._held = held
@@ -87,7 +90,7 @@ class _Returns:
         wallet: Wallet,
         unit: Unit,
         own: Sequence[PastDrawable],
-        overage: Decimal,
+        overage: OverageState,
         events: Sequence[UsageEvent],
     ) -> None:
         """Gives back what events of one customer drew in one unit. own: its segments in that unit."""
@@ -99,14 +102,14 @@ class _Returns:
         )
         past = {_past_source(one): one for one in own}
         still_open = in_order([one.item.source for one in own if one.void_time is None])
-        balances = UnitBalances(unit, still_open, overage)
+        balances = UnitBalances(unit, still_open, overage.amount, overage.held)
         with exact_arithmetic():
             for source, amount in give_back_voided(balances, list(past), classes).items():
                 if source.void_time is None:  # what a voided balance would get back is lost with it
                     self.drawn.append((past[source].item, -amount))
                     self._move(past[source].item, wallet.moment(transaction.now), amount, events)
-        if balances.overage != overage:
-            self.overages[customer_id, unit.key] = balances.overage
+        if balances.overage != overage.amount:
+            self.overages[customer_id, unit.key] = overage._replace(amount=balances.overage)
 
     def _move(self, item: Drawable, moment: datetime, amount: Decimal, events: Sequence[UsageEvent]) -> None:
         """Moves the gauges that count a segment. One that is not active now is on none."""

@@ -1,9 +1,10 @@
 """The evaluation of one gauge: each alert that watches it is followed through the gauge's steps. Does no I/O."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from uuid import UUID
 
 from engine.evaluation.results import RecordedTransition
@@ -17,6 +18,8 @@ from evaluator.transitions import AlertState, Evaluation, Step, Transition, eval
 from store.alerts.states import StoredState
 from store.usage import gauges
 
+ALERTS_AT_ONCE = 20  # alerts that are evaluated on one gauge without a pause
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -25,6 +28,18 @@ class Findings:
     transitions: list[RecordedTransition] = field(default_factory=list)
     evaluated: list[gauges.Evaluated] = field(default_factory=list)
     states: list[StoredState] = field(default_factory=list)  # those that changed
+
+    @property
+    def size(self) -> int:
+        """How many states and transitions there are."""
+        return len(self.states) + len(self.transitions)
+
+    def take(self) -> "Findings":
+        """What was found so far, which these findings have no more."""
+        taken = Findings([*self.transitions], [*self.evaluated], [*self.states])
+        for own in (self.transitions, self.evaluated, self.states):
+            own.clear()
+        return taken
 
 
 @dataclass(frozen=True)
@@ -43,8 +58,11 @@ class GaugeEvaluation:
     not_evaluated: Set[tuple[UUID, str]]
     findings: Findings = field(default_factory=Findings)
 
-    def evaluate(self, subject: Subject) -> None:
-        """Evaluates all alerts that watch a gauge."""
+    def evaluate(self, subject: Subject) -> Iterator[None]:
+        """Evaluates all alerts that watch a gauge; continue it to its end. Yields where the work may be interrupted.
+
+        Thousands of alerts can watch one gauge. Until the end, findings have what was found of the gauge so far.
+        """
         watch, tally, reading = subject.movement.watch, subject.tally, subject.reading
         gauge = watch.gauge
         epoch = self.epoch if subject.epoch is None else subject.epoch
@@ -53,9 +71,14 @@ class GaugeEvaluation:
             self.findings.evaluated.append(nothing)
             return
         base, steps, scale = path_of(subject)
+        rules: Sequence[AlertRule] = watch.alerts
         above: list[Decimal] = []
         below: list[Decimal] = []
-        for rule in watch.alerts:
+        if reading is None:
+            peak = max(base, max((step.value for step in steps), default=base))
+            rules, following = watch.watching.concerned(peak, self._with_state.get(gauge.gauge_id, ()))
+            above += [] if following is None else [following]
+        for number, rule in enumerate(rules, 1):
             key = gauge.gauge_id, rule.alert_id
             if key in self.not_evaluated:
                 continue
@@ -64,6 +87,8 @@ class GaugeEvaluation:
             highest, lowest = trip_levels(thresholds, state)
             above += [] if highest is None else [gauge.measure.stored(highest, scale)]
             below += [] if lowest is None else [gauge.measure.stored(lowest, scale)]
+            if not number % ALERTS_AT_ONCE:
+                yield
         self.findings.evaluated.append(
             gauges.Evaluated(
                 gauge,
@@ -76,6 +101,14 @@ class GaugeEvaluation:
                 tally.latest_id,
             )
         )
+
+    @cached_property
+    def _with_state(self) -> Mapping[UUID, Collection[str]]:
+        """The ids of the alerts that have a state, by gauge id."""
+        found: dict[UUID, list[str]] = {}
+        for gauge_id, alert_id in self.states:
+            found.setdefault(gauge_id, []).append(alert_id)
+        return found
 
     def beginning(
         self, subject: Subject, rule: AlertRule, stored: StoredState | None, base: Decimal

@@ -57,7 +57,7 @@ async def apply_group_limit(transaction: Transaction, subjects: Sequence[Subject
     applied = GroupLimit()
     slices, meetings = transaction.slices(), list[_Meeting]()
     for subject in subjects:
-        meetings += [_Meeting(subject, rule) for rule in subject.movement.watch.alerts if rule.fans_out]
+        meetings += [_Meeting(subject, rule) for rule in subject.movement.watch.watching.fanning_out]
         await slices.pause()
     if not meetings:
         return applied

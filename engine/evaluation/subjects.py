@@ -145,6 +145,15 @@ def path_of(subject: Subject) -> tuple[Decimal, list[Step], Decimal | None]:
     return base, steps, subject.scale
 
 
+def evaluations_of(subject: Subject) -> int:
+    """About how many alerts have to be evaluated on a gauge; at least 1."""
+    watching, before = subject.movement.watch.watching, subject.before
+    if subject.reading is not None or before is None:
+        return len(watching.rules)
+    after = before.value + subject.movement.total if subject.after is None else subject.after.value
+    return max(1, watching.reached_by(max(before.value, after)))
+
+
 def step_of(subject: Subject, tally: Tally, amount: Decimal, event: UsageEvent) -> Step:
     """The step of one more event, which this adds to the tally."""
     watch = subject.movement.watch

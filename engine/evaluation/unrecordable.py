@@ -64,13 +64,15 @@ def items_of(subjects: Iterable[Subject], findings: Findings) -> list[Item]:
     notifications = {
         (one.gauge.gauge_id, one.rule.alert_id): one.notification for one in findings.transitions if one.notification
     }
-    return [
-        Item(subject, rule, state, notifications.get((state.gauge.gauge_id, state.alert_id)))
-        for state in findings.states
-        for subject in (by_gauge[state.gauge.gauge_id],)
-        for rule in subject.movement.watch.alerts
-        if rule.alert_id == state.alert_id
-    ]
+    # Gauges share these, so that they are few.
+    all_watching = {subject.movement.watch.watching for subject in by_gauge.values()}
+    rules = {watching: {rule.alert_id: rule for rule in watching.rules} for watching in all_watching}
+    found = list[Item]()
+    for state in findings.states:
+        subject = by_gauge[state.gauge.gauge_id]
+        rule = rules[subject.movement.watch.watching][state.alert_id]
+        found.append(Item(subject, rule, state, notifications.get((state.gauge.gauge_id, state.alert_id))))
+    return found
 
 
 class RefusalSearch:

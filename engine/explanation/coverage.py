@@ -38,7 +38,7 @@ def check_scope(
         what = f"the customer {customer_id!r}"
         if rule.measure.per_subscription:
             names = ", ".join(repr(one.subscription_id) for one in owners[:3])
-            what = f"{_number(len(owners), 'subscription')} of {what}: {names}{', …' if len(owners) > 3 else ''}"
+            what = f"{counted(len(owners), 'subscription')} of {what}: {names}{', …' if len(owners) > 3 else ''}"
         return StepResult(Check.SCOPE, Reason.PASSED, f"The scope of the alert covers {what}.")
     if scope.customer_id is not None and scope.customer_id != customer_id:
         of = "the customer" if scope.subscription_id is None else f"the subscription {scope.subscription_id!r} of"
@@ -59,7 +59,7 @@ def _no_subscription(rule: AlertRule, facts: CustomerFacts, subscriptions: Seque
     if not subscriptions:
         text = f"The alert measures subscriptions, and the customer {customer_id!r} has none."
         return StepResult(Check.SCOPE, Reason.NO_SUBSCRIPTION, text)
-    compared = _number(len(subscriptions), "subscription")
+    compared = counted(len(subscriptions), "subscription")
     if len(subscriptions) == MAX_SUBSCRIPTIONS:
         compared = f"the first {compared}; name another with subscription_id"
     text = f"The alert covers subscriptions on the plan {scope.plan_id!r}; none is on it ({compared})."
@@ -109,7 +109,8 @@ def check_exclusion(
     return StepResult(Check.EXCLUSION, Reason.DISABLED_FOR_CUSTOMER, text)
 
 
-def _number(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """A number of things for people."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 

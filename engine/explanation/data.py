@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from engine.explanation.coverage import counted
 from engine.explanation.findings import Check, ExplainedGauge, Reason, StepResult
 from evaluator.alerts import AlertRule
 from store.usage.event_samples import MAX_EXAMINED, EventSample
@@ -37,8 +38,14 @@ def _counted(sample: EventSample | None) -> str:
         return "The customer has what the alert measures."
     number = f"{sample.counted:,}" if sample.is_complete else f"at least {sample.counted:,}"
     late = f", {sample.late:,} of them after the period had ended" if sample.late else ""
-    voided = f"; {sample.voided:,} events of the period were voided" if sample.voided else ""
+    voided = ""
+    if sample.voided:
+        voided = f"; {counted(sample.voided, 'event')} of the period {_were(sample.voided)} voided"
     return f"The alert counts {number} of the customer's events in the period{late}{voided}."
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _lacking(rule: AlertRule, sample: EventSample) -> tuple[Reason, str]:
@@ -47,16 +54,24 @@ def _lacking(rule: AlertRule, sample: EventSample) -> tuple[Reason, str]:
     what = f"cost in {unit}" if rule.measure.of_cost else f"usage of {unit!r}"
     if sample.counted and sample.ungrouped:
         keys = ", ".join(map(repr, rule.group_keys))
-        text = (
-            f"{sample.ungrouped:,} events of {what} lack the property of the groups ({keys}), so they move no gauge."
+        number = counted(sample.ungrouped, "event")
+        lack, move = ("lacks", "it moves") if sample.ungrouped == 1 else ("lack", "they move")
+        return (
+            Reason.NOT_GROUPED,
+            f"{number} of {what} {lack} the property of the groups ({keys}), so {move} no gauge.",
         )
-        return Reason.NOT_GROUPED, text
     if sample.filtered:
-        filters = "belong to a subscription that is not covered, or do not pass the alert's filters or group values"
-        return Reason.FILTERED, f"{sample.filtered:,} events of {what} {filters}."
+        belong, do = ("belongs", "does") if sample.filtered == 1 else ("belong", "do")
+        filters = (
+            f"{belong} to a subscription that is not covered, or {do} not pass the alert's filters or group values"
+        )
+        return Reason.FILTERED, f"{counted(sample.filtered, 'event')} of {what} {filters}."
     if sample.other_unit:
         others = ", ".join(sample.other_units) or "events without cost"
         kind = "cost in" if rule.measure.of_cost else "usage of"
-        text = f"The customer has no {what} in the period; its {sample.other_unit:,} events have {kind} {others}."
+        own = (
+            f"its {counted(sample.other_unit, 'event')} {'has' if sample.other_unit == 1 else 'have'} {kind} {others}"
+        )
+        text = f"The customer has no {what} in the period; {own}."
         return Reason.OTHER_UNIT, text
     return Reason.NOTHING_COUNTED, f"The customer has no {what} in the period."

@@ -141,7 +141,7 @@ class Explanation:
     """Why an alert has notified about a customer, or has not, as of `time`.
 
     truncated: there are more gauges. groups: how many the alert has met, and the most it may meet; None without
-    groups.
+    groups. notified_time: when it has notified in the period, of an alert that a step keeps from being evaluated now.
     """
 
     definition: AlertDefinition
@@ -152,6 +152,7 @@ class Explanation:
     truncated: bool = False
     counted: EventSample | None = None
     groups: tuple[int, int] | None = None
+    notified_time: datetime | None = None
 
     @property
     def deciding_gauge(self) -> ExplainedGauge | None:
@@ -168,7 +169,9 @@ class Explanation:
 
     @property
     def reason(self) -> Reason:
-        """The first reason that keeps the alert from notifying."""
+        """The first reason that keeps the alert from notifying; NOTIFIED if it has notified before."""
+        if self.notified_time is not None:
+            return Reason.NOTIFIED
         if (step := self.deciding_step) is not None:
             return step.reason
         gauge = self.deciding_gauge

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from engine.explanation.coverage import shown_time
+from engine.explanation.coverage import counted, shown_time
 from engine.explanation.deliveries import EndpointOutcome, SentNotification
 from engine.explanation.findings import ExplainedGauge, Explanation, Next, Reason
 from evaluator.amounts import format_decimal
@@ -16,6 +16,10 @@ from webhooks.deliveries import DeliveryStatus
 def of_explanation(explanation: Explanation) -> str:
     """Why the alert has notified about the customer, or has not."""
     if (step := explanation.deciding_step) is not None:
+        if explanation.notified_time is not None:
+            return (
+                f"The alert has notified on {shown_time(explanation.notified_time)}, and does not now. {step.summary}"
+            )
         return step.summary
     gauge = explanation.deciding_gauge
     if gauge is None:
@@ -65,7 +69,8 @@ def of_next(following: Next) -> str:
     """What must happen for a notification."""
     level = format_decimal(following.level)
     if following.events is not None:
-        return f"It notifies at {level}: {format_decimal(following.events)} more events are needed."
+        needed = "1 more event is" if following.events == 1 else f"{format_decimal(following.events)} more events are"
+        return f"It notifies at {level}: {needed} needed."
     if following.amount is None:
         return f"It notifies when the value gets to {level}."
     if not following.amount:
@@ -91,7 +96,8 @@ def of_threshold(explained: ExplainedGauge, threshold: Threshold) -> str:
 def of_notification(sent: SentNotification, deliveries_are_shown: bool) -> str:
     """What was notified, and to how many endpoints."""
     entry = sent.entry
-    text = f"{entry.event_type} number {entry.sequence} of {shown_time(entry.create_time)}"
+    number = f" number {entry.sequence}" if entry.sequence else ""  # those of gauges have one
+    text = f"{entry.event_type}{number} of {shown_time(entry.create_time)}"
     if not deliveries_are_shown:
         return f"{text}."
     if sent.awaits_fan_out:
@@ -99,7 +105,7 @@ def of_notification(sent: SentNotification, deliveries_are_shown: bool) -> str:
     if not sent.deliveries:
         return f"{text}: no endpoint wanted it, or its deliveries are deleted."
     done = sum(one.status is DeliveryStatus.DELIVERED for one in sent.deliveries)
-    return f"{text}: delivered to {done} of {len(sent.deliveries)} endpoints."
+    return f"{text}: delivered to {done} of {counted(len(sent.deliveries), 'endpoint')}."
 
 
 def of_delivery(delivery: Delivery, attempts: Sequence[Attempt]) -> str:
@@ -110,7 +116,7 @@ def of_delivery(delivery: Delivery, attempts: Sequence[Attempt]) -> str:
         answer = f"; the last answer was {last.http_status}"
     elif last is not None and last.error:
         answer = f"; the last error was: {last.error}"
-    tried = f"{delivery.attempt_count} attempt{'' if delivery.attempt_count == 1 else 's'}"
+    tried = counted(delivery.attempt_count, "attempt")
     match delivery.status:
         case DeliveryStatus.DELIVERED:
             return f"{delivery.endpoint_id} got it on {shown_time(delivery.finish_time)} after {tried}."

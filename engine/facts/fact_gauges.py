@@ -29,8 +29,9 @@ async def evaluate_readings(
         return
     watched = [item.watch.gauge for item in read]
     locked = await gauges.lock(transaction.driver, transaction.organization_id, watched, transaction.now)
-    subjects = []
+    subjects, slices = [], transaction.slices()
     for item in read:
+        await slices.pause()
         gauge = item.watch.gauge
         stored = locked[gauge.gauge_id]
         last = None if stored.rules_epoch == NEVER_EVALUATED else stored.value

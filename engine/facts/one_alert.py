@@ -45,8 +45,9 @@ async def read_facts(
     timed = any(rule.measure.invoices is None for rule in rules)  # totals of invoices do not change with time
     if timed:
         await catch_up(transaction, wallet_of)
-    covered = []
+    covered, slices = [], transaction.slices()
     for customer, wallet in wallet_of.items():
+        await slices.pause()
         measures = {rule.measure for rule in rules if rule.scope.covers(customer.customer_id, None, customer.plan_id)}
         if measures:
             # All alerts that watch the same gauges.

@@ -110,11 +110,13 @@ async def read_all(transaction: Transaction, covered: Sequence[Covered]) -> Fact
     if kinds:
         customer_ids = [item.customer.customer_id for item in covered]
         held = await holdings.of_kinds(transaction.driver, transaction.organization_id, customer_ids, kinds)
+    slices = transaction.slices()
     for customer, rules, time in covered:
         own = held.get(customer.customer_id, [])
         of_customer = _OfCustomer(customer)
         posted: dict[bool, Sequence[MeasuredInvoice]] = {}
         for rule in rules:
+            await slices.pause()
             if rule.measure.invoices is not None:
                 monthly = rule.measure.invoices.monthly
                 if monthly not in posted:

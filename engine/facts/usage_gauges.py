@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from engine.evaluation.evaluation import evaluate_gauges
-from engine.evaluation.subjects import Movement, Subject, before_fold
+from engine.evaluation.subjects import Movement, Subject, before_fold, evaluations_of
 from engine.rules.transaction import Transaction
 from evaluator.aggregation import Aggregation
 from evaluator.alerts import AlertRule
@@ -107,26 +107,39 @@ async def targets_of(transaction: Transaction, rule: AlertRule, customer_id: str
 
 
 async def evaluate_found(
-    transaction: Transaction, found: Sequence[FoundGauge], *, reset_alert: str | None = None
-) -> None:
-    """Locks gauges and evaluates those that are stale; all of them where an alert forgets its state first."""
+    transaction: Transaction,
+    found: Sequence[FoundGauge],
+    *,
+    reset_alert: str | None = None,
+    max_evaluations: int | None = None,
+) -> int:
+    """Locks gauges and evaluates those that are stale; all of them where an alert forgets its state first.
+
+    max_evaluations: of one alert on one gauge, about; the gauges beyond are left out, but not the first one. Returns
+    how many gauges are done, from the first one on.
+    """
     if not found:
-        return
+        return 0
     watched = [one.gauge for one in found]
     locked = await gauges.lock(transaction.driver, transaction.organization_id, watched, transaction.now)
     subjects, slices = list[Subject](), transaction.slices()
+    done = evaluations = 0
     await slices.begin()
     for one in found:
         await slices.pause()
         subject = before_fold(Movement(one.watch), locked[one.gauge.gauge_id], set())
-        if not subject.stale and reset_alert is None:
-            continue
-        subject.reset_alert = reset_alert
-        if subject.before is None and one.counted is not None:
-            _take_over(subject, one.counted)
-        subjects.append(subject)
+        if subject.stale or reset_alert is not None:
+            subject.reset_alert = reset_alert
+            if subject.before is None and one.counted is not None:
+                _take_over(subject, one.counted)
+            evaluations += evaluations_of(subject)
+            if subjects and max_evaluations is not None and evaluations > max_evaluations:
+                break
+            subjects.append(subject)
+        done += 1
     if subjects:
         await evaluate_gauges(transaction, subjects)
+    return done
 
 
 def _take_over(subject: Subject, counted: CountedGroup) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from engine.evaluation.results import RecordedTransition
+from evaluator.enforcement.decisions import LimitState
 from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge
 from runtime.tracing.context import TraceContext
@@ -33,7 +34,8 @@ class Outcome:
     accepted: how many were new. duplicates: stored before. conflicting: rejected, since another event of that id
     is stored. too_old: rejected, since every period that they lie in is out of grace. of_erased: rejected, since
     their customer is being erased. unrecorded: rejected, since the service failed to record what they change.
-    transitions: made by its events. gauges: moved by its events, if asked for.
+    transitions: made by its events. gauges: moved by its events, if asked for. over_limits: hard limits that its
+    events met and that are passed now, each once.
     """
 
     accepted: int = 0
@@ -44,16 +46,21 @@ class Outcome:
     unrecorded: list[int] = field(default_factory=list)
     transitions: list[RecordedTransition] = field(default_factory=list)
     gauges: list[tuple[Gauge, Decimal]] = field(default_factory=list)
+    over_limits: list[LimitState] = field(default_factory=list)
 
 
 def add_part(whole: Outcome, part: Outcome, indexes: Sequence[int] | None) -> None:
     """Adds to a batch's outcome that of a part of it. indexes: of the part's events in the batch (None: the same).
 
-    The parts of a batch come in the order of their commits: of a gauge that several moved the last value is shown.
+    The parts of a batch come in the order of their commits: of a gauge that several moved, and of a limit that
+    several met, the last state is shown.
     """
     whole.accepted += part.accepted
     whole.transitions += part.transitions
     whole.gauges = list({**dict(whole.gauges), **dict(part.gauges)}.items()) if whole.gauges else part.gauges
+    if part.over_limits:
+        states = {(state.limit.limit_id, state.meter): state for state in (*whole.over_limits, *part.over_limits)}
+        whole.over_limits = list(states.values())
     for mine, theirs in (
         (whole.duplicates, part.duplicates),
         (whole.conflicting, part.conflicting),

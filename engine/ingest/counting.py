@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from engine.balances.drawdown import draw_down, read_unknown_balances
+from engine.balances.running_drawdown import Drawdown
 from engine.evaluation.evaluation import evaluate_gauges
 from engine.evaluation.results import RecordedTransition
 from engine.evaluation.subjects import Movement, Subject, before_fold, before_move
@@ -42,16 +43,19 @@ async def count(
     registered_customers: set[str],
     all_values: bool,
     held: dict[str, Wallet] | None = None,
+    *,
+    drawdown: Drawdown | None = None,
 ) -> Counted:
     """Counts events that this transaction has stored. all_values: of every gauge that moves.
 
     registered_customers: those that this transaction registered. held: the wallets on which the events draw; None if
-    they are not locked yet.
+    they are not locked yet. drawdown: of the events, where they are drawn already.
     """
     if registered_customers:
         await evaluate_new_customers(transaction, sorted(registered_customers))
     events = transaction.router.metric_events(events)
-    drawdown = await draw_down(transaction, events, held)
+    if drawdown is None:
+        drawdown = await draw_down(transaction, events, held)
     with exact_arithmetic():
         counted = Counted(await route(transaction.router, events, transaction.slices()) | drawdown.movements)
     counted.subjects = await _move(transaction, counted, registered_customers, all_values)

@@ -10,9 +10,7 @@ from decimal import Decimal
 from engine.evaluation.subjects import Movement
 from engine.ingest.routing import bounds_of
 from engine.rules.transaction import Transaction
-from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
-from evaluator.transitions import AlertState, trip_levels
 from evaluator.watched_gauges import WatchedGauge
 from store.usage import quiet_gauges
 from store.usage.gauges import Moved
@@ -27,11 +25,10 @@ async def settle_quiet_moves(
     affected: gauges that this transaction has moved, and that were last evaluated before the rules changed, or that
     reached a trip level; the latter are not quiet.
     """
-    levels = _Levels()
     quiet, others = list[Quiet](), list[tuple[Movement, Moved]]()
     with exact_arithmetic():
         for movement, moved in affected:
-            level = levels.of_new_alerts(movement.watch, moved)
+            level = _level_of_new_alerts(movement.watch, moved)
             if level is not None and moved.value - movement.total + bounds_of(movement)[1] < level:
                 quiet.append(Quiet(movement.watch.gauge, level))
             else:
@@ -43,43 +40,15 @@ async def settle_quiet_moves(
     return others
 
 
-class _Levels:
-    """The lowest levels of new alerts, for the gauges of one commit."""
+def _level_of_new_alerts(watch: WatchedGauge, moved: Moved) -> Decimal | None:
+    """The lowest level of the alerts that are newer than the gauge's evaluation.
 
-    def __init__(self) -> None:
-        self._lowest: dict[str, Decimal | None] = {}  # by alert id
-
-    def of_new_alerts(self, watch: WatchedGauge, moved: Moved) -> Decimal | None:
-        """The lowest level of the alerts that are newer than the gauge's evaluation.
-
-        None where it was evaluated under other rules in more than these, or where more than a level decides.
-        """
-        if moved.has_tripped or moved.scale is not None or watch.gauge.group:
-            return None
-        newest, level = watch.required_epoch, None
-        evaluated_since = max(watch.facts_epoch, watch.continuous_since_epoch)
-        for rule in watch.alerts:
-            if rule.changed_epoch < newest:
-                evaluated_since = max(evaluated_since, rule.changed_epoch)
-                continue
-            lowest = self._of(rule)
-            if lowest is None:
-                return None
-            level = lowest if level is None else min(level, lowest)
-        return level if moved.rules_epoch >= evaluated_since else None
-
-    def _of(self, rule: AlertRule) -> Decimal | None:
-        if rule.alert_id not in self._lowest:
-            self._lowest[rule.alert_id] = _lowest_level(rule)
-        return self._lowest[rule.alert_id]
-
-
-def _lowest_level(rule: AlertRule) -> Decimal | None:
-    """The level below which a new alert has nothing to report; None for other alerts.
-
-    An alert that was changed since its creation may have a state on the gauge.
+    None where it was evaluated under other rules in more than these, or where more than a level decides.
     """
-    if rule.create_epoch != rule.changed_epoch or rule.overrides or rule.has_percentages:
+    if moved.has_tripped or moved.scale is not None or watch.gauge.group:
         return None
-    above, below = trip_levels(rule.thresholds, AlertState())
-    return above if below is None else None
+    if watch.facts_epoch > watch.watching.changed_epoch:
+        return None  # the alerts are not what changed last
+    level, others_changed = watch.watching.newest
+    evaluated_since = max(watch.facts_epoch, watch.continuous_since_epoch, others_changed)
+    return level if moved.rules_epoch >= evaluated_since else None

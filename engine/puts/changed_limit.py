@@ -1,11 +1,14 @@
 """A changed limit of a plan: alerts with thresholds in percent of it get backfills.
 
+Only limits of the billing period have such alerts.
+
 The alerts are read before the change takes the lock of the organization, and under the lock only those that have
 changed since. A changed limit of a customer notes the customer (`engine.puts.customer_evaluations`).
 """
 
 from engine.changes.open_change import OpenChange
 from evaluator.balances import Unit
+from evaluator.limit_windows import BILLING_PERIOD
 from store.alerts import backfills, compared_with_limits
 from store.identity import organizations
 from store.limits.limits import LimitSubject
@@ -23,13 +26,13 @@ class LimitedAlerts:
 
     async def read(self, connection: Connection, organization_id: int, subject: LimitSubject) -> None:
         """Reads the alerts, if the limit is a plan's."""
-        if subject.plan_id is not None:
+        if subject.plan_id is not None and subject.window == BILLING_PERIOD:
             self._epoch = await organizations.current_epoch(connection, organization_id)
             self._alert_ids = await _ids(connection, organization_id, subject, subject.plan_id)
 
     async def begin_backfills(self, change: OpenChange, subject: LimitSubject) -> None:
         """Begins backfills of the alerts, if the limit is a plan's; in the transaction that changes the limit."""
-        if subject.plan_id is None:
+        if subject.plan_id is None or subject.window != BILLING_PERIOD:
             return
         connection, organization_id = change.connection, change.organization_id
         alert_ids = set(self._alert_ids)

@@ -15,6 +15,7 @@ from engine.facts.changed_customer import usage_alerts
 from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
 from evaluator.gauges import Measure
+from evaluator.limit_windows import BILLING_PERIOD
 from evaluator.limits import LimitChange, Limits
 from evaluator.routing import Router
 from evaluator.routing_facts import CustomerFacts
@@ -42,19 +43,37 @@ def of_customer(fact: CustomerFact, before: FactsBefore, now: datetime) -> Effec
     known, alerts = before.customer, before.alerts
     note = _note(fact.customer_id, before.epoch, now, facts=True, usage=known is not None)
     if known is None:
-        made = CustomerFacts(fact.customer_id, fact.plan_id, fact.currency, fact.cycle, before.epoch, now)
+        made = CustomerFacts(
+            fact.customer_id,
+            fact.plan_id,
+            fact.currency,
+            fact.cycle,
+            before.epoch,
+            now,
+            parent_customer_id=fact.parent_customer_id,
+        )
         return Effect(note, made.with_alerts(alerts))
     if (known.currency, known.cycle) != (fact.currency, fact.cycle):
         return None
-    return Effect(note, replace(known, plan_id=fact.plan_id, plan_end=fact.plan_end_time))
+    after = replace(
+        known, plan_id=fact.plan_id, plan_end=fact.plan_end_time, parent_customer_id=fact.parent_customer_id
+    )
+    return Effect(note, after)
 
 
 def of_limit(fact: LimitFact, before: FactsBefore, now: datetime) -> Effect | None:
-    """The effect of a put of a limit; None if its customer is unknown, or if it is a plan's."""
+    """The effect of a put of a limit; None if its customer is unknown, if it is a plan's, or if no gauge has it."""
     known, subject = before.customer, fact.subject
-    if known is None or known.customer_id != subject.customer_id:
+    if known is None or known.customer_id != subject.customer_id or subject.window != BILLING_PERIOD:
         return None
-    change = LimitChange(subject.unit, subject.groups, fact.amount, before.epoch)
+    change = LimitChange(
+        subject.unit,
+        subject.groups,
+        fact.amount,
+        before.epoch,
+        enforcement=fact.enforcement,
+        limit_id=fact.limit_id,
+    )
     # Alerts on totals of invoices are compared with limits of a currency, without groups.
     facts = subject.metric_id is None and not subject.groups
     note = _note(known.customer_id, before.epoch, now, facts=facts, limit_unit=subject.unit.key)

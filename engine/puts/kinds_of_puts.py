@@ -9,7 +9,7 @@ from engine.puts import effects
 from engine.puts.changed_limit import LimitedAlerts
 from engine.puts.effects import Effect
 from engine.puts.puts import Fact, LockedPut, LockedPuts, PutKind, Stored
-from store.accounts import customer_names, customer_puts, known_ids, quiet_puts, subscription_puts
+from store.accounts import customer_names, customer_parents, customer_puts, known_ids, quiet_puts, subscription_puts
 from store.accounts.customers import CustomerFact, StoredCustomer
 from store.accounts.known_ids import ReferencedIds
 from store.accounts.puts import Put, UnlockedPut
@@ -18,11 +18,15 @@ from store.accounts.subscriptions import StoredSubscription, SubscriptionFact
 from store.limits import changes as limit_changes
 from store.limits.limits import LimitFact, StoredLimit
 from store.postgres.database import Connection, DriverConnection
+from store.rules import routing_facts
 from store.rules.facts_before_puts import FactsBefore
 
 
 class _NamesGiven(Exception):
-    """A put gives names to a customer, and may be refused after its write: it is made in a savepoint of its own."""
+    """A put gives names to a customer, and may be refused after its write: it is made in a savepoint of its own.
+
+    `customer_parents.ManyMoved` has the same effect.
+    """
 
 
 async def _quiet(change: OpenChange, items: Sequence[LockedPut[Fact, Stored]]) -> Sequence[QuietPut | None]:
@@ -33,6 +37,19 @@ async def _quiet(change: OpenChange, items: Sequence[LockedPut[Fact, Stored]]) -
 
 
 async def _put_customers(
+    change: OpenChange, items: Sequence[LockedPut[CustomerFact, StoredCustomer]]
+) -> Sequence[Put[StoredCustomer] | Exception]:
+    checked = await customer_parents.check(change.driver, change.organization_id, [item.fact for item in items])
+    if checked.unknown:
+        await routing_facts.register_customers(
+            change.driver, change.organization_id, checked.unknown, change.epoch, change.now
+        )
+    left = [item for position, item in enumerate(items) if position not in checked.refused]
+    made = iter(await _put_checked_customers(change, left) if left else ())
+    return [checked.refused.get(position) or next(made) for position in range(len(items))]
+
+
+async def _put_checked_customers(
     change: OpenChange, items: Sequence[LockedPut[CustomerFact, StoredCustomer]]
 ) -> Sequence[Put[StoredCustomer] | Exception]:
     facts = [item.fact for item in items]

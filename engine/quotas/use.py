@@ -63,10 +63,13 @@ class OrganizationUse:
 
     def take(self, kind: QuotaKind, amount: int) -> None:
         """Takes a message of a unary call. Raises QuotaReached, with the time after which it can be taken."""
-        rate = self._rates[kind]
-        if (seconds := rate.wait()) > 0:
+        if (seconds := self.wait(kind)) > 0:
             raise QuotaReached(kind, self._quotas.get(kind) or 0, seconds)
-        rate.take(amount)
+        self._rates[kind].take(amount)
+
+    def wait(self, kind: QuotaKind) -> float:
+        """The seconds until the next message may be taken; 0: now."""
+        return self._rates[kind].wait()
 
     async def take_in_turn(self, kind: QuotaKind, amount: int) -> None:
         """Takes a message of a stream, when its time has come."""

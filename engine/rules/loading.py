@@ -10,7 +10,7 @@ from datetime import datetime
 from evaluator.events import UsageEvent
 from evaluator.known_customers import KnownCustomer
 from evaluator.routing import Router
-from evaluator.routing_facts import MetricFacts
+from evaluator.routing_facts import MOST_LEVELS, MetricFacts
 from store.accounts.deletions import FactKind
 from store.alerts import active_rules
 from store.postgres.database import DriverConnection
@@ -24,14 +24,15 @@ COMMITS_BETWEEN = 256
 class Registered:
     """What one transaction registered implicitly: customers, subscriptions (customer id, id) and metrics, by id.
 
-    Also those subscriptions whose deletion it cancelled. named: the customers that its events name, which its router
-    must not forget meanwhile.
+    Also those subscriptions whose deletion it cancelled. named: the customers that its events name. above: those that
+    stand above them. Its router must not forget these meanwhile.
     """
 
     customers: set[str] = field(default_factory=set)
     subscriptions: set[tuple[str, str]] = field(default_factory=set)
     metrics: set[str] = field(default_factory=set)
     named: set[str] = field(default_factory=set)
+    above: set[str] = field(default_factory=set)
 
     def __bool__(self) -> bool:
         """Whether anything was registered."""
@@ -88,11 +89,26 @@ class Loading:
             self.router.know_raw_metrics(await routing_facts.raw_metrics(self.connection, self.organization_id))
 
     async def _customers(self) -> None:
-        """The customers that the events name, and what may have changed of those that the router knows."""
+        """The customers that the events name, and all that stand above them."""
+        await self._current(self.registered.named)
+        level = self._directly_above(self.registered.named)
+        for _ in range(1, MOST_LEVELS):
+            if not level:
+                return
+            self.registered.above |= level
+            await self._current(level)
+            level = self._directly_above(level)
+
+    def _directly_above(self, ids: set[str]) -> set[str]:
+        known = self.router.known
+        return {parent for one in ids if (parent := known[one].facts.parent_customer_id) is not None}
+
+    async def _current(self, ids: set[str]) -> None:
+        """Reads those customers that the router does not know, and what may have changed of the others."""
         known = self.router.known
         missing = set[str]()
         changed: list[KnownCustomer] = []
-        for customer_id in self.registered.named:
+        for customer_id in ids:
             one = known.get(customer_id)
             if one is None:
                 missing.add(customer_id)
@@ -142,7 +158,9 @@ class Loading:
         """Reads customers; returns the ids of those that do not exist."""
         if ids:
             for customer in await routing_facts.customers(self.connection, self.organization_id, ids):
-                self.router.know_customer(customer)
+                # Where customers have several writers, another one can have read it meanwhile, and may be using it.
+                if customer.customer_id not in self.router.known:
+                    self.router.know_customer(customer)
         return ids - self.router.known.keys()
 
     async def _subscriptions(self, keys: set[tuple[str, str]]) -> None:
@@ -208,6 +226,8 @@ def is_known(router: Router, events: Sequence[UsageEvent]) -> bool:
     for event in events:
         customer = known.get(event.customer_id)
         if customer is None or customer.stale or _is_uncertain(metrics.get(event.metric_id)):
+            return False
+        if customer.facts.parent_customer_id is not None and not router.knows_above(customer):
             return False
         if event.subscription_id is not None and event.subscription_id not in customer.subscriptions:
             return False

@@ -13,7 +13,9 @@ from datetime import datetime
 
 from engine.rules.loading import Loading, Registered
 from engine.rules.monitoring import RulesMonitoring
+from engine.rules.reading import Reading
 from evaluator.alert_index import WideAlerts
+from evaluator.enforcement.usage import Usage
 from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from runtime.turns import Slices
@@ -43,11 +45,14 @@ class OrganizationRules:
         organization_id: int,
         *,
         max_customers: int = MAX_CUSTOMERS,
+        with_alerts: bool = True,
         monitoring: RulesMonitoring | None = None,
     ) -> None:
+        """`with_alerts`: without them, only facts and limits are cached, for what evaluates nothing."""
         self._monitoring = monitoring or RulesMonitoring()
         self._organization_id = organization_id
         self._max_customers = max_customers
+        self._with_alerts = with_alerts
         self._router = Router(_NOTHING_READ)
         self._catching_up = asyncio.Lock()
         self._open: list[Registered] = []  # of the commits that use the router
@@ -115,10 +120,27 @@ class OrganizationRules:
         registered: of this transaction, see `begin`. It gets each new name before the router does.
         """
         await Loading(await driver(connection), self._organization_id, router, now, registered).load(events)
+        self._forget_unused(router)
+
+    async def read_facts(
+        self, connection: Connection, router: Router, usages: Sequence[Usage], now: datetime
+    ) -> Registered:
+        """Reads the customers, subscriptions and metrics of usage that the router lacks, and registers nothing.
+
+        See `Reading`. What it returns must be forgotten in the router in the end: it is not registered. Only one task
+        may use these rules at a time.
+        """
+        registered = Registered()
+        await Reading(await driver(connection), self._organization_id, router, now, registered).read(usages)
+        self._forget_unused(router)
+        return registered
+
+    def _forget_unused(self, router: Router) -> None:
         over = len(router.known) - self._max_customers
         if over > 0:
             # Twice as many, because of those that were named since the last time all stay.
-            router.known.forget_unused(2 * over, {name for one in self._open for name in one.named})
+            used = {name for one in self._open for names in (one.named, one.above) for name in names}
+            router.known.forget_unused(2 * over, used)
 
     async def _catch_up(self, connection: Connection, epoch: int) -> None:
         """Brings the router to an epoch."""
@@ -126,7 +148,7 @@ class OrganizationRules:
         # Epochs only rise while their changes are kept. A database that lost committed changes, as a replica that was
         # promoted may have, gives the same epochs to other changes.
         if not _NOTHING_READ < router.epoch <= epoch:
-            wide = WideAlerts(await active_rules.wide_rules(raw, self._organization_id))
+            wide = await self._wide_alerts(raw) if self._with_alerts else WideAlerts()
             self._router = Router(epoch, wide, await effective_limits.of_plans(raw, self._organization_id))
             return
         changes = await rule_changes.changes_since(raw, self._organization_id, router.epoch, MAX_CHANGES)
@@ -138,12 +160,22 @@ class OrganizationRules:
         router.epoch = epoch
         self._router = router
 
+    async def _wide_alerts(self, connection: DriverConnection) -> WideAlerts:
+        """All wide alerts. There may be very many: they are put into their index in slices."""
+        wide, slices = WideAlerts(), Slices(self._organization_id)
+        for rule in await active_rules.wide_rules(connection, self._organization_id):
+            await slices.pause()
+            wide.put(rule)
+        return wide
+
     async def _apply(self, connection: DriverConnection, router: Router, changes: RuleChanges) -> None:
         """Applies changes to a router. After a failure halfway all of it is applied again."""
         organization_id = self._organization_id
-        if changes.wide_alerts:
+        slices = Slices(organization_id)
+        if changes.wide_alerts and self._with_alerts:
             rules = await active_rules.rules_with_ids(connection, organization_id, changes.wide_alerts)
             for alert_id in changes.wide_alerts:
+                await slices.pause()
                 router.change_wide_alert(alert_id, rules.get(alert_id))
         if changes.plans:
             limits = await effective_limits.of_plans(connection, organization_id, changes.plans)
@@ -154,13 +186,12 @@ class OrganizationRules:
         if changes.metrics and (router.metrics or router.raw_metrics is not None):
             for metric in await routing_facts.metrics(connection, organization_id, changes.metrics):
                 router.change_metric(metric)
-        slices = Slices(organization_id)
         await slices.begin()
         for customer_id in changes.customers:
             if (known := router.known.get(customer_id)) is not None:
                 known.outdate()
             await slices.pause()
-        for customer_id, alert_ids in changes.alerts.items():
+        for customer_id, alert_ids in changes.alerts.items() if self._with_alerts else ():
             if (known := router.known.get(customer_id)) is not None:
                 known.doubt_alerts(alert_ids)
             await slices.pause()

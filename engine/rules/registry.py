@@ -14,6 +14,7 @@ class RulesRegistry:
 
     limit: organizations. The one that was unused for longest is dropped for a new one. A transaction that still works
     with dropped rules ends with them; the next one reads the rules again. max_groups: the group limit of every alert.
+    with_alerts: see `OrganizationRules`.
     """
 
     def __init__(
@@ -21,10 +22,12 @@ class RulesRegistry:
         limit: int = CACHED_ORGANIZATIONS,
         *,
         max_groups: int = MAX_GROUPS,
+        with_alerts: bool = True,
         monitoring: RulesMonitoring | None = None,
     ) -> None:
         self.max_groups = max_groups
         self._limit = limit
+        self._with_alerts = with_alerts
         self._organizations: OrderedDict[int, OrganizationRules] = OrderedDict()
         self._monitoring = monitoring or RulesMonitoring()
         self._monitoring.add_cached(
@@ -38,7 +41,7 @@ class RulesRegistry:
         rules = self._organizations.get(organization_id)
         if rules is None:
             rules = self._organizations[organization_id] = OrganizationRules(
-                organization_id, monitoring=self._monitoring
+                organization_id, with_alerts=self._with_alerts, monitoring=self._monitoring
             )
             if len(self._organizations) > self._limit:
                 self._organizations.popitem(last=False)

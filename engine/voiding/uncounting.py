@@ -7,7 +7,8 @@ its value without them: the events between were counted in an order that is not 
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from engine.balances.drawdown import Drawdown, read_unknown_balances
+from engine.balances.drawdown import read_unknown_balances
+from engine.balances.running_drawdown import Drawdown
 from engine.balances.voided_usage import give_back
 from engine.evaluation.evaluation import evaluate_gauges
 from engine.evaluation.subjects import Movement, Subject

@@ -75,12 +75,13 @@ class CustomerHandlers:
         plan_id = violations.identifier("plan_id", request.plan_id, required=False)
         external_id = violations.identifier("external_id", request.external_id, required=False)
         alias = violations.identifier("alias", request.alias, required=False)
-        filters = plan_id, external_id, alias
+        parent = violations.identifier("parent_customer_id", request.parent_customer_id, required=False)
+        filters = plan_id, external_id, alias, parent
         page = read_page(violations, request.page_size, request.page_token, "ListCustomers", filters, (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
             organization_id = current_organization().organization_id
-            wanted = CustomerFilter(plan_id or None, external_id or None, alias or None)
+            wanted = CustomerFilter(plan_id or None, external_id or None, alias or None, parent or None)
             rows = await customers.list_page(
                 connection,
                 organization_id,
@@ -137,6 +138,8 @@ def _read_customer(sent: customer_pb2.Customer, now: datetime) -> CustomerFact:
     currency = violations.currency("customer.currency", sent.currency, default=DEFAULT_CURRENCY)
     cycle = read_cycle(violations, "customer", sent) or DEFAULT_CYCLE
     custom_fields = read_custom_fields(violations, "customer.custom_fields", sent.custom_fields)
+    parent_path = "customer.parent_customer_id"
+    parent_customer_id = violations.identifier(parent_path, sent.parent_customer_id, required=False) or None
     as_of_time = read_as_of_time(violations, "customer", sent, now)
     violations.raise_if_any()
     return CustomerFact(
@@ -151,4 +154,5 @@ def _read_customer(sent: customer_pb2.Customer, now: datetime) -> CustomerFact:
         as_of_time=as_of_time,
         external_id=external_id,
         aliases=aliases,
+        parent_customer_id=parent_customer_id,
     )

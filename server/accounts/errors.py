@@ -1,11 +1,13 @@
 """The API errors of AccountService, and the table of the domain's exceptions that they answer."""
 
 from evaluator.amounts import format_decimal
+from evaluator.routing_facts import MOST_LEVELS
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import AlreadyExists, ErrorTable, FailedPrecondition, NotFound
 from server.calls.shared_errors import customer_being_erased, customer_unknown, request_id_reused
 from server.mapping.accounts import aggregation_name
 from store.accounts.customer_names import CustomerNameTaken, NameKind
+from store.accounts.customer_parents import ParentCycle, ParentTooDeep
 from store.accounts.metrics import MetricFixed
 from store.accounts.uses import FactInUse
 from store.balances.adjustments import AdjustmentConflict, NoActiveSegment, SegmentUnknown
@@ -13,7 +15,7 @@ from store.balances.changes import BalanceExists, BalanceFixed, BalanceUnknown, 
 from store.balances.decrements import BalancesInsufficient
 from store.erasures.jobs import CustomerBeingErased, CustomerUnknown
 from store.identity.idempotent_answers import RequestIdReused
-from store.limits.changes import LimitExists, LimitFixed
+from store.limits.changes import LimitExists, LimitFixed, MetricNotEnforceable
 from store.recharges.policies import RechargePolicyUnknown
 from store.recharges.reports import RechargeEnded, RechargeUnknown
 
@@ -26,6 +28,9 @@ def error_table() -> ErrorTable:
         MetricFixed: metric_fixed,
         LimitExists: limit_exists,
         LimitFixed: limit_fixed,
+        MetricNotEnforceable: metric_not_enforceable,
+        ParentCycle: parent_cycle,
+        ParentTooDeep: parent_too_deep,
         BalanceFixed: balance_fixed,
         BalanceExists: balance_exists,
         BalancesInsufficient: balances_insufficient,
@@ -135,20 +140,55 @@ def metric_fixed(error: MetricFixed) -> FailedPrecondition:
 
 
 def limit_exists(error: LimitExists) -> AlreadyExists:
-    """Another limit is of the same customer or plan, of the same access and groups."""
+    """Another limit is of the same customer or plan, of the same access, groups and window."""
     return AlreadyExists(
         error_reason_pb2.ERROR_REASON_LIMIT_EXISTS,
-        f"the limit {error.limit_id!r} has the same holder, access and groups: put that limit",
+        f"the limit {error.limit_id!r} has the same holder, access, groups and window: put that limit",
         metadata={"limit_id": error.limit_id},
     )
 
 
 def limit_fixed(error: LimitFixed) -> FailedPrecondition:
-    """The limit exists with another holder, access or groups."""
+    """The limit exists with another holder, access or window, or with other groups."""
     return FailedPrecondition(
         error_reason_pb2.ERROR_REASON_LIMIT_FIXED,
         f"the limit {error.limit_id!r} exists with another {error.field}: put another limit",
         metadata={"limit_id": error.limit_id, "field": error.field},
+    )
+
+
+def metric_not_enforceable(error: MetricNotEnforceable) -> FailedPrecondition:
+    """The usage of the metric cannot be added up, so a limit of it cannot stop usage."""
+    aggregation = aggregation_name(error.aggregation)
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_METRIC_NOT_ENFORCEABLE,
+        f"the metric {error.metric_id!r} has {aggregation}, and only limits of a SUM or COUNT can be enforced: put"
+        " the limit without enforcement, or for another metric",
+        metadata={"limit_id": error.limit_id, "metric_id": error.metric_id, "aggregation": aggregation},
+    )
+
+
+def parent_cycle(error: ParentCycle) -> FailedPrecondition:
+    """The customer would stand above itself."""
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_PARENT_CYCLE,
+        f"the customer {error.customer_id!r} is the parent_customer_id {error.parent_customer_id!r} or above it: put"
+        " that customer below another one first, or name another parent",
+        metadata={"customer_id": error.customer_id, "parent_customer_id": error.parent_customer_id},
+    )
+
+
+def parent_too_deep(error: ParentTooDeep) -> FailedPrecondition:
+    """Too many customers would stand one above the other."""
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_PARENT_TOO_DEEP,
+        f"below {error.parent_customer_id!r}, the customer {error.customer_id!r} and those below it would make more"
+        f" than {MOST_LEVELS} levels: name a parent that is higher up",
+        metadata={
+            "customer_id": error.customer_id,
+            "parent_customer_id": error.parent_customer_id,
+            "most_levels": str(MOST_LEVELS),
+        },
     )
 
 

@@ -12,6 +12,7 @@ from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.audited_resources import Describing, changed
+from server.mapping.limits import read_enforcement
 from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
 from store.audit.entries import NewEntry
 from store.limits import limits
@@ -37,7 +38,7 @@ class LimitHandlers:
     async def PutLimit(
         self, request: account_service_pb2.PutLimitRequest, context: Context
     ) -> account_service_pb2.PutLimitResponse:
-        """Creates a limit or replaces its amount, unless a newer fact is stored; evaluates its customers."""
+        """Creates a limit or changes it, unless a newer fact is stored; evaluates its customers."""
         now = self._clock.now()
         violations = Violations()
         sent = request.limit
@@ -45,9 +46,10 @@ class LimitHandlers:
         display_name = violations.text("limit.display_name", sent.display_name)
         subject = read_subject(violations, "limit", sent)
         amount = read_amount(violations, "limit.amount", sent.amount)
+        enforcement = read_enforcement(violations, "limit.enforcement", sent.enforcement)
         as_of_time = read_as_of_time(violations, "limit", sent, now)
         violations.raise_if_any()
-        fact = LimitFact(limit_id, subject, amount, as_of_time, display_name)
+        fact = LimitFact(limit_id, subject, amount, as_of_time, display_name, enforcement)
         organization = current_organization()
         named = unknown_ids.of_limit(subject)
         wanted = LimitPut(fact, named.ids)

@@ -5,6 +5,7 @@ from datetime import timedelta
 from engine.explanation.deliveries import SentNotification, Whereabouts, find_deliveries, find_notifications
 from engine.explanation.explaining import Explaining, Question
 from engine.explanation.findings import Check, Reason
+from engine.explanation.notified import with_notified
 from evaluator.gauges import Group
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import Clock
@@ -62,6 +63,7 @@ class ExplanationHandlers:
             entries = await find_notifications(
                 connection, organization, found.definition, question.customer_id, found.gauges
             )
+            found = with_notified(found, entries, question.selection, question.period_time or now)
             whereabouts = Whereabouts([SentNotification(entry) for entry in entries])
             if not limited:
                 whereabouts = await find_deliveries(connection, organization_id, found.definition, entries)

@@ -25,6 +25,7 @@ from server.alerts.native_encoding cimport (
     METRIC_ID,
     NUMBER_BYTES,
     QUANTITY,
+    RESERVATION_ID,
     SUBSCRIPTION_ID,
     Fields,
     Span,
@@ -51,7 +52,7 @@ from datetime import UTC
 from decimal import Decimal
 from types import MappingProxyType
 
-from evaluator.events import UsageEvent
+from evaluator.events import SettlingEvent, UsageEvent
 
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(PyObject*)
@@ -74,6 +75,7 @@ cdef object _UTC = UTC
 cdef object _NOTHING = MappingProxyType({})  # the properties of an event without any: they cannot be changed
 cdef object _ONE = Decimal(1)
 cdef type _EVENT = UsageEvent
+cdef object _settling = SettlingEvent.of
 cdef PyTypeObject* _TUPLE = <PyTypeObject*>tuple
 
 # Ids and amounts that came before, each in the place that follows from its bytes, which a later one takes.
@@ -252,6 +254,9 @@ cdef object _event(Fields* fields, int64_t earliest, int64_t latest):
     # An event refers to nothing that refers to it. The garbage collector would traverse all events that wait, again
     # and again.
     PyObject_GC_UnTrack(<PyObject*>event)
+    if size_of(texts[RESERVATION_ID]):
+        reservation_id = new_id(texts[RESERVATION_ID])
+        return None if reservation_id is None else _settling(event, reservation_id)
     return event
 
 

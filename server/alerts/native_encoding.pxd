@@ -20,7 +20,8 @@ cdef enum:
     EVENT_TIME = 8
     PROPERTIES = 9
     EVENT_NAME = 10
-    FIELDS = 11  # the numbers are below it
+    RESERVATION_ID = 11
+    FIELDS = 12  # the numbers are below it
 
     # The first byte of a field: its number, and whether a number or a length follows.
     BATCH_OF_REQUEST = 0x0A

@@ -3,7 +3,16 @@
 
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 
-from server.alerts.native_encoding cimport EVENT_ID, EVENT_NAME, EVENT_TIME, Fields, Span, size_of, take_property
+from server.alerts.native_encoding cimport (
+    EVENT_ID,
+    EVENT_NAME,
+    EVENT_TIME,
+    RESERVATION_ID,
+    Fields,
+    Span,
+    size_of,
+    take_property,
+)
 from server.alerts.native_texts cimport (
     MAX_CHARACTER,
     MAX_ID_LENGTH,
@@ -46,7 +55,7 @@ cdef inline bint texts_are_utf8(Fields* fields) except -1:
     while rest.at < rest.end:
         if not take_property(&rest, &key, &value) or not is_utf8(key) or not is_utf8(value):
             return False
-    return is_utf8(fields.texts[EVENT_NAME])
+    return is_utf8(fields.texts[EVENT_NAME]) and is_utf8(fields.texts[RESERVATION_ID])
 
 
 cdef inline str valid_string(Span text, Py_ssize_t most):

@@ -146,7 +146,7 @@ class NotificationHandlers:
         tokens = ResumeTokens(wanted)
         organization_id = current_organization().organization_id
         subscriber = self._feeds.subscribe(organization_id)
-        when_over(context, lambda _: subscriber.end())
+        when_over(lambda _: subscriber.end())
         ending = stream_end(self._drain)
         try:
             position = await self._beginning(organization_id, request.resume_token, start, tokens)

@@ -1,8 +1,8 @@
 """AlertService: takes usage, and acknowledges it with the transitions that it caused. This is the hot path."""
 
 import asyncio
+import contextlib
 import functools
-from collections import deque
 from collections.abc import AsyncIterator
 
 from engine.ingest.batches import Batch
@@ -22,94 +22,19 @@ from server.alerts.omitted_notifications import store_token
 from server.alerts.usage_reading import ParsedBatch, Reader
 from server.alerts.usage_rejections import rejections
 from server.alerts.usage_requests import EncodedRequest, UsageBatch
-from server.authentication.revocation import raise_if_revoked
 from server.calls.answer_size import answer_bytes_problem, room_of
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.few_at_once import FewAtOnce
 from server.calls.lifecycle import Drain
-from server.calls.once import complete
 from server.calls.stream_end import stream_end
 from server.calls.validation import Violations
 from server.mapping.usage_answers import write_results
+from server.streams.ordered_answers import MAX_STREAM_EVENTS, OrderedAnswers, retrieve
 from store.identity.organizations import Organization
 from store.postgres.database import Database
 
-# Limits of one stream: batches and events that are read and not answered yet. Above them the stream is not read, so
-# that gRPC's flow control slows down a fast client, and the client gets no RESOURCE_EXHAUSTED.
-MAX_STREAM_BATCHES = 64
-MAX_STREAM_EVENTS = 10_000  # a single batch may have more
 MAX_BATCH_ID_LENGTH = 128  # characters
-
-
-class _Stream:
-    """The answers of one stream that are not sent yet, in the order of their requests."""
-
-    def __init__(self, max_events: int) -> None:
-        self._max_events = max_events
-        # Each with the number of its events. One deque, and futures instead of events: many streams are idle.
-        self._answers: deque[tuple[asyncio.Task[messages.EvaluateUsageResponse], int]] = deque()
-        self._woken = False
-        self._waiting: asyncio.Future[None] | None = None
-        self._batches = self._events = 0  # that are read and not answered yet
-        self._answered: asyncio.Future[None] | None = None
-
-    @property
-    def has_answers(self) -> bool:
-        """Whether there are answers that are not sent yet."""
-        return bool(self._answers)
-
-    async def make_room(self, size: int) -> None:
-        """Waits until the limits of the stream allow another batch with `size` events."""
-        while self._batches and (self._batches >= MAX_STREAM_BATCHES or self._events + size > self._max_events):
-            self._answered = asyncio.get_running_loop().create_future()
-            await self._answered
-        self._batches += 1
-        self._events += size
-
-    def add(self, answer: asyncio.Task[messages.EvaluateUsageResponse], size: int) -> None:
-        """Adds the answer to a batch of `size` events, for which `make_room` has waited."""
-        self._answers.append((answer, size))
-        self.wake()
-
-    def wake(self, _: object = None) -> None:
-        """Ends the wait of `woken`, or else the next one: an answer has been added, or a task of the stream ended."""
-        self._woken = True
-        self._end_wait()
-
-    async def woken(self, timeout: float) -> bool:
-        """Waits for `wake`, at most `timeout` seconds; returns whether it was called since the last time."""
-        # Each message waits here, and a task and an asyncio.wait would cost it more than all else in this module.
-        if not self._woken:
-            loop = asyncio.get_running_loop()
-            self._waiting = loop.create_future()
-            timer = loop.call_later(timeout, self._end_wait)
-            try:
-                await self._waiting
-            finally:
-                timer.cancel()
-                self._waiting = None
-        woken, self._woken = self._woken, False
-        return woken
-
-    def _end_wait(self) -> None:
-        if self._waiting is not None:
-            complete(self._waiting)
-
-    async def next_answer(self) -> messages.EvaluateUsageResponse:
-        """Waits for the next answer."""
-        task, size = self._answers.popleft()
-        answer = await task
-        self._batches -= 1
-        self._events -= size
-        if self._answered is not None:
-            complete(self._answered)
-        return answer
-
-    def cancel(self) -> None:
-        """Cancels the answers that are not sent yet."""
-        for answer, _ in self._answers:
-            answer.cancel()
 
 
 class UsageHandlers:
@@ -168,44 +93,28 @@ class UsageHandlers:
     ) -> AsyncIterator[messages.EvaluateUsageResponse]:
         """Counts batch after batch. Sends the answers in the order of the requests, each when its batch is durable.
 
-        Requests are read ahead, so that several share a commit. The end of the requests has no meaning: gRPC shows a
-        client that has gone in the same way as one that has sent its last request.
+        Requests are read ahead, so that several share a commit.
         """
-        stream = _Stream(self._max_stream_events)
+        stream = OrderedAnswers[messages.EvaluateUsageResponse](self._max_stream_events)
         reading = asyncio.create_task(
             self._read(current_organization(), request_iterator, stream), name="usage-reader"
         )
-        ending = stream_end(self._drain)
-        reading.add_done_callback(stream.wake)
-        ending.add_done_callback(stream.wake)
-        try:
-            while True:
-                while stream.has_answers and not ending.done():
-                    yield await stream.next_answer()
-                if reading.done() or ending.done():
-                    break
-                if not await stream.woken(self._configuration.heartbeat):
-                    yield messages.EvaluateUsageResponse(heartbeat=True)
-            going_away = not reading.done()
-            await _cancel(reading)
-            # Batches that were read are answered. The client sends the others again.
-            while stream.has_answers:
-                yield await stream.next_answer()
-            raise_if_revoked()
-            if going_away:
-                yield messages.EvaluateUsageResponse(going_away=True)
-            elif not reading.cancelled():
-                reading.result()  # raises the exception that ended the reading
-        finally:
-            reading.cancel()
-            ending.cancel()
-            stream.cancel()
+        sent = stream.sent(
+            reading,
+            stream_end(self._drain),
+            heartbeat=self._configuration.heartbeat,
+            alive=lambda: messages.EvaluateUsageResponse(heartbeat=True),
+            going_away=lambda: messages.EvaluateUsageResponse(going_away=True),
+        )
+        async with contextlib.aclosing(sent) as answers:
+            async for answer in answers:
+                yield answer
 
     async def _read(
         self,
         organization: Organization,
         requests: AsyncIterator[messages.EvaluateUsageRequest | EncodedRequest],
-        stream: "_Stream",
+        stream: OrderedAnswers[messages.EvaluateUsageResponse],
     ) -> None:
         """Reads requests and starts the task of each answer, within the limits of the stream and the organization.
 
@@ -256,7 +165,7 @@ class UsageHandlers:
         self._monitoring.invalid(len(parsed.rejected))
         if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.of_erased or outcome.unrecorded:
             rejected = await rejections(parsed, outcome, room_of(batch.max_answer_bytes), slices)
-        if rejected or outcome.transitions or outcome.gauges:
+        if rejected or outcome.transitions or outcome.gauges or outcome.over_limits:
             left_out = await write_results(shown, rejected, outcome, room_of(batch.max_answer_bytes), slices)
             if left_out:
                 shown.omitted.notifications_page_token = await store_token(
@@ -277,12 +186,4 @@ class UsageHandlers:
 def _ended(room: Room, answer: "asyncio.Task[messages.EvaluateUsageResponse]") -> None:
     """Frees the rest of an answer's room. The task of the answer can end before it begins, so it cannot do this."""
     room.give_up()
-    # When the stream was cut, no code reads the result: asyncio would log an exception that is never retrieved.
-    if not answer.cancelled():
-        answer.exception()
-
-
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    """Cancels a task and waits for its end. Its exception stays in the task."""
-    task.cancel()
-    await asyncio.wait({task})
+    retrieve(answer)

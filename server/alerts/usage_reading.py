@@ -17,7 +17,7 @@ from typing import Any
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from evaluator.amounts import AmountError, parse_decimal, parse_decimals
-from evaluator.events import UsageEvent
+from evaluator.events import SettlingEvent, UsageEvent
 from evaluator.routing import FUTURE_TOLERANCE
 from generated.tidemark.v1 import usage_pb2
 from runtime.turns import Slices
@@ -129,6 +129,8 @@ class Reader:
         named = map(operator.add, metric_ids, event_names) if raw else metric_ids
         costs = [message.cost for message in messages]
         currencies = [message.currency or None for message in messages]
+        reservation_ids = [message.reservation_id for message in messages]
+        settles = any(reservation_ids)
         # dict() of a protobuf map, even of an empty one, takes as long as reading all the other fields.
         properties = [
             {key: stated[key] for key in stated} if (stated := message.properties) else {} for message in messages
@@ -138,6 +140,7 @@ class Reader:
             and self._ids.contain_all({*customer_ids, *named, *filter(None, subscription_ids)})
             and (not any(currencies) or all(map(_is_valid_price, costs, currencies)))
             and not any(self._property_violations("", stated) for stated in properties if stated)
+            and (not settles or all(id_problem(each) is None for each in reservation_ids if each))
             and not any(map(len, map(UnknownFieldSet, messages)))
         ):
             return None
@@ -159,7 +162,13 @@ class Reader:
             [event_name or None for event_name in event_names] if raw else itertools.repeat(None),
         ]
         # What UsageEvent._make does, without a call of a Python function for each event.
-        return list(map(tuple.__new__, itertools.repeat(UsageEvent), zip(*columns, strict=False)))
+        events = list(map(tuple.__new__, itertools.repeat(UsageEvent), zip(*columns, strict=False)))
+        if settles:
+            return [
+                SettlingEvent.of(event, reservation_id) if reservation_id else event
+                for event, reservation_id in zip(events, reservation_ids, strict=True)
+            ]
+        return events
 
     def _property_violations(self, path: str, properties: dict[str, str]) -> list[FieldViolation]:
         found = []
@@ -186,6 +195,7 @@ class Reader:
         check.identifier(f"{path}.event_id", message.event_id)
         check.identifier(f"{path}.customer_id", message.customer_id)
         check.identifier(f"{path}.subscription_id", message.subscription_id, required=False)
+        check.identifier(f"{path}.reservation_id", message.reservation_id, required=False)
         if message.event_name:
             check.identifier(f"{path}.event_name", message.event_name)
             if message.metric_id:

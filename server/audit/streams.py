@@ -47,7 +47,7 @@ class AuditStreamHandlers:
         violations.raise_if_any()
         tokens = AuditTokens(wanted)
         watched = self._logs.subscribe(current_organization().organization_id)
-        when_over(context, lambda _: self._logs.leave(watched))
+        when_over(lambda _: self._logs.leave(watched))
         ending = stream_end(self._drain)
         try:
             position = await self._beginning(watched, request.resume_token, start, tokens)

@@ -16,7 +16,7 @@ from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.fair_semaphore import FairSemaphore, may_take
 from runtime.tasks import BackgroundTask, FailureLog
-from server.calls.errors import ResourceExhausted
+from server.calls.errors import ResourceExhausted, exhausted_by_organization
 from store.audit import log, numbering
 from store.audit.log import AuditFilter, StoredEntry
 from store.postgres.database import Connection, Database, DatabaseUnavailable
@@ -115,6 +115,7 @@ class WatchedLogs:
                 f"this organization has {own} streams of its audit log on this server, its share of the server now:"
                 " end one, or use another server",
                 metadata={"limit": str(own)},
+                exhausted=exhausted_by_organization("its share of the streams of audit logs on this server"),
             )
         if watched is None:
             watched = self._logs[organization_id] = WatchedLog(organization_id)

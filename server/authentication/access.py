@@ -1,5 +1,6 @@
 """Access: which role each method needs, as the contract says, and what a caller may not do."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from generated.tidemark.v1 import (
     alert_service_pb2,
     audit_service_pb2,
     error_reason_pb2,
+    limit_service_pb2,
     role_pb2,
     webhook_service_pb2,
 )
@@ -18,7 +20,7 @@ from server.calls.errors import PermissionDenied
 from store.identity.callers import Caller
 from store.identity.roles import Role, allows
 
-_FILES = (alert_service_pb2, account_service_pb2, audit_service_pb2, webhook_service_pb2)
+_FILES = (alert_service_pb2, account_service_pb2, audit_service_pb2, limit_service_pb2, webhook_service_pb2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def check_customer(caller: Caller, method: str, request: Message) -> None:
     access = ACCESS.get(method)
     if access is None or not caller.customer_id:
         return
-    named = [value for name in access.customer_fields for value in _values(getattr(request, name))]
+    named = [value for name in access.customer_fields for value in _values(_of_path(request, name))]
     if not named or any(value != caller.customer_id for value in named):
         raise _other_customer(
             caller, f"set {' or '.join(access.customer_fields)} to {caller.customer_id!r}, and to nothing else"
@@ -86,6 +88,11 @@ def refusal_of_stream(caller: Caller, before: Caller, method: str) -> Permission
     if caller.customer_id not in ("", before.customer_id):
         return _other_customer(caller, "open the stream again")
     return None
+
+
+def _of_path(request: Message, path: str) -> Any:
+    """The value of a field, which may be in a message of the request: "usage.customer_id"."""
+    return functools.reduce(getattr, path.split("."), request)
 
 
 def _values(value: Any) -> Iterable[str]:

@@ -9,7 +9,13 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as reflection_v1alpha
 from prometheus_client import Histogram
 
-from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    alert_service_pb2,
+    audit_service_pb2,
+    limit_service_pb2,
+    webhook_service_pb2,
+)
 from runtime.monitoring.busiest import BusiestOrganizations
 from runtime.monitoring.instruments import Instruments
 
@@ -51,6 +57,7 @@ class CallMonitoring:
             account_service_pb2,
             alert_service_pb2,
             audit_service_pb2,
+            limit_service_pb2,
             webhook_service_pb2,
             health_pb2,
             reflection_v1alpha,

@@ -20,7 +20,7 @@ _QUOTA_WORDS = {
     QuotaKind.ALERTS: ("alerts that are not archived", "archive some"),
     QuotaKind.ENDPOINTS: ("webhook endpoints", "delete some"),
     QuotaKind.STREAMS: ("open usage streams", "end some, or send more with each of them"),
-    QuotaKind.WATCHERS: ("open streams of notifications", "end some"),
+    QuotaKind.WATCHERS: ("open watch streams", "end some"),
     QuotaKind.EVENTS_PER_SECOND: ("usage events a second", "send this batch again later"),
     QuotaKind.BYTES_PER_SECOND: ("bytes of requests a second", "send this request again later"),
 }

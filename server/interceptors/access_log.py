@@ -24,10 +24,10 @@ class AccessLog(Before):
         started = time.monotonic()
         call = current_call.get()
 
-        def log(_: Context) -> None:
+        def log(_: object) -> None:
             _write(call, context.code() or call.outcome, time.monotonic() - started)
 
-        when_over(context, log)
+        when_over(log)
 
 
 def _write(call: current_call.Call, code: grpc.StatusCode, seconds: float) -> None:
@@ -50,7 +50,7 @@ def _write(call: current_call.Call, code: grpc.StatusCode, seconds: float) -> No
             "code": code.name,
             "milliseconds": round(seconds * 1000, 3),
             "organization": None,
-            **call.log_fields(),  # gRPC calls back outside of the call
+            **call.log_fields(),
             "peer": call.peer,
         },
     )

@@ -10,6 +10,7 @@ from server.authentication.api_keys import Authenticator
 from server.authentication.certificates import TrustedProxies, certificate_of
 from server.calls import current_call, errors
 from server.calls.context import Context, when_over
+from server.calls.tracebacks import free_after_call
 from server.interceptors.wrapping import Around
 
 METADATA_KEY = "authorization"
@@ -45,15 +46,16 @@ class Authenticate(Around):
         call.stream = stream = self._authenticator.open_stream(call.caller, method, certificate)
         answered = False
 
-        def over(_: Context) -> None:
+        def over(_: object) -> None:
             self._authenticator.streams.close(stream)
+            call.stream = None  # it refers to the task, and the context of the task to the call
             if stream.cut and stream.refusal is not None and not answered:
                 # gRPC's own write was cancelled, and gRPC sends no status then: the client would wait for ever.
                 ending = asyncio.create_task(_send_refusal(context, stream.refusal), name="revoked")
                 self._ending.add(ending)
                 ending.add_done_callback(self._ending.discard)
 
-        when_over(context, over)
+        when_over(over)
         try:
             yield
             answered = True
@@ -87,4 +89,5 @@ async def _send_refusal(context: Context, refusal: Exception) -> None:
     try:
         await errors.abort(context, refusal)
     except Exception as error:  # gRPC raises one of its own after an abort
+        free_after_call(error)
         logger.debug("a cut stream has ended: %r", error)

@@ -1,8 +1,8 @@
 """The innermost interceptor: it answers every exception of a handler with a status of the API."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -168,11 +168,14 @@ class _Decoder:
             raise quota_reached(reached) from None
 
     async def stream(self, messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-        async for message in messages:
-            if (caller := current_call.get().caller) is not None:
-                await self._quotas.use(caller.organization.organization_id).take_in_turn(_BYTES, len(message))
-            await _turn_to_decode(message)
-            yield self(message)
+        # gRPC's generator has a reference to itself until it has ended.
+        received = cast("AsyncGenerator[bytes, None]", aiter(messages))
+        async with contextlib.aclosing(received):
+            async for message in received:
+                if (caller := current_call.get().caller) is not None:
+                    await self._quotas.use(caller.organization.organization_id).take_in_turn(_BYTES, len(message))
+                await _turn_to_decode(message)
+                yield self(message)
 
 
 async def _turn_to_decode(message: bytes) -> None:

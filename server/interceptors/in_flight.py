@@ -16,4 +16,4 @@ class CountInFlight(Before):
         """Counts the call until gRPC has sent its last message."""
         if not current_call.get().is_infrastructure:
             self._in_flight.enter()
-            when_over(context, lambda _: self._in_flight.leave())
+            when_over(lambda _: self._in_flight.leave())

@@ -19,7 +19,7 @@ class MeasureCalls(Before):
         trace_id = call.trace.trace_id if call.trace is not None and call.trace.is_sampled else None
         measured = self._monitoring.begin(method, trace_id)
 
-        def over(_: Context) -> None:
+        def over(_: object) -> None:
             measured.end(context.code() or call.outcome, call.caller.organization.name if call.caller else None)
 
-        when_over(context, over)
+        when_over(over)

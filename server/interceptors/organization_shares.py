@@ -12,9 +12,9 @@ from server.calls.shared_errors import quota_reached
 from server.interceptors.wrapping import Around
 from store.identity.quotas import QuotaReached
 
-# Calls that hold no connection while they wait. The events of EvaluateUsageBatch wait in the pipeline, which has
-# shares of its own. The others wait for their group of changes, and take a turn for each transaction
-# (`engine.changes.groups`).
+# Calls that hold no connection while they wait. The events of EvaluateUsageBatch, and the requests of LimitService,
+# wait in pipelines, which have shares of their own. The others wait for their group of changes, and take a turn for
+# each transaction (`engine.changes.groups`).
 _WITHOUT_CONNECTION = frozenset(
     {
         f"/tidemark.v1.AlertService/{method}"
@@ -35,11 +35,25 @@ _WITHOUT_CONNECTION = frozenset(
         f"/tidemark.v1.AccountService/{method}"
         for method in ("PutCustomer", "PutSubscription", "PutLimit", "PutMetric", "DeleteLimit")
     }
+    | {
+        f"/tidemark.v1.LimitService/{method}"
+        for method in (
+            "CheckUsage",
+            "BatchCheckUsage",
+            "ReserveUsage",
+            "SettleReservation",
+            "ReleaseReservation",
+            "ExtendReservation",
+        )
+    }
 )
-_USAGE_STREAM = "/tidemark.v1.AlertService/EvaluateUsage"
-_QUOTA_OF_STREAM = {
-    _USAGE_STREAM: QuotaKind.STREAMS,
+# Of each method with a stream.
+QUOTA_OF_STREAM = {
+    "/tidemark.v1.AlertService/EvaluateUsage": QuotaKind.STREAMS,
     "/tidemark.v1.AlertService/WatchNotifications": QuotaKind.WATCHERS,
+    "/tidemark.v1.AuditService/WatchAuditEntries": QuotaKind.WATCHERS,
+    "/tidemark.v1.LimitService/EnforceUsage": QuotaKind.STREAMS,
+    "/tidemark.v1.LimitService/WatchDecisions": QuotaKind.WATCHERS,
 }
 
 
@@ -47,7 +61,7 @@ class LimitToShare(Around):
     """Makes a call wait for its organization's turn, and refuses calls above the organization's share, and streams
     above its quota.
 
-    Subscribers of notifications have shares of their own (`server.alerts.subscribers.feeds`).
+    Watch streams have shares of their own (`server.alerts.subscribers.feeds`, `server.audit.watched_logs`).
     """
 
     def __init__(self, shares: OrganizationShares, quotas: OrganizationQuotas) -> None:
@@ -79,17 +93,17 @@ class LimitToShare(Around):
 
     async def _open(self, method: str, organization_id: int, context: Context) -> None:
         """Counts a stream until it is over."""
-        if (kind := _QUOTA_OF_STREAM.get(method)) is None:
+        if (kind := QUOTA_OF_STREAM.get(method)) is None:
             return
         use = self._quotas.use(organization_id)
         try:
             use.open(kind)
         except QuotaReached as reached:
             await errors.abort(context, quota_reached(reached))
-        when_over(context, lambda _: use.close(kind))
+        when_over(lambda _: use.close(kind))
         if kind is QuotaKind.STREAMS:
             try:
                 stream = self._shares.open_stream(organization_id)
             except errors.ResourceExhausted as error:
                 await errors.abort(context, error)
-            when_over(context, lambda _: stream.close())
+            when_over(lambda _: stream.close())

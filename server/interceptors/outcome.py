@@ -8,6 +8,7 @@ import grpc
 
 from server.calls import current_call
 from server.calls.context import Context
+from server.calls.tracebacks import free_after_call
 from server.interceptors.wrapping import Around
 
 
@@ -24,9 +25,11 @@ class NoteOutcome(Around):
         call = current_call.get()
         try:
             yield
-        except (asyncio.CancelledError, GeneratorExit):
+        except GeneratorExit:
             raise
-        except BaseException:
-            call.outcome = grpc.StatusCode.UNKNOWN  # gRPC's code, unless the call was aborted with another
+        except BaseException as error:
+            if not isinstance(error, asyncio.CancelledError):
+                call.outcome = grpc.StatusCode.UNKNOWN  # gRPC's code, unless the call was aborted with another
+            free_after_call(error)
             raise
         call.outcome = grpc.StatusCode.OK

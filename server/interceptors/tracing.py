@@ -43,7 +43,7 @@ class Tracing(Before):
         if call.trace is not None:
             current.begin(call.trace)
         if span.is_recorded:
-            when_over(context, lambda _: _end(span, call, context.code() or call.outcome))
+            when_over(lambda _: _end(span, call, context.code() or call.outcome))
 
 
 def _end(span: Span, call: current_call.Call, code: grpc.StatusCode) -> None:

@@ -60,13 +60,13 @@ class UnauthenticatedLimits(Around):
                 await errors.abort(context, _too_many_open(has, limit))
         self._infrastructure.update(counted for counted, _, _ in limits)
 
-        def over(_: Context) -> None:
+        def over(_: object) -> None:
             for counted, *_limit in limits:
                 self._infrastructure[counted] -= 1
                 if not self._infrastructure[counted]:
                     del self._infrastructure[counted]
 
-        when_over(context, over)
+        when_over(over)
 
 
 def _too_many_open(has: str, limit: int) -> errors.ResourceExhausted:

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -107,18 +107,26 @@ class Together(Around):
     """
 
     def __init__(self, *interceptors: Around | Before) -> None:
-        self._interceptors = interceptors
+        """The last one is an `Around`."""
+        first = next(number for number, one in enumerate(interceptors) if isinstance(one, Around))
+        *before, outer = interceptors[: first + 1]
+        rest = interceptors[first + 1 :]
+        self._before = tuple(one for one in before if isinstance(one, Before))
+        self._outer = cast("Around", outer)
+        self._inner = Together(*rest) if rest else None
 
     @asynccontextmanager
     async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
         """The code of all of them around a call. The code of one sees what those before it have set."""
-        async with AsyncExitStack() as stack:
-            for one in self._interceptors:
-                if isinstance(one, Before):
-                    one.before(method, context)
-                else:
-                    await stack.enter_async_context(one.around(method, streaming, context))
-            yield
+        for one in self._before:
+            one.before(method, context)
+        # No AsyncExitStack: when code after a call raises an exception, the frame and a traceback keep each other.
+        async with self._outer.around(method, streaming, context):
+            if self._inner is None:
+                yield
+            else:
+                async with self._inner.around(method, streaming, context):
+                    yield
 
 
 def behaviour_of(handler: Handler) -> Behaviour:

@@ -140,6 +140,7 @@ def customer_message(customer: StoredCustomer, now: datetime) -> customer_pb2.Cu
         custom_fields=customer.custom_fields,
         plan_start_time=_optional(customer.plan_start_time),
         plan_end_time=_optional(customer.plan_end_time),
+        parent_customer_id=customer.parent_customer_id or "",
     )
 
 

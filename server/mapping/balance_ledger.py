@@ -39,6 +39,7 @@ def overage_message(customer_id: str, overage: Overage) -> overage_pb2.Overage:
     shown = overage_pb2.Overage(
         customer_id=customer_id,
         amount=format_decimal(overage.amount),
+        held=format_decimal(overage.held),
         update_time=to_timestamp(overage.update_time),
     )
     if overage.unit.currency is not None:

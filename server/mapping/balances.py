@@ -111,6 +111,7 @@ def balance_message(balance: StoredBalance, now: datetime) -> balance_pb2.Balanc
         as_of_time=to_timestamp(fact.as_of_time),
         granted=format_decimal(_sum(segment.granted for segment in active)),
         remaining=format_decimal(_sum(segment.remaining for segment in active)),
+        held=format_decimal(_sum(segment.held for segment in active)),
         void_time=None if balance.void_time is None else to_timestamp(balance.void_time),
         create_time=to_timestamp(balance.create_time),
         update_time=to_timestamp(balance.update_time),
@@ -264,6 +265,7 @@ def _segment_message(segment: StoredSegment) -> balance_pb2.BalanceSegment:
         granted=format_decimal(segment.granted),
         drawn=format_decimal(segment.drawn),
         remaining=format_decimal(segment.remaining),
+        held=format_decimal(segment.held),
     )
 
 

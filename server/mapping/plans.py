@@ -11,6 +11,7 @@ from generated.tidemark.v1 import (
     scope_pb2,
 )
 from server.calls.validation import Violations, to_timestamp
+from server.mapping.limits import enforcement_value, read_window, window_message
 from store.accounts.plans import StoredPlan
 from store.limits.limits import LimitSubject, StoredLimit
 
@@ -46,7 +47,9 @@ def read_subject(violations: Violations, path: str, sent: limit_pb2.Limit) -> Li
             metric_id = violations.identifier(f"{path}.quantity.metric_id", sent.quantity.metric_id)
         case None:
             violations.add(f"{path}.access", "one of spend and quantity is required")
-    return LimitSubject(customer_id, plan_id, currency, metric_id, _read_groups(violations, f"{path}.groups", sent))
+    groups = _read_groups(violations, f"{path}.groups", sent)
+    window = read_window(violations, f"{path}.window", sent)
+    return LimitSubject(customer_id, plan_id, currency, metric_id, groups, window)
 
 
 def read_amount(violations: Violations, path: str, text: str) -> Decimal | None:
@@ -82,6 +85,8 @@ def limit_message(limit: StoredLimit) -> limit_pb2.Limit:
         as_of_time=to_timestamp(limit.as_of_time),
         create_time=to_timestamp(limit.create_time),
         update_time=to_timestamp(limit.update_time),
+        enforcement=enforcement_value(limit.enforcement),
+        window=window_message(subject.window),
     )
     if subject.customer_id is not None:
         message.customer.CopyFrom(scope_pb2.CustomerScope(customer_id=subject.customer_id))

@@ -11,8 +11,11 @@ from generated.tidemark.v1 import (
 from runtime.turns import Slices
 from server.calls.answer_size import add_in_slices, fitting_in_slices
 from server.calls.validation import to_timestamp
+from server.mapping.decisions import limit_state_message
 from server.mapping.gauges import gauge_message
 from server.mapping.transitions import transition_message
+
+MAX_OVER_LIMITS = 100  # in one answer
 
 
 async def write_results(
@@ -22,12 +25,16 @@ async def write_results(
     room: int,
     slices: Slices,
 ) -> Sequence[RecordedTransition]:
-    """Fills in rejections, transitions and gauges, in this order of precedence, and counts what does not fit.
+    """Fills in limits, rejections, transitions and gauges, in this order of precedence, and counts what does not fit.
 
     Rejections are all shown unless a batch is larger than the default: they are stored nowhere else. Returns the
     transitions that are left out. room: bytes for all of it.
     """
     await slices.begin()
+    limits, room = await fitting_in_slices(
+        map(limit_state_message, outcome.over_limits[:MAX_OVER_LIMITS]), room, slices
+    )
+    await add_in_slices(answer.over_limits, limits, slices)
     rejected, room = await fitting_in_slices(rejections, room, slices)
     transitions, room = await fitting_in_slices(
         map(transition_message, outcome.transitions),

@@ -36,6 +36,7 @@ _TABLE = StatedTable(
         "plan_end_time": TIME,
         "currency": TEXT,
         "custom_fields": "jsonb",
+        "parent_customer_id": TEXT,
         **CYCLE,
     },
     unlocked=frozenset({"display_name", "plan_start_time", "custom_fields"}),
@@ -149,6 +150,7 @@ def _columns(fact: CustomerFact) -> dict[str, Any]:
         "plan_end_time": fact.plan_end_time,
         "currency": fact.currency,
         "custom_fields": fact.custom_fields,
+        "parent_customer_id": fact.parent_customer_id,
         "as_of_time": fact.as_of_time,
         **cycle_columns(fact.cycle),
     }

@@ -23,7 +23,8 @@ from store.tables.base import Identifier
 class CustomerFact:
     """What the caller states about a customer.
 
-    plan_start_time, plan_end_time: unset if the plan is not limited. aliases: sorted.
+    plan_start_time, plan_end_time: unset if the plan is not limited. aliases: sorted. parent_customer_id: the
+    customer directly above.
     """
 
     customer_id: str
@@ -37,6 +38,7 @@ class CustomerFact:
     as_of_time: datetime
     external_id: str | None = None
     aliases: tuple[str, ...] = ()
+    parent_customer_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class StoredCustomer:
     custom_fields: Mapping[str, str] = field(default_factory=dict)
     external_id: str | None = None
     aliases: tuple[str, ...] = ()
+    parent_customer_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class CustomerFilter:
     plan_id: str | None = None
     external_id: str | None = None
     alias: str | None = None
+    parent_customer_id: str | None = None
 
 
 async def get(connection: AsyncConnection, organization_id: int, customer_id: str) -> StoredCustomer | None:
@@ -125,6 +129,8 @@ def _selected(organization_id: int, wanted: CustomerFilter) -> list[ColumnElemen
     conditions = [customer.c.organization_id == organization_id]
     if wanted.plan_id is not None:
         conditions.append(customer.c.plan_id == wanted.plan_id)
+    if wanted.parent_customer_id is not None:
+        conditions.append(customer.c.parent_customer_id == wanted.parent_customer_id)
     for kind, name in ((NameKind.EXTERNAL_ID, wanted.external_id), (NameKind.ALIAS, wanted.alias)):
         if name is not None:
             found = select(customer_name.c.customer_id).where(
@@ -155,4 +161,5 @@ def customer_from(row: FactRow) -> StoredCustomer:
         custom_fields=row["custom_fields"],
         external_id=row["external_id"],
         aliases=tuple(row["aliases"]),
+        parent_customer_id=row["parent_customer_id"],
     )

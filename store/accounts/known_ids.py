@@ -122,7 +122,7 @@ def _exists(table: str, **columns: str) -> str:
 
 
 def _of_limit(column: str, value: str) -> str:
-    return _has_value("usage_limit", column, value, "AND amount IS NOT NULL")
+    return _has_value("usage_limit", column, value, "AND amount IS NOT NULL AND window_kind IS NULL")
 
 
 # Whether each id is known, by its name. The values of an array have no collation; without one, their comparison with

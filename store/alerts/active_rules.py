@@ -19,6 +19,8 @@ from runtime.turns import Slices
 from store.postgres.database import DriverConnection
 
 DECODED_AT_ONCE = 50  # rows that the driver decodes without a pause
+# Rows that are decoded between two statements. The transaction is idle meanwhile, and holds the organization's lock.
+DECODED_BETWEEN_STATEMENTS = 1_000
 SHARED_DOCUMENTS = 4_096  # of the process; those that were used last are kept
 # Characters of a document that is shared. A longer one can be decoded into thousands of thresholds, which would stay
 # after its alert is changed or archived: the overrides of one alert can take 10 MB.
@@ -66,6 +68,9 @@ async def _rules(
         # Planned anew: a plan that was made while the table was small reads all of it, and is kept while it grows.
         await cursor.execute(query.encode(), (organization_id, *parameters), prepare=False)
         while rows := await cursor.fetchmany(DECODED_AT_ONCE):
+            if found and not len(found) % DECODED_BETWEEN_STATEMENTS:
+                # An empty statement: PostgreSQL ends transactions that are silent for longer than a few seconds.
+                await connection.execute(b"")
             await slices.begin()
             for row in rows:
                 found.append(_rule(row))

@@ -6,9 +6,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.definitions import DefinitionState
 from runtime.quotas import QuotaKind
+from store.identity import organizations
 from store.identity.quotas import QuotaReached
 from store.tables.alerts import alert
 from store.tables.quotas import alert_count
+
+MOST_COUNTED = 1_000  # alerts of an organization whose number is not kept, at each call
 
 
 async def kept(connection: AsyncConnection, organization_id: int) -> int | None:
@@ -19,27 +22,38 @@ async def kept(connection: AsyncConnection, organization_id: int) -> int | None:
 
 
 async def current(connection: AsyncConnection, organization_id: int) -> int:
-    """The number within a transaction that holds the organization's lock exclusively; it is kept from now on.
+    """The number within a transaction that holds the organization's lock, also shared; it is kept from now on.
 
-    The first time it reads an index entry of each alert.
+    No alert changes while the lock is held. The first time it reads an index entry of each alert.
     """
     known = await kept(connection, organization_id)
     if known is not None:
         return known
     counted = select(literal(organization_id), func.count()).where(*_of(organization_id))
-    added = await connection.scalar(
-        insert(alert_count).from_select(["organization_id", "alerts"], counted).returning(alert_count.c.alerts)
+    # With the lock shared, another transaction may have counted the same at the same time.
+    await connection.execute(
+        insert(alert_count).from_select(["organization_id", "alerts"], counted).on_conflict_do_nothing()
     )
+    added = await kept(connection, organization_id)
     assert added is not None
-    return int(added)
+    return added
 
 
 async def number(connection: AsyncConnection, organization_id: int) -> int:
-    """The number, without a lock; where it is not kept yet, it reads an index entry of each alert."""
+    """The number, for a reader. Where it is not kept yet, up to MOST_COUNTED alerts are counted each time.
+
+    The number of more alerts is kept from then on: their first count takes the organization's lock shared, as ingest
+    does.
+    """
     known = await kept(connection, organization_id)
     if known is not None:
         return known
-    return await connection.scalar(select(func.count()).where(*_of(organization_id))) or 0
+    some = select(literal(1)).where(*_of(organization_id)).limit(MOST_COUNTED + 1).subquery()
+    counted = await connection.scalar(select(func.count()).select_from(some)) or 0
+    if counted <= MOST_COUNTED:
+        return counted
+    await organizations.lock_shared(connection, organization_id)
+    return await current(connection, organization_id)
 
 
 def _of(organization_id: int) -> tuple[ColumnElement[bool], ...]:

@@ -39,6 +39,7 @@ class ResourceType(StrEnum):
     REDELIVERY_JOB = "REDELIVERY_JOB"
     API_KEY = "API_KEY"
     QUOTAS = "QUOTAS"
+    ENDPOINT_SECRETS = "ENDPOINT_SECRETS"
     RECHARGE_POLICY = "RECHARGE_POLICY"
     RECHARGE = "RECHARGE"
 
@@ -52,6 +53,7 @@ WITH_ASSIGNED_IDS = (
     ResourceType.REDELIVERY_JOB,
     ResourceType.API_KEY,
     ResourceType.QUOTAS,
+    ResourceType.ENDPOINT_SECRETS,
     ResourceType.RECHARGE,
 )
 

@@ -91,6 +91,11 @@ def quotas(own: Quotas) -> bytes:
     return orjson.dumps({"quotas": {"quotas": limits}})
 
 
+def endpoint_secrets(*, signing_secrets: int, credentials: int) -> bytes:
+    """How many stored secrets of endpoints were encrypted again."""
+    return orjson.dumps({"endpointSecrets": {"signingSecretCount": signing_secrets, "credentialCount": credentials}})
+
+
 def _time(time: datetime | None) -> str | None:
     return None if time is None else time.isoformat()
 

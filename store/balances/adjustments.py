@@ -19,6 +19,7 @@ from store.balances import entries as balance_entries
 from store.balances.balances import StoredBalance, StoredSegment
 from store.balances.changes import BalanceChange, BalanceChangeRefused, BalanceUnknown, BalanceVoided, entry_of
 from store.balances.entries import EntryType
+from store.balances.unit_totals import undrawn_and_held
 from store.balances.writing import write_balance, write_segments
 from store.tables.balances import balance_adjustment, balance_decrement
 
@@ -84,13 +85,12 @@ async def adjust(
     number = adjusted.segment_number
     await _write(connection, organization_id, adjustment, number, now)
     unit = Unit(stored.fact.currency, stored.fact.metric_id)
+    undrawn, _ = await undrawn_and_held(connection, organization_id, adjustment.customer_id, unit, now)
     entry = replace(
-        entry_of(stored.fact, number, EntryType.ADJUSTMENT, adjustment.amount, adjusted.remaining),
+        entry_of(stored.fact, number, EntryType.ADJUSTMENT, adjustment.amount, adjusted.undrawn),
         adjustment_id=adjustment.adjustment_id,
         custom_fields=adjustment.custom_fields,
-        customer_remaining=await balances.remaining_in(
-            connection, organization_id, adjustment.customer_id, unit, now
-        ),
+        customer_remaining=undrawn,
     )
     await balance_entries.append(connection, organization_id, [entry], now)
     return BalanceChange(result, changed=True, previous=stored, segment_number=number)

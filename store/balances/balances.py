@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, RowMapping, and_, func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.amounts import ZERO, exact_arithmetic
@@ -64,7 +64,8 @@ class StoredSegment:
     """A segment as it is stored.
 
     adjusted: the sum of its adjustments. drawn: what usage drew. removed: the last put left the segment out, so its
-    amounts do not count. topped_up: the sum of the adjustments above 0.
+    amounts do not count. topped_up: the sum of the adjustments above 0. held: by open reservations; it stays when the
+    segment ends, is left out or granted less, or its balance is voided.
     """
 
     segment_number: int
@@ -73,6 +74,7 @@ class StoredSegment:
     drawn: Decimal = ZERO
     removed: bool = False
     topped_up: Decimal = ZERO
+    held: Decimal = ZERO
 
     @property
     def granted(self) -> Decimal:
@@ -82,7 +84,13 @@ class StoredSegment:
 
     @property
     def remaining(self) -> Decimal:
-        """What was granted, less what usage drew."""
+        """What was granted, less what usage drew and what is held."""
+        with exact_arithmetic():
+            return self.granted - self.drawn - self.held
+
+    @property
+    def undrawn(self) -> Decimal:
+        """What was granted, less what usage drew: the sum of its ledger, in which holds are no entries."""
         with exact_arithmetic():
             return self.granted - self.drawn
 
@@ -154,7 +162,7 @@ async def of_unit(
     balance_ids: empty for all that are not voided, of no seat, and not of some metrics only.
     """
     statement = select(balance).where(
-        balance.c.organization_id == organization_id, balance.c.customer_id == customer_id, _held_in(unit)
+        balance.c.organization_id == organization_id, balance.c.customer_id == customer_id, held_in(unit)
     )
     if balance_ids:
         statement = statement.where(balance.c.balance_id.in_(balance_ids))
@@ -168,32 +176,8 @@ async def of_unit(
     return await _with_segments(connection, organization_id, rows.mappings().all())
 
 
-async def remaining_in(
-    connection: AsyncConnection, organization_id: int, customer_id: str, unit: Unit, now: datetime
-) -> Decimal:
-    """What remains at `now` in all active segments of the customer's balances in the unit."""
-    segment = balance_segment.c
-    remaining = await connection.scalar(
-        select(func.sum(segment.amount + segment.adjusted - segment.drawn))
-        .select_from(balance)
-        .join(
-            balance_segment,
-            and_(*(balance.c[name] == segment[name] for name in ("organization_id", "customer_id", "balance_id"))),
-        )
-        .where(
-            balance.c.organization_id == organization_id,
-            balance.c.customer_id == customer_id,
-            balance.c.void_time.is_(None),
-            _held_in(unit),
-            segment.removed.is_(False),
-            segment.start_time <= now,
-            or_(segment.end_time.is_(None), segment.end_time > now),
-        )
-    )
-    return ZERO if remaining is None else Decimal(remaining)
-
-
-def _held_in(unit: Unit) -> ColumnElement[bool]:
+def held_in(unit: Unit) -> ColumnElement[bool]:
+    """That a balance is in the unit."""
     return and_(
         balance.c.currency.is_not_distinct_from(unit.currency),
         balance.c.metric_id.is_not_distinct_from(unit.metric_id),
@@ -272,6 +256,7 @@ def _segment(row: RowMapping) -> StoredSegment:
         drawn=row["drawn"],
         removed=row["removed"],
         topped_up=row["topped_up"],
+        held=row["held"],
     )
 
 

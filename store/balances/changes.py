@@ -74,8 +74,8 @@ async def put(
 ) -> Put[StoredBalance]:
     """Stores the fact, unless a newer one is stored or the balance is voided.
 
-    Segments keep their adjustments and what was drawn from them. Raises BalanceFixed; with only_if_new, raises
-    BalanceExists for a balance that exists, voided or not.
+    Segments keep their adjustments, and what was drawn from them and is held of them. Raises BalanceFixed; with
+    only_if_new, raises BalanceExists for a balance that exists, voided or not.
     """
     stored = await balances.get(connection, organization_id, fact.customer_id, fact.balance_id)
     if only_if_new and stored is not None:
@@ -107,7 +107,10 @@ async def put(
 async def void(
     connection: AsyncConnection, organization_id: int, customer_id: str, balance_id: str, now: datetime
 ) -> BalanceChange:
-    """Ends the balance for good: what remains of it no longer counts. Raises BalanceUnknown."""
+    """Ends the balance for good: what remains of it no longer counts. Raises BalanceUnknown.
+
+    What is held of it stays held: usage that settles the reservation draws it.
+    """
     stored = await balances.get(connection, organization_id, customer_id, balance_id)
     if stored is None:
         raise BalanceUnknown(customer_id, balance_id)
@@ -159,7 +162,7 @@ def _fixed_field(stored: BalanceFact, fact: BalanceFact) -> str | None:
 
 def _counting(segment: StoredSegment) -> Decimal:
     """The sum of the ledger of a segment while its balance is not voided."""
-    return ZERO if segment.removed else segment.remaining
+    return ZERO if segment.removed else segment.undrawn
 
 
 def entry_of(

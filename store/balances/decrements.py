@@ -20,6 +20,8 @@ from store.balances.adjustments import AdjustmentConflict
 from store.balances.balances import StoredBalance
 from store.balances.changes import BalanceUnknown, BalanceVoided
 from store.balances.entries import EntryType, NewEntry, StoredEntry
+from store.balances.overages import OverageState
+from store.balances.unit_totals import undrawn_and_held
 from store.balances.writing import write_balance, write_segments
 from store.postgres.database import driver
 from store.tables.balances import balance_adjustment, balance_decrement
@@ -56,9 +58,9 @@ class Decrement:
 class Decremented:
     """The result of a decrement.
 
-    entries: of the ledger, in the draw order. remaining: in all active segments of the unit. overage: the part of the
-    amount that no segment gave. changed: false if the decrement was made before. versions: the balances that it
-    changed, as they were before and after it.
+    entries: of the ledger, in the draw order. remaining: in all active segments of the unit, less what is held of
+    them. overage: the part of the amount that no segment gave. changed: false if the decrement was made before.
+    versions: the balances that it changed, as they were before and after it.
     """
 
     entries: Sequence[StoredEntry]
@@ -88,8 +90,10 @@ async def decrement(
         await write_segments(connection, one, changed)
     if overage:
         await _add_overage(connection, organization_id, wanted, overage, now)
-    remaining = await balances.remaining_in(connection, organization_id, wanted.customer_id, wanted.unit, now)
-    await balance_entries.append(connection, organization_id, _entries(wanted, taken, after, remaining), now)
+    undrawn, reserved = await undrawn_and_held(connection, organization_id, wanted.customer_id, wanted.unit, now)
+    await balance_entries.append(connection, organization_id, _entries(wanted, taken, after, undrawn), now)
+    with exact_arithmetic():
+        remaining = undrawn - reserved
     await _write(connection, organization_id, wanted, remaining, overage, now)
     written = await _entries_of(connection, organization_id, wanted)
     return Decremented(written, remaining, overage, changed=True, versions=(*before, *after))
@@ -153,7 +157,9 @@ def _take(
     sources = [
         Source(
             one.fact.balance_id,
-            HoldingSegment(part.segment_number, part.granted, part.drawn, part.fact.start_time, part.fact.end_time),
+            HoldingSegment(
+                part.segment_number, part.granted, part.drawn, part.fact.start_time, part.fact.end_time, part.held
+            ),
             one.fact.priority,
             overdraws=wanted.allow_overage and one.fact.allow_overage,
         )
@@ -181,13 +187,13 @@ def _without(one: StoredBalance, taken: Mapping[SegmentKey, Decimal], now: datet
 
 
 def _entries(
-    wanted: Decrement, taken: Mapping[SegmentKey, Decimal], after: Sequence[StoredBalance], remaining: Decimal
+    wanted: Decrement, taken: Mapping[SegmentKey, Decimal], after: Sequence[StoredBalance], undrawn: Decimal
 ) -> list[NewEntry]:
-    """The entries of the ledger, in the draw order. remaining: in all active segments, after the last entry."""
-    left = {(one.fact.balance_id, part.segment_number): part.remaining for one in after for part in one.segments}
+    """The entries of the ledger, in the draw order. undrawn: of all active segments, after the last entry."""
+    left = {(one.fact.balance_id, part.segment_number): part.undrawn for one in after for part in one.segments}
     entries = []
     with exact_arithmetic():
-        running = remaining + sum(taken.values(), ZERO)
+        running = undrawn + sum(taken.values(), ZERO)
         for key, amount in taken.items():
             running -= amount
             entries.append(
@@ -213,9 +219,10 @@ async def _add_overage(
     connection: AsyncConnection, organization_id: int, wanted: Decrement, amount: Decimal, now: datetime
 ) -> None:
     raw, key = await driver(connection), (wanted.customer_id, wanted.unit.key)
-    stored = await overages.of_customers(raw, organization_id, [wanted.customer_id])
+    stored = (await overages.of_customers(raw, organization_id, [wanted.customer_id])).get(key, OverageState())
     with exact_arithmetic():
-        await drawdown.write(raw, organization_id, [], {key: stored.get(key, ZERO) + amount}, now)
+        after = stored._replace(amount=stored.amount + amount)
+        await drawdown.write(raw, organization_id, [], {key: after}, now)
 
 
 async def _write(

@@ -1,4 +1,4 @@
-"""Drawdown: reads the segments that usage can draw on, and stores what it drew, for many customers in one statement.
+"""Drawdown: reads the segments that usage can draw on, and stores what it drew and holds, for many customers at once.
 
 The transaction must hold the wallets of the customers.
 """
@@ -13,25 +13,33 @@ from evaluator.balances import Holding, HoldingSegment
 from evaluator.drawdown import Source
 from store.balances.entries import EntryType
 from store.balances.holdings import holding_from
+from store.balances.overages import OverageState
 from store.postgres.database import DriverConnection, Row
 
 
 @dataclass(eq=False, slots=True)
 class Drawable:
-    """A segment of a customer that usage can draw on, and its balance."""
+    """A segment of a customer that usage draws on, and its balance.
+
+    gives: usage can draw on it; else only what is held of it is drawn. counts: alerts and the ledger count it: it is
+    in the last put, and its balance is not voided.
+    """
 
     customer_id: str
     holding: Holding
     source: Source
+    gives: bool = True
+    counts: bool = True
 
 
-# The columns of a balance and one of its segments, as `_drawable` reads them.
-_COLUMNS = """
+# The columns of a balance and one of its segments, as `drawable_from` reads them.
+COLUMNS = """
 SELECT b.customer_id, b.balance_id, b.kind, b.currency, b.metric_id, b.custom_fields, b.contract_custom_fields,
        b.credit_grant_type, b.seat_group_key, b.seat_group_value, b.license_type,
-       s.segment_number, s.amount + s.adjusted, s.drawn, s.start_time, s.end_time,
+       s.segment_number, s.amount + s.adjusted, s.drawn, s.start_time, s.end_time, s.held,
        b.priority, b.allow_overage, b.draw_down_metric_ids
 """
+_COLUMN_COUNT = 20
 
 # The segments that are usable in the time of the usage. Exhausted ones are read only if usage gives something back.
 _USABLE_SEGMENTS = """
@@ -39,7 +47,7 @@ JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_i
     AND s.balance_id = b.balance_id
 WHERE b.draw_down AND b.void_time IS NULL AND NOT s.removed
     AND s.start_time <= i.until_time AND (s.end_time IS NULL OR s.end_time > i.from_time)
-    AND (%(exhausted)s OR b.allow_overage OR s.amount + s.adjusted > s.drawn)
+    AND (%(exhausted)s OR b.allow_overage OR s.amount + s.adjusted > s.drawn + s.held)
 """
 
 # The customers' balances of no seat, in the units of their usage.
@@ -54,13 +62,13 @@ JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.
 """
 
 # Reads all usable segments of balances of no seat. Usage that gives something back can concern each of them.
-_READ_ALL_POOLED = _COLUMNS + _POOLED_BALANCES + _USABLE_SEGMENTS
+_READ_ALL_POOLED = COLUMNS + _POOLED_BALANCES + _USABLE_SEGMENTS
 
 # How much the segments before this one in draw order (`in_order`) can give to every event of the usage.
 _SURE_BEFORE = """
     sum(
         CASE WHEN s.start_time <= i.from_time AND (s.end_time IS NULL OR s.end_time > i.until_time)
-            AND b.draw_down_metric_ids = '{}' THEN greatest(s.amount + s.adjusted - s.drawn, 0) ELSE 0 END
+            AND b.draw_down_metric_ids = '{}' THEN greatest(s.amount + s.adjusted - s.drawn - s.held, 0) ELSE 0 END
     ) OVER (
         PARTITION BY b.customer_id, i.unit
         ORDER BY b.priority, s.end_time NULLS LAST, s.start_time, b.balance_id, s.segment_number
@@ -72,7 +80,7 @@ _SURE_BEFORE = """
 # have many more, and no event draws on those.
 _READ_POOLED = (
     "SELECT * FROM ("
-    + (_COLUMNS + ", i.amount AS wanted," + _SURE_BEFORE + _POOLED_BALANCES + _USABLE_SEGMENTS)
+    + (COLUMNS + ", i.amount AS wanted," + _SURE_BEFORE + _POOLED_BALANCES + _USABLE_SEGMENTS)
     + ") AS found WHERE coalesce(sure_before, 0) < wanted"
 )
 
@@ -87,7 +95,7 @@ JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.
 """
 
 # Reads all usable segments of the balances of some seats.
-_READ_OF_SEATS = _COLUMNS + _SEAT_BALANCES + _USABLE_SEGMENTS
+_READ_OF_SEATS = COLUMNS + _SEAT_BALANCES + _USABLE_SEGMENTS
 
 
 @dataclass(slots=True)
@@ -108,14 +116,16 @@ async def drawables(
     organization_id: int,
     demands: Mapping[tuple[str, str], Demand],
     seats: Mapping[tuple[str, str, str], tuple[datetime, datetime]],
+    *,
+    whole: bool = False,
 ) -> list[Drawable]:
-    """The segments that usage can draw on, or give back to.
+    """The segments that usage can draw on, or give back to. whole: all of them, and not only as many as it needs.
 
     demands: by customer id and unit key. seats: the seats that the usage names (customer id, property, value), each
     with the earliest and the latest time of its usage. Of these seats all segments are read, of other seats none.
     """
     gives_back = any(one.amount is None for one in demands.values())
-    read_pooled = _READ_ALL_POOLED if gives_back else _READ_POOLED
+    read_pooled = _READ_ALL_POOLED if gives_back or whole else _READ_POOLED
     shared = {"organization_id": organization_id, "exhausted": gives_back}
     async with connection.pipeline():
         cursors = []
@@ -125,7 +135,7 @@ async def drawables(
             cursors.append(await connection.execute(_READ_OF_SEATS.encode(), shared | _seat_parameters(seats)))
     found = []
     for cursor in cursors:
-        found += [_drawable(row) for row in await cursor.fetchall()]
+        found += [drawable_from(row) for row in await cursor.fetchall()]
     return found
 
 
@@ -149,11 +159,12 @@ def _seat_parameters(seats: Mapping[tuple[str, str, str], tuple[datetime, dateti
     }
 
 
-# Stores how much was drawn from segments in all.
-_WRITE_DRAWN = """
-UPDATE balance_segment s SET drawn = i.drawn
-FROM unnest(%(customer_ids)s::text[], %(balance_ids)s::text[], %(numbers)s::int[], %(drawn)s::numeric[])
-    AS i (customer_id, balance_id, segment_number, drawn)
+# Stores how much was drawn from segments in all, and how much is held of them.
+_WRITE_SEGMENTS = """
+UPDATE balance_segment s SET drawn = i.drawn, held = i.held
+FROM unnest(
+    %(customer_ids)s::text[], %(balance_ids)s::text[], %(numbers)s::int[], %(drawn)s::numeric[], %(held)s::numeric[]
+) AS i (customer_id, balance_id, segment_number, drawn, held)
 WHERE s.organization_id = %(organization_id)s AND s.customer_id = i.customer_id COLLATE "C"
     AND s.balance_id = i.balance_id COLLATE "C" AND s.segment_number = i.segment_number
 """
@@ -171,11 +182,11 @@ SELECT %(organization_id)s, i.*, %(now)s FROM unnest(
 
 # Stores overages.
 _WRITE_OVERAGES = """
-INSERT INTO overage (organization_id, customer_id, unit, amount, update_time)
+INSERT INTO overage (organization_id, customer_id, unit, amount, held, update_time)
 SELECT %(organization_id)s, i.*, %(now)s
-FROM unnest(%(customer_ids)s::text[], %(units)s::text[], %(amounts)s::numeric[]) AS i
-ON CONFLICT (organization_id, customer_id, unit)
-    DO UPDATE SET amount = excluded.amount, update_time = excluded.update_time
+FROM unnest(%(customer_ids)s::text[], %(units)s::text[], %(amounts)s::numeric[], %(held)s::numeric[]) AS i
+ON CONFLICT (organization_id, customer_id, unit) DO UPDATE SET amount = excluded.amount, held = excluded.held,
+    update_time = CASE WHEN overage.amount = excluded.amount THEN overage.update_time ELSE excluded.update_time END
 """
 
 
@@ -183,41 +194,52 @@ async def write(
     connection: DriverConnection,
     organization_id: int,
     drawn: Sequence[tuple[Drawable, Decimal]],
-    overage: Mapping[tuple[str, str], Decimal],
+    overage: Mapping[tuple[str, str], OverageState],
     now: datetime,
     *,
     voids: bool = False,
 ) -> None:
-    """Stores what was drawn, with entries in the ledger, and the overages that changed.
+    """Stores what was drawn and is held, with entries in the ledger, and the overages that changed.
 
-    drawn: segments with their net amounts, which are below 0 if more was given back than drawn. overage: the new
-    overages, by customer id and unit key. voids: the ledger's entries are of voided usage. Must run under
-    `exact_arithmetic`.
+    drawn: segments with the net amounts that they gave: below 0 if more was given back than drawn, 0 where only what
+    is held changed. overage: the new overages, by customer id and unit key. voids: the ledger's entries are of voided
+    usage. Must run under `exact_arithmetic`.
     """
-    segments: dict[str, Any] = {
-        "organization_id": organization_id,
-        "now": now,
-        "customer_ids": [item.customer_id for item, _ in drawn],
-        "balance_ids": [item.source.balance_id for item, _ in drawn],
-        "numbers": [item.source.segment.number for item, _ in drawn],
-        "drawn": [item.source.segment.drawn for item, _ in drawn],
-        "types": [_entry_type(amount, voids).value for _, amount in drawn],
-        "amounts": [-amount for _, amount in drawn],
-        "remaining": [item.source.segment.remaining for item, _ in drawn],
-    }
+    of_ledger = [(item, amount) for item, amount in drawn if amount and item.counts]
     overages = {
         "organization_id": organization_id,
         "now": now,
         "customer_ids": [customer_id for customer_id, _ in overage],
         "units": [unit for _, unit in overage],
-        "amounts": list(overage.values()),
+        "amounts": [one.amount for one in overage.values()],
+        "held": [one.held for one in overage.values()],
     }
     async with connection.pipeline():
         if drawn:
-            await connection.execute(_WRITE_DRAWN, segments)
-            await connection.execute(_WRITE_ENTRIES, segments)
+            segments = _segment_parameters(organization_id, drawn) | {
+                "drawn": [item.source.segment.drawn for item, _ in drawn],
+                "held": [item.source.segment.held for item, _ in drawn],
+            }
+            await connection.execute(_WRITE_SEGMENTS, segments)
+        if of_ledger:
+            entries = _segment_parameters(organization_id, of_ledger) | {
+                "now": now,
+                "types": [_entry_type(amount, voids).value for _, amount in of_ledger],
+                "amounts": [-amount for _, amount in of_ledger],
+                "remaining": [item.source.segment.undrawn for item, _ in of_ledger],
+            }
+            await connection.execute(_WRITE_ENTRIES, entries)
         if overage:
             await connection.execute(_WRITE_OVERAGES, overages)
+
+
+def _segment_parameters(organization_id: int, items: Sequence[tuple[Drawable, Decimal]]) -> dict[str, Any]:
+    return {
+        "organization_id": organization_id,
+        "customer_ids": [item.customer_id for item, _ in items],
+        "balance_ids": [item.source.balance_id for item, _ in items],
+        "numbers": [item.source.segment.number for item, _ in items],
+    }
 
 
 def _entry_type(amount: Decimal, voids: bool) -> EntryType:
@@ -228,7 +250,7 @@ def _entry_type(amount: Decimal, voids: bool) -> EntryType:
 
 # The segments of the balances that usage draws on or drew on, also of voided balances and in any time.
 _READ_PAST = (
-    _COLUMNS
+    COLUMNS
     + """, b.create_time, b.void_time
 FROM balance b JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_id = b.customer_id
     AND s.balance_id = b.balance_id
@@ -254,12 +276,13 @@ async def past_drawables(
     cursor = await connection.execute(
         _READ_PAST.encode(), {"organization_id": organization_id, "customer_ids": list(customer_ids)}
     )
-    return [PastDrawable(_drawable(row[:19]), *row[19:]) for row in await cursor.fetchall()]
+    return [PastDrawable(drawable_from(row), *row[_COLUMN_COUNT:]) for row in await cursor.fetchall()]
 
 
-def _drawable(row: Row) -> Drawable:
-    holding = holding_from(row[1:11], (HoldingSegment(*row[11:16]),))
-    priority, overdraws, metric_ids = row[16:19]
+def drawable_from(row: Row) -> Drawable:
+    """The segment in a row that begins with COLUMNS."""
+    holding = holding_from(row[1:11], (HoldingSegment(*row[11:17]),))
+    priority, overdraws, metric_ids = row[17:_COLUMN_COUNT]
     source = Source(
         holding.balance_id,
         holding.segments[0],

@@ -4,39 +4,50 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
+from evaluator.amounts import ZERO
 from evaluator.balances import Unit
 from store.postgres.counting import bounded_count
 from store.postgres.database import Connection, DriverConnection
 from store.tables.wallets import overage as overage_table
 
+
+class OverageState(NamedTuple):
+    """The overage of a customer in one unit. held: what open reservations hold of it where it is below zero."""
+
+    amount: Decimal = ZERO
+    held: Decimal = ZERO
+
+
 # The overages of some customers.
 _READ = """
-SELECT customer_id, unit, amount FROM overage
+SELECT customer_id, unit, amount, held FROM overage
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s)
 """
 
 
 async def of_customers(
     connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
-) -> dict[tuple[str, str], Decimal]:
+) -> dict[tuple[str, str], OverageState]:
     """The overages of customers, by customer id and unit key."""
     cursor = await connection.execute(_READ, {"organization_id": organization_id, "customer_ids": list(customer_ids)})
-    return {(row[0], row[1]): row[2] for row in await cursor.fetchall()}
+    return {(row[0], row[1]): OverageState(row[2], row[3]) for row in await cursor.fetchall()}
 
 
 @dataclass(frozen=True)
 class Overage:
-    """Usage of a customer in one unit that no balance covered."""
+    """Usage of a customer in one unit that no balance covered. held: see `OverageState`."""
 
     unit: Unit
     amount: Decimal
     update_time: datetime
+    held: Decimal = ZERO
 
 
 # A page of the overages of one customer. The unit keys of currencies come before those of metrics.
 _LIST = """
-SELECT unit, amount, update_time FROM overage
+SELECT unit, amount, update_time, held FROM overage
 WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AND unit > %(after)s
 ORDER BY unit LIMIT %(limit)s
 """
@@ -53,7 +64,7 @@ async def list_page(
         _LIST,
         {"organization_id": organization_id, "customer_id": customer_id, "after": after or "", "limit": limit},
     )
-    return [Overage(Unit.from_key(row[0]), row[1], row[2]) for row in await cursor.fetchall()]
+    return [Overage(Unit.from_key(row[0]), row[1], row[2], row[3]) for row in await cursor.fetchall()]
 
 
 async def count(connection: Connection, organization_id: int, customer_id: str) -> int:

@@ -77,6 +77,46 @@ async def lock(connection: Connection, organization_id: int, customer_ids: Itera
     return {row[0]: Wallet.of_row(row) for row in await cursor.fetchall()}
 
 
+# The two statements of `lock` for many customers, whose ids come as one text: see _LOCK_WITH_DRAWDOWN.
+_CREATE_MANY = """
+INSERT INTO wallet (organization_id, customer_id)
+SELECT %(organization_id)s, id FROM unnest(string_to_array(%(ids)s, E'\t')) AS i (id)
+ON CONFLICT DO NOTHING
+"""
+_LOCK_MANY = """
+SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
+WHERE organization_id = %(organization_id)s AND customer_id = ANY(string_to_array(%(ids)s, E'\t'))
+ORDER BY customer_id FOR UPDATE
+"""
+
+
+async def send_create(connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]) -> None:
+    """Sends the statement that creates the wallets that do not exist; once in a transaction, before `send_lock`."""
+    parameters = {"organization_id": organization_id, "ids": "\t".join(sorted(customer_ids))}
+    await connection.execute(_CREATE_MANY, parameters)
+
+
+async def send_lock(connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]) -> Cursor:
+    """Sends the statement that locks those of the customers' wallets that exist; `held` reads its result."""
+    parameters = {"organization_id": organization_id, "ids": "\t".join(customer_ids)}
+    return await connection.execute(_LOCK_MANY, parameters)
+
+
+# Reads wallets without a lock.
+_READ = """
+SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
+WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
+"""
+
+
+async def of_customers(
+    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
+) -> dict[str, Wallet]:
+    """The customers' wallets as they are, without a lock; customers without one are left out."""
+    parameters = {"organization_id": organization_id, "ids": list(customer_ids)}
+    return await held(await connection.execute(_READ, parameters))
+
+
 async def lock_with_drawdown(
     connection: Connection, organization_id: int, customer_ids: Iterable[str]
 ) -> dict[str, Wallet]:

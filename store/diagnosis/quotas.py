@@ -47,7 +47,7 @@ WITH used AS (
     FROM used LEFT JOIN organization_quota q USING (organization_id)
 )
 SELECT o.name, kind, round(number), quota::bigint FROM limited JOIN organization o USING (organization_id)
-WHERE number >= quota * %(share)s ORDER BY number / greatest(quota, 1) DESC LIMIT %(limit)s
+WHERE number > 0 AND number >= quota * %(share)s ORDER BY number / greatest(quota, 1) DESC LIMIT %(limit)s
 """
 
 

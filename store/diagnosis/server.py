@@ -78,14 +78,32 @@ async def settings(connection: DriverConnection, names: Sequence[str]) -> Mappin
     return dict(await cursor.fetchall())
 
 
-async def sizes(connection: DriverConnection, values: Mapping[str, str]) -> Mapping[str, tuple[int, int]]:
-    """Of settings that are sizes, by name: the server's value and the given one, both in bytes."""
-    cursor = await connection.execute(
-        "SELECT name, pg_size_bytes(current_setting(name)), pg_size_bytes(wanted)"
-        " FROM unnest(%s::text[], %s::text[]) AS w (name, wanted)",
-        (list(values), list(values.values())),
-    )
-    return {name: (present, wanted) for name, present, wanted in await cursor.fetchall()}
+@dataclass(frozen=True)
+class Size:
+    """A setting that is a size, in bytes: the server's value, PostgreSQL's default, and the least that is wanted."""
+
+    present: int
+    default: int
+    wanted: int
+
+    @property
+    def is_low(self) -> bool:
+        """Whether the server has less than is wanted."""
+        return self.present < self.wanted
+
+
+# The unit of a setting, such as 8kB or MB, has its number only if that is not 1.
+_SIZES = """
+SELECT name, pg_size_bytes(current_setting(name)),
+    boot_val::bigint * pg_size_bytes(CASE WHEN unit ~ '^[0-9]' THEN unit ELSE '1' || unit END), pg_size_bytes(wanted)
+FROM unnest(%s::text[], %s::text[]) AS w (name, wanted) JOIN pg_settings USING (name)
+"""
+
+
+async def sizes(connection: DriverConnection, values: Mapping[str, str]) -> Mapping[str, Size]:
+    """Settings that are sizes, by name. values: the least that is wanted of each, as PostgreSQL writes it."""
+    cursor = await connection.execute(_SIZES, (list(values), list(values.values())))
+    return {name: Size(*row) for name, *row in await cursor.fetchall()}
 
 
 @dataclass(frozen=True)

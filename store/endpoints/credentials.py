@@ -1,5 +1,6 @@
 """The credentials of endpoints: stored sealed, never shown."""
 
+from collections import Counter
 from typing import Any
 
 from sqlalchemy import null, select, tuple_, update
@@ -23,11 +24,11 @@ def sealed_credentials(
 
 async def reencrypt_credentials(
     connection: AsyncConnection, box: SecretBox, after: tuple[int, str], limit: int
-) -> tuple[int, tuple[int, str] | None]:
+) -> tuple[Counter[int], tuple[int, str] | None]:
     """Seals the credentials of up to `limit` endpoints of any organization with the current master key.
 
-    after: the key of the last row seen. Returns how many were sealed again, and the key of the last of them; None at
-    the end. Raises CannotOpen.
+    after: the key of the last row seen. Returns how many were sealed again, by organization, and the key of the last
+    of them; None at the end. Raises CannotOpen.
     """
     key = tuple_(endpoint.c.organization_id, endpoint.c.endpoint_id)
     rows = (
@@ -50,4 +51,7 @@ async def reencrypt_credentials(
             .where(endpoint.c.organization_id == row.organization_id, endpoint.c.endpoint_id == row.endpoint_id)
             .values(credentials=box.seal(box.open(row.credentials, context), context), credentials_key_id=box.key_id)
         )
-    return len(rows), (rows[-1].organization_id, rows[-1].endpoint_id) if rows else None
+    return Counter(row.organization_id for row in rows), (
+        rows[-1].organization_id,
+        rows[-1].endpoint_id,
+    ) if rows else None

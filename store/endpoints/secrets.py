@@ -1,6 +1,7 @@
 """The signing secrets of endpoints, sealed at rest: added, rotated, listed and encrypted again."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -183,11 +184,11 @@ async def verification_key_of(
 
 async def reencrypt(
     connection: AsyncConnection, box: SecretBox, after: tuple[int, str, int], limit: int
-) -> tuple[int, tuple[int, str, int] | None]:
+) -> tuple[Counter[int], tuple[int, str, int] | None]:
     """Seals up to `limit` secrets of any organization with the current master key, unless it sealed them already.
 
-    after: the key of the last row seen. Returns how many were sealed again, and the key of the last of them; None at
-    the end. Raises CannotOpen.
+    after: the key of the last row seen. Returns how many were sealed again, by organization, and the key of the last
+    of them; None at the end. Raises CannotOpen.
     """
     key = tuple_(endpoint_secret.c.organization_id, endpoint_secret.c.endpoint_id, endpoint_secret.c.sequence)
     rows = (
@@ -212,4 +213,4 @@ async def reencrypt(
             .values(secret=null(), ciphertext=box.seal(plain, context), key_id=box.key_id)
         )
     last = (rows[-1].organization_id, rows[-1].endpoint_id, rows[-1].sequence) if rows else None
-    return len(rows), last
+    return Counter(row.organization_id for row in rows), last

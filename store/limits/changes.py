@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
+from evaluator.aggregation import Aggregation
 from evaluator.ids import digest_of
 from store.accounts import quiet_puts
 from store.accounts.customer_evaluations import NOTE, OWN_TIME
@@ -14,6 +15,7 @@ from store.accounts.put_statements import TEXT, StatedTable, encoded, fetched
 from store.accounts.puts import Put, UnlockedPut, is_newer
 from store.accounts.quiet_puts import QuietPut
 from store.erasures.jobs import CustomerBeingErased
+from store.limits import windows
 from store.limits.limits import LimitFact, LimitSubject, StoredLimit, limit_of
 from store.postgres.database import DriverConnection
 
@@ -28,7 +30,7 @@ class LimitFixed(Exception):
     def __init__(self, limit_id: str, field: str) -> None:
         super().__init__(limit_id, field)
         self.limit_id = limit_id
-        self.field = field  # holder, access or groups
+        self.field = field  # holder, access, groups or window
 
 
 class LimitExists(Exception):
@@ -37,6 +39,16 @@ class LimitExists(Exception):
     def __init__(self, limit_id: str) -> None:
         super().__init__(limit_id)
         self.limit_id = limit_id
+
+
+class MetricNotEnforceable(Exception):
+    """A limit with an enforcement is of a metric that exists with an aggregation that is not additive."""
+
+    def __init__(self, limit_id: str, metric_id: str, aggregation: Aggregation) -> None:
+        super().__init__(limit_id, metric_id, aggregation)
+        self.limit_id = limit_id
+        self.metric_id = metric_id
+        self.aggregation = aggregation
 
 
 _TABLE = StatedTable(
@@ -48,23 +60,27 @@ _TABLE = StatedTable(
         "currency": TEXT,
         "metric_id": TEXT,
         "groups": "jsonb",
+        "window_kind": TEXT,
+        "window_minutes": "integer",
         "natural_key": TEXT,
         "amount": "numeric",
+        "enforcement": TEXT,
         "display_name": "text",
     },
     unlocked=frozenset({"display_name"}),
     unrouted=frozenset({"display_name"}),
 )
 # Changed limits of customers, with the key of their unit (`evaluator.balances.Unit.key`), in the rows of {changed}.
-# Of the alerts on facts, those on totals of invoices are compared with limits: of a currency, without groups.
+# Of the alerts on facts, those on totals of invoices are compared with limits: of a currency, without groups. Those
+# of other windows than the billing period are compared with none.
 _CHANGED = """
 SELECT customer_id, metric_id IS NULL AND groups = '[]', false, false,
        CASE WHEN metric_id IS NULL THEN 'cost/' || currency ELSE 'usage/' || metric_id END
-FROM {changed} WHERE customer_id IS NOT NULL
+FROM {changed} WHERE customer_id IS NOT NULL AND window_kind IS NULL
 """
 
-# Stores limits, except those of other subjects than before, of subjects that another limit has, and of customers that
-# are being erased; notes their customers, unless they are quiet.
+# Stores limits, except those of other subjects than before, of subjects that another limit has, of customers that are
+# being erased, and enforced ones of metrics that cannot be added up; notes their customers, unless they are quiet.
 _PUT = f"""
 WITH {_TABLE.input}, {_TABLE.before}, other AS MATERIALIZED (
     SELECT i.position, t.limit_id FROM input i LEFT JOIN before b USING (limit_id) CROSS JOIN LATERAL (
@@ -75,9 +91,16 @@ WITH {_TABLE.input}, {_TABLE.before}, other AS MATERIALIZED (
 ), erased AS MATERIALIZED (
     SELECT j.customer_id FROM input i JOIN erasure_job j
         ON j.organization_id = %(organization_id)s AND j.customer_id = i.customer_id
+), unenforceable AS MATERIALIZED (
+    SELECT i.position, m.aggregation FROM input i CROSS JOIN LATERAL (
+        SELECT aggregation FROM metric
+        WHERE organization_id = %(organization_id)s AND metric_id = i.metric_id LIMIT 1
+    ) AS m
+    WHERE i.enforcement <> 'NONE' AND m.aggregation <> ALL (%(additive)s)
 ), wanted AS MATERIALIZED (
     SELECT i.position, i.natural_key FROM input i LEFT JOIN before b USING (limit_id)
     WHERE i.position NOT IN (SELECT position FROM other)
+        AND i.position NOT IN (SELECT position FROM unenforceable)
         AND (b.limit_id IS NULL OR b.natural_key = i.natural_key)
         AND (i.customer_id IS NULL OR i.customer_id NOT IN (SELECT customer_id FROM erased))
 ), gone AS (
@@ -89,11 +112,15 @@ WITH {_TABLE.input}, {_TABLE.before}, other AS MATERIALIZED (
     {_TABLE.upsert.format(wanted="(SELECT count(*) FROM gone) >= 0 AND i.position IN (SELECT position FROM wanted)")}
 ), {quiet_puts.evaluations(_CHANGED.format(changed="put"))}
 SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) IS TRUE AS erased, o.limit_id AS other_id,
-       p.limit_id IS NOT NULL AS changed, {quiet_puts.IS_NOTED} IS TRUE AS noted, {_TABLE.either("p", "b")},
+       u.aggregation AS unenforceable, p.limit_id IS NOT NULL AS changed,
+       {quiet_puts.IS_NOTED} IS TRUE AS noted, {_TABLE.either("p", "b")},
        {_TABLE.before_columns("b")}
 FROM input i LEFT JOIN put p USING (limit_id) LEFT JOIN before b USING (limit_id)
-LEFT JOIN other o USING (position)
+LEFT JOIN other o USING (position) LEFT JOIN unenforceable u USING (position)
 """.encode()
+
+_ADDITIVE = [aggregation.value for aggregation in Aggregation if aggregation.additive]
+PutRefused = LimitFixed | LimitExists | MetricNotEnforceable | CustomerBeingErased
 
 
 async def put_unlocked(
@@ -124,13 +151,14 @@ async def put(
     epoch: int,
     now: datetime,
     quiet: Sequence[QuietPut | None] = (),
-) -> list[Put[StoredLimit] | LimitFixed | LimitExists | CustomerBeingErased]:
+) -> list[Put[StoredLimit] | PutRefused]:
     """Stores the facts, unless newer ones are stored, and notes which customers have to be evaluated.
 
-    LimitFixed: the limit exists with another subject. LimitExists: another limit has this subject. The transaction
-    holds the organization's lock exclusively and has raised the epoch to this one. The limits are distinct; two new
-    ones with the same subject make the statement fail. quiet: the puts that may be quiet, if no other change follows
-    at this epoch.
+    LimitFixed: the limit exists with another subject. LimitExists: another limit has this subject.
+    MetricNotEnforceable: the metric is known, and its usage cannot be added up. The transaction holds the
+    organization's lock exclusively and has raised the epoch to this one. The limits are distinct; two new ones with
+    the same subject make the statement fail. quiet: the puts that may be quiet, if no other change follows at this
+    epoch.
     """
     parameters = {
         "organization_id": organization_id,
@@ -138,6 +166,7 @@ async def put(
         "now": now,
         "due_time": now + OWN_TIME,
         "deleted": _DELETED,
+        "additive": _ADDITIVE,
         "facts": encoded([_fact_columns(fact) for fact in facts]),
         **quiet_puts.parameters(quiet),
     }
@@ -145,18 +174,21 @@ async def put(
     return [_result(organization_id, fact, rows[position], epoch) for position, fact in enumerate(facts)]
 
 
-def _result(
-    organization_id: int, fact: LimitFact, row: dict[str, Any], epoch: int
-) -> Put[StoredLimit] | LimitFixed | LimitExists | CustomerBeingErased:
+def _result(organization_id: int, fact: LimitFact, row: dict[str, Any], epoch: int) -> Put[StoredLimit] | PutRefused:
     """The result of a put of a limit."""
     if row["other_id"] is not None:
         return LimitExists(row["other_id"])
     if row["erased"]:
         return CustomerBeingErased(fact.subject.customer_id or "")
+    metric_id = fact.subject.metric_id
+    if metric_id is not None and row["unenforceable"] is not None and row["before_limit_id"] is None:
+        return MetricNotEnforceable(fact.limit_id, metric_id, Aggregation(row["unenforceable"]))
     stored = limit_of({"organization_id": organization_id, **row})
     superseded = is_newer(stored.as_of_time, fact.as_of_time)
     if not superseded and (field := _fixed_field(stored.subject, fact.subject)) is not None:
         return LimitFixed(fact.limit_id, field)
+    if metric_id is not None and row["unenforceable"] is not None and not superseded:
+        return MetricNotEnforceable(fact.limit_id, metric_id, Aggregation(row["unenforceable"]))
     return Put(
         stored,
         superseded=superseded,
@@ -180,6 +212,7 @@ def _fact_columns(fact: LimitFact) -> dict[str, Any]:
         **fixed,
         "natural_key": _natural_key(fixed),
         "amount": fact.amount,
+        "enforcement": fact.enforcement.value,
         "display_name": fact.display_name,
         "as_of_time": fact.as_of_time,
     }
@@ -194,7 +227,7 @@ WITH before AS MATERIALIZED (
     SET limit_id = %(deleted)s || natural_key, amount = NULL, deleted = true, update_time = %(now)s,
         changed_epoch = %(epoch)s
     WHERE organization_id = %(organization_id)s AND limit_id = (SELECT limit_id FROM before)
-    RETURNING customer_id, plan_id, currency, metric_id, groups
+    RETURNING customer_id, plan_id, currency, metric_id, groups, window_kind
 ), noted AS ({NOTE.format(changed=_CHANGED.format(changed="gone"))})
 SELECT b.* FROM before b, gone
 """.encode()
@@ -228,12 +261,14 @@ def _columns(subject: LimitSubject) -> dict[str, Any]:
         "currency": subject.currency,
         "metric_id": subject.metric_id,
         "groups": [list(group) for group in subject.groups],
+        **windows.columns_of(subject.window),
     }
 
 
 def _natural_key(fixed: dict[str, Any]) -> str:
     """A digest of the subject: the ids, keys and values together can be too long for an index entry."""
-    return digest_of(json.dumps([fixed[name] for name in _FIXED])).hex()
+    window = [] if fixed["window_kind"] is None else [fixed["window_kind"], fixed["window_minutes"]]
+    return digest_of(json.dumps([*(fixed[name] for name in _FIXED), *window])).hex()
 
 
 def _fixed_field(stored: LimitSubject, subject: LimitSubject) -> str | None:
@@ -242,4 +277,6 @@ def _fixed_field(stored: LimitSubject, subject: LimitSubject) -> str | None:
         return "holder"
     if (stored.currency, stored.metric_id) != (subject.currency, subject.metric_id):
         return "access"
-    return "groups" if stored.groups != subject.groups else None
+    if stored.groups != subject.groups:
+        return "groups"
+    return "window" if stored.window != subject.window else None

@@ -5,12 +5,17 @@ from decimal import Decimal
 from typing import Any
 
 from evaluator.balances import Unit
+from evaluator.enforced_limits import Enforcement
 from evaluator.gauges import Gauge
 from evaluator.limits import NO_LIMITS, LimitChange, Limits, limit_of
+from store.limits.windows import window_of
 from store.postgres.database import DriverConnection, Row
 
 # The columns of a limit, as `_limit` reads them.
-_FIELDS = "l.currency, l.metric_id, l.groups, l.amount::text, l.changed_epoch"
+_FIELDS = (
+    "l.currency, l.metric_id, l.groups, l.amount::text, l.changed_epoch, l.limit_id, l.enforcement, l.window_kind,"
+    " l.window_minutes"
+)
 
 # The limits of a customer itself, as a column of a statement about `customer`; `read_column` reads it.
 LIMITS_COLUMN = f"""
@@ -81,10 +86,13 @@ async def _by_subject(connection: DriverConnection, query: str, **parameters: An
 
 
 def _limit(fields: Sequence[Any]) -> LimitChange:
-    currency, metric_id, groups, amount, changed_epoch = fields
+    currency, metric_id, groups, amount, changed_epoch, limit_id, enforcement, window_kind, minutes = fields
     return LimitChange(
         Unit(currency, metric_id),
         tuple((key, value) for key, value in groups),
         None if amount is None else Decimal(amount),
         changed_epoch,
+        window_of(window_kind, minutes),
+        Enforcement(enforcement),
+        limit_id,
     )

@@ -1,4 +1,4 @@
-"""Limits: how much a customer, or each customer of a plan, may use in a billing period.
+"""Limits: how much a customer, or each customer of a plan, may use in a window of time.
 
 `store.limits.changes` changes them.
 """
@@ -11,7 +11,10 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.balances import Unit
+from evaluator.enforced_limits import Enforcement
+from evaluator.limit_windows import BILLING_PERIOD, LimitWindow
 from store.accounts.put_statements import FactRow
+from store.limits.windows import window_of
 from store.postgres.counting import bounded_count
 from store.tables.plans import usage_limit
 
@@ -21,6 +24,7 @@ class LimitSubject:
     """What is limited. Exactly one of customer_id and plan_id is set, and one of currency and metric_id.
 
     groups: (property, value), sorted by property. Value None stands for each value that has no limit of its own.
+    window: the span of time in which the limit counts.
     """
 
     customer_id: str | None
@@ -28,6 +32,7 @@ class LimitSubject:
     currency: str | None
     metric_id: str | None
     groups: tuple[tuple[str, str | None], ...]
+    window: LimitWindow = BILLING_PERIOD
 
     @property
     def unit(self) -> Unit:
@@ -37,13 +42,14 @@ class LimitSubject:
 
 @dataclass(frozen=True)
 class LimitFact:
-    """What the caller states about a limit. amount: for each billing period; None for no limit."""
+    """What the caller states about a limit. amount: for each span of its window; None for no limit."""
 
     limit_id: str
     subject: LimitSubject
     amount: Decimal | None
     as_of_time: datetime
     display_name: str = ""
+    enforcement: Enforcement = Enforcement.NONE
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class StoredLimit:
     create_time: datetime
     update_time: datetime
     display_name: str = ""
+    enforcement: Enforcement = Enforcement.NONE
 
 
 async def get(connection: AsyncConnection, organization_id: int, limit_id: str) -> StoredLimit | None:
@@ -112,6 +119,7 @@ def subject_of(row: FactRow) -> LimitSubject:
         currency=row["currency"],
         metric_id=row["metric_id"],
         groups=tuple((key, value) for key, value in row["groups"]),
+        window=window_of(row["window_kind"], row["window_minutes"]),
     )
 
 
@@ -126,4 +134,5 @@ def limit_of(row: FactRow) -> StoredLimit:
         create_time=row["create_time"],
         update_time=row["update_time"],
         display_name=row["display_name"],
+        enforcement=Enforcement(row["enforcement"]),
     )

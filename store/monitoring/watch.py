@@ -1,77 +1,56 @@
 """Reads the backlog regularly, and shows the last one that was read: no scrape waits for the database."""
 
-import asyncio
-import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from runtime.actions import LogAction
-from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.monitoring.instruments import Instruments
-from runtime.tasks import BackgroundTask, FailureLog
 from store.monitoring import backlog
 from store.monitoring.backlog import Backlog
-from store.postgres.database import Database, DatabaseUnavailable
+from store.monitoring.reading import RegularReading
+from store.postgres.database import Connection, Database
 
 INTERVAL = 10.0  # seconds between two reads
-TIMEOUT = 5.0  # seconds that a read may take
-
-logger = logging.getLogger(__name__)
 
 
 class BacklogWatch:
-    """Reads the backlog on the pool of the process, one connection for milliseconds.
-
-    After a read that failed there are no values until one succeeds: an old value would look like a good one.
-    """
+    """Reads the backlog, and how far PostgreSQL's clock is ahead."""
 
     def __init__(
         self, database: Database, clock: Clock, instruments: Instruments, *, interval: float = INTERVAL
     ) -> None:
         """interval: seconds between two reads."""
-        self._database = database
         self._clock = clock
-        self._last: Backlog | None = None
         self._skew = 0.0  # seconds that PostgreSQL's clock is ahead
-        self._task = BackgroundTask(
-            self.read,
-            FailureLog(
-                logger,
-                "the backlog cannot be read",
-                LogAction.BACKLOG_FAILED,
-                (DatabaseUnavailable, TimeoutError),  # `Database` logs it
-            ),
-            name="backlog",
-            interval=interval,
-            backoff=Backoff(longest=interval),
-        )
+        self._reading = RegularReading(database, self._read, name="backlog", interval=interval)
         self._add_to(instruments)
 
     def start(self) -> None:
         """Begins to read."""
-        self._task.start()
+        self._reading.start()
 
     async def stop(self) -> None:
         """Ends the reads."""
-        await self._task.stop()
+        await self._reading.stop()
 
     async def read(self) -> None:
         """Reads the backlog once. Raises DatabaseUnavailable and TimeoutError."""
-        try:
-            async with asyncio.timeout(TIMEOUT), self._database.transaction() as connection:
-                began = self._clock.now()
-                found = await backlog.read(connection)
-                ended = self._clock.now()
-        except BaseException:
-            self._last = None
-            raise
-        self._last = found
+        await self._reading.read()
+
+    async def _read(self, connection: Connection) -> Backlog:
+        began = self._clock.now()
+        found = await backlog.read(connection)
+        ended = self._clock.now()
         self._skew = (found.read_time - (began + (ended - began) / 2)).total_seconds()
+        return found
 
     def _add_to(self, instruments: Instruments) -> None:
         def shown(name: str, description: str, read: Callable[[Backlog], float | None]) -> None:
-            instruments.gauge(name, description, lambda: None if self._last is None else read(self._last))
+            def value() -> float | None:
+                last = self._reading.last
+                return None if last is None else read(last)
+
+            instruments.gauge(name, description, value)
 
         shown(
             "tidemark_outbox_notifications",

@@ -7,6 +7,7 @@ their session.
 """
 
 import asyncio
+import weakref
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ MARGIN = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    task: "asyncio.Task[object] | None"
+    task: "weakref.ref[asyncio.Task[object]]"  # the task keeps this object, in its context
     end: float  # by the event loop's clock
 
 
@@ -31,13 +32,15 @@ def bound_statements(seconds: float) -> None:
 
     Tasks that it creates are not bounded: they work for several calls, or go on after the call has ended.
     """
-    _bound.set(_Bound(asyncio.current_task(), asyncio.get_running_loop().time() + seconds))
+    task = asyncio.current_task()
+    assert task is not None
+    _bound.set(_Bound(weakref.ref(task), asyncio.get_running_loop().time() + seconds))
 
 
 def statement_timeout() -> int | None:
     """The milliseconds that a statement of the current task may run; None where that of the session is enough."""
     bound = _bound.get()
-    if bound is None or bound.task is not asyncio.current_task():
+    if bound is None or bound.task() is not asyncio.current_task():
         return None
     seconds = max(bound.end - asyncio.get_running_loop().time(), 0.0) + MARGIN
     return None if seconds >= STATEMENT_TIMEOUT else int(seconds * 1_000)

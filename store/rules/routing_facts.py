@@ -10,6 +10,7 @@ from typing import Any
 
 from evaluator.aggregation import Aggregation
 from evaluator.alert_index import AlertIndex
+from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
 from evaluator.raw_events import RawEvents
 from evaluator.routing_facts import NO_FIELDS, CustomerFacts, MetricFacts, SubscriptionFacts
@@ -30,7 +31,8 @@ CUSTOMER_COLUMNS = f"""
        customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch,
        greatest(update_time, contracts_change_time), {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN},
        EXISTS (SELECT FROM erasure_job j
-               WHERE j.organization_id = customer.organization_id AND j.customer_id = customer.customer_id)
+               WHERE j.organization_id = customer.organization_id AND j.customer_id = customer.customer_id),
+       parent_customer_id
 """
 
 # Customers; the condition follows.
@@ -223,6 +225,27 @@ async def register_customers(
     return await _with_alerts(connection, organization_id, made)  # an alert may be older than its customer
 
 
+# The limits of customers, whether these exist or not.
+_LIMITS = f"""
+SELECT customer.customer_id, {LIMITS_COLUMN}
+FROM (
+    SELECT %(organization_id)s::bigint AS organization_id, id COLLATE "C" AS customer_id
+    FROM unnest(%(ids)s::text[]) AS i (id)
+) AS customer
+"""
+
+
+async def as_if_registered(
+    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str], epoch: int, now: datetime
+) -> list[CustomerFacts]:
+    """What `register_customers` would register of unknown customers, without their alerts; registers nothing."""
+    rows = await _fetch(connection, _LIMITS, organization_id, ids=list(customer_ids))
+    return [
+        CustomerFacts(row[0], None, DEFAULT_CURRENCY, DEFAULT_CYCLE, epoch, now, limits=read_column(row[1]))
+        for row in rows
+    ]
+
+
 async def register_subscriptions(
     connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]], epoch: int, now: datetime
 ) -> list[SubscriptionFacts]:
@@ -269,11 +292,21 @@ def _cycle(anchor: datetime, cadence: str, count: int, zone: str) -> BillingCycl
 def customer_of(row: Row) -> CustomerFacts:
     """The customer in a row with CUSTOMER_COLUMNS."""
     customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row[:9]
-    exclusions, end, limits, being_erased = row[9:]
+    exclusions, end, limits, being_erased, parent_customer_id = row[9:]
     cycle = _cycle(anchor, cadence, count, zone)
     excluded, own = _excluded(exclusions), read_column(limits)
     return CustomerFacts(
-        customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded, end, own, being_erased
+        customer_id,
+        plan_id,
+        currency,
+        cycle,
+        changed_epoch,
+        update_time,
+        excluded,
+        end,
+        own,
+        being_erased,
+        parent_customer_id=parent_customer_id,
     )
 
 

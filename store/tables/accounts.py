@@ -67,6 +67,7 @@ customer = Table(
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
     Column("contracts_change_time", Time),  # when the custom fields of one of its subscriptions last changed
+    Column("parent_customer_id", Identifier),  # the customer directly above
     Index("customer_by_change", "organization_id", "changed_epoch"),
     Index(
         "customer_of_plan",
@@ -74,6 +75,13 @@ customer = Table(
         "plan_id",
         "customer_id",
         postgresql_where="plan_id IS NOT NULL",
+    ),
+    Index(
+        "customer_of_parent",
+        "organization_id",
+        "parent_customer_id",
+        "customer_id",
+        postgresql_where="parent_customer_id IS NOT NULL",
     ),
 )
 

@@ -61,6 +61,7 @@ balance_segment = Table(
     Column("adjusted", Amount, nullable=False),  # the sum of the adjustments
     Column("topped_up", Amount, nullable=False, server_default="0"),  # the sum of those above 0
     Column("drawn", Amount, nullable=False),  # what usage drew
+    Column("held", Amount, nullable=False, server_default="0"),  # by open reservations
     Column("start_time", Time, nullable=False),
     Column("end_time", Time),
     # The last put left it out. The row stays with its adjustments and drawdown, in case a later put contains it

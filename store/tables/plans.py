@@ -1,6 +1,6 @@
 """Plans and limits."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
@@ -30,8 +30,11 @@ usage_limit = Table(
     Column("currency", Identifier),  # exactly one of this and the next is set
     Column("metric_id", Identifier),
     Column("groups", JSONB, nullable=False),  # [[key, value or null], …] by key
-    Column("natural_key", Identifier, nullable=False),  # a digest of the five above
+    Column("window_kind", Identifier),  # `evaluator.limit_windows.WindowKind`; unset: the billing period
+    Column("window_minutes", Integer),  # of a rolling window only
+    Column("natural_key", Identifier, nullable=False),  # a digest of the seven above
     Column("amount", Amount),  # unset: no limit
+    Column("enforcement", Identifier, nullable=False, server_default="NONE"),  # NONE, SOFT, HARD
     # The row stays, with an id that no caller can choose, so that routers read that the limit has no amount any more.
     Column("deleted", Boolean, nullable=False, server_default="false"),
     Column("as_of_time", Time, nullable=False),

@@ -32,5 +32,6 @@ overage = Table(
     Column("customer_id", Identifier, primary_key=True),
     Column("unit", Identifier, primary_key=True),  # Unit.key: a currency or a metric
     Column("amount", Amount, nullable=False),
+    Column("held", Amount, nullable=False, server_default="0"),  # of an amount below 0, by open reservations
     Column("update_time", Time, nullable=False),
 )

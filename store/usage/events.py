@@ -282,6 +282,18 @@ async def check_stored(connection: DriverConnection, organization_id: int, event
             raise EventsVoided
 
 
+async def stored_of(
+    connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]
+) -> set[tuple[str, str]]:
+    """The identities of those events of which an event with the same identity is stored."""
+    found = set[tuple[str, str]]()
+    for start in range(0, len(events), ROWS_AT_ONCE):
+        part = events[start : start + ROWS_AT_ONCE]
+        cursor = await connection.execute(_STORED, _parameters(organization_id, part))
+        found.update([part[row[0] - 1].identity for row in await cursor.fetchall()])
+    return found
+
+
 def _parameters(organization_id: int, events: Sequence[UsageEvent]) -> dict[str, Any]:
     """The parameters of the statements with _EVENTS. An empty text stands for NULL; no value is empty."""
     columns = zip(*events, strict=True)

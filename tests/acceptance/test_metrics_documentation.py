@@ -19,6 +19,7 @@ from tests.support.monitoring.documentation import PAGE, PROCESSES, documented, 
 from tests.support.monitoring.promql import read
 from tests.support.monitoring.scraping import Scraped, scrape
 from tests.support.processes.up import TIMEOUT, Up
+from tests.support.server.certificates import Authority
 
 RECORD = bool(os.environ.get("TIDEMARK_RECORD_METRICS"))
 # What a scrape shows once the calls below have ended and each process has read the backlog.
@@ -28,6 +29,8 @@ SHOWN_LAST: tuple[tuple[str, dict[str, str]], ...] = (
     ("tidemark_outbox_notifications", {"worker": "1"}),
     ("tidemark_outbox_notifications", {"worker": "2"}),
     ("tidemark_embedded_database_size_bytes", {}),
+    ("tidemark_keys_expiring", {"worker": "1"}),
+    ("tidemark_keys_expiring", {"worker": "2"}),
 )
 # Labels that Prometheus adds to each series, and its own series about the scrape.
 OF_PROMETHEUS = {"job", "instance", "le", *PROCESSES}
@@ -36,8 +39,21 @@ NAMES_OF_PROMETHEUS = {"up", "ALERTS"}
 
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
-    """The scrape of `tidemark up` with an embedded database and two workers, after some calls."""
-    up = Up(tmp_path_factory.mktemp("up"), "--workers", "2", "--metrics-listen", "127.0.0.1:0")
+    """The scrape of `tidemark up` with TLS, an embedded database and two workers, after some calls."""
+    folder, authority = tmp_path_factory.mktemp("up"), Authority()
+    certificate, key, authority_file = (folder / name for name in ("tls.crt", "tls.key", "ca.crt"))
+    authority.server().write(certificate, key)
+    authority_file.write_bytes(authority.pem)
+    up = Up(
+        folder,
+        "--workers",
+        "2",
+        "--metrics-listen",
+        "127.0.0.1:0",
+        authority=authority_file,
+        TIDEMARK_TLS_CERTIFICATE=str(certificate),
+        TIDEMARK_TLS_KEY=str(key),
+    )
     try:
         port = int(up.wait_for(r"http://127\.0\.0\.1:(\d+)/metrics").group(1))
         event = {

@@ -14,6 +14,7 @@ from generated.tidemark.v1 import (
     audit_service_pb2,
     condition_pb2,
     error_reason_pb2,
+    limit_service_pb2,
     webhook_service_pb2,
 )
 
@@ -21,6 +22,7 @@ SERVICES: list[ServiceDescriptor] = [
     account_service_pb2.DESCRIPTOR.services_by_name["AccountService"],
     alert_service_pb2.DESCRIPTOR.services_by_name["AlertService"],
     audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"],
+    limit_service_pb2.DESCRIPTOR.services_by_name["LimitService"],
     webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"],
 ]
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]

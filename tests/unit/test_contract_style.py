@@ -17,6 +17,10 @@ WITHOUT_REQUEST_ID = {
         "PutRechargePolicy",
     },
     "a change of the ledger is made once by its adjustment_id": {"AdjustBalance", "DecrementBalances"},
+    "a reservation is made, and settled, once by its reservation_id": {"ReserveUsage", "SettleReservation"},
+    "a release or an extension that is repeated leaves the same reservation": {
+        *("ReleaseReservation", "ExtendReservation"),
+    },
     "a recharge is reported once, by its recharge_id": {"ReportRecharge"},
     "the uniqueness_key finds the alert that the first request created": {"UpdateAlert"},
     "an update that is repeated leaves the same fields": {"UpdateEndpoint"},

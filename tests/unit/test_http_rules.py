@@ -101,7 +101,7 @@ def test_verb_is_that_of_the_standard_method_or_the_path_ends_in_a_custom_one(
 
 def any_changes(method: MethodDescriptor) -> bool:
     """Whether a custom method changes something, by its name."""
-    return re.match(r"Summarize|Watch|Count|Explain|Find|Search", method.name) is None
+    return re.match(r"BatchCheck|Check|Summarize|Watch|Count|Explain|Find|Search", method.name) is None
 
 
 def test_no_two_paths_match_the_same_request() -> None:

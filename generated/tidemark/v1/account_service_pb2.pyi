@@ -156,6 +156,7 @@ class ListCustomersRequest(_message.Message):
     EXTERNAL_ID_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    PARENT_CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many customers to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its customers are large.
@@ -172,6 +173,8 @@ class ListCustomersRequest(_message.Message):
     """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
     filled.
     """
+    parent_customer_id: _builtins.str
+    """parent_customer_id restricts the list to the customers directly below that customer. Unset: all."""
     def __init__(
         self,
         *,
@@ -181,10 +184,11 @@ class ListCustomersRequest(_message.Message):
         external_id: _builtins.str = ...,
         alias: _builtins.str = ...,
         include_total_size: _builtins.bool = ...,
+        parent_customer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "external_id", b"external_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "plan_id", b"plan_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "external_id", b"external_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "parent_customer_id", b"parent_customer_id", "plan_id", b"plan_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1483,7 +1487,8 @@ class DecrementBalancesResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     remaining: _builtins.str
     """remaining is what remained in all active segments of the customer's balances in that currency or metric after the
-    decrement, as a decimal string. It includes balances that the decrement left out.
+    decrement, as a decimal string, without what open reservations hold of them. It includes balances that the decrement
+    left out.
     """
     overage: _builtins.str
     """overage is the part of the amount that no segment gave, as a decimal string; it was added to the customer's

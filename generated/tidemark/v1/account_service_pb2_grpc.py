@@ -542,7 +542,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutLimit(self, request, context):
-        """PutLimit creates a limit or replaces its amount.
+        """PutLimit creates a limit or replaces its amount and enforcement.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -564,7 +564,7 @@ class AccountServiceServicer:
 
     def DeleteLimit(self, request, context):
         """DeleteLimit removes a limit, and evaluates the thresholds with percent_of_limit that referred to it, like PutLimit
-        without an amount. Its limit_id can then be put with another holder, access and groups.
+        without an amount. Its limit_id can then be put with another holder, access, groups and window.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -128,14 +128,14 @@ class AccountServiceStub:
     and no limit. Otherwise it is refused with FAILED_PRECONDITION and ERROR_REASON_IN_USE.
     """
     PutLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutLimitRequest, _account_service_pb2.PutLimitResponse]
-    """PutLimit creates a limit or replaces its amount."""
+    """PutLimit creates a limit or replaces its amount and enforcement."""
     GetLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetLimitRequest, _account_service_pb2.GetLimitResponse]
     """GetLimit returns one limit."""
     ListLimits: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListLimitsRequest, _account_service_pb2.ListLimitsResponse]
     """ListLimits returns limits by ascending limit_id."""
     DeleteLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteLimitRequest, _account_service_pb2.DeleteLimitResponse]
     """DeleteLimit removes a limit, and evaluates the thresholds with percent_of_limit that referred to it, like PutLimit
-    without an amount. Its limit_id can then be put with another holder, access and groups.
+    without an amount. Its limit_id can then be put with another holder, access, groups and window.
     """
     GetQuotas: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetQuotasRequest, _account_service_pb2.GetQuotasResponse]
     """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them."""
@@ -482,7 +482,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.PutLimitRequest,
         context: _aio.ServicerContext[_account_service_pb2.PutLimitRequest, _abc.Awaitable[_account_service_pb2.PutLimitResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.PutLimitResponse]:
-        """PutLimit creates a limit or replaces its amount."""
+        """PutLimit creates a limit or replaces its amount and enforcement."""
 
     @_abc_1.abstractmethod
     def GetLimit(
@@ -507,7 +507,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.DeleteLimitRequest, _abc.Awaitable[_account_service_pb2.DeleteLimitResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.DeleteLimitResponse]:
         """DeleteLimit removes a limit, and evaluates the thresholds with percent_of_limit that referred to it, like PutLimit
-        without an amount. Its limit_id can then be put with another holder, access and groups.
+        without an amount. Its limit_id can then be put with another holder, access, groups and window.
         """
 
     @_abc_1.abstractmethod

@@ -113,6 +113,11 @@ class _AuditResourceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aud
     """AUDIT_RESOURCE_TYPE_API_KEY is an API key."""
     AUDIT_RESOURCE_TYPE_QUOTAS: _AuditResourceType.ValueType  # 15
     """AUDIT_RESOURCE_TYPE_QUOTAS is the quotas of the organization that are not those of the configuration."""
+    AUDIT_RESOURCE_TYPE_ENDPOINT_SECRETS: _AuditResourceType.ValueType  # 16
+    """AUDIT_RESOURCE_TYPE_ENDPOINT_SECRETS is the stored secrets of the organization's endpoints, which the operator has
+    encrypted with another key. The secrets themselves are the same. One command can have several entries: one for each
+    of its transactions.
+    """
     AUDIT_RESOURCE_TYPE_RECHARGE_POLICY: _AuditResourceType.ValueType  # 20
     """AUDIT_RESOURCE_TYPE_RECHARGE_POLICY is a recharge policy; its resource_id is the balance_id."""
     AUDIT_RESOURCE_TYPE_RECHARGE: _AuditResourceType.ValueType  # 21
@@ -157,6 +162,11 @@ AUDIT_RESOURCE_TYPE_API_KEY: AuditResourceType.ValueType  # 14
 """AUDIT_RESOURCE_TYPE_API_KEY is an API key."""
 AUDIT_RESOURCE_TYPE_QUOTAS: AuditResourceType.ValueType  # 15
 """AUDIT_RESOURCE_TYPE_QUOTAS is the quotas of the organization that are not those of the configuration."""
+AUDIT_RESOURCE_TYPE_ENDPOINT_SECRETS: AuditResourceType.ValueType  # 16
+"""AUDIT_RESOURCE_TYPE_ENDPOINT_SECRETS is the stored secrets of the organization's endpoints, which the operator has
+encrypted with another key. The secrets themselves are the same. One command can have several entries: one for each
+of its transactions.
+"""
 AUDIT_RESOURCE_TYPE_RECHARGE_POLICY: AuditResourceType.ValueType  # 20
 """AUDIT_RESOURCE_TYPE_RECHARGE_POLICY is a recharge policy; its resource_id is the balance_id."""
 AUDIT_RESOURCE_TYPE_RECHARGE: AuditResourceType.ValueType  # 21
@@ -368,6 +378,7 @@ class AuditedResource(_message.Message):
     REDELIVERY_JOB_FIELD_NUMBER: _builtins.int
     API_KEY_FIELD_NUMBER: _builtins.int
     QUOTAS_FIELD_NUMBER: _builtins.int
+    ENDPOINT_SECRETS_FIELD_NUMBER: _builtins.int
     RECHARGE_POLICY_FIELD_NUMBER: _builtins.int
     RECHARGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -435,6 +446,10 @@ class AuditedResource(_message.Message):
         """quotas is the quotas of the organization."""
 
     @_builtins.property
+    def endpoint_secrets(self) -> Global___AuditedEndpointSecrets:
+        """endpoint_secrets says how many stored secrets of endpoints were encrypted with another key."""
+
+    @_builtins.property
     def recharge_policy(self) -> _recharge_pb2.RechargePolicy:
         """recharge_policy is a recharge policy. Where it has switched itself off, it has only the fields that changed."""
 
@@ -461,14 +476,15 @@ class AuditedResource(_message.Message):
         redelivery_job: _redelivery_job_pb2.RedeliveryJob | None = ...,
         api_key: Global___AuditedApiKey | None = ...,
         quotas: Global___AuditedQuotas | None = ...,
+        endpoint_secrets: Global___AuditedEndpointSecrets | None = ...,
         recharge_policy: _recharge_pb2.RechargePolicy | None = ...,
         recharge: _recharge_pb2.Recharge | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "alert_exclusion", b"alert_exclusion", "api_key", b"api_key", "balance", b"balance", "customer", b"customer", "delivery", b"delivery", "endpoint", b"endpoint", "erasure_job", b"erasure_job", "invoice", b"invoice", "limit", b"limit", "metric", b"metric", "plan", b"plan", "quotas", b"quotas", "recharge", b"recharge", "recharge_policy", b"recharge_policy", "redelivery_job", b"redelivery_job", "resource", b"resource", "subscription", b"subscription", "usage_event", b"usage_event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "alert_exclusion", b"alert_exclusion", "api_key", b"api_key", "balance", b"balance", "customer", b"customer", "delivery", b"delivery", "endpoint", b"endpoint", "endpoint_secrets", b"endpoint_secrets", "erasure_job", b"erasure_job", "invoice", b"invoice", "limit", b"limit", "metric", b"metric", "plan", b"plan", "quotas", b"quotas", "recharge", b"recharge", "recharge_policy", b"recharge_policy", "redelivery_job", b"redelivery_job", "resource", b"resource", "subscription", b"subscription", "usage_event", b"usage_event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "alert_exclusion", b"alert_exclusion", "api_key", b"api_key", "balance", b"balance", "customer", b"customer", "delivery", b"delivery", "endpoint", b"endpoint", "erasure_job", b"erasure_job", "invoice", b"invoice", "limit", b"limit", "metric", b"metric", "plan", b"plan", "quotas", b"quotas", "recharge", b"recharge", "recharge_policy", b"recharge_policy", "redelivery_job", b"redelivery_job", "resource", b"resource", "subscription", b"subscription", "usage_event", b"usage_event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "alert_exclusion", b"alert_exclusion", "api_key", b"api_key", "balance", b"balance", "customer", b"customer", "delivery", b"delivery", "endpoint", b"endpoint", "endpoint_secrets", b"endpoint_secrets", "erasure_job", b"erasure_job", "invoice", b"invoice", "limit", b"limit", "metric", b"metric", "plan", b"plan", "quotas", b"quotas", "recharge", b"recharge", "recharge_policy", b"recharge_policy", "redelivery_job", b"redelivery_job", "resource", b"resource", "subscription", b"subscription", "usage_event", b"usage_event"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_resource: _TypeAlias = _typing.Literal["alert", "alert_exclusion", "customer", "subscription", "metric", "plan", "limit", "balance", "invoice", "usage_event", "erasure_job", "endpoint", "delivery", "redelivery_job", "api_key", "quotas", "recharge_policy", "recharge"]  # noqa: Y015
+    _WhichOneofReturnType_resource: _TypeAlias = _typing.Literal["alert", "alert_exclusion", "customer", "subscription", "metric", "plan", "limit", "balance", "invoice", "usage_event", "erasure_job", "endpoint", "delivery", "redelivery_job", "api_key", "quotas", "endpoint_secrets", "recharge_policy", "recharge"]  # noqa: Y015
     _WhichOneofArgType_resource: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_resource) -> _WhichOneofReturnType_resource | None: ...
 
@@ -497,6 +513,32 @@ class AuditedQuotas(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditedQuotas: _TypeAlias = AuditedQuotas  # noqa: Y015
+
+@_typing.final
+class AuditedEndpointSecrets(_message.Message):
+    """AuditedEndpointSecrets says how many stored secrets of the organization's endpoints were encrypted with another key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNING_SECRET_COUNT_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_COUNT_FIELD_NUMBER: _builtins.int
+    signing_secret_count: _builtins.int
+    """signing_secret_count is how many signing secrets, among them former ones that are still stored."""
+    credential_count: _builtins.int
+    """credential_count is how many credentials, which webhooks send to their receivers."""
+    def __init__(
+        self,
+        *,
+        signing_secret_count: _builtins.int = ...,
+        credential_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_count", b"credential_count", "signing_secret_count", b"signing_secret_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditedEndpointSecrets: _TypeAlias = AuditedEndpointSecrets  # noqa: Y015
 
 @_typing.final
 class AuditedApiKey(_message.Message):

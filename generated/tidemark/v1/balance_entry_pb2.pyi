@@ -33,7 +33,7 @@ class _BalanceEntryTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Bala
     BALANCE_ENTRY_TYPE_ADJUSTMENT: _BalanceEntryType.ValueType  # 2
     """BALANCE_ENTRY_TYPE_ADJUSTMENT is a change by AdjustBalance or DecrementBalances."""
     BALANCE_ENTRY_TYPE_VOID: _BalanceEntryType.ValueType  # 3
-    """BALANCE_ENTRY_TYPE_VOID is the voiding of the balance: the remaining amount was taken away."""
+    """BALANCE_ENTRY_TYPE_VOID is the voiding of the balance: what was not drawn was taken away."""
     BALANCE_ENTRY_TYPE_DRAW: _BalanceEntryType.ValueType  # 4
     """BALANCE_ENTRY_TYPE_DRAW is the sum of what usage drew in one commit of events."""
     BALANCE_ENTRY_TYPE_GIVE_BACK: _BalanceEntryType.ValueType  # 5
@@ -53,7 +53,7 @@ BALANCE_ENTRY_TYPE_GRANT: BalanceEntryType.ValueType  # 1
 BALANCE_ENTRY_TYPE_ADJUSTMENT: BalanceEntryType.ValueType  # 2
 """BALANCE_ENTRY_TYPE_ADJUSTMENT is a change by AdjustBalance or DecrementBalances."""
 BALANCE_ENTRY_TYPE_VOID: BalanceEntryType.ValueType  # 3
-"""BALANCE_ENTRY_TYPE_VOID is the voiding of the balance: the remaining amount was taken away."""
+"""BALANCE_ENTRY_TYPE_VOID is the voiding of the balance: what was not drawn was taken away."""
 BALANCE_ENTRY_TYPE_DRAW: BalanceEntryType.ValueType  # 4
 """BALANCE_ENTRY_TYPE_DRAW is the sum of what usage drew in one commit of events."""
 BALANCE_ENTRY_TYPE_GIVE_BACK: BalanceEntryType.ValueType  # 5
@@ -66,8 +66,10 @@ Global___BalanceEntryType: _TypeAlias = BalanceEntryType  # noqa: Y015
 
 @_typing.final
 class BalanceEntry(_message.Message):
-    """BalanceEntry is one change of the remaining amount of a segment. The amounts of all entries of a segment add up to
-    its remaining amount, or to 0 after the balance was voided or the segment was left out of a put.
+    """BalanceEntry is one change of what was granted in a segment and not drawn. The amounts of all entries of a segment add
+    up to its remaining amount and what is held of it, or to 0 after the balance was voided or the segment was left out of
+    a put. A reservation makes no entry until usage that settles it draws what it held. Usage that draws on a voided
+    balance, or on a segment that was left out, makes none.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -114,13 +116,15 @@ class BalanceEntry(_message.Message):
     type: Global___BalanceEntryType.ValueType
     """type is the cause of the change."""
     amount: _builtins.str
-    """amount is the change of the remaining amount, as a decimal string: negative when it became less."""
+    """amount is the change, as a decimal string: negative when it became less."""
     remaining: _builtins.str
-    """remaining is the remaining amount of the segment after the change, as a decimal string."""
+    """remaining is what was granted in the segment and not drawn after the change, as a decimal string. It includes what is
+    held, unlike remaining of BalanceSegment.
+    """
     customer_remaining: _builtins.str
-    """customer_remaining is what remained after the change in all active segments of the customer's balances in the same
-    currency or metric, as a decimal string. It is set for adjustments only: for each commit of usage it would have to
-    read all of these balances.
+    """customer_remaining is what was granted and not drawn after the change in all active segments of the customer's
+    balances in the same currency or metric, as a decimal string. It is set for adjustments only: for each commit of
+    usage it would have to read all of these balances.
     """
     adjustment_id: _builtins.str
     """adjustment_id is the adjustment that caused the change. Unset for other types."""

@@ -132,6 +132,7 @@ class Balance(_message.Message):
     VOID_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     balance_id: _builtins.str
     """balance_id is the caller's own id, unique for its customer: 1–128 characters, no control characters, no blanks at
     either end.
@@ -179,7 +180,13 @@ class Balance(_message.Message):
     adjustments, as a decimal string; "0" for a voided balance.
     """
     remaining: _builtins.str
-    """remaining is granted minus what was drawn in those segments, as a decimal string. It may be negative."""
+    """remaining is what usage can still draw on those segments, as a decimal string: granted minus what was drawn and what
+    is held. It may be negative.
+    """
+    held: _builtins.str
+    """held is what open reservations (see LimitService) hold of those segments, as a decimal string. Nothing else can draw
+    it. Alerts on balances do not see it: for them it remains until it is drawn.
+    """
     @_builtins.property
     def spend(self) -> _access_pb2.SpendAccess:
         """spend is a balance in money or another currency."""
@@ -261,10 +268,11 @@ class Balance(_message.Message):
         void_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        held: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "as_of_time", b"as_of_time", "create_time", b"create_time", "quantity", b"quantity", "seat", b"seat", "spend", b"spend", "update_time", b"update_time", "void_time", b"void_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "allow_overage", b"allow_overage", "as_of_time", b"as_of_time", "balance_id", b"balance_id", "contract_custom_fields", b"contract_custom_fields", "contract_id", b"contract_id", "cost_basis", b"cost_basis", "create_time", b"create_time", "credit_grant_type", b"credit_grant_type", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "display_name", b"display_name", "draw_down", b"draw_down", "draw_down_metric_ids", b"draw_down_metric_ids", "granted", b"granted", "kind", b"kind", "license_type", b"license_type", "priority", b"priority", "quantity", b"quantity", "remaining", b"remaining", "seat", b"seat", "segments", b"segments", "spend", b"spend", "update_time", b"update_time", "void_time", b"void_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "allow_overage", b"allow_overage", "as_of_time", b"as_of_time", "balance_id", b"balance_id", "contract_custom_fields", b"contract_custom_fields", "contract_id", b"contract_id", "cost_basis", b"cost_basis", "create_time", b"create_time", "credit_grant_type", b"credit_grant_type", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "display_name", b"display_name", "draw_down", b"draw_down", "draw_down_metric_ids", b"draw_down_metric_ids", "granted", b"granted", "held", b"held", "kind", b"kind", "license_type", b"license_type", "priority", b"priority", "quantity", b"quantity", "remaining", b"remaining", "seat", b"seat", "segments", b"segments", "spend", b"spend", "update_time", b"update_time", "void_time", b"void_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
     _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
@@ -311,6 +319,7 @@ class BalanceSegment(_message.Message):
     GRANTED_FIELD_NUMBER: _builtins.int
     DRAWN_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     amount: _builtins.str
     """amount is what was granted, a decimal string of at most 38 digits, 18 of them after the point (see Threshold); not
     negative.
@@ -322,8 +331,13 @@ class BalanceSegment(_message.Message):
     drawn: _builtins.str
     """drawn is what usage has drawn from the segment, as a decimal string."""
     remaining: _builtins.str
-    """remaining is granted minus drawn, as a decimal string, whether the segment is active or not. It is negative when a
-    put or an adjustment granted less than was drawn, or with allow_overage.
+    """remaining is granted minus drawn and held, as a decimal string, whether the segment is active or not. It is negative
+    when a put or an adjustment granted less than was drawn and held, or with allow_overage.
+    """
+    held: _builtins.str
+    """held is what open reservations (see LimitService) hold of the segment, as a decimal string. When one is settled, its
+    usage draws it from this segment; when one is released or expires, it remains in this segment again. It stays held
+    when the segment ends, a put grants less, or the balance is voided.
     """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -343,10 +357,11 @@ class BalanceSegment(_message.Message):
         granted: _builtins.str = ...,
         drawn: _builtins.str = ...,
         remaining: _builtins.str = ...,
+        held: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "drawn", b"drawn", "end_time", b"end_time", "granted", b"granted", "remaining", b"remaining", "segment_number", b"segment_number", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "drawn", b"drawn", "end_time", b"end_time", "granted", b"granted", "held", b"held", "remaining", b"remaining", "segment_number", b"segment_number", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,6 +62,7 @@ class Customer(_message.Message):
     CURRENT_BILLING_PERIOD_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    PARENT_CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the caller's own id: 1–128 characters, no control characters, no blanks at either end."""
     display_name: _builtins.str
@@ -78,6 +79,15 @@ class Customer(_message.Message):
     currency: _builtins.str
     """currency is the currency of a usage event's cost when the event does not name one: an ISO 4217 code or the caller's
     own pricing unit, 1–64 letters, digits, "_", "." or "-". Unset: USD.
+    """
+    parent_customer_id: _builtins.str
+    """parent_customer_id is the customer directly above this one: the organization of a team, the team of a user, the user
+    of a key. The enforced limits of each customer above also count the usage of this one; alerts, gauges, balances and
+    invoices do not. An unknown parent is created with the defaults of this message.
+
+    At most 5 customers stand one above the other, and none above itself: such a put is refused with FAILED_PRECONDITION,
+    and ERROR_REASON_PARENT_TOO_DEEP or ERROR_REASON_PARENT_CYCLE. A parent that DeleteCustomer erases is refused, too, and
+    the erasure unsets this field of the customers directly below it. Unset: none.
     """
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -152,10 +162,11 @@ class Customer(_message.Message):
         current_billing_period: _billing_period_pb2.BillingPeriod | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        parent_customer_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "current_billing_period", b"current_billing_period", "plan_end_time", b"plan_end_time", "plan_start_time", b"plan_start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "currency", b"currency", "current_billing_period", b"current_billing_period", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "display_name", b"display_name", "external_id", b"external_id", "plan_end_time", b"plan_end_time", "plan_id", b"plan_id", "plan_start_time", b"plan_start_time", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "currency", b"currency", "current_billing_period", b"current_billing_period", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "display_name", b"display_name", "external_id", b"external_id", "parent_customer_id", b"parent_customer_id", "plan_end_time", b"plan_end_time", "plan_id", b"plan_id", "plan_start_time", b"plan_start_time", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

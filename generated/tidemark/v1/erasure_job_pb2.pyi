@@ -50,7 +50,9 @@ class ErasureJob(_message.Message):
     or its subscriptions with their history, notifications, and deliveries with their attempts. The ledger is kept under a
     pseudonym instead of the customer's id, because accounts have to be shown for years: amounts, times and types of
     balances, their entries, adjustments, overages and invoices, with the ids of balances, invoices and adjustments.
-    Custom fields, contract ids and values of seats are removed from them. Answers that are stored for repeated
+    Custom fields, contract ids and values of seats are removed from them. API keys, and identities of client certificates,
+    that are limited to the customer are revoked when the job ends, because its id is then free for another customer; they
+    get the pseudonym and lose their names. Answers that are stored for repeated
     request_ids, and logs, expire by themselves (7 days; what the operator chose).
     """
 

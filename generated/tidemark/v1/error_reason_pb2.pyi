@@ -307,7 +307,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_BATCH_EMPTY: _ErrorReason.ValueType  # 21
-    """ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request has no events.
+    """ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request has no events, or a message of EnforceUsage no
+    requests.
 
     Example:
 
@@ -319,7 +320,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_BATCH_TOO_LARGE: _ErrorReason.ValueType  # 22
     """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have:
-    5,000 to count, 1,000 to void.
+    5,000 to count, 1,000 to void. For EnforceUsage it means more than 1,000 requests in a message.
 
     Example:
 
@@ -348,7 +349,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_EVENT_CONFLICT: _ErrorReason.ValueType  # 24
     """ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar month
-    (UTC) was counted for the customer before, with different content. It is used in Rejection.status.
+    (UTC) was counted for the customer before, with different content. It is used in Rejection.status. For a reservation
+    it means that its reservation_id, which becomes the event_id of its usage, is the id of another event.
 
     Example:
 
@@ -363,7 +365,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_EVENT_TOO_OLD: _ErrorReason.ValueType  # 25
     """ERROR_REASON_EVENT_TOO_OLD (FAILED_PRECONDITION) means that the event's billing period ended longer ago than the
-    grace, or that the event is older than events are kept. It is used in Rejection.status.
+    grace, or that the event is older than events are kept. It is used in Rejection.status. LimitService answers it with
+    customer_id in place of event_id.
 
     Example:
 
@@ -489,6 +492,37 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_PARENT_CYCLE: _ErrorReason.ValueType  # 65
+    """ERROR_REASON_PARENT_CYCLE (FAILED_PRECONDITION) means that the customer would stand above itself: the
+    parent_customer_id is the customer, or the customer is above it.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_PARENT_CYCLE",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "parent_customer_id": "acme-europe"
+          }
+        }
+    """
+    ERROR_REASON_PARENT_TOO_DEEP: _ErrorReason.ValueType  # 66
+    """ERROR_REASON_PARENT_TOO_DEEP (FAILED_PRECONDITION) means that with this parent_customer_id more customers than
+    most_levels would stand one above the other, those below the customer included.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_PARENT_TOO_DEEP",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "key-17",
+            "parent_customer_id": "user-4",
+            "most_levels": "5"
+          }
+        }
+    """
     ERROR_REASON_ERASURE_JOB_NOT_FOUND: _ErrorReason.ValueType  # 34
     """ERROR_REASON_ERASURE_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no erasure job of that id.
 
@@ -557,6 +591,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": {
             "metric_id": "tokens",
             "aggregation": "AGGREGATION_SUM"
+          }
+        }
+    """
+    ERROR_REASON_METRIC_NOT_ENFORCEABLE: _ErrorReason.ValueType  # 67
+    """ERROR_REASON_METRIC_NOT_ENFORCEABLE (FAILED_PRECONDITION) means that a limit with enforcement is of a metric whose
+    usage cannot be added up: only SUM and COUNT can.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_METRIC_NOT_ENFORCEABLE",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "limit_id": "acme-seats",
+            "metric_id": "seats",
+            "aggregation": "AGGREGATION_MAX"
           }
         }
     """
@@ -758,7 +808,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_LIMIT_EXISTS: _ErrorReason.ValueType  # 52
-    """ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access and groups.
+    """ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access, groups and
+    window.
 
     Example:
 
@@ -771,8 +822,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_LIMIT_FIXED: _ErrorReason.ValueType  # 53
-    """ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or groups,
-    which cannot be changed.
+    """ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or window, or
+    with other groups, which cannot be changed.
 
     Example:
 
@@ -946,7 +997,68 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_RECHARGE_POLICY_NOT_FOUND: _ErrorReason.ValueType  # 65
+    ERROR_REASON_RESERVATION_NOT_FOUND: _ErrorReason.ValueType  # 68
+    """ERROR_REASON_RESERVATION_NOT_FOUND (NOT_FOUND) means that the customer has no reservation of that id, or that the
+    reservation ended more than 7 days ago.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RESERVATION_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "reservation_id": "req-81"
+          }
+        }
+    """
+    ERROR_REASON_RESERVATION_CONFLICT: _ErrorReason.ValueType  # 69
+    """ERROR_REASON_RESERVATION_CONFLICT (ALREADY_EXISTS) means that the customer has a reservation of that id with other
+    content. Use another reservation_id for another request.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RESERVATION_CONFLICT",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "reservation_id": "req-81"
+          }
+        }
+    """
+    ERROR_REASON_RESERVATION_ENDED: _ErrorReason.ValueType  # 70
+    """ERROR_REASON_RESERVATION_ENDED (FAILED_PRECONDITION) means that the reservation is not open any more, so this cannot
+    be done with it: state says how it ended. A settlement with other amounts than the first one has this reason, too.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RESERVATION_ENDED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "reservation_id": "req-81",
+            "state": "RESERVATION_STATE_RELEASED"
+          }
+        }
+    """
+    ERROR_REASON_RESERVATION_WITHOUT_COST: _ErrorReason.ValueType  # 71
+    """ERROR_REASON_RESERVATION_WITHOUT_COST (FAILED_PRECONDITION) means that a settlement has a cost and its reservation has
+    none, so the currency is not known.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RESERVATION_WITHOUT_COST",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "reservation_id": "req-81"
+          }
+        }
+    """
+    ERROR_REASON_RECHARGE_POLICY_NOT_FOUND: _ErrorReason.ValueType  # 72
     """ERROR_REASON_RECHARGE_POLICY_NOT_FOUND (NOT_FOUND) means that the balance has no recharge policy.
 
     Example:
@@ -960,7 +1072,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_RECHARGE_NOT_FOUND: _ErrorReason.ValueType  # 66
+    ERROR_REASON_RECHARGE_NOT_FOUND: _ErrorReason.ValueType  # 73
     """ERROR_REASON_RECHARGE_NOT_FOUND (NOT_FOUND) means that the customer has no such recharge.
 
     Example:
@@ -974,7 +1086,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
-    ERROR_REASON_RECHARGE_ENDED: _ErrorReason.ValueType  # 67
+    ERROR_REASON_RECHARGE_ENDED: _ErrorReason.ValueType  # 74
     """ERROR_REASON_RECHARGE_ENDED (FAILED_PRECONDITION) means that another result of the recharge was reported before. It
     stands. Correct the balance with AdjustBalance if it was wrong.
 
@@ -1285,7 +1397,8 @@ Example:
     }
 """
 ERROR_REASON_BATCH_EMPTY: ErrorReason.ValueType  # 21
-"""ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request has no events.
+"""ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request has no events, or a message of EnforceUsage no
+requests.
 
 Example:
 
@@ -1297,7 +1410,7 @@ Example:
 """
 ERROR_REASON_BATCH_TOO_LARGE: ErrorReason.ValueType  # 22
 """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have:
-5,000 to count, 1,000 to void.
+5,000 to count, 1,000 to void. For EnforceUsage it means more than 1,000 requests in a message.
 
 Example:
 
@@ -1326,7 +1439,8 @@ Example:
 """
 ERROR_REASON_EVENT_CONFLICT: ErrorReason.ValueType  # 24
 """ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar month
-(UTC) was counted for the customer before, with different content. It is used in Rejection.status.
+(UTC) was counted for the customer before, with different content. It is used in Rejection.status. For a reservation
+it means that its reservation_id, which becomes the event_id of its usage, is the id of another event.
 
 Example:
 
@@ -1341,7 +1455,8 @@ Example:
 """
 ERROR_REASON_EVENT_TOO_OLD: ErrorReason.ValueType  # 25
 """ERROR_REASON_EVENT_TOO_OLD (FAILED_PRECONDITION) means that the event's billing period ended longer ago than the
-grace, or that the event is older than events are kept. It is used in Rejection.status.
+grace, or that the event is older than events are kept. It is used in Rejection.status. LimitService answers it with
+customer_id in place of event_id.
 
 Example:
 
@@ -1467,6 +1582,37 @@ Example:
       }
     }
 """
+ERROR_REASON_PARENT_CYCLE: ErrorReason.ValueType  # 65
+"""ERROR_REASON_PARENT_CYCLE (FAILED_PRECONDITION) means that the customer would stand above itself: the
+parent_customer_id is the customer, or the customer is above it.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_PARENT_CYCLE",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "parent_customer_id": "acme-europe"
+      }
+    }
+"""
+ERROR_REASON_PARENT_TOO_DEEP: ErrorReason.ValueType  # 66
+"""ERROR_REASON_PARENT_TOO_DEEP (FAILED_PRECONDITION) means that with this parent_customer_id more customers than
+most_levels would stand one above the other, those below the customer included.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_PARENT_TOO_DEEP",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "key-17",
+        "parent_customer_id": "user-4",
+        "most_levels": "5"
+      }
+    }
+"""
 ERROR_REASON_ERASURE_JOB_NOT_FOUND: ErrorReason.ValueType  # 34
 """ERROR_REASON_ERASURE_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no erasure job of that id.
 
@@ -1535,6 +1681,22 @@ Example:
       "metadata": {
         "metric_id": "tokens",
         "aggregation": "AGGREGATION_SUM"
+      }
+    }
+"""
+ERROR_REASON_METRIC_NOT_ENFORCEABLE: ErrorReason.ValueType  # 67
+"""ERROR_REASON_METRIC_NOT_ENFORCEABLE (FAILED_PRECONDITION) means that a limit with enforcement is of a metric whose
+usage cannot be added up: only SUM and COUNT can.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_METRIC_NOT_ENFORCEABLE",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "limit_id": "acme-seats",
+        "metric_id": "seats",
+        "aggregation": "AGGREGATION_MAX"
       }
     }
 """
@@ -1736,7 +1898,8 @@ Example:
     }
 """
 ERROR_REASON_LIMIT_EXISTS: ErrorReason.ValueType  # 52
-"""ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access and groups.
+"""ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access, groups and
+window.
 
 Example:
 
@@ -1749,8 +1912,8 @@ Example:
     }
 """
 ERROR_REASON_LIMIT_FIXED: ErrorReason.ValueType  # 53
-"""ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or groups,
-which cannot be changed.
+"""ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or window, or
+with other groups, which cannot be changed.
 
 Example:
 
@@ -1924,7 +2087,68 @@ Example:
       }
     }
 """
-ERROR_REASON_RECHARGE_POLICY_NOT_FOUND: ErrorReason.ValueType  # 65
+ERROR_REASON_RESERVATION_NOT_FOUND: ErrorReason.ValueType  # 68
+"""ERROR_REASON_RESERVATION_NOT_FOUND (NOT_FOUND) means that the customer has no reservation of that id, or that the
+reservation ended more than 7 days ago.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RESERVATION_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "reservation_id": "req-81"
+      }
+    }
+"""
+ERROR_REASON_RESERVATION_CONFLICT: ErrorReason.ValueType  # 69
+"""ERROR_REASON_RESERVATION_CONFLICT (ALREADY_EXISTS) means that the customer has a reservation of that id with other
+content. Use another reservation_id for another request.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RESERVATION_CONFLICT",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "reservation_id": "req-81"
+      }
+    }
+"""
+ERROR_REASON_RESERVATION_ENDED: ErrorReason.ValueType  # 70
+"""ERROR_REASON_RESERVATION_ENDED (FAILED_PRECONDITION) means that the reservation is not open any more, so this cannot
+be done with it: state says how it ended. A settlement with other amounts than the first one has this reason, too.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RESERVATION_ENDED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "reservation_id": "req-81",
+        "state": "RESERVATION_STATE_RELEASED"
+      }
+    }
+"""
+ERROR_REASON_RESERVATION_WITHOUT_COST: ErrorReason.ValueType  # 71
+"""ERROR_REASON_RESERVATION_WITHOUT_COST (FAILED_PRECONDITION) means that a settlement has a cost and its reservation has
+none, so the currency is not known.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RESERVATION_WITHOUT_COST",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "reservation_id": "req-81"
+      }
+    }
+"""
+ERROR_REASON_RECHARGE_POLICY_NOT_FOUND: ErrorReason.ValueType  # 72
 """ERROR_REASON_RECHARGE_POLICY_NOT_FOUND (NOT_FOUND) means that the balance has no recharge policy.
 
 Example:
@@ -1938,7 +2162,7 @@ Example:
       }
     }
 """
-ERROR_REASON_RECHARGE_NOT_FOUND: ErrorReason.ValueType  # 66
+ERROR_REASON_RECHARGE_NOT_FOUND: ErrorReason.ValueType  # 73
 """ERROR_REASON_RECHARGE_NOT_FOUND (NOT_FOUND) means that the customer has no such recharge.
 
 Example:
@@ -1952,7 +2176,7 @@ Example:
       }
     }
 """
-ERROR_REASON_RECHARGE_ENDED: ErrorReason.ValueType  # 67
+ERROR_REASON_RECHARGE_ENDED: ErrorReason.ValueType  # 74
 """ERROR_REASON_RECHARGE_ENDED (FAILED_PRECONDITION) means that another result of the recharge was reported before. It
 stands. Correct the balance with AdjustBalance if it was wrong.
 

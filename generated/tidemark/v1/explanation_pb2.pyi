@@ -287,7 +287,7 @@ class CustomerAlertExplanation(_message.Message):
     reason: Global___ExplanationReason.ValueType
     """reason is the first reason that keeps the alert from notifying about the customer: that of the first step that does
     not pass. If all pass, it is the reason of the gauge that got furthest. NOTIFIED when the alert has notified about
-    a gauge in the period, whatever the steps say.
+    a gauge in the period, whatever the steps say: also if it was disabled or archived afterwards.
     """
     summary: _builtins.str
     """summary says the reason in one sentence."""

@@ -71,6 +71,7 @@ class Gauge(_message.Message):
     BILLING_PERIOD_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the customer that is measured."""
     subscription_id: _builtins.str
@@ -82,6 +83,10 @@ class Gauge(_message.Message):
     limit: _builtins.str
     """limit is the limit of this gauge, which percent_of_limit refers to, a decimal string. Unset: there is none, or it
     was not read, because the gauge is shown without an alert.
+    """
+    held: _builtins.str
+    """held is what open reservations (see LimitService) hold of what the gauge measures, a decimal string. value does not
+    include it. Unset: nothing is held, or it was not read: only GetCustomerAlert and ListCustomerAlerts show it.
     """
     @_builtins.property
     def usage(self) -> Global___UsageMeasure:
@@ -129,10 +134,11 @@ class Gauge(_message.Message):
         billing_period: _billing_period_pb2.BillingPeriod | None = ...,
         value: _builtins.str = ...,
         limit: _builtins.str = ...,
+        held: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "billing_period", b"billing_period", "cost", b"cost", "invoices", b"invoices", "measure", b"measure", "plan", b"plan", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "billing_period", b"billing_period", "cost", b"cost", "customer_id", b"customer_id", "group", b"group", "invoices", b"invoices", "limit", b"limit", "measure", b"measure", "plan", b"plan", "subscription_id", b"subscription_id", "usage", b"usage", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "billing_period", b"billing_period", "cost", b"cost", "customer_id", b"customer_id", "group", b"group", "held", b"held", "invoices", b"invoices", "limit", b"limit", "measure", b"measure", "plan", b"plan", "subscription_id", b"subscription_id", "usage", b"usage", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_measure: _TypeAlias = _typing.Literal["usage", "cost", "invoices", "balances", "plan"]  # noqa: Y015
     _WhichOneofArgType_measure: _TypeAlias = _typing.Literal["measure", b"measure"]  # noqa: Y015

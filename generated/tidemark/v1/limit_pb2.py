@@ -26,10 +26,11 @@ from generated.buf.validate import validate_pb2 as buf_dot_validate_dot_validate
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from generated.tidemark.v1 import access_pb2 as tidemark_dot_v1_dot_access__pb2
+from generated.tidemark.v1 import limit_window_pb2 as tidemark_dot_v1_dot_limit__window__pb2
 from generated.tidemark.v1 import scope_pb2 as tidemark_dot_v1_dot_scope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/limit.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/access.proto\x1a\x17tidemark/v1/scope.proto\"\x8e\x05\n\x05Limit\x12N\n\x08limit_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12-\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12\x34\n\x08\x63ustomer\x18\x03 \x01(\x0b\x32\x1a.tidemark.v1.CustomerScopeB\x04\xe2\x41\x01\x01H\x00\x12,\n\x04plan\x18\x04 \x01(\x0b\x32\x16.tidemark.v1.PlanScopeB\x04\xe2\x41\x01\x01H\x00\x12/\n\x05spend\x18\x05 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x01\x12\x35\n\x08quantity\x18\x06 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x01\x12\x35\n\x06groups\x18\x07 \x03(\x0b\x32\x17.tidemark.v1.LimitGroupB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x03\x12=\n\x06\x61mount\x18\x08 \x01(\tB-\xe2\x41\x01\x01\xbaH&r!\x18\'2\x1d^[0-9]{1,38}(\\.[0-9]{1,18})?$\xd8\x01\x01\x12\x34\n\nas_of_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x42\x0f\n\x06holder\x12\x05\xbaH\x02\x08\x01\x42\x0f\n\x06\x61\x63\x63\x65ss\x12\x05\xbaH\x02\x08\x01\"\x8e\x01\n\nLimitGroup\x12I\n\x03key\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12+\n\x05value\x18\x02 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$H\x00\x88\x01\x01\x42\x08\n\x06_valueBs\n\x0f\x64\x65v.tidemark.v1B\nLimitProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/limit.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/access.proto\x1a\x1etidemark/v1/limit_window.proto\x1a\x17tidemark/v1/scope.proto\"\x80\x06\n\x05Limit\x12N\n\x08limit_id\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12-\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12\x34\n\x08\x63ustomer\x18\x03 \x01(\x0b\x32\x1a.tidemark.v1.CustomerScopeB\x04\xe2\x41\x01\x01H\x00\x12,\n\x04plan\x18\x04 \x01(\x0b\x32\x16.tidemark.v1.PlanScopeB\x04\xe2\x41\x01\x01H\x00\x12/\n\x05spend\x18\x05 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessB\x04\xe2\x41\x01\x01H\x01\x12\x35\n\x08quantity\x18\x06 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessB\x04\xe2\x41\x01\x01H\x01\x12\x35\n\x06groups\x18\x07 \x03(\x0b\x32\x17.tidemark.v1.LimitGroupB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x03\x12=\n\x06\x61mount\x18\x08 \x01(\tB-\xe2\x41\x01\x01\xbaH&r!\x18\'2\x1d^[0-9]{1,38}(\\.[0-9]{1,18})?$\xd8\x01\x01\x12\x34\n\nas_of_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12@\n\x0b\x65nforcement\x18\x0c \x01(\x0e\x32\x1d.tidemark.v1.LimitEnforcementB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12.\n\x06window\x18\r \x01(\x0b\x32\x18.tidemark.v1.LimitWindowB\x04\xe2\x41\x01\x01\x42\x0f\n\x06holder\x12\x05\xbaH\x02\x08\x01\x42\x0f\n\x06\x61\x63\x63\x65ss\x12\x05\xbaH\x02\x08\x01\"\x8e\x01\n\nLimitGroup\x12I\n\x03key\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12+\n\x05value\x18\x02 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$H\x00\x88\x01\x01\x42\x08\n\x06_value*\x89\x01\n\x10LimitEnforcement\x12!\n\x1dLIMIT_ENFORCEMENT_UNSPECIFIED\x10\x00\x12\x1a\n\x16LIMIT_ENFORCEMENT_NONE\x10\x01\x12\x1a\n\x16LIMIT_ENFORCEMENT_SOFT\x10\x02\x12\x1a\n\x16LIMIT_ENFORCEMENT_HARD\x10\x03\x42s\n\x0f\x64\x65v.tidemark.v1B\nLimitProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,12 +64,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMIT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_LIMIT'].fields_by_name['update_time']._loaded_options = None
   _globals['_LIMIT'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_LIMIT'].fields_by_name['enforcement']._loaded_options = None
+  _globals['_LIMIT'].fields_by_name['enforcement']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_LIMIT'].fields_by_name['window']._loaded_options = None
+  _globals['_LIMIT'].fields_by_name['window']._serialized_options = b'\342A\001\001'
   _globals['_LIMITGROUP'].fields_by_name['key']._loaded_options = None
   _globals['_LIMITGROUP'].fields_by_name['key']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_LIMITGROUP'].fields_by_name['value']._loaded_options = None
   _globals['_LIMITGROUP'].fields_by_name['value']._serialized_options = b'\342A\001\001\272H\020r\016\030\200\0022\t^\\P{Cc}*$'
-  _globals['_LIMIT']._serialized_start=187
-  _globals['_LIMIT']._serialized_end=841
-  _globals['_LIMITGROUP']._serialized_start=844
-  _globals['_LIMITGROUP']._serialized_end=986
+  _globals['_LIMITENFORCEMENT']._serialized_start=1135
+  _globals['_LIMITENFORCEMENT']._serialized_end=1272
+  _globals['_LIMIT']._serialized_start=219
+  _globals['_LIMIT']._serialized_end=987
+  _globals['_LIMITGROUP']._serialized_start=990
+  _globals['_LIMITGROUP']._serialized_end=1132
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from generated.tidemark.v1 import access_pb2 as _access_pb2
+from generated.tidemark.v1 import limit_window_pb2 as _limit_window_pb2
 from generated.tidemark.v1 import scope_pb2 as _scope_pb2
 import builtins as _builtins
 import sys
@@ -21,10 +23,43 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _LimitEnforcement:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitEnforcementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitEnforcement.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_ENFORCEMENT_UNSPECIFIED: _LimitEnforcement.ValueType  # 0
+    """LIMIT_ENFORCEMENT_UNSPECIFIED stands for LIMIT_ENFORCEMENT_NONE in a request."""
+    LIMIT_ENFORCEMENT_NONE: _LimitEnforcement.ValueType  # 1
+    """LIMIT_ENFORCEMENT_NONE does nothing: only thresholds refer to the limit."""
+    LIMIT_ENFORCEMENT_SOFT: _LimitEnforcement.ValueType  # 2
+    """LIMIT_ENFORCEMENT_SOFT counts the usage and refuses nothing: answers say that the limit is passed."""
+    LIMIT_ENFORCEMENT_HARD: _LimitEnforcement.ValueType  # 3
+    """LIMIT_ENFORCEMENT_HARD refuses usage that is checked or reserved and does not fit, unless its overage policy admits
+    it. Events of usage that happened are never refused; their answers say that the limit is passed.
+    """
+
+class LimitEnforcement(_LimitEnforcement, metaclass=_LimitEnforcementEnumTypeWrapper):
+    """LimitEnforcement says what a limit does to usage that passes it."""
+
+LIMIT_ENFORCEMENT_UNSPECIFIED: LimitEnforcement.ValueType  # 0
+"""LIMIT_ENFORCEMENT_UNSPECIFIED stands for LIMIT_ENFORCEMENT_NONE in a request."""
+LIMIT_ENFORCEMENT_NONE: LimitEnforcement.ValueType  # 1
+"""LIMIT_ENFORCEMENT_NONE does nothing: only thresholds refer to the limit."""
+LIMIT_ENFORCEMENT_SOFT: LimitEnforcement.ValueType  # 2
+"""LIMIT_ENFORCEMENT_SOFT counts the usage and refuses nothing: answers say that the limit is passed."""
+LIMIT_ENFORCEMENT_HARD: LimitEnforcement.ValueType  # 3
+"""LIMIT_ENFORCEMENT_HARD refuses usage that is checked or reserved and does not fit, unless its overage policy admits
+it. Events of usage that happened are never refused; their answers say that the limit is passed.
+"""
+Global___LimitEnforcement: _TypeAlias = LimitEnforcement  # noqa: Y015
+
 @_typing.final
 class Limit(_message.Message):
-    """Limit is how much a customer, or each customer of a plan, may use or spend in a billing period. It does not stop
-    usage; thresholds with percent_of_limit refer to it.
+    """Limit is how much a customer, or each customer of a plan, may use or spend in a window of time, which is a billing
+    period unless the limit says otherwise. Thresholds with percent_of_limit refer to limits of the billing period. With
+    enforcement, a limit is also compared with each usage that is checked or reserved, and with each event.
 
     A gauge has the limit of its metric or currency with exactly the gauge's group keys. So a limit without groups
     applies to all usage together, not to each group; the gauge of one seat takes only a limit with the group key of that
@@ -33,9 +68,13 @@ class Limit(_message.Message):
     limit, or else the limit of the subscription's plan. Price filters do not matter: a gauge of some prices has the
     limit of all cost in the currency.
 
-    holder, access and groups cannot be changed after the limit is created: a put with other values is refused with
-    FAILED_PRECONDITION and ERROR_REASON_LIMIT_FIXED. There is one limit for each combination of the three: another one
-    is refused with ALREADY_EXISTS and ERROR_REASON_LIMIT_EXISTS.
+    Of the enforced limits, several apply to one usage: in each unit, for each combination of group keys and window, the
+    one that fits best as above. The limits of a customer also count the usage of all customers below it (see
+    Customer.parent_customer_id), so usage is compared with the limits of its customer and of each customer above.
+
+    holder, access, groups and window cannot be changed after the limit is created: a put with other values is refused
+    with FAILED_PRECONDITION and ERROR_REASON_LIMIT_FIXED. There is one limit for each combination of the four: another
+    one is refused with ALREADY_EXISTS and ERROR_REASON_LIMIT_EXISTS.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -51,6 +90,8 @@ class Limit(_message.Message):
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ENFORCEMENT_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
     limit_id: _builtins.str
     """limit_id is the caller's own id: 1–128 characters, no control characters, no blanks at either end."""
     display_name: _builtins.str
@@ -58,6 +99,12 @@ class Limit(_message.Message):
     amount: _builtins.str
     """amount is the limit, a decimal string of at most 38 digits, 18 of them after the point (see Threshold); not
     negative. Unset: the limit is removed, as if it had never been put.
+    """
+    enforcement: Global___LimitEnforcement.ValueType
+    """enforcement says what happens to usage that passes the limit. A put may change it. SOFT and HARD need a metric that
+    can be added up: with a metric that exists with another aggregation than SUM or COUNT, the put is refused with
+    FAILED_PRECONDITION and ERROR_REASON_METRIC_NOT_ENFORCEABLE. If the metric is created later with such an aggregation,
+    the limit is not enforced. Unset: NONE.
     """
     @_builtins.property
     def customer(self) -> _scope_pb2.CustomerScope:
@@ -95,6 +142,12 @@ class Limit(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """update_time is when the limit was last changed."""
 
+    @_builtins.property
+    def window(self) -> _limit_window_pb2.LimitWindow:
+        """window is the span of time in which the limit counts. Thresholds with percent_of_limit refer to limits of the
+        billing period only. Unset: the billing period.
+        """
+
     def __init__(
         self,
         *,
@@ -109,10 +162,12 @@ class Limit(_message.Message):
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        enforcement: Global___LimitEnforcement.ValueType = ...,
+        window: _limit_window_pb2.LimitWindow | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "as_of_time", b"as_of_time", "create_time", b"create_time", "customer", b"customer", "holder", b"holder", "plan", b"plan", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "as_of_time", b"as_of_time", "create_time", b"create_time", "customer", b"customer", "holder", b"holder", "plan", b"plan", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "amount", b"amount", "as_of_time", b"as_of_time", "create_time", b"create_time", "customer", b"customer", "display_name", b"display_name", "groups", b"groups", "holder", b"holder", "limit_id", b"limit_id", "plan", b"plan", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "amount", b"amount", "as_of_time", b"as_of_time", "create_time", b"create_time", "customer", b"customer", "display_name", b"display_name", "enforcement", b"enforcement", "groups", b"groups", "holder", b"holder", "limit_id", b"limit_id", "plan", b"plan", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
     _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from generated.tidemark.v1 import access_pb2 as tidemark_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/overage.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/access.proto\"\xc5\x01\n\x07Overage\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12)\n\x05spend\x18\x02 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessH\x00\x12/\n\x08quantity\x18\x03 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessH\x00\x12\x0e\n\x06\x61mount\x18\x04 \x01(\t\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06\x61\x63\x63\x65ss*d\n\rOveragePolicy\x12\x1e\n\x1aOVERAGE_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15OVERAGE_POLICY_REFUSE\x10\x01\x12\x18\n\x14OVERAGE_POLICY_ALLOW\x10\x02\x42u\n\x0f\x64\x65v.tidemark.v1B\x0cOverageProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/overage.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidemark/v1/access.proto\"\xd3\x01\n\x07Overage\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12)\n\x05spend\x18\x02 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessH\x00\x12/\n\x08quantity\x18\x03 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessH\x00\x12\x0e\n\x06\x61mount\x18\x04 \x01(\t\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04held\x18\x06 \x01(\tB\x08\n\x06\x61\x63\x63\x65ss*d\n\rOveragePolicy\x12\x1e\n\x1aOVERAGE_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15OVERAGE_POLICY_REFUSE\x10\x01\x12\x18\n\x14OVERAGE_POLICY_ALLOW\x10\x02\x42u\n\x0f\x64\x65v.tidemark.v1B\x0cOverageProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.overage_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\014OverageProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
-  _globals['_OVERAGEPOLICY']._serialized_start=301
-  _globals['_OVERAGEPOLICY']._serialized_end=401
+  _globals['_OVERAGEPOLICY']._serialized_start=315
+  _globals['_OVERAGEPOLICY']._serialized_end=415
   _globals['_OVERAGE']._serialized_start=102
-  _globals['_OVERAGE']._serialized_end=299
+  _globals['_OVERAGE']._serialized_end=313
 # @@protoc_insertion_point(module_scope)

@@ -64,11 +64,16 @@ class Overage(_message.Message):
     QUANTITY_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the customer."""
     amount: _builtins.str
     """amount is the overage, as a decimal string. It is below zero when corrections gave back more than was ever drawn or
     charged; later usage uses that up before it draws on a balance.
+    """
+    held: _builtins.str
+    """held is what open reservations (see LimitService) hold of an amount below zero, as a decimal string. Later usage
+    leaves it to them.
     """
     @_builtins.property
     def spend(self) -> _access_pb2.SpendAccess:
@@ -90,10 +95,11 @@ class Overage(_message.Message):
         quantity: _access_pb2.QuantityAccess | None = ...,
         amount: _builtins.str = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        held: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "amount", b"amount", "customer_id", b"customer_id", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "amount", b"amount", "customer_id", b"customer_id", "held", b"held", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
     _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015

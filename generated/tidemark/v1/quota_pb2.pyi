@@ -30,12 +30,13 @@ class _QuotaKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QuotaKind.V
     QUOTA_KIND_ENDPOINTS: _QuotaKind.ValueType  # 2
     """QUOTA_KIND_ENDPOINTS is webhook endpoints, those that are disabled included."""
     QUOTA_KIND_STREAMS: _QuotaKind.ValueType  # 3
-    """QUOTA_KIND_STREAMS is open streams of EvaluateUsage."""
+    """QUOTA_KIND_STREAMS is open streams of EvaluateUsage and EnforceUsage."""
     QUOTA_KIND_WATCHERS: _QuotaKind.ValueType  # 4
-    """QUOTA_KIND_WATCHERS is open streams of WatchNotifications."""
+    """QUOTA_KIND_WATCHERS is open streams of WatchNotifications, WatchDecisions and WatchAuditEntries, together."""
     QUOTA_KIND_EVENTS_PER_SECOND: _QuotaKind.ValueType  # 5
-    """QUOTA_KIND_EVENTS_PER_SECOND is events of usage in a second, duplicates and rejected ones included. A batch is taken
-    as a whole, and the ones after it wait, or are refused, until it is paid.
+    """QUOTA_KIND_EVENTS_PER_SECOND is events of usage in a second, duplicates and rejected ones included. Each request
+    of LimitService that reserves, settles, releases or extends is one event, too. A batch is taken as a whole, and the
+    ones after it wait, or are refused, until it is paid.
     """
     QUOTA_KIND_BYTES_PER_SECOND: _QuotaKind.ValueType  # 6
     """QUOTA_KIND_BYTES_PER_SECOND is bytes of all requests in a second, decompressed. They are paid like events."""
@@ -50,12 +51,13 @@ QUOTA_KIND_ALERTS: QuotaKind.ValueType  # 1
 QUOTA_KIND_ENDPOINTS: QuotaKind.ValueType  # 2
 """QUOTA_KIND_ENDPOINTS is webhook endpoints, those that are disabled included."""
 QUOTA_KIND_STREAMS: QuotaKind.ValueType  # 3
-"""QUOTA_KIND_STREAMS is open streams of EvaluateUsage."""
+"""QUOTA_KIND_STREAMS is open streams of EvaluateUsage and EnforceUsage."""
 QUOTA_KIND_WATCHERS: QuotaKind.ValueType  # 4
-"""QUOTA_KIND_WATCHERS is open streams of WatchNotifications."""
+"""QUOTA_KIND_WATCHERS is open streams of WatchNotifications, WatchDecisions and WatchAuditEntries, together."""
 QUOTA_KIND_EVENTS_PER_SECOND: QuotaKind.ValueType  # 5
-"""QUOTA_KIND_EVENTS_PER_SECOND is events of usage in a second, duplicates and rejected ones included. A batch is taken
-as a whole, and the ones after it wait, or are refused, until it is paid.
+"""QUOTA_KIND_EVENTS_PER_SECOND is events of usage in a second, duplicates and rejected ones included. Each request
+of LimitService that reserves, settles, releases or extends is one event, too. A batch is taken as a whole, and the
+ones after it wait, or are refused, until it is paid.
 """
 QUOTA_KIND_BYTES_PER_SECOND: QuotaKind.ValueType  # 6
 """QUOTA_KIND_BYTES_PER_SECOND is bytes of all requests in a second, decompressed. They are paid like events."""

@@ -67,5 +67,6 @@ required_role: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodO
 """required_role is the role that the method needs. ROLE_EDITOR includes ROLE_READER, and ROLE_ADMIN includes all."""
 customer_fields: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedScalarFieldContainer[_builtins.str]]
 """customer_fields are fields of the request that name customers. A key that is limited to one customer may call the
-method if one of these fields is set, and none names another customer. Empty: such a key may not call the method.
+method if one of these fields is set, and none names another customer. A field of a message in the request is
+written as a path: "usage.customer_id". Empty: such a key may not call the method.
 """

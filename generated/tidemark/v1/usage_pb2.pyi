@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from generated.tidemark.v1 import decision_pb2 as _decision_pb2
 from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
 from generated.tidemark.v1 import transition_pb2 as _transition_pb2
 import builtins as _builtins
@@ -71,6 +72,7 @@ class UsageEvent(_message.Message):
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     PROPERTIES_FIELD_NUMBER: _builtins.int
     EVENT_NAME_FIELD_NUMBER: _builtins.int
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """event_id is the caller's own id, unique for its customer: 1–128 characters, no control characters, no blanks at
     either end. Within one calendar month (UTC) of event_time, the same id with the same content is a duplicate; with
@@ -101,6 +103,12 @@ class UsageEvent(_message.Message):
     """event_name is what happened, in the form of an event_id, in a raw event. Exactly one of metric_id and event_name is
     set.
     """
+    reservation_id: _builtins.str
+    """reservation_id is the reservation of the customer (see LimitService) that the event settles, in the form of an
+    event_id. The event counts with its own amounts, id and time, and is never refused for being larger than what was
+    granted; what the reservation held is given back in the same transaction. Unset, or not an open reservation: the
+    event is usage without a reservation.
+    """
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """event_time is when the usage happened. It decides the billing period in which the event counts. At most 5 minutes
@@ -129,10 +137,11 @@ class UsageEvent(_message.Message):
         event_time: _timestamp_pb2.Timestamp | None = ...,
         properties: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         event_name: _builtins.str = ...,
+        reservation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "currency", b"currency", "customer_id", b"customer_id", "event_id", b"event_id", "event_name", b"event_name", "event_time", b"event_time", "metric_id", b"metric_id", "properties", b"properties", "quantity", b"quantity", "subscription_id", b"subscription_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "currency", b"currency", "customer_id", b"customer_id", "event_id", b"event_id", "event_name", b"event_name", "event_time", b"event_time", "metric_id", b"metric_id", "properties", b"properties", "quantity", b"quantity", "reservation_id", b"reservation_id", "subscription_id", b"subscription_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -193,6 +202,7 @@ class UsageOutcome(_message.Message):
     TRANSITIONS_FIELD_NUMBER: _builtins.int
     GAUGES_FIELD_NUMBER: _builtins.int
     OMITTED_FIELD_NUMBER: _builtins.int
+    OVER_LIMITS_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
     """batch_id is the batch_id of the batch."""
     accepted: _builtins.int
@@ -229,6 +239,12 @@ class UsageOutcome(_message.Message):
     def omitted(self) -> Global___OmittedResults:
         """omitted says how much is left out of this answer, and where to read it. Unset: nothing is left out."""
 
+    @_builtins.property
+    def over_limits(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.LimitState]:
+        """over_limits are the hard limits that the events met and that are passed now, each once, at most 100. Usage that
+        happened is never refused: it counts, and the next CheckUsage or ReserveUsage is. reset_time is not set in them.
+        """
+
     def __init__(
         self,
         *,
@@ -239,10 +255,11 @@ class UsageOutcome(_message.Message):
         transitions: _abc.Iterable[_transition_pb2.Transition] | None = ...,
         gauges: _abc.Iterable[_gauge_pb2.Gauge] | None = ...,
         omitted: Global___OmittedResults | None = ...,
+        over_limits: _abc.Iterable[_decision_pb2.LimitState] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["omitted", b"omitted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "batch_id", b"batch_id", "duplicates", b"duplicates", "gauges", b"gauges", "omitted", b"omitted", "rejected", b"rejected", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "batch_id", b"batch_id", "duplicates", b"duplicates", "gauges", b"gauges", "omitted", b"omitted", "over_limits", b"over_limits", "rejected", b"rejected", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

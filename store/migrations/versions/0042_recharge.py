@@ -8,7 +8,7 @@ counts.
 from alembic import op
 
 revision = "0042"
-down_revision = "0038"
+down_revision = "0041"
 oldest_compatible = "0027"
 
 _TABLES = """

@@ -6,11 +6,13 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from generated.tidemark.v1 import (
     access_pb2,
     account_service_pb2_grpc,
     limit_pb2,
+    limit_window_pb2,
     plan_pb2,
     scope_pb2,
 )
@@ -31,6 +33,10 @@ Stub = account_service_pb2_grpc.AccountServiceStub
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)  # where the clock stands
 HOUR = timedelta(hours=1)
+HOURLY = limit_window_pb2.LimitWindow(
+    calendar=limit_window_pb2.CalendarWindow(unit=limit_window_pb2.CALENDAR_UNIT_HOUR)
+)
+ROLLING = limit_window_pb2.RollingWindow(duration=Duration(seconds=5 * 60 * 60))
 EXACT = "12345678901234567890.123456789012345678"
 
 
@@ -83,6 +89,9 @@ async def test_a_plan_is_replaced_by_a_newer_put_only(accounts: Stub, clock: Man
         {"quantity": access_pb2.QuantityAccess(metric_id="tokens"), "groups": [limit_pb2.LimitGroup(key="user")]},
         {"amount": EXACT},
         {"amount": ""},
+        {"amount": "1", "enforcement": limit_pb2.LIMIT_ENFORCEMENT_SOFT},
+        {"amount": "1", "enforcement": limit_pb2.LIMIT_ENFORCEMENT_HARD, "window": HOURLY},
+        {"window": limit_window_pb2.LimitWindow(rolling=ROLLING)},
     ],
 )
 async def test_every_field_of_a_limit_comes_back(accounts: Stub, fields: dict[str, Any]) -> None:
@@ -92,6 +101,10 @@ async def test_every_field_of_a_limit_comes_back(accounts: Stub, fields: dict[st
     assert to_datetime(kept.create_time) == to_datetime(kept.update_time) == NOW
     kept.ClearField("create_time")
     kept.ClearField("update_time")
+    if not sent.HasField("window"):
+        sent.window.billing_period.SetInParent()
+    if not sent.enforcement:
+        sent.enforcement = limit_pb2.LIMIT_ENFORCEMENT_NONE
     assert kept == sent
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from generated.tidemark.v1 import alert_pb2, explanation_pb2
 from runtime.clock import ManualClock
+from server.calls.validation import to_timestamp
 from store.identity import keys
 from store.identity.keys import KeySettings
 from store.identity.roles import Role
@@ -30,6 +31,10 @@ BY_REGION = TEN + 'usage_threshold_reached { metric_id: "tokens" group_values { 
 
 def event(number: int, quantity: str = "1", rest: str = "", metric: str = "tokens") -> str:
     return f'event_id: "{number}" customer_id: "acme" metric_id: "{metric}" quantity: "{quantity}" {rest}'
+
+
+def region(value: str) -> str:
+    return f'properties {{ key: "region" value: "{value}" }}'
 
 
 async def created(ours: Client, alert: str, evaluate_on_create: bool | None = None) -> alert_pb2.Alert:
@@ -117,11 +122,45 @@ async def test_a_customer_without_the_subscription_of_the_alert_has_nothing_to_m
     assert (found.gauges[0].gauge.subscription_id, found.gauges[0].next.amount) == ("pro", "7")
 
 
+async def test_an_alert_that_was_disabled_after_it_notified_has_notified(ours: Client, clock: ManualClock) -> None:
+    alert = await created(ours, BY_REGION + ALL)
+    await ours.use(clock.now(), event(1, "40", region("eu")), event(2, "4", region("us")))
+    [notified] = (await ours.explain(alert.alert_id, "acme")).notifications
+    for disable, arguments in ((ours.disable, ("acme",)), (ours.disable, ()), (ours.archive, ())):
+        await disable(alert.alert_id, *arguments)
+        found = await ours.explain(alert.alert_id, "acme")
+        assert reason(found) == "NOTIFIED"
+        assert found.summary.startswith("The alert has notified on 2026-03-15")
+        blocking = next(step for step in found.steps if short(step.reason) != "PASSED")
+        assert found.summary.endswith(blocking.summary)
+        assert short(blocking.reason) in ("DISABLED_FOR_CUSTOMER", "ALERT_DISABLED", "ALERT_ARCHIVED")
+        assert notified.notification.notification_id in [
+            one.notification.notification_id for one in found.notifications
+        ]
+        of_other_group = await ours.explain(alert.alert_id, "acme", group=[{"key": "region", "value": "us"}])
+        assert reason(of_other_group) == short(blocking.reason)
+    before = to_timestamp(clock.now() - timedelta(days=30))
+    of_other_period = await ours.explain(alert.alert_id, "acme", period_time=before)
+    assert reason(of_other_period) == "ALERT_ARCHIVED"
+
+
+async def test_an_alert_that_was_disabled_after_its_threshold_was_resolved_has_not_notified(
+    ours: Client, clock: ManualClock
+) -> None:
+    both = 'thresholds { value: "10" notify_on: [TRANSITION_KIND_REACHED, TRANSITION_KIND_RESOLVED] } '
+    alert = await created(ours, f'display_name: "n" {both} usage_threshold_reached {{ metric_id: "tokens" }} {ALL}')
+    await ours.use(clock.now(), event(1, "40"))
+    await ours.use(clock.now(), event(2, "-35"))
+    await ours.disable(alert.alert_id)
+    found = await ours.explain(alert.alert_id, "acme")
+    assert (reason(found), len(found.notifications)) == ("ALERT_DISABLED", 2)
+
+
 async def test_a_disabled_and_an_archived_alert_are_explained_by_their_state(
     ours: Client, clock: ManualClock
 ) -> None:
     alert = await created(ours, TOKENS + ALL)
-    await ours.use(clock.now(), event(1, "40"))
+    await ours.use(clock.now(), event(1, "4"))
     await ours.disable(alert.alert_id)
     assert reason(await ours.explain(alert.alert_id, "acme")) == "ALERT_DISABLED"
     await ours.archive(alert.alert_id)

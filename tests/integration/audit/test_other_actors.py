@@ -1,6 +1,7 @@
 """Changes that no RPC makes: commands, the notifier, and callers before the first key."""
 
 import asyncio
+import base64
 import getpass
 import socket
 from typing import Any
@@ -11,10 +12,11 @@ from google.protobuf import json_format
 
 from cli.main import tidemark
 from generated.tidemark.v1 import account_service_pb2, account_service_pb2_grpc, audit_entry_pb2, plan_pb2, quota_pb2
-from runtime.clock import ManualClock
+from runtime.clock import ManualClock, SystemClock
 from server.mapping.audit_entries import entry_message
 from store.audit import log, numbering
 from store.audit.log import AuditFilter, StoredEntry
+from store.endpoints.rows import Settings
 from store.identity import organizations
 from store.postgres.database import Database
 from tests.support.notifier.delivery_queue import claim, failed, fan_out, record
@@ -109,6 +111,57 @@ async def test_command_records_the_quotas_that_it_sets(database_url: str, monkey
     assert not first.HasField("before")
     assert len(second.before.quotas.quotas) == 2
     assert not second.HasField("after")
+
+
+async def test_command_records_how_many_secrets_it_encrypts_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEMARK_DATABASE_URL", database_url)
+    database = Database(database_url)
+    house = await House.build(database, SystemClock(), "acme")
+    for number in range(3):
+        credentials = None if number else "Bearer hush"
+        await house.endpoint(
+            "", settings=Settings(url=f"https://hooks.example.com/{number}", credentials=credentials)
+        )
+    await database.close()
+    old = "test:dGlkZW1hcmsgdGVzdHMgYW5kIG5vdGhpbmcgZWxzZSE="
+    new = f"new:{base64.b64encode(b'n' * 32).decode()}"
+
+    def commands() -> None:
+        for keys in (f"{new},{old}", new):  # the second run finds nothing to do
+            monkeypatch.setenv("TIDEMARK_SECRET_KEYS", keys)
+            result = CliRunner().invoke(tidemark, ["secrets", "reencrypt"])
+            assert result.exit_code == 0, result.output
+
+    monkeypatch.setattr("cli.secrets.BATCH_LIMIT", 2)
+    await asyncio.to_thread(commands)
+    entries = await entries_of_organization(database_url, "acme")
+    assert [entry.after.endpoint_secrets for entry in entries] == [
+        audit_entry_pb2.AuditedEndpointSecrets(signing_secret_count=2),
+        audit_entry_pb2.AuditedEndpointSecrets(signing_secret_count=1),
+        audit_entry_pb2.AuditedEndpointSecrets(credential_count=1),
+    ]
+    for entry in entries:
+        assert entry.method == "tidemark secrets reencrypt"
+        assert entry.actor.kind == audit_entry_pb2.AUDIT_ACTOR_KIND_COMMAND_LINE
+        assert entry.actor.actor_id == f"{getpass.getuser()}@{socket.gethostname()}"
+        assert entry.resource_type == audit_entry_pb2.AUDIT_RESOURCE_TYPE_ENDPOINT_SECRETS
+        assert not entry.HasField("before")
+
+
+async def test_secret_that_cannot_be_decrypted_leaves_no_entry(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEMARK_DATABASE_URL", database_url)
+    database = Database(database_url)
+    house = await House.build(database, SystemClock(), "acme")
+    await house.endpoint("https://hooks.example.com/")
+    await database.close()
+    monkeypatch.setenv("TIDEMARK_SECRET_KEYS", f"new:{base64.b64encode(b'n' * 32).decode()}")
+    result = await asyncio.to_thread(CliRunner().invoke, tidemark, ["secrets", "reencrypt"])
+    assert result.exit_code == 1
+    assert await entries_of_organization(database_url, "acme") == []
 
 
 async def test_notifier_records_the_endpoint_that_it_disables(house: House) -> None:

@@ -6,17 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
 from sqlalchemy import text
 
 from cli.client.connection import Address
 from cli.doctor import storage_checks
 from cli.doctor.checks import CHECKS
-from cli.doctor.examination import TOTAL_SECONDS, CheckResult, run_checks
+from cli.doctor.examination import TOTAL_SECONDS, CheckResult, exit_code, run_checks
 from cli.doctor.findings import Check, Examined, Finding, NotChecked, Severity
 from cli.main import tidemark
 from runtime.clock import ManualClock, SystemClock
@@ -31,6 +33,7 @@ from tests.support.notifier.house import House
 from tests.support.server.certificates import Authority
 from tests.support.server.running import running
 from tests.support.server.sharing import own_database
+from tests.support.system_postgres import system_postgres
 from tests.support.waiting import within
 
 OK, WARNING, PROBLEM, NOT_CHECKED = Severity.OK, Severity.WARNING, Severity.PROBLEM, Severity.NOT_CHECKED
@@ -257,6 +260,25 @@ async def test_settings_that_are_too_low_are_found(database_url: str, monkeypatc
     assert {one.found.partition(" ")[0] for one in unsafe.findings} == {"fsync", "full_page_writes"}
 
 
+async def test_the_defaults_of_postgresql_are_hints_and_values_below_them_are_warnings() -> None:
+    with system_postgres() as url:
+        stock = await check(url, "settings.speed")
+        assert {one.found.partition(" ")[0]: one.severity for one in stock.findings} == {
+            "shared_buffers": Severity.HINT,
+            "random_page_cost": Severity.HINT,
+        }
+        assert (stock.severity, exit_code([stock])) == (Severity.HINT, 0)
+        assert (await check(url, "settings.durability")).severity is OK
+    with system_postgres("shared_buffers=16MB", "max_wal_size=64MB", "random_page_cost=8", "autovacuum=off") as url:
+        lowered = await check(url, "settings.speed")
+        assert {one.found.partition(" ")[0]: one.severity for one in lowered.findings} == {
+            "shared_buffers": WARNING,
+            "max_wal_size": WARNING,
+            "random_page_cost": WARNING,
+            "autovacuum": WARNING,
+        }
+
+
 async def test_few_connections_that_are_left_are_found(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await check(database_url, "database.connections")).severity is OK
     monkeypatch.setattr("cli.doctor.database_checks.CONNECTIONS_WARNING", 0.0)
@@ -363,19 +385,35 @@ async def test_keys_that_expire_soon_or_have_just_expired_are_found(database: Da
     assert (await check(database_url, "keys.expiry")).severity is PROBLEM
 
 
+def _before(time: datetime, left: timedelta) -> datetime:
+    return time - left
+
+
 async def test_certificates_that_end_or_do_not_fit_are_found(database_url: str, tmp_path: Path) -> None:
     authority = Authority()
     signed, certificate, key, ca = authority.server(), tmp_path / "c.pem", tmp_path / "k.pem", tmp_path / "ca.pem"
     signed.write(certificate, key)
+    ends = x509.load_pem_x509_certificate(signed.certificate).not_valid_after_utc
     ca.write_bytes(authority.pem)
     settings = Configuration(database_url=database_url, tls_certificate=certificate, tls_key=key, tls_client_ca=ca)
-    found = await check(database_url, "certificates.expiry", settings=settings)
-    assert [one.severity for one in found.findings] == [PROBLEM, PROBLEM]  # both end within three days
+    of_server = replace(settings, tls_client_ca=None)
+    for hours_left, severity in ((23, OK), (9, WARNING), (2, PROBLEM)):  # of its lifetime of two days
+        now = partial(_before, ends, timedelta(hours=hours_left))
+        found = await check(database_url, "certificates.expiry", settings=of_server, now=now)
+        assert [one.severity for one in found.findings] == [severity]
+    authority.server(lifetime=timedelta(days=365)).write(certificate, key)
+    found = await check(
+        database_url,
+        "certificates.expiry",
+        settings=settings,
+        now=lambda: datetime.now(UTC) + timedelta(days=345),
+    )
+    assert [one.severity for one in found.findings] == [WARNING, PROBLEM]  # that of the authority has ended
 
-    def next_week() -> datetime:
-        return datetime.now(UTC) + timedelta(days=7)
+    def next_year() -> datetime:
+        return datetime.now(UTC) + timedelta(days=370)
 
-    ended = await check(database_url, "certificates.expiry", settings=settings, now=next_week)
+    ended = await check(database_url, "certificates.expiry", settings=settings, now=next_year)
     assert "ended" in ended.findings[0].found
 
     def last_month() -> datetime:
@@ -460,11 +498,20 @@ async def test_quotas_of_an_organization_that_has_created_nothing_since_are_foun
 ) -> None:
     house = await House.build(database, SystemClock(), "acme")
     await house.endpoint("https://hooks.example.com/")
-    quotas = json.dumps({"alerts": 0, "endpoints": 1})
-    await execute(database_url, f"INSERT INTO organization_quota VALUES ({house.organization_id}, '{quotas}', now())")
+    quotas = json.dumps({"alerts": 1, "endpoints": 1, "streams": 0})  # none is used of a quota of 0
+    await execute(
+        database_url,
+        f"INSERT INTO organization_quota VALUES ({house.organization_id}, '{quotas}', now())",
+        "INSERT INTO quota_use (organization_id, process_id, streams, watchers, events_per_second, bytes_per_second,"
+        f" update_time) VALUES ({house.organization_id}, 'p', 0, 0, 0, 0, now() + interval '1 hour')",
+        "INSERT INTO alert (organization_id, alert_id, name, state, scope, condition_type, condition, thresholds,"
+        " uniqueness_key_held, evaluate_on_create, version, changed_epoch, watching_epoch, watching_time,"
+        f" create_time, update_time) VALUES ({house.organization_id}, 'a', 'n', 'ACTIVE', 'ALL_CUSTOMERS',"
+        " 'usage_threshold_reached', '{}', '[]', false, true, 1, 1, 1, now(), now(), now())",
+    )
     found = await check(database_url, "quotas.use")
     assert {(one.severity, one.found) for one in found.findings} == {
-        (PROBLEM, "acme uses 0 of its quota of 0 alerts"),
+        (PROBLEM, "acme uses 1 of its quota of 1 alerts"),
         (PROBLEM, "acme uses 1 of its quota of 1 endpoints"),
     }
 

@@ -86,6 +86,11 @@ async def test_explain_prints_the_answer_the_checks_and_where_the_notification_w
 
         as_json = await run(server, alert_id, "acme", "--json")
         assert json.loads(as_json.stdout)["reason"] == "EXPLANATION_REASON_NOTIFIED"
+        await AlertServiceStub(server.channel).DisableAlert(messages.DisableAlertRequest(alert_id=alert_id))
+        disabled = (await run(server, alert_id, "acme")).stdout.splitlines()
+        assert disabled[0].startswith("notified  The alert has notified on ")
+        assert disabled[0].endswith("The alert is disabled as a whole: EnableAlert makes it active again.")
+        assert any(line.startswith("  no  The alert is disabled") for line in disabled)
         past = await run(server, alert_id, "acme", "--at", "2025-01-01")
         assert "not notified" in past.stdout.splitlines()[0]
 
@@ -110,6 +115,7 @@ async def test_explain_prints_deliveries_with_their_last_answer_and_the_next_att
                 {"organization": house.organization_id, "delivery": made.delivery_id},
             )
             await connection.execute(text("UPDATE delivery SET attempt_count = 1"))
+            await connection.execute(text("UPDATE endpoint SET failing_since = now()"))
         found = json.loads((await run(server, alert_id, "acme", "--json")).stdout)
         [notification] = found["notifications"]
         [delivery] = notification["deliveries"]
@@ -117,7 +123,8 @@ async def test_explain_prints_deliveries_with_their_last_answer_and_the_next_att
         assert [one["httpStatus"] for one in delivery["attempts"]] == [503]
         printed = (await run(server, alert_id, "acme")).stdout
         assert "has not got it yet after 1 attempt; the last answer was 503; the next attempt is due" in printed
-        assert "delivered to 0 of 1 endpoints" in printed
+        assert "delivered to 0 of 1 endpoint." in printed
+        assert f"  !   {endpoint} gets them, and its attempts fail since " in printed
 
 
 async def test_explain_prints_helpful_errors(database: Database, clock: ManualClock) -> None:

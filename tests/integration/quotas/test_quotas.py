@@ -3,18 +3,22 @@
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
+from typing import Any
 
 import grpc
 import pytest
 
 from generated.tidemark.v1 import (
     alert_service_pb2,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     endpoint_pb2,
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
 from runtime.clock import ManualClock
 from runtime.quotas import QuotaKind
+from store.alerts import counts
 from store.postgres.database import Database
 from tests.support.quotas.limited import QuotaRefusal, only, refusal_of, set_quotas, shown
 from tests.support.usage.caller import DEADLINE, Caller, beside, settings, until, usage_alert
@@ -65,11 +69,54 @@ async def test_quota_of_alerts_is_exact_when_two_servers_create_at_the_same_time
         results = await asyncio.gather(create_all(caller, range(10, 40)), create_all(other, range(50, 80)))
         created = [one for some in results for one in some if isinstance(one, str)]
         assert len(created) == 17
-        [[stored]] = await caller.rows(
-            "SELECT count(*) FROM alert WHERE organization_id = %(organization_id)s AND state <> 'ARCHIVED'"
-        )
-        assert stored == 20
+        assert await stored_alerts(caller) == 20
         assert [(await shown(one))["alerts"].used for one in (caller, other)] == [20, 20]
+
+
+async def stored_alerts(caller: Caller) -> int:
+    """How many alerts the organization has, without archived ones."""
+    [[stored]] = await caller.rows(
+        "SELECT count(*) FROM alert WHERE organization_id = %(organization_id)s AND state <> 'ARCHIVED'"
+    )
+    assert isinstance(stored, int)
+    return stored
+
+
+async def test_few_alerts_are_counted_when_quotas_are_shown_and_the_number_of_many_is_kept(
+    caller: Caller, own_pool: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "MOST_COUNTED", 3)
+
+    async def kept() -> list[int]:
+        rows = await caller.rows("SELECT alerts FROM alert_count WHERE organization_id = %(organization_id)s")
+        return [number for [number] in rows if isinstance(number, int)]
+
+    ids = [str(one) for one in await create_all(caller, range(3))]
+    await set_quotas(own_pool, caller, only(QuotaKind.ALERTS, 100))
+    assert ((await shown(caller))["alerts"].used, await kept()) == (3, [])
+    await set_quotas(own_pool, caller, {QuotaKind.ALERTS: None})  # a creation would keep the number
+    await caller.create_only(usage_alert("9"))
+    await set_quotas(own_pool, caller, only(QuotaKind.ALERTS, 100))
+    assert ((await shown(caller))["alerts"].used, await kept()) == (4, [4])
+    await caller.archive(ids[0])
+    assert ((await shown(caller))["alerts"].used, await kept()) == (3, [3])
+
+
+@pytest.mark.parametrize("turn", range(3))
+async def test_number_of_alerts_is_exact_when_it_is_first_counted_beside_creations(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, turn: int
+) -> None:
+    """A server without the quota creates and archives, while another with it creates, and shows its use."""
+    monkeypatch.setattr(counts, "MOST_COUNTED", 3)
+    ids = [str(one) for one in await create_all(caller, range(8))]
+    async with beside(caller, replace(settings(), quotas=only(QuotaKind.ALERTS, 1_000))) as other:
+        await asyncio.gather(
+            create_all(caller, range(10, 20)),
+            *(caller.archive(one) for one in ids[:4]),
+            *(shown(other) for _ in range(8)),
+            *((create_all(other, range(20, 30)),) if turn else ()),
+        )
+        assert (await shown(other))["alerts"].used == await stored_alerts(caller)
 
 
 async def test_batch_of_alerts_above_the_quota_is_refused_as_a_whole(caller: Caller, own_pool: Database) -> None:
@@ -172,6 +219,37 @@ async def test_streams_above_the_quota_of_two_servers_are_refused(caller: Caller
         assert (await refused(second.read())).quota == "watchers"
         for one in (*streams, watch):
             one.cancel()
+
+
+async def test_streams_of_the_audit_log_count_as_watchers_on_all_servers(caller: Caller, own_pool: Database) -> None:
+    async with beside(caller) as other:
+        await set_quotas(own_pool, caller, only(QuotaKind.WATCHERS, 2), other)
+        notifications = caller.alerts.WatchNotifications(
+            alert_service_pb2.WatchNotificationsRequest(), metadata=caller.metadata
+        )
+        entries = watch_entries(caller)
+        await notifications.read()
+        await entries.read()
+        expected = QuotaRefusal("watchers", 2, f"organization:{caller.organization}", None)
+        assert await refused(watch_entries(caller).read()) == expected
+
+        async def used_elsewhere(number: int) -> bool:
+            return (await shown(other))["watchers"].used == number
+
+        await until(lambda: used_elsewhere(2))
+        assert await refused(watch_entries(other).read()) == expected
+        entries.cancel()
+        await until(lambda: used_elsewhere(1))
+        again = watch_entries(other)
+        assert (await again.read()).heartbeat
+        for one in (notifications, again):
+            one.cancel()
+
+
+def watch_entries(caller: Caller) -> Any:
+    """A stream of the audit log."""
+    stub: Any = audit_service_pb2_grpc.AuditServiceStub(caller.server.channel)
+    return stub.WatchAuditEntries(audit_service_pb2.WatchAuditEntriesRequest(), metadata=caller.metadata)
 
 
 async def open_stream(caller: Caller) -> grpc.aio.StreamStreamCall[object, object]:

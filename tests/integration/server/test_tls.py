@@ -27,6 +27,7 @@ from store.identity import keys
 from store.identity.keys import KeySettings
 from store.identity.roles import Role
 from store.postgres.database import Database
+from tests.support.monitoring.scraping import monitoring_socket, scrape
 from tests.support.server.certificates import HOST, Authority, Signed
 from tests.support.server.running import Running, reason_of, running
 
@@ -330,3 +331,35 @@ async def test_server_does_not_start_with_files_that_do_not_fit(
         async with serving(database, clock, configuration):
             pass
     assert problem in str(raised.value)
+
+
+async def test_a_scrape_shows_when_the_certificates_of_the_next_connection_end(
+    database: Database, authority: Authority, configuration: Configuration, tmp_path: Path
+) -> None:
+    certificate, key, ca = tmp_path / "tls.crt", tmp_path / "tls.key", tmp_path / "ca.crt"
+
+    def validity(path: Path) -> tuple[float, float]:
+        found = x509.load_pem_x509_certificate(path.read_bytes())
+        return found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
+
+    with monitoring_socket() as (listening, port):
+
+        async def shown(file: str) -> tuple[float, float]:
+            found = await scrape(port)
+            first, last = (f"tidemark_tls_not_{name}_timestamp_seconds" for name in ("before", "after"))
+            return found.value(first, file=file), found.value(last, file=file)
+
+        mutual = replace(configuration, tls_client_ca=ca)
+        async with running(database, SystemClock(), register, mutual, monitoring_socket=listening):
+            first = validity(certificate)
+            assert (await shown("certificate"), await shown("client_ca")) == (first, validity(ca))
+            # A new one is shown although no client has connected since.
+            authority.server(lifetime=timedelta(days=40)).write(certificate, key)
+            renewed = validity(certificate)
+            assert await shown("certificate") == renewed
+            assert renewed[1] - renewed[0] > 39 * 86_400
+            # One that does not fit to its key would not be used: the next client gets the one before the new one.
+            authority.server().write(certificate, tmp_path / "other.key")
+            assert await shown("certificate") == first
+            authority.server(lifetime=timedelta(days=50)).write(certificate, key)
+            assert await shown("certificate") == validity(certificate)

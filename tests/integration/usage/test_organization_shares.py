@@ -183,10 +183,10 @@ async def test_backfills_of_two_organizations_take_turns(
     broken = min(alert.alert_id for alert in many)
     evaluate = parts.evaluate_part
 
-    async def breaking(*arguments: object) -> parts.Part:
+    async def breaking(*arguments: object, **options: object) -> parts.Part:
         if isinstance(arguments[1], AlertRule) and arguments[1].alert_id == broken:
             raise ZeroDivisionError
-        return await evaluate(*arguments)  # type: ignore[arg-type]
+        return await evaluate(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("engine.backfill.steps.evaluate_part", breaking)
 

@@ -187,17 +187,17 @@ async def test_reencryption_replaces_the_master_key(house: House) -> None:
     while True:
         async with house.database.transaction() as connection:
             number, last = await endpoint_secrets.reencrypt(connection, new_box, after, 2)
-        sealed += number
+        sealed += number.total()
         if last is None:
             break
         after = last
     assert sealed == 4
     async with house.database.transaction() as connection:
-        assert await endpoint_credentials.reencrypt_credentials(connection, new_box, (0, ""), 10) == (
-            3,
-            max((row.endpoint.organization_id, row.endpoint.endpoint_id) for row in created),
-        )
-        assert await endpoint_credentials.reencrypt_credentials(connection, new_box, (0, ""), 10) == (0, None)
+        number, last_endpoint = await endpoint_credentials.reencrypt_credentials(connection, new_box, (0, ""), 10)
+        assert number.total() == 3
+        assert last_endpoint == max((row.endpoint.organization_id, row.endpoint.endpoint_id) for row in created)
+        number, last_endpoint = await endpoint_credentials.reencrypt_credentials(connection, new_box, (0, ""), 10)
+        assert (number.total(), last_endpoint) == (0, None)
         rows = (await connection.execute(select(endpoint).where(endpoint.c.credentials.is_not(None)))).all()
         secrets = (await connection.execute(select(endpoint_secret))).all()
     only_new = SecretBox([("new", b"n" * 32)])

@@ -43,10 +43,22 @@ def run(
 
 
 class Up:
-    """A running `tidemark up`. options: of the command. tidemark: how the program is called."""
+    """A running `tidemark up`.
 
-    def __init__(self, folder: Path, *options: str, tidemark: Sequence[str] = TIDEMARK, **settings: str) -> None:
+    options: of the command. tidemark: how the program is called. authority: of the server's certificate, where the
+    settings give it one for the name localhost.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        tidemark: Sequence[str] = TIDEMARK,
+        authority: Path | None = None,
+        **settings: str,
+    ) -> None:
         self.folder = folder
+        self._authority = authority
         self._tidemark = tidemark
         self._log = (folder / "up.log").open("w")
         self.process = subprocess.Popen(
@@ -93,11 +105,13 @@ class Up:
 
     def call(self, method: str, request: str) -> None:
         """Calls a method, such as AlertService/CreateAlert, with a foreign client. request: its message in JSON."""
+        how, scheme = ["--http2-prior-knowledge"], "http"
+        if self._authority is not None:
+            how, scheme = ["--cacert", str(self._authority), "--servername", "localhost"], "https"
+        buf = str(Path(sys.executable).parent / "buf")
+        url = f"{scheme}://{self.address}/tidemark.v1.{method}"
         subprocess.run(
-            [
-                *(Path(sys.executable).parent / "buf", "curl", "--http2-prior-knowledge", "--protocol", "grpc"),
-                *("--data", request, f"http://{self.address}/tidemark.v1.{method}"),
-            ],
+            [buf, "curl", *how, "--protocol", "grpc", "--data", request, url],
             check=True,
             timeout=TIMEOUT,
             capture_output=True,

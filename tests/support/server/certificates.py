@@ -43,9 +43,9 @@ class Authority:
         """The certificate of the authority."""
         return self._certificate.public_bytes(Encoding.PEM)
 
-    def server(self, key: ServerKey | None = None) -> Signed:
+    def server(self, key: ServerKey | None = None, lifetime: timedelta = timedelta(days=1)) -> Signed:
         """A certificate for HOST. key: None: a new one of the curve P-256."""
-        return self._signed("server", (x509.DNSName(HOST),), timedelta(days=1), key)
+        return self._signed("server", (x509.DNSName(HOST),), lifetime, key)
 
     def client(self, *names: str, lifetime: timedelta = timedelta(days=1)) -> Signed:
         """A certificate with these names: URIs, where they contain ://, and DNS names."""

@@ -92,4 +92,5 @@ def _shown_event(event: UsageEvent) -> Any:
         event.currency,
         dict(event.properties),
         event.event_name,
+        event.reservation_id,
     )

@@ -104,6 +104,8 @@ def events(draw: st.DrawFn, clock: datetime) -> usage_pb2.UsageEvent:
         event.event_name = draw(ids)
     if draw(st.booleans()):
         event.subscription_id = draw(ids)
+    if draw(st.integers(0, 4)) == 0:
+        event.reservation_id = draw(ids)
     if draw(st.booleans()):
         event.cost = draw(amounts)
     if (event.cost and draw(st.booleans())) or draw(st.integers(0, 49)) == 0:

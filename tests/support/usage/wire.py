@@ -62,6 +62,8 @@ class Wire:
         fields += [self._text(10 if raw else 4, VALID_IDS, BAD_IDS), self._text(5, VALID_AMOUNTS, BAD_AMOUNTS)]
         if self._is(0.4):
             fields += [self._text(6, VALID_AMOUNTS, BAD_AMOUNTS), self._text(7, VALID_CURRENCIES, BAD_CURRENCIES)]
+        if self._is(0.1):
+            fields.append(self._text(11, VALID_IDS, BAD_IDS))
         fields.append(self._field(8, self._time()))
         if self._is_odd():
             fields.append(self._field(8, self._time()))

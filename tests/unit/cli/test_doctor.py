@@ -8,7 +8,7 @@ import pytest
 
 from cli.doctor.checks import CHECKS, CONNECTION
 from cli.doctor.examination import CheckResult, exit_code
-from cli.doctor.findings import EXIT_CODES, Severity, by_age, ok, problem, shown_age, shown_size, warning
+from cli.doctor.findings import EXIT_CODES, Severity, by_age, hint, ok, problem, shown_age, shown_size, warning
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "doctor.md"
 
@@ -33,7 +33,8 @@ def test_no_two_checks_have_the_same_name() -> None:
     [
         ([], 0),
         ([ok("fine")], 0),
-        ([ok("fine"), warning("a", "b", "c")], 1),
+        ([ok("fine"), hint("a", "b", "c")], 0),
+        ([hint("a", "b", "c"), warning("a", "b", "c")], 1),
         ([warning("a", "b", "c"), problem("a", "b", "c")], 2),
     ],
 )

@@ -11,7 +11,13 @@ import yaml
 from google.protobuf.descriptor import MethodDescriptor
 
 from cli.main import COMMANDS, CommandsOnDemand, tidemark
-from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    alert_service_pb2,
+    audit_service_pb2,
+    limit_service_pb2,
+    webhook_service_pb2,
+)
 from runtime import configuration
 from runtime.configuration import Configuration
 from tests.support.deployment import (
@@ -442,19 +448,24 @@ def test_istio_ends_no_stream_and_repeats_nothing() -> None:
 
 METHODS: list[MethodDescriptor] = [
     method
-    for module in (account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2)
+    for module in (account_service_pb2, alert_service_pb2, audit_service_pb2, limit_service_pb2, webhook_service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
+
+
+# What happens once by an id in the request.
+IDENTIFIED = {
+    *("EvaluateUsageBatch", "ReserveUsage", "SettleReservation", "ReleaseReservation", "ExtendReservation"),
+}
 
 
 def is_safe_to_repeat(method: MethodDescriptor) -> bool:
     """Whether a call that may have been carried out can be sent again, whatever it contains."""
     if method.client_streaming or method.server_streaming:
         return False
-    return (
-        method.name.startswith(("Get", "List", "Put", "Summarize", "Explain")) or method.name == "EvaluateUsageBatch"
-    )
+    reads_and_puts = ("BatchCheck", "Check", "Explain", "Get", "List", "Put", "Summarize")
+    return method.name.startswith(reads_and_puts) or method.name in IDENTIFIED
 
 
 def test_service_config_repeats_exactly_the_methods_that_are_safe_to_repeat() -> None:

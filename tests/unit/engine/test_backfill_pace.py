@@ -48,6 +48,16 @@ def test_step_size_is_halved_after_a_failure_and_recovers() -> None:
     assert not size.reduced
 
 
+def test_step_that_was_cut_is_followed_by_one_of_about_what_fitted() -> None:
+    size = StepSize(LIMITS, 400)
+    size.cut(80)
+    assert size.size == 100
+    size.cut(20)
+    assert size.size == 40
+    size.cut(0)
+    assert size.size == 2  # a step of one customer is for those that fail
+
+
 @pytest.mark.parametrize(("busy", "pause"), [(True, 0.3), (False, 0.0)])
 def test_backfills_pause_only_while_usage_is_counted(busy: bool, pause: float) -> None:
     pace = Pace(LIMITS, lambda: busy)

@@ -6,7 +6,8 @@ from decimal import Decimal
 
 from engine.facts.readings import Covered, FactReadings
 from evaluator.balances import Unit
-from evaluator.limits import LimitChange, LimitGroups, Limits
+from evaluator.enforced_limits import LimitGroups
+from evaluator.limits import LimitChange, Limits
 from evaluator.periods import DEFAULT_CYCLE
 from evaluator.routing import Router
 from evaluator.routing_facts import CustomerFacts

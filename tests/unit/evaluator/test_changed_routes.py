@@ -14,9 +14,11 @@ from evaluator.aggregation import Aggregation
 from evaluator.alert_index import AlertIndex, WideAlerts
 from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.balances import Unit
+from evaluator.enforced_limits import Enforcement
 from evaluator.gauges import Measure
 from evaluator.known_customers import KnownCustomers
-from evaluator.limits import LimitChange, Limits
+from evaluator.limit_windows import BILLING_PERIOD, LimitWindow, WindowKind
+from evaluator.limits import NO_LIMITS, LimitChange, Limits
 from evaluator.periods import DEFAULT_CYCLE
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.route_changes import MAX_NOTED, RouteChanges
@@ -48,6 +50,7 @@ SCOPES = (
     Scope(ScopeKind.CUSTOMER_PLAN, customer_id="acme", plan_id="gold"),
     Scope(ScopeKind.SUBSCRIPTION, customer_id="acme", subscription_id="pro"),
 )
+WINDOWS = (BILLING_PERIOD, LimitWindow(WindowKind.DAY), LimitWindow(WindowKind.ROLLING, 300))
 PERCENT = ThresholdSet.of((Threshold(percent_of_limit=Decimal(80)),), Direction.RISING)
 
 alert_ids = st.sampled_from([f"a{number}" for number in range(6)])
@@ -110,8 +113,9 @@ def watches(router: Router, customer_id: str, subscription_id: str | None, metri
 
 
 def shown(found: list[WatchedGauge]) -> list[tuple[Any, ...]]:
-    """All fields of the gauges."""
-    return [tuple(getattr(watch, field.name) for field in dataclasses.fields(watch)) for watch in found]
+    """All fields of the gauges; in place of `watching` the alerts, of which it is made."""
+    names = [field.name for field in dataclasses.fields(WatchedGauge) if field.name != "watching"]
+    return [(watch.alerts, *(getattr(watch, name) for name in names)) for watch in found]
 
 
 class ChangedRoutes(RuleBasedStateMachine):
@@ -166,23 +170,30 @@ class ChangedRoutes(RuleBasedStateMachine):
             changed_epoch=self._next(),
             excluded=frozenset({(excluded, None)}),
         )
-        self.stored.customers[customer_id] = facts
-        if (known := self.router.known.get(customer_id)) is not None:
-            known.replace_facts(facts)
+        self._replace(facts)
 
-    @rule(customer_id=st.sampled_from(CUSTOMERS), amount=st.sampled_from(["1", "5", None]))
-    def put_limit(self, customer_id: str, amount: str | None) -> None:
+    @rule(
+        customer_id=st.sampled_from(CUSTOMERS),
+        amount=st.sampled_from(["1", "5", None]),
+        enforcement=st.sampled_from(Enforcement),
+        window=st.sampled_from(WINDOWS),
+    )
+    def put_limit(self, customer_id: str, amount: str | None, enforcement: Enforcement, window: LimitWindow) -> None:
         """Changes a limit of a customer, which changes nothing else of it."""
-        limits = self._limits(amount)
+        limits = self._limits(amount, enforcement, window, self.stored.customers[customer_id].limits)
         facts = dataclasses.replace(self.stored.customers[customer_id], limits=limits)
-        self.stored.customers[customer_id] = facts
-        if (known := self.router.known.get(customer_id)) is not None:
-            known.replace_facts(facts)
+        self._replace(facts)
 
-    @rule(plan_id=st.sampled_from(["gold", "silver"]), amount=st.sampled_from(["1", "5", None]))
-    def put_plan_limit(self, plan_id: str, amount: str | None) -> None:
+    @rule(
+        plan_id=st.sampled_from(["gold", "silver"]),
+        amount=st.sampled_from(["1", "5", None]),
+        enforcement=st.sampled_from(Enforcement),
+        window=st.sampled_from(WINDOWS),
+    )
+    def put_plan_limit(self, plan_id: str, amount: str | None, enforcement: Enforcement, window: LimitWindow) -> None:
         """Changes a limit of a plan."""
-        limits = self.stored.plan_limits[plan_id] = self._limits(amount)
+        before = self.stored.plan_limits.get(plan_id, NO_LIMITS)
+        limits = self.stored.plan_limits[plan_id] = self._limits(amount, enforcement, window, before)
         self.router.change_plan_limits(plan_id, limits)
 
     @rule(
@@ -235,15 +246,20 @@ class ChangedRoutes(RuleBasedStateMachine):
                     of_event = customer_id, subscription_id, metric_id
                     assert shown(watches(self.router, *of_event)) == shown(watches(fresh, *of_event))
 
+    def _replace(self, facts: CustomerFacts) -> None:
+        self.stored.customers[facts.customer_id] = facts
+        if facts.customer_id in self.router.known:
+            self.router.replace_facts(facts)
+
     def _next(self) -> int:
         self.epoch += 1
         return self.epoch
 
-    def _limits(self, amount: str | None) -> Limits:
-        epoch = self._next()
+    def _limits(self, amount: str | None, enforcement: Enforcement, window: LimitWindow, before: Limits) -> Limits:
+        epoch, changed = self._next(), None if amount is None else Decimal(amount)
         return Limits(
-            LimitChange(Unit(metric_id=metric), (), None if amount is None else Decimal(amount), epoch)
-            for metric in METRICS
+            (LimitChange(Unit(metric_id=metric), (), changed, epoch, window, enforcement) for metric in METRICS),
+            before,
         )
 
 
@@ -310,7 +326,7 @@ def test_a_router_apart_shares_the_wide_alerts_and_knows_no_customer(rules: Rule
     assert not apart.known
     apart.know_customer(rules.facts("acme"))
     apart.known["acme"].forget_everything()
-    assert len(router.known) == 2
+    assert len(router.known) == len(CUSTOMERS)
 
 
 def test_route_changes_forget_the_oldest_when_there_are_too_many() -> None:

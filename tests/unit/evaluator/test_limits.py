@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.balances import Unit
 from evaluator.definition_json import thresholds_from_json, thresholds_json
+from evaluator.enforced_limits import NOTHING_ENFORCED, Enforcement, LimitGroups, met_by
 from evaluator.gauges import Group
-from evaluator.limits import NO_LIMITS, LimitChange, LimitGroups, Limits, limit_of
+from evaluator.limit_windows import LimitWindow, WindowKind
+from evaluator.limits import NO_LIMITS, LimitChange, Limits, limit_of
 from evaluator.thresholds import Direction, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import AlertState, Evaluation, Step, Transition, evaluate, silent_state, trip_levels
 
@@ -22,8 +25,10 @@ USD, TOKENS = Unit(currency="USD"), Unit(metric_id="tokens")
 BOTH = frozenset(TransitionKind)
 
 
-def limit(amount: str | None, groups: LimitGroups = (), unit: Unit = TOKENS, epoch: int = 1) -> LimitChange:
-    return LimitChange(unit, groups, None if amount is None else Decimal(amount), epoch)
+def limit(
+    amount: str | None, groups: LimitGroups = (), unit: Unit = TOKENS, epoch: int = 1, **fields: Any
+) -> LimitChange:
+    return LimitChange(unit, groups, None if amount is None else Decimal(amount), epoch, **fields)
 
 
 LIMITS = Limits(
@@ -240,3 +245,44 @@ def test_a_limit_of_zero_is_found_and_a_removed_limit_is_not() -> None:
     zero = Limits([limit("0")])
     assert limit_of((zero, plan), TOKENS, ()) == ZERO
     assert limit_of((Limits([limit(None, epoch=2)], zero), plan), TOKENS, ()) == Decimal(10)
+
+
+HOURLY, DAILY = LimitWindow(WindowKind.HOUR), LimitWindow(WindowKind.DAY)
+HARD, SOFT = Enforcement.HARD, Enforcement.SOFT
+
+
+def test_a_limit_of_another_window_is_no_limit_of_a_gauge() -> None:
+    limits = Limits([limit("5", window=HOURLY, epoch=9), limit("7", epoch=3), limit("1", window=DAILY, unit=USD)])
+    assert (limits.find(TOKENS, ()), limits.find(USD, ())) == (Decimal(7), None)
+    # A gauge needs no evaluation when such a limit changes.
+    assert limits.changed_epoch == 3
+    gone = Limits([limit(None, epoch=10), limit(None, window=HOURLY, epoch=11)], limits)
+    assert (gone.find(TOKENS, ()), gone.changed_epoch) == (None, 10)
+
+
+def test_limits_enforce_while_any_of_them_has_an_enforcement_and_an_amount() -> None:
+    plain = Limits([limit("5")])
+    assert not plain.enforces
+    soft = Limits([limit("5", window=DAILY, enforcement=SOFT)], plain)
+    assert soft.enforces
+    assert not plain.enforces
+    assert not Limits([limit(None, window=DAILY, enforcement=SOFT)], soft).enforces
+    assert not Limits([limit("5", window=DAILY)], soft).enforces
+    assert not NO_LIMITS.enforces
+    assert NO_LIMITS.enforced is NOTHING_ENFORCED
+
+
+def test_usage_meets_the_limits_of_each_window_with_their_ids() -> None:
+    own = Limits(
+        [limit("5", enforcement=HARD, limit_id="month"), limit("2", window=HOURLY, limit_id="hour", epoch=4)]
+    )
+    plan = Limits(
+        [
+            limit("9", enforcement=HARD, limit_id="plan-month"),
+            limit("8", window=HOURLY, enforcement=HARD, limit_id="plan-hour"),
+            limit("7", window=DAILY, enforcement=SOFT, limit_id="plan-day", epoch=6),
+        ]
+    )
+    met = {one.limit.limit_id: one.limit for one in met_by(own.enforced, plan.enforced, TOKENS, {})}
+    assert {name: one.amount for name, one in met.items()} == {"month": 5, "plan-day": 7}
+    assert (met["plan-day"].enforcement, met["plan-day"].window, met["plan-day"].changed_epoch) == (SOFT, DAILY, 6)

@@ -111,7 +111,7 @@ def test_an_excluded_customer_is_not_watched_and_others_are() -> None:
         ("pro", "usage/calls", ()): ["c"],
     }
     [target] = made.customer_measures(made.known["other"], (None, "calls", None), NOON)
-    assert [one.display_name for one in target.by_keys[()]] == ["a", "b"]
+    assert [one.display_name for one in target.by_keys[()].rules] == ["a", "b"]
     made.exclude("acme", "b", None)
     assert named(watches(made)) == {}
 
@@ -123,7 +123,7 @@ def test_an_event_is_routed_to_every_selection_of_prices_in_its_currency() -> No
 
     def found(currency: str, subscription: str | None) -> dict[str, tuple[PriceFilter, ...]]:
         targets = made.customer_measures(made.known["acme"], (subscription, "calls", currency), NOON)
-        return {target.by_keys[()][0].display_name: target.prices for target in targets}
+        return {target.by_keys[()].rules[0].display_name: target.prices for target in targets}
 
     assert found("USD", "pro") == {"all": (), "some": prices}
     assert found("EUR", "pro") == {"euros": prices}

@@ -60,6 +60,31 @@ def test_a_rule_has_a_severity_a_text_and_its_runbook(rule: Mapping[str, Any]) -
     assert annotations["runbook_url"] == f"docs/operating.md#{rule['alert'].lower()}"
 
 
+# What these read is the same for all processes, or of no process.
+OF_NO_PROCESS = {
+    "TidemarkNoServer",
+    "TidemarkVersionsMixed",
+    "TidemarkBacklogUnknown",
+    "TidemarkTimersLate",
+    "TidemarkBackfillsLate",
+    "TidemarkFeedLate",
+    "TidemarkOutboxLate",
+    "TidemarkDeliveriesLate",
+}
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_an_alert_says_of_which_instance_or_job_it_is(rule: Mapping[str, Any]) -> None:
+    by = set(read(rule["expr"]).grouped_by)
+    shown = {label for text in rule["annotations"].values() for label in re.findall(r"\$labels\.(\w+)", text)}
+    if rule["alert"] in OF_NO_PROCESS:
+        assert not shown & {"job", "instance"}
+        return
+    is_aggregated = re.search(r"\b(sum|max|min|avg|count)\b", rule["expr"]) is not None
+    assert shown & {"job", "instance"}
+    assert not is_aggregated or ("job" in by and shown <= by)
+
+
 def test_the_example_of_prometheus_reads_the_rules_and_has_their_jobs() -> None:
     example = yaml.safe_load(PROMETHEUS.read_text())
     assert example["rule_files"] == [RULES.name]

@@ -1,7 +1,9 @@
 """The contract states the role of each method, and which fields limit it to a customer."""
 
+from collections.abc import Iterator
+
 import pytest
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
 from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, error_reason_pb2
 from generated.tidemark.v1.error_reason_pb2 import ErrorReason
@@ -12,8 +14,10 @@ from store.identity.callers import Caller
 from store.identity.organizations import Organization
 from store.identity.roles import Role, allows
 
-READS = ("Explain", "Get", "List", "Summarize", "Watch")
+READS = ("BatchCheck", "Check", "Explain", "Get", "List", "Summarize", "Watch")
 ROLES_OF = {"EvaluateUsage": Role.INGESTER, "EvaluateUsageBatch": Role.INGESTER}
+ROLES_OF |= dict.fromkeys(("ReserveUsage", "SettleReservation", "EnforceUsage"), Role.INGESTER)
+ROLES_OF |= dict.fromkeys(("ReleaseReservation", "ExtendReservation"), Role.INGESTER)
 ROLES_OF |= dict.fromkeys(("DeleteCustomer", "RotateSecret"), Role.ADMIN)  # cannot be taken back
 # They show the changes of all callers, and from where each came.
 ROLES_OF |= dict.fromkeys(("GetAuditEntry", "ListAuditEntries", "WatchAuditEntries"), Role.ADMIN)
@@ -29,6 +33,15 @@ def caller(*roles: Role, customer_id: str = "") -> Caller:
 
 def reason_of(raised: "pytest.ExceptionInfo[PermissionDenied]") -> ErrorReason.ValueType:
     return raised.value.reason
+
+
+def naming_customers(message: Descriptor, path: str = "") -> Iterator[tuple[str, FieldDescriptor]]:
+    """The fields of a message, and of messages in it, that name customers, each with its path."""
+    for field in message.fields:
+        if field.name in ("customer_id", "customer_ids"):
+            yield path + field.name, field
+        elif field.message_type is not None and field.message_type.file.package == "tidemark.v1":
+            yield from naming_customers(field.message_type, f"{path}{field.name}.")
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
@@ -50,9 +63,9 @@ def test_customer_fields_are_all_the_fields_that_name_customers_in_methods_that_
     if not fields:
         return
     assert ACCESS[wire_name(method)].role is Role.READER
-    named = [field for field in method.input_type.fields if field.name in ("customer_id", "customer_ids")]
-    assert [field.name for field in named] == list(fields)
-    assert all(field.type == FieldDescriptor.TYPE_STRING for field in named)
+    named = dict(naming_customers(method.input_type))
+    assert list(named) == list(fields)
+    assert all(field.type == FieldDescriptor.TYPE_STRING for field in named.values())
 
 
 def test_roles_include_what_the_contract_says() -> None:

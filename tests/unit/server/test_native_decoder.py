@@ -87,6 +87,7 @@ def test_mutated_requests_are_read_alike_by_both() -> None:
     events = [
         *map(valid_event, range(3)),
         with_field("event_name", "call"),
+        with_field("reservation_id", "r-1"),
         with_field("quantity", "12345678901234567890.5"),
         with_field("customer_id", "ü" * 60),
         *(with_field("value", value) for value in ("", "ü", "\u2028")),
@@ -116,14 +117,17 @@ def test_requests_in_drawn_encodings_are_read_alike_by_both(oddness: float) -> N
     assert kinds == (ENCODINGS, 0, 0) if oddness == 0 else min(kinds) > ENCODINGS // 50, kinds
 
 
+ID_FIELDS = ["event_id", "customer_id", "subscription_id", "metric_id", "event_name", "reservation_id", "key"]
+
+
 @compiled
-@pytest.mark.parametrize("name", ["event_id", "customer_id", "subscription_id", "metric_id", "event_name", "key"])
+@pytest.mark.parametrize("name", ID_FIELDS)
 def test_ids_at_their_limits_are_read_natively_and_bad_ones_are_left_to_python(name: str) -> None:
     for value in VALID_IDS:
         assert read_natively(request_of(with_field(name, value))), value
         assert assert_read_alike(request_of(with_field(name, value)))[2] == []
     for value in BAD_IDS:
-        if value or name not in ("subscription_id", "metric_id", "event_name"):
+        if value or name not in ("subscription_id", "metric_id", "event_name", "reservation_id"):
             assert read_natively(request_of(with_field(name, value))) is None, value
         assert_read_alike(request_of(with_field(name, value), valid_event(2)))
 

@@ -28,7 +28,7 @@ ODD_EVENTS: dict[str, bytes] = {
     "an empty property": b"".join(ENCODED) + field(0x4A, b""),
     "a property with an unknown field": b"".join(ENCODED) + field(0x4A, field(0x0A, b"zone") + field(0x1A, b"x")),
     "a property with two keys": b"".join(ENCODED) + field(0x4A, field(0x0A, b"zone") + field(0x0A, b"y")),
-    "an unknown field": b"".join(ENCODED) + field(0x5A, b"x"),
+    "an unknown field": b"".join(ENCODED) + field(0x62, b"x"),
     "an unknown number": b"".join(ENCODED) + b"\x58\x05",
     "a field of another type": b"".join(ENCODED) + b"\x10\x05",
     "a group": b"".join(ENCODED) + b"\x5b\x5c",

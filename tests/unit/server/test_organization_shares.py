@@ -5,11 +5,22 @@ import contextlib
 
 import pytest
 
+from proto.documents.contract import METHODS
 from runtime.fair_semaphore import FairSemaphore
 from server.calls.errors import ResourceExhausted
 from server.calls.organization_shares import OrganizationShares
+from server.interceptors.organization_shares import QUOTA_OF_STREAM
 
 NOISY, QUIET = 1, 2
+
+
+def test_every_method_with_a_stream_counts_in_a_quota() -> None:
+    streaming = {
+        f"/{method.containing_service.full_name}/{method.name}"
+        for method in METHODS
+        if method.client_streaming or method.server_streaming
+    }
+    assert set(QUOTA_OF_STREAM) == streaming
 
 
 async def test_calls_beyond_an_organizations_share_are_refused_and_anothers_are_served() -> None:

@@ -1,0 +1,1 @@
+"""Enforcement: usage is checked, reserved and settled against limits and balances, durably and many at once."""

@@ -1,0 +1,164 @@
+"""Cells: the meters that a transaction needs are read; those that are missing or have a gap are counted anew."""
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from evaluator.aggregation import Aggregation
+from evaluator.amounts import exact_arithmetic
+from evaluator.enforcement.meters import Meter, MeterCell
+from evaluator.enforcement.targets import Target
+from evaluator.limit_windows import MINUTE, minute_of
+from evaluator.routing import FUTURE_TOLERANCE, Router
+from store.enforcement import meter_recounts, meters, rolling_minutes
+from store.enforcement.meter_recounts import MeterRecount
+from store.enforcement.meters import StoredMeter
+from store.postgres.database import Cursor, DriverConnection
+
+# After now: the end of the events that a rolling window counts. Events are a little ahead of the clock at most.
+_AHEAD = FUTURE_TOLERANCE + timedelta(days=1)
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """A meter that is needed. meter: None where only a reservation names it. epoch: it must have been moved since."""
+
+    customer_id: str
+    meter: Meter | None
+    epoch: int
+
+
+@dataclass(eq=False)
+class Cells:
+    """The meters of one transaction, by `MeterCell.key`.
+
+    now: the transaction's. new_customers: those that it has registered, or would register; they have no events yet.
+    """
+
+    organization_id: int
+    router: Router
+    now: datetime
+    new_customers: Container[str] = ()
+    by_key: dict[str, MeterCell] = field(default_factory=dict)
+    _wanted: dict[str, _Wanted] = field(default_factory=dict)
+    _sent: list[tuple[str, str]] = field(default_factory=list)
+    _cursor: Cursor | None = None
+
+    def want(self, target: Target, time: datetime) -> None:
+        """Needs the meter that usage at `time` moves."""
+        meter = target.meter_at(time)
+        wanted = self._wanted.get(meter.key)
+        if wanted is None:
+            self._wanted[meter.key] = _Wanted(meter.customer_id, meter, target.required_epoch)
+        else:
+            wanted.meter = meter
+            wanted.epoch = max(wanted.epoch, target.required_epoch)
+
+    def want_held(self, customer_id: str, key: str) -> None:
+        """Needs a meter that a reservation holds a part of."""
+        if key not in self._wanted:
+            self._wanted[key] = _Wanted(customer_id, None, 0)
+
+    @property
+    def customer_ids(self) -> set[str]:
+        """The customers of the meters, whose wallets the transaction must hold."""
+        return {one.customer_id for one in self._wanted.values()}
+
+    async def send_read(self, connection: DriverConnection) -> None:
+        """Sends the statement that reads what is needed; after the one that locks the wallets. `load` must follow."""
+        self._sent = [(one.customer_id, key) for key, one in self._wanted.items() if key not in self.by_key]
+        self._cursor = await meters.send_read(connection, self.organization_id, self._sent) if self._sent else None
+
+    async def load(self, connection: DriverConnection) -> None:
+        """Makes the cells of what was read; counts anew what is not known without a gap.
+
+        The transaction holds the wallets.
+        """
+        unknown = await self._load(connection, locked=True)
+        if unknown:
+            await self._count(connection, unknown)
+
+    async def load_known(self, connection: DriverConnection) -> set[str]:
+        """Makes the cells of what was read, in a transaction that can only read.
+
+        Returns the keys of those meters that are not known without a gap.
+        """
+        return {cell.key for cell, _ in await self._load(connection, locked=False)}
+
+    async def _load(self, connection: DriverConnection, *, locked: bool) -> list[tuple[MeterCell, Meter]]:
+        """Makes cells, without what has left rolling windows; returns those that are not known without a gap."""
+        unknown: list[tuple[MeterCell, Meter]] = []
+        rolled: list[tuple[MeterCell, datetime]] = []
+        stored = {} if self._cursor is None else await meters.stored(self._cursor, self._sent)
+        for customer_id, key in self._sent:
+            wanted, found = self._wanted[key], stored.get(key)
+            meter = wanted.meter
+            cell = self.by_key[key] = _cell(customer_id, key, meter, found)
+            if meter is None:
+                cell.is_new = False
+            elif found is None or found.rules_epoch < wanted.epoch:
+                if locked or customer_id not in self.new_customers:
+                    unknown.append((cell, meter))
+            elif meter.window.minutes is not None and cell.counted_from is not None:
+                start = first_minute(self.now, meter.window.minutes)
+                if cell.counted_from < start:
+                    rolled.append((cell, start))
+        if rolled:
+            left = await rolling_minutes.left(connection, self.organization_id, rolled, forget=locked)
+            with exact_arithmetic():
+                for cell, start in rolled:
+                    cell.counted_from, cell.changed = start, True
+                    if cell.key in left:
+                        cell.counted -= left[cell.key]
+        return unknown
+
+    def changed(self) -> list[MeterCell]:
+        """The cells that have to be written."""
+        return [cell for cell in self.by_key.values() if cell.changed]
+
+    async def _count(self, connection: DriverConnection, unknown: list[tuple[MeterCell, Meter]]) -> None:
+        """Counts meters from the stored events."""
+        if again := [one for one, meter in unknown if meter.window.is_rolling and not one.is_new]:
+            await rolling_minutes.clear(connection, self.organization_id, again)
+        recounts = []
+        for cell, meter in unknown:
+            cell.changed = True
+            minutes = meter.window.minutes
+            if minutes is not None:
+                cell.counted_from = first_minute(self.now, minutes)
+            if cell.customer_id not in self.new_customers:
+                recounts.append((cell, self._recount_of(meter)))
+        if not recounts:
+            return
+        with exact_arithmetic():
+            found = await meter_recounts.recount(connection, self.organization_id, [one for _, one in recounts])
+        for (cell, _), counted in zip(recounts, found, strict=True):
+            cell.counted = counted.counted
+            cell.minutes = dict(counted.minutes)
+
+    def _recount_of(self, meter: Meter) -> MeterRecount:
+        unit, span = meter.unit, meter.span
+        metric = None if unit.metric_id is None else self.router.metric(unit.metric_id)
+        if span is not None:
+            start, end = span.start, span.end
+        else:
+            assert meter.window.minutes is not None
+            start, end = first_minute(self.now, meter.window.minutes), self.now + _AHEAD
+        return MeterRecount(
+            meter,
+            Aggregation.SUM if metric is None else metric.aggregation,
+            None if metric is None else metric.raw_events,
+            start,
+            end,
+        )
+
+
+def first_minute(now: datetime, minutes: int) -> datetime:
+    """The first minute of a rolling window of so many minutes, the last of which is the present one."""
+    return minute_of(now) - (minutes - 1) * MINUTE
+
+
+def _cell(customer_id: str, key: str, meter: Meter | None, stored: StoredMeter | None) -> MeterCell:
+    if stored is None:
+        return MeterCell(customer_id=customer_id, key=key, meter=meter, is_new=True)
+    return MeterCell(stored.counted, stored.held, customer_id, key, meter, stored.counted_from, stored.refused_time)

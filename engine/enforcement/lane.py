@@ -1,0 +1,64 @@
+"""A lane: the requests that one writer of one organization has to commit, in the order in which they came."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.enforcement.commit import Answer, EnforcementCommitter
+from engine.enforcement.requests import Request
+from engine.ingest.pending import Room
+from runtime.fair_semaphore import Seat
+
+
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """Requests that were sent together, or a writer's part of them. since: by `time.perf_counter`."""
+
+    requests: Sequence[Request]
+    done: asyncio.Future[list[Answer]]
+    room: Room
+    since: float = field(default_factory=time.perf_counter)
+
+    def succeed(self, answers: list[Answer]) -> None:
+        """Answers them."""
+        self.room.give_up()
+        if not self.done.done():  # its caller may have cancelled the call
+            self.done.set_result(answers)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends them with an error."""
+        self.room.give_up()
+        if isinstance(error, Exception) and not self.done.done():
+            self.done.set_exception(error)
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """What waits, and the task that runs while anything does. seat: of the commit in progress."""
+
+    organization_id: int
+    committer: EnforcementCommitter = field(init=False)
+    waiting: deque[Waiting] = field(default_factory=deque)
+    task: asyncio.Task[None] | None = None
+    seat: Seat | None = None
+
+    def take(self, limit: int) -> list[Waiting]:
+        """What the next commit decides: the first, and as many after it as fit into the limit of requests."""
+        group = [self.waiting.popleft()]
+        size = len(group[0].requests)
+        while self.waiting and size + len(self.waiting[0].requests) <= limit:
+            size += len(self.waiting[0].requests)
+            group.append(self.waiting.popleft())
+        return group
+
+    def log_fields(self) -> Mapping[str, Any]:
+        """The fields of each log line of its commits, which belong to no single call."""
+        return {"organization_id": self.organization_id}
+
+    async def renew_seat(self) -> None:
+        """Lets other organizations have their turn between two commits."""
+        assert self.seat is not None
+        await self.seat.renew()

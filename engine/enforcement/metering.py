@@ -1,0 +1,42 @@
+"""Metering: usage that is asked for gets its time, its currency and its targets."""
+
+from datetime import datetime, timedelta
+
+from engine.enforcement.cells import Cells
+from engine.enforcement.known_targets import KnownTargets, aggregation_of
+from engine.enforcement.ledger import Metered
+from engine.enforcement.requests import CustomerBeingErased, UsageTooOld
+from evaluator.enforcement.usage import Usage
+from evaluator.routing import Router
+
+
+def metered_of(router: Router, known: KnownTargets, usage: Usage, now: datetime, grace: timedelta) -> Metered:
+    """Usage with all that its decision needs. The router must know what it names, except for its metric.
+
+    grace: how long after its end a period still counts. Raises CustomerBeingErased and UsageTooOld.
+    """
+    customer_id, subscription_id = usage.customer_id, usage.subscription_id
+    if router.being_erased and router.customer(customer_id).being_erased:
+        raise CustomerBeingErased(customer_id)
+    time, currency = usage.event_time, usage.currency
+    if time is None:
+        time = now
+    elif time <= now - grace and router.last_period_end(customer_id, subscription_id, time) <= now - grace:
+        raise UsageTooOld(customer_id, time)
+    if usage.cost is None:
+        currency = None
+    elif currency is None:
+        currency = router.currency_of(customer_id, subscription_id)
+    if time is not usage.event_time or currency != usage.currency:
+        metric_id, quantity, cost, properties = usage.metric_id, usage.quantity, usage.cost, usage.properties
+        usage = Usage(customer_id, metric_id, quantity, cost, currency, subscription_id, properties, time)
+    targets = known.of(router, customer_id, subscription_id, usage.metric_id, currency)
+    return Metered(usage, aggregation_of(router, usage.metric_id), targets.of(usage.properties))
+
+
+def want_targets(cells: Cells, metered: Metered) -> None:
+    """Needs the meters that the usage moves."""
+    time = metered.usage.event_time
+    assert time is not None
+    for target in metered.targets:
+        cells.want(target, time)

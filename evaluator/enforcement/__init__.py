@@ -1,0 +1,1 @@
+"""Enforcement, pure: which limits a usage meets, and whether it fits."""

@@ -1,0 +1,1 @@
+"""LimitService: decisions about usage before it happens, and reservations."""

@@ -1,0 +1,61 @@
+"""What LimitService needs of the engine."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from engine.enforcement.requests import Decided, Request
+from engine.ingest.pending import Room
+from evaluator.enforcement.decisions import Decision, OveragePolicy
+from evaluator.enforcement.usage import Usage
+from store.identity.organizations import Organization
+
+
+class Decider(Protocol):
+    """Decides requests, and makes what they change durable."""
+
+    async def admit(self, organization: Organization, requests: int, *, waits: bool = False) -> Room:
+        """Room for requests, before anything is done for them. waits: until there is room.
+
+        Raises Overloaded.
+        """
+
+    async def submit(
+        self, organization: Organization, requests: Sequence[Request], room: Room | None = None
+    ) -> Sequence[Decided | Exception]:
+        """The answers in the order of the requests, when they are durable; the order of each customer is kept.
+
+        A request that cannot be decided has an exception in place of its answer. room: for at least the requests, for
+        which it is handed over. Raises DatabaseUnavailable when some of them may not be stored.
+        """
+
+
+class Checker(Protocol):
+    """Decides without an effect."""
+
+    async def check(
+        self, organization: Organization, usages: Sequence[Usage], policy: OveragePolicy
+    ) -> Sequence[Decision | Exception]:
+        """The decisions in the order of the usages. Calls at the same time share one read.
+
+        Raises DatabaseUnavailable.
+        """
+
+
+class NoEngine:
+    """In place of the engine, until there is one."""
+
+    async def admit(self, organization: Organization, requests: int, *, waits: bool = False) -> Room:
+        """Never admits."""
+        raise NotImplementedError
+
+    async def submit(
+        self, organization: Organization, requests: Sequence[Request], room: Room | None = None
+    ) -> Sequence[Decided | Exception]:
+        """Never decides."""
+        raise NotImplementedError
+
+    async def check(
+        self, organization: Organization, usages: Sequence[Usage], policy: OveragePolicy
+    ) -> Sequence[Decision | Exception]:
+        """Never decides."""
+        raise NotImplementedError

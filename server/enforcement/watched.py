@@ -1,0 +1,188 @@
+"""Watched decisions: what the streams of an organization watch, each decision once, and what changed for each."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, TypeAlias
+
+from evaluator.enforcement.decisions import Decision, LimitState, OveragePolicy
+from server.calls.once import complete
+from server.mapping.requested_usage import UsageTemplate
+from store.identity.organizations import Organization
+
+Found: TypeAlias = Decision | Exception
+_Signature: TypeAlias = tuple[object, ...]
+
+
+class Watch(NamedTuple):
+    """A decision that is watched."""
+
+    customer_id: str
+    template: UsageTemplate
+    policy: OveragePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A read of decisions. time: everything that was answered before it is in them. began: on the loop's clock."""
+
+    time: datetime
+    began: float
+
+
+class Subscriber:
+    """One stream. organization: whose decisions it watches."""
+
+    def __init__(self, organization: Organization, watches: Sequence[Watch]) -> None:
+        self.organization = organization
+        self.watches = watches
+        # Only the latest of each, so a client that does not read costs no more than what it watches.
+        self._changed: dict[int, tuple[Found, Reading]] = {}
+        self._waiting: asyncio.Future[None] | None = None
+
+    def note(self, index: int, found: Found, reading: Reading) -> None:
+        """Notes the latest decision about one of its watches."""
+        self._changed[index] = found, reading
+
+    def take(self, most: int) -> dict[int, tuple[Found, Reading]]:
+        """Some of the decisions that have changed, the oldest changes first."""
+        if len(self._changed) <= most:
+            taken, self._changed = self._changed, {}
+            return taken
+        return {index: self._changed.pop(index) for index in list(self._changed)[:most]}
+
+    def put_back(self, index: int, found: Found, reading: Reading) -> None:
+        """Puts a decision back that was taken and not sent, unless a later one was noted."""
+        self._changed.setdefault(index, (found, reading))
+
+    def wake(self, _: object = None) -> None:
+        """Ends the wait of `changed`."""
+        if self._waiting is not None:
+            complete(self._waiting)
+
+    async def changed(self, timeout: float) -> None:
+        """Waits until a decision has changed, or `wake` is called, at most `timeout` seconds."""
+        if self._changed:
+            return
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        timer = loop.call_later(max(timeout, 0.0), self.wake)
+        try:
+            await self._waiting
+        finally:
+            timer.cancel()
+            self._waiting = None
+
+
+class _Entry:
+    """A watched decision: what was found last, and the streams that watch it, each with its index there."""
+
+    __slots__ = ("began", "readers", "signature")
+
+    def __init__(self) -> None:
+        self.signature: _Signature | None = None
+        self.began = 0.0
+        self.readers: list[tuple[Subscriber, int]] = []
+
+
+class WatchedOrganization:
+    """What is watched of one organization. read_time: of the last round over all decisions; None before it.
+
+    due: when its next decisions are read, on the loop's clock.
+    """
+
+    def __init__(self, organization: Organization, due: float) -> None:
+        self.organization = organization
+        self.due = due
+        self.subscribers = 0
+        self.read_time: datetime | None = None
+        self._entries: dict[Watch, _Entry] = {}
+        self._round: list[Watch] = []
+        self._position = 0
+        self._round_reading: Reading | None = None
+
+    @property
+    def decisions(self) -> int:
+        """The watched decisions, each once."""
+        return len(self._entries)
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Adds what a stream watches."""
+        self.subscribers += 1
+        for index, watch in enumerate(subscriber.watches):
+            self._entries.setdefault(watch, _Entry()).readers.append((subscriber, index))
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """Removes what a stream watches, unless others watch it."""
+        self.subscribers -= 1
+        for watch in subscriber.watches:
+            entry = self._entries.get(watch)
+            if entry is None:  # the stream watched it twice
+                continue
+            entry.readers = [reader for reader in entry.readers if reader[0] is not subscriber]
+            if not entry.readers:
+                del self._entries[watch]
+
+    def next_part(self, most: int, reading: Reading) -> list[Watch]:
+        """The next decisions of the round to read. Those that no stream has shown yet are left out."""
+        if self._round_reading is None:
+            self._round, self._position, self._round_reading = list(self._entries), 0, reading
+        part: list[Watch] = []
+        while self._position < len(self._round) and len(part) < most:
+            watch = self._round[self._position]
+            self._position += 1
+            entry = self._entries.get(watch)
+            if entry is not None and entry.signature is not None:
+                part.append(watch)
+        return part
+
+    def go_back(self, part: Sequence[Watch]) -> None:
+        """Lets a part be read again, because its read has failed."""
+        self._position -= len(part)
+
+    def end_of_round(self) -> Reading | None:
+        """Ends the round if all was read; returns the reading with which it began, or None."""
+        if self._round_reading is None or self._position < len(self._round):
+            return None
+        ended, self._round_reading = self._round_reading, None
+        self.read_time = ended.time
+        return ended
+
+    def note(self, watch: Watch, found: Found, reading: Reading, first_of: Subscriber | None = None) -> None:
+        """Notes what was found, and tells the streams for which it has changed.
+
+        first_of: a stream that gets it in any case, because it shows it for the first time.
+        """
+        entry = self._entries.get(watch)
+        if entry is None or reading.began < entry.began:
+            return  # a later read was faster
+        signature = signature_of(found)
+        is_new, entry.signature, entry.began = signature != entry.signature, signature, reading.began
+        for subscriber, index in entry.readers:
+            if is_new or subscriber is first_of:
+                subscriber.note(index, found, reading)
+                subscriber.wake()
+
+
+def signature_of(found: Found) -> _Signature:
+    """What has to differ for a decision to have changed: its outcome, its reason, and what remains."""
+    if isinstance(found, Exception):
+        return type(found), str(found)
+    return (
+        found.outcome,
+        found.reason,
+        found.granted_quantity,
+        found.granted_cost,
+        _of_limit(found.limit),
+        found.credit and (found.credit.unit, found.credit.available),
+        tuple(state.limit.limit_id for state in found.over),
+    )
+
+
+def _of_limit(state: LimitState | None) -> _Signature | None:
+    if state is None:
+        return None
+    # A rolling window moves each minute, also while nothing is used.
+    start = None if state.limit.window.is_rolling else state.span.start
+    return state.limit.limit_id, state.meter.customer_id, state.meter.group, start, state.remaining

@@ -1,0 +1,1 @@
+"""Storage of enforcement: meters, the minutes of rolling windows, and reservations."""

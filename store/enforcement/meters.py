@@ -1,0 +1,177 @@
+"""Meters: read and written by the holder of the wallets of their customers.
+
+Columns come as text with tabs between the values: no value contains a tab, and the driver converts arrays value by
+value.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import orjson
+
+from evaluator.enforcement.meters import Meter, MeterCell
+from store.postgres.database import Cursor, DriverConnection
+
+# How long after its last use a meter of a rolling window is kept beside the length of the window. It moves once a day
+# at most: the column has an index.
+_KEPT = timedelta(days=2)
+
+# Meters by their keys.
+_READ = """
+SELECT i.position, m.counted, m.held, m.rules_epoch, m.counted_from, m.refused_time
+FROM unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[])
+    WITH ORDINALITY AS i (customer_id, meter_id, position)
+JOIN meter m ON m.organization_id = %(organization_id)s
+    AND m.customer_id = i.customer_id COLLATE "C" AND m.meter_id = i.meter_id
+"""
+
+# Stores meters that were read before. The end of a rolling window changes once a day at most.
+_UPDATE = """
+UPDATE meter m SET
+    counted = i.counted, held = i.held, rules_epoch = %(epoch)s, update_time = %(now)s,
+    counted_from = i.counted_from, refused_time = i.refused_time,
+    window_end = CASE WHEN m.window_minutes IS NULL THEN m.window_end ELSE
+        date_trunc('day', %(now)s::timestamptz, 'UTC') + make_interval(days => %(kept)s, mins => m.window_minutes)
+    END
+FROM unnest(
+    string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[],
+    string_to_array(%(counted)s, E'\t')::numeric[], string_to_array(%(held)s, E'\t')::numeric[],
+    string_to_array(%(counted_from)s, E'\t', '')::timestamptz[],
+    string_to_array(%(refused_times)s, E'\t', '')::timestamptz[]
+) AS i (customer_id, meter_id, counted, held, counted_from, refused_time)
+WHERE m.organization_id = %(organization_id)s
+    AND m.customer_id = i.customer_id COLLATE "C" AND m.meter_id = i.meter_id
+"""
+
+# Stores new meters.
+_INSERT = """
+INSERT INTO meter (
+    organization_id, customer_id, meter_id, counted, held, rules_epoch, counted_from, refused_time, window_end,
+    subscription_id, unit, group_values, window_kind, window_minutes, window_start, update_time
+)
+SELECT %(organization_id)s, i.customer_id, i.meter_id, i.counted, i.held, %(epoch)s, i.counted_from, i.refused_time,
+    coalesce(
+        i.window_end,
+        date_trunc('day', %(now)s::timestamptz, 'UTC') + make_interval(days => %(kept)s, mins => i.window_minutes)
+    ),
+    i.subscription_id, i.unit, i.group_values, i.window_kind, i.window_minutes, i.window_start, %(now)s
+FROM json_to_recordset(%(rows)s::json) AS i (
+    customer_id text, meter_id uuid, counted numeric, held numeric, counted_from timestamptz,
+    refused_time timestamptz, window_end timestamptz, subscription_id text, unit text, group_values jsonb,
+    window_kind text, window_minutes integer, window_start timestamptz
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMeter:
+    """A meter as it is stored. rules_epoch: of the organization, when it was last moved."""
+
+    counted: Decimal
+    held: Decimal
+    rules_epoch: int
+    counted_from: datetime | None
+    refused_time: datetime | None
+
+
+async def send_read(connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]]) -> Cursor:
+    """Sends the statement that reads meters. keys: customer id and meter id; `stored` reads the result."""
+    return await connection.execute(
+        _READ,
+        {
+            "organization_id": organization_id,
+            "customer_ids": "\t".join([customer_id for customer_id, _ in keys]),
+            "meter_ids": "\t".join([meter_id for _, meter_id in keys]),
+        },
+    )
+
+
+async def stored(cursor: Cursor, keys: Sequence[tuple[str, str]]) -> dict[str, StoredMeter]:
+    """The result of `send_read`, by meter id; without the meters that do not exist."""
+    return {keys[position - 1][1]: StoredMeter(*columns) for position, *columns in await cursor.fetchall()}
+
+
+async def send_write(
+    connection: DriverConnection, organization_id: int, cells: Sequence[MeterCell], epoch: int, now: datetime
+) -> None:
+    """Sends the statements that store cells. The transaction must hold the wallets of their customers."""
+    known = [cell for cell in cells if not cell.is_new]
+    if known:
+        await connection.execute(
+            _UPDATE,
+            {
+                "organization_id": organization_id,
+                "epoch": epoch,
+                "now": now,
+                "kept": _KEPT.days,
+                "customer_ids": "\t".join([cell.customer_id for cell in known]),
+                "meter_ids": "\t".join([cell.key for cell in known]),
+                "counted": "\t".join([str(cell.counted) for cell in known]),
+                "held": "\t".join([str(cell.held) for cell in known]),
+                "counted_from": "\t".join([_time(cell.counted_from) for cell in known]),
+                "refused_times": "\t".join([_time(cell.refused_time) for cell in known]),
+            },
+        )
+    new = [_row(cell, cell.meter) for cell in cells if cell.is_new and cell.meter is not None]
+    if new:
+        rows = orjson.dumps(new, default=str).decode()
+        parameters = {
+            "organization_id": organization_id,
+            "epoch": epoch,
+            "now": now,
+            "kept": _KEPT.days,
+            "rows": rows,
+        }
+        await connection.execute(_INSERT, parameters)
+
+
+def _row(cell: MeterCell, meter: Meter) -> dict[str, object]:
+    span = meter.span
+    return {
+        "customer_id": cell.customer_id,
+        "meter_id": cell.key,
+        "counted": cell.counted,
+        "held": cell.held,
+        "counted_from": cell.counted_from,
+        "refused_time": cell.refused_time,
+        "window_end": None if span is None else span.end,
+        "subscription_id": meter.subscription_id,
+        "unit": meter.unit.key,
+        "group_values": dict(meter.group),
+        "window_kind": meter.window.kind.value,
+        "window_minutes": meter.window.minutes,
+        "window_start": None if span is None else span.start,
+    }
+
+
+def _time(time: datetime | None) -> str:
+    return "" if time is None else time.isoformat()
+
+
+# Deletes meters whose windows ended long ago, with the minutes of rolling ones. Those that reservations may still
+# hold end later.
+_DELETE = """
+WITH gone AS (
+    DELETE FROM meter WHERE (organization_id, customer_id, meter_id) IN (
+        SELECT organization_id, customer_id, meter_id FROM meter WHERE window_end < %(before)s AND held = 0
+        ORDER BY window_end LIMIT %(limit)s
+    ) AND held = 0
+    RETURNING organization_id, customer_id, meter_id
+), minutes AS (
+    DELETE FROM meter_minute m USING gone g
+    WHERE (m.organization_id, m.customer_id, m.meter_id) = (g.organization_id, g.customer_id, g.meter_id)
+)
+SELECT count(*) FROM gone
+"""
+
+
+async def delete_before(connection: DriverConnection, before: datetime, limit: int) -> int:
+    """Deletes up to `limit` meters whose windows ended before a time; returns how many. Takes no wallet.
+
+    Nothing moves them any more: usage of their windows is out of grace.
+    """
+    cursor = await connection.execute(_DELETE, {"before": before, "limit": limit})
+    [(count,)] = await cursor.fetchall()
+    return int(count)

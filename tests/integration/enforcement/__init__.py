@@ -1,0 +1,1 @@
+"""Tests of store/accounts and store/balances, directly and through AccountService."""

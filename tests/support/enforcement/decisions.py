@@ -1,0 +1,80 @@
+"""Decisions, and a checker without a database that makes them."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from evaluator.balances import Unit
+from evaluator.enforced_limits import EnforcedLimit, Enforcement
+from evaluator.enforcement.decisions import Decision, LimitState, Outcome, OveragePolicy, Reason
+from evaluator.enforcement.meters import Meter
+from evaluator.enforcement.usage import Usage
+from evaluator.limit_windows import BILLING_PERIOD, LimitWindow
+from evaluator.periods import Period
+from store.identity.organizations import Organization
+
+NOON = datetime(2026, 3, 15, 12, tzinfo=UTC)
+MARCH = Period(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))
+AMOUNT = Decimal(100)
+
+
+def limit_state(
+    remaining: Decimal,
+    *,
+    customer_id: str = "acme",
+    limit_id: str = "tokens-a-month",
+    window: LimitWindow = BILLING_PERIOD,
+) -> LimitState:
+    """A limit of 100 of which so much is left; nothing is held."""
+    unit = Unit(metric_id="tokens")
+    span = None if window.is_rolling else MARCH
+    return LimitState(
+        EnforcedLimit(limit_id, unit, (), window, AMOUNT, Enforcement.HARD, 1),
+        Meter(customer_id, None, unit, (), window, span),
+        AMOUNT - remaining,
+        Decimal(0),
+        remaining,
+        MARCH,
+    )
+
+
+def decision(remaining: Decimal, wanted: Decimal = Decimal(1), *, customer_id: str = "acme") -> Decision:
+    """A decision about usage of a limit of which so much is left."""
+    state = limit_state(remaining, customer_id=customer_id)
+    if wanted <= remaining:
+        return Decision(Outcome.ALLOWED, wanted, None, limit=state)
+    return Decision(
+        Outcome.DENIED, Decimal(0), None, Reason.LIMIT, state, retry_after=MARCH.end - NOON + timedelta(0)
+    )
+
+
+class CheckerInMemory:
+    """What each customer has left, and who was checked how often. failure: raised by the next checks."""
+
+    def __init__(self) -> None:
+        self.left: dict[tuple[int, str], Decimal] = {}
+        self.calls: list[tuple[int, int]] = []  # organization and number of usages
+        self.checked = Counter[str]()
+        self.failure: Exception | None = None
+        self.refused: dict[str, Exception] = {}
+        self.gate: asyncio.Event | None = None  # a check waits for it after it has read
+
+    async def check(
+        self, organization: Organization, usages: Sequence[Usage], policy: OveragePolicy
+    ) -> Sequence[Decision | Exception]:
+        """A decision about each usage."""
+        self.calls.append((organization.organization_id, len(usages)))
+        if self.failure is not None:
+            raise self.failure
+        found: list[Decision | Exception] = []
+        for usage in usages:
+            self.checked[usage.customer_id] += 1
+            left = self.left.get((organization.organization_id, usage.customer_id), AMOUNT)
+            refused = self.refused.get(usage.customer_id)
+            found.append(refused or decision(left, usage.quantity, customer_id=usage.customer_id))
+        if self.gate is not None:
+            await self.gate.wait()
+        await asyncio.sleep(0)
+        return found
