@@ -48,6 +48,8 @@ class Router:
         self.known = KnownCustomers()
         self.being_erased: set[str] = set()  # ids of known customers that were being erased when they were read
         self._changes = RouteChanges()
+        # Whether any enforced limit has been known: without one, no usage needs to be looked up.
+        self.enforces = any(limits.enforces for limits in self._plan_limits.values())
         self._plan_changes = 0  # of the limits of plans that begin or cease to have an enforcement
 
     def apart(self) -> "Router":
@@ -68,11 +70,13 @@ class Router:
         known = self.known[facts.customer_id] = KnownCustomer(facts, self._changes.revision)
         if facts.being_erased:
             self.being_erased.add(facts.customer_id)
+        self.enforces = self.enforces or facts.limits.enforces
         return known
 
     def replace_facts(self, facts: CustomerFacts) -> None:
         """Takes facts of a known customer that were read again."""
         self.known[facts.customer_id].replace_facts(facts)
+        self.enforces = self.enforces or facts.limits.enforces
         if facts.being_erased:
             self.being_erased.add(facts.customer_id)
 
@@ -101,6 +105,7 @@ class Router:
         self._plan_limits[plan_id] = changed
         if before.enforces != changed.enforces:
             self._plan_changes += 1
+        self.enforces = self.enforces or changed.enforces
         self._changes.touch(None, plan_id)
 
     def change_metric(self, metric: MetricFacts) -> None:
@@ -295,10 +300,14 @@ class Router:
             own.append((Measure(metric_id=metric_id, per_subscription=True), subscription_id))
             if currency is not None:
                 own.append((Measure(currency=currency, per_subscription=True), subscription_id))
+        plans = known.facts.plan_id, known.plan_of(subscription_id)
+        indexes = (*self.wide.covering(plans), known.facts.alerts)
+        if any(index.counts_held for index in indexes):
+            measures += [(replace(measure, counts_held=True), owner) for measure, owner in measures]
+            own += [(replace(measure, counts_held=True), owner) for measure, owner in own]
         if currency is not None:
             contract = known.subscriptions[subscription_id].custom_fields.items() if subscription_id else {}.items()
-            plans = known.facts.plan_id, known.plan_of(subscription_id)
-            for index in (*self.wide.covering(plans), known.facts.alerts):
+            for index in indexes:
                 for measure in index.selective(currency):
                     if not measure.per_subscription and contract >= set(measure.contract_fields):
                         measures.append((measure, None))

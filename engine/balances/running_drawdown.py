@@ -114,7 +114,10 @@ class RunningDrawdown:
         self._move(event, moved)
 
     async def write(self) -> Drawdown:
-        """Stores all changes, and requests the recharges that follow. The gauges of the balances are still to be moved and evaluated."""
+        """Stores all changes, and requests the recharges that follow from them.
+
+        The gauges of the balances are still to be moved and evaluated.
+        """
         transaction = self._transaction
         with exact_arithmetic():
             changed = dict.fromkeys(self._open.changed_holds(), ZERO)

@@ -28,16 +28,19 @@ from store.balances.wallets import Wallet
 CustomerUnit = tuple[str, str]  # customer, and the key of a unit that it has balances in
 
 
-async def give_back(transaction: Transaction, voided: Sequence[UsageEvent]) -> Drawdown:
+async def give_back(
+    transaction: Transaction, voided: Sequence[UsageEvent], held: dict[str, Wallet] | None = None
+) -> Drawdown:
     """Gives back to the balances what events drew that are stored and are going to be deleted.
 
-    Locks the wallets of the customers, then processes their due timers, like the commit of the events. The gauges of
-    the balances are still to be moved and evaluated; the entries of a movement are the events, without amounts.
+    Locks the wallets of the customers, unless these are already `held`, then processes their due timers, like the
+    commit of the events. The gauges of the balances are still to be moved and evaluated; the entries of a movement
+    are the events, without amounts.
     """
     organization_id, now = transaction.organization_id, transaction.now
-    held = await wallets.lock_with_drawdown(
-        transaction.connection, organization_id, {event.customer_id for event in voided}
-    )
+    if held is None:
+        customer_ids = {event.customer_id for event in voided}
+        held = await wallets.lock_with_drawdown(transaction.connection, organization_id, customer_ids)
     if not held:
         return Drawdown({}, {})
     await catch_up(transaction, {transaction.router.customer(wallet.customer_id): wallet for wallet in held.values()})

@@ -13,12 +13,12 @@ from datetime import timedelta
 from typing import Protocol
 
 from engine.balances.holding import credits_of
-from engine.enforcement.cells import Cells
-from engine.enforcement.known_targets import KnownTargets
 from engine.enforcement.ledger import Ledger, Metered, NoCredits
 from engine.enforcement.metering import metered_of, want_targets
 from engine.enforcement.requests import Check, Decided, EnforcementRefused, Request
 from engine.enforcement.reset_times import with_reset_times
+from engine.meters.cells import Cells
+from engine.meters.known_targets import KnownTargets
 from engine.rules.registry import RulesRegistry
 from evaluator.amounts import exact_arithmetic
 from evaluator.enforcement.decisions import Credit, Decision, OveragePolicy

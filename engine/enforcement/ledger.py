@@ -38,6 +38,7 @@ from evaluator.enforcement.decisions import (
 )
 from evaluator.enforcement.meters import MeterCell
 from evaluator.enforcement.reservations import DEFAULT_TTL, Reservation, ReservationState
+from evaluator.enforcement.states import limit_state
 from evaluator.enforcement.targets import Charge, Target
 from evaluator.enforcement.usage import Usage
 from evaluator.events import UsageEvent
@@ -249,17 +250,6 @@ class Ledger:
             return False
         self._end(record, ReservationState.EXPIRED)
         return True
-
-    def count(self, metered: Metered, event: UsageEvent) -> list[LimitState]:
-        """Counts usage that nothing was reserved for; returns the hard limits that it is over."""
-        over = []
-        for charge in self._charges(metered, event.quantity, event.cost):
-            target, cell, amount = charge
-            cell.count(amount, event.event_time)
-            limit = target.limit
-            if limit.enforcement is Enforcement.HARD and cell.counted + cell.held > limit.amount:
-                over.append(self._state(charge))
-        return over
 
     def _settle_open(self, record: Record, metered: Metered, quantity: Decimal, cost: Decimal | None) -> Decided:
         one = record.reservation
@@ -473,19 +463,7 @@ class Ledger:
             self.refusals.append(Refusal(target, cell, self._state(charge)))
 
     def _state(self, charge: Charge) -> LimitState:
-        target, cell, _ = charge
-        meter, limit = cell.meter, target.limit
-        assert meter is not None, "the meter of a target is known"
-        span = meter.span or limit.window.span_at(self.now, target.holder.cycle)
-        return LimitState(
-            limit,
-            meter,
-            cell.counted,
-            cell.held,
-            cell.remaining(limit.amount),
-            span,
-            None if meter.span is None else meter.span.end,
-        )
+        return limit_state(charge, self.now)
 
 
 def _limit_charge(charge: Charge) -> LimitCharge:

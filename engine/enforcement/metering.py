@@ -2,10 +2,10 @@
 
 from datetime import datetime, timedelta
 
-from engine.enforcement.cells import Cells
-from engine.enforcement.known_targets import KnownTargets, aggregation_of
 from engine.enforcement.ledger import Metered
 from engine.enforcement.requests import CustomerBeingErased, UsageTooOld
+from engine.meters.cells import Cells
+from engine.meters.known_targets import KnownTargets, aggregation_of
 from evaluator.enforcement.usage import Usage
 from evaluator.routing import Router
 

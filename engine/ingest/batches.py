@@ -59,7 +59,7 @@ def add_part(whole: Outcome, part: Outcome, indexes: Sequence[int] | None) -> No
     whole.transitions += part.transitions
     whole.gauges = list({**dict(whole.gauges), **dict(part.gauges)}.items()) if whole.gauges else part.gauges
     if part.over_limits:
-        states = {(state.limit.limit_id, state.meter): state for state in (*whole.over_limits, *part.over_limits)}
+        states = {(state.limit.limit_id, state.meter.key): state for state in (*whole.over_limits, *part.over_limits)}
         whole.over_limits = list(states.values())
     for mine, theirs in (
         (whole.duplicates, part.duplicates),

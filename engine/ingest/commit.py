@@ -13,6 +13,7 @@ from engine.ingest.batches import Batch, Outcome
 from engine.ingest.containment import Containment, Refused
 from engine.ingest.counting import Counted, count, count_moved
 from engine.ingest.group import CommitGroup, group_in_slices
+from engine.ingest.late_events import without_erased, without_too_late
 from engine.ingest.monitoring import (
     COMMIT,
     CONNECTION,
@@ -29,6 +30,8 @@ from engine.ingest.outcomes import outcomes_of
 from engine.ingest.small_commit import CommitPlan, NotAsPlanned, plan_of
 from engine.ingest.storing import Stored, store
 from engine.limits import DEFAULT_LIMITS
+from engine.meters.known_targets import KnownTargets
+from engine.meters.usage_meters import UsageMeters, open_usage_meters
 from engine.rules.loading import Registered
 from engine.rules.organization_rules import OrganizationRules
 from engine.rules.registry import RulesRegistry
@@ -93,6 +96,7 @@ class Committer:
         self._first_pause = first_pause
         self._native = native
         self._monitoring = monitoring or IngestMonitoring()
+        self._targets = KnownTargets()
         self.gauges_moved = 0  # by the last commit
         self._reported: dict[str | None, int] = {}  # alerts of which operators got an event, and its window of time
 
@@ -190,11 +194,17 @@ class Committer:
                 router = transaction.router
                 phases.end(RULES)
                 await rules.load_facts(connection, router, group.events, now, registered)
+                moved = None
+                if router.enforces or group.settles:
+                    countable = without_too_late(transaction, without_erased(transaction, group.events))
+                    moved = await open_usage_meters(transaction, self._targets, countable, registered.customers)
                 phases.end(FACTS)
                 stored = await store(transaction, group, native=self._native, duplicates=duplicates)
                 phases.end(STORE)
                 if stored.new:
-                    counted = await self._count(transaction, stored.new, registered, group.include_gauges)
+                    counted = await self._count(
+                        transaction, stored.new, registered, group.include_gauges, meters=moved
+                    )
                 phases.end(COUNT)
         except BaseException:
             rules.rolled_back(router, registered)
@@ -288,8 +298,15 @@ class Committer:
         registered: Registered,
         all_values: bool,
         held: dict[str, Wallet] | None = None,
+        meters: UsageMeters | None = None,
     ) -> Counted:
-        return await count(transaction, new, registered.customers, all_values, held)
+        if meters is None:
+            return await count(transaction, new, registered.customers, all_values, held)
+        settling = await meters.count(new)
+        await meters.write()
+        counted = await count(transaction, new, registered.customers, all_values, meters.drawing(new), settling)
+        counted.over = meters.over(new)
+        return counted
 
     async def _report(self, refused: Sequence[Refused]) -> None:
         """Writes operator events of alerts that could not be recorded; its own failure changes no answer."""

@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from engine.balances.drawdown import draw_down, read_unknown_balances
+from engine.balances.drawdown import NOTHING_SETTLED, Settling, draw_down, read_unknown_balances
 from engine.balances.running_drawdown import Drawdown
 from engine.evaluation.evaluation import evaluate_gauges
 from engine.evaluation.results import RecordedTransition
 from engine.evaluation.subjects import Movement, Subject, before_fold, before_move
 from engine.facts.fact_gauges import evaluate_new_customers
+from engine.ingest.held_routing import HeldMove, route_holds
 from engine.ingest.quiet_moves import settle_quiet_moves
 from engine.ingest.routing import additive, moves_of, route
 from engine.rules.transaction import Transaction
 from evaluator.amounts import exact_arithmetic
+from evaluator.enforcement.decisions import LimitState
 from evaluator.events import UsageEvent
 from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
@@ -27,7 +29,8 @@ class Counted:
     """What counting the new events of a commit found.
 
     subjects: the gauges that were evaluated. values: those of the subjects, or of all gauges that moved where they
-    are asked for. excluded: what the router need not watch any more after the commit.
+    are asked for. excluded: what the router need not watch any more after the commit. over: see
+    `UsageMeters.over`.
     """
 
     movements: dict[WatchedGauge, Movement] = field(default_factory=dict)
@@ -35,6 +38,7 @@ class Counted:
     values: dict[Gauge, Decimal] = field(default_factory=dict)
     transitions: list[RecordedTransition] = field(default_factory=list)
     excluded: set[Excluded] = field(default_factory=set)
+    over: list[tuple[LimitState, set[tuple[str, str]]]] = field(default_factory=list)
 
 
 async def count(
@@ -43,21 +47,26 @@ async def count(
     registered_customers: set[str],
     all_values: bool,
     held: dict[str, Wallet] | None = None,
-    *,
+    settling: Settling = NOTHING_SETTLED,
     drawdown: Drawdown | None = None,
+    holds: Sequence[HeldMove] = (),
 ) -> Counted:
     """Counts events that this transaction has stored. all_values: of every gauge that moves.
 
     registered_customers: those that this transaction registered. held: the wallets on which the events draw; None if
-    they are not locked yet. drawdown: of the events, where they are drawn already.
+    they are not locked yet. settling: see `draw_down`. drawdown: of the events, where they are drawn already.
+    holds: what the reservations of the transaction begin to hold, and hold no more.
     """
     if registered_customers:
         await evaluate_new_customers(transaction, sorted(registered_customers))
     events = transaction.router.metric_events(events)
     if drawdown is None:
-        drawdown = await draw_down(transaction, events, held)
+        drawdown = await draw_down(transaction, events, held, settling)
     with exact_arithmetic():
-        counted = Counted(await route(transaction.router, events, transaction.slices()) | drawdown.movements)
+        movements = await route(transaction.router, events, transaction.slices())
+        if holds:
+            route_holds(transaction.router, holds, movements)
+        counted = Counted(movements | drawdown.movements)
     counted.subjects = await _move(transaction, counted, registered_customers, all_values)
     counted.subjects += await _lock(transaction, counted, registered_customers)
     if drawdown.movements:

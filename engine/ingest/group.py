@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.ingest.batches import Batch
-from evaluator.events import UsageEvent
+from evaluator.events import SettlingEvent, UsageEvent
 from runtime.tracing.context import TraceContext
 from runtime.turns import Slices
 
@@ -58,6 +58,11 @@ class CommitGroup:
         """The event at an index."""
         number, index_in_batch = index
         return self.batches[number].events[index_in_batch]
+
+    @property
+    def settles(self) -> bool:
+        """Whether any of the events settles a reservation."""
+        return SettlingEvent in set(map(type, self.events))
 
     @property
     def is_traced(self) -> bool:

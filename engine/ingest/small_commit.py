@@ -81,6 +81,8 @@ def plan_of(router: Router, group: CommitGroup, oldest: datetime) -> CommitPlan 
     customers = [router.known[event.customer_id] for event in events]
     if any(event.event_time <= oldest for event in events) or any(one.facts.being_erased for one in customers):
         return None
+    if group.settles or (router.enforces and any(router.is_covered(event.customer_id) for event in events)):
+        return None
     events = [router.with_currency(event) for event in events]
     if any(one.draws for one in customers):
         return CommitPlan(router, router.epoch, events, None)

@@ -13,6 +13,7 @@ from engine.balances.voided_usage import give_back
 from engine.evaluation.evaluation import evaluate_gauges
 from engine.evaluation.subjects import Movement, Subject
 from engine.ingest.routing import route
+from engine.meters.usage_meters import UsageMeters
 from engine.rules.transaction import Transaction
 from evaluator.aggregation import Aggregation, Tally
 from evaluator.amounts import exact_arithmetic
@@ -25,14 +26,21 @@ from store.usage.recounts import Recount
 
 
 async def uncount(
-    transaction: Transaction, voided: Sequence[UsageEvent], delete: Callable[[], Awaitable[None]]
+    transaction: Transaction,
+    voided: Sequence[UsageEvent],
+    delete: Callable[[], Awaitable[None]],
+    meters: UsageMeters | None = None,
 ) -> None:
     """Takes events back that this transaction has locked, and evaluates every gauge whose value changes.
 
     delete: deletes the events. It runs between the reading of what the gauges show with them and without them.
+    meters: of enforced limits, that count the events.
     """
     voided = transaction.router.metric_events(voided)
-    drawdown = await give_back(transaction, voided)
+    drawdown = await give_back(transaction, voided, None if meters is None else meters.drawing(voided))
+    if meters is not None:
+        await meters.uncount(voided)
+        await meters.write()
     with exact_arithmetic():
         movements = list((await route(transaction.router, voided, transaction.slices())).values())
     of_balances = list(drawdown.movements.values())

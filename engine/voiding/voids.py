@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from engine.meters.known_targets import KnownTargets
+from engine.meters.usage_meters import open_usage_meters
 from engine.rules.transaction import Transaction, Transactions
 from engine.voiding.uncounting import uncount
 from evaluator.events import UsageEvent
@@ -46,14 +48,30 @@ class UsageVoids:
     ) -> Voided:
         """Takes back those of the events that can be, in the caller's transaction. key_id: the API key that asks."""
         transaction = await self._transactions.begin(connection, organization)
+        # Meters first: their wallets are locked before events, so the events are read before they are locked. Of
+        # customers with enforced limits, one that is stored in between is voided by the next request.
+        before = await voids.read(transaction.driver, transaction.organization_id, keys)
+        events = [event for of_key in before.values() for event in of_key]
+        await transaction.load_facts(events)
+        meters = await open_usage_meters(transaction, KnownTargets(), events, set())
         stored = await voids.lock(transaction.driver, transaction.organization_id, keys)
+        if meters is not None:
+            known = set(map(_place, events))
+            stored = {
+                index: [one for one in of_key if _place(one) in known or one.customer_id not in meters.covered]
+                for index, of_key in stored.items()
+            }
         await transaction.load_facts([event for of_key in stored.values() for event in of_key])
         found = _find(transaction, keys, stored)
         if found.events:
             delete = functools.partial(_delete, transaction, found.events, key_id)
-            await uncount(transaction, found.events, delete)
+            await uncount(transaction, found.events, delete, meters)
         await _add_missing(transaction, keys, found)
         return Voided([found.outcomes[index] for index in range(len(keys))], found.events, transaction.now)
+
+
+def _place(event: UsageEvent) -> tuple[str, str, datetime]:
+    return event.customer_id, event.event_id, event.event_time
 
 
 def _find(transaction: Transaction, keys: Sequence[EventKey], stored: Mapping[int, Sequence[UsageEvent]]) -> _Found:
@@ -67,7 +85,7 @@ def _find(transaction: Transaction, keys: Sequence[EventKey], stored: Mapping[in
             case [event, *_] if transaction.router.customer(event.customer_id).being_erased:
                 continue  # like an event that is erased already
             case [event]:
-                identity = event.customer_id, event.event_id, event.event_time
+                identity = _place(event)
                 if identity in taken:
                     found.outcomes[index] = VoidOutcome.ALREADY_VOIDED
                 elif _is_too_old(transaction, event):

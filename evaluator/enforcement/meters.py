@@ -70,8 +70,9 @@ class MeterCell(MeterState):
     """A meter in a transaction that holds the wallet of its customer: as it was read, and then moved.
 
     meter: what it counts; None where only a reservation names it. counted_from: the first minute that `counted` of a
-    rolling window includes. refused_time: when a refusal was last reported. is_new: it is not stored yet. changed:
-    whether it has to be written. minutes: what was counted in each minute of a rolling window since it was read.
+    rolling window includes. refused_time: when a refusal was last reported. rules_epoch: of the organization, up to
+    which it has missed nothing. is_new: it is not stored yet. changed: whether it has to be written. minutes: what
+    was counted in each minute of a rolling window since it was read.
     """
 
     customer_id: str = ""
@@ -79,6 +80,7 @@ class MeterCell(MeterState):
     meter: Meter | None = None
     counted_from: datetime | None = None
     refused_time: datetime | None = None
+    rules_epoch: int = -1
     is_new: bool = False
     changed: bool = False
     minutes: dict[datetime, Decimal] = field(default_factory=dict)

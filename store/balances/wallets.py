@@ -96,6 +96,35 @@ async def send_create(connection: DriverConnection, organization_id: int, custom
     await connection.execute(_CREATE_MANY, parameters)
 
 
+# Locks wallets, and those of the others on whose balances usage draws, in one order.
+_LOCK_WITH_OTHERS = """
+SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
+WHERE organization_id = %(organization_id)s AND (
+    customer_id = ANY(string_to_array(%(ids)s, E'\t'))
+    OR customer_id = ANY(string_to_array(%(others)s, E'\t')) AND draw_units <> '{}'
+)
+ORDER BY customer_id FOR UPDATE
+"""
+
+
+async def lock_with_others(
+    connection: DriverConnection, organization_id: int, customer_ids: Collection[str], others: Iterable[str]
+) -> dict[str, Wallet]:
+    """Holds the customers' wallets, and those of the others on whose balances usage draws.
+
+    Creates those of the customers that are missing.
+    """
+    parameters = {
+        "organization_id": organization_id,
+        "ids": "\t".join(sorted(customer_ids)),
+        "others": "\t".join(others),
+    }
+    async with connection.pipeline():
+        await connection.execute(_CREATE_MANY, parameters)
+        cursor = await connection.execute(_LOCK_WITH_OTHERS, parameters)
+    return await held(cursor)
+
+
 async def send_lock(connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]) -> Cursor:
     """Sends the statement that locks those of the customers' wallets that exist; `held` reads its result."""
     parameters = {"organization_id": organization_id, "ids": "\t".join(customer_ids)}

@@ -30,7 +30,7 @@ JOIN meter m ON m.organization_id = %(organization_id)s
 # Stores meters that were read before. The end of a rolling window changes once a day at most.
 _UPDATE = """
 UPDATE meter m SET
-    counted = i.counted, held = i.held, rules_epoch = %(epoch)s, update_time = %(now)s,
+    counted = i.counted, held = i.held, rules_epoch = i.rules_epoch, update_time = %(now)s,
     counted_from = i.counted_from, refused_time = i.refused_time,
     window_end = CASE WHEN m.window_minutes IS NULL THEN m.window_end ELSE
         date_trunc('day', %(now)s::timestamptz, 'UTC') + make_interval(days => %(kept)s, mins => m.window_minutes)
@@ -38,9 +38,10 @@ UPDATE meter m SET
 FROM unnest(
     string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[],
     string_to_array(%(counted)s, E'\t')::numeric[], string_to_array(%(held)s, E'\t')::numeric[],
+    string_to_array(%(rules_epochs)s, E'\t')::bigint[],
     string_to_array(%(counted_from)s, E'\t', '')::timestamptz[],
     string_to_array(%(refused_times)s, E'\t', '')::timestamptz[]
-) AS i (customer_id, meter_id, counted, held, counted_from, refused_time)
+) AS i (customer_id, meter_id, counted, held, rules_epoch, counted_from, refused_time)
 WHERE m.organization_id = %(organization_id)s
     AND m.customer_id = i.customer_id COLLATE "C" AND m.meter_id = i.meter_id
 """
@@ -51,14 +52,14 @@ INSERT INTO meter (
     organization_id, customer_id, meter_id, counted, held, rules_epoch, counted_from, refused_time, window_end,
     subscription_id, unit, group_values, window_kind, window_minutes, window_start, update_time
 )
-SELECT %(organization_id)s, i.customer_id, i.meter_id, i.counted, i.held, %(epoch)s, i.counted_from, i.refused_time,
-    coalesce(
+SELECT %(organization_id)s, i.customer_id, i.meter_id, i.counted, i.held, i.rules_epoch, i.counted_from,
+    i.refused_time, coalesce(
         i.window_end,
         date_trunc('day', %(now)s::timestamptz, 'UTC') + make_interval(days => %(kept)s, mins => i.window_minutes)
     ),
     i.subscription_id, i.unit, i.group_values, i.window_kind, i.window_minutes, i.window_start, %(now)s
 FROM json_to_recordset(%(rows)s::json) AS i (
-    customer_id text, meter_id uuid, counted numeric, held numeric, counted_from timestamptz,
+    customer_id text, meter_id uuid, counted numeric, held numeric, rules_epoch bigint, counted_from timestamptz,
     refused_time timestamptz, window_end timestamptz, subscription_id text, unit text, group_values jsonb,
     window_kind text, window_minutes integer, window_start timestamptz
 )
@@ -94,7 +95,7 @@ async def stored(cursor: Cursor, keys: Sequence[tuple[str, str]]) -> dict[str, S
 
 
 async def send_write(
-    connection: DriverConnection, organization_id: int, cells: Sequence[MeterCell], epoch: int, now: datetime
+    connection: DriverConnection, organization_id: int, cells: Sequence[MeterCell], now: datetime
 ) -> None:
     """Sends the statements that store cells. The transaction must hold the wallets of their customers."""
     known = [cell for cell in cells if not cell.is_new]
@@ -103,13 +104,13 @@ async def send_write(
             _UPDATE,
             {
                 "organization_id": organization_id,
-                "epoch": epoch,
                 "now": now,
                 "kept": _KEPT.days,
                 "customer_ids": "\t".join([cell.customer_id for cell in known]),
                 "meter_ids": "\t".join([cell.key for cell in known]),
                 "counted": "\t".join([str(cell.counted) for cell in known]),
                 "held": "\t".join([str(cell.held) for cell in known]),
+                "rules_epochs": "\t".join([str(cell.rules_epoch) for cell in known]),
                 "counted_from": "\t".join([_time(cell.counted_from) for cell in known]),
                 "refused_times": "\t".join([_time(cell.refused_time) for cell in known]),
             },
@@ -119,7 +120,6 @@ async def send_write(
         rows = orjson.dumps(new, default=str).decode()
         parameters = {
             "organization_id": organization_id,
-            "epoch": epoch,
             "now": now,
             "kept": _KEPT.days,
             "rows": rows,
@@ -134,6 +134,7 @@ def _row(cell: MeterCell, meter: Meter) -> dict[str, object]:
         "meter_id": cell.key,
         "counted": cell.counted,
         "held": cell.held,
+        "rules_epoch": cell.rules_epoch,
         "counted_from": cell.counted_from,
         "refused_time": cell.refused_time,
         "window_end": None if span is None else span.end,

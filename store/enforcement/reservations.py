@@ -104,6 +104,13 @@ async def records(cursor: Cursor) -> dict[tuple[str, str], Record]:
     return {(row[0], row[1]): record_of(row) for row in await cursor.fetchall()}
 
 
+async def read(
+    connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Record]:
+    """Reservations by customer and id; without those that do not exist."""
+    return await records(await send_read(connection, organization_id, keys))
+
+
 def record_of(row: Row) -> Record:
     """The record in a row with `COLUMNS`."""
     (

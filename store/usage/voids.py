@@ -31,6 +31,14 @@ FROM {_KEYS} JOIN event e ON {_OF_EVENT} AND {_IN_MONTH}
 ORDER BY date_trunc('month', e.event_time, 'UTC'), e.customer_id, e.event_id
 FOR UPDATE OF e
 """
+_READ = _LOCK.replace("FOR UPDATE OF e", "")
+
+
+async def read(
+    connection: DriverConnection, organization_id: int, keys: Sequence[EventKey]
+) -> dict[int, list[UsageEvent]]:
+    """What `lock` returns, without a lock."""
+    return await _events(connection, _READ, organization_id, keys)
 
 
 async def lock(
@@ -40,7 +48,13 @@ async def lock(
 
     A key without a time reads one row of each month that is kept.
     """
-    cursor = await connection.execute(_LOCK.encode(), _parameters(organization_id, keys))
+    return await _events(connection, _LOCK, organization_id, keys)
+
+
+async def _events(
+    connection: DriverConnection, statement: str, organization_id: int, keys: Sequence[EventKey]
+) -> dict[int, list[UsageEvent]]:
+    cursor = await connection.execute(statement.encode(), _parameters(organization_id, keys))
     found: dict[int, list[UsageEvent]] = {}
     for position, *columns in await cursor.fetchall():
         event = UsageEvent(*columns)

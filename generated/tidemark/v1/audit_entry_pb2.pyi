@@ -218,7 +218,8 @@ class AuditEntry(_message.Message):
     """abridged is set when before or after was larger than 16 KiB: it then has only its short fields."""
     erased: _builtins.bool
     """erased is set when the customer was erased: before and after are unset, and so is a resource_id that the caller
-    had chosen.
+    had chosen. In an entry of a customer, it is also set when the parent that the entry names was erased: before and
+    after are unset.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

@@ -4,7 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.enforcement.gateway import Gateway, gateway_of
+from engine.ingest.commit import Committer
+from engine.rules.registry import RulesRegistry
+from store.identity.organizations import Organization
+from store.postgres.database import Database
+from tests.support.enforcement.gateway import Gateway, Sender, gateway_of
 from tests.support.usage.caller import Caller
 from tests.support.usage.fixtures import (
     caller,
@@ -15,6 +19,7 @@ from tests.support.usage.fixtures import (
     shared_pool,
     shared_server,
 )
+from tests.support.usage.service import GRACE
 
 __all__ = [
     "caller",
@@ -32,6 +37,15 @@ async def gateway(caller: Caller) -> AsyncIterator[Gateway]:
     """A gateway on a pipeline of its own."""
     async with gateway_of(caller) as gateway:
         yield gateway
+
+
+@pytest.fixture
+async def sender(caller: Caller) -> AsyncIterator[Sender]:
+    """A committer of usage."""
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+    database, organization = Database(caller.database_url), Organization(organization_id, caller.organization)
+    yield Sender(Committer(database, caller.clock, GRACE, RulesRegistry(), organization))
+    await database.close()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A gateway: what a caller of enforcement does, through a pipeline of its own on the database of a server."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -9,15 +9,19 @@ from typing import Any
 from engine.enforcement.checks import Checks
 from engine.enforcement.pipeline import EnforcementPipeline
 from engine.enforcement.requests import Check, Decided, Extend, Release, Request, Reserve, Settle
+from engine.ingest.batches import Batch, Outcome
+from engine.ingest.commit import Committer
 from engine.ingest.pending import PendingEvents
 from engine.limits import DEFAULT_LIMITS, EnforcementLimits
 from evaluator.enforcement.decisions import Decision, OveragePolicy
 from evaluator.enforcement.usage import Usage
+from evaluator.events import UsageEvent
 from generated.tidemark.v1 import account_service_pb2, limit_pb2
 from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
 from store.identity.organizations import Organization
 from store.postgres.database import Database
+from tests.support.databases import NOON
 from tests.support.usage.caller import DEADLINE, Caller
 from tests.support.usage.service import GRACE
 
@@ -70,6 +74,38 @@ class Gateway:
         """Extends a reservation from now on."""
         [answer] = await self.ask(Extend(customer, reservation_id, ttl=timedelta(seconds=seconds)))
         return answer
+
+
+class Sender:
+    """Usage of one organization that goes to a committer of its own: its outcomes are those of the engine."""
+
+    def __init__(self, committer: Committer) -> None:
+        self._committer = committer
+
+    async def send(self, *events: UsageEvent) -> Outcome:
+        """Commits one batch."""
+        [outcome] = await self.together(events)
+        return outcome
+
+    async def together(self, *batches: Sequence[UsageEvent]) -> list[Outcome]:
+        """Commits several batches together."""
+        return await self._committer.commit([Batch(batch) for batch in batches])
+
+
+def usage_event(
+    event_id: str,
+    quantity: str = "1",
+    *,
+    customer: str = "acme",
+    metric: str = "calls",
+    cost: str | None = None,
+    at: datetime = NOON,
+    **properties: str,
+) -> UsageEvent:
+    """An event; its cost is in dollars."""
+    amount = None if cost is None else Decimal(cost)
+    currency = None if cost is None else "USD"
+    return UsageEvent(event_id, customer, at, metric, Decimal(quantity), None, amount, currency, properties)
 
 
 def usage(

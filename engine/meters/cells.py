@@ -94,9 +94,11 @@ class Cells:
             wanted, found = self._wanted[key], stored.get(key)
             meter = wanted.meter
             cell = self.by_key[key] = _cell(customer_id, key, meter, found)
-            if meter is None:
+            if meter is None:  # it may miss usage, and continues to
                 cell.is_new = False
-            elif found is None or found.rules_epoch < wanted.epoch:
+                continue
+            cell.rules_epoch = self.router.epoch
+            if found is None or found.rules_epoch < wanted.epoch:
                 if locked or customer_id not in self.new_customers:
                     unknown.append((cell, meter))
             elif meter.window.minutes is not None and cell.counted_from is not None:
