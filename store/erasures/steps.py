@@ -155,6 +155,9 @@ STEPS: tuple[Step, ...] = (
     ),
     _pseudonymisation("overage"),
     _pseudonymisation("invoice", "display_name = '', custom_fields = '{}', contract_custom_fields = '{}'"),
+    # At the end, so that a job that began under the version before does them too.
+    _deletion("recharge_policy"),
+    _deletion("recharge"),
     _audit_log,
     clear_parents,
 )
