@@ -27,7 +27,7 @@ DATABASE_PART := accounts/test_invoice_alerts.py alerts/test_races.py balances/t
 	postgres/test_sessions.py \
 	usage/test_exactly_once.py usage/test_group_limit.py usage/test_creation_during_usage.py usage/test_new_alerts.py
 # How many steps of random calls, and of the story of customers' alerts, are compared with the plain model (default:
-# 10,000).
+# 4,000).
 STEPS ?=
 # The seed of `make test-random`, and how many examples its slow tests draw.
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')

@@ -27,11 +27,12 @@ PACE = Pace(15_000, 3)
 # because the call waits for it. It costs a large commit 4 % more time. Most survivors wait for their commit, and go
 # with it without a search.
 BESIDE_LIGHT = Pace(5_000, 15)
-# Searches among the survivors before one among all objects, which takes longer the more is cached. Python also waits
-# until a quarter of the objects is new, so that many idle streams are not searched again and again. A call that is
-# refused leaves a cycle, since gRPC keeps its exception, and becomes a survivor if it takes seconds: without this
-# search memory would only grow.
-ALL = 100
+# Searches among the survivors before one among all objects, which takes longer the more is cached and the more
+# streams are open. Python also waits until a quarter of the objects has come since the last one. It counts what
+# survived a search and was freed later, so with that alone every few notifications to 10,000 subscribers would lead
+# to a search of 0.2 s. Calls leave no cycles (`server.calls.tracebacks`). What only this search finds are cycles of
+# libraries that were in use during a search among survivors, such as those of a statement of SQLAlchemy that runs.
+ALL = 1_000
 
 
 def reduce_garbage_collection() -> None:

@@ -31,7 +31,7 @@ class NewAlert:
 class AlertPatch:
     """New values of what can be edited of an alert; None leaves a value as it is.
 
-    overrides, prices: of the condition. reset: the alert forgets which thresholds are reached.
+    overrides, prices, counts_held: of the condition. reset: the alert forgets which thresholds are reached.
     release_uniqueness_key: other alerts can use the key; only with the state ARCHIVED.
     """
 
@@ -39,6 +39,7 @@ class AlertPatch:
     thresholds: tuple[Threshold, ...] | None = None
     overrides: tuple[Override, ...] | None = None
     prices: tuple[PriceFilter, ...] | None = None
+    counts_held: bool | None = None
     reset: bool = False
     labels: Mapping[str, str] | None = None
     state: DefinitionState | None = None
@@ -58,5 +59,6 @@ class AlertPatch:
                 condition,
                 overrides=condition.overrides if self.overrides is None else self.overrides,
                 prices=condition.prices if self.prices is None else self.prices,
+                counts_held=condition.counts_held if self.counts_held is None else self.counts_held,
             ),
         )

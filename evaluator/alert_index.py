@@ -14,7 +14,7 @@ from evaluator.watching_alerts import NO_KEYS, ByKeys, by_keys
 class AlertIndex:
     """Active alerts, by what they measure."""
 
-    __slots__ = ("_by_id", "_on_facts", "_on_usage", "_selective")
+    __slots__ = ("_by_id", "_counting_held", "_on_facts", "_on_usage", "_selective")
 
     def __init__(self, rules: Iterable[AlertRule] = ()) -> None:
         self._by_id: dict[str, AlertRule] = {}
@@ -22,6 +22,8 @@ class AlertIndex:
         self._on_usage: dict[Measure, dict[str, AlertRule]] = {}
         # Measures that count only some cost, by currency: an event has to be compared with each of them.
         self._selective: dict[str | None, dict[Measure, None]] = {}
+        # Measures that count what is held, apart from those above: few organizations have any.
+        self._counting_held: dict[Measure, None] = {}
         for rule in rules:
             self.put(rule)
 
@@ -46,6 +48,8 @@ class AlertIndex:
         self._on_usage.setdefault(measure, {})[rule.alert_id] = rule
         if measure.prices or measure.contract_fields:
             self._selective.setdefault(measure.currency, {})[measure] = None
+        elif measure.counts_held:
+            self._counting_held[measure] = None
 
     def remove(self, alert_id: str) -> AlertRule | None:
         """Removes an alert; returns it, or None if there is none with that id."""
@@ -59,6 +63,7 @@ class AlertIndex:
             if not alike:
                 del self._on_usage[measure]
                 self._selective.get(measure.currency, {}).pop(measure, None)
+                self._counting_held.pop(measure, None)
         return rule
 
     def on_usage(self, measure: Measure) -> Collection[AlertRule]:
@@ -73,6 +78,11 @@ class AlertIndex:
     def selective(self, currency: str) -> Iterable[Measure]:
         """The measures of cost in a currency that count only some prices, or some contracts."""
         return self._selective.get(currency, ())
+
+    @property
+    def counts_held(self) -> bool:
+        """Whether it has a measure that counts what is held of all usage of a metric, or of all cost."""
+        return bool(self._counting_held)
 
 
 NO_ALERTS = AlertIndex()  # shared, and never changed

@@ -69,6 +69,14 @@ class ConditionType(StrEnum):
         )
 
     @property
+    def counts_usage(self) -> bool:
+        """Whether it measures streamed usage or its cost, of which reservations can hold some."""
+        return self.per_subscription or self in (
+            ConditionType.SPEND_THRESHOLD_REACHED,
+            ConditionType.USAGE_THRESHOLD_REACHED,
+        )
+
+    @property
     def direction(self) -> Direction:
         """The direction in which its gauges reach a threshold."""
         falling = self.name.startswith("LOW_") or self in (

@@ -38,6 +38,8 @@ def condition_json(condition: Condition) -> dict[str, Any]:
         shown["balances"] = balances_json(condition.balances)
     if condition.contract_fields:
         shown["contract_fields"] = _pairs_json(condition.contract_fields)
+    if condition.counts_held:
+        shown["counts_held"] = True
     return shown
 
 
@@ -53,6 +55,7 @@ def condition_from_json(condition_type: ConditionType, stored: Mapping[str, Any]
         prices=prices_from_json(stored.get("prices", ())),
         balances=balances_from_json(stored["balances"]) if "balances" in stored else None,
         contract_fields=_pairs_from_json(stored.get("contract_fields", ())),
+        counts_held=stored.get("counts_held", False),
     )
 
 

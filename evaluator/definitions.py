@@ -44,6 +44,7 @@ class Condition:
     invoices, balances: which of them are measured. overrides: thresholds of single groups, in the caller's order.
     prices: of the cost and the spend condition, filters of the prices that count, in canonical form.
     contract_fields: of the spend of a customer, custom fields of the subscriptions whose cost counts, sorted.
+    counts_held: of usage and cost, whether what open reservations hold counts, too.
     """
 
     condition_type: ConditionType
@@ -55,6 +56,7 @@ class Condition:
     prices: tuple[PriceFilter, ...] = ()
     balances: BalanceSelection | None = None
     contract_fields: tuple[tuple[str, str], ...] = ()
+    counts_held: bool = False
 
     @property
     def selectors(self) -> tuple[GroupSelector, ...]:
@@ -75,6 +77,7 @@ class Condition:
             balances=self.balances,
             contract_fields=self.contract_fields,
             days_in_plan=self.condition_type is ConditionType.LOW_REMAINING_DAYS_IN_PLAN_REACHED,
+            counts_held=self.counts_held,
         )
 
     def threshold_set(self, thresholds: tuple[Threshold, ...]) -> ThresholdSet:
@@ -167,6 +170,7 @@ def natural_key(scope: Scope, condition: Condition) -> str | None:
     For a subscription or plan: one usage alert for each metric; one cost alert without groups and price filters, and
     one for each (grouping keys, currency, price filters); one spend alert for each (currency, price filters). For a
     customer: one alert of each credit balance type for each currency, and one licence alert for each licence type.
+    Alerts that count what is held have keys of their own.
     The key is a digest because the ids and keys together can be longer than an index entry.
     """
     condition_type = condition.condition_type
@@ -185,6 +189,8 @@ def natural_key(scope: Scope, condition: Condition) -> str | None:
         of += [sorted(selector.key for selector in condition.groups), condition.currency]
         if condition.prices:
             of.append(prices_json(condition.prices))
+    if condition.counts_held:
+        of.append("counts_held")
     return f"{condition_type.value}/{digest_of(json.dumps(of)).hex()}"
 
 

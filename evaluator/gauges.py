@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -28,6 +28,9 @@ BALANCE_KEY = "balance_id"
 SEGMENT_KEY = "segment_number"
 
 
+_HELD = "held+"  # before the key of a measure that counts what is held
+
+
 @dataclass(frozen=True)
 class InvoiceSelection:
     """Which invoices an alert measures.
@@ -49,7 +52,8 @@ class Measure:
     per_subscription: whether each subscription, instead of the customer, has a gauge over its own billing period.
     invoices, balances, days_in_plan: set where those are measured instead of usage. prices: filters of the prices
     whose cost counts, in the canonical form of `evaluator.prices`; empty for all prices. contract_fields: custom
-    fields of the subscriptions whose cost counts, sorted; empty for all cost of the customer.
+    fields of the subscriptions whose cost counts, sorted; empty for all cost of the customer. counts_held: whether
+    what open reservations hold counts, too; only of usage and cost. It is a gauge of its own.
     """
 
     metric_id: str | None = None
@@ -60,11 +64,14 @@ class Measure:
     balances: BalanceSelection | None = None
     days_in_plan: bool = False
     contract_fields: tuple[tuple[str, str], ...] = ()
+    counts_held: bool = False
 
     def __post_init__(self) -> None:
         units = (self.metric_id is not None) + (self.currency is not None)
         if units != 1 and (units or self.invoices is not None or not self.of_facts):
             raise ValueError("a measure is of either a metric or a currency")
+        if self.counts_held and self.of_facts:
+            raise ValueError("nothing is held of what the billing system posts")
 
     @property
     def of_cost(self) -> bool:
@@ -86,6 +93,10 @@ class Measure:
     @cached_property
     def key(self) -> str:
         """The measure as text. It is stored with each gauge and is part of `gauge_id`, so it must not change."""
+        return _HELD + self._settled_key if self.counts_held else self._settled_key
+
+    @property
+    def _settled_key(self) -> str:
         if self.days_in_plan:
             return "plan/days_left"
         if self.balances is not None:
@@ -103,6 +114,8 @@ class Measure:
     @classmethod
     def from_key(cls, key: str, per_subscription: bool) -> "Measure":
         """The inverse of `key`, which does not contain `per_subscription`."""
+        if key.startswith(_HELD):
+            return replace(cls.from_key(key.removeprefix(_HELD), per_subscription), counts_held=True)
         kind, _, name = key.partition("/")
         if kind == "plan":
             return cls(days_in_plan=True)

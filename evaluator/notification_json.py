@@ -62,6 +62,8 @@ def gauge_json(gauge: Gauge, limit: Decimal | None) -> dict[str, Any]:
         shown["reading"] = BalanceReading.DAYS_LEFT.value
     else:
         shown["group"] = group_json(gauge.group)
+    if measure.counts_held:
+        shown["counts_held"] = True
     if gauge.period != EVER:
         shown["period"] = period_json(gauge.period)
     if limit is not None:

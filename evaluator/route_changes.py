@@ -4,6 +4,8 @@ A change of a wide alert would concern every customer that the router knows. So 
 that rises. A customer compares the numbers when its next event comes, and finds anew only what the changes touch.
 """
 
+from itertools import product
+
 from evaluator.gauges import Measure
 
 MAX_NOTED = 10_000  # touched keys; with more, customers that have not compared them find all routes anew
@@ -34,8 +36,9 @@ class RouteChanges:
 
     def touch_metric(self, metric_id: str) -> None:
         """Notes that a metric changed."""
-        for per_subscription in (False, True):
-            self.touch(Measure(metric_id=metric_id, per_subscription=per_subscription), None)
+        for per_subscription, counts_held in product((False, True), repeat=2):
+            measure = Measure(metric_id=metric_id, per_subscription=per_subscription, counts_held=counts_held)
+            self.touch(measure, None)
 
     def all_since(self, revision: int) -> bool:
         """Whether everything that was found before that revision has to be found anew."""

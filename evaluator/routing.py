@@ -300,10 +300,14 @@ class Router:
             own.append((Measure(metric_id=metric_id, per_subscription=True), subscription_id))
             if currency is not None:
                 own.append((Measure(currency=currency, per_subscription=True), subscription_id))
+        plans = known.facts.plan_id, known.plan_of(subscription_id)
+        indexes = (*self.wide.covering(plans), known.facts.alerts)
+        if any(index.counts_held for index in indexes):
+            measures += [(replace(measure, counts_held=True), owner) for measure, owner in measures]
+            own += [(replace(measure, counts_held=True), owner) for measure, owner in own]
         if currency is not None:
             contract = known.subscriptions[subscription_id].custom_fields.items() if subscription_id else {}.items()
-            plans = known.facts.plan_id, known.plan_of(subscription_id)
-            for index in (*self.wide.covering(plans), known.facts.alerts):
+            for index in indexes:
                 for measure in index.selective(currency):
                     if not measure.per_subscription and contract >= set(measure.contract_fields):
                         measures.append((measure, None))

@@ -10,7 +10,7 @@ class QuotaKind(StrEnum):
     ALERTS = "alerts"  # without archived ones
     ENDPOINTS = "endpoints"
     STREAMS = "streams"  # open usage streams
-    WATCHERS = "watchers"  # open streams of notifications and audit entries
+    WATCHERS = "watchers"  # open streams of notifications, decisions and audit entries
     EVENTS_PER_SECOND = "events_per_second"
     BYTES_PER_SECOND = "bytes_per_second"  # of all requests, after their decompression
 

@@ -61,11 +61,11 @@ async def settle_quiet(transaction: Transaction, rule: AlertRule, customer_ids: 
 def _condition(transaction: Transaction, rule: AlertRule) -> QuietCondition | None:
     """Which gauges are quiet; None where that depends on more than the value of a gauge and one level.
 
-    Such as limits, overrides of groups, facts that are read, and the custom fields of subscriptions.
+    Such as limits, overrides of groups, facts that are read, what is held, and the custom fields of subscriptions.
     """
     measure, scope = rule.measure, rule.scope
     simple = not (measure.of_facts or measure.per_subscription or measure.contract_fields or rule.groups)
-    if not simple or scope.kind not in (ScopeKind.ALL_CUSTOMERS, ScopeKind.PLAN):
+    if not simple or measure.counts_held or scope.kind not in (ScopeKind.ALL_CUSTOMERS, ScopeKind.PLAN):
         return None
     sharing = _sharing(transaction.router.wide, measure)  # without the alerts that name a customer
     level, _ = trip_levels(rule.thresholds, AlertState())

@@ -108,11 +108,20 @@ class OpenBalances:
             for one in holds
             for part in one.parts
         }
-        found = await stored_drawdown.drawables(connection, organization_id, demands, seats, whole=wanted.whole)
-        held = await held_segments.segments_with_keys(connection, organization_id, keys) if keys else []
         customer_ids = {customer_id for customer_id, _ in demands}
         customer_ids.update(customer_id for customer_id, holds in wanted.holds.items() if holds)
-        overages = await stored_overages.of_customers(connection, organization_id, customer_ids)
+        uses = {use for usage in wanted.asking for use in self._uses(usage)}
+        async with connection.pipeline():
+            drawing = await stored_drawdown.send_drawables(
+                connection, organization_id, demands, seats, whole=wanted.whole
+            )
+            of_holds = await held_segments.send_segments(connection, organization_id, keys) if keys else None
+            owed = await stored_overages.send_read(connection, organization_id, customer_ids)
+            asked = await held_segments.send_with_balances(connection, organization_id, uses)
+        found = await stored_drawdown.drawables(drawing)
+        held = [] if of_holds is None else await held_segments.segments(of_holds)
+        overages = await stored_overages.states(owed)
+        self._covered = await held_segments.with_balances(asked)
         for customer_id in customer_ids:
             for unit_key in self._wallets[customer_id].draw_units:
                 key = customer_id, unit_key
@@ -123,8 +132,6 @@ class OpenBalances:
         for balances in self._units.values():
             balances.sources = in_order(balances.sources)
         self._of_seats = {key: in_order(sources) for key, sources in self._of_seats.items()}
-        if uses := {use for usage in wanted.asking for use in self._uses(usage)}:
-            self._covered = await held_segments.with_balances(connection, organization_id, uses)
 
     def _add(self, item: Drawable) -> None:
         """Adds a segment, once: one that is held can also be one to draw on."""

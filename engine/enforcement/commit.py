@@ -32,13 +32,15 @@ from engine.enforcement.requests import (
     UnrecordableRequest,
 )
 from engine.enforcement.reset_times import with_reset_times
+from engine.evaluation.held_routing import HeldMove
+from engine.evaluation.results import RecordedTransition
 from engine.facts.fact_gauges import evaluate_new_customers
 from engine.ingest.batches import Batch
 from engine.ingest.counting import Counted, count
 from engine.ingest.group import CommitGroup
-from engine.ingest.outcomes import outcomes_of
-from engine.ingest.storing import Stored, store
+from engine.ingest.storing import store
 from engine.meters.cells import Cells
+from engine.meters.held_moves import held_moves, open_keys
 from engine.meters.known_targets import KnownTargets
 from engine.rules.loading import Registered
 from engine.rules.organization_rules import OrganizationRules
@@ -221,14 +223,16 @@ class EnforcementCommitter:
                 )
                 await self._load_facts(transaction, rules, attempt, before, registered)
                 ledger, cells = await self._load(transaction, attempt, before, registered)
+                open_before = open_keys(ledger.records.values())
                 answers = await self._decide(transaction, attempt, ledger)
-                finished = await self._finish(transaction, ledger, registered)
+                holds = held_moves(router, ledger.records.values(), open_before)
+                counted = await self._finish(transaction, ledger, registered, holds)
                 await self._write(transaction, ledger, cells, answers)
         except BaseException:
             rules.rolled_back(router, registered)
             raise
         rules.committed(registered)
-        await self._add_transitions(transaction, finished, answers)
+        self._add_transitions(transaction, counted, answers)
         self._monitoring.committed(answers, time.perf_counter() - began)
         return answers
 
@@ -412,23 +416,27 @@ class EnforcementCommitter:
         return await stored_events.stored_of(transaction.driver, self._organization_id, list(wanted.values()))
 
     async def _finish(
-        self, transaction: Transaction, ledger: Ledger, registered: Registered
-    ) -> tuple[CommitGroup, Stored, Counted] | None:
-        """Stores and counts the usage of settlements; stores what is drawn and held of balances."""
+        self, transaction: Transaction, ledger: Ledger, registered: Registered, holds: Sequence[HeldMove]
+    ) -> Counted | None:
+        """Stores and counts the usage of settlements; stores what is drawn and held of balances.
+
+        holds: for the gauges that count what is held.
+        """
         events, credits = ledger.events, ledger.credits
-        if not events:
+        if not events and not holds:
             if isinstance(credits, RunningCredits):
                 await credits.write()
             if registered.customers:
                 await evaluate_new_customers(transaction, sorted(registered.customers))
             return None
-        group = CommitGroup([Batch([event]) for event in events], events, [])
-        stored = await store(transaction, group, native=self._native)
-        if len(stored.new) != len(events):
+        new: Sequence[UsageEvent] = ()
+        if events:
+            group = CommitGroup([Batch([event]) for event in events], events, [])
+            new = (await store(transaction, group, native=self._native)).new
+        if len(new) != len(events):
             raise AssertionError("the usage of a settlement was not stored")
         drawdown = await credits.write() if isinstance(credits, RunningCredits) else NOTHING_DRAWN
-        counted = await count(transaction, stored.new, registered.customers, False, drawdown=drawdown)
-        return group, stored, counted
+        return await count(transaction, new, registered.customers, False, drawdown=drawdown, holds=holds)
 
     async def _write(self, transaction: Transaction, ledger: Ledger, cells: Cells, answers: list[Answer]) -> None:
         """Writes what has changed."""
@@ -462,32 +470,25 @@ class EnforcementCommitter:
             if isinstance(answer, Decided) and id(answer.decision) in replaced:
                 answers[index] = replace(answer, decision=replaced[id(answer.decision)])
 
-    async def _add_transitions(
-        self,
-        transaction: Transaction,
-        finished: tuple[CommitGroup, Stored, Counted] | None,
-        answers: list[Answer],
-    ) -> None:
-        """Adds the transitions that the usage of settlements caused. The transaction is committed."""
-        if finished is None:
+    def _add_transitions(self, transaction: Transaction, counted: Counted | None, answers: list[Answer]) -> None:
+        """Adds the transitions that reservations and their usage caused. The transaction is committed.
+
+        A settlement's event has the id of its reservation.
+        """
+        if counted is None:
             return
-        group, stored, counted = finished
         if transaction.router.epoch == transaction.epoch:
             for excluded in counted.excluded:
                 transaction.router.exclude(*excluded)
-        if not counted.transitions:
-            return
-        outcomes = await outcomes_of(transaction, group, stored, counted)
-        caused = {
-            batch.events[0].identity: outcome.transitions
-            for batch, outcome in zip(group.batches, outcomes, strict=True)
-            if outcome.transitions
-        }
+        caused: dict[_Key, list[RecordedTransition]] = {}
+        first = {one.movement.watch.gauge: one.movement.entries[0][1].event_id for one in counted.subjects}
+        for one in counted.transitions:
+            cause = one.transition.cause
+            event_id = first[one.gauge] if cause is None or cause.event_id is None else cause.event_id
+            caused.setdefault((one.gauge.customer_id, event_id), []).append(one)
         for index, answer in enumerate(answers):
-            if isinstance(answer, Decided) and (one := answer.reservation) is not None:
-                transitions = (
-                    caused.pop((one.customer_id, one.reservation_id), None) if one.settled_quantity else None
-                )
+            if caused and isinstance(answer, Decided) and (reservation := answer.reservation) is not None:
+                transitions = caused.pop((reservation.customer_id, reservation.reservation_id), None)
                 if transitions:
                     answers[index] = replace(answer, transitions=transitions)
 

@@ -8,11 +8,14 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from engine.balances.running_drawdown import NOTHING_DRAWN
 from engine.enforcement.credits import RunningCredits, open_credits
 from engine.enforcement.ledger import Ledger
 from engine.enforcement.monitoring import EnforcementMonitoring
+from engine.ingest.counting import count
 from engine.limits import DEFAULT_LIMITS, EnforcementLimits
 from engine.meters.cells import Cells
+from engine.meters.held_moves import held_moves, know_usage, open_keys
 from engine.rules.transaction import Transaction, Transactions
 from evaluator.amounts import exact_arithmetic
 from evaluator.enforcement.reservations import GRACE
@@ -126,10 +129,14 @@ class Expiry:
             if not await expiring.claim(transaction.driver, organization.organization_id):
                 return 0
             ledger, cells = await self._load(transaction, keys)
+            open_before = open_keys(ledger.records.values())
             with exact_arithmetic():
                 ended = sum([ledger.expire(record) for record in ledger.records.values()])
+            holds = held_moves(transaction.router, ledger.records.values(), open_before)
             if isinstance(ledger.credits, RunningCredits):
                 await ledger.credits.write()
+            if holds:
+                await count(transaction, (), set(), False, drawdown=NOTHING_DRAWN, holds=holds)
             raw, changed = transaction.driver, cells.changed()
             async with raw.pipeline():
                 if changed:
@@ -155,8 +162,9 @@ class Expiry:
             await cells.send_read(raw)
         (_, drawn), records = await wallets.locked(locked), await reservations.records(read)
         await cells.load(raw)
-        if drawn:
-            for facts in await routing_facts.customers(raw, organization_id, drawn):
+        await know_usage(transaction, [record.reservation for record in records.values()])
+        if drawing := drawn.keys() - transaction.router.known.keys():
+            for facts in await routing_facts.customers(raw, organization_id, drawing):
                 transaction.router.know_customer(facts)
         draws = [
             (customer_id, record.draws)

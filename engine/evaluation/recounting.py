@@ -1,10 +1,12 @@
 """Recounting: the values that gauges had before this transaction, where these are not known from the gauges' rows."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 
-from engine.evaluation.subjects import Subject, unique_values
+from engine.evaluation.subjects import HeldUsage, Movement, Subject, unique_values
 from engine.rules.transaction import Transaction
 from evaluator.aggregation import Aggregation, Tally
+from evaluator.amounts import ZERO, exact_arithmetic
 from store.usage import gauges, recounts
 
 
@@ -17,17 +19,31 @@ async def recount(transaction: Transaction, subjects: Sequence[Subject]) -> None
             subject.movement.watch.gauge,
             subject.movement.watch.aggregation,
             subject.movement.watch.unique_property,
-            [event.event_id for _, event in subject.movement.entries],
+            [event.event_id for _, event in subject.movement.entries if not isinstance(event, HeldUsage)],
             subject.movement.watch.raw_events,
+            [reservation_id for reservation_id, _ in subject.movement.held or ()],
         )
         for subject in subjects
     ]
     counted = await recounts.recount(transaction.driver, transaction.organization_id, wanted)
     for subject, (tally, count) in zip(subjects, counted, strict=True):
-        take_count(subject, tally, count)
+        ended = _held_before(subject.movement)
+        if ended:
+            with exact_arithmetic():
+                tally.value += sum(ended)
+        take_count(subject, tally, count + len(ended))
     unique = [item for item in wanted if item.aggregation is Aggregation.UNIQUE_COUNT]
     if unique:
         await recounts.recount_values(transaction.driver, transaction.organization_id, unique)
+
+
+def _held_before(movement: Movement) -> list[Decimal]:
+    """What was held before this transaction by the reservations that it ends; not by those that it makes."""
+    nets: dict[str, Decimal] = {}
+    with exact_arithmetic():
+        for reservation_id, amount in movement.held or ():
+            nets[reservation_id] = nets.get(reservation_id, ZERO) + amount
+    return [-net for net in nets.values() if net < ZERO]
 
 
 def take_count(subject: Subject, tally: Tally, count: int) -> None:

@@ -17,12 +17,23 @@ from store.usage.gauges import NEVER_EVALUATED
 Entry = tuple[Decimal, UsageEvent]  # an event that moves a gauge, and by how much
 
 
+class HeldUsage(UsageEvent):
+    """What a reservation begins to hold, or holds no more, in the form of an event that is not stored.
+
+    event_id: that of the reservation.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(eq=False, slots=True)
 class Movement:
     """The events of one commit that move one gauge, in the order of their arrival, each with its amount.
 
     falls: whether any amount is negative. plain: events that move the gauge by their own quantity or cost; no entries
     are made of them until they are asked for, because few gauges of a commit are evaluated. None: there are entries.
+    held: the reservations that begin to hold, or hold no more (below 0), each with its id and the amount, which is a
+    part of the entries.
     """
 
     watch: WatchedGauge
@@ -30,6 +41,7 @@ class Movement:
     total: Decimal = ZERO
     falls: bool = False
     plain: list[UsageEvent] | None = None
+    held: list[tuple[str, Decimal]] | None = None
 
     @property
     def entries(self) -> list[Entry]:
@@ -49,6 +61,11 @@ class Movement:
         self.total += amount
         if amount < ZERO:
             self.falls = True
+
+
+def first_event(movement: Movement) -> UsageEvent | None:
+    """The first of its stored events; None where only reservations move it."""
+    return next((event for _, event in movement.entries if not isinstance(event, HeldUsage)), None)
 
 
 @dataclass(eq=False, slots=True)

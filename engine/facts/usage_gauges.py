@@ -16,6 +16,7 @@ from store.rules import routing_facts
 from store.usage import gauges, stored_groups
 from store.usage.counted_groups import CountedGroup, counted_groups
 from store.usage.gauges import NEVER_EVALUATED
+from store.usage.recounts import HELD
 
 
 class FoundGauge(NamedTuple):
@@ -221,7 +222,16 @@ async def _of_groups(transaction: Transaction, same: AlikeRules, targets: Sequen
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
     measured = [target.measured for target in targets]
     counted = await counted_groups(connection, organization_id, measured, same.keys, now)
-    groups = {index: {one.group: one for one in of_target} for index, of_target in counted.items()}
+    groups: dict[int, dict[Group, CountedGroup | None]] = {
+        index: {one.group: one for one in of_target} for index, of_target in counted.items()
+    }
+    if same.measure.counts_held:
+        # What was counted before the lock lacks what is held: these gauges are recounted.
+        held = await counted_groups(connection, organization_id, measured, same.keys, now, HELD)
+        groups = {
+            index: dict.fromkeys([*groups.get(index, {}), *(one.group for one in held.get(index, ()))])
+            for index in groups.keys() | held.keys()
+        }
     stored: dict[int, set[Group]] = {}
     if same.measure.contract_fields:
         # All cost of a gauge can have left it, with the custom fields of a subscription.

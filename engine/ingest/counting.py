@@ -7,6 +7,7 @@ from decimal import Decimal
 from engine.balances.drawdown import NOTHING_SETTLED, Settling, draw_down, read_unknown_balances
 from engine.balances.running_drawdown import Drawdown
 from engine.evaluation.evaluation import evaluate_gauges
+from engine.evaluation.held_routing import HeldMove, route_holds
 from engine.evaluation.results import RecordedTransition
 from engine.evaluation.subjects import Movement, Subject, before_fold, before_move
 from engine.facts.fact_gauges import evaluate_new_customers
@@ -48,11 +49,13 @@ async def count(
     held: dict[str, Wallet] | None = None,
     settling: Settling = NOTHING_SETTLED,
     drawdown: Drawdown | None = None,
+    holds: Sequence[HeldMove] = (),
 ) -> Counted:
     """Counts events that this transaction has stored. all_values: of every gauge that moves.
 
     registered_customers: those that this transaction registered. held: the wallets on which the events draw; None if
     they are not locked yet. settling: see `draw_down`. drawdown: of the events, where they are drawn already.
+    holds: what the reservations of the transaction begin to hold, and hold no more.
     """
     if registered_customers:
         await evaluate_new_customers(transaction, sorted(registered_customers))
@@ -60,7 +63,10 @@ async def count(
     if drawdown is None:
         drawdown = await draw_down(transaction, events, held, settling)
     with exact_arithmetic():
-        counted = Counted(await route(transaction.router, events, transaction.slices()) | drawdown.movements)
+        movements = await route(transaction.router, events, transaction.slices())
+        if holds:
+            route_holds(transaction.router, holds, movements)
+        counted = Counted(movements | drawdown.movements)
     counted.subjects = await _move(transaction, counted, registered_customers, all_values)
     counted.subjects += await _lock(transaction, counted, registered_customers)
     if drawdown.movements:

@@ -1,8 +1,9 @@
 """Outcomes: what a commit made of each of its batches, once the commit is durable."""
 
+from engine.evaluation.subjects import HeldUsage, first_event
 from engine.ingest.batches import Outcome
 from engine.ingest.counting import Counted
-from engine.ingest.group import CommitGroup, Identity
+from engine.ingest.group import CommitGroup
 from engine.ingest.storing import Stored
 from engine.rules.transaction import Transaction
 from evaluator.events import UsageEvent
@@ -57,22 +58,29 @@ async def _add_transitions(
     slices.begin_at_once()
     await group.find_first(slices)
     first: dict[Gauge, UsageEvent] = {
-        subject.movement.watch.gauge: subject.movement.entries[0][1] for subject in counted.subjects
+        subject.movement.watch.gauge: event
+        for subject in counted.subjects
+        for event in [first_event(subject.movement)]
+        if event is not None
     }
     for one in counted.transitions:
         await slices.pause()
         cause = one.transition.cause
-        identity: Identity = first[one.gauge].identity
+        place = None
         if cause is not None and cause.event_id is not None:
-            identity = one.gauge.customer_id, cause.event_id
-        outcomes[group.first[identity][0]].transitions.append(one)
+            place = group.first.get((one.gauge.customer_id, cause.event_id))
+        if place is None and one.gauge in first:  # the rules have changed, or a reservation has ended
+            place = group.first[first[one.gauge].identity]
+        if place is not None:
+            outcomes[place[0]].transitions.append(one)
 
 
 def _add_gauges(group: CommitGroup, counted: Counted, outcomes: list[Outcome]) -> None:
     """Adds to each batch that asked for them the gauges that its own events moved."""
     for movement in counted.movements.values():
         gauge = movement.watch.gauge
-        for number in {group.first[event.identity][0] for _, event in movement.entries}:
+        events = (event for _, event in movement.entries if not isinstance(event, HeldUsage))
+        for number in {group.first[event.identity][0] for event in events}:
             if group.batches[number].include_gauges:
                 outcomes[number].gauges.append((gauge, counted.values[gauge]))
 

@@ -124,8 +124,9 @@ def _quiet_gauges(
 
 
 def _is_simple(rule: AlertRule) -> bool:
-    """Whether an alert watches one gauge of the customer, which no fact but the customer's own concerns."""
-    return not (rule.groups or rule.measure.per_subscription or rule.measure.contract_fields)
+    """Whether an alert watches one gauge of the customer, which only events and the customer's own facts concern."""
+    measure = rule.measure
+    return not (rule.groups or measure.per_subscription or measure.contract_fields or measure.counts_held)
 
 
 def _watch(router: Router, measure: Measure, customer_id: str, now: datetime) -> WatchedGauge | None:

@@ -17,7 +17,7 @@ def free_after_call(error: BaseException) -> None:
 
 
 def _free(error: BaseException) -> None:
-    # The links between the exceptions stay: other calls may share one of them, and still log its cause.
+    # The links between those before it stay: other calls may share one of them, and still log its cause.
     seen, left = set[int](), [error]
     while left:
         one = left.pop()
@@ -25,3 +25,4 @@ def _free(error: BaseException) -> None:
             seen.add(id(one))
             one.__traceback__ = None
             left += [before for before in (one.__cause__, one.__context__) if before is not None]
+    error.__cause__ = error.__context__ = None  # gRPC keeps the state of the last call until the next one

@@ -41,7 +41,7 @@ class WatchHandlers:
     ) -> AsyncIterator[messages.WatchDecisionsResponse]:
         """Sends all decisions, and then those that change, until the server drains or the stream is too old."""
         subscriber = self._watch.subscribe(current_organization(), _read_watches(request))
-        when_over(context, lambda _: self._watch.leave(subscriber))
+        when_over(lambda _: self._watch.leave(subscriber))
         ending = stream_end(self._drain)
         ending.add_done_callback(subscriber.wake)
         usages = len(request.usages)

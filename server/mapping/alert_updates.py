@@ -14,7 +14,7 @@ from evaluator.alert_commands import AlertPatch
 from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
 from server.calls.validation import Violations
-from server.mapping.alerts import read_display_name, read_state, refuse_large
+from server.mapping.alerts import read_counts_held, read_display_name, read_state, refuse_large
 from server.mapping.conditions import read_condition, scope_message, write_condition
 from server.mapping.labels import read_labels
 from server.mapping.overrides import read_overrides
@@ -22,11 +22,12 @@ from server.mapping.price_filters import read_price_filters
 from server.mapping.thresholds import read_thresholds
 
 DISPLAY_NAME, LABELS, STATE, THRESHOLDS = "display_name", "labels", "state", "thresholds"
+COUNTS_HELD = "counts_held"
 OVERRIDES = "cost_exceeded.threshold_overrides"
 PRICE_FILTERS = ("cost_exceeded.price_filters", "spend_exceeded.price_filters")
 # The editable fields of conditions: each with its condition and its name.
 _OF_CONDITIONS = {path: tuple(path.split(".")) for path in (OVERRIDES, *PRICE_FILTERS)}
-_OF_EVERY_ALERT = (DISPLAY_NAME, LABELS, STATE, THRESHOLDS)
+_OF_EVERY_ALERT = (DISPLAY_NAME, LABELS, STATE, THRESHOLDS, COUNTS_HELD)
 _ALL = (*_OF_EVERY_ALERT, *_OF_CONDITIONS)
 
 
@@ -46,6 +47,9 @@ def read_patch(definition: AlertDefinition, request: alert_service_pb2.UpdateAle
         patch = replace(patch, state=read_state(violations, "alert.state", sent.state))
         if patch.state is None and STATE in request.update_mask.paths and not violations.found:
             violations.add("alert.state", "it is required, because update_mask names it")
+    if COUNTS_HELD in paths:
+        counts_held = read_counts_held(violations, "alert.counts_held", sent, condition.condition_type)
+        patch = replace(patch, counts_held=counts_held)
     if OVERRIDES in paths and case == "cost_exceeded":
         keys = [selector.key for selector in condition.groups]
         overrides = sent.cost_exceeded.threshold_overrides

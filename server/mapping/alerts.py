@@ -1,8 +1,10 @@
 """Alerts: read from requests, and written to answers; also the filters of lists of alerts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from evaluator.alert_commands import NewAlert
+from evaluator.alerts import ConditionType
 from evaluator.definitions import AlertDefinition, DefinitionState
 from generated.tidemark.v1 import alert_pb2, condition_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -38,6 +40,7 @@ def read_new_alert(
     display_name = read_display_name(violations, "alert.display_name", alert.display_name)
     condition = read_condition(violations, "alert", alert)
     condition_type = condition.condition_type if condition else None
+    counts_held = read_counts_held(violations, "alert.counts_held", alert, condition_type)
     scope = read_scope(violations, "alert", alert, condition_type)
     thresholds = read_thresholds(violations, "alert.thresholds", alert.thresholds, condition_type)
     violations.text("alert.uniqueness_key", alert.uniqueness_key, max_length=MAX_UNIQUENESS_KEY_LENGTH)
@@ -49,7 +52,7 @@ def read_new_alert(
     new = NewAlert(
         display_name=display_name,
         scope=scope,
-        condition=condition,
+        condition=replace(condition, counts_held=counts_held),
         thresholds=thresholds,
         uniqueness_key=alert.uniqueness_key or None,
         evaluate_on_create=request.evaluate_on_create if request.HasField("evaluate_on_create") else True,
@@ -66,6 +69,15 @@ def read_display_name(violations: Violations, path: str, display_name: str) -> s
     if not display_name:
         violations.add(path, "it is required")
     return violations.text(path, display_name)
+
+
+def read_counts_held(
+    violations: Violations, path: str, alert: alert_pb2.Alert, condition_type: ConditionType | None
+) -> bool:
+    """Whether thresholds are compared with what open reservations hold, too."""
+    if alert.counts_held and condition_type is not None and not condition_type.counts_usage:
+        violations.add(path, f"only conditions on usage and spend count what is held, and {condition_type} does not")
+    return alert.counts_held
 
 
 def read_state(violations: Violations, path: str, state: alert_pb2.AlertState.ValueType) -> DefinitionState | None:
@@ -111,6 +123,7 @@ def alert_message(definition: AlertDefinition) -> alert_pb2.Alert:
     shown.scope.CopyFrom(scope_message(definition.scope))
     shown.thresholds.extend(map(threshold_message, definition.thresholds))
     write_condition(definition.condition, shown)
+    shown.counts_held = definition.condition.counts_held
     return shown
 
 

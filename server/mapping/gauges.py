@@ -51,13 +51,17 @@ CHANGE_REASONS: Mapping[str | None, customer_alert_pb2.ChangeReason.ValueType] =
 }
 
 
-def gauge_message(gauge: Gauge, value: Decimal | None, limit: Decimal | None = None) -> gauge_pb2.Gauge:
-    """A gauge with its value (None: no data) and its effective limit."""
+def gauge_message(
+    gauge: Gauge, value: Decimal | None, limit: Decimal | None = None, held: Decimal | None = None
+) -> gauge_pb2.Gauge:
+    """A gauge with its value (None: no data), its effective limit and what is held of it (None: not read)."""
     shown = gauge_pb2.Gauge(
         customer_id=gauge.customer_id,
         subscription_id=gauge.subscription_id or "",
         value="" if value is None else format_decimal(value),
         limit="" if limit is None else format_decimal(limit),
+        held="" if held is None else format_decimal(held),
+        counts_held=gauge.measure.counts_held,
     )
     if gauge.period != EVER:
         shown.billing_period.CopyFrom(period_message(gauge.period))
@@ -162,7 +166,7 @@ def _gauge_state_message(definition: AlertDefinition, item: GaugeState) -> custo
     direction = definition.condition.condition_type.direction
     thresholds = tuple(definition.thresholds_for(item.gauge.group)) if own is None else (own,)
     shown = customer_alert_pb2.GaugeState(
-        gauge=gauge_message(item.gauge, item.value, item.limit),
+        gauge=gauge_message(item.gauge, item.value, item.limit, item.held),
         thresholds=[
             threshold_state_message(threshold, reached.get(threshold.key), item.limit) for threshold in thresholds
         ],

@@ -61,7 +61,7 @@ def simple_rule(definition: AlertDefinition) -> AlertRule | None:
     rule = definition.active_rule()
     if rule is None or rule.groups or rule.overrides or rule.has_percentages:
         return None
-    if rule.measure.of_facts or rule.measure.contract_fields:
+    if rule.measure.of_facts or rule.measure.contract_fields or rule.measure.counts_held:
         return None
     return rule if rule.thresholds.direction is Direction.RISING else None
 

@@ -1,5 +1,7 @@
 """The erasure of a customer in the audit log: who changed something, when and from where stays; what it was goes."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,6 +21,15 @@ WHERE organization_id = :organization_id AND customer_id = :customer_id AND (tab
 """)
 
 
+# Entries of customers whose parent one of their states may name. A binary message has a text as its UTF-8.
+_ERASE_PARENT = text("""
+UPDATE audit_entry SET before_state = NULL, after_state = NULL, erased = true
+WHERE organization_id = :organization_id AND customer_id = ANY(:below) AND resource_type = 'CUSTOMER'
+    AND (position(convert_to(:parent, 'UTF8') IN before_state) > 0
+         OR position(convert_to(:parent, 'UTF8') IN after_state) > 0)
+""")
+
+
 async def erase_customer(
     connection: AsyncConnection, organization_id: int, customer_id: str, pseudonym: str, limit: int
 ) -> tuple[int, bool]:
@@ -35,3 +46,11 @@ async def erase_customer(
         },
     )
     return int(erased.rowcount), erased.rowcount > 0
+
+
+async def erase_parent(
+    connection: AsyncConnection, organization_id: int, customer_ids: Sequence[str], parent: str
+) -> None:
+    """Erases what the entries of customers that name this parent show of them. All entries must have numbers."""
+    values = {"organization_id": organization_id, "below": customer_ids, "parent": parent}
+    await connection.execute(_ERASE_PARENT, values)

@@ -14,7 +14,7 @@ from evaluator.drawdown import Source
 from store.balances.entries import EntryType
 from store.balances.holdings import holding_from
 from store.balances.overages import OverageState
-from store.postgres.database import DriverConnection, Row
+from store.postgres.database import Cursor, DriverConnection, Row
 
 
 @dataclass(eq=False, slots=True)
@@ -111,32 +111,34 @@ class Demand:
     amount: Decimal | None
 
 
-async def drawables(
+async def send_drawables(
     connection: DriverConnection,
     organization_id: int,
     demands: Mapping[tuple[str, str], Demand],
     seats: Mapping[tuple[str, str, str], tuple[datetime, datetime]],
     *,
     whole: bool = False,
-) -> list[Drawable]:
-    """The segments that usage can draw on, or give back to. whole: all of them, and not only as many as it needs.
+) -> list[Cursor]:
+    """Reads the segments that usage can draw on, or give back to; `drawables` returns them.
 
     demands: by customer id and unit key. seats: the seats that the usage names (customer id, property, value), each
     with the earliest and the latest time of its usage. Of these seats all segments are read, of other seats none.
+    whole: of the others too, all are read, and not only as many as the usage needs.
     """
     gives_back = any(one.amount is None for one in demands.values())
     read_pooled = _READ_ALL_POOLED if gives_back or whole else _READ_POOLED
     shared = {"organization_id": organization_id, "exhausted": gives_back}
-    async with connection.pipeline():
-        cursors = []
-        if demands:
-            cursors.append(await connection.execute(read_pooled.encode(), shared | _demand_parameters(demands)))
-        if seats:
-            cursors.append(await connection.execute(_READ_OF_SEATS.encode(), shared | _seat_parameters(seats)))
-    found = []
-    for cursor in cursors:
-        found += [drawable_from(row) for row in await cursor.fetchall()]
-    return found
+    cursors = []
+    if demands:
+        cursors.append(await connection.execute(read_pooled.encode(), shared | _demand_parameters(demands)))
+    if seats:
+        cursors.append(await connection.execute(_READ_OF_SEATS.encode(), shared | _seat_parameters(seats)))
+    return cursors
+
+
+async def drawables(cursors: Sequence[Cursor]) -> list[Drawable]:
+    """The result of `send_drawables`."""
+    return [drawable_from(row) for cursor in cursors for row in await cursor.fetchall()]
 
 
 def _demand_parameters(demands: Mapping[tuple[str, str], Demand]) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 The transaction must hold the wallets of the customers, or read one snapshot (`balances.read_one_snapshot`).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from evaluator.balance_holds import SegmentKey
 from store.balances.drawdown import COLUMNS, Drawable, drawable_from
-from store.postgres.database import DriverConnection
+from store.postgres.database import Cursor, DriverConnection
 
 # Segments by their keys: of ended segments, of those that a put left out, and of voided balances, too.
 _READ_HELD = (
@@ -24,18 +24,22 @@ JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_i
 )
 
 
-async def segments_with_keys(
+async def send_segments(
     connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, SegmentKey]]
-) -> list[Drawable]:
-    """The segments with those keys, each with its customer id."""
+) -> Cursor:
+    """Reads the segments with those keys, each with its customer id; `segments` returns them."""
     parameters = {
         "organization_id": organization_id,
         "customer_ids": [customer_id for customer_id, _ in keys],
         "balance_ids": [balance_id for _, (balance_id, _) in keys],
         "numbers": [number for _, (_, number) in keys],
     }
+    return await connection.execute(_READ_HELD.encode(), parameters)
+
+
+async def segments(cursor: Cursor) -> list[Drawable]:
+    """The result of `send_segments`."""
     found = []
-    cursor = await connection.execute(_READ_HELD.encode(), parameters)
     for *columns, gives, counts in await cursor.fetchall():
         item = drawable_from(tuple(columns))
         item.gives, item.counts = gives, counts
@@ -77,11 +81,16 @@ _COVERED_BY_SEATS = _COVERED.format(
 )
 
 
-async def with_balances(connection: DriverConnection, organization_id: int, uses: Collection[Use]) -> set[Use]:
-    """The uses that some balance of the customer with drawdown is for; voided balances are for none."""
+async def send_with_balances(
+    connection: DriverConnection, organization_id: int, uses: Collection[Use]
+) -> list[tuple[Sequence[Use], Cursor]]:
+    """Reads which uses some balance of the customer with drawdown is for; `with_balances` returns them.
+
+    Voided balances are for none.
+    """
     pooled = [use for use in uses if use.seat is None]
     of_seats = [use for use in uses if use.seat is not None]
-    found: set[Use] = set()
+    sent = list[tuple[Sequence[Use], Cursor]]()
     for statement, wanted in ((_COVERED_BY_POOLED, pooled), (_COVERED_BY_SEATS, of_seats)):
         if not wanted:
             continue
@@ -93,6 +102,10 @@ async def with_balances(connection: DriverConnection, organization_id: int, uses
             "keys": [use.seat[0] if use.seat else None for use in wanted],
             "values": [use.seat[1] if use.seat else None for use in wanted],
         }
-        cursor = await connection.execute(statement.encode(), parameters)
-        found.update(wanted[place - 1] for (place,) in await cursor.fetchall())
-    return found
+        sent.append((wanted, await connection.execute(statement.encode(), parameters)))
+    return sent
+
+
+async def with_balances(sent: Sequence[tuple[Sequence[Use], Cursor]]) -> set[Use]:
+    """The result of `send_with_balances`."""
+    return {wanted[place - 1] for wanted, cursor in sent for (place,) in await cursor.fetchall()}

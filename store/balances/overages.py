@@ -9,7 +9,7 @@ from typing import NamedTuple
 from evaluator.amounts import ZERO
 from evaluator.balances import Unit
 from store.postgres.counting import bounded_count
-from store.postgres.database import Connection, DriverConnection
+from store.postgres.database import Connection, Cursor, DriverConnection
 from store.tables.wallets import overage as overage_table
 
 
@@ -31,7 +31,16 @@ async def of_customers(
     connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
 ) -> dict[tuple[str, str], OverageState]:
     """The overages of customers, by customer id and unit key."""
-    cursor = await connection.execute(_READ, {"organization_id": organization_id, "customer_ids": list(customer_ids)})
+    return await states(await send_read(connection, organization_id, customer_ids))
+
+
+async def send_read(connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]) -> Cursor:
+    """Sends the statement of `of_customers`; `states` reads its result."""
+    return await connection.execute(_READ, {"organization_id": organization_id, "customer_ids": list(customer_ids)})
+
+
+async def states(cursor: Cursor) -> dict[tuple[str, str], OverageState]:
+    """The result of `send_read`."""
     return {(row[0], row[1]): OverageState(row[2], row[3]) for row in await cursor.fetchall()}
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.audit.erasing import erase_customer
 from store.erasures import jobs
+from store.erasures.customers_below import clear_parents
 from store.erasures.jobs import ErasureJob, Step, StepResult
 from store.erasures.keys import revoke_keys
 from store.erasures.notifications import delete_notifications, delete_operator_events
@@ -158,7 +159,11 @@ STEPS: tuple[Step, ...] = (
     ),
     _pseudonymisation("overage", "held = 0"),
     _pseudonymisation("invoice", "display_name = '', custom_fields = '{}', contract_custom_fields = '{}'"),
+    # At the end, so that a job that began under the version before does them too.
+    _deletion("recharge_policy"),
+    _deletion("recharge"),
     _audit_log,
+    clear_parents,
 )
 
 

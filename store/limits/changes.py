@@ -210,7 +210,7 @@ def _fact_columns(fact: LimitFact) -> dict[str, Any]:
     return {
         "limit_id": fact.limit_id,
         **fixed,
-        "natural_key": _natural_key(fixed),
+        "natural_key": _digest(fixed),
         "amount": fact.amount,
         "enforcement": fact.enforcement.value,
         "display_name": fact.display_name,
@@ -265,8 +265,12 @@ def _columns(subject: LimitSubject) -> dict[str, Any]:
     }
 
 
-def _natural_key(fixed: dict[str, Any]) -> str:
+def natural_key(subject: LimitSubject) -> str:
     """A digest of the subject: the ids, keys and values together can be too long for an index entry."""
+    return _digest(_columns(subject))
+
+
+def _digest(fixed: dict[str, Any]) -> str:
     window = [] if fixed["window_kind"] is None else [fixed["window_kind"], fixed["window_minutes"]]
     return digest_of(json.dumps([*(fixed[name] for name in _FIXED), *window])).hex()
 

@@ -1,6 +1,7 @@
 """The windows of limits in the columns window_kind and window_minutes: both are unset for the billing period."""
 
 import functools
+from typing import TypedDict
 
 from evaluator.limit_windows import BILLING_PERIOD, LimitWindow, WindowKind
 
@@ -11,9 +12,14 @@ def window_of(kind: str | None, minutes: int | None) -> LimitWindow:
     return BILLING_PERIOD if kind is None else LimitWindow(WindowKind(kind), minutes)
 
 
-def columns_of(window: LimitWindow) -> dict[str, str | int | None]:
+class WindowColumns(TypedDict):
     """The columns of a window."""
-    return {
-        "window_kind": None if window == BILLING_PERIOD else window.kind.value,
-        "window_minutes": window.minutes,
-    }
+
+    window_kind: str | None
+    window_minutes: int | None
+
+
+def columns_of(window: LimitWindow) -> WindowColumns:
+    """The columns of a window."""
+    kind = None if window == BILLING_PERIOD else window.kind.value
+    return WindowColumns(window_kind=kind, window_minutes=window.minutes)

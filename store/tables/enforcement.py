@@ -71,4 +71,5 @@ reservation = Table(
     Column("settlement", JSONB),  # what the settlement asked for and its decision, where these do not follow
     Index("reservation_expiring", "expire_time", postgresql_where=text("state = 'OPEN'")),
     Index("reservation_ended", "end_time", postgresql_where=text("state <> 'OPEN'")),
+    Index("reservation_open", "organization_id", "customer_id", postgresql_where=text("state = 'OPEN'")),
 )

@@ -13,7 +13,7 @@ from evaluator.gauges import Group
 from evaluator.watched_gauges import CustomerMeasure
 from store.postgres.database import DriverConnection
 from store.tables import event_key
-from store.usage.recounts import StatementKind, conditions, group_value, parameters_of, tally_columns
+from store.usage.recounts import EVENTS, StatementKind, conditions, group_value, parameters_of, tally_columns
 
 
 class CountedGroup(NamedTuple):
@@ -34,7 +34,7 @@ FROM (
     ) WITH ORDINALITY AS u (customer_id, subscription_id, period_start, period_end, position)
 ) AS i, LATERAL (
     SELECT {tally}{group_values}
-    FROM event e WHERE {conditions}{grouped}
+    FROM {source} e WHERE {conditions}{grouped}
     {group_by}
 ) AS r
 """
@@ -67,8 +67,11 @@ async def counted_groups(
     targets: Sequence[CustomerMeasure],
     keys: Sequence[str],
     now: datetime,
+    source: str = EVENTS,
 ) -> dict[int, list[CountedGroup]]:
     """For each target (by its index) the groups of those keys that its stored events of the current period have.
+
+    source: EVENTS or HELD, for open reservations instead.
 
     Without keys that is the one empty group, for each target that has any event. The targets have one measure, and so
     one kind of statement. Of UNIQUE_COUNT only the groups are right, and not what they count.
@@ -78,6 +81,7 @@ async def counted_groups(
     kind = _kind(targets[0], keys)
     numbers = range(len(keys))
     query = _COUNTED.format(
+        source=source,
         tally=tally_columns(kind),
         group_values="".join(f", {group_value(number)}" for number in numbers),
         conditions=conditions(kind),

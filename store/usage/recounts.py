@@ -3,14 +3,15 @@
 Gauges that differ only in their groups are counted in one pass over the events.
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 import orjson
 
 from evaluator.aggregation import Aggregation, Tally
+from evaluator.amounts import exact_arithmetic
 from evaluator.gauges import Gauge
 from evaluator.prices import PriceFilter
 from evaluator.raw_events import RawEvents
@@ -37,6 +38,7 @@ class Recount:
     """A gauge to be counted anew.
 
     leaving_out: the ids of stored events that the caller counts itself. raw_events: those that count in its metric.
+    held_left_out: where open reservations count, too, the ids of those that the caller counts itself.
     """
 
     gauge: Gauge
@@ -44,6 +46,7 @@ class Recount:
     unique_property: str | None
     leaving_out: Sequence[str]
     raw_events: RawEvents | None = None
+    held_left_out: Collection[str] = ()
 
     @property
     def kind(self) -> StatementKind:
@@ -84,11 +87,20 @@ _AGGREGATES: Mapping[Aggregation, str] = {
     Aggregation.UNIQUE_COUNT: "count(DISTINCT e.properties ->> %(property)s::text)",
 }
 
+EVENTS = "event"
+# Open reservations as events with the amounts that were granted. Its own conditions find those of a customer.
+HELD = """(
+    SELECT organization_id, customer_id, reservation_id AS event_id, event_time, metric_id, NULL::text AS event_name,
+        granted_quantity AS quantity, granted_cost AS cost, currency, subscription_id,
+        coalesce(properties, '{}'::jsonb) AS properties
+    FROM reservation WHERE state = 'OPEN'
+)"""
+
 # The tallies of the groups of each pass: value, number of events, time and id of the latest event, group values.
 _RECOUNT = """
 SELECT i.position, r.* FROM {passes}, LATERAL (
     SELECT {tally}{group_values}
-    FROM event e WHERE {conditions}
+    FROM {source} e WHERE {conditions}
     {group_by}
 ) AS r
 """
@@ -129,12 +141,39 @@ async def recount(
 ) -> list[tuple[Tally, int]]:
     """The tally of each gauge over the stored events of its period, and the number of these events.
 
-    The transaction must hold the locks of the gauges. Otherwise another transaction could add events that this one
-    counts too, or could have stored events that this one does not see.
+    With open reservations, where the gauge counts what is held. The transaction must hold the locks of the gauges.
+    Otherwise another transaction could add events that this one counts too, or could have stored events that this one
+    does not see.
     """
+    results = await _tallies(connection, organization_id, recounts, EVENTS)
+    counting_held = [
+        index for index, one in enumerate(recounts) if one.gauge.measure.counts_held and one.aggregation.additive
+    ]
+    if counting_held:
+        held = await held_amounts(connection, organization_id, [recounts[index] for index in counting_held])
+        for index, (amount, number) in zip(counting_held, held, strict=True):
+            tally, events = results[index]
+            with exact_arithmetic():
+                tally.value += amount
+            results[index] = tally, events + number
+    return results
+
+
+async def held_amounts(
+    connection: DriverConnection, organization_id: int, recounts: Sequence[Recount]
+) -> list[tuple[Decimal, int]]:
+    """What open reservations hold of each gauge, which must be additive, and the number of these reservations."""
+    wanted = [replace(one, leaving_out=list(one.held_left_out)) for one in recounts]
+    return [(tally.value, number) for tally, number in await _tallies(connection, organization_id, wanted, HELD)]
+
+
+async def _tallies(
+    connection: DriverConnection, organization_id: int, recounts: Sequence[Recount], source: str
+) -> list[tuple[Tally, int]]:
+    """The tally of each gauge over the rows of EVENTS or HELD, and the number of these rows."""
     results: list[tuple[Tally, int]] = [(Tally(), 0) for _ in recounts]  # one tally each: callers add to them
     for kind, passes in _passes(recounts).items():
-        statement = _recount_statement(kind)
+        statement = _recount_statement(kind, source)
         cursor = await connection.execute(statement.encode(), _parameters(organization_id, kind, passes))
         for position, total, events, latest, latest_id, *values in await cursor.fetchall():
             index = passes[position - 1].indexes.get(tuple(values))
@@ -188,10 +227,11 @@ def _passes(recounts: Sequence[Recount]) -> dict[StatementKind, list[_Pass]]:
     return {kind: list(of_kind.values()) for kind, of_kind in found.items()}
 
 
-def _recount_statement(kind: StatementKind) -> str:
+def _recount_statement(kind: StatementKind, source: str) -> str:
     numbers = range(len(kind.keys))
     columns = ", ".join(str(_FIRST_GROUP_COLUMN + number) for number in numbers)
     return _RECOUNT.format(
+        source=source,
         passes=_passes_as_rows(len(kind.keys)),
         tally=tally_columns(kind),
         group_values="".join(f", {group_value(number)}" for number in numbers),

@@ -26,7 +26,7 @@ class GaugeState:
 
     value: None where there is no data. sequence: of the alert's last notification of the gauge, 0 before the first.
     change_time, change_reason: of the last change of the state. limit: of the gauge, where the alert has percentage
-    thresholds.
+    thresholds. held: what open reservations hold of what it measures; None where it was not read.
     """
 
     gauge: Gauge
@@ -36,6 +36,7 @@ class GaugeState:
     change_time: datetime | None
     change_reason: str | None
     limit: Decimal | None = None
+    held: Decimal | None = None
 
 
 @dataclass(frozen=True)

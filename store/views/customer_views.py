@@ -28,6 +28,7 @@ from store.views.customer_alerts import ALL_GAUGES, CustomerAlert, GaugeSelectio
 from store.views.customer_gauges import NO_STATE, ShownState, StoredGauge
 from store.views.fact_views import FactView
 from store.views.gauge_windows import GaugeWindow
+from store.views.held_of_gauges import with_held
 
 MAX_SUBSCRIPTIONS = 100_000  # of one customer
 GAUGES_AT_ONCE = 10_000  # of all alerts of a page, unless a single alert has more
@@ -100,8 +101,10 @@ class CustomerView:
                 return None
         active = definition.active_rule()
         if window is not None and active is not None and not is_computed(active.measure):
-            return await self._read_window(definition, active, selection, window)
-        return (await self._read([definition], selection))[0]
+            found = [await self._read_window(definition, active, selection, window)]
+        else:
+            found = await self._read([definition], selection)
+        return (await with_held(*self._key, found))[0]
 
     async def list_page(
         self,
@@ -131,7 +134,7 @@ class CustomerView:
         )
         definitions = found.items
         affordable = await self._affordable(definitions, max_gauges)
-        read = await self._read(definitions[:affordable])
+        read = await with_held(*self._key, await self._read(definitions[:affordable]))
         if affordable < len(definitions) or len(definitions) == limit:
             last = definitions[affordable - 1]
             return AlertsOfCustomer(read, (last.create_time, last.alert_id), affordable < len(definitions))

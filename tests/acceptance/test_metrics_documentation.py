@@ -50,7 +50,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
         "2",
         "--metrics-listen",
         "127.0.0.1:0",
-        authority=authority_file,
+        authority=str(authority_file),
         TIDEMARK_TLS_CERTIFICATE=str(certificate),
         TIDEMARK_TLS_KEY=str(key),
     )

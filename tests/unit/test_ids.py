@@ -15,7 +15,8 @@ from evaluator.notifications import DisabledNotification, Notification, Requeste
 from evaluator.periods import Period
 from evaluator.thresholds import Direction, Threshold, ThresholdSet
 from store.deliveries.deliveries import delivery_id
-from store.limits.changes import _natural_key
+from store.limits import changes as limit_changes
+from store.limits.limits import LimitSubject
 from store.notifications import evaluation_failures
 
 NOW = datetime(2026, 3, 15, 12, 30, 0, 5, tzinfo=UTC)
@@ -46,9 +47,7 @@ def row_id() -> str:
 
 
 def limit_key() -> str:
-    return _natural_key(
-        {"customer_id": "acme", "plan_id": None, "currency": "", "metric_id": "calls", "groups": [["region", "eu"]]}
-    )
+    return limit_changes.natural_key(LimitSubject("acme", None, "", "calls", (("region", "eu"),)))
 
 
 def failure_id() -> str:

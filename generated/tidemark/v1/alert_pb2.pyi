@@ -167,10 +167,11 @@ class Alert(_message.Message):
     version: _builtins.int
     """version counts the changes of the definition, from 1. Every transition names the version that was evaluated."""
     counts_held: _builtins.bool
-    """counts_held says that thresholds are compared with value and held of a gauge together, so that an open reservation
-    (see LimitService) counts as if its usage had happened; of a balance, what is held is taken off the remaining amount.
-    A release or an expiry can resolve what a reservation reached. Unset: thresholds are compared with the settled value
-    alone.
+    """counts_held says that an open reservation (see LimitService) counts as if its usage had happened: thresholds are
+    compared with recorded usage and what is held together. A release or an expiry can resolve what a reservation
+    reached. Only conditions on usage and spend can have it: usage_threshold_reached, spend_threshold_reached,
+    usage_exceeded, cost_exceeded and spend_exceeded. Of a metric whose aggregation is not SUM or COUNT nothing is held.
+    Unset: thresholds are compared with recorded usage alone.
     """
     @_builtins.property
     def scope(self) -> _scope_pb2.AlertScope:

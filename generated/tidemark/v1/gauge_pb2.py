@@ -29,7 +29,7 @@ from generated.tidemark.v1 import billing_period_pb2 as tidemark_dot_v1_dot_bill
 from generated.tidemark.v1 import filter_pb2 as tidemark_dot_v1_dot_filter__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/gauge.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x18tidemark/v1/access.proto\x1a tidemark/v1/billing_period.proto\x1a\x18tidemark/v1/filter.proto\"\xaa\x03\n\x05Gauge\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12*\n\x05usage\x18\x03 \x01(\x0b\x32\x19.tidemark.v1.UsageMeasureH\x00\x12(\n\x04\x63ost\x18\x04 \x01(\x0b\x32\x18.tidemark.v1.CostMeasureH\x00\x12/\n\x08invoices\x18\x08 \x01(\x0b\x32\x1b.tidemark.v1.InvoiceMeasureH\x00\x12/\n\x08\x62\x61lances\x18\t \x01(\x0b\x32\x1b.tidemark.v1.BalanceMeasureH\x00\x12(\n\x04plan\x18\n \x01(\x0b\x32\x18.tidemark.v1.PlanMeasureH\x00\x12&\n\x05group\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.GroupValue\x12\x32\n\x0e\x62illing_period\x18\x06 \x01(\x0b\x32\x1a.tidemark.v1.BillingPeriod\x12\r\n\x05value\x18\x07 \x01(\t\x12\r\n\x05limit\x18\x0b \x01(\t\x12\x0c\n\x04held\x18\x0c \x01(\tB\t\n\x07measure\"!\n\x0cUsageMeasure\x12\x11\n\tmetric_id\x18\x01 \x01(\t\"\x8e\x01\n\x0b\x43ostMeasure\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12/\n\rprice_filters\x18\x02 \x03(\x0b\x32\x18.tidemark.v1.PriceFilter\x12<\n\x14\x63ustom_field_filters\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilter\"6\n\x0eInvoiceMeasure\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x12\n\ninvoice_id\x18\x02 \x01(\t\"\xd0\x01\n\x0e\x42\x61lanceMeasure\x12)\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessH\x00\x12/\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessH\x00\x12,\n\x07reading\x18\x03 \x01(\x0e\x32\x1b.tidemark.v1.BalanceReading\x12\x12\n\nbalance_id\x18\x04 \x01(\t\x12\x16\n\x0esegment_number\x18\x05 \x01(\x05\x42\x08\n\x06\x61\x63\x63\x65ss\"\r\n\x0bPlanMeasure\"\x7f\n\nGroupValue\x12I\n\x03key\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12&\n\x05value\x18\x02 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$*\xb8\x01\n\x0e\x42\x61lanceReading\x12\x1f\n\x1b\x42\x41LANCE_READING_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42\x41LANCE_READING_REMAINING\x10\x01\x12%\n!BALANCE_READING_REMAINING_PERCENT\x10\x02\x12 \n\x1c\x42\x41LANCE_READING_USED_PERCENT\x10\x03\x12\x1d\n\x19\x42\x41LANCE_READING_DAYS_LEFT\x10\x04\x42s\n\x0f\x64\x65v.tidemark.v1B\nGaugeProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tidemark/v1/gauge.proto\x12\x0btidemark.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x18tidemark/v1/access.proto\x1a tidemark/v1/billing_period.proto\x1a\x18tidemark/v1/filter.proto\"\xbf\x03\n\x05Gauge\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12*\n\x05usage\x18\x03 \x01(\x0b\x32\x19.tidemark.v1.UsageMeasureH\x00\x12(\n\x04\x63ost\x18\x04 \x01(\x0b\x32\x18.tidemark.v1.CostMeasureH\x00\x12/\n\x08invoices\x18\x08 \x01(\x0b\x32\x1b.tidemark.v1.InvoiceMeasureH\x00\x12/\n\x08\x62\x61lances\x18\t \x01(\x0b\x32\x1b.tidemark.v1.BalanceMeasureH\x00\x12(\n\x04plan\x18\n \x01(\x0b\x32\x18.tidemark.v1.PlanMeasureH\x00\x12&\n\x05group\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.GroupValue\x12\x32\n\x0e\x62illing_period\x18\x06 \x01(\x0b\x32\x1a.tidemark.v1.BillingPeriod\x12\r\n\x05value\x18\x07 \x01(\t\x12\r\n\x05limit\x18\x0b \x01(\t\x12\x0c\n\x04held\x18\x0c \x01(\t\x12\x13\n\x0b\x63ounts_held\x18\r \x01(\x08\x42\t\n\x07measure\"!\n\x0cUsageMeasure\x12\x11\n\tmetric_id\x18\x01 \x01(\t\"\x8e\x01\n\x0b\x43ostMeasure\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12/\n\rprice_filters\x18\x02 \x03(\x0b\x32\x18.tidemark.v1.PriceFilter\x12<\n\x14\x63ustom_field_filters\x18\x03 \x03(\x0b\x32\x1e.tidemark.v1.CustomFieldFilter\"6\n\x0eInvoiceMeasure\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x12\n\ninvoice_id\x18\x02 \x01(\t\"\xd0\x01\n\x0e\x42\x61lanceMeasure\x12)\n\x05spend\x18\x01 \x01(\x0b\x32\x18.tidemark.v1.SpendAccessH\x00\x12/\n\x08quantity\x18\x02 \x01(\x0b\x32\x1b.tidemark.v1.QuantityAccessH\x00\x12,\n\x07reading\x18\x03 \x01(\x0e\x32\x1b.tidemark.v1.BalanceReading\x12\x12\n\nbalance_id\x18\x04 \x01(\t\x12\x16\n\x0esegment_number\x18\x05 \x01(\x05\x42\x08\n\x06\x61\x63\x63\x65ss\"\r\n\x0bPlanMeasure\"\x7f\n\nGroupValue\x12I\n\x03key\x18\x01 \x01(\tB<\xe2\x41\x01\x02\xbaH5r0\x18\x80\x01\x32+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\xc8\x01\x01\x12&\n\x05value\x18\x02 \x01(\tB\x17\xe2\x41\x01\x01\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$*\xb8\x01\n\x0e\x42\x61lanceReading\x12\x1f\n\x1b\x42\x41LANCE_READING_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42\x41LANCE_READING_REMAINING\x10\x01\x12%\n!BALANCE_READING_REMAINING_PERCENT\x10\x02\x12 \n\x1c\x42\x41LANCE_READING_USED_PERCENT\x10\x03\x12\x1d\n\x19\x42\x41LANCE_READING_DAYS_LEFT\x10\x04\x42s\n\x0f\x64\x65v.tidemark.v1B\nGaugeProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,20 +41,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GROUPVALUE'].fields_by_name['key']._serialized_options = b'\342A\001\002\272H5r0\030\200\0012+^[^\\p{Cc}\\p{Z}]([^\\p{Cc}]*[^\\p{Cc}\\p{Z}])?$\310\001\001'
   _globals['_GROUPVALUE'].fields_by_name['value']._loaded_options = None
   _globals['_GROUPVALUE'].fields_by_name['value']._serialized_options = b'\342A\001\001\272H\020r\016\030\200\0022\t^\\P{Cc}*$'
-  _globals['_BALANCEREADING']._serialized_start=1209
-  _globals['_BALANCEREADING']._serialized_end=1393
+  _globals['_BALANCEREADING']._serialized_start=1230
+  _globals['_BALANCEREADING']._serialized_end=1414
   _globals['_GAUGE']._serialized_start=189
-  _globals['_GAUGE']._serialized_end=615
-  _globals['_USAGEMEASURE']._serialized_start=617
-  _globals['_USAGEMEASURE']._serialized_end=650
-  _globals['_COSTMEASURE']._serialized_start=653
-  _globals['_COSTMEASURE']._serialized_end=795
-  _globals['_INVOICEMEASURE']._serialized_start=797
-  _globals['_INVOICEMEASURE']._serialized_end=851
-  _globals['_BALANCEMEASURE']._serialized_start=854
-  _globals['_BALANCEMEASURE']._serialized_end=1062
-  _globals['_PLANMEASURE']._serialized_start=1064
-  _globals['_PLANMEASURE']._serialized_end=1077
-  _globals['_GROUPVALUE']._serialized_start=1079
-  _globals['_GROUPVALUE']._serialized_end=1206
+  _globals['_GAUGE']._serialized_end=636
+  _globals['_USAGEMEASURE']._serialized_start=638
+  _globals['_USAGEMEASURE']._serialized_end=671
+  _globals['_COSTMEASURE']._serialized_start=674
+  _globals['_COSTMEASURE']._serialized_end=816
+  _globals['_INVOICEMEASURE']._serialized_start=818
+  _globals['_INVOICEMEASURE']._serialized_end=872
+  _globals['_BALANCEMEASURE']._serialized_start=875
+  _globals['_BALANCEMEASURE']._serialized_end=1083
+  _globals['_PLANMEASURE']._serialized_start=1085
+  _globals['_PLANMEASURE']._serialized_end=1098
+  _globals['_GROUPVALUE']._serialized_start=1100
+  _globals['_GROUPVALUE']._serialized_end=1227
 # @@protoc_insertion_point(module_scope)

@@ -72,6 +72,7 @@ class Gauge(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    COUNTS_HELD_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the customer that is measured."""
     subscription_id: _builtins.str
@@ -85,8 +86,13 @@ class Gauge(_message.Message):
     was not read, because the gauge is shown without an alert.
     """
     held: _builtins.str
-    """held is what open reservations (see LimitService) hold of what the gauge measures, a decimal string. value does not
-    include it. Unset: nothing is held, or it was not read: only GetCustomerAlert and ListCustomerAlerts show it.
+    """held is what open reservations (see LimitService) hold of what the gauge measures, a decimal string. value includes
+    it with counts_held, and does not without. Unset: it was not read. GetCustomerAlert and ListCustomerAlerts read it of
+    usage and cost, for up to 100 gauges of an answer.
+    """
+    counts_held: _builtins.bool
+    """counts_held says that value includes what open reservations hold, as the alerts on the gauge ask for (see Alert). The
+    gauge without it is another one.
     """
     @_builtins.property
     def usage(self) -> Global___UsageMeasure:
@@ -135,10 +141,11 @@ class Gauge(_message.Message):
         value: _builtins.str = ...,
         limit: _builtins.str = ...,
         held: _builtins.str = ...,
+        counts_held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "billing_period", b"billing_period", "cost", b"cost", "invoices", b"invoices", "measure", b"measure", "plan", b"plan", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "billing_period", b"billing_period", "cost", b"cost", "customer_id", b"customer_id", "group", b"group", "held", b"held", "invoices", b"invoices", "limit", b"limit", "measure", b"measure", "plan", b"plan", "subscription_id", b"subscription_id", "usage", b"usage", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "billing_period", b"billing_period", "cost", b"cost", "counts_held", b"counts_held", "customer_id", b"customer_id", "group", b"group", "held", b"held", "invoices", b"invoices", "limit", b"limit", "measure", b"measure", "plan", b"plan", "subscription_id", b"subscription_id", "usage", b"usage", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_measure: _TypeAlias = _typing.Literal["usage", "cost", "invoices", "balances", "plan"]  # noqa: Y015
     _WhichOneofArgType_measure: _TypeAlias = _typing.Literal["measure", b"measure"]  # noqa: Y015

@@ -74,9 +74,9 @@ class Transition(_message.Message):
     value: _builtins.str
     """value is the gauge's value after that change, a decimal string."""
     event_id: _builtins.str
-    """event_id is the id of the crossing event, which is the event that caused the transition. Unset when no single event
-    caused the transition: the threshold was already reached when the alert was first evaluated, or a fact, an edit or
-    time caused it.
+    """event_id is the id of the crossing event, which is the event that caused the transition; of an alert that counts_held,
+    it can be the id of the reservation that began or ended. Unset when no single event caused the transition: the
+    threshold was already reached when the alert was first evaluated, or a fact, an edit or time caused it.
     """
     sequence: _builtins.int
     """sequence is the number of the notification among those of this alert on this gauge, from 1. 0: the transition is

@@ -152,6 +152,39 @@ async def test_erased_customer_leaves_who_and_when_and_not_what(
     assert b"neighbour" in stored
 
 
+async def test_erased_parent_is_erased_in_the_entries_of_those_below_it(api: AuditedApi, database_url: str) -> None:
+    put = account_service_pb2.PutCustomerRequest()
+    for parent, display_name in (("", "first"), ("person", "below"), ("person", "renamed")):
+        put.customer.customer_id, put.customer.display_name = "team", display_name
+        put.customer.parent_customer_id = parent
+        await api.ours.accounts.PutCustomer(put)
+    put.customer.customer_id, put.customer.parent_customer_id = "neighbour", "organization"
+    await api.ours.accounts.PutCustomer(put)
+    before = await api.ours.entries()
+    assert [list(entry.changed_fields) for entry in before] == [
+        [],
+        ["display_name", "parent_customer_id"],
+        ["display_name"],
+        [],
+    ]
+    deleted = await api.ours.accounts.DeleteCustomer(account_service_pb2.DeleteCustomerRequest(customer_id="person"))
+
+    async def is_done() -> bool:
+        request = account_service_pb2.GetErasureJobRequest(job_id=deleted.job.job_id)
+        return bool((await api.ours.accounts.GetErasureJob(request)).job.customer_id == "")
+
+    await until(is_done)
+    after = await api.ours.entries()
+    assert (after[0], after[3]) == (before[0], before[3])
+    for entry in after[1:3]:
+        assert (entry.customer_id, entry.resource_id, entry.erased) == ("team", "team", True)
+        assert not entry.HasField("before")
+        assert not entry.HasField("after")
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute("SELECT before_state, after_state FROM audit_entry").fetchall()
+    assert b"person" not in b"".join(part for row in rows for part in row if part is not None)
+
+
 async def test_erased_customer_leaves_no_key_that_is_limited_to_it(
     api: AuditedApi, database: Database, database_url: str, clock: ManualClock
 ) -> None:

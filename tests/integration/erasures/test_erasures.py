@@ -11,6 +11,7 @@ from generated.tidemark.v1 import (
 )
 from generated.tidemark.v1 import (
     alert_service_pb2,
+    customer_pb2,
     delivery_pb2,
     subscription_pb2,
     webhook_service_pb2,
@@ -22,7 +23,7 @@ from store.notifications import evaluation_failures
 from store.postgres.database import Database
 from tests.support.balances.holder import Holder
 from tests.support.notifier.house import House
-from tests.support.server.running import reason_of
+from tests.support.server.running import metadata_of, reason_of
 from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import (
     Caller,
@@ -176,6 +177,50 @@ async def test_customer_that_is_being_erased_takes_neither_alerts_nor_deletions_
                 await change
             assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
             assert reason_of(refused.value).endswith("CUSTOMER_BEING_ERASED")
+    await finished(caller, job.job_id)
+    assert await rows_with(caller, PERSON) == {}
+
+
+async def test_the_customers_below_keep_everything_but_their_parent(caller: Caller) -> None:
+    async def put(customer_id: str, parent: str) -> None:
+        await caller.put_customer(customer_pb2.Customer(customer_id=customer_id, parent_customer_id=parent))
+
+    async def below(parent: str) -> list[str]:
+        request = messages.ListCustomersRequest(parent_customer_id=parent)
+        answer = await caller.accounts.ListCustomers(request, metadata=caller.metadata)
+        return [one.customer_id for one in answer.customers]
+
+    await put(PERSON, "above")
+    for number in range(5):
+        await put(f"c{number}", PERSON)
+    await put(NEIGHBOUR, "above")
+    await put("grandchild", "c1")
+    await caller.send(*(caller.event(f"e{number}", "2", f"c{number}") for number in range(5)))
+    await erased(caller)
+    assert await rows_with(caller, PERSON) == {}
+    assert (await below(PERSON), await below("above"), await below("c1")) == ([], [NEIGHBOUR], ["grandchild"])
+    rows = await caller.rows(
+        "SELECT count(*) FROM event WHERE organization_id = %(organization_id)s AND customer_id LIKE 'c_'"
+    )
+    assert rows == [(5,)]
+    await put("c0", PERSON)  # a new customer of that id
+    assert await below(PERSON) == ["c0"]
+
+
+async def test_a_customer_that_is_being_erased_becomes_no_parent(caller: Caller) -> None:
+    await caller.send(caller.event("e1", "1", PERSON))
+    await caller.put_customer(customer_pb2.Customer(customer_id="c0", parent_customer_id=PERSON))
+    async with held(caller):
+        job = (await erase(caller)).job
+        for customer_id, plan_id in (("new", ""), (NEIGHBOUR, ""), ("c0", "gold")):
+            customer = customer_pb2.Customer(customer_id=customer_id, parent_customer_id=PERSON, plan_id=plan_id)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await caller.put_customer(customer)
+            assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+            assert reason_of(refused.value).endswith("CUSTOMER_BEING_ERASED")
+            assert metadata_of(refused.value) == {"customer_id": PERSON}
+        # Usage of those below goes on.
+        assert (await caller.send(caller.event("e2", "1", "c0"))).accepted == 1
     await finished(caller, job.job_id)
     assert await rows_with(caller, PERSON) == {}
 

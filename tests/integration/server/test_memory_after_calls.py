@@ -1,5 +1,6 @@
 """No call leaves a cycle of objects behind, however it ends: without the garbage collector, nothing of it stays."""
 
+import contextlib
 import gc
 import logging
 from collections import Counter
@@ -11,9 +12,12 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.descriptor import ServiceDescriptor
 
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import usage_pb2
+from proto.documents.contract import SERVICES
+from proto.documents.examples import session
 from runtime.clock import ManualClock
 from server import services
 from server.calls.current_call import Call
@@ -23,6 +27,8 @@ from server.limits import DEFAULT_SERVER_LIMITS
 from server.parts import Parts
 from store.identity import keys
 from store.postgres.database import Database
+from tests.support.contract.calls import answers_of
+from tests.support.contract.names import Names
 from tests.support.databases import NOON
 from tests.support.processes.programs import until
 from tests.support.server.odd_service import NAME, OddService
@@ -251,3 +257,17 @@ async def test_an_exception_whose_tracebacks_stay_would_be_seen(
         assert await ended(one_unary(server, f"{ALERTS}/GetAlert")) == "INVALID_ARGUMENT"
     await until(lambda: (kept() - before)[CONTEXT] == CALLS, "the end of the calls")
     assert (kept() - before)["traceback"] >= CALLS
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+@pytest.mark.usefixtures("without_collector")
+async def test_nothing_stays_of_the_examples_of_a_service(server: Running, service: ServiceDescriptor) -> None:
+    """Every method, with an answer, and most with a refusal."""
+    before, names = kept(), Names()
+    for step in session(service):
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            answers = await answers_of(
+                server.channel, step.method, names.of_server(step.request), max(len(step.answers), 1)
+            )
+            names.of_examples(answers)
+    await until_nothing_is_kept(before)

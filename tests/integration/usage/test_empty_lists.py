@@ -137,7 +137,7 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     assert await holdings.of_seats(raw, organization_id, "acme", []) == []
     assert await holdings.seats_changing_at(raw, organization_id, {}) == {}
     assert await holdings.next_change_of_seats(raw, organization_id, {}) == {}
-    assert await drawing.drawables(raw, organization_id, {}, {}) == []
+    assert await drawing.send_drawables(raw, organization_id, {}, {}) == []
     assert await overages.of_customers(raw, organization_id, []) == {}
     await drawing.write(raw, organization_id, [], {}, now)
     assert await exclusions.count(raw, organization_id, []) == {}

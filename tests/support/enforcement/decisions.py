@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -14,24 +14,19 @@ from evaluator.enforcement.usage import Usage
 from evaluator.limit_windows import BILLING_PERIOD, LimitWindow
 from evaluator.periods import Period
 from store.identity.organizations import Organization
+from tests.support.waiting import within
 
 NOON = datetime(2026, 3, 15, 12, tzinfo=UTC)
 MARCH = Period(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))
 AMOUNT = Decimal(100)
 
 
-def limit_state(
-    remaining: Decimal,
-    *,
-    customer_id: str = "acme",
-    limit_id: str = "tokens-a-month",
-    window: LimitWindow = BILLING_PERIOD,
-) -> LimitState:
+def limit_state(remaining: Decimal, *, customer_id: str = "acme", window: LimitWindow = BILLING_PERIOD) -> LimitState:
     """A limit of 100 of which so much is left; nothing is held."""
     unit = Unit(metric_id="tokens")
     span = None if window.is_rolling else MARCH
     return LimitState(
-        EnforcedLimit(limit_id, unit, (), window, AMOUNT, Enforcement.HARD, 1),
+        EnforcedLimit("tokens-a-month", unit, (), window, AMOUNT, Enforcement.HARD, 1),
         Meter(customer_id, None, unit, (), window, span),
         AMOUNT - remaining,
         Decimal(0),
@@ -59,13 +54,14 @@ class CheckerInMemory:
         self.checked = Counter[str]()
         self.failure: Exception | None = None
         self.refused: dict[str, Exception] = {}
-        self.gate: asyncio.Event | None = None  # a check waits for it after it has read
+        self._called = asyncio.Event()
 
     async def check(
         self, organization: Organization, usages: Sequence[Usage], policy: OveragePolicy
     ) -> Sequence[Decision | Exception]:
         """A decision about each usage."""
         self.calls.append((organization.organization_id, len(usages)))
+        self._called.set()
         if self.failure is not None:
             raise self.failure
         found: list[Decision | Exception] = []
@@ -74,7 +70,12 @@ class CheckerInMemory:
             left = self.left.get((organization.organization_id, usage.customer_id), AMOUNT)
             refused = self.refused.get(usage.customer_id)
             found.append(refused or decision(left, usage.quantity, customer_id=usage.customer_id))
-        if self.gate is not None:
-            await self.gate.wait()
         await asyncio.sleep(0)
         return found
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        """Waits for a check after which the condition is true."""
+        async with within("a check"):
+            while not happened():
+                self._called.clear()
+                await self._called.wait()

@@ -12,6 +12,7 @@ from tests.support.faults.proxy import Proxy
 from tests.support.faults.stage import Stage
 
 LONGEST = 6.0  # seconds that a pause, a stall or a full disk lasts; longer than an idle transaction may be
+LONGEST_SLOWNESS = 2.0  # seconds that connections are delayed, and that clocks go on after a step
 LONGEST_DELAY = 0.1  # seconds that each piece of data waits
 LONGEST_STEP = 3_600.0  # seconds by which the clock is stepped, either way
 
@@ -164,7 +165,7 @@ def _delayed(proxies: Callable[[Stage], Sequence[Proxy]]) -> Callable[[Stage], A
         proxy = stage.randomness.choice(proxies(stage))
         proxy.delay = stage.randomness.uniform(0.005, LONGEST_DELAY)
         try:
-            await asyncio.sleep(_duration(stage))
+            await asyncio.sleep(stage.randomness.uniform(0.2, LONGEST_SLOWNESS))
         finally:
             proxy.flow()
         return Injected(_now())
@@ -202,7 +203,7 @@ async def _disk_full(stage: Stage) -> Injected:
 async def _clock_stepped(stage: Stage) -> Injected:
     since = _now()
     stage.clock.step(stage.randomness.uniform(-LONGEST_STEP, LONGEST_STEP))
-    await asyncio.sleep(_duration(stage) / 2)
+    await asyncio.sleep(stage.randomness.uniform(0.2, LONGEST_SLOWNESS))
     return Injected(since)
 
 

@@ -45,8 +45,8 @@ def run(
 class Up:
     """A running `tidemark up`.
 
-    options: of the command. tidemark: how the program is called. authority: of the server's certificate, where the
-    settings give it one for the name localhost.
+    options: of the command. tidemark: how the program is called. authority: the file of the one that signed the
+    server's certificate, where the settings give it one for the name localhost.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Up:
         folder: Path,
         *options: str,
         tidemark: Sequence[str] = TIDEMARK,
-        authority: Path | None = None,
+        authority: str | None = None,
         **settings: str,
     ) -> None:
         self.folder = folder
@@ -107,7 +107,7 @@ class Up:
         """Calls a method, such as AlertService/CreateAlert, with a foreign client. request: its message in JSON."""
         how, scheme = ["--http2-prior-knowledge"], "http"
         if self._authority is not None:
-            how, scheme = ["--cacert", str(self._authority), "--servername", "localhost"], "https"
+            how, scheme = ["--cacert", self._authority, "--servername", "localhost"], "https"
         buf = str(Path(sys.executable).parent / "buf")
         url = f"{scheme}://{self.address}/tidemark.v1.{method}"
         subprocess.run(

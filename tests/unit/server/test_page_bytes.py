@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 import server
-from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    alert_service_pb2,
+    audit_service_pb2,
+    limit_service_pb2,
+    webhook_service_pb2,
+)
 
 ROOT = Path(server.__file__).parent
 
@@ -37,7 +43,7 @@ def test_a_list_ends_its_page_before_the_size_limit(name: str) -> None:
 
 
 def test_every_list_of_the_contract_is_tested() -> None:
-    modules = (account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2)
+    modules = (account_service_pb2, alert_service_pb2, audit_service_pb2, limit_service_pb2, webhook_service_pb2)
     methods = {
         method.name
         for module in modules

@@ -1,0 +1,42 @@
+"""The customers directly below one that is erased: they keep everything of their own, and have no parent any more."""
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.audit import numbering
+from store.audit.erasing import erase_parent
+from store.erasures.jobs import ErasureJob, StepResult
+
+CUSTOMERS_AT_ONCE = 500  # each with its entries of the audit log
+
+# In the order of ids, in which puts lock customers too. Routers need no new epoch: no chain goes up to one that
+# is being erased.
+_CLEAR = text("""
+WITH below AS MATERIALIZED (
+    SELECT customer_id FROM customer
+    WHERE organization_id = :organization_id AND parent_customer_id = :customer_id
+    ORDER BY customer_id LIMIT :limit FOR UPDATE
+)
+UPDATE customer c SET parent_customer_id = NULL FROM below b
+WHERE c.organization_id = :organization_id AND c.customer_id = b.customer_id
+RETURNING c.customer_id
+""")
+
+
+async def clear_parents(connection: AsyncConnection, job: ErasureJob, limit: int) -> StepResult:
+    """Unsets the parent of the customers directly below, and erases it in their entries of the audit log.
+
+    No put names the customer as a parent while the job runs.
+    """
+    assert job.customer_id is not None, "a running job knows its customer"
+    if await numbering.assign_numbers(connection, job.organization_id):
+        return StepResult()  # entries without a number are not found by their customer
+    values = {
+        "organization_id": job.organization_id,
+        "customer_id": job.customer_id,
+        "limit": min(limit, CUSTOMERS_AT_ONCE),
+    }
+    below = list(await connection.scalars(_CLEAR, values))
+    if below:
+        await erase_parent(connection, job.organization_id, below, job.customer_id)
+    return StepResult(complete=not below)
