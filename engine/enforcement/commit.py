@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from engine.balances.running_drawdown import NOTHING_DRAWN
 from engine.enforcement.credits import NO_CREDITS, RunningCredits, open_credits
 from engine.enforcement.digests import digest_of
-from engine.enforcement.held_moves import held_moves, open_keys
 from engine.enforcement.ledger import Credits, Ledger, Metered
 from engine.enforcement.metering import metered_of, want_targets
 from engine.enforcement.monitoring import EnforcementMonitoring
@@ -32,15 +31,15 @@ from engine.enforcement.requests import (
     UnrecordableRequest,
 )
 from engine.enforcement.reset_times import with_reset_times
+from engine.evaluation.held_routing import HeldMove
 from engine.evaluation.results import RecordedTransition
 from engine.facts.fact_gauges import evaluate_new_customers
 from engine.ingest.batches import Batch
 from engine.ingest.counting import Counted, count
 from engine.ingest.group import CommitGroup
-from engine.ingest.held_routing import HeldMove
-from engine.ingest.outcomes import outcomes_of
-from engine.ingest.storing import Stored, store
+from engine.ingest.storing import store
 from engine.meters.cells import Cells
+from engine.meters.held_moves import held_moves, open_keys
 from engine.meters.known_targets import KnownTargets
 from engine.rules.loading import Registered
 from engine.rules.organization_rules import OrganizationRules

@@ -8,11 +8,14 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from engine.balances.running_drawdown import NOTHING_DRAWN
 from engine.enforcement.credits import RunningCredits, open_credits
 from engine.enforcement.ledger import Ledger
 from engine.enforcement.monitoring import EnforcementMonitoring
+from engine.ingest.counting import count
 from engine.limits import DEFAULT_LIMITS, EnforcementLimits
 from engine.meters.cells import Cells
+from engine.meters.held_moves import held_moves, know_usage, open_keys
 from engine.rules.transaction import Transaction, Transactions
 from evaluator.amounts import exact_arithmetic
 from evaluator.enforcement.reservations import GRACE
@@ -126,10 +129,14 @@ class Expiry:
             if not await expiring.claim(transaction.driver, organization.organization_id):
                 return 0
             ledger, cells = await self._load(transaction, keys)
+            open_before = open_keys(ledger.records.values())
             with exact_arithmetic():
                 ended = sum([ledger.expire(record) for record in ledger.records.values()])
+            holds = held_moves(transaction.router, ledger.records.values(), open_before)
             if isinstance(ledger.credits, RunningCredits):
                 await ledger.credits.write()
+            if holds:
+                await count(transaction, (), set(), False, drawdown=NOTHING_DRAWN, holds=holds)
             raw, changed = transaction.driver, cells.changed()
             async with raw.pipeline():
                 if changed:
@@ -155,7 +162,11 @@ class Expiry:
             await cells.send_read(raw)
         held_wallets, records = await wallets.held(locked), await reservations.records(read)
         await cells.load(raw)
-        drawing = [one.customer_id for one in held_wallets.values() if one.draw_units]
+        await know_usage(transaction, [record.reservation for record in records.values()])
+        known = transaction.router.known
+        drawing = [
+            one.customer_id for one in held_wallets.values() if one.draw_units and one.customer_id not in known
+        ]
         if drawing:
             for facts in await routing_facts.customers(raw, organization_id, drawing):
                 transaction.router.know_customer(facts)

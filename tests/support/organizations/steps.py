@@ -54,6 +54,27 @@ ALERTS = (
     ),
 )
 
+_USED = 'usage { customer_id: "ann" metric_id: "seats" quantity: "$more" }'
+_RESERVED = 'customer_id: "ann" reservation_id: '
+
+RESERVATIONS = (
+    Step(
+        "enforced limit",
+        "PutLimit",
+        'limit { limit_id: "hard" customer { customer_id: "ann" } quantity { metric_id: "seats" }'
+        ' amount: "$amount" enforcement: LIMIT_ENFORCEMENT_HARD }',
+    ),
+    *(
+        Step(f"reservation {name}", "ReserveUsage", f'reservation_id: "{name}" {_USED}')
+        for name in ("settled", "released", "held")
+    ),
+    Step("settlement", "SettleReservation", _RESERVED + '"settled" quantity: "$low"'),
+    Step("release", "ReleaseReservation", _RESERVED + '"released"'),
+    Step("extension", "ExtendReservation", _RESERVED + '"held" ttl { seconds: 3600 }'),
+    Step("their reservation", "ReserveUsage", f'reservation_id: "odd" {_USED}', "theirs"),
+    Step("settlement of theirs", "SettleReservation", _RESERVED + '"odd"', "ours"),
+)
+
 USAGE = (
     Step("events", "EvaluateUsageBatch", _events("e1", "e2")),
     Step("events again", "EvaluateUsageBatch", _events("e2", "e3")),
@@ -111,6 +132,14 @@ READS = (
     Step("invoices", "ListInvoices"),
     Step("invoices of a type", "ListInvoices", 'type: "USAGE"'),
     Step("limits", "ListLimits"),
+    Step("reservation", "GetReservation", _RESERVED + '"held"'),
+    Step("reservations", "ListReservations", 'customer_id: "ann"'),
+    Step("check", "CheckUsage", _USED),
+    Step(
+        "checks",
+        "BatchCheckUsage",
+        'customer_ids: ["ann", "odd"] usages { metric_id: "seats" quantity: "$quantity" }',
+    ),
     Step("alerts", "ListAlerts"),
     Step("alert of a key", "ListAlerts", 'uniqueness_key: "the-key"'),
     Step("alerts of ann", "ListCustomerAlerts", 'customer_id: "ann"'),
@@ -264,6 +293,6 @@ _ERASURES = (
 )
 
 STEPS: Sequence[Step] = (
-    *(*FACTS, *ALERTS, *HELD, *USAGE, *WEBHOOKS, *READS, *_CHANGES),
+    *(*FACTS, *ALERTS, *HELD, *USAGE, *RESERVATIONS, *WEBHOOKS, *READS, *_CHANGES),
     *(*_END_OF_WEBHOOKS, *_ERASURES),
 )
