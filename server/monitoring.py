@@ -1,5 +1,6 @@
 """The metrics of a server process."""
 
+from engine.enforcement.monitoring import EnforcementMonitoring
 from engine.ingest.monitoring import IngestMonitoring
 from engine.ingest.pending import PendingEvents
 from engine.monitoring import BackfillsMonitoring, ChangesMonitoring, TimersMonitoring
@@ -18,6 +19,7 @@ class ServerMonitoring:
         self.instruments = instruments = instruments or Instruments()
         self.calls = CallMonitoring(instruments)
         self.checks = CheckMonitoring(instruments)
+        self.enforcement = EnforcementMonitoring(instruments)
         self.ingest = IngestMonitoring(instruments)
         self.rules = RulesMonitoring(instruments)
         self.timers = TimersMonitoring(instruments)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from engine.backfill.backfills import Backfills
 from engine.changes.groups import ChangeGroups
+from engine.enforcement.checks import Checks
+from engine.enforcement.pipeline import EnforcementPipeline
 from engine.erasures import Erasures
 from engine.ingest.pending import BESIDE, PendingEvents
 from engine.ingest.pipeline import Pipeline
@@ -25,7 +27,6 @@ from runtime.fair_semaphore import FairSemaphore
 from server.alerts.subscribers.feeds import Feeds
 from server.audit.watched_logs import WatchedLogs
 from server.calls.lifecycle import Drain
-from server.enforcement.engine import Checker, Decider, NoEngine
 from server.enforcement.watching import DecisionWatch
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from server.monitoring import ServerMonitoring
@@ -51,8 +52,8 @@ class Parts:
     feeds: Feeds
     audit_logs: WatchedLogs
     pipeline: Pipeline
-    enforcement: Decider
-    checks: Checker
+    enforcement: EnforcementPipeline
+    checks: Checks
     decision_watch: DecisionWatch
     changes: ChangeGroups
     evaluations: CustomerEvaluations
@@ -127,7 +128,18 @@ def build_parts(
         limits=server_limits.feeds,
     )
     monitoring.add_feeds(feeds)
-    enforcement, checks = NoEngine(), NoEngine()
+    enforcement = EnforcementPipeline(
+        database,
+        clock,
+        configuration.grace,
+        writers=configuration.ingest_writers,
+        pending=pending,
+        gate=ingest_gate,
+        limits=engine_limits.enforcement,
+        native=configuration.native,
+        monitoring=monitoring.enforcement,
+    )
+    checks = Checks(database, clock, configuration.grace, enforcement, gate=calls_gate)
     decision_watch = DecisionWatch(
         checks,
         clock,
@@ -202,6 +214,7 @@ async def started(parts: Parts) -> AsyncIterator[None]:
         stack.push_async_callback(parts.audit_logs.stop)
         parts.audit_logs.start()
         stack.push_async_callback(parts.pipeline.drain)
+        stack.push_async_callback(parts.enforcement.drain)
         stack.push_async_callback(parts.changes.drain)
         stack.push_async_callback(parts.puts.drain)
         yield

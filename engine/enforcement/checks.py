@@ -5,9 +5,11 @@ has moved it yet, is made by the pipeline first: to count it for each check anew
 """
 
 import asyncio
+import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
@@ -25,6 +27,7 @@ from evaluator.enforcement.decisions import Credit, Decision, OveragePolicy
 from evaluator.enforcement.usage import Usage
 from evaluator.routing import Router
 from runtime.clock import Clock
+from runtime.fair_semaphore import FairSemaphore
 from runtime.turns import Slices
 from store.balances.balances import read_one_snapshot
 from store.identity import organizations
@@ -74,13 +77,25 @@ class _KnownCredits(NoCredits):
 
 
 class Checks:
-    """Checks usage of all organizations. pipeline: makes meters that are missing."""
+    """Checks usage of all organizations.
 
-    def __init__(self, database: Database, clock: Clock, grace: timedelta, pipeline: Pipeline) -> None:
+    pipeline: makes meters that are missing. gate: the connections that checks may use; None: any number.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        grace: timedelta,
+        pipeline: Pipeline,
+        *,
+        gate: FairSemaphore | None = None,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._grace = grace
         self._pipeline = pipeline
+        self._gate = gate
         self._rules = RulesRegistry(with_alerts=False)
         self._readers: dict[int, _Reader] = {}
 
@@ -124,7 +139,8 @@ class Checks:
     async def _answer(self, reader: _Reader, group: Sequence[_Waiting]) -> None:
         asked = [one for waiting in group for one in waiting.usages]
         try:
-            found, missing = await repeated(lambda: self._read(reader, asked))
+            async with self._seat(reader.organization):
+                found, missing = await repeated(lambda: self._read(reader, asked))
             if missing:
                 requests = [Check(*asked[index]) for index in missing]
                 answers = await self._pipeline.submit(reader.organization, requests)
@@ -143,6 +159,12 @@ class Checks:
             if not waiting.done.done():  # its caller may have cancelled the call
                 waiting.done.set_result([found[index] for index in range(start, end)])
             start = end
+
+    def _seat(self, organization: Organization) -> AbstractAsyncContextManager[object]:
+        """A connection in the organization's turn: the reads of many organizations leave some for other calls."""
+        if self._gate is None:
+            return contextlib.nullcontext()
+        return self._gate.seat(organization.organization_id)
 
     async def _read(
         self, reader: _Reader, asked: Sequence[tuple[Usage, OveragePolicy]]

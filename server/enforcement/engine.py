@@ -39,23 +39,3 @@ class Checker(Protocol):
 
         Raises DatabaseUnavailable.
         """
-
-
-class NoEngine:
-    """In place of the engine, until there is one."""
-
-    async def admit(self, organization: Organization, requests: int, *, waits: bool = False) -> Room:
-        """Never admits."""
-        raise NotImplementedError
-
-    async def submit(
-        self, organization: Organization, requests: Sequence[Request], room: Room | None = None
-    ) -> Sequence[Decided | Exception]:
-        """Never decides."""
-        raise NotImplementedError
-
-    async def check(
-        self, organization: Organization, usages: Sequence[Usage], policy: OveragePolicy
-    ) -> Sequence[Decision | Exception]:
-        """Never decides."""
-        raise NotImplementedError

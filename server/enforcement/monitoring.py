@@ -41,7 +41,9 @@ class CheckMonitoring:
     def add_watched(self, watched: Watched) -> None:
         """Adds what is watched."""
         gauge = self._instruments.gauge
-        gauge("tidemark_decision_watchers", "Open streams of WatchDecisions.", lambda: watched.watchers)
+        gauge("tidemark_enforcement_watchers", "Open streams of WatchDecisions.", lambda: watched.watchers)
         gauge(
-            "tidemark_decisions_watched", "Decisions that these streams watch, each once.", lambda: watched.decisions
+            "tidemark_enforcement_watched_decisions",
+            "Decisions that they watch, each once.",
+            lambda: watched.decisions,
         )

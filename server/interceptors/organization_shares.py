@@ -61,7 +61,8 @@ class LimitToShare(Around):
     """Makes a call wait for its organization's turn, and refuses calls above the organization's share, and streams
     above its quota.
 
-    Watch streams have shares of their own (`server.alerts.subscribers.feeds`, `server.audit.watched_logs`).
+    Watch streams have shares of their own (`server.alerts.subscribers.feeds`, `server.audit.watched_logs`,
+    `server.enforcement.watching`).
     """
 
     def __init__(self, shares: OrganizationShares, quotas: OrganizationQuotas) -> None:

@@ -25,7 +25,8 @@ class Backlog:
     the oldest time at which a delivery became due to an endpoint that may get one now; waiting_deliveries: to any
     endpoint, also one whose receiver fails or is slow. timers: the earliest timer, which may lie ahead. backfills:
     alerts that are not evaluated on all that exists yet, and the last change of one of them. feed: notifications that
-    have no position in the feed of their organization yet.
+    have no position in the feed of their organization yet. reservations: those that are open. next_expiry: the
+    earliest time at which one of them expires, which may lie ahead.
     """
 
     read_time: datetime
@@ -40,6 +41,8 @@ class Backlog:
     oldest_backfill: datetime | None
     feed: int
     oldest_feed: datetime | None
+    reservations: int
+    next_expiry: datetime | None
 
 
 _READ = text(f"""
@@ -69,7 +72,11 @@ SELECT clock_timestamp() AS read_time,
        backfills.oldest AS oldest_backfill,
        (SELECT count(*) FROM (SELECT FROM feed_pending ORDER BY organization_id, arrival LIMIT :most) AS counted)
            AS feed,
-       pending.oldest AS oldest_feed
+       pending.oldest AS oldest_feed,
+       (SELECT count(*)
+        FROM (SELECT FROM reservation WHERE state = 'OPEN' ORDER BY expire_time LIMIT :most) AS counted)
+           AS reservations,
+       (SELECT min(expire_time) FROM reservation WHERE state = 'OPEN') AS next_expiry
 FROM deliveries, backfills, pending
 """)
 

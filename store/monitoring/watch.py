@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
+from evaluator.enforcement.reservations import GRACE
 from runtime.clock import Clock
 from runtime.monitoring.instruments import Instruments
 from store.monitoring import backlog
@@ -101,6 +102,16 @@ class BacklogWatch:
             "tidemark_feed_oldest_pending_age_seconds",
             "Age of the oldest notification without a position in the feed; 0 if there is none.",
             lambda found: self._age(found.oldest_feed),
+        )
+        shown(
+            "tidemark_enforcement_open_reservations",
+            f"Reservations that are open, {backlog.MOST_COUNTED} at most.",
+            lambda found: found.reservations,
+        )
+        shown(
+            "tidemark_enforcement_oldest_overdue_age_seconds",
+            "How long ago a reservation should have been given back because its grace has ended; 0 if there is none.",
+            lambda found: self._age(None if found.next_expiry is None else found.next_expiry + GRACE),
         )
         shown(
             "tidemark_database_clock_skew_seconds",

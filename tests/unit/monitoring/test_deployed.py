@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    alert_service_pb2,
+    audit_service_pb2,
+    limit_service_pb2,
+    webhook_service_pb2,
+)
 from tests.support.monitoring.deployed import (
     DASHBOARDS,
     PROMETHEUS,
@@ -128,7 +134,13 @@ def streams() -> list[str]:
     """The streaming methods, as the label rpc_method has them."""
     services = [
         service
-        for module in (account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2)
+        for module in (
+            account_service_pb2,
+            alert_service_pb2,
+            audit_service_pb2,
+            limit_service_pb2,
+            webhook_service_pb2,
+        )
         for service in module.DESCRIPTOR.services_by_name.values()
     ]
     return [
