@@ -21,7 +21,7 @@ _OF_ONE_SERVER = {"pairs": rows.pairs, "reserve": rows.reserves, "check": rows.c
 ROWS = (*_OF_ONE_SERVER, KILLED, *gates.GATES)
 
 KILL_AFTER = 1.5  # seconds
-_MESSAGES = 2_000  # more than are sent before the server is killed
+_MESSAGES = 1_000  # more than are sent before the server is killed
 
 
 async def measure(postgresql: PostgreSQL, report: Callable[[str], None], only: Sequence[str] = ()) -> Report:

@@ -15,7 +15,7 @@ from bench.support.goals import Figure, Goal
 
 ROUNDS = 3
 PAIR_SECONDS = 2.5  # of one round
-MOST_MESSAGES = 1_200  # of one round and kind: 60,000 pairs
+MOST_MESSAGES = 500  # of one round and kind: 25,000 pairs
 CALL_SECONDS = 1.5
 MOST_CALLS = 15_000  # of one round
 RATE = 300
