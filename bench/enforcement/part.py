@@ -37,13 +37,12 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None], only: S
     with Client() as client:
         if not set(wanted).isdisjoint(_OF_ONE_SERVER):
             async with postgresql.stack("bench_enforcement") as stack:
-                access = Access(stack.server)
-                await put_limits(access)
+                await put_limits(Access(stack.server))
                 for name, row in _OF_ONE_SERVER.items():
                     if name in wanted:
                         loads[name] = machine.load_average()
                         await asyncio.to_thread(postgresql.checkpoint)
-                        add(name, await row(client, access, stack.url))
+                        add(name, await row(client, stack))
         if KILLED in wanted:
             loads[KILLED] = machine.load_average()
             add(KILLED, await _killed(postgresql, client))

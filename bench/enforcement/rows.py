@@ -1,17 +1,18 @@
 """The rows of the part that measure Tidemark."""
 
 import statistics
-from collections.abc import Callable
 
 import psycopg
 
 from bench.enforcement.calls import BATCH, BATCH_CHECK, CHECK, EMPTY, RESERVE, Calls, Paced
 from bench.enforcement.requests import CALLERS, CUSTOMERS
 from bench.enforcement.streams import DECISIONS, Pairs
+from bench.support import cpu
 from bench.support.access import Access
 from bench.support.client import Client
 from bench.support.figures import milliseconds
 from bench.support.goals import Figure, Goal
+from bench.support.stack import Stack
 
 ROUNDS = 3
 PAIR_SECONDS = 2.5  # of one round
@@ -24,35 +25,37 @@ PACED_SECONDS = 8.0
 SPREAD, ONE = "one customer each", "one customer for all"
 
 
-async def pairs(client: Client, access: Access, url: str, name: str = "pairs") -> list[Figure]:
+async def pairs(client: Client, stack: Stack) -> list[Figure]:
     """Pairs on one stream, and whether the meters are what was settled."""
     figures = []
     for title, customers, goal in ((SPREAD, CUSTOMERS, 5_000), (ONE, 1, 2_000)):
-        rates = []
+        rates, done, of_server, of_database = [], 0, 0.0, 0.0
         for number in range(ROUNDS + 1):  # the first warms up
-            job = Pairs(access, f"{name}-{customers}-{number}", customers, MOST_MESSAGES, PAIR_SECONDS)
-            found = await (await client.prepare(job))()
-            rates += [found.pairs / found.seconds] if number else []
+            name = f"pairs-{customers}-{number}"
+            run = await client.prepare(Pairs(Access(stack.server), name, customers, MOST_MESSAGES, PAIR_SECONDS))
+            database, server = cpu.Meter(stack.postmaster_pid), cpu.seconds(*stack.server_pids)
+            found = await run()
+            if number:
+                rates.append(found.pairs / found.seconds)
+                done += found.pairs
+                of_server += cpu.seconds(*stack.server_pids) - server
+                of_database += database.used()
         details = {"rounds": [round(rate) for rate in rates], "decisions_of_a_message": DECISIONS}
-        figures.append(
-            Figure(
-                "pairs",
-                f"reserve + settle on one stream, {title}",
-                statistics.median(rates),
-                "/s",
-                Goal(goal),
-                details,
-            )
-        )
-    wrong = wrong_meters(url)
+        what = f"reserve + settle on one stream, {title}"
+        figures += [
+            Figure("pairs", what, statistics.median(rates), "/s", Goal(goal), details),
+            Figure("pairs", f"CPU of the server for a pair, {title}", 1e6 * of_server / done, "µs"),
+            Figure("pairs", f"CPU of the database for a pair, {title}", 1e6 * of_database / done, "µs"),
+        ]
+    wrong = wrong_meters(stack.url)
     figures.append(Figure("pairs", "meters that differ from the stored events", wrong, "", Goal(0, at_most=True)))
     return figures
 
 
-async def reserves(client: Client, access: Access, url: str) -> list[Figure]:
+async def reserves(client: Client, stack: Stack) -> list[Figure]:
     """ReserveUsage by callers that wait, and at a steady rate."""
-    empty, called, ratios = await _beside_empty(client, access, RESERVE)
-    took = await (await client.prepare(Paced(access, "paced", RATE, PACED_SECONDS)))()
+    empty, called, ratios = await _beside_empty(client, stack, RESERVE)
+    took = await (await client.prepare(Paced(Access(stack.server), "paced", RATE, PACED_SECONDS)))()
     return [
         Figure("reserve", f"empty unary call, {CALLERS} callers", empty, "/s"),
         Figure("reserve", f"ReserveUsage, {CALLERS} callers", called, "/s"),
@@ -62,12 +65,12 @@ async def reserves(client: Client, access: Access, url: str) -> list[Figure]:
     ]
 
 
-async def checks(client: Client, access: Access, url: str) -> list[Figure]:
+async def checks(client: Client, stack: Stack) -> list[Figure]:
     """CheckUsage and BatchCheckUsage."""
-    _, called, ratios = await _beside_empty(client, access, CHECK)
+    _, called, ratios = await _beside_empty(client, stack, CHECK)
     rates = []
     for number in range(ROUNDS + 1):
-        job = Calls(access, BATCH_CHECK, f"batch-{number}", CALL_SECONDS, 2_000, callers=4)
+        job = Calls(Access(stack.server), BATCH_CHECK, f"batch-{number}", CALL_SECONDS, 2_000, callers=4)
         rates += [BATCH * await (await client.prepare(job))()] if number else []
     details = {"rounds": [round(rate) for rate in rates]}
     return [
@@ -79,15 +82,12 @@ async def checks(client: Client, access: Access, url: str) -> list[Figure]:
     ]
 
 
-Row = Callable[[Client, Access, str], "object"]
-
-
-async def _beside_empty(client: Client, access: Access, kind: str) -> tuple[float, float, list[float]]:
+async def _beside_empty(client: Client, stack: Stack, kind: str) -> tuple[float, float, list[float]]:
     """The median rates of empty calls and of those of a kind, in turn, and the ratio of each round."""
     rates: dict[str, list[float]] = {EMPTY: [], kind: []}
     for number in range(ROUNDS + 1):
         for one in rates:
-            job = Calls(access, one, f"{kind}-{number}", CALL_SECONDS, MOST_CALLS)
+            job = Calls(Access(stack.server), one, f"{kind}-{number}", CALL_SECONDS, MOST_CALLS)
             rate = await (await client.prepare(job))()
             rates[one] += [rate] if number else []
     ratios = [round(after / before, 3) for before, after in zip(rates[EMPTY], rates[kind], strict=True)]
