@@ -436,8 +436,8 @@ class Ledger:
         state = self._state(charge)
         retry_after: timedelta | None = None
         fits_alone = amount <= target.limit.amount
-        if fits_alone and state.meter.span is not None:
-            state = replace(state, reset_time=state.span.end)
+        if not fits_alone:
+            state = replace(state, reset_time=None)
         if values["outcome"] is Outcome.DENIED and fits_alone:
             if cell.counted + amount <= target.limit.amount:
                 retry_after = HELD_RETRY

@@ -19,7 +19,7 @@ from generated.tidemark.v1 import customer_pb2
 from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.support.enforcement.gateway import Gateway, Sender, meters, put_limit, reserve, settle, usage_event
-from tests.support.usage.caller import Caller
+from tests.support.usage.caller import Caller, until
 from tests.support.usage.service import GRACE
 from tests.support.usage.voiding import void
 
@@ -148,11 +148,14 @@ async def test_counters_equal_the_ledger_after_random_work_of_two_servers(
     await until_done(works, lambda: advance(clock, expiry))
     await assert_consistent(caller)
     clock.advance(timedelta(minutes=5))
-    await expiry.sweep()
-    open_left = await caller.rows(
-        "SELECT 1 FROM reservation WHERE organization_id = %(organization_id)s AND state = 'OPEN'"
-    )
-    assert open_left == []
+
+    async def none_is_open() -> bool:
+        await expiry.sweep()
+        return not await caller.rows(
+            "SELECT 1 FROM reservation WHERE organization_id = %(organization_id)s AND state = 'OPEN'"
+        )
+
+    await until(none_is_open)
     await assert_consistent(caller)
     assert {held for _, held in (await meters(caller)).values()} == {"0"}
 
