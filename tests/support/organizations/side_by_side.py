@@ -15,12 +15,15 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from psycopg import sql
 
+import engine.recharges.evaluating
+import evaluator.recharges
 import store.alerts.drafts
 import store.deliveries.operator_event_log
 import store.deliveries.redelivery_jobs
 import store.endpoints.endpoints
 import store.erasures.jobs
 import store.notifications.operator_events
+import store.recharges.policies
 from engine.limits import ChangeLimits, EngineLimits
 from evaluator.notifications import Notification
 from generated.tidemark.v1 import (
@@ -140,8 +143,11 @@ def known_ids() -> Iterator[Names]:
             store.notifications.operator_events,
             store.deliveries.redelivery_jobs,
             store.erasures.jobs,
+            store.recharges.policies,
         ):
             patch.setattr(module, "random_id", names)
+        for module in (evaluator.recharges, engine.recharges.evaluating):
+            patch.setattr(module, "recharge_id_of", lambda _, policy_id, number: f"rch_{policy_id}_{number}")
         # As if two organizations had one name.
         patch.setattr(
             Notification,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tests.support.organizations.fact_steps import FACTS, HELD
+from tests.support.organizations.fact_steps import FACTS, HELD, RECHARGES
 from tests.support.organizations.step import BEFORE, NOW, Step
 
 _THRESHOLD = 'thresholds { value: "$low" } thresholds { value: "$high" }'
@@ -94,6 +94,8 @@ READS = (
             ("GetInvoice", 'customer_id: "ann" invoice_id: "i1"'),
             ("GetEndpoint", 'endpoint_id: "whe_endpoint"'),
             ("GetLimit", 'limit_id: "of-ann"'),
+            ("GetRechargePolicy", 'customer_id: "ann" balance_id: "b4"'),
+            ("GetRecharge", 'customer_id: "ann" recharge_id: "rch_rcp_policy_1"'),
         )
     ),
     Step("customer by external id", "GetCustomer", 'external_id: "crm-ann"'),
@@ -129,6 +131,11 @@ READS = (
     Step("balances", "ListBalances", "include_voided: true"),
     Step("entries", "ListBalanceEntries", 'customer_id: "ann"'),
     Step("overages", "ListOverages", 'customer_id: "ann"'),
+    Step("recharge policies", "ListRechargePolicies", "include_total_size: true"),
+    Step("recharge policies that are off", "ListRechargePolicies", "state: RECHARGE_POLICY_STATE_DISABLED"),
+    Step("recharges", "ListRecharges", "include_total_size: true"),
+    Step("open recharges", "ListRecharges", "state: RECHARGE_STATE_REQUESTED"),
+    Step("recharges of a balance", "ListRecharges", 'customer_id: "ann" balance_id: "b4"'),
     Step("invoices", "ListInvoices"),
     Step("invoices of a type", "ListInvoices", 'type: "USAGE"'),
     Step("limits", "ListLimits"),
@@ -222,7 +229,11 @@ _CHANGES = (
     Step("enable", "EnableAlert", 'alert_id: "alt_spend"'),
     Step("archive", "ArchiveAlert", 'alert_id: "alt_usage"'),
     Step("release", "ReleaseUniquenessKey", 'alert_id: "alt_usage"'),
+    Step("enable a policy", "EnableRechargePolicy", 'customer_id: "ann" balance_id: "b2"'),
+    Step("delete a policy", "DeleteRechargePolicy", 'customer_id: "ann" balance_id: "b2"'),
     Step("void", "VoidBalance", 'customer_id: "ann" balance_id: "b3"'),
+    Step("policies at the end", "ListRechargePolicies"),
+    Step("recharges at the end", "ListRecharges"),
     # One limit uses it. Of several users the answer names any, and the two runs would differ.
     Step("metric in use", "PutMetric", 'metric { metric_id: "used" display_name: "$name" }'),
     Step(
@@ -293,6 +304,6 @@ _ERASURES = (
 )
 
 STEPS: Sequence[Step] = (
-    *(*FACTS, *ALERTS, *HELD, *USAGE, *RESERVATIONS, *WEBHOOKS, *READS, *_CHANGES),
+    *(*FACTS, *ALERTS, *HELD, *USAGE, *RESERVATIONS, *RECHARGES, *WEBHOOKS, *READS, *_CHANGES),
     *(*_END_OF_WEBHOOKS, *_ERASURES),
 )
