@@ -15,6 +15,7 @@ import grpc
 
 from engine.facts.changes import FactChanges
 from engine.voiding.voids import UsageVoids
+from generated.envoy.service.auth.v3 import external_authorization_pb2, external_authorization_pb2_grpc
 from generated.tidemark.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
@@ -40,6 +41,8 @@ from server.accounts.limits import LimitHandlers
 from server.accounts.metrics import MetricHandlers
 from server.accounts.plans import PlanHandlers
 from server.accounts.quotas import QuotaHandlers
+from server.accounts.recharge_policies import RechargePolicyHandlers
+from server.accounts.recharges import RechargeHandlers
 from server.accounts.subscriptions import SubscriptionHandlers
 from server.alerts import errors as alert_errors
 from server.alerts.alerts import AlertHandlers
@@ -59,6 +62,7 @@ from server.calls.errors import ErrorTable
 from server.enforcement import errors as limit_errors
 from server.enforcement.checks import CheckHandlers
 from server.enforcement.deciding import Deciding
+from server.enforcement.external_authorization import ExternalAuthorizationHandlers
 from server.enforcement.reservation_views import ReservationViewHandlers
 from server.enforcement.reservations import ReservationHandlers
 from server.enforcement.streams import EnforcementStreamHandlers
@@ -77,6 +81,7 @@ ALERT_SERVICE = alert_service_pb2.DESCRIPTOR.services_by_name["AlertService"].fu
 ACCOUNT_SERVICE = account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name
 LIMIT_SERVICE = limit_service_pb2.DESCRIPTOR.services_by_name["LimitService"].full_name
 AUDIT_SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
+EXTERNAL_AUTHORIZATION = external_authorization_pb2.DESCRIPTOR.services_by_name["Authorization"].full_name
 WEBHOOK_SERVICE = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
 
 logger = logging.getLogger(__name__)
@@ -212,6 +217,18 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.ListBalanceEntries = balances.ListBalanceEntries
         self.ListOverages = balances.ListOverages
 
+        recharge_policies = RechargePolicyHandlers(database, clock, fact_changes)
+        self.PutRechargePolicy = recharge_policies.PutRechargePolicy
+        self.GetRechargePolicy = recharge_policies.GetRechargePolicy
+        self.ListRechargePolicies = recharge_policies.ListRechargePolicies
+        self.DeleteRechargePolicy = recharge_policies.DeleteRechargePolicy
+        self.EnableRechargePolicy = recharge_policies.EnableRechargePolicy
+
+        recharges = RechargeHandlers(database, clock, fact_changes)
+        self.GetRecharge = recharges.GetRecharge
+        self.ListRecharges = recharges.ListRecharges
+        self.ReportRecharge = recharges.ReportRecharge
+
         invoices = InvoiceHandlers(database, clock, fact_changes)
         self.PutInvoice = invoices.PutInvoice
         self.GetInvoice = invoices.GetInvoice
@@ -271,6 +288,21 @@ class LimitService(limit_service_pb2_grpc.LimitServiceServicer):
         self.WatchDecisions = watches.WatchDecisions
 
 
+class Authorization(external_authorization_pb2_grpc.AuthorizationServicer):
+    """envoy.service.auth.v3.Authorization: decisions of LimitService about requests that Envoy forwards."""
+
+    def __init__(self, parts: Parts) -> None:
+        configuration, clock = parts.configuration, parts.clock
+
+        checks = CheckHandlers(
+            clock, parts.checks, retention=configuration.retention, monitoring=parts.monitoring.checks
+        )
+        reservations = ReservationHandlers(
+            clock, Deciding(parts.enforcement, parts.quotas), retention=configuration.retention
+        )
+        self.Check = ExternalAuthorizationHandlers(checks, reservations).Check
+
+
 class WebhookService(webhook_service_pb2_grpc.WebhookServiceServicer):
     """tidemark.v1.WebhookService: endpoints, deliveries, and redelivery."""
 
@@ -320,6 +352,7 @@ def error_tables(configuration: Configuration) -> Mapping[str, ErrorTable]:
         ACCOUNT_SERVICE: account_errors.error_table(),
         AUDIT_SERVICE: audit_errors.error_table(configuration.audit_retention),
         LIMIT_SERVICE: limit_errors.error_table(),
+        EXTERNAL_AUTHORIZATION: limit_errors.error_table(),
         WEBHOOK_SERVICE: webhook_errors.error_table(),
     }
 
@@ -343,13 +376,15 @@ def register(server: grpc.aio.Server, parts: Parts) -> tuple[str, ...]:
     accounts = AccountService(parts)  # type: ignore[abstract]
     audit = AuditService(parts)  # type: ignore[abstract]
     limits = LimitService(parts)  # type: ignore[abstract]
+    authorization = Authorization(parts)  # type: ignore[abstract]
     webhooks = WebhookService(parts)  # type: ignore[abstract]
     alert_service_pb2_grpc.add_AlertServiceServicer_to_server(alerts, server)
     account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)
     limit_service_pb2_grpc.add_LimitServiceServicer_to_server(limits, server)
+    external_authorization_pb2_grpc.add_AuthorizationServicer_to_server(authorization, server)
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(webhooks, server)
-    return ACCOUNT_SERVICE, ALERT_SERVICE, AUDIT_SERVICE, LIMIT_SERVICE, WEBHOOK_SERVICE
+    return ACCOUNT_SERVICE, ALERT_SERVICE, AUDIT_SERVICE, LIMIT_SERVICE, EXTERNAL_AUTHORIZATION, WEBHOOK_SERVICE
 
 
 def _secret_box(configuration: Configuration) -> SecretBox | None:

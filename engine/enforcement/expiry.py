@@ -160,14 +160,10 @@ class Expiry:
             locked = await wallets.send_lock(raw, organization_id, customer_ids)
             read = await reservations.send_read(raw, organization_id, before)
             await cells.send_read(raw)
-        held_wallets, records = await wallets.held(locked), await reservations.records(read)
+        (_, drawn), records = await wallets.locked(locked), await reservations.records(read)
         await cells.load(raw)
         await know_usage(transaction, [record.reservation for record in records.values()])
-        known = transaction.router.known
-        drawing = [
-            one.customer_id for one in held_wallets.values() if one.draw_units and one.customer_id not in known
-        ]
-        if drawing:
+        if drawing := drawn.keys() - transaction.router.known.keys():
             for facts in await routing_facts.customers(raw, organization_id, drawing):
                 transaction.router.know_customer(facts)
         draws = [
@@ -175,7 +171,7 @@ class Expiry:
             for (customer_id, _), record in records.items()
             if record.draws is not None and record.is_due(transaction.now)
         ]
-        credits = await open_credits(transaction, held_wallets, (), draws)
+        credits = await open_credits(transaction, drawn, (), draws)
         return Ledger(transaction.now, cells.by_key, records, credits), cells
 
 

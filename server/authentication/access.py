@@ -43,7 +43,8 @@ def _of_contract() -> Mapping[str, Access]:
     return found
 
 
-# By the name of the method on the wire. A method that is not here does not exist, and is answered as such.
+# By the name of the method on the wire. A method that is not here does not exist, and is answered as such; but for
+# envoy.service.auth.v3.Authorization/Check, which does the work of one of two methods and checks its access itself.
 ACCESS = _of_contract()
 
 

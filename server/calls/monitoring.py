@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2 as reflection_v1alpha
 from prometheus_client import Histogram
 
+from generated.envoy.service.auth.v3 import external_authorization_pb2
 from generated.tidemark.v1 import (
     account_service_pb2,
     alert_service_pb2,
@@ -59,6 +60,7 @@ class CallMonitoring:
             audit_service_pb2,
             limit_service_pb2,
             webhook_service_pb2,
+            external_authorization_pb2,
             health_pb2,
             reflection_v1alpha,
         )

@@ -46,6 +46,7 @@ _WITHOUT_CONNECTION = frozenset(
             "ExtendReservation",
         )
     }
+    | {"/envoy.service.auth.v3.Authorization/Check"}
 )
 # Of each method with a stream.
 QUOTA_OF_STREAM = {

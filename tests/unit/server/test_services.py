@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 
+from generated.envoy.service.auth.v3 import external_authorization_pb2
 from generated.tidemark.v1 import (
     account_service_pb2,
     alert_service_pb2,
@@ -25,13 +26,24 @@ from server.alerts.usage_requests import EncodedRequest
 from server.calls import errors
 from server.calls.errors import ApiError, ErrorTable
 from server.parts import Parts, build_parts
-from server.services import ACCOUNT_SERVICE, ALERT_SERVICE, AUDIT_SERVICE, LIMIT_SERVICE, WEBHOOK_SERVICE
+from server.services import (
+    ACCOUNT_SERVICE,
+    ALERT_SERVICE,
+    AUDIT_SERVICE,
+    EXTERNAL_AUTHORIZATION,
+    LIMIT_SERVICE,
+    WEBHOOK_SERVICE,
+)
 from store.postgres.database import Database
 
 SERVICES: dict[str, tuple[type[Any], ServiceDescriptor]] = {
     ALERT_SERVICE: (services.AlertService, alert_service_pb2.DESCRIPTOR.services_by_name["AlertService"]),
     ACCOUNT_SERVICE: (services.AccountService, account_service_pb2.DESCRIPTOR.services_by_name["AccountService"]),
     AUDIT_SERVICE: (services.AuditService, audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"]),
+    EXTERNAL_AUTHORIZATION: (
+        services.Authorization,
+        external_authorization_pb2.DESCRIPTOR.services_by_name["Authorization"],
+    ),
     LIMIT_SERVICE: (services.LimitService, limit_service_pb2.DESCRIPTOR.services_by_name["LimitService"]),
     WEBHOOK_SERVICE: (services.WebhookService, webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"]),
 }
