@@ -132,8 +132,13 @@ async def test_denial_is_a_429_that_names_the_limit(gate: Envoy) -> None:
         "reason": "LIMIT",
         "message": "the limit limit leaves 0",
         "limit": {
-            **{"limit_id": "limit", "customer_id": "acme", "metric_id": "calls"},
-            **{"amount": "3", "remaining": "0", "held": "3", "reset_time": "2026-04-01T00:00:00+00:00"},
+            "limit_id": "limit",
+            "customer_id": "acme",
+            "metric_id": "calls",
+            "amount": "3",
+            "remaining": "0",
+            "held": "3",
+            "reset_time": "2026-04-01T00:00:00+00:00",
         },
     }
     await gate.settle("r-1", "3")
