@@ -7,7 +7,20 @@ from typing import Any
 
 from rich.table import Table
 
-from bench import balances, batches, cost, ingest, latency, neighbours, notifier, quotas, report, soak, sustained
+from bench import (
+    balances,
+    batches,
+    cost,
+    ingest,
+    latency,
+    neighbours,
+    notifier,
+    quotas,
+    recharges,
+    report,
+    soak,
+    sustained,
+)
 from bench.mesh import part as mesh
 from bench.mesh.rows import ROWS as MESH_ROWS
 from bench.peers import report as peers
@@ -79,6 +92,11 @@ async def _balances(postgresql: PostgreSQL, say: Say, options: Namespace) -> Mea
     return Measured(found.figures(), [report.balances_table(found), report.timers_table(found)])
 
 
+async def _recharges(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await recharges.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
 async def _neighbours(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     found = await neighbours.measure(postgresql, say, options.only or tuple(floods.KINDS))
     return Measured(found.figures(), [found.table()])
@@ -124,6 +142,7 @@ PARTS: Mapping[str, Part] = {
     "peers": Part("the same events and alerts in what a team would use instead", _peers, tuple(PEERS)),
     "notifier": Part("webhooks to receivers on this machine", _notifier),
     "balances": Part("usage that draws on balances, and timers", _balances),
+    "recharges": Part("commits in which many customers draw on balances with recharge policies", _recharges),
     "neighbours": Part("the calls of one organization during the flood of another", _neighbours, tuple(floods.KINDS)),
     "rules": Part("many alerts and changes of rules", _rules, tuple(rules.ROWS)),
     "views": Part(

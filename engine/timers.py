@@ -2,6 +2,7 @@
 
 A wallet stores the time of its customer's next timer. A transaction that locks the wallet evaluates the due timers
 first (`engine.facts.due_timers`). So each timer is evaluated once, even when an event or a fact arrives at its time.
+A recharge policy has a timer of its own, which is evaluated under the wallet, too (`engine.recharges`).
 """
 
 import logging
@@ -12,6 +13,7 @@ from engine.facts.changed_customer import evaluate_noted_facts
 from engine.facts.due_timers import catch_up
 from engine.limits import DEFAULT_LIMITS, TimerLimits
 from engine.monitoring import TimersMonitoring
+from engine.recharges.evaluating import evaluate_recharges
 from engine.rules.transaction import Transactions
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
@@ -21,6 +23,7 @@ from store.balances import wallets
 from store.balances.wallets import DueTimer
 from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable
+from store.recharges import evaluation
 from store.rules import routing_facts
 
 POLLING_INTERVAL = 1.0  # seconds; another replica may have scheduled something earlier
@@ -137,7 +140,11 @@ class Timers:
             # The transaction that holds the wallet of one of the others evaluates that one.
             held = await wallets.claim_due(transaction.connection, organization_id, customer_ids, transaction.now)
             found = await routing_facts.customers(transaction.driver, organization_id, list(held))
-            await catch_up(transaction, {customer: held[customer.customer_id] for customer in found})
+            due_customers = {customer: held[customer.customer_id] for customer in found}
+            await catch_up(transaction, due_customers)
+            await evaluate_recharges(transaction, due_customers, {}, due=True)
+            if ending := [customer.customer_id for customer in found if customer.being_erased]:
+                await evaluation.end_timers(transaction.driver, organization_id, ending)
         return len(held)
 
 

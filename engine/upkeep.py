@@ -1,7 +1,7 @@
 """Upkeep: partitions are made ahead, and what is older than its retention is dropped or deleted."""
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
@@ -9,6 +9,7 @@ from runtime.clock import Clock
 from runtime.configuration import DEFAULT_AUDIT_RETENTION
 from runtime.tasks import BackgroundTask, FailureLog
 from store.audit import partitions as audit_partitions
+from store.enforcement import expiring, meters
 from store.identity import idempotent_answers
 from store.notifications import history as notification_history
 from store.notifications import omitted
@@ -22,6 +23,9 @@ AHEAD = timedelta(days=45)  # how far ahead partitions are made; more than a mon
 REPLAY_LIFETIME = timedelta(days=7)  # how long a request_id gets its first answer again; the contract says 48 h
 STATES_COMPLETED = 1_000  # in one transaction
 NOTIFICATIONS_DELETED = 1_000  # in one transaction
+RESERVATIONS_KEPT = timedelta(days=7)  # after their end: so long a repeated request gets its first answer
+METERS_KEPT = timedelta(days=45)  # after their window: longer than the longest grace of periods
+ENFORCEMENT_DELETED = 5_000  # in one transaction
 INTERVAL = 3_600.0  # seconds
 RETRY_INTERVAL = 5.0  # seconds at most between two tries while the database is away
 
@@ -78,6 +82,7 @@ class Upkeep:
         async with self._database.transaction() as connection:
             to_complete = await alarms.organizations_to_complete(connection)
             to_delete = await notification_history.organizations_with_older(connection, keep_from)
+        await self._delete_of_enforcement(now)
         for organization_id in to_complete:
             completed = STATES_COMPLETED
             while completed == STATES_COMPLETED:
@@ -88,6 +93,17 @@ class Upkeep:
             while deleted == limit:
                 async with self._database.transaction() as connection:
                     deleted = await notification_history.delete_before(connection, organization_id, keep_from, limit)
+
+    async def _delete_of_enforcement(self, now: datetime) -> None:
+        """Deletes reservations that ended long ago, and meters of old windows."""
+        for delete, before in (
+            (expiring.delete_ended, now - RESERVATIONS_KEPT),
+            (meters.delete_before, now - METERS_KEPT),
+        ):
+            deleted = ENFORCEMENT_DELETED
+            while deleted == ENFORCEMENT_DELETED:
+                async with self._database.raw_transaction() as connection:
+                    deleted = await delete(connection, before, ENFORCEMENT_DELETED)
 
     async def start(self) -> None:
         """Runs once, before the first event comes, and from then on regularly."""

@@ -41,6 +41,8 @@ from server.accounts.limits import LimitHandlers
 from server.accounts.metrics import MetricHandlers
 from server.accounts.plans import PlanHandlers
 from server.accounts.quotas import QuotaHandlers
+from server.accounts.recharge_policies import RechargePolicyHandlers
+from server.accounts.recharges import RechargeHandlers
 from server.accounts.subscriptions import SubscriptionHandlers
 from server.alerts import errors as alert_errors
 from server.alerts.alerts import AlertHandlers
@@ -214,6 +216,18 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.VoidBalance = balances.VoidBalance
         self.ListBalanceEntries = balances.ListBalanceEntries
         self.ListOverages = balances.ListOverages
+
+        recharge_policies = RechargePolicyHandlers(database, clock, fact_changes)
+        self.PutRechargePolicy = recharge_policies.PutRechargePolicy
+        self.GetRechargePolicy = recharge_policies.GetRechargePolicy
+        self.ListRechargePolicies = recharge_policies.ListRechargePolicies
+        self.DeleteRechargePolicy = recharge_policies.DeleteRechargePolicy
+        self.EnableRechargePolicy = recharge_policies.EnableRechargePolicy
+
+        recharges = RechargeHandlers(database, clock, fact_changes)
+        self.GetRecharge = recharges.GetRecharge
+        self.ListRecharges = recharges.ListRecharges
+        self.ReportRecharge = recharges.ReportRecharge
 
         invoices = InvoiceHandlers(database, clock, fact_changes)
         self.PutInvoice = invoices.PutInvoice

@@ -8,20 +8,36 @@ from decimal import Decimal
 from typing import Any
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
-from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection
+from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection, Unit
 from evaluator.exclusions import MAX_GROUPS
 from evaluator.gauges import EVER, Gauge, Measure
 from evaluator.notification_json import format_time
 from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, REACHED_TYPE, DisabledNotification, Notification
 from evaluator.periods import Period
+from evaluator.recharge_notifications import (
+    NOTIFICATION_TYPES,
+    POLICY_DISABLED_TYPE,
+    RECHARGE_TYPES,
+    TYPES_OF_STATES,
+    PolicyDisabledNotification,
+    RechargeNotification,
+)
+from evaluator.recharges import RECHARGE_ID_PREFIX, CancelReason, DisabledReason, RechargeState
 from evaluator.thresholds import Severity, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import Cause, Transition
 from webhooks.health import DISABLE_AFTER, Health, HealthSample, HealthSignal
-from webhooks.operator_events import EvaluationFailure, OperatorEvent, OperatorEventType, body_of, notice_of
+from webhooks.operator_events import (
+    EvaluationFailure,
+    LimitRefusal,
+    OperatorEvent,
+    OperatorEventType,
+    body_of,
+    notice_of,
+)
 
 TEST_TYPE = "endpoint.test"
 TEST_ID_PREFIX = "tst_"
-EXAMPLE_TYPES = (*EVENT_TYPES, *OperatorEventType, TEST_TYPE)
+EXAMPLE_TYPES = (*NOTIFICATION_TYPES, *OperatorEventType, TEST_TYPE)
 
 # Ids of the alert, the customer and so on. They do not exist, so that a receiver cannot find them.
 _EXAMPLE_ID = "testtesttesttesttesttestte"
@@ -40,6 +56,8 @@ def example_body(event_id: str, event_type: str, endpoint_id: str, now: datetime
         made: dict[str, Any] = {"id": event_id, "type": TEST_TYPE, "timestamp": format_time(now), "data": data}
     elif event_type in EVENT_TYPES:
         made = json.loads(_alert_event(event_type, now).body())
+    elif event_type in RECHARGE_TYPES:
+        made = json.loads(_recharge_event(event_type, now).body())
     else:
         made = json.loads(_operator_event(event_id, OperatorEventType(event_type), now))
     made["id"] = event_id
@@ -76,6 +94,43 @@ def _resolved(now: datetime) -> Notification:
     rule = _rule(ConditionType.LOW_REMAINING_COMMIT_BALANCE_REACHED, remaining.measure, threshold, now)
     moved = _transition(TransitionKind.RESOLVED, threshold, Decimal("12.5"), Decimal("512.5"), None)
     return Notification("", rule, remaining, 2, now, False, (moved,))
+
+
+def _recharge_event(event_type: str, now: datetime) -> RechargeNotification | PolicyDisabledNotification:
+    """A prepaid balance runs low; the recharge is not reported in time, or the card is declined again and again."""
+    recharge_id, balance_id, unit = f"{RECHARGE_ID_PREFIX}{_EXAMPLE_ID}", "test-balance", Unit("USD")
+    if event_type == POLICY_DISABLED_TYPE:
+        return PolicyDisabledNotification(
+            organization="",
+            policy_id="",
+            customer_id=_CUSTOMER,
+            balance_id=balance_id,
+            unit=unit,
+            reason=DisabledReason.ATTEMPTS_FAILED,
+            failed_attempts=3,
+            max_attempts=3,
+            last_recharge_id=recharge_id,
+            time=now,
+        )
+    state = next(state for state, name in TYPES_OF_STATES.items() if name == event_type)
+    timeout = timedelta(days=7)
+    requested = now if state is RechargeState.REQUESTED else now - timeout
+    return RechargeNotification(
+        organization="",
+        recharge_id=recharge_id,
+        customer_id=_CUSTOMER,
+        balance_id=balance_id,
+        unit=unit,
+        recharge_sequence=1,
+        state=state,
+        attempt=1,
+        amount=Decimal("87.5"),
+        remaining=Decimal("12.5"),
+        request_time=requested,
+        expire_time=requested + timeout,
+        time=now,
+        cancel_reason=CancelReason.POLICY_DELETED if state is RechargeState.CANCELED else None,
+    )
 
 
 _USAGE_THRESHOLD = Threshold(Decimal(800), code="80 %", severity=Severity.WARNING)
@@ -135,6 +190,22 @@ def _operator_event(event_id: str, event_type: OperatorEventType, now: datetime)
     if event_type is OperatorEventType.EVALUATION_FAILED:
         failure = EvaluationFailure(f"alt_{_EXAMPLE_ID}", _CUSTOMER, _EVENT)
         return body_of(event_id, OperatorEvent(0, "", notice_of(failure)), now)
+    if event_type is OperatorEventType.LIMIT_REFUSED:
+        month = _month(now)
+        refusal = LimitRefusal(
+            limit_id="test-limit",
+            customer_id=_CUSTOMER,
+            subscription_id=None,
+            access={"metric_id": "tokens"},
+            groups=(("region", "eu"),),
+            amount="1000",
+            counted="940",
+            held="50",
+            window="BILLING_PERIOD",
+            window_start=month.start,
+            window_end=month.end,
+        )
+        return body_of(event_id, OperatorEvent(0, "", refusal.notice), now)
     failing = Health(max_in_flight=4, failing_since=now - DISABLE_AFTER / 2, failure_count=21)
     failed = HealthSample(HealthSignal.FAILED)
     delivery: dict[str, object] = {

@@ -1,4 +1,4 @@
-"""Operator events: notices about endpoints, deliveries and failed evaluations; their types and their bodies."""
+"""Operator events: notices about endpoints, deliveries, failed evaluations and limits; their types and bodies."""
 
 import json
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from evaluator.notification_json import format_time
 EVENT_ID_PREFIX = "evt_"
 
 # Prefixes of the types. An endpoint gets operator events only when its event_types name them.
-PREFIXES = ("endpoint.", "delivery.", "evaluation.")
+PREFIXES = ("endpoint.", "delivery.", "evaluation.", "limit.")
 
 
 class OperatorEventType(StrEnum):
@@ -21,6 +21,7 @@ class OperatorEventType(StrEnum):
     ENDPOINT_RECOVERED = "endpoint.recovered"
     DELIVERY_EXHAUSTED = "delivery.exhausted"
     EVALUATION_FAILED = "evaluation.failed"  # not about an endpoint: see store/notifications/evaluation_failures.py
+    LIMIT_REFUSED = "limit.refused"  # nor is this one: see store/notifications/refused_limits.py
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,40 @@ def notice_of(failure: EvaluationFailure) -> Notice:
     return Notice(
         OperatorEventType.EVALUATION_FAILED, {name: value for name, value in data.items() if value is not None}
     )
+
+
+@dataclass(frozen=True)
+class LimitRefusal:
+    """A hard limit that refused usage for the first time in its window.
+
+    customer_id, subscription_id: whose usage counts against it. access: what is limited, as in the API. groups: of
+    the usage that counts. Amounts are decimal strings, as they were before the request.
+    """
+
+    limit_id: str
+    customer_id: str
+    subscription_id: str | None
+    access: dict[str, str]
+    groups: tuple[tuple[str, str], ...]
+    amount: str
+    counted: str
+    held: str
+    window: str
+    window_start: datetime
+    window_end: datetime
+
+    @property
+    def notice(self) -> Notice:
+        """The notice of it."""
+        data: dict[str, object] = {"limit_id": self.limit_id, "customer_id": self.customer_id}
+        if self.subscription_id is not None:
+            data["subscription_id"] = self.subscription_id
+        data |= self.access
+        if self.groups:
+            data["groups"] = [{"key": key, "value": value} for key, value in self.groups]
+        data |= {"amount": self.amount, "counted": self.counted, "held": self.held, "window": self.window}
+        data |= {"window_start_time": self.window_start, "window_end_time": self.window_end}
+        return Notice(OperatorEventType.LIMIT_REFUSED, data)
 
 
 def body_of(event_id: str, event: OperatorEvent, now: datetime) -> str:

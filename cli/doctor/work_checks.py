@@ -118,6 +118,28 @@ async def redeliveries(examined: Examined) -> Sequence[Finding]:
     return [by_age(found.age, text, "its notifications are sent late", _SERVER, warn=HOURS, act=7 * DAY)]
 
 
+async def recharges(examined: Examined) -> Sequence[Finding]:
+    """Recharges that have waited for a report for long."""
+    found = await work.recharges(examined.connection, examined.now())
+    if found is None:
+        return [ok("no recharge waits for a report")]
+    text = f"{_number(found)} recharges wait for a report, the oldest for {shown_age(found.age)}"
+    why = "their balances are not filled up, and after report_timeout each counts as a failed attempt"
+    todo = "look in the billing system for what it made of recharge.requested, and call ReportRecharge"
+    return [by_age(found.age, text, why, todo, warn=DAY, act=3 * DAY)]
+
+
+async def recharge_policies(examined: Examined) -> Sequence[Finding]:
+    """Recharge policies that have switched themselves off."""
+    number = await work.disabled_recharge_policies(examined.connection)
+    if not number:
+        return [ok("no recharge policy has switched itself off")]
+    text = f"{_number(Waiting(number, timedelta()))} recharge policies have switched themselves off"
+    why = "the balances of these customers are not filled up any more"
+    todo = "ListRechargePolicies shows them; EnableRechargePolicy switches one on again"
+    return [warning(text, why, todo)]
+
+
 def _number(found: Waiting) -> str:
     return f"{found.number:,}{' or more' if found.number >= COUNTED else ''}"
 
@@ -133,4 +155,6 @@ CHECKS = (
     Check("work.leases", "deliveries of notifiers that have ended", leases),
     Check("work.erasures", "customers that are being erased", erasures),
     Check("work.redeliveries", "redelivery jobs", redeliveries),
+    Check("work.recharges", "recharges that wait for a report", recharges),
+    Check("work.recharge_policies", "recharge policies that have switched themselves off", recharge_policies),
 )

@@ -44,9 +44,13 @@ def _transitions(data: Mapping[str, Any]) -> list[str]:
 
 
 def _other(event_type: EventType.ValueType, data: Mapping[str, Any]) -> list[str]:
-    """A notification without a gauge: an alert was disabled for a customer."""
-    reason = str(data.get("reason", "")).lower().replace("_", " ")
-    happened = EventType.Name(event_type).rpartition("_")[2].lower()
+    """A notification without a gauge: an alert was disabled for a customer, or it is about a recharge."""
+    reason = str(data.get("reason", data.get("cancel_reason", ""))).lower().replace("_", " ")
+    kind, _, words = EventType.Name(event_type).removeprefix("EVENT_TYPE_").lower().partition("_")
+    happened = words.replace("_", " ")
+    if kind == "recharge":
+        of_balance = " ".join(filter(None, (data["balance_id"], data.get("amount"), data.get("currency"))))
+        return [f"recharge {escape(of_balance)}", f"[warn]{happened}[/]", escape(reason)]
     return [escape(_group(data)), f"[warn]{happened}[/]", escape(reason)]
 
 

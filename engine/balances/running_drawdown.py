@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from engine.balances.balance_watches import BalanceWatches
 from engine.balances.open_balances import Drawing, OpenBalances, Share, Wanted
+from engine.balances.recharging import recharge_drawn
 from engine.evaluation.subjects import Movement
 from engine.rules.transaction import Transaction
 from evaluator import balance_holds
@@ -47,6 +48,9 @@ class RunningDrawdown:
         self._open = OpenBalances(held)
         self._drawn: dict[Source, Decimal] = {}
         self._watches = BalanceWatches(transaction.router)
+        # Of these customers the events are kept, for the traces of what recharges are requested.
+        self._recharging = {wallet.customer_id for wallet in held.values() if wallet.has_recharge_policy}
+        self._events: list[UsageEvent] = []
 
     async def load(self, wanted: Wanted) -> None:
         """Reads the segments that are wanted. Once, before all other calls."""
@@ -110,7 +114,10 @@ class RunningDrawdown:
         self._move(event, moved)
 
     async def write(self) -> Drawdown:
-        """Stores all changes. The gauges of the balances are still to be moved and evaluated."""
+        """Stores all changes, and requests the recharges that follow from them.
+
+        The gauges of the balances are still to be moved and evaluated.
+        """
         transaction = self._transaction
         with exact_arithmetic():
             changed = dict.fromkeys(self._open.changed_holds(), ZERO)
@@ -120,6 +127,8 @@ class RunningDrawdown:
             await stored_drawdown.write(
                 transaction.driver, transaction.organization_id, drawn, overages, transaction.now
             )
+        if self._recharging:
+            await recharge_drawn(transaction, self._held, (item for item, amount in drawn if amount), self._events)
         read_times = {wallet.customer_id: wallet.moment(transaction.now) for wallet in self._held.values()}
         return Drawdown(self.movements, read_times)
 
@@ -137,6 +146,8 @@ class RunningDrawdown:
                     moved[watch] = moved.get(watch, ZERO) + moved_by(selection, one.amount)
 
     def _move(self, event: UsageEvent, moved: Mapping[WatchedGauge, Decimal]) -> None:
+        if event.customer_id in self._recharging:
+            self._events.append(event)
         for watch, amount in moved.items():
             self.movements.setdefault(watch, Movement(watch)).add(amount, event)
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from engine.balances.balance_watches import BalanceWatches
+from engine.balances.recharging import recharge_drawn
 from engine.balances.running_drawdown import Drawdown
 from engine.evaluation.subjects import Movement
 from engine.facts.due_timers import catch_up
@@ -57,6 +58,7 @@ async def give_back(
         await stored_drawdown.write(
             transaction.driver, organization_id, returns.drawn, returns.overages, now, voids=True
         )
+    await recharge_drawn(transaction, held, (item for item, _ in returns.drawn), voided)
     return Drawdown(returns.movements, {wallet.customer_id: wallet.moment(now) for wallet in held.values()})
 
 

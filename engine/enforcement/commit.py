@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from engine.balances.running_drawdown import NOTHING_DRAWN
 from engine.enforcement.credits import NO_CREDITS, RunningCredits, open_credits
 from engine.enforcement.digests import digest_of
-from engine.enforcement.held_moves import held_moves, open_keys
 from engine.enforcement.ledger import Credits, Ledger, Metered
 from engine.enforcement.metering import metered_of, want_targets
 from engine.enforcement.monitoring import EnforcementMonitoring
+from engine.enforcement.refusals import refusal_of
 from engine.enforcement.requests import (
     Check,
     Decided,
@@ -32,14 +32,15 @@ from engine.enforcement.requests import (
     UnrecordableRequest,
 )
 from engine.enforcement.reset_times import with_reset_times
+from engine.evaluation.held_routing import HeldMove
 from engine.evaluation.results import RecordedTransition
 from engine.facts.fact_gauges import evaluate_new_customers
 from engine.ingest.batches import Batch
 from engine.ingest.counting import Counted, count
 from engine.ingest.group import CommitGroup
-from engine.ingest.held_routing import HeldMove
 from engine.ingest.storing import store
 from engine.meters.cells import Cells
+from engine.meters.held_moves import held_moves, open_keys
 from engine.meters.known_targets import KnownTargets
 from engine.rules.loading import Registered
 from engine.rules.organization_rules import OrganizationRules
@@ -57,6 +58,7 @@ from store.enforcement import meters, reservations, rolling_minutes
 from store.enforcement.records import Record
 from store.identity import organizations
 from store.identity.organizations import Organization
+from store.notifications import refused_limits
 from store.postgres.database import Database, DatabaseUnavailable, DriverConnection, driver
 from store.postgres.retries import FIRST_PAUSE, Tries
 from store.usage import events as stored_events
@@ -88,6 +90,7 @@ class _Attempt:
     requests: Sequence[Request]
     checked: bool
     usages: dict[int, Metered] = field(default_factory=dict)  # by index of the request
+    settled: dict[_Key, Metered] = field(default_factory=dict)  # of reservations that exist
     refused: dict[int, EnforcementRefused] = field(default_factory=dict)
 
 
@@ -285,38 +288,45 @@ class EnforcementCommitter:
         raw, organization_id = transaction.driver, self._organization_id
         cells = Cells(organization_id, transaction.router, transaction.now, registered.customers)
         keys = dict.fromkeys(
-            (one.customer_id, one.reservation_id) for one in attempt.requests if not isinstance(one, Check)
+            (one.customer_id, one.reservation_id) for one in attempt.requests if isinstance(one, Reserve)
         )
         customer_ids = {metered.usage.customer_id for metered in attempt.usages.values()}
-        customer_ids.update(customer_id for customer_id, _ in before)
         with exact_arithmetic():
             for metered in attempt.usages.values():
                 want_targets(cells, metered)
-            for record in before.values():
+            for key, record in before.items():
+                customer_ids.add(key[0])
                 for one in record.held:
                     cells.want_held(one.customer_id, one.key)
                 try:
-                    want_targets(cells, self._metered(transaction, record.reservation.usage))
+                    metered = self._metered(transaction, record.reservation.usage)
                 except EnforcementRefused:
                     continue  # so is the request
+                attempt.settled[key] = metered
+                want_targets(cells, metered)
         customer_ids |= cells.customer_ids
         unknown = customer_ids - self._wallets
         async with raw.pipeline():
             if unknown:
                 await wallets.send_create(raw, organization_id, unknown)
             locked = await wallets.send_lock(raw, organization_id, customer_ids)
+            changed = await reservations.send_compare(raw, organization_id, before.values()) if before else None
             read = await reservations.send_read(raw, organization_id, keys) if keys else None
             await cells.send_read(raw)
-        held = await wallets.held(locked)
-        if len(held) < len(customer_ids):  # one was deleted, with its customer
+        number, held = await wallets.locked(locked)
+        if number < len(customer_ids):  # one was deleted, with its customer
             self._wallets -= customer_ids
             raise _Surprise
-        records = {} if read is None else await reservations.records(read)
-        for request in attempt.requests:
-            if isinstance(request, Settle | Release | Extend):
-                key = request.customer_id, request.reservation_id
-                if key in records and key not in before:
-                    raise _Surprise
+        if changed is not None and changed.rowcount:
+            raise _Surprise
+        made = {} if read is None else await reservations.records(read)
+        if any(
+            (request.customer_id, request.reservation_id) in made.keys() - before.keys()
+            for request in attempt.requests
+            if isinstance(request, Settle | Release | Extend)
+        ):
+            raise _Surprise  # it was made meanwhile, so what it holds was not read
+        records = made | before
         await cells.load(raw)
         if len(self._wallets) > MOST_WALLETS:
             self._wallets.clear()
@@ -332,7 +342,7 @@ class EnforcementCommitter:
         held: dict[str, Wallet],
     ) -> Credits:
         """The credits of all that may be held, settled or given back."""
-        if not any(wallet.draw_units for wallet in held.values()):
+        if not held:
             return NO_CREDITS
         usages = [metered.usage for metered in attempt.usages.values()]
         reserved = {
@@ -387,7 +397,7 @@ class EnforcementCommitter:
             if record is not None and is_unsettled(record):
                 if key in taken:
                     raise EventConflict(*key)
-                metered = self._metered(transaction, record.reservation.usage)
+                metered = attempt.settled.get(key) or self._metered(transaction, record.reservation.usage)
             return ledger.settle(request, metered)
         if isinstance(request, Release):
             return ledger.release(request)
@@ -435,6 +445,9 @@ class EnforcementCommitter:
         if ledger.rolling:
             await rolling_minutes.send_add(raw, organization_id, changed)
             await self._find_reset_times(transaction, ledger, answers)
+        if ledger.refusals:
+            found = [refusal_of(one.state) for one in ledger.refusals]
+            await refused_limits.add(transaction.connection, organization_id, found, transaction.now)
         records = [record for record in ledger.records.values() if record.changed]
         async with raw.pipeline():
             if changed:

@@ -1,6 +1,6 @@
 """Credits: what the balances of the customers of one commit can give, and what its reservations hold of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -23,15 +23,19 @@ NO_CREDITS = NoCredits()
 class RunningCredits:
     """The credits of customers that have balances on which usage draws; see `ledger.Credits`."""
 
-    def __init__(self, running: RunningDrawdown) -> None:
+    def __init__(self, running: RunningDrawdown, drawing: Container[str]) -> None:
+        """`drawing`: the customers on whose balances usage draws."""
         self._running = running
+        self._drawing = drawing
 
     def available(self, usage: Usage) -> Sequence[Credit]:
         """In each unit in which a balance is for the usage."""
-        return self._running.available(usage)
+        return self._running.available(usage) if usage.customer_id in self._drawing else ()
 
     def hold(self, usage: Usage, quantity: Decimal, cost: Decimal | None) -> str | None:
         """In the draw order."""
+        if usage.customer_id not in self._drawing:
+            return None
         if quantity != usage.quantity or cost != usage.cost:
             usage = replace(usage, quantity=quantity, cost=cost)
         holds = self._running.hold(usage)
@@ -43,6 +47,8 @@ class RunningCredits:
 
     def settle(self, usage: Usage, draws: str | None, event: UsageEvent) -> None:
         """From the very segments first."""
+        if event.customer_id not in self._drawing:
+            return
         if draws is None:
             self._running.take(event)
         else:
@@ -59,21 +65,21 @@ async def open_credits(
     usages: Iterable[Usage],
     draws: Iterable[tuple[str, str]],
 ) -> Credits | RunningCredits:
-    """The credits of a transaction that holds these wallets.
+    """The credits of a transaction that holds these wallets, on whose balances usage draws.
 
     usages: all that may be held or settled. draws: what open reservations hold that may end, with their customers.
     """
-    drawing = {customer_id: wallet for customer_id, wallet in held.items() if wallet.draw_units}
-    if not drawing:
+    if not held:
         return NO_CREDITS
-    wanted = [usage for usage in usages if usage.customer_id in drawing]
+    wanted = [usage for usage in usages if usage.customer_id in held]
     holds: dict[str, list[UnitHold]] = {}
     for customer_id, text in draws:
-        if customer_id in drawing:
+        if customer_id in held:
             holds.setdefault(customer_id, []).extend(holds_of(text))
     if not wanted and not holds:
         return NO_CREDITS
-    return RunningCredits(await open_running(transaction, held, Wanted(wanted, asking=wanted, holds=holds)))
+    running = await open_running(transaction, held, Wanted(wanted, asking=wanted, holds=holds))
+    return RunningCredits(running, held)
 
 
 def holds_of(draws: str) -> list[UnitHold]:

@@ -8,11 +8,14 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from engine.balances.running_drawdown import NOTHING_DRAWN
 from engine.enforcement.credits import RunningCredits, open_credits
 from engine.enforcement.ledger import Ledger
 from engine.enforcement.monitoring import EnforcementMonitoring
+from engine.ingest.counting import count
 from engine.limits import DEFAULT_LIMITS, EnforcementLimits
 from engine.meters.cells import Cells
+from engine.meters.held_moves import held_moves, know_usage, open_keys
 from engine.rules.transaction import Transaction, Transactions
 from evaluator.amounts import exact_arithmetic
 from evaluator.enforcement.reservations import GRACE
@@ -126,10 +129,14 @@ class Expiry:
             if not await expiring.claim(transaction.driver, organization.organization_id):
                 return 0
             ledger, cells = await self._load(transaction, keys)
+            open_before = open_keys(ledger.records.values())
             with exact_arithmetic():
                 ended = sum([ledger.expire(record) for record in ledger.records.values()])
+            holds = held_moves(transaction.router, ledger.records.values(), open_before)
             if isinstance(ledger.credits, RunningCredits):
                 await ledger.credits.write()
+            if holds:
+                await count(transaction, (), set(), False, drawdown=NOTHING_DRAWN, holds=holds)
             raw, changed = transaction.driver, cells.changed()
             async with raw.pipeline():
                 if changed:
@@ -153,10 +160,10 @@ class Expiry:
             locked = await wallets.send_lock(raw, organization_id, customer_ids)
             read = await reservations.send_read(raw, organization_id, before)
             await cells.send_read(raw)
-        held_wallets, records = await wallets.held(locked), await reservations.records(read)
+        (_, drawn), records = await wallets.locked(locked), await reservations.records(read)
         await cells.load(raw)
-        drawing = [one.customer_id for one in held_wallets.values() if one.draw_units]
-        if drawing:
+        await know_usage(transaction, [record.reservation for record in records.values()])
+        if drawing := drawn.keys() - transaction.router.known.keys():
             for facts in await routing_facts.customers(raw, organization_id, drawing):
                 transaction.router.know_customer(facts)
         draws = [
@@ -164,7 +171,7 @@ class Expiry:
             for (customer_id, _), record in records.items()
             if record.draws is not None and record.is_due(transaction.now)
         ]
-        credits = await open_credits(transaction, held_wallets, (), draws)
+        credits = await open_credits(transaction, drawn, (), draws)
         return Ledger(transaction.now, cells.by_key, records, credits), cells
 
 

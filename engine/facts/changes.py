@@ -4,12 +4,14 @@ Customers, their plans, subscriptions and limits: `engine.puts`.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from engine.facts.changed_customer import evaluate_noted_facts
 from engine.facts.due_timers import catch_up
 from engine.facts.fact_gauges import evaluate_readings
 from engine.facts.readings import Covered, read_all, read_touched
+from engine.recharges.evaluating import evaluate_recharges
 from engine.rules.transaction import Transaction, Transactions
 from evaluator.changed_facts import ChangedFacts
 from evaluator.routing_facts import CustomerFacts
@@ -52,6 +54,9 @@ class FactChanges:
             found = await read_touched(transaction, covered, touched)
         await evaluate_readings(transaction, found.gauges)
         await wallets.set_earlier_timers(connection, organization_id, found.by_wallet([covered]))
+        if touched.recharge_policies:  # a first policy is noted in the wallet, which was read before
+            wallet = replace(wallet, has_recharge_policy=True)
+        await evaluate_recharges(transaction, {customer: wallet}, {customer_id: touched.balance_ids})
         return result
 
 

@@ -304,7 +304,15 @@ class Committer:
             return await count(transaction, new, registered.customers, all_values, held)
         settling = await meters.count(new)
         await meters.write()
-        counted = await count(transaction, new, registered.customers, all_values, meters.drawing(new), settling)
+        counted = await count(
+            transaction,
+            new,
+            registered.customers,
+            all_values,
+            meters.drawing(new),
+            settling,
+            holds=meters.holds,
+        )
         counted.over = meters.over(new)
         return counted
 

@@ -7,10 +7,10 @@ from decimal import Decimal
 from engine.balances.drawdown import NOTHING_SETTLED, Settling, draw_down, read_unknown_balances
 from engine.balances.running_drawdown import Drawdown
 from engine.evaluation.evaluation import evaluate_gauges
+from engine.evaluation.held_routing import HeldMove, route_holds
 from engine.evaluation.results import RecordedTransition
 from engine.evaluation.subjects import Movement, Subject, before_fold, before_move
 from engine.facts.fact_gauges import evaluate_new_customers
-from engine.ingest.held_routing import HeldMove, route_holds
 from engine.ingest.quiet_moves import settle_quiet_moves
 from engine.ingest.routing import additive, moves_of, route
 from engine.rules.transaction import Transaction

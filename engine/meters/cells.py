@@ -12,7 +12,6 @@ from evaluator.limit_windows import MINUTE, minute_of
 from evaluator.routing import FUTURE_TOLERANCE, Router
 from store.enforcement import meter_recounts, meters, rolling_minutes
 from store.enforcement.meter_recounts import MeterRecount
-from store.enforcement.meters import StoredMeter
 from store.postgres.database import Cursor, DriverConnection
 
 # After now: the end of the events that a rolling window counts. Events are a little ahead of the clock at most.
@@ -90,15 +89,17 @@ class Cells:
         unknown: list[tuple[MeterCell, Meter]] = []
         rolled: list[tuple[MeterCell, datetime]] = []
         stored = {} if self._cursor is None else await meters.stored(self._cursor, self._sent)
+        epoch = self.router.epoch
         for customer_id, key in self._sent:
-            wanted, found = self._wanted[key], stored.get(key)
-            meter = wanted.meter
-            cell = self.by_key[key] = _cell(customer_id, key, meter, found)
+            wanted, cell = self._wanted[key], stored.get(key)
+            if cell is None:
+                cell = MeterCell(customer_id=customer_id, key=key, is_new=wanted.meter is not None)
+            self.by_key[key] = cell
+            meter = cell.meter = wanted.meter
             if meter is None:  # it may miss usage, and continues to
-                cell.is_new = False
                 continue
-            cell.rules_epoch = self.router.epoch
-            if found is None or found.rules_epoch < wanted.epoch:
+            known_until, cell.rules_epoch = cell.rules_epoch, epoch
+            if known_until < wanted.epoch or cell.is_new:
                 if locked or customer_id not in self.new_customers:
                     unknown.append((cell, meter))
             elif meter.window.minutes is not None and cell.counted_from is not None:
@@ -158,9 +159,3 @@ class Cells:
 def first_minute(now: datetime, minutes: int) -> datetime:
     """The first minute of a rolling window of so many minutes, the last of which is the present one."""
     return minute_of(now) - (minutes - 1) * MINUTE
-
-
-def _cell(customer_id: str, key: str, meter: Meter | None, stored: StoredMeter | None) -> MeterCell:
-    if stored is None:
-        return MeterCell(customer_id=customer_id, key=key, meter=meter, is_new=True)
-    return MeterCell(stored.counted, stored.held, customer_id, key, meter, stored.counted_from, stored.refused_time)

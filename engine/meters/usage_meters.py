@@ -11,7 +11,9 @@ from decimal import Decimal
 import orjson
 
 from engine.balances.drawdown import Settling
+from engine.evaluation.held_routing import HeldMove
 from engine.meters.cells import Cells
+from engine.meters.held_moves import held_move, know_usage
 from engine.meters.known_targets import KnownTargets, aggregation_of
 from engine.rules.transaction import Transaction
 from evaluator.aggregation import contribution
@@ -39,7 +41,8 @@ class UsageMeters:
     """The meters of the usage of one transaction, and the reservations that it settles.
 
     covered: customers of the usage to which an enforced limit may apply. held: the wallets that are locked: those of
-    the meters' customers, and those on whose balances the usage draws.
+    the meters' customers, and those on whose balances the usage draws. holds: what the settled reservations hold no
+    more, for gauges that count it.
     """
 
     transaction: Transaction
@@ -48,6 +51,7 @@ class UsageMeters:
     _cells: Cells
     _targets: KnownTargets
     _records: dict[_Identity, Record] = field(default_factory=dict)
+    holds: list[HeldMove] = field(default_factory=list)
 
     def drawing(self, events: Iterable[UsageEvent]) -> dict[str, Wallet]:
         """The wallets on whose balances the events draw."""
@@ -126,6 +130,10 @@ class UsageMeters:
             if record.draws is not None:
                 key = event.customer_id, event.event_id, event.event_time, event.metric_id
                 found[key] = holds_from(orjson.loads(record.draws))
+            settled_by = event.event_id, event.event_time
+            move = held_move(self.transaction.router, record.reservation, ends=True, settled_by=settled_by)
+            if move is not None:
+                self.holds.append(move)
             record.change(
                 state=ReservationState.SETTLED,
                 end_time=self.transaction.now,
@@ -166,6 +174,7 @@ async def open_usage_meters(
     wanted = cells.customer_ids | {customer_id for customer_id, _ in before}
     locked = await wallets.lock_with_others(raw, organization_id, wanted, customer_ids)
     records = await reservations.read(raw, organization_id, before) if before else {}
+    await know_usage(transaction, [record.reservation for record in records.values()])
     await cells.send_read(raw)
     await cells.load(raw)
     return UsageMeters(transaction, covered, locked, cells, targets, records)

@@ -16,6 +16,8 @@ from store.balances.decrements import BalancesInsufficient
 from store.erasures.jobs import CustomerBeingErased, CustomerUnknown
 from store.identity.idempotent_answers import RequestIdReused
 from store.limits.changes import LimitExists, LimitFixed, MetricNotEnforceable
+from store.recharges.policies import RechargePolicyUnknown
+from store.recharges.reports import RechargeEnded, RechargeUnknown
 
 
 def error_table() -> ErrorTable:
@@ -37,6 +39,9 @@ def error_table() -> ErrorTable:
         SegmentUnknown: segment_unknown,
         NoActiveSegment: no_active_segment,
         AdjustmentConflict: adjustment_conflict,
+        RechargePolicyUnknown: recharge_policy_unknown,
+        RechargeUnknown: recharge_unknown,
+        RechargeEnded: recharge_ended,
         CustomerUnknown: customer_unknown,
         CustomerBeingErased: customer_being_erased,
         RequestIdReused: request_id_reused,
@@ -274,6 +279,50 @@ def adjustment_conflict(error: AdjustmentConflict) -> AlreadyExists:
         f"the adjustment {error.adjustment_id!r} was made before, with another balance, amount, segment or other"
         " field: use a new id for a new adjustment",
         metadata={"customer_id": error.customer_id, **of_balance, "adjustment_id": error.adjustment_id},
+    )
+
+
+def recharge_policy_not_found(customer_id: str, balance_id: str) -> NotFound:
+    """The balance has no recharge policy."""
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_RECHARGE_POLICY_NOT_FOUND,
+        f"the balance {balance_id!r} of the customer {customer_id!r} has no recharge policy: create it with"
+        " PutRechargePolicy",
+        metadata={"customer_id": customer_id, "balance_id": balance_id},
+    )
+
+
+def recharge_policy_unknown(error: RechargePolicyUnknown) -> NotFound:
+    """The balance has no recharge policy."""
+    return recharge_policy_not_found(error.customer_id, error.balance_id)
+
+
+def recharge_not_found(customer_id: str, recharge_id: str) -> NotFound:
+    """The customer has no such recharge."""
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_RECHARGE_NOT_FOUND,
+        f"the customer {customer_id!r} has no recharge {recharge_id!r}: ListRecharges lists them",
+        metadata={"customer_id": customer_id, "recharge_id": recharge_id},
+    )
+
+
+def recharge_unknown(error: RechargeUnknown) -> NotFound:
+    """The customer has no such recharge."""
+    return recharge_not_found(error.customer_id, error.recharge_id)
+
+
+def recharge_ended(error: RechargeEnded) -> FailedPrecondition:
+    """Another result of the recharge was reported before."""
+    stored = error.stored
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_RECHARGE_ENDED,
+        f"the recharge {stored.recharge_id!r} was reported as {stored.state.value} before, with other values: that"
+        " stands; correct the balance with AdjustBalance if it was wrong",
+        metadata={
+            "customer_id": stored.customer_id,
+            "recharge_id": stored.recharge_id,
+            "state": stored.state.value,
+        },
     )
 
 

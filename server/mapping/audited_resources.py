@@ -21,6 +21,7 @@ from generated.tidemark.v1 import (
     limit_pb2,
     metric_pb2,
     plan_pb2,
+    recharge_pb2,
     redelivery_job_pb2,
     subscription_pb2,
     usage_pb2,
@@ -77,6 +78,16 @@ _KINDS: dict[type[Message], _Kind] = {
         "limit", ResourceType.LIMIT, lambda message: message.limit_id, lambda message: message.customer.customer_id
     ),
     balance_pb2.Balance: _Kind("balance", ResourceType.BALANCE, lambda message: message.balance_id, _customer_id),
+    recharge_pb2.RechargePolicy: _Kind(
+        "recharge_policy",
+        ResourceType.RECHARGE_POLICY,
+        lambda message: message.balance_id,
+        _customer_id,
+        ("open_recharge_id", "wait_reason", "wait_end_time"),
+    ),
+    recharge_pb2.Recharge: _Kind(
+        "recharge", ResourceType.RECHARGE, lambda message: message.recharge_id, _customer_id
+    ),
     invoice_pb2.Invoice: _Kind("invoice", ResourceType.INVOICE, lambda message: message.invoice_id, _customer_id),
     usage_pb2.UsageEvent: _Kind(
         "usage_event", ResourceType.USAGE_EVENT, lambda message: message.event_id, _customer_id

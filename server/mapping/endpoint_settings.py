@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from evaluator.notifications import EVENT_TYPES
+from evaluator.recharge_notifications import NOTIFICATION_TYPES
 from generated.tidemark.v1 import endpoint_pb2
 from server.calls.validation import Violations
 from server.mapping.alerts import read_condition_types
@@ -27,7 +27,7 @@ MIN_RATE = Decimal("0.01")  # attempts a second
 MAX_RATE = Decimal(10_000)
 MAX_IN_FLIGHT = 64
 
-ALL_EVENT_TYPES = (*EVENT_TYPES, *OperatorEventType)
+ALL_EVENT_TYPES = (*NOTIFICATION_TYPES, *OperatorEventType)
 
 PATH = "endpoint"  # of the message in its requests
 

@@ -11,9 +11,11 @@ from typing import Any
 import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from evaluator.balances import BalanceReading
+from evaluator.balances import BalanceReading, Unit
 from evaluator.exclusions import ExclusionReason
 from evaluator.notifications import DISABLED_TYPE
+from evaluator.recharge_notifications import POLICY_DISABLED_TYPE, RECHARGE_TYPES
+from evaluator.recharges import RechargeState
 from evaluator.thresholds import Severity, TransitionKind
 from generated.tidemark.v1 import (
     billing_period_pb2,
@@ -25,6 +27,7 @@ from generated.tidemark.v1 import (
 )
 from server.calls.validation import to_timestamp
 from server.mapping.gauges import DISABLED_REASONS
+from server.mapping.recharges import STATES, cancel_reason_number, disabled_reason_number, write_access
 from server.mapping.thresholds import KINDS, SEVERITIES
 
 
@@ -32,6 +35,9 @@ def write_detail(body: str, shown: notification_pb2.Notification) -> None:
     """Sets the fields that say what the body says."""
     content = orjson.loads(body)
     data = content["data"]
+    if content["type"] in RECHARGE_TYPES:
+        _write_recharge(content["type"], data, shown)
+        return
     shown.alert_version = data["alert_version"]
     # Bodies of versions before 0.1.0 have it as alert_name.
     shown.alert_display_name = data.get("alert_display_name") or data.get("alert_name", "")
@@ -39,6 +45,28 @@ def write_detail(body: str, shown: notification_pb2.Notification) -> None:
         _write_disabled(data, shown.alert_disabled)
     else:
         _write_evaluation(data, shown.evaluation)
+
+
+def _write_recharge(event_type: str, data: Mapping[str, Any], shown: notification_pb2.Notification) -> None:
+    if event_type == POLICY_DISABLED_TYPE:
+        disabled = shown.recharge_policy_disabled
+        disabled.balance_id = data["balance_id"]
+        disabled.reason = disabled_reason_number(data["reason"])
+        disabled.failed_attempts = data["failed_attempts"]
+        disabled.max_attempts = data["max_attempts"]
+        disabled.last_recharge_id = data.get("last_recharge_id", "")
+        return
+    recharge = shown.recharge
+    for name in ("recharge_id", "customer_id", "balance_id", "sequence", "attempt", "amount", "remaining"):
+        setattr(recharge, name, data[name])
+    recharge.state = STATES[RechargeState(data["state"])]
+    write_access(recharge, Unit(data.get("currency"), data.get("metric_id")))
+    recharge.create_time.CopyFrom(_timestamp(data["request_time"]))
+    recharge.expire_time.CopyFrom(_timestamp(data["expire_time"]))
+    if (end_time := data.get("end_time")) is not None:
+        recharge.end_time.CopyFrom(_timestamp(end_time))
+    if (reason := data.get("cancel_reason")) is not None:
+        recharge.cancel_reason = cancel_reason_number(reason)
 
 
 def _write_evaluation(data: Mapping[str, Any], shown: notification_pb2.Evaluation) -> None:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 
-from evaluator.notifications import EVENT_TYPES
+from evaluator.recharge_notifications import NOTIFICATION_TYPES
 from generated.tidemark.v1 import condition_pb2, notification_pb2
 from generated.tidemark.v1.alert_service_pb2 import ListNotificationsRequest, WatchNotificationsRequest
 from server.calls.validation import Violations, to_timestamp
@@ -19,7 +19,7 @@ def read_wanted(
     violations: Violations, request: ListNotificationsRequest | WatchNotificationsRequest
 ) -> NotificationFilter:
     """Which notifications are asked for."""
-    event_types = read_event_types(violations, "event_types", request.event_types, EVENT_TYPES)
+    event_types = read_event_types(violations, "event_types", request.event_types, NOTIFICATION_TYPES)
     return NotificationFilter(
         customer_ids=_ids(violations, "customer_ids", request.customer_ids),
         alert_ids=_ids(violations, "alert_ids", request.alert_ids),
@@ -35,13 +35,18 @@ def notification_message(entry: FeedEntry) -> notification_pb2.Notification:
         event_type=NUMBERS[entry.event_type],
         create_time=to_timestamp(entry.create_time),
         alert_id=entry.alert_id,
-        condition_type=condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{entry.condition_type.upper()}"),
+        condition_type=_condition_type(entry.condition_type),
         customer_id=entry.customer_id,
         sequence=entry.sequence,
         body=entry.body,
     )
     write_detail(entry.body, shown)
     return shown
+
+
+def _condition_type(name: str) -> condition_pb2.ConditionType.ValueType:
+    """The number of a condition; of none for a notification about a recharge."""
+    return condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{name.upper() or 'UNSPECIFIED'}")
 
 
 # For streams: the subscribers of one organization get the same notifications at about the same time. The message is

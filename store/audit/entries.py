@@ -40,6 +40,8 @@ class ResourceType(StrEnum):
     API_KEY = "API_KEY"
     QUOTAS = "QUOTAS"
     ENDPOINT_SECRETS = "ENDPOINT_SECRETS"
+    RECHARGE_POLICY = "RECHARGE_POLICY"
+    RECHARGE = "RECHARGE"
 
 
 # Their ids are made by Tidemark, and say nothing about a customer.
@@ -52,6 +54,7 @@ WITH_ASSIGNED_IDS = (
     ResourceType.API_KEY,
     ResourceType.QUOTAS,
     ResourceType.ENDPOINT_SECRETS,
+    ResourceType.RECHARGE,
 )
 
 

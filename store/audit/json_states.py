@@ -37,6 +37,28 @@ def too_many_groups(customer_id: str, subscription_id: str | None, now: datetime
     )
 
 
+def recharge_policy_enabled(customer_id: str, balance_id: str) -> bytes:
+    """A recharge policy that is enabled."""
+    return _encoded(
+        "rechargePolicy",
+        customerId=customer_id,
+        balanceId=balance_id,
+        state="RECHARGE_POLICY_STATE_ENABLED",
+    )
+
+
+def recharge_policy_disabled(customer_id: str, balance_id: str, reason: str, now: datetime) -> bytes:
+    """A recharge policy that has switched itself off. reason: as `evaluator.recharges` names it."""
+    return _encoded(
+        "rechargePolicy",
+        customerId=customer_id,
+        balanceId=balance_id,
+        state="RECHARGE_POLICY_STATE_DISABLED",
+        disabledReason=f"RECHARGE_POLICY_DISABLED_REASON_{reason}",
+        disableTime=_time(now),
+    )
+
+
 def api_key(
     key_id: str,
     *,

@@ -23,7 +23,7 @@ ON CONFLICT DO NOTHING
 
 # Locks wallets, in the order of their ids.
 _LOCK = """
-SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
+SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
 ORDER BY customer_id FOR UPDATE
 """
@@ -32,7 +32,7 @@ ORDER BY customer_id FOR UPDATE
 # their ids come as one text with tabs between them: the driver converts an array value by value. The subquery keeps
 # thousands of ids from being searched where no customer of the organization has such balances.
 _LOCK_WITH_DRAWDOWN = """
-SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
+SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(string_to_array(%(ids)s, E'\t'))
     AND draw_units <> '{}'
     AND EXISTS (SELECT FROM wallet WHERE organization_id = %(organization_id)s AND draw_units <> '{}')
@@ -45,13 +45,14 @@ class Wallet:
     """A wallet that the transaction holds.
 
     draw_units: the keys of the units in which the customer has had balances with drawdown. seat_keys: the properties
-    that name the seats of such balances. due_time: the customer's timer, see `ReadTimes`. read_time: the time as of
-    which alerts last read the customer.
+    that name the seats of such balances. has_recharge_policy: whether a balance of the customer has one. due_time:
+    the customer's timer, see `ReadTimes`. read_time: the time as of which alerts last read the customer.
     """
 
     customer_id: str
     draw_units: frozenset[str]
     seat_keys: tuple[str, ...]
+    has_recharge_policy: bool
     due_time: datetime | None
     read_time: datetime | None
 
@@ -62,8 +63,8 @@ class Wallet:
     @classmethod
     def of_row(cls, row: Row) -> "Wallet":
         """The wallet in a row with the columns of `_LOCK`."""
-        customer_id, draw_units, seat_keys, *times = row
-        return cls(customer_id, frozenset(draw_units), tuple(seat_keys), *times)
+        customer_id, draw_units, seat_keys, *others = row
+        return cls(customer_id, frozenset(draw_units), tuple(seat_keys), *others)
 
 
 async def lock(connection: Connection, organization_id: int, customer_ids: Iterable[str]) -> dict[str, Wallet]:
@@ -83,9 +84,12 @@ SELECT %(organization_id)s, id FROM unnest(string_to_array(%(ids)s, E'\t')) AS i
 ON CONFLICT DO NOTHING
 """
 _LOCK_MANY = """
-SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
-WHERE organization_id = %(organization_id)s AND customer_id = ANY(string_to_array(%(ids)s, E'\t'))
-ORDER BY customer_id FOR UPDATE
+WITH locked AS MATERIALIZED (
+    SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
+    WHERE organization_id = %(organization_id)s AND customer_id = ANY(string_to_array(%(ids)s, E'\t'))
+    ORDER BY customer_id FOR UPDATE
+)
+SELECT (SELECT count(*) FROM locked), l.* FROM (SELECT) AS one LEFT JOIN locked l ON l.draw_units <> '{}'
 """
 
 
@@ -97,7 +101,7 @@ async def send_create(connection: DriverConnection, organization_id: int, custom
 
 # Locks wallets, and those of the others on whose balances usage draws, in one order.
 _LOCK_WITH_OTHERS = """
-SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
+SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
 WHERE organization_id = %(organization_id)s AND (
     customer_id = ANY(string_to_array(%(ids)s, E'\t'))
     OR customer_id = ANY(string_to_array(%(others)s, E'\t')) AND draw_units <> '{}'
@@ -125,14 +129,20 @@ async def lock_with_others(
 
 
 async def send_lock(connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]) -> Cursor:
-    """Sends the statement that locks those of the customers' wallets that exist; `held` reads its result."""
+    """Sends the statement that locks those of the customers' wallets that exist; `locked` reads its result."""
     parameters = {"organization_id": organization_id, "ids": "\t".join(customer_ids)}
     return await connection.execute(_LOCK_MANY, parameters)
 
 
+async def locked(cursor: Cursor) -> tuple[int, dict[str, Wallet]]:
+    """The result of `send_lock`: how many wallets are held, and those on whose balances usage draws."""
+    rows = await cursor.fetchall()
+    return rows[0][0], {row[1]: Wallet.of_row(row[1:]) for row in rows if row[1] is not None}
+
+
 # Reads wallets without a lock.
 _READ = """
-SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
+SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
 """
 
@@ -238,16 +248,22 @@ async def _set(connection: Connection, statement: str, organization_id: int, rea
         await raw.execute((statement + _OF_CUSTOMERS).encode(), parameters)
 
 
-# The timers that are due, the earliest first.
+# The customers whose timers are due, the earliest first: those of wallets and those of recharge policies.
 _DUE_TIMERS = """
-SELECT w.organization_id, o.name, w.customer_id, w.due_time
-FROM wallet w JOIN organization o USING (organization_id)
-WHERE w.due_time <= %(now)s AND w.organization_id <> ALL(%(others_than)s)
-ORDER BY w.due_time LIMIT %(limit)s
+SELECT d.organization_id, o.name, d.customer_id, min(d.due_time)
+FROM (
+    (SELECT organization_id, customer_id, due_time FROM wallet
+     WHERE due_time <= %(now)s AND organization_id <> ALL(%(others_than)s) ORDER BY due_time LIMIT %(limit)s)
+    UNION ALL
+    (SELECT organization_id, customer_id, due_time FROM recharge_policy
+     WHERE due_time <= %(now)s AND organization_id <> ALL(%(others_than)s) ORDER BY due_time LIMIT %(limit)s)
+) AS d JOIN organization o USING (organization_id)
+GROUP BY d.organization_id, o.name, d.customer_id
+ORDER BY 4 LIMIT %(limit)s
 """
 
-# The time of the earliest timer.
-_NEXT_DUE_TIME = "SELECT min(due_time) FROM wallet"
+# The time of the earliest timer. NULLs are left out.
+_NEXT_DUE_TIME = "SELECT least((SELECT min(due_time) FROM wallet), (SELECT min(due_time) FROM recharge_policy))"
 
 
 @dataclass(frozen=True)
@@ -281,10 +297,11 @@ async def next_due_time(connection: Connection) -> datetime | None:
     return None if row is None else row[0]
 
 
-# Locks those of the wallets whose timer is due and that no other transaction holds.
+# Locks those of the wallets that no other transaction holds, if their timer is due or that of a policy may be.
 _CLAIM_DUE = """
-SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
-WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s) AND due_time <= %(now)s
+SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
+WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
+    AND (due_time <= %(now)s OR has_recharge_policy)
 ORDER BY customer_id FOR UPDATE SKIP LOCKED
 """
 
@@ -292,7 +309,10 @@ ORDER BY customer_id FOR UPDATE SKIP LOCKED
 async def claim_due(
     connection: Connection, organization_id: int, customer_ids: Iterable[str], now: datetime
 ) -> dict[str, Wallet]:
-    """Holds those of the wallets whose timer is still due and that no other transaction holds."""
+    """Holds those of the wallets whose timer is still due and that no other transaction holds.
+
+    Of customers with a recharge policy the wallet may be held although nothing is due any more.
+    """
     raw = await driver(connection)
     parameters = {"organization_id": organization_id, "ids": sorted(set(customer_ids)), "now": now}
     cursor = await raw.execute(_CLAIM_DUE, parameters)

@@ -46,9 +46,22 @@ _OUTBOX = """
 SELECT clock_timestamp() - (SELECT create_time FROM outbox ORDER BY outbox_id LIMIT 1),
     (SELECT count(*) FROM (SELECT FROM outbox LIMIT %(counted)s) AS o)
 """
+# Timers are in wallets and in recharge policies.
 _TIMERS = """
-SELECT %(now)s - (SELECT min(due_time) FROM wallet WHERE due_time IS NOT NULL),
-    (SELECT count(*) FROM (SELECT FROM wallet WHERE due_time <= %(now)s LIMIT %(counted)s) AS w)
+SELECT %(now)s - least((SELECT min(due_time) FROM wallet), (SELECT min(due_time) FROM recharge_policy)),
+    (SELECT count(*) FROM (
+        (SELECT organization_id, customer_id FROM wallet WHERE due_time <= %(now)s LIMIT %(counted)s)
+        UNION
+        (SELECT organization_id, customer_id FROM recharge_policy WHERE due_time <= %(now)s LIMIT %(counted)s)
+    ) AS due)
+"""
+_RECHARGES = """
+SELECT %(now)s - min(create_time), count(*) FROM (
+    SELECT create_time FROM recharge WHERE state = 'REQUESTED' ORDER BY create_time LIMIT %(counted)s
+) AS r
+"""
+_DISABLED_POLICIES = """
+SELECT interval '0', count(*) FROM (SELECT FROM recharge_policy WHERE state = 'DISABLED' LIMIT %(counted)s) AS p
 """
 _ERASURES = """
 SELECT clock_timestamp() - min(create_time), count(*) FROM (
@@ -78,6 +91,17 @@ async def timers(connection: DriverConnection, now: datetime) -> Waiting | None:
     """The timers of customers that are due. now: of the clock of servers, which sets them."""
     found = await _waiting(connection, _TIMERS, now)
     return None if found is None or found.age < timedelta() else found
+
+
+async def recharges(connection: DriverConnection, now: datetime) -> Waiting | None:
+    """The recharges that wait for a report. now: of the clock of servers, which request them."""
+    return await _waiting(connection, _RECHARGES, now)
+
+
+async def disabled_recharge_policies(connection: DriverConnection) -> int:
+    """How many recharge policies have switched themselves off."""
+    found = await _waiting(connection, _DISABLED_POLICIES)
+    return 0 if found is None else found.number
 
 
 async def erasures(connection: DriverConnection) -> Waiting | None:

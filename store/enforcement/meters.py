@@ -5,9 +5,7 @@ value.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 import orjson
 
@@ -66,17 +64,6 @@ FROM json_to_recordset(%(rows)s::json) AS i (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMeter:
-    """A meter as it is stored. rules_epoch: of the organization, when it was last moved."""
-
-    counted: Decimal
-    held: Decimal
-    rules_epoch: int
-    counted_from: datetime | None
-    refused_time: datetime | None
-
-
 async def send_read(connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]]) -> Cursor:
     """Sends the statement that reads meters. keys: customer id and meter id; `stored` reads the result."""
     return await connection.execute(
@@ -89,9 +76,13 @@ async def send_read(connection: DriverConnection, organization_id: int, keys: Se
     )
 
 
-async def stored(cursor: Cursor, keys: Sequence[tuple[str, str]]) -> dict[str, StoredMeter]:
+async def stored(cursor: Cursor, keys: Sequence[tuple[str, str]]) -> dict[str, MeterCell]:
     """The result of `send_read`, by meter id; without the meters that do not exist."""
-    return {keys[position - 1][1]: StoredMeter(*columns) for position, *columns in await cursor.fetchall()}
+    cells = {}
+    for position, counted, held, rules_epoch, counted_from, refused_time in await cursor.fetchall():
+        customer_id, key = keys[position - 1]
+        cells[key] = MeterCell(counted, held, customer_id, key, None, counted_from, refused_time, rules_epoch)
+    return cells
 
 
 async def send_write(
@@ -151,8 +142,7 @@ def _time(time: datetime | None) -> str:
     return "" if time is None else time.isoformat()
 
 
-# Deletes meters whose windows ended long ago, with the minutes of rolling ones. Those that reservations may still
-# hold end later.
+# Deletes meters whose windows ended long ago, with the minutes of rolling ones, but not those that reservations hold.
 _DELETE = """
 WITH gone AS (
     DELETE FROM meter WHERE (organization_id, customer_id, meter_id) IN (
@@ -171,7 +161,7 @@ SELECT count(*) FROM gone
 async def delete_before(connection: DriverConnection, before: datetime, limit: int) -> int:
     """Deletes up to `limit` meters whose windows ended before a time; returns how many. Takes no wallet.
 
-    Nothing moves them any more: usage of their windows is out of grace.
+    Usage that comes as late as this has its meter counted anew.
     """
     cursor = await connection.execute(_DELETE, {"before": before, "limit": limit})
     [(count,)] = await cursor.fetchall()

@@ -64,7 +64,7 @@ SELECT (SELECT count(*) FROM entries) + (SELECT count(*) FROM gone)
 
 _OPERATOR_EVENTS = text("""
 SELECT event_id FROM operator_event
-WHERE organization_id = :organization_id AND event_type = 'evaluation.failed'
+WHERE organization_id = :organization_id AND event_type IN ('evaluation.failed', 'limit.refused')
   AND body::jsonb #>> '{data,customer_id}' = :customer_id
 ORDER BY event_id LIMIT :limit
 """)

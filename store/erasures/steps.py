@@ -16,6 +16,7 @@ from store.erasures.customers_below import clear_parents
 from store.erasures.jobs import ErasureJob, Step, StepResult
 from store.erasures.keys import revoke_keys
 from store.erasures.notifications import delete_notifications, delete_operator_events
+from store.erasures.reservations import end_reservations
 from store.identity import organizations
 from store.tables import event_key
 
@@ -128,6 +129,9 @@ async def _audit_log(connection: AsyncConnection, job: ErasureJob, limit: int) -
 
 # In this order: first what is measured, then what was reported of it, then the facts, of which the ledger is kept.
 STEPS: tuple[Step, ...] = (
+    end_reservations,
+    _deletion("meter_minute"),
+    _deletion("meter"),
     _deletion("event", _DELETE_EVENTS),
     _deletion("voided_event"),
     _deletion("unique_value"),
@@ -147,14 +151,17 @@ STEPS: tuple[Step, ...] = (
     _pseudonymisation("balance_entry", "custom_fields = NULL"),
     _pseudonymisation("balance_adjustment", "custom_fields = '{}'"),
     _pseudonymisation("balance_decrement", "custom_fields = '{}'"),
-    _pseudonymisation("balance_segment"),
+    _pseudonymisation("balance_segment", "held = 0"),
     _pseudonymisation(
         "balance",
         "display_name = '', contract_id = NULL, contract_custom_fields = '{}', custom_fields = '{}',"
         " seat_group_value = CASE WHEN seat_group_value IS NOT NULL THEN 'erased' END",
     ),
-    _pseudonymisation("overage"),
+    _pseudonymisation("overage", "held = 0"),
     _pseudonymisation("invoice", "display_name = '', custom_fields = '{}', contract_custom_fields = '{}'"),
+    # At the end, so that a job that began under the version before does them too.
+    _deletion("recharge_policy"),
+    _deletion("recharge"),
     _audit_log,
     clear_parents,
 )

@@ -26,7 +26,8 @@ class Backlog:
     endpoint, also one whose receiver fails or is slow. timers: the earliest timer, which may lie ahead. backfills:
     alerts that are not evaluated on all that exists yet, and the last change of one of them. feed: notifications that
     have no position in the feed of their organization yet. reservations: those that are open. next_expiry: the
-    earliest time at which one of them expires, which may lie ahead.
+    earliest time at which one of them expires, which may lie ahead. recharges: those that wait for a report.
+    disabled_recharge_policies: those that have switched themselves off.
     """
 
     read_time: datetime
@@ -43,6 +44,9 @@ class Backlog:
     oldest_feed: datetime | None
     reservations: int
     next_expiry: datetime | None
+    recharges: int
+    oldest_recharge: datetime | None
+    disabled_recharge_policies: int
 
 
 _READ = text(f"""
@@ -67,7 +71,7 @@ SELECT clock_timestamp() AS read_time,
        deliveries.oldest_open AS oldest_due_delivery,
        deliveries.oldest AS oldest_waiting_delivery,
        deliveries.endpoints AS due_endpoints,
-       (SELECT min(due_time) FROM wallet) AS next_timer,
+       least((SELECT min(due_time) FROM wallet), (SELECT min(due_time) FROM recharge_policy)) AS next_timer,
        backfills.number AS backfills,
        backfills.oldest AS oldest_backfill,
        (SELECT count(*) FROM (SELECT FROM feed_pending ORDER BY organization_id, arrival LIMIT :most) AS counted)
@@ -76,7 +80,11 @@ SELECT clock_timestamp() AS read_time,
        (SELECT count(*)
         FROM (SELECT FROM reservation WHERE state = 'OPEN' ORDER BY expire_time LIMIT :most) AS counted)
            AS reservations,
-       (SELECT min(expire_time) FROM reservation WHERE state = 'OPEN') AS next_expiry
+       (SELECT min(expire_time) FROM reservation WHERE state = 'OPEN') AS next_expiry,
+       (SELECT count(*) FROM (SELECT FROM recharge WHERE state = 'REQUESTED' LIMIT :most) AS counted) AS recharges,
+       (SELECT min(create_time) FROM recharge WHERE state = 'REQUESTED') AS oldest_recharge,
+       (SELECT count(*) FROM (SELECT FROM recharge_policy WHERE state = 'DISABLED' LIMIT :most) AS counted)
+           AS disabled_recharge_policies
 FROM deliveries, backfills, pending
 """)
 

@@ -114,6 +114,21 @@ class BacklogWatch:
             lambda found: self._age(None if found.next_expiry is None else found.next_expiry + GRACE),
         )
         shown(
+            "tidemark_recharges_open",
+            f"Recharges that wait for a report, {backlog.MOST_COUNTED} at most.",
+            lambda found: found.recharges,
+        )
+        shown(
+            "tidemark_recharges_oldest_open_age_seconds",
+            "Age of the oldest recharge that waits for a report; 0 if none waits.",
+            lambda found: self._age(found.oldest_recharge),
+        )
+        shown(
+            "tidemark_recharge_policies_disabled",
+            f"Recharge policies that have switched themselves off, {backlog.MOST_COUNTED} at most.",
+            lambda found: found.disabled_recharge_policies,
+        )
+        shown(
             "tidemark_database_clock_skew_seconds",
             "How far PostgreSQL's clock is ahead of that of this process.",
             lambda found: self._skew,

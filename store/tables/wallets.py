@@ -1,6 +1,6 @@
 """Wallets, whose rows lock what belongs to a customer and contain its timer, and overages."""
 
-from sqlalchemy import ARRAY, Column, Index, Table, Text, text
+from sqlalchemy import ARRAY, Boolean, Column, Index, Table, Text, text
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
 
@@ -18,6 +18,8 @@ wallet = Table(
     # The time as of which alerts last read it. A replica whose clock is behind reads it as of this time, or segments
     # that have ended would count again.
     Column("read_time", Time),
+    # Whether a balance of the customer has a recharge policy, so that usage of others looks for none.
+    Column("has_recharge_policy", Boolean, nullable=False, server_default=text("false")),
     Index("wallet_drawing", "organization_id", "customer_id", postgresql_where=text("draw_units <> '{}'")),
     Index("wallet_due", "due_time", postgresql_where=text("due_time IS NOT NULL")),
 )

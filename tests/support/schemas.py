@@ -18,11 +18,16 @@ FILES: Mapping[str, str] = {
     "alert.reached": "alert",
     "alert.resolved": "alert",
     "alert.disabled": "alert_disabled",
+    "recharge.requested": "recharge",
+    "recharge.expired": "recharge",
+    "recharge.canceled": "recharge",
+    "recharge.policy_disabled": "recharge",
     "endpoint.failing": "operator",
     "endpoint.disabled": "operator",
     "endpoint.recovered": "operator",
     "delivery.exhausted": "operator",
     "evaluation.failed": "operator",
+    "limit.refused": "operator",
     "endpoint.test": "operator",
 }
 

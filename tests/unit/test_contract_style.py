@@ -14,21 +14,24 @@ WITHOUT_REQUEST_ID = {
     "an event is counted once by its event_id": {"EvaluateUsageBatch"},
     "a put that is repeated stores the same again": {
         *("PutCustomer", "PutSubscription", "PutMetric", "PutPlan", "PutLimit", "PutInvoice", "PutBalance"),
+        "PutRechargePolicy",
     },
     "a change of the ledger is made once by its adjustment_id": {"AdjustBalance", "DecrementBalances"},
     "a reservation is made, and settled, once by its reservation_id": {"ReserveUsage", "SettleReservation"},
     "a release or an extension that is repeated leaves the same reservation": {
         *("ReleaseReservation", "ExtendReservation"),
     },
+    "a recharge is reported once, by its recharge_id": {"ReportRecharge"},
     "the uniqueness_key finds the alert that the first request created": {"UpdateAlert"},
     "an update that is repeated leaves the same fields": {"UpdateEndpoint"},
     "what is in that state already stays in it": {
         *("EnableAlert", "DisableAlert", "ArchiveAlert", "ReleaseUniquenessKey"),
-        *("EnableEndpoint", "DisableEndpoint", "VoidBalance"),
+        *("EnableEndpoint", "DisableEndpoint", "VoidBalance", "EnableRechargePolicy"),
     },
     "a reset that is repeated resets the same state, and creates nothing": {"ResetCustomerAlert"},
     "what is deleted cannot be deleted again": {
         *("DeleteSubscription", "DeleteMetric", "DeletePlan", "DeleteLimit", "DeleteEndpoint"),
+        "DeleteRechargePolicy",
     },
 }
 
@@ -103,7 +106,7 @@ def test_exceptions_name_methods_of_today_and_each_has_one_reason() -> None:
 
 @pytest.mark.parametrize("method", MUTATING, ids=named)
 def test_answer_says_that_it_is_a_replay_where_a_request_can_be_one(method: MethodDescriptor) -> None:
-    repeatable = {"request_id", "adjustment_id"} & numbers(method.input_type).keys()
+    repeatable = {"request_id", "adjustment_id", "recharge_id"} & numbers(method.input_type).keys()
     assert bool(repeatable) == ("replayed" in numbers(method.output_type))
 
 

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from evaluator.alerts import ConditionType
-from evaluator.balances import BalanceReading
+from evaluator.balances import BalanceReading, Unit
 from evaluator.gauges import Gauge, Measure
 from evaluator.notifications import (
     DISABLED_TYPE,
@@ -20,15 +21,23 @@ from evaluator.notifications import (
     DisabledNotification,
     RequestedDisabling,
 )
+from evaluator.recharge_notifications import (
+    NOTIFICATION_TYPES,
+    RECHARGE_TYPES,
+    PolicyDisabledNotification,
+    RechargeNotification,
+)
+from evaluator.recharges import CancelReason, DisabledReason, RechargeState, recharge_id_of
 from evaluator.transitions import Cause
 from tests.support.evaluator.sent import NOW, PERIOD, RULE, notifications
 from tests.support.schemas import EVENTS, FILES, Mismatch, check, check_body, schema
 from webhooks.example_events import EXAMPLE_TYPES, TEST_TYPE, example_body
 from webhooks.health import DISABLE_AFTER, Health, HealthSample, HealthSignal
-from webhooks.operator_events import Notice, OperatorEvent, OperatorEventType, body_of
+from webhooks.operator_events import LimitRefusal, Notice, OperatorEvent, OperatorEventType, body_of
 
 TEST_ID = "tst_" + "a" * 26
 ALERT = schema("alert")
+RECHARGE = schema("recharge")
 DISABLED = schema("alert_disabled")
 OPERATOR = schema("operator")
 
@@ -107,11 +116,67 @@ def test_notices_of_disabled_alerts_are_valid_for_their_schema() -> None:
     assert len({body["id"] for body in bodies}) == len(bodies)
 
 
+def recharge_notifications() -> Iterator[RechargeNotification | PolicyDisabledNotification]:
+    """A recharge in each state that is notified, and a policy that switched itself off for each reason."""
+    for unit, state, reason in (
+        (Unit("USD"), RechargeState.REQUESTED, None),
+        (Unit(metric_id="tokens"), RechargeState.EXPIRED, None),
+        (Unit("USD"), RechargeState.CANCELED, CancelReason.POLICY_DELETED),
+        (Unit("USD"), RechargeState.CANCELED, CancelReason.BALANCE_VOIDED),
+    ):
+        yield RechargeNotification(
+            organization="1",
+            recharge_id=recharge_id_of(1, "rcp_1", 7),
+            customer_id="acme",
+            balance_id="prepaid",
+            unit=unit,
+            recharge_sequence=7,
+            state=state,
+            attempt=2,
+            amount=Decimal("87.50"),
+            remaining=Decimal("-12.5"),
+            request_time=NOW,
+            expire_time=NOW + timedelta(days=7),
+            time=NOW + timedelta(days=1),
+            cancel_reason=reason,
+        )
+    for number, off in enumerate(DisabledReason):
+        yield PolicyDisabledNotification(
+            organization="1",
+            policy_id="rcp_1",
+            customer_id="acme",
+            balance_id="prepaid",
+            unit=Unit("USD"),
+            reason=off,
+            failed_attempts=number,
+            max_attempts=3,
+            last_recharge_id=recharge_id_of(1, "rcp_1", number) if number else None,
+            time=NOW,
+        )
+
+
+def test_notifications_about_recharges_are_valid_for_their_schema() -> None:
+    real = list(recharge_notifications())
+    bodies = [json.loads(one.body()) for one in real] + examples(RECHARGE_TYPES)
+    for body in bodies:
+        check(body, RECHARGE)
+    assert {body["type"] for body in bodies} == set(RECHARGE_TYPES)
+    assert {(one.alert_id, one.condition_type, one.gauge_id, one.sequence) for one in real} == {("", "", None, 0)}
+    assert set(described(RECHARGE)) == {name for body in bodies for name in sent(body)}
+    of_one_recharge = {one.notification_id for one in real[:3]}
+    assert len(of_one_recharge) == 3  # each of its states notifies once, with the same id on every replica
+    parts = RECHARGE["$defs"]
+    data = parts["recharge"]["properties"]["data"]["properties"]
+    assert data["cancel_reason"]["enum"] == [reason.value for reason in CancelReason]
+    disabled = parts["policy_disabled"]["properties"]["data"]["properties"]
+    assert disabled["reason"]["enum"] == [reason.value for reason in DisabledReason]
+
+
 def test_every_event_type_has_a_schema_and_a_line_in_the_index() -> None:
-    types = {*EVENT_TYPES, *OperatorEventType, TEST_TYPE}
+    types = {*NOTIFICATION_TYPES, *OperatorEventType, TEST_TYPE}
     assert set(FILES) == types
     index = (EVENTS / "README.md").read_text()
-    rows = re.findall(r"^\| `([a-z.]+)` .*\]\(([a-z_]+)\.json\)", index, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z._]+)` .*\]\(([a-z_]+)\.json\)", index, re.MULTILINE)
     assert dict(rows) == FILES
     assert {path.stem for path in EVENTS.glob("*.json")} == set(FILES.values())
 
@@ -126,10 +191,13 @@ def test_the_examples_in_the_index_are_valid_for_their_schemas() -> None:
 
 def test_operator_events_are_valid_for_their_schema() -> None:
     found = list(notices())
-    of_endpoints = set(OperatorEventType) - {OperatorEventType.EVALUATION_FAILED}
+    of_others = {OperatorEventType.EVALUATION_FAILED, OperatorEventType.LIMIT_REFUSED}
+    of_endpoints = set(OperatorEventType) - of_others
     assert {notice.event_type for notice in found} == of_endpoints
     bodies = [json.loads(body_of("evt_" + "a" * 26, OperatorEvent(1, "whe_1", notice), NOW)) for notice in found]
     bodies += examples([*OperatorEventType, TEST_TYPE])
+    refusal = LimitRefusal("l", "acme", "s", {"currency": "USD"}, (), "1", "0", "-1", "ROLLING", NOW, NOW)
+    bodies.append(json.loads(body_of("evt_" + "a" * 26, OperatorEvent(1, "", refusal.notice), NOW)))
     for body in bodies:
         check(body, OPERATOR)
     assert set(described(OPERATOR)) == {name for body in bodies for name in sent(body)}

@@ -18,6 +18,7 @@ from generated.tidemark.v1 import metric_pb2 as _metric_pb2
 from generated.tidemark.v1 import overage_pb2 as _overage_pb2
 from generated.tidemark.v1 import plan_pb2 as _plan_pb2
 from generated.tidemark.v1 import quota_pb2 as _quota_pb2
+from generated.tidemark.v1 import recharge_pb2 as _recharge_pb2
 from generated.tidemark.v1 import subscription_pb2 as _subscription_pb2
 from generated.tidemark.v1 import warning_pb2 as _warning_pb2
 import builtins as _builtins
@@ -1731,6 +1732,509 @@ class ListOveragesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__total_size) -> _WhichOneofReturnType__total_size | None: ...
 
 Global___ListOveragesResponse: _TypeAlias = ListOveragesResponse  # noqa: Y015
+
+@_typing.final
+class PutRechargePolicyRequest(_message.Message):
+    """PutRechargePolicyRequest is a request to create or replace a recharge policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECHARGE_POLICY_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer of the put, but changes nothing. Unset: the put is made."""
+    @_builtins.property
+    def recharge_policy(self) -> _recharge_pb2.RechargePolicy:
+        """recharge_policy is the complete policy; an unset field gets its default."""
+
+    def __init__(
+        self,
+        *,
+        recharge_policy: _recharge_pb2.RechargePolicy | None = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recharge_policy", b"recharge_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recharge_policy", b"recharge_policy", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutRechargePolicyRequest: _TypeAlias = PutRechargePolicyRequest  # noqa: Y015
+
+@_typing.final
+class PutRechargePolicyResponse(_message.Message):
+    """PutRechargePolicyResponse is the answer to PutRechargePolicyRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECHARGE_POLICY_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
+    superseded: _builtins.bool
+    """superseded is set when a put with a later as_of_time is already stored: this request changed nothing, and
+    recharge_policy is what is stored.
+    """
+    @_builtins.property
+    def recharge_policy(self) -> _recharge_pb2.RechargePolicy:
+        """recharge_policy is the policy after this request and its evaluation."""
+
+    def __init__(
+        self,
+        *,
+        recharge_policy: _recharge_pb2.RechargePolicy | None = ...,
+        superseded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recharge_policy", b"recharge_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recharge_policy", b"recharge_policy", "superseded", b"superseded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutRechargePolicyResponse: _TypeAlias = PutRechargePolicyResponse  # noqa: Y015
+
+@_typing.final
+class GetRechargePolicyRequest(_message.Message):
+    """GetRechargePolicyRequest is a request for the recharge policy of one balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    BALANCE_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the customer of the balance."""
+    balance_id: _builtins.str
+    """balance_id is the balance."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        balance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_id", b"balance_id", "customer_id", b"customer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRechargePolicyRequest: _TypeAlias = GetRechargePolicyRequest  # noqa: Y015
+
+@_typing.final
+class GetRechargePolicyResponse(_message.Message):
+    """GetRechargePolicyResponse is the answer to GetRechargePolicyRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECHARGE_POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def recharge_policy(self) -> _recharge_pb2.RechargePolicy:
+        """recharge_policy is the requested policy."""
+
+    def __init__(
+        self,
+        *,
+        recharge_policy: _recharge_pb2.RechargePolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recharge_policy", b"recharge_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recharge_policy", b"recharge_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRechargePolicyResponse: _TypeAlias = GetRechargePolicyResponse  # noqa: Y015
+
+@_typing.final
+class ListRechargePoliciesRequest(_message.Message):
+    """ListRechargePoliciesRequest is a request for a page of recharge policies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """page_size is how many policies to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its policies are large.
+    """
+    page_token: _builtins.str
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
+    customer_id: _builtins.str
+    """customer_id restricts the list to the policies of one customer. Unset: all."""
+    state: _recharge_pb2.RechargePolicyState.ValueType
+    """state restricts the list to the policies in this state. Unset: all."""
+    include_total_size: _builtins.bool
+    """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
+    filled.
+    """
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        state: _recharge_pb2.RechargePolicyState.ValueType = ...,
+        include_total_size: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRechargePoliciesRequest: _TypeAlias = ListRechargePoliciesRequest  # noqa: Y015
+
+@_typing.final
+class ListRechargePoliciesResponse(_message.Message):
+    """ListRechargePoliciesResponse is the answer to ListRechargePoliciesRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECHARGE_POLICIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many policies the filters select on all pages, at most 10,000: 10,000 stands for 10,000 or more.
+    Set with include_total_size only.
+    """
+    @_builtins.property
+    def recharge_policies(self) -> _containers.RepeatedCompositeFieldContainer[_recharge_pb2.RechargePolicy]:
+        """recharge_policies are the policies of this page."""
+
+    def __init__(
+        self,
+        *,
+        recharge_policies: _abc.Iterable[_recharge_pb2.RechargePolicy] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "total_size", b"total_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "next_page_token", b"next_page_token", "recharge_policies", b"recharge_policies", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__total_size: _TypeAlias = _typing.Literal["total_size"]  # noqa: Y015
+    _WhichOneofArgType__total_size: _TypeAlias = _typing.Literal["_total_size", b"_total_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_size) -> _WhichOneofReturnType__total_size | None: ...
+
+Global___ListRechargePoliciesResponse: _TypeAlias = ListRechargePoliciesResponse  # noqa: Y015
+
+@_typing.final
+class DeleteRechargePolicyRequest(_message.Message):
+    """DeleteRechargePolicyRequest is a request to remove a recharge policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    BALANCE_ID_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the customer of the balance."""
+    balance_id: _builtins.str
+    """balance_id is the balance."""
+    allow_missing: _builtins.bool
+    """allow_missing answers OK when the policy does not exist. Unset: the request is refused with NOT_FOUND."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks, but removes nothing. Unset: the policy is removed."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        balance_id: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "balance_id", b"balance_id", "customer_id", b"customer_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRechargePolicyRequest: _TypeAlias = DeleteRechargePolicyRequest  # noqa: Y015
+
+@_typing.final
+class DeleteRechargePolicyResponse(_message.Message):
+    """DeleteRechargePolicyResponse is the answer to DeleteRechargePolicyRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRechargePolicyResponse: _TypeAlias = DeleteRechargePolicyResponse  # noqa: Y015
+
+@_typing.final
+class EnableRechargePolicyRequest(_message.Message):
+    """EnableRechargePolicyRequest is a request to switch on a recharge policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    BALANCE_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the customer of the balance."""
+    balance_id: _builtins.str
+    """balance_id is the balance."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer, but changes nothing. Unset: the policy is switched on."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        balance_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_id", b"balance_id", "customer_id", b"customer_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableRechargePolicyRequest: _TypeAlias = EnableRechargePolicyRequest  # noqa: Y015
+
+@_typing.final
+class EnableRechargePolicyResponse(_message.Message):
+    """EnableRechargePolicyResponse is the answer to EnableRechargePolicyRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECHARGE_POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def recharge_policy(self) -> _recharge_pb2.RechargePolicy:
+        """recharge_policy is the policy after this request and its evaluation."""
+
+    def __init__(
+        self,
+        *,
+        recharge_policy: _recharge_pb2.RechargePolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recharge_policy", b"recharge_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recharge_policy", b"recharge_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableRechargePolicyResponse: _TypeAlias = EnableRechargePolicyResponse  # noqa: Y015
+
+@_typing.final
+class GetRechargeRequest(_message.Message):
+    """GetRechargeRequest is a request for one recharge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    RECHARGE_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the customer of the recharge."""
+    recharge_id: _builtins.str
+    """recharge_id is the recharge."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        recharge_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "recharge_id", b"recharge_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRechargeRequest: _TypeAlias = GetRechargeRequest  # noqa: Y015
+
+@_typing.final
+class GetRechargeResponse(_message.Message):
+    """GetRechargeResponse is the answer to GetRechargeRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECHARGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def recharge(self) -> _recharge_pb2.Recharge:
+        """recharge is the requested recharge."""
+
+    def __init__(
+        self,
+        *,
+        recharge: _recharge_pb2.Recharge | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recharge", b"recharge"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recharge", b"recharge"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRechargeResponse: _TypeAlias = GetRechargeResponse  # noqa: Y015
+
+@_typing.final
+class ListRechargesRequest(_message.Message):
+    """ListRechargesRequest is a request for a page of recharges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    BALANCE_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """page_size is how many recharges to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its recharges are large.
+    """
+    page_token: _builtins.str
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
+    customer_id: _builtins.str
+    """customer_id restricts the list to the recharges of one customer. Unset: all."""
+    balance_id: _builtins.str
+    """balance_id restricts the list to the recharges of one balance of the customer. It is refused without customer_id.
+    Unset: all.
+    """
+    state: _recharge_pb2.RechargeState.ValueType
+    """state restricts the list to the recharges in this state. Unset: all."""
+    include_total_size: _builtins.bool
+    """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
+    filled.
+    """
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        balance_id: _builtins.str = ...,
+        state: _recharge_pb2.RechargeState.ValueType = ...,
+        include_total_size: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_id", b"balance_id", "customer_id", b"customer_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRechargesRequest: _TypeAlias = ListRechargesRequest  # noqa: Y015
+
+@_typing.final
+class ListRechargesResponse(_message.Message):
+    """ListRechargesResponse is the answer to ListRechargesRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECHARGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
+    total_size: _builtins.int
+    """total_size is how many recharges the filters select on all pages, at most 10,000: 10,000 stands for 10,000 or more.
+    Set with include_total_size only.
+    """
+    @_builtins.property
+    def recharges(self) -> _containers.RepeatedCompositeFieldContainer[_recharge_pb2.Recharge]:
+        """recharges are the recharges of this page."""
+
+    def __init__(
+        self,
+        *,
+        recharges: _abc.Iterable[_recharge_pb2.Recharge] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "total_size", b"total_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_size", b"_total_size", "next_page_token", b"next_page_token", "recharges", b"recharges", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__total_size: _TypeAlias = _typing.Literal["total_size"]  # noqa: Y015
+    _WhichOneofArgType__total_size: _TypeAlias = _typing.Literal["_total_size", b"_total_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_size) -> _WhichOneofReturnType__total_size | None: ...
+
+Global___ListRechargesResponse: _TypeAlias = ListRechargesResponse  # noqa: Y015
+
+@_typing.final
+class ReportRechargeRequest(_message.Message):
+    """ReportRechargeRequest is a request to close a recharge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    RECHARGE_ID_FIELD_NUMBER: _builtins.int
+    PAID_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the customer of the recharge."""
+    recharge_id: _builtins.str
+    """recharge_id is the recharge."""
+    validate_only: _builtins.bool
+    """validate_only makes all checks and returns the answer, but changes nothing. Unset: the recharge is closed."""
+    @_builtins.property
+    def paid(self) -> _recharge_pb2.RechargePaid:
+        """paid says that the customer was charged."""
+
+    @_builtins.property
+    def failed(self) -> _recharge_pb2.RechargeFailed:
+        """failed says that the customer could not be charged."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        recharge_id: _builtins.str = ...,
+        paid: _recharge_pb2.RechargePaid | None = ...,
+        failed: _recharge_pb2.RechargeFailed | None = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "paid", b"paid", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "failed", b"failed", "paid", b"paid", "recharge_id", b"recharge_id", "result", b"result", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["paid", "failed"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___ReportRechargeRequest: _TypeAlias = ReportRechargeRequest  # noqa: Y015
+
+@_typing.final
+class ReportRechargeResponse(_message.Message):
+    """ReportRechargeResponse is the answer to ReportRechargeRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECHARGE_FIELD_NUMBER: _builtins.int
+    RECHARGE_POLICY_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """replayed is set when the same report was made before: this request changed nothing."""
+    @_builtins.property
+    def recharge(self) -> _recharge_pb2.Recharge:
+        """recharge is the recharge after this request."""
+
+    @_builtins.property
+    def recharge_policy(self) -> _recharge_pb2.RechargePolicy:
+        """recharge_policy is the policy of the balance after this request and its evaluation. Unset: it has none any more."""
+
+    def __init__(
+        self,
+        *,
+        recharge: _recharge_pb2.Recharge | None = ...,
+        recharge_policy: _recharge_pb2.RechargePolicy | None = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recharge", b"recharge", "recharge_policy", b"recharge_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recharge", b"recharge", "recharge_policy", b"recharge_policy", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRechargeResponse: _TypeAlias = ReportRechargeResponse  # noqa: Y015
 
 @_typing.final
 class PutPlanRequest(_message.Message):

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AccountServiceStub:
-    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
+    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances with their recharges,
+    plans and limits.
     A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
 
     Lists of facts are by ascending id, and have neither another order nor a filter by time: facts have no index by time,
@@ -165,6 +166,46 @@ class AccountServiceStub:
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListOveragesRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListOveragesResponse.FromString,
                 _registered_method=True)
+        self.PutRechargePolicy = channel.unary_unary(
+                '/tidemark.v1.AccountService/PutRechargePolicy',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.PutRechargePolicyRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.PutRechargePolicyResponse.FromString,
+                _registered_method=True)
+        self.GetRechargePolicy = channel.unary_unary(
+                '/tidemark.v1.AccountService/GetRechargePolicy',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.GetRechargePolicyRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetRechargePolicyResponse.FromString,
+                _registered_method=True)
+        self.ListRechargePolicies = channel.unary_unary(
+                '/tidemark.v1.AccountService/ListRechargePolicies',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListRechargePoliciesRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListRechargePoliciesResponse.FromString,
+                _registered_method=True)
+        self.DeleteRechargePolicy = channel.unary_unary(
+                '/tidemark.v1.AccountService/DeleteRechargePolicy',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.DeleteRechargePolicyRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeleteRechargePolicyResponse.FromString,
+                _registered_method=True)
+        self.EnableRechargePolicy = channel.unary_unary(
+                '/tidemark.v1.AccountService/EnableRechargePolicy',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.EnableRechargePolicyRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.EnableRechargePolicyResponse.FromString,
+                _registered_method=True)
+        self.GetRecharge = channel.unary_unary(
+                '/tidemark.v1.AccountService/GetRecharge',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.GetRechargeRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetRechargeResponse.FromString,
+                _registered_method=True)
+        self.ListRecharges = channel.unary_unary(
+                '/tidemark.v1.AccountService/ListRecharges',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListRechargesRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListRechargesResponse.FromString,
+                _registered_method=True)
+        self.ReportRecharge = channel.unary_unary(
+                '/tidemark.v1.AccountService/ReportRecharge',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.ReportRechargeRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ReportRechargeResponse.FromString,
+                _registered_method=True)
         self.PutPlan = channel.unary_unary(
                 '/tidemark.v1.AccountService/PutPlan',
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.PutPlanRequest.SerializeToString,
@@ -213,7 +254,8 @@ class AccountServiceStub:
 
 
 class AccountServiceServicer:
-    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
+    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances with their recharges,
+    plans and limits.
     A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
 
     Lists of facts are by ascending id, and have neither another order nor a filter by time: facts have no index by time,
@@ -402,6 +444,68 @@ class AccountServiceServicer:
     def ListOverages(self, request, context):
         """ListOverages returns the usage that no balance of a customer covered, first for each currency, then for each metric,
         in ascending order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutRechargePolicy(self, request, context):
+        """PutRechargePolicy creates or replaces the recharge policy of a balance, and evaluates it at once. A put does not
+        close an open recharge, and does not switch on a policy that has switched itself off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRechargePolicy(self, request, context):
+        """GetRechargePolicy returns the recharge policy of one balance.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRechargePolicies(self, request, context):
+        """ListRechargePolicies returns recharge policies by ascending customer_id and balance_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRechargePolicy(self, request, context):
+        """DeleteRechargePolicy removes the recharge policy of a balance. Its open recharge is canceled, with the notification
+        "recharge.canceled"; if the customer is charged nevertheless, ReportRecharge still takes that. Recharges stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableRechargePolicy(self, request, context):
+        """EnableRechargePolicy switches on a policy that has switched itself off, as if no recharge of it had failed, and
+        evaluates it at once. It changes nothing of a policy that is enabled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRecharge(self, request, context):
+        """GetRecharge returns one recharge.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRecharges(self, request, context):
+        """ListRecharges returns recharges, the newest first. With the state REQUESTED it lists what waits for a report.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportRecharge(self, request, context):
+        """ReportRecharge closes a recharge: as paid, which adds the amount to the balance in the same transaction, or as
+        failed. A recharge that expired or was canceled can still be reported, once. The same report again changes nothing
+        and gets the same answer, with replayed set; another report of the same recharge is refused with FAILED_PRECONDITION
+        and ERROR_REASON_RECHARGE_ENDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -601,6 +705,46 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListOveragesRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListOveragesResponse.SerializeToString,
             ),
+            'PutRechargePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutRechargePolicy,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.PutRechargePolicyRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.PutRechargePolicyResponse.SerializeToString,
+            ),
+            'GetRechargePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRechargePolicy,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetRechargePolicyRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.GetRechargePolicyResponse.SerializeToString,
+            ),
+            'ListRechargePolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRechargePolicies,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListRechargePoliciesRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListRechargePoliciesResponse.SerializeToString,
+            ),
+            'DeleteRechargePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRechargePolicy,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.DeleteRechargePolicyRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.DeleteRechargePolicyResponse.SerializeToString,
+            ),
+            'EnableRechargePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableRechargePolicy,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.EnableRechargePolicyRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.EnableRechargePolicyResponse.SerializeToString,
+            ),
+            'GetRecharge': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecharge,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetRechargeRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.GetRechargeResponse.SerializeToString,
+            ),
+            'ListRecharges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRecharges,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListRechargesRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListRechargesResponse.SerializeToString,
+            ),
+            'ReportRecharge': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportRecharge,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ReportRechargeRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.ReportRechargeResponse.SerializeToString,
+            ),
             'PutPlan': grpc.unary_unary_rpc_method_handler(
                     servicer.PutPlan,
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.PutPlanRequest.FromString,
@@ -655,7 +799,8 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
+    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances with their recharges,
+    plans and limits.
     A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
 
     Lists of facts are by ascending id, and have neither another order nor a filter by time: facts have no index by time,
@@ -1328,6 +1473,222 @@ class AccountService:
             '/tidemark.v1.AccountService/ListOverages',
             tidemark_dot_v1_dot_account__service__pb2.ListOveragesRequest.SerializeToString,
             tidemark_dot_v1_dot_account__service__pb2.ListOveragesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutRechargePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/PutRechargePolicy',
+            tidemark_dot_v1_dot_account__service__pb2.PutRechargePolicyRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.PutRechargePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRechargePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/GetRechargePolicy',
+            tidemark_dot_v1_dot_account__service__pb2.GetRechargePolicyRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.GetRechargePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRechargePolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/ListRechargePolicies',
+            tidemark_dot_v1_dot_account__service__pb2.ListRechargePoliciesRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.ListRechargePoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRechargePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/DeleteRechargePolicy',
+            tidemark_dot_v1_dot_account__service__pb2.DeleteRechargePolicyRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.DeleteRechargePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableRechargePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/EnableRechargePolicy',
+            tidemark_dot_v1_dot_account__service__pb2.EnableRechargePolicyRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.EnableRechargePolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecharge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/GetRecharge',
+            tidemark_dot_v1_dot_account__service__pb2.GetRechargeRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.GetRechargeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRecharges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/ListRecharges',
+            tidemark_dot_v1_dot_account__service__pb2.ListRechargesRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.ListRechargesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportRecharge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/ReportRecharge',
+            tidemark_dot_v1_dot_account__service__pb2.ReportRechargeRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.ReportRechargeResponse.FromString,
             options,
             channel_credentials,
             insecure,

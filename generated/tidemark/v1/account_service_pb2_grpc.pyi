@@ -13,7 +13,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccountServiceStub:
-    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
+    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances with their recharges,
+    plans and limits.
     A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
 
     Lists of facts are by ascending id, and have neither another order nor a filter by time: facts have no index by time,
@@ -88,6 +89,32 @@ class AccountServiceStub:
     """ListOverages returns the usage that no balance of a customer covered, first for each currency, then for each metric,
     in ascending order.
     """
+    PutRechargePolicy: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutRechargePolicyRequest, _account_service_pb2.PutRechargePolicyResponse]
+    """PutRechargePolicy creates or replaces the recharge policy of a balance, and evaluates it at once. A put does not
+    close an open recharge, and does not switch on a policy that has switched itself off.
+    """
+    GetRechargePolicy: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetRechargePolicyRequest, _account_service_pb2.GetRechargePolicyResponse]
+    """GetRechargePolicy returns the recharge policy of one balance."""
+    ListRechargePolicies: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListRechargePoliciesRequest, _account_service_pb2.ListRechargePoliciesResponse]
+    """ListRechargePolicies returns recharge policies by ascending customer_id and balance_id."""
+    DeleteRechargePolicy: _aio.UnaryUnaryMultiCallable[_account_service_pb2.DeleteRechargePolicyRequest, _account_service_pb2.DeleteRechargePolicyResponse]
+    """DeleteRechargePolicy removes the recharge policy of a balance. Its open recharge is canceled, with the notification
+    "recharge.canceled"; if the customer is charged nevertheless, ReportRecharge still takes that. Recharges stay.
+    """
+    EnableRechargePolicy: _aio.UnaryUnaryMultiCallable[_account_service_pb2.EnableRechargePolicyRequest, _account_service_pb2.EnableRechargePolicyResponse]
+    """EnableRechargePolicy switches on a policy that has switched itself off, as if no recharge of it had failed, and
+    evaluates it at once. It changes nothing of a policy that is enabled.
+    """
+    GetRecharge: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetRechargeRequest, _account_service_pb2.GetRechargeResponse]
+    """GetRecharge returns one recharge."""
+    ListRecharges: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListRechargesRequest, _account_service_pb2.ListRechargesResponse]
+    """ListRecharges returns recharges, the newest first. With the state REQUESTED it lists what waits for a report."""
+    ReportRecharge: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ReportRechargeRequest, _account_service_pb2.ReportRechargeResponse]
+    """ReportRecharge closes a recharge: as paid, which adds the amount to the balance in the same transaction, or as
+    failed. A recharge that expired or was canceled can still be reported, once. The same report again changes nothing
+    and gets the same answer, with replayed set; another report of the same recharge is refused with FAILED_PRECONDITION
+    and ERROR_REASON_RECHARGE_ENDED.
+    """
     PutPlan: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutPlanRequest, _account_service_pb2.PutPlanResponse]
     """PutPlan creates or replaces a plan. It moves no customer or subscription to the plan: use PutCustomer and
     PutSubscription for that.
@@ -114,7 +141,8 @@ class AccountServiceStub:
     """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them."""
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
+    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances with their recharges,
+    plans and limits.
     A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
 
     Lists of facts are by ascending id, and have neither another order nor a filter by time: facts have no index by time,
@@ -336,6 +364,80 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_account_service_pb2.ListOveragesResponse]:
         """ListOverages returns the usage that no balance of a customer covered, first for each currency, then for each metric,
         in ascending order.
+        """
+
+    @_abc_1.abstractmethod
+    def PutRechargePolicy(
+        self,
+        request: _account_service_pb2.PutRechargePolicyRequest,
+        context: _aio.ServicerContext[_account_service_pb2.PutRechargePolicyRequest, _abc.Awaitable[_account_service_pb2.PutRechargePolicyResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.PutRechargePolicyResponse]:
+        """PutRechargePolicy creates or replaces the recharge policy of a balance, and evaluates it at once. A put does not
+        close an open recharge, and does not switch on a policy that has switched itself off.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRechargePolicy(
+        self,
+        request: _account_service_pb2.GetRechargePolicyRequest,
+        context: _aio.ServicerContext[_account_service_pb2.GetRechargePolicyRequest, _abc.Awaitable[_account_service_pb2.GetRechargePolicyResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.GetRechargePolicyResponse]:
+        """GetRechargePolicy returns the recharge policy of one balance."""
+
+    @_abc_1.abstractmethod
+    def ListRechargePolicies(
+        self,
+        request: _account_service_pb2.ListRechargePoliciesRequest,
+        context: _aio.ServicerContext[_account_service_pb2.ListRechargePoliciesRequest, _abc.Awaitable[_account_service_pb2.ListRechargePoliciesResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.ListRechargePoliciesResponse]:
+        """ListRechargePolicies returns recharge policies by ascending customer_id and balance_id."""
+
+    @_abc_1.abstractmethod
+    def DeleteRechargePolicy(
+        self,
+        request: _account_service_pb2.DeleteRechargePolicyRequest,
+        context: _aio.ServicerContext[_account_service_pb2.DeleteRechargePolicyRequest, _abc.Awaitable[_account_service_pb2.DeleteRechargePolicyResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.DeleteRechargePolicyResponse]:
+        """DeleteRechargePolicy removes the recharge policy of a balance. Its open recharge is canceled, with the notification
+        "recharge.canceled"; if the customer is charged nevertheless, ReportRecharge still takes that. Recharges stay.
+        """
+
+    @_abc_1.abstractmethod
+    def EnableRechargePolicy(
+        self,
+        request: _account_service_pb2.EnableRechargePolicyRequest,
+        context: _aio.ServicerContext[_account_service_pb2.EnableRechargePolicyRequest, _abc.Awaitable[_account_service_pb2.EnableRechargePolicyResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.EnableRechargePolicyResponse]:
+        """EnableRechargePolicy switches on a policy that has switched itself off, as if no recharge of it had failed, and
+        evaluates it at once. It changes nothing of a policy that is enabled.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRecharge(
+        self,
+        request: _account_service_pb2.GetRechargeRequest,
+        context: _aio.ServicerContext[_account_service_pb2.GetRechargeRequest, _abc.Awaitable[_account_service_pb2.GetRechargeResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.GetRechargeResponse]:
+        """GetRecharge returns one recharge."""
+
+    @_abc_1.abstractmethod
+    def ListRecharges(
+        self,
+        request: _account_service_pb2.ListRechargesRequest,
+        context: _aio.ServicerContext[_account_service_pb2.ListRechargesRequest, _abc.Awaitable[_account_service_pb2.ListRechargesResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.ListRechargesResponse]:
+        """ListRecharges returns recharges, the newest first. With the state REQUESTED it lists what waits for a report."""
+
+    @_abc_1.abstractmethod
+    def ReportRecharge(
+        self,
+        request: _account_service_pb2.ReportRechargeRequest,
+        context: _aio.ServicerContext[_account_service_pb2.ReportRechargeRequest, _abc.Awaitable[_account_service_pb2.ReportRechargeResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.ReportRechargeResponse]:
+        """ReportRecharge closes a recharge: as paid, which adds the amount to the balance in the same transaction, or as
+        failed. A recharge that expired or was canceled can still be reported, once. The same report again changes nothing
+        and gets the same answer, with replayed set; another report of the same recharge is refused with FAILED_PRECONDITION
+        and ERROR_REASON_RECHARGE_ENDED.
         """
 
     @_abc_1.abstractmethod

@@ -21,6 +21,7 @@ from generated.tidemark.v1 import limit_pb2 as _limit_pb2
 from generated.tidemark.v1 import metric_pb2 as _metric_pb2
 from generated.tidemark.v1 import plan_pb2 as _plan_pb2
 from generated.tidemark.v1 import quota_pb2 as _quota_pb2
+from generated.tidemark.v1 import recharge_pb2 as _recharge_pb2
 from generated.tidemark.v1 import redelivery_job_pb2 as _redelivery_job_pb2
 from generated.tidemark.v1 import role_pb2 as _role_pb2
 from generated.tidemark.v1 import subscription_pb2 as _subscription_pb2
@@ -117,6 +118,12 @@ class _AuditResourceTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aud
     encrypted with another key. The secrets themselves are the same. One command can have several entries: one for each
     of its transactions.
     """
+    AUDIT_RESOURCE_TYPE_RECHARGE_POLICY: _AuditResourceType.ValueType  # 20
+    """AUDIT_RESOURCE_TYPE_RECHARGE_POLICY is a recharge policy; its resource_id is the balance_id."""
+    AUDIT_RESOURCE_TYPE_RECHARGE: _AuditResourceType.ValueType  # 21
+    """AUDIT_RESOURCE_TYPE_RECHARGE is a recharge that was reported. The recharges that Tidemark requests by itself have no
+    entries: ListRecharges has them.
+    """
 
 class AuditResourceType(_AuditResourceType, metaclass=_AuditResourceTypeEnumTypeWrapper):
     """AuditResourceType is the type of a resource that can change."""
@@ -159,6 +166,12 @@ AUDIT_RESOURCE_TYPE_ENDPOINT_SECRETS: AuditResourceType.ValueType  # 16
 """AUDIT_RESOURCE_TYPE_ENDPOINT_SECRETS is the stored secrets of the organization's endpoints, which the operator has
 encrypted with another key. The secrets themselves are the same. One command can have several entries: one for each
 of its transactions.
+"""
+AUDIT_RESOURCE_TYPE_RECHARGE_POLICY: AuditResourceType.ValueType  # 20
+"""AUDIT_RESOURCE_TYPE_RECHARGE_POLICY is a recharge policy; its resource_id is the balance_id."""
+AUDIT_RESOURCE_TYPE_RECHARGE: AuditResourceType.ValueType  # 21
+"""AUDIT_RESOURCE_TYPE_RECHARGE is a recharge that was reported. The recharges that Tidemark requests by itself have no
+entries: ListRecharges has them.
 """
 Global___AuditResourceType: _TypeAlias = AuditResourceType  # noqa: Y015
 
@@ -367,6 +380,8 @@ class AuditedResource(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     QUOTAS_FIELD_NUMBER: _builtins.int
     ENDPOINT_SECRETS_FIELD_NUMBER: _builtins.int
+    RECHARGE_POLICY_FIELD_NUMBER: _builtins.int
+    RECHARGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
         """alert is an alert."""
@@ -435,6 +450,14 @@ class AuditedResource(_message.Message):
     def endpoint_secrets(self) -> Global___AuditedEndpointSecrets:
         """endpoint_secrets says how many stored secrets of endpoints were encrypted with another key."""
 
+    @_builtins.property
+    def recharge_policy(self) -> _recharge_pb2.RechargePolicy:
+        """recharge_policy is a recharge policy. Where it has switched itself off, it has only the fields that changed."""
+
+    @_builtins.property
+    def recharge(self) -> _recharge_pb2.Recharge:
+        """recharge is a recharge."""
+
     def __init__(
         self,
         *,
@@ -455,12 +478,14 @@ class AuditedResource(_message.Message):
         api_key: Global___AuditedApiKey | None = ...,
         quotas: Global___AuditedQuotas | None = ...,
         endpoint_secrets: Global___AuditedEndpointSecrets | None = ...,
+        recharge_policy: _recharge_pb2.RechargePolicy | None = ...,
+        recharge: _recharge_pb2.Recharge | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "alert_exclusion", b"alert_exclusion", "api_key", b"api_key", "balance", b"balance", "customer", b"customer", "delivery", b"delivery", "endpoint", b"endpoint", "endpoint_secrets", b"endpoint_secrets", "erasure_job", b"erasure_job", "invoice", b"invoice", "limit", b"limit", "metric", b"metric", "plan", b"plan", "quotas", b"quotas", "redelivery_job", b"redelivery_job", "resource", b"resource", "subscription", b"subscription", "usage_event", b"usage_event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "alert_exclusion", b"alert_exclusion", "api_key", b"api_key", "balance", b"balance", "customer", b"customer", "delivery", b"delivery", "endpoint", b"endpoint", "endpoint_secrets", b"endpoint_secrets", "erasure_job", b"erasure_job", "invoice", b"invoice", "limit", b"limit", "metric", b"metric", "plan", b"plan", "quotas", b"quotas", "recharge", b"recharge", "recharge_policy", b"recharge_policy", "redelivery_job", b"redelivery_job", "resource", b"resource", "subscription", b"subscription", "usage_event", b"usage_event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "alert_exclusion", b"alert_exclusion", "api_key", b"api_key", "balance", b"balance", "customer", b"customer", "delivery", b"delivery", "endpoint", b"endpoint", "endpoint_secrets", b"endpoint_secrets", "erasure_job", b"erasure_job", "invoice", b"invoice", "limit", b"limit", "metric", b"metric", "plan", b"plan", "quotas", b"quotas", "redelivery_job", b"redelivery_job", "resource", b"resource", "subscription", b"subscription", "usage_event", b"usage_event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "alert_exclusion", b"alert_exclusion", "api_key", b"api_key", "balance", b"balance", "customer", b"customer", "delivery", b"delivery", "endpoint", b"endpoint", "endpoint_secrets", b"endpoint_secrets", "erasure_job", b"erasure_job", "invoice", b"invoice", "limit", b"limit", "metric", b"metric", "plan", b"plan", "quotas", b"quotas", "recharge", b"recharge", "recharge_policy", b"recharge_policy", "redelivery_job", b"redelivery_job", "resource", b"resource", "subscription", b"subscription", "usage_event", b"usage_event"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_resource: _TypeAlias = _typing.Literal["alert", "alert_exclusion", "customer", "subscription", "metric", "plan", "limit", "balance", "invoice", "usage_event", "erasure_job", "endpoint", "delivery", "redelivery_job", "api_key", "quotas", "endpoint_secrets"]  # noqa: Y015
+    _WhichOneofReturnType_resource: _TypeAlias = _typing.Literal["alert", "alert_exclusion", "customer", "subscription", "metric", "plan", "limit", "balance", "invoice", "usage_event", "erasure_job", "endpoint", "delivery", "redelivery_job", "api_key", "quotas", "endpoint_secrets", "recharge_policy", "recharge"]  # noqa: Y015
     _WhichOneofArgType_resource: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_resource) -> _WhichOneofReturnType_resource | None: ...
 

@@ -266,8 +266,8 @@ class LimitState(_message.Message):
     @_builtins.property
     def reset_time(self) -> _timestamp_pb2.Timestamp:
         """reset_time is when the same request can fit into this limit, if nothing else is used meanwhile: the end of the
-        window; of a rolling window, the time at which enough usage will have left it. Set only for the limit that refused
-        or capped. Unset: no time will make the request fit, because it asks for more than the limit.
+        window; of a rolling window, the time at which enough usage will have left it. Unset: no time will make the request
+        fit, because it asks for more than the limit; or, of a rolling window that refused nothing, it was not calculated.
         """
 
     def __init__(

@@ -1058,6 +1058,50 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_RECHARGE_POLICY_NOT_FOUND: _ErrorReason.ValueType  # 72
+    """ERROR_REASON_RECHARGE_POLICY_NOT_FOUND (NOT_FOUND) means that the balance has no recharge policy.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RECHARGE_POLICY_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "balance_id": "prepaid"
+          }
+        }
+    """
+    ERROR_REASON_RECHARGE_NOT_FOUND: _ErrorReason.ValueType  # 73
+    """ERROR_REASON_RECHARGE_NOT_FOUND (NOT_FOUND) means that the customer has no such recharge.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RECHARGE_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "recharge_id": "rch_5kd…"
+          }
+        }
+    """
+    ERROR_REASON_RECHARGE_ENDED: _ErrorReason.ValueType  # 74
+    """ERROR_REASON_RECHARGE_ENDED (FAILED_PRECONDITION) means that another result of the recharge was reported before. It
+    stands. Correct the balance with AdjustBalance if it was wrong.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RECHARGE_ENDED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "recharge_id": "rch_5kd…",
+            "state": "PAID"
+          }
+        }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a request, or one event of it, was refused or failed. Every error of this API carries a
@@ -2101,6 +2145,50 @@ Example:
       "metadata": {
         "customer_id": "acme",
         "reservation_id": "req-81"
+      }
+    }
+"""
+ERROR_REASON_RECHARGE_POLICY_NOT_FOUND: ErrorReason.ValueType  # 72
+"""ERROR_REASON_RECHARGE_POLICY_NOT_FOUND (NOT_FOUND) means that the balance has no recharge policy.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RECHARGE_POLICY_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "balance_id": "prepaid"
+      }
+    }
+"""
+ERROR_REASON_RECHARGE_NOT_FOUND: ErrorReason.ValueType  # 73
+"""ERROR_REASON_RECHARGE_NOT_FOUND (NOT_FOUND) means that the customer has no such recharge.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RECHARGE_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "recharge_id": "rch_5kd…"
+      }
+    }
+"""
+ERROR_REASON_RECHARGE_ENDED: ErrorReason.ValueType  # 74
+"""ERROR_REASON_RECHARGE_ENDED (FAILED_PRECONDITION) means that another result of the recharge was reported before. It
+stands. Correct the balance with AdjustBalance if it was wrong.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RECHARGE_ENDED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "recharge_id": "rch_5kd…",
+        "state": "PAID"
       }
     }
 """

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctidemark/v1/event_type.proto\x12\x0btidemark.v1*\xcc\x02\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45VENT_TYPE_ALERT_REACHED\x10\x01\x12\x1d\n\x19\x45VENT_TYPE_ALERT_RESOLVED\x10\x02\x12\x1d\n\x19\x45VENT_TYPE_ALERT_DISABLED\x10\x03\x12\x1f\n\x1b\x45VENT_TYPE_ENDPOINT_FAILING\x10\x04\x12 \n\x1c\x45VENT_TYPE_ENDPOINT_DISABLED\x10\x05\x12!\n\x1d\x45VENT_TYPE_ENDPOINT_RECOVERED\x10\x06\x12!\n\x1d\x45VENT_TYPE_DELIVERY_EXHAUSTED\x10\x07\x12 \n\x1c\x45VENT_TYPE_EVALUATION_FAILED\x10\x08\x12\x1c\n\x18\x45VENT_TYPE_ENDPOINT_TEST\x10\tBw\n\x0f\x64\x65v.tidemark.v1B\x0e\x45ventTypeProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctidemark/v1/event_type.proto\x12\x0btidemark.v1*\xf9\x03\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45VENT_TYPE_ALERT_REACHED\x10\x01\x12\x1d\n\x19\x45VENT_TYPE_ALERT_RESOLVED\x10\x02\x12\x1d\n\x19\x45VENT_TYPE_ALERT_DISABLED\x10\x03\x12\x1f\n\x1b\x45VENT_TYPE_ENDPOINT_FAILING\x10\x04\x12 \n\x1c\x45VENT_TYPE_ENDPOINT_DISABLED\x10\x05\x12!\n\x1d\x45VENT_TYPE_ENDPOINT_RECOVERED\x10\x06\x12!\n\x1d\x45VENT_TYPE_DELIVERY_EXHAUSTED\x10\x07\x12 \n\x1c\x45VENT_TYPE_EVALUATION_FAILED\x10\x08\x12\x1c\n\x18\x45VENT_TYPE_ENDPOINT_TEST\x10\t\x12\x1c\n\x18\x45VENT_TYPE_LIMIT_REFUSED\x10\n\x12!\n\x1d\x45VENT_TYPE_RECHARGE_REQUESTED\x10\x14\x12\x1f\n\x1b\x45VENT_TYPE_RECHARGE_EXPIRED\x10\x15\x12 \n\x1c\x45VENT_TYPE_RECHARGE_CANCELED\x10\x16\x12\'\n#EVENT_TYPE_RECHARGE_POLICY_DISABLED\x10\x17\x42w\n\x0f\x64\x65v.tidemark.v1B\x0e\x45ventTypeProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\016EventTypeProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
   _globals['_EVENTTYPE']._serialized_start=46
-  _globals['_EVENTTYPE']._serialized_end=378
+  _globals['_EVENTTYPE']._serialized_end=551
 # @@protoc_insertion_point(module_scope)

@@ -46,6 +46,16 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """EVENT_TYPE_ENDPOINT_TEST, "endpoint.test", means that SendTestEvent tests an endpoint. It is sent to that endpoint
     only, whatever its event_types are.
     """
+    EVENT_TYPE_LIMIT_REFUSED: _EventType.ValueType  # 10
+    """EVENT_TYPE_LIMIT_REFUSED, "limit.refused", means that a hard limit refused usage for the first time in its window."""
+    EVENT_TYPE_RECHARGE_REQUESTED: _EventType.ValueType  # 20
+    """EVENT_TYPE_RECHARGE_REQUESTED, "recharge.requested", means that a balance is low and its customer is to be charged."""
+    EVENT_TYPE_RECHARGE_EXPIRED: _EventType.ValueType  # 21
+    """EVENT_TYPE_RECHARGE_EXPIRED, "recharge.expired", means that a recharge was not reported in time."""
+    EVENT_TYPE_RECHARGE_CANCELED: _EventType.ValueType  # 22
+    """EVENT_TYPE_RECHARGE_CANCELED, "recharge.canceled", means that an open recharge is not wanted any more."""
+    EVENT_TYPE_RECHARGE_POLICY_DISABLED: _EventType.ValueType  # 23
+    """EVENT_TYPE_RECHARGE_POLICY_DISABLED, "recharge.policy_disabled", means that a recharge policy switched itself off."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """EventType is the type of a notification, an operator event or a test event. Bodies and webhooks write it as the text
@@ -76,4 +86,14 @@ EVENT_TYPE_ENDPOINT_TEST: EventType.ValueType  # 9
 """EVENT_TYPE_ENDPOINT_TEST, "endpoint.test", means that SendTestEvent tests an endpoint. It is sent to that endpoint
 only, whatever its event_types are.
 """
+EVENT_TYPE_LIMIT_REFUSED: EventType.ValueType  # 10
+"""EVENT_TYPE_LIMIT_REFUSED, "limit.refused", means that a hard limit refused usage for the first time in its window."""
+EVENT_TYPE_RECHARGE_REQUESTED: EventType.ValueType  # 20
+"""EVENT_TYPE_RECHARGE_REQUESTED, "recharge.requested", means that a balance is low and its customer is to be charged."""
+EVENT_TYPE_RECHARGE_EXPIRED: EventType.ValueType  # 21
+"""EVENT_TYPE_RECHARGE_EXPIRED, "recharge.expired", means that a recharge was not reported in time."""
+EVENT_TYPE_RECHARGE_CANCELED: EventType.ValueType  # 22
+"""EVENT_TYPE_RECHARGE_CANCELED, "recharge.canceled", means that an open recharge is not wanted any more."""
+EVENT_TYPE_RECHARGE_POLICY_DISABLED: EventType.ValueType  # 23
+"""EVENT_TYPE_RECHARGE_POLICY_DISABLED, "recharge.policy_disabled", means that a recharge policy switched itself off."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015

@@ -28,10 +28,11 @@ from generated.tidemark.v1 import condition_pb2 as tidemark_dot_v1_dot_condition
 from generated.tidemark.v1 import customer_alert_pb2 as tidemark_dot_v1_dot_customer__alert__pb2
 from generated.tidemark.v1 import event_type_pb2 as tidemark_dot_v1_dot_event__type__pb2
 from generated.tidemark.v1 import gauge_pb2 as tidemark_dot_v1_dot_gauge__pb2
+from generated.tidemark.v1 import recharge_pb2 as tidemark_dot_v1_dot_recharge__pb2
 from generated.tidemark.v1 import transition_pb2 as tidemark_dot_v1_dot_transition__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etidemark/v1/notification.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tidemark/v1/billing_period.proto\x1a\x1btidemark/v1/condition.proto\x1a tidemark/v1/customer_alert.proto\x1a\x1ctidemark/v1/event_type.proto\x1a\x17tidemark/v1/gauge.proto\x1a\x1ctidemark/v1/transition.proto\"\xa1\x03\n\x0cNotification\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12*\n\nevent_type\x18\x02 \x01(\x0e\x32\x16.tidemark.v1.EventType\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61lert_id\x18\x04 \x01(\t\x12\x32\n\x0e\x63ondition_type\x18\x05 \x01(\x0e\x32\x1a.tidemark.v1.ConditionType\x12\x13\n\x0b\x63ustomer_id\x18\x06 \x01(\t\x12\x10\n\x08sequence\x18\x07 \x01(\x03\x12\x0c\n\x04\x62ody\x18\x08 \x01(\t\x12\x15\n\ralert_version\x18\t \x01(\x03\x12\x1a\n\x12\x61lert_display_name\x18\n \x01(\t\x12-\n\nevaluation\x18\x0c \x01(\x0b\x32\x17.tidemark.v1.EvaluationH\x00\x12\x34\n\x0e\x61lert_disabled\x18\r \x01(\x0b\x32\x1a.tidemark.v1.AlertDisabledH\x00\x42\x08\n\x06\x64\x65tail\"\x9a\x01\n\nEvaluation\x12!\n\x05gauge\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Gauge\x12\x16\n\x0eprevious_value\x18\x02 \x01(\t\x12,\n\x0btransitions\x18\x03 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\x15\n\romitted_count\x18\x04 \x01(\x05\x12\x0c\n\x04late\x18\x05 \x01(\x08\"\x95\x02\n\rAlertDisabled\x12\x38\n\x06reason\x18\x01 \x01(\x0e\x32(.tidemark.v1.CustomerAlertDisabledReason\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x13\n\x0bgroup_limit\x18\x03 \x01(\x05\x12&\n\x05group\x18\x04 \x03(\x0b\x32\x17.tidemark.v1.GroupValue\x12\x32\n\x0e\x62illing_period\x18\x05 \x01(\x0b\x32\x1a.tidemark.v1.BillingPeriod\x12\x10\n\x08\x65vent_id\x18\x06 \x01(\t\x12.\n\nevent_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampBz\n\x0f\x64\x65v.tidemark.v1B\x11NotificationProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etidemark/v1/notification.proto\x12\x0btidemark.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a tidemark/v1/billing_period.proto\x1a\x1btidemark/v1/condition.proto\x1a tidemark/v1/customer_alert.proto\x1a\x1ctidemark/v1/event_type.proto\x1a\x17tidemark/v1/gauge.proto\x1a\x1atidemark/v1/recharge.proto\x1a\x1ctidemark/v1/transition.proto\"\x95\x04\n\x0cNotification\x12\x17\n\x0fnotification_id\x18\x01 \x01(\t\x12*\n\nevent_type\x18\x02 \x01(\x0e\x32\x16.tidemark.v1.EventType\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61lert_id\x18\x04 \x01(\t\x12\x32\n\x0e\x63ondition_type\x18\x05 \x01(\x0e\x32\x1a.tidemark.v1.ConditionType\x12\x13\n\x0b\x63ustomer_id\x18\x06 \x01(\t\x12\x10\n\x08sequence\x18\x07 \x01(\x03\x12\x0c\n\x04\x62ody\x18\x08 \x01(\t\x12\x15\n\ralert_version\x18\t \x01(\x03\x12\x1a\n\x12\x61lert_display_name\x18\n \x01(\t\x12-\n\nevaluation\x18\x0c \x01(\x0b\x32\x17.tidemark.v1.EvaluationH\x00\x12\x34\n\x0e\x61lert_disabled\x18\r \x01(\x0b\x32\x1a.tidemark.v1.AlertDisabledH\x00\x12)\n\x08recharge\x18\x14 \x01(\x0b\x32\x15.tidemark.v1.RechargeH\x00\x12G\n\x18recharge_policy_disabled\x18\x15 \x01(\x0b\x32#.tidemark.v1.RechargePolicyDisabledH\x00\x42\x08\n\x06\x64\x65tail\"\x9a\x01\n\nEvaluation\x12!\n\x05gauge\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Gauge\x12\x16\n\x0eprevious_value\x18\x02 \x01(\t\x12,\n\x0btransitions\x18\x03 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\x15\n\romitted_count\x18\x04 \x01(\x05\x12\x0c\n\x04late\x18\x05 \x01(\x08\"\x95\x02\n\rAlertDisabled\x12\x38\n\x06reason\x18\x01 \x01(\x0e\x32(.tidemark.v1.CustomerAlertDisabledReason\x12\x17\n\x0fsubscription_id\x18\x02 \x01(\t\x12\x13\n\x0bgroup_limit\x18\x03 \x01(\x05\x12&\n\x05group\x18\x04 \x03(\x0b\x32\x17.tidemark.v1.GroupValue\x12\x32\n\x0e\x62illing_period\x18\x05 \x01(\x0b\x32\x1a.tidemark.v1.BillingPeriod\x12\x10\n\x08\x65vent_id\x18\x06 \x01(\t\x12.\n\nevent_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb0\x01\n\x16RechargePolicyDisabled\x12\x12\n\nbalance_id\x18\x01 \x01(\t\x12\x39\n\x06reason\x18\x02 \x01(\x0e\x32).tidemark.v1.RechargePolicyDisabledReason\x12\x17\n\x0f\x66\x61iled_attempts\x18\x03 \x01(\x05\x12\x14\n\x0cmax_attempts\x18\x04 \x01(\x05\x12\x18\n\x10last_recharge_id\x18\x05 \x01(\tBz\n\x0f\x64\x65v.tidemark.v1B\x11NotificationProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,10 +40,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.notification_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.tidemark.v1B\021NotificationProtoP\001Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\252\002\013Tidemark.V1\312\002\013Tidemark\\V1\352\002\014Tidemark::V1'
-  _globals['_NOTIFICATION']._serialized_start=263
-  _globals['_NOTIFICATION']._serialized_end=680
-  _globals['_EVALUATION']._serialized_start=683
-  _globals['_EVALUATION']._serialized_end=837
-  _globals['_ALERTDISABLED']._serialized_start=840
-  _globals['_ALERTDISABLED']._serialized_end=1117
+  _globals['_NOTIFICATION']._serialized_start=291
+  _globals['_NOTIFICATION']._serialized_end=824
+  _globals['_EVALUATION']._serialized_start=827
+  _globals['_EVALUATION']._serialized_end=981
+  _globals['_ALERTDISABLED']._serialized_start=984
+  _globals['_ALERTDISABLED']._serialized_end=1261
+  _globals['_RECHARGEPOLICYDISABLED']._serialized_start=1264
+  _globals['_RECHARGEPOLICYDISABLED']._serialized_end=1440
 # @@protoc_insertion_point(module_scope)

@@ -13,6 +13,7 @@ from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 from generated.tidemark.v1 import customer_alert_pb2 as _customer_alert_pb2
 from generated.tidemark.v1 import event_type_pb2 as _event_type_pb2
 from generated.tidemark.v1 import gauge_pb2 as _gauge_pb2
+from generated.tidemark.v1 import recharge_pb2 as _recharge_pb2
 from generated.tidemark.v1 import transition_pb2 as _transition_pb2
 import builtins as _builtins
 import sys
@@ -27,8 +28,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Notification(_message.Message):
-    """Notification is the immutable record of the transitions that one evaluation of one alert found on one gauge, or that
-    an alert was disabled. Webhooks, the history and the watch stream carry the same content.
+    """Notification is the immutable record of the transitions that one evaluation of one alert found on one gauge, that an
+    alert was disabled, or of a recharge. Webhooks, the history and the watch stream carry the same content.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -45,14 +46,17 @@ class Notification(_message.Message):
     ALERT_DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     EVALUATION_FIELD_NUMBER: _builtins.int
     ALERT_DISABLED_FIELD_NUMBER: _builtins.int
+    RECHARGE_FIELD_NUMBER: _builtins.int
+    RECHARGE_POLICY_DISABLED_FIELD_NUMBER: _builtins.int
     notification_id: _builtins.str
     """notification_id is the notification's id, "ntf_" and 26 characters. Webhooks send it as webhook-id."""
     event_type: _event_type_pb2.EventType.ValueType
     """event_type is EVENT_TYPE_ALERT_REACHED when at least one threshold was reached, otherwise
-    EVENT_TYPE_ALERT_RESOLVED; or EVENT_TYPE_ALERT_DISABLED. The body writes it as "alert.reached" and so on.
+    EVENT_TYPE_ALERT_RESOLVED; or EVENT_TYPE_ALERT_DISABLED; or one of the types EVENT_TYPE_RECHARGE_…. The body writes it
+    as "alert.reached" and so on.
     """
     alert_id: _builtins.str
-    """alert_id is the alert."""
+    """alert_id is the alert. Unset: the notification is about a recharge, and has none of the fields of alerts."""
     condition_type: _condition_pb2.ConditionType.ValueType
     """condition_type is the type of the alert's condition."""
     customer_id: _builtins.str
@@ -81,6 +85,16 @@ class Notification(_message.Message):
     def alert_disabled(self) -> Global___AlertDisabled:
         """alert_disabled is set for the type ALERT_DISABLED."""
 
+    @_builtins.property
+    def recharge(self) -> _recharge_pb2.Recharge:
+        """recharge is set for the types RECHARGE_REQUESTED, RECHARGE_EXPIRED and RECHARGE_CANCELED: the recharge as it was
+        then. Ask for its state now with GetRecharge.
+        """
+
+    @_builtins.property
+    def recharge_policy_disabled(self) -> Global___RechargePolicyDisabled:
+        """recharge_policy_disabled is set for the type RECHARGE_POLICY_DISABLED."""
+
     def __init__(
         self,
         *,
@@ -96,12 +110,14 @@ class Notification(_message.Message):
         alert_display_name: _builtins.str = ...,
         evaluation: Global___Evaluation | None = ...,
         alert_disabled: Global___AlertDisabled | None = ...,
+        recharge: _recharge_pb2.Recharge | None = ...,
+        recharge_policy_disabled: Global___RechargePolicyDisabled | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alert_disabled", b"alert_disabled", "create_time", b"create_time", "detail", b"detail", "evaluation", b"evaluation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert_disabled", b"alert_disabled", "create_time", b"create_time", "detail", b"detail", "evaluation", b"evaluation", "recharge", b"recharge", "recharge_policy_disabled", b"recharge_policy_disabled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_disabled", b"alert_disabled", "alert_display_name", b"alert_display_name", "alert_id", b"alert_id", "alert_version", b"alert_version", "body", b"body", "condition_type", b"condition_type", "create_time", b"create_time", "customer_id", b"customer_id", "detail", b"detail", "evaluation", b"evaluation", "event_type", b"event_type", "notification_id", b"notification_id", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_disabled", b"alert_disabled", "alert_display_name", b"alert_display_name", "alert_id", b"alert_id", "alert_version", b"alert_version", "body", b"body", "condition_type", b"condition_type", "create_time", b"create_time", "customer_id", b"customer_id", "detail", b"detail", "evaluation", b"evaluation", "event_type", b"event_type", "notification_id", b"notification_id", "recharge", b"recharge", "recharge_policy_disabled", b"recharge_policy_disabled", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_detail: _TypeAlias = _typing.Literal["evaluation", "alert_disabled"]  # noqa: Y015
+    _WhichOneofReturnType_detail: _TypeAlias = _typing.Literal["evaluation", "alert_disabled", "recharge", "recharge_policy_disabled"]  # noqa: Y015
     _WhichOneofArgType_detail: _TypeAlias = _typing.Literal["detail", b"detail"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_detail) -> _WhichOneofReturnType_detail | None: ...
 
@@ -209,3 +225,41 @@ class AlertDisabled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AlertDisabled: _TypeAlias = AlertDisabled  # noqa: Y015
+
+@_typing.final
+class RechargePolicyDisabled(_message.Message):
+    """RechargePolicyDisabled says that a recharge policy has switched itself off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    LAST_RECHARGE_ID_FIELD_NUMBER: _builtins.int
+    balance_id: _builtins.str
+    """balance_id is the balance of the policy."""
+    reason: _recharge_pb2.RechargePolicyDisabledReason.ValueType
+    """reason is why."""
+    failed_attempts: _builtins.int
+    """failed_attempts is how many recharges in a row had failed or expired."""
+    max_attempts: _builtins.int
+    """max_attempts is how many the policy allowed."""
+    last_recharge_id: _builtins.str
+    """last_recharge_id is the last recharge of the policy. Unset: it never requested one."""
+    def __init__(
+        self,
+        *,
+        balance_id: _builtins.str = ...,
+        reason: _recharge_pb2.RechargePolicyDisabledReason.ValueType = ...,
+        failed_attempts: _builtins.int = ...,
+        max_attempts: _builtins.int = ...,
+        last_recharge_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_id", b"balance_id", "failed_attempts", b"failed_attempts", "last_recharge_id", b"last_recharge_id", "max_attempts", b"max_attempts", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RechargePolicyDisabled: _TypeAlias = RechargePolicyDisabled  # noqa: Y015

@@ -37,12 +37,14 @@ class OperatorEvent(_message.Message):
     """
     event_type: _event_type_pb2.EventType.ValueType
     """event_type is what happened: EVENT_TYPE_ENDPOINT_FAILING, EVENT_TYPE_ENDPOINT_DISABLED,
-    EVENT_TYPE_ENDPOINT_RECOVERED, EVENT_TYPE_DELIVERY_EXHAUSTED, EVENT_TYPE_EVALUATION_FAILED, or
-    EVENT_TYPE_ENDPOINT_TEST, which SendTestEvent creates. The examples of other types that SendTestEvent sends are not
-    operator events: they did not happen.
+    EVENT_TYPE_ENDPOINT_RECOVERED, EVENT_TYPE_DELIVERY_EXHAUSTED, EVENT_TYPE_EVALUATION_FAILED,
+    EVENT_TYPE_LIMIT_REFUSED, or EVENT_TYPE_ENDPOINT_TEST, which SendTestEvent creates. The examples of other types that
+    SendTestEvent sends are not operator events: they did not happen.
     """
     endpoint_id: _builtins.str
-    """endpoint_id is the endpoint of the event. Unset for EVENT_TYPE_EVALUATION_FAILED, which is not about an endpoint."""
+    """endpoint_id is the endpoint of the event. Unset for EVENT_TYPE_EVALUATION_FAILED and EVENT_TYPE_LIMIT_REFUSED, which
+    are not about an endpoint.
+    """
     body: _builtins.str
     """body is the JSON that is posted, byte for byte."""
     @_builtins.property

@@ -242,7 +242,7 @@ class UsageOutcome(_message.Message):
     @_builtins.property
     def over_limits(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.LimitState]:
         """over_limits are the hard limits that the events met and that are passed now, each once, at most 100. Usage that
-        happened is never refused: it counts, and the next CheckUsage or ReserveUsage is. reset_time is not set in them.
+        happened is never refused: it counts, and the next CheckUsage or ReserveUsage is.
         """
 
     def __init__(

@@ -6,7 +6,7 @@ Alerts that count what is held, and the views of gauges, add them up. Most reser
 from alembic import op
 
 revision = "0043"
-down_revision = "0041"
+down_revision = "0042"
 oldest_compatible = "0027"
 why_safe = "The table is created by 0041 of the same version, and is empty."
 

@@ -34,6 +34,7 @@ LAST = (
     "validated archived alert",
     "validated archived alerts",
     "validated released key",
+    "validated delete recharge policy",
     "validated void of a balance",
     "validated disabled endpoint",
     "validated delete endpoint",

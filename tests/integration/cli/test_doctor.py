@@ -429,11 +429,21 @@ async def test_certificates_that_end_or_do_not_fit_are_found(database_url: str, 
 async def test_work_that_waits_for_servers_is_found(database: Database, database_url: str) -> None:
     await House.build(database, SystemClock())
     ids = "(SELECT organization_id FROM organization)"
-    for check_id in ("work.timers", "work.evaluations", "work.erasures", "work.redeliveries", "work.backfills"):
+    for check_id in (
+        *("work.timers", "work.evaluations", "work.erasures", "work.redeliveries", "work.backfills"),
+        *("work.recharges", "work.recharge_policies"),
+    ):
         assert (await check(database_url, check_id)).severity is OK
     await execute(
         database_url,
         f"INSERT INTO wallet (organization_id, customer_id, due_time) VALUES ({ids}, 'c', now() - interval '1 hour')",
+        "INSERT INTO recharge_policy (organization_id, customer_id, balance_id, policy_id, below, fixed_amount,"
+        " min_amount, cooldown, failure_cooldown, max_attempts, report_timeout, as_of_time, create_time, update_time,"
+        f" state, failed_attempts, last_sequence) VALUES ({ids}, 'c', 'b', 'p', 1, 1, 0, '0', '0', 1, '1 day', now(),"
+        " now(), now(), 'DISABLED', 1, 1)",
+        "INSERT INTO recharge (organization_id, customer_id, recharge_id, balance_id, policy_id, sequence, state,"
+        f" attempt, unit, amount, remaining, create_time, expire_time) VALUES ({ids}, 'c', 'r', 'b', 'p', 1,"
+        " 'REQUESTED', 1, 'cost/USD', 1, 0, now() - interval '2 days', now())",
         "INSERT INTO customer_evaluation (organization_id, customer_id, facts, usage, subscriptions, limit_units,"
         f" epoch, change_time, due_time) VALUES ({ids}, 'c', true, true, true, '{{}}', 1, now(),"
         " now() - interval '1 hour')",
@@ -455,6 +465,8 @@ async def test_work_that_waits_for_servers_is_found(database: Database, database
         ("work.erasures", WARNING),
         ("work.redeliveries", WARNING),
         ("work.backfills", WARNING),
+        ("work.recharges", WARNING),
+        ("work.recharge_policies", WARNING),
         ("work.feed", WARNING),
     ):
         assert (await check(database_url, check_id)).severity is severity, check_id

@@ -2,24 +2,34 @@
 
 import random
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import grpc
 import pytest
 
+from engine.enforcement.expiry import Expiry
 from engine.enforcement.requests import Decided
+from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
+from evaluator.events import SettlingEvent
 from generated.tidemark.v1 import (
     alert_pb2,
     alert_service_pb2,
     condition_pb2,
     customer_alert_pb2,
     filter_pb2,
+    subscription_pb2,
     threshold_pb2,
 )
-from tests.support.enforcement.gateway import Gateway, put_limit, reserve, settle
-from tests.support.server.sharing import shares_server
+from runtime.clock import ManualClock
+from store.postgres.database import Database
+from tests.support.enforcement.gateway import Gateway, Sender, put_limit, reserve, settle, usage_event
+from tests.support.server.sharing import own_server, shares_server
+from tests.support.usage.alerts import on_plan
 from tests.support.usage.caller import ALL_CUSTOMERS, BOTH, DEADLINE, Caller, on_customer
+from tests.support.usage.service import GRACE
 from tests.support.usage.voiding import void
 
 pytestmark = shares_server
@@ -192,6 +202,41 @@ async def test_a_notification_says_that_its_gauge_counts_what_is_held(caller: Ca
     assert [one.event_id for one in notified.transitions] == ["r1"]
 
 
+@own_server
+async def test_an_expiry_resolves_what_a_reservation_reached(
+    caller: Caller, gateway: Gateway, clock: ManualClock, own_pool: Database
+) -> None:
+    """Also of a subscription, whose gauge has a period of its own."""
+    await put_limit(caller, "1000")
+    request = condition_pb2.UsageExceededCondition(metric_id="calls")
+    counting = await caller.create(alert("10", usage_exceeded=request, scope=on_plan("pro")))
+    await caller.put_subscription(
+        subscription_pb2.Subscription(customer_id="acme", subscription_id="acme-pro", plan_id="pro")
+    )
+    answer = await gateway.reserve("r1", "20", subscription="acme-pro", seconds=10)
+    assert caused(answer) == [("REACHED", "10", "20", "r1")]
+    await gateway.reserve("r2", "3", subscription="acme-pro", seconds=60)
+    clock.advance(timedelta(seconds=16))
+    rules = RulesRegistry()
+    await Expiry(own_pool, clock, Transactions(own_pool, clock, GRACE, rules)).sweep()
+    assert await gauges(caller, counting.alert_id) == {"": ("3", "3")}
+    _, resolved = await caller.notifications()
+    assert [(one.kind, one.value, one.event_id) for one in resolved.transitions] == [("RESOLVED", "3", "r1")]
+
+
+async def test_an_event_that_settles_a_reservation_is_one_step(
+    caller: Caller, gateway: Gateway, sender: Sender
+) -> None:
+    await put_limit(caller, "1000")
+    counting = await caller.create(alert("50", "100"))
+    grouped = await caller.create(alert("1000", groups=["region"]))
+    await gateway.reserve("r1", "60", region="eu")
+    await sender.send(SettlingEvent.of(usage_event("e1", "70", region="us"), "r1"))
+    assert await gauges(caller, counting.alert_id) == {"": ("70", "0")}
+    assert await gauges(caller, grouped.alert_id) == {"eu": ("0", "0"), "us": ("70", "0")}
+    assert len(await caller.notifications()) == 1
+
+
 MODEL = """
 SELECT coalesce(x.properties ->> 'region', ''), sum(x.quantity), sum(x.held)
 FROM (
@@ -214,7 +259,7 @@ async def modelled(caller: Caller, customer: str) -> dict[str, tuple[Decimal, De
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_gauges_are_what_usage_and_open_reservations_come_to(
-    caller: Caller, gateway: Gateway, other: Gateway, seed: int
+    caller: Caller, gateway: Gateway, other: Gateway, sender: Sender, seed: int
 ) -> None:
     """Random usage, voids, reservations and their ends through two servers, while alerts come and go."""
     draw = random.Random(seed)
@@ -247,6 +292,10 @@ async def test_gauges_are_what_usage_and_open_reservations_come_to(
             case "settle" if opened:
                 customer, name = opened.pop(draw.randrange(len(opened)))
                 quantity = draw.choice((None, "0", "2", "15"))
+                if draw.random() < 0.4:
+                    event = usage_event(f"s{number}", quantity or "4", customer=customer, **properties())
+                    await sender.send(SettlingEvent.of(event, name))
+                    return
                 await draw.choice((gateway, other)).settle(name, quantity, customer=customer)
             case "release" if opened:
                 customer, name = opened.pop(draw.randrange(len(opened)))

@@ -1,83 +1,32 @@
 """LimitService over the wire: unary calls, the stream, batches and watches on the real engine."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import grpc
 import pytest
-from google.protobuf.json_format import MessageToDict, ParseDict
-from google.protobuf.message import Message
 
-from generated.tidemark.v1 import limit_service_pb2 as messages
-from generated.tidemark.v1 import limit_service_pb2_grpc
 from store.monitoring import backlog
 from store.monitoring.backlog import Backlog
 from store.postgres.database import Database
 from tests.support.enforcement.gateway import HARD, SOFT, put_limit
+from tests.support.enforcement.limits import (
+    Limits,
+    message,
+    named,
+    next_of,
+    remaining_of,
+    reserve,
+    time_of,
+    usage,
+    watched,
+)
 from tests.support.server.running import reason_of
 from tests.support.server.sharing import shares_server
-from tests.support.usage.caller import DEADLINE, Caller
+from tests.support.usage.caller import Caller
 from tests.support.waiting import within
 
 pytestmark = shares_server
-
-METHODS = messages.DESCRIPTOR.services_by_name["LimitService"].methods_by_name
-
-
-class Limits:
-    """Calls of LimitService with requests and answers as JSON."""
-
-    def __init__(self, caller: Caller) -> None:
-        self.caller = caller
-        self.stub: Any = limit_service_pb2_grpc.LimitServiceStub(caller.server.channel)
-
-    async def call(self, method: str, **request: Any) -> dict[str, Any]:
-        """The answer to a unary call."""
-        sent = ParseDict(request, request_of(method))
-        return shown(await getattr(self.stub, method)(sent, metadata=self.caller.metadata, timeout=DEADLINE))
-
-    async def refused(self, method: str, **request: Any) -> tuple[str, str]:
-        """Code and reason of a unary call that is refused."""
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await self.call(method, **request)
-        return raised.value.code().name, reason_of(raised.value).removeprefix("ERROR_REASON_")
-
-    def open(self, method: str, request: Message | None = None) -> Any:
-        """An open stream."""
-        arguments = () if request is None else (request,)
-        return getattr(self.stub, method)(*arguments, metadata=self.caller.metadata, timeout=240)
-
-    async def reserve(self, reservation_id: str, quantity: str = "1", **fields: Any) -> dict[str, Any]:
-        """The answer to ReserveUsage."""
-        return await self.call("ReserveUsage", reservationId=reservation_id, usage=usage(quantity), **fields)
-
-    async def remaining(self, customer_id: str = "acme") -> str:
-        """What is left of the limit of a customer."""
-        answer = await self.call("CheckUsage", usage=usage("1", customer_id))
-        return str(answer["decision"]["limit"]["remaining"])
-
-
-def request_of(method: str) -> Message:
-    """An empty request."""
-    found: Message = getattr(messages, METHODS[method].input_type.name)()
-    return found
-
-
-def shown(message: Message) -> dict[str, Any]:
-    """A message as JSON."""
-    found: dict[str, Any] = MessageToDict(message)
-    return found
-
-
-def usage(quantity: str = "1", customer_id: str = "acme", **fields: Any) -> dict[str, Any]:
-    """Usage of calls."""
-    return {"customerId": customer_id, "metricId": "calls", "quantity": quantity, **fields}
-
-
-def named(reservation_id: str, customer_id: str = "acme") -> dict[str, str]:
-    """A reservation."""
-    return {"customerId": customer_id, "reservationId": reservation_id}
 
 
 @pytest.fixture
@@ -227,27 +176,24 @@ async def backlog_of(database: Database) -> Backlog:
         return await backlog.read(connection)
 
 
+async def test_event_settles_a_reservation_and_its_answer_says_which_limits_are_passed(limits: Limits) -> None:
+    await limits.reserve("r-1", "4")
+    event = limits.caller.event("e-1", "6")
+    event.reservation_id = "r-1"
+    settled = await limits.caller.send(event)
+    assert settled.accepted == 1
+    assert not settled.over_limits
+    after = (await limits.call("GetReservation", **named("r-1")))["reservation"]
+    assert after["state"] == "RESERVATION_STATE_SETTLED"
+    assert await limits.remaining() == "4"
+    passed = await limits.caller.send(*(limits.caller.event(f"e-{number}", "3") for number in (2, 3, 4)))
+    assert passed.accepted == 3
+    [over] = passed.over_limits
+    assert (over.limit_id, over.counted, over.remaining) == ("limit", "15", "-5")
+    assert over.reset_time == over.window_end_time
+
+
 # --- the stream ---------------------------------------------------------------------------------------------
-
-
-def message(batch_id: str, *requests: dict[str, Any]) -> messages.EnforceUsageRequest:
-    """A message of the stream."""
-    return ParseDict({"batchId": batch_id, "requests": list(requests)}, messages.EnforceUsageRequest())
-
-
-def reserve(reservation_id: str, quantity: str = "1", customer_id: str = "acme", **fields: Any) -> dict[str, Any]:
-    """A request to reserve."""
-    return {"reserve": {"reservationId": reservation_id, "usage": usage(quantity, customer_id), **fields}}
-
-
-async def next_of(stream: Any) -> dict[str, Any]:
-    """The next answer that is no heartbeat."""
-    async with within("an answer"):
-        while True:
-            answer = await stream.read()
-            assert answer is not grpc.aio.EOF, "the stream has ended"
-            if not answer.heartbeat:
-                return shown(answer)
 
 
 async def test_stream_decides_the_requests_of_a_message_in_their_order(limits: Limits) -> None:
@@ -325,18 +271,6 @@ async def test_large_message_is_answered_in_full_and_then_in_short(limits: Limit
 # --- watches ------------------------------------------------------------------------------------------------
 
 
-def watched(*customer_ids: str) -> messages.WatchDecisionsRequest:
-    """A request to watch one call of each customer."""
-    sent = {"customerIds": list(customer_ids), "usages": [{"metricId": "calls", "quantity": "1"}]}
-    return ParseDict(sent, messages.WatchDecisionsRequest())
-
-
-async def remaining_of(stream: Any) -> dict[str, str]:
-    """What the next answer says of each customer."""
-    answer = await next_of(stream)
-    return {one["customerId"]: one["decision"].get("limit", {}).get("remaining", "") for one in answer["decisions"]}
-
-
 async def test_watch_shows_each_decision_and_then_those_that_change(limits: Limits) -> None:
     stream = limits.open("WatchDecisions", watched("acme", "free"))
     assert await remaining_of(stream) == {"acme": "10", "free": ""}
@@ -371,8 +305,3 @@ async def test_many_watchers_of_the_same_customers_see_the_same(limits: Limits) 
     assert await asyncio.gather(*map(remaining_of, streams)) == [{"acme": "3"}] * 4
     for stream in streams:
         stream.cancel()
-
-
-def time_of(text: str) -> datetime:
-    """The time of a timestamp in JSON."""
-    return datetime.fromisoformat(text).astimezone(UTC)

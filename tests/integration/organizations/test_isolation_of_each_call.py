@@ -9,18 +9,26 @@ from datetime import UTC, datetime
 
 import pytest
 
-from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    alert_service_pb2,
+    audit_service_pb2,
+    limit_service_pb2,
+    webhook_service_pb2,
+)
 from runtime.clock import ManualClock
 from tests.support.databases import Template
 from tests.support.organizations.side_by_side import Outcome, carry_out
 from tests.support.organizations.steps import STEPS
 
-# Streams (the tests of usage and of the watch stream open these for two organizations), and methods that need a
-# notifier or an id that organizations do not share.
+# Streams (the tests of usage, of enforcement and of the watch streams open these for two organizations), and methods
+# that need a notifier or an id that organizations do not share.
 ELSEWHERE = {
     "EvaluateUsage",
     "WatchNotifications",
     "WatchAuditEntries",
+    "EnforceUsage",
+    "WatchDecisions",
     "GetDelivery",
     "ListAttempts",
 }
@@ -56,7 +64,7 @@ def test_the_steps_show_what_was_put_and_call_every_method(outcomes: tuple[Outco
     """Most answers show something of what was put, and every method of the API is called."""
     alone, _ = outcomes
     assert len([answer for answer in alone.answers.values() if "ours" in answer]) > 40
-    services = (account_service_pb2, alert_service_pb2, audit_service_pb2, webhook_service_pb2)
+    services = (account_service_pb2, alert_service_pb2, audit_service_pb2, limit_service_pb2, webhook_service_pb2)
     methods = {
         method.name
         for module in services

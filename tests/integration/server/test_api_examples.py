@@ -18,7 +18,6 @@ from tests.support.contract.names import Names
 from tests.support.server.running import Running
 
 RECORD = bool(os.environ.get("TIDEMARK_RECORD_EXAMPLES"))
-NOT_SERVED_YET = {"LimitService"}
 TIMEOUT = 60.0  # seconds until background work shows in an answer
 
 
@@ -68,9 +67,7 @@ async def test_examples_of_a_service_are_what_a_server_answers(service: ServiceD
         save(service, found)
 
 
-@pytest.mark.parametrize(
-    "service", [each for each in SERVICES if each.name not in NOT_SERVED_YET], ids=lambda service: service.name
-)
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
 def test_every_method_has_an_example(service: ServiceDescriptor) -> None:
     shown = {step.method.name for step in session(service) if step.error is None}
     assert [method.name for method in service.methods if method.name not in shown] == []

@@ -212,6 +212,9 @@ async def test_the_backlog_is_shown(monitored: Monitored) -> None:
     assert found.value("tidemark_deliveries_oldest_due_age_seconds") == 0
     assert found.value("tidemark_timers_oldest_due_age_seconds") == 0
     assert found.value("tidemark_backfills") == 0
+    assert found.value("tidemark_recharges_open") == 0
+    assert found.value("tidemark_recharges_oldest_open_age_seconds") == 0
+    assert found.value("tidemark_recharge_policies_disabled") == 0
     assert found.value("tidemark_feed_pending_notifications") == 0
     assert found.value("tidemark_enforcement_open_reservations") == 0
     assert found.value("tidemark_enforcement_oldest_overdue_age_seconds") == 0

@@ -17,6 +17,8 @@ from generated.tidemark.v1 import (
     alert_service_pb2_grpc,
     audit_service_pb2,
     audit_service_pb2_grpc,
+    limit_service_pb2,
+    limit_service_pb2_grpc,
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
@@ -27,6 +29,7 @@ STUBS: dict[Any, Any] = {
     account_service_pb2: account_service_pb2_grpc.AccountServiceStub,
     alert_service_pb2: alert_service_pb2_grpc.AlertServiceStub,
     audit_service_pb2: audit_service_pb2_grpc.AuditServiceStub,
+    limit_service_pb2: limit_service_pb2_grpc.LimitServiceStub,
     webhook_service_pb2: webhook_service_pb2_grpc.WebhookServiceStub,
 }
 

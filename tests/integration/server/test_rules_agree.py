@@ -51,7 +51,7 @@ def against_rules(request: Message) -> list[str]:
 
 
 # Requests that are compared at least, of a service with few methods.
-LEAST = {"AuditService": 200, "LimitService": -1}  # LimitService is not served yet
+LEAST = {"AuditService": 200}
 
 # Fields with checks that a rule of one field cannot say: they depend on other fields or lists of names, or compare
 # numbers that are written as texts.
@@ -67,8 +67,10 @@ BEYOND = {
     "*.url",
     "AdjustBalance.amount",
     "DecrementBalances.amount",
+    "BatchCheckUsage.usages.0.currency",
     "BatchCreateAlerts.requests.0.alert.state",
     "BatchCreateAlerts.requests.0.request_id",
+    "CheckUsage.usage.currency",
     "CreateAlert.alert.cost_exceeded.grouping_keys",
     "CreateAlert.alert.cost_exceeded.threshold_overrides.0.group_values.0.key",
     "CreateAlert.alert.cost_exceeded.threshold_overrides.0.group_values.0.value",
@@ -83,6 +85,7 @@ BEYOND = {
     "EvaluateUsageBatch.batch.events.0.quantity",
     "ExplainCustomerAlert.subscription_id",
     "GetCustomerAlert.subscription_id",
+    "ListRecharges.balance_id",
     "ListCustomerAlerts.alert_ids",
     "ListCustomerAlerts.customer_ids",
     "ListCustomerAlerts.statuses",
@@ -90,9 +93,15 @@ BEYOND = {
     "PutBalance.balance.kind",
     "PutBalance.balance.license_type",
     "PutLimit.limit.quantity.metric_id",
+    "PutRechargePolicy.recharge_policy.below",
+    "PutRechargePolicy.recharge_policy.max_amount_per_period",
+    "PutRechargePolicy.recharge_policy.up_to.level",
+    "PutRechargePolicy.recharge_policy.up_to.min_amount",
+    "ReportRecharge.paid.amount",
     "PutMetric.metric.aggregation",
     "PutMetric.metric.quantity_property",
     "PutMetric.metric.unique_property",
+    "ReserveUsage.usage.currency",
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.support.databases import NOON
 
-_ID = re.compile(r"\b(alt|erased|erj|evt|ntf|rdj|tst|whd|whe)_[0-9a-zA-Z]{26}\b")
+_ID = re.compile(r"\b(alt|erased|erj|evt|ntf|rch|rdj|tst|whd|whe)_[0-9a-zA-Z]{26}\b")
 _SECRET = re.compile(r"\b(whsec|whpk)_[0-9a-zA-Z+/=]+")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z")
 _OPAQUE = {"etag", "nextPageToken", "resumeToken", "peer", "requestId", "userAgent"}

@@ -77,6 +77,8 @@ def notifications() -> Iterator[Notification]:
     invoices = Measure(currency="USD", invoices=InvoiceSelection())
     yield notification(Gauge("acme", None, invoices, (("invoice_id", "i-1"),), EVER), transition(PLAIN, caused=False))
     yield notification(usage, transition(PLAIN))
+    held = Measure(metric_id="tokens", counts_held=True)
+    yield notification(Gauge("acme", None, held, (), PERIOD), transition(PLAIN))
     yield notification(usage, replace(transition(PLAIN), cause=Cause("e-1", NOW, voided_events=2)))
     yield notification(some, transition(PLAIN))
     yield notification(Gauge("acme", None, contracts, (), PERIOD), transition(PLAIN))

@@ -121,3 +121,39 @@ HELD = (
         f' total: "$amount" period_end_time {{ {NOW} }} }}',
     ),
 )
+
+_POLICY = 'customer_id: "ann" below: "$limit" up_to { level: "9000" } failure_cooldown {} cooldown { seconds: 60 }'
+
+# The allotment is low at once. The policy of the ending balance is off: its only recharge failed for good.
+RECHARGES = (
+    Step("policy", "PutRechargePolicy", f'recharge_policy {{ balance_id: "b4" {_POLICY} }}'),
+    Step("lower", "AdjustBalance", 'customer_id: "ann" balance_id: "b4" adjustment_id: "a4" amount: "-$amount"'),
+    Step(
+        "failed recharge",
+        "ReportRecharge",
+        'customer_id: "ann" recharge_id: "rch_rcp_policy_1" failed { failure_message: "$name" }',
+    ),
+    Step(
+        "failed recharge again",
+        "ReportRecharge",
+        'customer_id: "ann" recharge_id: "rch_rcp_policy_1" failed { failure_message: "$name" }',
+    ),
+    Step("policy again", "PutRechargePolicy", f'recharge_policy {{ balance_id: "b4" {_POLICY} max_attempts: 9 }}'),
+    Step(
+        "other policy",
+        "PutRechargePolicy",
+        'recharge_policy { customer_id: "ann" balance_id: "b2" below: "5000" fixed { amount: "$more" } }',
+    ),
+    Step(
+        "recharge failed for good",
+        "ReportRecharge",
+        'customer_id: "ann" recharge_id: "rch_rcp_other policy_1" failed { permanent: true }',
+    ),
+    Step(
+        "third policy",
+        "PutRechargePolicy",
+        'recharge_policy { customer_id: "ann" balance_id: "b3" below: "5000" fixed { amount: "$more" } }',
+    ),
+    Step("pay", "ReportRecharge", 'customer_id: "ann" recharge_id: "rch_rcp_third policy_1" paid {}'),
+    Step("report of nothing", "ReportRecharge", 'customer_id: "ann" recharge_id: "rch_odd" paid {}'),
+)

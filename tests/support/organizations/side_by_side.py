@@ -15,12 +15,15 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from psycopg import sql
 
+import engine.recharges.evaluating
+import evaluator.recharges
 import store.alerts.drafts
 import store.deliveries.operator_event_log
 import store.deliveries.redelivery_jobs
 import store.endpoints.endpoints
 import store.erasures.jobs
 import store.notifications.operator_events
+import store.recharges.policies
 from engine.limits import ChangeLimits, EngineLimits
 from evaluator.notifications import Notification
 from generated.tidemark.v1 import (
@@ -30,6 +33,8 @@ from generated.tidemark.v1 import (
     alert_service_pb2_grpc,
     audit_service_pb2,
     audit_service_pb2_grpc,
+    limit_service_pb2,
+    limit_service_pb2_grpc,
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
@@ -61,6 +66,7 @@ _SERVICES: Sequence[tuple[Any, Any]] = (
     (account_service_pb2, account_service_pb2_grpc.AccountServiceStub),
     (alert_service_pb2, alert_service_pb2_grpc.AlertServiceStub),
     (audit_service_pb2, audit_service_pb2_grpc.AuditServiceStub),
+    (limit_service_pb2, limit_service_pb2_grpc.LimitServiceStub),
     (webhook_service_pb2, webhook_service_pb2_grpc.WebhookServiceStub),
 )
 
@@ -137,8 +143,11 @@ def known_ids() -> Iterator[Names]:
             store.notifications.operator_events,
             store.deliveries.redelivery_jobs,
             store.erasures.jobs,
+            store.recharges.policies,
         ):
             patch.setattr(module, "random_id", names)
+        for module in (evaluator.recharges, engine.recharges.evaluating):
+            patch.setattr(module, "recharge_id_of", lambda _, policy_id, number: f"rch_{policy_id}_{number}")
         # As if two organizations had one name.
         patch.setattr(
             Notification,

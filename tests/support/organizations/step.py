@@ -20,7 +20,7 @@ class Step(NamedTuple):
     @property
     def writes(self) -> bool:
         """Whether it may change anything."""
-        return not self.method.startswith(("Get", "List"))
+        return not self.method.startswith(("BatchCheck", "Check", "Get", "List"))
 
 
 OURS: Mapping[str, str] = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tests.support.organizations.fact_steps import FACTS, HELD
+from tests.support.organizations.fact_steps import FACTS, HELD, RECHARGES
 from tests.support.organizations.step import BEFORE, NOW, Step
 
 _THRESHOLD = 'thresholds { value: "$low" } thresholds { value: "$high" }'
@@ -54,6 +54,27 @@ ALERTS = (
     ),
 )
 
+_USED = 'usage { customer_id: "ann" metric_id: "seats" quantity: "$more" }'
+_RESERVED = 'customer_id: "ann" reservation_id: '
+
+RESERVATIONS = (
+    Step(
+        "enforced limit",
+        "PutLimit",
+        'limit { limit_id: "hard" customer { customer_id: "ann" } quantity { metric_id: "seats" }'
+        ' amount: "$amount" enforcement: LIMIT_ENFORCEMENT_HARD }',
+    ),
+    *(
+        Step(f"reservation {name}", "ReserveUsage", f'reservation_id: "{name}" {_USED}')
+        for name in ("settled", "released", "held")
+    ),
+    Step("settlement", "SettleReservation", _RESERVED + '"settled" quantity: "$low"'),
+    Step("release", "ReleaseReservation", _RESERVED + '"released"'),
+    Step("extension", "ExtendReservation", _RESERVED + '"held" ttl { seconds: 3600 }'),
+    Step("their reservation", "ReserveUsage", f'reservation_id: "odd" {_USED}', "theirs"),
+    Step("settlement of theirs", "SettleReservation", _RESERVED + '"odd"', "ours"),
+)
+
 USAGE = (
     Step("events", "EvaluateUsageBatch", _events("e1", "e2")),
     Step("events again", "EvaluateUsageBatch", _events("e2", "e3")),
@@ -73,6 +94,8 @@ READS = (
             ("GetInvoice", 'customer_id: "ann" invoice_id: "i1"'),
             ("GetEndpoint", 'endpoint_id: "whe_endpoint"'),
             ("GetLimit", 'limit_id: "of-ann"'),
+            ("GetRechargePolicy", 'customer_id: "ann" balance_id: "b4"'),
+            ("GetRecharge", 'customer_id: "ann" recharge_id: "rch_rcp_policy_1"'),
         )
     ),
     Step("customer by external id", "GetCustomer", 'external_id: "crm-ann"'),
@@ -108,9 +131,22 @@ READS = (
     Step("balances", "ListBalances", "include_voided: true"),
     Step("entries", "ListBalanceEntries", 'customer_id: "ann"'),
     Step("overages", "ListOverages", 'customer_id: "ann"'),
+    Step("recharge policies", "ListRechargePolicies", "include_total_size: true"),
+    Step("recharge policies that are off", "ListRechargePolicies", "state: RECHARGE_POLICY_STATE_DISABLED"),
+    Step("recharges", "ListRecharges", "include_total_size: true"),
+    Step("open recharges", "ListRecharges", "state: RECHARGE_STATE_REQUESTED"),
+    Step("recharges of a balance", "ListRecharges", 'customer_id: "ann" balance_id: "b4"'),
     Step("invoices", "ListInvoices"),
     Step("invoices of a type", "ListInvoices", 'type: "USAGE"'),
     Step("limits", "ListLimits"),
+    Step("reservation", "GetReservation", _RESERVED + '"held"'),
+    Step("reservations", "ListReservations", 'customer_id: "ann"'),
+    Step("check", "CheckUsage", _USED),
+    Step(
+        "checks",
+        "BatchCheckUsage",
+        'customer_ids: ["ann", "odd"] usages { metric_id: "seats" quantity: "$quantity" }',
+    ),
     Step("alerts", "ListAlerts"),
     Step("alert of a key", "ListAlerts", 'uniqueness_key: "the-key"'),
     Step("alerts of ann", "ListCustomerAlerts", 'customer_id: "ann"'),
@@ -193,7 +229,11 @@ _CHANGES = (
     Step("enable", "EnableAlert", 'alert_id: "alt_spend"'),
     Step("archive", "ArchiveAlert", 'alert_id: "alt_usage"'),
     Step("release", "ReleaseUniquenessKey", 'alert_id: "alt_usage"'),
+    Step("enable a policy", "EnableRechargePolicy", 'customer_id: "ann" balance_id: "b2"'),
+    Step("delete a policy", "DeleteRechargePolicy", 'customer_id: "ann" balance_id: "b2"'),
     Step("void", "VoidBalance", 'customer_id: "ann" balance_id: "b3"'),
+    Step("policies at the end", "ListRechargePolicies"),
+    Step("recharges at the end", "ListRecharges"),
     # One limit uses it. Of several users the answer names any, and the two runs would differ.
     Step("metric in use", "PutMetric", 'metric { metric_id: "used" display_name: "$name" }'),
     Step(
@@ -264,6 +304,6 @@ _ERASURES = (
 )
 
 STEPS: Sequence[Step] = (
-    *(*FACTS, *ALERTS, *HELD, *USAGE, *WEBHOOKS, *READS, *_CHANGES),
+    *(*FACTS, *ALERTS, *HELD, *USAGE, *RESERVATIONS, *RECHARGES, *WEBHOOKS, *READS, *_CHANGES),
     *(*_END_OF_WEBHOOKS, *_ERASURES),
 )

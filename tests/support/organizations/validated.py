@@ -6,7 +6,7 @@ void or delete exists.
 
 from collections.abc import Sequence
 
-from tests.support.organizations.fact_steps import FACTS, HELD
+from tests.support.organizations.fact_steps import FACTS, HELD, RECHARGES
 from tests.support.organizations.step import Step
 from tests.support.organizations.steps import ALERTS, USAGE, WEBHOOKS
 
@@ -16,7 +16,7 @@ _SEGMENT = f'segments {{ amount: "1000" start_time {{ {_START} }} }}'
 
 # What the requests need besides: a second endpoint, and alerts that are off or archived.
 POPULATION: Sequence[Step] = (
-    *(*FACTS, *ALERTS, *HELD, *USAGE, *WEBHOOKS),
+    *(*FACTS, *ALERTS, *HELD, *USAGE, *RECHARGES[:-1], *WEBHOOKS),
     Step("second endpoint", "CreateEndpoint", 'endpoint { url: "https://second.example.com/" }'),
     Step("endpoint off", "DisableEndpoint", 'endpoint_id: "whe_second endpoint"'),
     Step("alert off", "DisableAlert", 'alert_id: "alt_plan"'),
@@ -80,6 +80,21 @@ _MONEY = (
         "DecrementBalances",
         'customer_id: "ann" adjustment_id: "w" spend { currency: "$unit" } amount: "95"',
     ),
+    _validated(
+        "recharge policy",
+        "PutRechargePolicy",
+        'recharge_policy { customer_id: "ann" balance_id: "b4" below: "60" fixed { amount: "7" } }',
+    ),
+    _validated(
+        "new recharge policy",
+        "PutRechargePolicy",
+        'recharge_policy { customer_id: "ann" balance_id: "b1" below: "5000" up_to { level: "6000" } }',
+    ),
+    _validated(
+        "report of a recharge", "ReportRecharge", 'customer_id: "ann" recharge_id: "rch_rcp_policy_2" paid {}'
+    ),
+    _validated("enabled recharge policy", "EnableRechargePolicy", 'customer_id: "ann" balance_id: "b2"'),
+    _validated("delete recharge policy", "DeleteRechargePolicy", 'customer_id: "ann" balance_id: "b4"'),
     _validated("void of a balance", "VoidBalance", 'customer_id: "ann" balance_id: "b1"'),
 )
 

@@ -7,9 +7,10 @@ from typing import Any
 from rich.text import Text
 
 from cli.watch.notification_lines import notification_line
-from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_ALERT_DISABLED
+from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_ALERT_DISABLED, EventType
 from generated.tidemark.v1.notification_pb2 import Notification
 from server.calls.validation import to_timestamp
+from webhooks.example_events import example_body
 
 
 def plain(notification: Notification) -> str:
@@ -37,6 +38,25 @@ def shown(gauge: dict[str, Any], *transitions: tuple[str, str, str], late: bool 
             body=json.dumps({"data": data}),
         )
     )
+
+
+def test_line_shows_a_recharge_and_why_a_policy_switched_itself_off() -> None:
+    found = [
+        plain(
+            Notification(
+                create_time=to_timestamp(datetime(2026, 3, 15, 12, 30, 5, tzinfo=UTC)),
+                customer_id="acme",
+                event_type=EventType.Value(f"EVENT_TYPE_{event_type.replace('.', '_').upper()}"),
+                body=example_body("tst_1", event_type, "", datetime(2026, 3, 15, tzinfo=UTC)),
+            )
+        )
+        for event_type in ("recharge.requested", "recharge.canceled", "recharge.policy_disabled")
+    ]
+    assert found == [
+        "2026-03-15 12:30:05  acme  recharge test-balance 87.5 USD  requested",
+        "2026-03-15 12:30:05  acme  recharge test-balance 87.5 USD  canceled  policy deleted",
+        "2026-03-15 12:30:05  acme  recharge test-balance USD  policy disabled  attempts failed",
+    ]
 
 
 def test_line_shows_subscription_group_codes_and_values() -> None:

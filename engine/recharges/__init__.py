@@ -1,0 +1,1 @@
+"""Recharges: the policies of balances that changed are evaluated in the transaction of the change."""

@@ -1,0 +1,1 @@
+"""Recharge policies, their evaluation, and the recharges that they request."""

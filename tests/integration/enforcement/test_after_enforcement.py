@@ -1,0 +1,120 @@
+"""What follows enforcement: operator events of refusals, the deletion of what is old, and erasure."""
+
+import asyncio
+import json
+from datetime import timedelta
+
+import pytest
+
+from engine.enforcement.requests import CustomerBeingErased
+from engine.upkeep import Upkeep
+from evaluator.enforcement.decisions import OveragePolicy
+from generated.tidemark.v1 import customer_pb2
+from runtime.clock import ManualClock
+from store.postgres.database import Database
+from tests.support.enforcement.gateway import Gateway, meters, put_limit, usage
+from tests.support.schemas import check_body
+from tests.support.server.sharing import shares_server
+from tests.support.usage.caller import Caller
+from tests.support.usage.erasing import PERSON, erase, erased, held
+
+HOURLY = {"calendar": {"unit": "CALENDAR_UNIT_HOUR"}}
+PARENT = "parent", "usage/calls", "BILLING_PERIOD"
+ROLLING = {"rolling": {"duration": {"seconds": 600}}}
+
+
+async def refusals(caller: Caller) -> list[tuple[str, str, str]]:
+    rows = await caller.rows(
+        "SELECT body FROM operator_event WHERE organization_id = %(organization_id)s AND event_type = 'limit.refused'"
+        " ORDER BY create_time, event_id"
+    )
+    bodies = [json.loads(body) for (body,) in rows]
+    for body in bodies:
+        check_body(body)
+    return [(one["data"]["limit_id"], one["data"]["counted"], one["data"]["held"]) for one in bodies]
+
+
+async def test_a_refusal_is_reported_once_in_each_window(
+    caller: Caller, gateway: Gateway, other: Gateway, clock: ManualClock
+) -> None:
+    await put_limit(caller, "10", "hourly", window=HOURLY)
+    await put_limit(caller, "9", "rolling", window=ROLLING)
+    await gateway.reserve("a", "8")
+    await gateway.settle("a")
+    await gateway.check("3")
+    assert await refusals(caller) == []
+    await asyncio.gather(*[(gateway, other)[n % 2].reserve(f"d{n}", "3") for n in range(10)])
+    assert sorted(await refusals(caller)) == [("hourly", "8", "0"), ("rolling", "8", "0")]
+    clock.advance(timedelta(minutes=9))
+    await gateway.reserve("e", "3")
+    assert len(await refusals(caller)) == 2
+    clock.advance(timedelta(minutes=55))
+    await gateway.reserve("f", "10", policy=OveragePolicy.CAP)
+    assert (await refusals(caller))[2:] == [("rolling", "0", "0")]
+    await gateway.reserve("g", "2")
+    assert len(await refusals(caller)) == 4
+
+
+async def test_old_reservations_and_meters_are_deleted(
+    caller: Caller, gateway: Gateway, clock: ManualClock, own_pool: Database
+) -> None:
+    await put_limit(caller, "10", window=HOURLY)
+    await put_limit(caller, "10", "rolling", window=ROLLING)
+    await gateway.reserve("open", "1", seconds=86_400)
+    await gateway.reserve("settled", "1")
+    await gateway.settle("settled")
+    await gateway.reserve("denied", "100")
+    upkeep = Upkeep(own_pool, clock, timedelta(days=400), timedelta(days=400))
+    clock.advance(timedelta(days=6))
+    await upkeep.run_once()
+    assert await names(caller) == ["denied", "open", "settled"]
+    clock.advance(timedelta(days=2))
+    await upkeep.run_once()
+    assert await names(caller) == ["open"]
+    clock.advance(timedelta(days=60))
+    await upkeep.run_once()
+    assert len(await meters(caller)) == 2  # the open reservation holds a part of both
+    await gateway.release("open")
+    await upkeep.run_once()
+    assert [kind for _, _, kind in await meters(caller)] == ["ROLLING"]  # it moved just now
+    clock.advance(timedelta(days=60))
+    await upkeep.run_once()
+    assert await meters(caller) == {}
+    assert await caller.rows("SELECT 1 FROM meter_minute WHERE organization_id = %(organization_id)s") == []
+
+
+async def names(caller: Caller) -> list[str]:
+    rows = await caller.rows(
+        "SELECT reservation_id FROM reservation WHERE organization_id = %(organization_id)s ORDER BY 1"
+    )
+    return [name for (name,) in rows]
+
+
+@shares_server
+async def test_the_erasure_of_a_customer_gives_back_what_it_holds_above(caller: Caller, gateway: Gateway) -> None:
+    await caller.put_customer(customer_pb2.Customer(customer_id="parent"))
+    await caller.put_customer(customer_pb2.Customer(customer_id=PERSON, parent_customer_id="parent"))
+    await put_limit(caller, "10", customer="parent")
+    await put_limit(caller, "10", "own", customer=PERSON, window=ROLLING)
+    await gateway.reserve("open", "4", customer=PERSON)
+    await gateway.reserve("settled", "1", customer=PERSON)
+    await gateway.settle("settled", customer=PERSON)
+    await gateway.reserve("other", "2", customer="parent")
+    assert (await meters(caller))[PARENT] == ("1", "6")
+    await erased(caller)
+    assert await meters(caller) == {PARENT: ("1", "2")}
+    assert await names(caller) == ["other"]
+    assert await caller.rows("SELECT 1 FROM meter_minute WHERE organization_id = %(organization_id)s") == []
+    await gateway.settle("other", customer="parent")
+
+
+@shares_server
+async def test_a_customer_that_is_being_erased_reserves_nothing(caller: Caller, gateway: Gateway) -> None:
+    await caller.put_customer(customer_pb2.Customer(customer_id=PERSON))
+    await caller.send(caller.event("e1", customer=PERSON))
+    async with held(caller):
+        await erase(caller)
+        with pytest.raises(CustomerBeingErased):
+            await gateway.reserve("a", customer=PERSON)
+        [checked] = await gateway.checks.check(gateway.organization, [usage(customer=PERSON)], OveragePolicy.DEFAULT)
+        assert isinstance(checked, CustomerBeingErased)

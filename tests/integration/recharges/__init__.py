@@ -1,0 +1,1 @@
+"""Tests of recharges: policies, requests, reports, timers, and what the notifications say."""
