@@ -28,12 +28,14 @@ class Commits:
     def __init__(self) -> None:
         self.bad: set[str] = set()
         self.groups: list[list[str]] = []
+        self.began = asyncio.Event()
         self.free = asyncio.Event()
         self.free.set()
         self.error: BaseException | None = None
 
     async def repeated(self, requests: Sequence[Request]) -> list[Answer]:
         self.groups.append([request.customer_id for request in requests])
+        self.began.set()
         await self.free.wait()
         if self.error is not None:
             raise self.error
@@ -70,8 +72,7 @@ async def test_what_waits_during_a_commit_is_the_next_group(commits: Commits) ->
     line = pipeline()
     commits.free.clear()
     calls = [asyncio.ensure_future(line.submit(ACME, of("a", "a")))]
-    while not commits.groups:
-        await asyncio.sleep(0)
+    await commits.began.wait()
     calls += [asyncio.ensure_future(line.submit(ACME, of(name, name))) for name in "bcdef"]
     await asyncio.sleep(0)
     commits.free.set()

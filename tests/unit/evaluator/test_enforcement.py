@@ -21,7 +21,7 @@ from evaluator.enforcement.decisions import (
     fit,
 )
 from evaluator.enforcement.meters import Meter, MeterCell, MeterState
-from evaluator.enforcement.targets import Holder, UsageTargets
+from evaluator.enforcement.targets import Holder, Kept, UsageTargets
 from evaluator.limit_windows import BILLING_PERIOD, LimitWindow, WindowKind
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence, Period
 
@@ -138,7 +138,7 @@ def test_targets_are_found_by_the_values_that_matter_and_follow_time() -> None:
     hourly = EnforcedLimits([limit("money", unit=MONEY, window=LimitWindow(WindowKind.HOUR))])
     holders = [Holder("acme", None, own, EnforcedLimits(), DEFAULT_CYCLE, 0, 7)]
     holders.append(Holder("parent", None, hourly, EnforcedLimits(), DEFAULT_CYCLE, 1))
-    targets = UsageTargets((CALLS, MONEY), holders)
+    targets = UsageTargets((CALLS, MONEY), holders, Kept())
     found = targets.of({"model": "x", "other": "1"})
     assert found is targets.of({"model": "x", "other": "2"})
     assert [(one.limit.limit_id, one.of_cost) for one in found] == [
