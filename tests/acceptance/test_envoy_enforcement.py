@@ -15,11 +15,13 @@ import pytest
 
 from cli.client.connection import Address, ClientTls
 from generated.tidemark.v1 import (
+    access_pb2,
     account_service_pb2,
     account_service_pb2_grpc,
     limit_pb2,
     limit_service_pb2_grpc,
     reservation_pb2,
+    scope_pb2,
 )
 from generated.tidemark.v1 import limit_service_pb2 as messages
 from tests.support.deployment import ENVOY_ENFORCEMENT
@@ -122,7 +124,8 @@ class Stage:
         variables = {"TIDEMARK_API_KEY": key or self.key}
         async with envoy(folder, ENVOY_ENFORCEMENT, documented, variables):
             clients = Clients(port)
-            await clients.until(UNLIMITED, 200)
+            # Until Envoy has found the server healthy, requests have the status of failure_mode_allow.
+            await clients.until(SEARCH, 429)
             yield clients
 
     async def call(self, stub: Any, method: str, request: Any) -> Any:
@@ -138,8 +141,8 @@ class Stage:
         limit = limit_pb2.Limit(
             limit_id=metric_id,
             amount=amount,
-            customer={"customer_id": "acme"},
-            quantity={"metric_id": metric_id},
+            customer=scope_pb2.CustomerScope(customer_id="acme"),
+            quantity=access_pb2.QuantityAccess(metric_id=metric_id),
             enforcement=limit_pb2.LIMIT_ENFORCEMENT_HARD,
         )
         request = account_service_pb2.PutLimitRequest(limit=limit)
