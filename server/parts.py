@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from engine.backfill.backfills import Backfills
 from engine.changes.groups import ChangeGroups
 from engine.enforcement.checks import Checks
+from engine.enforcement.expiry import Expiry
 from engine.enforcement.pipeline import EnforcementPipeline
 from engine.erasures import Erasures
 from engine.ingest.pending import BESIDE, PendingEvents
@@ -47,6 +48,7 @@ class Parts:
     transactions: Transactions
     backfills: Backfills
     timers: Timers
+    expiry: Expiry
     redeliveries: RedeliveryJobs
     erasures: Erasures
     feeds: Feeds
@@ -165,6 +167,7 @@ def build_parts(
         transactions,
         backfills,
         Timers(database, clock, transactions, limits=engine_limits.timers, monitoring=monitoring.timers),
+        Expiry(database, clock, transactions, limits=engine_limits.enforcement, monitoring=monitoring.enforcement),
         RedeliveryJobs(database, clock),
         Erasures(database, clock),
         feeds,
@@ -203,6 +206,8 @@ async def started(parts: Parts) -> AsyncIterator[None]:
         parts.evaluations.start()
         stack.push_async_callback(parts.timers.stop)
         parts.timers.start()
+        stack.push_async_callback(parts.expiry.stop)
+        parts.expiry.start()
         stack.push_async_callback(parts.redeliveries.stop)
         parts.redeliveries.start()
         stack.push_async_callback(parts.erasures.stop)

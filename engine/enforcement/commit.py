@@ -265,7 +265,8 @@ class EnforcementCommitter:
         """Reads the facts of all usage; registers what is unknown. Finds what each request of usage is about."""
         usages = [one.usage for one in attempt.requests if isinstance(one, Reserve | Check)]
         usages += [record.reservation.usage for record in before.values()]
-        named = [_named(usage) for usage in usages]
+        kinds = {(usage.customer_id, usage.subscription_id, usage.metric_id): usage for usage in usages}
+        named = [_named(usage) for usage in kinds.values()]
         router = transaction.router
         await rules.load_facts(transaction.connection, router, named, transaction.now, registered)
         self._targets.use(router)
@@ -320,8 +321,8 @@ class EnforcementCommitter:
         if changed is not None and changed.rowcount:
             raise _Surprise
         made = {} if read is None else await reservations.records(read)
-        if any(
-            (request.customer_id, request.reservation_id) in made.keys() - before.keys()
+        if (fresh := made.keys() - before.keys()) and any(
+            (request.customer_id, request.reservation_id) in fresh
             for request in attempt.requests
             if isinstance(request, Settle | Release | Extend)
         ):

@@ -27,7 +27,7 @@ from store.balances import wallets
 from store.enforcement import expiring, meters, reservations
 from store.enforcement.expiring import Expiring
 from store.identity.organizations import Organization
-from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.database import Database, DatabaseUnavailable, DriverConnection
 from store.rules import routing_facts
 
 POLLING_INTERVAL = 0.5  # seconds; another replica may have made a reservation that expires earlier
@@ -85,22 +85,25 @@ class Expiry:
             now = self._clock.now()
             self._put_off = {key: time for key, time in self._put_off.items() if time > now}
             async with self._database.raw_transaction() as connection:
-                limit = self._limits.sweep + len(self._put_off)
-                found = await expiring.due(connection, now - GRACE, limit)
-                if len(found) == limit:
-                    # One organization may have more than one query finds: the others do not wait for it.
-                    others_than = {one.organization_id for one in found}
-                    found += await expiring.due(connection, now - GRACE, limit, others_than)
-                coming = await expiring.next_expiry(connection) if not found else None
+                coming = await expiring.next_expiry(connection)
+                found = [] if coming is None or coming > now - GRACE else await self._find(connection, now - GRACE)
             due = [one for one in found if one.key not in self._put_off]
             if not due:
                 break
             done = sum([await self._work_off(part) for part in _parts(due, self._limits.expiries)])
             if not done:
                 return CONTENDED_PAUSE
-        if coming is None:
+        if coming is None or found:
             return POLLING_INTERVAL
         return min(max((coming + GRACE - now).total_seconds(), 0.0), POLLING_INTERVAL)
+
+    async def _find(self, connection: DriverConnection, until: datetime) -> list[Expiring]:
+        limit = self._limits.sweep + len(self._put_off)
+        found = await expiring.due(connection, until, limit)
+        if len(found) == limit:
+            # One organization may have more than one query finds: the others do not wait for it.
+            found += await expiring.due(connection, until, limit, {one.organization_id for one in found})
+        return found
 
     async def _work_off(self, due: Sequence[Expiring]) -> int:
         """Gives back reservations of one organization; if that fails, each of them alone. Returns how many ended."""

@@ -149,7 +149,7 @@ class Ledger:
         decision = self._decide(metered, policy, charges, reports=False)
         if decision.limit is None and decision.credit is None and charges:
             least = min(charges, key=_part_that_remains)
-            decision = replace(decision, limit=replace(self._state(least), reset_time=None))
+            decision = replace(decision, limit=self._state(least))
         return decision
 
     def reserve(self, request: Reserve, metered: Metered, digest: str) -> Decided:
@@ -436,6 +436,8 @@ class Ledger:
         state = self._state(charge)
         retry_after: timedelta | None = None
         fits_alone = amount <= target.limit.amount
+        if not fits_alone:
+            state = replace(state, reset_time=None)
         if values["outcome"] is Outcome.DENIED and fits_alone:
             if cell.counted + amount <= target.limit.amount:
                 retry_after = HELD_RETRY

@@ -44,16 +44,17 @@ def held_move(
     router: Router, reservation: Reservation, *, ends: bool, settled_by: EventKey | None = None
 ) -> HeldMove | None:
     """The move of one reservation; None where no alert counts what is held of the customer. See `know_usage`."""
-    usage = granted_usage(reservation)
-    known = router.known.get(usage.customer_id)
-    if known is None:
+    asked = reservation.usage
+    known, time = router.known.get(asked.customer_id), asked.event_time
+    if known is None or time is None:
         return None
-    if usage.subscription_id is not None and usage.subscription_id not in known.subscriptions:  # it was deleted
-        usage = usage._replace(subscription_id=None)
-    key = usage.subscription_id, usage.metric_id, usage.currency
-    if not any(target.measure.counts_held for target in router.customer_measures(known, key, usage.event_time)):
+    subscription_id = asked.subscription_id
+    if subscription_id is not None and subscription_id not in known.subscriptions:  # it was deleted
+        subscription_id = None
+    targets = router.customer_measures(known, (subscription_id, asked.metric_id, asked.currency), time)
+    if not targets or not any(target.measure.counts_held for target in targets):
         return None
-    return HeldMove(usage, ends, settled_by)
+    return HeldMove(granted_usage(reservation)._replace(subscription_id=subscription_id), ends, settled_by)
 
 
 async def know_usage(transaction: Transaction, reservations: Sequence[Reservation]) -> None:

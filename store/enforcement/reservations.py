@@ -131,7 +131,7 @@ async def send_compare(connection: DriverConnection, organization_id: int, read:
             "organization_id": organization_id,
             "customer_ids": "\t".join([one.usage.customer_id for one in found]),
             "reservation_ids": "\t".join([one.reservation_id for one in found]),
-            "states": "\t".join([one.state.value for one in found]),
+            "states": "\t".join([one.state for one in found]),
             "expire_times": _times([one.expire_time for one in found]),
             "settled": "\t".join(["false" if one.settled_quantity is None else "true" for one in found]),
         },
@@ -227,8 +227,8 @@ def _made(records: Sequence[Record]) -> dict[str, str]:
         "properties": "\t".join(
             [orjson.dumps(usage.properties).decode() if usage.properties else "" for usage in usages]
         ),
-        "overage_policy": "\t".join([one.policy.value for one in made]),
-        "outcome": "\t".join([one.outcome.value for one in made]),
+        "overage_policy": "\t".join([one.policy for one in made]),
+        "outcome": "\t".join([one.outcome for one in made]),
         "granted_quantity": "\t".join([str(one.granted_quantity) for one in made]),
         "granted_cost": _texts([one.granted_cost for one in made]),
         "charges": "\t".join([record.charges or "" for record in records]),
@@ -251,7 +251,7 @@ def _names(reservations: Sequence[Reservation]) -> dict[str, str]:
     return {
         "customer_id": "\t".join([one.usage.customer_id for one in reservations]),
         "reservation_id": "\t".join([one.reservation_id for one in reservations]),
-        "state": "\t".join([one.state.value for one in reservations]),
+        "state": "\t".join([one.state for one in reservations]),
     }
 
 
