@@ -12,10 +12,9 @@ WHERE organization_id = :organization_id AND customer_id = :customer_id
 ORDER BY reservation_id LIMIT :limit
 """)
 
-# Locks the wallets of the customer and of those above it, in the order of all transactions. They exist: the
-# reservations were made under them.
+# Whatever holds a part of a meter has made the wallet of its customer.
 _LOCK_WALLETS = text("""
-SELECT FROM wallet WHERE organization_id = :organization_id AND customer_id = ANY(:holders)
+SELECT FROM wallet WHERE organization_id = :organization_id AND customer_id = ANY(:customer_ids)
 ORDER BY customer_id FOR UPDATE
 """)
 
@@ -48,6 +47,7 @@ async def end_reservations(connection: AsyncConnection, job: ErasureJob, limit: 
         return StepResult(complete=True)
     assert job.customer_id is not None, "a running job knows its customer"
     holders = {job.customer_id} | {holder for _, of_one in rows for holder in of_one}
-    await connection.execute(_LOCK_WALLETS, {"organization_id": job.organization_id, "holders": sorted(holders)})
+    locked = {"organization_id": job.organization_id, "customer_ids": sorted(holders)}
+    await connection.execute(_LOCK_WALLETS, locked)
     ids = [reservation_id for reservation_id, _ in rows]
     return StepResult(deleted=int(await connection.scalar(_DELETE, {**scope, "reservation_ids": ids}) or 0))
