@@ -32,7 +32,7 @@ async def guard_of(stage: Stage, **options: Any) -> AsyncIterator[Guard]:
     All of its reports are acknowledged at the end of the block.
     """
     settings = {"fail_open": False, "decision_seconds": DEADLINE, "try_seconds": DEADLINE, **options}
-    guard = Guard(stage.channel, None, **settings)
+    guard = Guard(stage.channel, stage.key, **settings)
     yield guard
     assert await guard.reports.drain(DEADLINE) == 0
 
@@ -188,8 +188,8 @@ async def test_policy_cap_grants_a_part(stage: Stage) -> None:
 
 
 async def test_cached_check_is_as_old_as_it_may_be_and_no_older(stage: Stage) -> None:
-    young = CachedChecks(stage.channel, None, TOKENS, fail_open=False, max_age=0.0, check_seconds=DEADLINE)
-    old = CachedChecks(stage.channel, None, TOKENS, fail_open=False, max_age=3_600.0, check_seconds=DEADLINE)
+    young = CachedChecks(stage.channel, stage.key, TOKENS, fail_open=False, max_age=0.0, check_seconds=DEADLINE)
+    old = CachedChecks(stage.channel, stage.key, TOKENS, fail_open=False, max_age=3_600.0, check_seconds=DEADLINE)
     assert await asyncio.gather(*(old.may_use(name) for name in ("acme", "acme", "other"))) == [True] * 3
     assert await young.may_use("acme")
     await stage.use("e-1", "500")
@@ -203,7 +203,7 @@ async def test_cached_check_is_as_old_as_it_may_be_and_no_older(stage: Stage) ->
 
 async def test_cached_check_without_a_server_uses_the_last_answer_and_then_its_policy(stage: Stage) -> None:
     def checks(**options: Any) -> CachedChecks:
-        return CachedChecks(stage.channel, None, TOKENS, max_age=0.0, check_seconds=DEADLINE, **options)
+        return CachedChecks(stage.channel, stage.key, TOKENS, max_age=0.0, check_seconds=DEADLINE, **options)
 
     await stage.use("e-1", "500")
     stale = checks(fail_open=True, max_stale=3_600.0)
