@@ -177,6 +177,27 @@ async def test_mistake_is_raised_also_by_a_guard_that_fails_open(stage: Stage) -
             async with guard.reserve("acme", "", Decimal(1)):
                 raise AssertionError
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    nameless = CachedChecks(stage.channel, stage.key, "", fail_open=True, check_seconds=DEADLINE)
+    stranger = CachedChecks(stage.channel, "wrong", TOKENS, fail_open=True, check_seconds=DEADLINE)
+    for checks, code in (
+        (nameless, grpc.StatusCode.INVALID_ARGUMENT),
+        (stranger, grpc.StatusCode.UNAUTHENTICATED),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await checks.may_use("acme")
+        assert raised.value.code() is code
+
+
+async def test_id_of_another_request_is_an_error_and_leaves_that_request_alone(stage: Stage) -> None:
+    async with guard_of(stage) as guard, guard.reserve("acme", TOKENS, Decimal(100), "same") as grant:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            async with guard.reserve("acme", TOKENS, Decimal(50), "same"):
+                raise AssertionError
+        assert raised.value.code() is grpc.StatusCode.ALREADY_EXISTS
+        assert await guard.reports.drain(DEADLINE) == 0
+        assert (await stage.reservation("same")).state == reservation_pb2.RESERVATION_STATE_OPEN
+        grant.used = Decimal(1)
+    assert await stage.state() == ("1", "0", "499")
 
 
 async def test_policy_cap_grants_a_part(stage: Stage) -> None:
