@@ -21,6 +21,7 @@ from bench import (
     soak,
     sustained,
 )
+from bench.enforcement import part as enforcement
 from bench.mesh import part as mesh
 from bench.mesh.rows import ROWS as MESH_ROWS
 from bench.peers import report as peers
@@ -122,6 +123,11 @@ async def _quotas(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measu
     return Measured(found.figures(), [found.table()])
 
 
+async def _enforcement(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await enforcement.measure(postgresql, say, options.only)
+    return Measured(found.figures(), [found.table()])
+
+
 async def _soak(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     found = await soak.measure(postgresql, options.minutes, say)
     return Measured(found.figures(), [found.table()])
@@ -152,6 +158,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "mesh": Part("TLS, keys, metrics and many open streams", _mesh, tuple(MESH_ROWS)),
     "quotas": Part("calls and usage of an organization with quotas, by the number of its alerts", _quotas),
+    "enforcement": Part("checks, reservations and settlements, beside other gates", _enforcement, enforcement.ROWS),
     "soak": Part("minutes of steady traffic through a notifier", _soak),
     "sustained": Part("what an event costs while millions of them are stored", _sustained),
 }

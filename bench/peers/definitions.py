@@ -11,7 +11,7 @@ TIDEMARK = "tidemark"
 STORED = 1_000_000  # events of a period: a month of less than one event in two seconds
 
 # Bytewax has an environment of its own: it has no wheel for some versions of Python.
-_CLIENTS = Environment("peers", ("asyncpg==0.32.0", "hiredis==3.5.0", "uvloop"))
+CLIENTS = Environment("peers", ("asyncpg==0.32.0", "hiredis==3.5.0", "uvloop"))
 _BYTEWAX = Environment("bytewax", ("bytewax==0.21.1", "uvloop"))
 
 
@@ -34,14 +34,14 @@ class Definition:
 PEERS: Mapping[str, Definition] = {
     TIDEMARK: Definition("Tidemark", "tidemark", stores.server, None, True),
     "one_transaction": Definition(
-        "one transaction an event, PostgreSQL", "one_transaction", stores.database, _CLIENTS, True
+        "one transaction an event, PostgreSQL", "one_transaction", stores.database, CLIENTS, True
     ),
-    "polling": Definition("SUM … GROUP BY each second, PostgreSQL", "polling", stores.database, _CLIENTS, True),
+    "polling": Definition("SUM … GROUP BY each second, PostgreSQL", "polling", stores.database, CLIENTS, True),
     "polling_stored": Definition(
         "SUM …, a million events stored",
         "polling",
         stores.database,
-        _CLIENTS,
+        CLIENTS,
         True,
         STORED,
     ),
@@ -49,21 +49,21 @@ PEERS: Mapping[str, Definition] = {
         "Redis script, appendfsync always",
         "redis_script",
         stores.redis("--appendonly", "yes", "--appendfsync", "always"),
-        _CLIENTS,
+        CLIENTS,
         True,
     ),
     "redis_everysec": Definition(
         "Redis script, appendfsync everysec",
         "redis_script",
         stores.redis("--appendonly", "yes", "--appendfsync", "everysec"),
-        _CLIENTS,
+        CLIENTS,
         False,
     ),
     "redis": Definition(
         "Redis script, as installed",
         "redis_script",
         stores.redis(),
-        _CLIENTS,
+        CLIENTS,
         False,
     ),
     "bytewax": Definition("Bytewax, in memory", "with_bytewax", stores.no_store, _BYTEWAX, False),

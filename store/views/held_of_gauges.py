@@ -64,7 +64,8 @@ async def _read(
     raw: DriverConnection, organization_id: int, wanted: Mapping[str, Iterable[Gauge]]
 ) -> dict[Gauge, Decimal]:
     parameters = {"organization_id": organization_id, "customer_ids": list(wanted), "most": MOST_RESERVATIONS}
-    numbers = dict(await (await raw.execute(_COUNT, parameters)).fetchall())
+    cursor = await raw.execute(_COUNT, parameters)
+    numbers: dict[str, int] = dict(await cursor.fetchall())
     gauges = [gauge for one, own in wanted.items() if numbers[one] <= MOST_RESERVATIONS for gauge in own]
     metric_ids = {gauge.measure.metric_id for gauge in gauges if gauge.measure.metric_id is not None}
     metrics = {one.metric_id: one for one in await routing_facts.metrics(raw, organization_id, sorted(metric_ids))}

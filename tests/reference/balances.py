@@ -41,7 +41,10 @@ class Terms:
 
 @dataclass
 class Segment:
-    """put: the amount. adjusted: the sum of all adjustments. topped_up: of those above 0. drawn: by usage, net."""
+    """put: the amount. adjusted: the sum of all adjustments. topped_up: of those above 0. drawn: by usage, net.
+
+    held: by open reservations.
+    """
 
     put: Fraction
     start: datetime
@@ -50,6 +53,7 @@ class Segment:
     topped_up: Fraction = ZERO
     drawn: Fraction = ZERO
     removed: bool = False
+    held: Fraction = ZERO
 
     @property
     def granted(self) -> Fraction:
@@ -59,7 +63,7 @@ class Segment:
     @property
     def remaining(self) -> Fraction:
         """What is left of it."""
-        return self.put + self.adjusted - self.drawn
+        return self.put + self.adjusted - self.drawn - self.held
 
     def active(self, time: datetime) -> bool:
         """Whether it can be used at `time`."""
@@ -93,6 +97,7 @@ class Wallet:
     def __init__(self) -> None:
         self.balances: dict[str, Balance] = {}
         self.overage: dict[Unit, Fraction] = {}
+        self.held_credit: dict[Unit, Fraction] = {}  # what reservations hold of an overage below 0
         self._drawing: set[Unit] = set()
 
     def put(self, terms: Terms, spans: Sequence[Span]) -> None:
@@ -133,13 +138,27 @@ class Wallet:
         """An event draws its quantity and its cost, or gives them back."""
         for unit, amount in ((("usage", event.metric), event.quantity), (("cost", event.currency or ""), event.cost)):
             if amount and unit in self._drawing:
-                order = self._order(unit, event)
+                order = self.order(unit, event)
                 if amount > 0:
                     self._draw(unit, order, amount)
                 else:
                     self._give_back(unit, order, -amount)
 
-    def _order(self, unit: Unit, event: Event) -> list[tuple[Segment, bool]]:
+    def credit(self, unit: Unit) -> Fraction:
+        """What was given back without ever having been drawn, and is not held."""
+        return max(ZERO, -self.overage.get(unit, ZERO) - self.held_credit.get(unit, ZERO))
+
+    def covers(self, unit: Unit, event: Event) -> bool:
+        """Whether usage needs credit: a balance is for it, though all of its segments may have ended."""
+        return any(
+            balance.terms.draws
+            and balance.terms.unit == unit
+            and not balance.void
+            and (not balance.terms.metrics or event.metric in balance.terms.metrics)
+            for balance in self.balances.values()
+        )
+
+    def order(self, unit: Unit, event: Event) -> list[tuple[Segment, bool]]:
         """The segments on which an event may draw, in their order, and whether each can be overdrawn."""
         found = []
         for balance_id, balance in self.balances.items():
@@ -158,7 +177,7 @@ class Wallet:
 
     def _draw(self, unit: Unit, order: Iterable[tuple[Segment, bool]], amount: Fraction) -> None:
         order = list(order)
-        owed = max(ZERO, -self.overage.get(unit, ZERO))  # given back before without ever having been drawn
+        owed = self.credit(unit)
         self.overage[unit] = self.overage.get(unit, ZERO) + min(amount, owed)
         amount -= min(amount, owed)
         for segment, _ in order:
