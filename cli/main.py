@@ -32,6 +32,8 @@ COMMANDS = {
     "watch": "cli.watch.command",
     "listen": "cli.listen.command",
     "explain": "cli.explain.command",
+    "check": "cli.enforcement.check",
+    "reservations": "cli.enforcement.reservations",
     "doctor": "cli.doctor.command",
 }
 

@@ -73,12 +73,12 @@ def hold(
 
     Must run under `exact_arithmetic`.
     """
-    taken = balances.taken(balances.active(time, metric_id, of_seat), amount)
-    for one in taken.draws:
+    draws, credit, overage = balances.taken(balances.active(time, metric_id, of_seat), amount)
+    for one in draws:
         one.source.segment.held += one.amount
-    balances.held += taken.credit
-    parts = tuple(HeldPart(one.source.balance_id, one.source.segment.number, one.amount) for one in taken.draws)
-    return UnitHold(balances.unit, parts, taken.credit, taken.overage)
+    balances.held += credit
+    parts = tuple(HeldPart(one.source.balance_id, one.source.segment.number, one.amount) for one in draws)
+    return UnitHold(balances.unit, parts, credit, overage)
 
 
 def give_back(

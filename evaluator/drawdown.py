@@ -41,13 +41,8 @@ class Draw:
     amount: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """From where an amount comes. credit: of an overage below zero. overage: the part that no segment gives."""
-
-    draws: list[Draw]
-    credit: Decimal
-    overage: Decimal
+# From where an amount comes: what segments give, what an overage below zero does, and what nothing gives.
+Taken = tuple[list[Draw], Decimal, Decimal]
 
 
 @dataclass(slots=True)
@@ -97,8 +92,10 @@ class UnitBalances:
         Stops at the segment that gives the last of it: the cost of an event must not depend on later segments.
         Must run under `exact_arithmetic`.
         """
-        from_credit = min(amount, self.credit)
-        amount -= from_credit
+        from_credit = ZERO
+        if self.overage < ZERO:
+            from_credit = min(amount, self.credit)
+            amount -= from_credit
         draws: list[Draw] = []
         last: Source | None = None
         for source in active:
@@ -113,14 +110,15 @@ class UnitBalances:
         if amount > ZERO and last is not None:
             draws.append(Draw(last, amount))
             amount = ZERO
-        return Taken(draws, from_credit, amount)
+        return draws, from_credit, amount
 
     def _take(self, active: Iterable[Source], amount: Decimal) -> list[Draw]:
-        taken = self.taken(active, amount)
-        for one in taken.draws:
+        draws, from_credit, overage = self.taken(active, amount)
+        for one in draws:
             one.source.segment.drawn += one.amount
-        self.overage += taken.credit + taken.overage
-        return taken.draws
+        if from_credit or overage:
+            self.overage += from_credit + overage
+        return draws
 
     def _give_back(self, active: Sequence[Source], amount: Decimal) -> list[Draw]:
         if self.overage > ZERO:

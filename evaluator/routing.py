@@ -184,14 +184,14 @@ class Router:
         known = self.known[customer_id]
         if known.covered_as_of != self._plan_changes:
             known.covered, known.covered_as_of = self._is_covered_itself(known), self._plan_changes
-        if known.covered or known.facts.parent_customer_id is None:
+        if known.covered or known.parent is None:
             return known.covered
         return any(map(self._enforces, self.chain(customer_id)[1:]))
 
     def knows_above(self, known: KnownCustomer) -> bool:
         """Whether it knows all customers above a customer, and none of them has to be read again."""
         levels = MOST_LEVELS
-        while (parent := known.facts.parent_customer_id) is not None and (levels := levels - 1):
+        while (parent := known.parent) is not None and (levels := levels - 1):
             above = self.known.get(parent)
             if above is None or above.stale:
                 return False

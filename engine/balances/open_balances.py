@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from evaluator.amounts import ZERO
 from evaluator.balance_holds import SegmentKey, UnitHold
@@ -59,8 +59,7 @@ class Drawing(Protocol):
         """When it happens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """What a usage takes in one unit. of_seat: the segments of its seats, in draw order."""
 
     balances: UnitBalances
@@ -154,25 +153,16 @@ class OpenBalances:
 
     def shares(self, usage: Drawing) -> list[Share]:
         """What a usage takes, or gives back, in each unit that its customer has had balances in."""
-        return [
-            self._share(usage, unit_key, amount, time_of(usage))
-            for unit_key, amount in self._amounts(usage)
-            if amount
-        ]
-
-    def share(self, usage: Drawing, unit: Unit) -> Share | None:
-        """The same in one unit, where the amount can be 0; None if the customer has had no balances in it."""
-        balances = self._units.get((usage.customer_id, unit.key))
-        if balances is None:
-            return None
-        amount = dict(self._amounts(usage)).get(unit.key, ZERO)
-        return self._share(usage, unit.key, amount, time_of(usage))
-
-    def _share(self, usage: Drawing, unit_key: str, amount: Decimal, time: datetime) -> Share:
-        found = [self._of_seats.get((seat, unit_key), []) for seat in self._seats(usage)]
-        # Of several seats, those of the lowest priority give first, whichever seat that is.
-        of_seat = found[0] if len(found) == 1 else in_order([source for one in found for source in one])
-        return Share(self._units[usage.customer_id, unit_key], amount, time, usage.metric_id, of_seat)
+        customer_id, shares = usage.customer_id, list[Share]()
+        wallet, time = self._wallets[customer_id], time_of(usage)
+        for unit_key, amount in self._amounts(usage):
+            of_seat: Sequence[Source] = ()
+            if wallet.seat_keys:
+                found = [self._of_seats.get((seat, unit_key), []) for seat in self._seats(usage)]
+                # Of several seats, those of the lowest priority give first, whichever seat that is.
+                of_seat = found[0] if len(found) == 1 else in_order([source for one in found for source in one])
+            shares.append(Share(self._units[customer_id, unit_key], amount, time, usage.metric_id, of_seat))
+        return shares
 
     def is_covered(self, usage: Drawing, unit: Unit) -> bool:
         """Whether any balance in the unit that is not voided is for the usage; known of the usage that asks."""
@@ -205,7 +195,7 @@ class OpenBalances:
         seats: dict[SeatKey, tuple[datetime, datetime]] = {}
         for usage in wanted.drawing:
             time = time_of(usage)
-            amounts = [(unit_key, amount) for unit_key, amount in self._amounts(usage) if amount]
+            amounts = self._amounts(usage)
             for unit_key, amount in amounts:
                 key = usage.customer_id, unit_key
                 one = demands.get(key)
@@ -219,12 +209,12 @@ class OpenBalances:
         return demands, seats
 
     def _amounts(self, usage: Drawing) -> list[tuple[str, Decimal]]:
-        """The amount that a usage takes in each unit that its customer has had balances in; it can be 0."""
+        """The amount that a usage takes, or gives back, in each unit that its customer has had balances in."""
         units = self._wallets[usage.customer_id].draw_units
         amounts = [(f"usage/{usage.metric_id}", usage.quantity)]
         if usage.cost is not None:
             amounts.append((f"cost/{usage.currency}", usage.cost))
-        return [(unit_key, amount) for unit_key, amount in amounts if unit_key in units]
+        return [(unit_key, amount) for unit_key, amount in amounts if amount and unit_key in units]
 
     def _seats(self, usage: Drawing) -> list[SeatKey]:
         """The seats that a usage names."""

@@ -60,9 +60,10 @@ class RunningDrawdown:
     def take(self, event: UsageEvent) -> None:
         """Draws the cost and the quantity of one event, or gives them back."""
         moved: dict[WatchedGauge, Decimal] = {}
-        for share in self._open.shares(event):
-            self._note(event.customer_id, _draw(share), moved)
-        self._move(event, moved)
+        for balances, amount, time, metric_id, of_seat in self._open.shares(event):
+            self._note(event.customer_id, balances.draw(amount, time, metric_id, of_seat), moved)
+        if moved:
+            self._move(event, moved)
 
     def available(self, usage: Drawing) -> list[Credit]:
         """The credit that a usage has in each unit that a balance is for; it must be among those that ask.

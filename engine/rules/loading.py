@@ -90,23 +90,20 @@ class Loading:
 
     async def _customers(self) -> None:
         """The customers that the events name, and all that stand above them."""
-        await self._current(self.registered.named)
-        level = self._directly_above(self.registered.named)
+        level = await self._current(self.registered.named)
         for _ in range(1, MOST_LEVELS):
             if not level:
                 return
             self.registered.above |= level
-            await self._current(level)
-            level = self._directly_above(level)
+            level = await self._current(level)
 
-    def _directly_above(self, ids: set[str]) -> set[str]:
-        known = self.router.known
-        return {parent for one in ids if (parent := known[one].facts.parent_customer_id) is not None}
+    async def _current(self, ids: set[str]) -> set[str]:
+        """Reads those customers that the router does not know, and what may have changed of the others.
 
-    async def _current(self, ids: set[str]) -> None:
-        """Reads those customers that the router does not know, and what may have changed of the others."""
+        Returns those directly above them.
+        """
         known = self.router.known
-        missing = set[str]()
+        missing, above = set[str](), set[str]()
         changed: list[KnownCustomer] = []
         for customer_id in ids:
             one = known.get(customer_id)
@@ -118,10 +115,15 @@ class Loading:
                 one.forget_past_periods()
             if one.stale:
                 changed.append(one)
+            elif (parent := one.parent) is not None:
+                above.add(parent)
+        read = {*missing, *(one.facts.customer_id for one in changed)}
         if changed:
             await self._changed(changed, missing)
         if missing:
             await self._missing(missing)
+        above |= {parent for one in read if (parent := known[one].parent) is not None}
+        return above
 
     async def _changed(self, changed: list[KnownCustomer], missing: set[str]) -> None:
         """Reads again what may have changed of customers. Adds to `missing` those that do not exist any more."""
@@ -227,7 +229,7 @@ def is_known(router: Router, events: Sequence[UsageEvent]) -> bool:
         customer = known.get(event.customer_id)
         if customer is None or customer.stale or _is_uncertain(metrics.get(event.metric_id)):
             return False
-        if customer.facts.parent_customer_id is not None and not router.knows_above(customer):
+        if customer.parent is not None and not router.knows_above(customer):
             return False
         if event.subscription_id is not None and event.subscription_id not in customer.subscriptions:
             return False

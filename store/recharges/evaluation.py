@@ -19,7 +19,9 @@ from store.postgres.database import DriverConnection, Row
 from store.postgres.json_rows import json_rows
 from store.recharges.policies import policy_of, standing_values
 
-# The policies of balances, with what they see of them. A policy without caps does not read its recharges.
+# The policies of balances, with what they see of them. A policy without caps does not read its recharges. The last
+# condition leaves out those that `evaluator.recharges.advance` leaves as they are, which are most: to make their
+# objects would cost more than to read them.
 _READ = """
 WITH asked AS (
     SELECT * FROM unnest(%(customer_ids)s::text[], %(moments)s::timestamptz[], %(starts)s::timestamptz[],
@@ -60,6 +62,13 @@ CROSS JOIN LATERAL (
         AND r.create_time >= a.period_start AND r.create_time < a.period_end
         AND r.state IN ('PAID', 'REQUESTED') AND r.recharge_id IS DISTINCT FROM p.open_recharge_id
 ) AS u
+WHERE NOT coalesce(CASE
+    WHEN p.open_recharge_id IS NOT NULL THEN b.void_time IS NULL AND p.due_time > a.moment
+    WHEN p.state = 'DISABLED' THEN p.due_time IS NULL AND p.wait_reason IS NULL
+    ELSE b.void_time IS NULL AND coalesce(s.remaining, 0) >= p.below AND p.wait_reason IS NULL
+        AND p.due_time IS NOT DISTINCT FROM s.next_change AND p.failed_attempts < p.max_attempts
+        AND p.last_result IS DISTINCT FROM 'PERMANENT'
+END, false)
 ORDER BY p.customer_id, p.balance_id
 """
 
@@ -77,7 +86,7 @@ class Asked:
 async def read(
     connection: DriverConnection, organization_id: int, asked: Mapping[str, Asked], *, due: bool
 ) -> list[tuple[Policy, BalanceReading]]:
-    """The policies of the balances that changed, by customer and balance. asked: by customer id.
+    """The policies of the balances that changed, without those that stay as they are. asked: by customer id.
 
     due: also those whose timer is due, whatever changed.
     """

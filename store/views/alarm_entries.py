@@ -20,6 +20,7 @@ from store.views import fact_views
 from store.views.alarm_candidates import Position
 from store.views.alarms import Alarm
 from store.views.customer_alerts import CustomerAlert, GaugeState
+from store.views.held_of_gauges import with_held
 
 
 class Cursor(NamedTuple):
@@ -79,7 +80,8 @@ async def entries_of(
         )
         alert_found = CustomerAlert(definition, customer.customer_id, (shown,), no_data=False)
         entries.append(ListedAlert(alarm_cursor(one.position), alert_found))
-    return entries
+    with_amounts = await with_held(connection, organization_id, [one.found for one in entries])
+    return [ListedAlert(one.cursor, alert) for one, alert in zip(entries, with_amounts, strict=True)]
 
 
 def _current(

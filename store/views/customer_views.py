@@ -104,7 +104,7 @@ class CustomerView:
             found = [await self._read_window(definition, active, selection, window)]
         else:
             found = await self._read([definition], selection)
-        return (await with_held(*self._key, found))[0]
+        return (await with_held(self._connection, self._organization_id, found))[0]
 
     async def list_page(
         self,
@@ -134,7 +134,7 @@ class CustomerView:
         )
         definitions = found.items
         affordable = await self._affordable(definitions, max_gauges)
-        read = await with_held(*self._key, await self._read(definitions[:affordable]))
+        read = await with_held(self._connection, self._organization_id, await self._read(definitions[:affordable]))
         if affordable < len(definitions) or len(definitions) == limit:
             last = definitions[affordable - 1]
             return AlertsOfCustomer(read, (last.create_time, last.alert_id), affordable < len(definitions))

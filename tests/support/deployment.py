@@ -18,6 +18,7 @@ KUBERNETES = DEPLOY / "kubernetes"
 DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
 COMPOSE = DEPLOY / "docker" / "compose.yaml"
 ENVOY = DEPLOY / "envoy" / "envoy.yaml"
+ENVOY_ENFORCEMENT = DEPLOY / "envoy" / "enforcement.yaml"
 SYSTEMD = DEPLOY / "systemd"
 
 # What a file takes from a secret, or leaves to its reader, by the name of the variable.

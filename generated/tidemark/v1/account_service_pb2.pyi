@@ -155,8 +155,8 @@ class ListCustomersRequest(_message.Message):
     PLAN_ID_FIELD_NUMBER: _builtins.int
     EXTERNAL_ID_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
-    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     PARENT_CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many customers to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its customers are large.
@@ -169,12 +169,12 @@ class ListCustomersRequest(_message.Message):
     """external_id restricts the list to the customer with that external_id. Unset: all."""
     alias: _builtins.str
     """alias restricts the list to the customer with that alias. Unset: all."""
+    parent_customer_id: _builtins.str
+    """parent_customer_id restricts the list to the customers directly below that customer. Unset: all."""
     include_total_size: _builtins.bool
     """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
     filled.
     """
-    parent_customer_id: _builtins.str
-    """parent_customer_id restricts the list to the customers directly below that customer. Unset: all."""
     def __init__(
         self,
         *,
@@ -183,8 +183,8 @@ class ListCustomersRequest(_message.Message):
         plan_id: _builtins.str = ...,
         external_id: _builtins.str = ...,
         alias: _builtins.str = ...,
-        include_total_size: _builtins.bool = ...,
         parent_customer_id: _builtins.str = ...,
+        include_total_size: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

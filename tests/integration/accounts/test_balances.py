@@ -131,6 +131,10 @@ async def test_every_field_of_a_balance_comes_back(accounts: Stub, fields: dict[
         item.ClearField("granted")
         item.ClearField("drawn")
         item.ClearField("remaining")
+        assert item.held == "0"
+        item.ClearField("held")
+    assert kept.held == "0"
+    kept.ClearField("held")
     kept.ClearField("granted")
     kept.ClearField("remaining")
     kept.ClearField("create_time")

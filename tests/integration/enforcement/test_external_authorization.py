@@ -10,6 +10,7 @@ from generated.envoy.service.auth.v3 import external_authorization_pb2 as envoy
 from generated.envoy.service.auth.v3 import external_authorization_pb2_grpc
 from generated.tidemark.v1 import limit_service_pb2 as messages
 from generated.tidemark.v1 import limit_service_pb2_grpc, reservation_pb2
+from runtime.clock import ManualClock
 from store.identity import keys
 from store.identity.keys import KeySettings
 from store.identity.roles import Role
@@ -231,9 +232,9 @@ async def test_call_with_a_wrong_key_ends_with_an_error(caller: Caller, gate: En
 
 
 async def test_organization_of_the_key_is_the_one_that_is_asked(
-    caller: Caller, gate: Envoy, database_of: Database
+    caller: Caller, gate: Envoy, database_of: Database, clock: ManualClock
 ) -> None:
-    _, key = await create_organization(database_of, caller.clock)
+    _, key = await create_organization(database_of, clock)
     other = Envoy(caller, key)
     # It has no limit, and nothing of the reservations of the first one.
     await other.ask({**RESERVE, "quantity": "9"})

@@ -59,8 +59,8 @@ def fail(monkeypatch: pytest.MonkeyPatch, errors: list[BaseException]) -> None:
     """Lets so many evaluations fail with these errors. An evaluation follows the implicit registrations."""
     evaluate: Step = Committer._count
 
-    async def failing(self: Committer, *arguments: Any) -> Any:
-        found = await evaluate(self, *arguments)
+    async def failing(self: Committer, *arguments: Any, **options: Any) -> Any:
+        found = await evaluate(self, *arguments, **options)
         if errors:
             raise errors.pop(0)
         return found

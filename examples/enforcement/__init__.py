@@ -1,0 +1,1 @@
+"""Enforcement in a gateway; see docs/enforcement.md."""

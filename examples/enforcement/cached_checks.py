@@ -1,0 +1,127 @@
+"""Checks that are answered from a cache: for requests of which each is small, and one more or less does no harm."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from examples.enforcement.reports import PASSING
+from generated.tidemark.v1 import (
+    decision_pb2,
+    limit_service_pb2,
+    limit_service_pb2_grpc,
+    requested_usage_pb2,
+)
+
+MOST_CUSTOMERS = 100  # of one BatchCheckUsage
+GATHERING = 0.005  # seconds in which customers come together in one call
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """One answer. time: when it was asked for, by this machine's monotonic clock, since then it may be wrong."""
+
+    allowed: bool
+    time: float
+
+
+class CachedChecks:
+    """Whether customers may use more of one metric.
+
+    max_age: seconds for which an answer is used, and at most as long as the answer says (`valid_until_time`).
+    fail_open: what is answered when Tidemark has not, and the last answer is older than max_stale seconds.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        key: str | None,
+        metric_id: str,
+        *,
+        fail_open: bool,
+        max_age: float = 2.0,
+        max_stale: float = 30.0,
+        check_seconds: float = 0.5,
+        most_cached: int = 100_000,
+    ) -> None:
+        """check_seconds: for one call. most_cached: customers; those that were read longest ago are forgotten."""
+        self._limits = limit_service_pb2_grpc.LimitServiceStub(channel)
+        self._metadata = () if key is None else (("authorization", f"Bearer {key}"),)
+        self._usage = requested_usage_pb2.CheckedUsage(metric_id=metric_id, quantity="1")
+        self._fail_open = fail_open
+        self._max_age = max_age
+        self._max_stale = max_stale
+        self._check_seconds = check_seconds
+        self._most_cached = most_cached
+        self._cache: dict[str, Cached] = {}
+        self._valid = max_age  # seconds, as the latest answer says
+        self._wanted: dict[str, asyncio.Future[None]] = {}
+        self._reading = set[asyncio.Task[None]]()
+
+    async def may_use(self, customer_id: str) -> bool:
+        """Whether the customer may use one more. Usage in the last max_age seconds may be missing in the answer.
+
+        Raises grpc.aio.AioRpcError where the request or the key is wrong: fail_open is not for mistakes.
+        """
+        cached = self._cache.get(customer_id)
+        if cached is not None and time.monotonic() - cached.time < min(self._max_age, self._valid):
+            return cached.allowed
+        await self._read(customer_id)
+        cached = self._cache.get(customer_id)
+        if cached is not None and time.monotonic() - cached.time < self._max_stale:
+            return cached.allowed
+        return self._fail_open
+
+    async def _read(self, customer_id: str) -> None:
+        """Reads the decision. Requests for one customer share a read, and customers share a call."""
+        waiting = self._wanted.get(customer_id)
+        if waiting is None:
+            waiting = self._wanted[customer_id] = asyncio.get_running_loop().create_future()
+            if len(self._wanted) == 1:
+                task = asyncio.create_task(self._gather())
+                self._reading.add(task)
+                task.add_done_callback(self._reading.discard)
+        await asyncio.shield(waiting)
+
+    async def _gather(self) -> None:
+        await asyncio.sleep(GATHERING)
+        wanted, self._wanted = self._wanted, {}
+        customer_ids = list(wanted)
+        parts = [customer_ids[at : at + MOST_CUSTOMERS] for at in range(0, len(customer_ids), MOST_CUSTOMERS)]
+        mistakes = await asyncio.gather(*map(self._ask, parts), return_exceptions=True)
+        for part, mistake in zip(parts, mistakes, strict=True):
+            for customer_id in part:
+                if mistake is None:
+                    wanted[customer_id].set_result(None)
+                else:
+                    wanted[customer_id].set_exception(mistake)
+
+    async def _ask(self, customer_ids: Sequence[str]) -> None:
+        request = limit_service_pb2.BatchCheckUsageRequest(customer_ids=customer_ids, usages=[self._usage])
+        asked = time.monotonic()
+        try:
+            answer = await self._limits.BatchCheckUsage(request, metadata=self._metadata, timeout=self._check_seconds)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in PASSING:
+                raise
+            # What is cached is used for longer, up to max_stale.
+            logger.warning("no checks: %s %s", error.code().name, error.details())
+            return
+        # The difference of two times of the server: its clock and this one may differ.
+        valid = answer.valid_until_time.ToMicroseconds() - answer.update_time.ToMicroseconds()
+        self._valid = valid / 1e6
+        for customer in answer.customers:
+            [check] = customer.checks
+            if check.HasField("error"):
+                logger.warning("no check of %s: %s", customer.customer_id, check.error.message)
+                continue
+            allowed = check.decision.outcome != decision_pb2.DECISION_OUTCOME_DENIED
+            self._cache.pop(customer.customer_id, None)
+            self._cache[customer.customer_id] = Cached(allowed, asked)
+        while len(self._cache) > self._most_cached:
+            del self._cache[next(iter(self._cache))]

@@ -1,0 +1,131 @@
+"""The gateway of examples/enforcement/node against a real server, also while the server is killed."""
+
+import asyncio
+import http.client
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.deployment import ROOT
+from tests.support.enforcement.stage import Stage, stage_on
+from tests.support.processes.programs import DEADLINE, Programs
+from tests.support.waiting import within
+
+FOLDER = ROOT / "examples" / "enforcement" / "node"
+
+
+def node() -> str:
+    """The program; the test is skipped without it or its packages."""
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("node is not installed; version 20 or newer runs the example")
+    if not (FOLDER / "node_modules").exists():
+        pytest.skip("the example has no packages: npm ci --prefix examples/enforcement/node")
+    return found
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The gateway on a port of this machine."""
+
+    port: int
+    process: asyncio.subprocess.Process
+    log: Path
+
+    async def work(self, **query: object) -> tuple[int, str]:
+        """Status and body of a request of acme."""
+        return await asyncio.to_thread(self._get, "&".join(f"{name}={value}" for name, value in query.items()))
+
+    def _get(self, query: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        try:
+            connection.request("GET", f"/work?{query}", headers={"x-customer-id": "acme"})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+
+def write_descriptors(file: Path) -> None:
+    """Writes the contract, as docs/enforcement.md says."""
+    buf = Path(sys.executable).parent / "buf"
+    subprocess.run([buf, "build", "--output", file], cwd=ROOT, check=True)
+
+
+@asynccontextmanager
+async def gateway(
+    stage: Stage, folder: Path, name: str, *, fail_open: bool = False, decision: float = DEADLINE
+) -> AsyncIterator[Gateway]:
+    """The gateway; all of its reports are acknowledged at the end of the block."""
+    program = node()
+    descriptors = folder / f"{name}.binpb"
+    await asyncio.to_thread(write_descriptors, descriptors)
+    milliseconds = str(int(decision * 1000))
+    log = folder / f"{name}.log"
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *(program, FOLDER / "gateway.js"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+            env={
+                "TIDEMARK_SERVER": stage.server.address.server,
+                "TIDEMARK_KEY": stage.key,
+                "DESCRIPTORS": str(descriptors),
+                "PORT": "0",
+                "FAIL_OPEN": str(fail_open).lower(),
+                "DECISION_MILLISECONDS": milliseconds,
+                "TRY_MILLISECONDS": milliseconds,
+            },
+        )
+    assert process.stdout is not None
+    try:
+        async with within("the gateway", DEADLINE):
+            line = (await process.stdout.readline()).decode()
+        assert line.startswith("listening on "), log.read_text()
+        yield Gateway(int(line.split()[-1]), process, log)
+        process.send_signal(signal.SIGTERM)
+        async with within("the reports of the gateway", DEADLINE):
+            assert await process.wait() == 0, log.read_text()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.fixture
+async def stage(programs: Programs) -> AsyncIterator[Stage]:
+    """A server, and a limit of 500 tokens."""
+    node()
+    async with stage_on(programs) as stage:
+        yield stage
+
+
+async def test_work_is_reserved_settled_and_released(stage: Stage, tmp_path: Path) -> None:
+    async with gateway(stage, tmp_path, "gateway") as clients:
+        answers = await asyncio.gather(*(clients.work(tokens=75, used=50) for _ in range(6)))
+        assert [code for code, _ in answers] == [200] * 6
+        assert len({reservation for _, reservation in answers}) == 6
+        assert await clients.work(tokens=501) == (429, "tokens")
+        assert (await clients.work(tokens=100, fails=1))[0] == 500
+        assert (await clients.work(tokens=""))[0] == 500
+    assert await stage.state() == ("300", "0", "200")
+
+
+async def test_reports_wait_for_a_server_that_was_killed(stage: Stage, tmp_path: Path) -> None:
+    async with (
+        gateway(stage, tmp_path, "open", fail_open=True, decision=0.5) as opened,
+        gateway(stage, tmp_path, "closed", decision=0.5) as closed,
+    ):
+        await stage.server.killed()
+        assert (await opened.work(tokens=600, used=550))[0] == 200
+        assert (await closed.work(tokens=1))[0] == 503
+        await stage.server.start()
+    assert await stage.state() == ("550", "0", "-50")
+    assert "acme is over its limit tokens" in opened.log.read_text()
