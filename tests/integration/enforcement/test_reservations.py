@@ -432,3 +432,20 @@ async def test_reset_times_of_many_amounts_in_a_rolling_window(
         for one in states
     ]
     assert minutes == [1, 0, 4, 0, 4, None]
+
+
+@shares_server
+async def test_a_customer_keeps_its_order_while_a_server_learns_who_stands_above_it(caller: Caller) -> None:
+    """Each customer is unknown at first, so its requests go to another writer than those of its parent."""
+    customers = [f"user{number}" for number in range(8)]
+    for customer in customers:
+        await caller.put_customer(customer_pb2.Customer(customer_id=customer, parent_customer_id="parent"))
+    await put_limit(caller, "100", customer="parent")
+    async with gateway_of(caller, writers=7) as gateway:
+        rules = gateway.pipeline._rules.of(gateway.organization.organization_id)
+        for customer in customers:
+            first = asyncio.create_task(gateway.reserve("a", customer=customer))
+            while customer not in rules.cached.known and not first.done():
+                await asyncio.sleep(0)
+            answers = await asyncio.gather(first, gateway.settle("a", customer=customer))
+            assert outcomes(answers) == [ALLOWED, ALLOWED]
