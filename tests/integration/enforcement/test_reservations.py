@@ -25,6 +25,7 @@ from tests.support.databases import NOON
 from tests.support.enforcement.gateway import SOFT, Gateway, gateway_of, meters, put_limit, reserve, settle
 from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller
+from tests.support.usage.voiding import void
 
 ALLOWED, CAPPED, DENIED = Outcome.ALLOWED, Outcome.CAPPED, Outcome.DENIED
 CALLS = "acme", "usage/calls", "BILLING_PERIOD"
@@ -449,3 +450,27 @@ async def test_a_customer_keeps_its_order_while_a_server_learns_who_stands_above
                 await asyncio.sleep(0)
             answers = await asyncio.gather(first, gateway.settle("a", customer=customer))
             assert outcomes(answers) == [ALLOWED, ALLOWED]
+
+
+@shares_server
+async def test_limits_above_count_the_usage_of_a_customer_that_has_moved(caller: Caller, gateway: Gateway) -> None:
+    """What is voided afterwards leaves the parent that counts it: no limit has more room than its amount."""
+    for parent in ("former", "next"):
+        await caller.put_customer(customer_pb2.Customer(customer_id=parent, parent_customer_id=f"above-{parent}"))
+        await put_limit(caller, "100", parent, customer=parent)
+        await put_limit(caller, "200", f"above-{parent}", customer=f"above-{parent}")
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", parent_customer_id="former"))
+    await gateway.reserve("a", "50")
+    await gateway.settle("a")
+    await gateway.reserve("b", "1", customer="next")
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", parent_customer_id="next"))
+    for parent, counted in (("former", 0), ("next", 50), ("above-former", 0), ("above-next", 50)):
+        state = (await gateway.check("1", customer=parent)).limit
+        assert state is not None
+        assert (state.meter.customer_id.removeprefix("above-"), state.counted) == (
+            parent.removeprefix("above-"),
+            counted,
+        )
+    await void(caller, "a")
+    assert outcomes([await gateway.reserve("c", "100", customer="next")]) == [DENIED]
+    assert outcomes([await gateway.reserve("d", "99", customer="next")]) == [ALLOWED]
