@@ -157,7 +157,7 @@ class Ledger:
         usage = metered.usage
         known = self.records.get((usage.customer_id, request.reservation_id))
         if known is not None:
-            if known.digest != digest:
+            if known.digest.replace("-", "") != digest:
                 raise ReservationConflict(usage.customer_id, request.reservation_id)
             # What it holds of meters that this usage does not move was not read: then the expiry gives it back.
             if all(one.key in self.cells for one in known.held):
