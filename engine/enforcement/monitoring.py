@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from engine.enforcement.requests import Decided, EnforcementRefused
+from evaluator.enforcement.decisions import Outcome
 from runtime.monitoring.instruments import TRANSACTION_BUCKETS, Instruments
 
 _REQUEST_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 _OUTCOMES = ("allowed", "capped", "denied", "done", "refused")
+_LABELS = {outcome: (outcome.value.lower(),) for outcome in Outcome}
 
 
 class EnforcementMonitoring:
@@ -77,4 +79,4 @@ class EnforcementMonitoring:
             elif answer.decision is None:
                 counts["done",] += 1
             else:
-                counts[answer.decision.outcome.value.lower(),] += 1
+                counts[_LABELS[answer.decision.outcome]] += 1

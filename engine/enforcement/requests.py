@@ -81,7 +81,7 @@ class Check:
 Request = Reserve | Settle | Release | Extend | Check
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `Reservation`
 class Decided:
     """The answer to a request.
 

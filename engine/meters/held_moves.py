@@ -29,7 +29,8 @@ def held_moves(router: Router, records: Iterable[Record], open_before: Collectio
         if not record.changed:
             continue
         one = record.reservation
-        is_open, was_open = one.state is ReservationState.OPEN, record.key in open_before
+        is_open = one.state is ReservationState.OPEN
+        was_open = (one.usage.customer_id, one.reservation_id) in open_before
         if is_open == was_open:
             continue
         event = None

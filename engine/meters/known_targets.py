@@ -3,16 +3,17 @@
 from evaluator.aggregation import Aggregation
 from evaluator.balances import Unit
 from evaluator.enforced_limits import NOTHING_ENFORCED
-from evaluator.enforcement.targets import Holder, UsageTargets
+from evaluator.enforcement.targets import Holder, Kept, UsageTargets
 from evaluator.routing import Router
 from evaluator.routing_facts import CustomerFacts
 
-# Kinds of usage that are kept for one organization; above it, all are found anew.
+# Kinds of usage, with the values of group keys, that are kept for one organization: about 20 MB. Above it, all are
+# found anew.
 MOST_KINDS = 20_000
 
 _Kind = tuple[str, str | None, str, str | None]  # customer, subscription, metric, currency
 
-NO_TARGETS = UsageTargets((), ())
+NO_TARGETS = UsageTargets((), (), Kept())
 
 
 class KnownTargets:
@@ -22,11 +23,12 @@ class KnownTargets:
         self._router: Router | None = None
         self._epoch = -1
         self._found: dict[_Kind, UsageTargets] = {}
+        self._kept = Kept()
 
     def use(self, router: Router) -> None:
         """Forgets what was found with another router, or at another epoch of it."""
-        if router is not self._router or router.epoch != self._epoch or len(self._found) > MOST_KINDS:
-            self._router, self._epoch, self._found = router, router.epoch, {}
+        if router is not self._router or router.epoch != self._epoch or self._kept.number > MOST_KINDS:
+            self._router, self._epoch, self._found, self._kept = router, router.epoch, {}, Kept()
 
     def of(
         self, router: Router, customer_id: str, subscription_id: str | None, metric_id: str, currency: str | None
@@ -38,7 +40,8 @@ class KnownTargets:
         key = customer_id, subscription_id, metric_id, currency
         found = self._found.get(key)
         if found is None:
-            found = self._found[key] = _find(router, *key)
+            found = self._found[key] = _find(router, self._kept, *key)
+            self._kept.number += 1
         return found
 
 
@@ -49,7 +52,7 @@ def aggregation_of(router: Router, metric_id: str) -> Aggregation:
 
 
 def _find(
-    router: Router, customer_id: str, subscription_id: str | None, metric_id: str, currency: str | None
+    router: Router, kept: Kept, customer_id: str, subscription_id: str | None, metric_id: str, currency: str | None
 ) -> UsageTargets:
     if not router.is_covered(customer_id):
         return NO_TARGETS
@@ -58,7 +61,7 @@ def _find(
         units.append(Unit(metric_id=metric_id))
     if currency is not None:
         units.append(Unit(currency=currency))
-    return UsageTargets(units, holders(router, customer_id, subscription_id))
+    return UsageTargets(units, holders(router, customer_id, subscription_id), kept)
 
 
 def holders(router: Router, customer_id: str, subscription_id: str | None) -> list[Holder]:

@@ -23,9 +23,9 @@ class ReservationState(StrEnum):
     DENIED = "DENIED"  # it has never held anything
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for each answer, and that takes three times as long
 class Reservation:
-    """A reservation as a request found or left it.
+    """A reservation as a request found or left it. It is not changed.
 
     usage: what was asked for; its event_time is set, and its currency where it has a cost. outcome: of the first
     decision. granted_quantity, granted_cost: what it holds, or held. settled_quantity, settled_cost: what was counted

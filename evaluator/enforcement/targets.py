@@ -86,11 +86,19 @@ class Charge(NamedTuple):
 
 
 @dataclass(eq=False, slots=True)
+class Kept:
+    """How many sets of targets are kept, of all kinds of usage together."""
+
+    number: int = 0
+
+
+@dataclass(eq=False, slots=True)
 class UsageTargets:
     """The targets of one kind of usage, by the values of the properties that decide about them."""
 
     units: Sequence[Unit]
     holders: Sequence[Holder]
+    kept: Kept
     _keys: tuple[str, ...] = ()
     _found: dict[tuple[str | None, ...], Sequence[Target]] = field(default_factory=dict)
 
@@ -99,14 +107,13 @@ class UsageTargets:
         keys = {key for holder in self.holders for unit in self.units for key in holder.group_keys(unit)}
         self._keys = tuple(sorted(keys))
 
-    def of(self, properties: Mapping[str, str], most: int = 1_000) -> Sequence[Target]:
-        """The targets of usage with these properties. most: values that are kept at the same time."""
+    def of(self, properties: Mapping[str, str]) -> Sequence[Target]:
+        """The targets of usage with these properties."""
         values = tuple([properties.get(key) for key in self._keys]) if self._keys else ()
         found = self._found.get(values)
         if found is None:
-            if len(self._found) >= most:
-                self._found.clear()
             found = self._found[values] = self._find(properties)
+            self.kept.number += 1
         return found
 
     def _find(self, properties: Mapping[str, str]) -> Sequence[Target]:

@@ -9,9 +9,9 @@ from evaluator.aggregation import Aggregation, contribution
 from evaluator.balances import Unit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for each request, and that takes three times as long
 class Usage:
-    """Usage of a metric by a customer.
+    """Usage of a metric by a customer. It is not changed.
 
     quantity: in the metric's unit, at least 0. cost: in `currency`, at least 0; None: it costs nothing.
     currency: None where it has no cost, or that of its customer or subscription applies. event_time: when it happens,

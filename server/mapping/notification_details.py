@@ -106,6 +106,7 @@ def _write_gauge(data: Mapping[str, Any], shown: gauge_pb2.Gauge) -> None:
     shown.subscription_id = gauge.get("subscription_id", "")
     shown.value = data["value"]
     shown.limit = gauge.get("limit", "")
+    shown.counts_held = gauge.get("counts_held", False)
     _write_group(gauge.get("group", ()), shown.group)
     if (period := gauge.get("period")) is not None:
         _write_period(period, shown.billing_period)

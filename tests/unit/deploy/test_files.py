@@ -457,6 +457,7 @@ METHODS: list[MethodDescriptor] = [
 # What happens once by an id in the request.
 IDENTIFIED = {
     *("EvaluateUsageBatch", "ReserveUsage", "SettleReservation", "ReleaseReservation", "ExtendReservation"),
+    "ReportRecharge",
 }
 
 

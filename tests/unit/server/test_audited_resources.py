@@ -11,7 +11,7 @@ CASES = {field.name: field for field in audit_entry_pb2.AuditedResource.DESCRIPT
 
 def test_every_case_is_written_from_a_message_or_from_json() -> None:
     from_messages = {kind.field for kind in audited_resources._KINDS.values()}
-    assert set(CASES) == from_messages | {"alert_exclusion", "api_key", "quotas"}
+    assert set(CASES) == from_messages | {"alert_exclusion", "api_key", "endpoint_secrets", "quotas"}
     for message, kind in audited_resources._KINDS.items():
         assert CASES[kind.field].message_type is message.DESCRIPTOR
 

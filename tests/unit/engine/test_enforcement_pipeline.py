@@ -1,0 +1,125 @@
+"""The pipeline of enforcement: groups form by themselves, and a request that fails does not harm its neighbours."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from engine.enforcement.commit import Answer, EnforcementCommitter
+from engine.enforcement.pipeline import EnforcementPipeline
+from engine.enforcement.requests import Decided, Release, Request, UnrecordableRequest
+from engine.ingest.pending import Overloaded, PendingEvents
+from engine.limits import EnforcementLimits
+from evaluator.enforcement.decisions import Decision, Outcome
+from runtime.clock import ManualClock
+from runtime.fair_semaphore import FairSemaphore
+from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.failures import CONNECTION_LOST
+from tests.support.usage.pipelines import ACME, NOW
+
+pytestmark = pytest.mark.asyncio(loop_scope="function")
+
+
+class Commits:
+    """Replaces the database: requests of some customers fail, and commits wait as the test says."""
+
+    def __init__(self) -> None:
+        self.bad: set[str] = set()
+        self.groups: list[list[str]] = []
+        self.began = asyncio.Event()
+        self.free = asyncio.Event()
+        self.free.set()
+        self.error: BaseException | None = None
+
+    async def repeated(self, requests: Sequence[Request]) -> list[Answer]:
+        self.groups.append([request.customer_id for request in requests])
+        self.began.set()
+        await self.free.wait()
+        if self.error is not None:
+            raise self.error
+        if self.bad.intersection(self.groups[-1]):
+            raise RuntimeError("it cannot be recorded")
+        decision = Decision(Outcome.ALLOWED, Decimal(1), None)
+        return [Decided(decision, None) for _ in requests]
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
+    commits = Commits()
+    monkeypatch.setattr(EnforcementCommitter, "_repeated", lambda _, requests: commits.repeated(requests))
+    return commits
+
+
+def pipeline(*, writers: int = 1, pending: int = 1_000, commit_requests: int = 8) -> EnforcementPipeline:
+    return EnforcementPipeline(
+        Database("postgresql://nowhere.invalid/x"),
+        ManualClock(NOW),
+        timedelta(days=3),
+        writers=writers,
+        pending=PendingEvents(pending, pending),
+        gate=FairSemaphore(4),
+        limits=EnforcementLimits(commit_requests=commit_requests, divided_commits=20),
+    )
+
+
+def of(*customers: str) -> list[Request]:
+    return [Release(customer, "r") for customer in customers]
+
+
+async def test_what_waits_during_a_commit_is_the_next_group(commits: Commits) -> None:
+    line = pipeline()
+    commits.free.clear()
+    calls = [asyncio.ensure_future(line.submit(ACME, of("a", "a")))]
+    await commits.began.wait()
+    calls += [asyncio.ensure_future(line.submit(ACME, of(name, name))) for name in "bcdef"]
+    await asyncio.sleep(0)
+    commits.free.set()
+    answers = await asyncio.gather(*calls)
+    assert commits.groups == [list("aa"), list("bbccddee"), list("ff")]
+    assert [len(one) for one in answers] == [2] * 6
+    await line.drain()
+
+
+async def test_what_cannot_be_recorded_is_refused_alone(commits: Commits) -> None:
+    line = pipeline(commit_requests=100)
+    commits.bad = {"c", "f"}
+    answers = await line.submit(ACME, of(*"abcdefgh"))
+    refused = [isinstance(one, UnrecordableRequest) for one in answers]
+    assert refused == [name in commits.bad for name in "abcdefgh"]
+    in_order = [name for group in commits.groups for name in group if not commits.bad.intersection(group)]
+    assert in_order == list("abdegh")
+
+
+async def test_divided_commits_are_bounded(commits: Commits) -> None:
+    line = pipeline(commit_requests=1_000)
+    commits.bad = {"x"}
+    answers = await line.submit(ACME, of(*["x"] * 100))
+    assert all(isinstance(one, UnrecordableRequest) for one in answers)
+    assert len(commits.groups) == 21
+
+
+async def test_a_call_is_divided_among_writers_and_its_answers_keep_their_order(commits: Commits) -> None:
+    line = pipeline(writers=3)
+    commits.bad = {"c"}
+    names = [name for name in "abcdefghij" for _ in range(2)]
+    answers = await line.submit(ACME, of(*names))
+    assert [isinstance(one, UnrecordableRequest) for one in answers] == [name == "c" for name in names]
+    assert len({tuple(group) for group in commits.groups}) > 2
+
+
+async def test_a_failure_of_the_database_is_raised_and_gives_room_up(commits: Commits) -> None:
+    line = pipeline(pending=10)
+    commits.error = DatabaseUnavailable("away", CONNECTION_LOST)
+    with pytest.raises(DatabaseUnavailable):
+        await line.submit(ACME, of("a", "b"))
+    commits.error = None
+    commits.free.clear()
+    waiting = asyncio.ensure_future(line.submit(ACME, of(*"abcdefgh")))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await line.submit(ACME, of(*"abc"))
+    commits.free.set()
+    assert len(await waiting) == 8
+    assert len(await line.submit(ACME, of(*"abcdefghij"))) == 10
