@@ -1,5 +1,4 @@
-"""Checks of the work that waits: heartbeats, backfills, timers, feeds, the outbox, deliveries, jobs, reservations,
-recharges."""
+"""Checks of the work that waits: backfills, timers, the outbox, deliveries, jobs, reservations, recharges."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -124,7 +123,9 @@ async def reservations(examined: Examined) -> Sequence[Finding]:
     found = await work.overdue_reservations(examined.connection, examined.now())
     if found is None:
         return [ok("no reservation has expired that still holds something")]
-    text = f"{_number(found)} reservations have expired and still hold something, the oldest for {shown_age(found.age)}"
+    text = (
+        f"{_number(found)} reservations have expired and still hold something, the oldest for {shown_age(found.age)}"
+    )
     why = "what they hold of limits and balances is missing for other usage, so that usage that fits is refused"
     return [by_age(found.age, text, why, _SERVER, warn=SECONDS, act=MINUTES)]
 

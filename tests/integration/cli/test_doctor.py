@@ -437,13 +437,17 @@ async def test_work_that_waits_for_servers_is_found(database: Database, database
     await execute(
         database_url,
         f"INSERT INTO wallet (organization_id, customer_id, due_time) VALUES ({ids}, 'c', now() - interval '1 hour')",
-        # The second one is in its grace, and the third one has ended.
+        # One is late, one is in its grace, and one has ended.
         *(
-            "INSERT INTO reservation (organization_id, customer_id, reservation_id, state, digest, metric_id, quantity,"
-            " overage_policy, outcome, granted_quantity, event_time, create_time, expire_time)"
+            "INSERT INTO reservation (organization_id, customer_id, reservation_id, state, digest, metric_id,"
+            " quantity, overage_policy, outcome, granted_quantity, event_time, create_time, expire_time)"
             f" VALUES ({ids}, 'c', '{name}', '{state}', gen_random_uuid(), 'm', 1, 'DEFAULT', 'ALLOWED', 1, now(),"
             f" now(), now() - interval '{age}')"
-            for name, state, age in (("late", "OPEN", "1 hour"), ("due", "OPEN", "1 second"), ("no", "RELEASED", "1 day"))
+            for name, state, age in (
+                ("late", "OPEN", "1 hour"),
+                ("due", "OPEN", "1 second"),
+                ("no", "RELEASED", "1 day"),
+            )
         ),
         "INSERT INTO recharge_policy (organization_id, customer_id, balance_id, policy_id, below, fixed_amount,"
         " min_amount, cooldown, failure_cooldown, max_attempts, report_timeout, as_of_time, create_time, update_time,"
