@@ -432,7 +432,7 @@ class EnforcementCommitter:
             return None
         new: Sequence[UsageEvent] = ()
         if events:
-            group = CommitGroup([Batch([event]) for event in events], events, [])
+            group = CommitGroup([Batch(events)], events, [])
             new = (await store(transaction, group, native=self._native)).new
         if len(new) != len(events):
             raise AssertionError("the usage of a settlement was not stored")

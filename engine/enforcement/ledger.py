@@ -158,7 +158,7 @@ class Ledger:
         usage = metered.usage
         known = self.records.get((usage.customer_id, request.reservation_id))
         if known is not None:
-            if known.digest != digest:
+            if known.digest.replace("-", "") != digest:
                 raise ReservationConflict(usage.customer_id, request.reservation_id)
             self.expire(known)
             return Decided(known.decision, known.reservation)

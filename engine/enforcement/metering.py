@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from engine.enforcement.ledger import Metered
 from engine.enforcement.requests import CustomerBeingErased, UsageTooOld
 from engine.meters.cells import Cells
-from engine.meters.known_targets import KnownTargets, aggregation_of
+from engine.meters.known_targets import KnownTargets
 from evaluator.enforcement.usage import Usage
 from evaluator.routing import Router
 
@@ -31,7 +31,7 @@ def metered_of(router: Router, known: KnownTargets, usage: Usage, now: datetime,
         metric_id, quantity, cost, properties = usage.metric_id, usage.quantity, usage.cost, usage.properties
         usage = Usage(customer_id, metric_id, quantity, cost, currency, subscription_id, properties, time)
     targets = known.of(router, customer_id, subscription_id, usage.metric_id, currency)
-    return Metered(usage, aggregation_of(router, usage.metric_id), targets.of(usage.properties))
+    return Metered(usage, targets.aggregation, targets.of(usage.properties))
 
 
 def want_targets(cells: Cells, metered: Metered) -> None:

@@ -13,8 +13,6 @@ MOST_KINDS = 20_000
 
 _Kind = tuple[str, str | None, str, str | None]  # customer, subscription, metric, currency
 
-NO_TARGETS = UsageTargets((), (), Kept())
-
 
 class KnownTargets:
     """The targets of usage as of one epoch of the organization."""
@@ -45,23 +43,20 @@ class KnownTargets:
         return found
 
 
-def aggregation_of(router: Router, metric_id: str) -> Aggregation:
-    """How a metric aggregates; a metric that was just registered adds quantities."""
-    metric = router.metric(metric_id)
-    return Aggregation.SUM if metric is None else metric.aggregation
-
-
 def _find(
     router: Router, kept: Kept, customer_id: str, subscription_id: str | None, metric_id: str, currency: str | None
 ) -> UsageTargets:
+    metric = router.metric(metric_id)
+    # A metric that was just registered adds quantities.
+    aggregation = Aggregation.SUM if metric is None else metric.aggregation
     if not router.is_covered(customer_id):
-        return NO_TARGETS
+        return UsageTargets(aggregation, (), (), kept)
     units = []
-    if aggregation_of(router, metric_id).additive:
+    if aggregation.additive:
         units.append(Unit(metric_id=metric_id))
     if currency is not None:
         units.append(Unit(currency=currency))
-    return UsageTargets(units, holders(router, customer_id, subscription_id), kept)
+    return UsageTargets(aggregation, units, holders(router, customer_id, subscription_id), kept)
 
 
 def holders(router: Router, customer_id: str, subscription_id: str | None) -> list[Holder]:

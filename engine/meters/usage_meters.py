@@ -14,7 +14,7 @@ from engine.balances.drawdown import Settling
 from engine.evaluation.held_routing import HeldMove
 from engine.meters.cells import Cells
 from engine.meters.held_moves import held_move, know_usage
-from engine.meters.known_targets import KnownTargets, aggregation_of
+from engine.meters.known_targets import KnownTargets
 from engine.rules.transaction import Transaction
 from evaluator.aggregation import contribution
 from evaluator.amounts import ZERO, exact_arithmetic
@@ -186,7 +186,7 @@ def _amounts(router: Router, targets: KnownTargets, event: UsageEvent) -> list[t
     found = targets.of(router, event.customer_id, event.subscription_id, event.metric_id, currency)
     if not found.units:
         return []
-    of_metric = contribution(aggregation_of(router, event.metric_id), event.quantity)
+    of_metric = contribution(found.aggregation, event.quantity)
     of_cost = event.cost or ZERO
     return [(target, of_cost if target.of_cost else of_metric) for target in found.of(event.properties)]
 

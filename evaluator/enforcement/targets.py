@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
 
+from evaluator.aggregation import Aggregation
 from evaluator.balances import Unit
 from evaluator.enforced_limits import EnforcedLimit, EnforcedLimits, met_by
 from evaluator.enforcement.meters import Meter, MeterCell
@@ -94,8 +95,12 @@ class Kept:
 
 @dataclass(eq=False, slots=True)
 class UsageTargets:
-    """The targets of one kind of usage, by the values of the properties that decide about them."""
+    """The targets of one kind of usage, by the values of the properties that decide about them.
 
+    aggregation: of its metric.
+    """
+
+    aggregation: Aggregation
     units: Sequence[Unit]
     holders: Sequence[Holder]
     kept: Kept

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from examples.enforcement.reports import PASSING
 from generated.tidemark.v1 import (
     decision_pb2,
     limit_service_pb2,
@@ -63,7 +64,10 @@ class CachedChecks:
         self._reading = set[asyncio.Task[None]]()
 
     async def may_use(self, customer_id: str) -> bool:
-        """Whether the customer may use one more. Usage in the last max_age seconds may be missing in the answer."""
+        """Whether the customer may use one more. Usage in the last max_age seconds may be missing in the answer.
+
+        Raises grpc.aio.AioRpcError where the request or the key is wrong: fail_open is not for mistakes.
+        """
         cached = self._cache.get(customer_id)
         if cached is not None and time.monotonic() - cached.time < min(self._max_age, self._valid):
             return cached.allowed
@@ -89,11 +93,13 @@ class CachedChecks:
         wanted, self._wanted = self._wanted, {}
         customer_ids = list(wanted)
         parts = [customer_ids[at : at + MOST_CUSTOMERS] for at in range(0, len(customer_ids), MOST_CUSTOMERS)]
-        try:
-            await asyncio.gather(*map(self._ask, parts))
-        finally:
-            for waiting in wanted.values():
-                waiting.set_result(None)
+        mistakes = await asyncio.gather(*map(self._ask, parts), return_exceptions=True)
+        for part, mistake in zip(parts, mistakes, strict=True):
+            for customer_id in part:
+                if mistake is None:
+                    wanted[customer_id].set_result(None)
+                else:
+                    wanted[customer_id].set_exception(mistake)
 
     async def _ask(self, customer_ids: Sequence[str]) -> None:
         request = limit_service_pb2.BatchCheckUsageRequest(customer_ids=customer_ids, usages=[self._usage])
@@ -101,6 +107,8 @@ class CachedChecks:
         try:
             answer = await self._limits.BatchCheckUsage(request, metadata=self._metadata, timeout=self._check_seconds)
         except grpc.aio.AioRpcError as error:
+            if error.code() not in PASSING:
+                raise
             # What is cached is used for longer, up to max_stale.
             logger.warning("no checks: %s %s", error.code().name, error.details())
             return

@@ -107,8 +107,9 @@ class Guard:
         )
         try:
             grant = await self._decide(request)
-        except BaseException:
-            # The client has gone, or the request is wrong. A try may have been carried out all the same.
+        except asyncio.CancelledError:
+            # The client has gone. A try may have been carried out all the same. (After an error that is final nothing
+            # is released: with RESERVATION_CONFLICT, the reservation is that of another request.)
             await self._release(request)
             raise
         if not grant.allowed:

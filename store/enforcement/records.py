@@ -35,10 +35,10 @@ class Settlement:
 class Record:
     """A reservation in a transaction that holds the wallets of its customers.
 
-    digest: of the content of the request that made it, in 32 hexadecimal digits. charges: what it holds of meters;
-    kept after its end. draws: what it took of balances, as JSON. answer: the first decision as JSON; None where it
-    follows from the reservation. settlement: as JSON, too. is_new: it is not stored yet. changed: it has to be
-    written.
+    digest: of the content of the request that made it, in hexadecimal digits, with or without dashes. charges: what
+    it holds of meters; kept after its end. draws: what it took of balances, as JSON. answer: the first decision as
+    JSON; None where it follows from the reservation. settlement: as JSON, too. is_new: it is not stored yet. changed:
+    it has to be written.
     """
 
     reservation: Reservation

@@ -19,7 +19,7 @@ _OUTCOMES = {one.value: one for one in Outcome}
 
 # The columns of a record, as `record_of` reads them.
 COLUMNS = """
-    r.customer_id, r.reservation_id, r.state, replace(r.digest::text, '-', ''), r.subscription_id, r.metric_id,
+    r.customer_id, r.reservation_id, r.state, r.digest::text, r.subscription_id, r.metric_id,
     r.quantity, r.cost, r.currency, r.properties::text, r.overage_policy, r.outcome, r.granted_quantity,
     r.granted_cost, r.charges::text, r.draws::text, r.answer::text, r.event_time, r.create_time, r.expire_time,
     r.end_time, r.settled_quantity, r.settled_cost, r.late, r.settlement::text

@@ -32,7 +32,7 @@ async def guard_of(stage: Stage, **options: Any) -> AsyncIterator[Guard]:
     All of its reports are acknowledged at the end of the block.
     """
     settings = {"fail_open": False, "decision_seconds": DEADLINE, "try_seconds": DEADLINE, **options}
-    guard = Guard(stage.channel, None, **settings)
+    guard = Guard(stage.channel, stage.key, **settings)
     yield guard
     assert await guard.reports.drain(DEADLINE) == 0
 
@@ -177,6 +177,27 @@ async def test_mistake_is_raised_also_by_a_guard_that_fails_open(stage: Stage) -
             async with guard.reserve("acme", "", Decimal(1)):
                 raise AssertionError
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    nameless = CachedChecks(stage.channel, stage.key, "", fail_open=True, check_seconds=DEADLINE)
+    stranger = CachedChecks(stage.channel, "wrong", TOKENS, fail_open=True, check_seconds=DEADLINE)
+    for checks, code in (
+        (nameless, grpc.StatusCode.INVALID_ARGUMENT),
+        (stranger, grpc.StatusCode.UNAUTHENTICATED),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await checks.may_use("acme")
+        assert raised.value.code() is code
+
+
+async def test_id_of_another_request_is_an_error_and_leaves_that_request_alone(stage: Stage) -> None:
+    async with guard_of(stage) as guard, guard.reserve("acme", TOKENS, Decimal(100), "same") as grant:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            async with guard.reserve("acme", TOKENS, Decimal(50), "same"):
+                raise AssertionError
+        assert raised.value.code() is grpc.StatusCode.ALREADY_EXISTS
+        assert await guard.reports.drain(DEADLINE) == 0
+        assert (await stage.reservation("same")).state == reservation_pb2.RESERVATION_STATE_OPEN
+        grant.used = Decimal(1)
+    assert await stage.state() == ("1", "0", "499")
 
 
 async def test_policy_cap_grants_a_part(stage: Stage) -> None:
@@ -188,8 +209,8 @@ async def test_policy_cap_grants_a_part(stage: Stage) -> None:
 
 
 async def test_cached_check_is_as_old_as_it_may_be_and_no_older(stage: Stage) -> None:
-    young = CachedChecks(stage.channel, None, TOKENS, fail_open=False, max_age=0.0, check_seconds=DEADLINE)
-    old = CachedChecks(stage.channel, None, TOKENS, fail_open=False, max_age=3_600.0, check_seconds=DEADLINE)
+    young = CachedChecks(stage.channel, stage.key, TOKENS, fail_open=False, max_age=0.0, check_seconds=DEADLINE)
+    old = CachedChecks(stage.channel, stage.key, TOKENS, fail_open=False, max_age=3_600.0, check_seconds=DEADLINE)
     assert await asyncio.gather(*(old.may_use(name) for name in ("acme", "acme", "other"))) == [True] * 3
     assert await young.may_use("acme")
     await stage.use("e-1", "500")
@@ -203,7 +224,7 @@ async def test_cached_check_is_as_old_as_it_may_be_and_no_older(stage: Stage) ->
 
 async def test_cached_check_without_a_server_uses_the_last_answer_and_then_its_policy(stage: Stage) -> None:
     def checks(**options: Any) -> CachedChecks:
-        return CachedChecks(stage.channel, None, TOKENS, max_age=0.0, check_seconds=DEADLINE, **options)
+        return CachedChecks(stage.channel, stage.key, TOKENS, max_age=0.0, check_seconds=DEADLINE, **options)
 
     await stage.use("e-1", "500")
     stale = checks(fail_open=True, max_stale=3_600.0)

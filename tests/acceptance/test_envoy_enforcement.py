@@ -121,7 +121,7 @@ class Stage:
             ("connect_timeout: 0.25s", f"connect_timeout: {DEADLINE}s"),
             ("failure_mode_allow: false", f"failure_mode_allow: {str(failure_mode_allow).lower()}"),
         ]
-        variables = {"TIDEMARK_API_KEY": key or self.key}
+        variables = {"TIDEMARK_KEY": key or self.key}
         async with envoy(folder, ENVOY_ENFORCEMENT, documented, variables):
             clients = Clients(port)
             # Until Envoy has found the server healthy, requests have the status of failure_mode_allow.

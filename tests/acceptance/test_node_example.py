@@ -76,6 +76,7 @@ async def gateway(
             stderr=errors,
             env={
                 "TIDEMARK_SERVER": stage.server.address.server,
+                "TIDEMARK_KEY": stage.key,
                 "DESCRIPTORS": str(descriptors),
                 "PORT": "0",
                 "FAIL_OPEN": str(fail_open).lower(),

@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,29 +9,15 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.processes.grpcurl import answers_of, session_of
 
-# grpcurl is a program of its own, which a test cannot expect; buf curl speaks the same protocol to the same server.
-# This turns the few forms that the README uses into the other's words.
-GRPCURL = f"""#!{sys.executable}
-import os, sys
-arguments = sys.argv[1:]
-assert arguments.pop(0) == "-plaintext"
-data = ["--data", arguments[1]] if arguments[0] == "-d" else []
-address, *what = arguments[len(data):]
-buf = [{str(Path(sys.executable).parent / "buf")!r}, "curl", "--http2-prior-knowledge", "--protocol", "grpc"]
-if what[0] == "list":
-    os.execv(buf[0], [*buf, "--list-methods", "http://" + address])
-os.execv(buf[0], [*buf, *data, "http://" + address + "/" + what[0]])
-"""
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def session() -> str:
     """The README's shell session."""
-    blocks: list[str] = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (found,) = [block for block in blocks if "grpcurl" in block]
-    return found
+    return session_of(ROOT / "README.md")
 
 
 @pytest.fixture
@@ -61,19 +46,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def test_session_of_the_readme_works_as_typed(session: str, address: str, tmp_path: Path) -> None:
-    program = tmp_path / "grpcurl"
-    program.write_text(GRPCURL)
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    finished = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", session.replace("127.0.0.1:50051", address)],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    answers = finished.stdout.replace("}\n{", "}\n\0{").split("\0")
+    answers = answers_of(session, address, tmp_path)
     assert len(answers) == 7
     created, validated, of_team, acknowledged, listed, endpoint, notifications_and_methods = answers
     assert '"alertId"' in created

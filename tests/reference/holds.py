@@ -43,6 +43,11 @@ class Limit:
         groups = "".join(f"-{key}:{value or '*'}" for key, value in self.groups)
         return f"{self.holder}-{self.unit[1]}{groups}-{self.window}"
 
+    @property
+    def kind(self) -> tuple[Unit, tuple[str, ...], str]:
+        """Of the limits of one kind only one applies."""
+        return self.unit, tuple(key for key, _ in self.groups), self.window
+
     def fits(self, event: Event) -> bool:
         """Whether it applies to usage with these properties."""
         properties = dict(event.properties)
@@ -124,7 +129,6 @@ class HoldModel:
         self.plans = plans
         self.limits: dict[str, Limit] = {}
         self.events: dict[tuple[str, str], Event] = {}
-        self.voided: set[tuple[str, str]] = set()
         self.holds: dict[tuple[str, str], Hold] = {}
         self.wallets: dict[str, Wallet] = {}
 
@@ -141,8 +145,7 @@ class HoldModel:
 
     def send(self, event: Event, reservation_id: str | None = None) -> frozenset[Shown]:
         """Usage that happened, which may settle a reservation; returns the hard limits that it is over."""
-        key = event.customer, event.event_id
-        if key in self.events or key in self.voided:
+        if (event.customer, event.event_id) in self.events:
             return frozenset()
         hold = self.holds.get((event.customer, reservation_id or ""))
         draws: list[Draws] = []
@@ -158,9 +161,8 @@ class HoldModel:
         )
 
     def void(self, customer: str, event_id: str) -> None:
-        """Usage has not happened. Its balances, if it has any, are not in the story."""
+        """Usage has not happened; its id can be used again. The customer must have no balances."""
         del self.events[customer, event_id]
-        self.voided.add((customer, event_id))
 
     def check(self, usage: Event, policy: str) -> Answer:
         """A decision without an effect."""
@@ -199,7 +201,7 @@ class HoldModel:
             return hold.settled
         if hold.state not in (OPEN, EXPIRED):
             raise NotPossible("ReservationEnded")
-        if (customer, reservation_id) in self.events or (customer, reservation_id) in self.voided:
+        if (customer, reservation_id) in self.events:
             raise NotPossible("EventConflict")
         counted, refusal = asked, None
         if hold.state == OPEN and hold.policy in (REJECT, CAP):
@@ -287,28 +289,14 @@ class HoldModel:
     def _met(self, usage: Event) -> Iterable[Met]:
         """Of limits that differ only in the values of their groups, the one that names most; own ones first."""
         for level, customer in enumerate(self._chain(usage.customer)):
-            own = [one for one in self.limits.values() if (one.holder, one.of_plan) == (customer, False)]
-            plan = [
-                one for one in self.limits.values() if (one.holder, one.of_plan) == (self.plans.get(customer), True)
-            ]
-            kinds = dict.fromkeys(
-                (one.unit, tuple(key for key, _ in one.groups), one.window) for one in (*own, *plan)
-            )
-            for unit, keys, window in kinds:
-                if (unit == ("cost", usage.currency) and usage.cost is None) or unit[1] not in (
-                    usage.metric,
-                    usage.currency,
-                ):
+            own = self._limits_of(customer, of_plan=False)
+            plan = self._limits_of(self.plans.get(customer), of_plan=True)
+            for kind in dict.fromkeys(one.kind for one in (*own, *plan)):
+                unit, keys, window = kind
+                if unit[1] not in (usage.metric, None if usage.cost is None else usage.currency):
                     continue
-                for limits in (own, plan):
-                    fitting = [
-                        one
-                        for one in limits
-                        if (one.unit, tuple(key for key, _ in one.groups), one.window) == (unit, keys, window)
-                        and one.fits(usage)
-                    ]
-                    if fitting:
-                        break
+                fitting = [one for one in own if one.kind == kind and one.fits(usage)]
+                fitting = fitting or [one for one in plan if one.kind == kind and one.fits(usage)]
                 if not fitting:
                     continue
                 best = max(fitting, key=lambda one: sum(value is not None for _, value in one.groups))
@@ -317,6 +305,9 @@ class HoldModel:
                 group = tuple((key, dict(usage.properties)[key]) for key in keys)
                 start = None if window == ROLLING else window_start(window, usage.time)
                 yield Met(best, Meter(customer, unit, group, window, start), level)
+
+    def _limits_of(self, holder: str | None, *, of_plan: bool) -> list[Limit]:
+        return [one for one in self.limits.values() if (one.holder, one.of_plan) == (holder, of_plan)]
 
     def _charges(self, usage: Event) -> list[tuple[Met, Fraction]]:
         return [(met, amount_in(usage, met.limit.unit)) for met in self._met(usage)]

@@ -7,8 +7,8 @@ import http from "node:http";
 import { connect } from "./api.js";
 import { Guard } from "./guard.js";
 
-const { TIDEMARK_SERVER = "127.0.0.1:50051", TIDEMARK_API_KEY, DESCRIPTORS = "tidemark.binpb" } = process.env;
-const guard = new Guard(connect(TIDEMARK_SERVER, TIDEMARK_API_KEY, DESCRIPTORS), {
+const { TIDEMARK_SERVER = "127.0.0.1:50051", TIDEMARK_KEY, DESCRIPTORS = "tidemark.binpb" } = process.env;
+const guard = new Guard(connect(TIDEMARK_SERVER, TIDEMARK_KEY, DESCRIPTORS), {
   failOpen: process.env.FAIL_OPEN === "true",
   decisionMilliseconds: Number(process.env.DECISION_MILLISECONDS ?? 1_000),
   tryMilliseconds: Number(process.env.TRY_MILLISECONDS ?? 400),

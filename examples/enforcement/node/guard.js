@@ -60,15 +60,9 @@ export class Guard {
       ttl: { seconds: this.#options.ttlSeconds, nanos: 0 },
     };
     if (this.#reports.size >= this.#options.mostReports) return work(denial(reservationId));
-    let grant;
-    try {
-      grant = await this.#decide(request);
-    } catch (error) {
-      this.#release(request); // a try may have been carried out all the same
-      throw error;
-    }
+    const grant = await this.#decide(request);
     if (!grant.allowed) {
-      if (!grant.decided) this.#release(request);
+      if (!grant.decided) this.#release(request); // a try may have been carried out all the same
       return work(grant);
     }
     const heartbeat = grant.decided ? this.#extendMeanwhile(request) : undefined;

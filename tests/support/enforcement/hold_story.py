@@ -145,6 +145,7 @@ class Wait:
     step: timedelta
 
 
+_STEPS = [timedelta(seconds=2), timedelta(seconds=7), timedelta(minutes=11), timedelta(hours=1)]
 _QUANTITIES = st.integers(0, 9).map(Fraction)
 _COSTS = st.none() | st.integers(0, 12).map(lambda number: Fraction(number, 4))
 _BEFORE = st.none() | st.sampled_from([timedelta(), timedelta(minutes=7), timedelta(minutes=70), timedelta(days=1)])
@@ -209,6 +210,7 @@ _CHANGES = st.one_of(
 
 @st.composite
 def stories(draw: st.DrawFn, steps: int) -> list[object]:
-    """Some limits, and then changes."""
-    first: list[object] = draw(st.lists(_PUTS, min_size=1, max_size=4))
-    return first + draw(st.lists(_CHANGES, min_size=1, max_size=steps))
+    """Some limits, a balance, and then as many changes as `steps` says, or half of them."""
+    first: list[object] = draw(st.lists(_PUTS, min_size=2, max_size=5))
+    second: list[object] = draw(st.lists(_BALANCES, max_size=2))
+    return first + second + draw(st.lists(_CHANGES, min_size=steps // 2, max_size=steps))

@@ -20,6 +20,8 @@ from generated.tidemark.v1 import (
     reservation_pb2,
     scope_pb2,
 )
+from store.identity import keys
+from store.postgres.database import Database
 from tests.support.processes.programs import DEADLINE, Program, Programs
 
 TOKENS = "tokens"  # the metric, and the id of its limit
@@ -30,9 +32,11 @@ _OPTIONS = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_bac
 class Stage:
     """A server with a limit for acme, and what it has counted."""
 
-    def __init__(self, server: Program, channel: grpc.aio.Channel) -> None:
+    def __init__(self, server: Program, channel: grpc.aio.Channel, key: str) -> None:
         self.server = server
         self.channel = channel
+        self.key = key
+        self._metadata = (("authorization", f"Bearer {key}"),)
         self._limits: Any = limit_service_pb2_grpc.LimitServiceStub(channel)
         self._alerts: Any = alert_service_pb2_grpc.AlertServiceStub(channel)
         self._accounts: Any = account_service_pb2_grpc.AccountServiceStub(channel)
@@ -46,13 +50,18 @@ class Stage:
             quantity=access_pb2.QuantityAccess(metric_id=TOKENS),
             enforcement=limit_pb2.LIMIT_ENFORCEMENT_HARD,
         )
-        await self._accounts.PutLimit(account_service_pb2.PutLimitRequest(limit=limit), timeout=DEADLINE)
+        await self._accounts.PutLimit(
+            account_service_pb2.PutLimitRequest(limit=limit), metadata=self._metadata, timeout=DEADLINE
+        )
 
     async def state(self) -> tuple[str, str, str]:
         """Counted, held and remaining of the limit."""
         usage = requested_usage_pb2.RequestedUsage(customer_id="acme", metric_id=TOKENS, quantity="0")
         answer = await self._limits.CheckUsage(
-            limit_service_pb2.CheckUsageRequest(usage=usage), timeout=DEADLINE, wait_for_ready=True
+            limit_service_pb2.CheckUsageRequest(usage=usage),
+            metadata=self._metadata,
+            timeout=DEADLINE,
+            wait_for_ready=True,
         )
         limit = answer.decision.limit
         return limit.counted, limit.held, limit.remaining
@@ -61,7 +70,7 @@ class Stage:
         """A reservation of acme."""
         request = limit_service_pb2.GetReservationRequest(customer_id="acme", reservation_id=reservation_id)
         found: reservation_pb2.Reservation = (
-            await self._limits.GetReservation(request, timeout=DEADLINE)
+            await self._limits.GetReservation(request, metadata=self._metadata, timeout=DEADLINE)
         ).reservation
         return found
 
@@ -70,15 +79,19 @@ class Stage:
         request = alert_service_pb2.EvaluateUsageBatchRequest()
         event = request.batch.events.add(event_id=event_id, customer_id="acme", metric_id=TOKENS, quantity=quantity)
         event.event_time.FromDatetime(datetime.now(UTC))
-        answer = await self._alerts.EvaluateUsageBatch(request, timeout=DEADLINE)
+        answer = await self._alerts.EvaluateUsageBatch(request, metadata=self._metadata, timeout=DEADLINE)
         assert answer.outcome.accepted == 1
 
 
 @asynccontextmanager
 async def stage_on(programs: Programs, amount: str = "500") -> AsyncIterator[Stage]:
     """A server, and a limit of so many tokens."""
+    database = Database(programs.url)
+    async with database.transaction() as connection:
+        created = await keys.create_key(connection, "acme", datetime.now(UTC))
+    await database.close()
     server = await programs.serve()
     async with grpc.aio.insecure_channel(server.address.server, options=_OPTIONS) as channel:
-        stage = Stage(server, channel)
+        stage = Stage(server, channel, created.key)
         await stage.limit(amount)
         yield stage

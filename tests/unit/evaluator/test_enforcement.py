@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import pytest
 
+from evaluator.aggregation import Aggregation
 from evaluator.amounts import exact_arithmetic
 from evaluator.balances import Unit
 from evaluator.enforced_limits import EnforcedLimit, EnforcedLimits, Enforcement, LimitGroups, met_by
@@ -138,7 +139,7 @@ def test_targets_are_found_by_the_values_that_matter_and_follow_time() -> None:
     hourly = EnforcedLimits([limit("money", unit=MONEY, window=LimitWindow(WindowKind.HOUR))])
     holders = [Holder("acme", None, own, EnforcedLimits(), DEFAULT_CYCLE, 0, 7)]
     holders.append(Holder("parent", None, hourly, EnforcedLimits(), DEFAULT_CYCLE, 1))
-    targets = UsageTargets((CALLS, MONEY), holders, Kept())
+    targets = UsageTargets(Aggregation.SUM, (CALLS, MONEY), holders, Kept())
     found = targets.of({"model": "x", "other": "1"})
     assert found is targets.of({"model": "x", "other": "2"})
     assert [(one.limit.limit_id, one.of_cost) for one in found] == [
