@@ -1,4 +1,4 @@
-"""Checks of the work that waits: heartbeats, backfills, timers, feeds, the outbox, deliveries, jobs."""
+"""Checks of the work that waits: backfills, timers, the outbox, deliveries, jobs, reservations, recharges."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -118,6 +118,18 @@ async def redeliveries(examined: Examined) -> Sequence[Finding]:
     return [by_age(found.age, text, "its notifications are sent late", _SERVER, warn=HOURS, act=7 * DAY)]
 
 
+async def reservations(examined: Examined) -> Sequence[Finding]:
+    """Reservations that have expired and still hold a part of limits and balances."""
+    found = await work.overdue_reservations(examined.connection, examined.now())
+    if found is None:
+        return [ok("no reservation has expired that still holds something")]
+    text = (
+        f"{_number(found)} reservations have expired and still hold something, the oldest for {shown_age(found.age)}"
+    )
+    why = "what they hold of limits and balances is missing for other usage, so that usage that fits is refused"
+    return [by_age(found.age, text, why, _SERVER, warn=SECONDS, act=MINUTES)]
+
+
 async def recharges(examined: Examined) -> Sequence[Finding]:
     """Recharges that have waited for a report for long."""
     found = await work.recharges(examined.connection, examined.now())
@@ -155,6 +167,7 @@ CHECKS = (
     Check("work.leases", "deliveries of notifiers that have ended", leases),
     Check("work.erasures", "customers that are being erased", erasures),
     Check("work.redeliveries", "redelivery jobs", redeliveries),
+    Check("work.reservations", "reservations that have expired and still hold something", reservations),
     Check("work.recharges", "recharges that wait for a report", recharges),
     Check("work.recharge_policies", "recharge policies that have switched themselves off", recharge_policies),
 )

@@ -1,6 +1,7 @@
 """Decisions and reservations as lines for people."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -28,7 +29,10 @@ def lines_of_decision(decision: Decision) -> Iterator[str]:
     for state in decision.over:
         yield f"  {warn('over')} {_limit(state)}"
     if decision.HasField("retry_after"):
-        yield f"  {quiet('try again in')} {decision.retry_after.ToTimedelta()}"
+        seconds = max(round(decision.retry_after.ToTimedelta().total_seconds()), 1)
+        yield f"  {quiet('try again in')} {timedelta(seconds=seconds)}"
+    elif decision.outcome == decision_pb2.DECISION_OUTCOME_DENIED and decision.HasField("limit"):
+        yield f"  {quiet('no time will make it fit')}"
 
 
 def line_of_reservation(reservation: Reservation) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from engine.enforcement.requests import (
     Decided,
+    ExpireTimePassed,
     Extend,
     Release,
     ReservationConflict,
@@ -153,7 +154,7 @@ class Ledger:
         return decision
 
     def reserve(self, request: Reserve, metered: Metered, digest: str) -> Decided:
-        """Decides, and holds what is granted. Raises ReservationConflict."""
+        """Decides, and holds what is granted. Raises ReservationConflict and ExpireTimePassed."""
         usage = metered.usage
         known = self.records.get((usage.customer_id, request.reservation_id))
         if known is not None:
@@ -163,11 +164,11 @@ class Ledger:
             if all(one.key in self.cells for one in known.held):
                 self.expire(known)
             return Decided(known.decision, known.reservation)
+        expire_time = self._expire_time(request)
         charges = self._charges(metered, usage.quantity, usage.cost)
         decision = self._decide(metered, request.policy, charges, self.credits.available(usage), reports=True)
         outcome = decision.outcome
         denied = outcome is Outcome.DENIED
-        expire_time = request.expire_time or self.now + (request.ttl or DEFAULT_TTL)
         reservation = Reservation(
             request.reservation_id,
             usage,
@@ -237,13 +238,16 @@ class Ledger:
         return Decided(None, record.reservation)
 
     def extend(self, request: Extend) -> Decided:
-        """Moves the time at which a reservation expires. Raises ReservationNotFound and ReservationEnded."""
+        """Moves the time at which a reservation expires.
+
+        Raises ReservationNotFound, ReservationEnded and ExpireTimePassed.
+        """
         record = self._record(request)
         self.expire(record)
         one = record.reservation
         if one.state is not _OPEN:
             raise ReservationEnded(one.customer_id, one.reservation_id, one.state)
-        record.change(expire_time=request.expire_time or self.now + (request.ttl or DEFAULT_TTL))
+        record.change(expire_time=self._expire_time(request))
         return Decided(None, record.reservation)
 
     def expire(self, record: Record) -> bool:
@@ -252,6 +256,15 @@ class Ledger:
             return False
         self._end(record, ReservationState.EXPIRED)
         return True
+
+    def _expire_time(self, request: Reserve | Extend) -> datetime:
+        """When the reservation expires. Raises ExpireTimePassed."""
+        time = request.expire_time
+        if time is None:
+            return self.now + (request.ttl or DEFAULT_TTL)
+        if time <= self.now:
+            raise ExpireTimePassed(request.customer_id, time, self.now)
+        return time
 
     def _settle_open(self, record: Record, metered: Metered, quantity: Decimal, cost: Decimal | None) -> Decided:
         one = record.reservation

@@ -158,6 +158,15 @@ class UsageTooOld(EnforcementRefused):
         self.event_time = event_time
 
 
+class ExpireTimePassed(EnforcementRefused):
+    """The expire_time of a new reservation, or of an extension, is not ahead: it would hold nothing."""
+
+    def __init__(self, customer_id: str, expire_time: datetime, now: datetime) -> None:
+        super().__init__(f"expire_time {expire_time.isoformat()} has passed", customer_id)
+        self.expire_time = expire_time
+        self.now = now
+
+
 class UnrecordableRequest(EnforcementRefused):
     """The service failed to record the request; nothing of it is stored. Others of the same call may be."""
 

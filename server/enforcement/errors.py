@@ -6,6 +6,7 @@ from typing import Any
 from engine.enforcement.requests import (
     CustomerBeingErased,
     EventConflict,
+    ExpireTimePassed,
     ReservationConflict,
     ReservationEnded,
     ReservationNotFound,
@@ -16,7 +17,16 @@ from engine.enforcement.requests import (
 from engine.ingest.pending import Overloaded
 from generated.tidemark.v1 import error_reason_pb2, reservation_pb2
 from server.alerts.errors import overloaded
-from server.calls.errors import AlreadyExists, ApiError, ErrorTable, FailedPrecondition, Internal, NotFound
+from server.calls.errors import (
+    AlreadyExists,
+    ApiError,
+    ErrorTable,
+    FailedPrecondition,
+    FieldViolation,
+    Internal,
+    InvalidArgument,
+    NotFound,
+)
 from server.calls.shared_errors import quota_reached
 from server.mapping.reservations import STATES
 from store.identity.quotas import QuotaReached
@@ -32,6 +42,7 @@ def error_table() -> ErrorTable:
         EventConflict: event_conflict,
         CustomerBeingErased: customer_being_erased,
         UsageTooOld: usage_too_old,
+        ExpireTimePassed: expire_time_passed,
         UnrecordableRequest: unrecordable_request,
         Overloaded: overloaded,
         QuotaReached: quota_reached,
@@ -105,6 +116,19 @@ def usage_too_old(error: UsageTooOld) -> FailedPrecondition:
         error_reason_pb2.ERROR_REASON_EVENT_TOO_OLD,
         f"event_time: {error.event_time.isoformat()} lies in a billing period that is closed and whose grace is over",
         metadata={"customer_id": error.customer_id},
+    )
+
+
+def expire_time_passed(error: ExpireTimePassed) -> InvalidArgument:
+    """The reservation would have expired before it is made."""
+    problem = (
+        f"{error.expire_time.isoformat()} is not ahead of {error.now.isoformat()}, the time of the service: give a"
+        " later time, or ttl"
+    )
+    return InvalidArgument(
+        error_reason_pb2.ERROR_REASON_INVALID_FIELD,
+        f"expire_time: {problem}",
+        violations=[FieldViolation("expire_time", problem)],
     )
 
 

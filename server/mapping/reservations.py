@@ -31,7 +31,8 @@ def read_expiry(
 ) -> tuple[datetime | None, timedelta | None]:
     """expire_time and ttl; at most one of them is set.
 
-    A time that has passed is accepted: the same request may have been accepted before it had.
+    A time that has passed is accepted here, because the same request may have been accepted before. The engine
+    refuses it for a new reservation.
     """
     if sent.HasField("expire_time"):
         time = violations.time(f"{path}expire_time", sent.expire_time)

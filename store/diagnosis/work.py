@@ -6,6 +6,7 @@ Each answer reads the first row of an index, and counts at most COUNTED rows.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from evaluator.enforcement.reservations import GRACE
 from store.deliveries.queue import DUE_ENDPOINTS, OPEN, SETTINGS
 from store.postgres.database import DriverConnection, Row
 
@@ -55,6 +56,12 @@ SELECT %(now)s - least((SELECT min(due_time) FROM wallet), (SELECT min(due_time)
         (SELECT organization_id, customer_id FROM recharge_policy WHERE due_time <= %(now)s LIMIT %(counted)s)
     ) AS due)
 """
+_RESERVATIONS = """
+SELECT %(now)s - min(expire_time), count(*) FROM (
+    SELECT expire_time FROM reservation WHERE state = 'OPEN' AND expire_time <= %(now)s
+    ORDER BY expire_time LIMIT %(counted)s
+) AS r
+"""
 _RECHARGES = """
 SELECT %(now)s - min(create_time), count(*) FROM (
     SELECT create_time FROM recharge WHERE state = 'REQUESTED' ORDER BY create_time LIMIT %(counted)s
@@ -91,6 +98,11 @@ async def timers(connection: DriverConnection, now: datetime) -> Waiting | None:
     """The timers of customers that are due. now: of the clock of servers, which sets them."""
     found = await _waiting(connection, _TIMERS, now)
     return None if found is None or found.age < timedelta() else found
+
+
+async def overdue_reservations(connection: DriverConnection, now: datetime) -> Waiting | None:
+    """The reservations whose grace has ended, and that still hold something. now: of the clock of servers."""
+    return await _waiting(connection, _RESERVATIONS, now - GRACE)
 
 
 async def recharges(connection: DriverConnection, now: datetime) -> Waiting | None:

@@ -355,7 +355,9 @@ class ReserveUsageRequest(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """expire_time is the time at which it expires, at most 24 hours ahead."""
+        """expire_time is the time at which it expires: after the time of the decision, at most 24 hours ahead. A request that
+        is repeated gets its first answer also after that time.
+        """
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
@@ -580,7 +582,7 @@ class ExtendReservationRequest(_message.Message):
     """reservation_id is the reservation."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """expire_time is the time at which it expires, at most 24 hours ahead."""
+        """expire_time is the time at which it expires: after the time of the call, at most 24 hours ahead."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:

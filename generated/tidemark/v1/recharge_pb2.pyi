@@ -169,7 +169,7 @@ class RechargePolicy(_message.Message):
     """RechargePolicy says when a balance is to be recharged, and by how much. While less than below remains, Tidemark
     requests a recharge: it stores a Recharge and notifies with "recharge.requested", in the transaction of the usage or
     the change that lowered the balance. Your billing system then charges the customer, and reports the result with
-    ReportRecharge. Tidemark charges nobody. While a recharge of the policy is open, no second one is requested.
+    ReportRecharge. Tidemark itself charges no customer. While a recharge of the policy is open, no second one is requested.
 
     What remains is the sum over the active segments of what was granted and adjusted less what usage drew. Amounts that
     reservations hold are not drawn yet, so they count as remaining.

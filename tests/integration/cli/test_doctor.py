@@ -431,12 +431,24 @@ async def test_work_that_waits_for_servers_is_found(database: Database, database
     ids = "(SELECT organization_id FROM organization)"
     for check_id in (
         *("work.timers", "work.evaluations", "work.erasures", "work.redeliveries", "work.backfills"),
-        *("work.recharges", "work.recharge_policies"),
+        *("work.reservations", "work.recharges", "work.recharge_policies"),
     ):
         assert (await check(database_url, check_id)).severity is OK
     await execute(
         database_url,
         f"INSERT INTO wallet (organization_id, customer_id, due_time) VALUES ({ids}, 'c', now() - interval '1 hour')",
+        # One is late, one is in its grace, and one has ended.
+        *(
+            "INSERT INTO reservation (organization_id, customer_id, reservation_id, state, digest, metric_id,"
+            " quantity, overage_policy, outcome, granted_quantity, event_time, create_time, expire_time)"
+            f" VALUES ({ids}, 'c', '{name}', '{state}', gen_random_uuid(), 'm', 1, 'DEFAULT', 'ALLOWED', 1, now(),"
+            f" now(), now() - interval '{age}')"
+            for name, state, age in (
+                ("late", "OPEN", "1 hour"),
+                ("due", "OPEN", "1 second"),
+                ("no", "RELEASED", "1 day"),
+            )
+        ),
         "INSERT INTO recharge_policy (organization_id, customer_id, balance_id, policy_id, below, fixed_amount,"
         " min_amount, cooldown, failure_cooldown, max_attempts, report_timeout, as_of_time, create_time, update_time,"
         f" state, failed_attempts, last_sequence) VALUES ({ids}, 'c', 'b', 'p', 1, 1, 0, '0', '0', 1, '1 day', now(),"
@@ -465,6 +477,7 @@ async def test_work_that_waits_for_servers_is_found(database: Database, database
         ("work.erasures", WARNING),
         ("work.redeliveries", WARNING),
         ("work.backfills", WARNING),
+        ("work.reservations", PROBLEM),
         ("work.recharges", WARNING),
         ("work.recharge_policies", WARNING),
         ("work.feed", WARNING),

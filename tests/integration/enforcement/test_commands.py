@@ -51,6 +51,8 @@ async def test_check_prints_the_decision_and_the_limit(limits: Limits) -> None:
     assert first == "denied  quantity 0: a hard limit leaves less"
     assert limit.strip().startswith("limit limit of acme, calls: 2 left of 10 (0 counted, 8 held) until 2026-")
     assert again.strip() == "try again in 0:00:01"
+    too_much = await run(limits.caller, "check", "acme", "calls", "11")
+    assert too_much.stdout.splitlines()[2].strip() == "no time will make it fit"
     capped = await run(limits.caller, "check", "acme", "calls", "3", "--policy", "cap", "--json")
     assert json.loads(capped.stdout)["decision"]["grantedQuantity"] == "2"
     assert await limits.remaining() == "2"

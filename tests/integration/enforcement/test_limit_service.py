@@ -6,6 +6,7 @@ from datetime import timedelta
 import grpc
 import pytest
 
+from runtime.clock import ManualClock
 from store.monitoring import backlog
 from store.monitoring.backlog import Backlog
 from store.postgres.database import Database
@@ -22,7 +23,7 @@ from tests.support.enforcement.limits import (
     watched,
 )
 from tests.support.server.running import reason_of
-from tests.support.server.sharing import shares_server
+from tests.support.server.sharing import own_server, shares_server
 from tests.support.usage.caller import Caller
 from tests.support.waiting import within
 
@@ -74,6 +75,26 @@ async def test_denial_is_an_answer_that_names_the_limit(limits: Limits) -> None:
     over = await limits.reserve("r-4", "3", overagePolicy="USAGE_OVERAGE_POLICY_OVERFLOW")
     assert over["decision"]["outcome"] == "DECISION_OUTCOME_ALLOWED"
     assert [one["limitId"] for one in over["decision"]["over"]] == ["limit"]
+
+
+@own_server
+async def test_a_reservation_whose_time_has_passed_is_refused_and_not_one_that_is_repeated(
+    limits: Limits, clock: ManualClock
+) -> None:
+    now, soon = clock.now(), (clock.now() + timedelta(seconds=30)).isoformat()
+    for passed in (now, now - timedelta(days=28)):
+        refused = await limits.refused("ReserveUsage", **reserve("r-1", expireTime=passed.isoformat())["reserve"])
+        assert refused == ("INVALID_ARGUMENT", "INVALID_FIELD")
+    with pytest.raises(grpc.aio.AioRpcError, match=r"expire_time: .* is not ahead of .*, the time of the service"):
+        await limits.reserve("r-1", expireTime=now.isoformat())
+    assert await limits.refused("GetReservation", **named("r-1")) == ("NOT_FOUND", "RESERVATION_NOT_FOUND")
+    first = await limits.reserve("r-1", expireTime=soon)
+    clock.advance(timedelta(seconds=31))
+    assert await limits.reserve("r-1", expireTime=soon) == first
+    extension = {**named("r-1"), "expireTime": soon}
+    assert await limits.refused("ExtendReservation", **extension) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+    settled = await limits.call("SettleReservation", **named("r-1"))
+    assert settled["reservation"]["state"] == "RESERVATION_STATE_SETTLED"
 
 
 async def test_same_reservation_gets_its_first_answer_and_another_is_refused(limits: Limits) -> None:

@@ -73,6 +73,9 @@ OF_NO_PROCESS = {
     "TidemarkBacklogUnknown",
     "TidemarkTimersLate",
     "TidemarkBackfillsLate",
+    "TidemarkReservationsOverdue",
+    "TidemarkRechargesUnreported",
+    "TidemarkRechargePoliciesDisabled",
     "TidemarkFeedLate",
     "TidemarkOutboxLate",
     "TidemarkDeliveriesLate",
@@ -165,8 +168,8 @@ def test_a_query_can_be_read(query: Query) -> None:
     assert read(query.expression).selectors
 
 
-def test_there_are_five_dashboards() -> None:
-    assert sorted(dashboards()) == ["customers", "ingest", "notifier", "overview", "rules"]
+def test_there_are_six_dashboards() -> None:
+    assert sorted(dashboards()) == ["customers", "enforcement", "ingest", "notifier", "overview", "rules"]
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed; Debian's package prometheus has it")
