@@ -464,13 +464,17 @@ async def test_limits_above_count_the_usage_of_a_customer_that_has_moved(caller:
     await gateway.settle("a")
     await gateway.reserve("b", "1", customer="next")
     await caller.put_customer(customer_pb2.Customer(customer_id="acme", parent_customer_id="next"))
-    for parent, counted in (("former", 0), ("next", 50), ("above-former", 0), ("above-next", 50)):
+    counted = {}
+    for parent in ("former", "next"):
         state = (await gateway.check("1", customer=parent)).limit
         assert state is not None
-        assert (state.meter.customer_id.removeprefix("above-"), state.counted) == (
-            parent.removeprefix("above-"),
-            counted,
-        )
+        counted[parent] = state.counted
+    assert counted == {"former": Decimal(0), "next": Decimal(50)}
+    found = await meters(caller)
+    assert [found[f"above-{parent}", "usage/calls", "BILLING_PERIOD"] for parent in ("former", "next")] == [
+        ("0", "0"),
+        ("50", "1"),
+    ]
     await void(caller, "a")
     assert outcomes([await gateway.reserve("c", "100", customer="next")]) == [DENIED]
     assert outcomes([await gateway.reserve("d", "99", customer="next")]) == [ALLOWED]
