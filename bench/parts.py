@@ -22,6 +22,7 @@ from bench import (
     sustained,
 )
 from bench.enforcement import part as enforcement
+from bench.enforcement import soak as enforcement_soak
 from bench.mesh import part as mesh
 from bench.mesh.rows import ROWS as MESH_ROWS
 from bench.peers import report as peers
@@ -128,6 +129,11 @@ async def _enforcement(postgresql: PostgreSQL, say: Say, options: Namespace) -> 
     return Measured(found.figures(), [found.table()])
 
 
+async def _enforcement_soak(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await enforcement_soak.measure(postgresql, options.minutes, say)
+    return Measured(found.figures(), [found.table()])
+
+
 async def _soak(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     found = await soak.measure(postgresql, options.minutes, say)
     return Measured(found.figures(), [found.table()])
@@ -159,6 +165,7 @@ PARTS: Mapping[str, Part] = {
     "mesh": Part("TLS, keys, metrics and many open streams", _mesh, tuple(MESH_ROWS)),
     "quotas": Part("calls and usage of an organization with quotas, by the number of its alerts", _quotas),
     "enforcement": Part("checks, reservations and settlements, beside other gates", _enforcement, enforcement.ROWS),
+    "enforcement-soak": Part("minutes of reservations, compared with the stored events", _enforcement_soak),
     "soak": Part("minutes of steady traffic through a notifier", _soak),
     "sustained": Part("what an event costs while millions of them are stored", _sustained),
 }

@@ -20,7 +20,7 @@ KILLED = "killed"
 _OF_ONE_SERVER = {"pairs": rows.pairs, "reserve": rows.reserves, "check": rows.checks}
 ROWS = (*_OF_ONE_SERVER, KILLED, *gates.GATES)
 
-KILL_AFTER = 1.5  # seconds
+KILL_AFTER = 3.0  # seconds
 _MESSAGES = 1_000  # more than are sent before the server is killed
 
 

@@ -78,8 +78,11 @@ async def open_credits(
             holds.setdefault(customer_id, []).extend(holds_of(text))
     if not wanted and not holds:
         return NO_CREDITS
-    running = await open_running(transaction, held, Wanted(wanted, asking=wanted, holds=holds))
-    return RunningCredits(running, held)
+    # The wallets of customers above are held, too. The router need not know those above which usage no longer is.
+    drawing = {usage.customer_id for usage in wanted} | holds.keys()
+    own = {customer_id: wallet for customer_id, wallet in held.items() if customer_id in drawing}
+    running = await open_running(transaction, own, Wanted(wanted, asking=wanted, holds=holds))
+    return RunningCredits(running, own)
 
 
 def holds_of(draws: str) -> list[UnitHold]:

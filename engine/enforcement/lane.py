@@ -37,13 +37,35 @@ class Waiting:
 
 @dataclass(eq=False, slots=True)
 class Lane:
-    """What waits, and the task that runs while anything does. seat: of the commit in progress."""
+    """What waits, and the task that runs while anything does. seat: of the commit in progress.
+
+    customers: of the requests that wait or are being committed, with their number.
+    """
 
     organization_id: int
     committer: EnforcementCommitter = field(init=False)
     waiting: deque[Waiting] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
     seat: Seat | None = None
+    customers: dict[str, int] = field(default_factory=dict)
+
+    def add(self, one: Waiting) -> None:
+        """Takes requests, after those that wait."""
+        self.waiting.append(one)
+        customers = self.customers
+        for request in one.requests:
+            customer_id = request.customer_id
+            customers[customer_id] = customers.get(customer_id, 0) + 1
+
+    def finished(self, requests: Sequence[Request]) -> None:
+        """Forgets requests that have ended."""
+        customers = self.customers
+        for request in requests:
+            customer_id = request.customer_id
+            if customers[customer_id] == 1:
+                del customers[customer_id]
+            else:
+                customers[customer_id] -= 1
 
     def take(self, limit: int) -> list[Waiting]:
         """What the next commit decides: the first, and as many after it as fit into the limit of requests."""

@@ -147,7 +147,7 @@ class Ledger:
         """Decides, and changes nothing. Where all of it fits, the decision shows the limit that leaves least."""
         usage = metered.usage
         charges = self._charges(metered, usage.quantity, usage.cost)
-        decision = self._decide(metered, policy, charges, reports=False)
+        decision = self._decide(metered, policy, charges, self.credits.available(usage), reports=False)
         if decision.limit is None and decision.credit is None and charges:
             least = min(charges, key=_part_that_remains)
             decision = replace(decision, limit=self._state(least))
@@ -160,11 +160,13 @@ class Ledger:
         if known is not None:
             if known.digest.replace("-", "") != digest:
                 raise ReservationConflict(usage.customer_id, request.reservation_id)
-            self.expire(known)
+            # What it holds of meters that this usage does not move was not read: then the expiry gives it back.
+            if all(one.key in self.cells for one in known.held):
+                self.expire(known)
             return Decided(known.decision, known.reservation)
         expire_time = self._expire_time(request)
         charges = self._charges(metered, usage.quantity, usage.cost)
-        decision = self._decide(metered, request.policy, charges, reports=True)
+        decision = self._decide(metered, request.policy, charges, self.credits.available(usage), reports=True)
         outcome = decision.outcome
         denied = outcome is Outcome.DENIED
         reservation = Reservation(
@@ -314,15 +316,14 @@ class Ledger:
         self, metered: Metered, policy: OveragePolicy, quantity: Decimal, cost: Decimal | None
     ) -> Decision:
         """The decision about what a settlement counts beyond what was granted; what was granted is still held."""
-        if metered.aggregation is Aggregation.COUNT:  # the number of events is the same
-            charges = [
-                Charge(target, cell, amount if target.of_cost else ZERO)
-                for target, cell, amount in self._charges(metered, quantity, cost)
-            ]
-        else:
-            charges = self._charges(metered, quantity, cost)
         more = replace(metered, usage=replace(metered.usage, quantity=quantity, cost=cost))
-        return self._decide(more, policy, charges, reports=True)
+        credits = self.credits.available(more.usage)
+        if metered.aggregation is Aggregation.COUNT:  # the number of events is the same, so only the cost has to fit
+            of_cost = [target for target in metered.targets if target.of_cost]
+            more = replace(more, aggregation=Aggregation.SUM, targets=of_cost)
+            credits = [one for one in credits if one.unit.metric_id is None]
+        charges = self._charges(more, quantity, cost)
+        return self._decide(more, policy, charges, credits, reports=True)
 
     def _counted(self, metered: Metered, event: UsageEvent, draws: str | None) -> Decision:
         """Counts an event that is stored, and draws it; the decision says which limits it is over."""
@@ -379,11 +380,16 @@ class Ledger:
         ]
 
     def _decide(
-        self, metered: Metered, policy: OveragePolicy, charges: Sequence[Charge], *, reports: bool
+        self,
+        metered: Metered,
+        policy: OveragePolicy,
+        charges: Sequence[Charge],
+        credits: Sequence[Credit],
+        *,
+        reports: bool,
     ) -> Decision:
         """The decision about a usage. reports: whether a hard limit that refuses it is to be reported."""
         usage = metered.usage
-        credits = self.credits.available(usage)
         for target, cell, amount in charges:
             if amount and cell.counted + cell.held + amount > target.limit.amount:
                 break
@@ -433,14 +439,12 @@ class Ledger:
 
     def _part(self, metered: Metered, policy: OveragePolicy, found: Fit) -> tuple[Decimal, Decimal | None]:
         """The part of the amounts that is granted; zeros where nothing is."""
-        usage, tightest = metered.usage, found.tightest
+        usage = metered.usage
         nothing = ZERO, None if usage.cost is None else ZERO
         if policy is not OveragePolicy.CAP or found.share <= 0:
             return nothing
-        if metered.aggregation is Aggregation.COUNT:  # an event counts as a whole
-            unit = tightest.limit.unit if isinstance(tightest, LimitCharge) else None
-            if unit is not None and unit.metric_id is not None:
-                return nothing
+        if metered.aggregation is Aggregation.COUNT:  # an event counts as a whole, whatever refuses it
+            return nothing
         return found.part_of(usage.quantity), None if usage.cost is None else found.part_of(usage.cost)
 
     def _refused_by(self, charge: Charge, values: Mapping[str, Any]) -> Decision:

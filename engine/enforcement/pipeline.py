@@ -85,7 +85,7 @@ class EnforcementPipeline:
         if room is None:
             room = await self.admit(organization, len(requests))
         lanes = self._lanes_of(organization)
-        parts = self._divide(organization.organization_id, requests)
+        parts = self._divide(organization.organization_id, lanes, requests)
         if len(parts) == 1:
             [number] = parts
             return await self._enqueue(lanes[number], requests, room.hand_over(len(requests)))
@@ -132,30 +132,39 @@ class EnforcementPipeline:
         )
         return lane
 
-    def _divide(self, organization_id: int, requests: Sequence[Request]) -> dict[int, list[int]]:
+    def _divide(
+        self, organization_id: int, lanes: Sequence[Lane], requests: Sequence[Request]
+    ) -> dict[int, list[int]]:
         """The indexes of each writer's requests."""
+        router = self._rules.of(organization_id).cached
         if self._writers == 1 or len(requests) == 1:
-            numbers = [self._number(self._rules.of(organization_id).cached, requests[0].customer_id)] * len(requests)
+            numbers = [self._number(router, lanes, requests[0].customer_id)] * len(requests)
         else:
-            router, known = self._rules.of(organization_id).cached, dict[str, int]()
+            known = dict[str, int]()
             numbers = []
             for request in requests:
                 number = known.get(request.customer_id)
                 if number is None:
-                    number = known[request.customer_id] = self._number(router, request.customer_id)
+                    number = known[request.customer_id] = self._number(router, lanes, request.customer_id)
                 numbers.append(number)
         parts: dict[int, list[int]] = {}
         for index, number in enumerate(numbers):
             parts.setdefault(number, []).append(index)
         return parts
 
-    def _number(self, router: Router, customer_id: str) -> int:
-        """The writer of a customer: that of the one above all of its customers, as far as they are known."""
+    def _number(self, router: Router, lanes: Sequence[Lane], customer_id: str) -> int:
+        """The writer of a customer: that of the one above all of its customers, as far as they are known.
+
+        While requests of the customer are on their way, it keeps its writer, whatever is learned of those above it.
+        """
+        for number, lane in enumerate(lanes):
+            if customer_id in lane.customers:
+                return number
         return zlib.crc32(router.top_known(customer_id).encode()) % self._writers
 
     def _enqueue(self, lane: Lane, requests: Sequence[Request], room: Room) -> asyncio.Future[list[Answer]]:
         future = asyncio.get_running_loop().create_future()
-        lane.waiting.append(Waiting(requests, future, room))
+        lane.add(Waiting(requests, future, room))
         if lane.task is None:
             # In an empty context: a commit belongs to several calls, and not to the one that came first.
             lane.task = asyncio.create_task(
@@ -183,11 +192,13 @@ class EnforcementPipeline:
         try:
             answers = await lane.committer.commit(requests)
         except BaseException as error:
+            lane.finished(requests)
             for one in group:
                 one.fail(error)
             if not isinstance(error, Exception):
                 raise
             return
+        lane.finished(requests)
         start = 0
         for one in group:
             end = start + len(one.requests)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from evaluator.routing_facts import MOST_LEVELS
 from store.accounts import quiet_puts
 from store.accounts.billing_cycles import cycle_columns
 from store.accounts.customer_evaluations import OWN_TIME
@@ -64,6 +65,19 @@ SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) AS erased,
        {_TABLE.either("p", "b")}, {_TABLE.before_columns("b")}
 FROM input i LEFT JOIN put p USING (customer_id) LEFT JOIN before b USING (customer_id)
 """.encode()
+
+# Gives an epoch to customers and to all above them.
+_NOTE_ABOVE = f"""
+WITH RECURSIVE above (customer_id, level) AS (
+    SELECT id COLLATE "C", 1 FROM unnest(%(ids)s::text[]) AS i (id)
+    UNION
+    SELECT c.parent_customer_id, level + 1 FROM above a JOIN customer c
+        ON c.organization_id = %(organization_id)s AND c.customer_id = a.customer_id
+    WHERE c.parent_customer_id IS NOT NULL AND level < {MOST_LEVELS}
+)
+UPDATE customer SET changed_epoch = %(epoch)s
+WHERE organization_id = %(organization_id)s AND customer_id IN (SELECT customer_id FROM above)
+"""
 
 
 async def put_unlocked(
@@ -130,7 +144,29 @@ async def put(
                 names_changed=changed and row["names_changed"],
             )
         )
+    await _note_moves(connection, organization_id, epoch, found)
     return found
+
+
+async def _note_moves(
+    connection: DriverConnection, organization_id: int, epoch: int, puts: Sequence[CustomerPut | CustomerBeingErased]
+) -> None:
+    """Gives this epoch to all above the former and the present parents of customers that have moved.
+
+    What counts the usage below them is counted anew: it has lost, or got, the usage of the customer so far.
+    """
+    parents = set[str]()
+    for one in puts:
+        # A new customer, and one that only changes in another way, moves no usage.
+        if isinstance(one, CustomerPut) and one.put.changed and (previous := one.put.previous) is not None:
+            before, now = previous.parent_customer_id, one.put.stored.parent_customer_id
+            if before != now:
+                parents |= {parent for parent in (before, now) if parent is not None}
+    if parents:
+        await connection.execute(
+            _NOTE_ABOVE.encode(),
+            {"organization_id": organization_id, "epoch": epoch, "ids": sorted(parents)},
+        )
 
 
 def _before(organization_id: int, row: Mapping[str, Any]) -> StoredCustomer | None:

@@ -51,20 +51,33 @@ WHERE m.organization_id = %(organization_id)s AND m.customer_id = i.customer_id 
     AND m.meter_id = i.meter_id
 """
 
-# For each question the first minute after which enough has been counted; of corrections, the sum can fall again.
+# For each meter, and each number of its amounts that have been counted, the first minute after which they have. The
+# minutes are read once for all amounts of a meter, and only up to the one that answers for the largest: a window of a
+# month has 43,200. Of corrections, the sum can fall again.
 _LEAVING = """
-SELECT i.position, (
-    SELECT min(s.minute) FROM (
-        SELECT m.minute, sum(m.counted) OVER (ORDER BY m.minute) AS counted FROM meter_minute m
-        WHERE m.organization_id = %(organization_id)s AND m.customer_id = i.customer_id COLLATE "C"
-            AND m.meter_id = i.meter_id
-    ) s WHERE s.counted >= i.amount
-)
+SELECT i.position, s.reached, min(s.minute)
 FROM unnest(
     string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[],
-    string_to_array(%(amounts)s, E'\t')::numeric[]
-) WITH ORDINALITY AS i (customer_id, meter_id, amount, position)
-"""
+    string_to_array(%(amounts)s, E'\t'), string_to_array(%(largest)s, E'\t')::numeric[]
+) WITH ORDINALITY AS i (customer_id, meter_id, amounts, largest, position)
+LEFT JOIN LATERAL (
+    SELECT c.minute FROM ({running}) c WHERE c.counted >= i.largest ORDER BY c.minute LIMIT 1
+) AS last ON true
+CROSS JOIN LATERAL (
+    SELECT c.minute, width_bucket(c.counted, string_to_array(i.amounts, ',')::numeric[]) AS reached
+    FROM ({running} AND (last.minute IS NULL OR m.minute <= last.minute)) c
+) AS s
+WHERE s.reached > 0
+GROUP BY 1, 2
+""".replace(
+    "{running}",
+    """
+    SELECT m.minute, sum(m.counted) OVER (ORDER BY m.minute ROWS UNBOUNDED PRECEDING) AS counted
+    FROM meter_minute m
+    WHERE m.organization_id = %(organization_id)s AND m.customer_id = i.customer_id COLLATE "C"
+        AND m.meter_id = i.meter_id
+    """,
+)
 
 
 class Leaving(NamedTuple):
@@ -132,17 +145,31 @@ async def clear(connection: DriverConnection, organization_id: int, cells: Seque
 async def leaving(
     connection: DriverConnection, organization_id: int, wanted: Sequence[Leaving]
 ) -> list[datetime | None]:
-    """For each question the minute; None if so much is not in the window. Costs the minutes of the window."""
-    found: list[datetime | None] = [None] * len(wanted)
+    """For each question the minute; None if so much is not in the window.
+
+    Costs the minutes of the window up to the latest of those that are found; all of them where one is None.
+    """
+    by_meter: dict[tuple[str, str], dict[Decimal, datetime | None]] = {}
+    for one in wanted:
+        by_meter.setdefault((one.customer_id, one.meter_id), {})[one.amount] = None
+    asked = [(key, sorted(amounts)) for key, amounts in by_meter.items()]
     cursor = await connection.execute(
         _LEAVING,
         {
             "organization_id": organization_id,
-            "customer_ids": "\t".join([one.customer_id for one in wanted]),
-            "meter_ids": "\t".join([one.meter_id for one in wanted]),
-            "amounts": "\t".join([str(one.amount) for one in wanted]),
+            "customer_ids": "\t".join([customer_id for (customer_id, _), _ in asked]),
+            "meter_ids": "\t".join([meter_id for (_, meter_id), _ in asked]),
+            "amounts": "\t".join([",".join(map(str, amounts)) for _, amounts in asked]),
+            "largest": "\t".join([str(amounts[-1]) for _, amounts in asked]),
         },
     )
-    for position, minute in await cursor.fetchall():
-        found[position - 1] = minute
-    return found
+    first: list[list[datetime | None]] = [[None] * len(amounts) for _, amounts in asked]
+    for position, reached, minute in await cursor.fetchall():
+        first[position - 1][reached - 1] = minute
+    for (key, amounts), of_meter in zip(asked, first, strict=True):
+        earliest: datetime | None = None
+        for amount, minute in zip(reversed(amounts), reversed(of_meter), strict=True):
+            # After the minute in which a larger amount is reached, this one is, too.
+            earliest = minute if earliest is None or (minute is not None and minute < earliest) else earliest
+            by_meter[key][amount] = earliest
+    return [by_meter[one.customer_id, one.meter_id][one.amount] for one in wanted]

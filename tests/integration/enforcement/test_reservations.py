@@ -18,12 +18,14 @@ from engine.enforcement.requests import (
 )
 from evaluator.enforcement.decisions import Outcome, OveragePolicy, Reason
 from evaluator.enforcement.reservations import GRACE, ReservationState
-from generated.tidemark.v1 import customer_pb2
+from generated.tidemark.v1 import customer_pb2, metric_pb2
 from runtime.clock import ManualClock
+from tests.support.balances.holder import Holder
 from tests.support.databases import NOON
-from tests.support.enforcement.gateway import SOFT, Gateway, meters, put_limit, reserve, settle
+from tests.support.enforcement.gateway import SOFT, Gateway, gateway_of, meters, put_limit, reserve, settle
 from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller
+from tests.support.usage.voiding import void
 
 ALLOWED, CAPPED, DENIED = Outcome.ALLOWED, Outcome.CAPPED, Outcome.DENIED
 CALLS = "acme", "usage/calls", "BILLING_PERIOD"
@@ -367,3 +369,108 @@ async def test_amounts_stay_exact(caller: Caller, gateway: Gateway) -> None:
     assert capped.decision is not None
     assert capped.decision.granted_quantity == Decimal("0.000000000000000001")
     assert await shown(caller) == ("0", "1")
+
+
+async def test_a_request_is_answered_again_before_its_expiry_in_another_window(
+    caller: Caller, gateway: Gateway, clock: ManualClock
+) -> None:
+    """The meter that it holds a part of is not one that the same usage would move now."""
+    await put_limit(caller, "10", window={"calendar": {"unit": "CALENDAR_UNIT_HOUR"}})
+    request = reserve("a", "3", seconds=3_600)
+    [first] = await gateway.ask(request)
+    clock.advance(timedelta(hours=1) + GRACE)
+    [again] = await gateway.ask(request)
+    assert again.decision == first.decision
+
+
+@shares_server
+async def test_a_customer_leaves_a_parent_with_balances_while_it_holds(caller: Caller, gateway: Gateway) -> None:
+    """A server that has never known the former parent settles the reservation."""
+    for parent in ("former", "next"):
+        await caller.put_customer(customer_pb2.Customer(customer_id=parent))
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", parent_customer_id="former"))
+    await put_limit(caller, "100", customer="former")
+    for customer in ("former", "acme"):
+        await Holder(caller, customer).put(f"of-{customer}", "100")
+    await gateway.reserve("a", "3", cost="1", currency="USD")
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", parent_customer_id="next"))
+    async with gateway_of(caller) as another:
+        assert outcomes([await another.settle("a")]) == [ALLOWED]
+    assert (await meters(caller))["former", "usage/calls", "BILLING_PERIOD"] == ("0", "0")
+
+
+@shares_server
+async def test_an_event_of_a_count_is_not_divided_where_its_cost_does_not_fit(
+    caller: Caller, gateway: Gateway
+) -> None:
+    await caller.put_metric("calls", metric_pb2.AGGREGATION_COUNT)
+    await put_limit(caller, "1.5")
+    await put_limit(caller, "5", "money", currency="USD")
+    await gateway.reserve("first", "7")
+    cap = OveragePolicy.CAP
+    assert outcomes([await gateway.reserve("a", "7", cost="20", currency="USD", policy=cap)]) == [DENIED]
+    assert await shown(caller) == ("0", "1")
+    await put_limit(caller, "2")
+    await gateway.reserve("b", "7", cost="4", currency="USD", policy=cap)
+    answer = await gateway.settle("b", "7", "6")
+    assert answer.decision is not None
+    assert (answer.decision.outcome, answer.decision.granted_cost) == (CAPPED, Decimal(5))
+    assert await shown(caller) == ("1", "1")
+
+
+async def test_reset_times_of_many_amounts_in_a_rolling_window(
+    caller: Caller, gateway: Gateway, clock: ManualClock
+) -> None:
+    await put_limit(caller, "10", window={"rolling": {"duration": {"seconds": 3600}}})
+    start = clock.now()
+    for number in range(5):
+        await gateway.ask(reserve(f"r{number}", "2"), settle(f"r{number}"))
+        clock.advance(timedelta(minutes=1))
+    answers = await gateway.ask(*[reserve(f"d{amount}", amount) for amount in ("3", "1", "10", "2", "9", "11")])
+    states = [answer.decision.limit for answer in answers if answer.decision is not None]
+    minutes = [
+        None if one is None or one.reset_time is None else (one.reset_time - start) // timedelta(minutes=1) - 60
+        for one in states
+    ]
+    assert minutes == [1, 0, 4, 0, 4, None]
+
+
+@shares_server
+async def test_a_customer_keeps_its_order_while_a_server_learns_who_stands_above_it(caller: Caller) -> None:
+    """Each customer is unknown at first, so its requests go to another writer than those of its parent."""
+    customers = [f"user{number}" for number in range(8)]
+    for customer in customers:
+        await caller.put_customer(customer_pb2.Customer(customer_id=customer, parent_customer_id="parent"))
+    await put_limit(caller, "100", customer="parent")
+    async with gateway_of(caller, writers=7) as gateway:
+        rules = gateway.pipeline._rules.of(gateway.organization.organization_id)
+        for customer in customers:
+            first = asyncio.create_task(gateway.reserve("a", customer=customer))
+            while customer not in rules.cached.known and not first.done():  # noqa: ASYNC110 (it has no event)
+                await asyncio.sleep(0)
+            answers = await asyncio.gather(first, gateway.settle("a", customer=customer))
+            assert outcomes(answers) == [ALLOWED, ALLOWED]
+
+
+@shares_server
+async def test_limits_above_count_the_usage_of_a_customer_that_has_moved(caller: Caller, gateway: Gateway) -> None:
+    """What is voided afterwards leaves the parent that counts it: no limit has more room than its amount."""
+    for parent in ("former", "next"):
+        await caller.put_customer(customer_pb2.Customer(customer_id=parent, parent_customer_id=f"above-{parent}"))
+        await put_limit(caller, "100", parent, customer=parent)
+        await put_limit(caller, "200", f"above-{parent}", customer=f"above-{parent}")
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", parent_customer_id="former"))
+    await gateway.reserve("a", "50")
+    await gateway.settle("a")
+    await gateway.reserve("b", "1", customer="next")
+    await caller.put_customer(customer_pb2.Customer(customer_id="acme", parent_customer_id="next"))
+    for parent, counted in (("former", 0), ("next", 50), ("above-former", 0), ("above-next", 50)):
+        state = (await gateway.check("1", customer=parent)).limit
+        assert state is not None
+        assert (state.meter.customer_id.removeprefix("above-"), state.counted) == (
+            parent.removeprefix("above-"),
+            counted,
+        )
+    await void(caller, "a")
+    assert outcomes([await gateway.reserve("c", "100", customer="next")]) == [DENIED]
+    assert outcomes([await gateway.reserve("d", "99", customer="next")]) == [ALLOWED]

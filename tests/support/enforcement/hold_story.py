@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -146,21 +147,26 @@ class Wait:
 
 
 _STEPS = [timedelta(seconds=2), timedelta(seconds=7), timedelta(minutes=11), timedelta(hours=1)]
-_QUANTITIES = st.integers(0, 9).map(Fraction)
+_QUANTITIES = st.sampled_from([0, 1, 3, 5, 8]).map(Fraction)
 _COSTS = st.none() | st.integers(0, 12).map(lambda number: Fraction(number, 4))
 _BEFORE = st.none() | st.sampled_from([timedelta(), timedelta(minutes=7), timedelta(minutes=70), timedelta(days=1)])
-_POLICIES = st.sampled_from([DEFAULT, REJECT, CAP, OVERFLOW])
+_POLICIES = st.sampled_from([DEFAULT, REJECT, CAP, CAP, OVERFLOW])
 _BACK = st.integers(1, 4)
 _SECONDS = st.sampled_from([1, 60, 600])
 _UNITS = st.sampled_from([CALLS, DOLLARS])
 
 
+def _any_of(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """One of several, each as often as it is named; `st.one_of` takes each of them once."""
+    return st.sampled_from(kinds).flatmap(lambda kind: kind)
+
+
 def _uses(quantities: st.SearchStrategy[Fraction]) -> st.SearchStrategy[Use]:
     regions = st.none() | st.sampled_from(REGIONS)
-    return st.builds(Use, st.sampled_from(CUSTOMERS), quantities, _COSTS, regions, _BEFORE)
+    return st.builds(Use, st.sampled_from([ORG, TEAM, ANN, ANN, BOB]), quantities, _COSTS, regions, _BEFORE)
 
 
-_REQUESTS = st.one_of(
+_REQUESTS = _any_of(
     st.builds(Reserve, _uses(_QUANTITIES), _POLICIES, _SECONDS),
     st.builds(Reserve, _uses(_QUANTITIES), _POLICIES, _SECONDS),
     st.builds(Again, _BACK),
@@ -188,7 +194,9 @@ _BALANCES = st.builds(
     st.integers(0, 2),
     st.booleans(),
 )
-_CHANGES = st.one_of(
+_CHANGES = _any_of(
+    ASKS,
+    ASKS,
     ASKS,
     ASKS,
     ASKS,
@@ -208,9 +216,17 @@ _CHANGES = st.one_of(
 )
 
 
+# So that much is refused, and capped.
+_ALWAYS = [
+    Put(ORG, CALLS, (), DAY, Fraction(17), HARD),
+    Put(TEAM, DOLLARS, (), ROLLING, Fraction(5), HARD),
+    Put(GOLD, CALLS, (), MONTH, Fraction(6), HARD),
+]
+
+
 @st.composite
 def stories(draw: st.DrawFn, steps: int) -> list[object]:
     """Some limits, a balance, and then as many changes as `steps` says, or half of them."""
     first: list[object] = draw(st.lists(_PUTS, min_size=2, max_size=5))
     second: list[object] = draw(st.lists(_BALANCES, max_size=2))
-    return first + second + draw(st.lists(_CHANGES, min_size=steps // 2, max_size=steps))
+    return [*_ALWAYS, *first, *second, *draw(st.lists(_CHANGES, min_size=steps // 2, max_size=steps))]
