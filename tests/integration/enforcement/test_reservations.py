@@ -469,7 +469,7 @@ async def test_limits_above_count_the_usage_of_a_customer_that_has_moved(caller:
         assert state is not None
         assert (state.meter.customer_id.removeprefix("above-"), state.counted) == (
             parent.removeprefix("above-"),
-            counted,
+            Decimal(counted),
         )
     await void(caller, "a")
     assert outcomes([await gateway.reserve("c", "100", customer="next")]) == [DENIED]
