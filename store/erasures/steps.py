@@ -5,6 +5,7 @@ costs an index scan of the customer's own rows; what other customers have does n
 operator events, which is kept for a short time.
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import TextClause, text
@@ -127,12 +128,28 @@ async def _audit_log(connection: AsyncConnection, job: ErasureJob, limit: int) -
     return StepResult(pseudonymised=changed, complete=not more)
 
 
+def together(*steps: Step) -> Step:
+    """Steps in their order under one number: after each transaction all of them are asked again, from the first."""
+
+    async def take(connection: AsyncConnection, job: ErasureJob, limit: int) -> StepResult:
+        deleted = pseudonymised = 0
+        for one in steps:
+            result = await one(connection, job, limit)
+            deleted += result.deleted
+            pseudonymised += result.pseudonymised
+            if not result.complete:
+                return replace(result, deleted=deleted, pseudonymised=pseudonymised)
+        return StepResult(deleted=deleted, pseudonymised=pseudonymised, complete=True)
+
+    return take
+
+
+# A job counts the steps that are complete, and during an upgrade servers of two versions take its steps in turn. So a
+# new step gets no number of its own, which would let the version before leave out other steps: it is taken together
+# with one that exists.
 # In this order: first what is measured, then what was reported of it, then the facts, of which the ledger is kept.
 STEPS: tuple[Step, ...] = (
-    end_reservations,
-    _deletion("meter_minute"),
-    _deletion("meter"),
-    _deletion("event", _DELETE_EVENTS),
+    together(end_reservations, _deletion("meter_minute"), _deletion("meter"), _deletion("event", _DELETE_EVENTS)),
     _deletion("voided_event"),
     _deletion("unique_value"),
     _deletion("alert_state"),
@@ -159,11 +176,7 @@ STEPS: tuple[Step, ...] = (
     ),
     _pseudonymisation("overage", "held = 0"),
     _pseudonymisation("invoice", "display_name = '', custom_fields = '{}', contract_custom_fields = '{}'"),
-    # At the end, so that a job that began under the version before does them too.
-    _deletion("recharge_policy"),
-    _deletion("recharge"),
-    _audit_log,
-    clear_parents,
+    together(_deletion("recharge_policy"), _deletion("recharge"), _audit_log, clear_parents),
 )
 
 
