@@ -37,7 +37,8 @@ class _LimitEnforcementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Limi
     """LIMIT_ENFORCEMENT_SOFT counts the usage and refuses nothing: answers say that the limit is passed."""
     LIMIT_ENFORCEMENT_HARD: _LimitEnforcement.ValueType  # 3
     """LIMIT_ENFORCEMENT_HARD refuses usage that is checked or reserved and does not fit, unless its overage policy admits
-    it. Events of usage that happened are never refused; their answers say that the limit is passed.
+    it. Events of usage that happened are never refused; their answers say that the limit is passed. Reservations that
+    were open when the limit began are not held on it; their usage counts when it is settled.
     """
 
 class LimitEnforcement(_LimitEnforcement, metaclass=_LimitEnforcementEnumTypeWrapper):
@@ -51,7 +52,8 @@ LIMIT_ENFORCEMENT_SOFT: LimitEnforcement.ValueType  # 2
 """LIMIT_ENFORCEMENT_SOFT counts the usage and refuses nothing: answers say that the limit is passed."""
 LIMIT_ENFORCEMENT_HARD: LimitEnforcement.ValueType  # 3
 """LIMIT_ENFORCEMENT_HARD refuses usage that is checked or reserved and does not fit, unless its overage policy admits
-it. Events of usage that happened are never refused; their answers say that the limit is passed.
+it. Events of usage that happened are never refused; their answers say that the limit is passed. Reservations that
+were open when the limit began are not held on it; their usage counts when it is settled.
 """
 Global___LimitEnforcement: _TypeAlias = LimitEnforcement  # noqa: Y015
 
