@@ -21,7 +21,7 @@ from tests.support.processes.up import TIMEOUT, Up, run
 from tests.support.wheel import ROOT, Environment, build
 
 NEED_CLI = {"listen", "replay", "watch"}
-OUTSIDE = {"bench", "demo", "tests"}
+OUTSIDE = {"bench", "demo", "examples", "tests"}
 ALERT = (
     '{"alert": {"display_name": "Calls", "scope": {"all_customers": {}},'
     ' "usage_threshold_reached": {"metric_id": "calls"}, "thresholds": [{"value": "2"}]}}'

@@ -24,7 +24,8 @@ ROOMS = {
 OUTSIDE = {
     "bench": {*ROOMS, "generated", "tests.support"},
     "demo": {*ROOMS, "generated", "tests.reference", "tests.support"},
-    "tests": {*ROOMS, "generated", "demo"},
+    "examples": {"generated"},
+    "tests": {*ROOMS, "generated", "demo", "examples"},
 }
 # The only tests that may import the benchmarks: those of their pure parts.
 TESTS_OF_BENCH = "tests/unit/bench/"
