@@ -87,8 +87,8 @@ async def test_usage_reports_puts_and_timers_together_keep_the_ledger(
     recharges = await acme.recharges()
     assert [one.sequence for one in recharges] == list(range(1, len(recharges) + 1))
     assert len([one for one in recharges if one.state == REQUESTED]) <= 1
-    told = [recharge_id for kind, recharge_id in await acme.notified_recharges() if kind == "requested"]
-    assert sorted(told) == sorted(one.recharge_id for one in recharges)
+    notified = [recharge_id for kind, recharge_id in await acme.notified_recharges() if kind == "requested"]
+    assert sorted(notified) == sorted(one.recharge_id for one in recharges)
 
 
 async def test_a_restarted_server_goes_on_where_the_other_ended(
