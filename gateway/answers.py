@@ -37,7 +37,8 @@ def refusal_response(refusal: refusals.Refusal) -> web.Response:
 
 def stream_response(content_type: str) -> web.StreamResponse:
     """An answer whose parts are sent one by one. Proxies are asked not to keep them back."""
-    return web.StreamResponse(headers={**_HEADERS, "Content-Type": content_type, "X-Accel-Buffering": "no", "Server": "tidemark"})
+    headers = {"Content-Type": content_type, "X-Accel-Buffering": "no", "Server": "tidemark"}
+    return web.StreamResponse(headers={**_HEADERS, **headers})
 
 
 async def send(request: web.BaseRequest, response: web.StreamResponse, limits: HttpLimits) -> web.StreamResponse:
@@ -49,6 +50,7 @@ async def send(request: web.BaseRequest, response: web.StreamResponse, limits: H
         isinstance(response, web.Response)
         and isinstance(response.body, bytes)
         and len(response.body) >= limits.gzip_from
+        and hdrs.CONTENT_ENCODING not in response.headers
         and request.method != hdrs.METH_HEAD
     ):
         response.headers[hdrs.VARY] = "Accept-Encoding" + (

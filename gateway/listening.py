@@ -115,6 +115,7 @@ class _Server(web.Server):
             handler_cancellation=True,  # a client that leaves cancels its call
             access_log=None,  # each call has a line of the server behind
             keepalive_timeout=limits.idle,
+            lingering_time=limits.linger,
             max_line_size=limits.header_bytes,
             max_field_size=limits.header_bytes,
             max_headers=limits.headers,
@@ -150,6 +151,8 @@ class _Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answers a request that cannot be parsed, and closes its connection."""
+        if isinstance(exc, ConnectionError):  # the client has gone, or does not read
+            raise exc
         if isinstance(exc, LineTooLong):
             refusal = refusals.malformed(
                 "the request line or a header is too long: write it into the body", http_code=431

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.limits import HttpLimits
 from tests.support.gateway.echo import Echo, echoing
 from tests.support.gateway.http import HttpClient
 
@@ -11,7 +12,7 @@ from tests.support.gateway.http import HttpClient
 @pytest.fixture(scope="module")
 async def echo_and_client() -> AsyncIterator[tuple[Echo, HttpClient]]:
     """A server that notes what it gets, and a client of the HTTP port in front of it; of the whole module."""
-    async with echoing() as both:
+    async with echoing(HttpLimits(linger=0.1)) as both:
         yield both
 
 

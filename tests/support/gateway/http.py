@@ -132,4 +132,5 @@ async def serving_http(
         [port] = ports
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=True) as session:
-            yield HttpServer(server, HttpClient(session, f"http://127.0.0.1:{port}", key), port)
+            base = "http://127.0.0.1" if configuration.tls_certificate is None else "https://localhost"
+            yield HttpServer(server, HttpClient(session, f"{base}:{port}", key), port)
