@@ -73,7 +73,7 @@ async def test_a_deadline_goes_on_to_the_call(echo: Echo, http: HttpClient) -> N
     echo.answers = [EMPTY]
     await http.get(ALERTS, headers={"Request-Timeout": "3"})
     assert echo.remaining is not None
-    assert 0 < echo.remaining <= 3
+    assert 0 < echo.remaining < 4
     await http.get(ALERTS)
     assert echo.remaining is None  # the server has its own then
 
@@ -180,7 +180,7 @@ async def test_bodies_have_a_limit_in_every_form(echo: Echo, http: HttpClient) -
     limit = 1_000_000
     headers = {"Content-Type": "application/json"}
     target = "/v1/alerts/a:archive"
-    bomb = gzip.compress(b" " * 200_000_000)
+    bomb = gzip.compress(b" " * 20_000_000)
     for data, more in (
         (b" " * (limit + 1), {}),
         (chunks(2 * limit), {}),
@@ -262,7 +262,7 @@ async def test_a_client_that_waits_before_its_body_is_asked_for_it(http: HttpCli
 
 
 async def test_slow_requests_are_closed() -> None:
-    limits = HttpLimits(idle=0.3, body=0.3)
+    limits = HttpLimits(idle=0.3, body=0.3, linger=0.1)
     async with echoing_front(limits) as (echo, serving, _):
         for beginning, ending in (
             (b"", b""),
@@ -318,7 +318,7 @@ async def test_connections_have_a_limit() -> None:
 
 
 async def test_a_client_that_does_not_read_loses_its_connection() -> None:
-    async with echoing_front(HttpLimits(write=0.3)) as (echo, serving, _):
+    async with echoing_front(HttpLimits(write=0.3, linger=0.1)) as (echo, serving, _):
         # Far more than the buffers of the sockets.
         echo.answers = [alert_service_pb2.WatchNotificationsResponse(resume_token="x" * 100_000)] * 200
         large = alert_service_pb2.ListAlertsResponse(next_page_token="x" * 20_000_000)
