@@ -1,10 +1,11 @@
 """Counts CloudEvents as usage: each is answered for itself, and counts once however often it is sent."""
 
+import re
 from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
 from typing import Any
 
-from google.rpc import code_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from gateway import refusals
 from gateway.backend import Metadata
@@ -16,6 +17,7 @@ from gateway.transcoding.writing import writer_of
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 
 RPC = "/tidemark.v1.AlertService/EvaluateUsageBatch"
+_PLACE = re.compile(r"^batch\.events\[\d+\]\.?")
 COUNTED, REJECTED = "COUNTED", "REJECTED"
 # An event with one of these may be counted when it is sent again.
 _PASSING = {code_pb2.INTERNAL, code_pb2.UNAVAILABLE}
@@ -51,7 +53,7 @@ class CloudEvents:
         outcome = alert_service_pb2.EvaluateUsageBatchResponse.FromString(answer).outcome
         ids = dict(zip(positions, (one.event_id for one in usage), strict=True))
         for rejection in outcome.rejected:
-            refused[positions[rejection.index]] = rejection.status
+            refused[positions[rejection.index]] = _without_index(rejection.status)
         if not is_batch and refused:
             raise refusals.of_status(refused[0])
         passing = any(status.code in _PASSING for status in refused.values())
@@ -73,6 +75,17 @@ class CloudEvents:
                     problems = [Violation("", "a text has characters that UTF-8 cannot express")]
             refused[position] = refusals.invalid_fields(problems).status
         return usage, positions, refused
+
+
+def _without_index(status: status_pb2.Status) -> status_pb2.Status:
+    """The error of a usage event with paths that begin in the event: its place among the good ones says nothing."""
+    bad = error_details_pb2.BadRequest()
+    for detail in status.details:
+        if detail.Unpack(bad):
+            for one in bad.field_violations:
+                one.field = _PLACE.sub("", one.field)
+            detail.Pack(bad)
+    return status
 
 
 def _answer(
