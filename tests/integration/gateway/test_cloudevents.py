@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -19,12 +19,6 @@ from tests.support.gateway.http import Answer, HttpClient, HttpServer, serving_h
 PATH = "/v1/events"
 ONE, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 TIME = "2026-03-15T11:59:00Z"
-
-
-@pytest.fixture
-async def server(database: Database, clock: ManualClock) -> AsyncIterator[HttpServer]:
-    async with serving_http(database, clock) as http:
-        yield http
 
 
 def event(number: int = 1, **changes: Any) -> dict[str, Any]:
@@ -59,21 +53,21 @@ async def counted(client: HttpClient, alert: str, customer: str = "acme") -> str
     return str(gauges[0]["gauge"]["value"]) if gauges else "0"
 
 
-async def test_each_form_counts(server: HttpServer) -> None:
-    alert = await watch(server.client)
-    one = await send_one(server.client, event(1))
+async def test_each_form_counts(client: HttpClient) -> None:
+    alert = await watch(client)
+    one = await send_one(client, event(1))
     assert one.code == 200, one.body
     expected = {"status": "COUNTED", "id": "e-1", "eventId": event_id("/shop", "e-1")}
     assert (one.json["accepted"], one.json["events"]) == (1, [expected])
     headers = {"ce-specversion": "1.0", "ce-id": "e%2D2", "ce-source": "/shop", "ce-type": "calls", "ce-time": TIME}
-    binary = await server.client.post(PATH, {"quantity": 3}, headers={**headers, "ce-subject": "ac%6De"})
+    binary = await client.post(PATH, {"quantity": 3}, headers={**headers, "ce-subject": "ac%6De"})
     assert (binary.code, binary.json["events"][0]["id"]) == (200, "e-2"), binary.body
-    batch = await send_batch(server.client, [event(3), event(4)])
+    batch = await send_batch(client, [event(3), event(4)])
     assert (batch.code, batch.json["accepted"]) == (200, 2)
-    assert await counted(server.client, alert) == "9"
-    empty = await send_one(server.client, {key: value for key, value in event(5).items() if key != "data"})
+    assert await counted(client, alert) == "9"
+    empty = await send_one(client, {key: value for key, value in event(5).items() if key != "data"})
     assert empty.json["accepted"] == 1  # an event without a quantity is one use
-    assert await counted(server.client, alert) == "10"
+    assert await counted(client, alert) == "10"
 
 
 async def test_an_event_counts_once_however_it_is_sent_again(database: Database, clock: ManualClock) -> None:
@@ -95,23 +89,23 @@ async def test_an_event_counts_once_however_it_is_sent_again(database: Database,
         assert await counted(third.client, alert) == "400"
 
 
-async def test_source_and_id_together_are_the_identity(server: HttpServer) -> None:
-    alert = await watch(server.client)
+async def test_source_and_id_together_are_the_identity(client: HttpClient) -> None:
+    alert = await watch(client)
     pairs = [("a", "bc"), ("ab", "c"), ("a", "b c"), ("x" * 300, "y" * 300), ("1:a", ""), ("urn:é", "🜁")]
     sent = [event(id=one, source=source) for source, one in pairs if one]
-    answer = await send_batch(server.client, sent)
+    answer = await send_batch(client, sent)
     assert (answer.json["accepted"], answer.json["duplicates"]) == (5, 0), answer.body
-    other = await send_one(server.client, event(id="bc", source="a", data={"quantity": "3"}))
+    other = await send_one(client, event(id="bc", source="a", data={"quantity": "3"}))
     assert (other.code, other.reason) == (409, "ERROR_REASON_EVENT_CONFLICT")
     # An id of another way to send usage is not the id of an event of this one.
     direct = {"eventId": "bc", "customerId": "acme", "metricId": "calls", "quantity": "1", "eventTime": TIME}
-    await server.client.post("/v1/usage:evaluate", {"batch": {"events": [direct]}})
-    assert await counted(server.client, alert) == "11"
+    await client.post("/v1/usage:evaluate", {"batch": {"events": [direct]}})
+    assert await counted(client, alert) == "11"
     # It can be taken back by the id that the answer has.
     key = {"customerId": "acme", "eventId": event_id("a", "bc"), "eventTime": TIME}
-    voided = await server.client.post("/v1/usage:void", {"events": [key]})
+    voided = await client.post("/v1/usage:void", {"events": [key]})
     assert voided.code == 200, voided.body
-    assert await counted(server.client, alert) == "9"
+    assert await counted(client, alert) == "9"
 
 
 @pytest.mark.parametrize(
@@ -139,18 +133,18 @@ async def test_source_and_id_together_are_the_identity(server: HttpServer) -> No
     ],
 )
 async def test_an_event_that_is_wrong_is_refused_with_the_field(
-    server: HttpServer, changes: dict[str, Any], fields: list[str] | None
+    client: HttpClient, changes: dict[str, Any], fields: list[str] | None
 ) -> None:
-    refused = await send_one(server.client, event(**changes))
+    refused = await send_one(client, event(**changes))
     assert refused.code == 400, refused.body
     if fields is not None:
         assert refused.fields == fields
 
 
-async def test_in_a_batch_each_event_has_its_own_outcome(server: HttpServer) -> None:
-    alert = await watch(server.client)
+async def test_in_a_batch_each_event_has_its_own_outcome(client: HttpClient) -> None:
+    alert = await watch(client)
     events = [event(1), event(2, subject=None), "no event", event(3, data={"quantity": "x"}), event(1), event(4)]
-    answer = await send_batch(server.client, events)
+    answer = await send_batch(client, events)
     assert answer.code == 200
     found = answer.json
     assert (found["accepted"], found["duplicates"], found["rejected"]) == (2, 1, 3)
@@ -160,24 +154,24 @@ async def test_in_a_batch_each_event_has_its_own_outcome(server: HttpServer) -> 
     assert [one.get("id") for one in found["events"]] == ["e-1", "e-2", None, "e-3", "e-1", "e-4"]
     assert found["events"][1]["error"]["status"] == "INVALID_ARGUMENT"
     assert found["events"][3]["error"]["code"] == 400
-    assert await counted(server.client, alert) == "4"
-    alone = await send_batch(server.client, ["x", {}])
+    assert await counted(client, alert) == "4"
+    alone = await send_batch(client, ["x", {}])
     assert (alone.code, alone.json["rejected"]) == (200, 2)
-    assert (await send_batch(server.client, [])).code == 400
-    assert (await send_batch(server.client, {})).code == 400  # type: ignore[arg-type]
+    assert (await send_batch(client, [])).code == 400
+    assert (await send_batch(client, {})).code == 400  # type: ignore[arg-type]
 
 
-async def test_numbers_are_exact(server: HttpServer) -> None:
-    alert = await watch(server.client)
+async def test_numbers_are_exact(client: HttpClient) -> None:
+    alert = await watch(client)
     exact = '{"quantity": 0.123456789012345678}'
     head = json.dumps(event(1)).replace('{"quantity": "2"}', exact)
-    sent = await server.client.send("POST", PATH, data=head, headers={"Content-Type": ONE})
+    sent = await client.send("POST", PATH, data=head, headers={"Content-Type": ONE})
     assert sent.code == 200, sent.body
     whole = json.dumps(event(2)).replace('{"quantity": "2"}', '{"quantity": 12345678901234567890123456}')
-    assert (await server.client.send("POST", PATH, data=whole, headers={"Content-Type": ONE})).code == 200
+    assert (await client.send("POST", PATH, data=whole, headers={"Content-Type": ONE})).code == 200
     small = json.dumps(event(3)).replace('{"quantity": "2"}', '{"quantity": 1e-3}')
-    assert (await server.client.send("POST", PATH, data=small, headers={"Content-Type": ONE})).code == 200
-    assert await counted(server.client, alert) == "12345678901234567890123456.124456789012345678"
+    assert (await client.send("POST", PATH, data=small, headers={"Content-Type": ONE})).code == 200
+    assert await counted(client, alert) == "12345678901234567890123456.124456789012345678"
 
 
 @pytest.mark.parametrize(
@@ -191,14 +185,14 @@ async def test_numbers_are_exact(server: HttpServer) -> None:
         ({"Content-Type": "text/plain", "ce-id": "1"}, 400),
     ],
 )
-async def test_the_form_is_in_the_content_type(server: HttpServer, headers: dict[str, str], code: int) -> None:
-    answer = await server.client.send("POST", PATH, data=json.dumps(event()), headers=headers)
+async def test_the_form_is_in_the_content_type(client: HttpClient, headers: dict[str, str], code: int) -> None:
+    answer = await client.send("POST", PATH, data=json.dumps(event()), headers=headers)
     assert answer.code == code, answer.body
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b"[" * 100_000, b"\xff", b'{"id": NaN}'])
-async def test_a_body_that_is_no_json_is_refused(server: HttpServer, body: bytes) -> None:
-    assert (await server.client.send("POST", PATH, data=body, headers={"Content-Type": ONE})).code == 400
+async def test_a_body_that_is_no_json_is_refused(client: HttpClient, body: bytes) -> None:
+    assert (await client.send("POST", PATH, data=body, headers={"Content-Type": ONE})).code == 400
 
 
 async def test_rules_of_a_mapping_choose_by_type_and_source(database: Database, clock: ManualClock) -> None:
@@ -236,15 +230,16 @@ async def test_rules_of_a_mapping_choose_by_type_and_source(database: Database, 
         assert (await counted(server.client, tokens), await counted(server.client, raw)) == ("7", "1")
 
 
-async def test_only_keys_that_may_send_usage_are_served(server: HttpServer, database: Database) -> None:
+async def test_only_keys_that_may_send_usage_are_served(http_server: HttpServer, shared_pool: Database) -> None:
     async def key(*roles: Role) -> HttpClient:
-        async with database.transaction() as connection:
+        async with shared_pool.transaction() as connection:
             settings = KeySettings(frozenset(roles))
             created = await keys.create_key(connection, "acme", NOON, settings)
-        return server.client.with_key(created.key)
+        return http_server.client.with_key(created.key)
 
     ingester, reader = await key(Role.INGESTER), await key(Role.READER)
-    for events in ([event()], [{}], [event()] * 1_000):  # a batch without a good event, and a large one, too
+    many: list[list[Any]] = [[event()], [{}], [event()] * 1_000]
+    for events in many:  # a batch without a good event, and a large one, too
         assert (await send_batch(ingester, events)).code == 200
         assert (await send_batch(reader, events)).code == 403
-        assert (await send_batch(server.client, events)).code == 401
+        assert (await send_batch(http_server.client, events)).code == 401

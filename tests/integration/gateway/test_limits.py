@@ -158,7 +158,7 @@ async def test_bodies_may_be_compressed(echo: Echo, http: HttpClient, coding: st
     echo.answers = [alert_service_pb2.ArchiveAlertResponse()]
     for size in (0, 100_000):
         plain = json.dumps({"etag": "e" * size}).encode()
-        encode = {"gzip": gzip.compress, "deflate": zlib.compress, "identity": bytes}[coding]
+        encode: Any = {"gzip": gzip.compress, "deflate": zlib.compress, "identity": bytes}[coding]
         headers = {"Content-Type": "application/json", "Content-Encoding": coding}
         answer = await http.send("POST", "/v1/alerts/a:archive", data=encode(plain), headers=headers)
         assert answer.code == 200, answer.body

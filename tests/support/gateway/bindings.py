@@ -58,7 +58,7 @@ def carries(method: MethodDescriptor, binding: Binding, request: Message) -> boo
 
 def fitting(method: MethodDescriptor, binding: Binding, request: Any) -> Message:
     """The request without what the binding has no place for, and with a value for each variable of its path."""
-    found = type(request)()
+    found: Message = type(request)()
     found.CopyFrom(request)
     for variable in variables(binding.path):
         *outer, name = variable.split(".")

@@ -84,7 +84,7 @@ async def echoing_front(
         server.add_generic_rpc_handlers([_AnyMethod(echo)])
         server.add_insecure_port(socket_of_front.target)
         await server.start()
-        stated = {"max_body": 1_000_000, "allow_origins": (), "mapping": default_mapping()} | settings
+        stated: dict[str, Any] = {"max_body": 1_000_000, "allow_origins": (), "mapping": default_mapping()} | settings
         front = HttpFront("127.0.0.1", 0, Settings(**stated), max_connections=max_connections, limits=limits)
         try:
             async with front.serving(echo) as serving, aiohttp.ClientSession() as session:

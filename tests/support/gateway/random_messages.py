@@ -20,7 +20,8 @@ _LIMITS = {
 
 def random_message(descriptor: Descriptor, draw: random.Random, depth: int = 0) -> Message:
     """A message of the type; depth: of it in another one."""
-    message: Any = GetMessageClass(descriptor)()
+    made = GetMessageClass(descriptor)()
+    message: Any = made
     if descriptor.full_name == "google.protobuf.Timestamp":
         message.seconds = draw.randint(-62_135_596_800, 253_402_300_799)
         message.nanos = draw.choice((0, 1, 120_000_000, 123_456_000, 999_999_999))
@@ -40,7 +41,7 @@ def random_message(descriptor: Descriptor, draw: random.Random, depth: int = 0) 
                 continue
             if draw.random() < (0.6 if depth < 3 else 0.15):
                 _set(message, field, draw, depth)
-    return message
+    return made
 
 
 def _set(message: Any, field: FieldDescriptor, draw: random.Random, depth: int) -> None:
