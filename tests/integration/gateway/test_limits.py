@@ -13,8 +13,12 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from gateway.application import Settings
+from gateway.cloudevents.mapping import default_mapping
 from gateway.limits import HttpLimits
+from gateway.listening import HttpFront
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
+from runtime.forwarding import CannotListenFront
 from tests.support.gateway.echo import Echo, echoing, echoing_front, raw
 from tests.support.gateway.http import HttpClient
 from tests.support.waiting import within
@@ -297,6 +301,14 @@ async def test_a_head_that_drips_is_closed_in_time() -> None:
                 assert not await reader.read()
         dripping.cancel()
         writer.close()
+
+
+async def test_an_address_that_is_taken_is_named() -> None:
+    async with echoing_front() as (echo, serving, _):
+        taken = HttpFront("127.0.0.1", serving.port, Settings(1, (), default_mapping()), max_connections=1)
+        with pytest.raises(CannotListenFront, match=f"cannot listen on 127.0.0.1 port {serving.port} for HTTP"):
+            async with taken.serving(echo):
+                pass
 
 
 async def test_connections_have_a_limit() -> None:
