@@ -1,4 +1,4 @@
-"""gateway: what a call costs over HTTP and JSON beside gRPC, CloudEvents, and the memory of idle streams of events."""
+"""gateway: what a call costs over HTTP and JSON beside gRPC, CloudEvents, and the memory of idle streams."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,6 @@ import orjson
 from rich.table import Table
 
 from bench.support import cpu, memory
-from bench.support.figures import milliseconds
 from bench.support.sending import channel, create_alerts
 from bench.support.stack import PostgreSQL
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, scope_pb2, threshold_pb2, usage_pb2
@@ -89,7 +88,7 @@ class Report:
         return {
             "unary": {
                 kind: {
-                    "p50_ms": milliseconds(statistics.median(found.seconds)),
+                    "p50_ms": round(statistics.median(found.seconds) * 1_000, 3),
                     "server_cpu_us": round(found.cpu_of_call, 1),
                 }
                 for kind, found in self.calls.items()
@@ -117,7 +116,7 @@ class Report:
         for name in ("benchmark", "p50, ms", "events/s", "server CPU, µs"):
             table.add_column(name, justify="left" if name == "benchmark" else "right")
         for kind, found in self.calls.items():
-            p50 = f"{milliseconds(statistics.median(found.seconds)):.2f}"
+            p50 = f"{statistics.median(found.seconds) * 1_000:.2f}"
             table.add_row(f"GetAlert, {kind}", p50, "", f"{found.cpu_of_call:.0f} a call")
         for batch in self.batches:
             name = f"batches of {batch.size:,}, {batch.kind}"

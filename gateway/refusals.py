@@ -145,12 +145,13 @@ def refusal(
     retry_seconds: int | None = None,
 ) -> Refusal:
     """A refusal of this port itself. http_code: where HTTP knows a more exact one than that of the gRPC code."""
-    status = status_pb2.Status(code=code, message=message)
-    _add(status, error_details_pb2.ErrorInfo(reason=ErrorReason.Name(reason), domain=DOMAIN, metadata=metadata or {}))
+    status = status_pb2.Status(code=code, message=_encodable(message))
+    stated = {key: _encodable(value) for key, value in (metadata or {}).items()}
+    _add(status, error_details_pb2.ErrorInfo(reason=ErrorReason.Name(reason), domain=DOMAIN, metadata=stated))
     if violations:
         bad = error_details_pb2.BadRequest()
         for one in violations[:MAX_VIOLATIONS]:
-            bad.field_violations.add(field=one.path, description=one.description)
+            bad.field_violations.add(field=_encodable(one.path), description=_encodable(one.description))
         _add(status, bad)
     if retry_seconds is not None:
         _add(status, error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=retry_seconds)))
@@ -211,6 +212,11 @@ def too_large(size: int, limit: int) -> Refusal:
         f"the body has {size} bytes or more; at most {limit} are accepted: send less in one request",
         metadata={"bytes": str(size), "limit": str(limit)},
     )
+
+
+def _encodable(text: str) -> str:
+    """The text without what UTF-8 cannot express: bytes of a request line or of a header that are no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _add(status: status_pb2.Status, detail: Any) -> None:

@@ -239,6 +239,17 @@ async def test_odd_paths_are_answered(http: HttpClient, echo: Echo, target: str)
     assert answer.split()[1] in (b"400", b"404"), answer
 
 
+async def test_bytes_that_are_no_text_are_answered(http: HttpClient) -> None:
+    port = int(http.base.rpartition(":")[2])
+    for line in (
+        b"GET /v1/\xff HTTP/1.1",
+        b"GET /v1/alerts?\xff=1 HTTP/1.1",
+        b"GET /v1/alerts HTTP/1.1\r\nOrigin: \xff",
+    ):
+        answer = await raw(port, line + b"\r\n" + HEAD + b"\r\n")
+        assert answer.split()[1] in (b"400", b"403", b"404"), answer
+
+
 async def test_an_absolute_target_is_as_its_path(http: HttpClient, echo: Echo) -> None:
     echo.answers = [EMPTY]
     port = int(http.base.rpartition(":")[2])
