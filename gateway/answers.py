@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 from aiohttp import hdrs, web
 
-from gateway import refusals
 from gateway.bodies import JSON
+from gateway.calls import refusals
 from gateway.limits import HttpLimits
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

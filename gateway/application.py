@@ -9,12 +9,13 @@ from aiohttp import hdrs, web
 from google.protobuf.message import Message
 from google.rpc import code_pb2
 
-from gateway import pages, refusals
+from gateway import pages
 from gateway.answers import chosen_type, json_response, refusal_response, send
-from gateway.backend import Backend, Metadata
 from gateway.bodies import JSON, Bodies, check_json
-from gateway.callers import metadata_of
-from gateway.calls import REQUEST_ID, Channels, deadline_of
+from gateway.calls import refusals
+from gateway.calls.backend import Backend, Metadata
+from gateway.calls.callers import metadata_of
+from gateway.calls.channels import REQUEST_ID, Channels, deadline_of
 from gateway.cloudevents.handler import CloudEvents
 from gateway.cloudevents.mapping import Mapping
 from gateway.limits import HttpLimits

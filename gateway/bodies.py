@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.client_exceptions import ClientPayloadError
 from google.rpc import code_pb2
 
-from gateway import refusals
+from gateway.calls import refusals
 from gateway.limits import HttpLimits
 from generated.tidemark.v1 import error_reason_pb2
 

@@ -10,10 +10,10 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from gateway import refusals
 from gateway.answers import refusal_response
 from gateway.application import Application, Settings
-from gateway.backend import Backend
+from gateway.calls import refusals
+from gateway.calls.backend import Backend
 from gateway.limits import DEFAULT_HTTP_LIMITS, HttpLimits
 from runtime.actions import LogAction
 from runtime.forwarding import CannotListenFront

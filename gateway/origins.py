@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from google.rpc import code_pb2
 
-from gateway import refusals
-from gateway.callers import is_anonymous, names_this_machine
+from gateway.calls import refusals
+from gateway.calls.callers import is_anonymous, names_this_machine
 from generated.tidemark.v1 import error_reason_pb2
 
 ALLOWED_HEADERS = (

@@ -6,10 +6,10 @@ import grpc
 import orjson
 from aiohttp import web
 
-from gateway import refusals
 from gateway.answers import EVENT_STREAM, LINES, in_time, send, stream_response
-from gateway.backend import Metadata
-from gateway.calls import Channels, with_request_id
+from gateway.calls import refusals
+from gateway.calls.backend import Metadata
+from gateway.calls.channels import Channels, with_request_id
 from gateway.limits import HttpLimits
 from gateway.transcoding.routes import Route
 from gateway.transcoding.writing import writer_of

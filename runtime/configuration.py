@@ -205,8 +205,7 @@ class _Reader:
     def texts(self, name: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in (self.raw(name) or "").split(",") if part.strip())
 
-    def origins(self, name: str) -> tuple[str, ...]:
-        origins = self.texts(name)
+    def origins(self, name: str, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 self.problems.append(
@@ -273,7 +272,7 @@ def load(environment: Mapping[str, str]) -> Configuration:
         listen_host=host,
         listen_port=port,
         http_listen=read.optional_address("HTTP_LISTEN"),
-        http_allow_origins=read.origins("HTTP_ALLOW_ORIGINS"),
+        http_allow_origins=read.origins("HTTP_ALLOW_ORIGINS", read.texts("HTTP_ALLOW_ORIGINS")),
         cloudevents_mapping=read.path("CLOUDEVENTS_MAPPING"),
         tls_certificate=read.path("TLS_CERTIFICATE"),
         tls_key=read.path("TLS_KEY"),

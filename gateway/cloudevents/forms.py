@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
-from gateway import refusals
+from gateway.calls import refusals
 from gateway.transcoding.problems import Violation
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"

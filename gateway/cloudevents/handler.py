@@ -7,9 +7,9 @@ from typing import Any
 
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from gateway import refusals
-from gateway.backend import Metadata
-from gateway.calls import Channels
+from gateway.calls import refusals
+from gateway.calls.backend import Metadata
+from gateway.calls.channels import Channels
 from gateway.cloudevents.forms import CloudEvent, read_events
 from gateway.cloudevents.mapping import Mapping
 from gateway.transcoding.problems import Violation

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.backend import Metadata
+from gateway.calls.backend import Metadata
 from runtime.forwarding import CERTIFICATE_KEY, MAX_USER_AGENT, PEER_KEY, SECRET_KEY, USER_AGENT_KEY
 
 # The headers of a request that go on. All others stay here: a caller cannot invent what only this front says.

@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 
-from gateway import refusals
-from gateway.backend import Metadata
+from gateway.calls import refusals
+from gateway.calls.backend import Metadata
 from gateway.transcoding.problems import Violation
 
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
