@@ -14,6 +14,7 @@ from gateway.answers import refusal_response
 from gateway.application import Application, Settings
 from gateway.calls import refusals
 from gateway.calls.backend import Backend
+from gateway.calls.callers import is_loopback
 from gateway.limits import DEFAULT_HTTP_LIMITS, HttpLimits
 from runtime.actions import LogAction
 from runtime.forwarding import CannotListenFront
@@ -49,7 +50,7 @@ class HttpFront:
     @asynccontextmanager
     async def serving(self, backend: Backend) -> AsyncIterator["ServingHttp"]:
         """Listens while the block runs. Raises CannotListenFront."""
-        application = Application(backend, self._settings, self._limits)
+        application = Application(backend, self._settings, self._limits, is_local=is_loopback(self._host))
         server = _Server(application, self._max_connections, self._limits)
         runner = web.ServerRunner(server, shutdown_timeout=LAST_GRACE)
         await runner.setup()

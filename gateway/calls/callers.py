@@ -55,6 +55,14 @@ def is_anonymous(request: web.BaseRequest) -> bool:
     return "Authorization" not in request.headers and certificate_of(request.transport) is None
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only callers on this machine reach a port on this address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def names_this_machine(headers: Mapping[str, str]) -> bool:
     """Whether the header Host is an address or localhost, and no name that a web page could have."""
     host = headers.get("Host", "")

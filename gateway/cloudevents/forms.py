@@ -15,6 +15,7 @@ STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-bat
 PREFIX = "ce-"
 REQUIRED = ("id", "source", "type")
 _NO_DATA = object()
+_ATTRIBUTES = {str, bool, int, type(None)}
 
 
 @dataclass(slots=True)
@@ -73,11 +74,11 @@ def _structured(event: Any) -> CloudEvent:
         problems.append(Violation("data_base64", "data is set, too; set one of them"))
     elif encoded is not None:
         data = _decoded(encoded, problems)
-    attributes = {name: value for name, value in event.items() if name not in ("data", "data_base64")}
+    attributes = event
+    event.pop("data", None)
+    event.pop("data_base64", None)
     for name, value in attributes.items():
-        if value is None:
-            continue
-        if type(value) not in (str, bool, int):
+        if type(value) not in _ATTRIBUTES:
             problems.append(Violation(name[:100], "an attribute is a text, a whole number, or true or false"))
     return _checked(attributes, None if data is _NO_DATA else data, problems)
 

@@ -1,5 +1,6 @@
 """Counts CloudEvents as usage: each is answered for itself, and counts once however often it is sent."""
 
+import asyncio
 import re
 from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 
 RPC = "/tidemark.v1.AlertService/EvaluateUsageBatch"
 _PLACE = re.compile(r"^batch\.events\[\d+\]\.?")
+AT_ONCE = 500  # events that are mapped without a pause, about 8 ms
 COUNTED, REJECTED = "COUNTED", "REJECTED"
 # An event with one of these may be counted when it is sent again.
 _PASSING = {code_pb2.INTERNAL, code_pb2.UNAVAILABLE}
@@ -41,7 +43,7 @@ class CloudEvents:
         it helps to send the request again: 503 where an event could not be recorded.
         """
         events, is_batch = read_events(headers, body)
-        usage, positions, refused = self._mapped(events)
+        usage, positions, refused = await self._mapped(events)
         request = alert_service_pb2.EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=usage))
         try:
             answer, request_id = await self._channels.unary(RPC, request.SerializeToString(), metadata, timeout)
@@ -59,12 +61,14 @@ class CloudEvents:
         passing = any(status.code in _PASSING for status in refused.values())
         return 503 if passing else 200, _answer(events, outcome, ids, refused), request_id
 
-    def _mapped(
+    async def _mapped(
         self, events: Sequence[CloudEvent]
     ) -> tuple[list[usage_pb2.UsageEvent], list[int], dict[int, status_pb2.Status]]:
         """The usage events, the position of each in the request, and the errors of the others by their positions."""
         usage, positions, refused = [], [], dict[int, status_pb2.Status]()
         for position, event in enumerate(events):
+            if position % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)  # other calls of the process have a turn
             arguments, problems = self._mapping.arguments(event)
             if not problems:
                 try:

@@ -3,8 +3,8 @@
 import hashlib
 import json
 from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as AnyMapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -17,6 +17,7 @@ from gateway.transcoding.times import parse_timestamp
 
 ID_PREFIX = "ce_"
 DECIMAL_PLACES = 18
+MAX_CHOSEN = 1_000  # pairs of a type and a source whose rule is kept
 # The fields of a usage event that a rule can set, and where each comes from where a rule does not say.
 CONVENTION: AnyMapping[str, Any] = {
     "metric_id": "type",
@@ -49,14 +50,22 @@ class Source:
     constant: str | None = None
     default: str | None = None
 
-    def value(self, event: CloudEvent) -> Any:
-        """The value, or None where the event has none."""
-        if self.constant is not None:
-            return self.constant
-        found: Any = event.attributes.get(self.attribute) if self.attribute else event.data
-        for name in self.path:
-            found = found.get(name) if type(found) is dict else None
-        return self.default if found is None else found
+    def reader(self) -> Callable[[AnyMapping[str, Any], Any], Any]:
+        """The function of the attributes and the data of an event that has the value; None where there is none."""
+        constant, default, attribute, path = self.constant, self.default, self.attribute, self.path
+        if constant is not None:
+            return lambda attributes, data: constant
+        if attribute:
+            return lambda attributes, data: attributes.get(attribute, default)
+
+        def member(attributes: AnyMapping[str, Any], data: Any) -> Any:
+            for name in path:
+                if type(data) is not dict:
+                    return default
+                data = data.get(name)
+            return default if data is None else data
+
+        return member
 
     @property
     def name(self) -> str:
@@ -92,39 +101,64 @@ class Rule:
         )
 
 
+_Read = Callable[[AnyMapping[str, Any], Any], Any]
+
+
+class _Compiled:
+    """A rule as functions: they are called for each event."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.used = rule.used
+        self.fields: list[tuple[str, str, _Read, Callable[[Any], Any]]] = [
+            (field, where.name, where.reader(), _READERS.get(field, _text)) for field, where in rule.fields.items()
+        ]
+        self.properties: list[tuple[str, str, _Read]] = [
+            (key, where.name, where.reader()) for key, where in rule.properties.items()
+        ]
+
+
 class Mapping:
     """The rules, of which the first that matches an event makes its usage event."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self._rules = [(rule, rule.used) for rule in rules]
+        self._rules = [_Compiled(rule) for rule in rules]
+        self._chosen: dict[tuple[str, str], _Compiled | None] = {}
 
     def arguments(self, event: CloudEvent) -> tuple[dict[str, Any], list[Violation]]:
         """The arguments of a UsageEvent, and what is wrong with the event, by its own names."""
         if event.problems:
             return {}, event.problems
-        attributes = event.attributes
-        kind, source = attributes["type"], attributes["source"]
-        chosen = next((each for each in self._rules if each[0].matches(kind, source)), None)
+        attributes, data = event.attributes, event.data
+        source = attributes["source"]
+        chosen = self._rule_of(attributes["type"], source)
         if chosen is None:
             return {}, [Violation("type", "no rule of the mapping is for this type and source")]
-        rule, used = chosen
         problems: list[Violation] = []
         found: dict[str, Any] = {"event_id": event_id(source, attributes["id"])}
-        for field, where in rule.fields.items():
-            value = where.value(event)
+        for field, where, value_of, read in chosen.fields:
+            value = value_of(attributes, data)
             if value is None:
-                if field in ("customer_id", "event_time"):
-                    problems.append(Violation(where.name, _MISSING[field]))
+                if field in _MISSING:
+                    problems.append(Violation(where, _MISSING[field]))
                 continue
-            read = _READERS.get(field, _text)
             try:
                 found[field] = read(value)
             except ValueError as error:
-                problems.append(Violation(where.name, str(error)))
-        properties = _properties(rule, used, event, problems)
+                problems.append(Violation(where, str(error)))
+        properties = _properties(chosen, attributes, data, problems)
         if properties:
             found["properties"] = properties
         return found, problems
+
+    def _rule_of(self, kind: str, source: str) -> _Compiled | None:
+        """The first rule that matches. Events have few types and sources; callers could invent any number of them."""
+        key = (kind, source)
+        if key not in self._chosen:
+            if len(self._chosen) >= MAX_CHOSEN:
+                self._chosen.clear()
+            self._chosen[key] = next((each for each in self._rules if each.rule.matches(kind, source)), None)
+        return self._chosen[key]
 
 
 _MISSING = {
@@ -141,21 +175,24 @@ def event_id(source: str, event_id: str) -> str:
     """
     told = source.encode("utf-8", "surrogatepass")
     digest = hashlib.sha256(b"%d:%s%s" % (len(told), told, event_id.encode("utf-8", "surrogatepass"))).digest()
-    return ID_PREFIX + urlsafe_b64encode(digest).decode().rstrip("=")
+    return ID_PREFIX + urlsafe_b64encode(digest)[:43].decode()  # without the sign that fills it up
 
 
-def _properties(rule: Rule, used: frozenset[str], event: CloudEvent, problems: list[Violation]) -> dict[str, str]:
+def _properties(
+    chosen: _Compiled, attributes: AnyMapping[str, Any], data: Any, problems: list[Violation]
+) -> dict[str, str]:
     found: dict[str, str] = {}
-    for key, where in rule.properties.items():
-        value = where.value(event)
+    for key, where, value_of in chosen.properties:
+        value = value_of(attributes, data)
         if value is None:
             continue
         try:
             found[key] = _text(value)
         except ValueError as error:
-            problems.append(Violation(where.name, str(error)))
-    if rule.other_data and type(event.data) is dict:
-        for key, value in event.data.items():
+            problems.append(Violation(where, str(error)))
+    if chosen.rule.other_data and type(data) is dict:
+        used = chosen.used
+        for key, value in data.items():
             # Objects and lists have no form as a property. An event may have them for other readers.
             if key in used or key in found or value is None or type(value) in (dict, list):
                 continue

@@ -314,6 +314,20 @@ async def test_a_head_that_drips_is_closed_in_time() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize("target", [ALERTS, "/v1/notifications:watch"])
+async def test_a_client_that_leaves_cancels_its_call(target: str) -> None:
+    async with echoing_front() as (echo, serving, _):
+        echo.holds = True
+        _, writer = await asyncio.open_connection("127.0.0.1", serving.port)
+        writer.write(b"GET " + target.encode() + b" HTTP/1.1\r\n" + HEAD + b"\r\n")
+        async with within("the call"):
+            await echo.held.wait()
+        assert not echo.cancelled.is_set()
+        writer.close()
+        async with within("the end of the call"):
+            await echo.cancelled.wait()
+
+
 async def test_an_address_that_is_taken_is_named() -> None:
     async with echoing_front() as (echo, serving, _):
         taken = HttpFront("127.0.0.1", serving.port, Settings(1, (), default_mapping()), max_connections=1)

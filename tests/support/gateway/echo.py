@@ -32,6 +32,9 @@ class Echo:
     answers: Sequence[Message] = ()
     refused: status_pb2.Status | None = None  # by `admit`
     is_alive: bool = True
+    holds: bool = False  # whether calls wait until they are cancelled
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     tls: Any = None
     shares_port: bool = False
 
@@ -50,6 +53,12 @@ class Echo:
             self.method, self.request = details.method, request
             self.metadata = dict(details.invocation_metadata)
             self.remaining = context.time_remaining()
+            if self.holds:
+                self.held.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self.cancelled.set()
             for one in self.answers:
                 yield one.SerializeToString()
 
