@@ -301,3 +301,18 @@ async def test_the_large_body_of_an_unknown_caller_is_not_read(server: HttpServe
     served = await server.client.with_key(key).post("/v1/usage:evaluate", {"batch": {"events": events}})
     assert served.code == 200
     assert len(served.json["outcome"]["rejected"]) == 2_000
+
+
+async def test_where_nothing_can_be_written_the_socket_is_an_abstract_one(
+    database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr("runtime.forwarding.tempfile.TemporaryDirectory", refuse)
+    key = await create_key(database)
+    async with serving_http(database, clock) as server:
+        client = server.client.with_key(key)
+        assert (await client.send("PUT", "/v1/plans/gold", json=PLAN)).code == 200
+        assert (await last_origin(client))["peer"].startswith("ipv4:127.0.0.1:")
+        assert (await server.client.get("/v1/alerts")).code == 401
