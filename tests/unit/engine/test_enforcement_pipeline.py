@@ -61,7 +61,7 @@ def pipeline(*, writers: int = 1, pending: int = 1_000, commit_requests: int = 8
         writers=writers,
         pending=PendingEvents(pending, pending),
         gate=FairSemaphore(4),
-        limits=EnforcementLimits(commit_requests=commit_requests, divided_commits=20),
+        limits=EnforcementLimits(commit_requests=commit_requests, lane_requests=8, divided_commits=20),
     )
 
 
