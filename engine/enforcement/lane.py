@@ -51,7 +51,8 @@ class Waiting:
 class Lane:
     """What waits, and the task that runs while anything does. seat: of the commit in progress.
 
-    requests: how many wait or are being committed. customers: of these, and the highest above them, with their number.
+    requests: how many wait or are being committed. customers: of these, and the highest above them, with their
+    number.
     """
 
     organization_id: int

@@ -32,10 +32,10 @@ COMMIT_COST = 50  # what a commit costs beside its requests, as a number of requ
 class EnforcementPipeline:
     """Takes requests and answers each once its decision is durable.
 
-    writers: transactions side by side for one organization, at most. Customers below the same one always have the same writer,
-    so that their requests are decided in the order in which they came, and do not wait for each other's locks.
-    pending, gate: those of ingest, so that an organization has one share of both. rules: not those of ingest, where
-    each customer has one writer.
+    writers: transactions side by side for one organization, at most. Customers below the same one always have the
+    same writer, so that their requests are decided in the order in which they came, and do not wait for each other's
+    locks. pending, gate: those of ingest, so that an organization has one share of both. rules: not those of ingest,
+    where each customer has one writer.
     """
 
     def __init__(
