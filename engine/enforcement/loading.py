@@ -65,8 +65,8 @@ class _Sent:
 class Opened:
     """A transaction that holds the organization's lock.
 
-    before: the reservations that are to be changed, as they are without a lock; but what a reservation is for, and
-    what it holds, never changes. sent: where the attempt was planned.
+    before: the reservations that are to be changed, as they are without a lock; but what a reservation is for never
+    changes, and `load` finds whether the rest has. sent: where the attempt was planned.
     """
 
     standing: organizations.LockedOrganization
@@ -170,6 +170,8 @@ class Loader:
             raise Surprise  # it was made meanwhile, so what it holds was not read
         records = made | before
         await cells.load(raw)
+        if cells.holds_more and records:
+            records = await reservations.read(raw, self._organization_id, records)
         if len(self._wallets) > MOST_WALLETS:
             self._wallets.clear()
         self._wallets |= customer_ids
@@ -212,8 +214,10 @@ class Loader:
                     cells.want_held(one.customer_id, one.key)
                 try:
                     metered = metered_of(router, self._targets, record.reservation.usage, now, grace)
-                except EnforcementRefused:
-                    continue  # so is the request
+                except EnforcementRefused:  # so is a settlement
+                    # A release is not: what may let it hold more has the wallet of one of those above.
+                    customer_ids.update([one.customer_id for one in router.chain(key[0])])
+                    continue
                 attempt.settled[key] = metered
                 want_targets(cells, metered)
         return Needs(cells, customer_ids | cells.customer_ids, list(keys))
