@@ -1,20 +1,23 @@
 """Checks: decisions without an effect, from what is committed. No lock is taken, and no commit is waited for.
 
-The checks of an organization that arrive during a read make up the next one. A meter that is missing, because nothing
-has moved it yet, is made by the pipeline first: to count it for each check anew would cost all events of its window.
+The checks of an organization that arrive during a read make up the next one. Where the router knows all that they
+name, what they need is planned with the cached rules and read in one round trip; the epoch that is read with it shows
+whether these rules stand. A meter that is missing, because nothing has moved it yet, is made by the pipeline first:
+to count it for each check anew would cost all events of its window.
 """
 
 import asyncio
 import contextlib
 import contextvars
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from engine.balances.holding import credits_of
+from engine.enforcement.attempts import usage_event
 from engine.enforcement.credits import NoCredits
 from engine.enforcement.ledger import Ledger
 from engine.enforcement.metering import Metered, metered_of, want_targets
@@ -22,6 +25,7 @@ from engine.enforcement.requests import Check, Decided, EnforcementRefused, Requ
 from engine.enforcement.reset_times import with_reset_times
 from engine.meters.cells import Cells
 from engine.meters.known_targets import KnownTargets
+from engine.rules.loading import is_known
 from engine.rules.registry import RulesRegistry
 from evaluator.amounts import exact_arithmetic
 from evaluator.enforcement.decisions import Credit, Decision, OveragePolicy
@@ -30,9 +34,10 @@ from evaluator.routing import Router
 from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
 from runtime.turns import Slices
-from store.balances.balances import read_one_snapshot
+from store.balances import wallets
 from store.identity import organizations
 from store.identity.organizations import Organization
+from store.postgres import pipelines
 from store.postgres.database import Database, driver
 from store.postgres.retries import repeated
 
@@ -75,6 +80,16 @@ class _KnownCredits(NoCredits):
     def available(self, usage: Usage) -> Sequence[Credit]:
         """As they were read."""
         return self.found.get(id(usage), ())
+
+
+@dataclass(eq=False, slots=True)
+class _Wanted:
+    """What the decisions of one read need, by the rules of an epoch. metered, refused: by index of the usage."""
+
+    epoch: int
+    cells: Cells
+    metered: dict[int, Metered] = field(default_factory=dict)
+    refused: dict[int, EnforcementRefused] = field(default_factory=dict)
 
 
 class Checks:
@@ -173,37 +188,35 @@ class Checks:
         """Decides by one snapshot. Returns the decisions by index, and the indexes of usages that lack a meter."""
         organization_id, now = reader.organization.organization_id, self._clock.now()
         rules = self._rules.of(organization_id)
-        found: dict[int, Checked] = {}
         slices = Slices(organization_id)
-        async with self._database.transaction() as connection:
-            await read_one_snapshot(connection)
+        usages = [usage for usage, _ in asked]
+        customer_ids = {usage.customer_id for usage in usages}
+        wanted: _Wanted | None = None
+        if is_known(rules.cached, [usage_event(usage) for usage in usages]):
+            wanted = await self._wanted(reader, rules.cached, usages, now, slices)
+        async with self._database.unbegun_transaction() as connection:
             raw = await driver(connection)
-            router = await rules.router(connection, await organizations.current_epoch(connection, organization_id))
-            unregistered = await rules.read_facts(connection, router, [usage for usage, _ in asked], now)
-            reader.targets.use(router)
-            cells = Cells(organization_id, router, now, unregistered.customers)
-            metered: dict[int, Metered] = {}
+            async with pipelines.pipeline(raw):
+                await pipelines.begin_snapshot(raw)
+                current = await organizations.send_current_epoch(raw, organization_id)
+                drawing = await wallets.send_read_with_drawdown(raw, organization_id, customer_ids)
+                if wanted is not None:
+                    await wanted.cells.send_read(raw)
+            router = await rules.router(connection, await organizations.epoch_of(current))
+            unregistered = await rules.read_facts(connection, router, usages, now)
+            if wanted is None or wanted.epoch != router.epoch:
+                wanted = await self._wanted(reader, router, usages, now, slices, unregistered.customers)
+                await wanted.cells.send_read(raw)
+            unknown = await wanted.cells.load_known(raw)
+            metered = [one.usage for one in wanted.metered.values()]
+            credits = await credits_of(raw, organization_id, await wallets.held(drawing), metered)
+            by_usage = {id(usage): of_usage for usage, of_usage in zip(metered, credits, strict=True) if of_usage}
+            ledger = Ledger(now, wanted.cells.by_key, {}, _KnownCredits(by_usage))
+            found: dict[int, Checked] = dict(wanted.refused)
+            missing = []
             await slices.begin()
             with exact_arithmetic():
-                for index, (usage, _) in enumerate(asked):
-                    if not index % DECIDED_AT_ONCE:
-                        await slices.pause()
-                    try:
-                        one = self._metered(reader, router, usage)
-                    except EnforcementRefused as error:
-                        found[index] = error
-                        continue
-                    metered[index] = one
-                    want_targets(cells, one)
-            await cells.send_read(raw)
-            unknown = await cells.load_known(raw)
-            usages = [one.usage for one in metered.values()]
-            credits = await credits_of(raw, organization_id, usages)
-            by_usage = {id(usage): of_usage for usage, of_usage in zip(usages, credits, strict=True)}
-            ledger = Ledger(now, cells.by_key, {}, _KnownCredits(by_usage))
-            missing = []
-            with exact_arithmetic():
-                for index, one in metered.items():
+                for index, one in wanted.metered.items():
                     if not index % DECIDED_AT_ONCE:
                         await slices.pause()
                     if unknown and not unknown.isdisjoint(one.meter_keys()):
@@ -217,6 +230,32 @@ class Checks:
                         found[index] = replaced.get(id(answer), answer)
             unregistered.forget_in(router)
         return found, missing
+
+    async def _wanted(
+        self,
+        reader: _Reader,
+        router: Router,
+        usages: Sequence[Usage],
+        now: datetime,
+        slices: Slices,
+        new_customers: Container[str] = (),
+    ) -> "_Wanted":
+        """What the decisions about usage need. The router knows what it names."""
+        reader.targets.use(router)
+        wanted = _Wanted(router.epoch, Cells(reader.organization.organization_id, router, now, new_customers))
+        await slices.begin()
+        with exact_arithmetic():
+            for index, usage in enumerate(usages):
+                if not index % DECIDED_AT_ONCE:
+                    await slices.pause()
+                try:
+                    one = self._metered(reader, router, usage)
+                except EnforcementRefused as error:
+                    wanted.refused[index] = error
+                    continue
+                wanted.metered[index] = one
+                want_targets(wanted.cells, one)
+        return wanted
 
     def _metered(self, reader: _Reader, router: Router, usage: Usage) -> Metered:
         """Usage with its targets. A subscription that does not exist has no limits of its own."""
