@@ -17,7 +17,6 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from engine.balances.holding import credits_of
-from engine.enforcement.attempts import usage_event
 from engine.enforcement.credits import NoCredits
 from engine.enforcement.ledger import Ledger
 from engine.enforcement.metering import Metered, metered_of, want_targets
@@ -25,7 +24,7 @@ from engine.enforcement.requests import Check, Decided, EnforcementRefused, Requ
 from engine.enforcement.reset_times import with_reset_times
 from engine.meters.cells import Cells
 from engine.meters.known_targets import KnownTargets
-from engine.rules.loading import is_known
+from engine.rules.loading import knows
 from engine.rules.registry import RulesRegistry
 from evaluator.amounts import exact_arithmetic
 from evaluator.enforcement.decisions import Credit, Decision, OveragePolicy
@@ -192,7 +191,7 @@ class Checks:
         usages = [usage for usage, _ in asked]
         customer_ids = {usage.customer_id for usage in usages}
         wanted: _Wanted | None = None
-        if is_known(rules.cached, [usage_event(usage) for usage in usages]):
+        if knows(rules.cached, usages):
             wanted = await self._wanted(reader, rules.cached, usages, now, slices)
         async with self._database.unbegun_transaction() as connection:
             raw = await driver(connection)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from engine.enforcement.attempts import Attempt, Key, Surprise, usage_event
+from engine.enforcement.attempts import Attempt, Key, Surprise
 from engine.enforcement.credits import Credits
 from engine.enforcement.ledger import Ledger
 from engine.enforcement.metering import Metered, metered_of, want_targets
@@ -12,13 +12,12 @@ from engine.enforcement.requests import Check, EnforcementRefused, Extend, Relea
 from engine.enforcement.running_credits import NO_CREDITS, open_credits
 from engine.meters.cells import Cells
 from engine.meters.known_targets import KnownTargets
-from engine.rules.loading import Registered, is_known
+from engine.rules.loading import Registered, knows
 from engine.rules.organization_rules import OrganizationRules
 from engine.rules.transaction import Transaction
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.enforcement.reservations import ReservationState
 from evaluator.enforcement.usage import Usage
-from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from store.balances import wallets
 from store.balances.wallets import Wallet
@@ -95,9 +94,9 @@ class Loader:
         if not attempt.planned or not all(isinstance(one, Reserve | Check) for one in attempt.requests):
             return None
         named = _named(attempt, {})
-        if not is_known(router, named):
+        if not knows(router, named):
             return None
-        registered.named.update([event.customer_id for event in named])  # before another commit may forget them
+        registered.named.update([usage.customer_id for usage in named])  # before another commit may forget them
         self._meter(router, attempt, now, grace)
         return Plan(self._needs(router, attempt, {}, registered, now, grace), router.epoch)
 
@@ -271,9 +270,8 @@ def _to_settle(request: Settle, usage: Usage) -> Usage:
     return replace(usage, quantity=quantity, cost=cost)
 
 
-def _named(attempt: Attempt, before: Mapping[Key, Record]) -> list[UsageEvent]:
-    """Events that name what the requests and the reservations name, one of each kind."""
+def _named(attempt: Attempt, before: Mapping[Key, Record]) -> list[Usage]:
+    """What the requests and the reservations name, one usage of each kind."""
     usages = [one.usage for one in attempt.requests if isinstance(one, Reserve | Check)]
     usages += [record.reservation.usage for record in before.values()]
-    kinds = {(usage.customer_id, usage.subscription_id, usage.metric_id): usage for usage in usages}
-    return [usage_event(usage) for usage in kinds.values()]
+    return list({(usage.customer_id, usage.subscription_id, usage.metric_id): usage for usage in usages}.values())

@@ -41,7 +41,7 @@ class Reason(StrEnum):
     BALANCE = "BALANCE"  # the balances have less credit
 
 
-@dataclass(slots=True)  # not frozen: see `Usage`
+@dataclass(frozen=True, slots=True)
 class LimitCharge:
     """What a usage takes of one limit. level: 0 for the customer itself, 1 for its parent and so on."""
 
@@ -51,7 +51,7 @@ class LimitCharge:
     level: int
 
 
-@dataclass(slots=True)  # not frozen: see `Usage`
+@dataclass(frozen=True, slots=True)
 class Credit:
     """What balances can give in a unit. available: None where they can be overdrawn without an end."""
 
@@ -60,7 +60,7 @@ class Credit:
     available: Decimal | None
 
 
-@dataclass(slots=True)  # not frozen: see `Usage`
+@dataclass(frozen=True, slots=True)
 class LimitState:
     """A limit and its meter at a decision, before what the decision grants.
 

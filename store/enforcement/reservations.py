@@ -232,10 +232,10 @@ async def send_write(connection: DriverConnection, organization_id: int, written
     """Sends the statements that store records which have changed."""
     new = [record for record in written if record.is_new]
     if new:
-        await connection.execute(_INSERT.encode(), {"organization_id": organization_id, **_made(new)})
+        await connection.execute(_INSERT.encode(), {"organization_id": organization_id, **_filled(_made(new))})
     known = [record for record in written if not record.is_new]
     if known:
-        await connection.execute(_UPDATE.encode(), {"organization_id": organization_id, **_changed(known)})
+        await connection.execute(_UPDATE.encode(), {"organization_id": organization_id, **_filled(_changed(known))})
 
 
 def _made(records: Sequence[Record]) -> dict[str, str]:
@@ -271,6 +271,11 @@ def _changed(records: Sequence[Record]) -> dict[str, str]:
     changed = [record.reservation for record in records]
     late = "\t".join(["true" if one.late else "false" for one in changed])
     return {**_names(changed), **_mutable(records), "late": late}
+
+
+def _filled(columns: Mapping[str, str]) -> dict[str, str]:
+    """Columns with nothing in them become empty; PostgreSQL fills them up with NULL, faster than it reads them."""
+    return {name: text if text.strip("\t") else "" for name, text in columns.items()}
 
 
 def _names(reservations: Sequence[Reservation]) -> dict[str, str]:
