@@ -1,10 +1,13 @@
 """When meters are counted from the events anew, and when not: a recount costs all customers below."""
 
+import asyncio
+import itertools
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -15,7 +18,7 @@ from store.identity.organizations import begin_change
 from store.postgres.database import Database
 from tests.support.databases import NOON
 from tests.support.enforcement.gateway import Gateway, Sender, put_limit, usage_event
-from tests.support.usage.caller import Caller
+from tests.support.usage.caller import Caller, waiting_for_locks
 from tests.support.usage.voiding import key, void
 
 NONE, SOFT = limit_pb2.LIMIT_ENFORCEMENT_NONE, limit_pb2.LIMIT_ENFORCEMENT_SOFT
@@ -131,3 +134,21 @@ async def test_a_limit_that_a_server_of_the_previous_version_changed_is_counted_
     await put_limit(caller, "80")
     assert await use(gateway, 3) == 3
     assert recounts == ["acme"]
+
+
+async def test_a_move_locks_those_above_in_the_order_of_their_ids(caller: Caller, clock: ManualClock) -> None:
+    """So it waits for whatever else locks customers, and never in a circle."""
+    names = ["c-top", "a-second", "d-third", "b-fourth"]
+    for parent, name in itertools.pairwise(["", *names]):
+        await caller.put_customer(customer_pb2.Customer(customer_id=name, parent_customer_id=parent))
+    await caller.put_customer(customer_pb2.Customer(customer_id="z-moved"))
+    lock = "SELECT customer_id FROM customer WHERE customer_id = ANY(%s) FOR UPDATE"
+    async with await psycopg.AsyncConnection.connect(caller.database_url) as connection:
+        await connection.execute(lock, (["a-second"],))
+        moved = customer_pb2.Customer(customer_id="z-moved", parent_customer_id="b-fourth")
+        moving = asyncio.create_task(caller.put_customer(moved))
+        await waiting_for_locks(caller)
+        others = [name for name in names if name != "a-second"]
+        found = await (await connection.execute(f"{lock} SKIP LOCKED", (others,))).fetchall()
+        assert sorted(name for (name,) in found) == sorted(others)
+    await moving
