@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 
 from engine.enforcement.expiry import Expiry
@@ -17,7 +18,7 @@ from store.postgres.database import Database
 from tests.support.databases import NOON
 from tests.support.enforcement.gateway import Gateway, Sender, meters, put_limit, usage, usage_event
 from tests.support.server.sharing import shares_server
-from tests.support.usage.caller import Caller, until
+from tests.support.usage.caller import Caller, until, waiting_for_locks
 from tests.support.usage.service import GRACE
 
 NONE, SOFT = limit_pb2.LIMIT_ENFORCEMENT_NONE, limit_pb2.LIMIT_ENFORCEMENT_SOFT
@@ -230,3 +231,27 @@ async def test_what_ends_while_a_limit_begins_leaves_nothing_held(
     for user in users:
         await gateway.release("kept", customer=user)
     assert {held for _, held in (await meters(caller)).values()} == {"0"}
+
+
+async def test_a_limit_that_begins_while_a_reservation_expires_gets_its_part_back(
+    caller: Caller, gateway: Gateway, family: None, own_pool: Database, clock: ManualClock
+) -> None:
+    """The expiry has read what the reservation holds, and waits for its customer; meanwhile that gets more."""
+    await gateway.reserve("a", "2", seconds=1)
+    await put_limit(caller, "10", customer="org")
+    expiry = Expiry(own_pool, clock, Transactions(own_pool, clock, GRACE, RulesRegistry()))
+    async with await psycopg.AsyncConnection.connect(caller.database_url) as connection:
+        await connection.execute("SELECT FROM wallet WHERE customer_id = 'acme' FOR UPDATE")
+        clock.advance(timedelta(seconds=6))
+        sweep = asyncio.create_task(expiry.sweep())
+        await waiting_for_locks(caller)
+        decision = await gateway.check("1", customer="org")
+        assert decision.limit is not None
+        assert decision.limit.held == 2
+    await sweep
+
+    async def is_given_back() -> bool:
+        await expiry.sweep()
+        return set((await meters(caller)).values()) == {("0", "0")}
+
+    await until(is_given_back)
