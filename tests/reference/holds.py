@@ -69,8 +69,8 @@ class HoldModel:
     """One organization.
 
     Its limits take effect when their meters are next used, by a decision or by usage: then the open reservations
-    whose usage they count begin to hold a part of them. What a reservation holds, it holds until it ends, also where a
-    limit does not count its usage any more.
+    whose usage they count begin to hold a part of them. What a reservation holds, it holds until it ends, also where
+    a limit does not count its usage any more.
     """
 
     def __init__(self, now: datetime, limits: LimitModel) -> None:
