@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -43,6 +43,7 @@ from store.postgres.retries import repeated
 USAGES_AT_ONCE = 2_000  # of one read
 DECIDED_AT_ONCE = 50  # usages that are decided without a pause
 IDLE_ORGANIZATIONS = 1_000  # whose targets are kept
+MOST_DRAWING = 10_000  # customers of one organization
 
 Checked = Decision | EnforcementRefused
 
@@ -62,12 +63,22 @@ class _Waiting:
 
 @dataclass(eq=False, slots=True)
 class _Reader:
-    """The checks of one organization that wait, and the task that reads while there are any."""
+    """The checks of one organization that wait, and the task that reads while there are any.
+
+    drawing: customers on whose balances usage draws, as far as is known: their balances have to be read, too.
+    """
 
     organization: Organization
     waiting: deque[_Waiting] = field(default_factory=deque)
     targets: KnownTargets = field(default_factory=KnownTargets)
+    drawing: set[str] = field(default_factory=set)
     task: asyncio.Task[None] | None = None
+
+    def note_drawing(self, customer_ids: Collection[str]) -> None:
+        """Notes customers on whose balances usage draws."""
+        if len(self.drawing) > MOST_DRAWING:
+            self.drawing.clear()
+        self.drawing.update(customer_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +94,16 @@ class _KnownCredits(NoCredits):
 
 @dataclass(eq=False, slots=True)
 class _Wanted:
-    """What the decisions of one read need, by the rules of an epoch. metered, refused: by index of the usage."""
+    """What the decisions of one read need, by the rules of an epoch.
+
+    metered, refused: by index of the usage. rolls: whether a window is rolling, whose minutes may have to be read.
+    """
 
     epoch: int
     cells: Cells
     metered: dict[int, Metered] = field(default_factory=dict)
     refused: dict[int, EnforcementRefused] = field(default_factory=dict)
+    rolls: bool = False
 
 
 class Checks:
@@ -185,6 +200,17 @@ class Checks:
         self, reader: _Reader, asked: Sequence[tuple[Usage, OveragePolicy]]
     ) -> tuple[dict[int, Checked], list[int]]:
         """Decides by one snapshot. Returns the decisions by index, and the indexes of usages that lack a meter."""
+        found = await self._try_read(reader, asked, at_once=True)
+        if found is None:
+            found = await self._try_read(reader, asked, at_once=False)
+            assert found is not None, "all that is needed can be read in an open transaction"
+        return found
+
+    async def _try_read(
+        self, reader: _Reader, asked: Sequence[tuple[Usage, OveragePolicy]], *, at_once: bool
+    ) -> tuple[dict[int, Checked], list[int]] | None:
+        """Reads and decides as `_read`. at_once: the transaction ends with its first statements, where these may be
+        enough; None if they were not."""
         organization_id, now = reader.organization.organization_id, self._clock.now()
         rules = self._rules.of(organization_id)
         slices = Slices(organization_id)
@@ -193,6 +219,7 @@ class Checks:
         wanted: _Wanted | None = None
         if knows(rules.cached, usages):
             wanted = await self._wanted(reader, rules.cached, usages, now, slices)
+        ends = at_once and wanted is not None and not wanted.rolls and reader.drawing.isdisjoint(customer_ids)
         async with self._database.unbegun_transaction() as connection:
             raw = await driver(connection)
             async with pipelines.pipeline(raw):
@@ -201,14 +228,20 @@ class Checks:
                 drawing = await wallets.send_read_with_drawdown(raw, organization_id, customer_ids)
                 if wanted is not None:
                     await wanted.cells.send_read(raw)
-            router = await rules.router(connection, await organizations.epoch_of(current))
+                if ends:
+                    await pipelines.commit(raw)
+            epoch, drawn = await organizations.epoch_of(current), await wallets.held(drawing)
+            reader.note_drawing(drawn)
+            if ends and wanted is not None and (drawn or wanted.epoch != epoch):
+                return None
+            router = await rules.router(connection, epoch)
             unregistered = await rules.read_facts(connection, router, usages, now)
             if wanted is None or wanted.epoch != router.epoch:
                 wanted = await self._wanted(reader, router, usages, now, slices, unregistered.customers)
                 await wanted.cells.send_read(raw)
             unknown = await wanted.cells.load_known(raw)
             metered = [one.usage for one in wanted.metered.values()]
-            credits = await credits_of(raw, organization_id, await wallets.held(drawing), metered)
+            credits = await credits_of(raw, organization_id, drawn, metered)
             by_usage = {id(usage): of_usage for usage, of_usage in zip(metered, credits, strict=True) if of_usage}
             ledger = Ledger(now, wanted.cells.by_key, {}, _KnownCredits(by_usage))
             found: dict[int, Checked] = dict(wanted.refused)
@@ -254,6 +287,8 @@ class Checks:
                     continue
                 wanted.metered[index] = one
                 want_targets(wanted.cells, one)
+                for target in one.targets:
+                    wanted.rolls = wanted.rolls or target.limit.window.is_rolling
         return wanted
 
     def _metered(self, reader: _Reader, router: Router, usage: Usage) -> Metered:
