@@ -49,7 +49,7 @@ class Record:
     settlement: str | None = None
     is_new: bool = False
     changed: bool = False
-    _held: Sequence[HeldCharge] | None = None
+    _held: list[HeldCharge] | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -57,16 +57,16 @@ class Record:
         return self.reservation.customer_id, self.reservation.reservation_id
 
     @property
-    def held(self) -> Sequence[HeldCharge]:
+    def held(self) -> list[HeldCharge]:
         """What it holds of meters while it is open."""
         if self._held is None:
-            charges = () if self.charges is None else orjson.loads(self.charges)
-            self._held = [HeldCharge(customer_id, key, Decimal(amount)) for customer_id, key, amount in charges]
+            stored = [] if self.charges is None else orjson.loads(self.charges)
+            self._held = [HeldCharge(customer_id, key, Decimal(amount)) for customer_id, key, amount in stored]
         return self._held
 
     def hold(self, charges: Sequence[HeldCharge]) -> None:
         """Notes what it holds of meters."""
-        self._held = charges
+        self._held = list(charges)
         if charges:
             self.charges = orjson.dumps([(one.customer_id, one.key, str(one.amount)) for one in charges]).decode()
 
