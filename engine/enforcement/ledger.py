@@ -60,7 +60,7 @@ class Ledger:
         charges = self.decider.charges(metered, usage.quantity, usage.cost)
         decision = self.decider.decide(metered, policy, charges, self.credits.available(usage), reports=False)
         if decision.limit is None and decision.credit is None and charges:
-            least = min(charges, key=part_that_remains)
+            least = charges[0] if len(charges) == 1 else min(charges, key=part_that_remains)
             decision = replace(decision, limit=self.decider.state(least))
         return decision
 
@@ -72,7 +72,8 @@ class Ledger:
             if known.digest.replace("-", "") != digest:
                 raise ReservationConflict(usage.customer_id, request.reservation_id)
             # What it holds of meters that this usage does not move was not read: then the expiry gives it back.
-            if all(one.key in self.cells for one in known.held):
+            same_units = known.reservation.usage.currency == usage.currency
+            if same_units and all(one.key in self.cells for one in known.held):
                 self.expire(known)
             return Decided(known.decision, known.reservation)
         expire_time = self._expire_time(request)
