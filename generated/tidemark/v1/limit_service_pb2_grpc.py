@@ -153,6 +153,9 @@ class LimitServiceServicer:
         ends the reservation. With less than was granted, the rest goes back to where it came from. With more, overage_policy
         of the reservation decides about the difference. The same settlement again gets the first answer.
 
+        If an event without a reservation_id has taken the id since, the settlement is refused with
+        ERROR_REASON_EVENT_CONFLICT, and the reservation is released: it could never be settled.
+
         A settlement that comes up to 5 seconds after expire_time is in time. Later, it is counted as usage without a
         reservation, because it happened: the answer has late set, and names the limits that it passed.
         """

@@ -54,6 +54,9 @@ class LimitServiceStub:
     ends the reservation. With less than was granted, the rest goes back to where it came from. With more, overage_policy
     of the reservation decides about the difference. The same settlement again gets the first answer.
 
+    If an event without a reservation_id has taken the id since, the settlement is refused with
+    ERROR_REASON_EVENT_CONFLICT, and the reservation is released: it could never be settled.
+
     A settlement that comes up to 5 seconds after expire_time is in time. Later, it is counted as usage without a
     reservation, because it happened: the answer has late set, and names the limits that it passed.
     """
@@ -152,6 +155,9 @@ class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
         """SettleReservation counts the usage of a reservation as one usage event, whose event_id is the reservation_id, and
         ends the reservation. With less than was granted, the rest goes back to where it came from. With more, overage_policy
         of the reservation decides about the difference. The same settlement again gets the first answer.
+
+        If an event without a reservation_id has taken the id since, the settlement is refused with
+        ERROR_REASON_EVENT_CONFLICT, and the reservation is released: it could never be settled.
 
         A settlement that comes up to 5 seconds after expire_time is in time. Later, it is counted as usage without a
         reservation, because it happened: the answer has late set, and names the limits that it passed.
