@@ -1,7 +1,7 @@
 """Checks: decisions without an effect, from what is committed. No lock is taken, and no commit is waited for.
 
 The checks of an organization that arrive during a read make up the next one. A meter that is missing, because nothing
-has moved it yet, is made by the pipeline first: to count it for each check anew would cost all events of its window.
+has moved it yet, is counted from the stored events, and kept in memory (`counted_meters`).
 """
 
 import asyncio
@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
 
 from engine.balances.holding import credits_of
 from engine.enforcement.credits import NoCredits
 from engine.enforcement.ledger import Ledger
 from engine.enforcement.metering import Metered, metered_of, want_targets
-from engine.enforcement.requests import Check, Decided, EnforcementRefused, Request
+from engine.enforcement.requests import EnforcementRefused
 from engine.enforcement.reset_times import with_reset_times
 from engine.meters.cells import Cells
+from engine.meters.counted_meters import CountedMeters
 from engine.meters.known_targets import KnownTargets
 from engine.rules.registry import RulesRegistry
 from evaluator.amounts import exact_arithmetic
@@ -43,13 +43,6 @@ IDLE_ORGANIZATIONS = 1_000  # whose targets are kept
 Checked = Decision | EnforcementRefused
 
 
-class Pipeline(Protocol):
-    """Of `EnforcementPipeline`, what makes missing meters."""
-
-    async def submit(self, organization: Organization, requests: Sequence[Request]) -> Sequence[Decided | Exception]:
-        """Decides requests."""
-
-
 @dataclass(eq=False, slots=True)
 class _Waiting:
     usages: Sequence[tuple[Usage, OveragePolicy]]
@@ -63,6 +56,7 @@ class _Reader:
     organization: Organization
     waiting: deque[_Waiting] = field(default_factory=deque)
     targets: KnownTargets = field(default_factory=KnownTargets)
+    counted: CountedMeters = field(default_factory=CountedMeters)
     task: asyncio.Task[None] | None = None
 
 
@@ -78,24 +72,19 @@ class _KnownCredits(NoCredits):
 
 
 class Checks:
-    """Checks usage of all organizations.
-
-    pipeline: makes meters that are missing. gate: the connections that checks may use; None: any number.
-    """
+    """Checks usage of all organizations. gate: the connections that checks may use; None: any number."""
 
     def __init__(
         self,
         database: Database,
         clock: Clock,
         grace: timedelta,
-        pipeline: Pipeline,
         *,
         gate: FairSemaphore | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._grace = grace
-        self._pipeline = pipeline
         self._gate = gate
         self._rules = RulesRegistry(with_alerts=False)
         self._readers: dict[int, _Reader] = {}
@@ -141,12 +130,7 @@ class Checks:
         asked = [one for waiting in group for one in waiting.usages]
         try:
             async with self._seat(reader.organization):
-                found, missing = await repeated(lambda: self._read(reader, asked))
-            if missing:
-                requests = [Check(*asked[index]) for index in missing]
-                answers = await self._pipeline.submit(reader.organization, requests)
-                for index, answer in zip(missing, answers, strict=True):
-                    found[index] = _checked(answer)
+                found = await repeated(lambda: self._read(reader, asked))
         except BaseException as error:
             for waiting in group:
                 if isinstance(error, Exception) and not waiting.done.done():
@@ -167,10 +151,8 @@ class Checks:
             return contextlib.nullcontext()
         return self._gate.seat(organization.organization_id)
 
-    async def _read(
-        self, reader: _Reader, asked: Sequence[tuple[Usage, OveragePolicy]]
-    ) -> tuple[dict[int, Checked], list[int]]:
-        """Decides by one snapshot. Returns the decisions by index, and the indexes of usages that lack a meter."""
+    async def _read(self, reader: _Reader, asked: Sequence[tuple[Usage, OveragePolicy]]) -> dict[int, Checked]:
+        """Decides by one snapshot. Returns the decisions by index."""
         organization_id, now = reader.organization.organization_id, self._clock.now()
         rules = self._rules.of(organization_id)
         found: dict[int, Checked] = {}
@@ -196,27 +178,23 @@ class Checks:
                     metered[index] = one
                     want_targets(cells, one)
             await cells.send_read(raw)
-            unknown = await cells.load_known(raw)
+            await cells.load_reading(raw, reader.counted)
             usages = [one.usage for one in metered.values()]
             credits = await credits_of(raw, organization_id, usages)
             by_usage = {id(usage): of_usage for usage, of_usage in zip(usages, credits, strict=True)}
             ledger = Ledger(now, cells.by_key, {}, _KnownCredits(by_usage))
-            missing = []
             with exact_arithmetic():
                 for index, one in metered.items():
                     if not index % DECIDED_AT_ONCE:
                         await slices.pause()
-                    if unknown and not unknown.isdisjoint(one.meter_keys()):
-                        missing.append(index)
-                    else:
-                        found[index] = ledger.check(one, asked[index][1])
+                    found[index] = ledger.check(one, asked[index][1])
             if ledger.decider.rolling:
-                replaced = await with_reset_times(raw, organization_id, now, ledger.decider.rolling)
+                replaced = await with_reset_times(raw, organization_id, now, ledger.decider.rolling, cells.by_key)
                 for index, answer in found.items():
                     if isinstance(answer, Decision):
                         found[index] = replaced.get(id(answer), answer)
             unregistered.forget_in(router)
-        return found, missing
+        return found
 
     def _metered(self, reader: _Reader, router: Router, usage: Usage) -> Metered:
         """Usage with its targets. A subscription that does not exist has no limits of its own."""
@@ -233,12 +211,3 @@ class Checks:
                 usage.event_time,
             )
         return metered_of(router, reader.targets, usage, self._clock.now(), self._grace)
-
-
-def _checked(answer: Decided | Exception) -> Checked:
-    if isinstance(answer, EnforcementRefused):
-        return answer
-    if isinstance(answer, Exception):
-        raise answer
-    assert answer.decision is not None, "a check has a decision"
-    return answer.decision

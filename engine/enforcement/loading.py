@@ -6,7 +6,7 @@ from engine.enforcement.attempts import Attempt, Key, Surprise, usage_event
 from engine.enforcement.credits import Credits
 from engine.enforcement.ledger import Ledger
 from engine.enforcement.metering import Metered, metered_of, want_targets
-from engine.enforcement.requests import Check, EnforcementRefused, Extend, Release, Reserve, Settle
+from engine.enforcement.requests import EnforcementRefused, Extend, Release, Reserve, Settle
 from engine.enforcement.running_credits import NO_CREDITS, open_credits
 from engine.meters.cells import Cells
 from engine.meters.known_targets import KnownTargets
@@ -22,6 +22,7 @@ from store.enforcement import reservations
 from store.enforcement.records import Record
 from store.identity import organizations
 from store.postgres.database import DriverConnection
+from store.usage import stored_ids
 
 MOST_WALLETS = 100_000  # of one organization, of which a process knows that they exist
 
@@ -61,7 +62,7 @@ class Loader:
         registered: Registered,
     ) -> None:
         """Reads the facts of all usage; registers what is unknown. Finds what each request of usage is about."""
-        usages = [one.usage for one in attempt.requests if isinstance(one, Reserve | Check)]
+        usages = [one.usage for one in attempt.requests if isinstance(one, Reserve)]
         usages += [record.reservation.usage for record in before.values()]
         kinds = {(usage.customer_id, usage.subscription_id, usage.metric_id): usage for usage in usages}
         named = [usage_event(usage) for usage in kinds.values()]
@@ -69,7 +70,7 @@ class Loader:
         await rules.load_facts(transaction.connection, router, named, transaction.now, registered)
         self._targets.use(router)
         for index, request in enumerate(attempt.requests):
-            if not isinstance(request, Reserve | Check):
+            if not isinstance(request, Reserve):
                 continue
             try:
                 attempt.usages[index] = self.metered(transaction, request.usage)
@@ -89,6 +90,11 @@ class Loader:
         keys = dict.fromkeys(
             (one.customer_id, one.reservation_id) for one in attempt.requests if isinstance(one, Reserve)
         )
+        made_by = {
+            (one.customer_id, one.reservation_id, attempt.usages[index].usage.event_time or transaction.now)
+            for index, one in enumerate(attempt.requests)
+            if isinstance(one, Reserve) and index in attempt.usages
+        }
         customer_ids = {metered.usage.customer_id for metered in attempt.usages.values()}
         with exact_arithmetic():
             for metered in attempt.usages.values():
@@ -111,6 +117,7 @@ class Loader:
             locked = await wallets.send_lock(raw, organization_id, customer_ids)
             changed = await reservations.send_compare(raw, organization_id, before.values()) if before else None
             read = await reservations.send_read(raw, organization_id, keys) if keys else None
+            taken = await stored_ids.send_read(raw, organization_id, made_by) if made_by else None
             await cells.send_read(raw)
         number, held = await wallets.locked(locked)
         if number < len(customer_ids):  # one was deleted, with its customer
@@ -119,6 +126,8 @@ class Loader:
         if changed is not None and changed.rowcount:
             raise Surprise
         made = {} if read is None else await reservations.records(read)
+        if taken is not None:
+            attempt.taken = await stored_ids.found(taken)
         if (fresh := made.keys() - before.keys()) and any(
             (request.customer_id, request.reservation_id) in fresh
             for request in attempt.requests

@@ -4,8 +4,9 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from engine.meters.counted_meters import Counted, CountedMeters
 from evaluator.aggregation import Aggregation
-from evaluator.amounts import exact_arithmetic
+from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.enforcement.meters import Meter, MeterCell
 from evaluator.enforcement.targets import Target
 from evaluator.limit_windows import MINUTE, minute_of
@@ -75,14 +76,30 @@ class Cells:
         """
         unknown = await self._load(connection, locked=True)
         if unknown:
-            await self._count(connection, unknown)
+            await self._count(connection, unknown, locked=True)
 
-    async def load_known(self, connection: DriverConnection) -> set[str]:
-        """Makes the cells of what was read, in a transaction that can only read.
+    async def load_reading(self, connection: DriverConnection, counted: CountedMeters) -> None:
+        """Makes the cells of what was read, in a transaction that can only read, and sees one snapshot.
 
-        Returns the keys of those meters that are not known without a gap.
+        What is not known without a gap is taken from `counted`, or counted and kept there.
         """
-        return {cell.key for cell, _ in await self._load(connection, locked=False)}
+        missing = []
+        for cell, meter in await self._load(connection, locked=False):
+            cell.is_counted_here, minutes = True, meter.window.minutes
+            found = counted.get(cell.key, self._wanted[cell.key].epoch, self.now)
+            if found is None:
+                missing.append((cell, meter))
+                continue
+            cell.counted, cell.minutes = found.counted, dict(found.minutes)
+            if minutes is not None:
+                cell.counted_from = first_minute(self.now, minutes)
+                cell.minutes = {one: amount for one, amount in cell.minutes.items() if one >= cell.counted_from}
+                with exact_arithmetic():
+                    cell.counted = sum(cell.minutes.values(), ZERO)
+        if missing:
+            await self._count(connection, missing, locked=False)
+            for cell, _ in missing:
+                counted.add(cell.key, Counted(cell.counted, cell.minutes, self.router.epoch, self.now))
 
     async def _load(self, connection: DriverConnection, *, locked: bool) -> list[tuple[MeterCell, Meter]]:
         """Makes cells, without what has left rolling windows; returns those that are not known without a gap."""
@@ -119,13 +136,16 @@ class Cells:
         """The cells that have to be written."""
         return [cell for cell in self.by_key.values() if cell.changed]
 
-    async def _count(self, connection: DriverConnection, unknown: list[tuple[MeterCell, Meter]]) -> None:
-        """Counts meters from the stored events."""
-        if again := [one for one, meter in unknown if meter.window.is_rolling and not one.is_new]:
+    async def _count(
+        self, connection: DriverConnection, unknown: list[tuple[MeterCell, Meter]], *, locked: bool
+    ) -> None:
+        """Counts meters from the stored events. locked: they will be stored."""
+        again = [one for one, meter in unknown if meter.window.is_rolling and not one.is_new]
+        if locked and again:
             await rolling_minutes.clear(connection, self.organization_id, again)
         recounts = []
         for cell, meter in unknown:
-            cell.changed = True
+            cell.changed = locked
             minutes = meter.window.minutes
             if minutes is not None:
                 cell.counted_from = first_minute(self.now, minutes)

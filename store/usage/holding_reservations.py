@@ -34,7 +34,7 @@ class Holding(NamedTuple):
 
 
 async def holding(connection: DriverConnection, organization_id: int, recount: Recount, most: int) -> list[Holding]:
-    """Up to `most` of the open reservations that hold a part of a gauge, which must be additive; the largest first."""
+    """Up to `most` of the open reservations that hold a part of an additive gauge, the largest first."""
     gauge, kind = recount.gauge, recount.kind
     held = "e.cost" if kind.of_cost else amount(kind.raw_events)
     wanted = [f"{group_value(number)} = %(wanted{number})s::text" for number in range(len(kind.keys))]

@@ -106,7 +106,10 @@ class Draws:
 
 @dataclass
 class Hold:
-    """A reservation. usage: with the amounts that were asked for. asked: of its settlement."""
+    """A reservation. usage: with the amounts that were asked for. asked: of its settlement.
+
+    conflict: it was released because an event had its id when it was to be settled.
+    """
 
     usage: Event
     policy: str
@@ -118,6 +121,7 @@ class Hold:
     draws: list[Draws] = field(default_factory=list)
     asked: tuple[Fraction, Fraction | None] | None = None
     settled: Answer | None = None
+    conflict: bool = False
 
 
 class HoldModel:
@@ -175,6 +179,8 @@ class HoldModel:
             if known.content != content:
                 raise NotPossible("ReservationConflict")
             return known.answer
+        if (usage.customer, reservation_id) in self.events:
+            raise NotPossible("EventConflict")
         answer = self._decide(usage, policy)
         hold = Hold(usage, policy, answer, DENIED, self.now + ttl, content)
         self.holds[usage.customer, reservation_id] = hold
@@ -200,8 +206,11 @@ class HoldModel:
                 raise NotPossible("ReservationEnded")
             return hold.settled
         if hold.state not in (OPEN, EXPIRED):
-            raise NotPossible("ReservationEnded")
+            raise NotPossible("EventConflict" if hold.conflict else "ReservationEnded")
         if (customer, reservation_id) in self.events:
+            if hold.state == OPEN:
+                self._end(hold, RELEASED)
+                hold.conflict = True
             raise NotPossible("EventConflict")
         counted, refusal = asked, None
         if hold.state == OPEN and hold.policy in (REJECT, CAP):

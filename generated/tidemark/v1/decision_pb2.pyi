@@ -173,7 +173,8 @@ class Decision(_message.Message):
     def retry_after(self) -> _duration_pb2.Duration:
         """retry_after is how long to wait until the same request can fit, if nothing else is used meanwhile. It is the time to
         reset_time of limit; or 1 second where only open reservations are in the way, because these may end at any time.
-        Unset: the usage was granted at least in part, or no time will make it fit.
+        Unset: the usage was granted at least in part; or no time will make it fit; or reason is BALANCE, because it is not
+        known when there will be credit.
         """
 
     def __init__(

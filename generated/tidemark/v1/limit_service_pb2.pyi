@@ -827,7 +827,9 @@ class EnforcementRequest(_message.Message):
 
     @_builtins.property
     def check(self) -> Global___CheckUsageRequest:
-        """check is as in CheckUsage. It sees what the requests before it did."""
+        """check is as in CheckUsage. It is read when all that the message changes is durable: it sees what its requests did,
+        and those of the messages before it.
+        """
 
     def __init__(
         self,

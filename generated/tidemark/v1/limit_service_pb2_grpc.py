@@ -196,8 +196,9 @@ class LimitServiceServicer:
     def EnforceUsage(self, request_iterator, context):
         """EnforceUsage does the same for many requests: those of one message share a commit, so a gateway pays one commit for
         hundreds of decisions. Messages are answered in their order, each after everything in it is durable. The requests of
-        a customer are decided in their order, also across messages. A request that cannot be done has an error of its own,
-        and does not affect the others. Messages may be sent without waiting for answers.
+        a customer are decided in their order, also across messages; the checks of a message are read after its other
+        requests. A request that cannot be done has an error of its own, and does not affect the others. Messages may be sent
+        without waiting for answers.
 
         A message that is wrong as a whole (no requests, or more than 1,000) ends the call with INVALID_ARGUMENT after all
         earlier messages were answered. A message without an answer may or may not have been carried out; send it again

@@ -75,8 +75,9 @@ class LimitServiceStub:
     EnforceUsage: _aio.StreamStreamMultiCallable[_limit_service_pb2.EnforceUsageRequest, _limit_service_pb2.EnforceUsageResponse]
     """EnforceUsage does the same for many requests: those of one message share a commit, so a gateway pays one commit for
     hundreds of decisions. Messages are answered in their order, each after everything in it is durable. The requests of
-    a customer are decided in their order, also across messages. A request that cannot be done has an error of its own,
-    and does not affect the others. Messages may be sent without waiting for answers.
+    a customer are decided in their order, also across messages; the checks of a message are read after its other
+    requests. A request that cannot be done has an error of its own, and does not affect the others. Messages may be sent
+    without waiting for answers.
 
     A message that is wrong as a whole (no requests, or more than 1,000) ends the call with INVALID_ARGUMENT after all
     earlier messages were answered. A message without an answer may or may not have been carried out; send it again
@@ -207,8 +208,9 @@ class LimitServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_limit_service_pb2.EnforceUsageResponse]:
         """EnforceUsage does the same for many requests: those of one message share a commit, so a gateway pays one commit for
         hundreds of decisions. Messages are answered in their order, each after everything in it is durable. The requests of
-        a customer are decided in their order, also across messages. A request that cannot be done has an error of its own,
-        and does not affect the others. Messages may be sent without waiting for answers.
+        a customer are decided in their order, also across messages; the checks of a message are read after its other
+        requests. A request that cannot be done has an error of its own, and does not affect the others. Messages may be sent
+        without waiting for answers.
 
         A message that is wrong as a whole (no requests, or more than 1,000) ends the call with INVALID_ARGUMENT after all
         earlier messages were answered. A message without an answer may or may not have been carried out; send it again
