@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
 from evaluator.enforcement.decisions import Decision, LimitState, OveragePolicy
+from generated.tidemark.v1 import limit_service_pb2 as messages
 from server.calls.once import complete
+from server.enforcement.visibility import hide_others
 from server.mapping.requested_usage import UsageTemplate
 from store.identity.organizations import Organization
 
@@ -32,11 +34,13 @@ class Reading:
 
 
 class Subscriber:
-    """One stream. organization: whose decisions it watches."""
+    """One stream. organization: whose decisions it watches. limited_to: see `only_customer`."""
 
     def __init__(self, organization: Organization, watches: Sequence[Watch]) -> None:
         self.organization = organization
         self.watches = watches
+        self.limited_to = ""
+        self._shown: dict[int, bytes] = {}  # of a stream that is limited to a customer
         # Only the latest of each, so a client that does not read costs no more than what it watches.
         self._changed: dict[int, tuple[Found, Reading]] = {}
         self._waiting: asyncio.Future[None] | None = None
@@ -55,6 +59,14 @@ class Subscriber:
     def put_back(self, index: int, found: Found, reading: Reading) -> None:
         """Puts a decision back that was taken and not sent, unless a later one was noted."""
         self._changed.setdefault(index, (found, reading))
+
+    def shows_anew(self, index: int, shown: messages.WatchedDecision) -> bool:
+        """Hides what a stream that is limited to one customer may not see; returns whether anything else changed."""
+        hide_others(shown.decision, self.limited_to)
+        content = shown.SerializeToString(deterministic=True)
+        is_new = self._shown.get(index) != content
+        self._shown[index] = content
+        return is_new
 
     def wake(self, _: object = None) -> None:
         """Ends the wait of `changed`."""

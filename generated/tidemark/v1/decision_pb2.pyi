@@ -199,7 +199,10 @@ Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 @_typing.final
 class LimitState(_message.Message):
-    """LimitState is an enforced limit, and what counts against it. remaining = amount - counted - held."""
+    """LimitState is an enforced limit, and what counts against it. remaining = amount - counted - held. With an API key that
+    is limited to one customer, a limit of another one (a parent) has no limit_id, customer_id, groups and amounts: they
+    would show what others use.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

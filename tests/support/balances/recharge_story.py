@@ -93,16 +93,25 @@ _WAIT = st.builds(
     ),
 )
 # Most changes twice, so that most stories have recharges that end.
-_CHANGES = [_USE, _USE, _REPORT, _REPORT, _WAIT, _WAIT, st.builds(Put, _TERMS | _FIXED), st.builds(Enable)]
+_CHANGES: list[st.SearchStrategy[Change]] = [
+    _USE,
+    _USE,
+    _REPORT,
+    _REPORT,
+    _WAIT,
+    _WAIT,
+    st.builds(Put, _TERMS | _FIXED),
+    st.builds(Enable),
+]
 
 
 @st.composite
 def stories(draw: st.DrawFn, steps: int) -> list[Change]:
     """A policy, and then as many changes as `steps` says, or half of them."""
     first: list[Change] = [Put(draw(_TERMS | _FIXED)), Use(Fraction(40))]
-    changes = st.sampled_from([*_CHANGES, *_CHANGES, st.builds(Delete)]).flatmap(lambda one: one)
-    following: list[Change] = draw(st.lists(changes, min_size=steps // 2, max_size=steps))
-    return [*first, *following]
+    kinds: list[st.SearchStrategy[Change]] = [*_CHANGES, *_CHANGES, st.builds(Delete)]
+    changes = st.sampled_from(kinds).flatmap(lambda one: one)
+    return [*first, *draw(st.lists(changes, min_size=steps // 2, max_size=steps))]
 
 
 def possible(model: RechargeModel, change: Change) -> bool:
