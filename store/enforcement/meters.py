@@ -16,16 +16,23 @@ from store.postgres.database import Cursor, DriverConnection
 # at most: the column has an index.
 _KEPT = timedelta(days=2)
 
-# Meters by their keys.
+# Meters by their keys. LATERAL with LIMIT: one search of the primary key for each. A plain join may be planned as a
+# scan of all meters of the organization, also for one key. The arrays are subqueries, because a plan of its own for
+# each call, by the number of keys, takes longer than the search.
 _READ = """
-SELECT i.position, m.counted, m.held, m.rules_epoch, m.counted_from, m.refused_time
-FROM unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[])
-    WITH ORDINALITY AS i (customer_id, meter_id, position)
-JOIN meter m ON m.organization_id = %(organization_id)s
-    AND m.customer_id = i.customer_id COLLATE "C" AND m.meter_id = i.meter_id
+SELECT i.position, m.*
+FROM unnest(
+    (SELECT string_to_array(%(customer_ids)s, E'\t')), (SELECT string_to_array(%(meter_ids)s, E'\t')::uuid[])
+) WITH ORDINALITY AS i (customer_id, meter_id, position)
+CROSS JOIN LATERAL (
+    SELECT counted, held, rules_epoch, counted_from, refused_time FROM meter
+    WHERE organization_id = %(organization_id)s
+        AND customer_id = i.customer_id COLLATE "C" AND meter_id = i.meter_id
+    LIMIT 1
+) AS m
 """
 
-# Stores meters that were read before. The end of a rolling window changes once a day at most.
+# Stores meters that were read before, each found as in _READ. The end of a rolling window changes once a day at most.
 _UPDATE = """
 UPDATE meter m SET
     counted = i.counted, held = i.held, rules_epoch = i.rules_epoch, update_time = %(now)s,
@@ -33,15 +40,23 @@ UPDATE meter m SET
     window_end = CASE WHEN m.window_minutes IS NULL THEN m.window_end ELSE
         date_trunc('day', %(now)s::timestamptz, 'UTC') + make_interval(days => %(kept)s, mins => m.window_minutes)
     END
-FROM unnest(
-    string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[],
-    string_to_array(%(counted)s, E'\t')::numeric[], string_to_array(%(held)s, E'\t')::numeric[],
-    string_to_array(%(rules_epochs)s, E'\t')::bigint[],
-    string_to_array(%(counted_from)s, E'\t', '')::timestamptz[],
-    string_to_array(%(refused_times)s, E'\t', '')::timestamptz[]
-) AS i (customer_id, meter_id, counted, held, rules_epoch, counted_from, refused_time)
-WHERE m.organization_id = %(organization_id)s
-    AND m.customer_id = i.customer_id COLLATE "C" AND m.meter_id = i.meter_id
+FROM (
+    SELECT i.*, found.place
+    FROM unnest(
+        string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t')::uuid[],
+        string_to_array(%(counted)s, E'\t')::numeric[], string_to_array(%(held)s, E'\t')::numeric[],
+        string_to_array(%(rules_epochs)s, E'\t')::bigint[],
+        string_to_array(%(counted_from)s, E'\t', '')::timestamptz[],
+        string_to_array(%(refused_times)s, E'\t', '')::timestamptz[]
+    ) AS i (customer_id, meter_id, counted, held, rules_epoch, counted_from, refused_time)
+    CROSS JOIN LATERAL (
+        SELECT ctid AS place FROM meter
+        WHERE organization_id = %(organization_id)s
+            AND customer_id = i.customer_id COLLATE "C" AND meter_id = i.meter_id
+        LIMIT 1
+    ) AS found
+) AS i
+WHERE m.ctid = i.place
 """
 
 # Stores new meters.

@@ -25,12 +25,18 @@ COLUMNS = """
     r.end_time, r.settled_quantity, r.settled_cost, r.late, r.settlement::text
 """
 
+# LATERAL with LIMIT, and subqueries: see `meters`.
 _READ = f"""
-SELECT {COLUMNS}
-FROM unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(reservation_ids)s, E'\t'))
-    AS i (customer_id, reservation_id)
-JOIN reservation r ON r.organization_id = %(organization_id)s
-    AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
+SELECT r.*
+FROM unnest(
+    (SELECT string_to_array(%(customer_ids)s, E'\t')), (SELECT string_to_array(%(reservation_ids)s, E'\t'))
+) AS i (customer_id, reservation_id)
+CROSS JOIN LATERAL (
+    SELECT {COLUMNS} FROM reservation r
+    WHERE r.organization_id = %(organization_id)s
+        AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
+    LIMIT 1
+) AS r
 """
 
 
