@@ -131,9 +131,10 @@ class LimitServiceServicer:
         then each one whose outcome, reason, or tightest limit with its remaining amount has changed. Between two answers
         about one decision, states may be left out: each answer has the latest one.
 
-        Changes are found by reads, at least 250 milliseconds apart, which all streams of a server share. An idle stream gets
-        a heartbeat every 30 seconds. When the service shuts down, or the stream has become old, the last answer has
-        going_away and the call ends with OK: open another stream.
+        Changes of a customer, and of those above it, are looked for up to four times a second, for all streams of a server
+        together. What plans and time change is found by rounds over all that is watched: the more that is, the longer they
+        take. An idle stream gets a heartbeat every 30 seconds. When the service shuts down, or the stream has become old,
+        the last answer has going_away and the call ends with OK: open another stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
