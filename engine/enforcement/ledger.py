@@ -73,7 +73,8 @@ class Ledger:
             if known.digest.replace("-", "") != digest:
                 raise ReservationConflict(usage.customer_id, request.reservation_id)
             # What it holds of meters that this usage does not move was not read: then the expiry gives it back.
-            if all(one.key in self.cells for one in known.held):
+            same_units = known.reservation.usage.currency == usage.currency
+            if same_units and all(one.key in self.cells for one in known.held):
                 self.expire(known)
             return Decided(known.decision, known.reservation, replayed=True)
         expire_time = self._expire_time(request)

@@ -40,7 +40,7 @@ class Loader:
     ) -> tuple[organizations.LockedOrganization, dict[Key, Record]]:
         """Takes the organization's lock, shared, and reads the reservations that are to be changed.
 
-        They are not locked yet; but what a reservation is for, and what it holds, never changes.
+        They are not locked yet; but what a reservation is for never changes, and `load` finds whether the rest has.
         """
         named = {
             (one.customer_id, one.reservation_id)
@@ -105,8 +105,10 @@ class Loader:
                     cells.want_held(one.customer_id, one.key)
                 try:
                     metered = self.metered(transaction, record.reservation.usage)
-                except EnforcementRefused:
-                    continue  # so is the request
+                except EnforcementRefused:  # so is a settlement
+                    # A release is not: what may let it hold more has the wallet of one of those above.
+                    customer_ids.update(one.customer_id for one in transaction.router.chain(key[0]))
+                    continue
                 attempt.settled[key] = metered
                 want_targets(cells, metered)
         customer_ids |= cells.customer_ids
@@ -136,6 +138,8 @@ class Loader:
             raise Surprise  # it was made meanwhile, so what it holds was not read
         records = made | before
         await cells.load(raw)
+        if cells.holds_more and records:
+            records = await reservations.read(raw, organization_id, records)
         if len(self._wallets) > MOST_WALLETS:
             self._wallets.clear()
         self._wallets |= customer_ids

@@ -168,15 +168,20 @@ async def open_usage_meters(
     raw, organization_id = transaction.driver, transaction.organization_id
     named = {(event.customer_id, event.reservation_id or "") for event in settling}
     before = await reservations.read(raw, organization_id, named) if named else {}
-    for record in before.values():
-        for held in record.held:
-            cells.want_held(held.customer_id, held.key)
     wanted = cells.customer_ids | {customer_id for customer_id, _ in before}
+    wanted.update(held.customer_id for record in before.values() for held in record.held)
+    # All that may let a reservation hold more until it is locked hold the wallet of one of these.
+    wanted.update(one for customer_id, _ in before for one in router.enforcing(customer_id))
     locked = await wallets.lock_with_others(raw, organization_id, wanted, customer_ids)
     records = await reservations.read(raw, organization_id, before) if before else {}
+    for record in records.values():
+        for held in record.held:
+            cells.want_held(held.customer_id, held.key)
     await know_usage(transaction, [record.reservation for record in records.values()])
     await cells.send_read(raw)
     await cells.load(raw)
+    if cells.holds_more and records:
+        records = await reservations.read(raw, organization_id, records)
     return UsageMeters(transaction, covered, locked, cells, targets, records)
 
 

@@ -1,5 +1,6 @@
 """A gateway: what a caller of enforcement does, through a pipeline of its own on the database of a server."""
 
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -25,6 +26,8 @@ from tests.support.databases import NOON
 from tests.support.usage.caller import DEADLINE, Caller
 from tests.support.usage.service import GRACE
 
+PROBE = "probe-"  # begins the ids of reservations of `Gateway.store_meters`
+_PROBES = itertools.count(1)
 HARD, SOFT = limit_pb2.LIMIT_ENFORCEMENT_HARD, limit_pb2.LIMIT_ENFORCEMENT_SOFT
 
 
@@ -56,6 +59,13 @@ class Gateway:
         [found] = await self.checks.check(self.organization, [wanted], policy)
         assert isinstance(found, Decision)
         return found
+
+    async def store_meters(self, customer: str = "acme", **fields: Any) -> None:
+        """Lets a commit count and store the meters of usage: it reserves nothing of them, and gives that back."""
+        name = f"{PROBE}{next(_PROBES)}"
+        await self.ask(
+            reserve(name, "0", customer=customer, policy=OveragePolicy.OVERFLOW, **fields), Release(customer, name)
+        )
 
     async def settle(
         self, reservation_id: str, quantity: str | None = None, cost: str | None = None, customer: str = "acme"
