@@ -23,8 +23,8 @@ from store.postgres.database import Cursor, DriverConnection
 # After now: the end of the events that a rolling window counts. Events are a little ahead of the clock at most.
 _AHEAD = FUTURE_TOLERANCE + timedelta(days=1)
 # How long before a window the limits must have stood for it to begin at zero: no event of it was stored before, also
-# where the clocks of servers differ.
-_STOOD_BEFORE = FUTURE_TOLERANCE + timedelta(minutes=5)
+# where the clocks of servers differ by up to two hours.
+_STOOD_BEFORE = FUTURE_TOLERANCE + timedelta(hours=2)
 # After its window a meter that counted something may be deleted; this is shorter (`engine.upkeep`).
 _SURELY_KEPT = timedelta(days=30)
 

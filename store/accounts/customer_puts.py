@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from store.accounts import customers_above, quiet_puts
+from store.accounts import quiet_puts
 from store.accounts.billing_cycles import cycle_columns
 from store.accounts.customer_evaluations import OWN_TIME
 from store.accounts.customers import CustomerFact, StoredCustomer, customer_from
 from store.accounts.put_statements import COLLATED, CYCLE, TEXT, TIME, StatedTable, encoded, fetched
 from store.accounts.puts import Put, UnlockedPut
 from store.accounts.quiet_puts import QuietPut
+from store.erasures import customers_above
 from store.erasures.jobs import CustomerBeingErased
 from store.postgres.database import DriverConnection
 

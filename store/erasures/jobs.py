@@ -8,8 +8,8 @@ from enum import StrEnum
 from sqlalchemy import RowMapping, and_, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.accounts.customers_above import note_change_below
 from store.erasures import scoped
+from store.erasures.customers_above import note_change_below
 from store.identity import organizations
 from store.ids import random_id
 from store.postgres.database import driver
