@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -66,8 +67,8 @@ class Reserver:
     """Reserves, and settles, releases or forgets what it got. Each call is repeated until it is answered.
 
     granted: by reservation. settled: the events of answered settlements. released: reservations. late: the part of
-    `settled` that came after the reservation had expired. rounds: reservations that were answered and ended. replayed:
-    answers to a repeated call that had been carried out before.
+    `settled` that came after the reservation had expired. rounds: reservations that were answered, and ended or not.
+    replayed: answers to a repeated call that had been carried out before.
     """
 
     def __init__(self, name: str, address: Address, time: datetime) -> None:
@@ -130,6 +131,17 @@ class Reserver:
             else:
                 self.replayed += answer.replayed
                 return answer
+
+
+@asynccontextmanager
+async def reserving(reservers: Sequence[Reserver]) -> AsyncIterator[None]:
+    """They reserve for as long as the block lasts, and have all answers at its end."""
+    async with asyncio.TaskGroup() as group:
+        for one in reservers:
+            group.create_task(one.run())
+        yield
+        for one in reservers:
+            one.enough = True
 
 
 async def _open(url: str) -> int:
