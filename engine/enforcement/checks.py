@@ -1,7 +1,7 @@
 """Checks: decisions without an effect, from what is committed. No lock is taken, and no commit is waited for.
 
-The checks of an organization that arrive during a read make up the next one. A meter that is missing, because nothing
-has moved it yet, is counted from the stored events, and kept in memory (`counted_meters`).
+The checks of an organization that arrive during a read (`check_reads`) make up the next one. A meter that is missing,
+because nothing has moved it yet, is counted from the stored events, and kept in memory (`counted_meters`).
 """
 
 import asyncio
@@ -13,35 +13,19 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from engine.balances.holding import credits_of
-from engine.enforcement.credits import NoCredits
-from engine.enforcement.ledger import Ledger
-from engine.enforcement.metering import Metered, metered_of, want_targets
-from engine.enforcement.requests import EnforcementRefused
-from engine.enforcement.reset_times import with_reset_times
-from engine.meters.cells import Cells
-from engine.meters.counted_meters import CountedMeters
-from engine.meters.known_targets import KnownTargets
-from engine.rules.registry import RulesRegistry
-from evaluator.amounts import exact_arithmetic
-from evaluator.enforcement.decisions import Credit, Decision, OveragePolicy
+from engine.enforcement.check_reads import Checked, CheckReads, KnownOfChecks
+from evaluator.enforcement.decisions import OveragePolicy
 from evaluator.enforcement.usage import Usage
-from evaluator.routing import Router
 from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
-from runtime.turns import Slices
 from store.balances.balances import read_one_snapshot
 from store.enforcement import changed_customers
-from store.identity import organizations
 from store.identity.organizations import Organization
 from store.postgres.database import Database, driver
 from store.postgres.retries import repeated
 
 USAGES_AT_ONCE = 2_000  # of one read
-DECIDED_AT_ONCE = 50  # usages that are decided without a pause
 IDLE_ORGANIZATIONS = 1_000  # whose targets are kept
-
-Checked = Decision | EnforcementRefused
 
 
 @dataclass(eq=False, slots=True)
@@ -55,21 +39,9 @@ class _Reader:
     """The checks of one organization that wait, and the task that reads while there are any."""
 
     organization: Organization
+    known: KnownOfChecks
     waiting: deque[_Waiting] = field(default_factory=deque)
-    targets: KnownTargets = field(default_factory=KnownTargets)
-    counted: CountedMeters = field(default_factory=CountedMeters)
     task: asyncio.Task[None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _KnownCredits(NoCredits):
-    """The credits of usages that were read; by the `id` of the usage."""
-
-    found: dict[int, list[Credit]]
-
-    def available(self, usage: Usage) -> Sequence[Credit]:
-        """As they were read."""
-        return self.found.get(id(usage), ())
 
 
 class Checks:
@@ -83,11 +55,9 @@ class Checks:
         *,
         gate: FairSemaphore | None = None,
     ) -> None:
+        self._reads = CheckReads(database, clock, grace)
         self._database = database
-        self._clock = clock
-        self._grace = grace
         self._gate = gate
-        self._rules = RulesRegistry(with_alerts=False)
         self._readers: dict[int, _Reader] = {}
 
     async def check(
@@ -134,7 +104,9 @@ class Checks:
         if reader is None:
             if len(self._readers) >= IDLE_ORGANIZATIONS:
                 self._readers = {key: one for key, one in self._readers.items() if one.task is not None}
-            reader = self._readers[organization.organization_id] = _Reader(organization)
+            reader = self._readers[organization.organization_id] = _Reader(
+                organization, KnownOfChecks(organization.organization_id)
+            )
         return reader
 
     async def _work(self, reader: _Reader) -> None:
@@ -154,7 +126,7 @@ class Checks:
         asked = [one for waiting in group for one in waiting.usages]
         try:
             async with self._seat(reader.organization):
-                found = await repeated(lambda: self._read(reader, asked))
+                found = await repeated(lambda: self._reads.read(reader.known, asked))
         except BaseException as error:
             for waiting in group:
                 if isinstance(error, Exception) and not waiting.done.done():
@@ -174,64 +146,3 @@ class Checks:
         if self._gate is None:
             return contextlib.nullcontext()
         return self._gate.seat(organization.organization_id)
-
-    async def _read(self, reader: _Reader, asked: Sequence[tuple[Usage, OveragePolicy]]) -> dict[int, Checked]:
-        """Decides by one snapshot. Returns the decisions by index."""
-        organization_id, now = reader.organization.organization_id, self._clock.now()
-        rules = self._rules.of(organization_id)
-        found: dict[int, Checked] = {}
-        slices = Slices(organization_id)
-        async with self._database.transaction() as connection:
-            await read_one_snapshot(connection)
-            raw = await driver(connection)
-            router = await rules.router(connection, await organizations.current_epoch(connection, organization_id))
-            unregistered = await rules.read_facts(connection, router, [usage for usage, _ in asked], now)
-            reader.targets.use(router)
-            cells = Cells(organization_id, router, now, unregistered.customers)
-            metered: dict[int, Metered] = {}
-            await slices.begin()
-            with exact_arithmetic():
-                for index, (usage, _) in enumerate(asked):
-                    if not index % DECIDED_AT_ONCE:
-                        await slices.pause()
-                    try:
-                        one = self._metered(reader, router, usage)
-                    except EnforcementRefused as error:
-                        found[index] = error
-                        continue
-                    metered[index] = one
-                    want_targets(cells, one)
-            await cells.send_read(raw)
-            await cells.load_reading(raw, reader.counted)
-            usages = [one.usage for one in metered.values()]
-            credits = await credits_of(raw, organization_id, usages)
-            by_usage = {id(usage): of_usage for usage, of_usage in zip(usages, credits, strict=True)}
-            ledger = Ledger(now, cells.by_key, {}, _KnownCredits(by_usage))
-            with exact_arithmetic():
-                for index, one in metered.items():
-                    if not index % DECIDED_AT_ONCE:
-                        await slices.pause()
-                    found[index] = ledger.check(one, asked[index][1])
-            if ledger.decider.rolling:
-                replaced = await with_reset_times(raw, organization_id, now, ledger.decider.rolling, cells.by_key)
-                for index, answer in found.items():
-                    if isinstance(answer, Decision):
-                        found[index] = replaced.get(id(answer), answer)
-            unregistered.forget_in(router)
-        return found
-
-    def _metered(self, reader: _Reader, router: Router, usage: Usage) -> Metered:
-        """Usage with its targets. A subscription that does not exist has no limits of its own."""
-        subscriptions = router.known[usage.customer_id].subscriptions
-        if usage.subscription_id is not None and usage.subscription_id not in subscriptions:
-            usage = Usage(
-                usage.customer_id,
-                usage.metric_id,
-                usage.quantity,
-                usage.cost,
-                usage.currency,
-                None,
-                usage.properties,
-                usage.event_time,
-            )
-        return metered_of(router, reader.targets, usage, self._clock.now(), self._grace)

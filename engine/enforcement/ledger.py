@@ -61,7 +61,7 @@ class Ledger:
         charges = self.decider.charges(metered, usage.quantity, usage.cost)
         decision = self.decider.decide(metered, policy, charges, self.credits.available(usage), reports=False)
         if decision.limit is None and decision.credit is None and charges:
-            least = min(charges, key=part_that_remains)
+            least = charges[0] if len(charges) == 1 else min(charges, key=part_that_remains)
             decision = replace(decision, limit=self.decider.state(least))
         return decision
 

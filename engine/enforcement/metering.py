@@ -13,7 +13,7 @@ from evaluator.enforcement.usage import Usage
 from evaluator.routing import Router
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `Usage`
 class Metered:
     """Usage with all that its decision needs.
 

@@ -15,7 +15,7 @@ from evaluator.enforcement.reservations import Reservation, ReservationState
 from evaluator.enforcement.usage import Usage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `Usage`
 class Reserve:
     """Holds what usage will take. expire_time, ttl: at most one is set; neither: DEFAULT_TTL.
 
@@ -34,7 +34,7 @@ class Reserve:
         return self.usage.customer_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `Usage`
 class Settle:
     """Records the usage of a reservation. quantity, cost: what was used; None: what was granted.
 
@@ -47,7 +47,7 @@ class Settle:
     cost: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `Usage`
 class Release:
     """Gives back all that a reservation holds."""
 
@@ -55,7 +55,7 @@ class Release:
     reservation_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `Usage`
 class Extend:
     """Moves the time at which a reservation expires, also to an earlier one. expire_time, ttl: as in `Reserve`."""
 

@@ -24,6 +24,7 @@ from evaluator.events import UsageEvent
 from store.enforcement import meters, reservations, rolling_minutes
 from store.enforcement.records import Settlement
 from store.notifications import refused_limits
+from store.postgres import pipelines
 
 
 async def finish(
@@ -50,8 +51,8 @@ async def finish(
     return await count(transaction, new, registered.customers, False, drawdown=drawdown, holds=holds)
 
 
-async def write(transaction: Transaction, ledger: Ledger, cells: Cells, answers: list[Answer]) -> None:
-    """Writes what has changed."""
+async def write_and_commit(transaction: Transaction, ledger: Ledger, cells: Cells, answers: list[Answer]) -> None:
+    """Writes what has changed, and commits; the transaction has begun by `pipelines.begin`."""
     raw, organization_id = transaction.driver, transaction.organization_id
     changed = cells.changed()
     if ledger.decider.rolling:
@@ -61,13 +62,14 @@ async def write(transaction: Transaction, ledger: Ledger, cells: Cells, answers:
         found = [refusal_of(one.state) for one in ledger.decider.refusals]
         await refused_limits.add(transaction.connection, organization_id, found, transaction.now)
     records = [record for record in ledger.records.values() if record.changed]
-    async with raw.pipeline():
+    async with pipelines.pipeline(raw):
         if changed:
             await meters.send_write(raw, organization_id, changed, transaction.now)
             if not ledger.decider.rolling:
                 await rolling_minutes.send_add(raw, organization_id, changed)
         if records:
             await reservations.send_write(raw, organization_id, records)
+        await pipelines.commit(raw)
 
 
 async def _find_reset_times(transaction: Transaction, ledger: Ledger, answers: list[Answer]) -> None:

@@ -43,7 +43,8 @@ class Cells:
     """The meters of one transaction, by `MeterCell.key`.
 
     now: the transaction's. new_customers: those that it has registered, or would register; they have no events yet.
-    holds_more: whether open reservations hold a part of meters that they did not hold when they were read.
+    holds_more: whether open reservations hold a part of meters that they did not hold when they were read. lacking:
+    the keys of meters that could not be counted any more, see `load_reading`.
     """
 
     organization_id: int
@@ -52,6 +53,7 @@ class Cells:
     new_customers: Container[str] = ()
     by_key: dict[str, MeterCell] = field(default_factory=dict)
     holds_more: bool = False
+    lacking: set[str] = field(default_factory=set)
     _wanted: dict[str, _Wanted] = field(default_factory=dict)
     _sent: list[tuple[str, str]] = field(default_factory=list)
     _cursor: Cursor | None = None
@@ -90,14 +92,20 @@ class Cells:
         if unknown:
             await self._count(connection, unknown, locked=True)
 
-    async def load_reading(self, connection: DriverConnection, counted: CountedMeters) -> None:
+    async def load_reading(
+        self, connection: DriverConnection, counted: CountedMeters, *, ended: bool = False
+    ) -> bool:
         """Makes the cells of what was read, in a transaction that can only read, and sees one snapshot.
 
-        What is not known without a gap is taken from `counted`, or counted and kept there.
+        What is not known without a gap is taken from `counted`, or counted and kept there. ended: the transaction has
+        ended, so that nothing more can be read in it; returns whether nothing had to be.
         """
         unknown = await self._load(connection, locked=False)
         if not unknown:
-            return
+            return True
+        if ended:
+            self.lacking = {cell.key for cell, _ in unknown}
+            return False
         missing = []
         for cell, meter in unknown:
             cell.is_counted_here, minutes = True, meter.window.minutes
@@ -121,6 +129,7 @@ class Cells:
         with exact_arithmetic():
             for (cell, _), amount in zip(unknown, more, strict=True):
                 cell.held += amount
+        return True
 
     async def _load(self, connection: DriverConnection, *, locked: bool) -> list[tuple[MeterCell, Meter]]:
         """Makes cells, without what has left rolling windows; returns those that are not known without a gap."""

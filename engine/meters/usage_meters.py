@@ -148,6 +148,7 @@ async def open_usage_meters(
 ) -> UsageMeters | None:
     """Locks and reads what events that are about to be stored, or taken back, move; None if that is nothing.
 
+    `write` must follow, also where nothing has moved: meters may have been counted anew, and windows have gone on.
     events: of customers that the router knows. new_customers: those that the transaction has registered.
     """
     router = transaction.router

@@ -12,7 +12,7 @@ from generated.tidemark.v1 import limit_service_pb2 as messages
 from runtime.turns import Slices
 from server.calls.answer_size import DEFAULT_ROOM, FIELD_BYTES, fitting
 from server.calls.errors import ApiError, ErrorTable, mapped
-from server.calls.validation import to_timestamp
+from server.calls.validation import shared_timestamp
 from server.enforcement.reading import Check
 from server.mapping.decisions import write_decision
 from server.mapping.reservations import write_reservation
@@ -52,7 +52,7 @@ def write_extended(answer: messages.ExtendReservationResponse, decided: Decided,
 def write_checked(answer: messages.CheckUsageResponse, decision: Decision, update_time: datetime) -> None:
     """Fills in the answer to a check. update_time: before the decision."""
     write_decision(answer.decision, decision)
-    answer.update_time.CopyFrom(to_timestamp(update_time))
+    answer.update_time.CopyFrom(shared_timestamp(update_time))
 
 
 async def write_results(

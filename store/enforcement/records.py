@@ -51,6 +51,7 @@ class Record:
     settlement: str | None = None
     is_new: bool = False
     changed: bool = False
+    _held: list[HeldCharge] | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -60,14 +61,14 @@ class Record:
     @property
     def held(self) -> list[HeldCharge]:
         """What it holds of meters while it is open."""
-        if self.charges is None:
-            return []
-        return [
-            HeldCharge(customer_id, key, Decimal(amount)) for customer_id, key, amount in orjson.loads(self.charges)
-        ]
+        if self._held is None:
+            stored = [] if self.charges is None else orjson.loads(self.charges)
+            self._held = [HeldCharge(customer_id, key, Decimal(amount)) for customer_id, key, amount in stored]
+        return self._held
 
     def hold(self, charges: Sequence[HeldCharge]) -> None:
         """Notes what it holds of meters."""
+        self._held = list(charges)
         if charges:
             self.charges = orjson.dumps([(one.customer_id, one.key, str(one.amount)) for one in charges]).decode()
 

@@ -20,6 +20,7 @@ from tests.support.enforcement.gateway import Gateway, Sender, meters, put_limit
 from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller, until, waiting_for_locks
 from tests.support.usage.service import GRACE
+from tests.support.usage.voiding import key, outcomes, void
 
 NONE, SOFT = limit_pb2.LIMIT_ENFORCEMENT_NONE, limit_pb2.LIMIT_ENFORCEMENT_SOFT
 DAILY = {"calendar": {"unit": "CALENDAR_UNIT_DAY"}}
@@ -256,3 +257,33 @@ async def test_a_limit_that_begins_while_a_reservation_expires_gets_its_part_bac
         return set((await meters(caller)).values()) == {("0", "0")}
 
     await until(is_given_back)
+
+
+async def test_a_duplicate_leaves_meters_as_they_should_be(
+    caller: Caller, gateway: Gateway, sender: Sender, clock: ManualClock
+) -> None:
+    """Its transaction counts a new meter, and lets a window go on, and stores nothing else."""
+    event = usage_event("e1", "3")
+    await put_limit(caller, "10", "rolling", window=ROLLING)
+    await sender.send(event)
+    await gateway.reserve("a", "2", seconds=3600)
+    await put_limit(caller, "10")
+    clock.advance(timedelta(minutes=11))
+    assert (await sender.send(event)).accepted == 0
+    await gateway.release("a")
+    await gateway.check("0")
+    assert await meters(caller) == {
+        ("acme", "usage/calls", "ROLLING"): ("0", "0"),
+        ("acme", "usage/calls", "BILLING_PERIOD"): ("3", "0"),
+    }
+
+
+async def test_a_void_that_comes_too_late_leaves_meters_as_they_should_be(
+    caller: Caller, gateway: Gateway, sender: Sender, clock: ManualClock
+) -> None:
+    await put_limit(caller, "10", "rolling", window=ROLLING)
+    await sender.send(usage_event("e1", "3"))
+    clock.advance(timedelta(days=80))
+    assert outcomes(await void(caller, key("e1", "acme", NOON))) == ["TOO_OLD"]
+    await gateway.check("0")
+    assert (await meters(caller))["acme", "usage/calls", "ROLLING"] == ("0", "0")
