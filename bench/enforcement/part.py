@@ -17,7 +17,7 @@ from bench.support.goals import Figure, Goal, Report
 from bench.support.stack import PostgreSQL
 
 KILLED = "killed"
-_OF_ONE_SERVER = {"pairs": rows.pairs, "reserve": rows.reserves, "check": rows.checks}
+_OF_ONE_SERVER = {"pairs": rows.pairs, "reserve": rows.reserves, "check": rows.checks, "watch": rows.watches}
 ROWS = (*_OF_ONE_SERVER, below.ROW, KILLED, *gates.GATES)
 
 KILL_AFTER = 3.0  # seconds

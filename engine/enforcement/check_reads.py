@@ -15,6 +15,7 @@ from engine.enforcement.metering import Metered, metered_of, want_targets
 from engine.enforcement.requests import EnforcementRefused
 from engine.enforcement.reset_times import with_reset_times
 from engine.meters.cells import Cells
+from engine.meters.counted_meters import CountedMeters
 from engine.meters.known_targets import KnownTargets
 from engine.rules.loading import knows
 from engine.rules.registry import RulesRegistry
@@ -39,15 +40,17 @@ Checked = Decision | EnforcementRefused
 class KnownOfChecks:
     """What is known of one organization from one read to the next.
 
-    drawing: customers on whose balances usage draws, as far as is known: their balances have to be read, too.
+    drawing: customers of which more has to be read, as far as is known: on whose balances usage draws, or whose usage
+    moves meters that are not stored. counted: what these count.
     """
 
     organization_id: int
     targets: KnownTargets = field(default_factory=KnownTargets)
     drawing: set[str] = field(default_factory=set)
+    counted: CountedMeters = field(default_factory=CountedMeters)
 
     def note_drawing(self, customer_ids: Collection[str]) -> None:
-        """Notes customers on whose balances usage draws."""
+        """Notes customers of which more has to be read."""
         if len(self.drawing) > MOST_DRAWING:
             self.drawing.clear()
         self.drawing.update(customer_ids)
@@ -88,10 +91,8 @@ class CheckReads:
         self._grace = grace
         self._rules = RulesRegistry(with_alerts=False)
 
-    async def read(
-        self, known: KnownOfChecks, asked: Sequence[tuple[Usage, OveragePolicy]]
-    ) -> tuple[dict[int, Checked], list[int]]:
-        """Decides by one snapshot. Returns the decisions by index, and the indexes of usages that lack a meter."""
+    async def read(self, known: KnownOfChecks, asked: Sequence[tuple[Usage, OveragePolicy]]) -> dict[int, Checked]:
+        """Decides by one snapshot. Returns the decisions by index."""
         found = await self._try_read(known, asked, at_once=True)
         if found is None:
             found = await self._try_read(known, asked, at_once=False)
@@ -100,7 +101,7 @@ class CheckReads:
 
     async def _try_read(
         self, known: KnownOfChecks, asked: Sequence[tuple[Usage, OveragePolicy]], *, at_once: bool
-    ) -> tuple[dict[int, Checked], list[int]] | None:
+    ) -> dict[int, Checked] | None:
         """Reads and decides as `read`.
 
         at_once: the transaction ends with its first statements, where these may be enough; None if they were not.
@@ -133,29 +134,30 @@ class CheckReads:
             if wanted is None or wanted.epoch != router.epoch:
                 wanted = await self._wanted(known, router, usages, now, slices, unregistered.customers)
                 await wanted.cells.send_read(raw)
-            unknown = await wanted.cells.load_known(raw)
+            if not await wanted.cells.load_reading(raw, known.counted, ended=ends):
+                known.note_drawing(
+                    [one.usage.customer_id for one in wanted.metered.values() if _lacks(one, wanted.cells.lacking)]
+                )
+                return None
             metered = [one.usage for one in wanted.metered.values()]
             credits = await credits_of(raw, organization_id, drawn, metered)
             by_usage = {id(usage): of_usage for usage, of_usage in zip(metered, credits, strict=True) if of_usage}
             ledger = Ledger(now, wanted.cells.by_key, {}, _KnownCredits(by_usage))
             found: dict[int, Checked] = dict(wanted.refused)
-            missing = []
             await slices.begin()
             with exact_arithmetic():
                 for index, one in wanted.metered.items():
                     if not index % DECIDED_AT_ONCE:
                         await slices.pause()
-                    if unknown and not unknown.isdisjoint(one.meter_keys()):
-                        missing.append(index)
-                    else:
-                        found[index] = ledger.check(one, asked[index][1])
+                    found[index] = ledger.check(one, asked[index][1])
             if ledger.decider.rolling:
-                replaced = await with_reset_times(raw, organization_id, now, ledger.decider.rolling)
+                rolling, cells = ledger.decider.rolling, wanted.cells.by_key
+                replaced = await with_reset_times(raw, organization_id, now, rolling, cells)
                 for index, answer in found.items():
                     if isinstance(answer, Decision):
                         found[index] = replaced.get(id(answer), answer)
             unregistered.forget_in(router)
-        return found, missing
+        return found
 
     async def _wanted(
         self,
@@ -200,3 +202,10 @@ class CheckReads:
                 usage.event_time,
             )
         return metered_of(router, known.targets, usage, self._clock.now(), self._grace)
+
+
+def _lacks(metered: Metered, lacking: Container[str]) -> bool:
+    """Whether usage moves one of these meters."""
+    time = metered.usage.event_time
+    assert time is not None, "metered usage has a time"
+    return any(target.meter_at(time).key in lacking for target in metered.targets)

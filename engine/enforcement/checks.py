@@ -1,8 +1,7 @@
 """Checks: decisions without an effect, from what is committed. No lock is taken, and no commit is waited for.
 
 The checks of an organization that arrive during a read (`check_reads`) make up the next one. A meter that is missing,
-because nothing has moved it yet, is made by the pipeline first: to count it for each check anew would cost all events
-of its window.
+because nothing has moved it yet, is counted from the stored events, and kept in memory (`counted_meters`).
 """
 
 import asyncio
@@ -13,27 +12,20 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
 
 from engine.enforcement.check_reads import Checked, CheckReads, KnownOfChecks
-from engine.enforcement.requests import Check, Decided, EnforcementRefused, Request
 from evaluator.enforcement.decisions import OveragePolicy
 from evaluator.enforcement.usage import Usage
 from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
+from store.balances.balances import read_one_snapshot
+from store.enforcement import changed_customers
 from store.identity.organizations import Organization
-from store.postgres.database import Database
+from store.postgres.database import Database, driver
 from store.postgres.retries import repeated
 
 USAGES_AT_ONCE = 2_000  # of one read
 IDLE_ORGANIZATIONS = 1_000  # whose targets are kept
-
-
-class Pipeline(Protocol):
-    """Of `EnforcementPipeline`, what makes missing meters."""
-
-    async def submit(self, organization: Organization, requests: Sequence[Request]) -> Sequence[Decided | Exception]:
-        """Decides requests."""
 
 
 @dataclass(eq=False, slots=True)
@@ -53,22 +45,18 @@ class _Reader:
 
 
 class Checks:
-    """Checks usage of all organizations.
-
-    pipeline: makes meters that are missing. gate: the connections that checks may use; None: any number.
-    """
+    """Checks usage of all organizations. gate: the connections that checks may use; None: any number."""
 
     def __init__(
         self,
         database: Database,
         clock: Clock,
         grace: timedelta,
-        pipeline: Pipeline,
         *,
         gate: FairSemaphore | None = None,
     ) -> None:
         self._reads = CheckReads(database, clock, grace)
-        self._pipeline = pipeline
+        self._database = database
         self._gate = gate
         self._readers: dict[int, _Reader] = {}
 
@@ -87,6 +75,29 @@ class Checks:
                 self._work(reader), name="enforcement-checks", context=contextvars.Context()
             )
         return await future
+
+    async def changed(
+        self, organization: Organization, customer_ids: Sequence[str], since: int | None
+    ) -> tuple[set[str], int]:
+        """Those of the customers whose decisions may have changed since the last look; and the mark of this one.
+
+        since: the mark of the last look; None finds nothing. What changes for all customers of a plan, and with time
+        alone, is not found. Raises DatabaseUnavailable.
+        """
+        async with self._seat(organization):
+            return await repeated(lambda: self._changed(organization, customer_ids, since))
+
+    async def _changed(
+        self, organization: Organization, customer_ids: Sequence[str], since: int | None
+    ) -> tuple[set[str], int]:
+        async with self._database.transaction() as connection:
+            await read_one_snapshot(connection)
+            raw = await driver(connection)
+            mark = await changed_customers.oldest(raw)
+            if since is None:
+                return set(), mark
+            organization_id = organization.organization_id
+            return await changed_customers.changed_since(raw, organization_id, customer_ids, since), mark
 
     def _reader(self, organization: Organization) -> _Reader:
         reader = self._readers.get(organization.organization_id)
@@ -115,12 +126,7 @@ class Checks:
         asked = [one for waiting in group for one in waiting.usages]
         try:
             async with self._seat(reader.organization):
-                found, missing = await repeated(lambda: self._reads.read(reader.known, asked))
-            if missing:
-                requests = [Check(*asked[index]) for index in missing]
-                answers = await self._pipeline.submit(reader.organization, requests)
-                for index, answer in zip(missing, answers, strict=True):
-                    found[index] = _checked(answer)
+                found = await repeated(lambda: self._reads.read(reader.known, asked))
         except BaseException as error:
             for waiting in group:
                 if isinstance(error, Exception) and not waiting.done.done():
@@ -140,12 +146,3 @@ class Checks:
         if self._gate is None:
             return contextlib.nullcontext()
         return self._gate.seat(organization.organization_id)
-
-
-def _checked(answer: Decided | Exception) -> Checked:
-    if isinstance(answer, EnforcementRefused):
-        return answer
-    if isinstance(answer, Exception):
-        raise answer
-    assert answer.decision is not None, "a check has a decision"
-    return answer.decision

@@ -1,6 +1,6 @@
 """Loading: what the requests of a commit name is read, and the wallets that protect it are locked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -8,7 +8,7 @@ from engine.enforcement.attempts import Attempt, Key, Surprise
 from engine.enforcement.credits import Credits
 from engine.enforcement.ledger import Ledger
 from engine.enforcement.metering import Metered, metered_of, want_targets
-from engine.enforcement.requests import Check, EnforcementRefused, Extend, Release, Reserve, Settle
+from engine.enforcement.requests import EnforcementRefused, Extend, Release, Reserve, Settle
 from engine.enforcement.running_credits import NO_CREDITS, open_credits
 from engine.meters.cells import Cells
 from engine.meters.known_targets import KnownTargets
@@ -26,6 +26,7 @@ from store.enforcement.records import Record
 from store.identity import organizations
 from store.postgres import pipelines
 from store.postgres.database import Cursor, DriverConnection
+from store.usage import stored_ids
 
 MOST_WALLETS = 100_000  # of one organization, of which a process knows that they exist
 
@@ -35,11 +36,13 @@ class Needs:
     """What an attempt needs of what wallets protect.
 
     cells: the meters. customer_ids: of the wallets. reserved: the keys of reservations that may have to be made.
+    ids: of the events that these would become, each with a time of its month.
     """
 
     cells: Cells
     customer_ids: set[str]
     reserved: Sequence[Key]
+    ids: Collection[tuple[str, str, datetime]]
 
 
 @dataclass(eq=False, slots=True)
@@ -58,6 +61,7 @@ class _Sent:
     locked: Cursor
     changed: Cursor | None
     made: Cursor | None
+    taken: Cursor | None
 
 
 @dataclass(eq=False, slots=True)
@@ -91,7 +95,7 @@ class Loader:
         self, router: Router, attempt: Attempt, registered: Registered, now: datetime, grace: timedelta
     ) -> Plan | None:
         """What the attempt needs; None where the ordinary way has to be taken."""
-        if not attempt.planned or not all(isinstance(one, Reserve | Check) for one in attempt.requests):
+        if not attempt.planned or not all(isinstance(one, Reserve) for one in attempt.requests):
             return None
         named = _named(attempt, {})
         if not knows(router, named):
@@ -161,6 +165,8 @@ class Loader:
         if sent.changed is not None and sent.changed.rowcount:
             raise Surprise
         made = {} if sent.made is None else await reservations.records(sent.made)
+        if sent.taken is not None:
+            attempt.taken = await stored_ids.found(sent.taken)
         if (fresh := made.keys() - before.keys()) and any(
             (request.customer_id, request.reservation_id) in fresh
             for request in attempt.requests
@@ -182,7 +188,7 @@ class Loader:
         targets = self._targets
         targets.use(router)
         for index, request in enumerate(attempt.requests):
-            if not isinstance(request, Reserve | Check):
+            if not isinstance(request, Reserve):
                 continue
             try:
                 attempt.usages[index] = metered_of(router, targets, request.usage, now, grace)
@@ -219,7 +225,12 @@ class Loader:
                     continue
                 attempt.settled[key] = metered
                 want_targets(cells, metered)
-        return Needs(cells, customer_ids | cells.customer_ids, list(keys))
+        ids = {
+            (one.customer_id, one.reservation_id, attempt.usages[index].usage.event_time or now)
+            for index, one in enumerate(attempt.requests)
+            if isinstance(one, Reserve) and index in attempt.usages
+        }
+        return Needs(cells, customer_ids | cells.customer_ids, list(keys), ids)
 
     async def _send(self, raw: DriverConnection, needs: Needs, before: Mapping[Key, Record]) -> _Sent:
         """Sends the statements that lock the wallets and read what they protect, within a pipeline."""
@@ -229,8 +240,9 @@ class Loader:
         locked = await wallets.send_lock(raw, organization_id, customer_ids)
         changed = await reservations.send_compare(raw, organization_id, before.values()) if before else None
         made = await reservations.send_read(raw, organization_id, needs.reserved) if needs.reserved else None
+        taken = await stored_ids.send_read(raw, organization_id, needs.ids) if needs.ids else None
         await needs.cells.send_read(raw)
-        return _Sent(needs, locked, changed, made)
+        return _Sent(needs, locked, changed, made, taken)
 
     async def _open_credits(
         self,
@@ -272,6 +284,6 @@ def _to_settle(request: Settle, usage: Usage) -> Usage:
 
 def _named(attempt: Attempt, before: Mapping[Key, Record]) -> list[Usage]:
     """What the requests and the reservations name, one usage of each kind."""
-    usages = [one.usage for one in attempt.requests if isinstance(one, Reserve | Check)]
+    usages = [one.usage for one in attempt.requests if isinstance(one, Reserve)]
     usages += [record.reservation.usage for record in before.values()]
     return list({(usage.customer_id, usage.subscription_id, usage.metric_id): usage for usage in usages}.values())

@@ -65,33 +65,22 @@ class Extend:
     ttl: timedelta | None = None
 
 
-@dataclass(slots=True)  # not frozen: see `Usage`
-class Check:
-    """Decides like `Reserve`, and holds nothing."""
-
-    usage: Usage
-    policy: OveragePolicy = OveragePolicy.DEFAULT
-
-    @property
-    def customer_id(self) -> str:
-        """Of the usage."""
-        return self.usage.customer_id
-
-
-Request = Reserve | Settle | Release | Extend | Check
+Request = Reserve | Settle | Release | Extend
 
 
 @dataclass(slots=True)  # not frozen: see `Reservation`
 class Decided:
     """The answer to a request.
 
-    decision: of Check, Reserve and Settle; None for Release and Extend. reservation: None for Check. transitions: of
-    alerts, that the usage of a settlement caused; a repeated settlement has none.
+    decision: of Reserve and Settle; None for Release and Extend. transitions: of alerts, that the usage of a
+    settlement caused; a repeated settlement has none. replayed: the request had been carried out before, so that it
+    changed nothing.
     """
 
     decision: Decision | None
-    reservation: Reservation | None
+    reservation: Reservation
     transitions: Sequence[RecordedTransition] = field(default_factory=tuple)
+    replayed: bool = False
 
 
 class EnforcementRefused(Exception):

@@ -20,9 +20,9 @@ from engine.ingest.storing import store
 from engine.meters.cells import Cells
 from engine.rules.loading import Registered
 from engine.rules.transaction import Transaction
-from evaluator.enforcement.reservations import ReservationState
 from evaluator.events import UsageEvent
 from store.enforcement import meters, reservations, rolling_minutes
+from store.enforcement.records import Settlement
 from store.notifications import refused_limits
 from store.postgres import pipelines
 
@@ -75,13 +75,19 @@ async def write_and_commit(transaction: Transaction, ledger: Ledger, cells: Cell
 async def _find_reset_times(transaction: Transaction, ledger: Ledger, answers: list[Answer]) -> None:
     """Reads when enough will have left the rolling windows of the limits that refused."""
     rolling = ledger.decider.rolling
-    replaced = await with_reset_times(transaction.driver, transaction.organization_id, transaction.now, rolling)
+    replaced = await with_reset_times(
+        transaction.driver, transaction.organization_id, transaction.now, rolling, ledger.cells
+    )
     for one in rolling:
         new = replaced.get(id(one.decision))
         if new is None:
             continue
-        if one.record is not None and one.record.reservation.state is not ReservationState.SETTLED:
+        if one.record is None:
+            continue
+        if one.asked is None:
             one.record.answer_with(new)
+        else:
+            one.record.settle_with(Settlement(*one.asked, new))
     for index, answer in enumerate(answers):
         if isinstance(answer, Decided) and id(answer.decision) in replaced:
             answers[index] = replace(answer, decision=replaced[id(answer.decision)])
@@ -104,7 +110,7 @@ def add_transitions(transaction: Transaction, counted: Counted | None, answers: 
         event_id = first[one.gauge] if cause is None or cause.event_id is None else cause.event_id
         caused.setdefault((one.gauge.customer_id, event_id), []).append(one)
     for index, answer in enumerate(answers):
-        if caused and isinstance(answer, Decided) and (reservation := answer.reservation) is not None:
-            transitions = caused.pop((reservation.customer_id, reservation.reservation_id), None)
+        if caused and isinstance(answer, Decided):
+            transitions = caused.pop((answer.reservation.customer_id, answer.reservation.reservation_id), None)
             if transitions:
                 answers[index] = replace(answer, transitions=transitions)

@@ -8,6 +8,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from engine.meters.counted_meters import Counted, CountedMeters
 from evaluator.aggregation import Aggregation
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.enforced_limits import ALWAYS, Since
@@ -42,7 +43,8 @@ class Cells:
     """The meters of one transaction, by `MeterCell.key`.
 
     now: the transaction's. new_customers: those that it has registered, or would register; they have no events yet.
-    holds_more: whether open reservations hold a part of meters that they did not hold when they were read.
+    holds_more: whether open reservations hold a part of meters that they did not hold when they were read. lacking:
+    the keys of meters that could not be counted any more, see `load_reading`.
     """
 
     organization_id: int
@@ -51,6 +53,7 @@ class Cells:
     new_customers: Container[str] = ()
     by_key: dict[str, MeterCell] = field(default_factory=dict)
     holds_more: bool = False
+    lacking: set[str] = field(default_factory=set)
     _wanted: dict[str, _Wanted] = field(default_factory=dict)
     _sent: list[tuple[str, str]] = field(default_factory=list)
     _cursor: Cursor | None = None
@@ -87,14 +90,46 @@ class Cells:
         """
         unknown = await self._load(connection, locked=True)
         if unknown:
-            await self._count(connection, unknown)
+            await self._count(connection, unknown, locked=True)
 
-    async def load_known(self, connection: DriverConnection) -> set[str]:
-        """Makes the cells of what was read, in a transaction that can only read.
+    async def load_reading(
+        self, connection: DriverConnection, counted: CountedMeters, *, ended: bool = False
+    ) -> bool:
+        """Makes the cells of what was read, in a transaction that can only read, and sees one snapshot.
 
-        Returns the keys of those meters that are not known without a gap.
+        What is not known without a gap is taken from `counted`, or counted and kept there. ended: the transaction has
+        ended, so that nothing more can be read in it; returns whether nothing had to be.
         """
-        return {cell.key for cell, _ in await self._load(connection, locked=False)}
+        unknown = await self._load(connection, locked=False)
+        if not unknown:
+            return True
+        if ended:
+            self.lacking = {cell.key for cell, _ in unknown}
+            return False
+        missing = []
+        for cell, meter in unknown:
+            cell.is_counted_here, minutes = True, meter.window.minutes
+            found = counted.get(cell.key, self._wanted[cell.key].since.epoch, self.now)
+            if found is None:
+                missing.append((cell, meter))
+                continue
+            cell.counted, cell.minutes = found.counted, dict(found.minutes)
+            if minutes is not None:
+                cell.counted_from = first_minute(self.now, minutes)
+                cell.minutes = {one: amount for one, amount in cell.minutes.items() if one >= cell.counted_from}
+                with exact_arithmetic():
+                    cell.counted = sum(cell.minutes.values(), ZERO)
+        if missing:
+            await self._count(connection, missing, locked=False)
+            for cell, _ in missing:
+                counted.add(cell.key, Counted(cell.counted, cell.minutes, self.router.epoch, self.now))
+        # What reservations hold ends without a trace on a meter that is not stored, so it is read each time.
+        wanted = [self._recount_of(meter) for _, meter in unknown]
+        more = await held_recounts.would_hold(connection, self.organization_id, wanted)
+        with exact_arithmetic():
+            for (cell, _), amount in zip(unknown, more, strict=True):
+                cell.held += amount
+        return True
 
     async def _load(self, connection: DriverConnection, *, locked: bool) -> list[tuple[MeterCell, Meter]]:
         """Makes cells, without what has left rolling windows; returns those that are not known without a gap."""
@@ -143,13 +178,19 @@ class Cells:
             start, kept = first_minute(self.now, meter.window.minutes), True
         return kept and start >= since.time + _STOOD_BEFORE
 
-    async def _count(self, connection: DriverConnection, unknown: list[tuple[MeterCell, Meter]]) -> None:
-        """Counts meters from the stored events, and lets open reservations hold what they would hold now."""
-        if again := [one for one, meter in unknown if meter.window.is_rolling and not one.is_new]:
+    async def _count(
+        self, connection: DriverConnection, unknown: list[tuple[MeterCell, Meter]], *, locked: bool
+    ) -> None:
+        """Counts meters from the stored events.
+
+        locked: they will be stored, and open reservations hold what they would hold now.
+        """
+        again = [one for one, meter in unknown if meter.window.is_rolling and not one.is_new]
+        if locked and again:
             await rolling_minutes.clear(connection, self.organization_id, again)
         recounts = []
         for cell, meter in unknown:
-            cell.changed = True
+            cell.changed = locked
             minutes = meter.window.minutes
             if minutes is not None:
                 cell.counted_from = first_minute(self.now, minutes)
@@ -160,10 +201,13 @@ class Cells:
         wanted = [one for _, one in recounts]
         with exact_arithmetic():
             found = await meter_recounts.recount(connection, self.organization_id, wanted)
-            added = await held_recounts.hold(connection, self.organization_id, wanted)
-            for (cell, _), counted, more in zip(recounts, found, added, strict=True):
+            for (cell, _), counted in zip(recounts, found, strict=True):
                 cell.counted = counted.counted
                 cell.minutes = dict(counted.minutes)
+            if not locked:
+                return
+            added = await held_recounts.hold(connection, self.organization_id, wanted)
+            for (cell, _), more in zip(recounts, added, strict=True):
                 cell.held += more
                 self.holds_more = self.holds_more or more != ZERO
 

@@ -17,6 +17,7 @@ from server.enforcement.engine import Checker
 from server.enforcement.errors import error_table
 from server.enforcement.monitoring import CheckMonitoring
 from server.enforcement.reading import read_check
+from server.enforcement.visibility import hide_others, only_customer
 from server.mapping.decisions import read_policy, write_decision
 from server.mapping.requested_usage import UsageBounds, UsageTemplate, read_customers, read_templates
 from store.identity.organizations import Organization
@@ -52,6 +53,8 @@ class CheckHandlers:
             raise found
         answer = messages.CheckUsageResponse()
         write_checked(answer, found, now)
+        if customer_id := only_customer():
+            hide_others(answer.decision, customer_id)
         return answer
 
     async def BatchCheckUsage(
@@ -72,11 +75,12 @@ class CheckHandlers:
         )
         slices = Slices(organization.organization_id)
         await slices.begin()
+        limited_to = only_customer()
         for number, customer_id in enumerate(customer_ids):
             shown = answer.customers.add(customer_id=customer_id)
             for one in found[number * len(templates) : (number + 1) * len(templates)]:
                 self._monitoring.count(one)
-                write_usage_check(shown.checks.add(), one, self._errors)
+                write_usage_check(shown.checks.add(), one, self._errors, limited_to)
                 await slices.pause()
         return answer
 
@@ -95,9 +99,13 @@ async def check_pairs(
     return found
 
 
-def write_usage_check(shown: messages.UsageCheck, found: Decision | Exception, table: ErrorTable) -> None:
-    """Fills in the answer to one of many checks."""
+def write_usage_check(
+    shown: messages.UsageCheck, found: Decision | Exception, table: ErrorTable, limited_to: str
+) -> None:
+    """Fills in the answer to one of many checks. limited_to: see `only_customer`."""
     if isinstance(found, Exception):
         shown.error.CopyFrom(mapped(found, table).status())
-    else:
-        write_decision(shown.decision, found)
+        return
+    write_decision(shown.decision, found)
+    if limited_to:
+        hide_others(shown.decision, limited_to)

@@ -13,9 +13,8 @@ from evaluator.amounts import ZERO
 from store.enforcement.meter_recounts import COUNTED, WANTED, MeterRecount, parameters_of_meters
 from store.postgres.database import DriverConnection
 
-# Adds charges; returns their sum for each meter. Reservations are locked in the order of their keys, because others
-# may add charges of other meters to them. One that ends meanwhile is not among the locked ones.
-_ADD = f"""
+# What open reservations would hold of each meter, and do not hold yet.
+_FOUND = f"""
 {WANTED}, found AS MATERIALIZED (
     SELECT i.position, i.holder_id, i.meter_id, r.* FROM {COUNTED} CROSS JOIN LATERAL (
         SELECT r.customer_id, r.reservation_id, CASE i.counts
@@ -29,7 +28,13 @@ _ADD = f"""
             AND NOT coalesce(r.charges @> jsonb_build_array(jsonb_build_array(i.holder_id, i.meter_id)), false)
         OFFSET 0
     ) AS r WHERE r.amount <> 0
-), locked AS MATERIALIZED (
+)
+"""
+
+# Adds charges; returns their sum for each meter. Reservations are locked in the order of their keys, because others
+# may add charges of other meters to them. One that ends meanwhile is not among the locked ones.
+_ADD = f"""
+{_FOUND}, locked AS MATERIALIZED (
     SELECT r.customer_id, r.reservation_id FROM reservation r
     JOIN (SELECT DISTINCT customer_id, reservation_id FROM found) AS f USING (customer_id, reservation_id)
     WHERE r.organization_id = %(organization_id)s AND r.state = 'OPEN'
@@ -54,12 +59,29 @@ async def hold(connection: DriverConnection, organization_id: int, wanted: Seque
     As if the limit had stood when they were made: of a rolling window, they count whatever their time is. The
     transaction must hold the wallets of the meters' customers. Costs a look-up for each customer below.
     """
+    return await _amounts(connection, organization_id, wanted, _ADD)
+
+
+# The sum for each meter, without an effect.
+_WOULD = f"{_FOUND} SELECT position, sum(amount) FROM found GROUP BY 1"
+
+
+async def would_hold(
+    connection: DriverConnection, organization_id: int, wanted: Sequence[MeterRecount]
+) -> list[Decimal]:
+    """What `hold` would return. Changes nothing."""
+    return await _amounts(connection, organization_id, wanted, _WOULD)
+
+
+async def _amounts(
+    connection: DriverConnection, organization_id: int, wanted: Sequence[MeterRecount], statement: str
+) -> list[Decimal]:
     parameters = parameters_of_meters(organization_id, wanted)
     rolling = [one.meter.window.is_rolling for one in wanted]
     for name, always in (("starts", "-infinity"), ("ends", "infinity")):
         spans = parameters[name].split("\t")
         parameters[name] = "\t".join(always if rolls else one for rolls, one in zip(rolling, spans, strict=True))
-    cursor = await connection.execute(_ADD.encode(), parameters)
+    cursor = await connection.execute(statement.encode(), parameters)
     added = [ZERO] * len(wanted)
     for position, amount in await cursor.fetchall():
         added[position - 1] = amount

@@ -13,6 +13,8 @@ from evaluator.enforcement.decision_json import decision_from, decision_json
 from evaluator.enforcement.decisions import Decision, Outcome
 from evaluator.enforcement.reservations import GRACE, Reservation, ReservationState
 
+_CONFLICT = '{"event_conflict": true}'  # in place of a settlement; as the database writes it
+
 
 class HeldCharge(NamedTuple):
     """What a reservation holds of one meter. key: as `MeterCell.key`."""
@@ -106,6 +108,15 @@ class Record:
         stored = orjson.loads(self.settlement)
         cost = None if stored["cost"] is None else Decimal(stored["cost"])
         return Settlement(Decimal(stored["quantity"]), cost, decision_from(stored["decision"]))
+
+    @property
+    def has_conflict(self) -> bool:
+        """Whether its settlement was refused because an event of its id is stored."""
+        return self.settlement == _CONFLICT
+
+    def note_conflict(self) -> None:
+        """Notes that its settlement was refused because an event of its id is stored. It must have ended."""
+        self.settlement = _CONFLICT
 
     def settle_with(self, settlement: Settlement) -> None:
         """Takes the settlement, whose amounts are noted in the reservation."""

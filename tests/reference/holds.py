@@ -46,7 +46,10 @@ class Answer:
 
 @dataclass
 class Hold:
-    """A reservation. usage: with the amounts that were asked for. asked: of its settlement."""
+    """A reservation. usage: with the amounts that were asked for. asked: of its settlement.
+
+    conflict: it was released because an event had its id when it was to be settled.
+    """
 
     usage: Event
     policy: str
@@ -58,6 +61,7 @@ class Hold:
     draws: list[Draws] = field(default_factory=list)
     asked: tuple[Fraction, Fraction | None] | None = None
     settled: Answer | None = None
+    conflict: bool = False
 
     @property
     def granted(self) -> Event:
@@ -126,6 +130,8 @@ class HoldModel:
             if known.content != content:
                 raise NotPossible("ReservationConflict")
             return known.answer
+        if (usage.customer, reservation_id) in self.events:
+            raise NotPossible("EventConflict")
         answer = self._decide(usage, policy)
         made = Hold(usage, policy, answer, DENIED, self.now + ttl, content)
         self.holds[usage.customer, reservation_id] = made
@@ -150,8 +156,11 @@ class HoldModel:
                 raise NotPossible("ReservationEnded")
             return held.settled
         if held.state not in (OPEN, EXPIRED):
-            raise NotPossible("ReservationEnded")
+            raise NotPossible("EventConflict" if held.conflict else "ReservationEnded")
         if (customer, reservation_id) in self.events:
+            if held.state == OPEN:
+                self._end(held, RELEASED)
+                held.conflict = True
             raise NotPossible("EventConflict")
         counted, refusal = asked, None
         if held.state == OPEN and held.policy in (REJECT, CAP):

@@ -5,7 +5,7 @@ import pytest
 from engine.enforcement.requests import CustomerBeingErased
 from evaluator.enforcement.decisions import OveragePolicy
 from generated.tidemark.v1 import customer_pb2, limit_pb2
-from tests.support.enforcement.gateway import Gateway, meters, put_limit, reserve, usage
+from tests.support.enforcement.gateway import PROBE, Gateway, meters, put_limit, reserve, usage
 from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller
 from tests.support.usage.erasing import PERSON, erase, erased, finished, held, rows_with
@@ -16,7 +16,8 @@ SOFT = limit_pb2.LIMIT_ENFORCEMENT_SOFT
 
 
 async def held_of(gateway: Gateway, customer: str) -> tuple[int, int]:
-    """Counted and held of the limit of a customer."""
+    """Counted and held of the limit of a customer, which a commit stores, too."""
+    await gateway.store_meters(customer)
     decision = await gateway.check("1", customer=customer)
     assert decision.limit is not None
     return int(decision.limit.counted), int(decision.limit.held)
@@ -26,7 +27,7 @@ async def names(caller: Caller) -> list[str]:
     rows = await caller.rows(
         "SELECT reservation_id FROM reservation WHERE organization_id = %(organization_id)s ORDER BY 1"
     )
-    return [name for (name,) in rows]
+    return [name for (name,) in rows if not name.startswith(PROBE)]
 
 
 @shares_server

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from engine.enforcement.expiry import Expiry
-from engine.enforcement.requests import Check
+from engine.enforcement.requests import Release
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transactions
 from evaluator.events import SettlingEvent
@@ -16,7 +16,7 @@ from generated.tidemark.v1 import billing_period_pb2, customer_pb2, limit_pb2, m
 from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.support.databases import NOON
-from tests.support.enforcement.gateway import Gateway, Sender, meters, put_limit, usage, usage_event
+from tests.support.enforcement.gateway import Gateway, Sender, meters, put_limit, reserve, usage_event
 from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller, until, waiting_for_locks
 from tests.support.usage.service import GRACE
@@ -219,7 +219,7 @@ async def test_what_ends_while_a_limit_begins_leaves_nothing_held(
         one, two = (gateway, other) if (number + turn) % 2 else (other, gateway)
         event = SettlingEvent.of(usage_event(f"e-{user}", "1", customer=user, cost="1"), "sent")
         work += [one.settle("settled", customer=user), two.release("released", customer=user), sender.send(event)]
-        work += [two.ask(Check(usage("1", customer=user, cost="1")))]
+        work += [two.ask(reserve("nothing", "0", customer=user, cost="0"), Release(user, "nothing"))]
     await asyncio.gather(*work)
     clock.advance(timedelta(seconds=1))
 
@@ -246,6 +246,7 @@ async def test_a_limit_that_begins_while_a_reservation_expires_gets_its_part_bac
         clock.advance(timedelta(seconds=6))
         sweep = asyncio.create_task(expiry.sweep())
         await waiting_for_locks(caller)
+        await gateway.store_meters("org")
         decision = await gateway.check("1", customer="org")
         assert decision.limit is not None
         assert decision.limit.held == 2

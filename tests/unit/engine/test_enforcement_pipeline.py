@@ -13,7 +13,9 @@ from engine.enforcement.pipeline import EnforcementPipeline
 from engine.enforcement.requests import Decided, Release, Request, UnrecordableRequest
 from engine.ingest.pending import Overloaded, PendingEvents
 from engine.limits import EnforcementLimits
-from evaluator.enforcement.decisions import Decision, Outcome
+from evaluator.enforcement.decisions import Decision, Outcome, OveragePolicy
+from evaluator.enforcement.reservations import Reservation, ReservationState
+from evaluator.enforcement.usage import Usage
 from runtime.clock import ManualClock
 from runtime.fair_semaphore import FairSemaphore
 from store.postgres.database import Database, DatabaseUnavailable
@@ -43,7 +45,20 @@ class Commits:
         if self.bad.intersection(self.groups[-1]):
             raise RuntimeError("it cannot be recorded")
         decision = Decision(Outcome.ALLOWED, Decimal(1), None)
-        return [Decided(decision, None) for _ in requests]
+        return [Decided(decision, RESERVATION) for _ in requests]
+
+
+RESERVATION = Reservation(
+    "r",
+    Usage("acme", "calls", Decimal(1), None, None, None, {}, NOW),
+    OveragePolicy.DEFAULT,
+    ReservationState.OPEN,
+    Outcome.ALLOWED,
+    Decimal(1),
+    None,
+    NOW,
+    NOW,
+)
 
 
 @pytest.fixture
