@@ -1,0 +1,1 @@
+from tidemark_client.carried.buf.validate import validate_pb2 as validate_pb2
