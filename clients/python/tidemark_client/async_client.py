@@ -13,6 +13,9 @@ import grpc
 from tidemark_client.client import no_server
 from tidemark_client.connection.async_channel import AsyncChannel
 from tidemark_client.connection.target import DEFAULT_TIMEOUT, Target, Tls
+from tidemark_client.usage.options import WriterOptions
+from tidemark_client.usage.writer import AsyncUsageWriter
+from tidemark_client.watch.watcher import AsyncWatcher, WatchOptions
 
 if TYPE_CHECKING:
     from tidemark_client.v1.account_service_pb2_grpc import AccountServiceAsyncStub
@@ -71,6 +74,14 @@ class AsyncClient:
             await asyncio.wait_for(self._raw.channel_ready(), timeout)
         except asyncio.TimeoutError:
             raise no_server(self.target, timeout) from None
+
+    def usage_writer(self, options: WriterOptions | None = None) -> AsyncUsageWriter:
+        """A writer that sends usage in the background: `async with client.usage_writer() as writer`."""
+        return AsyncUsageWriter(self._raw, self.target.call_metadata, options)
+
+    def watcher(self, options: WatchOptions | None = None) -> AsyncWatcher:
+        """Notifications as they come: `async for notification in client.watcher()`."""
+        return AsyncWatcher(self._raw, self.target.call_metadata, options)
 
     @cached_property
     def alerts(self) -> AlertServiceAsyncStub:

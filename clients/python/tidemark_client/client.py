@@ -13,6 +13,10 @@ from tidemark_client.connection.sync_channel import SyncChannel
 from tidemark_client.connection.target import DEFAULT_TIMEOUT, Target, Tls
 from tidemark_client.errors.exceptions import Unavailable
 from tidemark_client.errors.status import Cause
+from tidemark_client.threads.usage import UsageWriter
+from tidemark_client.threads.watch import Watcher
+from tidemark_client.usage.options import WriterOptions
+from tidemark_client.watch.watcher import WatchOptions
 
 if TYPE_CHECKING:
     from tidemark_client.v1.account_service_pb2_grpc import AccountServiceStub
@@ -75,6 +79,14 @@ class Client:
             grpc.channel_ready_future(self._raw).result(timeout)
         except grpc.FutureTimeoutError:
             raise no_server(self.target, timeout) from None
+
+    def usage_writer(self, options: WriterOptions | None = None) -> UsageWriter:
+        """A writer that sends usage in the background, for any threads: `with client.usage_writer() as writer`."""
+        return UsageWriter(self.target, options)
+
+    def watcher(self, options: WatchOptions | None = None) -> Watcher:
+        """Notifications as they come: `with client.watcher() as watcher: for notification in watcher`."""
+        return Watcher(self.target, options)
 
     @cached_property
     def alerts(self) -> AlertServiceStub:

@@ -15,6 +15,21 @@ DETAILS_KEY = "grpc-status-details-bin"
 REQUEST_ID_KEY = "x-request-id"
 REASON_PREFIX = "ERROR_REASON_"
 
+# With these codes a server reports that it failed itself, and not that it could not be reached.
+SERVER_FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS})
+
+# The codes after which a new stream can succeed. gRPC also reports a connection that is cut in the middle of a frame
+# as INTERNAL.
+PASSING = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+)
+
 _CODES = {int(code.value[0]): code for code in grpc.StatusCode}
 _Detail = TypeVar("_Detail", bound=Message)
 

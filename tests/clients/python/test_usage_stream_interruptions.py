@@ -7,12 +7,8 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from cli.client.batches import Batch
 from cli.client.connection import Address
-from cli.client.usage_stream import ConnectionLost, UsageStream
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
-from generated.tidemark.v1.usage_pb2 import UsageEvent
-from tests.support.cli.scripted import (
+from tests.support.clients.scripted import (
     Cable,
     Context,
     Requests,
@@ -24,6 +20,11 @@ from tests.support.cli.scripted import (
     large_batches,
     names,
 )
+from tidemark_client.errors import ConnectionLost
+from tidemark_client.usage.batches import Batch
+from tidemark_client.usage.stream import UsageStream
+from tidemark_client.v1.alert_service_pb2 import EvaluateUsageResponse
+from tidemark_client.v1.usage_pb2 import UsageEvent
 
 DEADLINE = 30.0  # seconds
 A_WHILE = 0.2  # seconds for a client to read an answer; if they are too short, a test proves less and does not fail
@@ -210,7 +211,7 @@ async def test_batch_that_cannot_be_serialized_raises_its_own_error() -> None:
         yield Batch("b1", ["no event"])  # type: ignore[list-item]  # on purpose
 
     async with Scripted(answers_all) as server, connected(server.port) as client:
-        with pytest.raises(TypeError):
+        with pytest.raises(AttributeError, match="SerializeToString"):
             await client.send(wrong())
     assert client.interruptions == []
 

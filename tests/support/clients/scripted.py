@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable
 
 import grpc
 
-from cli.client.batches import Batch
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
-from generated.tidemark.v1.usage_pb2 import UsageEvent, UsageOutcome
+from tidemark_client.usage.batches import Batch
+from tidemark_client.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
+from tidemark_client.v1.usage_pb2 import UsageEvent, UsageOutcome
 
 SERVICE = "tidemark.v1.AlertService"
 

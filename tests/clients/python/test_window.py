@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cli.client.batches import Batch, BatchWindow
-from generated.tidemark.v1.usage_pb2 import UsageOutcome
+from tidemark_client.usage.batches import Batch
+from tidemark_client.usage.window import BatchWindow
+from tidemark_client.v1.usage_pb2 import UsageOutcome
 
 
 async def source(*batch_ids: str) -> AsyncIterator[Batch]:
@@ -25,7 +26,7 @@ async def settle() -> None:
 
 
 async def test_window_gives_no_further_batch_until_one_is_acknowledged() -> None:
-    window = BatchWindow(2)
+    window: BatchWindow[Batch] = BatchWindow(2)
     filling = asyncio.create_task(window.fill(source("a", "b", "c")))
     assert [await window.next(), await window.next()] == [Batch("a", []), Batch("b", [])]
     third = asyncio.create_task(window.next())
@@ -38,7 +39,7 @@ async def test_window_gives_no_further_batch_until_one_is_acknowledged() -> None
 
 
 async def test_window_is_complete_when_the_source_has_ended_and_all_is_acknowledged() -> None:
-    window = BatchWindow(1)
+    window: BatchWindow[Batch] = BatchWindow(1)
     filling = asyncio.create_task(window.fill(source("a")))
     await window.next()
     assert not window.is_exhausted
@@ -49,7 +50,7 @@ async def test_window_is_complete_when_the_source_has_ended_and_all_is_acknowled
 
 
 async def test_window_refuses_an_answer_to_another_batch() -> None:
-    window = BatchWindow(2)
+    window: BatchWindow[Batch] = BatchWindow(2)
     filling = asyncio.create_task(window.fill(source("a", "b")))
     await window.next()
     await window.next()
@@ -62,7 +63,7 @@ async def test_window_refuses_an_answer_to_another_batch() -> None:
 
 
 async def test_cancelled_wait_for_a_batch_leaves_room_in_the_window() -> None:
-    window = BatchWindow(1)
+    window: BatchWindow[Batch] = BatchWindow(1)
     waiting = asyncio.create_task(window.next())
     await settle()
     waiting.cancel()

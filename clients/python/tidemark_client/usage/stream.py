@@ -4,22 +4,26 @@ Several batches are in flight at once. When the connection breaks or the server 
 and sends the unacknowledged batches again, unchanged and in order. The server counts no event twice.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
-from cli.client.batch_call import BatchCall
-from cli.client.batches import Batch, BatchWindow
-from cli.client.cancellation import is_being_cancelled
-from cli.client.connection import FIRST_PAUSE, LONGEST_PAUSE, Metadata
-from cli.client.errors import PASSING, SERVER_FAULTS, error_message, retry_delay
-from cli.client.isolation import Isolation
-from cli.client.usage_call import StreamBroken, UsageCall
-from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
-from generated.tidemark.v1.usage_pb2 import UsageOutcome
-from runtime.backoff import Backoff
+from tidemark_client.connection.target import Metadata
+from tidemark_client.errors.exceptions import ConnectionLost, error_of_call
+from tidemark_client.errors.status import PASSING, SERVER_FAULTS, Cause, cause_of_call
+from tidemark_client.tasks.backoff import FIRST_PAUSE, LONGEST_PAUSE, Backoff
+from tidemark_client.tasks.cancellation import is_being_cancelled
+from tidemark_client.usage.batches import AnswerOptions, AnyBatch
+from tidemark_client.usage.call import StreamBroken, UsageCall
+from tidemark_client.usage.isolation import Isolation
+from tidemark_client.usage.methods import UsageMethods
+from tidemark_client.usage.window import BatchType, BatchWindow
+from tidemark_client.v1.usage_pb2 import UsageOutcome
 
 DEFAULT_WINDOW = 4  # batches in flight at once
 DEFAULT_PATIENCE = 60.0  # seconds without an answer after which the client gives up
@@ -31,15 +35,10 @@ MAX_FAULTS = 3  # streams in a row that may end with a fault of the server over 
 _STATUS_LOST = "Internal error from Core"  # grpc.aio's message for a write into a stream that has ended
 _PASSING = PASSING | {grpc.StatusCode.ABORTED}
 
-Acknowledge = Callable[[Batch, UsageOutcome], None]
 _OnOutcome = Callable[[UsageOutcome], None]
 
 
-class ConnectionLost(Exception):
-    """No server answered within the patience; the message is that of the last try."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Interruption:
     """Why a stream ended before every batch was acknowledged.
 
@@ -57,11 +56,11 @@ class UsageStream:
     """Sends batches and reports their acknowledgements, in the order of the batches. One instance serves one `send`.
 
     window: batches in flight at once. include_gauges: whether answers contain the values of the gauges. patience:
-    seconds without an answer, after a stream broke, until `send` gives up. silence: seconds without an answer or a
-    heartbeat after which a stream counts as broken. on_interruption: called with a sentence whenever a stream broke.
-    first_pause, longest_pause: seconds between two streams; the pause doubles after each failure. farewell: seconds
-    for the server to end a stream in which it sent going_away. sleep: how the client waits between two streams.
-    resent: events that were sent again.
+    seconds without an answer, after a stream broke, until `send` gives up; `math.inf`: never. silence: seconds
+    without an answer or a heartbeat after which a stream counts as broken. on_interruption: called with a sentence
+    whenever a stream broke. first_pause, longest_pause: seconds between two streams; the pause doubles after each
+    failure. farewell: seconds for the server to end a stream in which it sent going_away. sleep: how the client waits
+    between two streams. resent: events that were sent again. isolated: the last batch that was sent in parts.
     """
 
     def __init__(
@@ -71,6 +70,7 @@ class UsageStream:
         *,
         window: int = DEFAULT_WINDOW,
         include_gauges: bool = False,
+        max_answer_bytes: int = 0,
         patience: float = DEFAULT_PATIENCE,
         silence: float = DEFAULT_SILENCE,
         on_interruption: Callable[[str], None] = lambda sentence: None,
@@ -79,24 +79,25 @@ class UsageStream:
         farewell: float = FAREWELL,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._stub = AlertServiceStub(channel)
-        self._metadata = metadata
-        self._include_gauges = include_gauges
+        self._methods = UsageMethods(channel, metadata, AnswerOptions(include_gauges, max_answer_bytes))
         self._patience = patience
         self._silence = silence
         self._on_interruption = on_interruption
         self._backoff = Backoff(first_pause, longest_pause)
         self._farewell = farewell
         self._sleep = sleep
-        self._window = BatchWindow(window)
+        self._window: BatchWindow[Any] = BatchWindow(window)
         self._alive_at = 0.0  # the event loop's time of the last answer or heartbeat
         self.resent = 0
+        self.isolated: AnyBatch | None = None
 
-    async def send(self, batches: AsyncIterator[Batch], acknowledge: Acknowledge) -> None:
+    async def send(
+        self, batches: AsyncIterator[BatchType], acknowledge: Callable[[BatchType, UsageOutcome], None]
+    ) -> None:
         """Sends every batch; returns when all of them are acknowledged.
 
         An error of `batches` is raised after every batch before it is acknowledged. Raises ConnectionLost. Raises
-        grpc.aio.AioRpcError if a new stream would fail in the same way. Raises CancelledError only when its task is
+        another TidemarkError if a new stream would fail in the same way. Raises CancelledError only when its task is
         cancelled.
         """
 
@@ -110,6 +111,8 @@ class UsageStream:
         try:
             await self._send_all(on_outcome)
             await source
+        except grpc.aio.AioRpcError as error:
+            raise error_of_call(error) from error
         finally:
             source.cancel()
             await asyncio.gather(source, return_exceptions=True)
@@ -146,10 +149,11 @@ class UsageStream:
             self._note_alive()
             self._backoff.reset()
         elif asyncio.get_running_loop().time() - self._alive_at > self._patience:
-            raise ConnectionLost(interruption.sentence)
+            raise _lost(interruption.sentence)
         self._on_interruption(interruption.sentence)
         # The server's delay can only lengthen the pause: a server that always asks for 0 would cause a busy loop.
-        await self._sleep(max(min(interruption.delay, LONGEST_DELAY, self._patience), self._backoff.next()))
+        longest = min(LONGEST_DELAY, self._patience)
+        await self._sleep(max(min(interruption.delay, longest), self._backoff.next()))
 
     async def _send_over_one_stream(self, on_outcome: _OnOutcome) -> _Interruption | None:
         """Why the stream ended; None when every batch is acknowledged."""
@@ -157,24 +161,23 @@ class UsageStream:
             self._window,
             on_outcome=on_outcome,
             on_alive=self._note_alive,
-            include_gauges=self._include_gauges,
             silence=self._silence,
             farewell=self._farewell,
         )
         try:
-            await call.run(self._stub, self._metadata)
+            await call.run(self._methods)
         except StreamBroken as broken:
             return _Interruption(str(broken))
         except grpc.aio.UsageError as closed:
-            raise ConnectionLost(str(closed)) from None
+            raise _lost(str(closed)) from None
         except grpc.aio.AioRpcError as raised:
             error = await self._actual_error(raised, on_outcome)
             if error is None:
                 return _Interruption("the stream ended while a batch was being written", is_settled=True)
-            delay = retry_delay(error)
-            if delay is None and error.code() not in _PASSING:
+            cause = cause_of_call(error)
+            if cause.retry_after is None and cause.code not in _PASSING:
                 raise error from None
-            return _Interruption(error_message(error), delay or 0.0, is_fault=error.code() in SERVER_FAULTS)
+            return _Interruption(cause.message, cause.retry_after or 0.0, is_fault=cause.code in SERVER_FAULTS)
         finally:
             self.resent += call.resent
         return None if self._window.is_complete else _Interruption("the server is shutting down or restarting")
@@ -189,7 +192,7 @@ class UsageStream:
             return error
         batch = self._window.unacknowledged[0]
         try:
-            outcome = await self._batch_call().send(batch.batch_id, batch.events)
+            outcome = await self._methods.send(batch.batch_id, batch.events)
         except grpc.aio.AioRpcError as actual:
             return actual
         except (asyncio.CancelledError, grpc.aio.UsageError):  # the channel is closed; the next stream reports that
@@ -207,12 +210,13 @@ class UsageStream:
         False, and the batch stays unacknowledged, when the server does not answer or fails with every event. Raises
         AioRpcError if a new try would fail in the same way.
         """
-        batch = self._window.unacknowledged[0]
-        isolation = Isolation(self._batch_call(), batch.batch_id)
+        batch = self.isolated = self._window.unacknowledged[0]
+        isolation = Isolation(self._methods, batch.batch_id)
         try:
             outcome = await isolation.send(batch.events)
         except grpc.aio.AioRpcError as error:
-            if error.code() in _PASSING or retry_delay(error) is not None:
+            cause = cause_of_call(error)
+            if cause.code in _PASSING or cause.retry_after is not None:
                 return False
             raise
         except (asyncio.CancelledError, grpc.aio.UsageError):
@@ -224,8 +228,9 @@ class UsageStream:
         on_outcome(outcome)
         return True
 
-    def _batch_call(self) -> BatchCall:
-        return BatchCall(self._stub, self._metadata, self._include_gauges)
-
     def _note_alive(self) -> None:
         self._alive_at = asyncio.get_running_loop().time()
+
+
+def _lost(sentence: str) -> ConnectionLost:
+    return ConnectionLost(Cause(grpc.StatusCode.UNAVAILABLE, sentence))

@@ -1,19 +1,24 @@
 """One EvaluateUsage call: writes batches while it reads answers, until the stream ends."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from cli.client.batches import Batch, BatchWindow
-from cli.client.cancellation import is_being_cancelled
-from cli.client.connection import Metadata
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
-from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
-from generated.tidemark.v1.usage_pb2 import UsageBatch, UsageOutcome
+from tidemark_client.tasks.cancellation import has_been_cancelled, is_being_cancelled
+from tidemark_client.tasks.timeouts import within
+from tidemark_client.usage.batches import AnyBatch, request
+from tidemark_client.usage.methods import UsageMethods
+from tidemark_client.usage.window import BatchWindow
+from tidemark_client.v1.alert_service_pb2 import EvaluateUsageResponse
+from tidemark_client.v1.usage_pb2 import UsageOutcome
 
-Call = grpc.aio.StreamStreamCall[EvaluateUsageRequest, EvaluateUsageResponse]
+if TYPE_CHECKING:  # the class has no parameters where it runs
+    Call = grpc.aio.StreamStreamCall[bytes, EvaluateUsageResponse]
 
 
 class StreamBroken(Exception):
@@ -30,26 +35,24 @@ class UsageCall:
 
     def __init__(
         self,
-        window: BatchWindow,
+        window: BatchWindow[Any],
         *,
         on_outcome: Callable[[UsageOutcome], None],
         on_alive: Callable[[], None],
-        include_gauges: bool,
         silence: float,
         farewell: float,
     ) -> None:
         self._window = window
         self._on_outcome = on_outcome
         self._on_alive = on_alive
-        self._include_gauges = include_gauges
         self._silence = silence
         self._farewell = farewell
         self.resent = 0
 
-    async def run(self, stub: AlertServiceStub, metadata: Metadata) -> None:
+    async def run(self, methods: UsageMethods) -> None:
         """Returns when the stream ends. Raises StreamBroken and AioRpcError."""
-        call: Call = stub.EvaluateUsage(metadata=metadata)
-        writer = asyncio.create_task(self._write(call), name="writer")
+        call = methods.open_stream()
+        writer = asyncio.create_task(self._write(call, methods), name="writer")
         try:
             while (response := await self._read(call, writer)) is not None:
                 if response.going_away:
@@ -64,11 +67,10 @@ class UsageCall:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
 
-    async def _read(self, call: Call, writer: "asyncio.Task[None]") -> EvaluateUsageResponse | None:
+    async def _read(self, call: Call, writer: asyncio.Task[None]) -> EvaluateUsageResponse | None:
         """The next answer; None at the end of the stream."""
         try:
-            async with asyncio.timeout(self._silence):
-                response = await call.read()
+            response = await within(self._silence, call.read())
         except TimeoutError:
             if not self._window.unacknowledged:  # the server owed a heartbeat only
                 self._on_alive()
@@ -81,8 +83,8 @@ class UsageCall:
             if writer.done() and not writer.cancelled() and (error := writer.exception()) is not None:
                 raise error from None
             raise StreamBroken("the call was cancelled on this side") from None
-        if is_being_cancelled():  # a call that ends at the same time swallows the cancellation
-            raise asyncio.CancelledError
+        if has_been_cancelled():
+            raise asyncio.CancelledError  # a call that ends at the same time swallows the cancellation
         return response if isinstance(response, EvaluateUsageResponse) else None
 
     async def _wait_for_end(self, call: Call) -> None:
@@ -91,19 +93,18 @@ class UsageCall:
         The writer runs on. Cancelled in call.write(), where flow control may block it, it would cancel the call.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._farewell):
-                await call.code()
+            await within(self._farewell, call.code())
 
-    async def _write(self, call: Call) -> None:
+    async def _write(self, call: Call, methods: UsageMethods) -> None:
         """Writes every batch. The reader raises what fails here."""
         try:
             for batch in tuple(self._window.unacknowledged):
                 self.resent += len(batch.events)
-                await call.write(self._request(batch))
+                await call.write(_request(batch, methods))
             while not self._window.is_exhausted:
                 new = await self._window.next()
                 if new is not None:
-                    await call.write(self._request(new))
+                    await call.write(_request(new, methods))
             await call.done_writing()
         except (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
             pass  # the stream has ended, and the reader gets its status
@@ -111,7 +112,6 @@ class UsageCall:
             call.cancel()  # otherwise the reader waits for the answer to a batch that is never written
             raise
 
-    def _request(self, batch: Batch) -> EvaluateUsageRequest:
-        return EvaluateUsageRequest(
-            batch=UsageBatch(batch_id=batch.batch_id, events=batch.events, include_gauges=self._include_gauges)
-        )
+
+def _request(batch: AnyBatch, methods: UsageMethods) -> bytes:
+    return request(batch.batch_id, batch.events, methods.options)

@@ -1,24 +1,20 @@
-"""Batches of usage events, from their source to their acknowledgement."""
+"""Batches from their source to their acknowledgement."""
+
+from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from typing import Generic, TypeVar
 
-from cli.client.cancellation import is_being_cancelled
-from generated.tidemark.v1.usage_pb2 import UsageEvent, UsageOutcome
+from tidemark_client.tasks.cancellation import is_being_cancelled
+from tidemark_client.usage.batches import AnyBatch
+from tidemark_client.v1.usage_pb2 import UsageOutcome
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The events of one message. lines: the line of each event, if the events come from a file."""
-
-    batch_id: str
-    events: Sequence[UsageEvent]
-    lines: Sequence[int] = ()
+BatchType = TypeVar("BatchType", bound=AnyBatch)
 
 
-class BatchWindow:
+class BatchWindow(Generic[BatchType]):
     """Takes batches from a source, and keeps each of them until the server acknowledges it.
 
     unacknowledged: the batches that are sent or are being sent, the oldest first; at most `size`.
@@ -26,18 +22,18 @@ class BatchWindow:
     """
 
     def __init__(self, size: int) -> None:
-        self.unacknowledged: deque[Batch] = deque()
+        self.unacknowledged: deque[BatchType] = deque()
         self.is_exhausted = False
         self.acknowledgement_count = 0
         self._free = asyncio.Semaphore(size)
-        self._ready: asyncio.Queue[Batch | None] = asyncio.Queue(1)  # None: the source has ended
+        self._ready: asyncio.Queue[BatchType | None] = asyncio.Queue(1)  # None: the source has ended
 
     @property
     def is_complete(self) -> bool:
         """Whether every batch of the source is acknowledged."""
         return self.is_exhausted and not self.unacknowledged
 
-    async def fill(self, source: AsyncIterator[Batch]) -> None:
+    async def fill(self, source: AsyncIterator[BatchType]) -> None:
         """Takes every batch from the source. An error of the source is raised, and ends the batches."""
         try:
             async for batch in source:
@@ -52,7 +48,7 @@ class BatchWindow:
             raise
         await self._ready.put(None)
 
-    async def next(self) -> Batch | None:
+    async def next(self) -> BatchType | None:
         """The next new batch, once the window has room for it; None after the last one."""
         await self._free.acquire()
         try:
@@ -67,7 +63,7 @@ class BatchWindow:
             self.unacknowledged.append(batch)
         return batch
 
-    def acknowledge(self, outcome: UsageOutcome) -> Batch:
+    def acknowledge(self, outcome: UsageOutcome) -> BatchType:
         """Removes the oldest batch, which the outcome acknowledges, and returns it.
 
         Raises RuntimeError when the outcome belongs to another batch.

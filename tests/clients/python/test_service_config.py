@@ -8,13 +8,13 @@ from typing import Any
 import grpc
 import pytest
 
-from generated.tidemark.v1.alert_service_pb2 import (
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from tidemark_client.v1.alert_service_pb2 import (
     CreateAlertRequest,
     CreateAlertResponse,
     GetAlertRequest,
     GetAlertResponse,
 )
-from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 
 CONFIG = (Path(__file__).parents[3] / "deploy" / "grpc-service-config.json").read_text()
 FAILURES = 2  # of each method, before it answers

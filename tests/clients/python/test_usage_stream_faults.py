@@ -8,14 +8,15 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from cli.client.batches import Batch
 from cli.client.connection import Address
-from cli.client.errors import DETAILS_KEY
-from cli.client.isolation import MAX_REJECTED
-from cli.client.usage_stream import MAX_FAULTS, ConnectionLost, UsageStream
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
-from generated.tidemark.v1.usage_pb2 import UsageEvent, UsageOutcome
-from tests.support.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
+from tests.support.clients.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
+from tidemark_client.errors import ConnectionLost
+from tidemark_client.errors.status import DETAILS_KEY
+from tidemark_client.usage.batches import Batch
+from tidemark_client.usage.isolation import MAX_REJECTED
+from tidemark_client.usage.stream import MAX_FAULTS, UsageStream
+from tidemark_client.v1.alert_service_pb2 import EvaluateUsageResponse
+from tidemark_client.v1.usage_pb2 import UsageEvent, UsageOutcome
 
 DEADLINE = 60.0  # seconds
 

@@ -10,13 +10,15 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from cli.client.batches import Batch
-from cli.client.connection import FIRST_PAUSE, Address
-from cli.client.errors import DETAILS_KEY
-from cli.client.usage_stream import ConnectionLost, UsageStream
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
-from generated.tidemark.v1.usage_pb2 import UsageEvent
-from tests.support.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
+from cli.client.connection import Address
+from tests.support.clients.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
+from tidemark_client.errors import ConnectionLost, TidemarkError
+from tidemark_client.errors.status import DETAILS_KEY
+from tidemark_client.tasks.backoff import FIRST_PAUSE
+from tidemark_client.usage.batches import Batch
+from tidemark_client.usage.stream import UsageStream
+from tidemark_client.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
+from tidemark_client.v1.usage_pb2 import UsageEvent
 
 
 def answers_then(count: int, code: grpc.StatusCode, *details: Message) -> Script:
@@ -163,7 +165,7 @@ class Waits(list[float]):
     "code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED]
 )
 async def test_error_that_a_new_stream_would_repeat_is_raised(code: grpc.StatusCode) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
+    with pytest.raises(TidemarkError) as raised:
         await send(Scripted(answers_then(0, code)), batches(5))
     assert raised.value.code() is code
 
