@@ -13,6 +13,8 @@ import grpc
 from tidemark_client.client import no_server
 from tidemark_client.connection.async_channel import AsyncChannel
 from tidemark_client.connection.target import DEFAULT_TIMEOUT, Target, Tls
+from tidemark_client.enforcement.checks import AsyncCachedChecks, CheckOptions
+from tidemark_client.enforcement.guard import AsyncGuard, GuardOptions
 from tidemark_client.usage.options import WriterOptions
 from tidemark_client.usage.writer import AsyncUsageWriter
 from tidemark_client.watch.watcher import AsyncWatcher, WatchOptions
@@ -82,6 +84,14 @@ class AsyncClient:
     def watcher(self, options: WatchOptions | None = None) -> AsyncWatcher:
         """Notifications as they come: `async for notification in client.watcher()`."""
         return AsyncWatcher(self._raw, self.target.call_metadata, options)
+
+    def guard(self, options: GuardOptions | None = None) -> AsyncGuard:
+        """Reserves usage before it happens: `async with guard.reserve(…) as hold`, for all work of the program."""
+        return AsyncGuard(self._raw, self.target.call_metadata, options)
+
+    def cached_checks(self, metric_id: str, options: CheckOptions | None = None) -> AsyncCachedChecks:
+        """Whether customers may use one more unit of a metric, from a cache: `await checks.may_use("acme")`."""
+        return AsyncCachedChecks(self._raw, self.target.call_metadata, metric_id, options)
 
     @cached_property
     def alerts(self) -> AlertServiceAsyncStub:

@@ -11,8 +11,11 @@ import grpc
 
 from tidemark_client.connection.sync_channel import SyncChannel
 from tidemark_client.connection.target import DEFAULT_TIMEOUT, Target, Tls
+from tidemark_client.enforcement.checks import CheckOptions
+from tidemark_client.enforcement.guard import GuardOptions
 from tidemark_client.errors.exceptions import Unavailable
 from tidemark_client.errors.status import Cause
+from tidemark_client.threads.enforcement import CachedChecks, Guard
 from tidemark_client.threads.usage import UsageWriter
 from tidemark_client.threads.watch import Watcher
 from tidemark_client.usage.options import WriterOptions
@@ -87,6 +90,14 @@ class Client:
     def watcher(self, options: WatchOptions | None = None) -> Watcher:
         """Notifications as they come: `with client.watcher() as watcher: for notification in watcher`."""
         return Watcher(self.target, options)
+
+    def guard(self, options: GuardOptions | None = None) -> Guard:
+        """Reserves usage before it happens: `with guard.reserve(…) as hold`, for all work of the program."""
+        return Guard(self.target, options)
+
+    def cached_checks(self, metric_id: str, options: CheckOptions | None = None) -> CachedChecks:
+        """Whether customers may use one more unit of a metric, from a cache: `checks.may_use("acme")`."""
+        return CachedChecks(self.target, metric_id, options)
 
     @cached_property
     def alerts(self) -> AlertServiceStub:

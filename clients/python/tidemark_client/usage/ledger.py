@@ -15,19 +15,21 @@ class Ledger:
 
     error: why the writer has failed. on_release: called with the numbers of events and of bytes that left memory;
     they are negative for those that come back. on_failure: called when it has failed. is_loaded: what an earlier
-    writer left is taken. delayed: messages that are sent again after a pause.
+    writer left is taken. delayed: messages that are sent again after a pause. is_open: an event can be taken without
+    waiting. What is in a message that is being filled comes here when the message is complete.
     """
 
     def __init__(self, options: WriterOptions) -> None:
         self.counts = WriterCounts()
         self.error: TidemarkError | None = None
-        self.is_closing = False
+        self.is_open = True
         self.is_loaded = options.spill is None
         self.delayed: list[Pending] = []
         self.on_release: Callable[[int, int], None] | None = None
         self.on_failure: Callable[[], None] | None = None
         self._options = options
         self._bytes = self._events = 0  # in memory
+        self._is_closing = False
         self._taken = self._finished = 0  # events
         self._loop = asyncio.get_running_loop()
         self._changed: asyncio.Future[None] = self._loop.create_future()  # done at the next change
@@ -38,20 +40,21 @@ class Ledger:
         return self._bytes >= self._options.max_pending_bytes or self._events >= self._options.max_pending_events
 
     @property
-    def is_open(self) -> bool:
-        """Whether an event can be taken without waiting."""
-        return not (self.is_full or self.is_closing or self.error)
+    def is_closing(self) -> bool:
+        """Whether no further event is taken."""
+        return self._is_closing
 
-    def take(self, events: int, size: int) -> None:
-        """New events, in memory."""
-        self._taken += events
-        self._bytes += size
-        self._events += events
-        self.counts.pending += events
+    def take(self, pending: Pending) -> None:
+        """A new message, in memory."""
+        self._taken += pending.count
+        self._bytes += pending.size
+        self._events += pending.count
+        self.counts.pending += pending.count
+        self._look()
 
     def take_again(self, pending: Pending) -> None:
         """Events of a message that is finished, in a new one."""
-        self.take(pending.count, pending.size)
+        self.take(pending)
         self._note_release(-pending.count, -pending.size)
 
     def take_spilled(self, events: int) -> None:
@@ -65,6 +68,7 @@ class Ledger:
         self._bytes += pending.size
         self._events += pending.count
         self.counts.spilled -= pending.count
+        self._look()
         self._note_release(-pending.count, -pending.size)
 
     def spilled(self, pending: Pending) -> None:
@@ -85,8 +89,14 @@ class Ledger:
             self.on_failure()
         self.note_change()
 
+    def close(self) -> None:
+        """No further event is taken."""
+        self._is_closing = True
+        self.note_change()
+
     def note_change(self) -> None:
         """Lets those that wait look again."""
+        self._look()
         if not self._changed.done():
             self._changed.set_result(None)
         self._changed = self._loop.create_future()
@@ -96,7 +106,7 @@ class Ledger:
         while True:
             if self.error is not None:
                 raise self.error
-            if self.is_closing:
+            if self._is_closing:
                 raise RuntimeError("the usage writer is closed")
             if not self.is_full:
                 return
@@ -115,6 +125,9 @@ class Ledger:
         self._events -= pending.count
         self._note_release(pending.count, pending.size)
         self.note_change()
+
+    def _look(self) -> None:
+        self.is_open = not (self.is_full or self._is_closing or self.error)
 
     def _note_release(self, events: int, size: int) -> None:
         if self.on_release is not None:

@@ -14,7 +14,7 @@ EVENT_OVERHEAD = 64  # bytes that Python needs for an event beside its content
 _NUMBERS = itertools.count(1)
 
 
-@dataclass
+@dataclass(slots=True)
 class Pending:
     """One message.
 
@@ -33,13 +33,11 @@ class Pending:
     is_done: bool = False
     batch_id: str = field(default_factory=lambda: f"w{next(_NUMBERS)}")
 
-    def add(self, content: bytes, future: Future[UsageOutcome] | None) -> int:
-        """Adds an encoded event; returns how many bytes it needs."""
+    def add(self, content: bytes, future: Future[UsageOutcome] | None) -> None:
+        """Adds an encoded event."""
         assert self.events is not None
         if future is not None:
             self.futures[self.count] = future
         self.events.append(content)
         self.count += 1
-        size = len(content) + EVENT_OVERHEAD
-        self.size += size
-        return size
+        self.size += len(content) + EVENT_OVERHEAD

@@ -33,6 +33,7 @@ class Spiller:
         self._is_needed = is_needed
         self._on_freed = on_freed
         self._wake = asyncio.Event()
+        self._writing: asyncio.Future[None] | None = None
         self._is_full = False
         self.is_away = False
 
@@ -56,8 +57,20 @@ class Spiller:
             while not self._is_full and (self.is_away or self._is_needed()) and (chosen := self._chosen()):
                 await self.write(chosen)
 
+    async def finish(self) -> None:
+        """Ends the write that is in progress when `run` is cancelled, and writes what is in memory only."""
+        if self._writing is not None:
+            await self._writing
+        if left := [one for one in self._waiting() if one.record is None and one.events]:
+            await self.write(left)
+
     async def write(self, chosen: list[Pending]) -> None:
         """Writes these messages. Full files and errors are logged: the messages stay in memory."""
+        # A write in a thread goes on when this task is cancelled.
+        self._writing = asyncio.ensure_future(self._write(chosen))
+        await asyncio.shield(self._writing)
+
+    async def _write(self, chosen: list[Pending]) -> None:
         # In the order of the writer, without those that were acknowledged meanwhile.
         contents = [pending.events for pending in chosen if pending.events is not None]
         try:

@@ -132,8 +132,8 @@ class AsyncUsageWriter:
         futures of these events do. Raises the error of a writer that has failed.
         """
         if not self.ledger.is_closing:
-            self.ledger.is_closing = True
             self.seal()
+            self.ledger.close()
             with contextlib.suppress(TidemarkError, TimeoutError):
                 await within(self.options.close_timeout if timeout is None else timeout, self.ledger.acknowledged())
         await self._end()
@@ -146,7 +146,7 @@ class AsyncUsageWriter:
     def add(self, content: bytes, future: asyncio.Future[UsageOutcome] | None = None) -> None:
         """Takes an encoded event without waiting for room."""
         filling = self._filling
-        self.ledger.take(1, filling.add(content, future))
+        filling.add(content, future)
         if filling.count >= self.options.max_batch_events or filling.size >= self.options.max_batch_bytes:
             self.seal()
         elif filling.count == 1:
@@ -158,6 +158,7 @@ class AsyncUsageWriter:
             self._timer.cancel()
             self._timer = None
         if self._filling.count:
+            self.ledger.take(self._filling)
             self._queue.append(self._filling)
             self._filling = Pending()
         self._wake.set()
@@ -293,9 +294,7 @@ class AsyncUsageWriter:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         sentence = "the usage writer was closed"
         if self._folder is not None and self._spiller is not None:
-            left = [one for one in self._waiting() if one.record is None and one.events]
-            if left:
-                await self._spiller.write(left)
+            await self._spiller.finish()
             sentence += "; the event is in the spill"
             self._folder.close()
         self._fail_futures(self.ledger.error or _lost(sentence))
