@@ -33,7 +33,7 @@ class UsageWriter:
         self._options = options or WriterOptions()
         self._condition = threading.Condition()
         self._events = self._bytes = 0  # in memory
-        self._taken: list[tuple[bytes, concurrent.futures.Future[UsageOutcome] | None]] = []
+        self._taken: list[tuple[UsageEvent, bytes, concurrent.futures.Future[UsageOutcome] | None]] = []
         self._is_closed = False
         self._user = LoopUser()
         try:
@@ -74,12 +74,12 @@ class UsageWriter:
 
         Raises ValueError for an event that is too large. Raises TidemarkError when the writer has failed.
         """
-        self._take(complete(event), None)
+        self._take(event, complete(event), None)
 
     def send_all(self, events: Iterable[UsageEvent]) -> None:
         """Takes events one after the other, as `send` does."""
         for event in events:
-            self._take(complete(event), None)
+            self._take(event, complete(event), None)
 
     def submit(self, event: UsageEvent) -> concurrent.futures.Future[UsageOutcome]:
         """Takes an event; the future has the outcome of its message once it is counted, or raises why it is not.
@@ -88,7 +88,7 @@ class UsageWriter:
         """
         future: concurrent.futures.Future[UsageOutcome] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
-        self._take(complete(event), future)
+        self._take(event, complete(event), future)
         return future
 
     def flush(self, timeout: float | None = None) -> None:
@@ -123,7 +123,9 @@ class UsageWriter:
         finally:
             self._user.close()
 
-    def _take(self, content: bytes, future: concurrent.futures.Future[UsageOutcome] | None) -> None:
+    def _take(
+        self, event: UsageEvent, content: bytes, future: concurrent.futures.Future[UsageOutcome] | None
+    ) -> None:
         options = self._options
         with self._condition:
             while self._bytes >= options.max_pending_bytes or self._events >= options.max_pending_events:
@@ -133,7 +135,7 @@ class UsageWriter:
             self._check()
             self._bytes += len(content) + EVENT_OVERHEAD
             self._events += 1
-            self._taken.append((content, future))
+            self._taken.append((event, content, future))
             count = len(self._taken)
         if count == 1:
             self._user.loop.call_soon_threadsafe(self._hand_over_later)
@@ -158,8 +160,8 @@ class UsageWriter:
     def _hand_over(self) -> None:
         with self._condition:
             taken, self._taken = self._taken, []
-        for content, future in taken:
-            self._writer.add(content, None if future is None else self._linked(future))
+        for event, content, future in taken:
+            self._writer.add(event, content, None if future is None else self._linked(future))
 
     def _linked(self, future: concurrent.futures.Future[UsageOutcome]) -> asyncio.Future[UsageOutcome]:
         """A future of the loop whose result becomes that of the given one."""

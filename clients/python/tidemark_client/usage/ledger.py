@@ -24,7 +24,7 @@ class Ledger:
         self.error: TidemarkError | None = None
         self.is_open = True
         self.is_loaded = options.spill is None
-        self.delayed: list[Pending] = []
+        self.delayed = 0
         self.on_release: Callable[[int, int], None] | None = None
         self.on_failure: Callable[[], None] | None = None
         self._options = options

@@ -41,9 +41,10 @@ class WriterOptions:
 
     max_batch_events, max_batch_bytes: of one message. linger: seconds that an event waits for others of its message.
     max_pending_events, max_pending_bytes: of events in memory that are not acknowledged; beyond, the writer makes its
-    caller wait. in_flight: messages that are sent and not yet answered. patience: seconds without an answer, after
-    which the writer fails; unset: it never gives up. close_timeout: seconds that closing waits for acknowledgements.
-    include_gauges, max_answer_bytes: as in UsageBatch. spill: unset: usage waits in memory only.
+    caller wait. streams: over which usage is sent; all events of one customer go over the same. in_flight: messages
+    of one stream that are sent and not yet answered. patience: seconds without an answer, after which the writer
+    fails; unset: it never gives up. close_timeout: seconds that closing waits for acknowledgements. include_gauges,
+    max_answer_bytes: as in UsageBatch. spill: unset: usage waits in memory only.
 
     on_crossing: called with each threshold that was reached or resolved. on_outcome: with the answer to each message.
     on_rejected: with each event that the server does not count, and why, unless the event has a future; unset: it is
@@ -56,7 +57,8 @@ class WriterOptions:
     linger: float = 0.01
     max_pending_events: int = 100_000
     max_pending_bytes: int = 64 * 1024 * 1024
-    in_flight: int = 16
+    streams: int = 4
+    in_flight: int = 8
     patience: float = math.inf
     close_timeout: float = 30.0
     include_gauges: bool = False
@@ -74,6 +76,7 @@ class WriterOptions:
             ("max_pending_events", self.max_pending_events, math.inf),
             ("max_pending_bytes", self.max_pending_bytes, math.inf),
             ("in_flight", self.in_flight, 64),
+            ("streams", self.streams, 64),
         ):
             if not 1 <= value <= most:
                 raise ValueError(
