@@ -152,6 +152,8 @@ lint: $(STAMP) ## ruff: rules and format
 .PHONY: types
 types: $(STAMP) ## mypy --strict, tests included
 	$(BIN)/mypy
+	@# The oldest Python of the client, which is older than that of the service.
+	$(BIN)/mypy --python-version 3.10 clients/python
 
 .PHONY: format
 format: $(STAMP) ## format the Python and the proto files in place

@@ -12,8 +12,16 @@ from tests.support.clients.scripted import Context, Requests, Scripted, answer, 
 from tests.support.clients.usage import event, events, until
 from tidemark_client import AsyncClient, ConnectionLost, Internal, Spill, TidemarkError, WriterOptions
 from tidemark_client.imported.google.rpc import status_pb2
-from tidemark_client.usage import lane
-from tidemark_client.v1 import EvaluateUsageResponse, Rejection, UsageOutcome
+from tidemark_client.usage import batches, lane
+from tidemark_client.usage.batches import AnswerOptions
+from tidemark_client.v1 import (
+    EvaluateUsageRequest,
+    EvaluateUsageResponse,
+    Rejection,
+    UsageBatch,
+    UsageEvent,
+    UsageOutcome,
+)
 
 
 def quiet(**options: object) -> WriterOptions:
@@ -166,3 +174,21 @@ def test_options_are_checked(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         quiet(**wrong)
     assert issubclass(ConnectionLost, TidemarkError)
+
+
+@pytest.mark.parametrize("size", [0, 1, 60, 900, 1_100, 20_000])
+def test_a_message_is_encoded_as_protobuf_encodes_it(size: int) -> None:
+    made = [event(), event("x" * size), UsageEvent()]
+    for options in (AnswerOptions(), AnswerOptions(include_gauges=True, max_bytes=1 << 24)):
+        expected = EvaluateUsageRequest(
+            batch=UsageBatch(
+                batch_id="b-1",
+                events=made,
+                include_gauges=options.include_gauges,
+                max_answer_bytes=options.max_bytes,
+            )
+        )
+        assert EvaluateUsageRequest.FromString(batches.request("b-1", made, options)) == expected
+        assert batches.request("b-1", [one.SerializeToString() for one in made], options) == batches.request(
+            "b-1", made, options
+        )

@@ -45,6 +45,8 @@ class Lane:
         self.queue: deque[Pending] = deque()
         self.spiller: Spiller | None = None
         self._options = options
+        self._max_events = options.max_batch_events
+        self._max_bytes = options.max_batch_bytes
         self._ledger = ledger
         self._folder = folder
         self._loop = asyncio.get_running_loop()
@@ -68,9 +70,10 @@ class Lane:
         """Takes an encoded event."""
         filling = self._filling
         filling.add(content, future)
-        if filling.count >= self._options.max_batch_events or filling.size >= self._options.max_batch_bytes:
+        count = filling.count
+        if count >= self._max_events or filling.size >= self._max_bytes:
             self.seal()
-        elif filling.count == 1:
+        elif count == 1:
             self._timer = self._loop.call_later(self._options.linger, self.seal)
 
     def seal(self) -> None:

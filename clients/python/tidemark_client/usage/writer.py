@@ -91,11 +91,13 @@ class AsyncUsageWriter:
 
     async def send_all(self, events: Iterable[UsageEvent]) -> None:
         """Takes events one after the other, as `send` does."""
+        lanes, ledger = self._lanes, self.ledger
+        count = len(lanes)
         for event in events:
             content = complete(event)
-            if not self.ledger.is_open:
+            if not ledger.is_open:
                 await self._room()
-            self.add(event, content)
+            lanes[hash(event.customer_id) % count].add(content, None)
 
     async def submit(self, event: UsageEvent) -> asyncio.Future[UsageOutcome]:
         """Takes an event; the future has the outcome of its message once it is counted, or raises why it is not.
