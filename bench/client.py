@@ -87,48 +87,76 @@ class Write(Job[Sent]):
 
 
 @dataclass(frozen=True)
-class Report:
-    """Events a second of each way in each round. million: of the million events, unset where it was not measured."""
+class Rate:
+    """Events a second, and the microseconds of CPU that the client's process took for one event."""
 
-    rounds: Sequence[dict[str, float]]
-    million: float | None
+    events: float
+    cpu: float
+
+
+@dataclass
+class Timed(Job[tuple[Sent, float]]):
+    """A job, with the seconds of CPU of its process."""
+
+    job: Job[Sent]
+
+    async def prepare(self) -> None:
+        """Prepares the job."""
+        await self.job.prepare()
+
+    async def run(self) -> tuple[Sent, float]:
+        """Runs the job."""
+        before = time.process_time()
+        sent = await self.job.run()
+        return sent, time.process_time() - before
+
+
+@dataclass(frozen=True)
+class Report:
+    """Each way in each round. million: the million events, unset where they were not measured."""
+
+    rounds: Sequence[dict[str, Rate]]
+    million: Rate | None
 
     def figures(self) -> dict[str, Any]:
         """The figures for the file of results: medians, and ratios to the own client in the same round."""
-        medians = {way: round(statistics.median(one[way] for one in self.rounds)) for way in WAYS if self.rounds}
+        ways = WAYS if self.rounds else ()
+        medians = {way: round(statistics.median(one[way].events for one in self.rounds)) for way in ways}
+        cpu = {way: round(statistics.median(one[way].cpu for one in self.rounds), 2) for way in ways}
         ratios = {
-            way: round(statistics.median(one[way] / one[OWN] for one in self.rounds), 3)
-            for way in WAYS[1:]
-            if self.rounds
+            way: round(statistics.median(one[way].events / one[OWN].events for one in self.rounds), 3)
+            for way in ways
+            if way != OWN
         }
         return {
             "events_of_a_round": EVENTS,
             "gauges": DENSE.gauges,
             "events_per_second": medians,
             "ratio": ratios,
-            "million_events_per_second": None if self.million is None else round(self.million),
-            "rounds": [{way: round(rate) for way, rate in one.items()} for one in self.rounds],
+            "client_cpu_us": cpu,
+            "million_events_per_second": None if self.million is None else round(self.million.events),
+            "rounds": [{way: round(rate.events) for way, rate in one.items()} for one in self.rounds],
         }
 
     def table(self) -> Table:
         """The same for people."""
         figures = self.figures()
         table = Table(title="usage of one process, events/s")
-        for name in ("way", "events/s", "÷ own", "goal"):
+        for name in ("way", "events/s", "÷ own", "goal", "CPU client"):
             table.add_column(name, justify="left" if name == "way" else "right")
         for way, rate in figures["events_per_second"].items():
             ratio = figures["ratio"].get(way)
-            table.add_row(
-                way, f"{rate:,}", "1" if ratio is None else f"{ratio:.2f}", "" if ratio is None else f"≥ {GOAL}"
-            )
+            shares = ("1", "") if ratio is None else (f"{ratio:.2f}", f"≥ {GOAL}")
+            table.add_row(way, f"{rate:,}", *shares, f"{figures['client_cpu_us'][way]:.1f} µs")
         if self.million is not None:
-            table.add_row(f"{ASYNCIO}, {MILLION_EVENTS:,} events", f"{self.million:,.0f}", "", "")
+            name = f"{ASYNCIO}, {MILLION_EVENTS:,} events"
+            table.add_row(name, f"{self.million.events:,.0f}", "", "", f"{self.million.cpu:.1f} µs")
         return table
 
 
 async def measure(postgresql: PostgreSQL, report: Callable[[str], None], only: Sequence[str]) -> Report:
     """Measures the rows."""
-    rounds: list[dict[str, float]] = []
+    rounds: list[dict[str, Rate]] = []
     million = None
     async with postgresql.stack("bench_client") as stack:
         with Client() as client:
@@ -141,14 +169,14 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None], only: S
                     rates = {way: await _round(client, stack, way, number) for way in ways}
                     if number:
                         rounds.append(rates)
-                        report(", ".join(f"{way} {rate:,.0f}/s" for way, rate in sorted(rates.items())))
+                        report(", ".join(f"{way} {rate.events:,.0f}/s" for way, rate in rates.items()))
             if MILLION in only or not only:
                 million = await _million(client, stack)
-                report(f"{MILLION_EVENTS:,} events: {million:,.0f}/s")
+                report(f"{MILLION_EVENTS:,} events: {million.events:,.0f}/s")
     return Report(rounds, million)
 
 
-async def _round(client: Client, stack: Stack, way: str, number: int) -> float:
+async def _round(client: Client, stack: Stack, way: str, number: int) -> Rate:
     events = Load(f"{way[:8]}-{number}", DENSE.gauges, EVENTS if number else WARM_UP_EVENTS, load.now())
     access = Access(stack.server)
     streams = STREAMS * max(1, len(stack.worker_pids))
@@ -156,7 +184,7 @@ async def _round(client: Client, stack: Stack, way: str, number: int) -> float:
     return await _rate(client, job, events.events)
 
 
-async def _million(client: Client, stack: Stack) -> float:
+async def _million(client: Client, stack: Stack) -> Rate:
     portions = [
         Load(f"million-{number}", DENSE.gauges, PORTION, load.now()) for number in range(MILLION_EVENTS // PORTION)
     ]
@@ -168,8 +196,8 @@ async def _million(client: Client, stack: Stack) -> float:
     return rate
 
 
-async def _rate(client: Client, job: Job[Sent], events: int) -> float:
-    sent = await (await client.prepare(job))()
+async def _rate(client: Client, job: Job[Sent], events: int) -> Rate:
+    sent, cpu = await (await client.prepare(Timed(job)))()
     if sent.accepted != events:
         raise NotCounted(f"{sent.accepted} events were accepted, {events} were sent")
-    return events / sent.seconds
+    return Rate(events / sent.seconds, 1e6 * cpu / events)
