@@ -17,7 +17,18 @@ ROOMS = {
     "engine": {"evaluator", "runtime", "store", "webhooks"},
     "server": {"engine", "evaluator", "generated", "runtime", "store", "webhooks"},
     "notifier": {"evaluator", "runtime", "store", "webhooks"},
-    "cli": {"evaluator", "generated", "notifier", "runtime", "server", "store", "tidemark_client", "webhooks"},
+    "gateway": {"generated", "runtime"},
+    "cli": {
+        "evaluator",
+        "gateway",
+        "generated",
+        "notifier",
+        "runtime",
+        "server",
+        "store",
+        "tidemark_client",
+        "webhooks",
+    },
     "tidemark_client": set[str](),
 }
 # Where a room stands that is not in the root.
