@@ -10,7 +10,7 @@ import click
 import grpc
 
 from cli.client.connection import Address, ClientTls
-from cli.client.errors import error_reason
+from cli.client.errors import CallError, error_reason
 from cli.console import Problem
 from runtime.configuration import DEFAULT_LISTEN
 
@@ -107,7 +107,7 @@ def _with_options(command: Command) -> Command:
     )(command)
 
 
-def call_problem(error: grpc.aio.AioRpcError, address: Address) -> Problem:
+def call_problem(error: CallError, address: Address) -> Problem:
     """The Problem of a call that failed."""
     code = error.code()
     message = error.details() or "no further details"

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from cli.client.connection import Address
-from cli.client.notification_stream import NotificationStream
 from cli.main import tidemark
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, threshold_pb2, usage_pb2
@@ -25,6 +24,7 @@ from runtime.configuration import Configuration
 from server.calls.validation import to_timestamp
 from store.postgres.database import Database
 from tests.support.server.running import Running, running
+from tidemark_client.watch.stream import NotificationStream
 
 TIMEOUT = 60.0  # seconds for anything to happen
 
