@@ -9,7 +9,7 @@ import grpc
 from cli.client.connection import Address
 from cli.client.errors import error_reason
 from cli.console import Problem
-from cli.server_options import call_problem
+from cli.connection.options import call_problem
 from generated.tidemark.v1.limit_service_pb2_grpc import LimitServiceStub
 
 Answer = TypeVar("Answer")

@@ -21,7 +21,7 @@ from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
 from cli.listen.receiver import Arrival, Receiver
 from cli.listen.verification import Verifier
 from cli.rich_console import standard_error, standard_output
-from cli.server_options import call_problem, server_options
+from cli.connection.options import call_problem, server_options
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.event_type_pb2 import EventType

@@ -19,7 +19,7 @@ from cli.replay.run import Interrupted, Replay
 from cli.replay.source import STANDARD_INPUT, FileProblem
 from cli.replay.summary import Summary
 from cli.rich_console import standard_output
-from cli.server_options import server_options
+from cli.connection.options import server_options
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS
 
 DEFAULT_BATCH_SIZE = 500  # events in one message

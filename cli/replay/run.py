@@ -17,7 +17,7 @@ from cli.replay.row_file import RowFile
 from cli.replay.source import FileEndedEarly
 from cli.replay.summary import Summary
 from cli.rich_console import standard_error
-from cli.server_options import call_problem
+from cli.connection.options import call_problem
 from cli.signals import SignalWaiter
 from generated.tidemark.v1.usage_pb2 import UsageOutcome
 

@@ -16,7 +16,7 @@ from cli.client.connection import Address
 from cli.client.notification_stream import NotificationStream
 from cli.event_types import event_type_numbers
 from cli.rich_console import standard_error, standard_output
-from cli.server_options import call_problem, server_options
+from cli.connection.options import call_problem, server_options
 from cli.signals import EndedBySignal, cancelled_by_signals
 from cli.time_option import read_time
 from cli.watch.live_table import SHORTEST_INTERVAL, show_live_table
