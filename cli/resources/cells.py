@@ -85,12 +85,21 @@ def single(field: FieldDescriptor, value: Any, times: Times) -> str:
             return times.shown(value.ToDatetime(tzinfo=UTC))
         if field.message_type.full_name == DURATION:
             return duration(value)
-        return ",".join(f"{inner.name}={single(inner, one, times)}" for inner, one in value.ListFields())
+        return ",".join(f"{inner.name}={_nested(inner, one, times)}" for inner, one in value.ListFields())
     if field.enum_type is not None:
         return enum_text(field, value)
     if field.type == FieldDescriptor.TYPE_BOOL:
         return "yes" if value else ""
     return str(value)
+
+
+def _nested(field: FieldDescriptor, value: Any, times: Times) -> str:
+    if is_map(field):
+        return "{" + ",".join(f"{key}={value[key]}" for key in sorted(value)) + "}"
+    if field.is_repeated:
+        return "[" + ",".join(single(field, each, times) for each in value) + "]"
+    text = single(field, value, times)
+    return f"({text})" if field.message_type is not None and "=" in text else text
 
 
 def enum_text(field: FieldDescriptor, number: int) -> str:
