@@ -11,8 +11,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cli.client.connection import Address
-from cli.console import Problem, print_result
 from cli.connection.options import call_problem, server_options
+from cli.console import Problem, print_result
 
 DEFAULT_TIMEOUT = 3.0  # seconds; less than the usual time-out of a probe
 

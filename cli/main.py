@@ -19,6 +19,7 @@ from runtime.redaction import error_lines
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_READER_GONE = 141  # 128 + SIGPIPE
 
+
 @dataclass(frozen=True)
 class Entry:
     """A command: its section in the help, one line about it, and where it is.
@@ -98,7 +99,9 @@ class CommandsOnDemand(SuggestingGroup):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands that begin with the word, without importing them."""
         found = [
-            CompletionItem(name, help=entry.summary) for name, entry in COMMANDS.items() if name.startswith(incomplete)
+            CompletionItem(name, help=entry.summary)
+            for name, entry in COMMANDS.items()
+            if name.startswith(incomplete)
         ]
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 

@@ -1,1 +1,1 @@
-"""What this command and its server are, and how a shell completes the command: `tidemark version` and `completion`."""
+"""About the command itself: `tidemark version` and `tidemark completion`."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 METHOD = "AccountService/GetQuotas"  # every role may call it; its trailing metadata has the version of the server
 VERSION_KEY = "tidemark-version"
-UNKNOWN = "unknown (older than 0.2)"
+UNKNOWN = "does not say its version: it is older than this command,"
 
 
 @click.command()

@@ -36,8 +36,8 @@ MAX_LINES = 40  # of one item
 @click.option(
     "--prune",
     is_flag=True,
-    help="Archive alerts, and delete endpoints, that this owner applied before and that the files declare no more; only"
-    " of the kinds that the files have.",
+    help="Archive alerts, and delete endpoints, that this owner applied before and that the files declare no more;"
+    " only of the kinds that the files have.",
 )
 @click.option(
     "--owner",
@@ -166,7 +166,9 @@ def _summarize(steps: Sequence[Step], *, dry_run: bool) -> None:
     loose = sum(1 for step in steps if step.action is Action.SAME and not step.is_owned)
     if loose:
         print_progress(
-            quiet(f"{_number(loose, 'item')} of another owner, or of none, that --prune leaves alone: --adopt takes over")
+            quiet(
+                f"{_number(loose, 'item')} of another owner, or of none: --prune leaves them alone, --adopt takes over"
+            )
         )
 
 

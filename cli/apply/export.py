@@ -28,8 +28,8 @@ def export(kinds: tuple[str, ...], owner: str | None, as_json: bool, address: Ad
     """Print what is there as a file for `tidemark apply`.
 
     KIND is metrics, plans, limits, recharge-policies, alerts or endpoints; all without one. Applying the file to the
-    same server says "no changes". Archived alerts are left out, and so are secrets and credentials of endpoints, which
-    the server never shows.
+    same server says "no changes". Archived alerts are left out, and so are secrets and credentials of endpoints,
+    which the server never shows.
     """
     import grpc
 

@@ -24,7 +24,7 @@ class Declared:
 
 
 def read_all(paths: Sequence[str]) -> tuple[list[Declared], set[str]]:
-    """What files and folders declare, and the names of the kinds that they mention. Raises Problem, with all mistakes."""
+    """What files and folders declare, and the names of the kinds in them. Raises Problem, with all mistakes."""
     found: list[Declared] = []
     kinds: set[str] = set()
     mistakes: list[str] = []

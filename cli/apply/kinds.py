@@ -8,7 +8,6 @@ from cli.resources import contract
 from cli.resources.documents import strip
 
 OWNER_LABEL = "tidemark.apply"  # of what apply has created or changed; its value is the owner
-_NOTHING = ("",)
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,14 @@ class Kind:
     def new(self) -> Any:
         """An empty message of the kind."""
         method = contract.method(self.puts or self.updates)
-        return contract.new(method.input_type.fields_by_name[self.field].message_type)
+        return contract.new(contract.message_type(method.input_type.fields_by_name[self.field]))
 
     def key(self, message: Any) -> str:
         """What a message is found by; empty if it has nothing to be found by."""
         if self.name == "alerts":
-            return message.uniqueness_key or message.alert_id
+            return str(message.uniqueness_key or message.alert_id)
         if self.name == "endpoints":
-            return message.endpoint_id or message.display_name
+            return str(message.endpoint_id or message.display_name)
         parts = [getattr(message, name) for name in self.ids]
         return " ".join(parts) if all(parts) else ""
 

@@ -10,7 +10,7 @@ import grpc
 
 from cli.apply.comparison import contents, differences
 from cli.apply.files import Declared
-from cli.apply.kinds import OWNER_LABEL, Kind
+from cli.apply.kinds import KINDS, OWNER_LABEL, Kind
 from cli.connection.channels import Caller
 from cli.connection.problems import as_failed, problem_of
 from cli.console import Problem
@@ -18,7 +18,6 @@ from cli.resources import contract
 
 AT_A_TIME = 8  # calls
 PAGE = 1_000  # items
-_UNCHANGEABLE = ("etag",)
 # Of an endpoint, in an update: all that a file declares. Credentials are never read, so that they are never compared.
 _ENDPOINT_FIELDS = (
     "url",
@@ -70,12 +69,12 @@ class Planner:
     _all: dict[str, list[Any]] = field(default_factory=dict, init=False)
 
     def plan(self, declared: Sequence[Declared], kinds: set[str], *, prune: bool) -> list[Step]:
-        """The steps, in the order of their execution. Raises grpc.RpcError where the server cannot be asked at all."""
+        """The steps, in the order of their execution. Raises grpc.RpcError if the server cannot be asked at all."""
         for one in {each.kind.name: each.kind for each in declared}.values():
             self._read(one)
         steps = self.each(declared, self._of_declared)
         if prune:
-            for kind in reversed([kind for kind in _pruned(kinds)]):
+            for kind in reversed(_pruned(kinds)):
                 self._read(kind)
                 steps += self._of_others(kind, steps)
         return steps
@@ -139,9 +138,8 @@ class Planner:
         if superseded:
             return step
         lines = differences(kind.declared(stored), kind.declared(after))
-        if declared.message.DESCRIPTOR.name == "Endpoint":
-            if declared.message.HasField("credentials") and not stored.has_credentials:
-                lines.append("credentials: (none) → (hidden)")
+        if kind.name == "endpoints" and declared.message.HasField("credentials") and not stored.has_credentials:
+            lines.append("credentials: (none) → (hidden)")
         if not lines and self.adopt and not step.is_owned:
             lines = [f"labels.{OWNER_LABEL}: {stored.labels.get(OWNER_LABEL, '(none)')} → {self.owner}"]
         return replace(step, action=Action.CHANGE, lines=tuple(lines)) if lines else step
@@ -217,15 +215,11 @@ def _failed(step: Step, problem: Problem) -> Step:
     return replace(step, action=Action.FAIL, problem=problem)
 
 
-def _pruned(kinds: set[str]) -> Iterator[Kind]:
-    from cli.apply.kinds import KINDS
-
-    yield from (kind for kind in KINDS if kind.has_labels and kind.name in kinds)
+def _pruned(kinds: set[str]) -> list[Kind]:
+    return [kind for kind in KINDS if kind.has_labels and kind.name in kinds]
 
 
 def _by_kind(items: Iterable[Any]) -> Iterator[list[Any]]:
-    from cli.apply.kinds import KINDS
-
     every = list(items)
     for kind in KINDS:
         group = [item for item in every if item.kind is kind]

@@ -10,26 +10,55 @@ from cli.client.connection import Address
 from cli.client.errors import DETAILS_KEY, status_reason
 from cli.console import Problem
 
-FAILED = 1
-USAGE = 2
-NOT_FOUND = 3
-DENIED = 4
-UNAVAILABLE = 5
-CONFLICT = 6
-EXHAUSTED = 7
 
-_CODES = {
-    grpc.StatusCode.INVALID_ARGUMENT: USAGE,
-    grpc.StatusCode.OUT_OF_RANGE: USAGE,
-    grpc.StatusCode.NOT_FOUND: NOT_FOUND,
-    grpc.StatusCode.UNAUTHENTICATED: DENIED,
-    grpc.StatusCode.PERMISSION_DENIED: DENIED,
-    grpc.StatusCode.UNAVAILABLE: UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED: UNAVAILABLE,
-    grpc.StatusCode.ALREADY_EXISTS: CONFLICT,
-    grpc.StatusCode.FAILED_PRECONDITION: CONFLICT,
-    grpc.StatusCode.ABORTED: CONFLICT,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: EXHAUSTED,
+class BadRequest(Problem):
+    """The server refuses the request, whatever the state of the system."""
+
+    exit_code = 2
+
+
+class NotFound(Problem):
+    """What the request names does not exist."""
+
+    exit_code = 3
+
+
+class Denied(Problem):
+    """The key is missing, wrong, or may not do this."""
+
+    exit_code = 4
+
+
+class Unavailable(Problem):
+    """No server answers, or not in time."""
+
+    exit_code = 5
+
+
+class Conflict(Problem):
+    """The present state does not allow the request: it exists already, is in use, or was changed meanwhile."""
+
+    exit_code = 6
+
+
+class Exhausted(Problem):
+    """A quota or a bound is reached."""
+
+    exit_code = 7
+
+
+_CLASSES: dict[grpc.StatusCode, type[Problem]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: BadRequest,
+    grpc.StatusCode.OUT_OF_RANGE: BadRequest,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.UNAUTHENTICATED: Denied,
+    grpc.StatusCode.PERMISSION_DENIED: Denied,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Unavailable,
+    grpc.StatusCode.ALREADY_EXISTS: Conflict,
+    grpc.StatusCode.FAILED_PRECONDITION: Conflict,
+    grpc.StatusCode.ABORTED: Conflict,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Exhausted,
 }
 # What to do about an error, by the subject of its reason: ERROR_REASON_ALERT_NOT_FOUND.
 _LISTS = {
@@ -90,8 +119,7 @@ def as_failed(error: grpc.RpcError) -> Any:
 def problem_of(error: FailedCall, address: Address) -> Problem:
     """The Problem of a call that failed, with the exit code of its status."""
     problem = _problem(error, address)
-    problem.exit_code = _CODES.get(error.code(), FAILED)
-    return problem
+    return _CLASSES.get(error.code(), Problem)(problem.message, problem.hints)
 
 
 def status_of(error: FailedCall) -> status_pb2.Status:
@@ -141,7 +169,7 @@ def _problem(error: FailedCall, address: Address) -> Problem:
         return Problem(message, [f"see what there is: {listed}"] if listed else [])
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return _invalid(error, message)
-    if code in _CODES:
+    if code in _CLASSES:
         return Problem(message)
     return Problem(f"{address.server} answered {code.name}: {message}")
 
@@ -149,9 +177,7 @@ def _problem(error: FailedCall, address: Address) -> Problem:
 def _invalid(error: FailedCall, message: str) -> Problem:
     """The Problem of a request with bad fields: each of them, if there are several."""
     violations = [
-        f"{one.field}: {one.description}"
-        for detail in status_of(error).details
-        for one in _violations(detail)
+        f"{one.field}: {one.description}" for detail in status_of(error).details for one in _violations(detail)
     ]
     if len(violations) > 1:
         return Problem(f"the request has {len(violations)} mistakes", violations)

@@ -1,4 +1,4 @@
-"""Which server a command calls, and with which credentials: options, environment, context, defaults, in this order."""
+"""Which server a command calls, and with which credentials: of options, the environment, a context, or by default."""
 
 import os
 import shlex

@@ -1,5 +1,6 @@
 """The commands `tidemark context …`."""
 
+import sys
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -30,7 +31,9 @@ def list_() -> None:
     width = max(map(len, contexts.by_name), default=0)
     for name, one in sorted(contexts.by_name.items()):
         mark = good("*") if name == contexts.current else " "
-        print_result(f"{mark} {named(name.ljust(width))}  {one.server or quiet('(no server)')}  {_about(one)}".rstrip())
+        print_result(
+            f"{mark} {named(name.ljust(width))}  {one.server or quiet('(no server)')}  {_about(one)}".rstrip()
+        )
 
 
 def _about(one: Context) -> str:
@@ -99,7 +102,7 @@ def set_(name: str, use_it: bool | None, **values: Any) -> None:
         )
     contexts = load()
     if values["key"] == "-":
-        values["key"] = click.get_text_stream("stdin").readline().strip() if not _can_ask() else _asked()
+        values["key"] = _asked() if sys.stdin.isatty() else sys.stdin.readline().strip()
     given = {key: value for key, value in values.items() if value is not None}
     if given.get("key") and given.get("key_command"):
         raise click.UsageError("--key and --key-command exclude each other: give one of them.")
@@ -122,10 +125,6 @@ def set_(name: str, use_it: bool | None, **values: Any) -> None:
     print_progress(quiet(f"stored in {path_of_file()}"))
 
 
-def _can_ask() -> bool:
-    return click.get_text_stream("stdin").isatty()
-
-
 def _asked() -> str:
     text: str = click.prompt("API key", hide_input=True, err=True)
     return text.strip()
@@ -142,5 +141,3 @@ def delete(name: str) -> None:
     print_progress(f"{named(name)} is deleted")
     if contexts.current == name and left:
         print_progress("no context is in use now: tidemark context use NAME")
-
-

@@ -8,8 +8,8 @@ import grpc
 
 from cli.client.connection import Address
 from cli.client.errors import error_reason
-from cli.console import Problem
 from cli.connection.options import call_problem
+from cli.console import Problem
 from generated.tidemark.v1.limit_service_pb2_grpc import LimitServiceStub
 
 Answer = TypeVar("Answer")

@@ -6,10 +6,10 @@ import click
 from google.protobuf.json_format import MessageToJson
 
 from cli.client.connection import UNARY_TIMEOUT, Address
+from cli.connection.options import server_options
 from cli.console import print_progress, print_result
 from cli.enforcement.calls import ask
 from cli.enforcement.text import line_of_reservation
-from cli.connection.options import server_options
 from generated.tidemark.v1 import limit_service_pb2 as messages
 from generated.tidemark.v1 import reservation_pb2
 

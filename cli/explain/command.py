@@ -9,9 +9,9 @@ from google.protobuf.json_format import MessageToJson
 
 from cli.client.connection import UNARY_TIMEOUT, Address
 from cli.client.errors import error_reason
+from cli.connection.options import call_problem, server_options
 from cli.console import Problem, print_result
 from cli.explain.text import lines_of
-from cli.connection.options import call_problem, server_options
 from cli.time_option import read_time
 from generated.tidemark.v1.alert_service_pb2 import ExplainCustomerAlertRequest, ExplainCustomerAlertResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub

@@ -11,6 +11,7 @@ import click
 
 from cli.client.connection import Address
 from cli.client.usage_stream import DEFAULT_PATIENCE, DEFAULT_WINDOW
+from cli.connection.options import server_options
 from cli.console import ConfigurationProblem
 from cli.replay.batches import Batches
 from cli.replay.mapping import DEFAULT_COLUMNS, FieldSource, RowMapping, quoted
@@ -19,7 +20,6 @@ from cli.replay.run import Interrupted, Replay
 from cli.replay.source import STANDARD_INPUT, FileProblem
 from cli.replay.summary import Summary
 from cli.rich_console import standard_output
-from cli.connection.options import server_options
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS
 
 DEFAULT_BATCH_SIZE = 500  # events in one message

@@ -10,6 +10,7 @@ from rich.console import Console
 from cli.client.batches import Batch
 from cli.client.connection import Address
 from cli.client.usage_stream import Acknowledge, ConnectionLost, UsageStream
+from cli.connection.options import call_problem
 from cli.console import Problem
 from cli.replay.batches import Batches
 from cli.replay.progress import ReplayProgress
@@ -17,7 +18,6 @@ from cli.replay.row_file import RowFile
 from cli.replay.source import FileEndedEarly
 from cli.replay.summary import Summary
 from cli.rich_console import standard_error
-from cli.connection.options import call_problem
 from cli.signals import SignalWaiter
 from generated.tidemark.v1.usage_pb2 import UsageOutcome
 

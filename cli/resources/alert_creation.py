@@ -31,8 +31,11 @@ _HIDDEN = ("scope", "condition", "thresholds", "alert.display_name", "display_na
 @cache
 def conditions() -> dict[str, FieldDescriptor]:
     """The conditions by their short names."""
-    alert = contract.method(METHOD).input_type.fields_by_name["alert"].message_type
-    return {short_condition(field.name): field for field in alert.oneofs_by_name["condition"].fields}
+    alert = contract.method(METHOD).input_type.fields_by_name["alert"]
+    return {
+        short_condition(field.name): field
+        for field in contract.message_type(alert).oneofs_by_name["condition"].fields
+    }
 
 
 class ConditionsGroup(SuggestingGroup):
@@ -69,14 +72,16 @@ def _of_file(context: click.Context) -> None:
     """Creates the alert of --file, without a condition on the command line."""
     if context.invoked_subcommand is None:
         if not context.params.get("file"):
-            raise click.UsageError("name a condition, as in `tidemark alerts create spend --threshold 100`, or --file")
+            raise click.UsageError(
+                "name a condition, as in `tidemark alerts create spend --threshold 100`, or --file"
+            )
         _create(context)
     elif context.params.get("file"):
         raise click.UsageError("--file has the condition already: leave out the condition, or --file")
 
 
 @click.pass_context
-def _callback(context: click.Context, **_named: Any) -> None:
+def _callback(context: click.Context, /, **_named: Any) -> None:
     if isinstance(context.command, ConditionsGroup):
         _of_file(context)
     else:
@@ -94,7 +99,7 @@ def _common() -> list[click.Parameter]:
 
 def _command(name: str, field: FieldDescriptor) -> click.Command:
     alert = contract.method(METHOD).input_type.fields_by_name["alert"]
-    own = leaves(field.message_type, (), "", (alert, field), 2)
+    own = leaves(contract.message_type(field), (), "", (alert, field), 2)
     parameters: list[click.Parameter] = [
         *options_of(own, "Condition"),
         SectionOption(
@@ -126,9 +131,7 @@ class IdOption(SectionOption):
     """An option of the scope, whose ids the shell completes."""
 
     def __init__(self, field: str, name: str, text: str) -> None:
-        super().__init__(
-            [name, f"{name}-id", f"scope_{field}"], section="Scope", metavar="ID", help=text
-        )
+        super().__init__([name, f"{name}-id", f"scope_{field}"], section="Scope", metavar="ID", help=text)
         self.field = field
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -177,7 +180,6 @@ def _create(context: click.Context) -> None:
             show_answer(run, request, server.call(method, request))
         except grpc.RpcError as error:
             raise problem_of(as_failed(error), address) from None
-
 
 
 def _put_scope(target: Any, params: dict[str, Any]) -> None:

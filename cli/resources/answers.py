@@ -27,8 +27,7 @@ def show_answer(run: Run, request: Any, answer: Any) -> None:
     _report(run, request, answer, item if field is not None and not field.is_repeated else None)
     if field is not None and field.is_repeated:
         columns = run.verb.columns or run.resource.columns
-        known = field.message_type is not None and item is not None and len(item) > 0
-        if known:
+        if field.message_type is not None and item:
             run.printer.rows(columns, item)
     elif item is not None and field is not None and answer.HasField(field.name):
         run.printer.rows(run.verb.columns or run.resource.columns, [item])

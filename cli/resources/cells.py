@@ -9,19 +9,22 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from cli.console import bad, good, quiet, warn
-from cli.resources.contract import DURATION, TIMESTAMP, enum_prefix, is_map
+from cli.resources.contract import DURATION, TIMESTAMP, enum_prefix, enum_type, is_map
 from cli.resources.model import Column, Form
 from cli.resources.tables.texts import duration
 
 Style = Callable[[str], str]
 
-_GOOD = frozenset("active enabled delivered done allowed ok paid alert.resolved resolved issued recovered".split())
-_BAD = frozenset(
-    "failed denied in-alarm exhausted gone server-error rejected critical alert.reached endpoint.failing"
-    " delivery.exhausted connection-failed response-timed-out endpoint.disabled".split()
-)
-_WARN = frozenset("pending disabled evaluating running open requested expired capped warning cancelled".split())
-_QUIET = frozenset("archived unspecified voided void none released settled ended".split())
+_GOOD = {"active", "enabled", "delivered", "done", "allowed", "ok", "paid", "alert.resolved", "resolved", "issued"}
+_BAD = {
+    *("failed", "denied", "in-alarm", "gone", "server-error", "rejected", "critical", "connection-failed"),
+    *("response-timed-out", "alert.reached", "endpoint.failing", "endpoint.disabled", "delivery.exhausted"),
+}
+_WARN = {
+    *("pending", "disabled", "evaluating", "running", "open", "requested", "expired", "capped", "warning"),
+    "cancelled",
+}
+_QUIET = {"archived", "voided", "void", "none", "released", "settled", "ended", "not-evaluated"}
 _SPANS = ((86_400 * 365, "y"), (86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _EVENT_TYPES = "EventType"
 
@@ -104,13 +107,14 @@ def _nested(field: FieldDescriptor, value: Any, times: Times) -> str:
 
 def enum_text(field: FieldDescriptor, number: int) -> str:
     """The short name of a value: `in-alarm`; of an event type `alert.reached`. A number that this version lacks."""
-    known = field.enum_type.values_by_number.get(number)
+    enum = enum_type(field)
+    known = enum.values_by_number.get(number)
     if known is None:
         return str(number)
     if not number:
         return ""
     name = known.name.removeprefix(enum_prefix(field)).lower()
-    if field.enum_type.name == _EVENT_TYPES:
+    if enum.name == _EVENT_TYPES:
         return event_type_text(name)
     return str(name.replace("_", "-"))
 

@@ -43,7 +43,9 @@ def prepare_update(run: Run, server: Caller, request: Any) -> None:
     target = getattr(request, run.whole)
     changed = _changed(run, target, cleared)
     if not changed and not run.params.get("file"):
-        raise click.UsageError("nothing to change: give at least one of the options of fields, or --file", run.context)
+        raise click.UsageError(
+            "nothing to change: give at least one of the options of fields, or --file", run.context
+        )
     if is_put or any(contract.is_map(option.leaf.field) for option, _ in run.options):
         _merge_present(run, server, request, is_put=is_put)
     put_options(request, run.options)
@@ -69,9 +71,7 @@ def _changed(run: Run, target: Any, cleared: list[str]) -> list[str]:
         if top not in target.DESCRIPTOR.fields_by_name or top in run.resource.ids:
             fields = sorted({key.partition(".")[0] for key in known} - set(run.resource.ids))
             raise click.BadParameter(f"{name!r} is no field: it has {', '.join(fields)}", param_hint="--clear")
-    of_resource = [
-        option.leaf.path[1].name for option, _ in run.options if option.leaf.path[0].name == run.whole
-    ]
+    of_resource = [option.leaf.path[1].name for option, _ in run.options if option.leaf.path[0].name == run.whole]
     return [*of_resource, *(name for name in cleared)]
 
 

@@ -74,11 +74,13 @@ def verbs_of(resource: Resource) -> list[Verb]:
 def command_of(resource: Resource, verb: Verb) -> click.Command:
     """The command of a verb."""
     method = contract.method(verb.method)
-    request, answer = method.input_type, method.output_type
+    request = method.input_type
     is_list = listed(method, verb)
     whole = resource.field if resource.field in request.fields_by_name else ""
     paths = arguments_of(resource, verb, method, is_list=is_list)
-    has_file = not is_list and not method.server_streaming and any(field.name not in paths for field in request.fields)
+    has_file = (
+        not is_list and not method.server_streaming and any(field.name not in paths for field in request.fields)
+    )
     parameters: list[click.Parameter] = [
         IdArgument(path, metavar=f"[{metavar_of(path)}]" if has_file else metavar_of(path), required=not has_file)
         for path in paths
@@ -97,7 +99,7 @@ def command_of(resource: Resource, verb: Verb) -> click.Command:
             )
         )
     if has_file:
-        what = contract.method(verb.method).input_type.fields_by_name[whole].message_type.name if whole else request.name
+        what = contract.message_type(request.fields_by_name[whole]).name if whole else request.name
         parameters.append(
             SectionOption(
                 ["--file", "-f", "file"],
@@ -154,7 +156,7 @@ def arguments_of(resource: Resource, verb: Verb, method: MethodDescriptor, *, is
         if name in request.fields_by_name:
             paths.append(name)
         elif resource.field in request.fields_by_name:
-            message = request.fields_by_name[resource.field].message_type
+            message = contract.message_type(request.fields_by_name[resource.field])
             assigned = "OUTPUT_ONLY" in contract.behaviors(message.fields_by_name[name])
             if not assigned or verb.name == "update":
                 paths.append(f"{resource.field}.{name}")
@@ -207,7 +209,7 @@ def _help(verb: Verb, method: MethodDescriptor) -> str:
 
 def _callback(resource: Resource, verb: Verb) -> Any:
     @click.pass_context
-    def run(context: click.Context, **_named: Any) -> None:
+    def run(context: click.Context, /, **_named: Any) -> None:
         # The calls need gRPC, which a help does not.
         from cli.resources.execution import execute
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.api import field_behavior_pb2
 from google.protobuf import message_factory
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 
 PACKAGE = "tidemark.v1"
@@ -72,7 +72,7 @@ def is_number(field: FieldDescriptor) -> bool:
 
 
 def items_field(answer: Descriptor, name: str = "") -> FieldDescriptor | None:
-    """The field of an answer that a command shows: the named one, else the first with messages; None: there is none."""
+    """The field of an answer that a command shows: the named one, else the first with messages; None: it has none."""
     if name:
         return answer.fields_by_name[name]
     return next((field for field in answer.fields if field.message_type is not None), None)
@@ -82,6 +82,18 @@ def is_list(answer: Descriptor, name: str = "") -> bool:
     """Whether an answer is a page of a list, or a list as a whole."""
     field = items_field(answer, name)
     return field is not None and field.is_repeated and not is_map(field)
+
+
+def message_type(field: FieldDescriptor) -> Descriptor:
+    """The type of a field with messages."""
+    assert field.message_type is not None, field.full_name
+    return field.message_type
+
+
+def enum_type(field: FieldDescriptor) -> EnumDescriptor:
+    """The type of a field with values of an enum."""
+    assert field.enum_type is not None, field.full_name
+    return field.enum_type
 
 
 @cache
@@ -101,12 +113,12 @@ def enum_names(field: FieldDescriptor) -> dict[str, int]:
     prefix = enum_prefix(field)
     return {
         value.name.removeprefix(prefix).lower().replace("_", "-"): value.number
-        for value in field.enum_type.values
+        for value in enum_type(field).values
         if value.number
     }
 
 
 def enum_prefix(field: FieldDescriptor) -> str:
     """What the names of all values of an enum begin with."""
-    first: str = field.enum_type.values[0].name
+    first: str = enum_type(field).values[0].name
     return first.removesuffix("UNSPECIFIED")

@@ -14,7 +14,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from cli.console import ConfigurationProblem, install_command
-from cli.resources.contract import DURATION, TIMESTAMP, behaviors, is_map
+from cli.resources.contract import DURATION, TIMESTAMP, behaviors, is_map, message_type
 from cli.resources.values import BadValue, value_of
 
 _LEAVES = (TIMESTAMP, DURATION)
@@ -142,7 +142,7 @@ def _fill_field(message: Any, field: FieldDescriptor, node: Node, path: str) -> 
     if is_map(field):
         if node.kind != "mapping":
             raise BadDocument(_at(node, path, "write pairs, each as KEY: VALUE"))
-        value_field = field.message_type.fields_by_name["value"]
+        value_field = message_type(field).fields_by_name["value"]
         for key, value in node.pairs:
             getattr(message, field.name)[key] = _value(value_field, value, _below(path, key))
     elif field.is_repeated:
@@ -192,7 +192,7 @@ def is_pair(descriptor: Descriptor) -> bool:
 
 
 def read_short(text: str, message: Any) -> None:
-    """Fills a message from the value of an option: `{value: 100, severity: critical}`, or `value=100,severity=critical`.
+    """Fills a message from the value of an option: `value=100,severity=info`, or `{value: 100, severity: info}`.
 
     Raises BadValue.
     """
@@ -211,7 +211,9 @@ def read_short(text: str, message: Any) -> None:
         *outer, last = name.strip().split(".")
         target = message
         for step in outer:
-            if step not in target.DESCRIPTOR.fields_by_name or not _is_message(target.DESCRIPTOR.fields_by_name[step]):
+            if step not in target.DESCRIPTOR.fields_by_name or not _is_message(
+                target.DESCRIPTOR.fields_by_name[step]
+            ):
                 raise BadValue(unknown(step, target.DESCRIPTOR))
             target = getattr(target, step)
         field = target.DESCRIPTOR.fields_by_name.get(last)

@@ -11,8 +11,8 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from cli.connection.channels import Caller, caller
 from cli.connection.options import address_in
-from cli.connection.problems import CONFLICT, as_failed, problem_of
-from cli.console import ConfigurationProblem, Problem
+from cli.connection.problems import Conflict, as_failed, problem_of
+from cli.console import ConfigurationProblem
 from cli.resources import changes, contract
 from cli.resources.answers import show_answer
 from cli.resources.commands import arguments_of, listed
@@ -50,9 +50,7 @@ class Run:
     def request(self) -> Any:
         """The request of the arguments, the file and the options. Raises Problem and click.UsageError."""
         request = contract.new(self.method.input_type)
-        paths = arguments_of(
-            self.resource, self.verb, self.method, is_list=listed(self.method, self.verb)
-        )
+        paths = arguments_of(self.resource, self.verb, self.method, is_list=listed(self.method, self.verb))
         file = self.params.get("file")
         if file:
             target = getattr(request, self.whole) if self.whole else request
@@ -93,7 +91,6 @@ def execute(context: click.Context, resource: Resource, verb: Verb) -> None:
             raise problem_of(as_failed(error), address) from None
 
 
-
 def _perform(run: Run, server: Caller, request: Any) -> None:
     resource, verb, method = run.resource, run.verb, run.method
     columns = verb.columns or resource.columns
@@ -132,15 +129,13 @@ def _refuse_existing(run: Run, server: Caller, request: Any) -> None:
         request.only_if_new = True
         return
     if changes.read(run, server, request) is not None:
-        problem = Problem(
+        raise Conflict(
             f"this {run.resource.one} exists already",
             [
                 f"change it: tidemark {run.resource.name} update {ids_of(run.resource, getattr(request, run.whole))}",
                 f"replace it as a whole: tidemark {run.resource.name} put …",
             ],
         )
-        problem.exit_code = CONFLICT
-        raise problem
 
 
 def ids_of(resource: Resource, message: Any) -> str:

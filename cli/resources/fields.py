@@ -18,9 +18,10 @@ from cli.resources.contract import (
     enum_names,
     is_map,
     is_number,
+    message_type,
 )
-from cli.sections import SectionOption
 from cli.resources.values import BadValue, value_of
+from cli.sections import SectionOption
 
 MAX_DEPTH = 4  # of messages in messages
 MANY = 12  # values of an enum, above which the help does not list them
@@ -28,10 +29,11 @@ _LEAVES = frozenset({TIMESTAMP, DURATION})
 _OWN = PAGING | {"validate_only", "update_mask"}
 
 # Ids of resources have options without `_id`, which is kept as a second name.
-_RESOURCES = frozenset(
-    "alert balance billing contract customer delivery endpoint invoice job metric notification parent_customer plan"
-    " recharge reservation subscription actor resource draw_down_metric".split()
-)
+_RESOURCES = {
+    *("alert", "balance", "billing", "contract", "customer", "delivery", "endpoint", "invoice", "job", "metric"),
+    *("notification", "parent_customer", "plan", "recharge", "reservation", "subscription", "actor", "resource"),
+    "draw_down_metric",
+}
 # Options with another name than their path makes.
 _NAMES = {
     "spend.currency": "currency",
@@ -59,7 +61,7 @@ _SINGULAR = {"statuses": "status", "aliases": "alias", "balances": "balance", "u
 
 @dataclass(frozen=True)
 class Leaf:
-    """A field that an option gives, by its path in the request. skipped: how much of the path the option leaves out."""
+    """A field that an option gives, by its path in the request. skipped: the steps that the option leaves out."""
 
     path: tuple[FieldDescriptor, ...]
     skipped: int = 0
@@ -126,9 +128,8 @@ class Leaf:
     def help(self) -> str:
         """The first sentence of the field's comment, and what the value looks like."""
         text = description(self.field.full_name)
-        message = self.field.message_type
         if self.metavar.startswith("FIELD"):
-            names = [field.name for field in message.fields if "OUTPUT_ONLY" not in behaviors(field)]
+            names = [field.name for field in message_type(self.field).fields if "OUTPUT_ONLY" not in behaviors(field)]
             text += f" Fields: {', '.join(names)}."
         return text + (" May be repeated." if self.is_many else "")
 
@@ -206,7 +207,9 @@ def options_of(found: Iterable[Leaf], section: str) -> list["FieldOption"]:
     taken: set[str] = set()
     made = []
     for leaf in found:
-        names = [name for name in leaf.names if name not in taken] or ["-".join(_kebab(one.name) for one in leaf.path)]
+        names = [name for name in leaf.names if name not in taken] or [
+            "-".join(_kebab(one.name) for one in leaf.path)
+        ]
         taken.update(names)
         made.append(option_of(leaf, section, names))
     return made

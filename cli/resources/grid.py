@@ -58,9 +58,7 @@ def layout(
         kept.remove(max(number for number in kept if columns[number].rank == rank))
 
 
-def _cut(
-    columns: Sequence[Column], kept: Sequence[int], natural: Sequence[int], width: int
-) -> list[int] | None:
+def _cut(columns: Sequence[Column], kept: Sequence[int], natural: Sequence[int], width: int) -> list[int] | None:
     """The widths with texts cut so that the line fits; None if it does not."""
     sizes = {number: natural[number] for number in kept}
     excess = sum(sizes.values()) + len(SEPARATOR) * (len(kept) - 1) - width

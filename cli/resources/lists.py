@@ -63,7 +63,8 @@ class Listing:
         most = DEFAULT_ROWS if limit is None and people else limit or None
         gathered: list[Any] = []
         token = ""
-        for found, token in self.pages(most):
+        for found, after in self.pages(most):
+            token = after
             if people:
                 gathered += found
             else:
@@ -72,7 +73,9 @@ class Listing:
             if gathered:
                 self.printer.rows(self.columns, gathered)
             else:
-                print_progress(f"there are no such {self.what}" if self._has_filters() else f"there are no {self.what}")
+                print_progress(
+                    f"there are no such {self.what}" if self._has_filters() else f"there are no {self.what}"
+                )
         if token:
             print_progress(
                 f"{warn('note')} there are more {self.what}: --limit 0 lists all; the next ones come with\n"

@@ -1,6 +1,6 @@
 """Writes the documents that are made from the contract, or checks that what is committed is what it makes.
 
-python -m proto.documents write    docs/openapi.json, docs/api.md, the pages of docs/api, cli/resources/descriptions.json
+python -m proto.documents write    docs/openapi.json, docs/api.md, docs/api/, cli/resources/descriptions.json
 python -m proto.documents check    exit 1 and name the files that differ
 """
 

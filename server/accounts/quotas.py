@@ -26,7 +26,7 @@ class QuotaHandlers:
 
     async def GetQuotas(self, request: messages.GetQuotasRequest, context: Context) -> messages.GetQuotasResponse:
         """The quotas of all kinds, with what is used of them."""
-        # The rare call that every role may make tells callers with a key which version answers; without a key it stays unknown.
+        # A rare call, which every role may make. To callers without a key the version stays unknown.
         context.set_trailing_metadata((*context.trailing_metadata(), (VERSION_KEY, self._version)))
         organization_id = current_organization().organization_id
         limits, own = self._quotas.of(organization_id), self._quotas.own(organization_id)

@@ -143,9 +143,7 @@ RESOURCES = (
         (
             Verb("list", "AccountService/ListPlans"),
             Verb("get", "AccountService/GetPlan"),
-            Verb(
-                "delete", "AccountService/DeletePlan", irreversible=_deletes("plan {plan_id}"), done="deleted"
-            ),
+            Verb("delete", "AccountService/DeletePlan", irreversible=_deletes("plan {plan_id}"), done="deleted"),
         ),
         field="plan",
         put="AccountService/PutPlan",
@@ -177,9 +175,7 @@ RESOURCES = (
         (
             Verb("list", "AccountService/ListLimits"),
             Verb("get", "AccountService/GetLimit"),
-            Verb(
-                "delete", "AccountService/DeleteLimit", irreversible=_deletes("limit {limit_id}"), done="deleted"
-            ),
+            Verb("delete", "AccountService/DeleteLimit", irreversible=_deletes("limit {limit_id}"), done="deleted"),
         ),
         field="limit",
         put="AccountService/PutLimit",

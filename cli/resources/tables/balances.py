@@ -104,8 +104,8 @@ RESOURCES = (
             Verb(
                 "delete",
                 "AccountService/DeleteRechargePolicy",
-                irreversible="deletes the recharge policy of the balance {balance_id} of {customer_id}, and cancels its"
-                " open recharge",
+                irreversible="deletes the recharge policy of the balance {balance_id} of {customer_id}, and cancels"
+                " its open recharge",
                 done="deleted",
             ),
         ),

@@ -1,7 +1,6 @@
 """Reservations, and the decisions of limits."""
 
 from cli.resources.model import Column, Form, Resource, Verb
-from cli.resources.tables import texts
 
 _RESERVATION = (
     Column("customer", "customer_id", Form.ID),
@@ -53,8 +52,8 @@ RESOURCES = (
                 "release",
                 "LimitService/ReleaseReservation",
                 item="reservation",
-                irreversible="releases what the reservation {reservation_id} of {customer_id} holds: its caller cannot"
-                " settle it any more",
+                irreversible="releases what the reservation {reservation_id} of {customer_id} holds: its caller"
+                " cannot settle it any more",
                 done="released",
             ),
         ),

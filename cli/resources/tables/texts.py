@@ -153,12 +153,7 @@ def customer_and_subscription(message: Any) -> str:
 
 def alarms(customer_alert: Any) -> str:
     """How many gauges are in alarm, and the first of their levels."""
-    reached = [
-        state.level
-        for gauge in customer_alert.gauges
-        for state in gauge.thresholds
-        if state.in_alarm
-    ]
+    reached = [state.level for gauge in customer_alert.gauges for state in gauge.thresholds if state.in_alarm]
     return ", ".join(reached[:3]) + (f" (+{len(reached) - 3})" if len(reached) > 3 else "")
 
 

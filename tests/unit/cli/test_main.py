@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from cli.client.connection import Address, ClientTls
 from cli.client.errors import error_reason
-from cli.main import COMMANDS, tidemark
 from cli.connection.options import call_problem
+from cli.main import COMMANDS, tidemark
 from cli.settings import first_line
 from cli.up import grpcurl_tls
 from runtime.configuration import Configuration
