@@ -42,7 +42,8 @@ def health(service: str, url: str | None, timeout: float, address: Address) -> N
     try:
         status = asyncio.run(_status(address, service, timeout))
     except grpc.aio.AioRpcError as error:
-        raise call_problem(error, address) from None
+        problem = call_problem(error, address)
+        raise Problem(problem.message, problem.hints) from None
     name = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
     if status != health_pb2.HealthCheckResponse.SERVING:
         raise Problem(f"{address.server} is {name}")

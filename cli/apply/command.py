@@ -166,9 +166,7 @@ def _summarize(steps: Sequence[Step], *, dry_run: bool) -> None:
     loose = sum(1 for step in steps if step.action is Action.SAME and not step.is_owned)
     if loose:
         print_progress(
-            quiet(
-                f"{_number(loose, 'item')} of another owner, or of none: --prune leaves them alone, --adopt takes over"
-            )
+            quiet(f"{_number(loose, 'item')} of another owner, or of none, which --prune keeps; --adopt takes over")
         )
 
 

@@ -25,11 +25,11 @@ def show_answer(run: Run, request: Any, answer: Any) -> None:
         run.printer.one(answer if others or item is None else item)
         return
     _report(run, request, answer, item if field is not None and not field.is_repeated else None)
-    if field is not None and field.is_repeated:
+    if field is not None and field.is_repeated and field.message_type is not None:
         columns = run.verb.columns or run.resource.columns
-        if field.message_type is not None and item:
+        if item:
             run.printer.rows(columns, item)
-    elif item is not None and field is not None and answer.HasField(field.name):
+    elif field is not None and not field.is_repeated and answer.HasField(field.name):
         run.printer.rows(run.verb.columns or run.resource.columns, [item])
     elif answer.ListFields():
         run.printer.one(answer)
@@ -50,7 +50,7 @@ def _report(run: Run, request: Any, answer: Any, item: Any) -> None:
         print_progress(f"{quiet('again')} an earlier request did this; nothing is changed")
     elif run.verb.done:
         ids = _ids(run, request, item)
-        print_progress(f"{good(run.verb.done)} {run.resource.one} {named(ids)}".rstrip())
+        print_progress(f"{good(run.verb.done)} {run.resource.one}{f' {named(ids)}' if ids else ''}")
     for warning in getattr(answer, "warnings", ()):
         print_progress(f"{warn('warning')} {warning.message or warning.field}")
 

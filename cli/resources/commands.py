@@ -79,7 +79,9 @@ def command_of(resource: Resource, verb: Verb) -> click.Command:
     whole = resource.field if resource.field in request.fields_by_name else ""
     paths = arguments_of(resource, verb, method, is_list=is_list)
     has_file = (
-        not is_list and not method.server_streaming and any(field.name not in paths for field in request.fields)
+        not method.server_streaming
+        and not method.name.startswith(("Get", "List", "Summarize"))
+        and any(field.name not in paths for field in request.fields)
     )
     parameters: list[click.Parameter] = [
         IdArgument(path, metavar=f"[{metavar_of(path)}]" if has_file else metavar_of(path), required=not has_file)
@@ -87,7 +89,7 @@ def command_of(resource: Resource, verb: Verb) -> click.Command:
     ]
     hidden = (*verb.hidden, *paths, *(path.removeprefix(f"{whole}.") for path in paths if whole))
     section = FILTERS if is_list or method.server_streaming else FIELDS
-    parameters += options_of(leaves(request, hidden, whole), section)
+    parameters += options_of(leaves(request, hidden, whole or verb.inside), section)
     if whole and verb.name == "update":
         parameters.append(
             SectionOption(

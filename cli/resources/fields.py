@@ -56,7 +56,14 @@ _NAMES = {
     "credentials.basic.password": "basic-password",
     "credentials.bearer.token": "bearer-token",
 }
-_SINGULAR = {"statuses": "status", "aliases": "alias", "balances": "balance", "usages": "usage", "entries": "entry"}
+_SINGULAR = {
+    "statuses": "status",
+    "aliases": "alias",
+    "balances": "balance",
+    "usages": "usage",
+    "entries": "entry",
+    "properties": "property",
+}
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,8 @@ class Leaf:
         if self.metavar.startswith("FIELD"):
             names = [field.name for field in message_type(self.field).fields if "OUTPUT_ONLY" not in behaviors(field)]
             text += f" Fields: {', '.join(names)}."
-        return text + (" May be repeated." if self.is_many else "")
+        text += " May be repeated." if self.is_many else ""
+        return text + (" Required." if "REQUIRED" in behaviors(self.field) else "")
 
     def put(self, request: Any, values: Any) -> None:
         """Puts the value of the option, or its values, into the request. Raises BadValue."""

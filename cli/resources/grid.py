@@ -8,8 +8,11 @@ import click
 from cli.resources.model import Column, Form
 
 SEPARATOR = "  "
-MIN_TEXT, MIN_ID = 12, 20  # columns of the terminal that a cut cell keeps at least
+# Columns of the terminal that a cut cell keeps at least: a text and an id while there are columns that can go, then a
+# text, and at last an id.
+COMFORT, LONG_ID, MIN_TEXT, MIN_ID = 28, 40, 12, 20
 ELLIPSIS = "…"
+_CUT = (Form.TEXT, Form.LIST, Form.MAP, Form.ID)
 
 Style = Callable[[str], str]
 
@@ -21,14 +24,19 @@ def lines(
     width: int | None,
     widths: Sequence[int] | None = None,
 ) -> Iterator[str]:
-    """The lines of a table, the headings first. width: of the terminal; None: no limit, and nothing is cut."""
-    kept, sizes = layout(columns, rows, width)
-    if widths is not None:
-        sizes = [max(size, other) for size, other in zip(sizes, widths, strict=True)]
+    """The lines of a table, the headings first. width: of the terminal; None: no limit, and nothing is cut.
+
+    widths: of the columns, for rows that come one by one; a longer id stays whole.
+    """
+    if widths is None:
+        kept, sizes = layout(columns, rows, width)
+    else:
+        kept = list(range(len(columns)))
+        sizes = [max(size, len(column.heading)) for size, column in zip(widths, columns, strict=True)]
     headings = [column.heading.upper() for column in columns]
     yield _line(columns, headings, kept, sizes, lambda _column, _text: _heading)
     for row in rows:
-        yield _line(columns, row, kept, sizes, style)
+        yield _line(columns, row, kept, sizes, style, keep_ids=widths is not None)
 
 
 def layout(
@@ -49,8 +57,8 @@ def layout(
     if width is None:
         return kept, [natural[number] for number in kept]
     while True:
-        sizes = _cut(columns, kept, natural, width)
         rank = max(columns[number].rank for number in kept)
+        sizes = _cut(columns, kept, natural, width, COMFORT if rank else MIN_TEXT)
         if sizes is not None:
             return kept, sizes
         if rank == 0:
@@ -58,17 +66,24 @@ def layout(
         kept.remove(max(number for number in kept if columns[number].rank == rank))
 
 
-def _cut(columns: Sequence[Column], kept: Sequence[int], natural: Sequence[int], width: int) -> list[int] | None:
-    """The widths with texts cut so that the line fits; None if it does not."""
+def _cut(
+    columns: Sequence[Column], kept: Sequence[int], natural: Sequence[int], width: int, least: int
+) -> list[int] | None:
+    """The widths with texts and very long ids cut so that the line fits; None if it does not."""
     sizes = {number: natural[number] for number in kept}
+    bounds = {
+        number: LONG_ID if columns[number].form is Form.ID else least
+        for number in kept
+        if columns[number].form in _CUT
+    }
     excess = sum(sizes.values()) + len(SEPARATOR) * (len(kept) - 1) - width
     while excess > 0:
         longest = max(
-            (number for number in kept if columns[number].form in (Form.TEXT, Form.LIST, Form.MAP)),
+            (number for number, bound in bounds.items() if sizes[number] > bound),
             key=lambda number: sizes[number],
             default=None,
         )
-        if longest is None or sizes[longest] <= MIN_TEXT:
+        if longest is None:
             return None
         sizes[longest] -= 1
         excess -= 1
@@ -97,11 +112,13 @@ def _line(
     kept: Sequence[int],
     sizes: Sequence[int],
     style: Callable[[Column, str], Style],
+    *,
+    keep_ids: bool = False,
 ) -> str:
     parts = []
     for place, (number, size) in enumerate(zip(kept, sizes, strict=True)):
         column = columns[number]
-        text = shortened(texts[number], size, column.form)
+        text = texts[number] if keep_ids and column.form is Form.ID else shortened(texts[number], size, column.form)
         blanks = " " * max(0, size - display_width(text))
         styled = style(column, texts[number])(text) if text else ""
         last = place == len(kept) - 1

@@ -41,8 +41,9 @@ class Verb:
     positional; None: the ids of the resource, or for a list the required ones. item: the field of the answer that is
     shown; empty: the one with messages. columns: of its table, if they are not those of the resource. irreversible:
     what the command does that cannot be undone, in the words of the question before it, with fields of the request
-    in braces; empty: it can be undone. hidden: the paths of fields that have no option. done: the word of the
-    report, such as `archived`. reads: it changes nothing.
+    in braces; empty: it can be undone. hidden: the paths of fields that have no option. inside: a field of the
+    request whose fields have options without its name. done: the word of the report, such as `archived`. summary: the
+    first line of the help; empty: that of the contract.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Verb:
     columns: tuple[Column, ...] = ()
     irreversible: str = ""
     hidden: tuple[str, ...] = ()
+    inside: str = ""
     done: str = ""
     summary: str = ""
 

@@ -20,7 +20,7 @@ from cli.resources.model import Column, Form
 from cli.resources.printing import Format, Printer
 
 # Columns of the terminal for a cell, where the rows to come are not known.
-WIDTHS = {Form.ID: 24, Form.TIME: 20, Form.STATE: 18, Form.NUMBER: 10}
+WIDTHS = {Form.ID: 30, Form.TIME: 20, Form.STATE: 18, Form.NUMBER: 10}
 OTHER = 24
 TOKEN = "resume_token"
 

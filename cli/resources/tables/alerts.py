@@ -132,7 +132,7 @@ RESOURCES = (
     ),
     Resource(
         "usage",
-        "batch of usage",
+        "usage",
         "Usage events: send some by hand, or take them back.",
         (),
         (
@@ -142,10 +142,11 @@ RESOURCES = (
             Column("reached", lambda outcome: ", ".join(one.level for one in outcome.transitions if one.kind == 1)),
         ),
         (
-            Verb("send", "AlertService/EvaluateUsageBatch", item="outcome"),
+            Verb("send", "AlertService/EvaluateUsageBatch", item="outcome", inside="batch", done="sent"),
             Verb(
                 "void",
                 "AlertService/VoidUsageEvents",
+                item="outcomes",
                 irreversible="takes these usage events back: they count nowhere afterwards",
                 done="voided",
             ),

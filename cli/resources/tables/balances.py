@@ -63,11 +63,11 @@ RESOURCES = (
             Verb("list", "AccountService/ListBalances"),
             Verb("get", "AccountService/GetBalance"),
             Verb("entries", "AccountService/ListBalanceEntries", _OF_BALANCE, columns=_ENTRY),
-            Verb("adjust", "AccountService/AdjustBalance", (*_OF_BALANCE, "amount"), done="adjusted"),
+            Verb("adjust", "AccountService/AdjustBalance", _OF_BALANCE, done="adjusted"),
             Verb(
                 "decrement",
                 "AccountService/DecrementBalances",
-                ("customer_id", "amount"),
+                ("customer_id",),
                 item="entries",
                 columns=_ENTRY,
                 done="decremented",

@@ -40,7 +40,14 @@ RESOURCES = (
         (
             Verb("list", "LimitService/ListReservations"),
             Verb("get", "LimitService/GetReservation"),
-            Verb("create", "LimitService/ReserveUsage", ("usage.customer_id", "reservation_id"), item="reservation"),
+            Verb(
+                "create",
+                "LimitService/ReserveUsage",
+                ("usage.customer_id", "reservation_id"),
+                item="reservation",
+                inside="usage",
+                done="decided about",
+            ),
             Verb(
                 "settle",
                 "LimitService/SettleReservation",
