@@ -12,7 +12,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from cli.console import ConfigurationProblem, install_command
-from cli.resources.catalog import RESOURCES
 from cli.sections import SuggestingGroup
 from runtime.redaction import error_lines
 
@@ -32,22 +31,28 @@ class Entry:
     target: str = ""
 
 
+def _of_resources() -> dict[str, Entry]:
+    """The groups of the table of resources. As all commands, they are found by the name of a module."""
+    resources: dict[str, Any] = import_module("cli.resources.catalog").RESOURCES
+    return {name: Entry(_RESOURCES, resource.summary) for name, resource in resources.items()}
+
+
 _SERVICE, _TOOLS, _RESOURCES = "Run the service", "Work with usage and webhooks", "Resources of the API"
 _DECLARED, _SETTINGS = "Declare alerts and others in files", "This command"
 
 # In the order of the help. Only the module of the called one is imported: a help, a completion and a command that
 # calls a server start several times as fast.
 COMMANDS: dict[str, Entry] = {
-    "up": Entry(_SERVICE, "Start everything on this machine: the server and the notifier.", "cli.up:up"),
-    "serve": Entry(_SERVICE, "Start a gRPC server, or several that share its port.", "cli.serve:serve"),
-    "notify": Entry(_SERVICE, "Start a notifier, which sends webhooks.", "cli.notify:notify"),
-    "migrate": Entry(_SERVICE, "Bring the schema of the database up to date.", "cli.migrate:migrate"),
-    "keys": Entry(_SERVICE, "Create, list, change, rotate and revoke API keys.", "cli.keys:keys"),
-    "secrets": Entry(_SERVICE, "Work on the encrypted webhook secrets.", "cli.secrets:secrets"),
-    "health": Entry(_SERVICE, "Ask a server whether it serves.", "cli.health:health"),
+    "up": Entry(_SERVICE, "Start everything on this machine: the server and the notifier.", "cli.serving.up:up"),
+    "serve": Entry(_SERVICE, "Start a gRPC server, or several that share its port.", "cli.serving.serve:serve"),
+    "notify": Entry(_SERVICE, "Start a notifier, which sends webhooks.", "cli.serving.notify:notify"),
+    "migrate": Entry(_SERVICE, "Bring the schema of the database up to date.", "cli.serving.migrate:migrate"),
+    "keys": Entry(_SERVICE, "Create, list, change, rotate and revoke API keys.", "cli.organizations.keys:keys"),
+    "secrets": Entry(_SERVICE, "Work on the encrypted webhook secrets.", "cli.organizations.secrets:secrets"),
+    "health": Entry(_SERVICE, "Ask a server whether it serves.", "cli.serving.health:health"),
     "doctor": Entry(_SERVICE, "Say what is wrong, and what to do about it.", "cli.doctor.command:doctor"),
-    "restored": Entry(_SERVICE, "Prepare a database that was restored from a backup.", "cli.restored:restored"),
-    "embedded": Entry(_SERVICE, "Run a program of PostgreSQL with the embedded server.", "cli.embedded:embedded"),
+    "restored": Entry(_SERVICE, "Prepare a database restored from a backup.", "cli.serving.restored:restored"),
+    "embedded": Entry(_SERVICE, "Run a program of the embedded PostgreSQL.", "cli.serving.embedded:embedded"),
     "replay": Entry(_TOOLS, "Stream a file of usage events; safe to run twice.", "cli.replay.command:replay"),
     "watch": Entry(_TOOLS, "Show alert states or notifications, live.", "cli.watch.command:watch"),
     "listen": Entry(_TOOLS, "Receive webhooks on this machine, and forward them.", "cli.listen.command:listen"),
@@ -56,7 +61,7 @@ COMMANDS: dict[str, Entry] = {
     "check": Entry(_TOOLS, "Say whether usage fits into limits and balances.", "cli.enforcement.check:check"),
     "apply": Entry(_DECLARED, "Create and change what files declare.", "cli.apply.command:apply"),
     "export": Entry(_DECLARED, "Print what is there as such a file.", "cli.apply.export:export"),
-    **{name: Entry(_RESOURCES, resource.summary) for name, resource in RESOURCES.items()},
+    **_of_resources(),
     "context": Entry(_SETTINGS, "Names for several servers and their keys.", "cli.contexts.command:context"),
     "completion": Entry(_SETTINGS, "Print the completion of a shell.", "cli.about.completion:completion"),
     "version": Entry(_SETTINGS, "Print the versions of this command and of the server.", "cli.about.version:version"),

@@ -4,6 +4,7 @@ import difflib
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 LAST = ("Options", "Pages", "Output", "Connection")  # sections that come after all others
 
@@ -32,6 +33,16 @@ class SectionOption(click.Option):
 
 class SectionCommand(click.Command):
     """A command whose help shows its options below their headings."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The options that begin with the word, by their first names only."""
+        others = {
+            name
+            for parameter in self.get_params(ctx)
+            if isinstance(parameter, SectionOption)
+            for name in parameter.opts[1:]
+        }
+        return [item for item in super().shell_complete(ctx, incomplete) if item.value not in others]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the options of each section."""

@@ -57,7 +57,7 @@ def load() -> Contexts:
         raise ConfigurationProblem(f"the contexts in {path} cannot be read: {error}") from None
     try:
         found = _read(json.loads(text))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise ConfigurationProblem(
             f"{path} is damaged: {error}", ["mend it, or delete it and make the contexts anew"]
         ) from None

@@ -18,7 +18,7 @@ from cli.replay.row_file import RowFile
 from cli.replay.source import FileEndedEarly
 from cli.replay.summary import Summary
 from cli.rich_console import standard_error
-from cli.signals import SignalWaiter
+from cli.serving.signals import SignalWaiter
 from generated.tidemark.v1.usage_pb2 import UsageOutcome
 
 FAREWELL = 5.0  # seconds that batches in flight may take after a signal

@@ -15,8 +15,8 @@ from cli.resources.catalog import RESOURCES
 from cli.resources.completion import ids
 from cli.resources.documents import read_short
 from cli.resources.fields import leaves, options_of
-from cli.resources.model import Verb
 from cli.resources.printing import output_options
+from cli.resources.tables.model import Verb
 from cli.resources.tables.texts import measured, scope, short_condition
 from cli.resources.values import BadValue
 from cli.sections import SectionCommand, SectionOption, SuggestingGroup

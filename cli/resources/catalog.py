@@ -1,7 +1,7 @@
 """All resources, in the order of the help."""
 
-from cli.resources.model import Resource
 from cli.resources.tables import accounts, alerts, balances, enforcement, webhooks
+from cli.resources.tables.model import Resource
 
 RESOURCES: dict[str, Resource] = {
     resource.name: resource

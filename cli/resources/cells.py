@@ -10,7 +10,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from cli.console import bad, good, quiet, warn
 from cli.resources.contract import DURATION, TIMESTAMP, enum_prefix, enum_type, is_map
-from cli.resources.model import Column, Form
+from cli.resources.tables.model import Column, Form
 from cli.resources.tables.texts import duration
 
 Style = Callable[[str], str]
@@ -120,8 +120,8 @@ def enum_text(field: FieldDescriptor, number: int) -> str:
 
 
 def event_type_text(name: str) -> str:
-    """`alert.reached` for alert_reached: the last word is what happened, and what stands before it is the subject."""
-    subject, _, happened = name.rpartition("_")
+    """`alert.reached` for alert_reached: the first word is the subject, and the rest is what happened."""
+    subject, _, happened = name.partition("_")
     return f"{subject}.{happened}"
 
 

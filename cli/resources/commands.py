@@ -12,9 +12,9 @@ from cli.resources import contract
 from cli.resources.catalog import RESOURCES
 from cli.resources.completion import IdArgument, name_of_argument
 from cli.resources.fields import leaves, options_of
-from cli.resources.model import Resource, Verb
 from cli.resources.printing import output_options
 from cli.resources.requests import metavar_of
+from cli.resources.tables.model import Resource, Verb
 from cli.sections import SectionCommand, SectionOption, SuggestingGroup
 
 PAGES = "Pages"  # headings of options in a help

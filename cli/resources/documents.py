@@ -100,7 +100,7 @@ class _Reader:
         if self._count > MAX_NODES:
             raise BadDocument(f"line {line}: it has more than {MAX_NODES:,} values")
         if isinstance(raw, self._yaml.ScalarNode):
-            return Node(raw.value, "text", line, raw.style is None)
+            return Node(raw.value, "text", line, not raw.style)
         if id(raw) in above:
             raise BadDocument(f"line {line}: an anchor contains itself")
         inner = above | {id(raw)}

@@ -20,10 +20,10 @@ from cli.resources.completion import name_of_argument
 from cli.resources.documents import strip
 from cli.resources.fields import FieldOption
 from cli.resources.lists import Listing
-from cli.resources.model import Resource, Verb
 from cli.resources.printing import Printer, printer_of
 from cli.resources.requests import given, metavar_of, put_arguments, put_options, read_file
 from cli.resources.streams import Following
+from cli.resources.tables.model import Resource, Verb
 
 
 @dataclass

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from cli.resources import documents
+from cli.resources.completion import ids
 from cli.resources.contract import (
     DURATION,
     FIELD_MASK,
@@ -249,6 +251,12 @@ class FieldOption(SectionOption):
     def __init__(self, *positional: Any, leaf: Leaf, **named: Any) -> None:
         super().__init__(*positional, **named)
         self.leaf = leaf
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names of an enum, or the ids that the server has, that begin with the word."""
+        if self.leaf.field.enum_type is not None:
+            return [CompletionItem(name) for name in enum_names(self.leaf.field) if name.startswith(incomplete)]
+        return ids(self.leaf.field.name, ctx, incomplete)
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """The row of the help."""

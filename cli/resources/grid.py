@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import click
 
-from cli.resources.model import Column, Form
+from cli.resources.tables.model import Column, Form
 
 SEPARATOR = "  "
 # Columns of the terminal that a cut cell keeps at least: a text and an id while there are columns that can go, then a

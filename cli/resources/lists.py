@@ -14,8 +14,8 @@ from google.protobuf.descriptor import MethodDescriptor
 from cli.connection.channels import Caller
 from cli.connection.problems import as_failed, problem_of
 from cli.console import named, print_progress, print_result, quiet, warn
-from cli.resources.model import Column
 from cli.resources.printing import Format, Printer
+from cli.resources.tables.model import Column
 
 PAGE = 1_000  # items of a page at most
 DEFAULT_ROWS = 1_000  # of a table

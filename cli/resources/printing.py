@@ -15,7 +15,7 @@ from cli.console import ConfigurationProblem, print_result
 from cli.resources import details, grid
 from cli.resources.cells import Times, cell, style_of
 from cli.resources.documents import tree_of, yaml_of
-from cli.resources.model import Column
+from cli.resources.tables.model import Column
 from cli.sections import SectionOption
 from runtime.clock import Clock, SystemClock
 

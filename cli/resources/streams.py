@@ -16,8 +16,8 @@ from cli.connection.problems import as_failed, problem_of
 from cli.console import DurableProgress, named, print_result, warn
 from cli.resources import grid
 from cli.resources.cells import Times, cell, style_of
-from cli.resources.model import Column, Form
 from cli.resources.printing import Format, Printer
+from cli.resources.tables.model import Column, Form
 
 # Columns of the terminal for a cell, where the rows to come are not known.
 WIDTHS = {Form.ID: 30, Form.TIME: 20, Form.STATE: 18, Form.NUMBER: 10}

@@ -17,7 +17,7 @@ from cli.client.notification_stream import NotificationStream
 from cli.connection.options import call_problem, server_options
 from cli.event_types import event_type_numbers
 from cli.rich_console import standard_error, standard_output
-from cli.signals import EndedBySignal, cancelled_by_signals
+from cli.serving.signals import EndedBySignal, cancelled_by_signals
 from cli.time_option import read_time
 from cli.watch.live_table import SHORTEST_INTERVAL, show_live_table
 from cli.watch.notification_lines import notification_line

@@ -1,7 +1,7 @@
 """Customers, subscriptions, plans, metrics, limits, invoices, quotas and the audit log."""
 
-from cli.resources.model import Column, Form, Resource, Verb
 from cli.resources.tables import texts
+from cli.resources.tables.model import Column, Form, Resource, Verb
 
 _CUSTOMER = (
     Column("id", "customer_id", Form.ID),
@@ -199,7 +199,7 @@ RESOURCES = (
         (),
         _QUOTA,
         (Verb("list", "AccountService/GetQuotas"),),
-        commands=(("show", "cli.quotas:show"), ("set", "cli.quotas:set_")),
+        commands=(("show", "cli.organizations.quotas:show"), ("set", "cli.organizations.quotas:set_")),
     ),
     Resource(
         "audit",

@@ -1,7 +1,7 @@
 """Alerts, their states of customers, notifications and usage: the resources of AlertService."""
 
-from cli.resources.model import Column, Form, Resource, Verb
 from cli.resources.tables import texts
+from cli.resources.tables.model import Column, Form, Resource, Verb
 
 _SCOPE_AND_CONDITION = ("scope", "condition")
 _ALERT = (

@@ -1,7 +1,7 @@
 """Balances, their ledger, overages and recharges."""
 
-from cli.resources.model import Column, Form, Resource, Verb
 from cli.resources.tables import texts
+from cli.resources.tables.model import Column, Form, Resource, Verb
 
 _BALANCE = (
     Column("customer", "customer_id", Form.ID),

@@ -1,6 +1,6 @@
 """Reservations, and the decisions of limits."""
 
-from cli.resources.model import Column, Form, Resource, Verb
+from cli.resources.tables.model import Column, Form, Resource, Verb
 
 _RESERVATION = (
     Column("customer", "customer_id", Form.ID),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cli.resources.model import Shown
+from cli.resources.tables.model import Shown
 
 _SEVERITIES = {1: "info", 2: "warning", 3: "critical"}
 

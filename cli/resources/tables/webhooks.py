@@ -1,7 +1,7 @@
 """Endpoints, deliveries, attempts, jobs and operator events: the resources of WebhookService."""
 
-from cli.resources.model import Column, Form, Resource, Verb
 from cli.resources.tables import texts
+from cli.resources.tables.model import Column, Form, Resource, Verb
 
 _ENDPOINT = (
     Column("id", "endpoint_id", Form.ID),

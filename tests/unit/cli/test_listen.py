@@ -201,5 +201,5 @@ async def test_two_on_one_port_is_an_error() -> None:
 
 def test_listen_without_a_server_reports_the_problem() -> None:
     result = CliRunner().invoke(tidemark, ["listen", "--server", "127.0.0.1:1"])
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert "no server answers at 127.0.0.1:1" in result.output

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from cli.processes import Child, NotStarted, describe_exit
+from cli.serving.processes import Child, NotStarted, describe_exit
 from runtime.backoff import Backoff
 from runtime.configuration import Configuration
 from runtime.signals import on_stop

@@ -10,12 +10,12 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cli.combined_port import combined_port
 from cli.console import Problem
-from cli.parent import stopping_with
-from cli.processes import LISTENING, Child, NotStarted, child_environment
-from cli.settings import database_settings
-from cli.supervision import Supervisor, stop_timeout
+from cli.serving.combined_port import combined_port
+from cli.serving.parent import stopping_with
+from cli.serving.processes import LISTENING, Child, NotStarted, child_environment
+from cli.serving.settings import database_settings
+from cli.serving.supervision import Supervisor, stop_timeout
 from runtime.actions import LogAction
 from runtime.configuration import Configuration
 from server.listener import CannotListen, address_of

@@ -6,13 +6,19 @@ import click
 import uvloop
 
 from cli.console import Problem
-from cli.garbage_collection import reduce_garbage_collection
-from cli.monitoring_options import metrics_listen_option, monitoring_socket_option
-from cli.parent import parent_option, stopping_with
-from cli.processes import LISTENING
-from cli.settings import configuration, configure_logs, database_url, maintained_database, unreachable_database
-from cli.worker_option import workers_option
-from cli.workers import run_workers
+from cli.serving.garbage_collection import reduce_garbage_collection
+from cli.serving.monitoring_options import metrics_listen_option, monitoring_socket_option
+from cli.serving.parent import parent_option, stopping_with
+from cli.serving.processes import LISTENING
+from cli.serving.settings import (
+    configuration,
+    configure_logs,
+    database_url,
+    maintained_database,
+    unreachable_database,
+)
+from cli.serving.worker_option import workers_option
+from cli.serving.workers import run_workers
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable

@@ -4,7 +4,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from cli.processes import Child
+from cli.serving.processes import Child
 from runtime.configuration import Configuration
 from runtime.monitoring.addresses import addresses
 

@@ -5,7 +5,7 @@ import asyncio
 import click
 
 from cli.console import print_result
-from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
+from cli.serving.settings import configuration, configure_logs, prepared_database, unreachable_database
 from store.audit.numbering import skip_numbers
 from store.notifications.feed import skip_positions
 from store.postgres.database import Database, DatabaseUnavailable

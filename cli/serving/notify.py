@@ -6,11 +6,11 @@ import click
 import uvloop
 
 from cli.console import Problem
-from cli.garbage_collection import reduce_garbage_collection
-from cli.monitoring_options import metrics_listen_option, monitoring_socket_option
-from cli.parent import parent_option, stopping_with
-from cli.processes import RUNNING
-from cli.settings import configuration, configure_logs, maintained_database
+from cli.serving.garbage_collection import reduce_garbage_collection
+from cli.serving.monitoring_options import metrics_listen_option, monitoring_socket_option
+from cli.serving.parent import parent_option, stopping_with
+from cli.serving.processes import RUNNING
+from cli.serving.settings import configuration, configure_logs, maintained_database
 from notifier.process import run
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration

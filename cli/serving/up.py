@@ -7,13 +7,19 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from cli.combined_port import combined_port
 from cli.console import DurableProgress, Problem, bad, good, named, quiet
-from cli.monitoring_options import metrics_listen_option
-from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
-from cli.settings import configuration, configure_logs, database_settings, maintained_database, unreachable_database
-from cli.supervision import STOP_MARGIN, Supervisor, stop_timeout
-from cli.worker_option import workers_option
+from cli.serving.combined_port import combined_port
+from cli.serving.monitoring_options import metrics_listen_option
+from cli.serving.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
+from cli.serving.settings import (
+    configuration,
+    configure_logs,
+    database_settings,
+    maintained_database,
+    unreachable_database,
+)
+from cli.serving.supervision import STOP_MARGIN, Supervisor, stop_timeout
+from cli.serving.worker_option import workers_option
 from runtime.configuration import Configuration
 from runtime.master_keys import KeyFileUnusable
 from runtime.monitoring.addresses import CannotMonitor, metrics_url

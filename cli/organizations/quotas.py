@@ -6,9 +6,9 @@ from typing import TypeVar
 
 import click
 
-from cli.audit import record_quotas
 from cli.console import Problem, named, print_progress, print_result
-from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
+from cli.organizations.audit import record_quotas
+from cli.serving.settings import configuration, configure_logs, prepared_database, unreachable_database
 from runtime.configuration import Configuration
 from runtime.quotas import MAX_QUOTA, QuotaKind, Quotas
 from store.identity import organizations

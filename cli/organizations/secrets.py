@@ -4,9 +4,9 @@ import asyncio
 
 import click
 
-from cli.audit import record_reencryption
 from cli.console import Problem, named, print_result
-from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
+from cli.organizations.audit import record_reencryption
+from cli.serving.settings import configuration, configure_logs, prepared_database, unreachable_database
 from runtime.master_keys import KeyFileUnusable, master_keys
 from store.endpoints import credentials as endpoint_credentials
 from store.endpoints import secrets as endpoint_secrets

@@ -5,7 +5,7 @@ from itertools import groupby
 import click
 
 from cli.console import named, print_result, quiet, warn
-from cli.settings import configuration, configure_logs, database_problems, database_url, migrated_database
+from cli.serving.settings import configuration, configure_logs, database_problems, database_url, migrated_database
 from runtime.configuration import Configuration
 from store.migration_effects import Work
 from store.migration_plan import Plan, PlannedMigration, Step, plan

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import click
 
-from cli.audit import KeyAudit
 from cli.console import Problem, named, print_progress, warn
-from cli.key_options import DURATION, check_customer, limits, settings
-from cli.key_table import print_table
-from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
+from cli.organizations.audit import KeyAudit
+from cli.organizations.key_options import DURATION, check_customer, limits, settings
+from cli.organizations.key_table import print_table
+from cli.serving.settings import configuration, configure_logs, prepared_database, unreachable_database
 from runtime.clock import SystemClock
 from store.identity import keys as key_store
 from store.identity.key_changes import RotatedKey, rotate_key, update_key

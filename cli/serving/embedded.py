@@ -6,7 +6,7 @@ import subprocess
 import click
 
 from cli.console import ConfigurationProblem, Problem
-from cli.settings import configuration, configure_logs, database_url
+from cli.serving.settings import configuration, configure_logs, database_url
 from store.embedded.tools import connection_variables
 
 
