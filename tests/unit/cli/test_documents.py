@@ -9,7 +9,12 @@ from generated.tidemark.v1.alert_pb2 import Alert
 from generated.tidemark.v1.balance_pb2 import Balance
 from generated.tidemark.v1.customer_pb2 import Customer
 from generated.tidemark.v1.recharge_pb2 import RechargePolicy
-from generated.tidemark.v1.threshold_pb2 import Threshold
+from generated.tidemark.v1.threshold_pb2 import (
+    SEVERITY_CRITICAL,
+    TRANSITION_KIND_REACHED,
+    TRANSITION_KIND_RESOLVED,
+    Threshold,
+)
 
 ALERT = """
 alert_id: alt_1
@@ -104,9 +109,12 @@ def test_deep_nesting_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("value=100,severity=critical", Threshold(value="100", severity=3)),
-        ("{value: 0.10, notify_on: [reached]}", Threshold(value="0.10", notify_on=[1])),
-        ("value=1,notify_on=reached,notify_on=resolved", Threshold(value="1", notify_on=[1, 2])),
+        ("value=100,severity=critical", Threshold(value="100", severity=SEVERITY_CRITICAL)),
+        ("{value: 0.10, notify_on: [reached]}", Threshold(value="0.10", notify_on=[TRANSITION_KIND_REACHED])),
+        (
+            "value=1,notify_on=reached,notify_on=resolved",
+            Threshold(value="1", notify_on=[TRANSITION_KIND_REACHED, TRANSITION_KIND_RESOLVED]),
+        ),
     ],
 )
 def test_options_take_messages_in_two_forms(text: str, expected: Threshold) -> None:
