@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cli.console import good, named, print_progress, print_result, quiet, warn
+from cli.console import Problem, good, named, print_progress, print_result, quiet, warn
 from cli.resources import contract
 from cli.resources.printing import Format
 
@@ -33,9 +33,20 @@ def show_answer(run: Run, request: Any, answer: Any) -> None:
         run.printer.rows(run.verb.columns or run.resource.columns, [item])
     elif answer.ListFields():
         run.printer.one(answer)
+    _refuse_rejected(item)
     if "secret" in answer.DESCRIPTOR.fields_by_name and answer.secret:
         print_progress("the signing secret is shown only this once:")
         print_result(f"secret {answer.secret}")
+
+
+def _refuse_rejected(item: Any) -> None:
+    """Raises Problem when usage events were rejected; the others count."""
+    rejected = getattr(item, "rejected", ())
+    if rejected:
+        raise Problem(
+            f"{len(rejected)} of the events {'is' if len(rejected) == 1 else 'are'} rejected",
+            [f"{one.event_id or f'event {one.index}'}: {one.status.message}" for one in rejected[:20]],
+        )
 
 
 def _report(run: Run, request: Any, answer: Any, item: Any) -> None:

@@ -1,12 +1,14 @@
 """Writes the documents that are made from the contract, or checks that what is committed is what it makes.
 
-python -m proto.documents write    docs/openapi.json, docs/api.md, docs/api/, cli/resources/descriptions.json
+python -m proto.documents write    docs/openapi.json, docs/api.md, docs/api/, docs/cli-reference.md,
+                                   cli/resources/descriptions.json
 python -m proto.documents check    exit 1 and name the files that differ
 """
 
 import json
 import sys
 
+from proto.documents.command_line import command_line
 from proto.documents.contract import ROOT
 from proto.documents.descriptions import descriptions
 from proto.documents.openapi import openapi
@@ -21,6 +23,7 @@ def documents() -> dict[str, str]:
         "docs/openapi.json": json.dumps(openapi(), indent=1, ensure_ascii=False) + "\n",
         **{f"docs/{name}": text for name, text in pages().items()},
         "cli/resources/descriptions.json": descriptions(),
+        "docs/cli-reference.md": command_line(),
     }
 
 

@@ -156,4 +156,4 @@ async def test_mistakes_in_files_are_all_named_and_nothing_is_applied(shell: She
     assert "metrics is a list" in broken.stderr
     assert "there are no alerts" in (await shell.run("alerts", "list")).stderr
     assert "does not exist" in (await shell.run("apply", "-f", str(tmp_path / "none"), code=2)).stderr
-    assert "line 1" in (await shell.run("apply", "-f", "-", text="{", code=2)).stderr
+    assert "line 2" in (await shell.run("apply", "-f", "-", text="{", code=2)).stderr
