@@ -50,8 +50,11 @@ def address_of(named: dict[str, Any]) -> Address:
     # gRPC takes a third of the time in which a command starts, and a help does not need it.
     from cli.client.connection import Address, ClientTls
 
+    server = named.pop("server")
+    if server is not None:
+        checked_server(server)  # an empty one is no server: a variable of a script may be unset
     options = Context(
-        server=named.pop("server") or "",
+        server=server or "",
         key=(named.pop("key") or "").strip(),
         tls=bool(named.pop("tls")),
         server_ca=named.pop("server_ca") or "",
