@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass, replace
 
 from cli.console import ConfigurationProblem
-from cli.contexts.storage import Context, find, load
+from cli.contexts.storage import Context, find, load, load_if_readable
 from runtime.configuration import DEFAULT_LISTEN
 
 KEY_COMMAND_TIMEOUT = 60.0  # seconds
@@ -60,9 +60,9 @@ def choose(options: Context, name: str | None) -> Chosen:
 def _current() -> tuple[Context, str]:
     """The context of TIDEMARK_CONTEXT, else the one in use."""
     named = os.environ.get(CONTEXT_VARIABLE)
-    contexts = load()
     if named:
-        return find(contexts, named), f"the context {named} ({CONTEXT_VARIABLE})"
+        return find(load(), named), f"the context {named} ({CONTEXT_VARIABLE})"
+    contexts = load_if_readable()
     if contexts.current and contexts.current in contexts.by_name:
         return contexts.by_name[contexts.current], f"the context {contexts.current}"
     return Context(), ""

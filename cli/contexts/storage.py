@@ -38,10 +38,24 @@ class Contexts:
 
 
 def path_of_file() -> Path:
-    """Where the file is, whether it exists or not."""
+    """Where the file is, whether it exists or not. Raises Problem for a user without a home."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
-    folder = Path(base) if base.startswith("/") else Path.home() / ".config"
+    try:
+        folder = Path(base) if base.startswith("/") else Path.home() / ".config"
+    except RuntimeError:  # a container may run as a user whom its machine does not know
+        raise ConfigurationProblem(
+            "this user has no home for the file of contexts", ["name a folder with XDG_CONFIG_HOME"]
+        ) from None
     return folder / "tidemark" / "contexts.json"
+
+
+def load_if_readable() -> Contexts:
+    """The contexts; none if this user has no home, or may not read it, as a probe in a container. Raises Problem."""
+    try:
+        path_of_file().open().close()
+    except (OSError, ConfigurationProblem):
+        return Contexts()
+    return load()
 
 
 def load() -> Contexts:

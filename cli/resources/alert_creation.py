@@ -1,6 +1,5 @@
 """`tidemark alerts create CONDITION`: an alert in one line."""
 
-import re
 from functools import cache
 from typing import Any
 
@@ -13,18 +12,16 @@ from cli.connection.options import connection_options
 from cli.resources import contract
 from cli.resources.catalog import RESOURCES
 from cli.resources.completion import ids
-from cli.resources.documents import read_short
 from cli.resources.fields import leaves, options_of
 from cli.resources.printing import output_options
 from cli.resources.tables.model import Verb
 from cli.resources.tables.texts import measured, scope, short_condition
+from cli.resources.thresholds import put_threshold
 from cli.resources.values import BadValue
 from cli.sections import SectionCommand, SectionOption, SuggestingGroup
 
 METHOD = "AlertService/CreateAlert"
 VERB = Verb("create", METHOD, done="created")
-# `80`, `80%`, `+50`, with a severity: `100:critical`
-_SHORT = re.compile(r"(?P<sign>\+?)(?P<level>-?\d+(?:\.\d+)?)(?P<percent>%?)(?::(?P<severity>[a-z]+))?")
 _HIDDEN = ("scope", "condition", "thresholds", "alert.display_name", "display_name")
 
 
@@ -167,7 +164,12 @@ def _create(context: click.Context) -> None:
         getattr(request.alert, conditions()[name].name).SetInParent()
         _put_scope(request.alert.scope, params)
         for text in params["thresholds"]:
-            _put_threshold(request.alert.thresholds.add(), text, name)
+            try:
+                # Of a condition that measures percentages, the level itself is one.
+                of_limit = not name.endswith("percentage") and not name.startswith("license")
+                put_threshold(request.alert.thresholds.add(), text, percent_of_limit=of_limit)
+            except BadValue as error:
+                raise click.BadParameter(str(error), param_hint="--threshold") from None
     put_options(request, options)
     if params.get("display_name"):
         request.alert.display_name = params["display_name"]
@@ -196,29 +198,6 @@ def _put_scope(target: Any, params: dict[str, Any]) -> None:
         target.plan.plan_id = plan
     else:
         target.all_customers.SetInParent()
-
-
-def _put_threshold(target: Any, text: str, condition: str) -> None:
-    """Fills a threshold from its short form, or from its fields. Raises click.BadParameter."""
-    try:
-        found = _SHORT.fullmatch(text)
-        if found is None:
-            if "=" not in text and ":" not in text:
-                raise BadValue(f"{text!r} is no level: write 100, 80%, +50, 100:critical, or value=100,code=block")
-            read_short(text, target)
-            return
-        level = found["level"]
-        # Of a condition that measures percentages, the level itself is one.
-        if found["percent"] and not condition.endswith("percentage") and not condition.startswith("license"):
-            target.percent_of_limit = level
-        elif found["sign"]:
-            target.recurring_step = level
-        else:
-            target.value = level
-        if found["severity"]:
-            read_short(f"severity={found['severity']}", target)
-    except BadValue as error:
-        raise click.BadParameter(str(error), param_hint="--threshold") from None
 
 
 def _name_of(alert: Any) -> str:

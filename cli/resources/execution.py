@@ -12,7 +12,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from cli.connection.channels import Caller, caller
 from cli.connection.options import address_in
 from cli.connection.problems import Conflict, as_failed, problem_of
-from cli.console import ConfigurationProblem
+from cli.console import ConfigurationProblem, Problem
 from cli.resources import changes, contract
 from cli.resources.answers import show_answer
 from cli.resources.commands import arguments_of, listed
@@ -144,7 +144,7 @@ def ids_of(resource: Resource, message: Any) -> str:
 
 
 def confirm(what: str, *, yes: bool) -> None:
-    """Asks before something that cannot be undone. Raises click.Abort, or Problem where it cannot ask."""
+    """Asks before something that cannot be undone. Raises Problem for no, and where it cannot ask."""
     if yes:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -152,7 +152,7 @@ def confirm(what: str, *, yes: bool) -> None:
             f"this {what}, and the command cannot ask: standard input is no terminal", ["add --yes to do it"]
         )
     if not click.confirm(f"This {what}.\nContinue?", err=True):
-        raise click.Abort
+        raise Problem("nothing is changed")
 
 
 class _Values(dict[str, Any]):

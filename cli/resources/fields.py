@@ -8,7 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from cli.resources import documents
+from cli.resources import documents, thresholds
 from cli.resources.completion import ids
 from cli.resources.contract import (
     DURATION,
@@ -155,7 +155,9 @@ class Leaf:
             target = getattr(request, field.name)
             del target[:]
             for text in values:
-                if field.message_type is not None and field.message_type.full_name not in _LEAVES:
+                if field.message_type is not None and field.message_type.name == thresholds.NAME:
+                    thresholds.put_threshold(target.add(), text)
+                elif field.message_type is not None and field.message_type.full_name not in _LEAVES:
                     documents.read_short(text, target.add())
                 else:
                     target.append(value_of(field, text))

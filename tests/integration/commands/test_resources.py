@@ -30,6 +30,8 @@ async def test_an_alert_is_created_in_one_line_listed_changed_and_archived(shell
     assert changed.json["alert"]["labels"] == {"team": "sales"}
     assert changed.json["alert"]["displayName"] == "Spend"
     assert len(changed.json["alert"]["thresholds"]) == 3
+    moved = await shell.run("alerts", "update", alert_id, "--threshold", "300:critical", "--json")
+    assert [one["value"] for one in moved.json["alert"]["thresholds"]] == ["300"]
     cleared = await shell.run("alerts", "update", alert_id, "--clear", "labels", "--json")
     assert "labels" not in cleared.json["alert"]
     assert (await shell.run("alerts", "update", alert_id, code=2)).stderr.endswith(

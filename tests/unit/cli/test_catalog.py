@@ -1,5 +1,6 @@
 """The table of resources and the contract: every RPC has a command, and every command can be made."""
 
+import io
 import subprocess
 import sys
 from functools import reduce
@@ -7,11 +8,13 @@ from functools import reduce
 import click
 import pytest
 
+from cli.console import Problem
 from cli.main import COMMANDS, tidemark
 from cli.resources import contract
 from cli.resources.catalog import ELSEWHERE, RESOURCES
 from cli.resources.cells import Times, cell, event_type_text
 from cli.resources.commands import ResourceGroup, arguments_of, command_of, group_of, listed, verbs_of
+from cli.resources.execution import confirm
 from cli.resources.fields import FieldOption
 from cli.resources.tables.model import Resource, Verb
 from server.mapping.event_types import NUMBERS
@@ -122,3 +125,33 @@ print(sorted({{name.partition(".")[0] for name in sys.modules}} & set({forbidden
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stderr.strip() == "[]"
     assert ended.stdout
+
+
+@pytest.mark.parametrize(("answer", "refused"), [(True, False), (False, True)])
+def test_on_a_terminal_a_person_is_asked_before_what_cannot_be_undone(
+    answer: bool, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def ask(text: str, **_settings: object) -> bool:
+        asked.append(text)
+        return answer
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr(click, "confirm", ask)
+    if refused:
+        with pytest.raises(Problem, match="nothing is changed"):
+            confirm("deletes the plan pro for good", yes=False)
+    else:
+        confirm("deletes the plan pro for good", yes=False)
+    assert asked == ["This deletes the plan pro for good.\nContinue?"]
+    confirm("deletes the plan pro for good", yes=True)
+    assert len(asked) == 1
+
+
+class Terminal(io.StringIO):
+    """A stream that a person reads and writes."""
+
+    def isatty(self) -> bool:
+        return True

@@ -147,3 +147,18 @@ def test_a_key_command_runs_without_a_shell_and_must_print_a_key(tmp_path: Path)
     for command in ("false", "true", "no-such-program-anywhere", "echo 'unclosed"):
         with pytest.raises(ConfigurationProblem, match="key command"):
             key_of(Context(key_command=command))
+
+
+def test_a_probe_of_a_user_without_a_readable_home_uses_no_context(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "tidemark").write_text("a file in place of the folder")
+    assert choose(Context(), None).context.server == DEFAULT_LISTEN
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setattr(Path, "home", without_a_home)
+    assert choose(Context(), None).context.server == DEFAULT_LISTEN
+    assert "this user has no home" in run("list", code=2).stderr
+
+
+def without_a_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
