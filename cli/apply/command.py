@@ -88,11 +88,10 @@ def apply(
             if removed:
                 confirm(f"removes {_number(len(removed), 'item')} for good", yes=yes)
             todo = [step for step in steps if step.action in (Action.CREATE, Action.CHANGE, Action.REMOVE)]
-            done = planner.each(todo, planner.execute)
-            results = {id(before): after for before, after in zip(todo, done, strict=True)}
-            for before, after in zip(todo, done, strict=True):
-                _report(before, after)
-            steps = [results.get(id(step), step) for step in steps]
+            done = planner.execute(todo)
+            for after in done:
+                _report(after)
+            steps = [*(step for step in steps if step.action in (Action.SAME, Action.FAIL)), *done]
     _warn(steps, {one.key for one in declared} if dry_run or check else set())
     _summarize(steps, dry_run=dry_run or check)
     if any(step.action is Action.FAIL for step in steps):
@@ -130,14 +129,14 @@ def _styles() -> dict[str, Callable[[str], str]]:
     return {"+": good, "~": warn, "-": bad, "!": bad}
 
 
-def _report(before: Step, after: Step) -> None:
+def _report(step: Step) -> None:
     """Prints what went wrong with an item, and the secret of a new endpoint."""
-    if after.problem is not None:
-        print_result(f"{bad('!')} {before.kind.one} {named(before.key)}")
-        _show_problem(after.problem)
-    if after.secret:
-        print_progress(f"the signing secret of {before.kind.one} {named(before.key)}, shown only this once:")
-        print_result(f"secret {after.secret}")
+    if step.problem is not None:
+        print_result(f"{bad('!')} {step.kind.one} {named(step.key)}")
+        _show_problem(step.problem)
+    if step.secret:
+        print_progress(f"the signing secret of {step.kind.one} {named(step.key)}, shown only this once:")
+        print_result(f"secret {step.secret}")
 
 
 def _warn(steps: Sequence[Step], coming: set[str]) -> None:
