@@ -88,7 +88,7 @@ def apply(
             if removed:
                 confirm(f"removes {_number(len(removed), 'item')} for good", yes=yes)
             todo = [step for step in steps if step.action in (Action.CREATE, Action.CHANGE, Action.REMOVE)]
-            done = planner.execute(todo)
+            done = planner.carry_out(todo)
             for after in done:
                 _report(after)
             steps = [*(step for step in steps if step.action in (Action.SAME, Action.FAIL)), *done]

@@ -250,7 +250,7 @@ class Planner:
             if one.labels.get(OWNER_LABEL) == self.owner and id(one) not in kept
         ]
 
-    def execute(self, steps: Sequence[Step]) -> list[Step]:
+    def carry_out(self, steps: Sequence[Step]) -> list[Step]:
         """Does the steps; returns them in the order of their kinds, with what came of each."""
         self._batch(steps, validate_only=False)
         return self.each(steps, self._do)

@@ -42,7 +42,7 @@ def path_of_file() -> Path:
     base = os.environ.get("XDG_CONFIG_HOME", "")
     try:
         folder = Path(base) if base.startswith("/") else Path.home() / ".config"
-    except RuntimeError:  # a container may run as a user whom its machine does not know
+    except RuntimeError:  # a container may run as a user that its machine does not know
         raise ConfigurationProblem(
             "this user has no home for the file of contexts", ["name a folder with XDG_CONFIG_HOME"]
         ) from None

@@ -201,7 +201,7 @@ def _put_scope(target: Any, params: dict[str, Any]) -> None:
 
 
 def _name_of(alert: Any) -> str:
-    """The display name of an alert that gets none: what it measures, and of whom."""
+    """The display name of an alert that gets none: what it measures, and its scope."""
     return " ".join(
         part for part in (short_condition(alert.WhichOneof("condition") or ""), measured(alert), scope(alert)) if part
     )[:256]

@@ -61,7 +61,7 @@ RESOURCES = (
     Resource(
         "alerts",
         "alert",
-        "Alerts: what notifies, of whom, at which thresholds.",
+        "Alerts: what is measured, for which customers, and at which thresholds it notifies.",
         ("alert_id",),
         _ALERT,
         (

@@ -210,7 +210,7 @@ def test_listen_without_a_server_reports_the_problem() -> None:
 
 async def test_what_cannot_be_forwarded_is_tried_again_by_the_notifier() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
         async with Forwarder(f"http://127.0.0.1:{taken.getsockname()[1]}/hooks") as forwarder:
             status, what = await forwarder.forward(URL("/"), {"Host": "elsewhere", "Content-Length": "9"}, b"{}")
     assert status == 502
