@@ -181,7 +181,7 @@ proto-breaking: $(STAMP) ## buf: does the contract break callers of the last tag
 	@$(BIN)/python proto/breaking.py $(AGAINST)
 
 .PHONY: docs
-docs: proto-check ## write docs/openapi.json, docs/api.md and docs/api/ from proto/
+docs: proto-check ## write docs/openapi.json, docs/api.md, docs/api/ and docs/cli-reference.md from proto/ and cli/
 	$(BIN)/python -m proto.documents write
 
 .PHONY: docs-check

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from cli.client.connection import Address
+from cli.connection.options import server_options
 from cli.console import ConfigurationProblem
 from cli.replay.batches import Batches
 from cli.replay.mapping import DEFAULT_COLUMNS, FieldSource, RowMapping, quoted
@@ -18,7 +19,6 @@ from cli.replay.run import Interrupted, Replay
 from cli.replay.source import STANDARD_INPUT, FileProblem
 from cli.replay.summary import Summary
 from cli.rich_console import standard_output
-from cli.server_options import server_options
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS
 from tidemark_client.usage.stream import DEFAULT_PATIENCE, DEFAULT_WINDOW
 

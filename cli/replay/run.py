@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from cli.client.connection import Address
+from cli.connection.options import call_problem
 from cli.console import Problem
 from cli.replay.batches import Batches
 from cli.replay.progress import ReplayProgress
@@ -15,8 +16,7 @@ from cli.replay.row_file import RowFile
 from cli.replay.source import FileEndedEarly
 from cli.replay.summary import Summary
 from cli.rich_console import standard_error
-from cli.server_options import call_problem
-from cli.signals import SignalWaiter
+from cli.serving.signals import SignalWaiter
 from generated.tidemark.v1.usage_pb2 import UsageOutcome
 from tidemark_client.errors import ConnectionLost, TidemarkError
 from tidemark_client.usage.batches import Batch

@@ -13,10 +13,10 @@ from rich.markup import escape
 
 from cli.client.connection import Address
 from cli.client.errors import CALL_ERRORS
+from cli.connection.options import call_problem, server_options
 from cli.event_types import event_type_numbers
 from cli.rich_console import standard_error, standard_output
-from cli.server_options import call_problem, server_options
-from cli.signals import EndedBySignal, cancelled_by_signals
+from cli.serving.signals import EndedBySignal, cancelled_by_signals
 from cli.time_option import read_time
 from cli.watch.live_table import SHORTEST_INTERVAL, show_live_table
 from cli.watch.notification_lines import notification_line

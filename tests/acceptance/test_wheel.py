@@ -120,7 +120,7 @@ def test_every_module_imports_without_extras_except_the_commands_that_need_one(
 def test_a_command_runs_or_names_its_extra_where_no_extra_is_installed(core: Environment, tmp_path: Path) -> None:
     help_ = run(tmp_path, "--help", tidemark=core.tidemark)
     assert help_.returncode == 0, help_.stderr
-    listed = re.findall(r"^  (\w+) ", help_.stdout.partition("Commands:")[2], re.MULTILINE)
+    listed = re.findall(r"^  ([a-z][\w-]+)  ", help_.stdout.partition("Run the service:")[2], re.MULTILINE)
     assert listed == list(COMMANDS)
     for command in listed:
         finished = run(tmp_path, command, "--help", tidemark=core.tidemark)
