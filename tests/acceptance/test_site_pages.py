@@ -1,22 +1,18 @@
 """What the guides of the site show is what happens: each page is followed against a real server and notifier."""
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.support.databases import Template
 from tests.support.processes.programs import Program, running
 from tests.support.site.blocks import DOCS, guides
 from tests.support.site.following import SERVER, is_part_of, is_printed, reader
 
-# What is quoted or typed, besides the languages below: every block of a guide is one of these.
-LANGUAGES = {"sh", "json", "text", "python", "javascript", "yaml"}
 # First lines of blocks that are not typed, each with the reason.
 LEFT_OUT = {
     "git clone https://git.example.com/tidemark && cd tidemark": "the test has the repository, and a virtual environment",
@@ -47,12 +43,22 @@ async def server(template: Template, tmp_path_factory: pytest.TempPathFactory) -
         yield await exits.enter_async_context(service(template, tmp_path_factory.mktemp("service")))
 
 
-@pytest.mark.parametrize("page", guides(), ids=lambda page: str(page.relative_to(DOCS)))
+FIRST = DOCS / "start" / "five-minutes.md"
+
+
+@pytest.mark.parametrize("page", [page for page in guides() if page != FIRST], ids=lambda page: page.stem)
 async def test_a_guide_can_be_followed(page: Path, server: Program, tmp_path: Path) -> None:
-    replaced = {SERVER: server.address.server, "8080": free_port(), "8081": free_port()}
-    with reader(tmp_path, replaced, frozenset(LEFT_OUT)) as one:
-        one.environment["TIDEMARK_SERVER"] = server.address.server
+    address = server.address.server
+    with reader(tmp_path, {SERVER: address, "8080": free_port(), "8081": free_port()}) as one:
+        one.environment["TIDEMARK_SERVER"] = address
         await asyncio.to_thread(one.follow, page)
+
+
+def test_the_first_five_minutes_can_be_followed(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with reader(tmp_path, {SERVER: address}, frozenset(LEFT_OUT)) as one:
+        one.environment["TIDEMARK_LISTEN"] = address
+        one.follow(FIRST)
 
 
 def test_what_is_left_out_is_on_a_page() -> None:

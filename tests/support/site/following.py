@@ -1,12 +1,13 @@
 """A page is followed as a reader does: its files are written, its commands are typed, its answers are compared.
 
 - `sh` is typed into one folder, block by block; exported variables stay. With the title "terminal 2" it goes on in a
-  terminal of its own.
+  terminal of its own, where the command before it is ended with Ctrl-C.
 - `json` after `sh` is the last answer of that block, or a part of it. `…` stands for any text.
 - `text` is what that block has printed, or a part of it; with the title "terminal 2", what comes there.
 - `title="receiver.py"` makes a file; the title of a file of the repository quotes that file.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -26,7 +27,7 @@ from typing import Any
 import pytest
 
 from tests.support.processes.grpcurl import GRPCURL
-from tests.support.site.blocks import Block, blocks_of
+from tests.support.site.blocks import ROOT, Block, blocks_of
 
 TIMEOUT = 60.0  # seconds for anything to happen
 SERVER = "127.0.0.1:50051"  # as pages write it
@@ -50,18 +51,22 @@ class Reader:
     def follow(self, page: Path) -> None:
         """Follows the page from its beginning to its end."""
         self._write_grpcurl()
-        for block in blocks_of(page):
+        (self.folder / "deploy").symlink_to(ROOT / "deploy")
+        blocks = blocks_of(page)
+        for block in blocks:
             where = f"{page.name}, line {block.line}"
             if block.text.splitlines()[0] not in self.left_out:
                 self._take(block, where)
+        for made in (one.title for one in blocks if one.title and one.source is None and not one.in_a_terminal):
+            used = any(made in other.text for other in blocks)
+            assert used, f"{page.name} makes {made}, and does not use it"
 
     def close(self) -> None:
         """Ends what runs in the terminals."""
         for process in self._terminals.values():
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
+            _signal(process, signal.SIGTERM)
         for process in self._terminals.values():
-            process.wait(TIMEOUT)
+            _wait_for_group(process)
 
     def _take(self, block: Block, where: str) -> None:
         text = self._here(block.text)
@@ -92,6 +97,7 @@ class Reader:
         variables = self.folder / "variables"
         before = f". {variables}\n" if variables.exists() else ""
         if terminal:
+            self._interrupt(terminal)
             with self._log(terminal).open("wb") as log:
                 self._terminals[terminal] = subprocess.Popen(
                     ["bash", "-euo", "pipefail", "-c", before + text],
@@ -113,6 +119,13 @@ class Reader:
         )
         assert finished.returncode == 0, f"{where}: {finished.stderr}{finished.stdout}"
         self._printed = finished.stdout
+
+    def _interrupt(self, terminal: str) -> None:
+        """Presses Ctrl-C where something runs, before the next command is typed there."""
+        process = self._terminals.pop(terminal, None)
+        if process is not None:
+            _signal(process, signal.SIGINT)
+            _wait_for_group(process)
 
     def _await(self, terminal: str, text: str, where: str) -> None:
         end = time.monotonic() + TIMEOUT
@@ -188,3 +201,21 @@ def is_part_of_text(quoted: str, text: str) -> bool:
 
 def _pattern(shown: str) -> "re.Pattern[str]":
     return re.compile(".*".join(map(re.escape, shown.split("…"))), re.DOTALL)
+
+
+def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """Signals a shell and all that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _wait_for_group(process: "subprocess.Popen[bytes]") -> None:
+    """Waits until a shell and all that it has started have ended; kills what does not end."""
+    end = time.monotonic() + TIMEOUT
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            process.poll()
+            os.killpg(process.pid, 0)
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(TIMEOUT)
