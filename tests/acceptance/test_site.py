@@ -15,7 +15,6 @@ import yaml
 
 from tests.support.site.blocks import DOCS, ROOT
 
-
 # Addresses in scripts and styles of the theme. A page loads none of them:
 HARMLESS = {
     "https://api.github.com/repos/": "numbers of a repository, which the site does not name (repo_url)",

@@ -15,7 +15,7 @@ from tests.support.site.following import SERVER, is_part_of, is_printed, reader
 
 # First lines of blocks that are not typed, each with the reason.
 LEFT_OUT = {
-    "git clone https://git.example.com/tidemark && cd tidemark": "the test has the repository, and a virtual environment",
+    "git clone https://git.example.com/tidemark && cd tidemark": "the test has the folder and its packages",
 }
 
 

@@ -37,8 +37,8 @@ SERVER = "127.0.0.1:50051"  # as pages write it
 class Reader:
     """One who follows a page.
 
-    replaced: texts of the page and what stands for them here: addresses and ports. left_out: first lines of blocks that
-    are not typed.
+    replaced: texts of the page and what stands for them here: addresses and ports. left_out: first lines of blocks
+    that are not typed.
     """
 
     folder: Path
