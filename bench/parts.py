@@ -11,6 +11,7 @@ from bench import (
     balances,
     batches,
     cost,
+    gateway,
     ingest,
     latency,
     neighbours,
@@ -146,6 +147,11 @@ async def _sustained(postgresql: PostgreSQL, say: Say, options: Namespace) -> Me
     return Measured(found.figures(), [found.table()])
 
 
+async def _gateway(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await gateway.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
 PARTS: Mapping[str, Part] = {
     "ingest": Part("usage as fast as the server accepts it, beside a raw COPY", _ingest),
     "batches": Part("ingest by events of a message, streams and processes of the server", _batches),
@@ -163,6 +169,7 @@ PARTS: Mapping[str, Part] = {
         (*views.METHODS, views.WATCHERS, views.NEW_METRICS),
     ),
     "mesh": Part("TLS, keys, metrics and many open streams", _mesh, tuple(MESH_ROWS)),
+    "gateway": Part("HTTP and JSON beside gRPC, CloudEvents, idle streams of events", _gateway),
     "quotas": Part("calls and usage of an organization with quotas, by the number of its alerts", _quotas),
     "enforcement": Part("checks, reservations and settlements, beside other gates", _enforcement, enforcement.ROWS),
     "enforcement-soak": Part("minutes of reservations, compared with the stored events", _enforcement_soak),

@@ -10,9 +10,10 @@ from typing import IO
 
 from runtime.configuration import PREFIX
 
-# The only line that a process prints on standard output when it is ready. Here, not in the modules of the commands,
+# The last line that a process prints on standard output when it is ready. Here, not in the modules of the commands,
 # with which a parent would import all of the server and the notifier.
 LISTENING = "listening on "  # of a server; HOST:PORT follows
+HTTP = "http on "  # the line before, of a server that speaks HTTP, too; HOST:PORT follows
 RUNNING = "the notifier runs"
 
 STOP_TIMEOUT = 40.0  # seconds that a child may take to drain before it is killed
@@ -30,8 +31,9 @@ class Child:
     """One `tidemark` command as a child process.
 
     ready: the start of the line that the child prints on standard output when it is ready. ready_value: the rest of
-    that line; of a server, its address. log: the file for its standard error; None: the standard error of this
-    process. monitoring: a socket that listens, on which the child shows health and metrics; set it before the start.
+    that line; of a server, its address; http_address: that of its HTTP port, if it has one. log: the file for its
+    standard error; None: the standard error of this process. monitoring: a socket that listens, on which the child
+    shows health and metrics; set it before the start.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Child:
         self.name = name
         self.environment = dict(environment)
         self.ready_value = ""
+        self.http_address = ""
         self._has_started = False
         self.monitoring: socket.socket | None = None
         self._arguments = tuple(arguments)
@@ -96,6 +99,8 @@ class Child:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             text = line.decode().strip()
+            if text.startswith(HTTP):
+                self.http_address = text.removeprefix(HTTP)
             if text.startswith(self._ready):
                 self.ready_value = text.removeprefix(self._ready)
                 self._has_started = True

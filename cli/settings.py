@@ -25,12 +25,13 @@ from store.postgres.database import DatabaseUnavailable
 from store.postgres.poolers import shares_sessions
 
 
-def configuration(metrics_listen: str | None = None) -> Configuration:
+def configuration(metrics_listen: str | None = None, http_listen: str | None = None) -> Configuration:
     """The settings in the environment of this process. Raises a Problem that lists all invalid settings.
 
-    metrics_listen: overrides the setting of that name.
+    metrics_listen, http_listen: override the settings of these names.
     """
-    overrides = {} if metrics_listen is None else {"TIDEMARK_METRICS_LISTEN": metrics_listen}
+    stated = {"TIDEMARK_METRICS_LISTEN": metrics_listen, "TIDEMARK_HTTP_LISTEN": http_listen}
+    overrides = {name: value for name, value in stated.items() if value is not None}
     try:
         settings = load({**os.environ, **overrides})
         if settings.database_url is not None:

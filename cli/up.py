@@ -9,6 +9,7 @@ import click
 
 from cli.combined_port import combined_port
 from cli.console import DurableProgress, Problem, bad, good, named, quiet
+from cli.http_options import http_listen_option
 from cli.monitoring_options import metrics_listen_option
 from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
 from cli.settings import configuration, configure_logs, database_settings, maintained_database, unreachable_database
@@ -28,14 +29,15 @@ _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 @click.command()
 @workers_option
 @metrics_listen_option
-def up(workers: int, metrics_listen: str | None) -> None:
+@http_listen_option
+def up(workers: int, metrics_listen: str | None, http_listen: str | None) -> None:
     """Run a server and a notifier on this machine.
 
     The database is that of TIDEMARK_DATABASE_URL, or an embedded PostgreSQL server with its data under .tidemark.
     When a process ends, it is started again; so is the embedded database. Ctrl-C, SIGTERM and a terminal that closes
     drain both processes; a second signal ends them at once.
     """
-    settings = configuration(metrics_listen)
+    settings = configuration(metrics_listen, http_listen)
     configure_logs(settings)
     report = DurableProgress()
     report(f"{quiet('database')}  {_describe_database(settings)}")
@@ -95,6 +97,8 @@ class _Up:
         self._report = report
         self._monitoring_port: int | None = None
         environment = child_environment(_child_settings(settings, url), inherit=True)
+        if settings.http_listen is not None:
+            environment["TIDEMARK_HTTP_LISTEN"] = _address(*settings.http_listen)
         several = ["--workers", str(workers)] if workers > 1 else []
         self._server = Child("server", ["serve", *several], environment, LISTENING)
         self._notifier = Child("notifier", ["notify"], environment, RUNNING)
@@ -122,6 +126,8 @@ class _Up:
     async def _on_started(self) -> None:
         # When the server is started again, it must listen on the address that its callers use, also after port 0.
         self._server.environment["TIDEMARK_LISTEN"] = self._server.ready_value
+        if self._server.http_address:
+            self._server.environment["TIDEMARK_HTTP_LISTEN"] = self._server.http_address
         await self._print_addresses()
 
     async def _print_addresses(self) -> None:
@@ -135,6 +141,9 @@ class _Up:
         finally:
             await database.close()
         self._report(f"{quiet('server')}    listening on {named(address)}")
+        if self._server.http_address:
+            scheme = "http" if self._settings.tls_certificate is None else "https"
+            self._report(f"{quiet('http')}      {named(f'{scheme}://{self._server.http_address}')}")
         self._report(f"{quiet('notifier')}  running")
         if self._settings.metrics_listen is not None:
             url = metrics_url(self._settings.metrics_listen[0], self._monitoring_port or 0)
@@ -151,6 +160,10 @@ class _Up:
             )
             self._report(f"{quiet('try')}       {call}")
         self._report(quiet("Ctrl-C drains and stops") + "\n")
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def grpcurl_tls(settings: Configuration) -> str:

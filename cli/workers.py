@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from cli.combined_port import combined_port
 from cli.console import Problem
@@ -30,16 +30,21 @@ def run_workers(
     print_address: Callable[[str, int], None],
     with_parent: int | None,
     monitoring_socket: socket.socket | None = None,
+    print_http_address: Callable[[str, int], None] = lambda host, port: None,
 ) -> None:
     """Runs so many workers on the configured address until a signal comes, and then drains them.
 
-    print_address: called with host and port when all of them serve. monitoring_socket: for the health and metrics of
-    all workers, beside the configured address. Raises CannotListen, CannotMonitor, and a Problem when a worker cannot
-    start.
+    print_address, print_http_address: called with host and port when all of them serve. monitoring_socket: for the
+    health and metrics of all workers, beside the configured address. Raises CannotListen, CannotMonitor, and a
+    Problem when a worker cannot start.
     """
-    with _reserved(settings.listen_host, settings.listen_port) as port:
-        host = settings.listen_host
+    with ExitStack() as reserved:
+        host, http = settings.listen_host, settings.http_listen
+        port = reserved.enter_context(_reserved(host, settings.listen_port))
         listen = {"TIDEMARK_LISTEN": address_of(host, port), "TIDEMARK_METRICS_LISTEN": ""}
+        if http is not None:
+            http = (http[0], reserved.enter_context(_reserved(*http)))
+            listen["TIDEMARK_HTTP_LISTEN"] = address_of(*http)
         environment = child_environment({**database_settings(settings, url), **listen}, inherit=True)
         children = {
             str(worker): Child(f"worker {worker}", ["serve", "--worker", str(worker)], environment, LISTENING)
@@ -48,6 +53,8 @@ def run_workers(
         supervisor = Supervisor([*children.values()], _LogReporter(), stop_timeout(settings))
 
         async def started() -> None:
+            if http is not None:
+                print_http_address(*http)
             print_address(host, port)
 
         async def run() -> None:

@@ -1,6 +1,6 @@
 """Writes the documents that are made from the contract, or checks that what is committed is what it makes.
 
-python -m proto.documents write    docs/openapi.json, docs/api.md and the pages of docs/api
+python -m proto.documents write    docs/openapi.json, docs/api.md and the pages of docs/api; gateway/openapi.json
 python -m proto.documents check    exit 1 and name the files that differ
 """
 
@@ -16,7 +16,9 @@ DOCS = ROOT / "docs"
 
 def documents() -> dict[str, str]:
     """Every document with its path below docs/."""
-    return {"openapi.json": json.dumps(openapi(), indent=1, ensure_ascii=False) + "\n", **pages()}
+    described = json.dumps(openapi(), indent=1, ensure_ascii=False) + "\n"
+    # The second one is served: the package does not contain docs/.
+    return {"openapi.json": described, "../gateway/openapi.json": described, **pages()}
 
 
 def write() -> None:

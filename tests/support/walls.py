@@ -17,7 +17,8 @@ ROOMS = {
     "engine": {"evaluator", "runtime", "store", "webhooks"},
     "server": {"engine", "evaluator", "generated", "runtime", "store", "webhooks"},
     "notifier": {"evaluator", "runtime", "store", "webhooks"},
-    "cli": {"evaluator", "generated", "notifier", "runtime", "server", "store", "webhooks"},
+    "gateway": {"generated", "runtime"},
+    "cli": {"evaluator", "gateway", "generated", "notifier", "runtime", "server", "store", "webhooks"},
 }
 # These test and measure the product, and may use raw SQL and the wall clock for it. The product imports
 # none of them.
