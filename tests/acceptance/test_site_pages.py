@@ -56,8 +56,8 @@ async def test_a_guide_can_be_followed(page: Path, server: Program, tmp_path: Pa
 
 def test_the_first_five_minutes_can_be_followed(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    with reader(tmp_path, {SERVER: address}, frozenset(LEFT_OUT)) as one:
-        one.environment["TIDEMARK_LISTEN"] = address
+    with reader(tmp_path, {SERVER: address, "8080": free_port()}, frozenset(LEFT_OUT)) as one:
+        one.environment |= {"TIDEMARK_LISTEN": address, "TIDEMARK_SERVER": address}
         one.follow(FIRST)
 
 
