@@ -87,7 +87,10 @@ class Customer(_message.Message):
 
     At most 5 customers stand one above the other, and none above itself: such a put is refused with FAILED_PRECONDITION,
     and ERROR_REASON_PARENT_TOO_DEEP or ERROR_REASON_PARENT_CYCLE. A parent that DeleteCustomer erases is refused, too, and
-    the erasure unsets this field of the customers directly below it. Unset: none.
+    the erasure unsets this field of the customers directly below it. A customer that gets another parent takes its usage
+    along: it counts in the limits above the new one, and no more in those above the former one. An erased customer leaves
+    the limits above it in the same way, with all below it. What open reservations hold, they hold until they end. Unset:
+    none.
     """
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -173,7 +173,8 @@ class Decision(_message.Message):
     def retry_after(self) -> _duration_pb2.Duration:
         """retry_after is how long to wait until the same request can fit, if nothing else is used meanwhile. It is the time to
         reset_time of limit; or 1 second where only open reservations are in the way, because these may end at any time.
-        Unset: the usage was granted, or no time will make it fit.
+        Unset: the usage was granted at least in part; or no time will make it fit; or reason is BALANCE, because it is not
+        known when there will be credit.
         """
 
     def __init__(
@@ -198,7 +199,10 @@ Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 @_typing.final
 class LimitState(_message.Message):
-    """LimitState is an enforced limit, and what counts against it. remaining = amount - counted - held."""
+    """LimitState is an enforced limit, and what counts against it. remaining = amount - counted - held. With an API key that
+    is limited to one customer, a limit of another one (a parent) has no limit_id, customer_id, groups and amounts: they
+    would show what others use.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -266,8 +270,10 @@ class LimitState(_message.Message):
     @_builtins.property
     def reset_time(self) -> _timestamp_pb2.Timestamp:
         """reset_time is when the same request can fit into this limit, if nothing else is used meanwhile: the end of the
-        window; of a rolling window, the time at which enough usage will have left it. Unset: no time will make the request
-        fit, because it asks for more than the limit; or, of a rolling window that refused nothing, it was not calculated.
+        window; of a rolling window, the time at which enough usage will have left it. Unset: no time will make it fit,
+        because it asks for more than the limit, or names an event_time, or settles a reservation, so that it always counts
+        in this window, which is not rolling; or, of a rolling window that refused nothing, it was not calculated. Of a
+        limit that is only passed (over, over_limits) it is the end of the window, and unset for a rolling one.
         """
 
     def __init__(

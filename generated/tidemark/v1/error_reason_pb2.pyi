@@ -350,7 +350,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_EVENT_CONFLICT: _ErrorReason.ValueType  # 24
     """ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar month
     (UTC) was counted for the customer before, with different content. It is used in Rejection.status. For a reservation
-    it means that its reservation_id, which becomes the event_id of its usage, is the id of another event.
+    it means that its reservation_id, which becomes the event_id of its usage, is the id of another event: ReserveUsage
+    then holds nothing, and SettleReservation releases what was held.
 
     Example:
 
@@ -1440,7 +1441,8 @@ Example:
 ERROR_REASON_EVENT_CONFLICT: ErrorReason.ValueType  # 24
 """ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar month
 (UTC) was counted for the customer before, with different content. It is used in Rejection.status. For a reservation
-it means that its reservation_id, which becomes the event_id of its usage, is the id of another event.
+it means that its reservation_id, which becomes the event_id of its usage, is the id of another event: ReserveUsage
+then holds nothing, and SettleReservation releases what was held.
 
 Example:
 

@@ -414,6 +414,8 @@ class GaugeExplanation(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     CHANGE_TIME_FIELD_NUMBER: _builtins.int
     CHANGE_REASON_FIELD_NUMBER: _builtins.int
+    HOLD_COUNT_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
     reason: Global___ExplanationReason.ValueType
     """reason is why the alert has not notified about the gauge in the period, or NOTIFIED."""
     summary: _builtins.str
@@ -428,6 +430,8 @@ class GaugeExplanation(_message.Message):
     """sequence is the number of the alert's notifications about this gauge."""
     change_reason: _customer_alert_pb2.ChangeReason.ValueType
     """change_reason is what caused that change. NONE: nothing has changed yet."""
+    hold_count: _builtins.int
+    """hold_count is how many open reservations hold gauge.held together. 0 where that is not read, too."""
     @_builtins.property
     def gauge(self) -> _gauge_pb2.Gauge:
         """gauge is what is measured, with its group, its period, its value and its limit. value is unset when it is not known
@@ -466,6 +470,10 @@ class GaugeExplanation(_message.Message):
     def change_time(self) -> _timestamp_pb2.Timestamp:
         """change_time is when a threshold was last reached or resolved. Unset: that has not happened."""
 
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___HoldExplanation]:
+        """holds are the open reservations of which it is the most, the largest amounts first: at most 10."""
+
     def __init__(
         self,
         *,
@@ -483,14 +491,48 @@ class GaugeExplanation(_message.Message):
         sequence: _builtins.int = ...,
         change_time: _timestamp_pb2.Timestamp | None = ...,
         change_reason: _customer_alert_pb2.ChangeReason.ValueType = ...,
+        hold_count: _builtins.int = ...,
+        holds: _abc.Iterable[Global___HoldExplanation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["billing_cycle", b"billing_cycle", "change_time", b"change_time", "counts_until_time", b"counts_until_time", "gauge", b"gauge", "limit", b"limit", "next", b"next", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "awaits_evaluation", b"awaits_evaluation", "billing_cycle", b"billing_cycle", "change_reason", b"change_reason", "change_time", b"change_time", "counts_until_time", b"counts_until_time", "gauge", b"gauge", "limit", b"limit", "next", b"next", "reason", b"reason", "sequence", b"sequence", "summary", b"summary", "thresholds", b"thresholds", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregation", b"aggregation", "awaits_evaluation", b"awaits_evaluation", "billing_cycle", b"billing_cycle", "change_reason", b"change_reason", "change_time", b"change_time", "counts_until_time", b"counts_until_time", "gauge", b"gauge", "hold_count", b"hold_count", "holds", b"holds", "limit", b"limit", "next", b"next", "reason", b"reason", "sequence", b"sequence", "summary", b"summary", "thresholds", b"thresholds", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GaugeExplanation: _TypeAlias = GaugeExplanation  # noqa: Y015
+
+@_typing.final
+class HoldExplanation(_message.Message):
+    """HoldExplanation is an open reservation that holds a part of what a gauge measures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    reservation_id: _builtins.str
+    """reservation_id is the reservation; its customer is that of the gauge."""
+    amount: _builtins.str
+    """amount is what it holds of the gauge, a decimal string."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """expire_time is when it expires if it is not settled, released or extended."""
+
+    def __init__(
+        self,
+        *,
+        reservation_id: _builtins.str = ...,
+        amount: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expire_time", b"expire_time", "reservation_id", b"reservation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldExplanation: _TypeAlias = HoldExplanation  # noqa: Y015
 
 @_typing.final
 class LimitExplanation(_message.Message):
@@ -584,8 +626,9 @@ class NextNotification(_message.Message):
     """level is the value of the gauge at which a notification follows, a decimal string."""
     amount: _builtins.str
     """amount is set when one event can cause it: the least quantity, or the least cost of an alert on cost, that an event
-    must have. An event counts on this gauge if it has the gauge's customer, metric or currency, group and period, and
-    passes the alert's filters. "0": each event causes it, because the gauge awaits an evaluation. A decimal string.
+    must have; of an alert that counts_held, also that a reservation must have. An event counts on this gauge if it has
+    the gauge's customer, metric or currency, group and period, and passes the alert's filters. "0": each event causes
+    it, because the gauge awaits an evaluation. A decimal string.
     """
     event_count: _builtins.str
     """event_count is set when events count one by one (COUNT and UNIQUE_COUNT): how many more are needed, a decimal

@@ -86,9 +86,10 @@ class Gauge(_message.Message):
     was not read, because the gauge is shown without an alert.
     """
     held: _builtins.str
-    """held is what open reservations (see LimitService) hold of what the gauge measures, a decimal string. value includes
-    it with counts_held, and does not without. Unset: it was not read. GetCustomerAlert and ListCustomerAlerts read it of
-    usage and cost, for up to 100 gauges of an answer.
+    """held is what open reservations (see LimitService) hold of what the gauge measures, a decimal string; "0" if that is
+    nothing. value includes it with counts_held, and does not without. Unset: it was not read, or nothing can be held of
+    the gauge. GetCustomerAlert, ListCustomerAlerts and ExplainCustomerAlert read it of cost, and of usage of metrics
+    with aggregation SUM or COUNT, for up to 1,000 gauges of a customer that has at most 10,000 open reservations.
     """
     counts_held: _builtins.bool
     """counts_held says that value includes what open reservations hold, as the alerts on the gauge ask for (see Alert). The

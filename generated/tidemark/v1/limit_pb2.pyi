@@ -38,7 +38,7 @@ class _LimitEnforcementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Limi
     LIMIT_ENFORCEMENT_HARD: _LimitEnforcement.ValueType  # 3
     """LIMIT_ENFORCEMENT_HARD refuses usage that is checked or reserved and does not fit, unless its overage policy admits
     it. Events of usage that happened are never refused; their answers say that the limit is passed. Reservations that
-    were open when the limit began are not held on it; their usage counts when it is settled.
+    are open when the limit begins hold a part of it from then on, as if it had stood when they were made.
     """
 
 class LimitEnforcement(_LimitEnforcement, metaclass=_LimitEnforcementEnumTypeWrapper):
@@ -53,7 +53,7 @@ LIMIT_ENFORCEMENT_SOFT: LimitEnforcement.ValueType  # 2
 LIMIT_ENFORCEMENT_HARD: LimitEnforcement.ValueType  # 3
 """LIMIT_ENFORCEMENT_HARD refuses usage that is checked or reserved and does not fit, unless its overage policy admits
 it. Events of usage that happened are never refused; their answers say that the limit is passed. Reservations that
-were open when the limit began are not held on it; their usage counts when it is settled.
+are open when the limit begins hold a part of it from then on, as if it had stood when they were made.
 """
 Global___LimitEnforcement: _TypeAlias = LimitEnforcement  # noqa: Y015
 

@@ -343,7 +343,9 @@ class ReserveUsageRequest(_message.Message):
     reservation_id: _builtins.str
     """reservation_id is the caller's own id of the reservation, unique for its customer: 1–128 characters, no control
     characters, no blanks at either end. The same id with the same content gets the first answer; with different content
-    it is refused with ALREADY_EXISTS and ERROR_REASON_RESERVATION_CONFLICT. It becomes the event_id of the usage.
+    it is refused with ALREADY_EXISTS and ERROR_REASON_RESERVATION_CONFLICT. It becomes the event_id of the usage: if
+    the customer has an event of that id in the same calendar month (UTC), the request is refused with ALREADY_EXISTS
+    and ERROR_REASON_EVENT_CONFLICT.
     """
     overage_policy: _decision_pb2.UsageOveragePolicy.ValueType
     """overage_policy is what to do with usage that does not fit, now and when the reservation is settled. Unset: REJECT
@@ -392,9 +394,14 @@ class ReserveUsageResponse(_message.Message):
     RESERVATION_FIELD_NUMBER: _builtins.int
     TRANSITIONS_FIELD_NUMBER: _builtins.int
     OMITTED_TRANSITION_COUNT_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     omitted_transition_count: _builtins.int
     """omitted_transition_count is how many transitions are left out: those after the last one shown. Notifications have
     all of them.
+    """
+    replayed: _builtins.bool
+    """replayed is set when the reservation existed already, with the same content: decision is the first answer, and
+    reservation is as it is now. This call held nothing.
     """
     @_builtins.property
     def decision(self) -> _decision_pb2.Decision:
@@ -415,10 +422,11 @@ class ReserveUsageResponse(_message.Message):
         reservation: _reservation_pb2.Reservation | None = ...,
         transitions: _abc.Iterable[_transition_pb2.Transition] | None = ...,
         omitted_transition_count: _builtins.int = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "reservation", b"reservation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "omitted_transition_count", b"omitted_transition_count", "reservation", b"reservation", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "omitted_transition_count", b"omitted_transition_count", "replayed", b"replayed", "reservation", b"reservation", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,10 +478,13 @@ class SettleReservationResponse(_message.Message):
     RESERVATION_FIELD_NUMBER: _builtins.int
     TRANSITIONS_FIELD_NUMBER: _builtins.int
     OMITTED_TRANSITION_COUNT_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     omitted_transition_count: _builtins.int
     """omitted_transition_count is how many transitions are left out: those after the last one shown. Notifications have
     all of them.
     """
+    replayed: _builtins.bool
+    """replayed is set when the same settlement was made before: decision is the first answer. This call counted nothing."""
     @_builtins.property
     def decision(self) -> _decision_pb2.Decision:
         """decision says what is counted: granted_quantity and granted_cost are the amounts of the event. CAPPED: less than was
@@ -495,10 +506,11 @@ class SettleReservationResponse(_message.Message):
         reservation: _reservation_pb2.Reservation | None = ...,
         transitions: _abc.Iterable[_transition_pb2.Transition] | None = ...,
         omitted_transition_count: _builtins.int = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "reservation", b"reservation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "omitted_transition_count", b"omitted_transition_count", "reservation", b"reservation", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "omitted_transition_count", b"omitted_transition_count", "replayed", b"replayed", "reservation", b"reservation", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -539,10 +551,13 @@ class ReleaseReservationResponse(_message.Message):
     RESERVATION_FIELD_NUMBER: _builtins.int
     TRANSITIONS_FIELD_NUMBER: _builtins.int
     OMITTED_TRANSITION_COUNT_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
     omitted_transition_count: _builtins.int
     """omitted_transition_count is how many transitions are left out: those after the last one shown. Notifications have
     all of them.
     """
+    replayed: _builtins.bool
+    """replayed is set when the reservation was released before, or has expired: this call gave nothing back."""
     @_builtins.property
     def reservation(self) -> _reservation_pb2.Reservation:
         """reservation is the reservation after the release."""
@@ -557,10 +572,11 @@ class ReleaseReservationResponse(_message.Message):
         reservation: _reservation_pb2.Reservation | None = ...,
         transitions: _abc.Iterable[_transition_pb2.Transition] | None = ...,
         omitted_transition_count: _builtins.int = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["omitted_transition_count", b"omitted_transition_count", "reservation", b"reservation", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["omitted_transition_count", b"omitted_transition_count", "replayed", b"replayed", "reservation", b"reservation", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -613,6 +629,11 @@ class ExtendReservationResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESERVATION_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """replayed is set when the reservation had that expire_time already: this call changed nothing. A ttl counts from the
+    time of each call, so that it moves the end each time.
+    """
     @_builtins.property
     def reservation(self) -> _reservation_pb2.Reservation:
         """reservation is the reservation with its new expire_time."""
@@ -621,10 +642,11 @@ class ExtendReservationResponse(_message.Message):
         self,
         *,
         reservation: _reservation_pb2.Reservation | None = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reservation", b"reservation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "reservation", b"reservation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -805,7 +827,9 @@ class EnforcementRequest(_message.Message):
 
     @_builtins.property
     def check(self) -> Global___CheckUsageRequest:
-        """check is as in CheckUsage. It sees what the requests before it did."""
+        """check is as in CheckUsage. It is read when all that the message changes is durable: it sees what its requests did,
+        and those of the messages before it.
+        """
 
     def __init__(
         self,

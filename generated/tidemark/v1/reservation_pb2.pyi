@@ -60,7 +60,8 @@ Global___ReservationState: _TypeAlias = ReservationState  # noqa: Y015
 class Reservation(_message.Message):
     """Reservation is usage that was asked for and that its limits and balances hold until it is settled, released or has
     expired. Its identity is customer_id and reservation_id. Reservations that have ended, and denied ones, are kept for 7
-    days; then the id is unknown, and can be used again.
+    days; then the id is unknown. It can be used again if its usage was not counted: the id of an event stays taken in the
+    calendar month (UTC) of the usage.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
