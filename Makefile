@@ -188,6 +188,14 @@ docs: proto-check ## write docs/openapi.json, docs/api.md, docs/api/ and docs/cl
 docs-check: proto-check ## fail when these documents are not what proto/ makes
 	$(BIN)/python -m proto.documents check
 
+.PHONY: site site-serve
+site: $(STAMP) ## the documents as a site in .build/site; a broken link or an unlisted page is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "$(BUILD)/site/index.html"
+
+site-serve: $(STAMP) ## the site on 127.0.0.1:8000, built again when a document changes
+	@NO_MKDOCS_2_WARNING=1 exec $(BIN)/mkdocs serve
+
 # --- releasing ----------------------------------------------------------------------------------------------
 
 .PHONY: wheel
