@@ -10,6 +10,7 @@ from rich.table import Table
 from bench import (
     balances,
     batches,
+    client,
     cost,
     gateway,
     ingest,
@@ -65,6 +66,11 @@ async def _ingest(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measu
 
 async def _batches(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     found = await batches.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
+async def _client(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await client.measure(postgresql, say, options.only)
     return Measured(found.figures(), [found.table()])
 
 
@@ -155,6 +161,7 @@ async def _gateway(postgresql: PostgreSQL, say: Say, options: Namespace) -> Meas
 PARTS: Mapping[str, Part] = {
     "ingest": Part("usage as fast as the server accepts it, beside a raw COPY", _ingest),
     "batches": Part("ingest by events of a message, streams and processes of the server", _batches),
+    "client": Part("usage through the Python client's writers", _client, client.ROWS),
     "latency": Part("an event to its acknowledgement and its webhook", _latency),
     "cost": Part("CPU and disk of an event", _cost),
     "peers": Part("the same events and alerts in what a team would use instead", _peers, tuple(PEERS)),

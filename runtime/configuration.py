@@ -16,7 +16,8 @@ from runtime.quotas import MAX_QUOTA, QuotaKind, Quotas
 PREFIX = "TIDEMARK_"
 # The variables that the client commands read. A server ignores them: one shell may start both.
 CLIENT_SETTINGS = frozenset(
-    f"TIDEMARK_{name}" for name in ("SERVER", "KEY", "TLS", "SERVER_CA", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+    f"TIDEMARK_{name}"
+    for name in ("SERVER", "KEY", "CONTEXT", "TLS", "SERVER_CA", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 )
 
 DEFAULT_LISTEN = "127.0.0.1:50051"

@@ -138,7 +138,9 @@ class AccountServiceStub:
     without an amount. Its limit_id can then be put with another holder, access, groups and window.
     """
     GetQuotas: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetQuotasRequest, _account_service_pb2.GetQuotasResponse]
-    """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them."""
+    """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them. The
+    trailing metadata has tidemark-version: the version of the server that answers.
+    """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances with their recharges,
@@ -516,6 +518,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.GetQuotasRequest,
         context: _aio.ServicerContext[_account_service_pb2.GetQuotasRequest, _abc.Awaitable[_account_service_pb2.GetQuotasResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.GetQuotasResponse]:
-        """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them."""
+        """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them. The
+        trailing metadata has tidemark-version: the version of the server that answers.
+        """
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _aio.Server) -> None: ...

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psycopg
 
-from cli.client.batches import Batch
 from cli.client.connection import Address
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from store.migrate import migrate
@@ -26,6 +25,7 @@ from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import Client, usage
 from tests.support.waiting import within
 from tests.support.webhooks.endpoints import create_endpoint
+from tidemark_client.usage.batches import Batch
 
 CLIENTS = 2  # of each server
 PAUSE = 0.3  # seconds between two batches of a client

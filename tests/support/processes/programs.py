@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 
 from cli.client.connection import Address
-from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
+from cli.serving.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
 from tests.support.processes.up import started_by
 from tests.support.waiting import within
 

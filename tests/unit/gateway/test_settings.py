@@ -3,7 +3,7 @@
 import pytest
 
 from cli.console import ConfigurationProblem
-from cli.http_options import http_front
+from cli.serving.http_options import http_front
 from runtime.configuration import ConfigurationError, load
 
 
