@@ -3,8 +3,8 @@
 - `sh` is typed into one folder, block by block; exported variables stay. With the title "terminal 2" it goes on in a
   terminal of its own, where the command before it is ended with Ctrl-C.
 - `json` after `sh` is the last answer of that block, or a part of it. `…` stands for any text.
-- `text` is what that block has printed, or a part of it; with the title "terminal 2", what comes there. `^C` below it is
-  pressed then.
+- `text` is what that block has printed, or a part of it; with the title "terminal 2", what comes there. `^C` below it
+  is pressed then.
 - `title="receiver.py"` makes a file; the title of a file of the repository quotes that file.
 """
 
