@@ -125,6 +125,10 @@ test-clients: $(STAMP) ## the clients against real servers
 test-acceptance: $(STAMP) ## ring 3: real processes and signals
 	$(BIN)/pytest tests/acceptance $(ARGS)
 
+.PHONY: test-go
+test-go: $(STAMP) ## the Go client with the race detector, where Go is installed
+	TIDEMARK_TEST_RACE=1 $(BIN)/pytest tests/clients/go $(ARGS)
+
 .PHONY: test-model
 test-model: $(STAMP) ## random calls to real servers against the plain model; STEPS=100000 for longer than in CI
 	TIDEMARK_TEST_STEPS=$(STEPS) $(BIN)/pytest $(SHARED) \
@@ -166,6 +170,10 @@ format: $(STAMP) ## format the Python and the proto files in place
 .PHONY: proto
 proto: $(STAMP) ## regenerate generated/ from proto/
 	$(BIN)/python proto/generate.py write
+
+.PHONY: proto-go
+proto-go: $(STAMP) ## regenerate the Go client's code of the contract (needs protoc-gen-go and protoc-gen-go-grpc)
+	$(BIN)/buf generate --template clients/go/buf.gen.yaml --output clients/go
 
 .PHONY: proto-check
 proto-check: $(STAMP) ## fail when generated/ is not what proto/ generates

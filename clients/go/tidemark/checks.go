@@ -58,7 +58,8 @@ type gathered struct {
 	customerIDs []string
 	known       map[string]int // their places
 	done        chan struct{}
-	errs        []error // by part of mostCheckedCustomers
+	errs        []error         // by part of mostCheckedCustomers
+	answers     map[string]bool // with CachedChecks.mu; the cache may have forgotten them before they are read
 }
 
 // CachedChecks makes a cache for one metric.
@@ -120,6 +121,9 @@ func (c *CachedChecks) MayUse(ctx context.Context, customerID string) (bool, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if isAllowed, isKnown := wanted.answers[customerID]; isKnown {
+		return isAllowed, nil
+	}
 	if isAllowed, isKnown := c.cached(customerID, c.options.MaxStale); isKnown {
 		return isAllowed, nil
 	}
@@ -141,7 +145,7 @@ func (c *CachedChecks) want(customerID string) (*gathered, int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.wanted == nil {
-		c.wanted = &gathered{known: map[string]int{}, done: make(chan struct{})}
+		c.wanted = &gathered{known: map[string]int{}, answers: map[string]bool{}, done: make(chan struct{})}
 		time.AfterFunc(gathering, c.read)
 	}
 	place, ok := c.wanted.known[customerID]
@@ -173,15 +177,15 @@ func (c *CachedChecks) read() {
 		reading.Add(1)
 		go func(at int, part []string) {
 			defer reading.Done()
-			wanted.errs[at] = c.ask(part)
+			wanted.errs[at] = c.ask(wanted, part)
 		}(at, part)
 	}
 	reading.Wait()
 	close(wanted.done)
 }
 
-// ask reads decisions into the cache. It returns an error only where the request or the key is wrong.
-func (c *CachedChecks) ask(customerIDs []string) error {
+// ask reads decisions into the cache, and for those that wait. It returns an error only where the request or the key is wrong.
+func (c *CachedChecks) ask(wanted *gathered, customerIDs []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.options.CheckTimeout)
 	defer cancel()
 	asked := time.Now()
@@ -207,6 +211,7 @@ func (c *CachedChecks) ask(customerIDs []string) error {
 				continue
 			}
 			isAllowed := check.GetDecision().GetOutcome() != pb.DecisionOutcome_DECISION_OUTCOME_DENIED
+			wanted.answers[customer.GetCustomerId()] = isAllowed
 			c.keep(cachedCheck{customer.GetCustomerId(), isAllowed, asked})
 		}
 	}
