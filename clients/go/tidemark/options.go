@@ -103,7 +103,8 @@ func WithUserAgent(name string) Option {
 	}
 }
 
-// WithDialOptions adds options of gRPC, such as interceptors. They come last, so they replace what the client sets.
+// WithDialOptions adds options of gRPC, such as interceptors, which run beside those of the client. Other options replace
+// what the client sets.
 func WithDialOptions(options ...grpc.DialOption) Option {
 	return func(t *target) error {
 		t.dial = append(t.dial, options...)
@@ -200,8 +201,8 @@ func (t *target) dialOptions() []grpc.DialOption {
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: pauses, MinConnectTimeout: connectTimeout}),
 		grpc.WithUserAgent(agent),
-		grpc.WithUnaryInterceptor(t.unary),
-		grpc.WithStreamInterceptor(t.stream),
+		grpc.WithChainUnaryInterceptor(t.unary),
+		grpc.WithChainStreamInterceptor(t.stream),
 	}
 	if t.tls != nil {
 		options = append(options, grpc.WithTransportCredentials(credentials.NewTLS(t.tls)))

@@ -10,7 +10,10 @@ from tests.support.clients.golang import Go, find_go
 @pytest.fixture(scope="session")
 def go() -> Go:
     """The toolchain; tests are skipped without it."""
-    return find_go()
+    go = find_go()
+    if isinstance(go, str):
+        pytest.skip(go)
+    return go
 
 
 @pytest.fixture(scope="session")
