@@ -136,7 +136,9 @@ func TestCutConnectionsLoseNothingAndKeepTheOrder(t *testing.T) {
 
 func TestAServerThatGoesAwayGetsTheRestOnAnotherStream(t *testing.T) {
 	for _, ends := range []bool{true, false} {
+		sent := make(chan struct{})
 		goes := func(stream pb.AlertService_EvaluateUsageServer) error {
+			<-sent
 			for i := 0; i < 2; i++ {
 				request, err := stream.Recv()
 				if err != nil {
@@ -163,6 +165,7 @@ func TestAServerThatGoesAwayGetsTheRestOnAnotherStream(t *testing.T) {
 		}
 		writer := writerOf(t, client, options)
 		sendAll(t, writer, "e", 10)
+		close(sent)
 		must(t, writer.Close(within(t)))
 		if counts := writer.Counts(); counts.Acknowledged != 10 {
 			t.Fatal(counts)
@@ -177,7 +180,8 @@ func TestASilentServerIsLeft(t *testing.T) {
 	server := serveScripts(t, held(nil), answersAll)
 	sentences := make(chan string, 100)
 	writer := writerOf(t, connected(t, server.address), WriterOptions{
-		silence: 50 * time.Millisecond, OnInterruption: func(one string) { sentences <- one },
+		MaxBatchEvents: 10, Linger: time.Hour, silence: 50 * time.Millisecond,
+		OnInterruption: func(one string) { sentences <- one },
 	})
 	sendAll(t, writer, "e", 10)
 	must(t, writer.Close(within(t)))
