@@ -141,7 +141,7 @@ func TestACallWithoutADeadlineHasOne(t *testing.T) {
 			return nil
 		}
 		<-ctx.Done()
-		return ctx.Err()
+		return status.FromContextError(ctx.Err()).Err()
 	}
 	_, address := serveReader(t, waits)
 	_, err := connected(t, address, WithTimeout(20*time.Millisecond)).Alerts.GetAlert(
