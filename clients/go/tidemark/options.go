@@ -207,7 +207,7 @@ func (t *target) dialOptions() []grpc.DialOption {
 	if t.tls != nil {
 		options = append(options, grpc.WithTransportCredentials(credentials.NewTLS(t.tls)))
 	} else {
-		// Its successor does not exist before gRPC 1.34, the oldest version that this package is tested with is 1.33.
+		// Its successor does not exist before gRPC 1.34; the oldest version that this package is tested with is 1.33.
 		options = append(options, grpc.WithInsecure())
 	}
 	return append(options, t.dial...)

@@ -124,9 +124,9 @@ func TestServerRejectsABadEventAndNoGoodOne(t *testing.T) {
 	other, much := server.event("good"), server.event("much")
 	other.Quantity, much.Quantity = "2", "much"
 	conflict, bad := submit(other), submit(much)
-	nobody := server.event("silent")
-	nobody.CustomerId = ""
-	must(t, writer.Send(within(t), nobody))
+	anonymous := server.event("silent")
+	anonymous.CustomerId = ""
+	must(t, writer.Send(within(t), anonymous))
 	must(t, writer.Flush(within(t)))
 	outcome, err := good.Wait(within(t))
 	must(t, err)
@@ -144,7 +144,7 @@ func TestServerRejectsABadEventAndNoGoodOne(t *testing.T) {
 	if _, err := conflict.Wait(within(t)); !errors.Is(err, target) {
 		t.Fatal(err)
 	}
-	if one := server.counted(t); one != "1" || !reflect.DeepEqual(silent, []string{nobody.EventId + " InvalidArgument"}) {
+	if one := server.counted(t); one != "1" || !reflect.DeepEqual(silent, []string{anonymous.EventId + " InvalidArgument"}) {
 		t.Fatal(one, silent)
 	}
 	must(t, writer.Close(within(t)))
