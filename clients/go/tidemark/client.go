@@ -58,15 +58,15 @@ func Connect(ctx context.Context, address string, options ...Option) (*Client, e
 	if err != nil {
 		return nil, err
 	}
-	if err := client.WaitUntilReady(ctx); err != nil {
+	if err := client.waitUntilReady(ctx); err != nil {
 		client.Close()
 		return nil, err
 	}
 	return client, nil
 }
 
-// WaitUntilReady waits until the client is connected, as Connect does.
-func (c *Client) WaitUntilReady(ctx context.Context) error {
+// waitUntilReady waits until a new client is connected. Later, gRPC may have left an unused connection.
+func (c *Client) waitUntilReady(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, defaultTimeout)
