@@ -64,7 +64,8 @@ def find_go() -> Go | str:
     """The toolchain with the modules that the client needs; a sentence where they are not here."""
     if shutil.which("go") is None:
         return "Go is not installed; with it, these tests build the Go client"
-    environment = {**os.environ, "GOCACHE": str(BUILD / "cache"), "GOFLAGS": "-buildvcs=false", "GOPROXY": "off"}
+    environment = {**os.environ, "GOFLAGS": "-buildvcs=false", "GOPROXY": "off"}
+    environment.setdefault("GOCACHE", str(BUILD / "cache"))
     environment.setdefault("GRPC_GO_RETRY", "on")  # what gRPC 1.40 and newer always do
     extra = ("-race",) if os.environ.get("TIDEMARK_TEST_RACE") else ()
     # The versions of go.mod, where they have been downloaded.
