@@ -19,7 +19,11 @@ OF_THE_BUILD = (Path("/source"), Path("/.git"), Path("/etc/pip.conf"))
 def is_stale(source: Path) -> bool:
     """Whether a module has no byte code, or that of another version of its source."""
     code = Path(importlib.util.cache_from_source(str(source)))
-    return not code.exists() or struct.unpack("<I", code.read_bytes()[8:12])[0] != int(source.stat().st_mtime)
+    if not code.exists():
+        return True
+    flags, compiled = struct.unpack("<II", code.read_bytes()[4:12])
+    is_of_hash = bool(flags & 1)
+    return not is_of_hash and compiled != int(source.stat().st_mtime)
 
 
 def faults() -> dict[str, list[str]]:
