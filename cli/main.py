@@ -21,6 +21,7 @@ COMMANDS = {
     "up": "cli.up",
     "serve": "cli.serve",
     "notify": "cli.notify",
+    "console": "cli.pages.command",
     "migrate": "cli.migrate",
     "keys": "cli.keys",
     "quotas": "cli.quotas",
@@ -38,7 +39,7 @@ COMMANDS = {
 }
 
 # The packages of an extra, by the name of the import. `store.embedded` checks its own package.
-EXTRA_OF_PACKAGE = {"rich": "cli"}
+EXTRA_OF_PACKAGE = {"jinja2": "console", "rich": "cli"}
 
 
 class CommandsOnDemand(click.Group):

@@ -5,9 +5,11 @@ import socket
 import click
 import uvloop
 
-from cli.console import Problem
+from cli.console import ConfigurationProblem, Problem
 from cli.garbage_collection import reduce_garbage_collection
 from cli.monitoring_options import metrics_listen_option, monitoring_socket_option
+from cli.pages.child import why_not
+from cli.pages.option import console_listen_option
 from cli.parent import parent_option, stopping_with
 from cli.processes import LISTENING
 from cli.settings import configuration, configure_logs, database_url, maintained_database, unreachable_database
@@ -30,12 +32,14 @@ from store.postgres.database import Database, DatabaseUnavailable
 @click.command()
 @workers_option
 @metrics_listen_option
+@console_listen_option
 @click.option("--worker", type=int, hidden=True)
 @monitoring_socket_option
 @parent_option
 def serve(
     workers: int,
     metrics_listen: str | None,
+    console_listen: str | None,
     worker: int | None,
     monitoring_socket: socket.socket | None,
     with_parent: int | None,
@@ -47,13 +51,18 @@ def serve(
 
     With --workers, this process starts so many server processes, starts each again that ends, and drains them
     together. Each connection belongs to one of them.
+
+    With --console-listen, this process also starts a console, in the same way.
     """
-    settings = configuration(metrics_listen)
+    settings = configuration(metrics_listen, console_listen)
+    has_console = settings.console_listen is not None and worker is None
+    if has_console and (problem := why_not(settings)):
+        raise ConfigurationProblem(f"there can be no console: {problem}")
     configure_logs(settings, worker)
     reduce_garbage_collection()
     url = maintained_database(settings) if worker is None else database_url(settings)
     try:
-        if workers > 1:
+        if workers > 1 or has_console:
             run_workers(workers, settings, url, _print_address, with_parent, monitoring_socket)
         else:
             serving = _serve(settings, url, with_parent, monitoring_socket, shares_port=worker is not None)

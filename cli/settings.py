@@ -25,12 +25,13 @@ from store.postgres.database import DatabaseUnavailable
 from store.postgres.poolers import shares_sessions
 
 
-def configuration(metrics_listen: str | None = None) -> Configuration:
+def configuration(metrics_listen: str | None = None, console_listen: str | None = None) -> Configuration:
     """The settings in the environment of this process. Raises a Problem that lists all invalid settings.
 
-    metrics_listen: overrides the setting of that name.
+    metrics_listen, console_listen: override the settings of these names.
     """
-    overrides = {} if metrics_listen is None else {"TIDEMARK_METRICS_LISTEN": metrics_listen}
+    given = {"TIDEMARK_METRICS_LISTEN": metrics_listen, "TIDEMARK_CONSOLE_LISTEN": console_listen}
+    overrides = {name: value for name, value in given.items() if value is not None}
     try:
         settings = load({**os.environ, **overrides})
         if settings.database_url is not None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from cli.combined_port import combined_port
 from cli.console import Problem
+from cli.pages.child import OPENED, ConsoleChild
 from cli.parent import stopping_with
 from cli.processes import LISTENING, Child, NotStarted, child_environment
 from cli.settings import database_settings
@@ -39,15 +40,25 @@ def run_workers(
     """
     with _reserved(settings.listen_host, settings.listen_port) as port:
         host = settings.listen_host
-        listen = {"TIDEMARK_LISTEN": address_of(host, port), "TIDEMARK_METRICS_LISTEN": ""}
+        listen = {
+            "TIDEMARK_LISTEN": address_of(host, port),
+            "TIDEMARK_METRICS_LISTEN": "",
+            "TIDEMARK_CONSOLE_LISTEN": "",
+        }
         environment = child_environment({**database_settings(settings, url), **listen}, inherit=True)
         children = {
             str(worker): Child(f"worker {worker}", ["serve", "--worker", str(worker)], environment, LISTENING)
             for worker in range(1, number + 1)
         }
-        supervisor = Supervisor([*children.values()], _LogReporter(), stop_timeout(settings))
+        console = None
+        if settings.console_listen is not None:
+            console = ConsoleChild(next(iter(children.values())), settings, address_of(*settings.console_listen))
+        every = [*children.values(), *([] if console is None else [console])]
+        supervisor = Supervisor(every, _LogReporter(), stop_timeout(settings))
 
         async def started() -> None:
+            if console is not None:
+                logger.info("%s%s", OPENED, console.ready_value, extra={"action": LogAction.CONSOLE})
             print_address(host, port)
 
         async def run() -> None:

@@ -33,7 +33,9 @@ from runtime.configuration import Configuration
 from runtime.master_keys import master_keys
 from runtime.quotas import QuotaKind
 from server.accounts import errors as account_errors
+from server.accounts.balance_series import BalanceSeriesHandlers
 from server.accounts.balances import BalanceHandlers
+from server.accounts.callers import CallerHandlers
 from server.accounts.customers import CustomerHandlers
 from server.accounts.erasures import ErasureHandlers
 from server.accounts.invoices import InvoiceHandlers
@@ -45,6 +47,7 @@ from server.accounts.recharge_policies import RechargePolicyHandlers
 from server.accounts.recharges import RechargeHandlers
 from server.accounts.subscriptions import SubscriptionHandlers
 from server.alerts import errors as alert_errors
+from server.alerts.activity import ActivityHandlers
 from server.alerts.alerts import AlertHandlers
 from server.alerts.batches import AlertBatchHandlers
 from server.alerts.changes import AlertChangeHandlers
@@ -52,6 +55,7 @@ from server.alerts.customer_alerts import CustomerAlertHandlers
 from server.alerts.exclusions import AlertExclusionHandlers
 from server.alerts.explanations import ExplanationHandlers
 from server.alerts.notifications import NotificationHandlers
+from server.alerts.series import SeriesHandlers
 from server.alerts.usage import UsageHandlers
 from server.alerts.usage_requests import decode_natively, decodes_natively
 from server.alerts.usage_voids import UsageVoidHandlers
@@ -132,6 +136,12 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
             database, clock, grace=configuration.grace, max_groups=parts.rules.max_groups
         )
         self.ExplainCustomerAlert = explanations.ExplainCustomerAlert
+        self.PreviewAlert = explanations.PreviewAlert
+        self.GetCustomerAlertSeries = SeriesHandlers(
+            database, clock, grace=configuration.grace, max_groups=parts.rules.max_groups
+        ).GetCustomerAlertSeries
+
+        self.GetActivity = ActivityHandlers(database, clock).GetActivity
 
         self.ListAlertExclusions = AlertExclusionHandlers(database).ListAlertExclusions
 
@@ -206,10 +216,12 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.DeleteLimit = limits.DeleteLimit
 
         self.GetQuotas = QuotaHandlers(database, parts.quotas).GetQuotas
+        self.GetCaller = CallerHandlers().GetCaller
 
         balances = BalanceHandlers(database, clock, fact_changes)
         self.PutBalance = balances.PutBalance
         self.GetBalance = balances.GetBalance
+        self.GetBalanceSeries = BalanceSeriesHandlers(database, clock).GetBalanceSeries
         self.ListBalances = balances.ListBalances
         self.AdjustBalance = balances.AdjustBalance
         self.DecrementBalances = balances.DecrementBalances

@@ -5,8 +5,10 @@ a gauge for each group, PostgreSQL also puts the customer's gauges in order, of 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import NamedTuple
 
 from engine.evaluation.recounting import take_count
 from engine.evaluation.silence import Silence
@@ -46,6 +48,7 @@ from store.alerts.changes import AlertUnknown
 from store.alerts.exclusions import Groups
 from store.alerts.states import read_states
 from store.erasures.jobs import CustomerUnknown
+from store.identity.organizations import current_epoch
 from store.limits import effective_limits
 from store.postgres.database import Connection, DriverConnection, driver
 from store.postgres.snapshots import begin_snapshot
@@ -71,6 +74,33 @@ class Question:
     period_time: datetime | None = None
 
 
+class NotOfUsage(Exception):
+    """The alert measures neither usage nor cost; the argument is its id."""
+
+
+class NotCovered(Exception):
+    """The alert does not cover the customer; the argument is its id."""
+
+
+@dataclass(frozen=True)
+class FoundGauge:
+    """A gauge of usage or cost, as the evaluation watches it. value: as it is stored; None if it is not."""
+
+    watch: WatchedGauge
+    value: Decimal | None
+
+
+class _Found(NamedTuple):
+    """An alert, a customer, and those of its subscriptions that the alert can measure."""
+
+    raw: DriverConnection
+    definition: AlertDefinition
+    rule: AlertRule
+    facts: CustomerFacts
+    subscriptions: list[SubscriptionFacts]
+    owners: list[Owner]
+
+
 @dataclass(frozen=True)
 class Explaining:
     """Explains alerts of one organization, in one transaction.
@@ -85,20 +115,13 @@ class Explaining:
     grace: timedelta
     max_groups: int
 
-    async def explain(self, question: Question) -> Explanation:
-        """Explains an alert for a customer. Raises AlertUnknown and CustomerUnknown."""
-        await begin_snapshot(self.connection, by_index=True)
-        raw = await driver(self.connection)
-        found = await routing_facts.customers(raw, self.organization_id, [question.customer_id], with_alerts=False)
-        if not found:
-            raise CustomerUnknown(question.customer_id)
-        [facts] = found
-        definition = await alerts.get(self.connection, self.organization_id, question.alert_id)
-        if definition is None:
-            raise AlertUnknown(question.alert_id)
-        rule = definition.to_rule()
-        subscriptions = await self._subscriptions(raw, rule, question)
-        owners = owners_of(rule, facts, subscriptions)
+    async def explain(self, question: Question, draft: AlertDefinition | None = None) -> Explanation:
+        """Explains an alert for a customer. Raises AlertUnknown and CustomerUnknown.
+
+        draft: an alert that is not stored, which is explained as if it had just been created.
+        """
+        found = await self._found(question, draft)
+        raw, definition, rule, facts, subscriptions, owners = found
         steps = [check_scope(rule, facts, subscriptions, owners), check_state(definition)]
         if owners:
             reasons = await exclusions.reasons(self.connection, self.organization_id, facts.customer_id)
@@ -109,6 +132,41 @@ class Explaining:
             return await self._of_facts(definition, rule, question, steps)
         of_usage = _OfUsage(self, raw, definition, rule, question, facts, subscriptions, owners)
         return await of_usage.explain(steps)
+
+    async def watched_gauge(self, question: Question) -> "FoundGauge | None":
+        """The one gauge that a question names by its subscription and group; None if the alert has no such gauge.
+
+        Raises AlertUnknown, CustomerUnknown, NotOfUsage, and NotCovered.
+        """
+        found = await self._found(question, None)
+        if found.rule.measure.of_facts:
+            raise NotOfUsage(found.definition.alert_id)
+        if not found.owners:
+            raise NotCovered(found.definition.alert_id)
+        of_usage = _OfUsage(
+            self, found.raw, found.definition, found.rule, question, found.facts, found.subscriptions, found.owners
+        )
+        return await of_usage.watched_gauge()
+
+    async def _found(self, question: Question, draft: AlertDefinition | None) -> "_Found":
+        """What a question is about, read in a snapshot that begins here."""
+        await begin_snapshot(self.connection, by_index=True)
+        raw = await driver(self.connection)
+        found = await routing_facts.customers(raw, self.organization_id, [question.customer_id], with_alerts=False)
+        if not found:
+            raise CustomerUnknown(question.customer_id)
+        [facts] = found
+        definition = draft
+        if definition is None:
+            definition = await alerts.get(self.connection, self.organization_id, question.alert_id)
+        elif draft is not None:
+            epoch = await current_epoch(self.connection, self.organization_id)
+            definition = replace(draft, watching_epoch=epoch, changed_epoch=epoch, create_epoch=epoch)
+        if definition is None:
+            raise AlertUnknown(question.alert_id)
+        rule = definition.to_rule()
+        subscriptions = await self._subscriptions(raw, rule, question)
+        return _Found(raw, definition, rule, facts, subscriptions, owners_of(rule, facts, subscriptions))
 
     async def _subscriptions(
         self, raw: DriverConnection, rule: AlertRule, question: Question
@@ -195,6 +253,22 @@ class _OfUsage:
             counted=sample,
             groups=groups,
         )
+
+    async def watched_gauge(self) -> FoundGauge | None:
+        """The one gauge that the question names."""
+        at = self.question.period_time or self.base.now
+        group = self._known_group()
+        if group is None:
+            return None
+        router = await self._router(await self._metric())
+        for owner in self.owners:
+            measured = self._measured(router, owner, at)
+            watch = None if measured is None else measured.watched_gauge(group, at)
+            if watch is not None:
+                rows = await gauges.stored(self.raw, self.base.organization_id, [watch.gauge])
+                row = rows.get(watch.gauge.gauge_id)
+                return FoundGauge(watch, None if row is None else row[0].value)
+        return None
 
     async def _metric(self) -> MetricFacts | None:
         metric_id = self.rule.measure.metric_id

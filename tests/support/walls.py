@@ -17,7 +17,9 @@ ROOMS = {
     "engine": {"evaluator", "runtime", "store", "webhooks"},
     "server": {"engine", "evaluator", "generated", "runtime", "store", "webhooks"},
     "notifier": {"evaluator", "runtime", "store", "webhooks"},
-    "cli": {"evaluator", "generated", "notifier", "runtime", "server", "store", "webhooks"},
+    # It is a client: what it shows, it asks the API for.
+    "console": {"generated", "runtime"},
+    "cli": {"console", "evaluator", "generated", "notifier", "runtime", "server", "store", "webhooks"},
 }
 # These test and measure the product, and may use raw SQL and the wall clock for it. The product imports
 # none of them.

@@ -1,0 +1,243 @@
+"""The application: routes, and what happens to every request before and after its page."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from console.access import headers, origins
+from console.access.identity import Viewer, Viewers
+from console.access.sessions import LIFETIME, Session, Sessions
+from console.access.visit import Visit, see_other
+from console.api import Api, ApiError, Calls
+from console.pages import problems, signin
+from console.pages.routes import routes
+from console.rendering import STATIC, environment, link
+from console.shared_reads import SharedReads
+from runtime.clock import Clock
+
+MAX_FORM_BYTES = 2 * 1024 * 1024
+_OPEN_PATHS = ("/static/", "/healthz")
+COOKIE = "tidemark_console"
+
+logger = logging.getLogger(__name__)
+
+Page = Callable[[Visit], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an application is made of.
+
+    allows_no_key: visitors need no key where the server needs none: the console listens on this machine only, and has
+    no certificate that could identify it to the server.
+    """
+
+    sessions: Sessions
+    clock: Clock
+    allows_no_key: bool = False
+
+
+class Console:
+    """One application for one server."""
+
+    def __init__(self, api: Api, settings: Settings) -> None:
+        self._api = api
+        self._settings = settings
+        self._templates = environment()
+        self._viewers = Viewers()
+        self.application = web.Application(
+            middlewares=[self._with_errors, self._with_session], client_max_size=MAX_FORM_BYTES
+        )
+        self._shared = SharedReads()
+        self.application.on_response_prepare.append(headers.add_headers)
+        router = self.application.router
+        router.add_get("/healthz", _healthz)
+        router.add_get("/static/{digest}/{name}", self._static)
+        router.add_get("/signin", self._signin_page)
+        router.add_post("/signin", self._sign_in)
+        router.add_post("/signout", self._sign_out)
+        for method, path, page in routes():
+            router.add_route(method, path, self._handler(page))
+
+    # --- before and after a page ------------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _with_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Shows what went wrong as a page that says what to do."""
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            if error.status in (404, 405, 413):
+                return self._problem(request, problems.of_http(error.status))
+            raise
+        except ApiError as error:
+            if error.reason in ("ERROR_REASON_UNAUTHENTICATED",) and not request.path.startswith("/signin"):
+                return self._to_signin(request, ended=True)
+            return self._problem(request, problems.of_call(error))
+        except Exception:
+            logger.exception("a page failed: %s %s", request.method, request.path)
+            return self._problem(request, problems.UNEXPECTED)
+
+    @web.middleware
+    async def _with_session(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Reads the session; checks the token of each post."""
+        if request.path.startswith(_OPEN_PATHS):
+            return await handler(request)
+        now = self._settings.clock.now()
+        session = self._settings.sessions.read(request.cookies.get(self._cookie_name(request)), now)
+        if session is not None and session.is_open and not self._is_open_to(request):
+            session = None
+        request["session"] = session
+        if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
+            form = await request.post()
+            if session is None:
+                return self._to_signin(request, ended=True)
+            sent = form.get("csrf", "")
+            if (
+                not origins.is_of_this_site(request)
+                or not isinstance(sent, str)
+                or not origins.is_token(sent, session.csrf)
+            ):
+                return self._problem(request, problems.FOREIGN_FORM)
+            request["form"] = form
+        return await handler(request)
+
+    def _handler(self, page: Page) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            session: Session | None = request["session"]
+            is_new = False
+            if session is None or not session.is_signed_in:
+                session = await self._open_session(request)
+                if session is None:
+                    return self._to_signin(request, ended=False)
+                is_new = True
+            calls = Calls(self._api, session.key)
+            viewer = await self._viewers.of(calls, session.key)
+            if not viewer.may_read:
+                return self._problem(request, problems.NO_READER)
+            response = await page(self._visit(request, session, viewer, calls))
+            if is_new:
+                self._set_cookie(request, response, session)
+            return response
+
+        return handle
+
+    async def _open_session(self, request: web.Request) -> Session | None:
+        """A session without a key, where the server needs none and the visitor is on this machine."""
+        if not self._is_open_to(request):
+            return None
+        try:
+            await self._viewers.of(Calls(self._api, None), None)
+        except ApiError as error:
+            if error.is_unreachable:
+                raise
+            return None
+        return self._settings.sessions.new(self._settings.clock.now(), is_open=True)
+
+    def _is_open_to(self, request: web.Request) -> bool:
+        return self._settings.allows_no_key and origins.is_loopback_host(request)
+
+    def _visit(self, request: web.Request, session: Session, viewer: Viewer, calls: Calls) -> Visit:
+        return Visit(
+            request,
+            session,
+            viewer,
+            calls,
+            self._settings.clock.now(),
+            self._templates,
+            self._shared,
+            request.get("form", {}),
+        )
+
+    # --- sign-in ------------------------------------------------------------------------------------------------------
+
+    async def _signin_page(self, request: web.Request) -> web.StreamResponse:
+        session = request["session"]
+        if session is not None and session.is_signed_in and "ended" not in request.query:
+            return see_other(signin.next_path(request.query.get("next", "")))
+        if session is None or session.is_signed_in:
+            session = self._settings.sessions.new(self._settings.clock.now())
+        response = signin.page(
+            self._templates, session, request.query.get("next", ""), ended="ended" in request.query
+        )
+        self._set_cookie(request, response, session)
+        return response
+
+    async def _sign_in(self, request: web.Request) -> web.StreamResponse:
+        form, guest = request["form"], request["session"]
+        key = str(form.get("key", "")).strip()
+        path = str(form.get("next", ""))
+        problem = signin.problem_of(key)
+        viewer = None
+        if not problem:
+            try:
+                viewer = await self._viewers.of(Calls(self._api, key), key)
+            except ApiError as error:
+                problem = signin.refusal(error)
+        if viewer is not None and not viewer.may_read:
+            problem = signin.NO_READER
+        if problem:
+            return signin.page(self._templates, guest, path, problem=problem, status=403)
+        # A new id and a new token: what somebody knew of the session before is worth nothing now.
+        session = self._settings.sessions.new(self._settings.clock.now(), key)
+        response = see_other(signin.next_path(path))
+        self._set_cookie(request, response, session)
+        return response
+
+    async def _sign_out(self, request: web.Request) -> web.StreamResponse:
+        self._settings.sessions.sign_out(request["session"], self._settings.clock.now())
+        response = see_other("/signin?ended=1")
+        response.del_cookie(
+            self._cookie_name(request), path="/", secure=self._is_secure(request), httponly=True, samesite="Strict"
+        )
+        return response
+
+    def _to_signin(self, request: web.Request, *, ended: bool) -> web.Response:
+        path = request.path_qs if request.method == hdrs.METH_GET and not request.headers.get("X-Fragment") else ""
+        response = see_other(link("/signin", next=path if path != "/" else "", ended="1" if ended else ""))
+        if request.headers.get("X-Fragment"):  # the script goes there itself
+            response = web.Response(status=401, headers={"X-Signin": "/signin?ended=1"})
+        return response
+
+    # --- the rest -----------------------------------------------------------------------------------------------------
+
+    def _problem(self, request: web.Request, problem: problems.Problem) -> web.Response:
+        session: Session | None = request.get("session")
+        return problems.page(self._templates, problem, session, is_fragment=bool(request.headers.get("X-Fragment")))
+
+    def _cookie_name(self, request: web.Request) -> str:
+        return f"__Host-{COOKIE}" if self._is_secure(request) else COOKIE
+
+    @staticmethod
+    def _is_secure(request: web.Request) -> bool:
+        """Whether the browser speaks HTTPS, to this console or to a proxy before it."""
+        return request.secure or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+
+    def _set_cookie(self, request: web.Request, response: web.StreamResponse, session: Session) -> None:
+        response.set_cookie(
+            self._cookie_name(request),
+            self._settings.sessions.cookie(session),
+            max_age=int(LIFETIME.total_seconds()),
+            path="/",
+            httponly=True,
+            secure=self._is_secure(request),
+            samesite="Strict",
+        )
+
+    async def _static(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if self._templates.globals["static"].get(name) != request.path:  # type: ignore[attr-defined]
+            raise web.HTTPNotFound
+        return web.FileResponse(STATIC / name, headers={hdrs.CACHE_CONTROL: "public, max-age=31536000, immutable"})
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    return web.Response(text="alive\n")
+
+
+def with_key_only(settings: Settings) -> Settings:
+    """The same settings, for visitors that all need a key."""
+    return replace(settings, allows_no_key=False)
