@@ -160,8 +160,8 @@ class _Up:
         self._report(f"{quiet('callers')}   {callers}")
         if self._settings.reflection:
             credential = "-H 'authorization: Bearer KEY' " if needs_key else ""
-            call = f"grpcurl {grpcurl_tls(self._settings)} {credential}{reachable(address)} tidemark.v1.AlertService/ListAlerts"
-            self._report(f"{quiet('try')}       {call}")
+            call = f"{credential}{reachable(address)} tidemark.v1.AlertService/ListAlerts"
+            self._report(f"{quiet('try')}       grpcurl {grpcurl_tls(self._settings)} {call}")
         self._report(quiet("Ctrl-C drains and stops") + "\n")
 
 

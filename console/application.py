@@ -62,7 +62,7 @@ class Console:
         for method, path, page in routes():
             router.add_route(method, path, self._handler(page))
 
-    # --- before and after a page ------------------------------------------------------------------------------------
+    # --- before and after a page ---
 
     @web.middleware
     async def _with_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -152,7 +152,7 @@ class Console:
             request.get("form", {}),
         )
 
-    # --- sign-in ------------------------------------------------------------------------------------------------------
+    # --- sign-in ---
 
     async def _signin_page(self, request: web.Request) -> web.StreamResponse:
         session = request["session"]
@@ -202,7 +202,7 @@ class Console:
             response = web.Response(status=401, headers={"X-Signin": "/signin?ended=1"})
         return response
 
-    # --- the rest -----------------------------------------------------------------------------------------------------
+    # --- the rest ---
 
     def _problem(self, request: web.Request, problem: problems.Problem) -> web.Response:
         session: Session | None = request.get("session")

@@ -33,8 +33,8 @@ class CannotListen(Exception):
 class Server:
     """The server whose API the console shows.
 
-    authorities: of the server's certificate, in PEM. trusts_files: they are the certificate itself, so its own name is
-    expected. certificate, key: of the console, where the server asks for one.
+    authorities: of the server's certificate, in PEM. trusts_files: they are the certificate itself, so its own name
+    is expected. certificate, key: of the console, where the server asks for one.
     """
 
     address: str
@@ -110,8 +110,8 @@ async def running(
     allows_no_key = is_loopback(listening.host) and server.certificate is None
     if not is_loopback(listening.host) and context is None:
         logger.warning(
-            "the console listens on %s without TLS: API keys cross the network in clear text, unless a proxy before it"
-            " has TLS",
+            "the console listens on %s without TLS: API keys cross the network in clear text, unless a proxy before"
+            " it has TLS",
             listening.host,
             extra={"action": LogAction.CONSOLE},
         )

@@ -1,6 +1,7 @@
 """The templates: their environment, filters and the addresses of static files."""
 
 import hashlib
+import secrets
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -84,6 +85,7 @@ def environment() -> Environment:
         "event_type": names.event_type_name,
         "condition": names.condition_words,
         "words": names.words_of,
+        "singular": _singular,
         "sentence": alerts.sentence,
         "scope_words": alerts.scope_words,
         "measured": gauges.measured,
@@ -94,6 +96,7 @@ def environment() -> Environment:
     found.globals |= {
         "static": _addresses_of_files(),
         "link": link,
+        "new_id": partial(secrets.token_hex, 16),
         "unit_of": gauges.unit_of,
         "alert_unit": alerts.unit_of,
         "threshold_words": alerts.threshold_words,
@@ -117,6 +120,13 @@ def access_value(access: Any, text: str) -> str:
     if access.WhichOneof("access") == "quantity":
         return amounts.with_unit(text, access.quantity.metric_id)
     return amounts.money(text, access.spend.currency)
+
+
+def _singular(label: str) -> str:
+    """Thresholds: Threshold. Entries: Entry. The name of one element of a list."""
+    if label.endswith("ies"):
+        return f"{label[:-3]}y"
+    return label[:-1] if label.endswith("s") else label
 
 
 def _datetime(time: Timestamp | datetime) -> datetime:

@@ -56,8 +56,8 @@ def why_not(settings: Configuration, environment: Mapping[str, str] = os.environ
         return f"it needs the extra `console`: {install_command('console')}"
     if settings.tls_client_ca is not None and not environment.get("TIDEMARK_CLIENT_CERTIFICATE"):
         return (
-            "the server asks for client certificates: set TIDEMARK_CLIENT_CERTIFICATE and TIDEMARK_CLIENT_KEY to one of"
-            " the console's own"
+            "the server asks for client certificates: set TIDEMARK_CLIENT_CERTIFICATE and TIDEMARK_CLIENT_KEY to one"
+            " of the console's own"
         )
     return ""
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -109,10 +110,11 @@ def _per_day(points: Sequence[tuple[datetime, Decimal]]) -> Decimal | None:
     recent = [one for one in points if one[0] >= last - timedelta(days=RATE_DAYS)]
     if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
         recent = list(points[-2:])
-    pairs = zip(recent, recent[1:], strict=False)
+    pairs = pairwise(recent)
     fallen = sum((max(before - after, Decimal(0)) for (_, before), (_, after) in pairs), Decimal(0))
-    length = Decimal((recent[-1][0] - recent[0][0]) / timedelta(seconds=1)) / 86_400
-    return fallen / length if length > 0 else None
+    # What was drawn in an hour says little about the next weeks.
+    length = max(Decimal((recent[-1][0] - recent[0][0]) / timedelta(seconds=1)) / 86_400, Decimal(1))
+    return fallen / length
 
 
 def _projected_end(remaining: Decimal | None, rate: Decimal | None, now: datetime) -> datetime | None:
@@ -132,12 +134,8 @@ def _curve(
     shown_end, projection = last, None
     if end is not None:
         shown_end = min(end, last + ahead)
-        value = points[-1][1]
-        if end > shown_end and end > last:
-            value = value * Decimal((end - shown_end) / (end - last))
-        else:
-            value = Decimal(0)
-        projection = (shown_end, value)
+        left = Decimal((end - shown_end) / (end - last)) if end > shown_end and end > last else Decimal(0)
+        projection = (shown_end, points[-1][1] * left)
     return Curve(start=start, end=shown_end, points=points, projection=projection, zone=zone, label=f"{label}.")
 
 

@@ -22,12 +22,12 @@ from generated.tidemark.v1.account_service_pb2 import (
     ListOveragesRequest,
     ListSubscriptionsRequest,
 )
-from generated.tidemark.v1.customer_alert_pb2 import CUSTOMER_ALERT_STATUS_IN_ALARM
 from generated.tidemark.v1.alert_service_pb2 import (
     GetCustomerAlertSeriesRequest,
     ListCustomerAlertsRequest,
     ListNotificationsRequest,
 )
+from generated.tidemark.v1.customer_alert_pb2 import CUSTOMER_ALERT_STATUS_IN_ALARM
 from generated.tidemark.v1.limit_service_pb2 import ListReservationsRequest
 
 PAGE = 25  # customers

@@ -113,7 +113,7 @@ def _curve(
     unit = gauges.unit_of(gauge)
     points = [(times.at(one.time), amounts.decimal(one.value) or Decimal(0)) for one in series.points]
     kinds = {"reached": "reached", "limit": "limit"}
-    levels = [Level(tick.level, tick.label, kinds.get(tick.kind, "threshold")) for tick in ticks]
+    levels = [Level(tick.level, tick.label, kinds.get(tick.kind, "threshold"), _short(tick, unit)) for tick in ticks]
     return Curve(
         start=times.at(period.start_time),
         end=times.at(period.end_time),
@@ -122,10 +122,15 @@ def _curve(
         marks=_marks(gauge, crossings, unit),
         zone=zone,
         label=(
-            f"{gauges.measured(gauge)} from {times.shown(times.at(period.start_time), zone)}; now {unit(gauge.value)}."
-            " The values are in the table below."
+            f"{gauges.measured(gauge)} from {times.shown(times.at(period.start_time), zone)};"
+            f" now {unit(gauge.value)}. The values are in the table below."
         ),
     )
+
+
+def _short(tick: Tick, unit: gauges.Unit) -> str:
+    level = unit(f"{tick.level:f}")
+    return f"limit {level}" if tick.kind == "limit" else level
 
 
 def _marks(gauge: Any, crossings: Sequence[notification_pb2.Notification], unit: gauges.Unit) -> list[Mark]:

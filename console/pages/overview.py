@@ -106,8 +106,8 @@ def _day(activity: activity_pb2.Activity) -> dict[str, Any]:
     reached, resolved = sum(one.reached_count for one in hours), sum(one.resolved_count for one in hours)
     counts = [
         (
-            f"from {times.at(one.start_time):%H:%M} UTC: {one.reached_count:,} reached, {one.resolved_count:,} resolved,"
-            f" {one.other_count:,} others",
+            f"from {times.at(one.start_time):%H:%M} UTC: {one.reached_count:,} reached,"
+            f" {one.resolved_count:,} resolved, {one.other_count:,} others",
             [int(one.reached_count), int(one.resolved_count), int(one.other_count)],
         )
         for one in hours

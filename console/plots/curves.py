@@ -19,11 +19,12 @@ _INNER_WIDTH = 1000
 
 @dataclass(frozen=True)
 class Level:
-    """A horizontal line. kind: threshold, reached or limit."""
+    """A horizontal line. kind: threshold, reached or limit. text: beside the line; label: its title."""
 
     value: Decimal
     label: str
     kind: str = "threshold"
+    text: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Decimal strings of the API as people read them: grouped digits, units, shares. Never floats."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_DOWN, Decimal, InvalidOperation, localcontext
 
-MAX_DIGITS = 6  # after the point that are shown; the exact number is in the title
+MAX_DIGITS = 8  # after the point that are shown
 
 # ISO 4217 codes with a sign that everybody knows. Others stand behind the number.
 _SIGNS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
@@ -21,11 +21,21 @@ def grouped(text: str | Decimal) -> str:
     number = text if isinstance(text, Decimal) else decimal(text)
     if number is None:
         return str(text)
-    exponent = number.as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -MAX_DIGITS:
-        number = number.quantize(Decimal(1).scaleb(-MAX_DIGITS))
-    shown = f"{number:,f}"
+    shown = f"{rounded(number):,f}"
     return shown.rstrip("0").rstrip(".") if "." in shown else shown
+
+
+def rounded(number: Decimal) -> Decimal:
+    """The number with as many digits as people read: four digits that count, two of them after the point.
+
+    It is rounded towards zero, so that a value just below a level does not look like the level.
+    """
+    digits = min(max(2, 1 - number.adjusted() + 1), MAX_DIGITS) if number else 0
+    exponent = number.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent >= -digits:
+        return number
+    with localcontext(prec=200):
+        return number.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_DOWN)
 
 
 def money(text: str | Decimal, currency: str) -> str:

@@ -7,6 +7,9 @@ from generated.tidemark.v1 import alert_pb2, condition_pb2, event_type_pb2
 CONDITIONS = tuple(alert_pb2.Alert.DESCRIPTOR.oneofs_by_name["condition"].fields)
 
 
+_PROPER = {"HMAC_SHA256": "HMAC SHA-256", "ED25519": "Ed25519"}
+
+
 def words_of(name: str) -> str:
     """`low_credit_balance_reached` as `Low credit balance reached`."""
     text = name.replace("_", " ").strip().lower()
@@ -19,6 +22,8 @@ def enum_words(descriptor: EnumDescriptor, number: int) -> str:
     if value is None:
         return str(number)
     short = value.name.removeprefix(prefix_of(descriptor))
+    if short in _PROPER:
+        return _PROPER[short]
     return "" if short == "UNSPECIFIED" else words_of(short)
 
 

@@ -39,7 +39,8 @@ def period(start: datetime, end: datetime, zone: str = "UTC") -> str:
     has_hours = (first.hour, first.minute, last.hour, last.minute) != (0, 0, 0, 0)
     clock = " %H:%M" if has_hours else ""
     year = "" if first.year == last.year else f" {first.year}"
-    return f"{first.day} {first:%b}{year}{first.strftime(clock)} – {last.day} {last:%b} {last.year}{last.strftime(clock)}"
+    begin = f"{first.day} {first:%b}{year}{first.strftime(clock)}"
+    return f"{begin} – {last.day} {last:%b} {last.year}{last.strftime(clock)}"
 
 
 def distance(time: datetime, now: datetime) -> str:

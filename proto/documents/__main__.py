@@ -1,6 +1,6 @@
 """Writes the documents that are made from the contract, or checks that what is committed is what it makes.
 
-python -m proto.documents write    docs/openapi.json, docs/api.md and the pages of docs/api
+python -m proto.documents write    docs/openapi.json, docs/api.md, docs/api/, and the texts of the console's form
 python -m proto.documents check    exit 1 and name the files that differ
 """
 
@@ -8,6 +8,7 @@ import json
 import sys
 
 from proto.documents.contract import ROOT
+from proto.documents.form_help import form_help
 from proto.documents.openapi import openapi
 from proto.documents.pages import pages
 
@@ -16,7 +17,11 @@ DOCS = ROOT / "docs"
 
 def documents() -> dict[str, str]:
     """Every document with its path below docs/."""
-    return {"openapi.json": json.dumps(openapi(), indent=1, ensure_ascii=False) + "\n", **pages()}
+    return {
+        "openapi.json": json.dumps(openapi(), indent=1, ensure_ascii=False) + "\n",
+        **pages(),
+        "../console/forms/help.json": form_help(),
+    }
 
 
 def write() -> None:

@@ -37,7 +37,7 @@ def of_customer(organization: str, customer: str) -> str:
 
 
 def in_sample(organization: str, parts: str) -> str:
-    """A condition that some of a customer's events meet: `parts` of PARTS_OF_SAMPLE, chosen by the hashes of their ids.
+    """A condition that some of a customer's events meet: `parts` of PARTS_OF_SAMPLE, by the hashes of their ids.
 
     Together with `of_customer`, the events that meet it are a range of the index of each partition.
     """

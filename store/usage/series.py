@@ -35,7 +35,8 @@ class Course:
 _AGGREGATES = {
     Aggregation.SUM: "sum({amount}) FILTER (WHERE counts)",
     Aggregation.COUNT: (
-        "nullif(count(*) FILTER (WHERE counts AND {amount} >= 0) - count(*) FILTER (WHERE counts AND {amount} < 0), 0)"
+        "nullif("
+        "count(*) FILTER (WHERE counts AND {amount} >= 0) - count(*) FILTER (WHERE counts AND {amount} < 0), 0)"
     ),
     Aggregation.MAX: "max({amount}) FILTER (WHERE counts)",
     Aggregation.LATEST: (

@@ -21,8 +21,10 @@ from generated.tidemark.v1 import limit_service_pb2 as limits
 from generated.tidemark.v1 import webhook_service_pb2 as webhooks
 from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.billing_period_pb2 import CADENCE_MONTH
+from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.limit_service_pb2_grpc import LimitServiceStub
-from generated.tidemark.v1.usage_pb2 import UsageEvent
+from generated.tidemark.v1.usage_pb2 import UsageBatch, UsageEvent
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from server.calls.validation import to_timestamp
 
@@ -129,14 +131,14 @@ async def make(
         answer = await call("CreateAlert", alerts.CreateAlertRequest(alert=alert))
         made.alerts[name] = answer.alert.alert_id
     for batch in _batches(now, customers, days, seed):
-        answer = await call("EvaluateUsageBatch", alerts.EvaluateUsageBatchRequest(batch={"events": batch}))
+        answer = await call("EvaluateUsageBatch", alerts.EvaluateUsageBatchRequest(batch=UsageBatch(events=batch)))
         assert not answer.outcome.rejected, answer.outcome.rejected[0]
     await _reserve(call, now)
     return made
 
 
 def _endpoint(url: str, name: str) -> webhooks.CreateEndpointRequest:
-    return webhooks.CreateEndpointRequest(endpoint={"url": url, "display_name": name, "labels": {"team": "revenue"}})
+    return webhooks.CreateEndpointRequest(endpoint=Endpoint(url=url, display_name=name, labels={"team": "revenue"}))
 
 
 async def _facts(call: Caller, now: datetime, customers: Sequence[str], days: int) -> None:
@@ -147,12 +149,12 @@ async def _facts(call: Caller, now: datetime, customers: Sequence[str], days: in
         name, plan_id = CUSTOMERS.get(customer_id, (customer_id.title(), ""))
         customer = customer_pb2.Customer(customer_id=customer_id, display_name=name, plan_id=plan_id)
         customer.billing_cycle.anchor_time.CopyFrom(to_timestamp(anchor))
-        customer.billing_cycle.cadence = 3  # CADENCE_MONTH
+        customer.billing_cycle.cadence = CADENCE_MONTH
         if customer_id == "acme":
             customer.external_id = "crm-0042"
         await call("PutCustomer", accounts.PutCustomerRequest(customer=customer))
     await call("PutLimit", accounts.PutLimitRequest(limit=_limit("tokens-pro", "pro", "2000000")))
-    await call("PutLimit", accounts.PutLimitRequest(limit=_limit("tokens-acme", "", "1500000", "acme")))
+    await call("PutLimit", accounts.PutLimitRequest(limit=_limit("tokens-acme", "", "3000000", "acme")))
     start = to_timestamp(anchor - timedelta(days=60))
     for customer_id, kind, amount, name, priority in (
         ("acme", balance_pb2.BALANCE_KIND_COMMIT, "900", "Annual commit", 2),
@@ -237,7 +239,12 @@ async def _reserve(call: Caller, now: datetime) -> None:
     for number, quantity in enumerate(("12000", "4500")):
         request = limits.ReserveUsageRequest(
             reservation_id=f"req-{9000 + number}",
-            usage={"customer_id": "acme", "metric_id": "tokens", "quantity": quantity, "properties": {"model": "large"}},
+            usage={
+                "customer_id": "acme",
+                "metric_id": "tokens",
+                "quantity": quantity,
+                "properties": {"model": "large"},
+            },
         )
         request.ttl.FromTimedelta(timedelta(minutes=10))
         await call("ReserveUsage", request)
