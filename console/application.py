@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
@@ -21,6 +22,8 @@ from runtime.clock import Clock
 MAX_FORM_BYTES = 2 * 1024 * 1024
 _OPEN_PATHS = ("/static/", "/healthz")
 COOKIE = "tidemark_console"
+_SESSION: web.RequestKey[Session | None] = web.RequestKey("session", object)  # type: ignore[arg-type]
+_FORM: web.RequestKey[Any] = web.RequestKey("form", object)
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +93,7 @@ class Console:
         session = self._settings.sessions.read(request.cookies.get(self._cookie_name(request)), now)
         if session is not None and session.is_open and not self._is_open_to(request):
             session = None
-        request["session"] = session
+        request[_SESSION] = session
         if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
             form = await request.post()
             if session is None:
@@ -102,12 +105,12 @@ class Console:
                 or not origins.is_token(sent, session.csrf)
             ):
                 return self._problem(request, problems.FOREIGN_FORM)
-            request["form"] = form
+            request[_FORM] = form
         return await handler(request)
 
     def _handler(self, page: Page) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            session: Session | None = request["session"]
+            session = request[_SESSION]
             is_new = False
             if session is None or not session.is_signed_in:
                 session = await self._open_session(request)
@@ -149,13 +152,13 @@ class Console:
             self._settings.clock.now(),
             self._templates,
             self._shared,
-            request.get("form", {}),
+            request.get(_FORM, {}),
         )
 
     # --- sign-in ---
 
     async def _signin_page(self, request: web.Request) -> web.StreamResponse:
-        session = request["session"]
+        session = request[_SESSION]
         if session is not None and session.is_signed_in and "ended" not in request.query:
             return see_other(signin.next_path(request.query.get("next", "")))
         if session is None or session.is_signed_in:
@@ -167,7 +170,7 @@ class Console:
         return response
 
     async def _sign_in(self, request: web.Request) -> web.StreamResponse:
-        form, guest = request["form"], request["session"]
+        form, guest = request[_FORM], request[_SESSION]
         key = str(form.get("key", "")).strip()
         path = str(form.get("next", ""))
         problem = signin.problem_of(key)
@@ -188,7 +191,9 @@ class Console:
         return response
 
     async def _sign_out(self, request: web.Request) -> web.StreamResponse:
-        self._settings.sessions.sign_out(request["session"], self._settings.clock.now())
+        session = request[_SESSION]
+        if session is not None:
+            self._settings.sessions.sign_out(session, self._settings.clock.now())
         response = see_other("/signin?ended=1")
         response.del_cookie(
             self._cookie_name(request), path="/", secure=self._is_secure(request), httponly=True, samesite="Strict"
@@ -205,7 +210,7 @@ class Console:
     # --- the rest ---
 
     def _problem(self, request: web.Request, problem: problems.Problem) -> web.Response:
-        session: Session | None = request.get("session")
+        session = request.get(_SESSION)
         return problems.page(self._templates, problem, session, is_fragment=bool(request.headers.get("X-Fragment")))
 
     def _cookie_name(self, request: web.Request) -> str:

@@ -41,7 +41,7 @@ def _of_contract() -> Mapping[str, Access]:
                 role = role_pb2.Role.Name(options[role_pb2.required_role]).removeprefix("ROLE_")
                 fields = tuple(options[role_pb2.customer_fields])
                 is_open = options[role_pb2.open_to_customers]
-            found[f"/{service.full_name}/{method.name}"] = Access(Role(role), fields, is_open)
+                found[f"/{service.full_name}/{method.name}"] = Access(Role(role), fields, is_open)
     return found
 
 

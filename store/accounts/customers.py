@@ -136,7 +136,8 @@ def _selected(organization_id: int, wanted: CustomerFilter) -> list[ColumnElemen
     if wanted.prefix:
         # With the collation "C", the ids that begin with it are a range of the primary key. No id is longer than this
         # last one.
-        conditions.append(customer.c.customer_id.between(wanted.prefix, wanted.prefix + _GREATEST * MAX_ID_LENGTH))
+        conditions.append(customer.c.customer_id >= wanted.prefix)
+        conditions.append(customer.c.customer_id <= wanted.prefix + _GREATEST * MAX_ID_LENGTH)
     if wanted.parent_customer_id is not None:
         conditions.append(customer.c.parent_customer_id == wanted.parent_customer_id)
     for kind, name in ((NameKind.EXTERNAL_ID, wanted.external_id), (NameKind.ALIAS, wanted.alias)):

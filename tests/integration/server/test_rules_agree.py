@@ -85,6 +85,7 @@ BEYOND = {
     "EvaluateUsageBatch.batch.events.0.quantity",
     "ExplainCustomerAlert.subscription_id",
     "GetCustomerAlert.subscription_id",
+    "GetCustomerAlertSeries.subscription_id",
     "ListRecharges.balance_id",
     "ListCustomerAlerts.alert_ids",
     "ListCustomerAlerts.customer_ids",

@@ -1,12 +1,12 @@
 """What the console shows in its tests and screenshots: customers with usage, balances, invoices, limits and alerts.
 
-Everything is made by calls of the API, at times before `now`.
+Everything is made by calls of the API.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -24,8 +24,10 @@ from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.billing_period_pb2 import CADENCE_MONTH
 from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.limit_service_pb2_grpc import LimitServiceStub
+from generated.tidemark.v1.requested_usage_pb2 import RequestedUsage
 from generated.tidemark.v1.usage_pb2 import UsageBatch, UsageEvent
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
+from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 
 Metadata = tuple[tuple[str, str], ...]
@@ -109,15 +111,18 @@ class Caller:
 async def make(
     channel: grpc.aio.Channel,
     metadata: Metadata,
-    now: datetime,
+    clock: ManualClock,
     *,
     urls: Sequence[str] = (),
     customers: Sequence[str] = tuple(CUSTOMERS),
     days: int = 20,
     seed: int = 7,
 ) -> Made:
-    """Makes everything. urls: of webhook receivers, the second one fails. days: of usage before `now`."""
-    call = Caller(channel, metadata)
+    """Makes everything. urls: of webhook receivers, the second one fails.
+
+    The clock moves on by `days`: usage, ledgers and notifications have times in all of them.
+    """
+    call, now = Caller(channel, metadata), clock.now() + timedelta(days=days)
     made = Made({})
     if urls:
         created = await call("CreateEndpoint", _endpoint(urls[0], "Billing service"))
@@ -131,9 +136,11 @@ async def make(
         answer = await call("CreateAlert", alerts.CreateAlertRequest(alert=alert))
         made.alerts[name] = answer.alert.alert_id
     for batch in _batches(now, customers, days, seed):
+        clock.set(max(clock.now(), batch[-1].event_time.ToDatetime(tzinfo=UTC)))
         answer = await call("EvaluateUsageBatch", alerts.EvaluateUsageBatchRequest(batch=UsageBatch(events=batch)))
         assert not answer.outcome.rejected, answer.outcome.rejected[0]
-    await _reserve(call, now)
+    clock.set(now)
+    await _reserve(call)
     return made
 
 
@@ -144,6 +151,7 @@ def _endpoint(url: str, name: str) -> webhooks.CreateEndpointRequest:
 async def _facts(call: Caller, now: datetime, customers: Sequence[str], days: int) -> None:
     for plan_id, name in (("pro", "Pro"), ("starter", "Starter"), ("enterprise", "Enterprise")):
         await call("PutPlan", accounts.PutPlanRequest(plan=plan_pb2.Plan(plan_id=plan_id, display_name=name)))
+    # The billing period has begun with the first day, and ends after the last one.
     anchor = (now - timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
     for customer_id in customers:
         name, plan_id = CUSTOMERS.get(customer_id, (customer_id.title(), ""))
@@ -157,7 +165,7 @@ async def _facts(call: Caller, now: datetime, customers: Sequence[str], days: in
     await call("PutLimit", accounts.PutLimitRequest(limit=_limit("tokens-acme", "", "3000000", "acme")))
     start = to_timestamp(anchor - timedelta(days=60))
     for customer_id, kind, amount, name, priority in (
-        ("acme", balance_pb2.BALANCE_KIND_COMMIT, "900", "Annual commit", 2),
+        ("acme", balance_pb2.BALANCE_KIND_COMMIT, "1350", "Annual commit", 2),
         ("acme", balance_pb2.BALANCE_KIND_CREDIT_GRANT, "120", "Welcome credits", 1),
         ("globex", balance_pb2.BALANCE_KIND_COMMIT, "5000", "Annual commit", 1),
         ("initech", balance_pb2.BALANCE_KIND_CREDIT_GRANT, "200", "Prepaid credits", 1),
@@ -235,16 +243,13 @@ def _batches(now: datetime, customers: Sequence[str], days: int, seed: int) -> l
     return [events[first : first + 40] for first in range(0, len(events), 40)]
 
 
-async def _reserve(call: Caller, now: datetime) -> None:
+async def _reserve(call: Caller) -> None:
     for number, quantity in enumerate(("12000", "4500")):
         request = limits.ReserveUsageRequest(
             reservation_id=f"req-{9000 + number}",
-            usage={
-                "customer_id": "acme",
-                "metric_id": "tokens",
-                "quantity": quantity,
-                "properties": {"model": "large"},
-            },
+            usage=RequestedUsage(
+                customer_id="acme", metric_id="tokens", quantity=quantity, properties={"model": "large"}
+            ),
         )
         request.ttl.FromTimedelta(timedelta(minutes=10))
         await call("ReserveUsage", request)

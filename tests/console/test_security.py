@@ -1,0 +1,321 @@
+"""What the console must not do: other keys, other sites, other texts than it was given."""
+
+import pytest
+from google.protobuf import text_format
+
+from generated.tidemark.v1 import account_service_pb2 as accounts
+from generated.tidemark.v1 import alert_pb2, customer_pb2
+from generated.tidemark.v1 import alert_service_pb2 as alerts
+from tests.support.console.scenario import Caller
+from tests.support.console.stage import Stage
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
+
+
+async def admin_calls(console: Stage) -> Caller:
+    """Calls of the API as an admin."""
+    import grpc
+
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{console.server_port}")
+    return Caller(channel, (("authorization", f"Bearer {console.keys['admin']}"),))
+
+
+async def test_without_a_key_nothing_is_shown_and_the_page_comes_after_the_sign_in(console: Stage) -> None:
+    visitor = await console.visitor()
+    page = await visitor.get("/customer?id=acme")
+    assert page.url.startswith("/signin?next=")
+    assert "acme" not in page.main
+    sent = {"csrf": page.csrf, "key": console.keys["reader"], "next": "/customer?id=acme"}
+    assert "Acme Robotics" in (await visitor.post("/signin", sent)).main
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example", "https://evil.example", "/\\evil.example", "/signin", "javascript:1"]
+)
+async def test_a_sign_in_leads_to_pages_of_this_console_only(console: Stage, path: str) -> None:
+    visitor = await console.visitor()
+    page = await visitor.get("/signin")
+    sent = {"csrf": page.csrf, "key": console.keys["reader"], "next": path}
+    answer = await visitor.post("/signin", sent, follow=False)
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("tmk_unknown", "does not accept this key"),
+        ("", "Enter an API key"),
+        ("two words", "This is not an API key"),
+        ("ingester", "can only send usage"),
+    ],
+)
+async def test_a_key_that_is_refused_is_told_so(console: Stage, key: str, text: str) -> None:
+    page = await (await console.visitor()).sign_in(console.keys.get(key, key))
+    assert page.status == 403
+    assert text in page.main
+    assert page.tree.first("input", name="key").attributes.get("value", "") == ""
+
+
+async def test_the_cookie_is_strict_and_closed_and_does_not_show_the_key(console: Stage) -> None:
+    visitor = await console.visitor()
+    page = await visitor.get("/signin")
+    sent = {"csrf": page.csrf, "key": console.keys["reader"]}
+    answer = await visitor.post("/signin", sent, follow=False)
+    cookie = answer.headers["Set-Cookie"]
+    for flag in ("HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=43200"):
+        assert flag in cookie
+    assert "Secure" not in cookie, "this console has no TLS"
+    assert console.keys["reader"] not in cookie
+    behind_tls = await (await console.visitor()).get("/signin", X_Forwarded_Proto="https")
+    assert behind_tls.headers["Set-Cookie"].startswith("__Host-tidemark_console=")
+    assert "Secure" in behind_tls.headers["Set-Cookie"]
+
+
+async def test_a_signed_out_session_is_worth_nothing(console: Stage) -> None:
+    visitor = await console.visitor("reader")
+    page = await visitor.get("/customers")
+    [cookie] = [one for one in visitor.session.cookie_jar if one.key == "tidemark_console"]
+    ended = await visitor.post("/signout", {"csrf": page.csrf})
+    assert "You are signed out" in ended.main
+    stolen = await console.visitor()
+    stolen.session.cookie_jar.update_cookies({"tidemark_console": cookie.value})
+    assert (await stolen.get("/customers")).url.startswith("/signin")
+
+
+async def test_a_forged_cookie_is_ignored(console: Stage) -> None:
+    for value in ("x", "A" * 200, "=" * 40, "A" * 5_000):
+        visitor = await console.visitor()
+        visitor.session.cookie_jar.update_cookies({"tidemark_console": value})
+        assert (await visitor.get("/customers")).url.startswith("/signin")
+
+
+async def test_a_session_ends(console: Stage) -> None:
+    from datetime import timedelta
+
+    visitor = await console.visitor("reader")
+    console.clock.advance(timedelta(hours=12))
+    try:
+        assert (await visitor.get("/customers")).url.startswith("/signin")
+    finally:
+        console.clock.advance(timedelta(hours=-12))
+
+
+async def test_every_answer_forbids_frames_scripts_of_others_and_guesses(console: Stage) -> None:
+    visitor = await console.visitor("reader")
+    for path in ("/", "/signin", "/nothing", "/customers"):
+        headers = (await visitor.get(path)).headers
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Cache-Control"] == "no-store"
+    page = await visitor.get("/customers")
+    for tag, name in (("script", "src"), ("link", "href"), ("img", "src")):
+        for element in page.tree.all(tag):
+            assert element.attributes[name].startswith("/static/"), "nothing is loaded from elsewhere"
+            asset = await visitor.get(element.attributes[name])
+            assert asset.status == 200
+            assert "immutable" in asset.headers["Cache-Control"]
+    assert not [one for one in page.tree.all("script") if one.text]
+
+
+POSTS = (
+    "/alerts/new",
+    "/alerts/{alert}/edit",
+    "/alerts/{alert}/enable",
+    "/alerts/{alert}/disable",
+    "/alerts/{alert}/archive",
+    "/notifications/ntf_x/redeliver",
+    "/endpoints",
+    "/endpoints/whe_x/test",
+    "/endpoints/whe_x/recover",
+    "/endpoints/whe_x/rotate",
+    "/endpoints/whe_x/enable",
+    "/endpoints/whe_x/disable",
+    "/signout",
+)
+
+
+@pytest.mark.parametrize("path", POSTS)
+async def test_a_post_without_the_token_of_the_session_is_refused(console: Stage, path: str) -> None:
+    visitor, other = await console.visitor("admin"), await console.visitor("admin")
+    path = path.format(alert=console.made.alerts["spend"])
+    foreign = (await other.get("/customers")).csrf
+    own = (await visitor.get("/customers")).csrf
+    for token, headers in (
+        ("", {}),
+        (foreign, {}),
+        ("ü", {}),
+        (own, {"Sec_Fetch_Site": "cross-site"}),
+        (own, {"Origin": "https://evil.example"}),
+    ):
+        answer = await visitor.post(path, {"csrf": token, "action": "save"}, **headers)
+        assert answer.status == 403
+        assert "The form was refused" in answer.main
+    assert (await visitor.get("/customers")).status == 200, "and the session goes on"
+
+
+@pytest.mark.parametrize("path", POSTS[:-1])
+async def test_a_key_that_only_reads_changes_nothing(console: Stage, path: str) -> None:
+    visitor = await console.visitor("reader")
+    token = (await visitor.get("/customers")).csrf
+    alert = console.made.alerts["spend"]
+    before = (await visitor.get(f"/alerts/{alert}")).main
+    sent = {"csrf": token, "action": "save", "url": "https://example.com/x", "endpoint_id": "whe_x", "condition": ""}
+    answer = await visitor.post(path.format(alert=alert), sent)
+    assert answer.status in (400, 403), answer.main
+    assert (await visitor.get(f"/alerts/{alert}")).main == before
+
+
+async def test_a_key_that_only_reads_sees_no_buttons(console: Stage) -> None:
+    visitor = await console.visitor("reader")
+    paths = (
+        f"/alerts/{console.made.alerts['spend']}",
+        "/alerts",
+        "/endpoints",
+        "/notifications",
+        "/customer?id=acme",
+    )
+    for path in paths:
+        page = await visitor.get(path)
+        forms = [one for one in page.tree.all("form") if one.attributes.get("method") == "post"]
+        assert [one.attributes["action"] for one in forms] == ["/signout"], path
+    assert "Save" not in (await visitor.get("/alerts/new")).main.replace("not save", "").replace("saved", "")
+
+
+async def test_an_editor_rotates_no_secret(console: Stage) -> None:
+    visitor = await console.visitor("editor")
+    token = (await visitor.get("/customers")).csrf
+    answer = await visitor.post("/endpoints/whe_x/rotate", {"csrf": token})
+    assert answer.status == 403
+    assert "This key may not do that" in answer.main
+
+
+async def test_another_organization_sees_nothing(console: Stage) -> None:
+    visitor = await console.visitor("other")
+    alert = console.made.alerts["spend"]
+    for path in (
+        "/customer?id=acme",
+        f"/alerts/{alert}",
+        f"/alerts/{alert}/edit",
+        f"/explain?alert={alert}&customer=acme",
+    ):
+        page = await visitor.get(path)
+        assert page.status == 404, path
+        assert "Acme Robotics" not in page.text
+        assert "Spend of every customer" not in page.text
+    for path in ("/", "/customers", "/alerts", "/notifications", "/overview/live"):
+        assert "acme" not in (await visitor.get(path)).text.replace("acme-inc", ""), path
+    token = (await visitor.get("/customers")).csrf
+    for action in ("enable", "disable", "archive"):
+        assert (await visitor.post(f"/alerts/{alert}/{action}", {"csrf": token})).status == 404
+
+
+async def test_shared_answers_are_those_of_the_own_key(console: Stage) -> None:
+    reader, other = await console.visitor("reader"), await console.visitor("other")
+    for _ in range(3):
+        assert "Spend of every customer" in (await reader.get("/overview/live")).text
+        assert "Spend of every customer" not in (await other.get("/overview/live")).text
+
+
+async def test_a_key_of_one_customer_sees_that_customer_only(console: Stage) -> None:
+    visitor = await console.visitor("customer")
+    assert (await visitor.get("/")).url == "/customer?id=acme"
+    page = await visitor.get("/customer?id=acme")
+    assert page.status == 200
+    assert "Spend of every customer" in page.main
+    assert (await visitor.get("/customer?id=globex")).status == 403
+    for path in ("/alerts", "/endpoints", f"/alerts/{console.made.alerts['spend']}"):
+        assert (await visitor.get(path)).status == 403, path
+    listed = await visitor.get("/notifications?customer=globex")
+    assert "globex" not in listed.main
+    links = [
+        one.attributes["href"] for one in listed.tree.all("a") if "/notifications/ntf_" in one.attributes["href"]
+    ]
+    assert (await visitor.get(links[0])).status == 200
+    reader = await console.visitor("reader")
+    theirs = await reader.get("/notifications?customer=globex")
+    link = next(one.attributes["href"] for one in theirs.tree.all("a") if "/ntf_" in one.attributes["href"])
+    assert (await visitor.get(link)).status == 404
+    assert (await visitor.get(f"/explain?alert={console.made.alerts['spend']}")).status == 200
+
+
+async def evil_texts(console: Stage) -> str:
+    """Stores the text in every field that takes it; returns the id of the alert."""
+    calls = await admin_calls(console)
+    customer = customer_pb2.Customer(customer_id=EVIL, display_name=EVIL, external_id=EVIL, aliases=[f"{EVIL}2"])
+    customer.custom_fields["x"] = EVIL
+    await calls("PutCustomer", accounts.PutCustomerRequest(customer=customer))
+    alert = text_format.Parse(
+        "scope { all_customers {} } usage_threshold_reached { group_values {} } thresholds { value: '1' }",
+        alert_pb2.Alert(),
+    )
+    alert.display_name, alert.uniqueness_key, alert.thresholds[0].code = EVIL, EVIL, EVIL
+    alert.usage_threshold_reached.metric_id = EVIL
+    alert.usage_threshold_reached.group_values[0].key = EVIL
+    alert.labels["x"] = EVIL
+    created = await calls("CreateAlert", alerts.CreateAlertRequest(alert=alert))
+    event = {"event_id": EVIL, "customer_id": EVIL, "metric_id": EVIL, "quantity": "5", "properties": {EVIL: EVIL}}
+    batch = {"events": [{**event, "event_time": console.clock.now()}]}
+    request = alerts.EvaluateUsageBatchRequest(batch=batch)  # type: ignore[arg-type]
+    answer = await calls("EvaluateUsageBatch", request)
+    assert answer.outcome.accepted == 1, answer
+    return str(created.alert.alert_id)
+
+
+async def test_texts_of_users_are_texts_and_nothing_else(console: Stage) -> None:
+    from urllib.parse import quote
+
+    alert_id, name = await evil_texts(console), quote(EVIL, safe="")
+    visitor = await console.visitor("admin")
+    listed = await visitor.get(f"/notifications?customer={name}")
+    link = next(one.attributes["href"] for one in listed.tree.all("a") if "/ntf_" in one.attributes["href"])
+    seen = 0
+    for path in (
+        "/",
+        f"/customers?q={name}",
+        f"/customers?plan={name}",
+        f"/customer?id={name}",
+        "/alerts",
+        f"/alerts?q={name}&customer={name}&label={name}",
+        f"/alerts/{alert_id}",
+        f"/alerts/{alert_id}/edit",
+        f"/notifications?customer={name}",
+        link,
+        f"/explain?alert={alert_id}&customer={name}",
+        f"/explain?alert={name}&customer={name}&at={name}",
+        f"/signin?next=/{name}",
+        f"/{name}",
+    ):
+        page = await visitor.get(path)
+        assert page.status in (200, 404), (path, page.main)
+        assert "<script>alert" not in page.text, path
+        assert "<img src=x" not in page.text, path
+        assert "onerror=" not in page.text.replace("onerror=alert(2)&gt;", ""), path
+        assert not page.tree.all("img"), path
+        seen += "&lt;script&gt;alert(1)" in page.text
+    assert seen >= 8, "the texts are shown, as texts"
+
+
+async def test_a_host_that_is_not_this_machine_needs_a_key_where_none_is_needed(console: Stage) -> None:
+    """A page of another site can resolve its own name to this machine."""
+    from console.access.origins import is_loopback_host
+
+    class Request:
+        def __init__(self, host: str) -> None:
+            self.host = host
+
+    for host in ("localhost:80", "127.0.0.1:50080", "[::1]:50080", "127.0.0.1", "localhost"):
+        assert is_loopback_host(Request(host)), host  # type: ignore[arg-type]
+    for host in (
+        "evil.example:50080",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "10.0.0.1",
+        "",
+        "[",
+        "a b",
+    ):
+        assert not is_loopback_host(Request(host)), host  # type: ignore[arg-type]
