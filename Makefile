@@ -89,6 +89,10 @@ run: proto-check ## server and notifier on the embedded database
 demo: $(STAMP) ## everything live against a webhook receiver, checked; TRACE=file.csv replays real requests
 	@exec $(BIN)/python -m demo $(if $(TRACE),--trace "$(TRACE)")
 
+.PHONY: screenshots
+screenshots: $(STAMP) ## docs/screenshots/: every page of the console, made in a real Chromium
+	@exec $(BIN)/python -m tests.support.console.screenshots
+
 .PHONY: migrate
 migrate: $(STAMP) ## bring the database's schema up to date
 	@exec $(BIN)/tidemark migrate

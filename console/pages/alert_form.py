@@ -14,7 +14,8 @@ from console.forms.parsing import act, fill, name_of
 from console.forms.tree import Input, inputs, visit
 from console.rendering import link
 from console.words import alerts as alert_words
-from generated.tidemark.v1 import alert_pb2
+from console.words.gauges import unit_of
+from generated.tidemark.v1 import alert_pb2, explanation_pb2
 from generated.tidemark.v1.account_service_pb2 import ListCustomersRequest
 from generated.tidemark.v1.alert_service_pb2 import (
     STATE_POLICY_KEEP,
@@ -207,7 +208,7 @@ async def _preview(
         if error.code not in (*_REFUSED, grpc.StatusCode.PERMISSION_DENIED):
             raise
         return None, error.violations, error
-    found: dict[str, Any] = {"warnings": checked.warnings, "explanation": None, "unknown": ""}
+    found: dict[str, Any] = {"warnings": checked.warnings, "explanation": None, "unknown": "", "gauges": []}
     if customer_id:
         wanted = PreviewAlertRequest(alert=whole, customer_id=customer_id)
         try:
@@ -218,7 +219,26 @@ async def _preview(
             found["unknown"] = error.message
         else:
             found["explanation"] = None if answer is None else answer.explanation
+            if answer is not None:
+                found["gauges"] = [_outlook(one) for one in answer.explanation.gauges]
     return found, (), None
+
+
+def _outlook(gauge: explanation_pb2.GaugeExplanation) -> tuple[Any, list[str], list[str]]:
+    """A gauge, the thresholds that its value is at or beyond already, and how far the others are."""
+    unit = unit_of(gauge.gauge)
+    reached, ahead = [], []
+    for one in gauge.thresholds:
+        if not one.level or not gauge.gauge.value:
+            continue
+        words = alert_words.threshold_words(one.state.threshold, unit)
+        if one.state.threshold.percent_of_limit:
+            words = f"{words}: {unit(one.level)}"
+        if one.distance:
+            ahead.append(f"{words}, {unit(one.distance)} away")
+        else:
+            reached.append(words)
+    return gauge, reached, ahead
 
 
 def _by_input(problems: Sequence[Violation], fields: list[Input]) -> tuple[dict[str, list[str]], list[str]]:

@@ -78,6 +78,8 @@ def _shown(balance: balance_pb2.Balance, series: Any, now: datetime, zone: str) 
         if series is None
         else [(times.at(one.time), amounts.decimal(one.value) or Decimal(0)) for one in series.points]
     )
+    if len(points) > 1 and not points[0][1]:
+        points = points[1:]  # before the grant there was nothing
     rate = _per_day(points)
     end = _projected_end(remaining, rate, now)
     percent = amounts.percent_of(remaining, granted)

@@ -160,7 +160,7 @@ class Curve:
                 found.append(
                     element(
                         "text",
-                        level.label,
+                        level.text or level.label,
                         class_=f"level-text text-{level.kind}",
                         x="100%",
                         y=number(y - 4),

@@ -153,7 +153,7 @@ def threshold_words(threshold: threshold_pb2.Threshold, unit: Unit) -> str:
     if threshold.recurring_step:
         return f"every further {unit(threshold.recurring_step)}"
     if threshold.percent_of_limit:
-        return f"{amounts.grouped(threshold.percent_of_limit)} % of the limit"
+        return f"{amounts.grouped(threshold.percent_of_limit)}\u00a0% of the limit"
     return unit(threshold.value)
 
 
@@ -165,7 +165,9 @@ def threshold_details(threshold: threshold_pb2.Threshold, unit: Unit) -> list[st
     if threshold.resolve_value:
         percent = threshold.percent_of_limit
         level = (
-            f"{amounts.grouped(threshold.resolve_value)} % of the limit" if percent else unit(threshold.resolve_value)
+            f"{amounts.grouped(threshold.resolve_value)}\u00a0% of the limit"
+            if percent
+            else unit(threshold.resolve_value)
         )
         details.append(f"resolves at {level}")
     kinds = set(threshold.notify_on) or {TRANSITION_KIND_REACHED}

@@ -58,7 +58,7 @@ def with_unit(text: str | Decimal, unit: str, kind: str = "quantity") -> str:
     if kind == "money":
         return money(text, unit)
     if kind == "percent":
-        return f"{grouped(text)} %"
+        return f"{grouped(text)}\u00a0%"
     if kind == "days":
         return f"{grouped(text)} days"
     return f"{grouped(text)} {unit}".rstrip()
@@ -77,7 +77,7 @@ def percent_of(value: Decimal | None, whole: Decimal | None) -> str:
         return ""
     number = value * 100 / whole
     digits = Decimal("0.1") if abs(number) < 10 else Decimal(1)
-    return f"{grouped(number.quantize(digits))} %"
+    return f"{grouped(number.quantize(digits))}\u00a0%"
 
 
 def compact(number: Decimal) -> str:

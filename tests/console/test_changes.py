@@ -77,7 +77,7 @@ async def test_an_alert_is_made_previewed_corrected_and_saved(console: Stage) ->
     assert preview.status == 200
     aside = preview.tree.first("aside").text
     assert "reaches 90,000,000 tokens" in aside
-    assert re.search(r"the next event of at least \d+|with the next event", aside), aside
+    assert re.search(r"Next: 90,000,000 tokens, [\d,]+ tokens away", aside), aside
     added = await visitor.post("/alerts/new", [*fields, ("action", "add:thresholds")])
     assert added.tree.all("input", name="thresholds.1.value")
     fields = with_values(fields_of(form_of(added)), thresholds__1__recurring_step="1000", thresholds__1__severity="3")

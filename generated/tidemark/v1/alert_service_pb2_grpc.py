@@ -319,7 +319,8 @@ class AlertServiceServicer:
 
     def PreviewAlert(self, request, context):
         """PreviewAlert says what an alert would say now about a customer if it were created: the explanation that
-        ExplainCustomerAlert would give of it. Nothing is changed, stored or sent.
+        ExplainCustomerAlert would give of it. Nothing is changed, stored or sent. No threshold is reached in it: those whose
+        level the value is at, or beyond, would be reached by the creation (see evaluate_on_create); their distance is unset.
 
         NOTE: the value of a gauge that no alert watches yet is only known if the customer has less than 1,000 events in the
         billing period.

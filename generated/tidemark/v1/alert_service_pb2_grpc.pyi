@@ -90,7 +90,8 @@ class AlertServiceStub:
     """
     PreviewAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.PreviewAlertRequest, _alert_service_pb2.PreviewAlertResponse]
     """PreviewAlert says what an alert would say now about a customer if it were created: the explanation that
-    ExplainCustomerAlert would give of it. Nothing is changed, stored or sent.
+    ExplainCustomerAlert would give of it. Nothing is changed, stored or sent. No threshold is reached in it: those whose
+    level the value is at, or beyond, would be reached by the creation (see evaluate_on_create); their distance is unset.
 
     NOTE: the value of a gauge that no alert watches yet is only known if the customer has less than 1,000 events in the
     billing period.
@@ -362,7 +363,8 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_alert_service_pb2.PreviewAlertRequest, _abc.Awaitable[_alert_service_pb2.PreviewAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.PreviewAlertResponse]:
         """PreviewAlert says what an alert would say now about a customer if it were created: the explanation that
-        ExplainCustomerAlert would give of it. Nothing is changed, stored or sent.
+        ExplainCustomerAlert would give of it. Nothing is changed, stored or sent. No threshold is reached in it: those whose
+        level the value is at, or beyond, would be reached by the creation (see evaluate_on_create); their distance is unset.
 
         NOTE: the value of a gauge that no alert watches yet is only known if the customer has less than 1,000 events in the
         billing period.

@@ -253,3 +253,22 @@ async def _reserve(call: Caller) -> None:
         )
         request.ttl.FromTimedelta(timedelta(minutes=10))
         await call("ReserveUsage", request)
+
+
+async def traffic(channel: grpc.aio.Channel, metadata: Metadata, clock: ManualClock, *, seed: int = 5) -> None:
+    """Ten minutes of usage, which the overview shows: a batch in each of its intervals."""
+    call, random = Caller(channel, metadata), Random(seed)
+    for number in range(60):
+        clock.advance(timedelta(seconds=10))
+        size = int(120 + 60 * math.sin(number / 9) + random.randrange(50))
+        events = [
+            UsageEvent(
+                event_id=f"live-{number}-{index}",
+                customer_id=random.choice(tuple(CUSTOMERS)),
+                metric_id="api_calls",
+                quantity="1",
+                event_time=to_timestamp(clock.now()),
+            )
+            for index in range(size)
+        ]
+        await call("EvaluateUsageBatch", alerts.EvaluateUsageBatchRequest(batch=UsageBatch(events=events)))
