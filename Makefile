@@ -36,6 +36,8 @@ EXAMPLES ?= 100
 FAULTS ?= 200
 # The demo's input: a CSV of real requests instead of the made-up month.
 TRACE ?=
+# 1: the demo's console stays until Ctrl-C; 0: it does not. Unset: on a terminal it does.
+CONSOLE ?=
 # One part of the benchmark, perhaps with options: "soak MINUTES", "rules --scale 0.1 --only create" (default: ingest and
 # latency). "plots" draws docs/plots/ from the results of the parts that were run.
 PART ?=
@@ -86,8 +88,8 @@ run: proto-check ## server and notifier on the embedded database
 	@exec $(BIN)/tidemark up
 
 .PHONY: demo
-demo: $(STAMP) ## everything live against a webhook receiver, checked; TRACE=file.csv replays real requests
-	@exec $(BIN)/python -m demo $(if $(TRACE),--trace "$(TRACE)")
+demo: $(STAMP) ## everything live and checked, then the console until Ctrl-C (CONSOLE=0: not); TRACE=file.csv replays real requests
+	@exec $(BIN)/python -m demo $(if $(TRACE),--trace "$(TRACE)") $(if $(CONSOLE),$(if $(filter 0,$(CONSOLE)),--no-console,--console))
 
 .PHONY: screenshots
 screenshots: $(STAMP) ## docs/screenshots/: every page of the console, made in a real Chromium

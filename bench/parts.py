@@ -21,6 +21,7 @@ from bench import (
     soak,
     sustained,
 )
+from bench import console as console_pages
 from bench.enforcement import part as enforcement
 from bench.enforcement import soak as enforcement_soak
 from bench.mesh import part as mesh
@@ -124,6 +125,11 @@ async def _quotas(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measu
     return Measured(found.figures(), [found.table()])
 
 
+async def _console(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await console_pages.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
 async def _enforcement(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     found = await enforcement.measure(postgresql, say, options.only)
     return Measured(found.figures(), [found.table()])
@@ -164,6 +170,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "mesh": Part("TLS, keys, metrics and many open streams", _mesh, tuple(MESH_ROWS)),
     "quotas": Part("calls and usage of an organization with quotas, by the number of its alerts", _quotas),
+    "console": Part("pages of the console, by the number of customers and alerts", _console),
     "enforcement": Part("checks, reservations and settlements, beside other gates", _enforcement, enforcement.ROWS),
     "enforcement-soak": Part("minutes of reservations, compared with the stored events", _enforcement_soak),
     "soak": Part("minutes of steady traffic through a notifier", _soak),

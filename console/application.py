@@ -171,6 +171,7 @@ class Console:
 
     async def _sign_in(self, request: web.Request) -> web.StreamResponse:
         form, guest = request[_FORM], request[_SESSION]
+        assert guest is not None, "a post without a session was refused before"
         key = str(form.get("key", "")).strip()
         path = str(form.get("next", ""))
         problem = signin.problem_of(key)

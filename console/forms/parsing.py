@@ -1,8 +1,7 @@
 """The message that a form has posted: the inverse of `tree`."""
 
 import re
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
@@ -11,14 +10,7 @@ from console.forms.tree import is_map, is_output
 MOST_ITEMS = 1_000  # of one list
 
 
-class Posted(Protocol):
-    """The fields of a form."""
-
-    def getall(self, name: str, default: Any = ...) -> list[Any]:
-        """The values of a field."""
-
-    def keys(self) -> Iterable[str]:
-        """The names of the fields."""
+Posted = Any  # the fields of a form, a MultiDict: its types have overloads that a protocol cannot repeat
 
 
 def fill(message: Any, form: Posted, prefix: str = "") -> None:

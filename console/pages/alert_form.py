@@ -55,7 +55,7 @@ async def new(visitor: Visit) -> web.StreamResponse:
 async def create(visitor: Visit) -> web.StreamResponse:
     """What a posted form asks for: another form, a preview, or the alert."""
     alert = alert_pb2.Alert()
-    fill(alert, visitor.form)  # type: ignore[arg-type]
+    fill(alert, visitor.form)
     action = visitor.sent("action")
     if action != "save":
         act(alert, action)
@@ -83,7 +83,7 @@ async def edit(visitor: Visit) -> web.StreamResponse:
 async def update(visitor: Visit) -> web.StreamResponse:
     """What the posted form of an alert that exists asks for."""
     stored, sent = await _stored(visitor), alert_pb2.Alert()
-    fill(sent, visitor.form)  # type: ignore[arg-type]
+    fill(sent, visitor.form)
     action, customer_id = visitor.sent("action"), visitor.sent("preview_customer")
     if action != "save":
         act(sent, action)

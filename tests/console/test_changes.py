@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from console.forms.parsing import fill
-from console.forms.tree import inputs, is_output
+from console.forms.tree import Input, inputs, is_output
 from generated.tidemark.v1 import alert_pb2
 from tests.support.console.html import Element
 from tests.support.console.stage import Page, Stage, Visitor, stage
@@ -127,6 +127,7 @@ async def test_every_condition_has_a_form_that_returns_what_it_shows(console: St
     assert shown.status == 200
     names = {one.attributes.get("name", "") for one in shown.tree.walk()}
     condition = alert_pb2.Alert.DESCRIPTOR.fields_by_name[case].message_type
+    assert condition is not None
     for field in condition.fields:
         name = field.containing_oneof.name if field.containing_oneof else field.name
         is_list = field.is_repeated and field.message_type is not None
@@ -156,9 +157,8 @@ def test_a_form_returns_every_message_that_it_shows() -> None:
     )
     form: MultiDict[str] = MultiDict()
 
-    def add(every: list[object]) -> None:
+    def add(every: list[Input]) -> None:
         for one in every:
-            assert hasattr(one, "kind")
             if one.kind == "list":
                 for index, item in enumerate(one.items):
                     form.add(f"{one.name}.{index}.is", "1")
@@ -177,7 +177,7 @@ def test_a_form_returns_every_message_that_it_shows() -> None:
                     form.add(f"{one.name}.set", "1")
                 add(one.children)
 
-    add(inputs(sent))  # type: ignore[arg-type]
+    add(inputs(sent))
     returned = alert_pb2.Alert()
     fill(returned, form)
     assert returned == sent
@@ -214,7 +214,8 @@ async def test_a_notification_is_sent_again_and_its_attempts_are_shown(console: 
     listed = await visitor.get("/notifications?customer=acme&type=1")
     path = next(one.attributes["href"] for one in listed.tree.all("a") if "/ntf_" in one.attributes["href"])
     page = await showing(visitor, path, "thank you")
-    form = next(one for one in page.tree.all("form") if one.attributes["action"].endswith("/redeliver"))
+    forms = [one for one in page.tree.all("form") if one.attributes["action"].endswith("/redeliver")]
+    form = next(one for one in forms if ("endpoint_id", console.made.endpoint_id) in fields_of(one))
     done = await visitor.post(form.attributes["action"], fields_of(form))
     assert "is sent again now" in done.main
     await showing(visitor, path, "manual")

@@ -1,5 +1,7 @@
 """What the console must not do: other keys, other sites, other texts than it was given."""
 
+from typing import Any
+
 import pytest
 from google.protobuf import text_format
 
@@ -144,13 +146,14 @@ async def test_a_post_without_the_token_of_the_session_is_refused(console: Stage
     path = path.format(alert=console.made.alerts["spend"])
     foreign = (await other.get("/customers")).csrf
     own = (await visitor.get("/customers")).csrf
-    for token, headers in (
+    cases: tuple[tuple[str, dict[str, Any]], ...] = (
         ("", {}),
         (foreign, {}),
         ("ü", {}),
         (own, {"Sec_Fetch_Site": "cross-site"}),
         (own, {"Origin": "https://evil.example"}),
-    ):
+    )
+    for token, headers in cases:
         answer = await visitor.post(path, {"csrf": token, "action": "save"}, **headers)
         assert answer.status == 403
         assert "The form was refused" in answer.main
@@ -290,7 +293,7 @@ async def test_texts_of_users_are_texts_and_nothing_else(console: Stage) -> None
         f"/{name}",
     ):
         page = await visitor.get(path)
-        assert page.status in (200, 404), (path, page.main)
+        assert page.status in (200, 400, 404), (path, page.main)
         assert "<script>alert" not in page.text, path
         assert "<img src=x" not in page.text, path
         assert "onerror=" not in page.text.replace("onerror=alert(2)&gt;", ""), path

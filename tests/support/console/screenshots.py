@@ -36,7 +36,6 @@ PAGES = {
 
 async def main(folder: Path) -> None:
     """Makes all of them."""
-    folder.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="tidemark-screenshots-"))
     template = await asyncio.to_thread(Template, directory)
     try:
@@ -92,4 +91,6 @@ async def _save(page: Any, path: Path) -> None:
 if __name__ == "__main__":
     if problem := why_no_browser():
         raise SystemExit(f"no screenshots: {problem}")
-    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("docs/screenshots")))
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("docs/screenshots")
+    target.mkdir(parents=True, exist_ok=True)
+    asyncio.run(main(target))
