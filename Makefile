@@ -77,7 +77,7 @@ lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml (UPGRAD
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
 	@# Of the image: the same versions, without what only development and the embedded server need.
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra tracing --build-deps-for wheel --generate-hashes --allow-unsafe \
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra console --extra tracing --build-deps-for wheel --generate-hashes --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--quiet --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
 
