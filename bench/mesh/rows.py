@@ -21,7 +21,8 @@ from bench.support.sending import NotCounted
 from bench.support.stack import PostgreSQL
 
 ROUNDS = 4  # of both servers in turn
-READ_SECONDS = 6.0  # of one round
+READ_ROUNDS = 9
+READ_SECONDS = 4.0  # of one round
 STREAMS = 100
 IDLE_STREAMS = 10_000
 BUSY_SECONDS = 2.0  # before the server is stopped, and before and after the certificate is renewed
@@ -29,7 +30,10 @@ PATIENCE = 30.0  # seconds for a new certificate
 
 
 async def reads(postgresql: PostgreSQL) -> list[Figure]:
-    """GetAlert, 200 a second: a server with TLS, key and metrics beside a plain one."""
+    """GetAlert, 200 a second: a server with TLS, key and metrics beside a plain one.
+
+    The ratio is the median of the rounds': one pause of the machine decides a p99 of all rounds together.
+    """
     certificates = Certificates("bench-reads")
     took: dict[str, list[float]] = {"plain": [], "secured": []}
     ratios = []
@@ -38,7 +42,7 @@ async def reads(postgresql: PostgreSQL) -> list[Figure]:
         secured(postgresql, "mesh_reads", certificates) as guarded,
     ):
         with Client() as client:
-            for number in range(ROUNDS + 1):  # the first warms both up
+            for number in range(READ_ROUNDS + 1):  # the first warms both up
                 p99 = {}
                 for name, server in (("plain", bare), ("secured", guarded)):
                     run = await client.prepare(Reads(server.access, READ_SECONDS, number))
@@ -47,14 +51,16 @@ async def reads(postgresql: PostgreSQL) -> list[Figure]:
                     took[name] += seconds if number else []
                 if number:
                     ratios.append(p99["secured"] / p99["plain"])
-    ratio = milliseconds(took["secured"], 0.99) / milliseconds(took["plain"], 0.99)
     figures = [
         Figure("reads", f"GetAlert at 200/s, {name}, {share:.0%} below", milliseconds(took[name], share), "ms")
         for name in took
         for share in (0.5, 0.99)
     ]
     details = {"ratios_of_rounds": [round(one, 2) for one in ratios]}
-    return [*figures, Figure("reads", "p99 secured ÷ plain", ratio, "", Goal(1.3, at_most=True), details)]
+    return [
+        *figures,
+        Figure("reads", "p99 secured ÷ plain", statistics.median(ratios), "", Goal(1.3, at_most=True), details),
+    ]
 
 
 async def ingest(postgresql: PostgreSQL) -> list[Figure]:

@@ -15,8 +15,9 @@ from datetime import timedelta
 from typing import Protocol
 
 from engine.balances.holding import credits_of
-from engine.enforcement.ledger import Ledger, Metered, NoCredits
-from engine.enforcement.metering import metered_of, want_targets
+from engine.enforcement.credits import NoCredits
+from engine.enforcement.ledger import Ledger
+from engine.enforcement.metering import Metered, metered_of, want_targets
 from engine.enforcement.requests import Check, Decided, EnforcementRefused, Request
 from engine.enforcement.reset_times import with_reset_times
 from engine.meters.cells import Cells
@@ -209,8 +210,8 @@ class Checks:
                         missing.append(index)
                     else:
                         found[index] = ledger.check(one, asked[index][1])
-            if ledger.rolling:
-                replaced = await with_reset_times(raw, organization_id, now, ledger.rolling)
+            if ledger.decider.rolling:
+                replaced = await with_reset_times(raw, organization_id, now, ledger.decider.rolling)
                 for index, answer in found.items():
                     if isinstance(answer, Decision):
                         found[index] = replaced.get(id(answer), answer)

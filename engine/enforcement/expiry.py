@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from engine.balances.running_drawdown import NOTHING_DRAWN
-from engine.enforcement.credits import RunningCredits, open_credits
 from engine.enforcement.ledger import Ledger
 from engine.enforcement.monitoring import EnforcementMonitoring
+from engine.enforcement.running_credits import RunningCredits, open_credits
 from engine.ingest.counting import count
 from engine.limits import DEFAULT_LIMITS, EnforcementLimits
 from engine.meters.cells import Cells

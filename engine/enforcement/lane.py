@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.enforcement.commit import Answer, EnforcementCommitter
+from engine.enforcement.attempts import Answer
+from engine.enforcement.commit import EnforcementCommitter
 from engine.enforcement.requests import Request
 from engine.ingest.pending import Room
 from runtime.fair_semaphore import Seat

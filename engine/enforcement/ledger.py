@@ -3,13 +3,14 @@
 It does no I/O. The transaction then writes the cells and records that it has changed, and stores its events.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
-from fractions import Fraction
-from typing import Any, NamedTuple, Protocol
 
+from engine.enforcement.credits import Credits
+from engine.enforcement.deciding import Decider, part_that_remains
+from engine.enforcement.metering import Metered
 from engine.enforcement.requests import (
     Decided,
     ExpireTimePassed,
@@ -22,108 +23,15 @@ from engine.enforcement.requests import (
     Reserve,
     Settle,
 )
-from evaluator.aggregation import Aggregation, contribution
+from evaluator.aggregation import Aggregation
 from evaluator.amounts import ZERO
-from evaluator.enforced_limits import Enforcement
-from evaluator.enforcement.decisions import (
-    Credit,
-    CreditState,
-    Decision,
-    Fit,
-    LimitCharge,
-    LimitState,
-    Outcome,
-    OveragePolicy,
-    Reason,
-    fit,
-)
+from evaluator.enforcement.decisions import Decision, LimitState, Outcome, OveragePolicy
 from evaluator.enforcement.meters import MeterCell
 from evaluator.enforcement.reservations import DEFAULT_TTL, Reservation, ReservationState
-from evaluator.enforcement.states import limit_state
-from evaluator.enforcement.targets import Charge, Target
-from evaluator.enforcement.usage import Usage
 from evaluator.events import UsageEvent
-from evaluator.limit_windows import MINUTE
 from store.enforcement.records import HeldCharge, Record, Settlement
 
-# How soon to try again where only what others hold is in the way: it can be given back at any time.
-HELD_RETRY = timedelta(seconds=1)
-
 _OPEN = ReservationState.OPEN
-
-
-class Credits(Protocol):
-    """The balances of the customers of one transaction, as far as usage draws on them."""
-
-    def available(self, usage: Usage) -> Sequence[Credit]:
-        """What balances can give in each unit in which the usage needs credit."""
-
-    def hold(self, usage: Usage, quantity: Decimal, cost: Decimal | None) -> str | None:
-        """Holds what the usage takes; returns as JSON what was taken of which segments."""
-
-    def give_back(self, usage: Usage, draws: str) -> None:
-        """Gives back what `hold` has taken."""
-
-    def settle(self, usage: Usage, draws: str | None, event: UsageEvent) -> None:
-        """Draws the amounts of an event, first what was held for it, and gives the rest of that back."""
-
-
-class NoCredits:
-    """The credits of customers without balances."""
-
-    def available(self, usage: Usage) -> Sequence[Credit]:
-        """None are needed."""
-        return ()
-
-    def hold(self, usage: Usage, quantity: Decimal, cost: Decimal | None) -> str | None:
-        """Holds nothing."""
-        return None
-
-    def give_back(self, usage: Usage, draws: str) -> None:
-        """Gives nothing back."""
-
-    def settle(self, usage: Usage, draws: str | None, event: UsageEvent) -> None:
-        """Draws nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metered:
-    """Usage with all that its decision needs.
-
-    usage: its event_time is set, and its currency where it has a cost. aggregation: of its metric. targets: what it
-    moves at its event_time.
-    """
-
-    usage: Usage
-    aggregation: Aggregation
-    targets: Sequence[Target]
-
-    def meter_keys(self) -> list[str]:
-        """The keys of the meters that it moves."""
-        time = self.usage.event_time
-        assert time is not None
-        return [target.meter_at(time).key for target in self.targets]
-
-
-class Refusal(NamedTuple):
-    """A hard limit that refused a request for the first time in its window."""
-
-    target: Target
-    cell: MeterCell
-    state: LimitState
-
-
-@dataclass(eq=False, slots=True)
-class Rolling:
-    """A decision that names a rolling limit, whose reset time has to be read.
-
-    excess: what has to leave the window for the request to fit. record: whose first answer it is.
-    """
-
-    decision: Decision
-    state: LimitState
-    excess: Decimal
-    record: Record | None
 
 
 @dataclass(eq=False, slots=True)
@@ -132,7 +40,7 @@ class Ledger:
 
     now: the transaction's. cells: by `MeterCell.key`; those of all targets and of all held charges. records: those of
     the reservations that requests name, as far as they exist. events: the usage of settlements, in their order.
-    refusals: to be reported. rolling: by id of their decisions.
+    decider: decides by the cells.
     """
 
     now: datetime
@@ -140,17 +48,20 @@ class Ledger:
     records: dict[tuple[str, str], Record]
     credits: Credits
     events: list[UsageEvent] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-    rolling: list[Rolling] = field(default_factory=list)
+    decider: Decider = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Makes the decider."""
+        self.decider = Decider(self.now, self.cells)
 
     def check(self, metered: Metered, policy: OveragePolicy) -> Decision:
         """Decides, and changes nothing. Where all of it fits, the decision shows the limit that leaves least."""
         usage = metered.usage
-        charges = self._charges(metered, usage.quantity, usage.cost)
-        decision = self._decide(metered, policy, charges, self.credits.available(usage), reports=False)
+        charges = self.decider.charges(metered, usage.quantity, usage.cost)
+        decision = self.decider.decide(metered, policy, charges, self.credits.available(usage), reports=False)
         if decision.limit is None and decision.credit is None and charges:
-            least = min(charges, key=_part_that_remains)
-            decision = replace(decision, limit=self._state(least))
+            least = min(charges, key=part_that_remains)
+            decision = replace(decision, limit=self.decider.state(least))
         return decision
 
     def reserve(self, request: Reserve, metered: Metered, digest: str) -> Decided:
@@ -165,8 +76,8 @@ class Ledger:
                 self.expire(known)
             return Decided(known.decision, known.reservation)
         expire_time = self._expire_time(request)
-        charges = self._charges(metered, usage.quantity, usage.cost)
-        decision = self._decide(metered, request.policy, charges, self.credits.available(usage), reports=True)
+        charges = self.decider.charges(metered, usage.quantity, usage.cost)
+        decision = self.decider.decide(metered, request.policy, charges, self.credits.available(usage), reports=True)
         outcome = decision.outcome
         denied = outcome is Outcome.DENIED
         reservation = Reservation(
@@ -184,7 +95,7 @@ class Ledger:
         record = Record(reservation, digest, is_new=True, changed=True)
         if not denied:
             if outcome is Outcome.CAPPED:
-                charges = self._charges(metered, decision.granted_quantity, decision.granted_cost)
+                charges = self.decider.charges(metered, decision.granted_quantity, decision.granted_cost)
             held = []
             for _, cell, amount in charges:
                 if amount:
@@ -194,7 +105,7 @@ class Ledger:
             record.draws = self.credits.hold(usage, decision.granted_quantity, decision.granted_cost)
         if outcome is not Outcome.ALLOWED or decision.over:
             record.answer_with(decision)
-            self._note_record(decision, record)
+            self.decider.note_record(decision, record)
         self.records[record.key] = record
         return Decided(decision, reservation)
 
@@ -292,7 +203,7 @@ class Ledger:
             decision = replace(
                 decision, outcome=Outcome.CAPPED, reason=capped.reason, limit=capped.limit, credit=capped.credit
             )
-            self._note_record(capped, record)
+            self.decider.note_record(capped, record)
         record.reservation = Reservation(
             one.reservation_id,
             one.usage,
@@ -322,16 +233,16 @@ class Ledger:
             of_cost = [target for target in metered.targets if target.of_cost]
             more = replace(more, aggregation=Aggregation.SUM, targets=of_cost)
             credits = [one for one in credits if one.unit.metric_id is None]
-        charges = self._charges(more, quantity, cost)
-        return self._decide(more, policy, charges, credits, reports=True)
+        charges = self.decider.charges(more, quantity, cost)
+        return self.decider.decide(more, policy, charges, credits, reports=True)
 
     def _counted(self, metered: Metered, event: UsageEvent, draws: str | None) -> Decision:
         """Counts an event that is stored, and draws it; the decision says which limits it is over."""
         over: tuple[LimitState, ...] = ()
-        for charge in self._charges(metered, event.quantity, event.cost):
+        for charge in self.decider.charges(metered, event.quantity, event.cost):
             target, cell, amount = charge
             if amount and cell.counted + cell.held + amount > target.limit.amount:
-                over += (self._state(charge),)
+                over += (self.decider.state(charge),)
             cell.count(amount, event.event_time)
         self.credits.settle(metered.usage, draws, event)
         self.events.append(event)
@@ -365,135 +276,3 @@ class Ledger:
         if record is None:
             raise ReservationNotFound(request.customer_id, request.reservation_id)
         return record
-
-    def _charges(self, metered: Metered, quantity: Decimal, cost: Decimal | None) -> list[Charge]:
-        """What amounts of a usage take of its targets."""
-        if not metered.targets:
-            return []
-        cells, time = self.cells, metered.usage.event_time
-        assert time is not None
-        amount = quantity if metered.aggregation is Aggregation.SUM else contribution(metered.aggregation, quantity)
-        of_cost = ZERO if cost is None else cost
-        return [
-            Charge(target, cells[target.meter_at(time).key], of_cost if target.of_cost else amount)
-            for target in metered.targets
-        ]
-
-    def _decide(
-        self,
-        metered: Metered,
-        policy: OveragePolicy,
-        charges: Sequence[Charge],
-        credits: Sequence[Credit],
-        *,
-        reports: bool,
-    ) -> Decision:
-        """The decision about a usage. reports: whether a hard limit that refuses it is to be reported."""
-        usage = metered.usage
-        for target, cell, amount in charges:
-            if amount and cell.counted + cell.held + amount > target.limit.amount:
-                break
-        else:
-            for credit in credits:
-                if credit.available is not None and credit.amount > credit.available:
-                    break
-            else:
-                return Decision(Outcome.ALLOWED, usage.quantity, usage.cost)
-        return self._decide_what_does_not_fit(metered, policy, charges, credits, reports=reports)
-
-    def _decide_what_does_not_fit(
-        self,
-        metered: Metered,
-        policy: OveragePolicy,
-        charges: Sequence[Charge],
-        credits: Sequence[Credit],
-        *,
-        reports: bool,
-    ) -> Decision:
-        usage = metered.usage
-        by_meter = {charge.cell.key: charge for charge in charges}
-        found = fit([(_limit_charge(charge), charge.cell) for charge in charges], credits)
-        if found.tightest is None or policy is OveragePolicy.OVERFLOW:
-            over = tuple(self._state(by_meter[one.meter.key]) for one in found.over)
-            return Decision(Outcome.ALLOWED, usage.quantity, usage.cost, over=over)
-        quantity, cost = self._part(metered, policy, found)
-        if reports:
-            self._report([by_meter[one.meter.key] for one in found.over if one.limit.enforcement is Enforcement.HARD])
-        values: dict[str, Any] = {"granted_quantity": quantity, "granted_cost": cost}
-        if quantity or cost:
-            values["outcome"] = Outcome.CAPPED
-            granted = self._charges(metered, quantity, cost)
-            values["over"] = tuple(
-                self._state(one)
-                for one in granted
-                if one.target.limit.enforcement is Enforcement.SOFT
-                and one.amount
-                and one.cell.counted + one.cell.held + one.amount > one.target.limit.amount
-            )
-        else:
-            values["outcome"] = Outcome.DENIED
-        if isinstance(found.tightest, Credit):
-            state = CreditState(found.tightest.unit, found.tightest.available)
-            return Decision(reason=Reason.BALANCE, credit=state, **values)
-        return self._refused_by(by_meter[found.tightest.meter.key], values)
-
-    def _part(self, metered: Metered, policy: OveragePolicy, found: Fit) -> tuple[Decimal, Decimal | None]:
-        """The part of the amounts that is granted; zeros where nothing is."""
-        usage = metered.usage
-        nothing = ZERO, None if usage.cost is None else ZERO
-        if policy is not OveragePolicy.CAP or found.share <= 0:
-            return nothing
-        if metered.aggregation is Aggregation.COUNT:  # an event counts as a whole, whatever refuses it
-            return nothing
-        return found.part_of(usage.quantity), None if usage.cost is None else found.part_of(usage.cost)
-
-    def _refused_by(self, charge: Charge, values: Mapping[str, Any]) -> Decision:
-        """The decision that a limit refused or capped."""
-        target, cell, amount = charge
-        state = self._state(charge)
-        retry_after: timedelta | None = None
-        fits_alone = amount <= target.limit.amount
-        if not fits_alone:
-            state = replace(state, reset_time=None)
-        if values["outcome"] is Outcome.DENIED and fits_alone:
-            if cell.counted + amount <= target.limit.amount:
-                retry_after = HELD_RETRY
-            elif state.reset_time is not None:
-                retry_after = max(state.reset_time - self.now, timedelta())
-        decision = Decision(reason=Reason.LIMIT, limit=state, retry_after=retry_after, **values)
-        if state.meter.span is None and fits_alone:
-            excess = cell.counted + cell.held + amount - target.limit.amount
-            self.rolling.append(Rolling(decision, state, excess, None))
-        return decision
-
-    def _note_record(self, decision: Decision, record: Record) -> None:
-        for one in self.rolling:
-            if one.decision is decision:
-                one.record = record
-
-    def _report(self, charges: Sequence[Charge]) -> None:
-        """Notes hard limits that refused; each is reported once in its window."""
-        for charge in charges:
-            target, cell, _ = charge
-            minutes = target.limit.window.minutes
-            if cell.refused_time is not None and (minutes is None or cell.refused_time > self.now - minutes * MINUTE):
-                continue
-            cell.refused_time, cell.changed = self.now, True
-            self.refusals.append(Refusal(target, cell, self._state(charge)))
-
-    def _state(self, charge: Charge) -> LimitState:
-        return limit_state(charge, self.now)
-
-
-def _limit_charge(charge: Charge) -> LimitCharge:
-    target, cell, amount = charge
-    assert cell.meter is not None
-    return LimitCharge(target.limit, cell.meter, amount, target.holder.level)
-
-
-def _part_that_remains(charge: Charge) -> tuple[bool, Fraction, int, str]:
-    """Orders limits: hard ones first, then by the part that remains of them, then the nearest first."""
-    target, cell, _ = charge
-    limit = target.limit
-    part = Fraction(cell.remaining(limit.amount)) / Fraction(limit.amount) if limit.amount else Fraction()
-    return limit.enforcement is not Enforcement.HARD, part, target.holder.level, limit.limit_id

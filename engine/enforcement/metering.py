@@ -1,13 +1,35 @@
 """Metering: usage that is asked for gets its time, its currency and its targets."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from engine.enforcement.ledger import Metered
 from engine.enforcement.requests import CustomerBeingErased, UsageTooOld
 from engine.meters.cells import Cells
 from engine.meters.known_targets import KnownTargets
+from evaluator.aggregation import Aggregation
+from evaluator.enforcement.targets import Target
 from evaluator.enforcement.usage import Usage
 from evaluator.routing import Router
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """Usage with all that its decision needs.
+
+    usage: its event_time is set, and its currency where it has a cost. aggregation: of its metric. targets: what it
+    moves at its event_time.
+    """
+
+    usage: Usage
+    aggregation: Aggregation
+    targets: Sequence[Target]
+
+    def meter_keys(self) -> list[str]:
+        """The keys of the meters that it moves."""
+        time = self.usage.event_time
+        assert time is not None
+        return [target.meter_at(time).key for target in self.targets]
 
 
 def metered_of(router: Router, known: KnownTargets, usage: Usage, now: datetime, grace: timedelta) -> Metered:

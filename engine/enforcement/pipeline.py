@@ -11,7 +11,8 @@ import zlib
 from collections.abc import Sequence
 from datetime import timedelta
 
-from engine.enforcement.commit import Answer, EnforcementCommitter
+from engine.enforcement.attempts import Answer
+from engine.enforcement.commit import EnforcementCommitter
 from engine.enforcement.lane import Lane, Waiting
 from engine.enforcement.monitoring import EnforcementMonitoring
 from engine.enforcement.requests import Request

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from engine.enforcement.ledger import Rolling
+from engine.enforcement.deciding import Rolling
 from evaluator.enforcement.decisions import Decision
 from evaluator.limit_windows import MINUTE
 from store.enforcement import rolling_minutes

@@ -58,7 +58,7 @@ class InvoiceHandlers:
         customer_id = violations.identifier("customer_id", request.customer_id)
         invoice_id = violations.identifier("invoice_id", request.invoice_id)
         violations.raise_if_any()
-        async with self._database.transaction() as connection:
+        async with self._database.reading() as connection:
             stored = await invoices.get(connection, current_organization().organization_id, customer_id, invoice_id)
         if stored is None:
             raise NotFound(

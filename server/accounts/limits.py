@@ -74,7 +74,7 @@ class LimitHandlers:
         violations = Violations()
         limit_id = violations.identifier("limit_id", request.limit_id)
         violations.raise_if_any()
-        async with self._database.transaction() as connection:
+        async with self._database.reading() as connection:
             stored = await limits.get(connection, current_organization().organization_id, limit_id)
         if stored is None:
             raise limit_not_found(limit_id)

@@ -58,7 +58,7 @@ class MetricHandlers:
         violations = Violations()
         metric_id = violations.identifier("metric_id", request.metric_id)
         violations.raise_if_any()
-        async with self._database.transaction() as connection:
+        async with self._database.reading() as connection:
             stored = await metrics.get(connection, current_organization().organization_id, metric_id)
         if stored is None:
             raise metric_not_found(metric_id)

@@ -53,7 +53,7 @@ class PlanHandlers:
         violations = Violations()
         plan_id = violations.identifier("plan_id", request.plan_id)
         violations.raise_if_any()
-        async with self._database.transaction() as connection:
+        async with self._database.reading() as connection:
             stored = await plans.get(connection, current_organization().organization_id, plan_id)
         if stored is None:
             raise plan_not_found(plan_id)

@@ -38,7 +38,7 @@ class RechargeHandlers:
         customer_id = violations.identifier("customer_id", request.customer_id)
         recharge_id = violations.identifier("recharge_id", request.recharge_id)
         violations.raise_if_any()
-        async with self._database.transaction() as connection:
+        async with self._database.reading() as connection:
             organization_id = current_organization().organization_id
             stored = await recharges.get(connection, organization_id, customer_id, recharge_id)
         if stored is None:

@@ -83,7 +83,7 @@ class AlertHandlers:
         violations = Violations()
         alert_id = violations.identifier("alert_id", request.alert_id)
         violations.raise_if_any()
-        async with self._database.transaction() as connection:
+        async with self._database.reading() as connection:
             found = await alerts.get(connection, current_organization().organization_id, alert_id)
         if found is None:
             raise alert_not_found(alert_id)

@@ -154,6 +154,7 @@ class NotificationHandlers:
             async with contextlib.aclosing(stream.answers(ending)) as answers:
                 async for answer in answers:
                     yield answer
+                    del answer
             raise_if_revoked()
             yield stream.going_away()
         finally:

@@ -109,6 +109,7 @@ class UsageHandlers:
         async with contextlib.aclosing(sent) as answers:
             async for answer in answers:
                 yield answer
+                del answer
 
     async def _read(
         self,
@@ -136,6 +137,7 @@ class UsageHandlers:
             task = asyncio.create_task(self._answer(organization, batch, parsed, room), name="usage-answer")
             task.add_done_callback(functools.partial(_ended, room))
             stream.add(task, len(batch.events))
+            del request, batch, parsed, room, task  # an idle stream would keep its last message, and its answer
 
     async def _read_events(self, organization: Organization, batch: UsageBatch) -> ParsedBatch:
         return await self._reader.read(batch.events, self._clock.now(), Slices(organization.organization_id))

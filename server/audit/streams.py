@@ -55,6 +55,7 @@ class AuditStreamHandlers:
             async with contextlib.aclosing(stream.answers(ending)) as answers:
                 async for answer in answers:
                     yield answer
+                    del answer
             raise_if_revoked()
             yield stream.going_away()
         finally:

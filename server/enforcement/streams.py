@@ -70,6 +70,7 @@ class EnforcementStreamHandlers:
         async with contextlib.aclosing(sent) as answers:
             async for answer in answers:
                 yield answer
+                del answer
 
     async def _read(
         self,
@@ -103,6 +104,7 @@ class EnforcementStreamHandlers:
             )
             task.add_done_callback(functools.partial(_ended, room))
             stream.add(task, number)
+            del message, requests, room, task  # an idle stream would keep its last message, and its answer
 
     async def _parsed(
         self, organization: Organization, message: messages.EnforceUsageRequest, now: datetime

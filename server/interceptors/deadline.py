@@ -88,6 +88,7 @@ class Deadline(grpc.aio.ServerInterceptor):
             async with contextlib.aclosing(inner(request, context)) as responses:
                 async for response in responses:
                     yield response
+                    del response
 
         return ReadLater(bool(handler.response_streaming), stream if handler.response_streaming else single)
 

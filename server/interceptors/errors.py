@@ -84,6 +84,9 @@ class _Answering:
     `context.abort` raises it after it has answered.
     """
 
+    # Each call has its own, and many streams are open for long.
+    __slots__ = ("_behaviour", "_decode", "_encode", "_request_streaming", "_requests", "_table")
+
     def __init__(self, handler: Handler, decode: "_Decoder", table: ErrorTable) -> None:
         """table: of the handler's service."""
         self._decode = decode
@@ -101,6 +104,7 @@ class _Answering:
             async with contextlib.aclosing(self._behaviour(self._requests(request), context)) as responses:
                 async for response in responses:
                     yield self._encode(response)
+                    del response
         except grpc.aio.AbortError:
             raise
         except Exception as error:
@@ -125,6 +129,8 @@ class _Answering:
 
 class _Decoder:
     """Decodes one request, or a stream of requests."""
+
+    __slots__ = ("_deserializer", "_limit", "_method", "_quotas")
 
     def __init__(
         self,
@@ -176,6 +182,7 @@ class _Decoder:
                     await self._quotas.use(caller.organization.organization_id).take_in_turn(_BYTES, len(message))
                 await _turn_to_decode(message)
                 yield self(message)
+                del message
 
 
 async def _turn_to_decode(message: bytes) -> None:
@@ -192,6 +199,8 @@ class _Encoder:
     check. A client that receives a longer message shows an error of its own, and a client that sends usage would send
     the same batch for ever.
     """
+
+    __slots__ = ("_serializer",)
 
     def __init__(self, serializer: Callable[[Any], bytes] | None) -> None:
         self._serializer = serializer or _unchanged

@@ -76,6 +76,7 @@ class Around(grpc.aio.ServerInterceptor, abc.ABC):
             ):
                 async for response in responses:
                     yield response
+                    del response  # an idle stream would keep its last answer
 
         async def single(request: Any, context: Context) -> Any:
             async with self.around(method, streaming, context):

@@ -126,6 +126,14 @@ class Database:
         """
         return self._noted_transaction(unbegun=True)
 
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection for one statement that only reads: a `transaction` without the trips of BEGIN and COMMIT.
+
+        Two statements in the block are two transactions. Where PostgreSQL has to know the deadline of the call, it is
+        a `transaction`, because the setting needs one.
+        """
+        return self._noted_transaction(unbegun=statement_timeout() is None)
+
     @asynccontextmanager
     async def _noted_transaction(self, *, unbegun: bool) -> AsyncIterator[AsyncConnection]:
         async with self._transaction(unbegun=unbegun) as connection:

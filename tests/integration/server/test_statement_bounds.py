@@ -184,3 +184,28 @@ async def test_a_task_that_a_call_creates_has_the_time_of_its_session(database: 
     own, created = await asyncio.create_task(call())
     assert own != "15min"
     assert created == "15min"
+
+
+async def test_a_reading_statement_is_its_own_transaction(database: Database) -> None:
+    one_connection = Database(database.url, pool_size=1)
+    number = text("SELECT pg_current_xact_id()::text")
+    try:
+        async with one_connection.reading() as connection:
+            first, second = await connection.scalar(number), await connection.scalar(number)
+        async with one_connection.transaction() as connection:  # the same connection begins transactions again
+            third, fourth = await connection.scalar(number), await connection.scalar(number)
+    finally:
+        await one_connection.close()
+    assert first != second
+    assert third == fourth
+
+
+async def test_a_reading_statement_that_a_call_bounds_has_a_time(database: Database) -> None:
+    async def shown() -> str:
+        statement_bounds.bound_statements(5.0)
+        async with database.reading() as connection:
+            return str(await connection.scalar(text("SHOW statement_timeout")))
+
+    assert await asyncio.create_task(shown()) != "15min"
+    async with database.reading() as connection:
+        assert await connection.scalar(text("SHOW statement_timeout")) == "15min"

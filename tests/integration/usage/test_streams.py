@@ -1,6 +1,7 @@
 """EvaluateUsage: order of answers, heartbeats, drains, clients that cancel, and limits of pending events."""
 
 import asyncio
+import gc
 
 import grpc
 import pytest
@@ -218,3 +219,20 @@ async def test_stream_answers_every_batch_when_it_sends_more_than_it_may_hold(ca
     assert error is None
     assert [one.outcome.batch_id for one in answers] == [str(number) for number in range(200)]
     assert await caller.event_count() == 200
+
+
+async def test_an_idle_stream_does_not_keep_the_answer_to_its_last_message(caller: Caller) -> None:
+    stream = caller.stream()
+    await stream.write(Request(batch=usage_pb2.UsageBatch(batch_id="last", events=[caller.event("e", "1")])))
+    async with within("the answer"):
+        answer = await stream.read()
+        assert isinstance(answer, Response)
+        assert answer.outcome.batch_id == "last"
+
+    async def is_freed() -> bool:
+        gc.collect()
+        tasks = [one for one in gc.get_objects() if isinstance(one, asyncio.Task)]
+        return not [one for one in tasks if one.get_name() == "usage-answer"]
+
+    await until(is_freed)
+    await stream.done_writing()

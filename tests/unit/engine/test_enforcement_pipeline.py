@@ -7,7 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from engine.enforcement.commit import Answer, EnforcementCommitter
+from engine.enforcement.attempts import Answer
+from engine.enforcement.commit import EnforcementCommitter
 from engine.enforcement.pipeline import EnforcementPipeline
 from engine.enforcement.requests import Decided, Release, Request, UnrecordableRequest
 from engine.ingest.pending import Overloaded, PendingEvents
