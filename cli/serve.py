@@ -6,10 +6,10 @@ import click
 import uvloop
 
 from cli.console import ConfigurationProblem, Problem
+from cli.console_child import why_not
+from cli.console_option import console_listen_option
 from cli.garbage_collection import reduce_garbage_collection
 from cli.monitoring_options import metrics_listen_option, monitoring_socket_option
-from cli.pages.child import why_not
-from cli.pages.option import console_listen_option
 from cli.parent import parent_option, stopping_with
 from cli.processes import LISTENING
 from cli.settings import configuration, configure_logs, database_url, maintained_database, unreachable_database

@@ -9,9 +9,9 @@ import click
 
 from cli.combined_port import combined_port
 from cli.console import DurableProgress, Problem, bad, good, named, quiet
+from cli.console_child import ConsoleChild, default_listen, reachable, why_not, written
+from cli.console_option import console_options
 from cli.monitoring_options import metrics_listen_option
-from cli.pages.child import ConsoleChild, default_listen, reachable, why_not, written
-from cli.pages.option import console_options
 from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
 from cli.settings import configuration, configure_logs, database_settings, maintained_database, unreachable_database
 from cli.supervision import STOP_MARGIN, Supervisor, stop_timeout

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from cli.combined_port import combined_port
 from cli.console import Problem
-from cli.pages.child import OPENED, ConsoleChild
+from cli.console_child import OPENED, ConsoleChild
 from cli.parent import stopping_with
 from cli.processes import LISTENING, Child, NotStarted, child_environment
 from cli.settings import database_settings

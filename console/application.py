@@ -9,14 +9,14 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from console.access import headers, origins
+from console.access.api import Api, ApiError, Calls
 from console.access.identity import Viewer, Viewers
 from console.access.sessions import LIFETIME, Session, Sessions
+from console.access.shared_reads import SharedReads
 from console.access.visit import Visit, see_other
-from console.api import Api, ApiError, Calls
 from console.pages import problems, signin
 from console.pages.routes import routes
-from console.rendering import STATIC, environment, link
-from console.shared_reads import SharedReads
+from console.words.rendering import STATIC, environment, link
 from runtime.clock import Clock
 
 MAX_FORM_BYTES = 2 * 1024 * 1024

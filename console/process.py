@@ -13,9 +13,9 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from cryptography import x509
 
+from console.access.api import OPTIONS, Api
 from console.access.origins import is_loopback
 from console.access.sessions import Sessions
-from console.api import OPTIONS, Api
 from console.application import Console, Settings
 from runtime.actions import LogAction
 from runtime.clock import Clock

@@ -8,7 +8,7 @@ import click
 
 from cli.client.connection import Address
 from cli.console import ConfigurationProblem, Problem
-from cli.pages.child import OPENED
+from cli.console_child import OPENED
 from cli.parent import parent_option, stopping_with
 from cli.server_options import server_options
 from console.process import CannotListen, Listening, Server, serve

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from console.api import Calls
+from console.access.api import Calls
 from generated.tidemark.v1.account_service_pb2 import GetCallerRequest, GetCallerResponse
 from generated.tidemark.v1.role_pb2 import ROLE_ADMIN, ROLE_EDITOR, ROLE_READER
 

@@ -10,10 +10,10 @@ from aiohttp import web
 from google.protobuf.message import Message
 from jinja2 import Environment
 
+from console.access.api import Api, ApiError, Calls, Method
 from console.access.identity import Viewer
 from console.access.sessions import Session
-from console.api import Api, ApiError, Calls, Method
-from console.shared_reads import SharedReads
+from console.access.shared_reads import SharedReads
 
 if TYPE_CHECKING:
     from multidict import MultiDictProxy

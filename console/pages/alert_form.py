@@ -8,13 +8,13 @@ import grpc
 from aiohttp import web
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from console.access.api import ApiError, Violation
 from console.access.visit import Visit, see_other
-from console.api import ApiError, Violation
 from console.forms.parsing import act, fill, name_of
 from console.forms.tree import Input, inputs, visit
-from console.rendering import link
 from console.words import alerts as alert_words
 from console.words.gauges import unit_of
+from console.words.rendering import link
 from generated.tidemark.v1 import alert_pb2, explanation_pb2
 from generated.tidemark.v1.account_service_pb2 import ListCustomersRequest
 from generated.tidemark.v1.alert_service_pb2 import (

@@ -7,13 +7,13 @@ from typing import Any
 
 from aiohttp import web
 
+from console.access.api import ApiError
 from console.access.visit import Visit, see_other
-from console.api import ApiError
 from console.pages.gauges import Shown, shown_alert
-from console.rendering import link
 from console.words import alerts as alert_words
 from console.words import amounts
 from console.words.names import words_of
+from console.words.rendering import link
 from generated.tidemark.v1 import alert_change_pb2, alert_pb2
 from generated.tidemark.v1.alert_service_pb2 import (
     ArchiveAlertRequest,

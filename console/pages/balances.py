@@ -10,8 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from console.access.api import ApiError
 from console.access.visit import Visit
-from console.api import ApiError
 from console.plots.bars import Tick, gauge_bar
 from console.plots.curves import Curve
 from console.words import amounts, times
@@ -76,7 +76,7 @@ def _shown(balance: balance_pb2.Balance, series: Any, now: datetime, zone: str) 
     points = (
         []
         if series is None
-        else [(times.at(one.time), amounts.decimal(one.value) or Decimal(0)) for one in series.points]
+        else [(times.at(one.point_time), amounts.decimal(one.value) or Decimal(0)) for one in series.points]
     )
     if len(points) > 1 and not points[0][1]:
         points = points[1:]  # before the grant there was nothing

@@ -6,12 +6,12 @@ from typing import Any
 
 from aiohttp import web
 
+from console.access.api import ApiError
 from console.access.visit import Visit, see_other
-from console.api import ApiError
 from console.pages import balances
 from console.pages.gauges import Shown, shown_alert
-from console.rendering import link
 from console.words import alerts as alert_words
+from console.words.rendering import link
 from generated.tidemark.v1 import customer_pb2, reservation_pb2
 from generated.tidemark.v1.account_service_pb2 import (
     GetCustomerRequest,

@@ -6,9 +6,9 @@ from datetime import timedelta
 from aiohttp import web
 from google.protobuf.duration_pb2 import Duration
 
+from console.access.api import ApiError
 from console.access.visit import Visit, see_other
-from console.api import ApiError
-from console.rendering import link
+from console.words.rendering import link
 from generated.tidemark.v1 import delivery_pb2, event_type_pb2
 from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.webhook_service_pb2 import (

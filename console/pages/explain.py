@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
+from console.access.api import ApiError
 from console.access.visit import Visit
-from console.api import ApiError
 from generated.tidemark.v1.alert_pb2 import ALERT_STATE_ACTIVE, ALERT_STATE_DISABLED
 from generated.tidemark.v1.alert_service_pb2 import (
     ExplainCustomerAlertRequest,

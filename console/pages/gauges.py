@@ -111,7 +111,7 @@ def _curve(
 ) -> Curve:
     period = series.gauge.billing_period
     unit = gauges.unit_of(gauge)
-    points = [(times.at(one.time), amounts.decimal(one.value) or Decimal(0)) for one in series.points]
+    points = [(times.at(one.point_time), amounts.decimal(one.value) or Decimal(0)) for one in series.points]
     kinds = {"reached": "reached", "limit": "limit"}
     levels = [Level(tick.level, tick.label, kinds.get(tick.kind, "threshold"), _short(tick, unit)) for tick in ticks]
     return Curve(

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from console.access.visit import Visit, see_other
-from console.rendering import link
+from console.words.rendering import link
 from generated.tidemark.v1 import event_type_pb2
 from generated.tidemark.v1.alert_service_pb2 import GetNotificationRequest, ListNotificationsRequest
 from generated.tidemark.v1.webhook_service_pb2 import (

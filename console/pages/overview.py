@@ -10,9 +10,9 @@ from aiohttp import web
 
 from console.access.visit import Visit, see_other
 from console.plots.bars import columns
-from console.rendering import link
 from console.words import times
 from console.words.amounts import grouped
+from console.words.rendering import link
 from generated.tidemark.v1 import activity_pb2, endpoint_pb2
 from generated.tidemark.v1.alert_service_pb2 import (
     GetActivityRequest,

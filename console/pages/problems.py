@@ -7,8 +7,8 @@ import grpc
 from aiohttp import web
 from jinja2 import Environment
 
+from console.access.api import ApiError
 from console.access.sessions import Session
-from console.api import ApiError
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import grpc
 from aiohttp import web
 from jinja2 import Environment
 
+from console.access.api import ApiError
 from console.access.sessions import Session
-from console.api import ApiError
 
 MAX_KEY = 512  # characters
 NO_READER = "This key can only send usage. The console needs one with the role READER, EDITOR or ADMIN."

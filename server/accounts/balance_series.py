@@ -62,7 +62,7 @@ class BalanceSeriesHandlers:
                     value -= entries.amounts.get(intervals, ZERO)
                 found.append((first + width * number, value))
         for time, amount in reversed(_known(found, entries)):
-            answer.points.add(time=to_timestamp(time), value=format_decimal(amount))
+            answer.points.add(point_time=to_timestamp(time), value=format_decimal(amount))
         return answer
 
 

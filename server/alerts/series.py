@@ -76,5 +76,5 @@ class SeriesHandlers:
             is_exact=found.is_exact,
         )
         for time, value in found.points:
-            answer.points.add(time=to_timestamp(time), value=format_decimal(value))
+            answer.points.add(point_time=to_timestamp(time), value=format_decimal(value))
         return answer

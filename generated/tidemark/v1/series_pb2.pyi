@@ -23,23 +23,23 @@ class SeriesPoint(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TIME_FIELD_NUMBER: _builtins.int
+    POINT_TIME_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     value: _builtins.str
     """value is the value at that time, a decimal string."""
     @_builtins.property
-    def time(self) -> _timestamp_pb2.Timestamp:
-        """time is the time. The value includes everything before it, and nothing from it on."""
+    def point_time(self) -> _timestamp_pb2.Timestamp:
+        """point_time is the time of the value, which includes everything before it, and nothing from it on."""
 
     def __init__(
         self,
         *,
-        time: _timestamp_pb2.Timestamp | None = ...,
+        point_time: _timestamp_pb2.Timestamp | None = ...,
         value: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["point_time", b"point_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["point_time", b"point_time", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -117,7 +117,7 @@ async def test_a_balance_has_the_course_of_its_ledger(database: Database, clock:
     assert seen == [Decimal(0), Decimal(100), Decimal(90), Decimal(70), Decimal(75), Decimal(0)]
     assert answer.drawn == "100", "what the balance could not give is overage"
     assert answer.balance.remaining == "0"
-    assert answer.points[-1].time == to_timestamp(clock.now())
+    assert answer.points[-1].point_time == to_timestamp(clock.now())
     assert not answer.is_truncated
     later = messages.GetBalanceSeriesRequest(customer_id="acme", balance_id="b", point_count=3)
     later.start_time.CopyFrom(to_timestamp(clock.now() - timedelta(hours=10)))

@@ -60,9 +60,9 @@ async def test_the_course_follows_the_aggregation(
     assert values(answer) == expected
     assert (answer.is_exact, answer.event_count) == (True, 3)
     assert answer.gauge.value == expected[-1]
-    assert answer.points[0].time == answer.gauge.billing_period.start_time
-    assert answer.points[-1].time == to_timestamp(NOON)
-    times = [point.time.seconds for point in answer.points]
+    assert answer.points[0].point_time == answer.gauge.billing_period.start_time
+    assert answer.points[-1].point_time == to_timestamp(NOON)
+    times = [point.point_time.seconds for point in answer.points]
     assert times == sorted(set(times))
 
 
@@ -96,7 +96,7 @@ async def test_an_earlier_period_is_shown_as_a_whole(caller: Caller) -> None:
     await caller.send(caller.event("e1", "3", at=NOON - timedelta(days=30)), caller.event("e2", "4"))
     answer = await course(caller, alert.alert_id, period_time=to_timestamp(NOON - timedelta(days=30)))
     assert values(answer) == ["0", "3"]
-    assert answer.points[-1].time == answer.gauge.billing_period.end_time
+    assert answer.points[-1].point_time == answer.gauge.billing_period.end_time
 
 
 async def test_what_has_no_course_is_refused(caller: Caller) -> None:
@@ -132,7 +132,7 @@ async def test_of_very_many_events_a_sample_has_the_same_course(
     answer = await course(caller, alert.alert_id, point_count=POINTS)
     assert not answer.is_exact
     assert 100 < answer.event_count <= 800, "the cost does not grow with the events"
-    points = [(point.time.ToDatetime(), Decimal(point.value)) for point in answer.points]
+    points = [(point.point_time.ToDatetime(), Decimal(point.value)) for point in answer.points]
     assert points[-1][1] == 40_000
     assert [value for _, value in points] == sorted(value for _, value in points)
     for time, value in points[1:]:

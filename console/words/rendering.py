@@ -32,7 +32,7 @@ from generated.tidemark.v1 import (
     threshold_pb2,
 )
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]
 STATIC = FOLDER / "static"
 
 _ENUMS = {
