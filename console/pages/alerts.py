@@ -35,7 +35,7 @@ from generated.tidemark.v1.list_order_pb2 import LIST_ORDER_NEWEST_FIRST
 
 PAGE = 25  # alerts
 IN_ALARM = 20  # gauges of one page
-EXAMINED = 200  # customers of which the nearest are shown
+EXAMINED = 50  # customers of which the nearest are shown
 NEAREST = 15
 CHANGES = 20
 SLOW = 15.0  # seconds for which viewers share a summary

@@ -1,6 +1,7 @@
 """Makes the screenshots of docs/console.md: `python -m tests.support.console.screenshots [FOLDER]`."""
 
 import asyncio
+import atexit
 import shutil
 import sys
 import tempfile
@@ -37,6 +38,8 @@ PAGES = {
 async def main(folder: Path) -> None:
     """Makes all of them."""
     directory = Path(tempfile.mkdtemp(prefix="tidemark-screenshots-"))
+    # Registered before the server's own exit handler, and so run after it: the server has to stop first.
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     template = await asyncio.to_thread(Template, directory)
     try:
         with template.lent_database() as url:
@@ -61,7 +64,6 @@ async def main(folder: Path) -> None:
                                 await _save(page, folder / f"{name}-{shade}-{words}.jpg")
     finally:
         template.close()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 async def _prepare(console: Stage) -> None:
