@@ -56,7 +56,7 @@ help: ## list the targets
 .PHONY: setup
 setup: $(STAMP) ## virtual environment and dependencies (does nothing when they are up to date)
 
-$(STAMP): requirements.lock pyproject.toml setup.py proto/generate.py $(NATIVE)
+$(STAMP): requirements.lock pyproject.toml setup.py clients/python/pyproject.toml proto/generate.py $(NATIVE)
 	@if ! $(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 		echo "Tidemark needs Python 3.11 or newer; $(if $(PYTHON),$(PYTHON) is not,none was found on the PATH)." >&2; \
 		echo "Install it, or name it: make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.11" >&2; exit 1; fi
@@ -67,19 +67,25 @@ $(STAMP): requirements.lock pyproject.toml setup.py proto/generate.py $(NATIVE)
 			rm -rf $(VENV); exit 1; }; fi
 	@echo "installing the dependencies of requirements.lock"
 	@$(BIN)/python -m pip install -qq --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable clients/python --editable .
 	@$(BIN)/python proto/generate.py export-google $(BUILD)/google-protos
 	@touch $@
 
 .PHONY: lock
 lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml (UPGRADE=1: newest versions of everything)
+	@# The client is a package of this repository, which no index has: it is found here, and is not locked.
+	$(BIN)/python -m pip wheel -qq --no-deps --no-build-isolation --wheel-dir $(BUILD)/wheels clients/python
+	@rm -rf clients/python/build  # which mypy would check
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra cli --extra console --extra embedded --extra tracing --extra dev --generate-hashes --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
-		--quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
+		--find-links $(BUILD)/wheels --quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
 	@# Of the image: the same versions, without what only development and the embedded server need.
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra console --extra tracing --build-deps-for wheel --generate-hashes --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
-		--quiet --constraint requirements.lock --output-file deploy/docker/requirements.lock pyproject.toml
+		--find-links $(BUILD)/wheels --quiet --constraint requirements.lock \
+		--output-file deploy/docker/requirements.lock pyproject.toml
+	@for file in requirements.lock deploy/docker/requirements.lock; do \
+		awk '/^[^ #]/ { own = /^tidemark-client==/ } !own' $$file > $(BUILD)/lock && cp $(BUILD)/lock $$file; done
 
 # --- running ------------------------------------------------------------------------------------------------
 
@@ -116,11 +122,13 @@ test-postgres: $(STAMP) ## what depends most on the database, on the operating s
 .PHONY: check
 check: lint types proto-lint proto-check proto-breaking docs-check ## everything of `make test` but the tests
 
-.PHONY: test-unit test-integration test-acceptance
+.PHONY: test-unit test-integration test-clients test-acceptance
 test-unit: $(STAMP) ## ring 1: pure logic
 	$(BIN)/pytest tests/unit $(ARGS)
 test-integration: $(STAMP) ## ring 2: the rooms against a real PostgreSQL
 	$(BIN)/pytest tests/integration $(ARGS)
+test-clients: $(STAMP) ## the clients against real servers
+	$(BIN)/pytest tests/clients $(ARGS)
 test-acceptance: $(STAMP) ## ring 3: real processes and signals
 	$(BIN)/pytest tests/acceptance $(ARGS)
 
@@ -151,6 +159,8 @@ lint: $(STAMP) ## ruff: rules and format
 .PHONY: types
 types: $(STAMP) ## mypy --strict, tests included
 	$(BIN)/mypy
+	@# The oldest Python of the client, which is older than that of the service.
+	$(BIN)/mypy --python-version 3.10 clients/python
 
 .PHONY: format
 format: $(STAMP) ## format the Python and the proto files in place
@@ -178,17 +188,26 @@ proto-breaking: $(STAMP) ## buf: does the contract break callers of the last tag
 	@$(BIN)/python proto/breaking.py $(AGAINST)
 
 .PHONY: docs
-docs: proto-check ## write docs/openapi.json, docs/api.md and docs/api/ from proto/
+docs: proto-check ## write docs/openapi.json, docs/api.md, docs/api/ and docs/cli-reference.md from proto/ and cli/
 	$(BIN)/python -m proto.documents write
 
 .PHONY: docs-check
 docs-check: proto-check ## fail when these documents are not what proto/ makes
 	$(BIN)/python -m proto.documents check
 
+.PHONY: site site-serve
+site: $(STAMP) ## the documents as a site in .build/site; a broken link or an unlisted page is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "$(BUILD)/site/index.html"
+
+site-serve: $(STAMP) ## the site on 127.0.0.1:8000, built again when a document changes
+	@NO_MKDOCS_2_WARNING=1 exec $(BIN)/mkdocs serve
+
 # --- releasing ----------------------------------------------------------------------------------------------
 
 .PHONY: wheel
-wheel: $(STAMP) ## dist/: the source archive, and from it the wheel; without a network
+wheel: $(STAMP) ## dist/: source archives and wheels of the service and of its Python client; without a network
+	$(BIN)/python -m build --no-isolation --outdir dist clients/python
 	$(BIN)/python -m build --no-isolation
 
 .PHONY: changelog

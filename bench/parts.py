@@ -10,7 +10,9 @@ from rich.table import Table
 from bench import (
     balances,
     batches,
+    client,
     cost,
+    gateway,
     ingest,
     latency,
     neighbours,
@@ -65,6 +67,11 @@ async def _ingest(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measu
 
 async def _batches(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     found = await batches.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
+async def _client(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await client.measure(postgresql, say, options.only)
     return Measured(found.figures(), [found.table()])
 
 
@@ -152,9 +159,15 @@ async def _sustained(postgresql: PostgreSQL, say: Say, options: Namespace) -> Me
     return Measured(found.figures(), [found.table()])
 
 
+async def _gateway(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await gateway.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
 PARTS: Mapping[str, Part] = {
     "ingest": Part("usage as fast as the server accepts it, beside a raw COPY", _ingest),
     "batches": Part("ingest by events of a message, streams and processes of the server", _batches),
+    "client": Part("usage through the Python client's writers", _client, client.ROWS),
     "latency": Part("an event to its acknowledgement and its webhook", _latency),
     "cost": Part("CPU and disk of an event", _cost),
     "peers": Part("the same events and alerts in what a team would use instead", _peers, tuple(PEERS)),
@@ -169,6 +182,7 @@ PARTS: Mapping[str, Part] = {
         (*views.METHODS, views.WATCHERS, views.NEW_METRICS),
     ),
     "mesh": Part("TLS, keys, metrics and many open streams", _mesh, tuple(MESH_ROWS)),
+    "gateway": Part("HTTP and JSON beside gRPC, CloudEvents, idle streams of events", _gateway),
     "quotas": Part("calls and usage of an organization with quotas, by the number of its alerts", _quotas),
     "console": Part("pages of the console, by the number of customers and alerts", _console),
     "enforcement": Part("checks, reservations and settlements, beside other gates", _enforcement, enforcement.ROWS),

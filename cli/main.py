@@ -3,62 +3,113 @@
 import gc
 import os
 import sys
+from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from cli.console import ConfigurationProblem, install_command
+from cli.sections import SuggestingGroup
 from runtime.redaction import error_lines
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_READER_GONE = 141  # 128 + SIGPIPE
 
-# In the order of the help. Only the called one is imported: without the server, a client command starts three times
-# as fast.
-COMMANDS = {
-    "up": "cli.up",
-    "serve": "cli.serve",
-    "notify": "cli.notify",
-    "console": "cli.pages.command",
-    "migrate": "cli.migrate",
-    "keys": "cli.keys",
-    "quotas": "cli.quotas",
-    "secrets": "cli.secrets",
-    "health": "cli.health",
-    "restored": "cli.restored",
-    "embedded": "cli.embedded",
-    "replay": "cli.replay.command",
-    "watch": "cli.watch.command",
-    "listen": "cli.listen.command",
-    "explain": "cli.explain.command",
-    "check": "cli.enforcement.check",
-    "reservations": "cli.enforcement.reservations",
-    "doctor": "cli.doctor.command",
+
+@dataclass(frozen=True)
+class Entry:
+    """A command: its section in the help, one line about it, and where it is.
+
+    target: `module:attribute`; empty: the group of a resource.
+    """
+
+    section: str
+    summary: str
+    target: str = ""
+
+
+def _of_resources() -> dict[str, Entry]:
+    """The groups of the table of resources. As all commands, they are found by the name of a module."""
+    resources: dict[str, Any] = import_module("cli.resources.catalog").RESOURCES
+    return {name: Entry(_RESOURCES, resource.summary) for name, resource in resources.items()}
+
+
+_SERVICE, _TOOLS, _RESOURCES = "Run the service", "Work with usage and webhooks", "Resources of the API"
+_DECLARED, _SETTINGS = "Declare alerts and others in files", "This command"
+
+# In the order of the help. Only the module of the called one is imported: a help, a completion and a command that
+# calls a server start several times as fast.
+COMMANDS: dict[str, Entry] = {
+    "up": Entry(_SERVICE, "Start everything on this machine: the server and the notifier.", "cli.serving.up:up"),
+    "serve": Entry(_SERVICE, "Start a gRPC server, or several that share its port.", "cli.serving.serve:serve"),
+    "notify": Entry(_SERVICE, "Start a notifier, which sends webhooks.", "cli.serving.notify:notify"),
+    "console": Entry(_SERVICE, "Show the pages of a server, for a browser.", "cli.pages.command:console"),
+    "migrate": Entry(_SERVICE, "Bring the schema of the database up to date.", "cli.serving.migrate:migrate"),
+    "keys": Entry(_SERVICE, "Create, list, change, rotate and revoke API keys.", "cli.organizations.keys:keys"),
+    "secrets": Entry(_SERVICE, "Work on the encrypted webhook secrets.", "cli.organizations.secrets:secrets"),
+    "health": Entry(_SERVICE, "Ask a server whether it serves.", "cli.serving.health:health"),
+    "doctor": Entry(_SERVICE, "Say what is wrong, and what to do about it.", "cli.doctor.command:doctor"),
+    "restored": Entry(_SERVICE, "Prepare a database restored from a backup.", "cli.serving.restored:restored"),
+    "embedded": Entry(_SERVICE, "Run a program of the embedded PostgreSQL.", "cli.serving.embedded:embedded"),
+    "replay": Entry(_TOOLS, "Stream a file of usage events; safe to run twice.", "cli.replay.command:replay"),
+    "watch": Entry(_TOOLS, "Show alert states or notifications, live.", "cli.watch.command:watch"),
+    "listen": Entry(_TOOLS, "Receive webhooks on this machine, and forward them.", "cli.listen.command:listen"),
+    "trigger": Entry(_TOOLS, "Send a test event of any type to an endpoint.", "cli.trigger.command:trigger"),
+    "explain": Entry(_TOOLS, "Say why an alert has notified, or why not.", "cli.explain.command:explain"),
+    "check": Entry(_TOOLS, "Say whether usage fits into limits and balances.", "cli.enforcement.check:check"),
+    "apply": Entry(_DECLARED, "Create and change what files declare.", "cli.apply.command:apply"),
+    "export": Entry(_DECLARED, "Print what is there as such a file.", "cli.apply.export:export"),
+    **_of_resources(),
+    "context": Entry(_SETTINGS, "Names for several servers and their keys.", "cli.contexts.command:context"),
+    "completion": Entry(_SETTINGS, "Print the completion of a shell.", "cli.about.completion:completion"),
+    "version": Entry(_SETTINGS, "Print the versions of this command and of the server.", "cli.about.version:version"),
 }
 
 # The packages of an extra, by the name of the import. `store.embedded` checks its own package.
 EXTRA_OF_PACKAGE = {"jinja2": "console", "rich": "cli"}
 
 
-class CommandsOnDemand(click.Group):
+class CommandsOnDemand(SuggestingGroup):
     """A group with the commands of COMMANDS."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
             return None
         try:
-            module = _imported(COMMANDS[cmd_name])
+            if not entry.target:
+                group: click.Command = _imported("cli.resources.commands").group_of(cmd_name)
+                return group
+            module, _, attribute = entry.target.partition(":")
+            command: click.Command = getattr(_imported(module), attribute)
         except ModuleNotFoundError as error:
             if error.name not in EXTRA_OF_PACKAGE:
                 raise
             return _without_extra(cmd_name, EXTRA_OF_PACKAGE[error.name])
-        command: click.Command = getattr(module, cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands of each section, without importing them."""
+        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
+            with formatter.section(section):
+                formatter.write_dl(
+                    [(name, entry.summary) for name, entry in COMMANDS.items() if entry.section == section]
+                )
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin with the word, without importing them."""
+        found = [
+            CompletionItem(name, help=entry.summary)
+            for name, entry in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command. Ends with 141 when the reader of its output has gone; click would end with 1."""

@@ -8,7 +8,7 @@ import uvloop
 
 from cli.console import Problem
 from cli.rich_console import standard_output
-from cli.signals import EndedBySignal, cancelled_by_signals
+from cli.serving.signals import EndedBySignal, cancelled_by_signals
 from runtime.clock import SystemClock
 
 DEFAULT_EVENTS = 4_000

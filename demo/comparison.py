@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from cli.client.batches import Batch
 from cli.client.errors import status_reason
 from demo.definitions import Event
 from demo.expectation import ACCEPTED, CONFLICT, DUPLICATE, Expectation
@@ -13,6 +12,7 @@ from demo.receiver import VerifiedWebhooks
 from demo.traffic import Sent
 from demo.transitions import GaugeIdentity, TransitionKey, gauge_identity, transition_of_answer
 from generated.tidemark.v1.usage_pb2 import UsageOutcome
+from tidemark_client.usage.batches import Batch
 
 REASON_PREFIX = "ERROR_REASON_"
 

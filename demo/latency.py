@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from fractions import Fraction
 
-from cli.client.batches import Batch
 from demo.comparison import Comparison
 from demo.definitions import USAGE_THRESHOLD_REACHED, AlertDefinition, Customer, Event
 from demo.receiver import Received
@@ -19,6 +18,7 @@ from runtime.clock import Clock
 from tests.reference.gauges import Metric
 from tests.reference.periods import Cycle
 from tests.reference.thresholds import Threshold
+from tidemark_client.usage.batches import Batch
 
 RATE = 100  # events a second
 CUSTOMERS = 10

@@ -5,7 +5,6 @@ from itertools import islice
 
 import grpc
 
-from cli.client.batches import Batch
 from demo import billing_scenario, latency, report, scenario
 from demo.billing import Billing
 from demo.comparison import Comparison
@@ -20,6 +19,7 @@ from demo.streams import UsageStreams
 from demo.traffic import DAYS, Traffic
 from generated.tidemark.v1.usage_pb2 import UsageOutcome
 from runtime.clock import Clock
+from tidemark_client.usage.batches import Batch
 
 TICK = 0.1  # seconds between two portions of events
 EXTRA_WAIT = 1.0  # seconds, for webhooks that are not expected

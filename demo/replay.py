@@ -6,7 +6,6 @@ from pathlib import Path
 
 import grpc
 
-from cli.client.batches import Batch
 from cli.client.connection import UNARY_TIMEOUT
 from cli.console import Problem
 from demo import report, trace
@@ -23,6 +22,7 @@ from generated.tidemark.v1.alert_service_pb2 import ListCustomerAlertsRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageOutcome
 from runtime.clock import Clock
+from tidemark_client.usage.batches import Batch
 
 PORTION = 1_000  # events that are given to the streams at a time
 SENT_AGAIN = 5_000  # events that are sent a second time

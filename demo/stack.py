@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 
 from cli.client.connection import Address
-from cli.client.usage_stream import ConnectionLost
+from cli.client.errors import CALL_ERRORS
 from cli.console import Problem
 from cli.rich_console import standard_error
 from console.process import Listening, Server
@@ -75,9 +75,9 @@ async def running() -> AsyncIterator[Stack]:
         try:
             stack.webhooks.trust(await create_endpoint(channel, receiver.url))
             yield stack
-        except (grpc.aio.AioRpcError, ConnectionLost) as error:
+        except CALL_ERRORS as error:
             stack.keep = True
-            reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
+            reason = error.details()
             raise Problem(f"the demo broke off: {reason}", last_lines(folder / "server.log")) from None
         finally:
             if stack.keep:

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 import grpc
 
-from cli.client.batches import Batch
-from cli.client.usage_stream import Acknowledge, UsageStream
 from demo.contract import usage_event
 from demo.definitions import Event
 from generated.tidemark.v1.usage_pb2 import UsageOutcome
+from tidemark_client.usage.batches import Batch
+from tidemark_client.usage.stream import UsageStream
 
 STREAMS = 2
 WINDOW = 8  # batches in flight at once on each stream
@@ -22,7 +22,7 @@ class UsageStreams:
     def __init__(
         self,
         channel: grpc.aio.Channel,
-        acknowledge: Acknowledge,
+        acknowledge: Callable[[Batch, UsageOutcome], None],
         on_interruption: Callable[[str], None],
         *,
         include_gauges: bool = False,

@@ -67,10 +67,13 @@ class IngestLimits:
 class EnforcementLimits:
     """Limits of `EnforcementPipeline` and of the expiry of reservations.
 
-    divided_commits: the most commits that are tried instead of one that failed. expiries: of one transaction.
+    lane_requests: those of an organization that wait or are being committed, for each of its lanes: few lanes have
+    large groups, and each commit has a cost. divided_commits: the most commits that are tried instead of one that
+    failed. expiries: of one transaction.
     """
 
     commit_requests: int = 1_000  # of one commit, unless a single call brings more
+    lane_requests: int = 128
     idle_organizations: int = 10_000  # lanes kept for organizations that send no requests at present
     divided_commits: int = 200
     expiries: int = 500

@@ -7,14 +7,26 @@ from functools import cached_property
 from itertools import combinations
 
 from evaluator.balances import Unit
-from evaluator.enforced_limits import NOTHING_ENFORCED, EnforcedLimit, EnforcedLimits, Enforcement, LimitGroups
+from evaluator.enforced_limits import (
+    ALWAYS,
+    NOTHING_ENFORCED,
+    EnforcedLimit,
+    EnforcedLimits,
+    Enforcement,
+    Kind,
+    LimitGroups,
+    Since,
+)
 from evaluator.gauges import Group
 from evaluator.limit_windows import BILLING_PERIOD, LimitWindow
 
 
 @dataclass(frozen=True)
 class LimitChange:
-    """One limit as it was last set; amount: None if it was removed. changed_epoch: the organization's, then."""
+    """One limit as it was last set; amount: None if it was removed. changed_epoch: the organization's, then.
+
+    enforced_since: when it last began or ended to be enforced, to count nothing, or to exist.
+    """
 
     unit: Unit
     groups: LimitGroups
@@ -23,13 +35,19 @@ class LimitChange:
     window: LimitWindow = BILLING_PERIOD
     enforcement: Enforcement = Enforcement.NONE
     limit_id: str = ""
+    enforced_since: Since = ALWAYS
+
+    @property
+    def kind(self) -> Kind:
+        """As `EnforcedLimit.kind`."""
+        return self.unit, tuple(key for key, _ in self.groups), self.window
 
 
 class Limits:
     """The limits of a customer, or those of a plan for each of its customers. Immutable.
 
     changed_epoch: the organization's epoch at the last change of limits of the billing period, with which gauges are
-    compared; 0 without any. last_epoch: the same for limits of all windows, with which meters are compared.
+    compared; 0 without any.
     """
 
     def __init__(self, changes: Iterable[LimitChange] = (), before: "Limits | None" = None) -> None:
@@ -37,13 +55,13 @@ class Limits:
         self._amounts: dict[tuple[Unit, LimitGroups], Decimal] = dict(before._amounts) if before else {}
         self._all: dict[tuple[Unit, LimitGroups, LimitWindow], EnforcedLimit] = dict(before._all) if before else {}
         self.changed_epoch: int = before.changed_epoch if before else 0
-        self.last_epoch: int = before.last_epoch if before else 0
+        self._since: dict[Kind, Since] = dict(before._since) if before else {}
         for change in changes:
             self._apply(change)
 
     def _apply(self, change: LimitChange) -> None:
         unit, groups, amount = change.unit, change.groups, change.amount
-        self.last_epoch = max(self.last_epoch, change.changed_epoch)
+        self._since[change.kind] = change.enforced_since.latest(self._since.get(change.kind, ALWAYS))
         if change.window == BILLING_PERIOD:
             self.changed_epoch = max(self.changed_epoch, change.changed_epoch)
             if amount is None:
@@ -65,7 +83,7 @@ class Limits:
     @cached_property
     def enforced(self) -> EnforcedLimits:
         """All of them as decisions need them, also those without an enforcement, which replace those of a plan."""
-        return EnforcedLimits(self._all.values()) if self._all else NOTHING_ENFORCED
+        return EnforcedLimits(self._all.values(), self._since) if self._since else NOTHING_ENFORCED
 
     def find(self, unit: Unit | None, group: Group) -> Decimal | None:
         """The limit of the billing period for a gauge with that unit and group; None without one.

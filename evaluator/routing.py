@@ -188,6 +188,14 @@ class Router:
             return known.covered
         return any(map(self._enforces, self.chain(customer_id)[1:]))
 
+    def enforcing(self, customer_id: str) -> list[str]:
+        """Those of a customer and the customers above it that may count its usage in enforced limits.
+
+        The customer itself always: the plan of one of its subscriptions may have limits.
+        """
+        chain = self.chain(customer_id)
+        return [customer_id, *[one.customer_id for one in chain[1:] if self._enforces(one)]]
+
     def knows_above(self, known: KnownCustomer) -> bool:
         """Whether it knows all customers above a customer, and none of them has to be read again."""
         levels = MOST_LEVELS

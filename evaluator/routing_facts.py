@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from evaluator.aggregation import Aggregation
 from evaluator.alert_index import NO_ALERTS, AlertIndex
+from evaluator.enforced_limits import Since
 from evaluator.limits import NO_LIMITS, Limits
 from evaluator.periods import BillingCycle
 from evaluator.raw_events import RawEvents
@@ -25,6 +26,7 @@ class CustomerFacts:
     customer's own, without those of its plan. being_erased: it takes no usage and no facts, and no alert covers it.
     alerts: the active ones that name the customer: of the customer, of its subscriptions, of it on a plan.
     parent_customer_id: the customer directly above, whose enforced limits count the usage of this one, too.
+    below_change_time: when a customer below it was last moved or erased; None: never.
     """
 
     customer_id: str
@@ -39,6 +41,13 @@ class CustomerFacts:
     being_erased: bool = False
     alerts: AlertIndex = field(default=NO_ALERTS, compare=False)
     parent_customer_id: str | None = None
+    below_change_time: datetime | None = None
+
+    @property
+    def counted_since(self) -> Since:
+        """Since when the usage that its meters count, its own and of those below, is of the same customers."""
+        time, below = self.changed_time, self.below_change_time
+        return Since(self.changed_epoch, time if below is None else max(time, below))
 
     def with_alerts(self, alerts: AlertIndex) -> "CustomerFacts":
         """The same facts with other own alerts."""

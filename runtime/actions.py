@@ -9,6 +9,7 @@ class LogAction(StrEnum):
     # The life of a process.
     START = "start"
     LISTEN = "listen"
+    LISTEN_HTTP = "listen.http"
     IDENTITY = "identity"  # how callers are identified
     COMPILED_UNUSED = "compiled.unused"  # Python does its work
     CERTIFICATE = "certificate"  # of TLS

@@ -3,6 +3,7 @@
 import base64
 import difflib
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,7 +16,8 @@ from runtime.quotas import MAX_QUOTA, QuotaKind, Quotas
 PREFIX = "TIDEMARK_"
 # The variables that the client commands read. A server ignores them: one shell may start both.
 CLIENT_SETTINGS = frozenset(
-    f"TIDEMARK_{name}" for name in ("SERVER", "KEY", "TLS", "SERVER_CA", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+    f"TIDEMARK_{name}"
+    for name in ("SERVER", "KEY", "CONTEXT", "TLS", "SERVER_CA", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 )
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
@@ -67,6 +69,9 @@ class Configuration:
     pool_size: int = DEFAULT_POOL_SIZE
     listen_host: str = "127.0.0.1"
     listen_port: int = 50051  # 0: any free port
+    http_listen: tuple[str, int] | None = None  # of HTTP and JSON; None: the server speaks gRPC only
+    http_allow_origins: tuple[str, ...] = ()  # of web pages in browsers; "*": all
+    cloudevents_mapping: Path | None = None  # None: the convention of docs/http.md
     tls_certificate: Path | None = None  # a chain in PEM; None: the port has no TLS
     tls_key: Path | None = None
     tls_client_ca: Path | None = None  # every client needs a certificate of these authorities; None: none needs one
@@ -202,6 +207,14 @@ class _Reader:
     def texts(self, name: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in (self.raw(name) or "").split(",") if part.strip())
 
+    def origins(self, name: str, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                self.problems.append(
+                    f"{PREFIX}{name} contains {origin!r}: write origins such as https://app.example.com, or *"
+                )
+        return origins
+
     def secret_keys(self) -> tuple[tuple[str, bytes], ...]:
         # Messages do not contain the value, because they appear in logs.
         keys: dict[str, bytes] = {}
@@ -260,6 +273,9 @@ def load(environment: Mapping[str, str]) -> Configuration:
         pool_size=read.number("POOL_SIZE", int, DEFAULT_POOL_SIZE, 4, 200, "connections"),
         listen_host=host,
         listen_port=port,
+        http_listen=read.optional_address("HTTP_LISTEN"),
+        http_allow_origins=read.origins("HTTP_ALLOW_ORIGINS", read.texts("HTTP_ALLOW_ORIGINS")),
+        cloudevents_mapping=read.path("CLOUDEVENTS_MAPPING"),
         tls_certificate=read.path("TLS_CERTIFICATE"),
         tls_key=read.path("TLS_KEY"),
         tls_client_ca=read.path("TLS_CLIENT_CA"),

@@ -11,6 +11,7 @@ from engine.quotas.organization_quotas import OrganizationQuotas
 from runtime.actions import LogAction
 from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
+from runtime.forwarding import Forwarding
 from server.authentication.api_keys import Authenticator
 from server.authentication.certificates import TrustedProxies
 from server.calls.lifecycle import CallsInFlight, Shutdown
@@ -95,12 +96,13 @@ def build_server(
     quotas: OrganizationQuotas,
     shares_port: bool = False,
     monitoring: CallMonitoring | None = None,
+    forwarding: Forwarding | None = None,
 ) -> grpc.aio.Server:
     """The server without services. A call passes the interceptors from the first to the last.
 
     calls_gate: the connections to the database that calls may use. max_unidentified: see `UnauthenticatedLimits`.
     shares_port: other servers may listen on the same port; each gets some of the connections. monitoring: measures
-    the calls.
+    the calls. forwarding: the socket of the front, on which the server listens, too; see `listen_to_front`.
     """
     proxies = TrustedProxies.of(configuration.trusted_proxies)
     shares = OrganizationShares(
@@ -111,7 +113,7 @@ def build_server(
     server = grpc.aio.server(
         interceptors=(
             Together(
-                RequestId(),
+                RequestId(forwarding),
                 NoteOutcome(),
                 Tracing(),
                 AccessLog(),
@@ -156,6 +158,11 @@ def bind(server: grpc.aio.Server, host: str, port: int, certificate: Certificate
         return server.add_secure_port(address, certificate.credentials())
     except RuntimeError as error:
         raise CannotListen.on(address) from error
+
+
+def listen_to_front(server: grpc.aio.Server, forwarding: Forwarding) -> None:
+    """Binds the server to the socket of its front, too. Calls there have to show that they are of the front."""
+    server.add_insecure_port(forwarding.target)
 
 
 def address_of(host: str, port: int) -> str:

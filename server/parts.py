@@ -145,7 +145,7 @@ def build_parts(
         native=configuration.native,
         monitoring=monitoring.enforcement,
     )
-    checks = Checks(database, clock, configuration.grace, enforcement, gate=calls_gate)
+    checks = Checks(database, clock, configuration.grace, gate=calls_gate)
     decision_watch = DecisionWatch(
         checks,
         clock,

@@ -13,6 +13,7 @@ from runtime.actions import LogAction
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
+from runtime.forwarding import Forwarding, forwarding
 from runtime.monitoring.addresses import addresses
 from runtime.monitoring.build import add_build_info
 from runtime.monitoring.port import MonitoredProcess, monitoring_port
@@ -23,6 +24,7 @@ from server.alerts.usage_requests import DECODER_PROBLEM, decodes_natively
 from server.authentication.api_keys import Authenticator, is_loopback
 from server.calls.lifecycle import CallsInFlight, Shutdown
 from server.calls.pool_division import divide, reserved
+from server.front import Backend, Front, ServingFront, admission
 from server.health import HealthService
 from server.interceptors.deadline import Deadline
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
@@ -31,6 +33,7 @@ from server.parts import Parts, build_parts, started
 from server.reflection import add_reflection
 from server.services import register
 from server.tls import certificate_files
+from server.tls_context import renewed_context
 from store import migrate
 from store.embedded.monitoring import embedded_metrics
 from store.monitoring.ends_watch import EndsWatch
@@ -56,16 +59,17 @@ async def serve(
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     shares_port: bool = False,
     monitoring_socket: socket.socket | None = None,
+    front: Front | None = None,
 ) -> None:
     """Serves until `shutdown` is requested, then drains; the caller closes the database afterwards.
 
     on_listening: called with the host and the bound port, when the server listens and has probed the database.
-    add_services: adds the services of the API to the server, and returns their names.
-    engine_limits, server_limits: limits and intervals that have no setting; only tests pass others than the defaults.
-    shares_port: see `listener.build_server`.
-    monitoring_socket: a socket that listens for monitoring, beside the configured address.
-    Raises BadCertificate, CannotListen, CannotMonitor, UnsafeListen, DatabaseUnavailable when the database does not
-    answer at the start, and ListenerEnded when gRPC ends the server by itself.
+    add_services: adds the services of the API to the server, and returns their names. engine_limits, server_limits:
+    limits and intervals that have no setting; only tests pass others than the defaults. shares_port: see
+    `listener.build_server`. monitoring_socket: a socket that listens for monitoring, beside the configured address.
+    front: another protocol, such as HTTP, that is served while the server is. Raises BadCertificate, CannotListen,
+    CannotListenFront, CannotMonitor, UnsafeListen, DatabaseUnavailable when the database does not answer at the
+    start, and ListenerEnded when gRPC ends the server by itself.
     """
     host = configuration.listen_host
     certificate = certificate_files(configuration)
@@ -74,7 +78,7 @@ async def serve(
         monitored_at = addresses(configuration.metrics_listen, monitoring_socket)
         shown = MonitoredProcess(monitoring.instruments.registry, lambda: readiness.is_ready)
         shown_at_port = await stack.enter_async_context(monitoring_port(monitored_at, shown))
-        authenticator = await _authenticator(host, database, clock, server_limits.revocation_grace)
+        authenticator = await _authenticator(configuration, database, clock, server_limits.revocation_grace)
         seats = divide(configuration.pool_size, configuration.ingest_writers)
         calls_gate = FairSemaphore(seats.calls, reserved=reserved(seats.calls))
         ingest_gate = FairSemaphore(seats.ingest, reserved=reserved(seats.ingest))
@@ -91,6 +95,7 @@ async def serve(
         await stack.enter_async_context(started(parts))
 
         in_flight = CallsInFlight()
+        front_socket = stack.enter_context(forwarding()) if front is not None else None
         deadline = Deadline(configuration.unary_deadline, infrastructure_request=server_limits.infrastructure_request)
         server = listener.build_server(
             configuration,
@@ -102,6 +107,7 @@ async def serve(
             quotas=parts.quotas,
             shares_port=shares_port,
             monitoring=monitoring.calls,
+            forwarding=front_socket,
         )
         services = add_services(server, parts)
         health = readiness.health = _add_infrastructure(server, configuration, services, deadline)
@@ -114,6 +120,8 @@ async def serve(
         if monitored_at:
             await _measure(stack, parts, readiness, lock_watch, {"calls": calls_gate, "ingest": ingest_gate})
         port = listener.bind(server, host, configuration.listen_port, certificate)
+        if front_socket is not None:
+            listener.listen_to_front(server, front_socket)
         stack.push_async_callback(server.stop, 0)
         await server.start()
         _log_unused_modules(configuration)
@@ -133,12 +141,19 @@ async def serve(
         )
         await _follow_health(stack, database, health, server_limits.probe)
         _follow_revocations(stack, database, authenticator, server_limits.revocation_interval)
+        serving_front = None
+        if front is not None and front_socket is not None:
+            serving_front = await _open_front(
+                stack, front, configuration, front_socket, readiness, authenticator, shares_port=shares_port
+            )
         on_listening(host, port)
 
         await listener.until_stop(server, shutdown)
         await _announce_stop(health, shutdown, configuration.propagation_delay)
         parts.drain.begin()
         logger.info("draining %d calls", in_flight.count, extra={"action": LogAction.DRAIN, "calls": in_flight.count})
+        if serving_front is not None:
+            await serving_front.begin_drain()
         await listener.stop(server, in_flight, shutdown, configuration.drain_timeout)
     logger.info("stopped", extra={"action": LogAction.STOPPED})
 
@@ -196,10 +211,37 @@ def _tls(configuration: Configuration) -> str:
     return "server" if configuration.tls_client_ca is None else "mutual"
 
 
-async def _authenticator(host: str, database: Database, clock: Clock, revocation_grace: float) -> Authenticator:
+async def _open_front(
+    stack: contextlib.AsyncExitStack,
+    front: Front,
+    configuration: Configuration,
+    front_socket: Forwarding,
+    readiness: _Readiness,
+    authenticator: Authenticator,
+    *,
+    shares_port: bool,
+) -> ServingFront:
+    """Lets the front listen until the stack closes, with the configured certificate. Raises what it raises then."""
+    certificate = certificate_files(configuration)  # not the object that gRPC asks: each notices a change once
+    backend = Backend(
+        front_socket,
+        None if certificate is None else renewed_context(certificate),
+        lambda: readiness.is_ready,
+        admission(authenticator, configuration, front_socket),
+        shares_port,
+    )
+    return await stack.enter_async_context(front.serving(backend))
+
+
+async def _authenticator(
+    configuration: Configuration, database: Database, clock: Clock, revocation_grace: float
+) -> Authenticator:
     """The authenticator, started. Raises UnsafeListen, and DatabaseUnavailable."""
+    hosts = [configuration.listen_host]
+    if configuration.http_listen is not None:
+        hosts.append(configuration.http_listen[0])
     authenticator = Authenticator(
-        database, clock, listens_to_loopback_only=is_loopback(host), revocation_grace=revocation_grace
+        database, clock, listens_to_loopback_only=all(map(is_loopback, hosts)), revocation_grace=revocation_grace
     )
     await authenticator.start()
     return authenticator

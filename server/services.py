@@ -275,7 +275,7 @@ class LimitService(limit_service_pb2_grpc.LimitServiceServicer):
         self.CheckUsage = checks.CheckUsage
         self.BatchCheckUsage = checks.BatchCheckUsage
 
-        deciding = Deciding(parts.enforcement, parts.quotas)
+        deciding = Deciding(parts.enforcement, parts.checks, parts.quotas)
         reservations = ReservationHandlers(clock, deciding, retention=configuration.retention)
         self.ReserveUsage = reservations.ReserveUsage
         self.SettleReservation = reservations.SettleReservation
@@ -310,7 +310,7 @@ class Authorization(external_authorization_pb2_grpc.AuthorizationServicer):
             clock, parts.checks, retention=configuration.retention, monitoring=parts.monitoring.checks
         )
         reservations = ReservationHandlers(
-            clock, Deciding(parts.enforcement, parts.quotas), retention=configuration.retention
+            clock, Deciding(parts.enforcement, parts.checks, parts.quotas), retention=configuration.retention
         )
         self.Check = ExternalAuthorizationHandlers(checks, reservations).Check
 

@@ -61,8 +61,8 @@ class CertificateFiles:
 
     def __init__(self, certificate: Path, key: Path, client_authorities: Path | None) -> None:
         """client_authorities: every client needs a certificate of one of these authorities; None: none needs one."""
-        self._certificate = certificate
-        self._key = key
+        self._certificate = self.certificate = certificate
+        self._key = self.key = key
         self._client_authorities = client_authorities
         self._state = self._read_state()
         self._content = self._read()
@@ -91,6 +91,18 @@ class CertificateFiles:
             self._changed,  # type: ignore[arg-type]  # None: no change, as gRPC's documentation says
             require_client_authentication=self._client_authorities is not None,
         )
+
+    def client_authorities(self) -> bytes | None:
+        """The authorities of client certificates, in PEM, as last read."""
+        return self._content.client_authorities
+
+    def have_changed(self) -> bool:
+        """Whether usable files have changed since the last call; the new ones are read then."""
+        return self._changed() is not None
+
+    def forget(self) -> None:
+        """Has the next call of `have_changed` read the files again."""
+        self._state, self._content = (), _Content(b"", b"", self._content.client_authorities, self._content.validity)
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
         """The new configuration if a file has changed since the last call; a thread of gRPC calls it."""

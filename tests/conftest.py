@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.garbage_collection import reduce_garbage_collection
+from cli.serving.garbage_collection import reduce_garbage_collection
 from tests.support import time_limit
 from tests.support.databases import FOR_TESTS, Template
 from tests.support.event_loop import use_uvloop

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import psycopg
 
-from bench.enforcement import gates, rows
+from bench.enforcement import below, gates, rows
 from bench.enforcement.requests import CUSTOMERS, put_limits
 from bench.enforcement.streams import Pairs
 from bench.support import machine
@@ -17,8 +17,8 @@ from bench.support.goals import Figure, Goal, Report
 from bench.support.stack import PostgreSQL
 
 KILLED = "killed"
-_OF_ONE_SERVER = {"pairs": rows.pairs, "reserve": rows.reserves, "check": rows.checks}
-ROWS = (*_OF_ONE_SERVER, KILLED, *gates.GATES)
+_OF_ONE_SERVER = {"pairs": rows.pairs, "reserve": rows.reserves, "check": rows.checks, "watch": rows.watches}
+ROWS = (*_OF_ONE_SERVER, below.ROW, KILLED, *gates.GATES)
 
 KILL_AFTER = 3.0  # seconds
 _MESSAGES = 1_000  # more than are sent before the server is killed
@@ -43,6 +43,9 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None], only: S
                         loads[name] = machine.load_average()
                         await asyncio.to_thread(postgresql.checkpoint)
                         add(name, await row(client, stack))
+        if below.ROW in wanted:
+            loads[below.ROW] = machine.load_average()
+            add(below.ROW, await below.measure(postgresql))
         if KILLED in wanted:
             loads[KILLED] = machine.load_average()
             add(KILLED, await _killed(postgresql, client))

@@ -1,13 +1,15 @@
 """The rows of the part that measure Tidemark."""
 
 import statistics
+import time
 
 import psycopg
 
 from bench.enforcement.calls import BATCH, BATCH_CHECK, CHECK, EMPTY, RESERVE, Calls, Paced
 from bench.enforcement.requests import CALLERS, CUSTOMERS
 from bench.enforcement.streams import DECISIONS, Pairs
-from bench.support import cpu
+from bench.enforcement.watches import Watches
+from bench.support import cpu, memory
 from bench.support.access import Access
 from bench.support.client import Client
 from bench.support.figures import milliseconds
@@ -80,6 +82,37 @@ async def checks(client: Client, stack: Stack) -> list[Figure]:
             "check", f"checks in BatchCheckUsage of {BATCH}", statistics.median(rates), "/s", Goal(20_000), details
         ),
     ]
+
+
+# Streams, customers and usages of each, and changes.
+_WATCHED = ((1, 10, 1, 20), (1, 1_000, 1, 20), (1, 1_000, 10, 10), (10, 1_000, 10, 5), (100, 1, 1, 20))
+
+
+async def watches(client: Client, stack: Stack) -> list[Figure]:
+    """WatchDecisions: the first decisions of all streams, how soon a change arrives, and the memory of the server."""
+    figures = []
+    for number, (streams, customers, usages, changes) in enumerate(_WATCHED):
+        decisions = streams * customers * usages if usages > 1 else customers
+        what = f"{streams} streams, {decisions:,} decisions" if streams > 1 else f"{decisions:,} decisions"
+        before = memory.of(stack.server_pid)
+        run = await client.prepare(Watches(Access(stack.server), f"w{number}", streams, customers, usages, changes))
+        used = cpu.seconds(*stack.server_pids)
+        started = time.perf_counter()
+        found = await run()
+        seconds = time.perf_counter() - started
+        share = (cpu.seconds(*stack.server_pids) - used) / seconds
+        after = memory.of(stack.server_pid)
+        delays = [1000 * one for one in found.delays]
+        figures += [
+            Figure("watch", f"{what}: seconds until all came", found.first, "s"),
+            Figure("watch", f"{what}: a change arrives after, median", statistics.median(delays), "ms"),
+            Figure("watch", f"{what}: a change arrives after, at most", max(delays), "ms"),
+            Figure("watch", f"{what}: CPU of the server", 100 * share, "%"),
+        ]
+        if before is not None and after is not None:
+            megabytes = (after.resident - before.resident) / 1e6
+            figures.append(Figure("watch", f"{what}: memory of the server, more than before", megabytes, "MB"))
+    return figures
 
 
 async def _beside_empty(client: Client, stack: Stack, kind: str) -> tuple[float, float, list[float]]:

@@ -12,7 +12,7 @@ from bench.support import load
 from bench.support.flood_calls import metadata_of
 from bench.support.stack import PostgreSQL
 from bench.views.measuring import BEAT, Beats
-from cli.garbage_collection import reduce_garbage_collection
+from cli.serving.garbage_collection import reduce_garbage_collection
 from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, metric_pb2, usage_pb2
 from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub

@@ -14,7 +14,7 @@ from bench.views.lists import cases
 from bench.views.measuring import Beats, Measured, measure
 from bench.views.new_metrics import NewMetric
 from bench.views.watchers import Watched
-from cli.garbage_collection import reduce_garbage_collection
+from cli.serving.garbage_collection import reduce_garbage_collection
 from runtime.clock import SystemClock
 from store.identity import keys
 from store.migrate import migrate

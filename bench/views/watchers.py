@@ -15,7 +15,7 @@ from bench.support.flood_calls import Metadata, metadata_of
 from bench.support.sending import open_channels
 from bench.support.stack import PostgreSQL
 from bench.views.measuring import BEAT, Beats
-from cli.garbage_collection import reduce_garbage_collection
+from cli.serving.garbage_collection import reduce_garbage_collection
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from runtime.clock import SystemClock

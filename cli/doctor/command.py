@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import click
 
 from cli.client.connection import Address
+from cli.connection.options import server_options
 from cli.console import Problem, bad, good, named, print_progress, print_result, quiet, warn
 from cli.doctor.checks import CHECKS, CONNECTION
 from cli.doctor.examination import CheckResult, exit_code, run_checks
 from cli.doctor.findings import Examined, Severity, ok, problem
-from cli.server_options import server_options
-from cli.settings import configuration, configure_logs, database_url
+from cli.serving.settings import configuration, configure_logs, database_url
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
 from store.diagnosis.session import opened

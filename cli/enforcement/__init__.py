@@ -1,1 +1,1 @@
-"""The commands `tidemark check` and `tidemark reservations …`: limits and reservations, for people who debug them."""
+"""The command `tidemark check`: limits and balances, for people who debug them."""

@@ -4,10 +4,10 @@ import click
 from google.protobuf.json_format import MessageToJson
 
 from cli.client.connection import UNARY_TIMEOUT, Address
+from cli.connection.options import server_options
 from cli.console import print_result
 from cli.enforcement.calls import ask
 from cli.enforcement.text import lines_of_decision
-from cli.server_options import server_options
 from generated.tidemark.v1 import decision_pb2
 from generated.tidemark.v1.limit_service_pb2 import CheckUsageRequest
 from generated.tidemark.v1.requested_usage_pb2 import RequestedUsage

@@ -1,4 +1,4 @@
-"""Decisions and reservations as lines for people."""
+"""Decisions as lines for people."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -7,9 +7,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cli.client.times import to_datetime
 from cli.console import bad, good, named, quiet, warn
-from generated.tidemark.v1 import decision_pb2, reservation_pb2
+from generated.tidemark.v1 import decision_pb2
 from generated.tidemark.v1.decision_pb2 import Decision, DecisionOutcome, LimitState
-from generated.tidemark.v1.reservation_pb2 import Reservation, ReservationState
 
 _MARKS = {
     decision_pb2.DECISION_OUTCOME_ALLOWED: good,
@@ -33,22 +32,6 @@ def lines_of_decision(decision: Decision) -> Iterator[str]:
         yield f"  {quiet('try again in')} {timedelta(seconds=seconds)}"
     elif decision.outcome == decision_pb2.DECISION_OUTCOME_DENIED and decision.HasField("limit"):
         yield f"  {quiet('no time will make it fit')}"
-
-
-def line_of_reservation(reservation: Reservation) -> str:
-    """One reservation in one line."""
-    usage = reservation.usage
-    state = _short(ReservationState.Name(reservation.state), "RESERVATION_STATE_")
-    shown = good(state) if reservation.state == reservation_pb2.RESERVATION_STATE_OPEN else quiet(state)
-    settled = f", settled {reservation.settled_quantity}" if reservation.settled_quantity else ""
-    late = ", late" if reservation.late else ""
-    time, what = reservation.expire_time, "expires"
-    if reservation.HasField("end_time"):
-        time, what = reservation.end_time, "ended"
-    return (
-        f"{shown}  {named(reservation.reservation_id)}  {usage.metric_id}: asked {usage.quantity},"
-        f" granted {reservation.granted_quantity}{settled}{late}  {quiet(what)} {_time(time)}"
-    )
 
 
 def _why(decision: Decision) -> str:

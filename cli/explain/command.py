@@ -8,20 +8,13 @@ import grpc
 from google.protobuf.json_format import MessageToJson
 
 from cli.client.connection import UNARY_TIMEOUT, Address
-from cli.client.errors import error_reason
-from cli.console import Problem, print_result
+from cli.connection.options import call_problem, server_options
+from cli.console import print_result
 from cli.explain.text import lines_of
-from cli.server_options import call_problem, server_options
 from cli.time_option import read_time
 from generated.tidemark.v1.alert_service_pb2 import ExplainCustomerAlertRequest, ExplainCustomerAlertResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.gauge_pb2 import GroupValue
-
-# What to do about an error, by its reason.
-_HINTS = {
-    "ERROR_REASON_ALERT_NOT_FOUND": "list the alerts with ListAlerts; `tidemark watch` shows those of customers",
-    "ERROR_REASON_CUSTOMER_NOT_FOUND": "list the customers with ListCustomers, and compare the spelling",
-}
 
 
 def _group(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[GroupValue]:
@@ -72,7 +65,7 @@ def explain(
     try:
         answer = asyncio.run(_ask(address, request))
     except grpc.aio.AioRpcError as error:
-        raise _problem(error, address) from None
+        raise call_problem(error, address) from None
     if as_json:
         print_result(MessageToJson(answer.explanation, ensure_ascii=False))
         return
@@ -84,13 +77,3 @@ async def _ask(address: Address, request: ExplainCustomerAlertRequest) -> Explai
     async with address.channel() as channel:
         stub = AlertServiceStub(channel)
         return await stub.ExplainCustomerAlert(request, metadata=address.metadata, timeout=UNARY_TIMEOUT)
-
-
-def _problem(error: grpc.aio.AioRpcError, address: Address) -> Problem:
-    """The Problem of a call that failed."""
-    hint = _HINTS.get(error_reason(error))
-    if hint is not None:
-        return Problem(error.details() or "not found", [hint])
-    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return Problem(f"the server at {address.server} cannot explain alerts", ["upgrade it to this version"])
-    return call_problem(error, address)

@@ -45,6 +45,7 @@ def _gauge(gauge: messages.GaugeExplanation) -> Iterator[str]:
     if gauge.HasField("limit"):
         source = f"plan {gauge.limit.plan_id}" if gauge.limit.plan_id else "customer"
         yield f"  {quiet('limit')} {gauge.limit.amount} of the {source}"
+    yield from _holds(gauge)
     for one in gauge.thresholds:
         distance = f", {one.distance} away" if one.distance else ""
         level = f" {quiet(f'level {one.level}{distance}')}" if one.level else ""
@@ -52,6 +53,14 @@ def _gauge(gauge: messages.GaugeExplanation) -> Iterator[str]:
         reported = f" {quiet(one.notification_id)}" if one.notification_id else ""
         mark = warn("!") if one.state.in_alarm else quiet("-")
         yield f"  {mark} {one.summary}{level}{resolves}{reported}"
+
+
+def _holds(gauge: messages.GaugeExplanation) -> Iterator[str]:
+    for one in gauge.holds:
+        expires = f"{to_datetime(one.expire_time):%Y-%m-%d %H:%M:%S} UTC"
+        yield f"  {quiet('reservation')} {named(one.reservation_id)} holds {one.amount} {quiet(f'expires {expires}')}"
+    if (others := gauge.hold_count - len(gauge.holds)) > 0 and gauge.holds:
+        yield quiet(f"  … and {others:,} more: tidemark reservations list {gauge.gauge.customer_id}")
 
 
 def _counted(counted: messages.CountedEvents) -> Iterator[str]:
@@ -87,8 +96,9 @@ def _notifications(explanation: messages.CustomerAlertExplanation) -> Iterator[s
         yield quiet("  none that is still stored")
     for one in explanation.notifications:
         yield f"  {named(one.notification.notification_id)} {one.summary}"
+        cause = "event or reservation" if one.notification.evaluation.gauge.counts_held else "event"
         for transition in one.notification.evaluation.transitions:
-            event = f" with the event {transition.event_id}" if transition.event_id else ""
+            event = f" with the {cause} {transition.event_id}" if transition.event_id else ""
             yield quiet(
                 f"      level {transition.level}: value {transition.previous_value} → {transition.value}{event}"
             )

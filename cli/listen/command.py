@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,16 +13,18 @@ import click
 import grpc
 from rich.console import Console
 from rich.markup import escape
+from yarl import URL
 
 from cli.client.connection import UNARY_TIMEOUT, Address
 from cli.client.errors import error_reason
-from cli.console import Problem
+from cli.connection.options import call_problem, server_options
+from cli.console import Problem, print_result
 from cli.event_types import event_type_numbers
 from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
+from cli.listen.forwarding import Forwarder
 from cli.listen.receiver import Arrival, Receiver
 from cli.listen.verification import Verifier
 from cli.rich_console import standard_error, standard_output
-from cli.server_options import call_problem, server_options
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.event_type_pb2 import EventType
@@ -45,6 +48,7 @@ class Options:
     answers: list[Answer]
     body: bool
     as_json: bool
+    forward_to: str | None
     address: Address  # of the server at which an endpoint is added
 
 
@@ -62,6 +66,21 @@ def _verifier(context: click.Context, parameter: click.Parameter, values: tuple[
         raise click.BadParameter(str(error)) from None
 
 
+def _forward_to(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    found = value if "://" in value else f"http://{'localhost' if value.startswith(':') else ''}{value}"
+    try:
+        url = URL(found)
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise click.BadParameter(
+            f"{value!r} is no URL: write http://localhost:3000/webhooks, or localhost:3000/webhooks"
+        )
+    return found
+
+
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Where to listen; any free port if unset.")
@@ -75,12 +94,19 @@ def _verifier(context: click.Context, parameter: click.Parameter, values: tuple[
 )
 @click.option("--url", metavar="URL", help="What the endpoint is given instead of the listening address: a tunnel's.")
 @click.option(
+    "--forward-to",
+    callback=_forward_to,
+    metavar="URL",
+    help="Post each webhook that verifies here, with its signature, and give the answer of this URL.",
+)
+@click.option(
     "--event-type",
+    "--events",
     "event_types",
     multiple=True,
     callback=event_type_numbers,
-    metavar="TYPE",
-    help="Only this type; may be repeated.",
+    metavar="TYPE,…",
+    help="Only these types; may be repeated.",
 )
 @click.option(
     "--answer",
@@ -92,16 +118,19 @@ def _verifier(context: click.Context, parameter: click.Parameter, values: tuple[
     " 500*3 is three times 500.",
 )
 @click.option("--body", is_flag=True, help="Print bodies, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each request.")
+@click.option("--json", "--print-json", "as_json", is_flag=True, help="Print JSON, one line for each request.")
 @server_options
 def listen(**options: Any) -> None:
     """Receive webhooks on this machine: verify them, print them, answer as --answer says.
 
+    With --forward-to it passes them on to a program that is being developed, and gives the answer of that program.
     Without --secret it adds an endpoint at the server, and deletes it at the end (Ctrl-C). The server and the
     notifier have to allow receivers on this machine: TIDEMARK_WEBHOOK_ALLOW_HTTP=true and
     TIDEMARK_WEBHOOK_ALLOW_CIDRS=127.0.0.0/8.
     """
     chosen = Options(**options)
+    if chosen.forward_to and chosen.answers:
+        raise click.UsageError("--forward-to gives the answers of its URL: leave out --answer.")
     try:
         asyncio.run(_listen(chosen))
     except grpc.aio.AioRpcError as error:
@@ -111,11 +140,13 @@ def listen(**options: Any) -> None:
 async def _listen(chosen: Options) -> None:
     stop, console, verifier = asyncio.Event(), standard_output(), chosen.verifier or Verifier(())
     on_stop(stop.set)
+    forwarder = None if chosen.forward_to is None else Forwarder(chosen.forward_to)
     receiver = Receiver(
         verifier,
         in_turn(chosen.answers),
         SystemClock(),
         lambda arrival: _show(console, arrival, chosen.body, chosen.as_json),
+        forwarder,
     )
     try:
         await receiver.start(chosen.host, chosen.port)
@@ -124,11 +155,14 @@ async def _listen(chosen: Options) -> None:
             f"cannot listen on {chosen.host} port {chosen.port}: {error.strerror or error}", ["choose another --port"]
         ) from None
     async with contextlib.AsyncExitStack() as stack:
+        if forwarder is not None:
+            await stack.enter_async_context(forwarder)
         stack.push_async_callback(receiver.stop)
         if chosen.verifier is None:
             url = chosen.url or receiver.url
             await stack.enter_async_context(_endpoint(chosen.address, url, chosen.event_types, verifier))
-        standard_error().print(f"listening on [name]{escape(receiver.url)}[/]; Ctrl-C ends it")
+        onward = f", forwarding to [name]{escape(chosen.forward_to)}[/]" if chosen.forward_to else ""
+        standard_error().print(f"listening on [name]{escape(receiver.url)}[/]{onward}; Ctrl-C ends it")
         await stop.wait()
 
 
@@ -181,16 +215,18 @@ def _problem(error: grpc.aio.AioRpcError, address: Address) -> Problem:
 
 def _show(console: Console, arrival: Arrival, with_body: bool, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(arrival.as_json(), ensure_ascii=False))
+        print_result(json.dumps(arrival.as_json(), ensure_ascii=False))
+        sys.stdout.flush()
         return
     verdict = f"[bad]NOT VERIFIED[/] {escape(arrival.fault)}" if arrival.fault else f"[good]{arrival.scheme}[/]"
     again = f" [warn]time {arrival.count}[/]" if arrival.count > 1 else ""
     test = " [quiet](a test)[/]" if arrival.is_test else ""
     status = arrival.answer.status
+    answer = arrival.forwarded or str(arrival.answer)
     style = "good" if status is not None and status < 300 else "warn"
     console.print(
         f"[quiet]{arrival.time:%H:%M:%S}[/] {verdict} [name]{escape(arrival.event_type or '?')}[/]{test}"
-        f" {escape(arrival.webhook_id or 'without an id')}{again} → [{style}]{escape(str(arrival.answer))}[/]"
+        f" {escape(arrival.webhook_id or 'without an id')}{again} → [{style}]{escape(answer)}[/]"
     )
     if with_body:
         shown = arrival.as_json()["body"]

@@ -4,13 +4,14 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from aiohttp import web
 
 from cli.listen.answers import CLOSE, HANG, Answer
+from cli.listen.forwarding import Forwarder
 from cli.listen.verification import NotVerified, Verifier
 from runtime.clock import Clock
 
@@ -30,6 +31,7 @@ class Arrival:
     fault: str
     answer: Answer
     body: bytes
+    forwarded: str = ""  # what became of it at the URL of --forward-to; empty without one
 
     @property
     def is_test(self) -> bool:
@@ -48,6 +50,7 @@ class Arrival:
             "verified": self.scheme or None,
             "fault": self.fault or None,
             "answer": self.answer.silent or self.answer.status,
+            **({"forwarded": self.forwarded} if self.forwarded else {}),
             "body": _parsed(self.body),
         }
 
@@ -55,7 +58,8 @@ class Arrival:
 class Receiver:
     """A receiver that verifies each request with `verifier`, and gives the answers of `answers` one after the other.
 
-    A request that does not verify gets 401 and uses up no answer. With None as `verifier` nothing is verified.
+    A request that does not verify gets 401 and uses up no answer. With None as `verifier` nothing is verified. With a
+    `forwarder`, a request that verifies goes on to its URL, whose answer is given.
     """
 
     def __init__(
@@ -64,12 +68,14 @@ class Receiver:
         answers: Iterator[Answer],
         clock: Clock,
         on_arrival: Callable[[Arrival], None],
+        forwarder: Forwarder | None = None,
     ) -> None:
         self.url = ""
         self._verifier = verifier
         self._answers = answers
         self._clock = clock
         self._on_arrival = on_arrival
+        self._forwarder = forwarder
         self._counts: Counter[str] = Counter()
         self._runner: web.AppRunner | None = None
 
@@ -106,9 +112,14 @@ class Receiver:
             count=self._counts[webhook_id],
             scheme=scheme,
             fault=fault,
-            answer=Answer(UNVERIFIED) if fault else next(self._answers),
+            answer=Answer(UNVERIFIED),
             body=body,
         )
+        if not fault and self._forwarder is not None:
+            status, forwarded = await self._forwarder.forward(request.rel_url, request.headers, body)
+            arrival = replace(arrival, answer=Answer(status), forwarded=forwarded)
+        elif not fault:
+            arrival = replace(arrival, answer=next(self._answers))
         self._on_arrival(arrival)
         return await self._answered(request, arrival.answer)
 

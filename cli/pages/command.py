@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from cli.client.connection import Address
+from cli.connection.options import server_options
 from cli.console import ConfigurationProblem, Problem
-from cli.console_child import OPENED
-from cli.parent import parent_option, stopping_with
-from cli.server_options import server_options
+from cli.serving.console_child import OPENED
+from cli.serving.parent import parent_option, stopping_with
 from console.process import CannotListen, Listening, Server, serve
 from runtime import logs
 from runtime.clock import SystemClock

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
-from cli.client.batches import Batch
 from cli.replay.mapping import Event, RowMapping, RowProblem, quoted
 from cli.replay.row_file import RowFile
 from cli.replay.rows import BadRow, Row
 from cli.replay.source import FileEndedEarly
 from cli.replay.summary import Summary
 from generated.tidemark.v1.usage_pb2 import UsageEvent
+from tidemark_client.usage.batches import Batch
 
 MAX_BATCH_BYTES = 2 * 1024 * 1024  # of one message; a server accepts 4 MiB by default
 MAX_EVENT_BYTES = 1024 * 1024  # of one event

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from cli.client.connection import Address
-from cli.client.usage_stream import DEFAULT_PATIENCE, DEFAULT_WINDOW
+from cli.connection.options import server_options
 from cli.console import ConfigurationProblem
 from cli.replay.batches import Batches
 from cli.replay.mapping import DEFAULT_COLUMNS, FieldSource, RowMapping, quoted
@@ -19,8 +19,8 @@ from cli.replay.run import Interrupted, Replay
 from cli.replay.source import STANDARD_INPUT, FileProblem
 from cli.replay.summary import Summary
 from cli.rich_console import standard_output
-from cli.server_options import server_options
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS
+from tidemark_client.usage.stream import DEFAULT_PATIENCE, DEFAULT_WINDOW
 
 DEFAULT_BATCH_SIZE = 500  # events in one message
 MAX_COLUMNS_LENGTH = 1_000  # characters of a header that a message shows

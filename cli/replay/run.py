@@ -2,14 +2,13 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import grpc
 from rich.console import Console
 
-from cli.client.batches import Batch
 from cli.client.connection import Address
-from cli.client.usage_stream import Acknowledge, ConnectionLost, UsageStream
+from cli.connection.options import call_problem
 from cli.console import Problem
 from cli.replay.batches import Batches
 from cli.replay.progress import ReplayProgress
@@ -17,9 +16,11 @@ from cli.replay.row_file import RowFile
 from cli.replay.source import FileEndedEarly
 from cli.replay.summary import Summary
 from cli.rich_console import standard_error
-from cli.server_options import call_problem
-from cli.signals import SignalWaiter
+from cli.serving.signals import SignalWaiter
 from generated.tidemark.v1.usage_pb2 import UsageOutcome
+from tidemark_client.errors import ConnectionLost, TidemarkError
+from tidemark_client.usage.batches import Batch
+from tidemark_client.usage.stream import UsageStream
 
 FAREWELL = 5.0  # seconds that batches in flight may take after a signal
 
@@ -79,20 +80,25 @@ class Replay:
                 return None
             case ConnectionLost():
                 return Problem(
-                    f"no answer from {self.address.server} for {self.patience:g} seconds: {failure}", [_REPEAT]
+                    f"no answer from {self.address.server} for {self.patience:g} seconds: {failure.details()}",
+                    [_REPEAT],
                 )
             case FileEndedEarly():
                 return Problem(
                     str(failure), ["the rows before the error were sent; repair the file and run this command again"]
                 )
-            case grpc.aio.AioRpcError():
+            case TidemarkError():
                 problem = call_problem(failure, self.address)
                 return Problem(problem.message, [*problem.hints, _REPEAT])
         raise failure
 
 
 async def _send(
-    stream: UsageStream, batches: Batches, acknowledge: Acknowledge, signals: SignalWaiter, console: Console
+    stream: UsageStream,
+    batches: Batches,
+    acknowledge: Callable[[Batch, UsageOutcome], None],
+    signals: SignalWaiter,
+    console: Console,
 ) -> BaseException | None:
     """Sends the batches until a signal; returns the error that ended it, CancelledError after a signal."""
     sending = asyncio.create_task(stream.send(aiter(batches), acknowledge), name="replay")

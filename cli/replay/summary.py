@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli.client.batches import Batch
 from cli.client.errors import status_reason
 from cli.descriptions import describe_gauge
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
 from generated.tidemark.v1.transition_pb2 import Transition
 from generated.tidemark.v1.usage_pb2 import UsageOutcome
+from tidemark_client.usage.batches import Batch
 
 FIRST_LINES = 5  # line numbers shown for each reason
 FIRST_TRANSITIONS = 20  # shown one by one

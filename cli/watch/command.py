@@ -9,15 +9,14 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import click
-import grpc
 from rich.markup import escape
 
 from cli.client.connection import Address
-from cli.client.notification_stream import NotificationStream
+from cli.client.errors import CALL_ERRORS
+from cli.connection.options import call_problem, server_options
 from cli.event_types import event_type_numbers
 from cli.rich_console import standard_error, standard_output
-from cli.server_options import call_problem, server_options
-from cli.signals import EndedBySignal, cancelled_by_signals
+from cli.serving.signals import EndedBySignal, cancelled_by_signals
 from cli.time_option import read_time
 from cli.watch.live_table import SHORTEST_INTERVAL, show_live_table
 from cli.watch.notification_lines import notification_line
@@ -26,6 +25,7 @@ from cli.watch.state_reader import StateFilter, StateReader
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest
 from generated.tidemark.v1.condition_pb2 import ConditionType
 from generated.tidemark.v1.event_type_pb2 import EventType
+from tidemark_client.watch.stream import NotificationStream
 
 DEFAULT_INTERVAL = 1.0  # seconds between two refreshes
 DEFAULT_LIMIT = 1_000  # rows that --once prints
@@ -174,7 +174,7 @@ def watch(**options: Any) -> None:
         work = show_live_table(chosen.address, chosen.filters, chosen.interval)
     try:
         asyncio.run(cancelled_by_signals(work))
-    except grpc.aio.AioRpcError as error:
+    except CALL_ERRORS as error:
         raise call_problem(error, chosen.address) from None
     except EndedBySignal as ended:
         raise click.exceptions.Exit(ended.exit_code) from None

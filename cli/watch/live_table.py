@@ -10,11 +10,12 @@ from rich.live import Live
 from rich.markup import escape
 
 from cli.client.connection import Address
-from cli.client.notification_stream import NotificationStream
 from cli.rich_console import standard_output
 from cli.watch.screen import row_capacity, screen
 from cli.watch.state_reader import Frame, StateFilter, StateReader
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest
+from tidemark_client.errors import TidemarkError
+from tidemark_client.watch.stream import NotificationStream
 
 SHORTEST_INTERVAL = 0.2  # seconds between two refreshes, for any number of notifications
 REST_FACTOR = 4  # the pause after a refresh is at least so many times as long as the refresh took
@@ -97,6 +98,6 @@ async def _set_at_notifications(
     """Sets `changed` at each notification, so that the table shows its effect before the interval ends."""
     request = WatchNotificationsRequest(customer_ids=filters.customers, alert_ids=filters.alerts)
     stream = NotificationStream(channel, address.metadata, request)
-    with contextlib.suppress(grpc.aio.AioRpcError):  # without the stream, the table is refreshed at its interval
+    with contextlib.suppress(TidemarkError):  # without the stream, the table is refreshed at its interval
         async for _ in stream.notifications():
             changed.set()

@@ -11,7 +11,6 @@ from engine.facts.due_timers import catch_up
 from engine.rules.transaction import Transaction
 from evaluator.amounts import exact_arithmetic
 from evaluator.enforcement.decisions import Credit
-from store.balances import wallets
 from store.balances.wallets import Wallet
 from store.postgres.database import DriverConnection
 
@@ -32,15 +31,14 @@ async def open_running(transaction: Transaction, held: Mapping[str, Wallet], wan
 
 
 async def credits_of(
-    connection: DriverConnection, organization_id: int, usages: Sequence[Drawing]
+    connection: DriverConnection, organization_id: int, found: Mapping[str, Wallet], usages: Sequence[Drawing]
 ) -> list[list[Credit]]:
     """The credit that each usage has now, as `RunningDrawdown.available`, without any lock.
 
-    The transaction must read one snapshot. All that is available is read, not only as much as is asked for.
+    found: the wallets of their customers on which usage draws, see `wallets.send_read_with_drawdown`. The transaction
+    must read one snapshot. All that is available is read, not only as much as is asked for.
     """
-    customer_ids = {usage.customer_id for usage in usages}
-    found = await wallets.of_customers(connection, organization_id, customer_ids)
-    drawing = [usage for usage in usages if usage.customer_id in found and found[usage.customer_id].draw_units]
+    drawing = [usage for usage in usages if usage.customer_id in found]
     if not drawing:
         return [[] for _ in usages]
     balances = OpenBalances(found)

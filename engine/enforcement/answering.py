@@ -8,7 +8,6 @@ from engine.enforcement.requests import (
     Decided,
     EnforcementRefused,
     EventConflict,
-    Extend,
     Release,
     Request,
     Reserve,
@@ -50,20 +49,22 @@ def _answer(
     taken: set[Key],
 ) -> Decided:
     if isinstance(request, Reserve):
+        key = request.customer_id, request.reservation_id
+        if key in attempt.taken and key not in ledger.records:
+            raise EventConflict(*key)
         return ledger.reserve(request, attempt.usages[index], digest_of(request))
     if isinstance(request, Settle):
         key = request.customer_id, request.reservation_id
         record, metered = ledger.records.get(key), None
         if record is not None and is_unsettled(record):
             if key in taken:
+                ledger.refuse_settlement(record)
                 raise EventConflict(*key)
             metered = attempt.settled.get(key) or loader.metered(transaction, record.reservation.usage)
         return ledger.settle(request, metered)
     if isinstance(request, Release):
         return ledger.release(request)
-    if isinstance(request, Extend):
-        return ledger.extend(request)
-    return Decided(ledger.check(attempt.usages[index], request.policy), None)
+    return ledger.extend(request)
 
 
 async def _taken(transaction: Transaction, attempt: Attempt, ledger: Ledger) -> set[Key]:

@@ -21,13 +21,20 @@ class Surprise(Exception):
 
 @dataclass(eq=False)
 class Attempt:
-    """One try of a commit. checked: whether stored events are looked for before usage of settlements is stored."""
+    """One try of a commit.
+
+    checked: whether stored events are looked for before usage of settlements is stored. planned: whether what it
+    needs may be planned with the cached rules, see `Loader.plan`. taken: the reservations to be made whose ids are
+    those of stored events.
+    """
 
     requests: Sequence[Request]
     checked: bool
+    planned: bool
     usages: dict[int, Metered] = field(default_factory=dict)  # by index of the request
     settled: dict[Key, Metered] = field(default_factory=dict)  # of reservations that exist
     refused: dict[int, EnforcementRefused] = field(default_factory=dict)
+    taken: set[Key] = field(default_factory=set)
 
 
 def is_unsettled(record: Record) -> bool:

@@ -1,7 +1,7 @@
 """Checks: decisions without an effect, from what is committed. No lock is taken, and no commit is waited for.
 
-The checks of an organization that arrive during a read make up the next one. A meter that is missing, because nothing
-has moved it yet, is made by the pipeline first: to count it for each check anew would cost all events of its window.
+The checks of an organization that arrive during a read (`check_reads`) make up the next one. A meter that is missing,
+because nothing has moved it yet, is counted from the stored events, and kept in memory (`counted_meters`).
 """
 
 import asyncio
@@ -12,42 +12,20 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
 
-from engine.balances.holding import credits_of
-from engine.enforcement.credits import NoCredits
-from engine.enforcement.ledger import Ledger
-from engine.enforcement.metering import Metered, metered_of, want_targets
-from engine.enforcement.requests import Check, Decided, EnforcementRefused, Request
-from engine.enforcement.reset_times import with_reset_times
-from engine.meters.cells import Cells
-from engine.meters.known_targets import KnownTargets
-from engine.rules.registry import RulesRegistry
-from evaluator.amounts import exact_arithmetic
-from evaluator.enforcement.decisions import Credit, Decision, OveragePolicy
+from engine.enforcement.check_reads import Checked, CheckReads, KnownOfChecks
+from evaluator.enforcement.decisions import OveragePolicy
 from evaluator.enforcement.usage import Usage
-from evaluator.routing import Router
 from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
-from runtime.turns import Slices
 from store.balances.balances import read_one_snapshot
-from store.identity import organizations
+from store.enforcement import changed_customers
 from store.identity.organizations import Organization
 from store.postgres.database import Database, driver
 from store.postgres.retries import repeated
 
 USAGES_AT_ONCE = 2_000  # of one read
-DECIDED_AT_ONCE = 50  # usages that are decided without a pause
 IDLE_ORGANIZATIONS = 1_000  # whose targets are kept
-
-Checked = Decision | EnforcementRefused
-
-
-class Pipeline(Protocol):
-    """Of `EnforcementPipeline`, what makes missing meters."""
-
-    async def submit(self, organization: Organization, requests: Sequence[Request]) -> Sequence[Decided | Exception]:
-        """Decides requests."""
 
 
 @dataclass(eq=False, slots=True)
@@ -61,43 +39,25 @@ class _Reader:
     """The checks of one organization that wait, and the task that reads while there are any."""
 
     organization: Organization
+    known: KnownOfChecks
     waiting: deque[_Waiting] = field(default_factory=deque)
-    targets: KnownTargets = field(default_factory=KnownTargets)
     task: asyncio.Task[None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _KnownCredits(NoCredits):
-    """The credits of usages that were read; by the `id` of the usage."""
-
-    found: dict[int, list[Credit]]
-
-    def available(self, usage: Usage) -> Sequence[Credit]:
-        """As they were read."""
-        return self.found.get(id(usage), ())
-
-
 class Checks:
-    """Checks usage of all organizations.
-
-    pipeline: makes meters that are missing. gate: the connections that checks may use; None: any number.
-    """
+    """Checks usage of all organizations. gate: the connections that checks may use; None: any number."""
 
     def __init__(
         self,
         database: Database,
         clock: Clock,
         grace: timedelta,
-        pipeline: Pipeline,
         *,
         gate: FairSemaphore | None = None,
     ) -> None:
+        self._reads = CheckReads(database, clock, grace)
         self._database = database
-        self._clock = clock
-        self._grace = grace
-        self._pipeline = pipeline
         self._gate = gate
-        self._rules = RulesRegistry(with_alerts=False)
         self._readers: dict[int, _Reader] = {}
 
     async def check(
@@ -116,12 +76,37 @@ class Checks:
             )
         return await future
 
+    async def changed(
+        self, organization: Organization, customer_ids: Sequence[str], since: int | None
+    ) -> tuple[set[str], int]:
+        """Those of the customers whose decisions may have changed since the last look; and the mark of this one.
+
+        since: the mark of the last look; None finds nothing. What changes for all customers of a plan, and with time
+        alone, is not found. Raises DatabaseUnavailable.
+        """
+        async with self._seat(organization):
+            return await repeated(lambda: self._changed(organization, customer_ids, since))
+
+    async def _changed(
+        self, organization: Organization, customer_ids: Sequence[str], since: int | None
+    ) -> tuple[set[str], int]:
+        async with self._database.transaction() as connection:
+            await read_one_snapshot(connection)
+            raw = await driver(connection)
+            mark = await changed_customers.oldest(raw)
+            if since is None:
+                return set(), mark
+            organization_id = organization.organization_id
+            return await changed_customers.changed_since(raw, organization_id, customer_ids, since), mark
+
     def _reader(self, organization: Organization) -> _Reader:
         reader = self._readers.get(organization.organization_id)
         if reader is None:
             if len(self._readers) >= IDLE_ORGANIZATIONS:
                 self._readers = {key: one for key, one in self._readers.items() if one.task is not None}
-            reader = self._readers[organization.organization_id] = _Reader(organization)
+            reader = self._readers[organization.organization_id] = _Reader(
+                organization, KnownOfChecks(organization.organization_id)
+            )
         return reader
 
     async def _work(self, reader: _Reader) -> None:
@@ -141,12 +126,7 @@ class Checks:
         asked = [one for waiting in group for one in waiting.usages]
         try:
             async with self._seat(reader.organization):
-                found, missing = await repeated(lambda: self._read(reader, asked))
-            if missing:
-                requests = [Check(*asked[index]) for index in missing]
-                answers = await self._pipeline.submit(reader.organization, requests)
-                for index, answer in zip(missing, answers, strict=True):
-                    found[index] = _checked(answer)
+                found = await repeated(lambda: self._reads.read(reader.known, asked))
         except BaseException as error:
             for waiting in group:
                 if isinstance(error, Exception) and not waiting.done.done():
@@ -166,79 +146,3 @@ class Checks:
         if self._gate is None:
             return contextlib.nullcontext()
         return self._gate.seat(organization.organization_id)
-
-    async def _read(
-        self, reader: _Reader, asked: Sequence[tuple[Usage, OveragePolicy]]
-    ) -> tuple[dict[int, Checked], list[int]]:
-        """Decides by one snapshot. Returns the decisions by index, and the indexes of usages that lack a meter."""
-        organization_id, now = reader.organization.organization_id, self._clock.now()
-        rules = self._rules.of(organization_id)
-        found: dict[int, Checked] = {}
-        slices = Slices(organization_id)
-        async with self._database.transaction() as connection:
-            await read_one_snapshot(connection)
-            raw = await driver(connection)
-            router = await rules.router(connection, await organizations.current_epoch(connection, organization_id))
-            unregistered = await rules.read_facts(connection, router, [usage for usage, _ in asked], now)
-            reader.targets.use(router)
-            cells = Cells(organization_id, router, now, unregistered.customers)
-            metered: dict[int, Metered] = {}
-            await slices.begin()
-            with exact_arithmetic():
-                for index, (usage, _) in enumerate(asked):
-                    if not index % DECIDED_AT_ONCE:
-                        await slices.pause()
-                    try:
-                        one = self._metered(reader, router, usage)
-                    except EnforcementRefused as error:
-                        found[index] = error
-                        continue
-                    metered[index] = one
-                    want_targets(cells, one)
-            await cells.send_read(raw)
-            unknown = await cells.load_known(raw)
-            usages = [one.usage for one in metered.values()]
-            credits = await credits_of(raw, organization_id, usages)
-            by_usage = {id(usage): of_usage for usage, of_usage in zip(usages, credits, strict=True)}
-            ledger = Ledger(now, cells.by_key, {}, _KnownCredits(by_usage))
-            missing = []
-            with exact_arithmetic():
-                for index, one in metered.items():
-                    if not index % DECIDED_AT_ONCE:
-                        await slices.pause()
-                    if unknown and not unknown.isdisjoint(one.meter_keys()):
-                        missing.append(index)
-                    else:
-                        found[index] = ledger.check(one, asked[index][1])
-            if ledger.decider.rolling:
-                replaced = await with_reset_times(raw, organization_id, now, ledger.decider.rolling)
-                for index, answer in found.items():
-                    if isinstance(answer, Decision):
-                        found[index] = replaced.get(id(answer), answer)
-            unregistered.forget_in(router)
-        return found, missing
-
-    def _metered(self, reader: _Reader, router: Router, usage: Usage) -> Metered:
-        """Usage with its targets. A subscription that does not exist has no limits of its own."""
-        subscriptions = router.known[usage.customer_id].subscriptions
-        if usage.subscription_id is not None and usage.subscription_id not in subscriptions:
-            usage = Usage(
-                usage.customer_id,
-                usage.metric_id,
-                usage.quantity,
-                usage.cost,
-                usage.currency,
-                None,
-                usage.properties,
-                usage.event_time,
-            )
-        return metered_of(router, reader.targets, usage, self._clock.now(), self._grace)
-
-
-def _checked(answer: Decided | Exception) -> Checked:
-    if isinstance(answer, EnforcementRefused):
-        return answer
-    if isinstance(answer, Exception):
-        raise answer
-    assert answer.decision is not None, "a check has a decision"
-    return answer.decision

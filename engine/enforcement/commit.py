@@ -130,7 +130,7 @@ class EnforcementCommitter:
         tries, surprises, checked = Tries(first_pause=self._first_pause), 0, False
         while True:
             try:
-                return await self._attempt(Attempt(requests, checked))
+                return await self._attempt(Attempt(requests, checked, planned=not surprises))
             except (DuplicateEvents, Surprise) as error:
                 surprises += 1
                 if surprises == MOST_SURPRISES:
@@ -146,10 +146,12 @@ class EnforcementCommitter:
         rules, loader = self._rules.of(self._organization_id), self._loader
         registered, router = rules.begin(), None
         now, began = self._clock.now(), time.perf_counter()
+        plan = loader.plan(rules.cached, attempt, registered, now, self._grace)
         try:
-            async with self._database.transaction() as connection:
+            async with self._database.unbegun_transaction() as connection:
                 raw = await driver(connection)
-                standing, before = await loader.begin(raw, attempt)
+                opened = await loader.begin(raw, attempt, plan)
+                standing = opened.standing
                 if standing.name != self._organization.name:  # it was renamed meanwhile
                     self._organization = Organization(self._organization_id, standing.name)
                 router = await rules.router(connection, standing.epoch)
@@ -163,13 +165,13 @@ class EnforcementCommitter:
                     standing.epoch,
                     self._rules.max_groups,
                 )
-                await loader.load_facts(transaction, rules, attempt, before, registered)
-                ledger, cells = await loader.load(transaction, attempt, before, registered)
+                await loader.load_facts(transaction, rules, attempt, opened, registered)
+                ledger, cells = await loader.load(transaction, attempt, opened, registered)
                 open_before = open_keys(ledger.records.values())
                 answers = await answer(loader, transaction, attempt, ledger)
                 holds = held_moves(router, ledger.records.values(), open_before)
                 counted = await writing.finish(transaction, ledger, registered, holds, native=self._native)
-                await writing.write(transaction, ledger, cells, answers)
+                await writing.write_and_commit(transaction, ledger, cells, answers)
         except BaseException:
             rules.rolled_back(router, registered)
             raise

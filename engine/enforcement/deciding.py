@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from engine.enforcement.metering import Metered
 from evaluator.aggregation import Aggregation, contribution
@@ -32,6 +32,9 @@ from evaluator.enforcement.targets import Charge, Target
 from evaluator.limit_windows import MINUTE
 from store.enforcement.records import Record
 
+Asked: TypeAlias = tuple[Decimal, Decimal | None]  # quantity and cost
+NOTHING: Mapping[str, Decimal] = {}
+
 # How soon to try again where only what others hold is in the way: it can be given back at any time.
 HELD_RETRY = timedelta(seconds=1)
 
@@ -48,13 +51,15 @@ class Refusal(NamedTuple):
 class Rolling:
     """A decision that names a rolling limit, whose reset time has to be read.
 
-    excess: what has to leave the window for the request to fit. record: whose first answer it is.
+    excess: what has to leave the window for the request to fit. record: whose answer it is. asked: quantity and cost
+    of its settlement; None: it is the first answer.
     """
 
     decision: Decision
     state: LimitState
     excess: Decimal
-    record: Record | None
+    record: Record | None = None
+    asked: Asked | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -91,8 +96,12 @@ class Decider:
         credits: Sequence[Credit],
         *,
         reports: bool,
+        own: Mapping[str, Decimal] = NOTHING,
     ) -> Decision:
-        """The decision about a usage. reports: whether a hard limit that refuses it is to be reported."""
+        """The decision about a usage. reports: whether a hard limit that refuses it is to be reported.
+
+        own: what the reservation that asks for more holds already, by `MeterCell.key`.
+        """
         usage = metered.usage
         for target, cell, amount in charges:
             if amount and cell.counted + cell.held + amount > target.limit.amount:
@@ -103,7 +112,7 @@ class Decider:
                     break
             else:
                 return Decision(Outcome.ALLOWED, usage.quantity, usage.cost)
-        return self._decide_what_does_not_fit(metered, policy, charges, credits, reports=reports)
+        return self._decide_what_does_not_fit(metered, policy, charges, credits, own, reports=reports)
 
     def _decide_what_does_not_fit(
         self,
@@ -111,6 +120,7 @@ class Decider:
         policy: OveragePolicy,
         charges: Sequence[Charge],
         credits: Sequence[Credit],
+        own: Mapping[str, Decimal],
         *,
         reports: bool,
     ) -> Decision:
@@ -139,7 +149,8 @@ class Decider:
         if isinstance(found.tightest, Credit):
             state = CreditState(found.tightest.unit, found.tightest.available)
             return Decision(reason=Reason.BALANCE, credit=state, **values)
-        return self._refused_by(by_meter[found.tightest.meter.key], values)
+        key = found.tightest.meter.key
+        return self._refused_by(by_meter[key], values, own.get(key, ZERO), timed=metered.timed)
 
     def _part(self, metered: Metered, policy: OveragePolicy, found: Fit) -> tuple[Decimal, Decimal | None]:
         """The part of the amounts that is granted; zeros where nothing is."""
@@ -151,30 +162,36 @@ class Decider:
             return nothing
         return found.part_of(usage.quantity), None if usage.cost is None else found.part_of(usage.cost)
 
-    def _refused_by(self, charge: Charge, values: Mapping[str, Any]) -> Decision:
-        """The decision that a limit refused or capped."""
+    def _refused_by(self, charge: Charge, values: Mapping[str, Any], own: Decimal, *, timed: bool) -> Decision:
+        """The decision that a limit refused or capped. own, timed: of the usage that asks."""
         target, cell, amount = charge
-        state = self.state(charge)
-        retry_after: timedelta | None = None
-        fits_alone = amount <= target.limit.amount
-        if not fits_alone:
+        state, most = self.state(charge), target.limit.amount - own
+        is_rolling, retry_after = state.meter.span is None, None
+        fits_alone = amount <= most
+        if not fits_alone or (timed and not is_rolling):  # after the window's end it counts in the same window
             state = replace(state, reset_time=None)
         if values["outcome"] is Outcome.DENIED and fits_alone:
-            if cell.counted + amount <= target.limit.amount:
+            if cell.counted + amount <= most:
                 retry_after = HELD_RETRY
             elif state.reset_time is not None:
                 retry_after = max(state.reset_time - self.now, timedelta())
         decision = Decision(reason=Reason.LIMIT, limit=state, retry_after=retry_after, **values)
-        if state.meter.span is None and fits_alone:
+        if is_rolling and fits_alone:
             excess = cell.counted + cell.held + amount - target.limit.amount
-            self.rolling.append(Rolling(decision, state, excess, None))
+            self.rolling.append(Rolling(decision, state, excess))
         return decision
 
-    def note_record(self, decision: Decision, record: Record) -> None:
+    def note_reservation(self, decision: Decision, record: Record) -> None:
         """Notes whose first answer a decision is, for its reset time."""
         for one in self.rolling:
             if one.decision is decision:
                 one.record = record
+
+    def note_settlement(self, capped: Decision, decision: Decision, record: Record, asked: Asked) -> None:
+        """Notes whose settlement a decision is that names the limit of `capped`, for its reset time."""
+        for one in self.rolling:
+            if one.decision is capped:
+                one.decision, one.record, one.asked = decision, record, asked
 
     def _report(self, charges: Sequence[Charge]) -> None:
         """Notes hard limits that refused; each is reported once in its window."""

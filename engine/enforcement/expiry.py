@@ -148,10 +148,13 @@ class Expiry:
                 if written:
                     await reservations.send_write(raw, organization.organization_id, written)
         self._monitoring.expired += ended
-        return len(due)
+        return len(ledger.records)
 
     async def _load(self, transaction: Transaction, keys: Sequence[tuple[str, str]]) -> tuple[Ledger, Cells]:
-        """Locks the wallets of the reservations, and reads these again. What a reservation holds never changes."""
+        """Locks the wallets of the reservations, and then these, so that they begin to hold nothing more.
+
+        Those that have begun to hold a part of another customer's meter meanwhile are left out, for the next sweep.
+        """
         raw, organization_id = transaction.driver, transaction.organization_id
         before = await reservations.read(raw, organization_id, keys)
         cells = Cells(organization_id, transaction.router, transaction.now)
@@ -161,9 +164,17 @@ class Expiry:
         customer_ids = cells.customer_ids | {customer_id for customer_id, _ in before}
         async with raw.pipeline():
             locked = await wallets.send_lock(raw, organization_id, customer_ids)
-            read = await reservations.send_read(raw, organization_id, before)
-            await cells.send_read(raw)
+            read = await reservations.send_lock(raw, organization_id, before)
         (_, drawn), records = await wallets.locked(locked), await reservations.records(read)
+        records = {
+            key: record
+            for key, record in records.items()
+            if all(held.customer_id in customer_ids for held in record.held)
+        }
+        for record in records.values():
+            for held in record.held:
+                cells.want_held(held.customer_id, held.key)
+        await cells.send_read(raw)
         await cells.load(raw)
         await know_usage(transaction, [record.reservation for record in records.values()])
         if drawing := drawn.keys() - transaction.router.known.keys():

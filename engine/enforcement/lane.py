@@ -16,12 +16,23 @@ from runtime.fair_semaphore import Seat
 
 @dataclass(eq=False, slots=True)
 class Waiting:
-    """Requests that were sent together, or a writer's part of them. since: by `time.perf_counter`."""
+    """Requests that were sent together, or a writer's part of them.
+
+    tops: of customers that have others above them, the highest. since: by `time.perf_counter`.
+    """
 
     requests: Sequence[Request]
+    tops: Mapping[str, str]
     done: asyncio.Future[list[Answer]]
     room: Room
     since: float = field(default_factory=time.perf_counter)
+
+    def names(self) -> list[str]:
+        """The customers of the requests, and the highest above them."""
+        customers = [request.customer_id for request in self.requests]
+        if self.tops:
+            customers += [self.tops[one] for one in customers if one in self.tops]
+        return customers
 
     def succeed(self, answers: list[Answer]) -> None:
         """Answers them."""
@@ -40,7 +51,8 @@ class Waiting:
 class Lane:
     """What waits, and the task that runs while anything does. seat: of the commit in progress.
 
-    customers: of the requests that wait or are being committed, with their number.
+    requests: how many wait or are being committed. customers: of these, and the highest above them, with their
+    number.
     """
 
     organization_id: int
@@ -49,24 +61,26 @@ class Lane:
     task: asyncio.Task[None] | None = None
     seat: Seat | None = None
     customers: dict[str, int] = field(default_factory=dict)
+    requests: int = 0
 
     def add(self, one: Waiting) -> None:
         """Takes requests, after those that wait."""
         self.waiting.append(one)
+        self.requests += len(one.requests)
         customers = self.customers
-        for request in one.requests:
-            customer_id = request.customer_id
-            customers[customer_id] = customers.get(customer_id, 0) + 1
+        for name in one.names():
+            customers[name] = customers.get(name, 0) + 1
 
-    def finished(self, requests: Sequence[Request]) -> None:
+    def finished(self, group: Sequence[Waiting]) -> None:
         """Forgets requests that have ended."""
         customers = self.customers
-        for request in requests:
-            customer_id = request.customer_id
-            if customers[customer_id] == 1:
-                del customers[customer_id]
-            else:
-                customers[customer_id] -= 1
+        for one in group:
+            self.requests -= len(one.requests)
+            for name in one.names():
+                if customers[name] == 1:
+                    del customers[name]
+                else:
+                    customers[name] -= 1
 
     def take(self, limit: int) -> list[Waiting]:
         """What the next commit decides: the first, and as many after it as fit into the limit of requests."""

@@ -13,6 +13,7 @@ from engine.enforcement.deciding import Decider, part_that_remains
 from engine.enforcement.metering import Metered
 from engine.enforcement.requests import (
     Decided,
+    EventConflict,
     ExpireTimePassed,
     Extend,
     Release,
@@ -60,7 +61,7 @@ class Ledger:
         charges = self.decider.charges(metered, usage.quantity, usage.cost)
         decision = self.decider.decide(metered, policy, charges, self.credits.available(usage), reports=False)
         if decision.limit is None and decision.credit is None and charges:
-            least = min(charges, key=part_that_remains)
+            least = charges[0] if len(charges) == 1 else min(charges, key=part_that_remains)
             decision = replace(decision, limit=self.decider.state(least))
         return decision
 
@@ -72,9 +73,10 @@ class Ledger:
             if known.digest.replace("-", "") != digest:
                 raise ReservationConflict(usage.customer_id, request.reservation_id)
             # What it holds of meters that this usage does not move was not read: then the expiry gives it back.
-            if all(one.key in self.cells for one in known.held):
+            same_units = known.reservation.usage.currency == usage.currency
+            if same_units and all(one.key in self.cells for one in known.held):
                 self.expire(known)
-            return Decided(known.decision, known.reservation)
+            return Decided(known.decision, known.reservation, replayed=True)
         expire_time = self._expire_time(request)
         charges = self.decider.charges(metered, usage.quantity, usage.cost)
         decision = self.decider.decide(metered, request.policy, charges, self.credits.available(usage), reports=True)
@@ -105,15 +107,15 @@ class Ledger:
             record.draws = self.credits.hold(usage, decision.granted_quantity, decision.granted_cost)
         if outcome is not Outcome.ALLOWED or decision.over:
             record.answer_with(decision)
-            self.decider.note_record(decision, record)
+            self.decider.note_reservation(decision, record)
         self.records[record.key] = record
         return Decided(decision, reservation)
 
     def settle(self, request: Settle, metered: Metered | None) -> Decided:
         """Counts the usage of a reservation, and ends it.
 
-        metered: its usage, with the targets of now. Raises ReservationNotFound, ReservationEnded and
-        ReservationWithoutCost.
+        metered: its usage, with the targets of now. Raises ReservationNotFound, ReservationEnded,
+        ReservationWithoutCost, and EventConflict where that was answered before.
         """
         record = self._record(request)
         self.expire(record)
@@ -125,7 +127,9 @@ class Ledger:
         if (before := record.settled) is not None:
             if (before.quantity, before.cost) != (quantity, cost):
                 raise ReservationEnded(one.customer_id, one.reservation_id, one.state)
-            return Decided(before.decision, one)
+            return Decided(before.decision, one, replayed=True)
+        if record.has_conflict:
+            raise EventConflict(one.customer_id, one.reservation_id)
         if one.state not in (_OPEN, ReservationState.EXPIRED):
             raise ReservationEnded(one.customer_id, one.reservation_id, one.state)
         assert metered is not None, "a reservation that can be settled has its targets"
@@ -142,11 +146,19 @@ class Ledger:
         record = self._record(request)
         self.expire(record)
         one = record.reservation
-        if one.state is _OPEN:
+        is_open = one.state is _OPEN
+        if is_open:
             self._end(record, ReservationState.RELEASED)
         elif one.state not in (ReservationState.RELEASED, ReservationState.EXPIRED):
             raise ReservationEnded(one.customer_id, one.reservation_id, one.state)
-        return Decided(None, record.reservation)
+        return Decided(None, record.reservation, replayed=not is_open)
+
+    def refuse_settlement(self, record: Record) -> None:
+        """Gives back what a reservation holds that cannot be settled: an event of its id is stored already."""
+        self.expire(record)
+        if record.reservation.state is _OPEN:
+            self._end(record, ReservationState.RELEASED)
+            record.note_conflict()
 
     def extend(self, request: Extend) -> Decided:
         """Moves the time at which a reservation expires.
@@ -158,8 +170,11 @@ class Ledger:
         one = record.reservation
         if one.state is not _OPEN:
             raise ReservationEnded(one.customer_id, one.reservation_id, one.state)
-        record.change(expire_time=self._expire_time(request))
-        return Decided(None, record.reservation)
+        expire_time = self._expire_time(request)
+        is_known = expire_time == one.expire_time
+        if not is_known:
+            record.change(expire_time=expire_time)
+        return Decided(None, record.reservation, replayed=is_known)
 
     def expire(self, record: Record) -> bool:
         """Gives back what a reservation holds if its grace has ended; returns whether it did."""
@@ -184,7 +199,7 @@ class Ledger:
             more = max(quantity - one.granted_quantity, ZERO)
             more_cost = None if cost is None else max(cost - (one.granted_cost or ZERO), ZERO)
             if more or more_cost:
-                decision = self._decide_more(metered, one.policy, more, more_cost)
+                decision = self._decide_more(record, metered, more, more_cost)
                 if decision.outcome is Outcome.DENIED and one.policy is OveragePolicy.REJECT:
                     return Decided(decision, one)  # it stays open
                 if decision.outcome is not Outcome.ALLOWED:
@@ -203,7 +218,7 @@ class Ledger:
             decision = replace(
                 decision, outcome=Outcome.CAPPED, reason=capped.reason, limit=capped.limit, credit=capped.credit
             )
-            self.decider.note_record(capped, record)
+            self.decider.note_settlement(capped, decision, record, asked)
         record.reservation = Reservation(
             one.reservation_id,
             one.usage,
@@ -223,9 +238,7 @@ class Ledger:
             record.settle_with(Settlement(*asked, decision))
         return Decided(decision, record.reservation)
 
-    def _decide_more(
-        self, metered: Metered, policy: OveragePolicy, quantity: Decimal, cost: Decimal | None
-    ) -> Decision:
+    def _decide_more(self, record: Record, metered: Metered, quantity: Decimal, cost: Decimal | None) -> Decision:
         """The decision about what a settlement counts beyond what was granted; what was granted is still held."""
         more = replace(metered, usage=replace(metered.usage, quantity=quantity, cost=cost))
         credits = self.credits.available(more.usage)
@@ -234,7 +247,8 @@ class Ledger:
             more = replace(more, aggregation=Aggregation.SUM, targets=of_cost)
             credits = [one for one in credits if one.unit.metric_id is None]
         charges = self.decider.charges(more, quantity, cost)
-        return self.decider.decide(more, policy, charges, credits, reports=True)
+        own = {held.key: held.amount for held in record.held}
+        return self.decider.decide(more, record.reservation.policy, charges, credits, reports=True, own=own)
 
     def _counted(self, metered: Metered, event: UsageEvent, draws: str | None) -> Decision:
         """Counts an event that is stored, and draws it; the decision says which limits it is over."""

@@ -13,23 +13,18 @@ from evaluator.enforcement.usage import Usage
 from evaluator.routing import Router
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `Usage`
 class Metered:
     """Usage with all that its decision needs.
 
     usage: its event_time is set, and its currency where it has a cost. aggregation: of its metric. targets: what it
-    moves at its event_time.
+    moves at its event_time. timed: that time was named, so that the same usage will have it at any later time, too.
     """
 
     usage: Usage
     aggregation: Aggregation
     targets: Sequence[Target]
-
-    def meter_keys(self) -> list[str]:
-        """The keys of the meters that it moves."""
-        time = self.usage.event_time
-        assert time is not None
-        return [target.meter_at(time).key for target in self.targets]
+    timed: bool = False
 
 
 def metered_of(router: Router, known: KnownTargets, usage: Usage, now: datetime, grace: timedelta) -> Metered:
@@ -41,6 +36,7 @@ def metered_of(router: Router, known: KnownTargets, usage: Usage, now: datetime,
     if router.being_erased and router.customer(customer_id).being_erased:
         raise CustomerBeingErased(customer_id)
     time, currency = usage.event_time, usage.currency
+    timed = time is not None
     if time is None:
         time = now
     elif time <= now - grace and router.last_period_end(customer_id, subscription_id, time) <= now - grace:
@@ -53,7 +49,7 @@ def metered_of(router: Router, known: KnownTargets, usage: Usage, now: datetime,
         metric_id, quantity, cost, properties = usage.metric_id, usage.quantity, usage.cost, usage.properties
         usage = Usage(customer_id, metric_id, quantity, cost, currency, subscription_id, properties, time)
     targets = known.of(router, customer_id, subscription_id, usage.metric_id, currency)
-    return Metered(usage, targets.aggregation, targets.of(usage.properties))
+    return Metered(usage, targets.aggregation, targets.of(usage.properties), timed)
 
 
 def want_targets(cells: Cells, metered: Metered) -> None:

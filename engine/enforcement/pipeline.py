@@ -1,14 +1,15 @@
 """The pipeline of enforcement: queues requests, and decides all that wait in one commit.
 
 Groups form by themselves: the requests that arrive while a commit is in progress make up the next one. A request that
-arrives alone waits for no other.
+arrives alone waits for no other. Few requests share one lane, because a commit costs more than a request; further
+lanes open with the number of requests.
 """
 
 import asyncio
 import contextvars
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from engine.enforcement.attempts import Answer
@@ -19,7 +20,6 @@ from engine.enforcement.requests import Request
 from engine.ingest.pending import Overloaded, PendingEvents, Room
 from engine.limits import DEFAULT_LIMITS, EnforcementLimits
 from engine.rules.registry import RulesRegistry
-from evaluator.routing import Router
 from runtime import log_fields
 from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
@@ -32,10 +32,10 @@ COMMIT_COST = 50  # what a commit costs beside its requests, as a number of requ
 class EnforcementPipeline:
     """Takes requests and answers each once its decision is durable.
 
-    writers: transactions side by side for one organization. Customers below the same one always have the same writer,
-    so that their requests are decided in the order in which they came, and do not wait for each other's locks.
-    pending, gate: those of ingest, so that an organization has one share of both. rules: not those of ingest, where
-    each customer has one writer.
+    writers: transactions side by side for one organization, at most. Customers below the same one always have the
+    same writer, so that their requests are decided in the order in which they came, and do not wait for each other's
+    locks. pending, gate: those of ingest, so that an organization has one share of both. rules: not those of ingest,
+    where each customer has one writer.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class EnforcementPipeline:
         if room is None:
             room = await self.admit(organization, len(requests))
         lanes = self._lanes_of(organization)
-        parts = self._divide(organization.organization_id, lanes, requests)
+        parts, tops = self._divide(organization.organization_id, lanes, requests)
         if len(parts) == 1:
             [number] = parts
-            return await self._enqueue(lanes[number], requests, room.hand_over(len(requests)))
+            return await self._enqueue(lanes[number], requests, tops, room.hand_over(len(requests)))
         futures = [
-            self._enqueue(lanes[number], [requests[index] for index in indexes], room.hand_over(len(indexes)))
+            self._enqueue(lanes[number], [requests[index] for index in indexes], tops, room.hand_over(len(indexes)))
             for number, indexes in parts.items()
         ]
         done = await asyncio.gather(*futures, return_exceptions=True)
@@ -135,37 +135,29 @@ class EnforcementPipeline:
 
     def _divide(
         self, organization_id: int, lanes: Sequence[Lane], requests: Sequence[Request]
-    ) -> dict[int, list[int]]:
-        """The indexes of each writer's requests."""
+    ) -> tuple[dict[int, list[int]], dict[str, str]]:
+        """The indexes of each writer's requests, and the customer that is above all of each customer's, if any is."""
         router = self._rules.of(organization_id).cached
-        if self._writers == 1 or len(requests) == 1:
-            numbers = [self._number(router, lanes, requests[0].customer_id)] * len(requests)
-        else:
-            known = dict[str, int]()
-            numbers = []
-            for request in requests:
-                number = known.get(request.customer_id)
-                if number is None:
-                    number = known[request.customer_id] = self._number(router, lanes, request.customer_id)
-                numbers.append(number)
+        in_progress = sum([lane.requests for lane in lanes]) + len(requests)
+        open_lanes = min(self._writers, 1 + in_progress // self._limits.lane_requests)
+        known, tops = dict[str, int](), dict[str, str]()
         parts: dict[int, list[int]] = {}
-        for index, number in enumerate(numbers):
+        for index, request in enumerate(requests):
+            customer_id = request.customer_id
+            number = known.get(customer_id)
+            if number is None:
+                top = router.top_known(customer_id)
+                if top != customer_id:
+                    tops[customer_id] = top
+                number = known[customer_id] = _number(lanes, open_lanes, customer_id, top)
             parts.setdefault(number, []).append(index)
-        return parts
+        return parts, tops
 
-    def _number(self, router: Router, lanes: Sequence[Lane], customer_id: str) -> int:
-        """The writer of a customer: that of the one above all of its customers, as far as they are known.
-
-        While requests of the customer are on their way, it keeps its writer, whatever is learned of those above it.
-        """
-        for number, lane in enumerate(lanes):
-            if customer_id in lane.customers:
-                return number
-        return zlib.crc32(router.top_known(customer_id).encode()) % self._writers
-
-    def _enqueue(self, lane: Lane, requests: Sequence[Request], room: Room) -> asyncio.Future[list[Answer]]:
+    def _enqueue(
+        self, lane: Lane, requests: Sequence[Request], tops: Mapping[str, str], room: Room
+    ) -> asyncio.Future[list[Answer]]:
         future = asyncio.get_running_loop().create_future()
-        lane.add(Waiting(requests, future, room))
+        lane.add(Waiting(requests, tops, future, room))
         if lane.task is None:
             # In an empty context: a commit belongs to several calls, and not to the one that came first.
             lane.task = asyncio.create_task(
@@ -193,15 +185,30 @@ class EnforcementPipeline:
         try:
             answers = await lane.committer.commit(requests)
         except BaseException as error:
-            lane.finished(requests)
+            lane.finished(group)
             for one in group:
                 one.fail(error)
             if not isinstance(error, Exception):
                 raise
             return
-        lane.finished(requests)
+        lane.finished(group)
         start = 0
         for one in group:
             end = start + len(one.requests)
             one.succeed(answers[start:end])
             start = end
+
+
+def _number(lanes: Sequence[Lane], open_lanes: int, customer_id: str, top: str) -> int:
+    """The writer of a customer: that of the one above all of its customers, as far as they are known.
+
+    While requests of the customer are on their way, it keeps its writer, whatever is learned of those above it. So do
+    the customers below the same one, whatever the number of open lanes.
+    """
+    for name in (customer_id, top):
+        for number, lane in enumerate(lanes):
+            if name in lane.customers:
+                return number
+        if name == top:
+            break
+    return zlib.crc32(top.encode()) % open_lanes

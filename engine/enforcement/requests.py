@@ -15,7 +15,7 @@ from evaluator.enforcement.reservations import Reservation, ReservationState
 from evaluator.enforcement.usage import Usage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `Usage`
 class Reserve:
     """Holds what usage will take. expire_time, ttl: at most one is set; neither: DEFAULT_TTL.
 
@@ -34,7 +34,7 @@ class Reserve:
         return self.usage.customer_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `Usage`
 class Settle:
     """Records the usage of a reservation. quantity, cost: what was used; None: what was granted.
 
@@ -47,7 +47,7 @@ class Settle:
     cost: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `Usage`
 class Release:
     """Gives back all that a reservation holds."""
 
@@ -55,7 +55,7 @@ class Release:
     reservation_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `Usage`
 class Extend:
     """Moves the time at which a reservation expires, also to an earlier one. expire_time, ttl: as in `Reserve`."""
 
@@ -65,33 +65,22 @@ class Extend:
     ttl: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Decides like `Reserve`, and holds nothing."""
-
-    usage: Usage
-    policy: OveragePolicy = OveragePolicy.DEFAULT
-
-    @property
-    def customer_id(self) -> str:
-        """Of the usage."""
-        return self.usage.customer_id
-
-
-Request = Reserve | Settle | Release | Extend | Check
+Request = Reserve | Settle | Release | Extend
 
 
 @dataclass(slots=True)  # not frozen: see `Reservation`
 class Decided:
     """The answer to a request.
 
-    decision: of Check, Reserve and Settle; None for Release and Extend. reservation: None for Check. transitions: of
-    alerts, that the usage of a settlement caused; a repeated settlement has none.
+    decision: of Reserve and Settle; None for Release and Extend. transitions: of alerts, that the usage of a
+    settlement caused; a repeated settlement has none. replayed: the request had been carried out before, so that it
+    changed nothing.
     """
 
     decision: Decision | None
-    reservation: Reservation | None
+    reservation: Reservation
     transitions: Sequence[RecordedTransition] = field(default_factory=tuple)
+    replayed: bool = False
 
 
 class EnforcementRefused(Exception):

@@ -20,10 +20,11 @@ from engine.ingest.storing import store
 from engine.meters.cells import Cells
 from engine.rules.loading import Registered
 from engine.rules.transaction import Transaction
-from evaluator.enforcement.reservations import ReservationState
 from evaluator.events import UsageEvent
 from store.enforcement import meters, reservations, rolling_minutes
+from store.enforcement.records import Settlement
 from store.notifications import refused_limits
+from store.postgres import pipelines
 
 
 async def finish(
@@ -50,8 +51,8 @@ async def finish(
     return await count(transaction, new, registered.customers, False, drawdown=drawdown, holds=holds)
 
 
-async def write(transaction: Transaction, ledger: Ledger, cells: Cells, answers: list[Answer]) -> None:
-    """Writes what has changed."""
+async def write_and_commit(transaction: Transaction, ledger: Ledger, cells: Cells, answers: list[Answer]) -> None:
+    """Writes what has changed, and commits; the transaction has begun by `pipelines.begin`."""
     raw, organization_id = transaction.driver, transaction.organization_id
     changed = cells.changed()
     if ledger.decider.rolling:
@@ -61,25 +62,32 @@ async def write(transaction: Transaction, ledger: Ledger, cells: Cells, answers:
         found = [refusal_of(one.state) for one in ledger.decider.refusals]
         await refused_limits.add(transaction.connection, organization_id, found, transaction.now)
     records = [record for record in ledger.records.values() if record.changed]
-    async with raw.pipeline():
+    async with pipelines.pipeline(raw):
         if changed:
             await meters.send_write(raw, organization_id, changed, transaction.now)
             if not ledger.decider.rolling:
                 await rolling_minutes.send_add(raw, organization_id, changed)
         if records:
             await reservations.send_write(raw, organization_id, records)
+        await pipelines.commit(raw)
 
 
 async def _find_reset_times(transaction: Transaction, ledger: Ledger, answers: list[Answer]) -> None:
     """Reads when enough will have left the rolling windows of the limits that refused."""
     rolling = ledger.decider.rolling
-    replaced = await with_reset_times(transaction.driver, transaction.organization_id, transaction.now, rolling)
+    replaced = await with_reset_times(
+        transaction.driver, transaction.organization_id, transaction.now, rolling, ledger.cells
+    )
     for one in rolling:
         new = replaced.get(id(one.decision))
         if new is None:
             continue
-        if one.record is not None and one.record.reservation.state is not ReservationState.SETTLED:
+        if one.record is None:
+            continue
+        if one.asked is None:
             one.record.answer_with(new)
+        else:
+            one.record.settle_with(Settlement(*one.asked, new))
     for index, answer in enumerate(answers):
         if isinstance(answer, Decided) and id(answer.decision) in replaced:
             answers[index] = replace(answer, decision=replaced[id(answer.decision)])
@@ -102,7 +110,7 @@ def add_transitions(transaction: Transaction, counted: Counted | None, answers: 
         event_id = first[one.gauge] if cause is None or cause.event_id is None else cause.event_id
         caused.setdefault((one.gauge.customer_id, event_id), []).append(one)
     for index, answer in enumerate(answers):
-        if caused and isinstance(answer, Decided) and (reservation := answer.reservation) is not None:
-            transitions = caused.pop((reservation.customer_id, reservation.reservation_id), None)
+        if caused and isinstance(answer, Decided):
+            transitions = caused.pop((answer.reservation.customer_id, answer.reservation.reservation_id), None)
             if transitions:
                 answers[index] = replace(answer, transitions=transitions)

@@ -56,11 +56,14 @@ from store.rules import routing_facts
 from store.usage import event_samples, gauges, recounts
 from store.usage.event_samples import EventSample
 from store.usage.gauges import NEVER_EVALUATED, Locked
+from store.usage.holding_reservations import Holding, holding
 from store.views import gauge_windows
 from store.views.customer_alerts import GaugeSelection
 from store.views.customer_views import CustomerView, is_computed
 from store.views.gauge_windows import GaugeWindow
+from store.views.held_of_gauges import read_held
 
+MAX_HOLDS = 10  # reservations that are shown of a gauge
 MAX_GAUGES = 20  # of one explanation
 
 
@@ -139,10 +142,10 @@ class Explaining:
         Raises AlertUnknown, CustomerUnknown, NotOfUsage, and NotCovered.
         """
         found = await self._found(question, None)
+        if not found.owners:  # first: a key of another customer does not learn what the alert measures
+            raise NotCovered(found.definition.alert_id)
         if found.rule.measure.of_facts:
             raise NotOfUsage(found.definition.alert_id)
-        if not found.owners:
-            raise NotCovered(found.definition.alert_id)
         of_usage = _OfUsage(
             self, found.raw, found.definition, found.rule, question, found.facts, found.subscriptions, found.owners
         )
@@ -375,7 +378,23 @@ class _OfUsage:
                     limit_source(limits, one, owner.plan_id, watch.gauge.group),
                 )
             )
-        return explained
+        return await self._with_holds(explained, watched)
+
+    async def _with_holds(
+        self, explained: Sequence[ExplainedGauge], watched: Sequence[tuple[Owner, CustomerMeasure, WatchedGauge]]
+    ) -> list[ExplainedGauge]:
+        """The gauges with what open reservations hold of them."""
+        organization_id = self.base.organization_id
+        held = await read_held(self.base.connection, organization_id, [watch.gauge for _, _, watch in watched])
+        found = []
+        for one, (_, _, watch) in zip(explained, watched, strict=True):
+            of_gauge = held.get(watch.gauge)
+            holds: Sequence[Holding] = ()
+            if of_gauge is not None and of_gauge.number:
+                counted = recounts.Recount(watch.gauge, watch.aggregation, None, (), watch.raw_events)
+                holds = await holding(self.raw, organization_id, counted, MAX_HOLDS)
+            found.append(replace(one, held=of_gauge, holding=holds))
+        return found
 
     def _subject(self, watch: WatchedGauge, row: tuple[Locked, datetime] | None) -> Subject:
         """The gauge as a transaction that locks it would find it."""

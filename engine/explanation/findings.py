@@ -13,6 +13,8 @@ from evaluator.periods import BillingCycle, Period
 from evaluator.thresholds import Threshold, ThresholdSet
 from evaluator.transitions import AlertState
 from store.usage.event_samples import EventSample
+from store.usage.holding_reservations import Holding
+from store.views.held_of_gauges import Held
 
 
 class Check(StrEnum):
@@ -105,6 +107,8 @@ class ExplainedGauge:
     those of the gauge, with their levels. state: as it was recorded. awaits: the next evaluation changes the state
     without any change of the value. late_until: the end of the grace of its period; None where it has no period.
     only_changes: the type of the alert notifies of balances that change, and not of one that is first read there.
+    held: what open reservations hold of it; None where that is not read, or nothing can be held. holding: the
+    reservations of which it is the most.
     """
 
     gauge: Gauge
@@ -123,6 +127,8 @@ class ExplainedGauge:
     late_until: datetime | None = None
     limit: LimitSource | None = None
     only_changes: bool = False
+    held: Held | None = None
+    holding: Sequence[Holding] = ()
 
     def threshold_of(self, key: str) -> Threshold | None:
         """The threshold with that key."""

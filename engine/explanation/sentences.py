@@ -29,14 +29,26 @@ def of_explanation(explanation: Explanation) -> str:
 
 def of_gauge(explained: ExplainedGauge) -> str:
     """Why the alert has notified about a gauge, or has not."""
-    text = _sentence(explained)
+    text = _sentence(explained) + _of_held(explained)
     return text[0].upper() + text[1:]
+
+
+def _of_held(explained: ExplainedGauge) -> str:
+    """What open reservations hold of a gauge, as a sentence more; empty where that is nothing."""
+    held = explained.held
+    if held is None or not held.number:
+        return ""
+    amount, number = format_decimal(held.amount), counted(held.number, "open reservation")
+    if explained.gauge.measure.counts_held:
+        return f" Of the value, {amount} is held by {number}."
+    return f" Beside that, {amount} is held by {number}: the alert does not count it (counts_held)."
 
 
 def _sentence(explained: ExplainedGauge) -> str:
     name = gauge_name(explained.gauge)
     value = "not known yet" if explained.value is None else format_decimal(explained.value)
-    following = "" if explained.next is None else f" {of_next(explained.next)}"
+    counts_held = explained.gauge.measure.counts_held
+    following = "" if explained.next is None else f" {of_next(explained.next, counts_held=counts_held)}"
     match explained.reason:
         case Reason.NOTIFIED:
             text = f"The alert has notified: {name} is {value}, and {_reached(explained)}."
@@ -65,17 +77,20 @@ def _sentence(explained: ExplainedGauge) -> str:
             return f"{name} is {value}, which is at no threshold{back}.{following}"
 
 
-def of_next(following: Next) -> str:
-    """What must happen for a notification."""
+def of_next(following: Next, *, counts_held: bool = False) -> str:
+    """What must happen for a notification. counts_held: reservations count as events do."""
     level = format_decimal(following.level)
+    one, more = ("event or reservation", "events or reservations") if counts_held else ("event", "events")
     if following.events is not None:
-        needed = "1 more event is" if following.events == 1 else f"{format_decimal(following.events)} more events are"
+        needed = (
+            f"1 more {one} is" if following.events == 1 else f"{format_decimal(following.events)} more {more} are"
+        )
         return f"It notifies at {level}: {needed} needed."
     if following.amount is None:
         return f"It notifies when the value gets to {level}."
     if not following.amount:
-        return f"It notifies with the next event of any amount, for the level {level}."
-    return f"It notifies at {level}: with the next event of at least {format_decimal(following.amount)}."
+        return f"It notifies with the next {one} of any amount, for the level {level}."
+    return f"It notifies at {level}: with the next {one} of at least {format_decimal(following.amount)}."
 
 
 def of_threshold(explained: ExplainedGauge, threshold: Threshold) -> str:

@@ -205,6 +205,8 @@ class Committer:
                     counted = await self._count(
                         transaction, stored.new, registered, group.include_gauges, meters=moved
                     )
+                elif moved is not None:
+                    await moved.write()
                 phases.end(COUNT)
         except BaseException:
             rules.rolled_back(router, registered)

@@ -1,30 +1,41 @@
-"""Cells: the meters that a transaction needs are read; those that are missing or have a gap are counted anew."""
+"""Cells: the meters that a transaction needs are read; those that may have missed usage are counted anew.
+
+A meter is stored when it first moves. So one that is missing has counted nothing, if all usage of its window was
+stored under the limits of now: a new window needs no recount.
+"""
 
 from collections.abc import Container
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from engine.meters.counted_meters import Counted, CountedMeters
 from evaluator.aggregation import Aggregation
-from evaluator.amounts import exact_arithmetic
+from evaluator.amounts import ZERO, exact_arithmetic
+from evaluator.enforced_limits import ALWAYS, Since
 from evaluator.enforcement.meters import Meter, MeterCell
 from evaluator.enforcement.targets import Target
 from evaluator.limit_windows import MINUTE, minute_of
 from evaluator.routing import FUTURE_TOLERANCE, Router
-from store.enforcement import meter_recounts, meters, rolling_minutes
+from store.enforcement import held_recounts, meter_recounts, meters, rolling_minutes
 from store.enforcement.meter_recounts import MeterRecount
 from store.postgres.database import Cursor, DriverConnection
 
 # After now: the end of the events that a rolling window counts. Events are a little ahead of the clock at most.
 _AHEAD = FUTURE_TOLERANCE + timedelta(days=1)
+# How long before a window the limits must have stood for it to begin at zero: no event of it was stored before, also
+# where the clocks of servers differ by up to two hours.
+_STOOD_BEFORE = FUTURE_TOLERANCE + timedelta(hours=2)
+# After its window a meter that counted something may be deleted; this is shorter (`engine.upkeep`).
+_SURELY_KEPT = timedelta(days=30)
 
 
 @dataclass(slots=True)
 class _Wanted:
-    """A meter that is needed. meter: None where only a reservation names it. epoch: it must have been moved since."""
+    """A meter that is needed. meter: None where only a reservation names it. since: as of `Target`."""
 
     customer_id: str
     meter: Meter | None
-    epoch: int
+    since: Since
 
 
 @dataclass(eq=False)
@@ -32,6 +43,8 @@ class Cells:
     """The meters of one transaction, by `MeterCell.key`.
 
     now: the transaction's. new_customers: those that it has registered, or would register; they have no events yet.
+    holds_more: whether open reservations hold a part of meters that they did not hold when they were read. lacking:
+    the keys of meters that could not be counted any more, see `load_reading`.
     """
 
     organization_id: int
@@ -39,6 +52,8 @@ class Cells:
     now: datetime
     new_customers: Container[str] = ()
     by_key: dict[str, MeterCell] = field(default_factory=dict)
+    holds_more: bool = False
+    lacking: set[str] = field(default_factory=set)
     _wanted: dict[str, _Wanted] = field(default_factory=dict)
     _sent: list[tuple[str, str]] = field(default_factory=list)
     _cursor: Cursor | None = None
@@ -48,15 +63,15 @@ class Cells:
         meter = target.meter_at(time)
         wanted = self._wanted.get(meter.key)
         if wanted is None:
-            self._wanted[meter.key] = _Wanted(meter.customer_id, meter, target.required_epoch)
+            self._wanted[meter.key] = _Wanted(meter.customer_id, meter, target.since)
         else:
             wanted.meter = meter
-            wanted.epoch = max(wanted.epoch, target.required_epoch)
+            wanted.since = wanted.since.latest(target.since)
 
     def want_held(self, customer_id: str, key: str) -> None:
         """Needs a meter that a reservation holds a part of."""
         if key not in self._wanted:
-            self._wanted[key] = _Wanted(customer_id, None, 0)
+            self._wanted[key] = _Wanted(customer_id, None, ALWAYS)
 
     @property
     def customer_ids(self) -> set[str]:
@@ -75,14 +90,46 @@ class Cells:
         """
         unknown = await self._load(connection, locked=True)
         if unknown:
-            await self._count(connection, unknown)
+            await self._count(connection, unknown, locked=True)
 
-    async def load_known(self, connection: DriverConnection) -> set[str]:
-        """Makes the cells of what was read, in a transaction that can only read.
+    async def load_reading(
+        self, connection: DriverConnection, counted: CountedMeters, *, ended: bool = False
+    ) -> bool:
+        """Makes the cells of what was read, in a transaction that can only read, and sees one snapshot.
 
-        Returns the keys of those meters that are not known without a gap.
+        What is not known without a gap is taken from `counted`, or counted and kept there. ended: the transaction has
+        ended, so that nothing more can be read in it; returns whether nothing had to be.
         """
-        return {cell.key for cell, _ in await self._load(connection, locked=False)}
+        unknown = await self._load(connection, locked=False)
+        if not unknown:
+            return True
+        if ended:
+            self.lacking = {cell.key for cell, _ in unknown}
+            return False
+        missing = []
+        for cell, meter in unknown:
+            cell.is_counted_here, minutes = True, meter.window.minutes
+            found = counted.get(cell.key, self._wanted[cell.key].since.epoch, self.now)
+            if found is None:
+                missing.append((cell, meter))
+                continue
+            cell.counted, cell.minutes = found.counted, dict(found.minutes)
+            if minutes is not None:
+                cell.counted_from = first_minute(self.now, minutes)
+                cell.minutes = {one: amount for one, amount in cell.minutes.items() if one >= cell.counted_from}
+                with exact_arithmetic():
+                    cell.counted = sum(cell.minutes.values(), ZERO)
+        if missing:
+            await self._count(connection, missing, locked=False)
+            for cell, _ in missing:
+                counted.add(cell.key, Counted(cell.counted, cell.minutes, self.router.epoch, self.now))
+        # What reservations hold ends without a trace on a meter that is not stored, so it is read each time.
+        wanted = [self._recount_of(meter) for _, meter in unknown]
+        more = await held_recounts.would_hold(connection, self.organization_id, wanted)
+        with exact_arithmetic():
+            for (cell, _), amount in zip(unknown, more, strict=True):
+                cell.held += amount
+        return True
 
     async def _load(self, connection: DriverConnection, *, locked: bool) -> list[tuple[MeterCell, Meter]]:
         """Makes cells, without what has left rolling windows; returns those that are not known without a gap."""
@@ -99,7 +146,10 @@ class Cells:
             if meter is None:  # it may miss usage, and continues to
                 continue
             known_until, cell.rules_epoch = cell.rules_epoch, epoch
-            if known_until < wanted.epoch or cell.is_new:
+            if cell.is_new and self._begins_at_zero(meter, wanted.since):
+                if meter.window.minutes is not None:
+                    cell.counted_from = first_minute(self.now, meter.window.minutes)
+            elif known_until < wanted.since.epoch or cell.is_new:
                 if locked or customer_id not in self.new_customers:
                     unknown.append((cell, meter))
             elif meter.window.minutes is not None and cell.counted_from is not None:
@@ -119,13 +169,28 @@ class Cells:
         """The cells that have to be written."""
         return [cell for cell in self.by_key.values() if cell.changed]
 
-    async def _count(self, connection: DriverConnection, unknown: list[tuple[MeterCell, Meter]]) -> None:
-        """Counts meters from the stored events."""
-        if again := [one for one, meter in unknown if meter.window.is_rolling and not one.is_new]:
+    def _begins_at_zero(self, meter: Meter, since: Since) -> bool:
+        """Whether a meter that is not stored has counted nothing: all usage of its window would have moved it."""
+        if meter.span is not None:
+            start, kept = meter.span.start, meter.span.end > self.now - _SURELY_KEPT
+        else:
+            assert meter.window.minutes is not None
+            start, kept = first_minute(self.now, meter.window.minutes), True
+        return kept and start >= since.time + _STOOD_BEFORE
+
+    async def _count(
+        self, connection: DriverConnection, unknown: list[tuple[MeterCell, Meter]], *, locked: bool
+    ) -> None:
+        """Counts meters from the stored events.
+
+        locked: they will be stored, and open reservations hold what they would hold now.
+        """
+        again = [one for one, meter in unknown if meter.window.is_rolling and not one.is_new]
+        if locked and again:
             await rolling_minutes.clear(connection, self.organization_id, again)
         recounts = []
         for cell, meter in unknown:
-            cell.changed = True
+            cell.changed = locked
             minutes = meter.window.minutes
             if minutes is not None:
                 cell.counted_from = first_minute(self.now, minutes)
@@ -133,11 +198,18 @@ class Cells:
                 recounts.append((cell, self._recount_of(meter)))
         if not recounts:
             return
+        wanted = [one for _, one in recounts]
         with exact_arithmetic():
-            found = await meter_recounts.recount(connection, self.organization_id, [one for _, one in recounts])
-        for (cell, _), counted in zip(recounts, found, strict=True):
-            cell.counted = counted.counted
-            cell.minutes = dict(counted.minutes)
+            found = await meter_recounts.recount(connection, self.organization_id, wanted)
+            for (cell, _), counted in zip(recounts, found, strict=True):
+                cell.counted = counted.counted
+                cell.minutes = dict(counted.minutes)
+            if not locked:
+                return
+            added = await held_recounts.hold(connection, self.organization_id, wanted)
+            for (cell, _), more in zip(recounts, added, strict=True):
+                cell.held += more
+                self.holds_more = self.holds_more or more != ZERO
 
     def _recount_of(self, meter: Meter) -> MeterRecount:
         unit, span = meter.unit, meter.span

@@ -2,7 +2,7 @@
 
 from evaluator.aggregation import Aggregation
 from evaluator.balances import Unit
-from evaluator.enforced_limits import NOTHING_ENFORCED
+from evaluator.enforced_limits import ALWAYS, NOTHING_ENFORCED, Since
 from evaluator.enforcement.targets import Holder, Kept, UsageTargets
 from evaluator.routing import Router
 from evaluator.routing_facts import CustomerFacts
@@ -56,7 +56,9 @@ def _find(
         units.append(Unit(metric_id=metric_id))
     if currency is not None:
         units.append(Unit(currency=currency))
-    return UsageTargets(aggregation, units, holders(router, customer_id, subscription_id), kept)
+    raw_events = None if metric is None else metric.raw_events
+    since = ALWAYS if raw_events is None else Since(raw_events.since_epoch, raw_events.since_time)
+    return UsageTargets(aggregation, units, holders(router, customer_id, subscription_id), kept, since)
 
 
 def holders(router: Router, customer_id: str, subscription_id: str | None) -> list[Holder]:
@@ -76,7 +78,7 @@ def holders(router: Router, customer_id: str, subscription_id: str | None) -> li
                     plan.enforced,
                     subscription.cycle or customer.cycle,
                     0,
-                    max(customer.changed_epoch, subscription.changed_epoch, plan.last_epoch),
+                    customer.counted_since.latest(Since(subscription.changed_epoch, subscription.changed_time)),
                 ),
             )
     return [one for one in found if one.own.enforces or one.plan.enforces]
@@ -84,5 +86,6 @@ def holders(router: Router, customer_id: str, subscription_id: str | None) -> li
 
 def _holder(router: Router, customer: CustomerFacts, level: int) -> Holder:
     own, plan = router.limits_of(customer, customer.plan_id)
-    epoch = max(customer.changed_epoch, own.last_epoch, plan.last_epoch)
-    return Holder(customer.customer_id, None, own.enforced, plan.enforced, customer.cycle, level, epoch)
+    return Holder(
+        customer.customer_id, None, own.enforced, plan.enforced, customer.cycle, level, customer.counted_since
+    )

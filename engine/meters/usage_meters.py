@@ -148,6 +148,7 @@ async def open_usage_meters(
 ) -> UsageMeters | None:
     """Locks and reads what events that are about to be stored, or taken back, move; None if that is nothing.
 
+    `write` must follow, also where nothing has moved: meters may have been counted anew, and windows have gone on.
     events: of customers that the router knows. new_customers: those that the transaction has registered.
     """
     router = transaction.router
@@ -168,15 +169,20 @@ async def open_usage_meters(
     raw, organization_id = transaction.driver, transaction.organization_id
     named = {(event.customer_id, event.reservation_id or "") for event in settling}
     before = await reservations.read(raw, organization_id, named) if named else {}
-    for record in before.values():
-        for held in record.held:
-            cells.want_held(held.customer_id, held.key)
     wanted = cells.customer_ids | {customer_id for customer_id, _ in before}
+    wanted.update(held.customer_id for record in before.values() for held in record.held)
+    # All that may let a reservation hold more until it is locked hold the wallet of one of these.
+    wanted.update(one for customer_id, _ in before for one in router.enforcing(customer_id))
     locked = await wallets.lock_with_others(raw, organization_id, wanted, customer_ids)
     records = await reservations.read(raw, organization_id, before) if before else {}
+    for record in records.values():
+        for held in record.held:
+            cells.want_held(held.customer_id, held.key)
     await know_usage(transaction, [record.reservation for record in records.values()])
     await cells.send_read(raw)
     await cells.load(raw)
+    if cells.holds_more and records:
+        records = await reservations.read(raw, organization_id, records)
     return UsageMeters(transaction, covered, locked, cells, targets, records)
 
 

@@ -3,9 +3,10 @@
 What another transaction registers at the same time is waited for, and then read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from evaluator.events import UsageEvent
 from evaluator.known_customers import KnownCustomer
@@ -18,6 +19,22 @@ from store.rules import routing_facts
 
 # Commits that name a customer between two times that the gauges of its past periods are forgotten.
 COMMITS_BETWEEN = 256
+
+
+class Naming(Protocol):
+    """What an event and usage that is asked for name. metric_id: empty in a raw event."""
+
+    @property
+    def customer_id(self) -> str:
+        """Of the usage."""
+
+    @property
+    def subscription_id(self) -> str | None:
+        """None: the customer's own."""
+
+    @property
+    def metric_id(self) -> str:
+        """Of the usage."""
 
 
 @dataclass(eq=False)
@@ -64,7 +81,7 @@ class Loading:
     now: datetime
     registered: Registered
 
-    async def load(self, events: Sequence[UsageEvent]) -> None:
+    async def load(self, events: Sequence[Naming]) -> None:
         """Reads the customers, subscriptions and metrics of the events that the router lacks; registers unknown ones.
 
         In this order and sorted, in every transaction: two that register the same names wait, and never deadlock.
@@ -224,6 +241,11 @@ class Loading:
 
 def is_known(router: Router, events: Sequence[UsageEvent]) -> bool:
     """Whether no event is raw and the router knows all that routes them: `Loading.load` would read nothing."""
+    return knows(router, events) and all(event.event_name is None for event in events)
+
+
+def knows(router: Router, events: Iterable[Naming]) -> bool:
+    """Whether the router knows all that events name, and what stands above their customers."""
     known, metrics = router.known, router.metrics
     for event in events:
         customer = known.get(event.customer_id)
@@ -233,7 +255,7 @@ def is_known(router: Router, events: Sequence[UsageEvent]) -> bool:
             return False
         if event.subscription_id is not None and event.subscription_id not in customer.subscriptions:
             return False
-    return all(event.event_name is None for event in events)
+    return True
 
 
 def _is_uncertain(metric: MetricFacts | None) -> bool:

@@ -11,12 +11,11 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
-from engine.rules.loading import Loading, Registered
+from engine.rules.loading import Loading, Naming, Registered
 from engine.rules.monitoring import RulesMonitoring
 from engine.rules.reading import Reading
 from evaluator.alert_index import WideAlerts
 from evaluator.enforcement.usage import Usage
-from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from runtime.turns import Slices
 from store.alerts import active_rules
@@ -111,7 +110,7 @@ class OrganizationRules:
         self,
         connection: Connection,
         router: Router,
-        events: Sequence[UsageEvent],
+        events: Sequence[Naming],
         now: datetime,
         registered: Registered,
     ) -> None:

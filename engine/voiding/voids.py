@@ -66,6 +66,8 @@ class UsageVoids:
         if found.events:
             delete = functools.partial(_delete, transaction, found.events, key_id)
             await uncount(transaction, found.events, delete, meters)
+        elif meters is not None:
+            await meters.write()
         await _add_missing(transaction, keys, found)
         return Voided([found.outcomes[index] for index in range(len(keys))], found.events, transaction.now)
 

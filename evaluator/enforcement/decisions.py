@@ -85,7 +85,7 @@ class CreditState:
     available: Decimal | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `Usage`
 class Decision:
     """The answer to a request.
 

@@ -72,7 +72,8 @@ class MeterCell(MeterState):
     meter: what it counts; None where only a reservation names it. counted_from: the first minute that `counted` of a
     rolling window includes. refused_time: when a refusal was last reported. rules_epoch: of the organization, up to
     which it has missed nothing. is_new: it is not stored yet. changed: whether it has to be written. minutes: what
-    was counted in each minute of a rolling window since it was read.
+    was counted in each minute of a rolling window since it was read. is_counted_here: a transaction that cannot write
+    has counted it from the stored events, so that `minutes` are all of its window, and no others are stored.
     """
 
     customer_id: str = ""
@@ -84,6 +85,7 @@ class MeterCell(MeterState):
     is_new: bool = False
     changed: bool = False
     minutes: dict[datetime, Decimal] = field(default_factory=dict)
+    is_counted_here: bool = False
 
     def count(self, amount: Decimal, time: datetime) -> None:
         """Counts usage that happened at `time`. Must run under `exact_arithmetic`.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from evaluator.aggregation import Aggregation
 from evaluator.balances import Unit
-from evaluator.enforced_limits import EnforcedLimit, EnforcedLimits, met_by
+from evaluator.enforced_limits import ALWAYS, EnforcedLimit, EnforcedLimits, Since, met_by
 from evaluator.enforcement.meters import Meter, MeterCell
 from evaluator.gauges import Group
 from evaluator.periods import BillingCycle, Period
@@ -25,7 +25,7 @@ class Holder:
     """A customer, or a subscription of it, whose limits usage meets.
 
     own: its own limits; plan: those of its plan. level: 0 for the customer of the usage and its subscription, 1 for
-    the customer's parent and so on. epoch: a meter that was last moved before it has to be counted anew.
+    the customer's parent and so on. since: when its facts, and the customers below it, last changed.
     """
 
     customer_id: str
@@ -34,7 +34,7 @@ class Holder:
     plan: EnforcedLimits
     cycle: BillingCycle
     level: int
-    epoch: int = 0
+    since: Since = ALWAYS
 
     def group_keys(self, unit: Unit) -> set[str]:
         """The properties on whose values it depends which of its limits in a unit apply."""
@@ -45,21 +45,18 @@ class Holder:
 class Target:
     """A limit that usage meets, and the meter that the usage moves, one after the other in time.
 
-    of_cost: the cost moves it, and not the quantity.
+    of_cost: the cost moves it, and not the quantity. since: from then on all usage that meets the limit has moved its
+    meter; a meter that was last moved before has to be counted anew.
     """
 
     holder: Holder
     limit: EnforcedLimit
     group: Group
     of_cost: bool
+    since: Since
     _meter: Meter | None = None
     _start: datetime = _ALWAYS[1]
     _end: datetime = _ALWAYS[0]
-
-    @property
-    def required_epoch(self) -> int:
-        """The epoch before which its meter may have missed usage."""
-        return max(self.holder.epoch, self.limit.changed_epoch)
 
     def meter_at(self, time: datetime) -> Meter:
         """The meter that usage at `time` moves."""
@@ -97,13 +94,14 @@ class Kept:
 class UsageTargets:
     """The targets of one kind of usage, by the values of the properties that decide about them.
 
-    aggregation: of its metric.
+    aggregation: of its metric. since: when raw events began to count in the metric.
     """
 
     aggregation: Aggregation
     units: Sequence[Unit]
     holders: Sequence[Holder]
     kept: Kept
+    since: Since = ALWAYS
     _keys: tuple[str, ...] = ()
     _found: dict[tuple[str | None, ...], Sequence[Target]] = field(default_factory=dict)
 
@@ -123,7 +121,13 @@ class UsageTargets:
 
     def _find(self, properties: Mapping[str, str]) -> Sequence[Target]:
         return [
-            Target(holder, met.limit, met.group, unit.currency is not None)
+            Target(
+                holder,
+                met.limit,
+                met.group,
+                unit.currency is not None,
+                holder.since.latest(met.since, self.since if unit.currency is None else ALWAYS),
+            )
             for holder in self.holders
             for unit in self.units
             for met in met_by(holder.own, holder.plan, unit, properties)

@@ -5,6 +5,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor
 
+from proto.documents.cloudevents import EVENT_SCHEMAS, EVENTS_OPERATION, EVENTS_PATH, EVENTS_TAG
 from proto.documents.contract import (
     ENUMS,
     MESSAGES,
@@ -22,11 +23,14 @@ from proto.documents.http_paths import field_at, json_path, query_fields, variab
 Json = dict[str, Any]
 
 _DESCRIPTION = """\
-Tidemark serves gRPC. This is how a gateway in front of it presents the same methods over HTTP and JSON, for example
-grpc-gateway, or Envoy's gRPC-JSON transcoder, with the annotations `google.api.http` of `proto/tidemark/v1`.
+Tidemark serves gRPC, and the same methods over HTTP and JSON on the port of `TIDEMARK_HTTP_LISTEN`, with the
+annotations `google.api.http` of `proto/tidemark/v1`.
 
-Names in JSON are in lowerCamelCase; descriptions name fields as the contract does, `alert_id` for `alertId`. Gateways
-accept both. A parameter of a path is percent-encoded: an id may have any printable character.
+Names in JSON are in lowerCamelCase; descriptions name fields as the contract does, `alert_id` for `alertId`. Both are
+accepted. A parameter of a path is percent-encoded: an id may have any printable character.
+
+A gateway of one's own, such as grpc-gateway or Envoy's gRPC-JSON transcoder, has the same paths for the methods.
+Errors have another form there, and there are no CloudEvents.
 
 EvaluateUsage is a stream in both directions, which HTTP cannot carry: use gRPC, or EvaluateUsageBatch.
 """
@@ -48,10 +52,28 @@ _SCALARS: dict[int, Json] = {
     FieldDescriptor.CPPTYPE_STRING: {"type": "string"},
 }
 
+_ERROR: Json = {
+    "type": "object",
+    "description": "Every answer that is no success.",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "code": {"type": "integer", "format": "int32", "description": "The code of HTTP."},
+                "status": {"type": "string", "description": "The name of the gRPC code."},
+                "message": {"type": "string", "description": "A text for people."},
+                "details": {"$ref": "#/components/schemas/Status/properties/details"},
+            },
+            "required": ["code", "status", "message", "details"],
+        }
+    },
+    "required": ["error"],
+}
+
 _STATUS: Json = {
     "type": "object",
-    "description": "Every error. details has a google.rpc.ErrorInfo with an ErrorReason; bad fields add a"
-    " google.rpc.BadRequest, and failures that pass add a google.rpc.RetryInfo.",
+    "description": "An error of a part of an answer. details has a google.rpc.ErrorInfo with an ErrorReason; bad"
+    " fields add a google.rpc.BadRequest, and failures that pass add a google.rpc.RetryInfo.",
     "properties": {
         "code": {"type": "integer", "format": "int32", "description": "The gRPC code."},
         "message": {"type": "string", "description": "A text for people."},
@@ -74,6 +96,7 @@ def openapi() -> Json:
     for method in METHODS:
         for number, binding in enumerate(bindings(method)):
             paths.setdefault(json_path(binding.path), {})[binding.verb] = _operation(method, binding, number)
+    paths[EVENTS_PATH] = {"post": EVENTS_OPERATION}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -84,20 +107,25 @@ def openapi() -> Json:
         },
         "servers": [{"url": "/"}],
         "security": [{"apiKey": []}],
-        "tags": [{"name": each.name, "description": _text(each.full_name)} for each in SERVICES],
+        "tags": [
+            *({"name": each.name, "description": _text(each.full_name)} for each in SERVICES),
+            {"name": EVENTS_TAG, "description": "Usage as CloudEvents 1.0."},
+        ],
         "paths": paths,
         "components": {
             "securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}},
             "responses": {
                 "Error": {
                     "description": "The request was refused, or failed.",
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Status"}}},
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
                 }
             },
             "schemas": {
                 **{message.name: _message(message) for message in MESSAGES},
                 **{enum.name: _enum(enum) for enum in ENUMS},
                 "Status": _STATUS,
+                "Error": _ERROR,
+                **EVENT_SCHEMAS,
             },
         },
     }
@@ -120,9 +148,12 @@ def _operation(method: MethodDescriptor, binding: Binding, number: int) -> Json:
         ],
         "responses": {
             "200": {
-                "description": "One after the other, each as JSON of its own." if streams else "The answer.",
+                "description": "One after the other, each as JSON of its own in a line or an event."
+                if streams
+                else "The answer.",
                 "content": {
-                    "application/x-ndjson" if streams else "application/json": {"schema": _ref(method.output_type)}
+                    kind: {"schema": _ref(method.output_type)}
+                    for kind in (("application/x-ndjson", "text/event-stream") if streams else ("application/json",))
                 },
             },
             "default": {"$ref": "#/components/responses/Error"},

@@ -41,8 +41,9 @@ unless the server runs without keys ([commands](commands.md#keys)); the key deci
 - Amounts and quantities are texts with a decimal number: exact, and the same in every language.
 - Every error has a reason ([errors](api/errors.md)). Programs decide by it; messages are for people and may change.
 - Fields and enums that several methods share stand in [types](api/types.md).
-- The paths are for gateways that follow `google.api.http`: grpc-gateway, or Envoy's gRPC-JSON transcoder. Tidemark
-  itself serves gRPC. [openapi.json](openapi.json) is the same in OpenAPI 3.1. Ids in a path are percent-encoded.
+- The paths are those of [HTTP and JSON](http.md), where the server has a port for it, and of gateways that follow
+  `google.api.http`, such as grpc-gateway or Envoy's gRPC-JSON transcoder. [openapi.json](openapi.json) is the same in
+  OpenAPI 3.1. Ids in a path are percent-encoded.
 - The examples are requests and answers in the JSON of protobuf, as grpcurl takes and prints them. A test runs all of
   them against a server.
 """

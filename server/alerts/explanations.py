@@ -42,11 +42,9 @@ class ExplanationHandlers:
         """What an alert would say about a customer if it were created now."""
         violations = Violations()
         customer_id = violations.identifier("customer_id", request.customer_id)
-        if violations.found:
-            violations.raise_if_any()
+        violations.raise_if_any()
         new = read_new_alert(violations, messages.CreateAlertRequest(alert=request.alert))
-        organization, limited = current_organization(), bool(only_customer())
-        organization_id, now = organization.organization_id, self._clock.now()
+        organization_id, now = current_organization().organization_id, self._clock.now()
         async with self._database.transaction() as connection:
             # Reads of the snapshot must not have begun: a currency is read in a transaction of its own.
             [drafted] = await with_currencies(connection, organization_id, [draft(new, current_author())])
@@ -58,13 +56,9 @@ class ExplanationHandlers:
         async with self._database.transaction() as connection:
             explaining = Explaining(connection, organization_id, now, self._grace, self._max_groups)
             found = await explaining.explain(question, definition)
-            if limited and found.steps[0].reason is not Reason.PASSED:
-                raise alert_not_found(definition.alert_id, covering=customer_id)
-            whereabouts = Whereabouts([])
-            if not limited:
-                whereabouts = await find_deliveries(connection, organization_id, found.definition, [])
+            whereabouts = await find_deliveries(connection, organization_id, found.definition, [])
         return messages.PreviewAlertResponse(
-            explanation=explanation_message(found, whereabouts, with_deliveries=not limited), warnings=warnings
+            explanation=explanation_message(found, whereabouts, with_deliveries=True), warnings=warnings
         )
 
     async def ExplainCustomerAlert(

@@ -3,13 +3,14 @@
 import functools
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
 
 from server.calls.context import Context
+from server.calls.forwarded import Forwarded
 
 FORWARDED_KEY = "x-forwarded-client-cert"
 _CACHED = 1_024  # certificates
@@ -54,17 +55,32 @@ class TrustedProxies:
         return address is not None and any(address in network for network in self.networks)
 
 
-def certificate_of(context: Context, proxies: TrustedProxies) -> ClientCertificate | None:
-    """The certificate by which a call is identified; None if there is none.
+def certificate_of(
+    context: Context, proxies: TrustedProxies, forwarded: Forwarded | None = None
+) -> ClientCertificate | None:
+    """The certificate by which a call is identified; None if there is none. forwarded: of a call of the front.
 
     A trusted proxy speaks for the client whose certificate it has checked. Where it forwards none, the call has no
     certificate, since that of the proxy is not the client's.
     """
-    own = _own(context)
-    if not proxies.include(context.peer(), own):
+    checked = [str(value) for key, value in context.invocation_metadata() or () if key == FORWARDED_KEY]
+    if forwarded is not None:
+        return of_forwarded(forwarded, checked, proxies)
+    return _of_peer(context.peer(), _own(context), checked, proxies)
+
+
+def of_forwarded(forwarded: Forwarded, checked: Sequence[str], proxies: TrustedProxies) -> ClientCertificate | None:
+    """The same of a call of the front. checked: the values of `x-forwarded-client-cert` that the front has got."""
+    own = None if forwarded.certificate is None else _read(forwarded.certificate)
+    return _of_peer(forwarded.peer, own, checked, proxies)
+
+
+def _of_peer(
+    peer: str, own: ClientCertificate | None, checked: Sequence[str], proxies: TrustedProxies
+) -> ClientCertificate | None:
+    if not proxies.include(peer, own):
         return own
-    forwarded = [str(value) for key, value in context.invocation_metadata() or () if key == FORWARDED_KEY]
-    return parse_forwarded(",".join(forwarded)) if forwarded else None
+    return parse_forwarded(",".join(checked)) if checked else None
 
 
 def parse_forwarded(header: str) -> ClientCertificate | None:

@@ -9,6 +9,7 @@ import grpc
 
 from runtime import log_fields
 from runtime.tracing.context import TraceContext
+from server.calls.forwarded import SOCKET, Forwarded
 from server.calls.once import Once
 from store.alerts.history import Author
 from store.audit.entries import Actor, ActorKind, Cause
@@ -37,9 +38,15 @@ class Call:
     answer_bytes: int = 0  # that a request of the call asked for; 0: none did
     outcome: grpc.StatusCode = grpc.StatusCode.CANCELLED  # of the code of the call, when it has ended
     trace: TraceContext | None = None  # of what the call causes
-    peer: str = ""  # as gRPC names it
+    peer: str = ""  # as gRPC names it; of a call of the front: its caller
+    forwarded: Forwarded | None = None  # of a call of the front
     user_agent: str = ""
     client_identity: str = ""  # the first one of the client certificate
+
+    @property
+    def is_unknown_socket(self) -> bool:
+        """Whether the call comes through a socket of the machine, and not from the front of this process."""
+        return self.forwarded is None and self.peer.startswith(SOCKET)
 
     @property
     def is_infrastructure(self) -> bool:

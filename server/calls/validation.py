@@ -1,5 +1,6 @@
 """Checks of request fields. One error answers all violations of a request."""
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -153,6 +154,12 @@ def time_problem(seconds: int, nanos: int) -> str | None:
 def to_datetime(time: Timestamp) -> datetime:
     """The time of a valid timestamp: aware, in UTC, rounded down to the microsecond."""
     return EPOCH + timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)
+
+
+@functools.lru_cache(maxsize=1_000)
+def shared_timestamp(time: datetime) -> Timestamp:
+    """The timestamp of a time that many answers have. It must be copied, and never changed."""
+    return to_timestamp(time)
 
 
 def to_timestamp(time: datetime) -> Timestamp:

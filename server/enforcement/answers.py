@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TypeAlias
 
-from engine.enforcement.requests import Check, Decided, Extend, Release, Request, Reserve, Settle
+from engine.enforcement.requests import Decided, Extend, Release, Request, Reserve, Settle
 from engine.evaluation.results import RecordedTransition
 from evaluator.enforcement.decisions import Decision
 from generated.tidemark.v1 import decision_pb2, reservation_pb2
@@ -12,7 +12,8 @@ from generated.tidemark.v1 import limit_service_pb2 as messages
 from runtime.turns import Slices
 from server.calls.answer_size import DEFAULT_ROOM, FIELD_BYTES, fitting
 from server.calls.errors import ApiError, ErrorTable, mapped
-from server.calls.validation import to_timestamp
+from server.calls.validation import shared_timestamp
+from server.enforcement.reading import Check
 from server.mapping.decisions import write_decision
 from server.mapping.reservations import write_reservation
 from server.mapping.transitions import transition_message
@@ -36,28 +37,28 @@ def write_decided(answer: _WithTransitions, decided: Decided, *, with_usage: boo
     """Fills in the answer to a reservation, a settlement or a release."""
     if not isinstance(answer, messages.ReleaseReservationResponse) and decided.decision is not None:
         write_decision(answer.decision, decided.decision)
-    if decided.reservation is not None:
-        write_reservation(answer.reservation, decided.reservation, with_usage=with_usage)
+    write_reservation(answer.reservation, decided.reservation, with_usage=with_usage)
+    answer.replayed = decided.replayed
     if decided.transitions:
         _add_transitions(answer, decided.transitions)
 
 
 def write_extended(answer: messages.ExtendReservationResponse, decided: Decided, *, with_usage: bool = True) -> None:
     """Fills in the answer to an extension."""
-    if decided.reservation is not None:
-        write_reservation(answer.reservation, decided.reservation, with_usage=with_usage)
+    write_reservation(answer.reservation, decided.reservation, with_usage=with_usage)
+    answer.replayed = decided.replayed
 
 
 def write_checked(answer: messages.CheckUsageResponse, decision: Decision, update_time: datetime) -> None:
     """Fills in the answer to a check. update_time: before the decision."""
     write_decision(answer.decision, decision)
-    answer.update_time.CopyFrom(to_timestamp(update_time))
+    answer.update_time.CopyFrom(shared_timestamp(update_time))
 
 
 async def write_results(
     response: messages.EnforceUsageResponse,
-    requests: Sequence[Request | ApiError],
-    answers: Iterable[Decided | Exception],
+    requests: Sequence[Request | Check | ApiError],
+    answers: Iterable[Decided | Decision | Exception],
     update_time: datetime,
     table: ErrorTable,
     slices: Slices,
@@ -88,8 +89,14 @@ async def write_results(
 
 
 def _write_result(
-    result: messages.EnforcementResult, request: Request | ApiError, answer: Decided, update_time: datetime
+    result: messages.EnforcementResult,
+    request: Request | Check | ApiError,
+    answer: Decided | Decision,
+    update_time: datetime,
 ) -> None:
+    if isinstance(answer, Decision):
+        write_checked(result.check, answer, update_time)
+        return
     match request:
         case Reserve():
             write_decided(result.reserve, answer, with_usage=False)
@@ -99,8 +106,6 @@ def _write_result(
             write_decided(result.release, answer, with_usage=False)
         case Extend():
             write_extended(result.extend, answer, with_usage=False)
-        case Check() if answer.decision is not None:
-            write_checked(result.check, answer.decision, update_time)
         case _:
             raise AssertionError(f"no answer belongs to {request!r}")
 

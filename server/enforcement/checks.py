@@ -7,7 +7,6 @@ from evaluator.enforcement.decisions import Decision, OveragePolicy
 from generated.tidemark.v1 import limit_service_pb2 as messages
 from runtime.clock import Clock
 from runtime.turns import Slices
-from server.calls.answer_size import add_in_slices
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.errors import ErrorTable, mapped
@@ -18,7 +17,8 @@ from server.enforcement.engine import Checker
 from server.enforcement.errors import error_table
 from server.enforcement.monitoring import CheckMonitoring
 from server.enforcement.reading import read_check
-from server.mapping.decisions import decision_message, read_policy
+from server.enforcement.visibility import hide_others, only_customer
+from server.mapping.decisions import read_policy, write_decision
 from server.mapping.requested_usage import UsageBounds, UsageTemplate, read_customers, read_templates
 from store.identity.organizations import Organization
 
@@ -53,6 +53,8 @@ class CheckHandlers:
             raise found
         answer = messages.CheckUsageResponse()
         write_checked(answer, found, now)
+        if customer_id := only_customer():
+            hide_others(answer.decision, customer_id)
         return answer
 
     async def BatchCheckUsage(
@@ -73,12 +75,13 @@ class CheckHandlers:
         )
         slices = Slices(organization.organization_id)
         await slices.begin()
+        limited_to = only_customer()
         for number, customer_id in enumerate(customer_ids):
             shown = answer.customers.add(customer_id=customer_id)
-            of_customer = found[number * len(templates) : (number + 1) * len(templates)]
-            for one in of_customer:
+            for one in found[number * len(templates) : (number + 1) * len(templates)]:
                 self._monitoring.count(one)
-            await add_in_slices(shown.checks, (usage_check(one, self._errors) for one in of_customer), slices)
+                write_usage_check(shown.checks.add(), one, self._errors, limited_to)
+                await slices.pause()
         return answer
 
 
@@ -96,8 +99,13 @@ async def check_pairs(
     return found
 
 
-def usage_check(found: Decision | Exception, table: ErrorTable) -> messages.UsageCheck:
-    """The message for the answer to one of many checks."""
+def write_usage_check(
+    shown: messages.UsageCheck, found: Decision | Exception, table: ErrorTable, limited_to: str
+) -> None:
+    """Fills in the answer to one of many checks. limited_to: see `only_customer`."""
     if isinstance(found, Exception):
-        return messages.UsageCheck(error=mapped(found, table).status())
-    return messages.UsageCheck(decision=decision_message(found))
+        shown.error.CopyFrom(mapped(found, table).status())
+        return
+    write_decision(shown.decision, found)
+    if limited_to:
+        hide_others(shown.decision, limited_to)

@@ -39,3 +39,12 @@ class Checker(Protocol):
 
         Raises DatabaseUnavailable.
         """
+
+    async def changed(
+        self, organization: Organization, customer_ids: Sequence[str], since: int | None
+    ) -> tuple[set[str], int]:
+        """Those of the customers whose decisions may have changed since the last look; and the mark of this one.
+
+        since: the mark of the last look; None finds nothing. What changes for all customers of a plan, and with time
+        alone, is not found. Raises DatabaseUnavailable.
+        """

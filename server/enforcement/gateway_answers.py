@@ -40,8 +40,11 @@ def denied(decision: decision_pb2.Decision) -> envoy.CheckResponse:
         "reason": decision_pb2.DecisionReason.Name(decision.reason).removeprefix("DECISION_REASON_"),
     }
     if decision.HasField("limit") and decision.reason == decision_pb2.DECISION_REASON_LIMIT:
-        error["message"] = f"the limit {decision.limit.limit_id} leaves {decision.limit.remaining}"
-        error["limit"] = _limit(decision.limit)
+        limit = decision.limit
+        # A key that is limited to one customer sees no amounts of a limit above it.
+        shown = f"the limit {limit.limit_id} leaves {limit.remaining}" if limit.limit_id else "a limit leaves less"
+        error["message"] = shown
+        error["limit"] = _limit(limit)
     else:
         error["message"] = f"the credit that is left is {decision.balance.remaining or 'less'}"
         error["balance"] = {**_unit(decision.balance), "remaining": decision.balance.remaining}
@@ -81,7 +84,7 @@ def _header(name: str, value: str) -> envoy.HeaderValueOption:
 
 
 def _limit(limit: decision_pb2.LimitState) -> dict[str, str]:
-    shown = {
+    known = {
         "limit_id": limit.limit_id,
         "customer_id": limit.customer_id,
         **_unit(limit),
@@ -89,6 +92,7 @@ def _limit(limit: decision_pb2.LimitState) -> dict[str, str]:
         "remaining": limit.remaining,
         "held": limit.held,
     }
+    shown = {name: value for name, value in known.items() if value}
     if limit.HasField("reset_time"):
         shown["reset_time"] = to_datetime(limit.reset_time).isoformat()
     return shown

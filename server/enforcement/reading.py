@@ -1,12 +1,24 @@
 """The reading of the requests of LimitService: messages of the contract become requests of the engine."""
 
-from engine.enforcement.requests import Check, Extend, Release, Request, Reserve, Settle
+from dataclasses import dataclass
+
+from engine.enforcement.requests import Extend, Release, Request, Reserve, Settle
+from evaluator.enforcement.decisions import OveragePolicy
 from evaluator.enforcement.usage import Usage
 from generated.tidemark.v1 import limit_service_pb2 as messages
 from server.calls.validation import Violations
 from server.mapping.decisions import read_policy
 from server.mapping.requested_usage import UsageBounds, read_amount, read_usage
 from server.mapping.reservations import read_expiry
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check: a decision without an effect."""
+
+    usage: Usage
+    policy: OveragePolicy = OveragePolicy.DEFAULT
+
 
 # path: begins the path of each field of the request, such as "requests[3].reserve."; empty in a call of its own.
 
@@ -68,7 +80,7 @@ def read_extend(
 
 def read_item(
     violations: Violations, sent: messages.EnforcementRequest, bounds: UsageBounds, path: str
-) -> Request | None:
+) -> Request | Check | None:
     """A request of a stream; None if it has none. path: of the request."""
     match sent.WhichOneof("request"):
         case "reserve":

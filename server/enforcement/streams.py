@@ -21,7 +21,7 @@ from server.calls.validation import Violations
 from server.enforcement.answers import write_results
 from server.enforcement.deciding import Deciding
 from server.enforcement.errors import error_table
-from server.enforcement.reading import read_item
+from server.enforcement.reading import Check, read_item
 from server.mapping.requested_usage import UsageBounds
 from server.streams.ordered_answers import MAX_STREAM_EVENTS, OrderedAnswers, retrieve
 from store.identity.organizations import Organization
@@ -108,12 +108,12 @@ class EnforcementStreamHandlers:
 
     async def _parsed(
         self, organization: Organization, message: messages.EnforceUsageRequest, now: datetime
-    ) -> list[Request | ApiError]:
+    ) -> list[Request | Check | ApiError]:
         """The requests of a message, each checked on its own, in slices."""
         bounds = UsageBounds(now, self._retention)
         slices = Slices(organization.organization_id)
         slices.begin_at_once()
-        found: list[Request | ApiError] = []
+        found: list[Request | Check | ApiError] = []
         for index, one in enumerate(message.requests):
             violations = Violations()
             request = read_item(violations, one, bounds, f"requests[{index}]")
@@ -125,13 +125,13 @@ class EnforcementStreamHandlers:
         self,
         organization: Organization,
         batch_id: str,
-        requests: list[Request | ApiError],
+        requests: list[Request | Check | ApiError],
         now: datetime,
         room: Room,
     ) -> messages.EnforceUsageResponse:
         """The answer to one message."""
         valid = [request for request in requests if not isinstance(request, ApiError)]
-        answers = await self._deciding.submit(organization, valid, room)
+        answers = await self._deciding.answer(organization, valid, room)
         response = messages.EnforceUsageResponse(batch_id=batch_id)
         await write_results(response, requests, answers, now, self._errors, Slices(organization.organization_id))
         return response

@@ -17,6 +17,7 @@ from server.calls.stream_end import stream_end
 from server.calls.validation import Violations, to_timestamp
 from server.enforcement.checks import MAX_USAGES
 from server.enforcement.errors import error_table
+from server.enforcement.visibility import only_customer
 from server.enforcement.watched import Found, Subscriber, Watch
 from server.enforcement.watching import DecisionWatch
 from server.mapping.decisions import read_policy, write_decision
@@ -41,6 +42,7 @@ class WatchHandlers:
     ) -> AsyncIterator[messages.WatchDecisionsResponse]:
         """Sends all decisions, and then those that change, until the server drains or the stream is too old."""
         subscriber = self._watch.subscribe(current_organization(), _read_watches(request))
+        subscriber.limited_to = only_customer()
         when_over(lambda _: self._watch.leave(subscriber))
         ending = stream_end(self._drain)
         ending.add_done_callback(subscriber.wake)
@@ -84,6 +86,9 @@ class WatchHandlers:
                 customer_id=subscriber.watches[index].customer_id, usage_index=index % usages
             )
             self._write(shown, found)
+            if subscriber.limited_to and not subscriber.shows_anew(index, shown):
+                del answer.decisions[-1]
+                continue
             room -= shown.ByteSize() + FIELD_BYTES
             read_time = to_timestamp(reading.time)
             if not answer.HasField("update_time") or read_time.ToNanoseconds() < answer.update_time.ToNanoseconds():
@@ -91,7 +96,7 @@ class WatchHandlers:
             await slices.pause()
         for index, (found, reading) in taken.items():
             subscriber.put_back(index, found, reading)
-        return answer
+        return answer if answer.decisions else await self._next(subscriber, usages)
 
     def _write(self, shown: messages.WatchedDecision, found: Found) -> None:
         if isinstance(found, Exception):

@@ -1,13 +1,15 @@
 """Watched decisions: what the streams of an organization watch, each decision once, and what changed for each."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
 from evaluator.enforcement.decisions import Decision, LimitState, OveragePolicy
+from generated.tidemark.v1 import limit_service_pb2 as messages
 from server.calls.once import complete
+from server.enforcement.visibility import hide_others
 from server.mapping.requested_usage import UsageTemplate
 from store.identity.organizations import Organization
 
@@ -32,11 +34,13 @@ class Reading:
 
 
 class Subscriber:
-    """One stream. organization: whose decisions it watches."""
+    """One stream. organization: whose decisions it watches. limited_to: see `only_customer`."""
 
     def __init__(self, organization: Organization, watches: Sequence[Watch]) -> None:
         self.organization = organization
         self.watches = watches
+        self.limited_to = ""
+        self._shown: dict[int, bytes] = {}  # of a stream that is limited to a customer
         # Only the latest of each, so a client that does not read costs no more than what it watches.
         self._changed: dict[int, tuple[Found, Reading]] = {}
         self._waiting: asyncio.Future[None] | None = None
@@ -55,6 +59,14 @@ class Subscriber:
     def put_back(self, index: int, found: Found, reading: Reading) -> None:
         """Puts a decision back that was taken and not sent, unless a later one was noted."""
         self._changed.setdefault(index, (found, reading))
+
+    def shows_anew(self, index: int, shown: messages.WatchedDecision) -> bool:
+        """Hides what a stream that is limited to one customer may not see; returns whether anything else changed."""
+        hide_others(shown.decision, self.limited_to)
+        content = shown.SerializeToString(deterministic=True)
+        is_new = self._shown.get(index) != content
+        self._shown[index] = content
+        return is_new
 
     def wake(self, _: object = None) -> None:
         """Ends the wait of `changed`."""
@@ -89,15 +101,19 @@ class _Entry:
 class WatchedOrganization:
     """What is watched of one organization. read_time: of the last round over all decisions; None before it.
 
-    due: when its next decisions are read, on the loop's clock.
+    look_due, round_due: when changes are looked for next, and when the next part of a round is read; on the loop's
+    clock. mark: of the last look; None before the first one.
     """
 
     def __init__(self, organization: Organization, due: float) -> None:
         self.organization = organization
-        self.due = due
+        self.look_due = self.round_due = due
+        self.mark: int | None = None
         self.subscribers = 0
         self.read_time: datetime | None = None
         self._entries: dict[Watch, _Entry] = {}
+        self._of_customer: dict[str, dict[Watch, None]] = {}
+        self._changed: dict[Watch, None] = {}
         self._round: list[Watch] = []
         self._position = 0
         self._round_reading: Reading | None = None
@@ -107,11 +123,22 @@ class WatchedOrganization:
         """The watched decisions, each once."""
         return len(self._entries)
 
+    @property
+    def due(self) -> float:
+        """When something is to be read."""
+        return min(self.look_due, self.round_due)
+
+    @property
+    def customer_ids(self) -> list[str]:
+        """The customers whose decisions are watched."""
+        return list(self._of_customer)
+
     def add(self, subscriber: Subscriber) -> None:
         """Adds what a stream watches."""
         self.subscribers += 1
         for index, watch in enumerate(subscriber.watches):
             self._entries.setdefault(watch, _Entry()).readers.append((subscriber, index))
+            self._of_customer.setdefault(watch.customer_id, {})[watch] = None
 
     def remove(self, subscriber: Subscriber) -> None:
         """Removes what a stream watches, unless others watch it."""
@@ -123,6 +150,40 @@ class WatchedOrganization:
             entry.readers = [reader for reader in entry.readers if reader[0] is not subscriber]
             if not entry.readers:
                 del self._entries[watch]
+                self._changed.pop(watch, None)
+                of_customer = self._of_customer[watch.customer_id]
+                del of_customer[watch]
+                if not of_customer:
+                    del self._of_customer[watch.customer_id]
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether decisions about customers that have changed wait to be read."""
+        return bool(self._changed)
+
+    def looked(self, changed: Iterable[str], mark: int, began: float) -> None:
+        """Notes the customers that have changed. began: before the mark; what was read earlier is read again."""
+        for customer_id in changed:
+            self._changed.update(self._of_customer.get(customer_id, {}))
+        if self.mark is None:
+            self._changed.update(
+                {watch: None for watch, one in self._entries.items() if one.signature and one.began < began}
+            )
+        self.mark = mark
+
+    def next_changed(self, most: int) -> list[Watch]:
+        """Some of the decisions about customers that have changed, without those that no stream has shown yet."""
+        part: list[Watch] = []
+        while self._changed and len(part) < most:
+            watch = next(iter(self._changed))
+            del self._changed[watch]
+            if self._entries[watch].signature is not None:
+                part.append(watch)
+        return part
+
+    def change_again(self, part: Iterable[Watch]) -> None:
+        """Lets decisions be read again, because their read has failed."""
+        self._changed.update({watch: None for watch in part if watch in self._entries})
 
     def next_part(self, most: int, reading: Reading) -> list[Watch]:
         """The next decisions of the round to read. Those that no stream has shown yet are left out."""

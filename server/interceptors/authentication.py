@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from generated.tidemark.v1 import error_reason_pb2
 from server.authentication.access import check_role
 from server.authentication.api_keys import Authenticator
 from server.authentication.certificates import TrustedProxies, certificate_of
@@ -33,7 +34,12 @@ class Authenticate(Around):
         call, certificate = current_call.get(), None
         if not call.is_infrastructure:
             try:
-                certificate = certificate_of(context, self._proxies)
+                if call.is_unknown_socket:
+                    raise errors.Unauthenticated(
+                        error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
+                        "only the server itself makes calls through this socket: use its port",
+                    )
+                certificate = certificate_of(context, self._proxies, call.forwarded)
                 if certificate is not None and certificate.identities:
                     call.client_identity = certificate.identities[0]
                 call.caller = await self._authenticator.identify(_authorization(context), certificate)

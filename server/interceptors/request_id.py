@@ -3,8 +3,10 @@
 import re
 import secrets
 
+from runtime.forwarding import Forwarding
 from server.calls import current_call
 from server.calls.context import Context
+from server.calls.forwarded import SOCKET, forwarded_by
 from server.interceptors.wrapping import Before
 
 METADATA_KEY = "x-request-id"
@@ -15,7 +17,14 @@ _ACCEPTED = re.compile(r"[!-~]{1,128}")
 
 
 class RequestId(Before):
-    """Uses the caller's request id if it has 1–128 printable characters, and a random one otherwise."""
+    """Uses the caller's request id if it has 1–128 printable characters, and a random one otherwise.
+
+    Of a call that the front of this process forwards, it also notes for whom.
+    """
+
+    def __init__(self, forwarding: Forwarding | None = None) -> None:
+        """forwarding: the socket of the front; None: there is none."""
+        self._forwarding = forwarding
 
     def before(self, method: str, context: Context) -> None:
         """Begins the call with its id and sends the id back."""
@@ -26,6 +35,10 @@ class RequestId(Before):
                 call.request_id = value
             elif key == USER_AGENT_KEY and isinstance(value, str):
                 call.user_agent = value
+        if call.peer.startswith(SOCKET):
+            call.forwarded = forwarded_by(context.invocation_metadata() or (), self._forwarding)
+            if call.forwarded is not None:
+                call.peer, call.user_agent = call.forwarded.peer, call.forwarded.user_agent
         current_call.begin(call)
         # Trailing, not initial, metadata: gRPC sends it with the status, so there is no operation that can fail.
         context.set_trailing_metadata(((METADATA_KEY, call.request_id),))

@@ -39,7 +39,7 @@ class UnauthenticatedLimits(Around):
             await self._count(method, context)
             yield
             return
-        wait = self._waits.begin(context.peer())
+        wait = self._waits.begin(current_call.get().peer)
         try:
             async with self._authenticate.around(method, streaming, context):
                 self._waits.end(wait)

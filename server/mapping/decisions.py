@@ -4,9 +4,11 @@ from datetime import timedelta
 
 from evaluator.amounts import format_decimal
 from evaluator.balances import Unit
+from evaluator.enforced_limits import EnforcedLimit
 from evaluator.enforcement.decisions import CreditState, Decision, LimitState, Outcome, OveragePolicy, Reason
+from evaluator.enforcement.meters import Meter
 from generated.tidemark.v1 import access_pb2, decision_pb2, gauge_pb2
-from server.calls.validation import Violations, to_timestamp
+from server.calls.validation import Violations, shared_timestamp
 from server.mapping.limits import enforcement_value, window_message
 
 OUTCOMES = {
@@ -39,13 +41,6 @@ def read_policy(
     return policy
 
 
-def decision_message(decision: Decision) -> decision_pb2.Decision:
-    """The message for a decision."""
-    shown = decision_pb2.Decision()
-    write_decision(shown, decision)
-    return shown
-
-
 def write_decision(shown: decision_pb2.Decision, decision: Decision) -> None:
     """Fills in the message for a decision, which may be a part of another one: a message that is set is copied."""
     shown.outcome = OUTCOMES[decision.outcome]
@@ -54,19 +49,51 @@ def write_decision(shown: decision_pb2.Decision, decision: Decision) -> None:
     if decision.granted_cost is not None:
         shown.granted_cost = format_decimal(decision.granted_cost)
     if decision.limit is not None:
-        shown.limit.CopyFrom(limit_state_message(decision.limit))
+        write_limit_state(shown.limit, decision.limit)
     if decision.credit is not None:
         shown.balance.CopyFrom(_balance_message(decision.credit))
     if decision.over:
-        shown.over.extend(map(limit_state_message, decision.over))
+        for state in decision.over:
+            write_limit_state(shown.over.add(), state)
     if decision.retry_after is not None:
         shown.retry_after.FromTimedelta(max(decision.retry_after, timedelta(0)))
 
 
 def limit_state_message(state: LimitState) -> decision_pb2.LimitState:
     """The message for the state of a limit."""
-    limit, meter = state.limit, state.meter
-    return decision_pb2.LimitState(
+    shown = decision_pb2.LimitState()
+    write_limit_state(shown, state)
+    return shown
+
+
+def write_limit_state(shown: decision_pb2.LimitState, state: LimitState) -> None:
+    """Fills in the message for the state of a limit, which may be a part of another one."""
+    shown.CopyFrom(_identity(state.limit, state.meter))
+    shown.counted = format_decimal(state.counted)
+    shown.held = format_decimal(state.held)
+    shown.remaining = format_decimal(state.remaining)
+    shown.window_start_time.CopyFrom(shared_timestamp(state.span.start))
+    shown.window_end_time.CopyFrom(shared_timestamp(state.span.end))
+    if state.reset_time is not None:
+        shown.reset_time.CopyFrom(shared_timestamp(state.reset_time))
+
+
+# What does not change of a state from one decision to the next, by meter and limit; each with its limit. Copying it
+# takes a tenth of the time of making it.
+_identities: dict[tuple[str, str], tuple[EnforcedLimit, decision_pb2.LimitState]] = {}
+_MOST_IDENTITIES = 5_000  # about 5 MB
+
+
+def _identity(limit: EnforcedLimit, meter: Meter) -> decision_pb2.LimitState:
+    """A state's limit and meter. It must be copied, and never changed.
+
+    A meter's key does not name the organization; the limit is one of it.
+    """
+    key = meter.key, limit.limit_id
+    known = _identities.get(key)
+    if known is not None and known[0] is limit:
+        return known[1]
+    shown = decision_pb2.LimitState(
         limit_id=limit.limit_id,
         customer_id=meter.customer_id,
         subscription_id=meter.subscription_id or "",
@@ -74,15 +101,13 @@ def limit_state_message(state: LimitState) -> decision_pb2.LimitState:
         quantity=_quantity(limit.unit),
         groups=[gauge_pb2.GroupValue(key=key, value=value) for key, value in meter.group],
         amount=format_decimal(limit.amount),
-        counted=format_decimal(state.counted),
-        held=format_decimal(state.held),
-        remaining=format_decimal(state.remaining),
         window=window_message(limit.window),
-        window_start_time=to_timestamp(state.span.start),
-        window_end_time=to_timestamp(state.span.end),
-        reset_time=None if state.reset_time is None else to_timestamp(state.reset_time),
         enforcement=enforcement_value(limit.enforcement),
     )
+    if len(_identities) >= _MOST_IDENTITIES:
+        _identities.clear()
+    _identities[key] = limit, shown
+    return shown
 
 
 def _balance_message(state: CreditState) -> decision_pb2.BalanceState:

@@ -71,7 +71,7 @@ def _gauge_message(
 ) -> messages.GaugeExplanation:
     limit = None if one.limit is None else one.limit.amount
     shown = messages.GaugeExplanation(
-        gauge=gauge_message(one.gauge, one.value, limit),
+        gauge=gauge_message(one.gauge, one.value, limit, None if one.held is None else one.held.amount),
         reason=_reason(one.reason),
         summary=sentences.of_gauge(one),
         awaits_evaluation=one.awaits,
@@ -95,7 +95,15 @@ def _gauge_message(
     own = [each for each in notifications if each.sequence and _is_about(each, shown)]
     shown.thresholds.extend(_threshold_message(one, threshold, limit, own) for threshold in one.all_thresholds)
     if one.next is not None:
-        shown.next.CopyFrom(_next_message(one.next))
+        shown.next.CopyFrom(_next_message(one.next, counts_held=one.gauge.measure.counts_held))
+    if one.held is not None:
+        shown.hold_count = one.held.number
+    for held in one.holding:
+        shown.holds.add(
+            reservation_id=held.reservation_id,
+            amount=format_decimal(held.amount),
+            expire_time=to_timestamp(held.expire_time),
+        )
     return shown
 
 
@@ -164,12 +172,12 @@ def _same(transition: transition_pb2.Transition, threshold: object) -> bool:
     )
 
 
-def _next_message(following: Next) -> messages.NextNotification:
+def _next_message(following: Next, *, counts_held: bool) -> messages.NextNotification:
     return messages.NextNotification(
         level=format_decimal(following.level),
         amount="" if following.amount is None else format_decimal(following.amount),
         event_count="" if following.events is None else format_decimal(following.events),
-        summary=sentences.of_next(following),
+        summary=sentences.of_next(following, counts_held=counts_held),
     )
 
 

@@ -9,7 +9,7 @@ from evaluator.amounts import ZERO, format_decimal
 from evaluator.enforcement.usage import Usage
 from evaluator.routing import FUTURE_TOLERANCE
 from generated.tidemark.v1 import requested_usage_pb2
-from server.calls.validation import MAX_ID_LENGTH, Violations, id_problem, to_timestamp
+from server.calls.validation import MAX_ID_LENGTH, Violations, id_problem, shared_timestamp
 
 MAX_PROPERTIES = 64
 MAX_PROPERTY_LENGTH = 256  # characters of a value
@@ -111,18 +111,21 @@ def read_amount(violations: Violations, path: str, text: str) -> Decimal:
     return amount
 
 
-def usage_message(usage: Usage) -> RequestedUsage:
-    """The message for a usage."""
-    return RequestedUsage(
-        customer_id=usage.customer_id,
-        subscription_id=usage.subscription_id or "",
-        metric_id=usage.metric_id,
-        quantity=format_decimal(usage.quantity),
-        cost="" if usage.cost is None else format_decimal(usage.cost),
-        currency=usage.currency or "",
-        event_time=None if usage.event_time is None else to_timestamp(usage.event_time),
-        properties=usage.properties,
-    )
+def write_usage(shown: RequestedUsage, usage: Usage) -> None:
+    """Fills in the message for a usage, which may be a part of another one."""
+    shown.customer_id = usage.customer_id
+    shown.metric_id = usage.metric_id
+    shown.quantity = format_decimal(usage.quantity)
+    if usage.subscription_id is not None:
+        shown.subscription_id = usage.subscription_id
+    if usage.cost is not None:
+        shown.cost = format_decimal(usage.cost)
+    if usage.currency is not None:
+        shown.currency = usage.currency
+    if usage.event_time is not None:
+        shown.event_time.CopyFrom(shared_timestamp(usage.event_time))
+    if usage.properties:
+        shown.properties.update(usage.properties)
 
 
 def _read_price(

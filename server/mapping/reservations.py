@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from evaluator.amounts import format_decimal
+from evaluator.enforcement.decisions import OveragePolicy
 from evaluator.enforcement.reservations import LONGEST_TTL, Reservation, ReservationState
 from generated.tidemark.v1 import limit_service_pb2, reservation_pb2
-from server.calls.validation import Violations, to_timestamp
+from server.calls.validation import Violations, shared_timestamp
 from server.mapping.decisions import OUTCOMES, POLICIES
-from server.mapping.requested_usage import usage_message
+from server.mapping.requested_usage import write_usage
 
 STATES = {
     ReservationState.OPEN: reservation_pb2.RESERVATION_STATE_OPEN,
@@ -71,18 +72,23 @@ def reservation_message(one: Reservation) -> reservation_pb2.Reservation:
 
 
 def write_reservation(shown: reservation_pb2.Reservation, one: Reservation, *, with_usage: bool = True) -> None:
-    """Fills in the message for a reservation, which may be a part of another one."""
-    shown.customer_id = one.customer_id
+    """Fills in the message for a reservation, which may be a part of another one.
+
+    Field by field: a constructor with the fields as arguments takes several times as long.
+    """
+    shown.customer_id = one.usage.customer_id
     shown.reservation_id = one.reservation_id
     shown.state = STATES[one.state]
-    shown.overage_policy = POLICIES[one.policy]
+    if one.policy is not OveragePolicy.DEFAULT:
+        shown.overage_policy = POLICIES[one.policy]
     shown.outcome = OUTCOMES[one.outcome]
     shown.granted_quantity = format_decimal(one.granted_quantity)
-    shown.late = one.late
-    shown.create_time.CopyFrom(to_timestamp(one.create_time))
-    shown.expire_time.CopyFrom(to_timestamp(one.expire_time))
+    if one.late:
+        shown.late = True
+    shown.create_time.CopyFrom(shared_timestamp(one.create_time))
+    shown.expire_time.CopyFrom(shared_timestamp(one.expire_time))
     if with_usage:
-        shown.usage.CopyFrom(usage_message(one.usage))
+        write_usage(shown.usage, one.usage)
     if one.granted_cost is not None:
         shown.granted_cost = format_decimal(one.granted_cost)
     if one.settled_quantity is not None:
@@ -90,4 +96,4 @@ def write_reservation(shown: reservation_pb2.Reservation, one: Reservation, *, w
     if one.settled_cost is not None:
         shown.settled_cost = format_decimal(one.settled_cost)
     if one.end_time is not None:
-        shown.end_time.CopyFrom(to_timestamp(one.end_time))
+        shown.end_time.CopyFrom(shared_timestamp(one.end_time))

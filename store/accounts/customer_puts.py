@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from evaluator.routing_facts import MOST_LEVELS
 from store.accounts import quiet_puts
 from store.accounts.billing_cycles import cycle_columns
 from store.accounts.customer_evaluations import OWN_TIME
@@ -13,6 +12,7 @@ from store.accounts.customers import CustomerFact, StoredCustomer, customer_from
 from store.accounts.put_statements import COLLATED, CYCLE, TEXT, TIME, StatedTable, encoded, fetched
 from store.accounts.puts import Put, UnlockedPut
 from store.accounts.quiet_puts import QuietPut
+from store.erasures import customers_above
 from store.erasures.jobs import CustomerBeingErased
 from store.postgres.database import DriverConnection
 
@@ -65,19 +65,6 @@ SELECT i.position, i.customer_id IN (SELECT customer_id FROM erased) AS erased,
        {_TABLE.either("p", "b")}, {_TABLE.before_columns("b")}
 FROM input i LEFT JOIN put p USING (customer_id) LEFT JOIN before b USING (customer_id)
 """.encode()
-
-# Gives an epoch to customers and to all above them.
-_NOTE_ABOVE = f"""
-WITH RECURSIVE above (customer_id, level) AS (
-    SELECT id COLLATE "C", 1 FROM unnest(%(ids)s::text[]) AS i (id)
-    UNION
-    SELECT c.parent_customer_id, level + 1 FROM above a JOIN customer c
-        ON c.organization_id = %(organization_id)s AND c.customer_id = a.customer_id
-    WHERE c.parent_customer_id IS NOT NULL AND level < {MOST_LEVELS}
-)
-UPDATE customer SET changed_epoch = %(epoch)s
-WHERE organization_id = %(organization_id)s AND customer_id IN (SELECT customer_id FROM above)
-"""
 
 
 async def put_unlocked(
@@ -144,14 +131,12 @@ async def put(
                 names_changed=changed and row["names_changed"],
             )
         )
-    await _note_moves(connection, organization_id, epoch, found)
+    await customers_above.note_change_below(connection, organization_id, _parents_of_moved(found), epoch, now)
     return found
 
 
-async def _note_moves(
-    connection: DriverConnection, organization_id: int, epoch: int, puts: Sequence[CustomerPut | CustomerBeingErased]
-) -> None:
-    """Gives this epoch to all above the former and the present parents of customers that have moved.
+def _parents_of_moved(puts: Sequence[CustomerPut | CustomerBeingErased]) -> set[str]:
+    """The former and the present parents of customers that have moved.
 
     What counts the usage below them is counted anew: it has lost, or got, the usage of the customer so far.
     """
@@ -162,11 +147,7 @@ async def _note_moves(
             before, now = previous.parent_customer_id, one.put.stored.parent_customer_id
             if before != now:
                 parents |= {parent for parent in (before, now) if parent is not None}
-    if parents:
-        await connection.execute(
-            _NOTE_ABOVE.encode(),
-            {"organization_id": organization_id, "epoch": epoch, "ids": sorted(parents)},
-        )
+    return parents
 
 
 def _before(organization_id: int, row: Mapping[str, Any]) -> StoredCustomer | None:

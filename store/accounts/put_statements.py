@@ -6,7 +6,7 @@ statement of their own table that contains `StatedTable.upsert`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -64,6 +64,8 @@ class StatedTable:
 
     key: its primary key behind the organization. stated: the columns that the caller states, with their types.
     unlocked: those of them that change without the lock. unrouted: those that no router reads.
+    followed: other columns, which follow from these, each with its value in a new row, and in a row `t` that gets the
+    values of `excluded`, where {changed_epoch} stands for its new one.
     """
 
     name: str
@@ -71,6 +73,7 @@ class StatedTable:
     stated: Mapping[str, str]
     unlocked: frozenset[str]
     unrouted: frozenset[str]
+    followed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -135,17 +138,22 @@ class StatedTable:
         """Stores rows of `input`, unless newer facts are stored; a condition on `i` follows in place of {wanted}."""
         stated = ", ".join((*self.stated, "as_of_time"))
         assignments = ", ".join(f"{name} = excluded.{name}" for name in (*self.stated, "as_of_time"))
+        new = "".join(f", {value}" for value, _ in self.followed.values())
+        epoch = f"CASE WHEN {self.same_routes('t', 'excluded')} THEN t.changed_epoch ELSE excluded.changed_epoch END"
+        later = "".join(
+            f", {name} = {value.replace('{changed_epoch}', epoch)}" for name, (_, value) in self.followed.items()
+        )
         return f"""
             INSERT INTO {self.name} AS t (
-                organization_id, {", ".join(self.key)}, {stated}, create_time, update_time, changed_epoch
+                organization_id, {", ".join(self.key)}, {stated}, create_time, update_time,
+                {", ".join(("changed_epoch", *self.followed))}
             )
             SELECT %(organization_id)s, {", ".join(f"i.{name}" for name in self.key)},
-                   {", ".join(f"i.{name}" for name in (*self.stated, "as_of_time"))}, %(now)s, %(now)s, %(epoch)s
+                   {", ".join(f"i.{name}" for name in (*self.stated, "as_of_time"))}, %(now)s, %(now)s, %(epoch)s{new}
             FROM input i WHERE {{wanted}} ORDER BY {", ".join(f"i.{name}" for name in self.key)}
             ON CONFLICT (organization_id, {", ".join(self.key)}) DO UPDATE SET {assignments},
                 update_time = excluded.update_time,
-                changed_epoch = CASE WHEN {self.same_routes("t", "excluded")} THEN t.changed_epoch
-                    ELSE excluded.changed_epoch END
+                changed_epoch = {epoch}{later}
             WHERE t.as_of_time IS NULL OR t.as_of_time <= excluded.as_of_time
             RETURNING {self.listed("t.")}
         """

@@ -140,19 +140,23 @@ async def locked(cursor: Cursor) -> tuple[int, dict[str, Wallet]]:
     return rows[0][0], {row[1]: Wallet.of_row(row[1:]) for row in rows if row[1] is not None}
 
 
-# Reads wallets without a lock.
-_READ = """
+# Reads wallets without a lock. The array is a subquery: see `store.enforcement.meters`.
+_READ_WITH_DRAWDOWN = """
 SELECT customer_id, draw_units, seat_keys, has_recharge_policy, due_time, read_time FROM wallet
-WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
+WHERE organization_id = %(organization_id)s AND customer_id = ANY((SELECT string_to_array(%(ids)s, E'\t'))::text[])
+    AND draw_units <> '{}'
 """
 
 
-async def of_customers(
+async def send_read_with_drawdown(
     connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
-) -> dict[str, Wallet]:
-    """The customers' wallets as they are, without a lock; customers without one are left out."""
-    parameters = {"organization_id": organization_id, "ids": list(customer_ids)}
-    return await held(await connection.execute(_READ, parameters))
+) -> Cursor:
+    """Sends the statement that reads those of the customers' wallets on whose balances usage draws; `held` reads it.
+
+    It locks nothing.
+    """
+    parameters = {"organization_id": organization_id, "ids": "\t".join(customer_ids)}
+    return await connection.execute(_READ_WITH_DRAWDOWN, parameters)
 
 
 async def lock_with_drawdown(

@@ -1,6 +1,6 @@
-"""Recounts of meters: what they count, computed anew from the stored events."""
+"""Recounts of meters: what they count, computed anew from the stored events of their customers and those below."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,29 +16,41 @@ from evaluator.routing_facts import MOST_LEVELS
 from store.postgres.database import DriverConnection
 from store.usage.recounts import StatementKind, conditions, parameters_of, tally_columns
 
-# The customers and all that stand below them.
-_BELOW = f"""
-WITH RECURSIVE below AS (
-    SELECT id COLLATE "C" AS root, id COLLATE "C" AS customer_id, 1 AS level
-    FROM unnest(string_to_array(%(ids)s, E'\t')) AS i (id)
+# The meters are rows `w` of `wanted`; `below` has, for each of their customers, itself and all whose usage counts
+# there. Usage below a customer that is being erased does not count above it: see `Router.chain`.
+WANTED = f"""
+WITH RECURSIVE wanted AS MATERIALIZED (
+    SELECT * FROM unnest(
+        string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(meter_ids)s, E'\t'),
+        string_to_array(%(subscription_ids)s, E'\t', ''), string_to_array(%(names)s, E'\t'),
+        string_to_array(%(starts)s, E'\t')::timestamptz[], string_to_array(%(ends)s, E'\t')::timestamptz[],
+        string_to_array(%(groups)s, E'\t')::jsonb[], string_to_array(%(counts)s, E'\t')
+    ) WITH ORDINALITY AS i (
+        holder_id, meter_id, subscription_id, name, period_start, period_end, group_values, counts, position
+    )
+), below (root, customer_id, level) AS (
+    SELECT DISTINCT holder_id COLLATE "C", holder_id COLLATE "C", 1 FROM wanted
     UNION ALL
     SELECT b.root, c.customer_id, b.level + 1
-    FROM below b JOIN customer c ON c.organization_id = %(organization_id)s
-        AND c.parent_customer_id = b.customer_id
-    WHERE b.level < {MOST_LEVELS}
-)
-SELECT root, customer_id FROM below
-"""
+    FROM below b JOIN customer c ON c.organization_id = %(organization_id)s AND c.parent_customer_id = b.customer_id
+    WHERE b.level < {MOST_LEVELS} AND NOT EXISTS (
+        SELECT FROM erasure_job j WHERE j.organization_id = %(organization_id)s AND j.customer_id = c.customer_id
+    )
+)"""
 
-# Sums of the events of rows, each with a meter and one of the customers whose usage it counts.
-_COUNT = """
-SELECT i.position, {minute}, {tally}
-FROM unnest(
-    string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(subscription_ids)s, E'\t', ''),
-    string_to_array(%(names)s, E'\t'), string_to_array(%(starts)s, E'\t')::timestamptz[],
-    string_to_array(%(ends)s, E'\t')::timestamptz[], string_to_array(%(groups)s, E'\t')::jsonb[]
-) WITH ORDINALITY AS i (customer_id, subscription_id, name, period_start, period_end, group_values, position)
-JOIN event e ON {conditions}{of_group}
+# The rows `i`: each meter with each customer whose usage it counts. A subscription is of one customer.
+COUNTED = """(
+    SELECT w.*, b.customer_id FROM wanted w JOIN below b ON b.root = w.holder_id
+    WHERE w.subscription_id IS NULL OR b.level = 1
+) AS i"""
+
+# Sums of the events that each meter counts. The subquery, which is not made a join, takes the events of each customer
+# by their key.
+_COUNT = f"""
+{WANTED}
+SELECT i.position, s.minute, sum(s.total) FROM {COUNTED} CROSS JOIN LATERAL (
+    SELECT {{minute}} AS minute, {{tally}} FROM event e WHERE {{conditions}} GROUP BY 1
+) AS s (minute, total)
 GROUP BY 1, 2
 """
 
@@ -77,61 +89,52 @@ class Recounted:
     minutes: Mapping[datetime, Decimal]
 
 
-async def customers_below(
-    connection: DriverConnection, organization_id: int, customer_ids: Collection[str]
-) -> dict[str, list[str]]:
-    """By customer: itself and all that stand below it."""
-    found: dict[str, list[str]] = {}
-    cursor = await connection.execute(
-        _BELOW, {"organization_id": organization_id, "ids": "\t".join(sorted(customer_ids))}
-    )
-    for root, customer_id in await cursor.fetchall():
-        found.setdefault(root, []).append(customer_id)
-    return found
-
-
 async def recount(
     connection: DriverConnection, organization_id: int, wanted: Sequence[MeterRecount]
 ) -> list[Recounted]:
     """What each meter counts of the stored events. Must run under `exact_arithmetic`.
 
-    The transaction must hold the wallets of the meters' customers: no other one stores events that they count.
+    The transaction must hold the wallets of the meters' customers: no other one stores events that they count. Costs
+    a look-up in the events for each customer below, and their events of the months of the window.
     """
-    below = await customers_below(connection, organization_id, {one.meter.customer_id for one in wanted})
     totals, minutes = [ZERO] * len(wanted), [dict[datetime, Decimal]() for _ in wanted]
-    by_kind: dict[tuple[StatementKind, bool, bool], list[tuple[int, str]]] = {}
+    by_kind: dict[tuple[StatementKind, bool, bool], list[int]] = {}
     for index, one in enumerate(wanted):
-        rows = by_kind.setdefault(one._kind, [])
-        # A subscription is of one customer.
-        counted = below[one.meter.customer_id] if one.meter.subscription_id is None else [one.meter.customer_id]
-        rows += [(index, customer_id) for customer_id in counted]
-    for (kind, is_rolling, has_group), rows in by_kind.items():
+        by_kind.setdefault(one._kind, []).append(index)
+    for (kind, is_rolling, has_group), indexes in by_kind.items():
+        of_group = " AND e.properties @> i.group_values" if has_group else ""
         statement = _COUNT.format(
             minute="date_trunc('minute', e.event_time, 'UTC')" if is_rolling else "NULL::timestamptz",
             tally=tally_columns(kind),
-            conditions=conditions(kind),
-            of_group=" AND e.properties @> i.group_values" if has_group else "",
+            conditions=conditions(kind) + of_group,
         )
-        parameters = _parameters(organization_id, wanted, rows) | parameters_of(kind)
-        cursor = await connection.execute(statement.encode(), parameters)
-        for position, minute, total, *_ in await cursor.fetchall():
-            index, amount = rows[position - 1][0], Decimal(total)
+        parameters = parameters_of_meters(organization_id, [wanted[index] for index in indexes])
+        cursor = await connection.execute(statement.encode(), {**parameters, **parameters_of(kind)})
+        for position, minute, total in await cursor.fetchall():
+            index, amount = indexes[position - 1], Decimal(total)
             totals[index] += amount
             if minute is not None:
                 minutes[index][minute] = minutes[index].get(minute, ZERO) + amount
     return [Recounted(*one) for one in zip(totals, minutes, strict=True)]
 
 
-def _parameters(
-    organization_id: int, wanted: Sequence[MeterRecount], rows: Sequence[tuple[int, str]]
-) -> dict[str, Any]:
-    meters = [wanted[index].meter for index, _ in rows]
+def parameters_of_meters(organization_id: int, wanted: Sequence[MeterRecount]) -> dict[str, Any]:
+    """The parameters of WANTED. counts: what each meter adds up, COST, QUANTITY, or EVENTS."""
+    meters = [one.meter for one in wanted]
     return {
         "organization_id": organization_id,
-        "customer_ids": "\t".join([customer_id for _, customer_id in rows]),
+        "customer_ids": "\t".join([meter.customer_id for meter in meters]),
+        "meter_ids": "\t".join([meter.key for meter in meters]),
         "subscription_ids": "\t".join([meter.subscription_id or "" for meter in meters]),
         "names": "\t".join([meter.unit.currency or meter.unit.metric_id or "" for meter in meters]),
-        "starts": "\t".join([wanted[index].start.isoformat() for index, _ in rows]),
-        "ends": "\t".join([wanted[index].end.isoformat() for index, _ in rows]),
+        "starts": "\t".join([one.start.isoformat() for one in wanted]),
+        "ends": "\t".join([one.end.isoformat() for one in wanted]),
         "groups": "\t".join([orjson.dumps(dict(meter.group)).decode() for meter in meters]),
+        "counts": "\t".join([_counts(one) for one in wanted]),
     }
+
+
+def _counts(one: MeterRecount) -> str:
+    if one.meter.unit.currency is not None:
+        return "COST"
+    return "EVENTS" if one.aggregation is Aggregation.COUNT else "QUANTITY"

@@ -13,6 +13,8 @@ from evaluator.enforcement.decision_json import decision_from, decision_json
 from evaluator.enforcement.decisions import Decision, Outcome
 from evaluator.enforcement.reservations import GRACE, Reservation, ReservationState
 
+_CONFLICT = '{"event_conflict": true}'  # in place of a settlement; as the database writes it
+
 
 class HeldCharge(NamedTuple):
     """What a reservation holds of one meter. key: as `MeterCell.key`."""
@@ -49,6 +51,7 @@ class Record:
     settlement: str | None = None
     is_new: bool = False
     changed: bool = False
+    _held: list[HeldCharge] | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -58,14 +61,14 @@ class Record:
     @property
     def held(self) -> list[HeldCharge]:
         """What it holds of meters while it is open."""
-        if self.charges is None:
-            return []
-        return [
-            HeldCharge(customer_id, key, Decimal(amount)) for customer_id, key, amount in orjson.loads(self.charges)
-        ]
+        if self._held is None:
+            stored = [] if self.charges is None else orjson.loads(self.charges)
+            self._held = [HeldCharge(customer_id, key, Decimal(amount)) for customer_id, key, amount in stored]
+        return self._held
 
     def hold(self, charges: Sequence[HeldCharge]) -> None:
         """Notes what it holds of meters."""
+        self._held = list(charges)
         if charges:
             self.charges = orjson.dumps([(one.customer_id, one.key, str(one.amount)) for one in charges]).decode()
 
@@ -105,6 +108,15 @@ class Record:
         stored = orjson.loads(self.settlement)
         cost = None if stored["cost"] is None else Decimal(stored["cost"])
         return Settlement(Decimal(stored["quantity"]), cost, decision_from(stored["decision"]))
+
+    @property
+    def has_conflict(self) -> bool:
+        """Whether its settlement was refused because an event of its id is stored."""
+        return self.settlement == _CONFLICT
+
+    def note_conflict(self) -> None:
+        """Notes that its settlement was refused because an event of its id is stored. It must have ended."""
+        self.settlement = _CONFLICT
 
     def settle_with(self, settlement: Settlement) -> None:
         """Takes the settlement, whose amounts are noted in the reservation."""

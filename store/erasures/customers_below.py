@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.audit import numbering
 from store.audit.erasing import erase_parent
 from store.erasures.jobs import ErasureJob, StepResult
+from store.identity import organizations
 
 CUSTOMERS_AT_ONCE = 500  # each with its entries of the audit log
 
@@ -29,6 +30,8 @@ async def clear_parents(connection: AsyncConnection, job: ErasureJob, limit: int
     No put names the customer as a parent while the job runs.
     """
     assert job.customer_id is not None, "a running job knows its customer"
+    # Before customers: no put moves any meanwhile, which would lock those above them in another order.
+    await organizations.lock_shared(connection, job.organization_id)
     if await numbering.assign_numbers(connection, job.organization_id):
         return StepResult()  # entries without a number are not found by their customer
     values = {

@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping, and_, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.erasures import scoped
+from store.erasures.customers_above import note_change_below
 from store.identity import organizations
 from store.ids import random_id
 from store.postgres.database import driver
@@ -94,10 +95,14 @@ async def begin(
         return running, False
     of_customer = and_(customer.c.organization_id == organization_id, customer.c.customer_id == customer_id)
     marked = await connection.execute(
-        update(customer).where(of_customer).values(changed_epoch=epoch).returning(customer.c.customer_id)
+        update(customer).where(of_customer).values(changed_epoch=epoch).returning(customer.c.parent_customer_id)
     )
-    if marked.one_or_none() is None:
+    row = marked.one_or_none()
+    if row is None:
         raise CustomerUnknown(customer_id)
+    if row.parent_customer_id is not None:  # from now on its usage counts for none of those above it
+        raw = await driver(connection)
+        await note_change_below(raw, organization_id, [row.parent_customer_id], epoch, now)
     await scoped.end(connection, organization_id, customer_id, epoch, now)
     job_id = random_id(JOB_ID_PREFIX)
     saved = await connection.execute(

@@ -2,7 +2,7 @@
 
 Each step is repeated until it finds nothing more, so a step that is cut off loses only its own transaction. A step
 costs an index scan of the customer's own rows; what other customers have does not matter, except for the log of
-operator events, which is kept for a short time.
+operator events and for reservations, which are kept for a short time.
 """
 
 from dataclasses import replace
@@ -18,6 +18,7 @@ from store.erasures.jobs import ErasureJob, Step, StepResult
 from store.erasures.keys import revoke_keys
 from store.erasures.notifications import delete_notifications, delete_operator_events
 from store.erasures.reservations import end_reservations
+from store.erasures.reservations_below import forget_in_reservations
 from store.identity import organizations
 from store.tables import event_key
 
@@ -149,7 +150,13 @@ def together(*steps: Step) -> Step:
 # with one that exists.
 # In this order: first what is measured, then what was reported of it, then the facts, of which the ledger is kept.
 STEPS: tuple[Step, ...] = (
-    together(end_reservations, _deletion("meter_minute"), _deletion("meter"), _deletion("event", _DELETE_EVENTS)),
+    together(
+        end_reservations,
+        forget_in_reservations,
+        _deletion("meter_minute"),
+        _deletion("meter"),
+        _deletion("event", _DELETE_EVENTS),
+    ),
     _deletion("voided_event"),
     _deletion("unique_value"),
     _deletion("alert_state"),

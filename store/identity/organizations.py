@@ -63,6 +63,18 @@ async def current_epoch(connection: AsyncConnection, organization_id: int) -> in
     return int(epoch)
 
 
+async def send_current_epoch(connection: DriverConnection, organization_id: int) -> Cursor:
+    """Sends the statement of `current_epoch`; `epoch_of` reads its result."""
+    return await connection.execute("SELECT epoch FROM organization WHERE organization_id = %s", (organization_id,))
+
+
+async def epoch_of(cursor: Cursor) -> int:
+    """The result of `send_current_epoch`."""
+    row = await cursor.fetchone()
+    assert row is not None, "the organization does not exist"
+    return int(row[0])
+
+
 async def lock_shared(connection: AsyncConnection, organization_id: int) -> int:
     """Takes the organization's lock shared, so that no alert or fact changes; returns the epoch."""
     return (await lock_shared_with_name(connection, organization_id)).epoch

@@ -51,6 +51,11 @@ class MetricNotEnforceable(Exception):
         self.aggregation = aggregation
 
 
+# What a limit does with usage: nothing, because it has no amount; it lets the usage pass uncounted, also by the limit
+# of a plan; it counts it.
+_STANDING = "CASE WHEN {row}.amount IS NULL THEN 0 WHEN {row}.enforcement = 'NONE' THEN 1 ELSE 2 END"
+_SAME_STANDING = f"{_STANDING.format(row='t')} = {_STANDING.format(row='excluded')}"
+_IS_FOLLOWED = "t.enforced_as_of = t.changed_epoch"
 _TABLE = StatedTable(
     "usage_limit",
     ("limit_id",),
@@ -69,6 +74,19 @@ _TABLE = StatedTable(
     },
     unlocked=frozenset({"display_name"}),
     unrouted=frozenset({"display_name"}),
+    followed={
+        "enforced_epoch": (
+            "%(epoch)s",
+            f"CASE WHEN NOT {_SAME_STANDING} THEN excluded.changed_epoch"
+            f" WHEN {_IS_FOLLOWED} THEN t.enforced_epoch ELSE t.changed_epoch END",
+        ),
+        "enforced_time": (
+            "%(now)s",
+            f"CASE WHEN NOT {_SAME_STANDING} THEN excluded.update_time"
+            f" WHEN {_IS_FOLLOWED} THEN t.enforced_time ELSE t.update_time END",
+        ),
+        "enforced_as_of": ("%(epoch)s", "{changed_epoch}"),
+    },
 )
 # Changed limits of customers, with the key of their unit (`evaluator.balances.Unit.key`), in the rows of {changed}.
 # Of the alerts on facts, those on totals of invoices are compared with limits: of a currency, without groups. Those
@@ -225,7 +243,7 @@ WITH before AS MATERIALIZED (
 ), gone AS (
     UPDATE usage_limit
     SET limit_id = %(deleted)s || natural_key, amount = NULL, deleted = true, update_time = %(now)s,
-        changed_epoch = %(epoch)s
+        changed_epoch = %(epoch)s, enforced_epoch = %(epoch)s, enforced_time = %(now)s, enforced_as_of = %(epoch)s
     WHERE organization_id = %(organization_id)s AND limit_id = (SELECT limit_id FROM before)
     RETURNING customer_id, plan_id, currency, metric_id, groups, window_kind
 ), noted AS ({NOTE.format(changed=_CHANGED.format(changed="gone"))})

@@ -1,11 +1,12 @@
 """Effective limits: the limits that apply to gauges, of customers and of plans."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from evaluator.balances import Unit
-from evaluator.enforced_limits import Enforcement
+from evaluator.enforced_limits import Enforcement, Since
 from evaluator.gauges import Gauge
 from evaluator.limits import NO_LIMITS, LimitChange, Limits, limit_of
 from store.limits.windows import window_of
@@ -14,7 +15,8 @@ from store.postgres.database import DriverConnection, Row
 # The columns of a limit, as `_limit` reads them.
 _FIELDS = (
     "l.currency, l.metric_id, l.groups, l.amount::text, l.changed_epoch, l.limit_id, l.enforcement, l.window_kind,"
-    " l.window_minutes"
+    " l.window_minutes, CASE WHEN l.enforced_as_of = l.changed_epoch THEN l.enforced_epoch ELSE l.changed_epoch END,"
+    " (CASE WHEN l.enforced_as_of = l.changed_epoch THEN l.enforced_time ELSE l.update_time END)::text"
 )
 
 # The limits of a customer itself, as a column of a statement about `customer`; `read_column` reads it.
@@ -86,7 +88,8 @@ async def _by_subject(connection: DriverConnection, query: str, **parameters: An
 
 
 def _limit(fields: Sequence[Any]) -> LimitChange:
-    currency, metric_id, groups, amount, changed_epoch, limit_id, enforcement, window_kind, minutes = fields
+    currency, metric_id, groups, amount, changed_epoch, limit_id, enforcement, window_kind, minutes = fields[:9]
+    since_epoch, since_time = fields[9:]
     return LimitChange(
         Unit(currency, metric_id),
         tuple((key, value) for key, value in groups),
@@ -95,4 +98,5 @@ def _limit(fields: Sequence[Any]) -> LimitChange:
         window_of(window_kind, minutes),
         Enforcement(enforcement),
         limit_id,
+        Since(since_epoch, datetime.fromisoformat(since_time)),
     )

@@ -21,6 +21,11 @@ async def begin(connection: DriverConnection) -> None:
     await connection.execute("BEGIN", prepare=False)
 
 
+async def begin_snapshot(connection: DriverConnection) -> None:
+    """Begins a transaction that reads one snapshot and nothing else, together with the next statement."""
+    await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
+
+
 async def commit(connection: DriverConnection) -> None:
     """Commits together with the statements before and after it. What follows is not a part of the transaction."""
     await connection.execute("COMMIT", prepare=False)

@@ -32,7 +32,7 @@ CUSTOMER_COLUMNS = f"""
        greatest(update_time, contracts_change_time), {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN},
        EXISTS (SELECT FROM erasure_job j
                WHERE j.organization_id = customer.organization_id AND j.customer_id = customer.customer_id),
-       parent_customer_id
+       parent_customer_id, below_change_time
 """
 
 # Customers; the condition follows.
@@ -292,7 +292,7 @@ def _cycle(anchor: datetime, cadence: str, count: int, zone: str) -> BillingCycl
 def customer_of(row: Row) -> CustomerFacts:
     """The customer in a row with CUSTOMER_COLUMNS."""
     customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row[:9]
-    exclusions, end, limits, being_erased, parent_customer_id = row[9:]
+    exclusions, end, limits, being_erased, parent_customer_id, below_change_time = row[9:]
     cycle = _cycle(anchor, cadence, count, zone)
     excluded, own = _excluded(exclusions), read_column(limits)
     return CustomerFacts(
@@ -307,6 +307,7 @@ def customer_of(row: Row) -> CustomerFacts:
         own,
         being_erased,
         parent_customer_id=parent_customer_id,
+        below_change_time=below_change_time,
     )
 
 

@@ -68,6 +68,7 @@ customer = Table(
     Column("changed_epoch", BigInteger, nullable=False),
     Column("contracts_change_time", Time),  # when the custom fields of one of its subscriptions last changed
     Column("parent_customer_id", Identifier),  # the customer directly above
+    Column("below_change_time", Time),  # when a customer below was last moved or erased
     Index("customer_by_change", "organization_id", "changed_epoch"),
     Index(
         "customer_of_plan",

@@ -41,6 +41,11 @@ usage_limit = Table(
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
+    # When it last began or ended to be enforced, to count nothing, or to exist; they hold if `enforced_as_of` is
+    # `changed_epoch`. Otherwise, or unset: at the last change of the row.
+    Column("enforced_epoch", BigInteger),
+    Column("enforced_time", Time),
+    Column("enforced_as_of", BigInteger),
     Index("limit_once", "organization_id", "natural_key", unique=True),
     Index("limit_of_customer", "organization_id", "customer_id", postgresql_where="customer_id IS NOT NULL"),
     Index("limit_of_plan", "organization_id", "plan_id", postgresql_where="plan_id IS NOT NULL"),

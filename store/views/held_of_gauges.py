@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from typing import NamedTuple
 
 from evaluator.aggregation import Aggregation
 from evaluator.amounts import ZERO
@@ -30,20 +31,37 @@ FROM unnest(%(customer_ids)s::text[]) AS i (customer_id) CROSS JOIN LATERAL (
 """
 
 
+class Held(NamedTuple):
+    """What open reservations hold of a gauge. number: of these reservations."""
+
+    amount: Decimal
+    number: int
+
+
+NOTHING_HELD = Held(ZERO, 0)
+
+
 async def with_held(
     connection: Connection, organization_id: int, alerts: Sequence[CustomerAlert]
 ) -> list[CustomerAlert]:
     """The alerts with what is held of their gauges of usage and cost, as far as it is read."""
-    wanted = _wanted(item.gauge for alert in alerts for item in alert.gauges)
-    if not wanted:
-        return list(alerts)
-    found = await _read(await driver(connection), organization_id, wanted)
+    found = await read_held(connection, organization_id, [item.gauge for alert in alerts for item in alert.gauges])
     if not found:
         return list(alerts)
     return [
-        replace(alert, gauges=tuple(replace(item, held=found.get(item.gauge)) for item in alert.gauges))
+        replace(alert, gauges=tuple(replace(item, held=_amount(found.get(item.gauge))) for item in alert.gauges))
         for alert in alerts
     ]
+
+
+async def read_held(connection: Connection, organization_id: int, gauges: Iterable[Gauge]) -> dict[Gauge, Held]:
+    """What is held of gauges; without those of which it is not read, or of which nothing can be held."""
+    wanted = _wanted(gauges)
+    return await _read(await driver(connection), organization_id, wanted) if wanted else {}
+
+
+def _amount(held: Held | None) -> Decimal | None:
+    return None if held is None else held.amount
 
 
 def _wanted(gauges: Iterable[Gauge]) -> dict[str, dict[Gauge, None]]:
@@ -62,24 +80,24 @@ def _wanted(gauges: Iterable[Gauge]) -> dict[str, dict[Gauge, None]]:
 
 async def _read(
     raw: DriverConnection, organization_id: int, wanted: Mapping[str, Iterable[Gauge]]
-) -> dict[Gauge, Decimal]:
+) -> dict[Gauge, Held]:
     parameters = {"organization_id": organization_id, "customer_ids": list(wanted), "most": MOST_RESERVATIONS}
     cursor = await raw.execute(_COUNT, parameters)
     numbers: dict[str, int] = dict(await cursor.fetchall())
     gauges = [gauge for one, own in wanted.items() if numbers[one] <= MOST_RESERVATIONS for gauge in own]
     metric_ids = {gauge.measure.metric_id for gauge in gauges if gauge.measure.metric_id is not None}
     metrics = {one.metric_id: one for one in await routing_facts.metrics(raw, organization_id, sorted(metric_ids))}
-    amounts = dict[Gauge, Decimal]()
+    found = dict[Gauge, Held]()
     recounts = []
     for gauge in gauges:
         metric = metrics.get(gauge.measure.metric_id or "")
         aggregation = Aggregation.SUM if metric is None else metric.aggregation
         if not aggregation.additive:
             continue
-        amounts[gauge] = ZERO
+        found[gauge] = NOTHING_HELD
         if numbers[gauge.customer_id]:
             recounts.append(Recount(gauge, aggregation, None, (), None if metric is None else metric.raw_events))
     if recounts:
         held = await held_amounts(raw, organization_id, recounts)
-        amounts.update((one.gauge, amount) for one, (amount, _) in zip(recounts, held, strict=True))
-    return amounts
+        found.update((one.gauge, Held(*amount)) for one, amount in zip(recounts, held, strict=True))
+    return found

@@ -23,9 +23,18 @@ from generated.tidemark.v1.alert_service_pb2 import CreateAlertRequest, WatchNot
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.audit_service_pb2 import WatchAuditEntriesRequest
 from generated.tidemark.v1.audit_service_pb2_grpc import AuditServiceStub
+from generated.tidemark.v1.limit_service_pb2 import (
+    CheckUsageRequest,
+    ReserveUsageRequest,
+    ReserveUsageResponse,
+    SettleReservationRequest,
+)
+from generated.tidemark.v1.limit_service_pb2_grpc import LimitServiceStub
+from generated.tidemark.v1.requested_usage_pb2 import RequestedUsage
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from store.migrate import migrate
 from tests.support.documented import blocks
+from tests.support.faults.reserving import CUSTOMERS, METRIC, put_limit
 from tests.support.memory import server_folder
 from tests.support.notifier.receiver import Receiver
 from tests.support.processes import results
@@ -206,6 +215,37 @@ async def audited(address: Address, last: str, token: str = "") -> tuple[list[st
     raise AssertionError("the stream ended")
 
 
+async def reserved(address: Address, reservation_id: str, now: datetime, used: str = "") -> ReserveUsageResponse:
+    """Reserves 100 tokens for a day, and settles that with what was used, if anything was."""
+    request = ReserveUsageRequest(reservation_id=reservation_id)
+    request.ttl.seconds = 86_400
+    request.usage.CopyFrom(RequestedUsage(customer_id=CUSTOMERS[0], metric_id=METRIC, quantity="100"))
+    request.usage.event_time.FromDatetime(now)
+    async with address.channel() as channel:
+        limits = LimitServiceStub(channel)
+        answer = await limits.ReserveUsage(request, timeout=DEADLINE)
+        if used:
+            settle = SettleReservationRequest(customer_id=CUSTOMERS[0], reservation_id=reservation_id, quantity=used)
+            await limits.SettleReservation(settle, timeout=DEADLINE)
+    return answer
+
+
+def settlement(reservation_id: str, quantity: str, now: datetime) -> UsageEvent:
+    """The event of a settlement."""
+    event = UsageEvent(event_id=reservation_id, customer_id=CUSTOMERS[0], metric_id=METRIC, quantity=quantity)
+    event.event_time.FromDatetime(now)
+    return event
+
+
+async def of_limit(address: Address) -> tuple[str, str]:
+    """Counted and held of the limit above those that reserve."""
+    request = CheckUsageRequest()
+    request.usage.CopyFrom(RequestedUsage(customer_id=CUSTOMERS[0], metric_id=METRIC, quantity="1"))
+    async with address.channel() as channel:
+        limit = (await LimitServiceStub(channel).CheckUsage(request, timeout=DEADLINE)).decision.limit
+    return limit.counted, limit.held
+
+
 async def ids(url: str) -> set[str]:
     """The ids of all notifications."""
     return set(await results.notifications(url))
@@ -224,12 +264,17 @@ async def test_restore_has_what_was_acknowledged_before_the_backup_and_everythin
         async with server.address.channel() as channel:
             secret = await create_endpoint(channel, receiver.url)
         kept = await send(server.address, "kept", now)
+        await put_limit(server.address)
+        await reserved(server.address, "used", now, "50")
+        await reserved(server.address, "open", now)
         of_backup = await ids(backup.url)
         await watched(server.address, len(of_backup))
         await asyncio.to_thread(backup.take, tmp_path)
         # Sent after the backup was made: the restored database does not know it.
         await programs.notify()
         lost = await send(server.address, "lost", now)
+        await reserved(server.address, "later", now)
+        assert await of_limit(server.address) == ("50", "200")
         all_ids = await ids(backup.url)
         assert of_backup < all_ids
         _, token = await watched(server.address, len(all_ids))
@@ -239,10 +284,16 @@ async def test_restore_has_what_was_acknowledged_before_the_backup_and_everythin
 
     arrived = len(receiver.arrivals)
     with backup.restored(tmp_path) as url:
-        assert (await results.stored(url)).events == kept.accepted
+        assert (await results.stored(url)).events == kept.accepted + 1
         assert await ids(url) == of_backup
         async with running(url, tmp_path / "after") as programs:
             server = await resume(programs, (kept, lost), now, token)
+            # What was reserved before the backup is held, and is answered as before; the rest is reserved anew.
+            assert await of_limit(server.address) == ("50", "100")
+            repeated = [await reserved(server.address, name, now) for name in ("open", "later")]
+            assert [one.replayed for one in repeated] == [True, False]
+            await reserved(server.address, "open", now, "60")
+            assert await of_limit(server.address) == ("110", "100")
             change = await create_alert(server.address, "after the restore")
             # Entries that had no number in the backup come again.
             entries, _ = await audited(server.address, change, audit_token)
@@ -267,7 +318,7 @@ async def resume(programs: Programs, clients: tuple[Client, Client], now: dateti
     server, _ = await asyncio.gather(programs.serve("server"), programs.notify("notifier"))
     kept, lost = [await send(server.address, client.name, now) for client in clients]
     assert (kept.accepted, lost.accepted) == (0, lost.acknowledged)
-    sent: list[UsageEvent] = [*kept.sent, *lost.sent]
+    sent: list[UsageEvent] = [*kept.sent, *lost.sent, settlement("used", "50", now)]
     assert await results.stored(programs.url) == results.expected(sent, *ALERTS)
     written = await ids(programs.url) - before
     assert written

@@ -9,10 +9,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from generated.tidemark.v1 import reservation_pb2
 from tests.support.deployment import ROOT
 from tests.support.enforcement.stage import Stage, stage_on
 from tests.support.processes.programs import DEADLINE, Programs
@@ -61,7 +63,7 @@ def write_descriptors(file: Path) -> None:
 
 @asynccontextmanager
 async def gateway(
-    stage: Stage, folder: Path, name: str, *, fail_open: bool = False, decision: float = DEADLINE
+    stage: Stage, folder: Path, name: str, *, fail_open: bool = False, decision: float = DEADLINE, ttl: int = 60
 ) -> AsyncIterator[Gateway]:
     """The gateway; all of its reports are acknowledged at the end of the block."""
     program = node()
@@ -82,6 +84,7 @@ async def gateway(
                 "FAIL_OPEN": str(fail_open).lower(),
                 "DECISION_MILLISECONDS": milliseconds,
                 "TRY_MILLISECONDS": milliseconds,
+                "TTL_SECONDS": str(ttl),
             },
         )
     assert process.stdout is not None
@@ -116,6 +119,19 @@ async def test_work_is_reserved_settled_and_released(stage: Stage, tmp_path: Pat
         assert (await clients.work(tokens=100, fails=1))[0] == 500
         assert (await clients.work(tokens=""))[0] == 500
     assert await stage.state() == ("300", "0", "200")
+
+
+async def test_a_reservation_is_extended_while_the_work_takes_longer(stage: Stage, tmp_path: Path) -> None:
+    """With a ttl of a second, the work takes two."""
+    async with gateway(stage, tmp_path, "slow", ttl=1) as clients:
+        code, reservation_id = await clients.work(tokens=100, used=70, takes=2_000)
+        assert code == 200
+    found = await stage.reservation(reservation_id)
+    assert found.state == reservation_pb2.RESERVATION_STATE_SETTLED
+    extended = found.expire_time.ToDatetime() - found.create_time.ToDatetime()
+    assert extended > timedelta(seconds=1.3)
+    assert clients.log.read_text() == ""
+    assert await stage.state() == ("70", "0", "430")
 
 
 async def test_reports_wait_for_a_server_that_was_killed(stage: Stage, tmp_path: Path) -> None:

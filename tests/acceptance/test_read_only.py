@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.processes import LISTENING, RUNNING
+from cli.serving.processes import LISTENING, RUNNING
 from tests.support.processes.programs import SETTINGS
 from tests.support.processes.up import TIMEOUT
 

@@ -1,4 +1,7 @@
-"""An upgrade under load: the version before and this one, side by side on one database, and nothing is lost."""
+"""An upgrade under load: the version before and this one, side by side on one database, and nothing is lost.
+
+Also no reservation: what one version holds, the other one counts against the limit, and gives back.
+"""
 
 import asyncio
 import contextlib
@@ -10,6 +13,7 @@ import pytest
 
 from store.migrate import head, migrate
 from tests.support.databases import Template
+from tests.support.faults.reserving import Reserver, put_limit, reserving, tally_reservations
 from tests.support.notifier.receiver import Receiver
 from tests.support.processes import results
 from tests.support.processes.earlier_version import EarlierVersion
@@ -71,7 +75,9 @@ async def test_upgrade_under_load_loses_nothing_and_notifies_once(
             secret = await create_endpoint(channel, receiver.url)
         assert await revision(old_url) == earlier.revision
 
-        async with streaming(old_server.address, CLIENTS, now) as old_clients:
+        await put_limit(old_server.address)
+        reservers = [Reserver("old", old_server.address, now)]
+        async with streaming(old_server.address, CLIENTS, now) as old_clients, reserving(reservers):
             await progress(old_clients, BATCHES)
             await asyncio.to_thread(migrate, old_url)
             assert await revision(old_url) == head()
@@ -79,7 +85,8 @@ async def test_upgrade_under_load_loses_nothing_and_notifies_once(
 
             after = of_version(programs, None)
             new_server, new_notifier = await asyncio.gather(after.serve("server"), after.notify("notifier"))
-            async with streaming(new_server.address, CLIENTS, now, "new") as new_clients:
+            beside = [Reserver("new", new_server.address, now)]
+            async with streaming(new_server.address, CLIENTS, now, "new") as new_clients, reserving(beside):
                 await progress([*old_clients, *new_clients], BATCHES)
                 # What one version creates, the other one evaluates.
                 await results.create(old_server.address, BY_LABEL[0])
@@ -93,9 +100,15 @@ async def test_upgrade_under_load_loses_nothing_and_notifies_once(
 
         clients = [*old_clients, *new_clients]
         sent = [event for client in clients for event in client.sent]
+        reservers += beside
+        reserved = await tally_reservations(old_url, reservers)
+        assert reserved.reserved
+        sent += [event for one in reservers for event in one.settled]
         found = await results.stored(old_url)
         assert found == results.expected(sent, *ALERTS, SEATS, *BY_LABEL[:2])
-        assert found.events == len({event.event_id for event in sent}) == sum(one.acknowledged for one in clients)
+        settled = sum(len(one.settled) for one in reservers)
+        assert found.events == len(sent) == sum(one.acknowledged for one in clients) + settled
+        assert found.events == len({event.event_id for event in sent})
         assert found.events >= 4 * CLIENTS * BATCHES * BATCH
         await everything_arrived(old_url, receiver, secret)
         assert [await one.stop() for one in (new_server, replacement, new_notifier)] == [0, 0, 0]

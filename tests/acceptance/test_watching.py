@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 import grpc
 
 from cli.client.connection import Address
-from cli.client.notification_stream import NotificationStream
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest, WatchNotificationsResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.notification_pb2 import Notification
@@ -18,6 +17,7 @@ from tests.support.processes import results
 from tests.support.processes.programs import DEADLINE, Programs, session, until
 from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import progress, streaming
+from tidemark_client.watch.stream import NotificationStream
 
 STORED = "SELECT notification_id, body FROM notification"
 

@@ -91,6 +91,19 @@ def test_the_wheel_holds_the_packages_of_the_product_and_no_others(wheel: Path) 
         assert (module + sysconfig.get_config_var("EXT_SUFFIX") in names) == exists
 
 
+def test_the_wheel_of_the_client_holds_all_of_its_files_and_nothing_else(wheel: Path) -> None:
+    (client,) = wheel.parent.glob("tidemark_client-*.whl")
+    names = {name for name in zipfile.ZipFile(client).namelist() if ".dist-info/" not in name}
+    folder = ROOT / "clients" / "python"
+    files = {
+        path.relative_to(folder).as_posix()
+        for path in (folder / "tidemark_client").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert names == files
+    assert {"tidemark_client/py.typed", "tidemark_client/service_config.json"} <= files
+
+
 def test_every_module_imports_without_extras_except_the_commands_that_need_one(
     core: Environment, tmp_path: Path
 ) -> None:
@@ -107,7 +120,7 @@ def test_every_module_imports_without_extras_except_the_commands_that_need_one(
 def test_a_command_runs_or_names_its_extra_where_no_extra_is_installed(core: Environment, tmp_path: Path) -> None:
     help_ = run(tmp_path, "--help", tidemark=core.tidemark)
     assert help_.returncode == 0, help_.stderr
-    listed = re.findall(r"^  (\w+) ", help_.stdout.partition("Commands:")[2], re.MULTILINE)
+    listed = re.findall(r"^  ([a-z][\w-]+)  ", help_.stdout.partition("Run the service:")[2], re.MULTILINE)
     assert listed == list(COMMANDS)
     for command in listed:
         finished = run(tmp_path, command, "--help", tidemark=core.tidemark)

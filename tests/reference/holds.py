@@ -3,75 +3,25 @@
 Slow and obvious on purpose: a counter is the sum of all events, found anew for each decision.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from fractions import Fraction
 
-from tests.reference.balances import ZERO, Segment, Unit, Wallet
-from tests.reference.gauges import Event
+from tests.reference.balances import ZERO, Wallet
+from tests.reference.enforced_limits import ALWAYS, HARD, SOFT, LimitModel, Met, Meter, first_minute
+from tests.reference.gauges import COUNT, Event
+from tests.reference.held_balances import Draws, amount_in, available, draw_held, give_back, hold, wanted
 
 GRACE = timedelta(seconds=5)
 DECIMALS = 10**18  # of an amount
-NONE, SOFT, HARD = "NONE", "SOFT", "HARD"
 DEFAULT, REJECT, CAP, OVERFLOW = "DEFAULT", "REJECT", "CAP", "OVERFLOW"
 ALLOWED, CAPPED, DENIED = "ALLOWED", "CAPPED", "DENIED"
 OPEN, SETTLED, RELEASED, EXPIRED = "OPEN", "SETTLED", "RELEASED", "EXPIRED"
-MONTH, DAY, HOUR, ROLLING = "MONTH", "DAY", "HOUR", "ROLLING"
-ROLLING_MINUTES = 60
 
 
 class NotPossible(Exception):
     """The request is refused; the argument is why."""
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A limit of a customer or of a plan. groups: keys, each with a value, or None for all values."""
-
-    holder: str
-    of_plan: bool
-    unit: Unit
-    groups: tuple[tuple[str, str | None], ...]
-    window: str
-    amount: Fraction
-    enforcement: str
-
-    @property
-    def limit_id(self) -> str:
-        """Says what distinguishes it from others of its holder."""
-        groups = "".join(f"-{key}:{value or '*'}" for key, value in self.groups)
-        return f"{self.holder}-{self.unit[1]}{groups}-{self.window}"
-
-    @property
-    def kind(self) -> tuple[Unit, tuple[str, ...], str]:
-        """Of the limits of one kind only one applies."""
-        return self.unit, tuple(key for key, _ in self.groups), self.window
-
-    def fits(self, event: Event) -> bool:
-        """Whether it applies to usage with these properties."""
-        properties = dict(event.properties)
-        return all(key in properties and value in (None, properties[key]) for key, value in self.groups)
-
-
-@dataclass(frozen=True)
-class Meter:
-    """What a limit counts. start: of its window; None: it rolls."""
-
-    customer: str
-    unit: Unit
-    group: tuple[tuple[str, str], ...]
-    window: str
-    start: datetime | None
-
-
-@dataclass(frozen=True)
-class Met:
-    """A limit that usage meets. level: 0 for the customer's own, 1 for its parent's and so on."""
-
-    limit: Limit
-    meter: Meter
-    level: int
 
 
 @dataclass(frozen=True)
@@ -95,18 +45,11 @@ class Answer:
 
 
 @dataclass
-class Draws:
-    """What a reservation took of balances in one unit: of what was given back before, of segments, and beyond."""
-
-    unit: Unit
-    amount: Fraction
-    credit: Fraction = ZERO
-    parts: list[tuple[Segment, Fraction]] = field(default_factory=list)
-
-
-@dataclass
 class Hold:
-    """A reservation. usage: with the amounts that were asked for. asked: of its settlement."""
+    """A reservation. usage: with the amounts that were asked for. asked: of its settlement.
+
+    conflict: it was released because an event had its id when it was to be settled.
+    """
 
     usage: Event
     policy: str
@@ -118,16 +61,25 @@ class Hold:
     draws: list[Draws] = field(default_factory=list)
     asked: tuple[Fraction, Fraction | None] | None = None
     settled: Answer | None = None
+    conflict: bool = False
+
+    @property
+    def granted(self) -> Event:
+        """The usage with the amounts that were granted."""
+        return with_amounts(self.usage, self.answer.quantity, self.answer.cost)
 
 
 class HoldModel:
-    """One organization. parents, plans: by customer, those that have one."""
+    """One organization.
 
-    def __init__(self, now: datetime, parents: dict[str, str], plans: dict[str, str]) -> None:
+    Its limits take effect when their meters are next used, by a decision or by usage: then the open reservations
+    whose usage they count begin to hold a part of them. What a reservation holds, it holds until it ends, also where
+    a limit does not count its usage any more.
+    """
+
+    def __init__(self, now: datetime, limits: LimitModel) -> None:
         self.now = now
-        self.parents = parents
-        self.plans = plans
-        self.limits: dict[str, Limit] = {}
+        self.limits = limits
         self.events: dict[tuple[str, str], Event] = {}
         self.holds: dict[tuple[str, str], Hold] = {}
         self.wallets: dict[str, Wallet] = {}
@@ -139,20 +91,21 @@ class HoldModel:
     def advance(self, step: timedelta) -> None:
         """Time passes; reservations expire at the end of their grace."""
         self.now += step
-        for hold in self.holds.values():
-            if hold.state == OPEN and self.now >= hold.expire_time + GRACE:
-                self._end(hold, EXPIRED)
+        for one in self.holds.values():
+            if one.state == OPEN and self.now >= one.expire_time + GRACE:
+                self._end(one, EXPIRED)
 
     def send(self, event: Event, reservation_id: str | None = None) -> frozenset[Shown]:
         """Usage that happened, which may settle a reservation; returns the hard limits that it is over."""
+        self._use_meters(event)
         if (event.customer, event.event_id) in self.events:
             return frozenset()
-        hold = self.holds.get((event.customer, reservation_id or ""))
+        held = self.holds.get((event.customer, reservation_id or ""))
         draws: list[Draws] = []
-        if hold is not None and hold.state == OPEN and hold.usage.metric == event.metric:
-            hold.state, draws = SETTLED, hold.draws
-            hold.asked = event.quantity, event.cost
-            hold.settled = Answer(ALLOWED, event.quantity, event.cost)
+        if held is not None and held.state == OPEN and held.usage.metric == event.metric:
+            held.state, draws = SETTLED, held.draws
+            held.asked = event.quantity, event.cost
+            held.settled = Answer(ALLOWED, event.quantity, event.cost)
         self._count(event, draws)
         return frozenset(
             self._shown(met)
@@ -161,55 +114,61 @@ class HoldModel:
         )
 
     def void(self, customer: str, event_id: str) -> None:
-        """Usage has not happened; its id can be used again. The customer must have no balances."""
-        del self.events[customer, event_id]
+        """Usage has not happened; its id can be used again. What it gives back to balances is not modelled."""
+        self._use_meters(self.events.pop((customer, event_id)))
 
     def check(self, usage: Event, policy: str) -> Answer:
         """A decision without an effect."""
+        self._use_meters(usage)
         return self._decide(usage, policy)
 
     def reserve(self, reservation_id: str, usage: Event, policy: str, ttl: timedelta, content: object) -> Answer:
         """A reservation; the same again gets the first answer."""
+        self._use_meters(usage)
         known = self.holds.get((usage.customer, reservation_id))
         if known is not None:
             if known.content != content:
                 raise NotPossible("ReservationConflict")
             return known.answer
+        if (usage.customer, reservation_id) in self.events:
+            raise NotPossible("EventConflict")
         answer = self._decide(usage, policy)
-        hold = Hold(usage, policy, answer, DENIED, self.now + ttl, content)
-        self.holds[usage.customer, reservation_id] = hold
+        made = Hold(usage, policy, answer, DENIED, self.now + ttl, content)
+        self.holds[usage.customer, reservation_id] = made
         if answer.outcome != DENIED:
-            hold.state = OPEN
-            granted = with_amounts(usage, answer.quantity, answer.cost)
-            hold.charges = [(met.meter, amount) for met, amount in self._charges(granted) if amount]
-            hold.draws = self._hold_balances(granted)
+            made.state = OPEN
+            made.charges = [(met.meter, amount) for met, amount in self._charges(made.granted) if amount]
+            made.draws = hold(self.wallet(usage.customer), made.granted)
         return answer
 
     def settle(self, customer: str, reservation_id: str, quantity: Fraction | None, cost: Fraction | None) -> Answer:
         """The usage of a reservation; the same again gets the first answer."""
-        hold = self._known(customer, reservation_id)
-        granted = hold.answer.quantity, hold.answer.cost
+        held = self._known(customer, reservation_id)
+        granted = held.answer.quantity, held.answer.cost
         asked = (
             granted[0] if quantity is None else quantity,
             granted[1] if cost is None else cost,
         )
-        if asked[1] is not None and hold.usage.cost is None:
+        if asked[1] is not None and held.usage.cost is None:
             raise NotPossible("ReservationWithoutCost")
-        if hold.settled is not None:
-            if hold.asked != asked:
+        if held.settled is not None:
+            if held.asked != asked:
                 raise NotPossible("ReservationEnded")
-            return hold.settled
-        if hold.state not in (OPEN, EXPIRED):
-            raise NotPossible("ReservationEnded")
+            return held.settled
+        if held.state not in (OPEN, EXPIRED):
+            raise NotPossible("EventConflict" if held.conflict else "ReservationEnded")
         if (customer, reservation_id) in self.events:
+            if held.state == OPEN:
+                self._end(held, RELEASED)
+                held.conflict = True
             raise NotPossible("EventConflict")
         counted, refusal = asked, None
-        if hold.state == OPEN and hold.policy in (REJECT, CAP):
+        if held.state == OPEN and held.policy in (REJECT, CAP):
             more = max(asked[0] - granted[0], ZERO)
             more_cost = None if asked[1] is None else max(asked[1] - (granted[1] or ZERO), ZERO)
             if more or more_cost:
-                answer = self._decide(with_amounts(hold.usage, more, more_cost), hold.policy)
-                if hold.policy == REJECT and answer.outcome == DENIED:
+                answer = self._decide(with_amounts(held.usage, more, more_cost), held.policy, is_more=True)
+                if held.policy == REJECT and answer.outcome == DENIED:
                     return answer
                 if answer.outcome != ALLOWED:
                     refusal = answer.refused_by
@@ -217,36 +176,36 @@ class HoldModel:
                         min(asked[0], granted[0] + answer.quantity),
                         None if asked[1] is None else min(asked[1], (granted[1] or ZERO) + (answer.cost or ZERO)),
                     )
-        event = with_amounts(hold.usage, *counted, event_id=reservation_id)
-        draws = hold.draws if hold.state == OPEN else []
-        if hold.state == OPEN:
-            hold.state = SETTLED
+        event = with_amounts(held.usage, *counted, event_id=reservation_id)
+        draws = held.draws if held.state == OPEN else []
+        if held.state == OPEN:
+            held.state = SETTLED
         over = self._over(event, (SOFT, HARD))
         self._count(event, draws)
         outcome = ALLOWED if refusal is None else CAPPED
-        hold.asked, hold.settled = asked, Answer(outcome, *counted, refusal, over)
-        return hold.settled
+        held.asked, held.settled = asked, Answer(outcome, *counted, refusal, over)
+        return held.settled
 
     def release(self, customer: str, reservation_id: str) -> None:
         """Gives back what a reservation holds."""
-        hold = self._known(customer, reservation_id)
-        if hold.state == OPEN:
-            self._end(hold, RELEASED)
-        elif hold.state not in (RELEASED, EXPIRED):
+        held = self._known(customer, reservation_id)
+        if held.state == OPEN:
+            self._end(held, RELEASED)
+        elif held.state not in (RELEASED, EXPIRED):
             raise NotPossible("ReservationEnded")
 
     def extend(self, customer: str, reservation_id: str, ttl: timedelta) -> None:
         """Lets a reservation expire later, or earlier."""
-        hold = self._known(customer, reservation_id)
-        if hold.state != OPEN:
+        held = self._known(customer, reservation_id)
+        if held.state != OPEN:
             raise NotPossible("ReservationEnded")
-        hold.expire_time = self.now + ttl
+        held.expire_time = self.now + ttl
 
     def counted(self, meter: Meter) -> Fraction:
         """The sum of the usage that a meter counts."""
-        return sum(
-            (amount_in(event, meter.unit) for event in self.events.values() if self._counts(meter, event)), ZERO
-        )
+        first, limits = first_minute(self.now), self.limits
+        counting = [event for event in self.events.values() if limits.counts(meter, event, first)]
+        return sum((limits.amount(event, meter.unit) for event in counting), ZERO)
 
     def held(self, meter: Meter) -> Fraction:
         """What open reservations hold of a meter."""
@@ -254,63 +213,35 @@ class HoldModel:
 
     def open_charges(self) -> list[tuple[Meter, Fraction]]:
         """What all open reservations hold of meters."""
-        return [charge for hold in self.holds.values() if hold.state == OPEN for charge in hold.charges]
+        return [charge for one in self.holds.values() if one.state == OPEN for charge in one.charges]
+
+    def _use_meters(self, usage: Event) -> None:
+        """The meters that usage moves: open reservations of usage that they count hold a part of them from now on."""
+        for meter in [met.meter for met in self.limits.met(usage)]:
+            for one in self.holds.values():
+                if one.state != OPEN or meter in [known for known, _ in one.charges]:
+                    continue
+                amount = self.limits.amount(one.granted, meter.unit)
+                if amount and self.limits.counts(meter, one.granted, ALWAYS[0]):
+                    one.charges.append((meter, amount))
 
     def _known(self, customer: str, reservation_id: str) -> Hold:
         if (customer, reservation_id) not in self.holds:
             raise NotPossible("ReservationNotFound")
-        return self.holds[customer, reservation_id]
+        known = self.holds[customer, reservation_id]
+        self._use_meters(known.usage)
+        return known
 
-    def _end(self, hold: Hold, state: str) -> None:
-        hold.state = state
-        for draws in hold.draws:
-            self._give_back(hold.usage.customer, draws, draws.amount)
-
-    def _chain(self, customer: str) -> list[str]:
-        chain = [customer]
-        while chain[-1] in self.parents:
-            chain.append(self.parents[chain[-1]])
-        return chain
-
-    def _counts(self, meter: Meter, event: Event) -> bool:
-        if meter.customer not in self._chain(event.customer) or not set(meter.group) <= set(event.properties):
-            return False
-        if meter.unit[0] == "usage" and event.metric != meter.unit[1]:
-            return False
-        if meter.unit[0] == "cost" and event.currency != meter.unit[1]:
-            return False
-        if meter.start is None:
-            return event.time >= first_minute(self.now)
-        return window_start(meter.window, event.time) == meter.start
+    def _end(self, held: Hold, state: str) -> None:
+        held.state = state
+        for draws in held.draws:
+            give_back(self.wallet(held.usage.customer), draws, draws.amount)
 
     def _taken(self, meter: Meter) -> Fraction:
         return self.counted(meter) + self.held(meter)
 
-    def _met(self, usage: Event) -> Iterable[Met]:
-        """Of limits that differ only in the values of their groups, the one that names most; own ones first."""
-        for level, customer in enumerate(self._chain(usage.customer)):
-            own = self._limits_of(customer, of_plan=False)
-            plan = self._limits_of(self.plans.get(customer), of_plan=True)
-            for kind in dict.fromkeys(one.kind for one in (*own, *plan)):
-                unit, keys, window = kind
-                if unit[1] not in (usage.metric, None if usage.cost is None else usage.currency):
-                    continue
-                fitting = [one for one in own if one.kind == kind and one.fits(usage)]
-                fitting = fitting or [one for one in plan if one.kind == kind and one.fits(usage)]
-                if not fitting:
-                    continue
-                best = max(fitting, key=lambda one: sum(value is not None for _, value in one.groups))
-                if best.enforcement == NONE:
-                    continue
-                group = tuple((key, dict(usage.properties)[key]) for key in keys)
-                start = None if window == ROLLING else window_start(window, usage.time)
-                yield Met(best, Meter(customer, unit, group, window, start), level)
-
-    def _limits_of(self, holder: str | None, *, of_plan: bool) -> list[Limit]:
-        return [one for one in self.limits.values() if (one.holder, one.of_plan) == (holder, of_plan)]
-
     def _charges(self, usage: Event) -> list[tuple[Met, Fraction]]:
-        return [(met, amount_in(usage, met.limit.unit)) for met in self._met(usage)]
+        return [(met, self.limits.amount(usage, met.limit.unit)) for met in self.limits.met(usage)]
 
     def _passed(self, usage: Event) -> list[tuple[Met, Fraction]]:
         return [
@@ -325,22 +256,26 @@ class HoldModel:
     def _shown(self, met: Met) -> Shown:
         return Shown(met.limit.limit_id, self.counted(met.meter), self.held(met.meter))
 
-    def _decide(self, usage: Event, policy: str) -> Answer:
+    def _decide(self, usage: Event, policy: str, *, is_more: bool = False) -> Answer:
+        """A decision. is_more: about what a settlement counts beyond what was granted, of the same event."""
+        counts_events = self.limits.aggregations.get(usage.metric) == COUNT
+        # The number of events is the same, so only the cost of more has to fit.
+        of_cost = is_more and counts_events
         refusals: list[tuple[Fraction, int, str, Shown | str]] = []
         for met, amount in self._passed(usage):
-            if met.limit.enforcement == HARD:
+            if met.limit.enforcement == HARD and (met.limit.unit[0] == "cost" or not of_cost):
                 share = max(ZERO, met.limit.amount - self._taken(met.meter)) / amount
                 refusals.append((share, met.level, met.limit.limit_id, self._shown(met)))
         for unit, amount in wanted(usage):
-            available = self._available(usage, unit)
-            if available is not None and amount > available:
+            left = available(self.wallet(usage.customer), usage, unit)
+            if left is not None and amount > left and (unit[0] == "cost" or not of_cost):
                 # Of the same share, a limit is shown.
-                refusals.append((max(ZERO, available) / amount, 99, "", "/".join(unit)))
+                refusals.append((max(ZERO, left) / amount, 99, "", "/".join(unit)))
         if not refusals or policy == OVERFLOW:
             return Answer(ALLOWED, usage.quantity, usage.cost, over=self._over(usage, (SOFT, HARD)))
         share, _, _, refused_by = min(refusals, key=lambda one: one[:3])
         quantity, cost = ZERO, None if usage.cost is None else ZERO
-        if policy == CAP:
+        if policy == CAP and (of_cost or not counts_events):
             quantity = rounded_down(usage.quantity * share)
             cost = None if usage.cost is None else rounded_down(usage.cost * share)
         if not quantity and not cost:
@@ -356,85 +291,9 @@ class HoldModel:
             amount = amount_in(event, unit)
             for held in draws:
                 if held.unit == unit:
-                    amount -= self._draw_held(event, held, amount)
+                    amount -= draw_held(wallet, held, amount)
             rest = with_amounts(event, ZERO, None)
             wallet.use(with_amounts(rest, amount, None) if unit[0] == "usage" else with_amounts(rest, ZERO, amount))
-
-    def _draw_held(self, event: Event, draws: Draws, amount: Fraction) -> Fraction:
-        """Draws what is held, and gives the rest back; returns what was drawn."""
-        wallet = self.wallet(event.customer)
-        self._give_back(event.customer, draws, max(draws.amount - max(amount, ZERO), ZERO))
-        drawn = draws.credit
-        wallet.held_credit[draws.unit] = wallet.held_credit.get(draws.unit, ZERO) - draws.credit
-        wallet.overage[draws.unit] = wallet.overage.get(draws.unit, ZERO) + draws.credit
-        for segment, part in draws.parts:
-            segment.held -= part
-            segment.drawn += part
-            drawn += part
-        return drawn
-
-    def _available(self, usage: Event, unit: Unit) -> Fraction | None:
-        """What balances can give; None: they need not, or can be overdrawn."""
-        wallet = self.wallet(usage.customer)
-        if not wallet.covers(unit, usage):
-            return None
-        order = wallet.order(unit, usage)
-        if any(overdraws for _, overdraws in order):
-            return None
-        return wallet.credit(unit) + sum((max(ZERO, segment.remaining) for segment, _ in order), ZERO)
-
-    def _hold_balances(self, usage: Event) -> list[Draws]:
-        found = []
-        wallet = self.wallet(usage.customer)
-        for unit, amount in wanted(usage):
-            if not wallet.covers(unit, usage):
-                continue
-            draws = Draws(unit, amount, credit=min(amount, wallet.credit(unit)))
-            wallet.held_credit[unit] = wallet.held_credit.get(unit, ZERO) + draws.credit
-            rest = amount - draws.credit
-            order = wallet.order(unit, usage)
-            for segment, _ in order:
-                part = max(ZERO, min(rest, segment.remaining))
-                rest -= part
-                if part:
-                    draws.parts.append((segment, part))
-                segment.held += part
-            beyond = [segment for segment, overdraws in order if overdraws]
-            if beyond and rest:
-                beyond[0].held += rest
-                draws.parts.append((beyond[0], rest))
-            found.append(draws)
-        return found
-
-    def _give_back(self, customer: str, draws: Draws, amount: Fraction) -> None:
-        """Gives a part of a hold back: what no segment gave, then of the segments, the last one first."""
-        wallet = self.wallet(customer)
-        beyond = draws.amount - draws.credit - sum((part for _, part in draws.parts), ZERO)
-        draws.amount -= amount
-        amount -= min(amount, beyond)
-        kept = []
-        for segment, part in reversed(draws.parts):
-            back = min(amount, part)
-            amount -= back
-            segment.held -= back
-            if part > back:
-                kept.append((segment, part - back))
-        draws.parts = kept[::-1]
-        draws.credit -= amount
-        wallet.held_credit[draws.unit] = wallet.held_credit.get(draws.unit, ZERO) - amount
-
-
-def wanted(usage: Event) -> list[tuple[Unit, Fraction]]:
-    """The amounts of usage by unit, without those that are 0."""
-    units: list[Unit] = [("usage", usage.metric), ("cost", usage.currency or "")]
-    return [(unit, amount) for unit in units if (amount := amount_in(usage, unit))]
-
-
-def amount_in(event: Event, unit: Unit) -> Fraction:
-    """The amount of usage in a unit."""
-    if unit[0] == "usage":
-        return event.quantity
-    return event.cost or ZERO
 
 
 def with_amounts(usage: Event, quantity: Fraction, cost: Fraction | None, event_id: str | None = None) -> Event:
@@ -455,17 +314,3 @@ def with_amounts(usage: Event, quantity: Fraction, cost: Fraction | None, event_
 def rounded_down(amount: Fraction) -> Fraction:
     """The amount with as many decimals as amounts have."""
     return Fraction(amount * DECIMALS // 1, DECIMALS)
-
-
-def window_start(window: str, time: datetime) -> datetime:
-    """When the window that contains `time` starts, in UTC."""
-    hour = time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    if window == HOUR:
-        return hour
-    day = hour.replace(hour=0)
-    return day if window == DAY else day.replace(day=1)
-
-
-def first_minute(now: datetime) -> datetime:
-    """The first minute of a rolling window."""
-    return now.astimezone(UTC).replace(second=0, microsecond=0) - timedelta(minutes=ROLLING_MINUTES - 1)

@@ -17,16 +17,33 @@ ROOMS = {
     "engine": {"evaluator", "runtime", "store", "webhooks"},
     "server": {"engine", "evaluator", "generated", "runtime", "store", "webhooks"},
     "notifier": {"evaluator", "runtime", "store", "webhooks"},
+    "gateway": {"generated", "runtime"},
     # It is a client: what it shows, it asks the API for.
     "console": {"generated", "runtime"},
-    "cli": {"console", "evaluator", "generated", "notifier", "runtime", "server", "store", "webhooks"},
+    "cli": {
+        "console",
+        "evaluator",
+        "gateway",
+        "generated",
+        "notifier",
+        "runtime",
+        "server",
+        "store",
+        "tidemark_client",
+        "webhooks",
+    },
+    "tidemark_client": set[str](),
 }
+# Where a room stands that is not in the root.
+ELSEWHERE = {"tidemark_client": ROOT / "clients" / "python"}
+# What `make proto` writes into the Python client.
+GENERATED_FOR_CLIENT = ("tidemark_client/carried/", "tidemark_client/imported/", "tidemark_client/v1/")
 # These test and measure the product, and may use raw SQL and the wall clock for it. The product imports
 # none of them.
 OUTSIDE = {
     "bench": {*ROOMS, "generated", "tests.support"},
     "demo": {*ROOMS, "generated", "tests.reference", "tests.support"},
-    "examples": {"generated"},
+    "examples": {"generated", "tidemark_client"},
     "tests": {*ROOMS, "generated", "demo", "examples"},
 }
 # The only tests that may import the benchmarks: those of their pure parts.
@@ -82,16 +99,18 @@ IMPURE_CALLS = {
 }
 GRPC_MODULES = {"grpc", "grpc_health", "grpc_reflection", "grpc_status"}
 WITHOUT_GRPC = {"engine", "evaluator", "notifier", "runtime", "store", "webhooks"}
-# The client library moves out of this repository's command line one day: it must not depend on it.
-CLIENT = "cli.client"
-CLIENT_MODULES = {"generated", "google", "grpc", "runtime", *sys.stdlib_module_names}
+# What the package for users knows: the dependencies that it declares.
+PACKAGE_MODULES = {"google", "grpc", "tidemark_client", *sys.stdlib_module_names}
+# What it uses where a user has installed it: for signatures with public keys.
+OPTIONAL_MODULES = {"tidemark_client/webhooks/verification.py": {"cryptography"}}
 SQL_MODULES = {"alembic", "asyncpg", "psycopg", "psycopg_pool", "sqlalchemy", "sqlite3"}
 SQL_METHODS = {"execute", "executemany", "exec_driver_sql", "copy_expert"}
 # Cython compiles these. Of a package, it takes the declarations in a .pxd when another module says `cimport`.
 COMPILED = (".pyx", ".pxd")
 DOCSTRING = re.compile(r'^""".*?"""$', re.MULTILINE | re.DOTALL)
 COMPILED_IMPORT = re.compile(r"^(?:from [\w.]+ c?import (?:\([^)]*\)|.+)|c?import .+)$", re.MULTILINE)
-CLOCK = "runtime/clock.py"  # the only module that may read the wall clock
+# The only modules that may read the wall clock: of the service, and of programs with the client.
+CLOCKS = {"runtime/clock.py", "tidemark_client/tasks/clock.py"}
 CLOCK_CALLS = {
     "date.today",
     "datetime.date.today",
@@ -110,7 +129,7 @@ CLOCK_IMPORTS = {("time", "time"), ("time", "time_ns")}
 
 @dataclass(frozen=True)
 class Module:
-    """One source file: its path from the root, with slashes, and its text."""
+    """One source file: its path from the folder of its room, with slashes, and its text."""
 
     path: str
     text: str
@@ -142,9 +161,11 @@ class Module:
 def modules() -> Iterator[Module]:
     """Every file of every room that is written by hand, in Python or for Cython."""
     for room in ROOMS:
-        for path in sorted((ROOT / room).rglob("*.p*")):
-            if path.suffix in (".py", *COMPILED):
-                yield Module(path.relative_to(ROOT).as_posix(), path.read_text())
+        base = ELSEWHERE.get(room, ROOT)
+        for path in sorted((base / room).rglob("*.p*")):
+            name = path.relative_to(base).as_posix()
+            if path.suffix in (".py", *COMPILED) and not name.startswith(GENERATED_FOR_CLIENT):
+                yield Module(name, path.read_text())
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -181,8 +202,8 @@ def offences(module: Module) -> list[str]:
     tree = module.tree
     found = list(import_offences(module, tree))
     found += docstring_offences(module, tree)
-    if folder(module.name) == CLIENT:
-        found += client_offences(tree)
+    if module.room == "tidemark_client":
+        found += package_offences(module, tree)
     if module.room not in OUTSIDE:
         found += clock_offences(module, tree)
         found += sql_offences(module, tree)
@@ -210,10 +231,11 @@ def import_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield line, f"imports {name}: {module.room} knows nothing of gRPC"
 
 
-def client_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def package_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    allowed = PACKAGE_MODULES | OPTIONAL_MODULES.get(module.path, set())
     for line, name in imports(tree):
-        if name.partition(".")[0] not in CLIENT_MODULES and not f"{name}.".startswith(f"{CLIENT}."):
-            yield line, f"imports {name}: the client library knows only gRPC, generated and runtime"
+        if name.partition(".")[0] not in allowed:
+            yield line, f"imports {name}: tidemark_client depends on grpcio and protobuf only"
 
 
 def may_import(room: str, name: str) -> bool:
@@ -276,7 +298,7 @@ def docstring_offences(module: Module, tree: ast.Module) -> Iterator[tuple[int, 
 
 
 def clock_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
-    if module.path == CLOCK:
+    if module.path in CLOCKS:
         return
     for call in calls(tree):
         if (name := dotted(call.func)) in CLOCK_CALLS:

@@ -1,4 +1,6 @@
-"""The wheel of this package, and virtual environments that hold it with what it declares, made without a network.
+"""The wheels of this repository, and virtual environments that hold them with what they declare.
+
+All of it is made without a network.
 
 An environment gets third-party packages as links to the files of the running environment: only those packages that
 the metadata of the wheel requires. A dependency that the wheel uses and does not declare is missing there.
@@ -19,30 +21,49 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 120.0  # seconds
+CLIENT = "tidemark-client"  # the other package of this repository
 
 # Folders that tools leave in the repository: an old build/ would get into the wheel.
 _LEFTOVERS = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "*.so", "*.c")
 
 
 def build(folder: Path) -> Path:
-    """Builds the source archive, and from it the wheel, in an empty folder. Returns the wheel."""
+    """Builds the source archives, and from them the wheels, in an empty folder. Returns the wheel of the service."""
     source = folder / "source"
     shutil.copytree(ROOT, source, ignore=_LEFTOVERS)
+    build_client(folder)
     _run("build", "--no-isolation", "--outdir", str(folder / "dist"), str(source))
-    (wheel,) = (folder / "dist").glob("*.whl")
+    (wheel,) = (folder / "dist").glob("tidemark-*.whl")
+    return wheel
+
+
+def build_client(folder: Path) -> Path:
+    """Builds the source archive of the client, and from it the wheel."""
+    source = folder / "client"
+    shutil.copytree(ROOT / "clients" / "python", source, ignore=_LEFTOVERS)
+    _run("build", "--no-isolation", "--outdir", str(folder / "dist"), str(source))
+    (wheel,) = (folder / "dist").glob("tidemark_client-*.whl")
     return wheel
 
 
 class Environment:
-    """A virtual environment with the wheel, its dependencies and those of the extras."""
+    """A virtual environment with a wheel, its dependencies and those of the extras.
+
+    The wheel of the client is taken from the folder of the wheel.
+    """
 
     def __init__(self, folder: Path, wheel: Path, *extras: str) -> None:
         venv.create(folder, symlinks=True)
         self._programs = folder / "bin"
         (site_packages,) = folder.glob("lib/python*/site-packages")
+        wheels = {wheel, *wheel.parent.glob("tidemark_client-*.whl")}
         for found in required(wheel, extras):
-            _link(found, site_packages)
-        _run("pip", "--python", str(self._programs / "python"), "install", "--no-deps", "--no-index", str(wheel))
+            if canonicalize_name(found.name) != CLIENT:
+                _link(found, site_packages)
+        _run(
+            *("pip", "--python", str(self._programs / "python"), "install", "--no-deps", "--no-index"),
+            *map(str, sorted(wheels)),
+        )
 
     @property
     def tidemark(self) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ def test_exceptions_name_methods_of_today_and_each_has_one_reason() -> None:
 
 @pytest.mark.parametrize("method", MUTATING, ids=named)
 def test_answer_says_that_it_is_a_replay_where_a_request_can_be_one(method: MethodDescriptor) -> None:
-    repeatable = {"request_id", "adjustment_id", "recharge_id"} & numbers(method.input_type).keys()
+    repeatable = {"request_id", "adjustment_id", "recharge_id", "reservation_id"} & numbers(method.input_type).keys()
     assert bool(repeatable) == ("replayed" in numbers(method.output_type))
 
 

@@ -1,8 +1,10 @@
-// A small gateway over HTTP with a guard: `GET /work?tokens=1000&used=400` for the customer in x-customer-id.
+// A small gateway over HTTP with a guard: `GET /work?tokens=1000&used=400` for the customer in x-customer-id. The work
+// takes as many milliseconds as `takes` says; meanwhile the guard extends the reservation.
 //
 // A real one takes the customer from the credential of its client, and `used` from what the work says.
 
 import http from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
 
 import { connect } from "./api.js";
 import { Guard } from "./guard.js";
@@ -12,6 +14,7 @@ const guard = new Guard(connect(TIDEMARK_SERVER, TIDEMARK_KEY, DESCRIPTORS), {
   failOpen: process.env.FAIL_OPEN === "true",
   decisionMilliseconds: Number(process.env.DECISION_MILLISECONDS ?? 1_000),
   tryMilliseconds: Number(process.env.TRY_MILLISECONDS ?? 400),
+  ttlSeconds: Number(process.env.TTL_SECONDS ?? 60),
 });
 
 async function answer(request, response) {
@@ -28,6 +31,7 @@ async function answer(request, response) {
       response.writeHead(grant.decided ? 429 : 503, wait).end(grant.limitId ?? "");
       return;
     }
+    await sleep(Number(searchParams.get("takes") ?? 0));
     if (searchParams.has("fails")) throw new Error("the work failed");
     grant.used = searchParams.get("used") ?? grant.quantity;
     response.writeHead(200).end(grant.reservationId);

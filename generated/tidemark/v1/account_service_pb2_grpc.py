@@ -581,7 +581,8 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetQuotas(self, request, context):
-        """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them.
+        """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them. The
+        trailing metadata has tidemark-version: the version of the server that answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -138,7 +138,9 @@ class AccountServiceStub:
     without an amount. Its limit_id can then be put with another holder, access, groups and window.
     """
     GetQuotas: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetQuotasRequest, _account_service_pb2.GetQuotasResponse]
-    """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them."""
+    """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them. The
+    trailing metadata has tidemark-version: the version of the server that answers.
+    """
     GetCaller: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetCallerRequest, _account_service_pb2.GetCallerResponse]
     """GetCaller returns who the caller is to the service: its organization, its API key, and what the key may be used for."""
     GetBalanceSeries: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetBalanceSeriesRequest, _account_service_pb2.GetBalanceSeriesResponse]
@@ -522,7 +524,9 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.GetQuotasRequest,
         context: _aio.ServicerContext[_account_service_pb2.GetQuotasRequest, _abc.Awaitable[_account_service_pb2.GetQuotasResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.GetQuotasResponse]:
-        """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them."""
+        """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them. The
+        trailing metadata has tidemark-version: the version of the server that answers.
+        """
 
     @_abc_1.abstractmethod
     def GetCaller(

@@ -131,9 +131,10 @@ class LimitServiceServicer:
         then each one whose outcome, reason, or tightest limit with its remaining amount has changed. Between two answers
         about one decision, states may be left out: each answer has the latest one.
 
-        Changes are found by reads, at least 250 milliseconds apart, which all streams of a server share. An idle stream gets
-        a heartbeat every 30 seconds. When the service shuts down, or the stream has become old, the last answer has
-        going_away and the call ends with OK: open another stream.
+        Changes of a customer, and of those above it, are looked for up to four times a second, for all streams of a server
+        together. What plans and time change is found by rounds over all that is watched: the more that is, the longer they
+        take. An idle stream gets a heartbeat every 30 seconds. When the service shuts down, or the stream has become old,
+        the last answer has going_away and the call ends with OK: open another stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,6 +153,9 @@ class LimitServiceServicer:
         """SettleReservation counts the usage of a reservation as one usage event, whose event_id is the reservation_id, and
         ends the reservation. With less than was granted, the rest goes back to where it came from. With more, overage_policy
         of the reservation decides about the difference. The same settlement again gets the first answer.
+
+        If an event without a reservation_id has taken the id since, the settlement is refused with
+        ERROR_REASON_EVENT_CONFLICT, and the reservation is released: it could never be settled.
 
         A settlement that comes up to 5 seconds after expire_time is in time. Later, it is counted as usage without a
         reservation, because it happened: the answer has late set, and names the limits that it passed.
@@ -193,8 +197,9 @@ class LimitServiceServicer:
     def EnforceUsage(self, request_iterator, context):
         """EnforceUsage does the same for many requests: those of one message share a commit, so a gateway pays one commit for
         hundreds of decisions. Messages are answered in their order, each after everything in it is durable. The requests of
-        a customer are decided in their order, also across messages. A request that cannot be done has an error of its own,
-        and does not affect the others. Messages may be sent without waiting for answers.
+        a customer are decided in their order, also across messages; the checks of a message are read after its other
+        requests. A request that cannot be done has an error of its own, and does not affect the others. Messages may be sent
+        without waiting for answers.
 
         A message that is wrong as a whole (no requests, or more than 1,000) ends the call with INVALID_ARGUMENT after all
         earlier messages were answered. A message without an answer may or may not have been carried out; send it again

@@ -6,7 +6,7 @@ The table is not logged: its rows are needed for some minutes.
 from alembic import op
 
 revision = "0048"
-down_revision = "0043"
+down_revision = "0044"
 oldest_compatible = "0027"
 
 

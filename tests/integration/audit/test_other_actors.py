@@ -134,7 +134,7 @@ async def test_command_records_how_many_secrets_it_encrypts_again(
             result = CliRunner().invoke(tidemark, ["secrets", "reencrypt"])
             assert result.exit_code == 0, result.output
 
-    monkeypatch.setattr("cli.secrets.BATCH_LIMIT", 2)
+    monkeypatch.setattr("cli.organizations.secrets.BATCH_LIMIT", 2)
     await asyncio.to_thread(commands)
     entries = await entries_of_organization(database_url, "acme")
     assert [entry.after.endpoint_secrets for entry in entries] == [

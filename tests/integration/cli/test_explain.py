@@ -131,10 +131,10 @@ async def test_explain_prints_helpful_errors(database: Database, clock: ManualCl
     async with running(database, clock) as server:
         alert_id = await create_and_use(server, clock, "1")
         unknown = await run(server, alert_id, "bob")
-        assert (unknown.exit_code, "ListCustomers" in unknown.stderr) == (1, True)
+        assert (unknown.exit_code, "tidemark customers list" in unknown.stderr) == (3, True)
         missing = await run(server, "alt_1", "acme")
-        assert (missing.exit_code, "ListAlerts" in missing.stderr) == (1, True)
+        assert (missing.exit_code, "tidemark alerts list" in missing.stderr) == (3, True)
         group = await run(server, alert_id, "acme", "--group", "region")
         assert (group.exit_code, "KEY=VALUE" in group.stderr) == (2, True)
     nothing = await run(None, "a", "b")
-    assert (nothing.exit_code, "no server answers" in nothing.stderr) == (1, True)
+    assert (nothing.exit_code, "no server answers" in nothing.stderr) == (5, True)

@@ -2,10 +2,17 @@
 
 import asyncio
 import json
+import re
 import signal
 import sys
 from typing import Any
 
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from click.testing import CliRunner, Result
+from standardwebhooks import Webhook
+
+from cli.main import tidemark
 from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_ALERT_REACHED
 from generated.tidemark.v1.webhook_service_pb2 import ListEndpointsRequest, SendTestEventRequest
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
@@ -70,3 +77,67 @@ async def test_listen_adds_an_endpoint_gives_its_answers_and_deletes_the_endpoin
                 process.kill()
                 await process.wait()
         assert not (await webhooks.ListEndpoints(ListEndpointsRequest())).endpoints
+
+
+async def test_a_test_event_is_triggered_forwarded_with_its_signature_and_answered_as_the_program_answers(
+    database: Database,
+) -> None:
+    house = await House.build(database, SystemClock())
+    settings = configuration(LISTEN="127.0.0.1:0", PROPAGATION_DELAY_SECONDS="0")
+    received: list[tuple[str, dict[str, str], bytes]] = []
+
+    async def take(request: web.Request) -> web.Response:
+        received.append((request.path, {k.lower(): v for k, v in request.headers.items()}, await request.read()))
+        return web.Response(status=204 if len(received) == 1 else 418)
+
+    application = web.Application()
+    application.router.add_post("/{path:.*}", take)
+    program = TestServer(application)
+    async with (
+        running(database, house.clock, configuration=settings) as server,
+        running_notifier(house),
+        program,
+    ):
+        address = f"127.0.0.1:{server.port}"
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "cli.main", "listen", "--print-json", "--server", address),
+            *("--forward-to", f"{program.host}:{program.port}/hooks", "--events", "alert.reached,alert.resolved"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert process.stderr is not None
+            said = ""
+            async with asyncio.timeout(TIMEOUT):
+                while "Ctrl-C ends it" not in said:
+                    line = (await process.stderr.readline()).decode()
+                    assert line, said
+                    said += line
+            secret = re.findall(r"whsec_\S+", said)[0]
+
+            async def trigger(*arguments: str) -> Result:
+                command = ["trigger", *arguments, "--server", address, "--wait", "60"]
+                return await asyncio.to_thread(CliRunner().invoke, tidemark, command)
+
+            taken = await trigger("alert.reached")
+            assert (taken.exit_code, taken.stdout[:13]) == (0, "delivered 204")
+            refused = await trigger("EVENT_TYPE_ALERT_RESOLVED", "--all")
+            assert (refused.exit_code, "not taken 418" in refused.stdout) == (1, True)
+            unknown = await trigger("alert.reach")
+            assert (unknown.exit_code, "did you mean alert.reached" in unknown.stderr) == (2, True)
+            first, second = await _line(process), await _line(process)
+            assert [first["type"], second["type"]] == ["alert.reached", "alert.resolved"]
+            assert (first["verified"], first["answer"], second["answer"]) == ("v1", 204, 418)
+            assert first["forwarded"].startswith("204 in ")
+            path, headers, body = received[0]
+            assert path == "/hooks"
+            Webhook(secret).verify(body, headers)  # the same bytes and signature, as a receiver checks them
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(TIMEOUT):
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        none = await trigger("alert.reached")
+        assert (none.exit_code, "no endpoint that is enabled" in none.stderr) == (1, True)

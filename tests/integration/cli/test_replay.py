@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from cli.main import tidemark
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
-from tests.support.cli.scripted import Context, Requests, Scripted, answer, answers_all
+from tests.support.clients.scripted import Context, Requests, Scripted, answer, answers_all
 
 DEADLINE = 60.0  # seconds
 TIDEMARK = (sys.executable, "-P", "-m", "cli.main")

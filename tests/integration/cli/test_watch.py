@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from cli.client.connection import Address
-from cli.client.notification_stream import NotificationStream
 from cli.main import tidemark
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, threshold_pb2, usage_pb2
@@ -25,6 +24,7 @@ from runtime.configuration import Configuration
 from server.calls.validation import to_timestamp
 from store.postgres.database import Database
 from tests.support.server.running import Running, running
+from tidemark_client.watch.stream import NotificationStream
 
 TIMEOUT = 60.0  # seconds for anything to happen
 
@@ -121,8 +121,8 @@ async def test_watch_prints_notifications_and_resumes_with_its_token(database: D
         async with watching(server, "--resume", token, "--alert", "alt_other") as process:
             async with asyncio.timeout(TIMEOUT):
                 _, printed = await process.communicate()
-            assert process.returncode == 1
-            assert "INVALID_ARGUMENT" in printed.decode()
+            assert process.returncode == 2
+            assert "the resume token does not belong to this stream" in printed.decode()
 
 
 async def test_watch_prints_a_notification_that_was_stored_with_alert_name(
@@ -191,5 +191,5 @@ def test_options_that_cannot_be_combined_are_usage_errors(arguments: list[str], 
 
 def test_watch_without_a_server_ends_with_a_message() -> None:
     result = CliRunner().invoke(tidemark, ["watch", "--notifications", "--server", "127.0.0.1:1"])
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert "no server answers at 127.0.0.1:1" in result.output

@@ -1,22 +1,16 @@
-"""What follows enforcement: operator events of refusals, the deletion of what is old, and erasure."""
+"""What follows enforcement: operator events of refusals, and the deletion of what is old."""
 
 import asyncio
 import json
 from datetime import timedelta
 
-import pytest
-
-from engine.enforcement.requests import CustomerBeingErased
 from engine.upkeep import Upkeep
 from evaluator.enforcement.decisions import OveragePolicy
-from generated.tidemark.v1 import customer_pb2
 from runtime.clock import ManualClock
 from store.postgres.database import Database
-from tests.support.enforcement.gateway import Gateway, meters, put_limit, usage
+from tests.support.enforcement.gateway import Gateway, meters, put_limit
 from tests.support.schemas import check_body
-from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller, until
-from tests.support.usage.erasing import PERSON, erase, erased, held
 
 HOURLY = {"calendar": {"unit": "CALENDAR_UNIT_HOUR"}}
 PARENT = "parent", "usage/calls", "BILLING_PERIOD"
@@ -93,33 +87,3 @@ async def names(caller: Caller) -> list[str]:
         "SELECT reservation_id FROM reservation WHERE organization_id = %(organization_id)s ORDER BY 1"
     )
     return [name for (name,) in rows]
-
-
-@shares_server
-async def test_the_erasure_of_a_customer_gives_back_what_it_holds_above(caller: Caller, gateway: Gateway) -> None:
-    await caller.put_customer(customer_pb2.Customer(customer_id="parent"))
-    await caller.put_customer(customer_pb2.Customer(customer_id=PERSON, parent_customer_id="parent"))
-    await put_limit(caller, "10", customer="parent")
-    await put_limit(caller, "10", "own", customer=PERSON, window=ROLLING)
-    await gateway.reserve("open", "4", customer=PERSON)
-    await gateway.reserve("settled", "1", customer=PERSON)
-    await gateway.settle("settled", customer=PERSON)
-    await gateway.reserve("other", "2", customer="parent")
-    assert (await meters(caller))[PARENT] == ("1", "6")
-    await erased(caller)
-    assert await meters(caller) == {PARENT: ("1", "2")}
-    assert await names(caller) == ["other"]
-    assert await caller.rows("SELECT 1 FROM meter_minute WHERE organization_id = %(organization_id)s") == []
-    await gateway.settle("other", customer="parent")
-
-
-@shares_server
-async def test_a_customer_that_is_being_erased_reserves_nothing(caller: Caller, gateway: Gateway) -> None:
-    await caller.put_customer(customer_pb2.Customer(customer_id=PERSON))
-    await caller.send(caller.event("e1", customer=PERSON))
-    async with held(caller):
-        await erase(caller)
-        with pytest.raises(CustomerBeingErased):
-            await gateway.reserve("a", customer=PERSON)
-        [checked] = await gateway.checks.check(gateway.organization, [usage(customer=PERSON)], OveragePolicy.DEFAULT)
-        assert isinstance(checked, CustomerBeingErased)

@@ -6,9 +6,14 @@ from decimal import Decimal
 
 from evaluator.enforcement.decisions import Decision, Outcome, OveragePolicy, Reason
 from generated.tidemark.v1 import customer_pb2
+from runtime.clock import ManualClock
 from tests.support.enforcement.gateway import SOFT, Gateway, put_limit, usage
+from tests.support.enforcement.limits import Limits, message, next_of
+from tests.support.enforcement.limits import reserve as reserve_json
+from tests.support.enforcement.limits import usage as usage_json
 from tests.support.server.sharing import shares_server
 from tests.support.usage.caller import Caller
+from tests.support.usage.voiding import void
 
 ALLOWED, CAPPED, DENIED = Outcome.ALLOWED, Outcome.CAPPED, Outcome.DENIED
 
@@ -86,3 +91,89 @@ async def test_many_checks_at_once_are_each_answered(caller: Caller, gateway: Ga
     for number, found in enumerate(answers, start=1):
         outcomes = [one.outcome for one in found if isinstance(one, Decision)]
         assert outcomes == [ALLOWED] * number + [DENIED] * (11 - number)
+
+
+TABLES = ("meter", "meter_minute", "reservation", "wallet", "customer", "metric", "subscription", "gauge", "event")
+
+
+async def rows_of(caller: Caller) -> dict[str, int]:
+    """How many rows the organization has in each table that enforcement writes."""
+    found = {}
+    for table in TABLES:
+        [[number]] = await caller.rows(f"SELECT count(*) FROM {table} WHERE organization_id = %(organization_id)s")
+        found[table] = number
+    return found
+
+
+@shares_server
+async def test_checks_of_new_groups_windows_and_customers_write_nothing(caller: Caller, gateway: Gateway) -> None:
+    """Neither by a call of their own, nor on a stream, nor beside requests that do write."""
+    await put_limit(caller, "10", "of-models", groups=[{"key": "model"}])
+    await put_limit(caller, "10", "rolling", window={"rolling": {"duration": {"seconds": 3600}}})
+    await put_limit(caller, "10", "of-plan", plan="free")
+    await caller.send(caller.event("e1", "4", model="known"))
+    await gateway.reserve("r1", "1", model="known")
+    before = await rows_of(caller)
+    for number in range(30):
+        decision = await gateway.check("7", model=f"m{number}")
+        assert decision.limit is not None
+        assert (decision.outcome, decision.limit.limit.limit_id) == (DENIED, "rolling")
+    assert (await gateway.check("11", customer="new", metric="unheard")).outcome is ALLOWED
+    limits = Limits(caller)
+    stream = limits.open("EnforceUsage")
+    await stream.write(message("1", *[{"check": {"usage": usage_json("2", f"c{number}")}} for number in range(3)]))
+    answer = await next_of(stream)
+    assert [one["check"]["decision"]["outcome"] for one in answer["results"]] == ["DECISION_OUTCOME_ALLOWED"] * 3
+    assert await rows_of(caller) == before
+
+
+@shares_server
+async def test_a_check_on_a_stream_sees_the_whole_message(caller: Caller) -> None:
+    await put_limit(caller, "10")
+    limits = Limits(caller)
+    stream = limits.open("EnforceUsage")
+    check = {"check": {"usage": usage_json("1")}}
+    bad = {"check": {"usage": usage_json("-1")}}
+    await stream.write(message("1", reserve_json("a", "3"), check, bad, reserve_json("b", "2"), check))
+    results = (await next_of(stream))["results"]
+    assert [next(iter(one)) for one in results] == ["reserve", "check", "error", "reserve", "check"]
+    remaining = [results[index]["check"]["decision"]["limit"]["remaining"] for index in (1, 4)]
+    assert remaining == ["5", "5"]
+
+
+async def test_what_a_check_has_counted_is_kept_and_stays_right(
+    caller: Caller, gateway: Gateway, clock: ManualClock
+) -> None:
+    """Of a limit that began after the usage: until something moves its meter, and while a rolling window moves on."""
+    for number in range(5):
+        await caller.send(caller.event(f"e{number}", "2", model="a"))
+        clock.advance(timedelta(minutes=1))
+    await put_limit(caller, "10", window={"rolling": {"duration": {"seconds": 3600}}})
+    await put_limit(caller, "100", "of-models", groups=[{"key": "model"}])
+    start = clock.now() - timedelta(minutes=5)
+    for wanted, minutes in (("3", 61), ("10", 64), ("1", 60)):
+        denied = await gateway.check(wanted)
+        assert denied.limit is not None
+        assert (denied.outcome, denied.limit.counted, denied.limit.reset_time) == (
+            DENIED,
+            Decimal(10),
+            start + timedelta(minutes=minutes),
+        )
+        assert denied.retry_after == start + timedelta(minutes=minutes) - clock.now()
+    clock.advance(timedelta(minutes=4))
+    for _ in range(2):
+        shown = await gateway.check("1", model="a")
+        assert shown.limit is not None
+        assert shown.limit.counted == 10
+    clock.advance(timedelta(minutes=52))
+    shown = await gateway.check("1")
+    assert shown.limit is not None
+    assert (shown.outcome, shown.limit.counted) == (ALLOWED, Decimal(6))
+    await caller.send(caller.event("late", "1", model="a"))
+    shown = await gateway.check("1", model="a")
+    assert shown.limit is not None
+    assert shown.limit.counted == 7
+    await void(caller, "late")
+    shown = await gateway.check("1", model="a")
+    assert shown.limit is not None
+    assert shown.limit.counted == 6

@@ -2,13 +2,15 @@
 
 import random
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, timedelta
 from decimal import Decimal
 from typing import Any
 
 import grpc
 import pytest
+from click import unstyle
 
+from cli.explain.text import lines_of
 from engine.enforcement.expiry import Expiry
 from engine.enforcement.requests import Decided
 from engine.rules.registry import RulesRegistry
@@ -19,7 +21,9 @@ from generated.tidemark.v1 import (
     alert_service_pb2,
     condition_pb2,
     customer_alert_pb2,
+    explanation_pb2,
     filter_pb2,
+    metric_pb2,
     subscription_pb2,
     threshold_pb2,
 )
@@ -72,6 +76,15 @@ async def gauges(caller: Caller, alert_id: str, customer: str = "acme") -> dict[
     }
 
 
+async def explained(caller: Caller, alert_id: str) -> explanation_pb2.GaugeExplanation:
+    """The only gauge of acme, explained."""
+    request = alert_service_pb2.ExplainCustomerAlertRequest(alert_id=alert_id, customer_id="acme")
+    answer = await caller.alerts.ExplainCustomerAlert(request, metadata=caller.metadata, timeout=DEADLINE)
+    [found] = answer.explanation.gauges
+    shown: explanation_pb2.GaugeExplanation = found
+    return shown
+
+
 async def test_a_reservation_reaches_a_threshold_and_its_release_resolves_it(
     caller: Caller, gateway: Gateway
 ) -> None:
@@ -90,6 +103,48 @@ async def test_a_reservation_reaches_a_threshold_and_its_release_resolves_it(
     assert await gauges(caller, plain.alert_id) == {"": ("85", "0")}
     stored = [one for one in await caller.notifications() if one.customer_id == "acme"]
     assert len(stored) == 2
+
+
+async def test_an_explanation_says_what_is_held_and_by_which_reservations(caller: Caller, gateway: Gateway) -> None:
+    await put_limit(caller, "1000")
+    counting = await caller.create(alert("100"))
+    plain = await caller.create(alert("100", counts_held=False))
+    grouped = await caller.create(alert("100", groups=["region"]))
+    await caller.send(caller.event("e1", "40"))
+    await gateway.ask(reserve("small", "5"), reserve("large", "20", region="eu"), reserve("other", "7", metric="m"))
+    shown = await explained(caller, counting.alert_id)
+    assert (shown.gauge.value, shown.gauge.held, shown.hold_count) == ("65", "25", 2)
+    assert [(one.reservation_id, one.amount) for one in shown.holds] == [("large", "20"), ("small", "5")]
+    assert shown.holds[0].expire_time.ToDatetime(UTC) == caller.clock.now() + timedelta(seconds=60)
+    assert "the next event or reservation of at least 35" in shown.summary
+    assert "Of the value, 25 is held by 2 open reservations." in shown.summary
+    shown = await explained(caller, plain.alert_id)
+    assert (shown.gauge.value, shown.gauge.held) == ("40", "25")
+    assert "Beside that, 25 is held by 2 open reservations: the alert does not count it" in shown.summary
+    assert "the next event of at least 60" in shown.summary
+    shown = await explained(caller, grouped.alert_id)
+    assert [(one.reservation_id, one.amount) for one in shown.holds] == [("large", "20")]
+    await gateway.ask(*[reserve(f"r{number:02}", "1") for number in range(12)])
+    shown = await explained(caller, counting.alert_id)
+    assert (shown.hold_count, len(shown.holds)) == (14, 10)
+    lines = "\n".join(lines_of(explanation_pb2.CustomerAlertExplanation(gauges=[shown])))
+    assert "large holds 20" in unstyle(lines)
+    assert "and 4 more: tidemark reservations list acme" in lines
+    await gateway.ask(*[settle(one) for one in ("small", "large")], *[settle(f"r{one:02}") for one in range(12)])
+    shown = await explained(caller, counting.alert_id)
+    assert (shown.gauge.held, shown.hold_count, "held" in shown.summary) == ("0", 0, False)
+
+
+async def test_nothing_is_held_of_a_metric_that_is_not_additive(caller: Caller, gateway: Gateway) -> None:
+    """`held` is "0" where nothing is held, and unset where nothing can be."""
+    await caller.put_metric("level", metric_pb2.AGGREGATION_MAX)
+    condition = condition_pb2.UsageThresholdReachedCondition(metric_id="level")
+    of_level = await caller.create(alert("100", counts_held=False, usage_threshold_reached=condition))
+    of_calls = await caller.create(alert("100", counts_held=False))
+    await caller.send(caller.event("e1", "1"), caller.event("e2", "5", metric="level"))
+    await gateway.reserve("r1", "3", metric="level")
+    assert await gauges(caller, of_level.alert_id) == {"": ("5", "")}
+    assert await gauges(caller, of_calls.alert_id) == {"": ("1", "0")}
 
 
 async def test_a_settlement_is_one_step(caller: Caller, gateway: Gateway) -> None:

@@ -53,7 +53,9 @@ async def test_usage_is_checked_reserved_and_settled(limits: Limits) -> None:
     assert (settled["decision"]["grantedQuantity"], settled["reservation"]["settledQuantity"]) == ("3", "3")
     assert settled["reservation"]["state"] == "RESERVATION_STATE_SETTLED"
     assert await limits.remaining() == "7"
-    assert await limits.call("SettleReservation", **named("r-1"), quantity="3") == settled
+    assert await limits.call("SettleReservation", **named("r-1"), quantity="3") == {**settled, "replayed": True}
+    again = await limits.reserve("r-1", "4", ttl="90s")
+    assert (again["decision"], again["replayed"]) == (reserved["decision"], True)
 
 
 async def test_denial_is_an_answer_that_names_the_limit(limits: Limits) -> None:
@@ -90,7 +92,7 @@ async def test_a_reservation_whose_time_has_passed_is_refused_and_not_one_that_i
     assert await limits.refused("GetReservation", **named("r-1")) == ("NOT_FOUND", "RESERVATION_NOT_FOUND")
     first = await limits.reserve("r-1", expireTime=soon)
     clock.advance(timedelta(seconds=31))
-    assert await limits.reserve("r-1", expireTime=soon) == first
+    assert await limits.reserve("r-1", expireTime=soon) == {**first, "replayed": True}
     extension = {**named("r-1"), "expireTime": soon}
     assert await limits.refused("ExtendReservation", **extension) == ("INVALID_ARGUMENT", "INVALID_FIELD")
     settled = await limits.call("SettleReservation", **named("r-1"))
@@ -116,7 +118,9 @@ async def test_reservation_is_extended_released_read_and_listed(limits: Limits) 
     assert (await limits.call("GetReservation", **named("r-1"))) == extended
     released = await limits.call("ReleaseReservation", **named("r-0"))
     assert released["reservation"]["state"] == "RESERVATION_STATE_RELEASED"
-    assert await limits.call("ReleaseReservation", **named("r-0")) == released
+    assert await limits.call("ReleaseReservation", **named("r-0")) == {**released, "replayed": True}
+    again = {**named("r-1"), "expireTime": extended["reservation"]["expireTime"]}
+    assert await limits.call("ExtendReservation", **again) == {**extended, "replayed": True}
     found, token = [], ""
     while True:
         page = await limits.call("ListReservations", customerId="acme", pageSize=2, pageToken=token)
@@ -145,9 +149,13 @@ async def test_what_cannot_be_done_has_a_reason(limits: Limits) -> None:
         "FAILED_PRECONDITION",
         "RESERVATION_WITHOUT_COST",
     )
-    await limits.caller.send(limits.caller.event("e-1", "1"))
     await limits.reserve("e-1")
-    assert await limits.refused("SettleReservation", **named("e-1")) == ("ALREADY_EXISTS", "EVENT_CONFLICT")
+    await limits.caller.send(limits.caller.event("e-1", "1"), limits.caller.event("e-2", "1"))
+    taken = ("ALREADY_EXISTS", "EVENT_CONFLICT")
+    assert await limits.refused("SettleReservation", **named("e-1")) == taken
+    shown = await limits.call("GetReservation", **named("e-1"))
+    assert shown["reservation"]["state"] == "RESERVATION_STATE_RELEASED"
+    assert await limits.refused("ReserveUsage", **reserve("e-2")["reserve"]) == taken
     for bad in ({"usage": usage("-1")}, {"usage": usage(), "overagePolicy": 9}, {}):
         assert await limits.refused("CheckUsage", **bad) == ("INVALID_ARGUMENT", "INVALID_FIELD")
 
@@ -218,12 +226,13 @@ async def test_event_settles_a_reservation_and_its_answer_says_which_limits_are_
 
 
 async def test_stream_decides_the_requests_of_a_message_in_their_order(limits: Limits) -> None:
+    """And then reads its checks."""
     stream = limits.open("EnforceUsage")
     await stream.write(
         message(
             "b-1",
             reserve("r-1", "8"),
-            {"check": {"usage": usage("3")}},
+            {"check": {"usage": usage("6")}},
             reserve("r-2", "3"),
             {"settle": {**named("r-1"), "quantity": "5"}},
             reserve("r-3", "3"),
@@ -234,9 +243,9 @@ async def test_stream_decides_the_requests_of_a_message_in_their_order(limits: L
             {},
         )
     )
-    await stream.write(message("b-2", reserve("r-5", "5")))
     answer = await next_of(stream)
     assert answer["batchId"] == "b-1"
+    await stream.write(message("b-2", reserve("r-5", "5")))
     results = answer["results"]
     assert [next(iter(one)) for one in results] == [
         *("reserve", "check", "reserve", "settle", "reserve", "extend", "release", "error", "error", "error")

@@ -1,15 +1,20 @@
 """The streams of LimitService: heartbeats, drains, clients that cancel, two servers and two organizations."""
 
 import asyncio
+import math
 from typing import Any
 
 import grpc
 import pytest
 
+from generated.tidemark.v1 import customer_pb2
 from generated.tidemark.v1 import limit_service_pb2 as messages
 from runtime.clock import ManualClock
+from server.enforcement.watched import WatchedOrganization
+from server.enforcement.watching import DecisionWatch
+from tests.support.balances.holder import Holder
 from tests.support.enforcement.gateway import put_limit
-from tests.support.enforcement.limits import Limits, message, named, next_of, remaining_of, reserve, watched
+from tests.support.enforcement.limits import Limits, message, named, next_of, remaining_of, reserve, usage, watched
 from tests.support.usage.caller import DEADLINE, Caller, beside, ingest_held, settings, until, waiting_for_locks
 from tests.support.usage.organizations import organization
 from tests.support.waiting import within
@@ -158,3 +163,41 @@ async def test_message_of_a_client_that_waits_for_nothing_is_answered(caller: Ca
     assert [one.batch_id for one in answers] == [str(number) for number in range(40)]
     assert all(len(one.results) == 50 for one in answers)
     assert await Limits(caller).remaining() == "998000"
+
+
+async def test_looks_find_every_change_of_a_customer_and_of_those_above(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By usage, reservations, limits, balances and facts, on this server and on another. Without rounds over all."""
+
+    async def no_round(_: DecisionWatch, watched: WatchedOrganization) -> None:
+        watched.round_due = math.inf
+
+    monkeypatch.setattr(DecisionWatch, "_go_round", no_round)
+    for name, parent in (("org", ""), ("team", "org"), ("acme", "team"), ("idle", "")):
+        await caller.put_customer(customer_pb2.Customer(customer_id=name, parent_customer_id=parent))
+    await put_limit(caller, "1000", "of-org", customer="org")
+    limits = Limits(caller)
+    stream = limits.open("WatchDecisions", watched("acme", "idle"))
+    assert await remaining_of(stream) == {"acme": "1000", "idle": ""}
+    async with beside(caller) as second:
+        other = Limits(second)
+        await other.call("ReserveUsage", reservationId="r-1", usage=usage("100", "team"))
+        assert await remaining_of(stream) == {"acme": "900"}
+        await second.send(second.event("e-1", "50", "org"))
+        assert await remaining_of(stream) == {"acme": "850"}
+        await other.call("SettleReservation", **named("r-1", "team"), quantity="10")
+        assert await remaining_of(stream) == {"acme": "940"}
+        await put_limit(second, "0", "own")
+        assert await remaining_of(stream) == {"acme": "0"}
+        await put_limit(second, "2000", "own")
+        assert await remaining_of(stream) == {"acme": "940"}
+        await second.put_customer(customer_pb2.Customer(customer_id="idle", parent_customer_id="org"))
+        assert await remaining_of(stream) == {"idle": "940"}
+        holder = Holder(second)
+        await holder.put("grant", "0", metric="calls")
+        answer = await next_of(stream)
+        assert [one["decision"]["reason"] for one in answer["decisions"]] == ["DECISION_REASON_BALANCE"]
+        await holder.adjust("grant", "5")
+        assert await remaining_of(stream) == {"acme": "940"}
+    stream.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -10,13 +11,16 @@ import pytest
 from engine.enforcement.requests import (
     Decided,
     EventConflict,
+    Extend,
+    Release,
+    Request,
     ReservationConflict,
     ReservationEnded,
     ReservationNotFound,
     ReservationWithoutCost,
     UsageTooOld,
 )
-from evaluator.enforcement.decisions import Outcome, OveragePolicy, Reason
+from evaluator.enforcement.decisions import Decision, Outcome, OveragePolicy, Reason
 from evaluator.enforcement.reservations import GRACE, ReservationState
 from generated.tidemark.v1 import customer_pb2, metric_pb2
 from runtime.clock import ManualClock
@@ -99,11 +103,11 @@ async def test_a_request_is_answered_again_as_the_first_time(
 ) -> None:
     await put_limit(caller, "10")
     first = await gateway.reserve("a", "8")
-    assert await other.reserve("a", "8.0") == first
+    assert await other.reserve("a", "8.0") == replace(first, replayed=True)
     denied = await gateway.reserve("b", "3")
     await gateway.release("a")
     again = await other.reserve("b", "3")
-    assert again == denied
+    assert again == replace(denied, replayed=True)
     assert again.reservation is not None
     assert again.reservation.state is ReservationState.DENIED
     assert (await gateway.reserve("c", "3")).decision is not None
@@ -246,7 +250,7 @@ async def test_soft_limits_answer_and_count(caller: Caller, gateway: Gateway) ->
     assert answer.decision is not None
     assert answer.decision.outcome is ALLOWED
     assert [one.limit.limit_id for one in answer.decision.over] == ["limit"]
-    assert await gateway.reserve("a", "11") == answer
+    assert replace(await gateway.reserve("a", "11"), replayed=False) == answer
 
 
 @shares_server
@@ -324,15 +328,142 @@ async def test_parents_and_children_are_charged_together(caller: Caller, gateway
 
 
 @shares_server
-async def test_an_event_with_the_id_of_a_reservation_is_a_conflict(caller: Caller, gateway: Gateway) -> None:
+async def test_a_reservation_whose_id_an_event_has_taken_is_released_by_its_settlement(
+    caller: Caller, gateway: Gateway
+) -> None:
+    """It could never be settled. Its answer stays the same, also when the event is gone."""
     await put_limit(caller, "10")
-    await gateway.reserve("a", "2")
-    await gateway.reserve("b", "2")
-    await caller.send(caller.event("a", "3"))
-    answers = await gateway.pipeline.submit(gateway.organization, [settle("a"), settle("b")])
+    holder = Holder(caller, "acme")
+    await holder.put("grant", "100")
+    await gateway.reserve("a", "2", cost="5", currency="USD")
+    await gateway.reserve("b", "3")
+    await caller.send(caller.event("a", "4"))
+    answers = await gateway.pipeline.submit(gateway.organization, [settle("a"), settle("b"), reserve("c", "3")])
     assert isinstance(answers[0], EventConflict)
     assert isinstance(answers[1], Decided)
-    assert (await shown(caller))[1] == "2"
+    assert outcomes([one for one in answers if isinstance(one, Decided)]) == [ALLOWED, ALLOWED]
+    assert await shown(caller) == ("7", "3")
+    assert {one.held for one in (await holder.segments()).values()} <= {"", "0"}
+    for _ in range(2):
+        with pytest.raises(EventConflict):
+            await gateway.settle("a")
+        await void_if_stored(caller, "a")
+    released = await gateway.release("a")
+    assert (released.reservation.state, released.replayed) == (ReservationState.RELEASED, True)
+
+
+async def void_if_stored(caller: Caller, event_id: str) -> None:
+    """Voids an event of acme unless it was."""
+    if await caller.rows(
+        "SELECT 1 FROM event WHERE organization_id = %(organization_id)s AND event_id = %(id)s", id=event_id
+    ):
+        await void(caller, event_id)
+
+
+@shares_server
+async def test_the_id_of_an_event_is_refused_for_a_reservation(caller: Caller, gateway: Gateway) -> None:
+    """Its usage could never be counted. Events of other months and customers do not matter."""
+    await put_limit(caller, "10")
+    await caller.send(
+        caller.event("a", "3"), caller.event("b", "1", "globex"), caller.event("c", "1", at=NOON - timedelta(days=20))
+    )
+    answers = await gateway.pipeline.submit(gateway.organization, [reserve(name, "2") for name in "abc"])
+    assert isinstance(answers[0], EventConflict)
+    assert outcomes([one for one in answers if isinstance(one, Decided)]) == [ALLOWED, ALLOWED]
+    state = (await gateway.check()).limit
+    assert state is not None
+    assert (state.counted, state.held) == (Decimal(3), Decimal(4))
+    await gateway.settle("b")
+    again = await gateway.reserve("b", "2")
+    assert (again.reservation.state, again.replayed) == (ReservationState.SETTLED, True)
+
+
+@shares_server
+async def test_answers_say_that_they_are_replayed(caller: Caller, gateway: Gateway) -> None:
+    await put_limit(caller, "10")
+    asked: list[Request] = [
+        reserve("a", "2"),
+        reserve("denied", "11"),
+        settle("a", "1"),
+        reserve("b", "2"),
+        Extend("acme", "b", expire_time=NOON + timedelta(hours=1)),
+        Release("acme", "b"),
+    ]
+    assert [one.replayed for one in await gateway.ask(*asked)] == [False] * 6
+    assert [one.replayed for one in await gateway.ask(*asked[:4], asked[5])] == [True] * 5
+    await gateway.ask(reserve("c"), Extend("acme", "c", expire_time=NOON + timedelta(hours=1)))
+    answers = await gateway.ask(
+        Extend("acme", "c", expire_time=NOON + timedelta(hours=1)), Extend("acme", "c", ttl=timedelta(hours=2))
+    )
+    assert [one.replayed for one in answers] == [True, False]
+
+
+def resets(decision: Decision | None) -> tuple[str, timedelta | None, timedelta | None]:
+    """The limit of a decision, when it resets, from noon on, and retry_after."""
+    assert decision is not None
+    assert decision.limit is not None
+    time = decision.limit.reset_time
+    return decision.limit.limit.limit_id, None if time is None else time - NOON, decision.retry_after
+
+
+DAY = timedelta(hours=12)  # from noon to the end of the day
+
+
+@shares_server
+async def test_reset_time_and_retry_after_are_unset_where_waiting_does_not_help(
+    caller: Caller, gateway: Gateway
+) -> None:
+    await put_limit(caller, "10", "day", window={"calendar": {"unit": "CALENDAR_UNIT_DAY"}})
+    await caller.send(caller.event("e1", "4"))
+    refused = [
+        await gateway.reserve("a", "7"),  # fits tomorrow
+        await gateway.reserve("b", "11"),  # never fits
+        await gateway.reserve("c", "7", at=NOON),  # counts today at any time
+    ]
+    assert [resets(one.decision) for one in refused] == [
+        ("day", DAY, DAY),
+        ("day", None, None),
+        ("day", None, None),
+    ]
+    assert resets(await gateway.check("11")) == ("day", None, None)
+    assert resets(await gateway.check("11", policy=OveragePolicy.CAP)) == ("day", None, None)
+    assert resets(await gateway.check("7", at=NOON)) == ("day", None, None)
+    await gateway.reserve("held", "5")
+    second = timedelta(seconds=1)
+    assert resets(await gateway.check("5", at=NOON)) == ("day", None, second)
+    assert resets(await gateway.check("5")) == ("day", DAY, second)
+
+
+@shares_server
+async def test_a_settlement_that_is_refused_waits_only_for_what_others_hold(caller: Caller, gateway: Gateway) -> None:
+    """Its usage counts in the window of the reservation, and what that holds itself is never in its way."""
+    await put_limit(caller, "10", "day", window={"calendar": {"unit": "CALENDAR_UNIT_DAY"}})
+    await gateway.reserve("a", "6", policy=OveragePolicy.REJECT)
+    assert resets((await gateway.settle("a", "11")).decision) == ("day", None, None)
+    await gateway.reserve("other", "3")
+    assert resets((await gateway.settle("a", "8")).decision) == ("day", None, timedelta(seconds=1))
+    await gateway.settle("other")
+    assert resets((await gateway.settle("a", "8")).decision) == ("day", None, None)
+    assert (await gateway.settle("a", "7")).reservation.state is ReservationState.SETTLED
+
+
+async def test_a_rolling_limit_that_capped_a_settlement_says_when_it_resets(
+    caller: Caller, gateway: Gateway, clock: ManualClock
+) -> None:
+    await put_limit(caller, "10", window={"rolling": {"duration": {"seconds": 3600}}})
+    await gateway.ask(reserve("a", "4"), settle("a"))
+    clock.advance(timedelta(minutes=5))
+    await gateway.ask(*[reserve(name, "2", policy=OveragePolicy.CAP) for name in ("b", "c")])
+    hour = timedelta(hours=1)
+    first = await gateway.settle("b", "7")
+    assert first.decision is not None
+    assert (first.decision.outcome, first.decision.granted_quantity) == (CAPPED, Decimal(4))
+    assert resets(first.decision) == ("limit", hour, None)
+    again = await gateway.settle("b", "7")
+    assert (again.decision, again.replayed) == (first.decision, True)
+    reserved = await gateway.reserve("d", "3", policy=OveragePolicy.REJECT)
+    assert resets(reserved.decision) == ("limit", hour, hour - timedelta(minutes=5))
+    assert (await gateway.reserve("d", "3", policy=OveragePolicy.REJECT)).decision == reserved.decision
 
 
 @shares_server
@@ -464,17 +595,12 @@ async def test_limits_above_count_the_usage_of_a_customer_that_has_moved(caller:
     await gateway.settle("a")
     await gateway.reserve("b", "1", customer="next")
     await caller.put_customer(customer_pb2.Customer(customer_id="acme", parent_customer_id="next"))
-    counted = {}
-    for parent in ("former", "next"):
-        state = (await gateway.check("1", customer=parent)).limit
-        assert state is not None
-        counted[parent] = state.counted
-    assert counted == {"former": Decimal(0), "next": Decimal(50)}
-    found = await meters(caller)
-    assert [found[f"above-{parent}", "usage/calls", "BILLING_PERIOD"] for parent in ("former", "next")] == [
-        ("0", "0"),
-        ("50", "1"),
-    ]
+    found: dict[str, tuple[Decimal, Decimal]] = {}
+    for customer in ("former", "next", "above-former", "above-next"):
+        decision = await gateway.check("1000", customer=customer, policy=OveragePolicy.OVERFLOW)
+        found |= {one.limit.limit_id: (one.counted, one.held) for one in decision.over}
+    nothing, all_of_it = (Decimal(0), Decimal(0)), (Decimal(50), Decimal(1))
+    assert found == {"former": nothing, "above-former": nothing, "next": all_of_it, "above-next": all_of_it}
     await void(caller, "a")
     assert outcomes([await gateway.reserve("c", "100", customer="next")]) == [DENIED]
     assert outcomes([await gateway.reserve("d", "99", customer="next")]) == [ALLOWED]

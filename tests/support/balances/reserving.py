@@ -80,7 +80,10 @@ class Reserver:
         async with self._database.transaction() as connection:
             await read_one_snapshot(connection)
             raw = await driver(connection)
-            assert await credits_of(raw, transaction.organization_id, [usage]) == [found]
+            organization_id = transaction.organization_id
+            cursor = await wallets.send_read_with_drawdown(raw, organization_id, [usage.customer_id])
+            drawn = await wallets.held(cursor)
+            assert await credits_of(raw, organization_id, drawn, [usage]) == [found]
         return found
 
     async def release(self, *names: str) -> None:

@@ -46,13 +46,19 @@ def decision(remaining: Decimal, wanted: Decimal = Decimal(1), *, customer_id: s
 
 
 class CheckerInMemory:
-    """What each customer has left, and who was checked how often. failure: raised by the next checks."""
+    """What each customer has left, and who was checked how often. failure: raised by the next checks.
+
+    looks: how often was asked what has changed. finds_changes: whether that is answered, as it is not for plans.
+    """
 
     def __init__(self) -> None:
         self.left: dict[tuple[int, str], Decimal] = {}
         self.calls: list[tuple[int, int]] = []  # organization and number of usages
         self.checked = Counter[str]()
         self.failure: Exception | None = None
+        self.looks = 0
+        self.finds_changes = True
+        self._seen: dict[int, dict[str, Decimal]] = {}
         self.refused: dict[str, Exception] = {}
         self._called = asyncio.Event()
 
@@ -73,9 +79,29 @@ class CheckerInMemory:
         await asyncio.sleep(0)
         return found
 
+    async def until_looked(self) -> None:
+        """Waits for the end of two looks, of which the second began after this call."""
+        looks = self.looks
+        await self.until(lambda: self.looks >= looks + 2)
+
     async def until(self, happened: Callable[[], bool]) -> None:
         """Waits for a check after which the condition is true."""
         async with within("a check"):
             while not happened():
                 self._called.clear()
                 await self._called.wait()
+
+    async def changed(
+        self, organization: Organization, customer_ids: Sequence[str], since: int | None
+    ) -> tuple[set[str], int]:
+        """The customers of which something else is left than at the last look."""
+        self.looks += 1
+        self._called.set()
+        if self.failure is not None:
+            raise self.failure
+        now = {one: self.left.get((organization.organization_id, one), AMOUNT) for one in customer_ids}
+        before = self._seen.pop(since, now) if since is not None else now
+        self._seen[self.looks] = now
+        await asyncio.sleep(0)
+        changed = {one for one, left in now.items() if self.finds_changes and before.get(one, left) != left}
+        return changed, self.looks

@@ -1,5 +1,6 @@
 """A gateway: what a caller of enforcement does, through a pipeline of its own on the database of a server."""
 
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -8,7 +9,7 @@ from typing import Any
 
 from engine.enforcement.checks import Checks
 from engine.enforcement.pipeline import EnforcementPipeline
-from engine.enforcement.requests import Check, Decided, Extend, Release, Request, Reserve, Settle
+from engine.enforcement.requests import Decided, Extend, Release, Request, Reserve, Settle
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.commit import Committer
 from engine.ingest.pending import PendingEvents
@@ -25,6 +26,8 @@ from tests.support.databases import NOON
 from tests.support.usage.caller import DEADLINE, Caller
 from tests.support.usage.service import GRACE
 
+PROBE = "probe-"  # begins the ids of reservations of `Gateway.store_meters`
+_PROBES = itertools.count(1)
 HARD, SOFT = limit_pb2.LIMIT_ENFORCEMENT_HARD, limit_pb2.LIMIT_ENFORCEMENT_SOFT
 
 
@@ -50,13 +53,19 @@ class Gateway:
         return answer
 
     async def check(self, quantity: str = "1", **fields: Any) -> Decision:
-        """Checks usage, in a read and in a commit, which decide the same; see `usage`."""
+        """Checks usage; see `usage`."""
         policy = fields.pop("policy", OveragePolicy.DEFAULT)
         wanted = usage(quantity, **fields)
-        [read] = await self.checks.check(self.organization, [wanted], policy)
-        [committed] = await self.ask(Check(wanted, policy))
-        assert read == committed.decision
-        return read
+        [found] = await self.checks.check(self.organization, [wanted], policy)
+        assert isinstance(found, Decision)
+        return found
+
+    async def store_meters(self, customer: str = "acme", **fields: Any) -> None:
+        """Lets a commit count and store the meters of usage: it reserves nothing of them, and gives that back."""
+        name = f"{PROBE}{next(_PROBES)}"
+        await self.ask(
+            reserve(name, "0", customer=customer, policy=OveragePolicy.OVERFLOW, **fields), Release(customer, name)
+        )
 
     async def settle(
         self, reservation_id: str, quantity: str | None = None, cost: str | None = None, customer: str = "acme"
@@ -171,7 +180,7 @@ async def gateway_of(caller: Caller, **options: Any) -> AsyncIterator[Gateway]:
     database = Database(caller.database_url)
     pipeline = pipeline_on(database, caller.clock, **options)
     try:
-        checks = Checks(database, caller.clock, GRACE, pipeline)
+        checks = Checks(database, caller.clock, GRACE)
         yield Gateway(pipeline, checks, Organization(organization_id, caller.organization))
     finally:
         await pipeline.drain()

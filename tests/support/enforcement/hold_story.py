@@ -8,14 +8,22 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.reference.balances import Unit
-from tests.reference.holds import CAP, DAY, DEFAULT, HARD, HOUR, MONTH, NONE, OVERFLOW, REJECT, ROLLING, SOFT
+from tests.reference.enforced_limits import DAY, HARD, HOUR, MONTH, NONE, ROLLING, SOFT
+from tests.reference.gauges import COUNT
+from tests.reference.holds import CAP, DEFAULT, OVERFLOW, REJECT
 
 ORG, TEAM, ANN, BOB = "org", "team", "ann", "bob"
 CUSTOMERS = (ORG, TEAM, ANN, BOB)
 PARENTS = {TEAM: ORG, ANN: TEAM, BOB: TEAM}
-GOLD = "gold"
+GOLD, SILVER = "gold", "silver"
 PLANS = {ANN: GOLD, TEAM: GOLD}
-CALLS: Unit = ("usage", "calls")
+MAIN = "main"  # a subscription of ANN, and one of BOB
+KOLKATA = "Asia/Kolkata"
+ZONES = {"": Fraction(0), KOLKATA: Fraction(11, 2)}  # hours ahead
+CALL_METRIC, REQUEST_METRIC = "calls", "requests"
+AGGREGATIONS = {REQUEST_METRIC: COUNT}
+CALLS: Unit = ("usage", CALL_METRIC)
+REQUESTS: Unit = ("usage", REQUEST_METRIC)
 DOLLARS: Unit = ("cost", "USD")
 REGIONS = ("eu", "us")
 
@@ -29,6 +37,8 @@ class Use:
     cost: Fraction | None
     region: str | None
     before: timedelta | None
+    metric: str = CALL_METRIC
+    subscription: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,38 @@ class Delete:
 
 
 @dataclass(frozen=True)
+class Move:
+    """A customer gets another parent, or none."""
+
+    customer: str
+    parent: str | None
+
+
+@dataclass(frozen=True)
+class ChangePlan:
+    """A customer gets another plan, or none."""
+
+    customer: str
+    plan: str | None
+
+
+@dataclass(frozen=True)
+class Subscribe:
+    """The subscription of a customer begins, changes, or ends: without a plan it has no limits."""
+
+    customer: str
+    plan: str | None
+
+
+@dataclass(frozen=True)
+class ChangeZone:
+    """A customer gets another time zone, one of ZONES."""
+
+    customer: str
+    zone: str
+
+
+@dataclass(frozen=True)
 class PutBalance:
     """A balance of ANN is put, or changed. ends: when its second segment ends, after the start of the story."""
 
@@ -153,7 +195,7 @@ _BEFORE = st.none() | st.sampled_from([timedelta(), timedelta(minutes=7), timede
 _POLICIES = st.sampled_from([DEFAULT, REJECT, CAP, CAP, OVERFLOW])
 _BACK = st.integers(1, 4)
 _SECONDS = st.sampled_from([1, 60, 600])
-_UNITS = st.sampled_from([CALLS, DOLLARS])
+_UNITS = st.sampled_from([CALLS, CALLS, DOLLARS, DOLLARS, REQUESTS])
 
 
 def _any_of(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -163,7 +205,13 @@ def _any_of(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 def _uses(quantities: st.SearchStrategy[Fraction]) -> st.SearchStrategy[Use]:
     regions = st.none() | st.sampled_from(REGIONS)
-    return st.builds(Use, st.sampled_from([ORG, TEAM, ANN, ANN, BOB]), quantities, _COSTS, regions, _BEFORE)
+    customers = st.sampled_from([ORG, TEAM, ANN, ANN, BOB])
+    metrics = st.sampled_from([CALL_METRIC, CALL_METRIC, CALL_METRIC, REQUEST_METRIC])
+    plain = st.builds(Use, customers, quantities, _COSTS, regions, _BEFORE, metrics)
+    of_subscriptions = st.builds(
+        Use, st.sampled_from([ANN, BOB]), quantities, _COSTS, regions, _BEFORE, metrics, st.just(MAIN)
+    )
+    return _any_of(plain, plain, of_subscriptions)
 
 
 _REQUESTS = _any_of(
@@ -178,17 +226,29 @@ _REQUESTS = _any_of(
 ASKS = st.builds(Ask, st.lists(_REQUESTS, min_size=1, max_size=4).map(tuple))
 _PUTS = st.builds(
     Put,
-    st.sampled_from([*CUSTOMERS, GOLD]),
+    st.sampled_from([*CUSTOMERS, GOLD, SILVER]),
     _UNITS,
     st.sampled_from([(), (), (("region", None),), (("region", "eu"),)]),
     st.sampled_from([MONTH, MONTH, DAY, HOUR, ROLLING]),
     st.integers(0, 25).map(Fraction),
     st.sampled_from([HARD, HARD, HARD, SOFT, NONE]),
 )
+_MOVES = _any_of(
+    st.builds(Move, st.sampled_from([ANN, BOB]), st.sampled_from([None, ORG, TEAM, TEAM])),
+    st.builds(Move, st.just(TEAM), st.sampled_from([None, ORG])),
+)
+_PLANS = st.sampled_from([None, GOLD, SILVER])
+_FACTS = _any_of(
+    _MOVES,
+    _MOVES,
+    st.builds(ChangePlan, st.sampled_from(CUSTOMERS), _PLANS),
+    st.builds(Subscribe, st.sampled_from([ANN, BOB]), _PLANS),
+    st.builds(ChangeZone, st.sampled_from(CUSTOMERS), st.sampled_from(list(ZONES))),
+)
 _BALANCES = st.builds(
     PutBalance,
     st.sampled_from(["grant", "commit"]),
-    _UNITS,
+    st.sampled_from([CALLS, DOLLARS]),
     st.tuples(st.integers(0, 12).map(Fraction), st.integers(1, 12).map(Fraction)),
     st.sampled_from([timedelta(minutes=5), timedelta(hours=2), timedelta(days=9)]),
     st.integers(0, 2),
@@ -207,7 +267,10 @@ _CHANGES = _any_of(
     st.builds(Void, _BACK),
     _PUTS,
     _PUTS,
+    _PUTS,
     st.builds(Delete, _BACK),
+    _FACTS,
+    _FACTS,
     _BALANCES,
     st.builds(Adjust, st.sampled_from(["grant", "commit"]), st.integers(-4, 8).map(Fraction)),
     st.builds(

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import psycopg
 
-from cli.client.batches import Batch
 from cli.client.connection import Address
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from store.migrate import migrate
 from tests.support.faults.clock import SteppedClock
 from tests.support.faults.proxy import Proxy, proxied
 from tests.support.faults.replicated import Replicated, replicated
+from tests.support.faults.reserving import Reserver, put_limit
 from tests.support.notifier.receiver import Receiver, running_receiver
 from tests.support.processes import results
 from tests.support.processes.programs import POLLING_INTERVAL, SETTINGS, Program, Programs
@@ -25,6 +25,7 @@ from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import Client, usage
 from tests.support.waiting import within
 from tests.support.webhooks.endpoints import create_endpoint
+from tidemark_client.usage.batches import Batch
 
 CLIENTS = 2  # of each server
 PAUSE = 0.3  # seconds between two batches of a client
@@ -60,12 +61,15 @@ class Stage:
     randomness: random.Random
     secret: str = ""
     clients: list[PacedClient] = field(default_factory=list)
+    reservers: list[Reserver] = field(default_factory=list)
 
     async def recovered(self) -> None:
         """Waits until every client gets acknowledgements again, and each notification so far has arrived."""
         async with within("recovery", RECOVERY_LIMIT):
             goals = [len(client.sent) + 1 for client in self.clients]
+            rounds = [one.rounds + 1 for one in self.reservers]
             await _until(lambda: all(one.acknowledged >= goal for one, goal in zip(self.clients, goals, strict=True)))
+            await _until(lambda: all(one.rounds >= goal for one, goal in zip(self.reservers, rounds, strict=True)))
             written = (await self.written()).keys()
             await _until(lambda: written <= set(self.receiver.ids()))
 
@@ -103,6 +107,7 @@ async def stage(folder: Path, randomness: random.Random) -> AsyncIterator[Stage]
             for server in (workers, single)
         ]
         await results.create(workers.address, *ALERTS, SEATS)
+        await put_limit(workers.address)
         one = Stage(database, {"workers": workers, "single": single}, notifiers, through, clock, receiver, randomness)
         async with single.address.channel() as channel:
             one.secret = await create_endpoint(channel, receiver.url)
@@ -119,6 +124,12 @@ async def streaming(stage: Stage) -> AsyncIterator[None]:
             client = PacedClient(f"client-{number}", Address(f"127.0.0.1:{proxy.port}"))
             stage.clients.append(client)
             group.create_task(client.send(usage(client.name, now)))
+        for number, proxy in enumerate(stage.through):
+            reserver = Reserver(f"reserver-{number}", Address(f"127.0.0.1:{proxy.port}"), now)
+            stage.reservers.append(reserver)
+            group.create_task(reserver.run())
         yield
         for client in stage.clients:
             client.enough = True
+        for reserver in stage.reservers:
+            reserver.enough = True

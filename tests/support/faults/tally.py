@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from standardwebhooks import Webhook
 
 from generated.tidemark.v1.usage_pb2 import UsageEvent
+from tests.support.faults.reserving import ReservationTally, tally_reservations
 from tests.support.faults.stage import Stage
 from tests.support.notifier.receiver import Arrival
 from tests.support.processes import results
@@ -33,6 +34,7 @@ class Tally:
     arrivals: int
     two_ids: int
     undelivered: int
+    reservations: ReservationTally
 
     def lines(self) -> list[str]:
         """The tally as text."""
@@ -41,6 +43,7 @@ class Tally:
             f" {self.lost} lost, {self.twice} counted twice",
             f"{self.notifications:,} notifications, {self.arrivals:,} requests at the receiver:"
             f" {self.undelivered} not delivered, {self.two_ids} under two ids",
+            self.reservations.line(),
         ]
 
 
@@ -48,7 +51,9 @@ async def tally(stage: Stage) -> Tally:
     """Counts, when all clients have ended. Fails when the database does not hold what the model says."""
     sent = [event for client in stage.clients for event in client.sent]
     assert sum(client.acknowledged for client in stage.clients) == len(sent)
+    sent += [event for one in stage.reservers for event in one.settled]
     url = stage.database.primary.url
+    reservations = await tally_reservations(url, stage.reservers)
     written = await stage.written()
     await until(lambda: written.keys() <= set(stage.receiver.ids()), "notifications at the receiver")
     for arrival in stage.receiver.arrivals:
@@ -67,6 +72,7 @@ async def tally(stage: Stage) -> Tally:
         arrivals=len(stage.receiver.arrivals),
         two_ids=_under_two_ids(written.items()) + _under_two_ids(_arrived(stage.receiver.arrivals)),
         undelivered=len(written.keys() - set(stage.receiver.ids())),
+        reservations=reservations,
     )
     assert (counted.lost, counted.twice, counted.two_ids, counted.undelivered) == (0, 0, 0, 0), counted
     assert found == expected  # also the transitions: each threshold was reached once

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.processes import child_environment
+from cli.serving.processes import child_environment
 from store import migrate
 
 ROOT = Path(__file__).resolve().parents[3]

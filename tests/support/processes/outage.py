@@ -11,7 +11,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cli.client.errors import error_status
 from generated.tidemark.v1 import usage_pb2
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest, EvaluateUsageRequest, ListAlertsRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
@@ -23,6 +22,7 @@ from tests.support.processes.programs import DEADLINE, Program, Programs, sessio
 from tests.support.processes.results import ALERTS, SEATS
 from tests.support.server.running import SERVING, reason_of
 from tests.support.webhooks.endpoints import create_endpoint
+from tidemark_client.errors.status import error_status
 
 STATUS_LOST = "Internal error from Core"
 SHOWN = 10  # missing notifications, and as many rows of each kind

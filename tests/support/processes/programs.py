@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 
 from cli.client.connection import Address
-from cli.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
+from cli.serving.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
 from tests.support.processes.up import started_by
 from tests.support.waiting import within
 
@@ -66,6 +66,11 @@ class Program:
         """Where a server listens; the same after it was started again."""
         return Address(self._child.ready_value)
 
+    @property
+    def http(self) -> str:
+        """The URL of its HTTP port."""
+        return f"http://{self._child.http_address}"
+
     def workers(self) -> list[int]:
         """The processes that it has started: the workers of a server that has several."""
         return sorted(started_by(self.pid))
@@ -79,6 +84,8 @@ class Program:
             raise CannotStart(str(error), last_lines(self._log)) from None
         if self._child.ready_value:
             self._child.environment["TIDEMARK_LISTEN"] = self._child.ready_value
+        if self._child.http_address:
+            self._child.environment["TIDEMARK_HTTP_LISTEN"] = self._child.http_address
 
     def kill(self) -> None:
         """Sends SIGKILL; the process does not get to run another instruction."""

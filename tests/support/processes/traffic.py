@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
-from cli.client.batches import Batch
 from cli.client.connection import Address
-from cli.client.usage_stream import UsageStream
 from generated.tidemark.v1.transition_pb2 import Transition
 from generated.tidemark.v1.usage_pb2 import UsageEvent, UsageOutcome
 from tests.support.processes.programs import DEADLINE, until
+from tidemark_client.usage.batches import Batch
+from tidemark_client.usage.stream import UsageStream
 
 CUSTOMERS = tuple(f"customer-{number}" for number in range(12))
 REGIONS = ("ap", "eu", "us")

@@ -19,6 +19,7 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.calls.errors import DETAILS_KEY
 from server.calls.lifecycle import Shutdown
+from server.front import Front
 from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from server.parts import Parts
 from server.process import serve
@@ -69,6 +70,7 @@ async def running(
     server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     secret_keys: tuple[tuple[str, bytes], ...] = SECRET_KEYS,
     monitoring_socket: socket.socket | None = None,
+    front: Front | None = None,
 ) -> AsyncIterator[Running]:
     """Serves on a free port of loopback until the block ends; stops without delays."""
     shutdown = Shutdown()
@@ -88,6 +90,7 @@ async def running(
             engine_limits=engine_limits,
             server_limits=server_limits,
             monitoring_socket=monitoring_socket,
+            front=front,
         )
     )
     await asyncio.wait([stopped, listening], return_when=asyncio.FIRST_COMPLETED)

@@ -6,7 +6,7 @@
 import asyncio
 import gc
 
-from cli.garbage_collection import BESIDE_LIGHT, PACE
+from cli.serving.garbage_collection import BESIDE_LIGHT, PACE
 from runtime.turns import of_loop
 
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import click
 import pytest
 
-from cli.key_options import DURATION
-from cli.key_table import print_table
+from cli.organizations.key_options import DURATION
+from cli.organizations.key_table import print_table
 from store.identity.keys import KeyRecord, KeySettings
 from store.identity.organizations import Organization
 from store.identity.roles import Role

@@ -1,14 +1,17 @@
 """`tidemark listen`: answers as they are written, what verifies, and a receiver on a real socket."""
 
 import base64
+import socket
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
 from click.testing import CliRunner
 from standardwebhooks import Webhook
+from yarl import URL
 
 from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
+from cli.listen.forwarding import Forwarder
 from cli.listen.receiver import Arrival, Receiver
 from cli.listen.verification import NotVerified, Verifier
 from cli.main import tidemark
@@ -201,5 +204,27 @@ async def test_two_on_one_port_is_an_error() -> None:
 
 def test_listen_without_a_server_reports_the_problem() -> None:
     result = CliRunner().invoke(tidemark, ["listen", "--server", "127.0.0.1:1"])
-    assert result.exit_code == 1
+    assert result.exit_code == 5
     assert "no server answers at 127.0.0.1:1" in result.output
+
+
+async def test_what_cannot_be_forwarded_is_tried_again_by_the_notifier() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
+        async with Forwarder(f"http://127.0.0.1:{taken.getsockname()[1]}/hooks") as forwarder:
+            status, what = await forwarder.forward(URL("/"), {"Host": "elsewhere", "Content-Length": "9"}, b"{}")
+    assert status == 502
+    assert what.startswith("cannot be reached: ")
+
+
+@pytest.mark.parametrize("url", ["ftp://a/", "http://", "localhost:port"])
+def test_a_url_to_which_nothing_can_be_forwarded_is_a_usage_error(url: str) -> None:
+    result = CliRunner().invoke(tidemark, ["listen", "--forward-to", url])
+    assert result.exit_code == 2
+    assert "is no URL" in result.output
+
+
+def test_answers_and_forwarding_exclude_each_other() -> None:
+    result = CliRunner().invoke(tidemark, ["listen", "--forward-to", "localhost:1", "--answer", "500"])
+    assert result.exit_code == 2
+    assert "leave out --answer" in result.output

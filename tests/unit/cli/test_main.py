@@ -9,10 +9,10 @@ from click.testing import CliRunner
 
 from cli.client.connection import Address, ClientTls
 from cli.client.errors import error_reason
+from cli.connection.options import call_problem
 from cli.main import COMMANDS, tidemark
-from cli.server_options import call_problem
-from cli.settings import first_line
-from cli.up import grpcurl_tls
+from cli.serving.settings import first_line
+from cli.serving.up import grpcurl_tls
 from runtime.configuration import Configuration
 from store.postgres.addresses import shown
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from cli.signals import EndedBySignal, cancelled_by_signals
+from cli.serving.signals import EndedBySignal, cancelled_by_signals
 
 
 async def work(did: list[str], number: signal.Signals | None) -> str:

@@ -6,13 +6,13 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from rich.console import Console
 
-from cli.client.batches import Batch
 from cli.replay.summary import FIRST_LINES, FIRST_TRANSITIONS, Summary
 from cli.rich_console import THEME
 from generated.tidemark.v1.gauge_pb2 import CostMeasure, Gauge
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
 from generated.tidemark.v1.transition_pb2 import Transition
 from generated.tidemark.v1.usage_pb2 import OmittedResults, Rejection, UsageEvent, UsageOutcome
+from tidemark_client.usage.batches import Batch
 
 
 def rejection(index: int, reason: str, field: str = "") -> Rejection:

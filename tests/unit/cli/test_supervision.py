@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cli.processes import Child, NotStarted
-from cli.supervision import Supervisor
+from cli.serving.processes import Child, NotStarted
+from cli.serving.supervision import Supervisor
 
 LIMIT = 30.0  # seconds that a test may take
 READY = "print('ready', flush=True)"

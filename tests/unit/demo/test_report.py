@@ -10,7 +10,6 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from rich.console import Console
 
-from cli.client.batches import Batch
 from cli.rich_console import THEME
 from demo import definitions, report
 from demo.comparison import Comparison
@@ -25,6 +24,7 @@ from generated.tidemark.v1.gauge_pb2 import CostMeasure, Gauge
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
 from generated.tidemark.v1.transition_pb2 import Transition
 from generated.tidemark.v1.usage_pb2 import Rejection, UsageOutcome
+from tidemark_client.usage.batches import Batch
 
 NOW = datetime(2026, 3, 20, tzinfo=UTC)
 ALERT = AlertDefinition("spend", definitions.SPEND_THRESHOLD_REACHED, "USD", thresholds("10"))

@@ -61,6 +61,21 @@ def variables(deployment: dict[str, Any]) -> dict[str, Any]:
     return {one["name"]: one.get("value") for one in container["env"]}
 
 
+def test_http_component_opens_its_port_in_pods_service_and_policy(tmp_path: Path) -> None:
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    path = tmp_path / "kubernetes" / "example" / "services" / "kustomization.yaml"
+    path.write_text(path.read_text().replace("components:\n", "components:\n  - ../../components/http\n"))
+    objects = kustomize(path.parent)
+    server = of_kind(objects, "Deployment", "tidemark-server")
+    assert variables(server)["TIDEMARK_HTTP_LISTEN"] == "0.0.0.0:8080"
+    [container] = server["spec"]["template"]["spec"]["containers"]
+    assert {one["name"]: one["containerPort"] for one in container["ports"]}["http"] == 8080
+    service = of_kind(objects, "Service", "tidemark")
+    assert {one["name"]: one["port"] for one in service["spec"]["ports"]} == {"http": 8080, "grpc": 50051}
+    policy = of_kind(objects, "NetworkPolicy", "tidemark-callers")
+    assert [one["port"] for one in policy["spec"]["ingress"][0]["ports"]] == [50051, 8080]
+
+
 def test_example_has_its_image_its_namespace_and_tls() -> None:
     objects = kustomize(SERVICES)
     assert {one["metadata"]["namespace"] for one in objects} == {"tidemark"}

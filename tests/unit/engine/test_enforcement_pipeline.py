@@ -13,7 +13,9 @@ from engine.enforcement.pipeline import EnforcementPipeline
 from engine.enforcement.requests import Decided, Release, Request, UnrecordableRequest
 from engine.ingest.pending import Overloaded, PendingEvents
 from engine.limits import EnforcementLimits
-from evaluator.enforcement.decisions import Decision, Outcome
+from evaluator.enforcement.decisions import Decision, Outcome, OveragePolicy
+from evaluator.enforcement.reservations import Reservation, ReservationState
+from evaluator.enforcement.usage import Usage
 from runtime.clock import ManualClock
 from runtime.fair_semaphore import FairSemaphore
 from store.postgres.database import Database, DatabaseUnavailable
@@ -43,7 +45,20 @@ class Commits:
         if self.bad.intersection(self.groups[-1]):
             raise RuntimeError("it cannot be recorded")
         decision = Decision(Outcome.ALLOWED, Decimal(1), None)
-        return [Decided(decision, None) for _ in requests]
+        return [Decided(decision, RESERVATION) for _ in requests]
+
+
+RESERVATION = Reservation(
+    "r",
+    Usage("acme", "calls", Decimal(1), None, None, None, {}, NOW),
+    OveragePolicy.DEFAULT,
+    ReservationState.OPEN,
+    Outcome.ALLOWED,
+    Decimal(1),
+    None,
+    NOW,
+    NOW,
+)
 
 
 @pytest.fixture
@@ -61,7 +76,7 @@ def pipeline(*, writers: int = 1, pending: int = 1_000, commit_requests: int = 8
         writers=writers,
         pending=PendingEvents(pending, pending),
         gate=FairSemaphore(4),
-        limits=EnforcementLimits(commit_requests=commit_requests, divided_commits=20),
+        limits=EnforcementLimits(commit_requests=commit_requests, lane_requests=8, divided_commits=20),
     )
 
 
@@ -108,6 +123,34 @@ async def test_a_call_is_divided_among_writers_and_its_answers_keep_their_order(
     answers = await line.submit(ACME, of(*names))
     assert [isinstance(one, UnrecordableRequest) for one in answers] == [name == "c" for name in names]
     assert len({tuple(group) for group in commits.groups}) > 2
+
+
+async def test_few_requests_share_one_lane(commits: Commits) -> None:
+    line = pipeline(writers=3)
+    commits.free.clear()
+    calls = [asyncio.ensure_future(line.submit(ACME, of("a")))]
+    await commits.began.wait()
+    calls += [asyncio.ensure_future(line.submit(ACME, of(name))) for name in "bcdefg"]
+    await asyncio.sleep(0)
+    commits.free.set()
+    await asyncio.gather(*calls)
+    assert commits.groups == [["a"], list("bcdefg")]
+
+
+async def test_a_customer_keeps_its_lane_while_further_lanes_open(commits: Commits) -> None:
+    line = pipeline(writers=3, commit_requests=100)
+    commits.free.clear()
+    calls = [asyncio.ensure_future(line.submit(ACME, of("a")))]
+    await commits.began.wait()
+    calls.append(asyncio.ensure_future(line.submit(ACME, of(*"abcdefghij" * 2))))
+    for _ in range(5):
+        await asyncio.sleep(0)  # another lane does not wait for the commit in progress
+    begun = list(commits.groups)
+    commits.free.set()
+    await asyncio.gather(*calls)
+    assert len(begun) > 1
+    assert not any("a" in group for group in begun[1:])
+    assert [group for group in commits.groups if "a" in group][1][:1] == ["a"]
 
 
 async def test_a_failure_of_the_database_is_raised_and_gives_room_up(commits: Commits) -> None:

@@ -9,7 +9,7 @@ import pytest
 from evaluator.aggregation import Aggregation
 from evaluator.amounts import exact_arithmetic
 from evaluator.balances import Unit
-from evaluator.enforced_limits import EnforcedLimit, EnforcedLimits, Enforcement, LimitGroups, met_by
+from evaluator.enforced_limits import EnforcedLimit, EnforcedLimits, Enforcement, LimitGroups, Since, met_by
 from evaluator.enforcement.decision_json import decision_from, decision_json
 from evaluator.enforcement.decisions import (
     Credit,
@@ -135,9 +135,10 @@ def test_of_equal_shares_the_nearest_limit_is_named() -> None:
 
 
 def test_targets_are_found_by_the_values_that_matter_and_follow_time() -> None:
-    own = EnforcedLimits([limit("all"), limit("of-model", ("model", None)), limit("rolling", window=ROLLING)])
+    of_model = limit("of-model", ("model", None))
+    own = EnforcedLimits([limit("all"), of_model, limit("rolling", window=ROLLING)], {of_model.kind: Since(9, NOON)})
     hourly = EnforcedLimits([limit("money", unit=MONEY, window=LimitWindow(WindowKind.HOUR))])
-    holders = [Holder("acme", None, own, EnforcedLimits(), DEFAULT_CYCLE, 0, 7)]
+    holders = [Holder("acme", None, own, EnforcedLimits(), DEFAULT_CYCLE, 0, Since(7, NOON))]
     holders.append(Holder("parent", None, hourly, EnforcedLimits(), DEFAULT_CYCLE, 1))
     targets = UsageTargets(Aggregation.SUM, (CALLS, MONEY), holders, Kept())
     found = targets.of({"model": "x", "other": "1"})
@@ -153,7 +154,7 @@ def test_targets_are_found_by_the_values_that_matter_and_follow_time() -> None:
     assert money.meter_at(NOON) is money.meter_at(NOON + timedelta(minutes=20))
     assert money.meter_at(NOON).key != money.meter_at(NOON + timedelta(hours=1)).key
     assert found[2].meter_at(NOON).key == found[2].meter_at(NOON + timedelta(days=1)).key
-    assert [one.required_epoch for one in found] == [7, 7, 7, 1]
+    assert [one.since.epoch for one in found] == [7, 9, 7, 0]
     assert len({one.meter_at(NOON).key for one in found}) == 4
 
 

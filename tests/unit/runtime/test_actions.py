@@ -7,7 +7,7 @@ from pathlib import Path
 from runtime.actions import LogAction
 
 ROOT = Path(__file__).resolve().parents[3]
-ROOMS = ("cli", "engine", "evaluator", "notifier", "runtime", "server", "store", "webhooks")
+ROOMS = ("cli", "engine", "evaluator", "gateway", "notifier", "runtime", "server", "store", "webhooks")
 OF_BACKGROUND_TASKS = ("runtime/tasks.py", "engine/job_task.py")  # log the actions that each task gives them
 
 

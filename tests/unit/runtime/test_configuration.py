@@ -94,7 +94,7 @@ def test_document_lists_every_setting_and_no_other() -> None:
     source = (Path(__file__).parents[3] / "runtime" / "configuration.py").read_text()
     read = set(re.findall(r'\.(?:raw|flag|choice|number|path|texts|optional_address)\(\s*"([A-Z_]+)"', source))
     documented = set(re.findall(r"^\| `TIDEMARK_([A-Z_]+)`", DOCUMENT.read_text(), re.MULTILINE))
-    of_clients = {"SERVER", "KEY", "TLS", "SERVER_CA", "CLIENT_CERTIFICATE", "CLIENT_KEY"}
+    of_clients = {"SERVER", "KEY", "CONTEXT", "TLS", "SERVER_CA", "CLIENT_CERTIFICATE", "CLIENT_KEY"}
     assert documented - of_clients == read
     assert {f"TIDEMARK_{name}" for name in of_clients} == CLIENT_SETTINGS
 

@@ -13,7 +13,10 @@ from runtime.tracing.spans import NO_SPAN, Kind
 from tests.support.tracing.contexts import context
 from tests.support.tracing.spans_in_memory import ids, recorded
 
-CORE = "import cli.main, cli.serve, cli.notify, server.process, notifier.process, runtime.trace_export, sys"
+CORE = (
+    "import cli.main, cli.serving.serve, cli.serving.notify, server.process, notifier.process,"
+    " runtime.trace_export, sys"
+)
 NOT_IMPORTED = "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
 
 

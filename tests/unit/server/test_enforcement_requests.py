@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import ParseDict
 
-from engine.enforcement.requests import Check, Extend, Release, Request, Reserve, Settle
+from engine.enforcement.requests import Extend, Release, Request, Reserve, Settle
 from evaluator.enforcement.decisions import OveragePolicy
 from evaluator.enforcement.usage import Usage
 from generated.tidemark.v1 import limit_service_pb2 as messages
 from server.calls.validation import Violations
-from server.enforcement.reading import read_item
+from server.enforcement.reading import Check, read_item
 from server.mapping.requested_usage import UsageBounds
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
@@ -21,7 +21,7 @@ USAGE: dict[str, Any] = {"customerId": "acme", "metricId": "tokens", "quantity":
 RESERVE: dict[str, Any] = {"reservationId": "r-1", "usage": USAGE}
 
 
-def read(**item: Any) -> tuple[Request | None, list[tuple[str, str]]]:
+def read(**item: Any) -> tuple[Request | Check | None, list[tuple[str, str]]]:
     """A request of a stream, and what is wrong with it."""
     violations = Violations()
     request = read_item(violations, ParseDict(item, messages.EnforcementRequest()), BOUNDS, "requests[3]")

@@ -1,0 +1,1 @@
+"""About the command itself: `tidemark version` and `tidemark completion`."""

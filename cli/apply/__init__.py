@@ -1,0 +1,1 @@
+"""`tidemark apply` and `tidemark export`: alerts and others as files declare them."""

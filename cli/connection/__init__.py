@@ -1,0 +1,1 @@
+"""How the commands reach a server: the channel, the calls, and what a failed call means."""

@@ -1,0 +1,1 @@
+"""The commands of the operator on the database: keys, quotas and secrets of organizations."""

@@ -1,0 +1,1 @@
+"""The table of resources, a module for each part of the contract."""

@@ -1,0 +1,1 @@
+"""`tidemark trigger`: test events on demand."""

@@ -1,0 +1,1 @@
+"""Channels to a server: address, TLS, API key, and defaults that every call gets."""

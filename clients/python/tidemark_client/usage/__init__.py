@@ -1,0 +1,1 @@
+"""Usage events on their way to the server: batches, streams that survive interruptions, and writers above them."""

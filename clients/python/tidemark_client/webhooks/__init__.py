@@ -1,0 +1,1 @@
+"""Webhooks: whether a request comes from Tidemark, and what it reports."""

@@ -1,0 +1,125 @@
+"""Answers over HTTP: JSON, its compression, and clients that take what they get too slowly."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from aiohttp import hdrs, web
+
+from gateway.bodies import JSON
+from gateway.calls import refusals
+from gateway.limits import HttpLimits
+
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+EVENT_STREAM = "text/event-stream"
+LINES = "application/x-ndjson"
+
+
+def json_response(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None, content_type: str = JSON
+) -> web.Response:
+    """An answer with a JSON value."""
+    return bytes_response(orjson.dumps(value), status, headers, content_type)
+
+
+def bytes_response(
+    body: bytes, status: int = 200, headers: Mapping[str, str] | None = None, content_type: str = JSON
+) -> web.Response:
+    """An answer with JSON that is encoded already."""
+    return web.Response(body=body, status=status, headers={**_HEADERS, **(headers or {})}, content_type=content_type)
+
+
+def refusal_response(refusal: refusals.Refusal) -> web.Response:
+    """The answer that refuses a request."""
+    return bytes_response(refusal.body(), refusal.http_code, refusal.all_headers())
+
+
+def stream_response(content_type: str) -> web.StreamResponse:
+    """An answer whose parts are sent one by one. Proxies are asked not to keep them back."""
+    headers = {"Content-Type": content_type, "X-Accel-Buffering": "no", "Server": "tidemark"}
+    return web.StreamResponse(headers={**_HEADERS, **headers})
+
+
+async def send(request: web.BaseRequest, response: web.StreamResponse, limits: HttpLimits) -> web.StreamResponse:
+    """Sends an answer, compressed where the client understands that.
+
+    A client that does not take it in time loses its connection: otherwise the answer would stay in memory.
+    """
+    if (
+        isinstance(response, web.Response)
+        and isinstance(response.body, bytes)
+        and len(response.body) >= limits.gzip_from
+        and hdrs.CONTENT_ENCODING not in response.headers
+        and request.method != hdrs.METH_HEAD
+    ):
+        response.headers[hdrs.VARY] = "Accept-Encoding" + (
+            f", {response.headers[hdrs.VARY]}" if hdrs.VARY in response.headers else ""
+        )
+        if accepts_coding(request.headers.get(hdrs.ACCEPT_ENCODING, ""), "gzip"):
+            response.enable_compression(web.ContentCoding.gzip)
+    response.headers.setdefault(hdrs.SERVER, "tidemark")
+    async with in_time(request, limits):
+        await response.prepare(request)
+        await response.write_eof()
+    return response
+
+
+class in_time:  # noqa: N801 (it is used like a function)
+    """Ends the connection of a client that does not accept what the block sends."""
+
+    def __init__(self, request: web.BaseRequest, limits: HttpLimits) -> None:
+        self._request = request
+        self._timeout = asyncio.timeout(limits.write)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            if (transport := self._request.transport) is not None:
+                transport.abort()
+            raise ConnectionResetError("the client does not read") from None
+
+
+def accepts_coding(header: str, coding: str) -> bool:
+    """Whether Accept-Encoding allows a coding."""
+    weights = _weights(header)
+    return weights.get(coding, weights.get("*", 0.0)) > 0
+
+
+def chosen_type(accept: str, offered: tuple[str, ...]) -> str | None:
+    """The first of the offered types that the header Accept likes best; None if it allows none."""
+    if not accept.strip():
+        return offered[0]
+    weights = _weights(accept)
+
+    def weight(kind: str) -> float:
+        for pattern in (kind, f"{kind.partition('/')[0]}/*", "*/*"):
+            if pattern in weights:
+                return weights[pattern]
+        return 0.0
+
+    best = max(offered, key=weight)
+    return best if weight(best) > 0 else None
+
+
+def _weights(header: str) -> dict[str, float]:
+    """The values of a header such as Accept, each with its weight."""
+    found = {}
+    for part in header.split(","):
+        value, *parameters = (one.strip() for one in part.split(";"))
+        if value:
+            found[value.lower()] = min(
+                (_weight(one) for one in parameters if one.lower().startswith("q=")), default=1.0
+            )
+    return found
+
+
+def _weight(parameter: str) -> float:
+    try:
+        return float(parameter[2:])
+    except ValueError:
+        return 0.0

@@ -1,0 +1,25 @@
+"""What is wrong with a request, field by field."""
+
+from dataclasses import dataclass
+
+MAX_VIOLATIONS = 50  # of one request that are answered
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One bad field: its path in the request, as the contract names it, and the problem."""
+
+    path: str
+    description: str
+
+
+class Problems:
+    """What is wrong with a request."""
+
+    def __init__(self) -> None:
+        self.found: list[Violation] = []
+
+    def add(self, path: str, description: str) -> None:
+        """One bad field more; the first ones are kept."""
+        if len(self.found) <= MAX_VIOLATIONS:
+            self.found.append(Violation(path, description))

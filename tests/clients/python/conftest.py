@@ -1,0 +1,13 @@
+"""Fixtures of the tests of the Python client."""
+
+import pytest
+
+from store.postgres.database import Database
+from tests.support.clients.server import Server, server_with_organization
+from tests.support.server.running import Running
+
+
+@pytest.fixture
+async def server(shared_server: tuple[Running, Database]) -> Server:
+    """The server that the tests of the module share, and an organization of the test's own."""
+    return await server_with_organization(*shared_server)

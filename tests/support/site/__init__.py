@@ -1,0 +1,1 @@
+"""The pages of the site, as tests read and follow them."""

@@ -1,0 +1,1 @@
+"""Tests of what the HTTP port reads and writes, without a socket."""
