@@ -202,7 +202,7 @@ RESOURCES = (
         commands=(("show", "cli.organizations.quotas:show"), ("set", "cli.organizations.quotas:set_")),
     ),
     Resource(
-        "caller",
+        "whoami",
         "caller",
         "The organization and the key of a call.",
         (),
