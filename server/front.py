@@ -1,6 +1,6 @@
 """The front of a server: another protocol in this process, such as HTTP, whose calls the server answers like others.
 
-The server knows no front. Whoever starts the process gives it one (`cli/serving/serve.py` gives `gateway/`).
+The server knows no front. The program gives it one (`cli/serving/serve.py` gives `gateway/`).
 """
 
 import ssl

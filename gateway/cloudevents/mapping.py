@@ -173,8 +173,8 @@ def event_id(source: str, event_id: str) -> str:
     A digest, because both can be of any length and have any character. The length of the source is a part of it, so
     that no two pairs run together.
     """
-    told = source.encode("utf-8", "surrogatepass")
-    digest = hashlib.sha256(b"%d:%s%s" % (len(told), told, event_id.encode("utf-8", "surrogatepass"))).digest()
+    named = source.encode("utf-8", "surrogatepass")
+    digest = hashlib.sha256(b"%d:%s%s" % (len(named), named, event_id.encode("utf-8", "surrogatepass"))).digest()
     return ID_PREFIX + urlsafe_b64encode(digest)[:43].decode()  # without the sign that fills it up
 
 

@@ -24,7 +24,7 @@ class Forwarded:
 
 
 def forwarded_by(metadata: Iterable[tuple[str, Any]], forwarding: Forwarding | None) -> Forwarded | None:
-    """The caller for whom the front of this process makes a call; None if the call is not of the front."""
+    """The caller of a call that the front of this process forwards; None if the call is not of the front."""
     if forwarding is None:
         return None
     found = {key: value for key, value in metadata if key.startswith("x-tidemark-forward")}

@@ -19,7 +19,7 @@ _ACCEPTED = re.compile(r"[!-~]{1,128}")
 class RequestId(Before):
     """Uses the caller's request id if it has 1–128 printable characters, and a random one otherwise.
 
-    Of a call that the front of this process forwards, it also notes for whom.
+    Of a call that the front of this process forwards, it also notes the caller.
     """
 
     def __init__(self, forwarding: Forwarding | None = None) -> None:

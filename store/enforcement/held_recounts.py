@@ -2,8 +2,8 @@
 
 A reservation takes its part of each meter when it is made. Where a limit begins later, or its holder gets other
 customers below it, the reservation gets another charge when the meter is counted. What ends the reservation gives
-back all of its charges, so it must know this one: it holds the wallet of the meter's customer, like whoever adds the
-charge, or it holds the row of the reservation and finds that nothing was added.
+back all of its charges, so it must know this one: it holds the wallet of the meter's customer, like the transaction
+that adds the charge, or it holds the row of the reservation and finds that nothing was added.
 """
 
 from collections.abc import Sequence

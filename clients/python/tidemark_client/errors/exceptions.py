@@ -126,7 +126,7 @@ class Unavailable(TidemarkError):
 
 
 class ConnectionLost(Unavailable):
-    """No server answered for as long as a writer or a watcher was told to try."""
+    """No server answered in all the time that a writer or a watcher may try."""
 
 
 class DataLoss(TidemarkError):

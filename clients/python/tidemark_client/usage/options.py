@@ -1,4 +1,4 @@
-"""How a usage writer works: sizes, times, bounds, and whom it tells."""
+"""How a usage writer works: sizes, times, bounds, and the functions that it calls."""
 
 from __future__ import annotations
 
