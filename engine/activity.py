@@ -44,6 +44,7 @@ class UsageActivity:
         self._database = database
         self._clock = clock
         self._counted: dict[tuple[int, datetime], Counted] = {}
+        self._start = self._end = datetime.fromtimestamp(0, UTC)  # of the interval of the last commit
         self._process_id = secrets.token_hex(8)
         self._writes = 0
         self._task = BackgroundTask(
@@ -65,7 +66,11 @@ class UsageActivity:
 
     def add(self, organization_id: int, events: int, transitions: int, wait: float) -> None:
         """Counts a commit. wait: seconds of all its events together, from their arrival until they were durable."""
-        key = organization_id, interval_of(self._clock.now())
+        now = self._clock.now()
+        if not self._start <= now < self._end:
+            self._start = interval_of(now)
+            self._end = self._start + INTERVAL
+        key = organization_id, self._start
         counted = self._counted.get(key)
         if counted is None:
             counted = self._counted[key] = Counted()

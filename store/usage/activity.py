@@ -52,6 +52,13 @@ ON CONFLICT (organization_id, interval_start, process_id) DO UPDATE SET
     events = excluded.events, transitions = excluded.transitions, wait_seconds = excluded.wait_seconds
 """
 
+# All processes delete the rows of all. A row that another one deletes is left to it: they do not wait for each other.
+_FORGET = b"""
+DELETE FROM usage_activity WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM usage_activity WHERE interval_start < %(forget)s FOR UPDATE SKIP LOCKED
+))
+"""
+
 _READ = b"""
 SELECT interval_start, sum(events)::bigint, sum(transitions)::bigint, sum(wait_seconds)
 FROM usage_activity
@@ -106,7 +113,7 @@ async def write(
             },
         )
     if forget is not None:
-        await raw.execute(b"DELETE FROM usage_activity WHERE interval_start < %(forget)s", {"forget": forget})
+        await raw.execute(_FORGET, {"forget": forget})
 
 
 async def read(
