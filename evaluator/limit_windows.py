@@ -61,7 +61,7 @@ class LimitWindow:
             return cycle.period_at(time)
         if self.minutes is not None:
             end = minute_of(time) + MINUTE
-            return Period(end - self.minutes * MINUTE, end)
+            return Period(end - (self.minutes + 1) * MINUTE, end)
         if self.kind is WindowKind.HOUR:
             local = time.astimezone(time_zone(cycle.time_zone))
             start = time.astimezone(UTC) - timedelta(

@@ -52,7 +52,7 @@ class Lane:
     """What waits, and the task that runs while anything does. seat: of the commit in progress.
 
     requests: how many wait or are being committed. customers: of these, and the highest above them, with their
-    number.
+    number. is_slow: its commit takes so long that other customers do not wait for it.
     """
 
     organization_id: int
@@ -62,6 +62,7 @@ class Lane:
     seat: Seat | None = None
     customers: dict[str, int] = field(default_factory=dict)
     requests: int = 0
+    is_slow: bool = False
 
     def add(self, one: Waiting) -> None:
         """Takes requests, after those that wait."""
@@ -90,6 +91,19 @@ class Lane:
             size += len(self.waiting[0].requests)
             group.append(self.waiting.popleft())
         return group
+
+    def pass_on(self, group: Sequence[Waiting]) -> list[Waiting]:
+        """Takes out what shares no customer with the commit of `group`, nor with what therefore stays."""
+        staying, size = {name for one in group for name in one.names()}, 0
+        while len(staying) > size:
+            size = len(staying)
+            for one in self.waiting:
+                if not staying.isdisjoint(names := one.names()):
+                    staying.update(names)
+        passed = [one for one in self.waiting if staying.isdisjoint(one.names())]
+        self.waiting = deque(one for one in self.waiting if not staying.isdisjoint(one.names()))
+        self.finished(passed)
+        return passed
 
     def log_fields(self) -> Mapping[str, Any]:
         """The fields of each log line of its commits, which belong to no single call."""

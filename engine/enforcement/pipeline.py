@@ -157,13 +157,25 @@ class EnforcementPipeline:
         self, lane: Lane, requests: Sequence[Request], tops: Mapping[str, str], room: Room
     ) -> asyncio.Future[list[Answer]]:
         future = asyncio.get_running_loop().create_future()
-        lane.add(Waiting(requests, tops, future, room))
+        self._add(lane, Waiting(requests, tops, future, room))
+        return future
+
+    def _add(self, lane: Lane, one: Waiting) -> None:
+        lane.add(one)
         if lane.task is None:
             # In an empty context: a commit belongs to several calls, and not to the one that came first.
             lane.task = asyncio.create_task(
                 self._work(lane), name="enforcement-writer", context=contextvars.Context()
             )
-        return future
+
+    def _pass_on(self, lane: Lane, group: Sequence[Waiting]) -> None:
+        """Gives what waits for a slow commit, and for none of its customers, to another lane, if one is not slow."""
+        lane.is_slow = True
+        others = [one for one in self._lanes.get(lane.organization_id, ()) if not one.is_slow]
+        if others:
+            other = min(others, key=lambda one: one.requests)
+            for waiting in lane.pass_on(group):
+                self._add(other, waiting)
 
     async def _work(self, lane: Lane) -> None:
         """Commits until nothing waits. What arrives during one commit is the next one's group."""
@@ -176,7 +188,12 @@ class EnforcementPipeline:
                     self._monitoring.wait.observe(time.perf_counter() - group[0].since)
                     requests = [request for one in group for request in one.requests]
                     self._gate.charge(lane.organization_id, COMMIT_COST + len(requests))
-                    await self._commit(lane, group, requests)
+                    slow = asyncio.get_running_loop().call_later(self._limits.slow_commit, self._pass_on, lane, group)
+                    try:
+                        await self._commit(lane, group, requests)
+                    finally:
+                        slow.cancel()
+                        lane.is_slow = False
         finally:
             lane.task = None
             self._monitoring.lanes_busy -= 1
@@ -211,4 +228,5 @@ def _number(lanes: Sequence[Lane], open_lanes: int, customer_id: str, top: str) 
                 return number
         if name == top:
             break
-    return zlib.crc32(top.encode()) % open_lanes
+    numbers = [number for number, lane in enumerate(lanes) if not lane.is_slow][:open_lanes] or range(open_lanes)
+    return numbers[zlib.crc32(top.encode()) % len(numbers)]

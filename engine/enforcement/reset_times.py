@@ -39,7 +39,7 @@ async def with_reset_times(
         minute, length = found[leaving], one.state.limit.window.minutes
         if minute is None or length is None:
             continue
-        reset = minute + length * MINUTE
+        reset = minute + (length + 1) * MINUTE
         retry_after = one.decision.retry_after
         if retry_after is None and one.decision.is_denied:
             retry_after = max(reset - now, timedelta())

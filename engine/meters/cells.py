@@ -229,5 +229,8 @@ class Cells:
 
 
 def first_minute(now: datetime, minutes: int) -> datetime:
-    """The first minute of a rolling window of so many minutes, the last of which is the present one."""
-    return minute_of(now) - (minutes - 1) * MINUTE
+    """The first minute of a rolling window of so many minutes: the one in which `minutes` ago is.
+
+    It counts as a whole, like the present one. Without it, more than the limit could be used within `minutes`.
+    """
+    return minute_of(now) - minutes * MINUTE

@@ -156,5 +156,5 @@ def span_of(window: str, time: datetime, hours: Fraction) -> tuple[datetime, dat
 
 
 def first_minute(now: datetime) -> datetime:
-    """The first minute of a rolling window."""
-    return now.astimezone(UTC).replace(second=0, microsecond=0) - timedelta(minutes=ROLLING_MINUTES - 1)
+    """The first minute of a rolling window: the one in which its duration ago is."""
+    return now.astimezone(UTC).replace(second=0, microsecond=0) - timedelta(minutes=ROLLING_MINUTES)

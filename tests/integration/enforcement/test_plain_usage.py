@@ -130,18 +130,18 @@ async def test_a_rolling_window_forgets_minute_by_minute(
     assert (await meters(caller))[rolling] == ("9", "0")
     denied = await gateway.check("4")
     assert denied.limit is not None
-    # e0 is of 11:55; it leaves the window of ten minutes at 12:05.
-    assert denied.limit.reset_time == NOON + timedelta(minutes=5)
-    assert denied.retry_after == timedelta(minutes=3)
+    # e0 is of 11:55; the window of ten minutes begins after that minute at 12:06.
+    assert denied.limit.reset_time == NOON + timedelta(minutes=6)
+    assert denied.retry_after == timedelta(minutes=4)
     assert (await gateway.check("6")).limit is not None
     denied = await gateway.check("6")
     assert denied.limit is not None
     # Of 12:01, with the settlement of a reservation that was made then.
-    assert denied.limit.reset_time == NOON + timedelta(minutes=11)
+    assert denied.limit.reset_time == NOON + timedelta(minutes=12)
     never = await gateway.check("11")
     assert never.limit is not None
     assert (never.limit.reset_time, never.retry_after) == (None, None)
-    clock.advance(timedelta(minutes=3, seconds=-1))
+    clock.advance(timedelta(minutes=4, seconds=-1))
     assert (await gateway.check("4")).outcome is decisions.Outcome.DENIED
     clock.advance(timedelta(seconds=1))
     assert (await gateway.check("4")).outcome is decisions.Outcome.ALLOWED
@@ -150,6 +150,19 @@ async def test_a_rolling_window_forgets_minute_by_minute(
     assert (await meters(caller))[rolling] == ("1", "0")
     [[minutes]] = await caller.rows("SELECT count(*) FROM meter_minute WHERE organization_id = %(organization_id)s")
     assert minutes == 1
+
+
+async def test_a_rolling_limit_is_not_passed_within_its_duration(
+    caller: Caller, gateway: Gateway, clock: ManualClock
+) -> None:
+    await put_limit(caller, "10", window={"rolling": {"duration": {"seconds": 60}}})
+    clock.advance(timedelta(seconds=59, microseconds=999_999))
+    await gateway.reserve("a", "6")
+    await gateway.settle("a", "6")
+    clock.advance(timedelta(microseconds=1))
+    assert (await gateway.check("5")).outcome is decisions.Outcome.DENIED
+    clock.advance(timedelta(minutes=1))
+    assert (await gateway.check("10")).outcome is decisions.Outcome.ALLOWED
 
 
 @shares_server

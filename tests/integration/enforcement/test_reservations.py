@@ -454,15 +454,15 @@ async def test_a_rolling_limit_that_capped_a_settlement_says_when_it_resets(
     await gateway.ask(reserve("a", "4"), settle("a"))
     clock.advance(timedelta(minutes=5))
     await gateway.ask(*[reserve(name, "2", policy=OveragePolicy.CAP) for name in ("b", "c")])
-    hour = timedelta(hours=1)
+    left = timedelta(minutes=61)  # the minute in which the window begins counts as a whole
     first = await gateway.settle("b", "7")
     assert first.decision is not None
     assert (first.decision.outcome, first.decision.granted_quantity) == (CAPPED, Decimal(4))
-    assert resets(first.decision) == ("limit", hour, None)
+    assert resets(first.decision) == ("limit", left, None)
     again = await gateway.settle("b", "7")
     assert (again.decision, again.replayed) == (first.decision, True)
     reserved = await gateway.reserve("d", "3", policy=OveragePolicy.REJECT)
-    assert resets(reserved.decision) == ("limit", hour, hour - timedelta(minutes=5))
+    assert resets(reserved.decision) == ("limit", left, left - timedelta(minutes=5))
     assert (await gateway.reserve("d", "3", policy=OveragePolicy.REJECT)).decision == reserved.decision
 
 
@@ -560,7 +560,7 @@ async def test_reset_times_of_many_amounts_in_a_rolling_window(
     answers = await gateway.ask(*[reserve(f"d{amount}", amount) for amount in ("3", "1", "10", "2", "9", "11")])
     states = [answer.decision.limit for answer in answers if answer.decision is not None]
     minutes = [
-        None if one is None or one.reset_time is None else (one.reset_time - start) // timedelta(minutes=1) - 60
+        None if one is None or one.reset_time is None else (one.reset_time - start) // timedelta(minutes=1) - 61
         for one in states
     ]
     assert minutes == [1, 0, 4, 0, 4, None]

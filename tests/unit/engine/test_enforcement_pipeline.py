@@ -34,12 +34,17 @@ class Commits:
         self.began = asyncio.Event()
         self.free = asyncio.Event()
         self.free.set()
+        self.locked: set[str] = set()  # customers whose commits wait for `unlocked`
+        self.unlocked = asyncio.Event()
         self.error: BaseException | None = None
 
     async def repeated(self, requests: Sequence[Request]) -> list[Answer]:
         self.groups.append([request.customer_id for request in requests])
         self.began.set()
-        await self.free.wait()
+        if self.locked.isdisjoint(self.groups[-1]):
+            await self.free.wait()
+        else:
+            await self.unlocked.wait()
         if self.error is not None:
             raise self.error
         if self.bad.intersection(self.groups[-1]):
@@ -68,7 +73,9 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
     return commits
 
 
-def pipeline(*, writers: int = 1, pending: int = 1_000, commit_requests: int = 8) -> EnforcementPipeline:
+def pipeline(
+    *, writers: int = 1, pending: int = 1_000, commit_requests: int = 8, slow_commit: float = 3600
+) -> EnforcementPipeline:
     return EnforcementPipeline(
         Database("postgresql://nowhere.invalid/x"),
         ManualClock(NOW),
@@ -76,7 +83,9 @@ def pipeline(*, writers: int = 1, pending: int = 1_000, commit_requests: int = 8
         writers=writers,
         pending=PendingEvents(pending, pending),
         gate=FairSemaphore(4),
-        limits=EnforcementLimits(commit_requests=commit_requests, lane_requests=8, divided_commits=20),
+        limits=EnforcementLimits(
+            commit_requests=commit_requests, lane_requests=8, slow_commit=slow_commit, divided_commits=20
+        ),
     )
 
 
@@ -151,6 +160,19 @@ async def test_a_customer_keeps_its_lane_while_further_lanes_open(commits: Commi
     assert len(begun) > 1
     assert not any("a" in group for group in begun[1:])
     assert [group for group in commits.groups if "a" in group][1][:1] == ["a"]
+
+
+async def test_other_customers_do_not_wait_for_a_slow_commit(commits: Commits) -> None:
+    line = pipeline(writers=2, commit_requests=1, slow_commit=0)
+    commits.locked = {"a"}
+    calls = [asyncio.ensure_future(line.submit(ACME, of(*names))) for names in ("a", "bc", "ac", "d", "d")]
+    await asyncio.gather(*calls[3:])
+    await line.submit(ACME, of("e"))  # it comes when the lane is known to be slow
+    assert commits.groups == [["a"], ["d"], ["d"], ["e"]]
+    commits.unlocked.set()
+    await asyncio.gather(*calls)
+    # A customer of two calls keeps their order.
+    assert commits.groups[4:] == [["b", "c"], ["a", "c"]]
 
 
 async def test_a_failure_of_the_database_is_raised_and_gives_room_up(commits: Commits) -> None:

@@ -98,7 +98,7 @@ def test_hours_of_zones_with_odd_offsets_contain_their_time(zone: str) -> None:
 
 def test_a_rolling_window_ends_with_the_minute() -> None:
     span = ROLLING.span_at(NOON, DEFAULT_CYCLE)
-    assert (span.start.minute, span.end) == (25, NOON.replace(minute=35, second=0))
+    assert (span.start.minute, span.end) == (24, NOON.replace(minute=35, second=0))
     for bad in ((WindowKind.ROLLING, None), (WindowKind.DAY, 5)):
         with pytest.raises(ValueError, match="length"):
             LimitWindow(*bad)

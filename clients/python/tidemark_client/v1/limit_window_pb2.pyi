@@ -131,8 +131,9 @@ Global___CalendarWindow: _TypeAlias = CalendarWindow  # noqa: Y015
 
 @_typing.final
 class RollingWindow(_message.Message):
-    """RollingWindow is the time from `duration` ago to now. It moves on minute by minute: what was counted in a minute
-    leaves the window as a whole.
+    """RollingWindow is the time from `duration` ago to now. It moves on minute by minute: the minute in which `duration` ago
+    is counts as a whole, and then leaves the window as a whole. So never more than the limit is used within `duration`,
+    and what was used comes back up to a minute later than `duration` after it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
