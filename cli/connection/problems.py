@@ -1,15 +1,13 @@
 """What a failed call means: what happened, where, what to do next, and the exit code of the command."""
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
 
 from cli.client.connection import Address
-from cli.client.errors import status_reason
 from cli.console import Problem
-from tidemark_client.errors.status import DETAILS_KEY
+from tidemark_client.errors import TidemarkError
+from tidemark_client.errors.status import REASON_PREFIX, Cause, cause_of_call
 
 
 class BadRequest(Problem):
@@ -100,16 +98,13 @@ _HINTS = {
 
 
 class FailedCall(Protocol):
-    """What this module reads of an error of gRPC, of its synchronous and its asynchronous part."""
+    """What errors of gRPC, of its synchronous and its asynchronous part, and of the client have in common."""
 
     def code(self) -> Any:
         """The grpc.StatusCode."""
 
     def details(self) -> str | None:
         """The message."""
-
-    def trailing_metadata(self) -> Any:
-        """The metadata that came with the error."""
 
 
 def as_failed(error: grpc.RpcError) -> Any:
@@ -123,15 +118,15 @@ def problem_of(error: FailedCall, address: Address) -> Problem:
     return _CLASSES.get(error.code(), Problem)(problem.message, problem.hints)
 
 
-def status_of(error: FailedCall) -> status_pb2.Status:
-    """The `google.rpc.Status` of a failed call; empty if it brought none."""
-    details = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)
-    return status_pb2.Status.FromString(details) if isinstance(details, bytes) else status_pb2.Status()
+def cause_of(error: FailedCall) -> Cause:
+    """Why a call failed: an error of gRPC has it in its metadata, one of the client's streams has read it already."""
+    return error.cause if isinstance(error, TidemarkError) else cause_of_call(cast("Any", error))
 
 
 def reason_of(error: FailedCall) -> str:
     """The reason in the ErrorInfo of a failed call; empty if it brought none."""
-    return status_reason(status_of(error))
+    reason = cause_of(error).reason
+    return reason and f"{REASON_PREFIX}{reason}"
 
 
 def message_of(error: FailedCall) -> str:
@@ -177,17 +172,10 @@ def _problem(error: FailedCall, address: Address) -> Problem:
 
 def _invalid(error: FailedCall, message: str) -> Problem:
     """The Problem of a request with bad fields: each of them, if there are several."""
-    violations = [
-        f"{one.field}: {one.description}" for detail in status_of(error).details for one in _violations(detail)
-    ]
+    violations = [f"{one.field}: {one.description}" for one in cause_of(error).violations]
     if len(violations) > 1:
         return Problem(f"the request has {len(violations)} mistakes", violations)
     return Problem(message)
-
-
-def _violations(detail: Any) -> Iterable[Any]:
-    bad = error_details_pb2.BadRequest()
-    return bad.field_violations if detail.Unpack(bad) else ()
 
 
 def about_tls(address: Address) -> str:

@@ -47,6 +47,7 @@ class Shell:
             "TIDEMARK_SERVER": f"127.0.0.1:{self.caller.server.port}",
             "TIDEMARK_KEY": self.caller.key,
             "XDG_CONFIG_HOME": str(self.home),
+            "COLUMNS": "",  # tables as wide as they are, whatever the terminal of the tests
             **(env or {}),
         }
         # In a thread, because the server is in the loop of this one.
