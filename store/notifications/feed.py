@@ -178,13 +178,15 @@ async def extent(connection: AsyncConnection, organization_id: int) -> Extent:
 
 async def position_before(connection: AsyncConnection, organization_id: int, time: datetime) -> int:
     """The position after which all notifications of `time` or later follow; the last one if there are none."""
+    # Read before the entries: in the other order, an entry that comes between the two statements is missed.
+    last = (await extent(connection, organization_id)).last_position
     first = await connection.scalar(
         select(feed_entry.c.place)
         .where(feed_entry.c.organization_id == organization_id, feed_entry.c.high_time >= time)
         .order_by(feed_entry.c.high_time, feed_entry.c.place)
         .limit(1)
     )
-    return (await extent(connection, organization_id)).last_position if first is None else int(first) - 1
+    return last if first is None else int(first) - 1
 
 
 async def read(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from engine.upkeep import REPLAY_LIFETIME, Upkeep
 from runtime.clock import ManualClock
@@ -173,6 +174,24 @@ async def test_a_notification_that_commits_during_a_read_of_the_tail_is_read_aft
         await reading.wait()
     await notify(caller, ("ann", 2))
     assert names(await subscriber.take(2)) == [("ann", 1), ("ann", 2)]
+
+
+async def test_a_notification_that_is_placed_while_a_stream_begins_is_not_missed(
+    caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, start = await organization_id_of(caller), clock.now()
+    await notify(caller, ("ann", 1))
+    extent = feed.extent
+    async with pool(caller) as database, pool(caller) as others:
+
+        async def placed_before(connection: AsyncConnection, organization_id: int) -> feed.Extent:
+            async with others.transaction() as other:
+                await feed.assign_positions(other, ours)
+            return await extent(connection, organization_id)
+
+        monkeypatch.setattr(feed, "extent", placed_before)
+        async with database.transaction() as connection:
+            assert await feed.position_before(connection, ours, start) == 0
 
 
 async def test_upkeep_deletes_all_notifications_and_answers_that_are_due(caller: Caller, clock: ManualClock) -> None:
