@@ -173,13 +173,15 @@ async def extent(connection: AsyncConnection, organization_id: int) -> Extent:
 
 async def number_before(connection: AsyncConnection, organization_id: int, time: datetime) -> int:
     """The number after which all entries of `time` or later follow; the last one if there are none."""
+    # Read before the entries: in the other order, an entry that comes between the two statements is missed.
+    last = (await extent(connection, organization_id)).last_number
     first = await connection.scalar(
         select(audit_entry.c.entry_number)
         .where(audit_entry.c.organization_id == organization_id, audit_entry.c.high_time >= time)
         .order_by(audit_entry.c.high_time, audit_entry.c.entry_number)
         .limit(1)
     )
-    return (await extent(connection, organization_id)).last_number if first is None else int(first) - 1
+    return last if first is None else int(first) - 1
 
 
 def _conditions(organization_id: int, wanted: AuditFilter) -> tuple[list[str], dict[str, Any]]:
