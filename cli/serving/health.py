@@ -42,6 +42,10 @@ def health(service: str, url: str | None, timeout: float, address: Address) -> N
     try:
         status = asyncio.run(_status(address, service, timeout))
     except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            raise Problem(
+                f"{address.server} has no service {service!r}", ["without --service, the whole server answers"]
+            ) from None
         problem = call_problem(error, address)
         raise Problem(problem.message, problem.hints) from None
     name = health_pb2.HealthCheckResponse.ServingStatus.Name(status)

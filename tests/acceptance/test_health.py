@@ -29,7 +29,7 @@ async def test_health_of_a_serving_process_is_0_and_that_of_an_absent_one_is_1(
     for service in ("", "liveness", "tidemark.v1.AlertService"):
         assert await health(tmp_path, "--server", address, "--service", service) == (0, "SERVING\n")
     code, said = await health(tmp_path, "--server", address, "--service", "nothing.Service")
-    assert (code, "NOT_FOUND" in said) == (1, True)
+    assert (code, "has no service 'nothing.Service'" in said) == (1, True)
     for program in (server, notifier):
         [port] = set(re.findall(r"monitoring_port=(\d+)", program.said()))
         assert await health(tmp_path, "--url", f"http://127.0.0.1:{port}/readyz") == (0, "ready\n")
