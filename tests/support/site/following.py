@@ -3,7 +3,8 @@
 - `sh` is typed into one folder, block by block; exported variables stay. With the title "terminal 2" it goes on in a
   terminal of its own, where the command before it is ended with Ctrl-C.
 - `json` after `sh` is the last answer of that block, or a part of it. `…` stands for any text.
-- `text` is what that block has printed, or a part of it; with the title "terminal 2", what comes there.
+- `text` is what that block has printed, or a part of it; with the title "terminal 2", what comes there. `^C` below it
+  is pressed then.
 - `title="receiver.py"` makes a file; the title of a file of the repository quotes that file.
 """
 
@@ -30,6 +31,7 @@ from tests.support.processes.grpcurl import GRPCURL
 from tests.support.site.blocks import ROOT, Block, blocks_of
 
 TIMEOUT = 60.0  # seconds for anything to happen
+CTRL_C = "^C\n"  # as a terminal shows it: the last line of what came there
 SERVER = "127.0.0.1:50051"  # as pages write it
 
 
@@ -75,7 +77,10 @@ class Reader:
         elif block.language == "sh":
             self._type(block.title, text, where)
         elif block.in_a_terminal:
-            self._await(block.title, text, where)
+            shown, interrupted, _ = text.partition(CTRL_C)
+            self._await(block.title, shown, where)
+            if interrupted:
+                self._interrupt(block.title)
         elif block.title:
             (self.folder / block.title).write_text(text)
         elif block.language == "json":
