@@ -19,7 +19,7 @@ from runtime.configuration import DEFAULT_LISTEN
 
 if TYPE_CHECKING:
     from cli.client.connection import Address
-    from cli.connection.problems import FailedCall
+    from cli.client.errors import FailedCall
 
 CONNECTION = "Connection"  # the heading of these options in a help
 # The parameters of a click command that these options make.

@@ -1,13 +1,12 @@
 """What a failed call means: what happened, where, what to do next, and the exit code of the command."""
 
-from typing import Any, Protocol, cast
+from typing import Any
 
 import grpc
 
 from cli.client.connection import Address
+from cli.client.errors import FailedCall, cause_of, error_reason
 from cli.console import Problem
-from tidemark_client.errors import TidemarkError
-from tidemark_client.errors.status import REASON_PREFIX, Cause, cause_of_call
 
 
 class BadRequest(Problem):
@@ -97,16 +96,6 @@ _HINTS = {
 }
 
 
-class FailedCall(Protocol):
-    """What errors of gRPC, of its synchronous and its asynchronous part, and of the client have in common."""
-
-    def code(self) -> Any:
-        """The grpc.StatusCode."""
-
-    def details(self) -> str | None:
-        """The message."""
-
-
 def as_failed(error: grpc.RpcError) -> Any:
     """The error as a FailedCall, which every error of a call is."""
     return error
@@ -118,24 +107,13 @@ def problem_of(error: FailedCall, address: Address) -> Problem:
     return _CLASSES.get(error.code(), Problem)(problem.message, problem.hints)
 
 
-def cause_of(error: FailedCall) -> Cause:
-    """Why a call failed: an error of gRPC has it in its metadata, one of the client's streams has read it already."""
-    return error.cause if isinstance(error, TidemarkError) else cause_of_call(cast("Any", error))
-
-
-def reason_of(error: FailedCall) -> str:
-    """The reason in the ErrorInfo of a failed call; empty if it brought none."""
-    reason = cause_of(error).reason
-    return reason and f"{REASON_PREFIX}{reason}"
-
-
 def message_of(error: FailedCall) -> str:
     """The message of a failed call, otherwise the name of its code."""
     return error.details() or str(error.code().name)
 
 
 def _problem(error: FailedCall, address: Address) -> Problem:
-    code, reason, message = error.code(), reason_of(error), message_of(error)
+    code, reason, message = error.code(), error_reason(error), message_of(error)
     if code is grpc.StatusCode.UNAVAILABLE and not reason:
         return Problem(
             f"no server answers at {address.server}: {error.details() or 'no further details'}",

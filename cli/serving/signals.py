@@ -66,7 +66,7 @@ class SignalWaiter:
 
     def __exit__(self, *_: object) -> None:
         for number in self._numbers:
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # as above
                 asyncio.get_running_loop().remove_signal_handler(number)
 
     def _on_signal(self, number: signal.Signals) -> None:

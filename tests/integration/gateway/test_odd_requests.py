@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import random
 
 import pytest
@@ -101,4 +102,5 @@ async def test_odd_requests_are_answered_or_closed(caplog: pytest.LogCaptureFixt
     # The requests reach all parts of the port.
     assert {200, 400, 404} <= set(codes)
     assert "Traceback" not in caplog.text
-    assert caplog.text == ""
+    # The level of the log is that of the process: information may be in it.
+    assert [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING] == []
