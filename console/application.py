@@ -1,29 +1,31 @@
 """The application: routes, and what happens to every request before and after its page."""
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Any
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
+import grpc
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from console.access import headers, origins
+from console.access import headers, origins, posts
 from console.access.api import Api, ApiError, Calls
+from console.access.attempts import Attempts, Network, client_of
 from console.access.identity import Viewer, Viewers
 from console.access.sessions import LIFETIME, Session, Sessions
 from console.access.shared_reads import SharedReads
-from console.access.visit import Visit, see_other
-from console.pages import problems, signin
+from console.access.visit import NO_FORM, Visit, see_other
+from console.pages import alert_form, problems, signin
 from console.pages.routes import routes
 from console.words.rendering import STATIC, environment, link
 from runtime.clock import Clock
 
-MAX_FORM_BYTES = 2 * 1024 * 1024
 _OPEN_PATHS = ("/static/", "/healthz")
 COOKIE = "tidemark_console"
 _SESSION: web.RequestKey[Session | None] = web.RequestKey("session", object)  # type: ignore[arg-type]
-_FORM: web.RequestKey[Any] = web.RequestKey("form", object)
+_FORM: web.RequestKey[posts.Form] = web.RequestKey("form", posts.Form)
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +37,13 @@ class Settings:
     """What an application is made of.
 
     allows_no_key: visitors need no key where the server needs none: the console listens on this machine only, and has
-    no certificate that could identify it to the server.
+    no certificate that could identify it to the server. proxies: peers whose X-Forwarded-For names the client.
     """
 
     sessions: Sessions
     clock: Clock
     allows_no_key: bool = False
+    proxies: Sequence[Network] = ()
 
 
 class Console:
@@ -51,8 +54,9 @@ class Console:
         self._settings = settings
         self._templates = environment()
         self._viewers = Viewers()
+        self._attempts = Attempts(asyncio.get_running_loop().time)
         self.application = web.Application(
-            middlewares=[self._with_errors, self._with_session], client_max_size=MAX_FORM_BYTES
+            middlewares=[self._with_errors, self._with_session], client_max_size=posts.MAX_BYTES
         )
         self._shared = SharedReads()
         self.application.on_response_prepare.append(headers.add_headers)
@@ -76,6 +80,10 @@ class Console:
             if error.status in (404, 405, 413):
                 return self._problem(request, problems.of_http(error.status))
             raise
+        except posts.Unreadable:
+            return self._problem(request, problems.UNREADABLE_FORM)
+        except alert_form.TooLarge:
+            return self._problem(request, problems.TOO_LARGE_FOR_A_FORM)
         except ApiError as error:
             if error.reason in ("ERROR_REASON_UNAUTHENTICATED",) and not request.path.startswith("/signin"):
                 return self._to_signin(request, ended=True)
@@ -95,15 +103,12 @@ class Console:
             session = None
         request[_SESSION] = session
         if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
-            form = await request.post()
             if session is None:
                 return self._to_signin(request, ended=True)
-            sent = form.get("csrf", "")
-            if (
-                not origins.is_of_this_site(request)
-                or not isinstance(sent, str)
-                or not origins.is_token(sent, session.csrf)
-            ):
+            if not origins.is_of_this_site(request):
+                return self._problem(request, problems.FOREIGN_FORM)
+            form = await posts.read_form(request, is_guest=not session.is_signed_in)
+            if not origins.is_token(form.get("csrf", ""), session.csrf):
                 return self._problem(request, problems.FOREIGN_FORM)
             request[_FORM] = form
         return await handler(request)
@@ -152,7 +157,7 @@ class Console:
             self._settings.clock.now(),
             self._templates,
             self._shared,
-            request.get(_FORM, {}),
+            request.get(_FORM, NO_FORM),
         )
 
     # --- sign-in ---
@@ -174,13 +179,21 @@ class Console:
         assert guest is not None, "a post without a session was refused before"
         key = str(form.get("key", "")).strip()
         path = str(form.get("next", ""))
-        problem = signin.problem_of(key)
+        client = client_of(request, self._settings.proxies)
+        if wait := math.ceil(self._attempts.take(client)):
+            problem = signin.TOO_MANY.format(wait)
+            response = signin.page(self._templates, guest, path, problem=problem, status=429)
+            response.headers[hdrs.RETRY_AFTER] = str(wait)
+            return response
+        problem, refused = signin.problem_of(key), False
         viewer = None
         if not problem:
             try:
                 viewer = await self._viewers.of(Calls(self._api, key), key)
             except ApiError as error:
-                problem = signin.refusal(error)
+                problem, refused = signin.refusal(error), error.code is grpc.StatusCode.UNAUTHENTICATED
+        if not refused:
+            self._attempts.give_back(client)
         if viewer is not None and not viewer.may_read:
             problem = signin.NO_READER
         if problem:
@@ -242,8 +255,3 @@ class Console:
 
 async def _healthz(request: web.Request) -> web.Response:
     return web.Response(text="alive\n")
-
-
-def with_key_only(settings: Settings) -> Settings:
-    """The same settings, for visitors that all need a key."""
-    return replace(settings, allows_no_key=False)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractAccessLogger
 from cryptography import x509
 
 from console.access.api import OPTIONS, Api
+from console.access.attempts import Network
 from console.access.origins import is_loopback
 from console.access.sessions import Sessions
 from console.application import Console, Settings
@@ -100,11 +101,15 @@ def name_of(chain: bytes) -> str:
 
 @asynccontextmanager
 async def running(
-    server: Server, listening: Listening, clock: Clock, secret: bytes | None = None
+    server: Server,
+    listening: Listening,
+    clock: Clock,
+    secret: bytes | None = None,
+    proxies: Sequence[Network] = (),
 ) -> AsyncIterator[int]:
     """Serves the pages while the block runs; yields the port. Raises CannotListen.
 
-    secret: see `Sessions`.
+    secret: see `Sessions`. proxies: see `Settings`.
     """
     context = listening.context()
     allows_no_key = is_loopback(listening.host) and server.certificate is None
@@ -116,7 +121,7 @@ async def running(
             extra={"action": LogAction.CONSOLE},
         )
     async with server.channel() as channel:
-        console = Console(Api(channel), Settings(Sessions(secret), clock, allows_no_key))
+        console = Console(Api(channel), Settings(Sessions(secret), clock, allows_no_key, proxies))
         runner = web.AppRunner(
             console.application,
             access_log=logger,
@@ -144,9 +149,10 @@ async def serve(
     on_listening: Callable[[str], None],
     stop: asyncio.Event,
     secret: bytes | None = None,
+    proxies: Sequence[Network] = (),
 ) -> None:
     """Serves until `stop` is set. on_listening: called with the address for a browser. Raises CannotListen."""
-    async with running(server, listening, clock, secret) as port:
+    async with running(server, listening, clock, secret, proxies) as port:
         on_listening(listening.url(port))
         await stop.wait()
 

@@ -11,6 +11,7 @@ from cli.connection.options import server_options
 from cli.console import ConfigurationProblem, Problem
 from cli.serving.console_child import OPENED
 from cli.serving.parent import parent_option, stopping_with
+from console.access.attempts import networks_of
 from console.process import CannotListen, Listening, Server, serve
 from runtime import logs
 from runtime.clock import SystemClock
@@ -60,8 +61,9 @@ async def _run(server: Server, listening: Listening, settings: Configuration, wi
     stop = asyncio.Event()
     on_stop(stop.set)
     secret = settings.secret_keys[0][1] if settings.secret_keys else None
+    proxies = networks_of(settings.trusted_proxies)
     async with stopping_with(with_parent):
-        await serve(server, listening, SystemClock(), lambda url: click.echo(f"{OPENED}{url}"), stop, secret)
+        await serve(server, listening, SystemClock(), lambda url: click.echo(f"{OPENED}{url}"), stop, secret, proxies)
 
 
 def _server(address: Address, settings: Configuration, server_files: bool) -> Server:

@@ -92,9 +92,10 @@ def error_of(error: grpc.aio.AioRpcError) -> ApiError:
 
 
 class Api:
-    """The stubs of all services, on one channel."""
+    """The stubs of all services, on one channel. call_timeout: seconds for which a call may take."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, call_timeout: float = CALL_TIMEOUT) -> None:
+        self.call_timeout = call_timeout
         self.alerts: Any = AlertServiceStub(channel)
         self.accounts: Any = AccountServiceStub(channel)
         self.audit: Any = AuditServiceStub(channel)
@@ -109,11 +110,9 @@ class Calls:
         self.api = api
         self._metadata = () if key is None else (("authorization", f"Bearer {key}"),)
 
-    async def __call__(
-        self, method: Method[Request, Answer], request: Request, timeout: float = CALL_TIMEOUT
-    ) -> Answer:
+    async def __call__(self, method: Method[Request, Answer], request: Request) -> Answer:
         """Calls a method. Raises ApiError."""
         try:
-            return await method(request, timeout=timeout, metadata=self._metadata)
+            return await method(request, timeout=self.api.call_timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise error_of(error) from None

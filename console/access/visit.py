@@ -1,22 +1,23 @@
 """One request of a visitor: its session, its calls, its page."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from aiohttp import web
 from google.protobuf.message import Message
 from jinja2 import Environment
+from multidict import MultiDict, MultiDictProxy
 
 from console.access.api import Api, ApiError, Calls, Method
 from console.access.identity import Viewer
+from console.access.posts import Form
 from console.access.sessions import Session
 from console.access.shared_reads import SharedReads
 
-if TYPE_CHECKING:
-    from multidict import MultiDictProxy
+NO_FORM: Form = MultiDictProxy(MultiDict())
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Visit:
     now: datetime
     templates: Environment
     shared: SharedReads
-    form: "Mapping[str, str] | MultiDictProxy[str]" = field(default_factory=dict)
+    form: Form = field(default_factory=lambda: NO_FORM)
 
     @property
     def api(self) -> Api:
@@ -43,8 +44,7 @@ class Visit:
 
     def sent(self, name: str) -> str:
         """A field of the form, without blanks at its ends."""
-        value = self.form.get(name, "")
-        return value.strip() if isinstance(value, str) else ""
+        return self.form.get(name, "").strip()
 
     async def optional(self, call: Awaitable[Any]) -> Any:
         """The answer of a call; None if the key may not make it, or the server is too old for it."""

@@ -79,11 +79,13 @@ def inputs(message: Any, prefix: str = "", only: Container[str] | None = None) -
     return sorted(found, key=lambda one: _RANK.get(one.name.rpartition(".")[2], len(_RANK)))
 
 
+@cache
 def _behaviour(descriptor: FieldDescriptor) -> Any:
     extensions: Any = descriptor.GetOptions().Extensions
     return extensions[field_behavior_pb2.field_behavior]
 
 
+@cache
 def is_output(descriptor: FieldDescriptor) -> bool:
     """Whether only answers have the field."""
     return _OUTPUT_ONLY in _behaviour(descriptor)
@@ -168,6 +170,7 @@ def _input(message: Any, descriptor: FieldDescriptor, prefix: str) -> Input:
     )
 
 
+@cache
 def is_map(descriptor: FieldDescriptor) -> bool:
     """Whether the field is a map."""
     entry: Descriptor | None = descriptor.message_type
@@ -183,6 +186,17 @@ def _texts() -> Mapping[str, str]:
 def text_of(full_name: str) -> str:
     """What the contract says of a field, an oneof or a message."""
     return _texts().get(full_name, "")
+
+
+def item_count(message: Any) -> int:
+    """How many elements the lists of messages have together: what makes a form large."""
+    count = 0
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None or is_map(descriptor):
+            continue
+        items = value if descriptor.is_repeated else (value,)
+        count += len(items) * descriptor.is_repeated + sum(map(item_count, items))
+    return count
 
 
 Visitor = Callable[[Input], None]

@@ -11,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from console.access.api import ApiError, Violation
 from console.access.visit import Visit, see_other
 from console.forms.parsing import act, fill, name_of
-from console.forms.tree import Input, inputs, visit
+from console.forms.tree import Input, inputs, item_count, visit
 from console.words import alerts as alert_words
 from console.words.gauges import unit_of
 from console.words.rendering import link
@@ -26,6 +26,8 @@ from generated.tidemark.v1.alert_service_pb2 import (
     UpdateAlertRequest,
 )
 
+MOST_ITEMS = 300  # thresholds and the like of one form
+
 # What can be changed after the creation, of all alerts and of some conditions.
 EDITABLE = ("display_name", "thresholds", "labels")
 EDITABLE_OF = {"cost_exceeded": ("threshold_overrides", "price_filters"), "spend_exceeded": ("price_filters",)}
@@ -37,6 +39,10 @@ _REFUSED = (
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 )
+
+
+class TooLarge(Exception):
+    """The alert has so many thresholds that its form would be of no use, and would keep the process busy."""
 
 
 async def new(visitor: Visit) -> web.StreamResponse:
@@ -150,7 +156,9 @@ async def _form(
     error: ApiError | None = None,
     customer_id: str = "",
 ) -> web.StreamResponse:
-    """The form, or with a script only its content."""
+    """The form, or with a script only its content. Raises TooLarge."""
+    if item_count(alert) > MOST_ITEMS:
+        raise TooLarge
     whole = alert if stored is None else _changed(stored, alert)
     problems: Sequence[Violation] = () if error is None else error.violations
     preview: dict[str, Any] | None = None

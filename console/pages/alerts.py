@@ -39,6 +39,7 @@ EXAMINED = 50  # customers of which the nearest are shown
 NEAREST = 15
 CHANGES = 20
 SLOW = 15.0  # seconds for which viewers share a summary
+_TYPES = [number for number in ConditionType.values() if number]
 
 DONE = {
     "created": "The alert is created. What was counted before is evaluated in the background.",
@@ -61,8 +62,7 @@ async def listed(visit: Visit) -> web.StreamResponse:
         states=_states(filters["state"]),
         include_total_size=not visit.query("page"),
     )
-    if filters["type"].isdecimal() and int(filters["type"]) in ConditionType.values():
-        request.condition_types.append(int(filters["type"]))  # type: ignore[arg-type]
+    request.condition_types.extend(one for one in _TYPES if str(one) == filters["type"])
     key, _, value = filters["label"].partition("=")
     if key:
         request.labels[key.strip()] = value.strip()
@@ -80,7 +80,7 @@ async def listed(visit: Visit) -> web.StreamResponse:
         next_token=answer.next_page_token,
         filters=filters,
         is_filtered=any(value for name, value in filters.items() if name != "state" or value != ""),
-        types=[(number, name) for name, number in ConditionType.items() if number],
+        types=[(number, ConditionType.Name(number)) for number in _TYPES],
         counts={} if summary is None else {one.alert_id: one for one in summary.alerts},
     )
 
@@ -89,8 +89,8 @@ def _states(text: str) -> "list[alert_pb2.AlertState.ValueType]":
     """The states of the filter. Without one: all but archived ones."""
     if text == "all":
         return []
-    if text.isdecimal() and int(text) in alert_pb2.AlertState.values() and int(text):
-        return [alert_pb2.AlertState.ValueType(int(text))]
+    if chosen := [one for one in alert_pb2.AlertState.values() if one and str(one) == text]:
+        return chosen
     return [alert_pb2.ALERT_STATE_ACTIVE, alert_pb2.ALERT_STATE_DISABLED]
 
 

@@ -29,6 +29,15 @@ FOREIGN_FORM = Problem(
     "The form was refused",
     "It was not sent from a page of this session, or the session has ended since. Open the page again and repeat it.",
 )
+UNREADABLE_FORM = Problem(
+    400, "The form cannot be read", "It is not what a page of this console sends. Open the page again and repeat it."
+)
+TOO_LARGE_FOR_A_FORM = Problem(
+    409,
+    "The alert is too large for a form",
+    "It has more than 300 thresholds. Write it to a file with `tidemark export`, change the file, and apply it with"
+    " `tidemark apply`.",
+)
 NO_READER = Problem(
     403,
     "This key cannot read",

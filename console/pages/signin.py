@@ -9,6 +9,7 @@ from console.access.sessions import Session
 
 MAX_KEY = 512  # characters
 NO_READER = "This key can only send usage. The console needs one with the role READER, EDITOR or ADMIN."
+TOO_MANY = "Too many keys were refused. Try again in {} seconds."
 
 
 def page(

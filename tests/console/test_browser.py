@@ -120,9 +120,10 @@ async def test_the_form_changes_with_the_condition_without_a_new_page(console: S
 
 async def test_the_overview_is_read_again_by_itself(console: Stage, chromium: Any) -> None:
     async with tab(chromium, console, "reader") as page:
+        await page.clock.install()
         await page.goto(f"{console.base}/")
         async with page.expect_response("**/overview/live", timeout=30_000) as answer:
-            pass
+            await page.clock.fast_forward(5_000)
         assert (await answer.value).status == 200
         assert await page.inner_text("[data-live-text]") == "Live"
 

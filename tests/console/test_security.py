@@ -1,10 +1,15 @@
 """What the console must not do: other keys, other sites, other texts than it was given."""
 
+from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
+import grpc
 import pytest
 from google.protobuf import text_format
 
+from console.access.posts import MAX_FIELDS
+from console.pages.alert_form import MOST_ITEMS
 from generated.tidemark.v1 import account_service_pb2 as accounts
 from generated.tidemark.v1 import alert_pb2, customer_pb2
 from generated.tidemark.v1 import alert_service_pb2 as alerts
@@ -16,8 +21,6 @@ EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
 
 async def admin_calls(console: Stage) -> Caller:
     """Calls of the API as an admin."""
-    import grpc
-
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{console.server_port}")
     return Caller(channel, (("authorization", f"Bearer {console.keys['admin']}"),))
 
@@ -74,7 +77,8 @@ async def test_the_cookie_is_strict_and_closed_and_does_not_show_the_key(console
 
 
 async def test_a_signed_out_session_is_worth_nothing(console: Stage) -> None:
-    visitor = await console.visitor("reader")
+    visitor = await console.visitor()
+    await visitor.sign_in(console.keys["reader"])
     page = await visitor.get("/customers")
     [cookie] = [one for one in visitor.session.cookie_jar if one.key == "tidemark_console"]
     ended = await visitor.post("/signout", {"csrf": page.csrf})
@@ -92,9 +96,8 @@ async def test_a_forged_cookie_is_ignored(console: Stage) -> None:
 
 
 async def test_a_session_ends(console: Stage) -> None:
-    from datetime import timedelta
-
-    visitor = await console.visitor("reader")
+    visitor = await console.visitor()
+    await visitor.sign_in(console.keys["reader"])
     console.clock.advance(timedelta(hours=12))
     try:
         assert (await visitor.get("/customers")).url.startswith("/signin")
@@ -142,7 +145,7 @@ POSTS = (
 
 @pytest.mark.parametrize("path", POSTS)
 async def test_a_post_without_the_token_of_the_session_is_refused(console: Stage, path: str) -> None:
-    visitor, other = await console.visitor("admin"), await console.visitor("admin")
+    visitor, other = await console.visitor("admin"), await console.visitor("editor")
     path = path.format(alert=console.made.alerts["spend"])
     foreign = (await other.get("/customers")).csrf
     own = (await visitor.get("/customers")).csrf
@@ -170,6 +173,85 @@ async def test_a_key_that_only_reads_changes_nothing(console: Stage, path: str) 
     answer = await visitor.post(path.format(alert=alert), sent)
     assert answer.status in (400, 403), answer.main
     assert (await visitor.get(f"/alerts/{alert}")).main == before
+
+
+@pytest.mark.parametrize("path", POSTS[:-1])
+async def test_a_key_of_one_customer_changes_nothing(console: Stage, path: str) -> None:
+    visitor = await console.visitor("customer")
+    sent = {"csrf": (await visitor.get("/explain")).csrf, "action": "save", "endpoint_id": "whe_x"}
+    answer = await visitor.post(path.format(alert=console.made.alerts["spend"]), sent)
+    assert answer.status == 403, answer.main
+
+
+@pytest.mark.parametrize(
+    "odd", ["a/b", "../../signin", "%", "a%2Fb", "\x00", "é", "\U0001f30a", "'; DROP TABLE alert; --", "x" * 3_000]
+)
+async def test_odd_ids_are_ids_that_do_not_exist(console: Stage, odd: str) -> None:
+    visitor = await console.visitor("admin")
+    name = quote(odd, safe="")
+    for path in (
+        f"/alerts/{name}",
+        f"/alerts/{name}/edit",
+        f"/notifications/{name}",
+        f"/deliveries/{name}",
+        f"/endpoints/{name}",
+        f"/customer?id={name}",
+        f"/explain?alert={name}&customer={name}&at={name}&subscription={name}",
+    ):
+        page = await visitor.get(path)
+        assert page.status in (400, 404), (path, page.main)
+
+
+@pytest.mark.parametrize(
+    "odd", ["%00", "%ff", "%ed%a0%80", "9" * 5_000, "%D9%A3", "-1", "%F0%9F%8C%8A", "0001-01-01", "9999-12-31T23:59"]
+)
+async def test_odd_filters_are_refused_or_find_nothing(console: Stage, odd: str) -> None:
+    visitor = await console.visitor("reader")
+    token = (await visitor.get("/endpoints")).csrf
+    alert = console.made.alerts["spend"]
+    for path in (
+        f"/customers?q={odd}",
+        f"/customers?plan={odd}&page={odd}",
+        f"/customer?id=acme&alerts={odd}",
+        f"/alerts?type={odd}&state={odd}",
+        f"/alerts?q={odd}",
+        f"/alerts?label={odd}%3D{odd[:200]}",
+        f"/alerts/{alert}?others={odd}",
+        f"/notifications?type={odd}&customer={odd[:200]}",
+        f"/explain?alert={alert}&customer=acme&at={odd}",
+        f"/signin?next={odd}",
+    ):
+        page = await visitor.get(path)
+        assert page.status in (200, 400, 404), (path, page.main)
+    fields = {"csrf": token, "condition": "usage_exceeded", "action": "reload", "thresholds.0.severity": "99"}
+    posted = await visitor.post("/alerts/new", {**fields, "thresholds.0.notify_on": "999999999", "display_name": odd})
+    assert posted.status == 200
+
+
+async def test_a_form_has_a_bounded_number_of_fields(console: Stage) -> None:
+    visitor = await console.visitor("editor")
+    token = (await visitor.get("/customers")).csrf
+    sent = [("csrf", token), ("condition", "usage_exceeded"), ("action", "preview")]
+    many = await visitor.post("/alerts/new", [*sent, *(("x", "") for _ in range(MAX_FIELDS))])
+    assert many.status == 400
+    assert "The form cannot be read" in many.main
+    items = [(f"thresholds.{number}.value", "1") for number in range(MOST_ITEMS + 1)]
+    large = await visitor.post("/alerts/new", [*sent, *items])
+    assert large.status == 409
+    assert "too large for a form" in large.main
+
+
+async def test_a_sign_in_begins_another_session(console: Stage) -> None:
+    """A cookie that somebody has put into a browser before its owner signs in is worth nothing afterwards."""
+    attacker, victim = await console.visitor(), await console.visitor()
+    page = await attacker.get("/signin")
+    [cookie] = list(attacker.session.cookie_jar)
+    victim.session.cookie_jar.update_cookies({cookie.key: cookie.value})
+    sent = {"csrf": page.csrf, "key": console.keys["reader"], "next": "/"}
+    assert (await victim.post("/signin", sent, follow=False)).status == 303
+    assert (await attacker.get("/customers")).url.startswith("/signin")
+    forged = await victim.post("/alerts/new", {"csrf": page.csrf, "action": "reload"})
+    assert forged.status == 403, "the token of before is not that of the session"
 
 
 async def test_a_key_that_only_reads_sees_no_buttons(console: Stage) -> None:
@@ -269,8 +351,6 @@ async def evil_texts(console: Stage) -> str:
 
 
 async def test_texts_of_users_are_texts_and_nothing_else(console: Stage) -> None:
-    from urllib.parse import quote
-
     alert_id, name = await evil_texts(console), quote(EVIL, safe="")
     visitor = await console.visitor("admin")
     listed = await visitor.get(f"/notifications?customer={name}")

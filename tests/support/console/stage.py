@@ -73,9 +73,9 @@ class Visitor:
             return Page(answer.status, answer.headers, await answer.text(), str(answer.url.relative()))
 
     async def sign_in(self, key: str) -> Page:
-        """The page after the sign-in."""
+        """The answer to the sign-in; the page that comes after it is not read."""
         page = await self.get("/signin")
-        return await self.post("/signin", {"csrf": page.csrf, "key": key, "next": "/"})
+        return await self.post("/signin", {"csrf": page.csrf, "key": key, "next": "/"}, follow=False)
 
 
 @dataclass
@@ -87,16 +87,24 @@ class Stage:
     clock: ManualClock
     made: scenario.Made
     keys: dict[str, str] = field(default_factory=dict)
-    visitors: list[aiohttp.ClientSession] = field(default_factory=list)
+    sessions: list[aiohttp.ClientSession] = field(default_factory=list)
+    visitors: dict[str, Visitor] = field(default_factory=dict)
 
     async def visitor(self, kind: str = "") -> Visitor:
-        """A visitor that is signed in with a key of that kind; empty: not signed in."""
+        """The visitor that is signed in with a key of that kind; empty: another one, who is not signed in."""
+        if kind not in self.visitors:
+            return await self.new_visitor(kind)
+        return self.visitors[kind]
+
+    async def new_visitor(self, kind: str = "") -> Visitor:
+        """A visitor with a session of its own."""
         session = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
-        self.visitors.append(session)
+        self.sessions.append(session)
         visitor = Visitor(self.base, session)
         if kind:
             page = await visitor.sign_in(self.keys[kind])
-            assert page.status == 200, page.text
+            assert page.status == 303, page.text
+            self.visitors.setdefault(kind, visitor)
         return visitor
 
 
@@ -131,7 +139,7 @@ async def stage(url: str, *, with_notifier: bool = False, days: int = DAYS) -> A
                 try:
                     yield found
                 finally:
-                    for session in found.visitors:
+                    for session in found.sessions:
                         await session.close()
     finally:
         await database.close()
