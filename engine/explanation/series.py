@@ -12,6 +12,7 @@ from store.postgres.database import driver
 from store.usage import series
 from store.usage.recounts import Recount
 from store.usage.series import Course
+from store.views.held_of_gauges import read_held
 
 _WIDTHS = tuple(
     timedelta(seconds=seconds)
@@ -48,7 +49,7 @@ async def series_of(explaining: Explaining, question: Question, most_points: int
     counted = Recount(watch.gauge, watch.aggregation, watch.unique_property, (), watch.raw_events)
     raw = await driver(explaining.connection)
     course = await series.course(raw, explaining.organization_id, counted, width, intervals)
-    values = _values(course, watch.aggregation, found.value)
+    values = _values(course, watch.aggregation, await _value_of_events(explaining, found, course))
     times = [min(period.start + width * (number + 1), end) for number in range(intervals)]
     points = [(period.start, ZERO), *zip(times, values, strict=True)]
     value = found.value
@@ -67,8 +68,20 @@ def width_of(length: timedelta, most_points: int) -> timedelta:
     return day * -(-least // day)
 
 
+async def _value_of_events(explaining: Explaining, found: FoundGauge, course: Course) -> Decimal | None:
+    """What the events of the gauge's period are together, to which a sample is scaled; None if that is not known."""
+    gauge, value = found.watch.gauge, found.value
+    if course.is_exact or value is None or not gauge.measure.counts_held:
+        return value
+    held = (await read_held(explaining.connection, explaining.organization_id, [gauge])).get(gauge)
+    if held is None:
+        return None
+    with exact_arithmetic():
+        return value - held.amount
+
+
 def _values(course: Course, aggregation: Aggregation, value: Decimal | None) -> list[Decimal]:
-    """The value at the end of each interval. value: of the gauge now, to which a sample is scaled."""
+    """The value at the end of each interval. value: see `_value_of_events`."""
     values, current, is_first = list[Decimal](), ZERO, True
     is_sum = aggregation.additive or aggregation is Aggregation.UNIQUE_COUNT
     with exact_arithmetic():
@@ -80,9 +93,14 @@ def _values(course: Course, aggregation: Aggregation, value: Decimal | None) -> 
                     current = max(current, amount) if aggregation is Aggregation.MAX and not is_first else amount
                 is_first = False
             values.append(current)
-    if course.is_exact or value is None:
+    if course.is_exact:
         return values
     if is_sum and current:
         with localcontext(prec=_PRECISION):
-            values = [(one * value / current).quantize(_DECIMALS) for one in values]
-    return [*values[:-1], value]
+            if value is not None:
+                values = [(one * value / current).quantize(_DECIMALS) for one in values]
+            elif aggregation.additive:
+                values = [
+                    (one * course.share.denominator / course.share.numerator).quantize(_DECIMALS) for one in values
+                ]
+    return values if value is None else [*values[:-1], value]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from fractions import Fraction
 
 from evaluator.aggregation import Aggregation
 from store.postgres.database import DriverConnection
@@ -24,12 +25,17 @@ _PROBED_PARTS = 16  # of event_key.PARTS_OF_SAMPLE, to estimate how many events 
 class Course:
     """What the events of each interval say; None: none counted. examined: how many events were read.
 
-    is_exact: these are all events. Otherwise the amounts are those of a sample.
+    share: how much of all events that is; below 1, the amounts are those of a sample.
     """
 
     amounts: Sequence[Decimal | None]
     examined: int
-    is_exact: bool
+    share: Fraction
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every event was read."""
+        return self.share == 1
 
 
 _AGGREGATES = {
@@ -101,17 +107,16 @@ async def course(
     }
     amounts, examined = await _read(connection, kind, parameters, intervals, "")
     if examined <= MAX_EVENTS:
-        return Course(amounts, examined, is_exact=True)
+        return Course(amounts, examined, Fraction(1))
     sample = f" AND {event_key.in_sample('%(organization_id)s', '%(parts)s::integer')}"
     probed = {**parameters, "parts": _PROBED_PARTS, "limit": MAX_EVENTS}
     cursor = await connection.execute(_COUNT.format(of_customer=_OF_CUSTOMER, sample=sample).encode(), probed)
     row = await cursor.fetchone()
     assert row is not None, "a count is one row"
-    parts = max(_PROBED_PARTS * MAX_EVENTS // max(row[0], 1), 1)
-    parameters["parts"] = min(parts, event_key.PARTS_OF_SAMPLE // 2)
-    parameters["limit"] = 2 * MAX_EVENTS
-    amounts, examined = await _read(connection, kind, parameters, intervals, sample)
-    return Course(amounts, examined, is_exact=False)
+    parts = min(max(_PROBED_PARTS * MAX_EVENTS // max(row[0], 1), 1), event_key.PARTS_OF_SAMPLE // 2)
+    sampled = {**parameters, "parts": parts, "limit": 2 * MAX_EVENTS}
+    amounts, examined = await _read(connection, kind, sampled, intervals, sample)
+    return Course(amounts, examined, Fraction(parts, event_key.PARTS_OF_SAMPLE))
 
 
 _OF_CUSTOMER = event_key.of_customer("%(organization_id)s", "%(customer_id)s::text")

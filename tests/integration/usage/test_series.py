@@ -7,12 +7,13 @@ from random import Random
 import grpc
 import pytest
 
+from generated.tidemark.v1 import alert_pb2, metric_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from generated.tidemark.v1 import metric_pb2
 from generated.tidemark.v1.gauge_pb2 import GroupValue
 from server.calls.validation import to_timestamp
 from store.usage import series
 from tests.support.databases import NOON
+from tests.support.enforcement.gateway import gateway_of
 from tests.support.server.running import reason_of, violations_of
 from tests.support.server.sharing import own_database, shares_server
 from tests.support.usage.caller import Caller, on_customer, spend_alert, usage_alert
@@ -28,6 +29,13 @@ async def course(
     """The course of a gauge."""
     request = messages.GetCustomerAlertSeriesRequest(alert_id=alert_id, customer_id=customer, **fields)  # type: ignore[arg-type]
     return await caller.alerts.GetCustomerAlertSeries(request, metadata=caller.metadata)
+
+
+def counting_held() -> alert_pb2.Alert:
+    """An alert that counts what reservations hold."""
+    alert = usage_alert("100000000")
+    alert.counts_held = True
+    return alert
 
 
 def values(answer: messages.GetCustomerAlertSeriesResponse) -> list[str]:
@@ -139,6 +147,36 @@ async def test_of_very_many_events_a_sample_has_the_same_course(
         true = 10 * sum(1 for event in events if event.event_time.ToDatetime() < time)
         assert abs(value - true) < 4_000, (time, value, true)
     assert answer.points == (await course(caller, alert.alert_id, point_count=POINTS)).points, "and is repeatable"
+
+
+@own_database
+async def test_what_is_held_does_not_move_the_course_of_an_alert_that_counts_it(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alert = await caller.create(counting_held())
+    for first in range(0, 2_000, 1_000):
+        await caller.send(*(caller.event(f"e{first + number}", "10") for number in range(1_000)))
+    async with gateway_of(caller) as gateway:
+        await gateway.reserve("r1", "30000")
+    exact = await course(caller, alert.alert_id)
+    assert (exact.is_exact, exact.gauge.value, exact.points[-1].value) == (True, "50000", "20000")
+    monkeypatch.setattr(series, "MAX_EVENTS", 200)
+    sampled = await course(caller, alert.alert_id)
+    assert (sampled.is_exact, sampled.gauge.value, sampled.points[-1].value) == (False, "50000", "20000")
+
+
+@own_database
+async def test_a_sample_of_a_period_that_no_alert_watched_is_scaled_by_its_share(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = NOON - timedelta(days=30)
+    for first in range(0, 4_000, 1_000):
+        await caller.send(*(caller.event(f"e{first + number}", "10", at=before) for number in range(1_000)))
+    alert = await caller.create(usage_alert("100000000"))
+    monkeypatch.setattr(series, "MAX_EVENTS", 400)
+    answer = await course(caller, alert.alert_id, period_time=to_timestamp(before))
+    assert not answer.is_exact
+    assert abs(Decimal(answer.points[-1].value) - 40_000) < 10_000
 
 
 async def test_a_preview_says_what_an_alert_would_say_and_stores_nothing(caller: Caller) -> None:
