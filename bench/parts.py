@@ -20,6 +20,7 @@ from bench import (
     quotas,
     recharges,
     report,
+    series,
     soak,
     sustained,
 )
@@ -137,6 +138,11 @@ async def _console(postgresql: PostgreSQL, say: Say, options: Namespace) -> Meas
     return Measured(found.figures(), [found.table()])
 
 
+async def _series(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await series.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
 async def _enforcement(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     found = await enforcement.measure(postgresql, say, options.only)
     return Measured(found.figures(), [found.table()])
@@ -185,6 +191,7 @@ PARTS: Mapping[str, Part] = {
     "gateway": Part("HTTP and JSON beside gRPC, CloudEvents, idle streams of events", _gateway),
     "quotas": Part("calls and usage of an organization with quotas, by the number of its alerts", _quotas),
     "console": Part("pages of the console, by the number of customers and alerts", _console),
+    "series": Part("curves of gauges and balances, by the number of events and entries", _series),
     "enforcement": Part("checks, reservations and settlements, beside other gates", _enforcement, enforcement.ROWS),
     "enforcement-soak": Part("minutes of reservations, compared with the stored events", _enforcement_soak),
     "soak": Part("minutes of steady traffic through a notifier", _soak),
