@@ -1,6 +1,6 @@
 """Fixtures of the tests of the console: one stage for each module."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -14,3 +14,10 @@ async def console(template: Template) -> AsyncIterator[Stage]:
     with template.lent_database() as url:
         async with stage(url) as found:
             yield found
+
+
+@pytest.fixture
+def database_url(template: Template) -> Iterator[str]:
+    """The URL of a migrated database."""
+    with template.lent_database(months=False) as url:
+        yield url

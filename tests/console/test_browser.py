@@ -12,6 +12,8 @@ pytestmark = pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser() 
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 DARK_RULES = ["color-contrast"]  # nothing else differs
+# Pages with everything that has a colour; contrast takes most of the time of a check.
+DARK = {"/", "/customer?id=acme", "/alerts/{spend}", "/alerts/new", "/endpoints"}
 PAGES = (
     "/signin",
     "/",
@@ -52,7 +54,9 @@ async def test_no_page_has_a_fault_of_accessibility_or_is_wider_than_the_screen_
             for scheme, rules in (("light", RULES), ("dark", DARK_RULES)):
                 await page.emulate_media(color_scheme=scheme)
                 colours.append(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
-                answer = await page.evaluate(f"axe.run({{runOnly: {rules}}})")
+                if scheme == "dark" and path not in DARK:
+                    continue
+                answer = await page.evaluate(f"axe.run({{runOnly: {rules}, resultTypes: ['violations']}})")
                 for one in answer["violations"]:
                     nodes = [f"{node['html'][:150]} ({node['failureSummary'][:200]})" for node in one["nodes"][:2]]
                     found.append((path, scheme, one["id"], nodes))

@@ -7,6 +7,7 @@ import ssl
 import urllib.request
 from pathlib import Path
 
+from tests.support.processes.programs import SETTINGS
 from tests.support.processes.up import Up, eventually, started_by
 from tests.support.server.certificates import Authority
 
@@ -17,7 +18,9 @@ def shown(url: str, context: ssl.SSLContext) -> str:
         return str(answer.read().decode())
 
 
-def test_up_prints_the_address_of_a_console_that_needs_no_key_and_starts_it_again(tmp_path: Path) -> None:
+def test_up_prints_the_address_of_a_console_that_needs_no_key_and_starts_it_again(
+    tmp_path: Path, database_url: str
+) -> None:
     authority = Authority()
     certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
     authority.server().write(certificate, key)
@@ -26,6 +29,8 @@ def test_up_prints_the_address_of_a_console_that_needs_no_key_and_starts_it_agai
         tmp_path,
         "--console-listen",
         "127.0.0.1:0",
+        **SETTINGS,
+        TIDEMARK_DATABASE_URL=database_url,  # which starts faster than one of its own
         TIDEMARK_TLS_CERTIFICATE=str(certificate),
         TIDEMARK_TLS_KEY=str(key),
     )
