@@ -6,6 +6,7 @@ import click
 import uvloop
 
 from cli.console import ConfigurationProblem, Problem
+from cli.serving.allocator import use_one_arena
 from cli.serving.console_child import why_not
 from cli.serving.console_option import console_listen_option
 from cli.serving.garbage_collection import reduce_garbage_collection
@@ -72,6 +73,7 @@ def serve(
         raise ConfigurationProblem(f"there can be no console: {problem}")
     front = http_front(settings, _print_http_address)
     configure_logs(settings, worker)
+    use_one_arena()
     reduce_garbage_collection()
     url = maintained_database(settings) if worker is None else database_url(settings)
     try:
