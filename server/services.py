@@ -7,7 +7,6 @@ without a layer between, and mypy checks each handler against the contract.
 # mypy: disable-error-code="method-assign"
 
 import functools
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,9 +27,7 @@ from generated.tidemark.v1 import (
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
-from runtime.actions import LogAction
 from runtime.configuration import Configuration
-from runtime.master_keys import master_keys
 from runtime.quotas import QuotaKind
 from server.accounts import errors as account_errors
 from server.accounts.balance_series import BalanceSeriesHandlers
@@ -78,7 +75,7 @@ from server.webhooks.endpoints import EndpointHandlers
 from server.webhooks.operator_events import OperatorEventHandlers
 from server.webhooks.redelivery import RedeliveryHandlers
 from server.webhooks.redelivery_jobs import RedeliveryJobHandlers
-from webhooks.secret_box import SecretBox, box_of
+from server.webhooks.secret_box import secret_box
 from webhooks.url_policy import UrlPolicy
 
 ALERT_SERVICE = alert_service_pb2.DESCRIPTOR.services_by_name["AlertService"].full_name
@@ -87,8 +84,6 @@ LIMIT_SERVICE = limit_service_pb2.DESCRIPTOR.services_by_name["LimitService"].fu
 AUDIT_SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 EXTERNAL_AUTHORIZATION = external_authorization_pb2.DESCRIPTOR.services_by_name["Authorization"].full_name
 WEBHOOK_SERVICE = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
-
-logger = logging.getLogger(__name__)
 
 
 class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
@@ -326,7 +321,7 @@ class WebhookService(webhook_service_pb2_grpc.WebhookServiceServicer):
             database,
             clock,
             policy,
-            _secret_box(configuration),
+            secret_box(configuration),
             lambda organization_id: parts.quotas.limit(organization_id, QuotaKind.ENDPOINTS),
         )
         self.CreateEndpoint = endpoints.CreateEndpoint
@@ -397,14 +392,3 @@ def register(server: grpc.aio.Server, parts: Parts) -> tuple[str, ...]:
     external_authorization_pb2_grpc.add_AuthorizationServicer_to_server(authorization, server)
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(webhooks, server)
     return ACCOUNT_SERVICE, ALERT_SERVICE, AUDIT_SERVICE, LIMIT_SERVICE, EXTERNAL_AUTHORIZATION, WEBHOOK_SERVICE
-
-
-def _secret_box(configuration: Configuration) -> SecretBox | None:
-    """Encrypts secrets; None where the operator has set no master key."""
-    box = box_of(master_keys(configuration))
-    if box is None:
-        logger.warning(
-            "no endpoint can be created: set TIDEMARK_SECRET_KEYS, the keys that encrypt webhook secrets",
-            extra={"action": LogAction.NO_SECRET_KEY},
-        )
-    return box

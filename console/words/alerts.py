@@ -31,7 +31,9 @@ _MEASURES = {
         "the share that remains of the contract credits and commits of {who}"
     ),
     "low_remaining_days_for_commit_segment_reached": "the number of days left of a commit segment of {who}",
-    "low_remaining_days_for_contract_credit_segment_reached": "the number of days left of a contract credit segment of {who}",
+    "low_remaining_days_for_contract_credit_segment_reached": (
+        "the number of days left of a contract credit segment of {who}"
+    ),
     "low_remaining_days_in_plan_reached": "the number of days left in the plan of {who}",
     "low_remaining_seat_balance_reached": "what remains of the credits of a seat of {who}",
     "low_credit_balance_reached": "what remains of the credit grants of {who}",

@@ -7,8 +7,6 @@ a gauge for each group, PostgreSQL also puts the customer's gauges in order, of 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import NamedTuple
 
 from engine.evaluation.recounting import take_count
 from engine.evaluation.silence import Silence
@@ -16,6 +14,7 @@ from engine.evaluation.subjects import Movement, Subject, before_fold
 from engine.explanation.coverage import (
     MAX_SUBSCRIPTIONS,
     Owner,
+    check_backfill,
     check_exclusion,
     check_scope,
     check_state,
@@ -33,6 +32,7 @@ from engine.explanation.findings import (
     StepResult,
     end_of_grace,
 )
+from engine.explanation.questions import Found, FoundGauge, NotCovered, NotOfUsage, Question
 from engine.explanation.usage_gauge import Situation, explain_usage_gauge, limit_source
 from evaluator.alert_index import AlertIndex, WideAlerts
 from evaluator.alerts import AlertRule
@@ -58,50 +58,12 @@ from store.usage.event_samples import EventSample
 from store.usage.gauges import NEVER_EVALUATED, Locked
 from store.usage.holding_reservations import Holding, holding
 from store.views import gauge_windows
-from store.views.customer_alerts import GaugeSelection
 from store.views.customer_views import CustomerView, is_computed
 from store.views.gauge_windows import GaugeWindow
 from store.views.held_of_gauges import read_held
 
 MAX_HOLDS = 10  # reservations that are shown of a gauge
 MAX_GAUGES = 20  # of one explanation
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked. period_time: in the period that is explained; None: now."""
-
-    alert_id: str
-    customer_id: str
-    selection: GaugeSelection
-    period_time: datetime | None = None
-
-
-class NotOfUsage(Exception):
-    """The alert measures neither usage nor cost; the argument is its id."""
-
-
-class NotCovered(Exception):
-    """The alert does not cover the customer; the argument is its id."""
-
-
-@dataclass(frozen=True)
-class FoundGauge:
-    """A gauge of usage or cost, as the evaluation watches it. value: as it is stored; None if it is not."""
-
-    watch: WatchedGauge
-    value: Decimal | None
-
-
-class _Found(NamedTuple):
-    """An alert, a customer, and those of its subscriptions that the alert can measure."""
-
-    raw: DriverConnection
-    definition: AlertDefinition
-    rule: AlertRule
-    facts: CustomerFacts
-    subscriptions: list[SubscriptionFacts]
-    owners: list[Owner]
 
 
 @dataclass(frozen=True)
@@ -124,7 +86,7 @@ class Explaining:
         draft: an alert that is not stored, which is explained as if it had just been created.
         """
         found = await self._found(question, draft)
-        raw, definition, rule, facts, subscriptions, owners = found
+        _, definition, rule, facts, subscriptions, owners = found
         steps = [check_scope(rule, facts, subscriptions, owners), check_state(definition)]
         if owners:
             reasons = await exclusions.reasons(self.connection, self.organization_id, facts.customer_id)
@@ -133,10 +95,9 @@ class Explaining:
             return Explanation(definition, facts.customer_id, self.now, steps)
         if rule.measure.of_facts:
             return await self._of_facts(definition, rule, question, steps)
-        of_usage = _OfUsage(self, raw, definition, rule, question, facts, subscriptions, owners)
-        return await of_usage.explain(steps)
+        return await _OfUsage(self, question, *found).explain(steps)
 
-    async def watched_gauge(self, question: Question) -> "FoundGauge | None":
+    async def watched_gauge(self, question: Question) -> FoundGauge | None:
         """The one gauge that a question names by its subscription and group; None if the alert has no such gauge.
 
         Raises AlertUnknown, CustomerUnknown, NotOfUsage, and NotCovered.
@@ -146,12 +107,9 @@ class Explaining:
             raise NotCovered(found.definition.alert_id)
         if found.rule.measure.of_facts:
             raise NotOfUsage(found.definition.alert_id)
-        of_usage = _OfUsage(
-            self, found.raw, found.definition, found.rule, question, found.facts, found.subscriptions, found.owners
-        )
-        return await of_usage.watched_gauge()
+        return await _OfUsage(self, question, *found).watched_gauge()
 
-    async def _found(self, question: Question, draft: AlertDefinition | None) -> "_Found":
+    async def _found(self, question: Question, draft: AlertDefinition | None) -> Found:
         """What a question is about, read in a snapshot that begins here."""
         await begin_snapshot(self.connection, by_index=True)
         raw = await driver(self.connection)
@@ -159,17 +117,16 @@ class Explaining:
         if not found:
             raise CustomerUnknown(question.customer_id)
         [facts] = found
-        definition = draft
-        if definition is None:
+        if draft is None:
             definition = await alerts.get(self.connection, self.organization_id, question.alert_id)
-        elif draft is not None:
+        else:
             epoch = await current_epoch(self.connection, self.organization_id)
             definition = replace(draft, watching_epoch=epoch, changed_epoch=epoch, create_epoch=epoch)
         if definition is None:
             raise AlertUnknown(question.alert_id)
         rule = definition.to_rule()
         subscriptions = await self._subscriptions(raw, rule, question)
-        return _Found(raw, definition, rule, facts, subscriptions, owners_of(rule, facts, subscriptions))
+        return Found(raw, definition, rule, facts, subscriptions, owners_of(rule, facts, subscriptions))
 
     async def _subscriptions(
         self, raw: DriverConnection, rule: AlertRule, question: Question
@@ -206,26 +163,15 @@ class Explaining:
         )
 
 
-def check_backfill(definition: AlertDefinition, customer_id: str) -> StepResult:
-    """Whether the alert was evaluated on what existed before it, or before its last change."""
-    if definition.awaits_backfill_of(customer_id):
-        text = (
-            "The alert is new or was changed, and is not evaluated for the customer yet: the server does that in the"
-            " background, customer by customer."
-        )
-        return StepResult(Check.BACKFILL, Reason.NOT_EVALUATED_YET, text)
-    return StepResult(Check.BACKFILL, Reason.PASSED, "The alert was evaluated on what existed before it.")
-
-
 @dataclass(frozen=True)
 class _OfUsage:
     """The explanation of an alert on usage or cost."""
 
     base: Explaining
+    question: Question
     raw: DriverConnection
     definition: AlertDefinition
     rule: AlertRule
-    question: Question
     facts: CustomerFacts
     subscriptions: Sequence[SubscriptionFacts]
     owners: Sequence[Owner]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
 
-from engine.explanation.explaining import Explaining, FoundGauge, Question
+from engine.explanation.explaining import Explaining
+from engine.explanation.questions import FoundGauge, Question
 from evaluator.aggregation import Aggregation
 from evaluator.amounts import ZERO, exact_arithmetic
 from store.postgres.database import driver

@@ -3,9 +3,10 @@
 from datetime import timedelta
 
 from engine.explanation.deliveries import SentNotification, Whereabouts, find_deliveries, find_notifications
-from engine.explanation.explaining import Explaining, Question
+from engine.explanation.explaining import Explaining
 from engine.explanation.findings import Check, Reason
 from engine.explanation.notified import with_notified
+from engine.explanation.questions import Question
 from evaluator.gauges import Group
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import Clock

@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-from engine.explanation.explaining import Explaining, NotCovered, NotOfUsage, Question
+from engine.explanation.explaining import Explaining
+from engine.explanation.questions import NotCovered, NotOfUsage, Question
 from engine.explanation.series import series_of
 from evaluator.amounts import format_decimal
 from evaluator.gauges import Group

@@ -4,25 +4,12 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
-import grpc
 import pytest
-from google.protobuf import text_format
 
 from console.access.posts import MAX_FIELDS
 from console.pages.alert_form import MOST_ITEMS
-from generated.tidemark.v1 import account_service_pb2 as accounts
-from generated.tidemark.v1 import alert_pb2, customer_pb2
-from generated.tidemark.v1 import alert_service_pb2 as alerts
-from tests.support.console.scenario import Caller
+from tests.support.console.odd_texts import EVIL, evil_texts
 from tests.support.console.stage import Stage
-
-EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
-
-
-async def admin_calls(console: Stage) -> Caller:
-    """Calls of the API as an admin."""
-    channel = grpc.aio.insecure_channel(f"127.0.0.1:{console.server_port}")
-    return Caller(channel, (("authorization", f"Bearer {console.keys['admin']}"),))
 
 
 async def test_without_a_key_nothing_is_shown_and_the_page_comes_after_the_sign_in(console: Stage) -> None:
@@ -325,29 +312,6 @@ async def test_a_key_of_one_customer_sees_that_customer_only(console: Stage) -> 
     link = next(one.attributes["href"] for one in theirs.tree.all("a") if "/ntf_" in one.attributes["href"])
     assert (await visitor.get(link)).status == 404
     assert (await visitor.get(f"/explain?alert={console.made.alerts['spend']}")).status == 200
-
-
-async def evil_texts(console: Stage) -> str:
-    """Stores the text in every field that takes it; returns the id of the alert."""
-    calls = await admin_calls(console)
-    customer = customer_pb2.Customer(customer_id=EVIL, display_name=EVIL, external_id=EVIL, aliases=[f"{EVIL}2"])
-    customer.custom_fields["x"] = EVIL
-    await calls("PutCustomer", accounts.PutCustomerRequest(customer=customer))
-    alert = text_format.Parse(
-        "scope { all_customers {} } usage_threshold_reached { group_values {} } thresholds { value: '1' }",
-        alert_pb2.Alert(),
-    )
-    alert.display_name, alert.uniqueness_key, alert.thresholds[0].code = EVIL, EVIL, EVIL
-    alert.usage_threshold_reached.metric_id = EVIL
-    alert.usage_threshold_reached.group_values[0].key = EVIL
-    alert.labels["x"] = EVIL
-    created = await calls("CreateAlert", alerts.CreateAlertRequest(alert=alert))
-    event = {"event_id": EVIL, "customer_id": EVIL, "metric_id": EVIL, "quantity": "5", "properties": {EVIL: EVIL}}
-    batch = {"events": [{**event, "event_time": console.clock.now()}]}
-    request = alerts.EvaluateUsageBatchRequest(batch=batch)  # type: ignore[arg-type]
-    answer = await calls("EvaluateUsageBatch", request)
-    assert answer.outcome.accepted == 1, answer
-    return str(created.alert.alert_id)
 
 
 async def test_texts_of_users_are_texts_and_nothing_else(console: Stage) -> None:
