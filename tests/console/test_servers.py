@@ -30,9 +30,7 @@ class Server(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
         """Serves every method."""
-        return grpc.unary_unary_rpc_method_handler(
-            self._caller if details.method == GET_CALLER else self._nothing
-        )
+        return grpc.unary_unary_rpc_method_handler(self._caller if details.method == GET_CALLER else self._nothing)
 
     async def _caller(self, request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         if ("authorization", f"Bearer {KEY}") not in (context.invocation_metadata() or ()):
@@ -155,7 +153,7 @@ def test_the_client_is_the_peer_or_whom_a_trusted_proxy_names(peer: str, forward
         headers = CIMultiDict({"X-Forwarded-For": forwarded})
 
     proxies = networks_of(("10.0.0.0/8", "spiffe://acme.test/gateway"))
-    assert client_of(Request(), proxies) == client
+    assert client_of(Request(), proxies) == client  # type: ignore[arg-type]
 
 
 async def test_a_stranger_sends_no_large_form(visitor: Visitor) -> None:
