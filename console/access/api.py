@@ -72,6 +72,11 @@ class ApiError(Exception):
         return self.code is grpc.StatusCode.UNAVAILABLE and not self.reason
 
     @property
+    def is_too_much(self) -> bool:
+        """Whether the server has no time for it at present: a page can do without a curve."""
+        return self.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+    @property
     def is_refused(self) -> bool:
         """Whether the key may not do it."""
         return self.code is grpc.StatusCode.PERMISSION_DENIED

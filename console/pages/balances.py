@@ -61,7 +61,7 @@ async def _series(visit: Visit, customer_id: str, balance: balance_pb2.Balance) 
     try:
         return await visit.optional(visit.calls(visit.api.accounts.GetBalanceSeries, request))
     except ApiError as error:
-        if error.is_missing:
+        if error.is_missing or error.is_too_much:
             return None
         raise
 

@@ -215,6 +215,6 @@ async def _series(visit: Visit, state: Any, gauge: Any) -> Any:
     try:
         return await visit.calls(visit.api.alerts.GetCustomerAlertSeries, request)
     except ApiError as error:
-        if error.is_missing or error.violations:
+        if error.is_missing or error.violations or error.is_too_much:
             return None
         raise

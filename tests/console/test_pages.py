@@ -1,9 +1,14 @@
 """Each page, against a real server."""
 
 import re
+from typing import Any
 
+import grpc
 import pytest
 
+from console.access.api import ApiError, Calls
+from generated.tidemark.v1.account_service_pb2 import GetBalanceSeriesRequest
+from generated.tidemark.v1.alert_service_pb2 import GetCustomerAlertSeriesRequest
 from tests.support.console.stage import Stage
 
 
@@ -51,6 +56,24 @@ async def test_a_customer_has_gauges_with_bars_and_curves_balances_limits_and_in
         assert text in page.main, text
     assert "$1,180.55" in page.main
     assert re.search(r"used up (in \d+ days|in \d+ h)", page.main), "the burn-down is projected"
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED])
+async def test_a_customer_is_shown_without_the_curves_that_do_not_come_in_time(
+    console: Stage, monkeypatch: pytest.MonkeyPatch, code: grpc.StatusCode
+) -> None:
+    call = Calls.__call__
+
+    async def late(self: Calls, method: Any, request: Any) -> Any:
+        if isinstance(request, GetCustomerAlertSeriesRequest | GetBalanceSeriesRequest):
+            raise ApiError(code, "later")
+        return await call(self, method, request)
+
+    monkeypatch.setattr(Calls, "__call__", late)
+    page = await (await console.visitor("reader")).get("/customer?id=acme")
+    assert page.status == 200
+    assert not page.tree.all("svg", class_="curve")
+    assert page.tree.all("rect", class_="tick-limit")
 
 
 async def test_alerts_are_filtered(console: Stage) -> None:
