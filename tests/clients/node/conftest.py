@@ -8,8 +8,9 @@ from tests.support.clients.server import Server, server_with_organization
 from tests.support.server.running import Running
 
 
-@pytest.fixture(autouse=True)
-def _client() -> None:
+@pytest.fixture(scope="session")
+def node() -> None:
+    """Skips the test where the client cannot run, before a server is started for it."""
     needs_node()
 
 

@@ -1,4 +1,4 @@
-"""Verification of webhooks that are signed as the notifier signs them, and of those that all clients are tested with."""
+"""Verification of webhooks that are signed as the notifier signs them, and of those for tests of all clients."""
 
 import base64
 import json

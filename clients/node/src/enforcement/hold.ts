@@ -26,7 +26,7 @@ export class Hold {
     readonly decided: boolean,
     /** undefined: no time will make it fit, or nothing is known. */
     readonly retryAfterMs?: number,
-    /** The limit that refused, or the tightest one; empty: none. */
+    /** The limit that refused, or the tightest one; empty: the answer names none. */
     readonly limitId = "",
     /** The whole answer of the server. */
     readonly decision?: Decision,
