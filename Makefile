@@ -70,9 +70,9 @@ $(STAMP): requirements.lock pyproject.toml setup.py clients/python/pyproject.tom
 	@touch $@
 
 # Of clients/node. Without npm, or without a network, these say so and fail nothing: the tests that need the packages are
-# skipped with the reason.
+# skipped with the reason. npm writes NODE_STAMP when all is installed.
 NODE_CLIENT := clients/node
-NODE_STAMP := $(NODE_CLIENT)/node_modules/.installed
+NODE_STAMP := $(NODE_CLIENT)/node_modules/.package-lock.json
 
 .PHONY: node
 node: ## packages of clients/node, and its compiled code, where npm is installed
@@ -80,8 +80,7 @@ node: ## packages of clients/node, and its compiled code, where npm is installed
 		echo "npm is not installed: clients/node is not tested"; exit 0; fi; \
 	if [ ! -e $(NODE_STAMP) ] || [ $(NODE_CLIENT)/package-lock.json -nt $(NODE_STAMP) ]; then \
 		echo "installing the packages of clients/node"; \
-		npm ci --prefix $(NODE_CLIENT) --ignore-scripts --no-audit --no-fund --fetch-retries=1 --loglevel=error && \
-			touch $(NODE_STAMP) || { \
+		npm ci --prefix $(NODE_CLIENT) --ignore-scripts --no-audit --no-fund --fetch-retries=1 --loglevel=error || { \
 			echo "they cannot be installed, so clients/node is not tested; make node tries again" >&2; exit 0; }; \
 	fi; \
 	npm run --prefix $(NODE_CLIENT) --silent build

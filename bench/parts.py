@@ -161,7 +161,7 @@ async def _gateway(postgresql: PostgreSQL, say: Say, options: Namespace) -> Meas
 PARTS: Mapping[str, Part] = {
     "ingest": Part("usage as fast as the server accepts it, beside a raw COPY", _ingest),
     "batches": Part("ingest by events of a message, streams and processes of the server", _batches),
-    "client": Part("usage through the Python client's writers", _client, client.ROWS),
+    "client": Part("usage through the writers of the clients", _client, client.ROWS),
     "latency": Part("an event to its acknowledgement and its webhook", _latency),
     "cost": Part("CPU and disk of an event", _cost),
     "peers": Part("the same events and alerts in what a team would use instead", _peers, tuple(PEERS)),

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { status } from "@grpc/grpc-js";
 import { toBinary } from "@bufbuild/protobuf";
+import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { CancelledError, ConnectionLostError, InternalError, usageEvent } from "tidemark-client";
 import { create, EvaluateUsageRequestSchema, toJson, UsageEventSchema } from "tidemark-client/v1";
 
@@ -207,6 +208,26 @@ describe("an event", () => {
 
   test("that is too large is refused", () => {
     assert.throws(() => encodeEvent(create(UsageEventSchema, { customerId: "x".repeat(1 << 20) })), /larger than/);
+  });
+
+  test("is encoded as protobuf encodes it, whatever it has", () => {
+    const texts = ["", "x", "ü€😀", "\ud800", "x".repeat(127), "x".repeat(128), "€".repeat(6_000), "x".repeat(70_000)];
+    const times = [undefined, [0n, 0], [1n, 0], [0n, 1], [253402300799n, 999_999_999], [-1n, 5], [4294967296n, 128]];
+    const names = Object.values(UsageEventSchema.fields).map((field) => field.localName);
+    for (const text of texts) {
+      for (const time of times) {
+        const made = create(UsageEventSchema, { properties: { [text]: text, key: "value", ["k".repeat(120)]: text } });
+        for (const name of names) if (!["properties", "eventTime"].includes(name)) Reflect.set(made, name, text);
+        if (time) made.eventTime = create(TimestampSchema, { seconds: BigInt(String(time[0])), nanos: Number(time[1]) });
+        assert.deepEqual(Buffer.from(encodeEvent(made)), Buffer.from(toBinary(UsageEventSchema, made)));
+      }
+    }
+    const unknown = create(UsageEventSchema, { eventId: "e" });
+    unknown.$unknown = [{ no: 99, wireType: 0, data: new Uint8Array([1]) }];
+    assert.deepEqual(Buffer.from(encodeEvent(unknown)), Buffer.from(toBinary(UsageEventSchema, unknown)));
+    const wrong = /** @type {any} */ (create(UsageEventSchema));
+    wrong.quantity = 5;
+    assert.deepEqual(Buffer.from(encodeEvent(wrong)), Buffer.from(toBinary(UsageEventSchema, wrong)));
   });
 
   for (const size of [0, 1, 60, 900, 1_100, 20_000]) {

@@ -28,10 +28,10 @@ def _obstacle() -> str:
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if int(version.removeprefix("v").partition(".")[0]) < OLDEST:
         return f"node is {version}; version {OLDEST} or newer runs the client"
-    compiler = CLIENT / "node_modules" / ".bin" / "tsc"
-    if not compiler.exists():
+    packages = CLIENT / "node_modules"
+    if not (packages / ".package-lock.json").exists():  # npm writes it when all is installed
         return "clients/node has no packages: make node"
-    subprocess.run([compiler, "--project", CLIENT / "tsconfig.build.json"], check=True)
+    subprocess.run([packages / ".bin" / "tsc", "--project", CLIENT / "tsconfig.build.json"], check=True)
     return ""
 
 

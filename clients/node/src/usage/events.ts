@@ -37,18 +37,17 @@ let idCount = 0;
  * time that is none. All else is the server's to check: it rejects the event alone.
  */
 export function usageEvent(usage: Usage): UsageEvent {
-  const event = create(UsageEventSchema, {
-    eventId: usage.eventId ?? "",
-    customerId: usage.customerId,
-    subscriptionId: usage.subscriptionId ?? "",
-    metricId: usage.metricId ?? "",
-    quantity: amount(usage.quantity, "quantity"),
-    cost: amount(usage.cost, "cost"),
-    currency: usage.currency ?? "",
-    eventName: usage.eventName ?? "",
-    reservationId: usage.reservationId ?? "",
-    properties: { ...usage.properties },
-  });
+  const event = create(UsageEventSchema);
+  event.eventId = usage.eventId ?? "";
+  event.customerId = usage.customerId;
+  event.subscriptionId = usage.subscriptionId ?? "";
+  event.metricId = usage.metricId ?? "";
+  event.quantity = amount(usage.quantity, "quantity");
+  event.cost = amount(usage.cost, "cost");
+  event.currency = usage.currency ?? "";
+  event.eventName = usage.eventName ?? "";
+  event.reservationId = usage.reservationId ?? "";
+  event.properties = { ...usage.properties };
   if (usage.eventTime !== undefined) event.eventTime = toTimestamp(usage.eventTime);
   return complete(event);
 }

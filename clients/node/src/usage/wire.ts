@@ -4,9 +4,8 @@
  * An event is encoded once, when it is taken. A request is put together from encoded events, and so is each repetition.
  */
 
-import { toBinary } from "@bufbuild/protobuf";
-
-import { type UsageEvent, UsageEventSchema } from "../generated/tidemark/v1/usage_pb.js";
+import type { UsageEvent } from "../generated/tidemark/v1/usage_pb.js";
+import { eventBytes } from "./encoding.js";
 
 /** Of one message, as the contract says. */
 export const MAX_BATCH_EVENTS = 5_000;
@@ -30,7 +29,7 @@ export interface AnswerOptions {
 
 /** An event in the form of the wire. Throws RangeError for one that no server takes, because of its size. */
 export function encodeEvent(event: UsageEvent): Uint8Array {
-  const content = toBinary(UsageEventSchema, event);
+  const content = eventBytes(event);
   if (content.length > MAX_EVENT_BYTES) {
     throw new RangeError(`the event ${event.eventId.slice(0, 128)} is larger than ${MAX_EVENT_BYTES} bytes`);
   }
