@@ -5,9 +5,12 @@ export class TimeoutError extends Error {
   override name = "TimeoutError";
 }
 
+/** A timer of Node with more, 25 days, ends at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /** The result of the work. Throws TimeoutError after so many milliseconds; `Infinity` is no limit. */
 export async function within<T>(milliseconds: number, work: Promise<T>): Promise<T> {
-  if (milliseconds === Infinity) return work;
+  if (milliseconds > LONGEST_TIMER_MS) return work;
   let timer: NodeJS.Timeout | undefined;
   const limit = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new TimeoutError(`not done in ${milliseconds} ms`)), milliseconds);

@@ -116,7 +116,7 @@ export class UsageWriter {
     try {
       await within(timeoutMs, this.#ledger.acknowledged());
     } catch (error) {
-      if (!(error instanceof TidemarkError || error instanceof TimeoutError)) throw error; // below, it is told
+      if (!(error instanceof TidemarkError || error instanceof TimeoutError)) throw error; // it is thrown below
     }
     for (const lane of this.#lanes) lane.wake();
     const { pending } = this.#ledger.counts;
