@@ -1,5 +1,7 @@
 /** `UsageWriter`: takes events one by one, and sends them in messages, each until it is acknowledged. */
 
+import { setImmediate as nextTurn } from "node:timers/promises";
+
 import type { Connection } from "../connection/connection.js";
 import { connectionLost, errorOfCall, TidemarkError } from "../errors/errors.js";
 import type { UsageEvent, UsageOutcome } from "../generated/tidemark/v1/usage_pb.js";
@@ -13,6 +15,9 @@ import { type Settings, settingsOf, type WriterCounts, type WriterOptions } from
 import type { Waiting } from "./pending.js";
 import { FAREWELL_MS } from "./stream.js";
 import { encodeEvent } from "./wire.js";
+
+/** Events after which a caller waits for the event loop: otherwise nothing is sent until memory is full. */
+const TURN_EVENTS = 500;
 
 /** An event that a writer has taken. */
 export interface Taken {
@@ -31,6 +36,7 @@ export class UsageWriter {
   readonly #logger: Logger;
   readonly #stop = new AbortController();
   readonly #sending: Promise<void>;
+  #sinceTurn = 0;
   #closed: Promise<void> | undefined;
 
   /** Throws RangeError where an option is out of its bounds. */
@@ -60,8 +66,8 @@ export class UsageWriter {
   async send(event: UsageEvent | Usage): Promise<void> {
     const message = messageOf(event);
     const content = encodeEvent(message);
-    while (!this.#ledger.isOpen) await this.#room();
-    this.#lane(message.customerId).add(content);
+    while (this.#mustWait) await this.#wait();
+    this.#add(message, content);
   }
 
   /** Takes events one after the other, as `send` does. */
@@ -73,8 +79,8 @@ export class UsageWriter {
     for (const event of events) {
       const message = messageOf(event);
       const content = encodeEvent(message);
-      while (!this.#ledger.isOpen) await this.#room();
-      this.#lane(message.customerId).add(content);
+      while (this.#mustWait) await this.#wait();
+      this.#add(message, content);
     }
   }
 
@@ -82,10 +88,9 @@ export class UsageWriter {
   async submit(event: UsageEvent | Usage): Promise<Taken> {
     const message = messageOf(event);
     const content = encodeEvent(message);
-    while (!this.#ledger.isOpen) await this.#room();
+    while (this.#mustWait) await this.#wait();
     const outcome = new Promise<UsageOutcome>((resolve, reject) => {
-      const waiting: Waiting = { resolve, reject };
-      this.#lane(message.customerId).add(content, waiting);
+      this.#add(message, content, { resolve, reject });
     });
     outcome.catch(() => {});
     return { outcome };
@@ -140,19 +145,29 @@ export class UsageWriter {
     }
   }
 
-  /** All events of one customer go over one stream. */
-  #lane(customerId: string): Lane {
+  /** Takes an event. All events of one customer go over one stream. */
+  #add({ customerId }: UsageEvent, content: Uint8Array, waiting?: Waiting): void {
+    this.#sinceTurn += 1;
     let hash = 0x811c9dc5;
     for (let at = 0; at < customerId.length; at++) hash = Math.imul(hash ^ customerId.charCodeAt(at), 0x01000193);
-    return this.#lanes[(hash >>> 0) % this.#lanes.length] as Lane;
+    this.#lanes[(hash >>> 0) % this.#lanes.length]?.add(content, waiting);
   }
 
   #seal(): void {
     for (const lane of this.#lanes) lane.seal();
   }
 
-  /** Waits for room. The messages that are being filled are sent: what fills memory may be in them. */
-  async #room(): Promise<void> {
+  get #mustWait(): boolean {
+    return this.#sinceTurn >= TURN_EVENTS || !this.#ledger.isOpen;
+  }
+
+  /** Waits for the event loop, or for room. Messages that are being filled are sent: what fills memory may be in them. */
+  async #wait(): Promise<void> {
+    if (this.#ledger.isOpen) {
+      this.#sinceTurn = 0;
+      await nextTurn();
+      return;
+    }
     this.#seal();
     await this.#ledger.room();
   }
