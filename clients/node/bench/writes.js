@@ -1,6 +1,6 @@
 /**
- * Sends the events of a file with a usage writer, as fast as the server accepts them: `writes.js FILE`, with a UsageBatch.
- * It says "ready", waits for a line, and prints what it did. `make bench PART=client` runs it.
+ * Sends the events of a file with a usage writer, as fast as the server accepts them: `writes.js FILE`, with a
+ * UsageBatch. It says "ready", waits for a line, and prints what it did. `make bench PART=client` runs it.
  */
 
 import { once } from "node:events";
@@ -28,7 +28,9 @@ await writer.flush();
 const seconds = (performance.now() - started) / 1_000;
 const { user, system } = process.cpuUsage(before);
 const { acknowledged, duplicates } = writer.counts;
-console.log(JSON.stringify({ seconds, accepted: acknowledged - duplicates, transitions, cpu: (user + system) / 1e6 }));
+console.log(
+  JSON.stringify({ seconds, accepted: acknowledged - duplicates, transitions, cpu: (user + system) / 1e6 }),
+);
 
 await writer.close();
 client.close();

@@ -18,9 +18,12 @@ export function toTimestamp(time: Time): Timestamp {
     try {
       return fromJson(TimestampSchema, time);
     } catch (error) {
-      throw new RangeError(`${JSON.stringify(time)} is no time: write RFC 3339, such as 2026-03-15T12:00:00.000001Z`, {
-        cause: error,
-      });
+      throw new RangeError(
+        `${JSON.stringify(time)} is no time: write RFC 3339, such as 2026-03-15T12:00:00.000001Z`,
+        {
+          cause: error,
+        },
+      );
     }
   }
   if (!(time instanceof Date)) return time;

@@ -89,7 +89,8 @@ describe("a client of a real server", { skip: NO_SERVER, timeout: 2 * LIMIT }, (
     const customerId = newCustomer();
     const requests = [1, 2].map((number) => ({ batch: { batchId: `b${number}`, events: [event(customerId)] } }));
     const outcomes = [];
-    for await (const { outcome } of client.alerts.evaluateUsage(requests)) if (outcome) outcomes.push(outcome.batchId);
+    for await (const { outcome } of client.alerts.evaluateUsage(requests))
+      if (outcome) outcomes.push(outcome.batchId);
     assert.deepEqual(outcomes, ["b1", "b2"]);
     const wrong = client.alerts.evaluateUsage(
       (async function* () {
@@ -167,7 +168,9 @@ describe("a client", () => {
       Object.fromEntries(names.map((name) => [name, method(name)])),
     );
     const port = await new Promise((resolve, reject) => {
-      server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, found) => (error ? reject(error) : resolve(found)));
+      server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, found) =>
+        error ? reject(error) : resolve(found),
+      );
     });
     const client = newClient({ address: `127.0.0.1:${port}`, userAgent: "shop/1.2", apiKey: "" });
     await client.alerts.getAlert({});

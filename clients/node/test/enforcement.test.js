@@ -133,7 +133,10 @@ describe("cached checks", { skip: NO_SERVER, timeout: 2 * LIMIT }, () => {
     const client = newClient();
     const checks = client.cachedChecks(METRIC, { maxAgeMs: LIMIT, checkMs: LIMIT, mostCached: 2 });
     for (const one of ["a", "b", "c"]) await checks.mayUse(one);
-    assert.deepEqual(["a", "b", "c"].map((one) => checks.cached(one)), [undefined, true, true]);
+    assert.deepEqual(
+      ["a", "b", "c"].map((one) => checks.cached(one)),
+      [undefined, true, true],
+    );
     client.close();
   });
 

@@ -50,17 +50,28 @@ test("every code has a class of its own", () => {
 
 test("details become properties and a sentence", () => {
   const info = create(ErrorInfoSchema, { reason: "ERROR_REASON_INVALID_FIELD", metadata: { field: "alert.scope" } });
-  const error = errorOfCall(failed(status.INVALID_ARGUMENT, "alert.scope: is missing", anyPack(ErrorInfoSchema, info), BAD));
+  const error = errorOfCall(
+    failed(status.INVALID_ARGUMENT, "alert.scope: is missing", anyPack(ErrorInfoSchema, info), BAD),
+  );
   assert(error instanceof client.InvalidArgumentError);
-  assert.deepEqual([error.reason, error.metadata, error.retryAfterMs], ["INVALID_FIELD", { field: "alert.scope" }, undefined]);
-  assert.deepEqual(error.violations.map((one) => one.field), ["alert.scope", "alert.thresholds"]);
+  assert.deepEqual(
+    [error.reason, error.metadata, error.retryAfterMs],
+    ["INVALID_FIELD", { field: "alert.scope" }, undefined],
+  );
+  assert.deepEqual(
+    error.violations.map((one) => one.field),
+    ["alert.scope", "alert.thresholds"],
+  );
   const sentence = "alert.scope: is missing; alert.thresholds: are 21, at most 20 [INVALID_FIELD] (request r-1)";
   assert.equal(error.message, sentence);
 });
 
 test("a delay is in milliseconds", () => {
   const retry = create(RetryInfoSchema, { retryDelay: { seconds: 2n, nanos: 500_000_000 } });
-  assert.equal(errorOfCall(failed(status.RESOURCE_EXHAUSTED, "busy", anyPack(RetryInfoSchema, retry))).retryAfterMs, 2_500);
+  assert.equal(
+    errorOfCall(failed(status.RESOURCE_EXHAUSTED, "busy", anyPack(RetryInfoSchema, retry))).retryAfterMs,
+    2_500,
+  );
 });
 
 test("a status within an answer becomes the same error", () => {

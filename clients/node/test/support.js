@@ -22,7 +22,11 @@ export const SILENT = { warn() {}, error() {} };
 export function recording() {
   /** @type {string[]} */
   const lines = [];
-  return { lines, warn: (/** @type {string} */ line) => lines.push(line), error: (/** @type {string} */ line) => lines.push(line) };
+  return {
+    lines,
+    warn: (/** @type {string} */ line) => lines.push(line),
+    error: (/** @type {string} */ line) => lines.push(line),
+  };
 }
 
 /**
@@ -109,7 +113,7 @@ export function answer(/** @type {import("tidemark-client/v1").UsageBatch} */ ba
 
 /** Answers every message. @type {Script} */
 export async function answersAll(stream) {
-  for (let batch; (batch = await stream.read()); ) stream.write(answer(batch));
+  for (let batch; (batch = await stream.read());) stream.write(answer(batch));
 }
 
 /** A server of EvaluateUsage whose n-th stream follows the n-th script; all further ones follow the last. */
@@ -149,7 +153,8 @@ export class Scripted {
           for (const name of ["end", "error", "cancelled"]) call.on(name, end);
           const stream = {
             read: async () => {
-              while (requests.length === 0 && !hasEnded) await new Promise((resolve) => (wake = () => resolve(undefined)));
+              while (requests.length === 0 && !hasEnded)
+                await new Promise((resolve) => (wake = () => resolve(undefined)));
               const batch = requests.shift()?.batch;
               seen.push(...(batch?.events ?? []).map((/** @type {any} */ one) => one.eventId));
               return batch;

@@ -24,7 +24,7 @@ function held() {
   });
   /** @type {import("./support.js").Script} */
   const script = async (stream) => {
-    for (let batch; (batch = await stream.read()); ) {
+    for (let batch; (batch = await stream.read());) {
       await gate;
       stream.write(answer(batch));
     }
@@ -67,14 +67,37 @@ describe("a usage writer", { timeout: 2 * LIMIT }, () => {
     assert.equal(writer.counts.acknowledged, 250);
     await writer.close();
     const first = server.received.flat().filter((name) => name.startsWith("e-"));
-    assert.deepEqual(first, events(200).map((one) => one.eventId)); // in their order
+    assert.deepEqual(
+      first,
+      events(200).map((one) => one.eventId),
+    ); // in their order
+  });
+
+  test("lets the event loop run while its caller fills it", async (t) => {
+    const { client } = await scripted(t, answersAll);
+    const writer = client.usageWriter();
+    let turns = 0;
+    let turn = setImmediate(function next() {
+      turns += 1;
+      turn = setImmediate(next);
+    });
+    await writer.sendAll(events(3_000));
+    for (const one of events(3_000, "acme", "more")) await writer.send(one);
+    clearImmediate(turn);
+    assert(turns >= 10, `${turns}`);
+    await writer.close();
+    assert.equal(writer.counts.acknowledged, 6_000);
   });
 
   test("bounds memory in bytes, too", async (t) => {
     const { script, open } = held();
     const { client } = await scripted(t, script);
     const writer = client.usageWriter({ maxBatchBytes: 4_000, inFlight: 2, maxPendingBytes: 10_000 });
-    const large = Array.from({ length: 100 }, (_, number) => ({ ...event(), eventId: `${number}`, eventName: "x".repeat(900) }));
+    const large = Array.from({ length: 100 }, (_, number) => ({
+      ...event(),
+      eventId: `${number}`,
+      eventName: "x".repeat(900),
+    }));
     const sending = writer.sendAll(large);
     await until(() => writer.counts.pending >= 8);
     await sleep(50);
@@ -96,7 +119,11 @@ describe("a usage writer", { timeout: 2 * LIMIT }, () => {
     const { server, client } = await scripted(t, goesAway, goesAway, answersAll);
     /** @type {string[]} */
     const interruptions = [];
-    const writer = client.usageWriter({ maxBatchEvents: 5, streams: 1, onInterruption: (one) => interruptions.push(one) });
+    const writer = client.usageWriter({
+      maxBatchEvents: 5,
+      streams: 1,
+      onInterruption: (one) => interruptions.push(one),
+    });
     await writer.sendAll(events(50));
     await writer.close();
     assert.equal(writer.counts.acknowledged, 50);
@@ -106,7 +133,7 @@ describe("a usage writer", { timeout: 2 * LIMIT }, () => {
 
   test("rejects an event alone with which the server fails", async (t) => {
     const { client } = await scripted(t, async (stream) => {
-      for (let batch; (batch = await stream.read()); ) {
+      for (let batch; (batch = await stream.read());) {
         if (batch.events.some((one) => one.eventId === "e-13")) throw new Failure(status.INTERNAL, "it failed");
         stream.write(answer(batch));
       }
@@ -125,7 +152,7 @@ describe("a usage writer", { timeout: 2 * LIMIT }, () => {
     /** @type {Record<string, number>} */
     const tries = {};
     const { client } = await scripted(t, async (stream) => {
-      for (let batch; (batch = await stream.read()); ) {
+      for (let batch; (batch = await stream.read());) {
         /** @type {object[]} */
         const rejected = [];
         batch.events.forEach(({ eventId }, index) => {
@@ -139,7 +166,9 @@ describe("a usage writer", { timeout: 2 * LIMIT }, () => {
       }
     });
     const writer = client.usageWriter();
-    const [late, never, good] = await Promise.all(["late", "never", "good"].map((name) => writer.submit(event("acme", name))));
+    const [late, never, good] = await Promise.all(
+      ["late", "never", "good"].map((name) => writer.submit(event("acme", name))),
+    );
     await writer.flush(LIMIT);
     assert.equal((await late?.outcome)?.accepted, 1);
     assert.equal((await good?.outcome)?.accepted, 1);
@@ -180,7 +209,13 @@ describe("a usage writer", { timeout: 2 * LIMIT }, () => {
 
   test("refuses options that are out of their bounds", () => {
     const client = newClient({ address: AWAY });
-    for (const wrong of [{ maxBatchEvents: 0 }, { maxBatchEvents: 5_001 }, { lingerMs: -1 }, { inFlight: 65 }, { streams: NaN }]) {
+    for (const wrong of [
+      { maxBatchEvents: 0 },
+      { maxBatchEvents: 5_001 },
+      { lingerMs: -1 },
+      { inFlight: 65 },
+      { streams: NaN },
+    ]) {
       assert.throws(() => client.usageWriter(wrong), new RegExp(String(Object.keys(wrong)[0])));
     }
     client.close();
@@ -196,7 +231,10 @@ describe("an event", () => {
       eventTime: "2026-03-15T12:00:00.000001Z",
       properties: { region: "eu" },
     });
-    assert.deepEqual([made.quantity, made.properties.region, made.eventTime?.nanos], ["12345678901234567890", "eu", 1_000]);
+    assert.deepEqual(
+      [made.quantity, made.properties.region, made.eventTime?.nanos],
+      ["12345678901234567890", "eu", 1_000],
+    );
     assert.notEqual(made.eventId, usageEvent({ customerId: "acme" }).eventId);
     assert(usageEvent({ customerId: "acme" }).eventTime);
     for (const quantity of [0.1, 2 ** 53, NaN]) {
@@ -211,14 +249,26 @@ describe("an event", () => {
   });
 
   test("is encoded as protobuf encodes it, whatever it has", () => {
-    const texts = ["", "x", "ü€😀", "\ud800", "x".repeat(127), "x".repeat(128), "€".repeat(6_000), "x".repeat(70_000)];
+    const texts = [
+      "",
+      "x",
+      "ü€😀",
+      "\ud800",
+      "x".repeat(127),
+      "x".repeat(128),
+      "€".repeat(6_000),
+      "x".repeat(70_000),
+    ];
     const times = [undefined, [0n, 0], [1n, 0], [0n, 1], [253402300799n, 999_999_999], [-1n, 5], [4294967296n, 128]];
     const names = Object.values(UsageEventSchema.fields).map((field) => field.localName);
     for (const text of texts) {
       for (const time of times) {
-        const made = create(UsageEventSchema, { properties: { [text]: text, key: "value", ["k".repeat(120)]: text } });
+        const made = create(UsageEventSchema, {
+          properties: { [text]: text, key: "value", ["k".repeat(120)]: text },
+        });
         for (const name of names) if (!["properties", "eventTime"].includes(name)) Reflect.set(made, name, text);
-        if (time) made.eventTime = create(TimestampSchema, { seconds: BigInt(String(time[0])), nanos: Number(time[1]) });
+        if (time)
+          made.eventTime = create(TimestampSchema, { seconds: BigInt(String(time[0])), nanos: Number(time[1]) });
         assert.deepEqual(Buffer.from(encodeEvent(made)), Buffer.from(toBinary(UsageEventSchema, made)));
       }
     }
@@ -241,7 +291,11 @@ describe("an event", () => {
           batch: { batchId: "b-1", events: made, includeGauges, maxAnswerBytes },
         });
         const found = encodeRequest("b-1", made.map(encodeEvent), { includeGauges, maxBytes: maxAnswerBytes });
-        assert.deepEqual(found, Buffer.from(toBinary(EvaluateUsageRequestSchema, expected)), JSON.stringify(toJson(EvaluateUsageRequestSchema, expected)));
+        assert.deepEqual(
+          found,
+          Buffer.from(toBinary(EvaluateUsageRequestSchema, expected)),
+          JSON.stringify(toJson(EvaluateUsageRequestSchema, expected)),
+        );
       }
     });
   }

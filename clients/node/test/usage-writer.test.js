@@ -6,7 +6,19 @@ import { describe, test } from "node:test";
 import { AlreadyExistsError, InvalidArgumentError, UnauthenticatedError } from "tidemark-client";
 import { TransitionKind } from "tidemark-client/v1";
 
-import { Cable, counted, event, events, LIMIT, newClient, newCustomer, NO_SERVER, recording, until, watch } from "./support.js";
+import {
+  Cable,
+  counted,
+  event,
+  events,
+  LIMIT,
+  newClient,
+  newCustomer,
+  NO_SERVER,
+  recording,
+  until,
+  watch,
+} from "./support.js";
 
 describe("a usage writer", { skip: NO_SERVER, timeout: 2 * LIMIT }, () => {
   test("counts every event, and reports crossings", async () => {
@@ -37,7 +49,10 @@ describe("a usage writer", { skip: NO_SERVER, timeout: 2 * LIMIT }, () => {
     const rejected = [];
     const client = newClient();
     await watch(client, customer);
-    const writer = client.usageWriter({ streams: 1, onRejected: ({ eventId }, error) => rejected.push([eventId, error]) });
+    const writer = client.usageWriter({
+      streams: 1,
+      onRejected: ({ eventId }, error) => rejected.push([eventId, error]),
+    });
     const good = await Promise.all(events(3, customer).map((one) => writer.submit(one)));
     const bad = await writer.submit(event(customer, "bad", "much"));
     const conflict = await writer.submit(event(customer, "e-0", "2"));
@@ -52,8 +67,14 @@ describe("a usage writer", { skip: NO_SERVER, timeout: 2 * LIMIT }, () => {
       assert.match(String(error.violations[0]?.field), /quantity$/);
       return true;
     });
-    await assert.rejects(conflict.outcome, (error) => error instanceof AlreadyExistsError && error.reason === "EVENT_CONFLICT");
-    assert.deepEqual(rejected.map(([name, error]) => [name, error.constructor]), [["silent", InvalidArgumentError]]);
+    await assert.rejects(
+      conflict.outcome,
+      (error) => error instanceof AlreadyExistsError && error.reason === "EVENT_CONFLICT",
+    );
+    assert.deepEqual(
+      rejected.map(([name, error]) => [name, error.constructor]),
+      [["silent", InvalidArgumentError]],
+    );
     const { acknowledged, duplicates, rejected: count } = writer.counts;
     assert.deepEqual([acknowledged, duplicates, count], [4, 1, 3]);
     await writer.close();

@@ -117,7 +117,10 @@ describe("a watcher", { skip: NO_SERVER, timeout: 2 * LIMIT }, () => {
     /** @type {Notification[]} */
     const seen = [];
     for await (const notification of client.watcher(options)) if (seen.push(notification) === 2) break;
-    assert.deepEqual(seen.map((one) => one.customerId), [customer, customer]);
+    assert.deepEqual(
+      seen.map((one) => one.customerId),
+      [customer, customer],
+    );
     const wrong = client.watcher({ customerIds: [other], tokens: options.tokens });
     await assert.rejects(
       wrong.run(() => {}),

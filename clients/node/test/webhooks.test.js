@@ -68,7 +68,10 @@ describe("a webhook verifier", () => {
 });
 
 test("an event that is about something else has no such fields", () => {
-  const event = parseEvent("ntf_2", '{"type":"new","timestamp":"2026-03-15T12:00:00Z","data":{"test":true,"sequence":"x"}}');
+  const event = parseEvent(
+    "ntf_2",
+    '{"type":"new","timestamp":"2026-03-15T12:00:00Z","data":{"test":true,"sequence":"x"}}',
+  );
   assert.deepEqual(
     [event.id, event.isTest, event.alertId, event.customerId, event.sequence, event.value, event.transitions],
     ["ntf_2", true, "", "", 0, undefined, []],

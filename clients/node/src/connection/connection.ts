@@ -30,8 +30,7 @@ export interface CallOptions {
 
 /** The messages of a method. */
 export type Requests<Desc extends DescMessage> =
-  | Iterable<MessageInitShape<Desc>>
-  | AsyncIterable<MessageInitShape<Desc>>;
+  Iterable<MessageInitShape<Desc>> | AsyncIterable<MessageInitShape<Desc>>;
 
 interface Cancellable {
   cancel(): void;

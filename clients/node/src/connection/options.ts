@@ -1,4 +1,6 @@
-/** The options of channels: what keeps them alive through proxies, what is repeated, and how large messages may be. */
+/**
+ * The options of channels: what keeps them alive through proxies, what is repeated, and how large messages may be.
+ */
 
 import type { ChannelOptions } from "@grpc/grpc-js";
 

@@ -7,10 +7,7 @@ import { status as codes } from "@grpc/grpc-js";
 import type { Connection } from "../connection/connection.js";
 import { type ServiceClient, serviceClient } from "../connection/service.js";
 import { TidemarkError } from "../errors/errors.js";
-import {
-  AlertService,
-  EvaluateUsageBatchRequestSchema,
-} from "../generated/tidemark/v1/alert_service_pb.js";
+import { AlertService, EvaluateUsageBatchRequestSchema } from "../generated/tidemark/v1/alert_service_pb.js";
 import {
   LimitService,
   type ReserveUsageRequest,
@@ -66,8 +63,8 @@ export class LimitCalls {
   }
 
   /**
-   * The usage as an event, which settles the reservation if there is one after all. The event has the id that a settlement
-   * gives it, so it cannot count beside one.
+   * The usage as an event, which settles the reservation if there is one after all. The event has the id that a
+   * settlement gives it, so it cannot count beside one.
    */
   event(request: ReserveUsageRequest, time: Date, { quantity, cost }: Used): Send {
     const { logger } = this.connection;

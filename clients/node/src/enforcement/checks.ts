@@ -74,8 +74,8 @@ export class CachedChecks {
   }
 
   /**
-   * Whether the customer may use one more. Usage in the last maxAgeMs may be missing in the answer. Throws TidemarkError
-   * where the request or the key is wrong: failOpen is not for mistakes.
+   * Whether the customer may use one more. Usage in the last maxAgeMs may be missing in the answer. Throws
+   * TidemarkError where the request or the key is wrong: failOpen is not for mistakes.
    */
   async mayUse(customerId: string): Promise<boolean> {
     const cached = this.cached(customerId);

@@ -51,8 +51,8 @@ export interface WantedUsage {
 /**
  * Reserves usage before it happens, and reports afterwards. The API key needs the role ingester.
  *
- * Close it at the end: that waits for its reports. They are in memory only: a program that is killed loses them, and its
- * reservations expire.
+ * Close it at the end: that waits for its reports. They are in memory only: a program that is killed loses them, and
+ * its reservations expire.
  */
 export class Guard {
   readonly #options: Required<GuardOptions>;
@@ -77,11 +77,12 @@ export class Guard {
   }
 
   /**
-   * Does the work with the answer, and returns its result: look at `allowed` first, and call `settle` with what was used.
-   * After the work the reservation is settled in the background. It is released if the work failed and said nothing of
-   * what it used.
+   * Does the work with the answer, and returns its result: look at `allowed` first, and call `settle` with what was
+   * used. After the work the reservation is settled in the background. It is released if the work failed and said
+   * nothing of what it used.
    *
-   * Throws what the work throws, and TidemarkError where the request or the key is wrong: `failOpen` is not for mistakes.
+   * Throws what the work throws, and TidemarkError where the request or the key is wrong: `failOpen` is not for
+   * mistakes.
    */
   async reserve<T>(usage: WantedUsage, work: (hold: Hold) => T | Promise<T>): Promise<T> {
     const request = this.#request(usage);
@@ -140,7 +141,7 @@ export class Guard {
     const { reservationId } = request;
     const end = performance.now() + decisionMs;
     const backoff = new Backoff(FIRST_PAUSE_MS, LONGEST_PAUSE_MS);
-    for (let left; (left = end - performance.now()) > 0; ) {
+    for (let left; (left = end - performance.now()) > 0;) {
       try {
         const { decision } = await this.#calls.reserve(request, Math.min(left, tryMs));
         return new Hold(

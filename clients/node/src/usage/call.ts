@@ -33,8 +33,8 @@ export class UsageCall {
   #timer: NodeJS.Timeout | undefined;
 
   /**
-   * silenceMs: without an answer or a heartbeat, after which the stream counts as broken. farewellMs: for the server to
-   * end a stream in which it sent going_away. Throws CancelledError where the client was closed.
+   * silenceMs: without an answer or a heartbeat, after which the stream counts as broken. farewellMs: for the server
+   * to end a stream in which it sent going_away. Throws CancelledError where the client was closed.
    */
   constructor(
     private readonly messages: Messages,
@@ -77,7 +77,7 @@ export class UsageCall {
   /** Writes what there is to write. Few messages are with gRPC at a time, so its buffer stays small. */
   pump(): void {
     if (this.#isOver || this.#isHalfClosed) return;
-    for (let message; (message = this.messages.take()) !== undefined; ) this.#write(message);
+    for (let message; (message = this.messages.take()) !== undefined;) this.#write(message);
     if (this.messages.isComplete) {
       this.#isHalfClosed = true;
       this.#call.end();

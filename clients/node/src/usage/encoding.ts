@@ -1,8 +1,10 @@
 /**
- * Encodes usage events about five times as fast as `toBinary`, which looks at each field of the description for each event.
+ * Encodes usage events about five times as fast as `toBinary`, which looks at each field of the description for each
+ * event.
  *
- * The fields come from the description, too, so a field that is added to the contract is never left out: an event that has
- * anything but texts, a map of texts and times is encoded by `toBinary`, and so is one that is large or wrong.
+ * The fields come from the description, too, so a field that is added to the contract is never left out: an event
+ * that has anything but texts, a map of texts and times is encoded by `toBinary`, and so is one that is large or
+ * wrong.
  */
 
 import { type DescField, ScalarType, toBinary } from "@bufbuild/protobuf";
@@ -52,7 +54,8 @@ function kindOf(field: DescField): number | undefined {
   if (field.oneof !== undefined) return undefined;
   if (field.fieldKind === "scalar" && field.scalar === ScalarType.STRING) return TEXT;
   if (field.fieldKind === "message" && field.message.typeName === TimestampSchema.typeName) return TIME;
-  const isOfTexts = field.fieldKind === "map" && field.mapKey === ScalarType.STRING && field.scalar === ScalarType.STRING;
+  const isOfTexts =
+    field.fieldKind === "map" && field.mapKey === ScalarType.STRING && field.scalar === ScalarType.STRING;
   return isOfTexts ? TEXTS : undefined;
 }
 

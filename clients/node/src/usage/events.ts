@@ -64,5 +64,7 @@ export function amount(value: Amount | undefined, name: string): string {
   if (value === undefined) return "";
   if (typeof value === "string") return value;
   if (typeof value === "bigint" || Number.isSafeInteger(value)) return value.toString();
-  throw new TypeError(`${name} is ${value}: write a decimal in a string ("0.1"), which is exact; a number may be rounded`);
+  throw new TypeError(
+    `${name} is ${value}: write a decimal in a string ("0.1"), which is exact; a number may be rounded`,
+  );
 }

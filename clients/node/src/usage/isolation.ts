@@ -34,7 +34,7 @@ export async function sendInParts(
   const whole = create(UsageOutcomeSchema, { batchId });
   const parts: [start: number, end: number][] = [[0, events.length]]; // the next part is the last entry
   let hasSucceeded = false;
-  for (let part; (part = parts.pop()) !== undefined; ) {
+  for (let part; (part = parts.pop()) !== undefined;) {
     const [start, end] = part;
     onSent(end - start);
     try {

@@ -72,8 +72,7 @@ export function settingsOf(options: WriterOptions, logger: Logger): Settings {
     maxAnswerBytes: 16 * 1024 * 1024,
     onRejected: ({ eventId, customerId }, error) =>
       logger.error(`usage event ${eventId} of ${customerId} was rejected: ${error.message}`),
-    onInterruption: (sentence) =>
-      logger.warn(`usage is not acknowledged now, and will be sent again: ${sentence}`),
+    onInterruption: (sentence) => logger.warn(`usage is not acknowledged now, and will be sent again: ${sentence}`),
     ...options,
   };
   bounded(settings, "maxBatchEvents", 1, MAX_BATCH_EVENTS);

@@ -154,8 +154,8 @@ export class UsageStream<M extends Message> implements Messages {
 
   /**
    * Sends the oldest message in parts, so that an event with which the server fails is rejected alone. False, and the
-   * message stays unacknowledged, when the server does not answer or fails with every event. Throws TidemarkError if a
-   * new try would fail in the same way.
+   * message stays unacknowledged, when the server does not answer or fails with every event. Throws TidemarkError if
+   * a new try would fail in the same way.
    */
   async #isolate(signal: AbortSignal): Promise<boolean> {
     const [message] = this.unacknowledged;

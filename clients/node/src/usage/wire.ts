@@ -1,7 +1,8 @@
 /**
  * Requests with usage, in the form of the wire.
  *
- * An event is encoded once, when it is taken. A request is put together from encoded events, and so is each repetition.
+ * An event is encoded once, when it is taken. A request is put together from encoded events, and so is each
+ * repetition.
  */
 
 import type { UsageEvent } from "../generated/tidemark/v1/usage_pb.js";

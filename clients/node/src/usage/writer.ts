@@ -22,8 +22,8 @@ const TURN_EVENTS = 500;
 /** An event that a writer has taken. */
 export interface Taken {
   /**
-   * The outcome of its message, once it is counted; a duplicate counts as counted. Rejects with why it is not counted.
-   * A rejection that nothing waits for does not end the program.
+   * The outcome of its message, once it is counted; a duplicate counts as counted. Rejects with why it is not
+   * counted. A rejection that nothing waits for does not end the program.
    */
   readonly outcome: Promise<UsageOutcome>;
 }
@@ -60,8 +60,8 @@ export class UsageWriter {
   }
 
   /**
-   * Takes an event, and waits only for room. A message without an id or a time gets them. Throws RangeError for an event
-   * that is too large, TypeError for an amount that is not exact, TidemarkError when the writer has failed.
+   * Takes an event, and waits only for room. A message without an id or a time gets them. Throws RangeError for an
+   * event that is too large, TypeError for an amount that is not exact, TidemarkError when the writer has failed.
    */
   async send(event: UsageEvent | Usage): Promise<void> {
     const message = messageOf(event);
@@ -96,15 +96,17 @@ export class UsageWriter {
     return { outcome };
   }
 
-  /** Waits until every event so far is acknowledged or rejected. Throws TimeoutError, and TidemarkError when it fails. */
+  /**
+   * Waits until every event so far is acknowledged or rejected. Throws TimeoutError, and TidemarkError when it fails.
+   */
   async flush(timeoutMs = Infinity): Promise<void> {
     this.#seal();
     await within(timeoutMs, this.#ledger.acknowledged());
   }
 
   /**
-   * Ends the writer, after it waited for acknowledgements; unset: for `closeTimeoutMs`. What is not acknowledged then is
-   * lost: throws ConnectionLostError. Throws the error of a writer that has failed.
+   * Ends the writer, after it waited for acknowledgements; unset: for `closeTimeoutMs`. What is not acknowledged then
+   * is lost: throws ConnectionLostError. Throws the error of a writer that has failed.
    */
   close(timeoutMs = this.#settings.closeTimeoutMs): Promise<void> {
     this.#closed ??= this.#close(timeoutMs);
@@ -161,7 +163,9 @@ export class UsageWriter {
     return this.#sinceTurn >= TURN_EVENTS || !this.#ledger.isOpen;
   }
 
-  /** Waits for the event loop, or for room. Messages that are being filled are sent: what fills memory may be in them. */
+  /**
+   * Waits for the event loop, or for room. Messages that are being filled are sent: what fills memory may be in them.
+   */
   async #wait(): Promise<void> {
     if (this.#ledger.isOpen) {
       this.#sinceTurn = 0;

@@ -49,9 +49,9 @@ export interface Position {
 /**
  * Notifications in the order of their commits, each once, through restarts of servers and lost connections.
  *
- * `for await (const notification of watcher)` keeps the position when the next notification is asked for, `run` when the
- * handler is done. So a program that stops in the middle of a notification gets that one again: make its effect harmless
- * to repeat, by `notificationId`; or use `positions`, and keep the token in the transaction of the effect.
+ * `for await (const notification of watcher)` keeps the position when the next notification is asked for, `run` when
+ * the handler is done. So a program that stops in the middle of a notification gets that one again: make its effect
+ * harmless to repeat, by `notificationId`; or use `positions`, and keep the token in the transaction of the effect.
  */
 export class Watcher implements AsyncIterable<Notification> {
   readonly #connection: Connection;
@@ -65,9 +65,9 @@ export class Watcher implements AsyncIterable<Notification> {
   }
 
   /**
-   * Every notification, without end. Throws FailedPreconditionError with the reason RESUME_TOKEN_EXPIRED if notifications
-   * after the kept position were deleted because of their age, and another TidemarkError if a new stream would fail in
-   * the same way.
+   * Every notification, without end. Throws FailedPreconditionError with the reason RESUME_TOKEN_EXPIRED if
+   * notifications after the kept position were deleted because of their age, and another TidemarkError if a new
+   * stream would fail in the same way.
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<Notification, void, undefined> {
     for await (const { notification, resumeToken } of this.positions()) {
@@ -77,8 +77,8 @@ export class Watcher implements AsyncIterable<Notification> {
   }
 
   /**
-   * Calls the handler with every notification, one after the other, until the signal is aborted. Throws what the handler
-   * throws, and what the iteration does.
+   * Calls the handler with every notification, one after the other, until the signal is aborted. Throws what the
+   * handler throws, and what the iteration does.
    */
   async run(handler: (notification: Notification) => unknown): Promise<void> {
     for await (const notification of this) await handler(notification);

@@ -32,12 +32,14 @@ export class WebhookVerifier {
 
   /**
    * keys: `whsec_…` of endpoints with the scheme v1, `whpk_…` of those with v1a. toleranceMs: how far the time of a
-   * request may be from now; unset: 5 minutes. Throws RangeError for a key that is none; the message has nothing of it.
+   * request may be from now; unset: 5 minutes. Throws RangeError for a key that is none; the message has nothing of
+   * it.
    */
   constructor(keys: string | readonly string[], options: { readonly toleranceMs?: number } = {}) {
     this.#toleranceMs = options.toleranceMs ?? TOLERANCE_MS;
     for (const key of typeof keys === "string" ? [keys] : keys) this.#trust(key);
-    if (this.#secrets.length + this.#publicKeys.length === 0) throw new RangeError("a verifier needs at least one key");
+    if (this.#secrets.length + this.#publicKeys.length === 0)
+      throw new RangeError("a verifier needs at least one key");
   }
 
   /**
