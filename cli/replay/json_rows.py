@@ -16,7 +16,7 @@ from cli.replay.source import FileEndedEarly, TextSource
 MAX_SHOWN_KEY = 60  # characters
 _BLANK = re.compile(r"[ \t\r\n]*")
 _BETWEEN = re.compile(r"[ \t\r\n]*(?:,[ \t\r\n]*)?")
-_NEXT_OBJECT = re.compile(r"[}\]][ \t\r\n]*,[ \t\r\n]*(?=\{)")
+_NEXT_OBJECT = re.compile(r",[ \t\r\n]*(?=\{)")
 _SCAN = json.JSONDecoder(parse_float=str, parse_int=str)
 
 
@@ -140,9 +140,7 @@ class ArrayElements:
         self._at = end
 
     def _end_of_element(self) -> int | None:
-        try:
-            end = _SCAN.raw_decode(self._text, self._at)[1]
-        except (ValueError, RecursionError):
+        if (end := _end_of_value(self._text, self._at)) is None:
             return None
         # A number may go on, and so may what follows the element by mistake.
         found = _BLANK.match(self._text, end)
@@ -152,12 +150,33 @@ class ArrayElements:
         return end if self._text[after] in ",]" else None
 
     def _end_of_bad_element(self) -> int:
-        while (found := _NEXT_OBJECT.search(self._text, self._at)) is None:
-            if self._is_open and len(self._text) - self._at > 2 * self._max_length:
-                self._go_to(len(self._text) - self._max_length)  # of an endless element only the end is kept
-            if not self._more():
+        """The end of an element with an error: where the next object begins that can be read."""
+        start = self._at + 1
+        while True:
+            found = _NEXT_OBJECT.search(self._text, start)
+            if found is not None and _end_of_value(self._text, found.end()) is not None:
+                return found.start()
+            next_start = len(self._text) - 1 if found is None else found.start()
+            if self._is_open and len(self._text) - next_start <= self._max_length:
+                before = self._at
+                self._more()
+                start = max(1, next_start - before)
+            elif found is None:
                 return len(self._text)
-        return found.start() + 1
+            else:
+                start = found.end()
+            if len(self._text) - self._at > 3 * self._max_length:
+                # Of an endless element only the end is kept; it is too long to be shown anyway.
+                kept = max(self._at, start - self._max_length)
+                self._go_to(kept)
+
+
+def _end_of_value(text: str, at: int) -> int | None:
+    """The end of the JSON value that begins there; None: there is none."""
+    try:
+        return _SCAN.raw_decode(text, at)[1]
+    except (ValueError, RecursionError):
+        return None
 
 
 class _DuplicateKey(Exception):

@@ -34,21 +34,28 @@ class ParquetRows:
             ) from None
         self.name = source.name
         self._error = pyarrow.ArrowException
+        self._bytes = source.open_again()
         try:
             self._file = pyarrow.parquet.ParquetFile(
-                source.open_again(), buffer_size=READ_BYTES, pre_buffer=False, memory_map=False
+                self._bytes, buffer_size=READ_BYTES, pre_buffer=False, memory_map=False
             )
             schema = self._file.schema_arrow
             self.columns = _names(pyarrow.struct(list(schema)), "")
         except (pyarrow.ArrowException, OSError) as error:
+            self.close()
             raise FileProblem(f"{source.name} is no Parquet file that can be read: {_first_line(error)}") from None
         repeated = sorted({column for column in self.columns if self.columns.count(column) > 1})
         if repeated:
+            self.close()
             raise FileProblem(f"{source.name} has more than one column named {', '.join(map(repr, repeated))}")
         self.count = self._file.metadata.num_rows
         # A changed file has another footer, as a Parquet file is never appended to.
         metadata = self._file.metadata
         self.identity = f"{metadata.num_rows} {metadata.num_row_groups} {metadata.serialized_size} {schema}"
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._bytes.close()
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         """The rows. Raises FileEndedEarly after the last row that could be read."""

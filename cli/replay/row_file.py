@@ -78,6 +78,8 @@ class RowFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._parquet is not None:
+            self._parquet.close()
         self._source.close()
 
     @property

@@ -14,8 +14,8 @@ def row_id(text: str) -> str:
     """The id that follows from a text, always the same one."""
     # base64.b32encode is written in Python, and takes several times as long.
     bits = int.from_bytes(blake2b(text.encode(), digest_size=_BYTES).digest())
-    three = _THREE
+    three, mask = _THREE, _MASK
     return (
-        f"{PREFIX}{three[bits >> 105]}{three[bits >> 90 & _MASK]}{three[bits >> 75 & _MASK]}{three[bits >> 60 & _MASK]}"
-        f"{three[bits >> 45 & _MASK]}{three[bits >> 30 & _MASK]}{three[bits >> 15 & _MASK]}{three[bits & _MASK]}"
+        f"{PREFIX}{three[bits >> 105]}{three[bits >> 90 & mask]}{three[bits >> 75 & mask]}{three[bits >> 60 & mask]}"
+        f"{three[bits >> 45 & mask]}{three[bits >> 30 & mask]}{three[bits >> 15 & mask]}{three[bits & mask]}"
     )

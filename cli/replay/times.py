@@ -106,7 +106,7 @@ class TimeReader:
         except InvalidOperation:
             pass
         for zone in (" UTC", " GMT", " Z"):
-            if text.endswith(zone):
+            if text.endswith(zone) and text[:4].isdecimal():
                 return self._in_utc(datetime.fromisoformat(text.removesuffix(zone).strip()).replace(tzinfo=UTC))
         if text[4:5] == text[7:8] == "/":
             return self._in_utc(datetime.fromisoformat(text.replace("/", "-", 2)))

@@ -23,7 +23,9 @@ VALUES = {
 def event(
     mapping: RowMapping | None = None, /, number: int = 1, shift: timedelta = timedelta(), **changes: Any
 ) -> UsageEvent:
-    to_event = compiled(mapping or RowMapping(), None, NumberForm().reader(), TimeReader(None, shift), are_texts=False)
+    to_event = compiled(
+        mapping or RowMapping(), None, NumberForm().reader(), TimeReader(None, shift), are_texts=False
+    )
     return UsageEvent.FromString(to_event(Row(number, number + 1, {**VALUES, **changes})).content)
 
 
