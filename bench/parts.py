@@ -19,6 +19,7 @@ from bench import (
     notifier,
     quotas,
     recharges,
+    replay,
     report,
     soak,
     sustained,
@@ -158,6 +159,11 @@ async def _gateway(postgresql: PostgreSQL, say: Say, options: Namespace) -> Meas
     return Measured(found.figures(), [found.table()])
 
 
+async def _replay(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await replay.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
 PARTS: Mapping[str, Part] = {
     "ingest": Part("usage as fast as the server accepts it, beside a raw COPY", _ingest),
     "batches": Part("ingest by events of a message, streams and processes of the server", _batches),
@@ -177,6 +183,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "mesh": Part("TLS, keys, metrics and many open streams", _mesh, tuple(MESH_ROWS)),
     "gateway": Part("HTTP and JSON beside gRPC, CloudEvents, idle streams of events", _gateway),
+    "replay": Part("files of usage through `tidemark replay`", _replay),
     "quotas": Part("calls and usage of an organization with quotas, by the number of its alerts", _quotas),
     "enforcement": Part("checks, reservations and settlements, beside other gates", _enforcement, enforcement.ROWS),
     "enforcement-soak": Part("minutes of reservations, compared with the stored events", _enforcement_soak),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import click
 from google.protobuf.json_format import MessageToDict
@@ -19,6 +20,8 @@ SHOWN = 5  # events
 def show_events(batches: Batches, summary: Summary, *, quietly: bool) -> None:
     """Reads the whole file, counts it in `summary`, and prints the first events as JSON lines; quietly: not these."""
     shown = 0
+    summary.is_dry = True
+    started = time.monotonic()
     try:
         for batch in batches.all():
             _count(summary, batch)
@@ -30,6 +33,7 @@ def show_events(batches: Batches, summary: Summary, *, quietly: bool) -> None:
     except FileEndedEarly as error:
         print_progress(f"{error}; it ended after row {error.rows:,}")
     _count(summary, batches.tail)
+    summary.seconds = time.monotonic() - started
 
 
 def _count(summary: Summary, batch: FileBatch) -> None:

@@ -58,7 +58,8 @@ class Summary:
     """The running totals of a replay.
 
     read: rows, also those of batches that are not acknowledged. rows: those that are settled. earlier: rows that an
-    earlier run had acknowledged. would_send: events of a dry run. skipped: rows that options leave out, by the
+    earlier run had acknowledged. is_dry: nothing is sent, and
+    would_send is the number of events. skipped: rows that options leave out, by the
     reason. seconds: how long it took.
     """
 
@@ -66,6 +67,7 @@ class Summary:
     rows: int = 0
     earlier: int = 0
     sent: int = 0
+    is_dry: bool = False
     would_send: int = 0
     accepted: int = 0
     duplicates: int = 0
@@ -146,7 +148,7 @@ class Summary:
             (sum(self.skipped.values()), "skipped", "quiet"),
             *(
                 [(self.would_send, "events, of which none was sent", "good")]
-                if self.would_send
+                if self.is_dry
                 else [
                     (self.accepted, "accepted", "good"),
                     (self.duplicates, "duplicates: counted before, and not counted again", "quiet"),

@@ -50,7 +50,7 @@ async def test_every_condition_and_every_event_type_reaches_a_receiver(database:
             check_body(body)
             assert body["data"]["test"] is True
             if body["type"] in ("alert.reached", "alert.resolved"):
-                found.append((body["data"]["condition_type"], body["type"]))
+                found.append((body["data"]["condition"], body["type"]))
         usual = [
             ("usage_threshold_reached", "alert.reached"),
             ("low_remaining_commit_balance_reached", "alert.resolved"),

@@ -69,6 +69,6 @@ def test_evidence_names_the_event_only_where_an_event_moves_the_gauge() -> None:
 
 
 def test_every_type_of_the_contract_has_an_example() -> None:
-    assert {body(condition)["data"]["condition_type"] for condition in CONDITION_TYPES} == {
+    assert {body(condition)["data"]["condition"] for condition in CONDITION_TYPES} == {
         condition.value for condition in ConditionType
     }
