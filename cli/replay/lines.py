@@ -56,15 +56,17 @@ class Lines:
         """The next line; None at the end. Raises FileEndedEarly."""
         if self._returned:
             return self._returned.popleft()
-        while self._at >= len(self._texts):
-            if not self._fill():
-                return None
-        text = self._texts[self._at]
-        self._at += 1
-        self._number += 1
-        if self._has_marks and (mark := _MARK.match(text)) is not None:
+        while True:
+            while self._at >= len(self._texts):
+                if not self._fill():
+                    return None
+            text = self._texts[self._at]
+            self._at += 1
+            self._number += 1
+            mark = _MARK.match(text) if self._has_marks else None
+            if mark is None:
+                break
             self._row = int(mark[1])
-            return self.next()
         row, self._row = self._row, None
         too_long = len(text) > self.max_length
         return Line(self._number, text[: self.max_length] if too_long else text, too_long, row)

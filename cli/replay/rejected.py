@@ -27,6 +27,8 @@ class RejectedFile:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._file = os.fdopen(descriptor, "r+b")
         size = self._file.seek(0, os.SEEK_END)
+        if not size:
+            length = 0  # it was taken away
         if size < length or (size > 0 and not length and not (is_continued and self._is_of_same_replay())):
             self._file.close()
             raise FileExistsError(path)
