@@ -39,6 +39,7 @@ WITH_IDS, WITHOUT_IDS, QUOTED, NDJSON, EVENTS = (
     "CloudEvents",
 )
 _NAMES = {WITH_IDS: "a.csv", WITHOUT_IDS: "b.csv", QUOTED: "c.csv", NDJSON: "d.ndjson", EVENTS: "e.ndjson"}
+_HEADER = ("event_id", "customer_id", "quantity", "time")
 _METRIC = RowMapping({"metric_id": FieldSource(constant=load.METRIC)})
 
 
@@ -104,7 +105,8 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None]) -> Repo
         async with postgresql.stack("bench_replay") as stack:
             await create_alerts(stack.server, load.alerts())
             for number in range(ROUNDS + 1):  # the first warms everything up and does not count
-                path = write_files(Path(folder), f"round-{number}")[WITH_IDS]
+                path = Path(folder) / f"round-{number}.csv"
+                _write_csv(path, Load(f"round-{number}", DENSE.gauges, DENSE.events, load.now()).make())
                 found = await _sent(stack, path)
                 if number:
                     whole.append(found)
@@ -150,15 +152,21 @@ def write_files(folder: Path, name: str) -> dict[str, Path]:
     """A file of each kind with the same events."""
     events = Load(name, DENSE.gauges, DENSE.events, load.now()).make()
     paths = {kind: folder / file for kind, file in _NAMES.items()}
-    header = ("event_id", "customer_id", "quantity", "time")
-    cells = [(e.event_id, e.customer_id, str(e.quantity), e.event_time.isoformat()) for e in events]
-    paths[WITH_IDS].write_text("".join(",".join(row) + "\n" for row in (header, *cells)))
+    header = _HEADER
+    cells = _write_csv(paths[WITH_IDS], events)
     paths[WITHOUT_IDS].write_text("".join(",".join(row[1:]) + "\n" for row in (header, *cells)))
     paths[QUOTED].write_text("".join('"' + '","'.join(row) + '"\n' for row in (header, *cells)))
     rows = (dict(zip(header, row, strict=True)) for row in cells)
     paths[NDJSON].write_text("".join(json.dumps(row) + "\n" for row in rows))
     paths[EVENTS].write_text("".join(json.dumps(_cloud_event(event)) + "\n" for event in events))
     return paths
+
+
+def _write_csv(path: Path, events: Sequence[UsageEvent]) -> Sequence[Sequence[str]]:
+    """Writes a file, and returns the cells of its rows."""
+    cells = [(one.event_id, one.customer_id, str(one.quantity), one.event_time.isoformat()) for one in events]
+    path.write_text("".join(",".join(row) + "\n" for row in (_HEADER, *cells)))
+    return cells
 
 
 def _cloud_event(event: UsageEvent) -> dict[str, Any]:
