@@ -17,7 +17,7 @@ from cli.replay.source import FileProblem
 
 WANTED = (("customer_id",), ("quantity",))
 # What a cell may have: no control characters but line ends within quotes, which CSV encloses.
-TEXTS = st.text(st.characters(exclude_categories=("C",), include_characters="\n"), max_size=12)
+TEXTS = st.text(st.characters(exclude_categories=["C"], include_characters="\n"), max_size=12)
 
 
 @given(
@@ -153,7 +153,7 @@ def test_a_number_is_read_exactly_or_not_at_all(value: object, decimal: str, gro
     other = COMMA if decimal == POINT else POINT
     plain = f"{value:f}"
     text = f"{value:,f}" if grouped else plain
-    written = text.translate(str.maketrans({".": decimal, ",": other}))
+    written = text.translate({ord(POINT): decimal, ord(COMMA): other})
     try:
         form = form_of([written], point_is_usual=False)
         read = form.reader()(written)

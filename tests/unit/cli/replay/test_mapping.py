@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from cli.replay.compiled import compiled
 from cli.replay.mapping import FieldSource, RowMapping, RowProblem
@@ -43,7 +44,7 @@ def test_columns_with_the_names_of_the_contract_need_no_option() -> None:
         quantity="12.5",
         cost="0.5",
         currency="EUR",
-        event_time={"seconds": 1772359200},
+        event_time=Timestamp(seconds=1772359200),
     )
 
 
@@ -72,7 +73,7 @@ def test_blanks_around_a_cell_are_removed() -> None:
 @pytest.mark.parametrize("value", ["", None])
 def test_row_without_a_required_value_is_refused(name: str, value: str | None) -> None:
     with pytest.raises(RowProblem, match=f"{name} is empty"):
-        event(**{name: value})
+        event(None, **dict[str, Any]({name: value}))
 
 
 def test_value_that_is_neither_text_nor_number_is_refused() -> None:
