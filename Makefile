@@ -96,7 +96,7 @@ lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml (UPGRAD
 	@# The client is a package of this repository, which no index has: it is found here, and is not locked.
 	$(BIN)/python -m pip wheel -qq --no-deps --no-build-isolation --wheel-dir $(BUILD)/wheels clients/python
 	@rm -rf clients/python/build  # which mypy would check
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra cli --extra console --extra embedded --extra tracing --extra dev --generate-hashes --allow-unsafe \
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra cli --extra console --extra embedded --extra replay --extra tracing --extra dev --generate-hashes --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--find-links $(BUILD)/wheels --quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
 	@# Of the image: the same versions, without what only development and the embedded server need.

@@ -19,6 +19,7 @@ from bench import (
     notifier,
     quotas,
     recharges,
+    replay,
     report,
     series,
     soak,
@@ -170,6 +171,11 @@ async def _gateway(postgresql: PostgreSQL, say: Say, options: Namespace) -> Meas
     return Measured(found.figures(), [found.table()])
 
 
+async def _replay(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await replay.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
 PARTS: Mapping[str, Part] = {
     "ingest": Part("usage as fast as the server accepts it, beside a raw COPY", _ingest),
     "batches": Part("ingest by events of a message, streams and processes of the server", _batches),
@@ -189,6 +195,7 @@ PARTS: Mapping[str, Part] = {
     ),
     "mesh": Part("TLS, keys, metrics and many open streams", _mesh, tuple(MESH_ROWS)),
     "gateway": Part("HTTP and JSON beside gRPC, CloudEvents, idle streams of events", _gateway),
+    "replay": Part("files of usage through `tidemark replay`", _replay),
     "quotas": Part("calls and usage of an organization with quotas, by the number of its alerts", _quotas),
     "console": Part("pages of the console, by the number of customers and alerts", _console),
     "series": Part("curves of gauges and balances, by the number of events and entries", _series),

@@ -6,13 +6,14 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from rich.console import Console
 
+from cli.replay.batches import FileBatch, Unreadable
+from cli.replay.rows import Row
 from cli.replay.summary import FIRST_LINES, FIRST_TRANSITIONS, Summary
 from cli.rich_console import THEME
 from generated.tidemark.v1.gauge_pb2 import CostMeasure, Gauge
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
 from generated.tidemark.v1.transition_pb2 import Transition
-from generated.tidemark.v1.usage_pb2 import OmittedResults, Rejection, UsageEvent, UsageOutcome
-from tidemark_client.usage.batches import Batch
+from generated.tidemark.v1.usage_pb2 import OmittedResults, Rejection, UsageOutcome
 
 
 def rejection(index: int, reason: str, field: str = "") -> Rejection:
@@ -25,8 +26,13 @@ def rejection(index: int, reason: str, field: str = "") -> Rejection:
     return Rejection(index=index, status=status_pb2.Status(code=3, message=f"event {index}", details=details))
 
 
-def batch(size: int, first_line: int = 2) -> Batch:
-    return Batch("b", [UsageEvent()] * size, range(first_line, first_line + size))
+def batch(size: int, first_line: int = 2) -> FileBatch:
+    rows = [Row(line - 1, line, []) for line in range(first_line, first_line + size)]
+    return FileBatch("b", [b""] * size, rows, [0] * size, read=size)
+
+
+def unreadable(summary: Summary, line: int, message: str, kind: str = "") -> None:
+    summary.settle(FileBatch(unreadable=[Unreadable(Row(line, line, []), message, kind)], read=1))
 
 
 def transition(customer: str, kind: TransitionKind.ValueType, name: str = "Spend [all]") -> Transition:
@@ -43,10 +49,10 @@ def shown(summary: Summary) -> str:
 
 
 def test_totals_add_up_over_batches() -> None:
-    summary = Summary(rows=9)
+    summary = Summary(read=9)
     summary.acknowledge(batch(4), UsageOutcome(accepted=3, duplicates=1))
     summary.acknowledge(batch(4), UsageOutcome(accepted=2, duplicates=1, rejected=[rejection(0, "EVENT_TOO_OLD")]))
-    summary.unreadable(7, "quantity is empty")
+    unreadable(summary, 7, "quantity is empty")
     assert (summary.accepted, summary.duplicates, summary.rejected) == (5, 2, 2)
 
 
@@ -66,7 +72,7 @@ def test_rejections_are_grouped_by_reason_and_field_with_their_first_lines() -> 
 
 
 def test_summary_counts_and_reports_results_that_answers_omit() -> None:
-    summary = Summary(rows=10)
+    summary = Summary(read=10)
     reached = TransitionKind.TRANSITION_KIND_REACHED
     omitted = OmittedResults(transition_count=1_200, rejection_count=3)
     summary.acknowledge(
@@ -87,8 +93,8 @@ def test_summary_counts_and_reports_results_that_answers_omit() -> None:
 def test_unreadable_rows_are_grouped_by_their_problem() -> None:
     summary = Summary()
     for line in (3, 5):
-        summary.unreadable(line, "quantity is empty")
-    summary.unreadable(4, "event_time is empty")
+        unreadable(summary, line, "quantity is empty")
+    unreadable(summary, 4, "event_time is empty")
     assert [group.count for group in summary.rejection_groups.values()] == [2, 1]
     assert "3, 5" in shown(summary)
 
@@ -108,5 +114,5 @@ def test_transitions_are_counted_by_alert_and_kind_and_the_first_are_shown() -> 
     assert "Spend [all]" in text  # names are text, not markup
 
 
-def test_summary_without_rejections_and_transitions_has_five_lines() -> None:
-    assert len(shown(Summary(rows=2, accepted=2)).splitlines()) == 5
+def test_summary_without_rejections_and_transitions_is_short() -> None:
+    assert len(shown(Summary(read=2, rows=2, accepted=2)).splitlines()) == 6

@@ -3,20 +3,26 @@
 import csv
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.replay.batches import Batches
+from cli.replay.compiled import compiled
 from cli.replay.csv_rows import MAX_CELL_LINES
 from cli.replay.lines import MAX_LINE_LENGTH
 from cli.replay.mapping import RowMapping
-from cli.replay.row_file import RowFile
+from cli.replay.numbers import NumberForm
+from cli.replay.row_file import CSV, RowFile
 from cli.replay.rows import BadRow, Row
 from cli.replay.summary import Summary
+from cli.replay.times import TimeReader
+from generated.tidemark.v1.usage_pb2 import UsageEvent
 
 HEADER = ["event_id", "customer_id", "metric_id", "quantity", "time", "properties.note"]
 NOTES = ("plain", "", "with, a comma", 'said "so"', '"', "ümlaut €", ";", " blank ")
@@ -43,16 +49,28 @@ def encoded(cells: list[str]) -> bytes:
     return out.getvalue().removesuffix("\r\n").encode()
 
 
+def named(row: Row | BadRow, columns: list[str] | None) -> Row | BadRow:
+    """The row with values by column."""
+    if isinstance(row, Row) and columns is not None:
+        row.values = dict(zip(columns, row.values, strict=True))
+    return row
+
+
 def read(content: bytes, name: str = "a.csv", max_line_length: int = MAX_LINE_LENGTH) -> list[Row | BadRow]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)
         with RowFile(path, max_line_length=max_line_length) as rows:
-            return list(rows)
+            return [named(row, rows.columns) for row in rows]
 
 
 def ids(found: list[Row | BadRow]) -> set[str]:
-    return {str(row.values["event_id"]) for row in found if isinstance(row, Row)}
+    return {str(values(row)["event_id"]) for row in found if isinstance(row, Row)}
+
+
+def values(row: Row) -> Mapping[str, Any]:
+    assert isinstance(row.values, Mapping)
+    return row.values
 
 
 rows_of_a_file = st.lists(st.sampled_from(NOTES), min_size=1, max_size=30)
@@ -91,7 +109,7 @@ def test_cells_of_several_lines_stay_whole_next_to_a_corrupted_row(
         line = encoded(["bad", "a", "b", "1", TIME, "x"])
         content.insert(number, CORRUPTIONS[spoiled[1]](line, min(spoiled[2], 30)))
     found = read(b"\n".join([encoded(HEADER), *content, b""]))
-    good = {row.values["event_id"]: row.values["properties.note"] for row in found if isinstance(row, Row)}
+    good = {values(row)["event_id"]: values(row)["properties.note"] for row in found if isinstance(row, Row)}
     for number, note in enumerate(notes):
         assert good[f"e{number}"] == note
 
@@ -166,8 +184,15 @@ async def events(content: bytes, name: str) -> tuple[list[tuple[str, str]], Summ
         path.write_bytes(content)
         summary = Summary()
         with RowFile(path) as rows:
-            batches = [batch async for batch in Batches(rows, RowMapping(), summary, 2)]
-        return [(event.event_id, event.quantity) for batch in batches for event in batch.events], summary
+            numbers = NumberForm().reader()
+            is_csv = rows.form == CSV
+            to_event = compiled(RowMapping(), rows.columns, numbers, TimeReader(), are_texts=is_csv)
+            reader = Batches(rows, to_event, 2)
+            batches = [batch async for batch in reader]
+        for batch in (*batches, reader.tail):
+            summary.settle(batch)
+        found = [UsageEvent.FromString(content) for batch in batches for content in batch.events]
+        return [(event.event_id, event.quantity) for event in found], summary
 
 
 async def test_batches_contain_all_other_rows_when_some_rows_give_no_event() -> None:

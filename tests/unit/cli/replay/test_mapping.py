@@ -4,9 +4,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from cli.replay.mapping import Event, FieldSource, RowMapping, RowProblem, parse_time
+from cli.replay.compiled import compiled
+from cli.replay.mapping import FieldSource, RowMapping, RowProblem
+from cli.replay.numbers import NumberForm
 from cli.replay.rows import Row
+from cli.replay.times import TimeReader
+from generated.tidemark.v1.usage_pb2 import UsageEvent
 
 VALUES = {
     "customer_id": "acme",
@@ -16,13 +21,22 @@ VALUES = {
 }
 
 
-def event(mapping: RowMapping | None = None, /, number: int = 1, **changes: Any) -> Event:
-    return (mapping or RowMapping()).event(Row(number, number + 1, {**VALUES, **changes}))
+def event(
+    mapping: RowMapping | None = None, /, number: int = 1, shift: timedelta = timedelta(), **changes: Any
+) -> UsageEvent:
+    to_event = compiled(
+        mapping or RowMapping(), None, NumberForm().reader(), TimeReader(None, shift), are_texts=False
+    )
+    return UsageEvent.FromString(to_event(Row(number, number + 1, {**VALUES, **changes})).content)
+
+
+def time_of(event: UsageEvent) -> datetime:
+    return event.event_time.ToDatetime(UTC)
 
 
 def test_columns_with_the_names_of_the_contract_need_no_option() -> None:
     found = event(event_id="e1", subscription_id="main", cost="0.5", currency="EUR")
-    assert found == Event(
+    assert found == UsageEvent(
         event_id="e1",
         customer_id="acme",
         subscription_id="main",
@@ -30,8 +44,7 @@ def test_columns_with_the_names_of_the_contract_need_no_option() -> None:
         quantity="12.5",
         cost="0.5",
         currency="EUR",
-        event_time=datetime(2026, 3, 1, 10, tzinfo=UTC),
-        properties={},
+        event_time=Timestamp(seconds=1772359200),
     )
 
 
@@ -60,7 +73,7 @@ def test_blanks_around_a_cell_are_removed() -> None:
 @pytest.mark.parametrize("value", ["", None])
 def test_row_without_a_required_value_is_refused(name: str, value: str | None) -> None:
     with pytest.raises(RowProblem, match=f"{name} is empty"):
-        RowMapping().event(Row(1, 2, {**VALUES, name: value}))
+        event(None, **dict[str, Any]({name: value}))
 
 
 def test_value_that_is_neither_text_nor_number_is_refused() -> None:
@@ -87,8 +100,7 @@ def test_properties_come_from_options_columns_and_the_object_of_the_row() -> Non
 
 
 def test_times_are_moved_by_whole_days() -> None:
-    mapping = RowMapping(shift=timedelta(days=-31))
-    assert event(mapping).event_time == datetime(2026, 1, 29, 10, tzinfo=UTC)
+    assert time_of(event(shift=timedelta(days=-31))) == datetime(2026, 1, 29, 10, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["soon", "2026-13-01", "nan", "1e300", "9999-12-31T23:59:59-01:00"])
@@ -112,7 +124,7 @@ def test_time_that_cannot_be_read_is_refused(text: str) -> None:
     ],
 )
 def test_times_are_read_in_the_forms_that_files_have(text: str, time: datetime) -> None:
-    assert parse_time(text) == time
+    assert time_of(event(event_time=text)) == time
 
 
 def test_derived_id_is_the_same_in_every_run() -> None:
@@ -126,9 +138,10 @@ def test_equal_rows_become_two_events() -> None:
 
 def test_row_that_is_mapped_in_two_ways_becomes_two_events() -> None:
     other = RowMapping({"metric_id": FieldSource.parse("=calls")})
-    moved = RowMapping(shift=timedelta(days=1))
     grouped = RowMapping(properties={"region": FieldSource.parse("=eu")})
-    assert len({event(mapping).event_id for mapping in (RowMapping(), other, moved, grouped)}) == 4
+    salted = RowMapping(salt="eu")
+    ids = {event(mapping).event_id for mapping in (RowMapping(), other, grouped, salted)}
+    assert len({*ids, event(shift=timedelta(days=1)).event_id}) == 5
 
 
 def test_row_with_an_empty_id_gets_a_derived_id() -> None:
@@ -143,3 +156,4 @@ def test_missing_columns_are_all_listed() -> None:
         "no column gives the field event_time",
     ]
     assert mapping.missing(["account", "quantity", "timestamp"]) == []
+    assert mapping.missing(["account", "event_name", "timestamp"]) == []

@@ -14,7 +14,15 @@ def read(
 ) -> list[Row | BadRow]:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     with RowFile(path, None, delimiter) as rows:
-        return list(rows)
+        return [named(row, rows.columns) for row in rows]
+
+
+def named(row: Row | BadRow, columns: list[str] | None) -> Row | BadRow:
+    """The row with values by column, and without its text."""
+    if isinstance(row, BadRow):
+        return row
+    values = row.values if columns is None else dict(zip(columns, row.values, strict=True))
+    return Row(row.number, row.line, values)
 
 
 def test_csv_rows_have_their_number_line_and_values(tmp_path: Path) -> None:
@@ -103,7 +111,7 @@ def test_format_is_guessed_from_the_content_when_the_name_has_no_suffix(
     path.write_text(content)
     with RowFile(path) as rows:
         assert rows.form == form
-        assert list(rows) == [Row(1, 2 if form == CSV else 1, {"a": "1"})]
+        assert [named(row, rows.columns) for row in rows] == [Row(1, 2 if form == CSV else 1, {"a": "1"})]
 
 
 @pytest.mark.parametrize(
