@@ -2,7 +2,8 @@
 
 Each step is repeated until it finds nothing more, so a step that is cut off loses only its own transaction. A step
 costs an index scan of the customer's own rows; what other customers have does not matter, except for the log of
-operator events, and for reservations where the customer has limits and others below it. Both are kept for a short time.
+operator events, and for reservations where the customer has limits and others below it. Both are kept for a short
+time.
 """
 
 from dataclasses import replace
