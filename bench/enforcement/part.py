@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
 
-from bench.enforcement import below, gates, rows
+from bench.enforcement import below, gates, gateway, rows, variants
 from bench.enforcement.requests import CUSTOMERS, put_limits
 from bench.enforcement.streams import Pairs
 from bench.support import machine
@@ -18,7 +19,8 @@ from bench.support.stack import PostgreSQL
 
 KILLED = "killed"
 _OF_ONE_SERVER = {"pairs": rows.pairs, "reserve": rows.reserves, "check": rows.checks, "watch": rows.watches}
-ROWS = (*_OF_ONE_SERVER, below.ROW, KILLED, *gates.GATES)
+_OF_OWN_SERVERS = {variants.ROLLING: variants.rolling, variants.SLOW: variants.slow}
+ROWS = (*_OF_ONE_SERVER, *_OF_OWN_SERVERS, below.ROW, gateway.ROW, KILLED, *gates.GATES)
 
 KILL_AFTER = 3.0  # seconds
 _MESSAGES = 1_000  # more than are sent before the server is killed
@@ -43,17 +45,25 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None], only: S
                         loads[name] = machine.load_average()
                         await asyncio.to_thread(postgresql.checkpoint)
                         add(name, await row(client, stack))
+        for name, measured in _OF_OWN_SERVERS.items():
+            if name in wanted:
+                loads[name] = machine.load_average()
+                add(name, await measured(postgresql, client))
         if below.ROW in wanted:
             loads[below.ROW] = machine.load_average()
             add(below.ROW, await below.measure(postgresql))
         if KILLED in wanted:
             loads[KILLED] = machine.load_average()
             add(KILLED, await _killed(postgresql, client))
-    for name in gates.GATES:
+    others: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
+        gateway.ROW: functools.partial(gateway.measure, postgresql)
+    }
+    others |= {name: functools.partial(gates.measure, postgresql, name) for name in gates.GATES}
+    for name, measure_other in others.items():
         if name in wanted:
             loads[name] = machine.load_average()
             try:
-                add(name, await gates.measure(postgresql, name))
+                add(name, await measure_other())
             except Unavailable as error:
                 report(f"{name}: skipped: {error}")
                 failures[name] = str(error)

@@ -1,7 +1,8 @@
-"""Pipelines of the pool's connections: their statements go to the server together, and fail as those of the driver."""
+"""Pipelines of the pool's connections: their statements go to the server together, and fail as in the driver's."""
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 
 import psycopg
 import pytest
@@ -60,31 +61,41 @@ async def locks(connection: psycopg.AsyncConnection[tuple[int]]) -> int:
 async def test_a_statement_that_fails_undoes_the_others(database: Database, table: None) -> None:
     for wrong in (0, 1, 2):
         with pytest.raises(psycopg.errors.UniqueViolation):
-            async with database.unbegun_transaction() as connection:
-                raw = await driver(connection)
-                async with pipelines.pipeline(raw):
-                    await pipelines.begin(raw)
-                    for position in range(3):
-                        await raw.execute("INSERT INTO made VALUES (%(one)s)", {"one": position})
-                        if position == wrong:
-                            await raw.execute("INSERT INTO made VALUES (%(one)s)", {"one": position})
-                    await pipelines.commit(raw)
+            await store(database, sorted([0, 1, 2, wrong]))
         assert await numbers(database) == []
     assert database.losses == 0
+    await store(database, [0, 1, 2])
+    assert await numbers(database) == [0, 1, 2]
+
+
+async def store(database: Database, wanted: Iterable[int]) -> None:
+    """Stores numbers in one transaction of one round trip."""
+    async with database.unbegun_transaction() as connection:
+        raw = await driver(connection)
+        async with pipelines.pipeline(raw):
+            await pipelines.begin(raw)
+            for one in wanted:
+                await raw.execute("INSERT INTO made VALUES (%(one)s)", {"one": one})
+            await pipelines.commit(raw)
 
 
 async def test_an_exception_of_the_block_undoes_what_was_sent_and_what_was_not(
     database: Database, table: None
 ) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with database.unbegun_transaction() as connection:
-            raw = await driver(connection)
-            async with pipelines.pipeline(raw):
-                await pipelines.begin(raw)
-                await (await raw.execute("INSERT INTO made VALUES (1) RETURNING number")).fetchall()
-                await raw.execute("INSERT INTO made VALUES (2)")
-                raise ZeroDivisionError
+        await fail_within(database)
     assert await numbers(database) == []
+
+
+async def fail_within(database: Database) -> None:
+    """One statement is sent before the exception, and one is not."""
+    async with database.unbegun_transaction() as connection:
+        raw = await driver(connection)
+        async with pipelines.pipeline(raw):
+            await pipelines.begin(raw)
+            await (await raw.execute("INSERT INTO made VALUES (1) RETURNING number")).fetchall()
+            await raw.execute("INSERT INTO made VALUES (2)")
+            raise ZeroDivisionError
 
 
 async def test_a_block_that_does_not_commit_is_committed_at_its_end(database: Database, table: None) -> None:
@@ -153,10 +164,10 @@ async def waits(connection: psycopg.AsyncConnection[tuple[bool]]) -> bool:
 
 async def test_a_connection_that_is_lost_in_a_pipeline_is_not_used_again(database: Database, table: None) -> None:
     async with await psycopg.AsyncConnection.connect(database.url, autocommit=True) as other:
+        raw = await PooledConnection.connect(database.url)
         with pytest.raises(psycopg.OperationalError):
-            async with await PooledConnection.connect(database.url) as raw:
-                await end_within(raw, other)
-    assert raw.closed
+            await end_within(raw, other)
+        await raw.close()
     assert await numbers(database) == []
 
 

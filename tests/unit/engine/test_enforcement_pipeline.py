@@ -9,6 +9,7 @@ import pytest
 
 from engine.enforcement.attempts import Answer
 from engine.enforcement.commit import EnforcementCommitter
+from engine.enforcement.lane import Lane, Waiting
 from engine.enforcement.pipeline import EnforcementPipeline
 from engine.enforcement.requests import Decided, Release, Request, UnrecordableRequest
 from engine.ingest.pending import Overloaded, PendingEvents
@@ -74,7 +75,12 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
 
 
 def pipeline(
-    *, writers: int = 1, pending: int = 1_000, commit_requests: int = 8, slow_commit: float = 3600
+    *,
+    writers: int = 1,
+    pending: int = 1_000,
+    commit_requests: int = 8,
+    slow_commit: float = 3600,
+    gathering: float = 0.003,
 ) -> EnforcementPipeline:
     return EnforcementPipeline(
         Database("postgresql://nowhere.invalid/x"),
@@ -84,7 +90,11 @@ def pipeline(
         pending=PendingEvents(pending, pending),
         gate=FairSemaphore(4),
         limits=EnforcementLimits(
-            commit_requests=commit_requests, lane_requests=8, slow_commit=slow_commit, divided_commits=20
+            commit_requests=commit_requests,
+            lane_requests=8,
+            slow_commit=slow_commit,
+            gathering=gathering,
+            divided_commits=20,
         ),
     )
 
@@ -173,6 +183,38 @@ async def test_other_customers_do_not_wait_for_a_slow_commit(commits: Commits) -
     await asyncio.gather(*calls)
     # A customer of two calls keeps their order.
     assert commits.groups[4:] == [["b", "c"], ["a", "c"]]
+
+
+async def test_after_a_large_commit_the_next_one_waits_for_half_as_many_requests() -> None:
+    lane, pending = Lane(ACME.organization_id), PendingEvents(1_000, 1_000)
+
+    async def add(name: str) -> None:
+        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        lane.add(Waiting(of(name), {}, future, await pending.admit(ACME.organization_id, 1, waits=False)))
+
+    lane.committed(8, seconds=7_200, longest=3_600)
+    await add("a")
+    gathering = asyncio.ensure_future(lane.gather())
+    for name in "bc":
+        await asyncio.sleep(0)
+        await add(name)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not gathering.done()
+    await add("d")
+    await gathering
+    await lane.gather()  # so many wait already
+    lane.finished([lane.waiting.popleft()])
+    lane.committed(8, seconds=7_200, longest=0)
+    await lane.gather()  # it has waited as long as it may
+
+
+async def test_after_a_small_commit_the_next_one_does_not_wait(commits: Commits) -> None:
+    line = pipeline(gathering=3_600)
+    for _ in range(3):
+        await asyncio.gather(*(line.submit(ACME, of(name)) for name in "abc"))
+        await line.submit(ACME, of("d"))
+    await line.drain()
 
 
 async def test_a_failure_of_the_database_is_raised_and_gives_room_up(commits: Commits) -> None:
