@@ -69,15 +69,13 @@ class EnforcementLimits:
 
     lane_requests: those of an organization that wait or are being committed, for each of its lanes: few lanes have
     large groups, and each commit has a cost. slow_commit: seconds after which other customers do not wait for a
-    commit: one of its customers may be locked, or be counted anew. gathering: the most seconds after a commit in
-    which the next one waits for half as many requests, see `Lane.gather`. divided_commits: the most commits that are
-    tried instead of one that failed. expiries: of one transaction.
+    commit: one of its customers may be locked, or be counted anew. divided_commits: the most commits that are tried
+    instead of one that failed. expiries: of one transaction.
     """
 
     commit_requests: int = 1_000  # of one commit, unless a single call brings more
     lane_requests: int = 128
     slow_commit: float = 0.2
-    gathering: float = 0.003
     idle_organizations: int = 10_000  # lanes kept for organizations that send no requests at present
     divided_commits: int = 200
     expiries: int = 500

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.enforcement.attempts import Answer
 from engine.enforcement.commit import EnforcementCommitter
+from engine.enforcement.gathering import Gathering
 from engine.enforcement.requests import Request
 from engine.ingest.pending import Room
 from runtime.fair_semaphore import Seat
@@ -52,8 +53,8 @@ class Lane:
     """What waits, and the task that runs while anything does. seat: of the commit in progress.
 
     requests: how many wait or are being committed. customers: of these, and the highest above them, with their
-    number. is_slow: its commit takes so long that other customers do not wait for it. enough: how many requests the
-    next commit waits for, until a time (by `time.perf_counter`). gathered: done when so many wait.
+    number. is_slow: its commit takes so long that other customers do not wait for it.
+    gathering: how long the next commit waits.
     """
 
     organization_id: int
@@ -64,9 +65,7 @@ class Lane:
     customers: dict[str, int] = field(default_factory=dict)
     requests: int = 0
     is_slow: bool = False
-    enough: int = 0
-    gathers_until: float = 0.0
-    gathered: asyncio.Future[None] | None = None
+    gathering: Gathering = field(default_factory=Gathering)
 
     def add(self, one: Waiting) -> None:
         """Takes requests, after those that wait."""
@@ -75,8 +74,7 @@ class Lane:
         customers = self.customers
         for name in one.names():
             customers[name] = customers.get(name, 0) + 1
-        if self.requests >= self.enough:
-            self._stop_gathering()
+        self.gathering.arrived(self.requests)
 
     def finished(self, group: Sequence[Waiting]) -> None:
         """Forgets requests that have ended."""
@@ -88,34 +86,6 @@ class Lane:
                     del customers[name]
                 else:
                     customers[name] -= 1
-
-    def committed(self, requests: int, seconds: float, longest: float) -> None:
-        """Notes the commit that has just ended: how many requests it had, and how long it took; for `gather`."""
-        self.enough = requests // 2
-        self.gathers_until = time.perf_counter() + min(seconds / 2, longest)
-
-    async def gather(self) -> None:
-        """Waits until half as many requests wait as the last commit had, or half of its duration has passed.
-
-        A commit costs more than a request. Many callers, each of which sends its next request after an answer, would
-        otherwise fall apart into small groups: the first one that is back would begin a commit alone. After a commit
-        of up to three requests, and with a caller or two, there is no wait.
-        """
-        remaining = self.gathers_until - time.perf_counter()
-        if self.requests >= self.enough or remaining <= 0:
-            return
-        loop = asyncio.get_running_loop()
-        self.gathered = loop.create_future()
-        timer = loop.call_later(remaining, self._stop_gathering)
-        try:
-            await self.gathered
-        finally:
-            timer.cancel()
-            self.gathered = None
-
-    def _stop_gathering(self) -> None:
-        if self.gathered is not None and not self.gathered.done():
-            self.gathered.set_result(None)
 
     def take(self, limit: int) -> list[Waiting]:
         """What the next commit decides: the first, and as many after it as fit into the limit of requests."""

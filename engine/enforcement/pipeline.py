@@ -1,7 +1,7 @@
 """The pipeline of enforcement: queues requests, and decides all that wait in one commit.
 
 Groups form by themselves: the requests that arrive while a commit is in progress make up the next one, and after a
-large one those that arrive a little later, too (`Lane.gather`). A request that arrives alone waits for no other. Few
+large one those that arrive a little later, too (`Gathering`). A request that arrives alone waits for no other. Few
 requests share one lane, because a commit costs more than a request; further lanes open with the number of requests.
 """
 
@@ -183,7 +183,7 @@ class EnforcementPipeline:
         self._monitoring.lanes_busy += 1
         try:
             while lane.waiting:
-                await lane.gather()
+                await lane.gathering.wait(lane.requests)
                 async with self._gate.seat(lane.organization_id) as lane.seat:
                     group = lane.take(self._limits.commit_requests)
                     self._monitoring.wait.observe(time.perf_counter() - group[0].since)
@@ -196,7 +196,7 @@ class EnforcementPipeline:
                     finally:
                         slow.cancel()
                         lane.is_slow = False
-                    lane.committed(len(requests), time.perf_counter() - began, self._limits.gathering)
+                    lane.gathering.ended(len(requests), time.perf_counter() - began)
         finally:
             lane.task = None
             self._monitoring.lanes_busy -= 1

@@ -9,7 +9,7 @@ import pytest
 
 from engine.enforcement.attempts import Answer
 from engine.enforcement.commit import EnforcementCommitter
-from engine.enforcement.lane import Lane, Waiting
+from engine.enforcement.gathering import Gathering
 from engine.enforcement.pipeline import EnforcementPipeline
 from engine.enforcement.requests import Decided, Release, Request, UnrecordableRequest
 from engine.ingest.pending import Overloaded, PendingEvents
@@ -75,12 +75,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
 
 
 def pipeline(
-    *,
-    writers: int = 1,
-    pending: int = 1_000,
-    commit_requests: int = 8,
-    slow_commit: float = 3600,
-    gathering: float = 0.003,
+    *, writers: int = 1, pending: int = 1_000, commit_requests: int = 8, slow_commit: float = 3600
 ) -> EnforcementPipeline:
     return EnforcementPipeline(
         Database("postgresql://nowhere.invalid/x"),
@@ -90,11 +85,7 @@ def pipeline(
         pending=PendingEvents(pending, pending),
         gate=FairSemaphore(4),
         limits=EnforcementLimits(
-            commit_requests=commit_requests,
-            lane_requests=8,
-            slow_commit=slow_commit,
-            gathering=gathering,
-            divided_commits=20,
+            commit_requests=commit_requests, lane_requests=8, slow_commit=slow_commit, divided_commits=20
         ),
     )
 
@@ -185,36 +176,36 @@ async def test_other_customers_do_not_wait_for_a_slow_commit(commits: Commits) -
     assert commits.groups[4:] == [["b", "c"], ["a", "c"]]
 
 
-async def test_after_a_large_commit_the_next_one_waits_for_half_as_many_requests() -> None:
-    lane, pending = Lane(ACME.organization_id), PendingEvents(1_000, 1_000)
-
-    async def add(name: str) -> None:
-        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-        lane.add(Waiting(of(name), {}, future, await pending.admit(ACME.organization_id, 1, waits=False)))
-
-    lane.committed(8, seconds=7_200, longest=3_600)
-    await add("a")
-    gathering = asyncio.ensure_future(lane.gather())
-    for name in "bc":
+async def test_after_a_large_group_the_next_one_waits_for_half_as_many() -> None:
+    gathering = Gathering(longest=3_600)
+    gathering.ended(8, 7_200)
+    waiting = asyncio.ensure_future(gathering.wait(1))
+    for number in (2, 3):
         await asyncio.sleep(0)
-        await add(name)
+        gathering.arrived(number)
     for _ in range(5):
         await asyncio.sleep(0)
-    assert not gathering.done()
-    await add("d")
-    await gathering
-    await lane.gather()  # so many wait already
-    lane.finished([lane.waiting.popleft()])
-    lane.committed(8, seconds=7_200, longest=0)
-    await lane.gather()  # it has waited as long as it may
+    assert not waiting.done()
+    gathering.arrived(4)
+    await waiting
+    await gathering.wait(4)  # so many wait already
 
 
-async def test_after_a_small_commit_the_next_one_does_not_wait(commits: Commits) -> None:
-    line = pipeline(gathering=3_600)
-    for _ in range(3):
-        await asyncio.gather(*(line.submit(ACME, of(name)) for name in "abc"))
-        await line.submit(ACME, of("d"))
-    await line.drain()
+async def test_a_group_waits_no_longer_than_it_may() -> None:
+    for longest, seconds in ((0, 7_200), (3_600, 0)):
+        gathering = Gathering(longest)
+        gathering.ended(8, seconds)
+        await gathering.wait(1)
+    short = Gathering(longest=0.01)
+    short.ended(8, 7_200)
+    await short.wait(1)
+
+
+async def test_after_a_small_group_the_next_one_does_not_wait() -> None:
+    for number in range(4):
+        gathering = Gathering(longest=3_600)
+        gathering.ended(number, 7_200)
+        await gathering.wait(1)
 
 
 async def test_a_failure_of_the_database_is_raised_and_gives_room_up(commits: Commits) -> None:
