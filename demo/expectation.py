@@ -12,7 +12,7 @@ from demo import definitions
 from demo.billing_steps import AdjustBalance, PutBalance, PutInvoice, PutPlanEnd, Step, VoidBalance, Wait
 from demo.definitions import AlertDefinition, Customer, Event, decimal_text
 from demo.transitions import NO_PERIOD, TransitionKey
-from tests.reference import balances, facts, gauges, usage
+from tests.reference import alerts, balances, facts, gauges, usage
 from tests.reference.facts import FactAlert, FactModel
 from tests.reference.gauges import Metric, Recorded
 from tests.reference.thresholds import Threshold
@@ -158,7 +158,7 @@ class Expectation:
         )
 
 
-def usage_alert(alert: AlertDefinition) -> usage.Alert:
+def usage_alert(alert: AlertDefinition) -> alerts.Alert:
     """An alert on usage or cost as the model takes it."""
     scope: tuple[str, ...] = ("all",)
     if alert.plan:
@@ -167,7 +167,7 @@ def usage_alert(alert: AlertDefinition) -> usage.Alert:
         scope = ("subscription", alert.customer, alert.subscription)
     elif alert.customer:
         scope = ("customer", alert.customer)
-    return usage.Alert(
+    return alerts.Alert(
         name=alert.name,
         measure=("cost" if alert.of_cost else "usage", alert.measured),
         per_subscription=alert.per_subscription,

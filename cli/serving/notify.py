@@ -6,6 +6,7 @@ import click
 import uvloop
 
 from cli.console import Problem
+from cli.serving.allocator import use_one_arena
 from cli.serving.garbage_collection import reduce_garbage_collection
 from cli.serving.monitoring_options import metrics_listen_option, monitoring_socket_option
 from cli.serving.parent import parent_option, stopping_with
@@ -32,6 +33,7 @@ def notify(metrics_listen: str | None, monitoring_socket: socket.socket | None, 
     """
     settings = configuration(metrics_listen)
     configure_logs(settings)
+    use_one_arena()
     reduce_garbage_collection()
     url = maintained_database(settings)
     try:

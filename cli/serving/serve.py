@@ -6,6 +6,7 @@ import click
 import uvloop
 
 from cli.console import Problem
+from cli.serving.allocator import use_one_arena
 from cli.serving.garbage_collection import reduce_garbage_collection
 from cli.serving.http_options import http_front, http_listen_option
 from cli.serving.monitoring_options import metrics_listen_option, monitoring_socket_option
@@ -63,6 +64,7 @@ def serve(
     settings = configuration(metrics_listen, http_listen)
     front = http_front(settings, _print_http_address)
     configure_logs(settings, worker)
+    use_one_arena()
     reduce_garbage_collection()
     url = maintained_database(settings) if worker is None else database_url(settings)
     try:

@@ -26,8 +26,8 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.tracing.context import TraceContext, of_texts
+from tests.reference.alerts import Alert
 from tests.reference.thresholds import Threshold
-from tests.reference.usage import Alert
 from tests.support.notifier.receiver import Arrival, Receiver, status
 from tests.support.processes import results
 from tests.support.processes.programs import DEADLINE, Program, Programs

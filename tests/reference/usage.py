@@ -5,67 +5,16 @@ are no caches, locks or trip levels. A customer's billing cycle is set before it
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 
-from tests.reference.gauges import Event, Fields, Gauge, Group, Metric, Prices, Recorded, Tally
+from tests.reference.alerts import Alert, Notification, measured, priced
+from tests.reference.gauges import Event, Fields, Gauge, Metric, Recorded, Tally
 from tests.reference.periods import CALENDAR_MONTH, Cycle, Periods
 from tests.reference.thresholds import State, Threshold, Transition, follow, furthest, mark_silently
 
 NEW, DUPLICATE, CONFLICT = "new", "duplicate", "conflict"  # what becomes of an event
 VOIDED, ALREADY_VOIDED, NOT_FOUND = "VOIDED", "ALREADY_VOIDED", "NOT_FOUND"  # what becomes of one to be voided
-
-
-@dataclass(frozen=True)
-class Alert:
-    """An alert on usage or cost.
-
-    measure: ("usage", metric) or ("cost", currency). scope: ("all",), ("plan", plan), ("customer", customer),
-    ("subscription", customer, subscription) or ("customer plan", customer, plan). keys: properties that group events,
-    each with the one value that counts, or None for all values. evaluate: whether it notifies of what is reached when
-    it is created. prices: which costs count, at most one filter for each property. overrides: some values of keys,
-    each with the thresholds that groups with these values have instead.
-    """
-
-    name: str
-    measure: tuple[str, str]
-    per_subscription: bool
-    scope: tuple[str, ...]
-    keys: tuple[tuple[str, str | None], ...]
-    thresholds: tuple[Threshold, ...]
-    evaluate: bool = True
-    prices: Prices = frozenset()
-    overrides: tuple[tuple[Group, tuple[Threshold, ...]], ...] = ()
-    contract: Fields = frozenset()
-
-    def thresholds_of(self, group: Group) -> tuple[Threshold, ...]:
-        """The thresholds of a group: of the override that names most of its values; of equals, the first."""
-        fitting = [(bound, thresholds) for bound, thresholds in self.overrides if set(bound) <= set(group)]
-        return max(fitting, key=lambda item: len(item[0]), default=((), self.thresholds))[1]
-
-    def counts(self, event: Event, metric: Metric) -> bool:
-        """Whether the event is of what the alert measures, whatever its customer and subscription.
-
-        metric: the one that it measures, if it measures usage.
-        """
-        if not _measured(self.measure, event, metric):
-            return False
-        properties = dict(event.properties)
-        grouped = all(key in properties and value in (None, properties[key]) for key, value in self.keys)
-        return grouped and _priced(self.prices, properties)
-
-
-@dataclass(frozen=True)
-class Notification:
-    """What is sent of one alert on one gauge after one commit. furthest: indexes of transitions."""
-
-    alert: str
-    gauge: Gauge
-    sequence: int
-    late: bool
-    transitions: tuple[Transition, ...]
-    furthest: frozenset[int]
 
 
 class UsageModel:
@@ -340,9 +289,9 @@ class UsageModel:
         return (
             event.customer == gauge.customer
             and gauge.subscription in (None, event.subscription)
-            and _measured(gauge.measure, event, self._metric(gauge.measure))
+            and measured(gauge.measure, event, self._metric(gauge.measure))
             and set(gauge.group) <= set(event.properties)
-            and _priced(gauge.prices, dict(event.properties))
+            and priced(gauge.prices, dict(event.properties))
             and self._of_contract(gauge.contract, event)
             and self.period_start(event.customer, gauge.subscription, event.time) == gauge.period
         )
@@ -415,12 +364,3 @@ class UsageModel:
             and all(value in (None, selected[key]) for key, value in alert.keys)
             and self._covers(alert, gauge.customer, gauge.subscription)
         )
-
-
-def _measured(measure: tuple[str, str], event: Event, metric: Metric) -> bool:
-    kind, name = measure
-    return metric.amount(event) is not None if kind == "usage" else event.currency == name
-
-
-def _priced(prices: Prices, properties: dict[str, str]) -> bool:
-    return all((properties.get(name) in values) is included for name, included, values in prices)

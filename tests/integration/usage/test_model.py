@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from runtime.clock import ManualClock
 from store.postgres.database import Database
+from tests.reference.alerts import Alert
 from tests.reference.gauges import Event, Fields, Gauge
 from tests.reference.thresholds import State
-from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
+from tests.reference.usage import CONFLICT, DUPLICATE, NEW, UsageModel
 from tests.support.usage.caller import Caller
 from tests.support.usage.draws import (
     CUSTOMERS,

@@ -16,8 +16,13 @@ from gateway.application import Settings
 from gateway.cloudevents.mapping import default_mapping
 from gateway.limits import DEFAULT_HTTP_LIMITS, HttpLimits
 from gateway.listening import HttpFront, ServingHttp
+from generated.tidemark.v1 import alert_service_pb2
 from runtime.forwarding import Forwarding, forwarding
 from tests.support.gateway.http import HttpClient
+
+ALERTS = "/v1/alerts"  # a path that lists, and its answer without items
+EMPTY = alert_service_pb2.ListAlertsResponse()
+HEAD = b"Host: localhost\r\nConnection: close\r\n"  # of requests that are written by hand
 
 
 @dataclass

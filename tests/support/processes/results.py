@@ -20,9 +20,10 @@ from generated.tidemark.v1.alert_service_pb2 import CreateAlertRequest, ListAler
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.transition_pb2 import Transition
 from generated.tidemark.v1.usage_pb2 import UsageEvent
+from tests.reference.alerts import Alert
 from tests.reference.gauges import UNIQUE_COUNT, Event, Gauge, Metric
 from tests.reference.thresholds import BOTH, REACHED, RESOLVED, Threshold
-from tests.reference.usage import CONFLICT, Alert, UsageModel
+from tests.reference.usage import CONFLICT, UsageModel
 from tests.support.notifier.receiver import Arrival
 from tests.support.processes.programs import DEADLINE, POLLING_INTERVAL, session
 from tests.support.processes.traffic import LABELS

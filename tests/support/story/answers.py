@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from generated.tidemark.v1 import customer_alert_pb2
+from tests.reference.alerts import Alert, Notification
 from tests.reference.gauges import Event, Gauge
 from tests.reference.thresholds import Key, State, Transition
-from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, Notification
+from tests.reference.usage import CONFLICT, DUPLICATE, NEW
 from tests.support.story.customers import Customer, Outcome, Place
 from tests.support.story.feed import Names
 from tests.support.story.usage import Outcome as Answer

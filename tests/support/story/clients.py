@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import grpc
 import pytest
 
+from tests.reference.alerts import Alert
 from tests.reference.gauges import Event
-from tests.reference.usage import Alert
 from tests.support.server.running import reason_of
 from tests.support.story.answers import Claim, check_states, fit_answer
 from tests.support.story.customers import Branch, Customer, Notice, Outcome

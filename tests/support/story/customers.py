@@ -11,9 +11,10 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+from tests.reference.alerts import Notification
 from tests.reference.gauges import Event, Gauge
 from tests.reference.thresholds import State, Transition, furthest
-from tests.reference.usage import Notification, UsageModel
+from tests.reference.usage import UsageModel
 
 Place = tuple[str, Gauge]  # name of the alert, and gauge
 Notice = tuple[str, str, str]  # name of a disabled alert, and the customer and subscription that it is disabled for

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from random import Random
 
+from tests.reference.alerts import Alert
 from tests.reference.gauges import Event, Fields, Metric
 from tests.reference.thresholds import BOTH, REACHED, RESOLVED, Threshold
-from tests.reference.usage import Alert
 from tests.support.usage.draws import DAYS_AGO, FIELDS, KEYS, METRICS, PRICES, QUANTITIES, VALUES
 
 Measure = tuple[str, str]

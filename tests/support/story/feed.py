@@ -10,7 +10,7 @@ import grpc
 from generated.tidemark.v1 import alert_service_pb2, notification_pb2
 from runtime.tasks import is_cancelled
 from server.calls.validation import to_timestamp
-from tests.reference.usage import Notification
+from tests.reference.alerts import Notification
 from tests.support.story.customers import Notice, Place
 from tests.support.story.servers import RETRIED, RETRY_DELAY, Servers
 from tests.support.usage.draws import START

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from generated.tidemark.v1 import alert_pb2
-from tests.reference.usage import Alert
+from tests.reference.alerts import Alert
 from tests.support.story.customers import Branch
 
 ModelChange = Callable[[Branch], object]

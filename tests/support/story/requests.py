@@ -17,9 +17,9 @@ from generated.tidemark.v1 import (
     limit_pb2,
     subscription_pb2,
 )
+from tests.reference.alerts import Alert
 from tests.reference.gauges import Fields, Gauge, Metric
 from tests.reference.thresholds import State
-from tests.reference.usage import Alert
 from tests.support.story.draws import Measure
 from tests.support.story.feed import Names
 from tests.support.story.servers import Servers

@@ -14,9 +14,10 @@ from generated.tidemark.v1 import (
     usage_pb2,
 )
 from store.identity import keys
+from tests.reference.alerts import Alert
 from tests.reference.gauges import Event, Fields, Gauge
 from tests.reference.thresholds import Key, State
-from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
+from tests.reference.usage import CONFLICT, DUPLICATE, NEW, UsageModel
 from tests.support.usage import voiding
 from tests.support.usage.caller import DEADLINE, Caller, StreamCall, refusals
 from tests.support.usage.draws import METRICS, START

@@ -6,9 +6,9 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 
+from tests.reference.alerts import Alert
 from tests.reference.gauges import Event, Fields, Metric, Prices
 from tests.reference.thresholds import Threshold
-from tests.reference.usage import Alert
 
 START = datetime(2026, 3, 15, 12, tzinfo=UTC)
 AGGREGATIONS = {"sum": "SUM", "count": "COUNT", "max": "MAX", "latest": "LATEST", "unique": "UNIQUE_COUNT"}

@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from tests.reference.alerts import Alert
 from tests.reference.gauges import Event
 from tests.reference.thresholds import Threshold
-from tests.reference.usage import Alert, UsageModel
+from tests.reference.usage import UsageModel
 from tests.support.usage import draws
 from tests.support.usage.comparison import Comparison
 from tests.support.usage.draws import (

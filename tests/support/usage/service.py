@@ -24,9 +24,9 @@ from generated.tidemark.v1 import (
 )
 from store.identity.organizations import Organization
 from store.postgres.database import Database
+from tests.reference.alerts import Alert, Notification
 from tests.reference.gauges import Event, Fields, Gauge, Metric
 from tests.reference.thresholds import State
-from tests.reference.usage import Alert, Notification
 from tests.support.usage.caller import DEADLINE, Caller
 from tests.support.usage.words import alert_of, event_of, measured_by, metric_of, notification_of, prices_of, state_of
 

@@ -21,9 +21,9 @@ from generated.tidemark.v1 import (
     usage_pb2,
 )
 from server.calls.validation import to_timestamp
+from tests.reference import alerts as plain_alerts
 from tests.reference import gauges as plain_gauges
 from tests.reference import thresholds as plain_thresholds
-from tests.reference import usage as plain_usage
 from tests.support.usage.caller import ALL_CUSTOMERS, on_customer, on_customer_plan, on_plan, on_subscription
 
 
@@ -145,7 +145,7 @@ def decimal_of(number: Fraction) -> Decimal:
         return Decimal(number.numerator) / Decimal(number.denominator)
 
 
-def alert_of(alert: plain_usage.Alert) -> alert_pb2.Alert:
+def alert_of(alert: plain_alerts.Alert) -> alert_pb2.Alert:
     """The alert as the API takes it."""
     kind, name = alert.measure
     shown = alert_pb2.Alert(
@@ -236,10 +236,10 @@ def state_of(reached: dict[str, Any], sequence: int) -> plain_thresholds.State:
     return state
 
 
-def notification_of(alert: str, data: dict[str, Any]) -> plain_usage.Notification:
+def notification_of(alert: str, data: dict[str, Any]) -> plain_alerts.Notification:
     """The notification with that `data` in its body."""
     gauge = data["gauge"]
-    return plain_usage.Notification(
+    return plain_alerts.Notification(
         alert,
         plain_gauges.Gauge(
             gauge["customer_id"],
