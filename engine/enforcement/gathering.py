@@ -8,10 +8,11 @@ import asyncio
 import time
 
 LONGEST = 0.003  # seconds of a wait
+MOST = 32  # that a group waits for: with so many, what each costs by itself is most of the cost
 
 
 class Gathering:
-    """How long the next group of one queue waits: for half of what the last one had, or half of its duration.
+    """How long the next group of one queue waits: for half of what the last one had (MOST), or half of its duration.
 
     After a group of up to three, there is no wait, so a few callers never wait.
     """
@@ -26,7 +27,7 @@ class Gathering:
 
     def ended(self, number: int, seconds: float) -> None:
         """Notes that a group has ended: how many it had, and how long it took."""
-        self._enough = number // 2
+        self._enough = min(number // 2, MOST)
         self._until = time.perf_counter() + min(seconds / 2, self._longest)
 
     def arrived(self, waiting: int) -> None:
