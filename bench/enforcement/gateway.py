@@ -191,7 +191,7 @@ async def _put_limits(server: str, authority: Authority, key: str) -> None:
         for metric_id in METRICS:
             for number in range(CUSTOMERS):
                 limit = limit_pb2.Limit(
-                    limit_id=metric_id,
+                    limit_id=f"{metric_id}-{number}",
                     customer=scope_pb2.CustomerScope(customer_id=f"customer-{number}"),
                     quantity=access_pb2.QuantityAccess(metric_id=metric_id),
                     amount=str(OUT_OF_REACH),
