@@ -34,6 +34,10 @@ SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 EXAMPLES ?= 100
 # How many random faults `make test-faults` injects.
 FAULTS ?= 200
+# What builds and runs the image, its name, and more options for its build (a network, or `--secret id=pip,src=FILE`).
+CONTAINER_ENGINE ?= docker
+IMAGE ?= tidemark
+BUILD_OPTIONS ?=
 # The demo's input: a CSV of real requests instead of the made-up month.
 TRACE ?=
 # One part of the benchmark, perhaps with options: "soak MINUTES", "rules --scale 0.1 --only create" (default: ingest and
@@ -143,6 +147,12 @@ fuzz: $(STAMP) ## bad requests and bytes to a real server, COUNT=200000 of them,
 .PHONY: test-faults
 test-faults: $(STAMP) ## random kills, pauses, lost connections, failovers, full disks and clock steps under load; FAULTS=20, SEED=7 to repeat
 	TIDEMARK_TEST_FAULTS=$(FAULTS) TIDEMARK_TEST_SEED=$(SEED) $(BIN)/pytest tests/acceptance/test_fault_run.py $(ARGS)
+
+.PHONY: image image-check
+image: ## the image of deploy/docker; IMAGE=name:tag (default tidemark), CONTAINER_ENGINE=podman
+	DOCKER_BUILDKIT=1 $(CONTAINER_ENGINE) build --file deploy/docker/Dockerfile --tag $(IMAGE) $(BUILD_OPTIONS) .
+image-check: image $(STAMP) ## build the image, and run it without rights on a database: not a part of `make test`
+	TIDEMARK_TEST_IMAGE=$(IMAGE) CONTAINER_ENGINE=$(CONTAINER_ENGINE) $(BIN)/pytest tests/acceptance/test_image.py $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## ruff: rules and format

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from cli.console import ConfigurationProblem, install_command
 from cli.sections import SuggestingGroup
+from runtime.first_process import end_at_sigterm
 from runtime.redaction import error_lines
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
@@ -168,6 +169,7 @@ def run(command: click.Command, name: str) -> NoReturn:
     Ends with 130 after Ctrl-C, and with 141 and no message when the reader of the output has gone
     (`tidemark … | head`), as a shell reports programs that SIGINT and SIGPIPE end.
     """
+    end_at_sigterm()
     # The message of a database driver's error can contain values of a row.
     sys.excepthook = lambda _, error, __: sys.stderr.write(error_lines(error) + "\n")
     try:

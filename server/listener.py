@@ -12,6 +12,7 @@ from runtime.actions import LogAction
 from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
 from runtime.forwarding import Forwarding
+from server.accepting import refuse_bad_paths
 from server.authentication.api_keys import Authenticator
 from server.authentication.certificates import TrustedProxies
 from server.calls.lifecycle import CallsInFlight, Shutdown
@@ -110,6 +111,7 @@ def build_server(
         most_of_one=configuration.organization_calls,
         streams_of_one=configuration.organization_streams,
     )
+    refuse_bad_paths()
     server = grpc.aio.server(
         interceptors=(
             Together(
@@ -173,8 +175,8 @@ def address_of(host: str, port: int) -> str:
 async def until_stop(server: grpc.aio.Server, shutdown: Shutdown) -> None:
     """Waits until a stop is requested. Raises ListenerEnded if gRPC ends the server before.
 
-    The task in which grpc.aio accepts calls ends with the first exception in it, for example by a path that is no
-    UTF-8. grpc.aio then stops the server, and the process would go on without a port.
+    The task in which grpc.aio accepts calls ends with the first exception in it (`server.accepting`). grpc.aio then
+    stops the server, and the process would go on without a port.
     """
     requested = asyncio.create_task(shutdown.requested.wait(), name="stop-requested")
     ended = asyncio.create_task(_ended(server), name="server-ended")

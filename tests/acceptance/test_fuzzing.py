@@ -4,7 +4,6 @@
 """
 
 import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -21,9 +20,8 @@ from tests.support.contract.definitions import new_alert
 from tests.support.fuzzing.campaign import CLIENTS, Campaign, Canary, canary, resident
 from tests.support.fuzzing.findings import Findings
 from tests.support.fuzzing.messages import Good, bad_encoding
-from tests.support.fuzzing.wire import bad_bytes, send_bytes
+from tests.support.fuzzing.wire import bad_bytes
 from tests.support.processes.programs import Program, Programs, until
-from tests.support.server import raw_http2
 from tests.support.server.certificates import Authority
 
 COUNT = int(os.environ.get("TIDEMARK_TEST_FUZZ") or 800)  # bad requests
@@ -110,17 +108,6 @@ def _report(findings: Findings, sizes: list[int], seconds: float, p99: tuple[flo
         f"\nresident memory of the server in MiB: {memory}"
         f"\ncanary p99 in ms: {before} before, {beside} beside, {after} after\n"
     )
-
-
-async def test_server_ends_with_an_error_when_grpc_has_ended_it(server: Program) -> None:
-    """A path that is no UTF-8 ends the task in which grpc.aio accepts calls: the process is of no use then."""
-    port = int(server.address.server.rpartition(":")[2])
-    block = raw_http2.block("/tidemark.v1.AlertService/GetAlert").replace(b"AlertService/Get", b"AlertService/\x9aet")
-    sent = raw_http2.PREFACE + raw_http2.frame(raw_http2.SETTINGS, 0, 0)
-    await send_bytes(port, sent + raw_http2.frame(raw_http2.HEADERS, raw_http2.END_HEADERS, 1, block))
-    # The process ends with 1, but sometimes gRPC crashes while it is taken down in this state.
-    assert await server.wait() in (1, -signal.SIGSEGV)
-    assert "gRPC ended the server" in server.said()
 
 
 async def test_server_with_tls_survives_bad_bytes(

@@ -20,7 +20,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def header(name: str, value: str) -> bytes:
-    """One header field as an HPACK literal that enters no table."""
+    """One header field as an HPACK literal that enters no table. A character from U+DC80 on stands for a byte."""
     return b"\0" + _text(name) + _text(value)
 
 
@@ -165,7 +165,7 @@ async def raw(port: int, *, window: int = 65_535, speaking: bool = True) -> Asyn
 
 
 def _text(text: str) -> bytes:
-    data = text.encode()
+    data = text.encode(errors="surrogateescape")
     return _integer(len(data)) + data
 
 

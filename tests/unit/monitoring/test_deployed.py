@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,17 +169,64 @@ def test_a_query_can_be_read(query: Query) -> None:
     assert read(query.expression).selectors
 
 
+# What rules read and no panel needs, and why.
+ON_NO_DASHBOARD = {
+    "up": "it is of Prometheus, and shows processes that are away",
+    "process_max_fds": "a limit that is far above the panel of open files",
+    "tidemark_child_up": "a child that hangs is missing from the panel of what is ready",
+}
+
+
+def test_what_the_rules_read_is_on_a_dashboard() -> None:
+    shown, ruled = set(), set()
+    for query in queries():
+        names = {selector.name for selector in read(query.expression).selectors}
+        if query.place.startswith("rule "):
+            ruled |= names
+        else:
+            shown |= names
+    assert ruled - shown == ON_NO_DASHBOARD.keys()
+
+
 def test_there_are_six_dashboards() -> None:
     assert sorted(dashboards()) == ["customers", "enforcement", "ingest", "notifier", "overview", "rules"]
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed; Debian's package prometheus has it")
+needs_promtool = pytest.mark.skipif(
+    PROMTOOL is None, reason="promtool is not installed; Debian's package prometheus has it"
+)
+
+
+@needs_promtool
 @pytest.mark.parametrize(
     "arguments", [["check", "rules", RULES.name], ["test", "rules", RULES_TEST.name]], ids=lambda value: value[0]
 )
 def test_promtool_accepts_the_rules(arguments: list[str]) -> None:
+    promtool(*arguments, folder=RULES.parent)
+
+
+@needs_promtool
+def test_promtool_accepts_the_configuration_of_prometheus() -> None:
+    promtool("check", "config", PROMETHEUS.name, folder=PROMETHEUS.parent)
+
+
+@needs_promtool
+def test_promtool_can_read_the_queries_of_the_dashboards(tmp_path: Path) -> None:
+    replaced = [
+        query.expression.replace("$__rate_interval", "5m").replace("$instance", ".*")
+        for query in queries()
+        if not query.place.startswith("rule ")
+    ]
+    assert len(replaced) > 100
+    as_rules = [{"record": f"query:{number}", "expr": expression} for number, expression in enumerate(replaced)]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": as_rules}]}))
+    promtool("check", "rules", "rules.yaml", folder=tmp_path)
+
+
+def promtool(*arguments: str, folder: Path) -> None:
+    """Runs promtool, which has to find no fault."""
     assert PROMTOOL is not None
     ended = subprocess.run(
-        [PROMTOOL, *arguments], cwd=RULES.parent, capture_output=True, text=True, timeout=60, check=False
+        [PROMTOOL, *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
