@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
-import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import psycopg
 
-from bench.enforcement import below, gates, gateway, rows, variants
+from bench.enforcement import below, gates, rows, variants
 from bench.enforcement.requests import CUSTOMERS, put_limits
 from bench.enforcement.streams import Pairs
 from bench.support import machine
@@ -20,7 +19,7 @@ from bench.support.stack import PostgreSQL
 KILLED = "killed"
 _OF_ONE_SERVER = {"pairs": rows.pairs, "reserve": rows.reserves, "check": rows.checks, "watch": rows.watches}
 _OF_OWN_SERVERS = {variants.ROLLING: variants.rolling, variants.SLOW: variants.slow}
-ROWS = (*_OF_ONE_SERVER, *_OF_OWN_SERVERS, below.ROW, gateway.ROW, KILLED, *gates.GATES)
+ROWS = (*_OF_ONE_SERVER, *_OF_OWN_SERVERS, below.ROW, KILLED, *gates.GATES)
 
 KILL_AFTER = 3.0  # seconds
 _MESSAGES = 1_000  # more than are sent before the server is killed
@@ -55,15 +54,11 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None], only: S
         if KILLED in wanted:
             loads[KILLED] = machine.load_average()
             add(KILLED, await _killed(postgresql, client))
-    others: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
-        gateway.ROW: functools.partial(gateway.measure, postgresql)
-    }
-    others |= {name: functools.partial(gates.measure, postgresql, name) for name in gates.GATES}
-    for name, measure_other in others.items():
+    for name in gates.GATES:
         if name in wanted:
             loads[name] = machine.load_average()
             try:
-                add(name, await measure_other())
+                add(name, await gates.measure(postgresql, name))
             except Unavailable as error:
                 report(f"{name}: skipped: {error}")
                 failures[name] = str(error)

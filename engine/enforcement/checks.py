@@ -1,14 +1,12 @@
 """Checks: decisions without an effect, from what is committed. No lock is taken, and no commit is waited for.
 
-The checks of an organization that arrive during a read (`check_reads`), or a little later (`Gathering`), make up the
-next one. A meter that is missing,
+The checks of an organization that arrive during a read (`check_reads`) make up the next one. A meter that is missing,
 because nothing has moved it yet, is counted from the stored events, and kept in memory (`counted_meters`).
 """
 
 import asyncio
 import contextlib
 import contextvars
-import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -16,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from engine.enforcement.check_reads import Checked, CheckReads, KnownOfChecks
-from engine.enforcement.gathering import Gathering
 from evaluator.enforcement.decisions import OveragePolicy
 from evaluator.enforcement.usage import Usage
 from runtime.clock import Clock
@@ -39,16 +36,11 @@ class _Waiting:
 
 @dataclass(eq=False, slots=True)
 class _Reader:
-    """The checks of one organization that wait, and the task that reads while there are any.
-
-    usages: of those that wait. gathering: how long the next read waits.
-    """
+    """The checks of one organization that wait, and the task that reads while there are any."""
 
     organization: Organization
     known: KnownOfChecks
     waiting: deque[_Waiting] = field(default_factory=deque)
-    usages: int = 0
-    gathering: Gathering = field(default_factory=Gathering)
     task: asyncio.Task[None] | None = None
 
 
@@ -77,8 +69,6 @@ class Checks:
         reader = self._reader(organization)
         future: asyncio.Future[list[Checked]] = asyncio.get_running_loop().create_future()
         reader.waiting.append(_Waiting([(usage, policy) for usage in usages], future))
-        reader.usages += len(usages)
-        reader.gathering.arrived(reader.usages)
         if reader.task is None:
             # In an empty context: a read belongs to several calls, and not to the one that came first.
             reader.task = asyncio.create_task(
@@ -123,16 +113,12 @@ class Checks:
         """Reads until nothing waits."""
         try:
             while reader.waiting:
-                await reader.gathering.wait(reader.usages)
                 group = [reader.waiting.popleft()]
                 size = len(group[0].usages)
                 while reader.waiting and size + len(reader.waiting[0].usages) <= USAGES_AT_ONCE:
                     size += len(reader.waiting[0].usages)
                     group.append(reader.waiting.popleft())
-                reader.usages -= size
-                began = time.perf_counter()
                 await self._answer(reader, group)
-                reader.gathering.ended(size, time.perf_counter() - began)
         finally:
             reader.task = None
 

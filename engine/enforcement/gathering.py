@@ -1,6 +1,6 @@
-"""Gathering: after a large commit or read, the next one waits a little for more.
+"""Gathering: after a large commit, the next one waits a little for more requests.
 
-A commit and a read cost more than a request in them. Many callers, each of which sends its next request after an
+A commit costs more than a request in it. Many callers, each of which sends its next request after an
 answer, would fall apart into small groups otherwise: the first one that is back would begin a commit alone.
 """
 
