@@ -40,6 +40,8 @@ IMAGE ?= tidemark
 BUILD_OPTIONS ?=
 # The demo's input: a CSV of real requests instead of the made-up month.
 TRACE ?=
+# 1: the demo's console stays until Ctrl-C; 0: it does not. Unset: on a terminal it does.
+CONSOLE ?=
 # One part of the benchmark, perhaps with options: "soak MINUTES", "rules --scale 0.1 --only create" (default: ingest and
 # latency). "plots" draws docs/plots/ from the results of the parts that were run.
 PART ?=
@@ -77,11 +79,12 @@ $(STAMP): requirements.lock pyproject.toml setup.py clients/python/pyproject.tom
 lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml (UPGRADE=1: newest versions of everything)
 	@# The client is a package of this repository, which no index has: it is found here, and is not locked.
 	$(BIN)/python -m pip wheel -qq --no-deps --no-build-isolation --wheel-dir $(BUILD)/wheels clients/python
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra cli --extra embedded --extra tracing --extra dev --generate-hashes --allow-unsafe \
+	@rm -rf clients/python/build  # which mypy would check
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra cli --extra console --extra embedded --extra tracing --extra dev --generate-hashes --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--find-links $(BUILD)/wheels --quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
 	@# Of the image: the same versions, without what only development and the embedded server need.
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra tracing --build-deps-for wheel --generate-hashes --allow-unsafe \
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra console --extra tracing --build-deps-for wheel --generate-hashes --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--find-links $(BUILD)/wheels --quiet --constraint requirements.lock \
 		--output-file deploy/docker/requirements.lock pyproject.toml
@@ -95,8 +98,12 @@ run: proto-check ## server and notifier on the embedded database
 	@exec $(BIN)/tidemark up
 
 .PHONY: demo
-demo: $(STAMP) ## everything live against a webhook receiver, checked; TRACE=file.csv replays real requests
-	@exec $(BIN)/python -m demo $(if $(TRACE),--trace "$(TRACE)")
+demo: $(STAMP) ## everything live and checked, then the console until Ctrl-C (CONSOLE=0: not); TRACE=file.csv replays real requests
+	@exec $(BIN)/python -m demo $(if $(TRACE),--trace "$(TRACE)") $(if $(CONSOLE),$(if $(filter 0,$(CONSOLE)),--no-console,--console))
+
+.PHONY: screenshots
+screenshots: $(STAMP) ## docs/screenshots/: every page of the console, made in a real Chromium
+	@exec $(BIN)/python -m tests.support.console.screenshots
 
 .PHONY: migrate
 migrate: $(STAMP) ## bring the database's schema up to date
@@ -128,6 +135,10 @@ test-clients: $(STAMP) ## the clients against real servers
 	$(BIN)/pytest tests/clients $(ARGS)
 test-acceptance: $(STAMP) ## ring 3: real processes and signals
 	$(BIN)/pytest tests/acceptance $(ARGS)
+
+.PHONY: test-go
+test-go: $(STAMP) ## the Go client with the race detector, where Go is installed
+	TIDEMARK_TEST_RACE=1 $(BIN)/pytest tests/clients/go $(ARGS)
 
 .PHONY: test-model
 test-model: $(STAMP) ## random calls to real servers against the plain model; STEPS=100000 for longer than in CI
@@ -176,6 +187,10 @@ format: $(STAMP) ## format the Python and the proto files in place
 .PHONY: proto
 proto: $(STAMP) ## regenerate generated/ from proto/
 	$(BIN)/python proto/generate.py write
+
+.PHONY: proto-go
+proto-go: $(STAMP) ## regenerate the Go client's code of the contract (needs protoc-gen-go and protoc-gen-go-grpc)
+	$(BIN)/buf generate --template clients/go/buf.gen.yaml --output clients/go
 
 .PHONY: proto-check
 proto-check: $(STAMP) ## fail when generated/ is not what proto/ generates

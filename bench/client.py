@@ -1,15 +1,17 @@
-"""client: usage through the writers of the Python client, beside the benchmark's own client."""
+"""client: usage through the writers of the clients, beside the benchmark's own client."""
 
 import asyncio
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from rich.table import Table
 
+from bench import golang
 from bench.support import load
 from bench.support.access import Access
 from bench.support.client import Client, Job
@@ -24,7 +26,7 @@ from tidemark_client import Client as SyncClient
 OWN = "the benchmark's own client"
 ASYNCIO = "AsyncUsageWriter"
 THREADS = "UsageWriter"
-WAYS = (OWN, ASYNCIO, THREADS)
+GO = "Go's UsageWriter"  # where Go is installed
 MILLION = "million"
 ROWS = ("writers", MILLION)
 
@@ -120,7 +122,7 @@ class Report:
 
     def figures(self) -> dict[str, Any]:
         """The figures for the file of results: medians, and ratios to the own client in the same round."""
-        ways = WAYS if self.rounds else ()
+        ways = tuple(self.rounds[0]) if self.rounds else ()
         medians = {way: round(statistics.median(one[way].events for one in self.rounds)) for way in ways}
         cpu = {way: round(statistics.median(one[way].cpu for one in self.rounds), 2) for way in ways}
         ratios = {
@@ -161,12 +163,14 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None], only: S
     async with postgresql.stack("bench_client") as stack:
         with Client() as client:
             await create_alerts(stack.server, load.alerts())
-            await _rate(client, Send(Access(stack.server), None, DENSE.gauges), DENSE.gauges)
+            await _rate(client, Timed(Send(Access(stack.server), None, DENSE.gauges)), DENSE.gauges)
             if not only or "writers" in only:
+                program = golang.built()
+                every = (OWN, ASYNCIO, THREADS) if program is None else (OWN, ASYNCIO, THREADS, GO)
                 for number in range(ROUNDS + 1):  # the first warms everything up and does not count
                     # In rotation, so that no way always comes first.
-                    ways = [WAYS[(at + number) % len(WAYS)] for at in range(len(WAYS))]
-                    rates = {way: await _round(client, stack, way, number) for way in ways}
+                    ways = [every[(at + number) % len(every)] for at in range(len(every))]
+                    rates = {way: await _round(client, stack, way, number, program) for way in ways}
                     if number:
                         rounds.append(rates)
                         report(", ".join(f"{way} {rate.events:,.0f}/s" for way, rate in rates.items()))
@@ -176,19 +180,21 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None], only: S
     return Report(rounds, million)
 
 
-async def _round(client: Client, stack: Stack, way: str, number: int) -> Rate:
+async def _round(client: Client, stack: Stack, way: str, number: int, program: Path | None) -> Rate:
     events = Load(f"{way[:8]}-{number}", DENSE.gauges, EVENTS if number else WARM_UP_EVENTS, load.now())
     access = Access(stack.server)
+    if way == GO and program is not None:
+        return await _rate(client, golang.WriteInGo(access, program, events), events.events)
     streams = STREAMS * max(1, len(stack.worker_pids))
     job = Send(access, events, events.gauges, streams) if way == OWN else Write(access, way, [events])
-    return await _rate(client, job, events.events)
+    return await _rate(client, Timed(job), events.events)
 
 
 async def _million(client: Client, stack: Stack) -> Rate:
     portions = [
         Load(f"million-{number}", DENSE.gauges, PORTION, load.now()) for number in range(MILLION_EVENTS // PORTION)
     ]
-    rate = await _rate(client, Write(Access(stack.server), ASYNCIO, portions), MILLION_EVENTS)
+    rate = await _rate(client, Timed(Write(Access(stack.server), ASYNCIO, portions)), MILLION_EVENTS)
     with psycopg.connect(stack.url) as connection:
         row = connection.execute("SELECT count(*) FROM event WHERE event_id LIKE 'million-%'").fetchone()
     if row != (MILLION_EVENTS,):
@@ -196,8 +202,8 @@ async def _million(client: Client, stack: Stack) -> Rate:
     return rate
 
 
-async def _rate(client: Client, job: Job[Sent], events: int) -> Rate:
-    sent, cpu = await (await client.prepare(Timed(job)))()
+async def _rate(client: Client, job: Job[tuple[Sent, float]], events: int) -> Rate:
+    sent, cpu = await (await client.prepare(job))()
     if sent.accepted != events:
         raise NotCounted(f"{sent.accepted} events were accepted, {events} were sent")
     return Rate(events / sent.seconds, 1e6 * cpu / events)

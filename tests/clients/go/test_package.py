@@ -1,0 +1,126 @@
+"""The package of the Go client: its version, its service config, and its code of the contract."""
+
+import importlib
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+
+import generated.tidemark.v1 as contract
+from tests.support.clients.golang import FOLDER
+from tests.support.deployment import ROOT
+
+CODE = FOLDER / "tidemark" / "v1"
+# What generated the code that is committed, as the programs print it.
+GENERATORS = {"protoc-gen-go": "protoc-gen-go v1.28.1", "protoc-gen-go-grpc": "protoc-gen-go-grpc 1.0"}
+RAW = re.compile(r"^var file_\w+_rawDesc = \[\]byte\{(.*?)^\}", re.MULTILINE | re.DOTALL)
+GO_STEP = "run `make proto-go` (Debian: apt install protoc-gen-go protoc-gen-go-grpc)"
+
+
+def file_of(text: str) -> FileDescriptorProto:
+    """The file of the contract from which code in Go was generated: it carries its descriptor."""
+    found = RAW.search(text)
+    assert found is not None
+    return FileDescriptorProto.FromString(bytes(int(one, 16) for one in re.findall(r"0x([0-9a-f]{2})", found[1])))
+
+
+def plain(file: FileDescriptorProto) -> FileDescriptorProto:
+    """The file without what the Go code leaves out: options of others, and the imports for them."""
+    copy = FileDescriptorProto()
+    copy.CopyFrom(file)
+    for name in ("dependency", "public_dependency", "weak_dependency", "options", "source_code_info"):
+        copy.ClearField(name)
+    for service in copy.service:
+        service.ClearField("options")
+        for method in service.method:
+            method.ClearField("options")
+    messages = list(copy.message_type)
+    while messages:
+        message = messages.pop()
+        messages += message.nested_type
+        for field in message.field:
+            field.ClearField("options")
+            field.ClearField("json_name")
+        if not message.options.map_entry:
+            message.ClearField("options")
+        for oneof in message.oneof_decl:
+            oneof.ClearField("options")
+        clear_enums(message.enum_type)
+    for extension in copy.extension:
+        extension.ClearField("options")
+        extension.ClearField("json_name")
+    clear_enums(copy.enum_type)
+    return copy
+
+
+def clear_enums(enums: object) -> None:
+    for enum in enums:  # type: ignore[attr-defined]  # a repeated field of either kind
+        enum.ClearField("options")
+        for value in enum.value:
+            value.ClearField("options")
+
+
+def test_version_is_that_of_the_service() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f'const Version = "{version}"' in (FOLDER / "tidemark" / "doc.go").read_text()
+
+
+def test_service_config_is_that_of_the_repository() -> None:
+    config = (ROOT / "deploy" / "grpc-service-config.json").read_bytes()
+    assert (FOLDER / "tidemark" / "service_config.json").read_bytes() == config
+
+
+def test_license_is_that_of_the_repository() -> None:
+    assert (FOLDER / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def test_code_has_all_of_the_contract_and_nothing_else() -> None:
+    expected = {}
+    for module in pkgutil.iter_modules(contract.__path__):
+        if module.name.endswith("_pb2"):
+            file = descriptor_pb2.FileDescriptorProto()
+            importlib.import_module(f"generated.tidemark.v1.{module.name}").DESCRIPTOR.CopyToProto(file)
+            expected[file.name] = plain(file)
+    found = {}
+    for path in CODE.glob("*.pb.go"):
+        if not path.name.endswith("_grpc.pb.go"):
+            file = file_of(path.read_text())
+            found[file.name] = plain(file)
+    assert found.keys() == expected.keys(), GO_STEP
+    for name, one in expected.items():
+        assert found[name] == one, f"{name} has changed: {GO_STEP}"
+
+
+def test_code_imports_only_what_go_mod_names() -> None:
+    imports = {
+        one
+        for path in FOLDER.rglob("*.go")
+        for one in re.findall(r'^\t(?:\w+ )?"([\w.]+\.[\w.]+/[^"]+)"$', path.read_text(), re.MULTILINE)
+    }
+    named = re.findall(r"^\t([\w./-]+) v\S+$", (FOLDER / "go.mod").read_text(), re.MULTILINE)
+    assert len(named) == 3
+    roots = (*named, "tidemark.dev/api")
+    assert {one for one in imports if not any(f"{one}/".startswith(f"{root}/") for root in roots)} == set()
+    assert all(any(f"{one}/".startswith(f"{root}/") for one in imports) for root in roots)
+
+
+def test_code_is_what_buf_generates(tmp_path: Path) -> None:
+    for program, version in GENERATORS.items():
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+        printed = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+        if printed.strip() != version:
+            pytest.skip(f"the code was generated by {version}, and this is {printed.strip()}")
+    buf = Path(sys.executable).parent / "buf"
+    subprocess.run(
+        [buf, "generate", "--template", "clients/go/buf.gen.yaml", "--output", str(tmp_path)], cwd=ROOT, check=True
+    )
+    made = {path.name: path.read_text() for path in (tmp_path / "tidemark" / "v1").iterdir()}
+    assert made == {path.name: path.read_text() for path in CODE.iterdir()}
