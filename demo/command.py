@@ -44,7 +44,7 @@ DEFAULT_PROBE_SECONDS = 10.0
 @click.option(
     "--console/--no-console",
     default=None,
-    help="Stay until Ctrl-C after the report, so that the console can be looked at. Default: on a terminal.",
+    help="Stay until Ctrl-C after the report, so that the console can be viewed. Default: on a terminal.",
 )
 def demo(
     trace: Path | None, events: int, seconds: float, probe_seconds: float, seed: int, console: bool | None

@@ -1,4 +1,4 @@
-"""The headers of every answer: what the browser may load, that nobody may frame a page, and what it may keep."""
+"""The headers of every answer: what the browser may load, that no site may frame a page, and what it may keep."""
 
 from aiohttp import hdrs, web
 

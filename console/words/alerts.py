@@ -96,7 +96,7 @@ def unit_of(alert: alert_pb2.Alert) -> Unit:
 
 
 def scope_words(alert: alert_pb2.Alert) -> str:
-    """Whom the alert covers: all customers, customers on plan pro, customer acme."""
+    """The customers that the alert covers: all customers, customers on plan pro, customer acme."""
     scope = alert.scope
     target = scope.WhichOneof("target")
     of_subscriptions = condition_of(alert)[0] in _OF_SUBSCRIPTIONS
@@ -118,7 +118,7 @@ def scope_words(alert: alert_pb2.Alert) -> str:
                 else f"customer {both.customer_id}"
             )
             return f"{of} on plan {both.plan_id}"
-    return "nobody yet"
+    return "no customer yet"
 
 
 def sentence(alert: alert_pb2.Alert) -> str:
