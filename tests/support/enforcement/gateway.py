@@ -15,6 +15,7 @@ from engine.ingest.commit import Committer
 from engine.ingest.pending import PendingEvents
 from engine.limits import DEFAULT_LIMITS, EnforcementLimits
 from evaluator.enforcement.decisions import Decision, OveragePolicy
+from evaluator.enforcement.decisions import Outcome as DecisionOutcome
 from evaluator.enforcement.usage import Usage
 from evaluator.events import UsageEvent
 from generated.tidemark.v1 import account_service_pb2, limit_pb2
@@ -96,7 +97,7 @@ class Sender:
         [outcome] = await self.together(events)
         return outcome
 
-    async def together(self, *batches: Sequence[UsageEvent]) -> list[Outcome]:
+    async def together(self, *batches: Sequence[UsageEvent]) -> list[DecisionOutcome]:
         """Commits several batches together."""
         return await self._committer.commit([Batch(batch) for batch in batches])
 
@@ -214,3 +215,13 @@ async def meters(caller: Caller) -> dict[tuple[str, str, str], tuple[str, str]]:
         " WHERE organization_id = %(organization_id)s"
     )
     return {(customer, unit, kind): (counted, held) for customer, unit, kind, counted, held in rows}
+
+
+def outcomes(answers: Sequence[Decided]) -> list[DecisionOutcome]:
+    """The outcomes of answers, in their order."""
+    return [answer.decision.outcome for answer in answers if answer.decision is not None]
+
+
+async def shown(caller: Caller) -> tuple[str, str]:
+    """Counted and held of acme's calls."""
+    return (await meters(caller))["acme", "usage/calls", "BILLING_PERIOD"]
