@@ -10,7 +10,7 @@ import secrets
 from enum import StrEnum
 from functools import lru_cache
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 SECRET_PREFIX = "whsec_"
@@ -20,7 +20,6 @@ NEW_SECRET_BYTES = 32
 MIN_SECRET_BYTES = 24
 MAX_SECRET_BYTES = 64
 SEED_BYTES = 32  # of an ed25519 private key; its public key may follow
-PUBLIC_KEY_BYTES = 32
 
 
 class Scheme(StrEnum):
@@ -74,22 +73,6 @@ def private_key(key: str) -> Ed25519PrivateKey:
     if len(data) not in (SEED_BYTES, 2 * SEED_BYTES):
         raise MalformedKey(f"a private key must hold {SEED_BYTES} or {2 * SEED_BYTES} bytes, not {len(data)}")
     return Ed25519PrivateKey.from_private_bytes(data[:SEED_BYTES])
-
-
-def verifying_secret(key: str) -> bytes:
-    """The bytes of a `whsec_` key that a receiver was given, of any length. Raises MalformedKey."""
-    secret = _bytes_of(key, SECRET_PREFIX)
-    if not secret:
-        raise MalformedKey(f"nothing follows {SECRET_PREFIX}")
-    return secret
-
-
-def public_key(key: str) -> Ed25519PublicKey:
-    """The ed25519 key of a `whpk_` key. Raises MalformedKey."""
-    data = _bytes_of(key, PUBLIC_KEY_PREFIX)
-    if len(data) != PUBLIC_KEY_BYTES:
-        raise MalformedKey(f"a public key must hold {PUBLIC_KEY_BYTES} bytes, not {len(data)}")
-    return Ed25519PublicKey.from_public_bytes(data)
 
 
 def _bytes_of(key: str, prefix: str) -> bytes:

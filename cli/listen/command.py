@@ -23,7 +23,6 @@ from cli.event_types import event_type_numbers
 from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
 from cli.listen.forwarding import Forwarder
 from cli.listen.receiver import Arrival, Receiver
-from cli.listen.verification import Verifier
 from cli.rich_console import standard_error, standard_output
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from generated.tidemark.v1.endpoint_pb2 import Endpoint
@@ -31,7 +30,8 @@ from generated.tidemark.v1.event_type_pb2 import EventType
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
 from runtime.signals import on_stop
-from webhooks.signing_keys import MalformedKey
+from tidemark_client import WebhookVerifier
+from webhooks.signing_keys import Scheme, new_signing_key
 
 DISPLAY_NAME = "tidemark listen"  # of the endpoint, shown where endpoints are listed
 
@@ -42,7 +42,7 @@ class Options:
 
     host: str
     port: int
-    verifier: Verifier | None
+    verifier: WebhookVerifier | None
     url: str | None
     event_types: list[EventType.ValueType]
     answers: list[Answer]
@@ -59,10 +59,10 @@ def _answers(context: click.Context, parameter: click.Parameter, values: tuple[s
         raise click.BadParameter(str(error)) from None
 
 
-def _verifier(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Verifier | None:
+def _verifier(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> WebhookVerifier | None:
     try:
-        return Verifier(values) if values else None
-    except MalformedKey as error:
+        return WebhookVerifier(values) if values else None
+    except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
 
@@ -138,7 +138,9 @@ def listen(**options: Any) -> None:
 
 
 async def _listen(chosen: Options) -> None:
-    stop, console, verifier = asyncio.Event(), standard_output(), chosen.verifier or Verifier(())
+    stop, console = asyncio.Event(), standard_output()
+    # Until the endpoint has a secret, nothing verifies.
+    verifier = chosen.verifier or WebhookVerifier(new_signing_key(Scheme.HMAC_SHA256))
     on_stop(stop.set)
     forwarder = None if chosen.forward_to is None else Forwarder(chosen.forward_to)
     receiver = Receiver(
@@ -168,7 +170,7 @@ async def _listen(chosen: Options) -> None:
 
 @asynccontextmanager
 async def _endpoint(
-    address: Address, url: str, event_types: list[EventType.ValueType], verifier: Verifier
+    address: Address, url: str, event_types: list[EventType.ValueType], verifier: WebhookVerifier
 ) -> AsyncIterator[None]:
     """Adds an endpoint at the server while the block runs; `verifier` trusts its secret."""
     async with address.channel() as channel:

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from cli.listen.answers import CLOSE, HANG, Answer
 from cli.listen.forwarding import Forwarder
-from cli.listen.verification import NotVerified, Verifier
 from runtime.clock import Clock
+from tidemark_client import WebhookNotVerified, WebhookVerifier
 
 MAX_BODY = 256 * 1024  # bytes; Tidemark never sends more
 UNVERIFIED = 401
@@ -64,7 +64,7 @@ class Receiver:
 
     def __init__(
         self,
-        verifier: Verifier | None,
+        verifier: WebhookVerifier | None,
         answers: Iterator[Answer],
         clock: Clock,
         on_arrival: Callable[[Arrival], None],
@@ -98,10 +98,9 @@ class Receiver:
         body = await request.read()
         scheme, fault = "", ""
         if self._verifier is not None:
-            headers = {name.lower(): value for name, value in request.headers.items()}
             try:
-                scheme = self._verifier.verify(headers, body, self._clock.now())
-            except NotVerified as error:
+                scheme = self._verifier.check(request.headers, body, self._clock.now())
+            except WebhookNotVerified as error:
                 fault = str(error)
         webhook_id = request.headers.get("webhook-id", "")
         self._counts[webhook_id] += 1

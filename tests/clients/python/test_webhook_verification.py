@@ -2,7 +2,7 @@
 
 import base64
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,39 @@ def test_requests_that_every_client_judges_in_the_same_way(case: dict[str, Any])
     }
     assert (event.value, event.previous_value) == (Decimal(expected["value"]), Decimal(expected["previous_value"]))
     assert [one.level for one in event.transitions] == [Decimal(level) for level in expected["levels"]]
+
+
+# Vectors that are known to other implementations of Standard Webhooks. Their body is no event.
+KNOWN_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+KNOWN_PUBLIC_KEY = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="
+KNOWN_BODY = b'{"test": 2432232314}'
+V1 = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+V1A = "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="
+
+
+@pytest.mark.parametrize(
+    ("key", "signatures", "scheme"),
+    [
+        (KNOWN_SECRET, V1, "v1"),
+        (KNOWN_PUBLIC_KEY, V1A, "v1a"),
+        (KNOWN_SECRET, f"v9,??? v1 {V1A} {V1}", "v1"),
+        (KNOWN_PUBLIC_KEY, f"{V1} {V1A}", "v1a"),
+    ],
+)
+def test_a_check_says_which_scheme_fits_and_does_not_read_the_body(key: str, signatures: str, scheme: str) -> None:
+    sent = {
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": signatures,
+    }
+    time = datetime.fromtimestamp(1614265330, UTC)
+    verifier = WebhookVerifier(OTHER)
+    with pytest.raises(WebhookNotVerified, match="no signature fits"):
+        verifier.check(sent, KNOWN_BODY, time)
+    verifier.trust(key)
+    assert verifier.check(sent, KNOWN_BODY, time) == scheme
+    with pytest.raises(WebhookNotVerified, match="no event"):
+        verifier.verify(sent, KNOWN_BODY, time)
 
 
 @pytest.mark.parametrize("keys", VECTORS["bad_keys"], ids=str)

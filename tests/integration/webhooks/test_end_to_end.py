@@ -10,7 +10,6 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from standardwebhooks import WebhookVerificationError
 
-from cli.listen.verification import NotVerified, Verifier
 from generated.tidemark.v1 import (
     endpoint_pb2,
     redelivery_job_pb2,
@@ -38,6 +37,7 @@ from tests.support.notifier.receiver import Arrival, Receiver, hang, running_rec
 from tests.support.schemas import check_body
 from tests.support.server.running import running
 from tests.support.usage.caller import usage_alert
+from tidemark_client import WebhookNotVerified, WebhookVerifier
 from webhooks.deliveries import DeliveryStatus
 
 
@@ -153,10 +153,10 @@ async def test_an_ed25519_signature_verifies_with_the_public_key_only(
     await house.notify()
     [arrival] = await receiver.arrived(1)
     now = house.clock.now()
-    assert Verifier([created.secret]).verify(arrival.headers, arrival.body, now) == "v1a"
+    assert WebhookVerifier([created.secret]).check(arrival.headers, arrival.body, now) == "v1a"
     other = "whpk_" + base64.b64encode(b"o" * 32).decode()
-    with pytest.raises(NotVerified):
-        Verifier([other]).verify(arrival.headers, arrival.body, now)
+    with pytest.raises(WebhookNotVerified):
+        WebhookVerifier([other]).check(arrival.headers, arrival.body, now)
 
 
 async def test_deliveries_carry_the_present_headers_and_credentials(

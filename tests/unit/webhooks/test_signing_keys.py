@@ -1,5 +1,7 @@
 """The text forms of signing keys: made, read, and what their receivers verify with."""
 
+import base64
+
 import pytest
 
 from webhooks.signature import sign_asymmetric, signed_content
@@ -9,17 +11,15 @@ from webhooks.signing_keys import (
     Scheme,
     new_signing_key,
     private_key,
-    public_key,
     signing_secret,
     verification_key,
-    verifying_secret,
 )
 
 
 def test_a_new_secret_signs_and_verifies_with_the_same_bytes() -> None:
     key = new_signing_key(Scheme.HMAC_SHA256)
     assert verification_key(key) == key
-    assert signing_secret(key) == verifying_secret(key)
+    assert signing_secret(key) == base64.b64decode(key.removeprefix("whsec_"))
     assert len(signing_secret(key)) == NEW_SECRET_BYTES
 
 
@@ -27,9 +27,9 @@ def test_a_new_private_key_is_verified_with_its_public_key() -> None:
     key = new_signing_key(Scheme.ED25519)
     shown = verification_key(key)
     assert shown.startswith("whpk_")
-    assert private_key(key).public_key().public_bytes_raw() == public_key(shown).public_bytes_raw()
+    assert private_key(key).public_key().public_bytes_raw() == base64.b64decode(shown.removeprefix("whpk_"))
     assert sign_asymmetric(private_key(key), "ntf_1", 1, b"{}").startswith("v1a,")
-    public_key(shown).verify(private_key(key).sign(signed_content("ntf_1", 1, b"{}")), b"ntf_1.1.{}")
+    private_key(key).public_key().verify(private_key(key).sign(signed_content("ntf_1", 1, b"{}")), b"ntf_1.1.{}")
 
 
 @pytest.mark.parametrize("scheme", Scheme)
@@ -37,16 +37,6 @@ def test_no_two_new_keys_are_equal(scheme: Scheme) -> None:
     assert new_signing_key(scheme) != new_signing_key(scheme)
 
 
-@pytest.mark.parametrize("key", ["", "whpk_", "whpk_???", "whpk_bm90IDMy", "whsk_" + "A" * 44])
-def test_a_malformed_public_key_is_refused_and_not_shown(key: str) -> None:
-    with pytest.raises(MalformedKey) as caught:
-        public_key(key)
-    assert "???" not in str(caught.value)
-
-
-def test_a_receiver_accepts_a_secret_of_any_length_but_not_an_empty_one() -> None:
-    assert verifying_secret("whsec_YQ==") == b"a"
-    with pytest.raises(MalformedKey, match="nothing follows"):
-        verifying_secret("whsec_")
+def test_a_short_secret_is_refused() -> None:
     with pytest.raises(MalformedKey, match="holds 1"):
         signing_secret("whsec_YQ==")

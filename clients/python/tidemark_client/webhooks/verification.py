@@ -39,7 +39,7 @@ class WebhookVerifier:
         self._secrets: list[bytes] = []
         self._public_keys: list[Callable[[bytes, bytes], bool]] = []
         for key in [keys] if isinstance(keys, str) else keys:
-            self._trust(key)
+            self.trust(key)
         if not self._secrets and not self._public_keys:
             raise ValueError("a verifier needs at least one key")
 
@@ -47,6 +47,18 @@ class WebhookVerifier:
         """What the request reports. headers: with names in any case. body: the bytes that arrived. time: unset, now.
 
         Raises WebhookNotVerified.
+        """
+        self.check(headers, body, time)
+        message_id = next(value for name, value in headers.items() if name.lower() == _ID)
+        try:
+            return WebhookEvent.parse(message_id, body)
+        except ValueError as error:
+            raise WebhookNotVerified(f"the body is no event: {error}") from None
+
+    def check(self, headers: Mapping[str, str], body: bytes, time: datetime | None = None) -> str:
+        """The scheme of the signature that fits, `v1` or `v1a`. The arguments are those of `verify`.
+
+        It does not read the body, so it also verifies what a later version may send. Raises WebhookNotVerified.
         """
         found = {name.lower(): value for name, value in headers.items()}
         message_id, timestamp, signatures = (found.get(name, "") for name in (_ID, _TIMESTAMP, _SIGNATURE))
@@ -58,14 +70,13 @@ class WebhookVerifier:
         if away > self._tolerance.total_seconds():
             raise WebhookNotVerified(f"{_TIMESTAMP} is {away:.0f} seconds away from now")
         signed = f"{message_id}.{timestamp}.".encode() + body
-        if not any(self._fits(signature, signed) for signature in signatures.split(" ")):
-            raise WebhookNotVerified("no signature fits: the secret is another one, or the body was changed")
-        try:
-            return WebhookEvent.parse(message_id, body)
-        except ValueError as error:
-            raise WebhookNotVerified(f"the body is no event: {error}") from None
+        for signature in signatures.split(" "):
+            if self._fits(signature, signed):
+                return signature.partition(",")[0]
+        raise WebhookNotVerified("no signature fits: the secret is another one, or the body was changed")
 
-    def _trust(self, key: str) -> None:
+    def trust(self, key: str) -> None:
+        """Accepts signatures of this key, too. Raises ValueError, as the constructor does."""
         if key.startswith(SECRET_PREFIX):
             secret = _decoded(key, SECRET_PREFIX)
             if not secret:
