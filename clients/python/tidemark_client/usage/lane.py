@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 import grpc
 
@@ -15,7 +15,7 @@ from tidemark_client.errors.exceptions import TidemarkError, error_of_status
 from tidemark_client.usage.batches import EncodedBatch
 from tidemark_client.usage.ledger import Ledger
 from tidemark_client.usage.options import WriterOptions
-from tidemark_client.usage.pending import Pending
+from tidemark_client.usage.pending import Pending, memory
 from tidemark_client.usage.spill import SpillFolder
 from tidemark_client.usage.spiller import Spiller
 from tidemark_client.usage.stream import UsageStream
@@ -66,15 +66,34 @@ class Lane:
             on_interruption=self._interrupted,
         )
 
-    def add(self, content: bytes, future: asyncio.Future[UsageOutcome] | None) -> None:
-        """Takes an encoded event."""
+    def add(self, content: bytes, future: asyncio.Future[UsageOutcome] | None) -> bool:
+        """Takes an encoded event; returns whether it completes a message."""
         filling = self._filling
         filling.add(content, future)
-        count = filling.count
-        if count >= self._max_events or filling.size >= self._max_bytes:
+        if filling.count >= self._max_events or filling.size >= self._max_bytes:
             self.seal()
-        elif count == 1:
+            return True
+        if self._timer is None:
             self._timer = self._loop.call_later(self._options.linger, self.seal)
+        return False
+
+    def extend(self, contents: Sequence[bytes]) -> None:
+        """Takes encoded events without futures."""
+        at = 0
+        while at < len(contents):
+            filling = self._filling
+            part = contents[at : at + self._max_events - filling.count]
+            at += len(part)
+            size = memory(part)
+            if filling.size + size >= self._max_bytes:  # somewhere within it a message is complete
+                for content in part:
+                    self.add(content, None)
+                continue
+            filling.extend(part, size)
+            if filling.count >= self._max_events:
+                self.seal()
+            elif self._timer is None:
+                self._timer = self._loop.call_later(self._options.linger, self.seal)
 
     def seal(self) -> None:
         """Ends the message that is being filled, so that it is sent."""
@@ -164,7 +183,7 @@ class Lane:
     def _rejected(self, pending: Pending, outcome: UsageOutcome, *, is_final: bool) -> Pending | None:
         """Reports the rejected events; returns those that the server may record later."""
         assert pending.events is not None
-        again = Pending(tries=pending.tries + 1)
+        again = Pending(tries=pending.tries + 1, epoch=pending.epoch)
         for rejection in outcome.rejected:
             content = pending.events[rejection.index]
             future = pending.futures.pop(rejection.index, None)
@@ -182,11 +201,9 @@ class Lane:
     def _send_later(self, again: Pending) -> None:
         self._ledger.take_again(again)
         self._delayed.append(again)
-        self._ledger.delayed += 1
 
         def send() -> None:
             self._delayed.remove(again)
-            self._ledger.delayed -= 1
             self.queue.append(again)
             self._wake.set()
 
