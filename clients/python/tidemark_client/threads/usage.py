@@ -177,7 +177,11 @@ class UsageWriter:
 
     def _hand_over_later(self) -> None:
         if self._timer is None:
-            self._timer = self._user.loop.call_later(self._options.linger, self._seal)
+            self._timer = self._user.loop.call_later(self._options.linger, self._linger_ended)
+
+    def _linger_ended(self) -> None:
+        self._hand_over()
+        self._writer.linger_ended()
 
     def _seal(self) -> None:
         self._hand_over()

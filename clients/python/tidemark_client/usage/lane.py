@@ -52,6 +52,7 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._filling = Pending()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_due = False  # the message that is being filled is sent as soon as no other waits
         self._in_flight: deque[Pending] = deque()
         self._delayed: list[Pending] = []
         self._wake = asyncio.Event()
@@ -74,7 +75,7 @@ class Lane:
             self.seal()
             return True
         if self._timer is None:
-            self._timer = self._loop.call_later(self._options.linger, self.seal)
+            self._timer = self._loop.call_later(self._options.linger, self.linger_ended)
         return False
 
     def extend(self, contents: Sequence[bytes]) -> None:
@@ -93,10 +94,18 @@ class Lane:
             if filling.count >= self._max_events:
                 self.seal()
             elif self._timer is None:
-                self._timer = self._loop.call_later(self._options.linger, self.seal)
+                self._timer = self._loop.call_later(self._options.linger, self.linger_ended)
+
+    def linger_ended(self) -> None:
+        """Ends the message that is being filled, unless others wait: behind them it can as well become fuller."""
+        if self.queue:
+            self._is_due = True
+        else:
+            self.seal()
 
     def seal(self) -> None:
         """Ends the message that is being filled, so that it is sent."""
+        self._is_due = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -149,6 +158,8 @@ class Lane:
                 pending.is_sent = True
                 self._in_flight.append(pending)
                 yield EncodedBatch(pending.batch_id, pending.events)
+                if self._is_due and not self.queue:
+                    self.seal()
             if self._ledger.is_closing and not self._in_flight and not self._delayed:
                 return
             self._wake.clear()

@@ -147,6 +147,11 @@ class AsyncUsageWriter:
             else:
                 lane.extend(contents)
 
+    def linger_ended(self) -> None:
+        """Ends the messages that are being filled where no others wait."""
+        for lane in self._lanes:
+            lane.linger_ended()
+
     def seal(self) -> None:
         """Ends the messages that are being filled, so that they are sent."""
         for lane in self._lanes:
