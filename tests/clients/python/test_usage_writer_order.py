@@ -164,3 +164,20 @@ async def test_program_that_only_sends_lets_the_streams_send() -> None:
             await writer.send(event(f"e-{sent}"))
             sent += 1
             assert sent < 100_000
+
+
+async def test_while_messages_wait_the_next_one_becomes_fuller() -> None:
+    slow = Slow()
+    names = [f"e-{number}" for number in range(30)]
+    async with (
+        Scripted(slow) as server,
+        AsyncClient(f"127.0.0.1:{server.port}") as client,
+        client.usage_writer(WriterOptions(streams=1, in_flight=1, linger=0.0)) as writer,
+    ):
+        for name in names:
+            await writer.send(event(name, customer_id=SLOW))
+            await asyncio.sleep(0.001)  # linger ends
+        slow.gate.set()
+        assert await flushed(writer) == 30
+        assert len(server.received[0]) <= 5  # three are with the stream, one waits, and one takes all others
+    assert slow.names(SLOW) == names
