@@ -7,8 +7,9 @@ other: the loop is not one of Python.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from operator import attrgetter, itemgetter, methodcaller
-from typing import Generic, TypeVar
+from itertools import repeat
+from operator import attrgetter, itemgetter
+from typing import Generic, Literal, TypeVar
 
 from tidemark_client.usage.events import MAX_EVENT_BYTES, complete, fill
 from tidemark_client.usage.options import WriterOptions
@@ -20,8 +21,9 @@ FIRST_EVENTS = 16  # of the first one, whose size is not known before it is enco
 
 _customer_id = attrgetter("customer_id")
 _first_byte = itemgetter(slice(1))
-_has_time = methodcaller("HasField", "event_time")
-_encode = methodcaller("SerializeToString")
+_has = UsageEvent.HasField
+_TIMES: repeat[Literal["event_time"]] = repeat("event_time")
+_encode = UsageEvent.SerializeToString
 
 _ID_TAG = b"\x0a"  # of event_id, the first field of an event
 
@@ -88,7 +90,7 @@ def _encoded(events: Sequence[UsageEvent]) -> list[bytes] | None:
     """What `complete` makes of them; None when one of them is too large."""
     contents: list[bytes] = list(map(_encode, events))
     # The first byte says that there is an id. To read the ids would take four times as long.
-    if set(map(_first_byte, contents)) != {_ID_TAG} or not all(map(_has_time, events)):
+    if set(map(_first_byte, contents)) != {_ID_TAG} or not all(map(_has, events, _TIMES)):
         for event in events:
             fill(event)
         contents = list(map(_encode, events))
