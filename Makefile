@@ -40,6 +40,8 @@ IMAGE ?= tidemark
 BUILD_OPTIONS ?=
 # The demo's input: a CSV of real requests instead of the made-up month.
 TRACE ?=
+# 1: the demo's console stays until Ctrl-C; 0: it does not. Unset: on a terminal it does.
+CONSOLE ?=
 # One part of the benchmark, perhaps with options: "soak MINUTES", "rules --scale 0.1 --only create" (default: ingest and
 # latency). "plots" draws docs/plots/ from the results of the parts that were run.
 PART ?=
@@ -73,15 +75,32 @@ $(STAMP): requirements.lock pyproject.toml setup.py clients/python/pyproject.tom
 	@$(BIN)/python proto/generate.py export-google $(BUILD)/google-protos
 	@touch $@
 
+# Of clients/node. Without npm, or without a network, these say so and fail nothing: the tests that need the packages are
+# skipped with the reason. npm writes NODE_STAMP when all is installed.
+NODE_CLIENT := clients/node
+NODE_STAMP := $(NODE_CLIENT)/node_modules/.package-lock.json
+
+.PHONY: node
+node: ## packages of clients/node, and its compiled code, where npm is installed
+	@if ! command -v npm >/dev/null 2>&1; then \
+		echo "npm is not installed: clients/node is not tested"; exit 0; fi; \
+	if [ ! -e $(NODE_STAMP) ] || [ $(NODE_CLIENT)/package-lock.json -nt $(NODE_STAMP) ]; then \
+		echo "installing the packages of clients/node"; \
+		npm ci --prefix $(NODE_CLIENT) --ignore-scripts --no-audit --no-fund --fetch-retries=1 --loglevel=error || { \
+			echo "they cannot be installed, so clients/node is not tested; make node tries again" >&2; exit 0; }; \
+	fi; \
+	npm run --prefix $(NODE_CLIENT) --silent build
+
 .PHONY: lock
 lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml (UPGRADE=1: newest versions of everything)
 	@# The client is a package of this repository, which no index has: it is found here, and is not locked.
 	$(BIN)/python -m pip wheel -qq --no-deps --no-build-isolation --wheel-dir $(BUILD)/wheels clients/python
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra cli --extra embedded --extra tracing --extra dev --generate-hashes --allow-unsafe \
+	@rm -rf clients/python/build  # which mypy would check
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra cli --extra console --extra embedded --extra replay --extra tracing --extra dev --generate-hashes --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--find-links $(BUILD)/wheels --quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
 	@# Of the image: the same versions, without what only development and the embedded server need.
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra tracing --build-deps-for wheel --generate-hashes --allow-unsafe \
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra console --extra tracing --build-deps-for wheel --generate-hashes --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--find-links $(BUILD)/wheels --quiet --constraint requirements.lock \
 		--output-file deploy/docker/requirements.lock pyproject.toml
@@ -95,8 +114,12 @@ run: proto-check ## server and notifier on the embedded database
 	@exec $(BIN)/tidemark up
 
 .PHONY: demo
-demo: $(STAMP) ## everything live against a webhook receiver, checked; TRACE=file.csv replays real requests
-	@exec $(BIN)/python -m demo $(if $(TRACE),--trace "$(TRACE)")
+demo: $(STAMP) ## everything live and checked, then the console until Ctrl-C (CONSOLE=0: not); TRACE=file.csv replays real requests
+	@exec $(BIN)/python -m demo $(if $(TRACE),--trace "$(TRACE)") $(if $(CONSOLE),$(if $(filter 0,$(CONSOLE)),--no-console,--console))
+
+.PHONY: screenshots
+screenshots: $(STAMP) ## docs/screenshots/: every page of the console, made in a real Chromium
+	@exec $(BIN)/python -m tests.support.console.screenshots
 
 .PHONY: migrate
 migrate: $(STAMP) ## bring the database's schema up to date
@@ -109,7 +132,7 @@ bench: $(STAMP) ## ingest and latency, under 3 minutes; PART= runs one part: bat
 # --- checking -----------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: check $(if $(ARGS),,test-postgres) ## everything CI runs: lint, types, contract, generated code, and all rings of tests
+test: node check $(if $(ARGS),,test-postgres) ## everything CI runs: lint, types, contract, generated code, and all rings of tests
 	$(BIN)/pytest $(SHARED) $(ARGS)
 
 .PHONY: test-postgres
@@ -117,16 +140,16 @@ test-postgres: $(STAMP) ## what depends most on the database, on the operating s
 	$(BIN)/pytest $(SHARED) --postgres system $(addprefix tests/integration/,$(DATABASE_PART)) $(ARGS)
 
 .PHONY: check
-check: lint types proto-lint proto-check proto-breaking docs-check ## everything of `make test` but the tests
+check: lint types proto-lint proto-check proto-check-node proto-breaking docs-check ## everything of `make test` but the tests
 
 .PHONY: test-unit test-integration test-clients test-acceptance
 test-unit: $(STAMP) ## ring 1: pure logic
 	$(BIN)/pytest tests/unit $(ARGS)
 test-integration: $(STAMP) ## ring 2: the rooms against a real PostgreSQL
 	$(BIN)/pytest tests/integration $(ARGS)
-test-clients: $(STAMP) ## the clients against real servers
+test-clients: $(STAMP) node ## the clients against real servers
 	$(BIN)/pytest tests/clients $(ARGS)
-test-acceptance: $(STAMP) ## ring 3: real processes and signals
+test-acceptance: $(STAMP) node ## ring 3: real processes and signals
 	$(BIN)/pytest tests/acceptance $(ARGS)
 
 .PHONY: test-go
@@ -178,8 +201,9 @@ format: $(STAMP) ## format the Python and the proto files in place
 # --- the contract -------------------------------------------------------------------------------------------
 
 .PHONY: proto
-proto: $(STAMP) ## regenerate generated/ from proto/
+proto: $(STAMP) ## regenerate the code of the service and of its clients from proto/
 	$(BIN)/python proto/generate.py write
+	$(BIN)/python -m proto.node_client write
 
 .PHONY: proto-go
 proto-go: $(STAMP) ## regenerate the Go client's code of the contract (needs protoc-gen-go and protoc-gen-go-grpc)
@@ -188,6 +212,10 @@ proto-go: $(STAMP) ## regenerate the Go client's code of the contract (needs pro
 .PHONY: proto-check
 proto-check: $(STAMP) ## fail when generated/ is not what proto/ generates
 	$(BIN)/python proto/generate.py check
+
+.PHONY: proto-check-node
+proto-check-node: $(STAMP) ## the same for the code of clients/node, where `make node` has installed its packages
+	@$(BIN)/python -m proto.node_client check
 
 .PHONY: proto-lint
 proto-lint: $(STAMP) ## buf: lint and format of the contract
@@ -227,6 +255,7 @@ changelog: $(STAMP) ## move the fragments of changes/ into CHANGELOG.md, under t
 
 .PHONY: clean
 clean: ## remove the virtual environment and everything made by tools (never .tidemark, the database)
+	rm -rf $(NODE_CLIENT)/dist $(NODE_CLIENT)/node_modules
 	rm -rf $(VENV) $(BUILD) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find server store -name 'native_*.c' -delete -o -name 'native_*.so' -delete

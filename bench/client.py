@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from rich.table import Table
 
-from bench import golang
+from bench import golang, node_client
 from bench.support import load
 from bench.support.access import Access
 from bench.support.client import Client, Job
@@ -26,7 +26,8 @@ from tidemark_client import Client as SyncClient
 OWN = "the benchmark's own client"
 ASYNCIO = "AsyncUsageWriter"
 THREADS = "UsageWriter"
-GO = "Go's UsageWriter"  # where Go is installed
+GO = "UsageWriter, Go"
+NODE = "UsageWriter, Node"
 MILLION = "million"
 ROWS = ("writers", MILLION)
 
@@ -122,7 +123,7 @@ class Report:
 
     def figures(self) -> dict[str, Any]:
         """The figures for the file of results: medians, and ratios to the own client in the same round."""
-        ways = tuple(self.rounds[0]) if self.rounds else ()
+        ways = list(self.rounds[0]) if self.rounds else []
         medians = {way: round(statistics.median(one[way].events for one in self.rounds)) for way in ways}
         cpu = {way: round(statistics.median(one[way].cpu for one in self.rounds), 2) for way in ways}
         ratios = {
@@ -166,7 +167,9 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None], only: S
             await _rate(client, Timed(Send(Access(stack.server), None, DENSE.gauges)), DENSE.gauges)
             if not only or "writers" in only:
                 program = golang.built()
-                every = (OWN, ASYNCIO, THREADS) if program is None else (OWN, ASYNCIO, THREADS, GO)
+                every = [OWN, ASYNCIO, THREADS]
+                every += [GO] if program is not None else []
+                every += [NODE] if node_client.is_installed() else []
                 for number in range(ROUNDS + 1):  # the first warms everything up and does not count
                     # In rotation, so that no way always comes first.
                     ways = [every[(at + number) % len(every)] for at in range(len(every))]
@@ -181,11 +184,14 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None], only: S
 
 
 async def _round(client: Client, stack: Stack, way: str, number: int, program: Path | None) -> Rate:
-    events = Load(f"{way[:8]}-{number}", DENSE.gauges, EVENTS if number else WARM_UP_EVENTS, load.now())
+    name = way.replace("UsageWriter", "").strip(", ") or "threads"
+    events = Load(f"{name[:8]}-{number}", DENSE.gauges, EVENTS if number else WARM_UP_EVENTS, load.now())
     access = Access(stack.server)
     if way == GO and program is not None:
         return await _rate(client, golang.WriteInGo(access, program, events), events.events)
     streams = STREAMS * max(1, len(stack.worker_pids))
+    if way == NODE:
+        return await _rate(client, node_client.WriteInNode(access, events), events.events)
     job = Send(access, events, events.gauges, streams) if way == OWN else Write(access, way, [events])
     return await _rate(client, Timed(job), events.events)
 
@@ -194,7 +200,8 @@ async def _million(client: Client, stack: Stack) -> Rate:
     portions = [
         Load(f"million-{number}", DENSE.gauges, PORTION, load.now()) for number in range(MILLION_EVENTS // PORTION)
     ]
-    rate = await _rate(client, Timed(Write(Access(stack.server), ASYNCIO, portions)), MILLION_EVENTS)
+    job = Write(Access(stack.server), ASYNCIO, portions)
+    rate = await _rate(client, Timed(job), MILLION_EVENTS)
     with psycopg.connect(stack.url) as connection:
         row = connection.execute("SELECT count(*) FROM event WHERE event_id LIKE 'million-%'").fetchone()
     if row != (MILLION_EVENTS,):

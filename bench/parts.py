@@ -19,10 +19,13 @@ from bench import (
     notifier,
     quotas,
     recharges,
+    replay,
     report,
+    series,
     soak,
     sustained,
 )
+from bench import console as console_pages
 from bench.enforcement import part as enforcement
 from bench.enforcement import soak as enforcement_soak
 from bench.mesh import part as mesh
@@ -131,6 +134,16 @@ async def _quotas(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measu
     return Measured(found.figures(), [found.table()])
 
 
+async def _console(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await console_pages.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
+async def _series(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await series.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
 async def _enforcement(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
     found = await enforcement.measure(postgresql, say, options.only)
     return Measured(found.figures(), [found.table()])
@@ -158,6 +171,11 @@ async def _gateway(postgresql: PostgreSQL, say: Say, options: Namespace) -> Meas
     return Measured(found.figures(), [found.table()])
 
 
+async def _replay(postgresql: PostgreSQL, say: Say, options: Namespace) -> Measured:
+    found = await replay.measure(postgresql, say)
+    return Measured(found.figures(), [found.table()])
+
+
 PARTS: Mapping[str, Part] = {
     "ingest": Part("usage as fast as the server accepts it, beside a raw COPY", _ingest),
     "batches": Part("ingest by events of a message, streams and processes of the server", _batches),
@@ -177,7 +195,10 @@ PARTS: Mapping[str, Part] = {
     ),
     "mesh": Part("TLS, keys, metrics and many open streams", _mesh, tuple(MESH_ROWS)),
     "gateway": Part("HTTP and JSON beside gRPC, CloudEvents, idle streams of events", _gateway),
+    "replay": Part("files of usage through `tidemark replay`", _replay),
     "quotas": Part("calls and usage of an organization with quotas, by the number of its alerts", _quotas),
+    "console": Part("pages of the console, by the number of customers and alerts", _console),
+    "series": Part("curves of gauges and balances, by the number of events and entries", _series),
     "enforcement": Part("checks, reservations and settlements, beside other gates", _enforcement, enforcement.ROWS),
     "enforcement-soak": Part("minutes of reservations, compared with the stored events", _enforcement_soak),
     "soak": Part("minutes of steady traffic through a notifier", _soak),

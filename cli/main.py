@@ -47,6 +47,7 @@ COMMANDS: dict[str, Entry] = {
     "up": Entry(_SERVICE, "Start everything on this machine: the server and the notifier.", "cli.serving.up:up"),
     "serve": Entry(_SERVICE, "Start a gRPC server, or several that share its port.", "cli.serving.serve:serve"),
     "notify": Entry(_SERVICE, "Start a notifier, which sends webhooks.", "cli.serving.notify:notify"),
+    "console": Entry(_SERVICE, "Show the pages of a server, for a browser.", "cli.pages.command:console"),
     "migrate": Entry(_SERVICE, "Bring the schema of the database up to date.", "cli.serving.migrate:migrate"),
     "keys": Entry(_SERVICE, "Create, list, change, rotate and revoke API keys.", "cli.organizations.keys:keys"),
     "secrets": Entry(_SERVICE, "Work on the encrypted webhook secrets.", "cli.organizations.secrets:secrets"),
@@ -69,7 +70,7 @@ COMMANDS: dict[str, Entry] = {
 }
 
 # The packages of an extra, by the name of the import. `store.embedded` checks its own package.
-EXTRA_OF_PACKAGE = {"rich": "cli"}
+EXTRA_OF_PACKAGE = {"jinja2": "console", "rich": "cli"}
 
 
 class CommandsOnDemand(SuggestingGroup):

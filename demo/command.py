@@ -1,5 +1,6 @@
 """The command line of the demo, `python -m demo`."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -40,12 +41,19 @@ DEFAULT_PROBE_SECONDS = 10.0
     help="For the measurement of latency; 0 leaves it out.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Another seed makes another month.")
-def demo(trace: Path | None, events: int, seconds: float, probe_seconds: float, seed: int) -> None:
+@click.option(
+    "--console/--no-console",
+    default=None,
+    help="Stay until Ctrl-C after the report, so that the console can be looked at. Default: on a terminal.",
+)
+def demo(
+    trace: Path | None, events: int, seconds: float, probe_seconds: float, seed: int, console: bool | None
+) -> None:
     """Show everything live, and check it.
 
-    Starts PostgreSQL, a server, a notifier and a webhook receiver of its own in a temporary folder, creates alerts,
-    streams usage, and compares what arrives, signed and verified, with a computation of its own. Exits with 0 only
-    when they match exactly.
+    Starts PostgreSQL, a server, a notifier, the console and a webhook receiver of its own in a temporary folder,
+    creates alerts, streams usage, and compares what arrives, signed and verified, with a computation of its own.
+    Exits with 0 only when they match exactly.
     """
     # Only here: the package that verifies signatures is for tests and the demo, a server does without it.
     try:
@@ -57,11 +65,14 @@ def demo(trace: Path | None, events: int, seconds: float, probe_seconds: float, 
 
     display = Display(standard_output())
     clock = SystemClock()
+    stays = console if console is not None else sys.stdout.isatty()
     try:
         if trace is not None:
-            right = uvloop.run(cancelled_by_signals(Replay(display, clock, trace).run()))
+            right = uvloop.run(cancelled_by_signals(Replay(display, clock, trace).run(stays=stays)))
         else:
-            right = uvloop.run(cancelled_by_signals(Month(display, clock, events, seconds, seed).run(probe_seconds)))
+            right = uvloop.run(
+                cancelled_by_signals(Month(display, clock, events, seconds, seed).run(probe_seconds, stays=stays))
+            )
     except EndedBySignal as ended:
         raise click.exceptions.Exit(ended.exit_code) from None
     finally:

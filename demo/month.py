@@ -43,14 +43,15 @@ class Month:
         self._probe = Probe()
         self._quiet = False
 
-    async def run(self, probe_seconds: float) -> bool:
-        """Runs all of it; returns whether everything was as expected."""
+    async def run(self, probe_seconds: float, *, stays: bool = False) -> bool:
+        """Runs all of it; returns whether everything was as expected. stays: until Ctrl-C, for the console."""
         show, setting = self._display, self._scenario
         show.title(f"a month of {self._count:,} usage events, streamed in {self._seconds:g} seconds")
         show.step("starting PostgreSQL, server, notifier and a webhook receiver in a temporary folder")
         async with running() as stack:
             stack.webhooks.on_received = self._received
             show.step(f"server [name]{stack.address.server}[/], receiver [name]{stack.webhook_url}[/]")
+            show.step(f"console [name]{stack.console_url}[/]")
             await put_facts(stack.channel, (*setting.customers, *self._probed), (*setting.metrics, latency.METRIC))
             first = (*setting.alerts, latency.ALERT)
             for alert in first:
@@ -65,6 +66,11 @@ class Month:
             await asyncio.sleep(EXTRA_WAIT)
             right = self._report(stack.webhooks, measured=bool(probe_seconds))
             stack.keep = not right
+            if stays:
+                show.console.print(
+                    f"\n[good]look at all of it:[/] [name]{stack.console_url}[/]  [quiet]Ctrl-C ends[/]"
+                )
+                await stack.stay()
         return right
 
     async def _use(self, stack: Stack, streams: UsageStreams) -> None:

@@ -48,8 +48,8 @@ class Replay:
         self._path = path
         self._transition_count = 0
 
-    async def run(self) -> bool:
-        """Runs all of it; returns whether everything was as expected."""
+    async def run(self, *, stays: bool = False) -> bool:
+        """Runs all of it; returns whether everything was as expected. stays: until Ctrl-C, for the console."""
         show, comparison = self._display, self._comparison
         show.title(f"{len(self._trace.requests):,} real LLM requests of {self._path.name}")
         show.step(
@@ -58,6 +58,7 @@ class Replay:
         )
         show.step("starting PostgreSQL, server, notifier and a webhook receiver in a temporary folder")
         async with running() as stack:
+            show.step(f"console [name]{stack.console_url}[/]")
             stack.webhooks.on_received = self._received
             await put_facts(stack.channel, self._customers, trace.METRICS)
             for alert in trace.ALERTS:
@@ -76,6 +77,11 @@ class Replay:
 
             right = await self._report(stack, seconds)
             stack.keep = not right
+            if stays:
+                show.console.print(
+                    f"\n[good]look at all of it:[/] [name]{stack.console_url}[/]  [quiet]Ctrl-C ends[/]"
+                )
+                await stack.stay()
         return right
 
     async def _report(self, stack: Stack, seconds: float) -> bool:

@@ -15,7 +15,11 @@ from cli.client.connection import Address
 from cli.client.errors import CALL_ERRORS
 from cli.console import Problem
 from cli.rich_console import standard_error
+from console.process import Listening, Server
+from console.process import running as running_console
 from demo.receiver import VerifiedWebhooks
+from runtime.clock import SystemClock
+from runtime.signals import on_stop
 from tests.support.notifier.receiver import running_receiver
 from tests.support.processes.programs import LOCAL_SETTINGS, CannotStart, Programs, last_lines
 from tests.support.webhooks.endpoints import create_endpoint
@@ -23,14 +27,27 @@ from tests.support.webhooks.endpoints import create_endpoint
 
 @dataclass
 class Stack:
-    """What runs. folder: logs and data. keep: whether the folder stays when everything has stopped."""
+    """What runs. folder: logs and data. keep: whether the folder stays when everything has stopped.
+
+    console_url: of the console, for a browser.
+    """
 
     address: Address
     channel: grpc.aio.Channel
     webhooks: VerifiedWebhooks
     webhook_url: str
     folder: Path
+    console_url: str
     keep: bool = False
+
+    async def stay(self) -> None:
+        """Waits for Ctrl-C, so that somebody can look at the console."""
+        stopped = asyncio.Event()
+        unfollow = on_stop(stopped.set)
+        try:
+            await stopped.wait()
+        finally:
+            unfollow()
 
 
 @asynccontextmanager
@@ -50,7 +67,10 @@ async def running() -> AsyncIterator[Stack]:
         except CannotStart as error:
             raise Problem(error.reason, error.last_lines) from None
         channel = await exits.enter_async_context(server.address.channel())
-        stack = Stack(server.address, channel, VerifiedWebhooks(), receiver.url, folder)
+        listening = Listening("127.0.0.1", 0)
+        pages = running_console(Server(server.address.server), listening, SystemClock())
+        console_url = listening.url(await exits.enter_async_context(pages))
+        stack = Stack(server.address, channel, VerifiedWebhooks(), receiver.url, folder, console_url)
         receiver.always_answer(stack.webhooks.answer)
         try:
             stack.webhooks.trust(await create_endpoint(channel, receiver.url))

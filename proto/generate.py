@@ -105,10 +105,10 @@ def google_protos_folder() -> Path:
 
 
 def export_google(target: Path) -> None:
-    """Copies the google protos of the contract into `target`, replacing what was there."""
+    """Copies the google protos of the contract and of clients into `target`, replacing what was there."""
     shutil.rmtree(target, ignore_errors=True)
     source = google_protos_folder()
-    for name in GOOGLE_PROTOS:
+    for name in CLIENT_GOOGLE_PROTOS:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target / name)
 
@@ -266,7 +266,7 @@ def write() -> None:
 
 
 def check() -> None:
-    """Exits with 1 and the first differing lines when a folder is not what the contract generates."""
+    """Exits with 1 when a folder is not what the contract generates."""
     expected: dict[str, str] = {}
     committed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -274,6 +274,11 @@ def check() -> None:
             shown = folder.relative_to(PROTO.parent)
             expected |= {f"{shown}/{path}": text for path, text in contents(make()).items()}
             committed |= {f"{shown}/{path}": text for path, text in contents(folder).items()}
+    compare(expected, committed)
+
+
+def compare(expected: Mapping[str, str], committed: Mapping[str, str]) -> None:
+    """Exits with 1 and the first differing lines of each file when two sets of files differ."""
     differing = sorted(
         name for name in expected.keys() | committed.keys() if expected.get(name) != committed.get(name)
     )

@@ -21,6 +21,7 @@ class LogAction(StrEnum):
     NOT_READY = "not_ready"
     WORKER_ENDED = "worker.ended"
     WORKER_RUNS_AGAIN = "worker.runs_again"
+    CONSOLE = "console"
     MONITORING = "monitoring"  # of several processes on one port
     METRIC_FAILED = "metric.failed"
     BACKLOG_FAILED = "backlog.failed"  # what waits in the database cannot be read
@@ -34,6 +35,7 @@ class LogAction(StrEnum):
     KEY_REVOKED = "revoked"
     INTERNAL_ERROR = "internal_error"
     ANSWER_TOO_LARGE = "answer_too_large"
+    ACTIVITY_FAILED = "activity.failed"
     QUOTAS_FAILED = "quotas.failed"
 
     # Evaluation.

@@ -100,6 +100,7 @@ class Configuration:
     notifier_concurrency: int = DEFAULT_NOTIFIER_CONCURRENCY
     metrics_listen: tuple[str, int] | None = None  # of health and metrics of a process; None: it does not listen
     notifier_listen: tuple[str, int] | None = None  # the same, of a notifier alone
+    console_listen: tuple[str, int] | None = None  # of the console; None: `serve` has none
     delivery_retention: timedelta = timedelta(days=DEFAULT_DELIVERY_RETENTION)
     # Master keys of stored secrets, as id and 32 bytes. The first one encrypts, all of them decrypt.
     secret_keys: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
@@ -321,6 +322,7 @@ def load(environment: Mapping[str, str]) -> Configuration:
         ),
         metrics_listen=read.optional_address("METRICS_LISTEN"),
         notifier_listen=read.optional_address("NOTIFIER_LISTEN"),
+        console_listen=read.optional_address("CONSOLE_LISTEN"),
         delivery_retention=timedelta(
             days=read.number("DELIVERY_RETENTION_DAYS", int, DEFAULT_DELIVERY_RETENTION, 1, 3_650, "days")
         ),

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from engine.activity import UsageActivity
 from engine.backfill.backfills import Backfills
 from engine.changes.groups import ChangeGroups
 from engine.enforcement.checks import Checks
@@ -63,6 +64,7 @@ class Parts:
     new_metrics: NewMetrics
     limits: ServerLimits
     monitoring: ServerMonitoring
+    activity: UsageActivity
 
 
 def build_parts(
@@ -90,6 +92,7 @@ def build_parts(
         beside=configuration.max_pending_events // BESIDE,
     )
     monitoring.add_pending(pending)
+    activity = UsageActivity(database, clock)
     pipeline = Pipeline(
         database,
         clock,
@@ -102,6 +105,7 @@ def build_parts(
         limits=engine_limits.ingest,
         native=configuration.native,
         monitoring=monitoring.ingest,
+        activity=activity,
     )
     ingest_seats = ingest_gate.free
     changes = ChangeGroups(
@@ -187,6 +191,7 @@ def build_parts(
         NewMetrics(database, backfills, engine_limits.new_metrics.later),
         server_limits,
         monitoring,
+        activity,
     )
 
 
@@ -196,6 +201,8 @@ async def started(parts: Parts) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(parts.quotas.stop)
         await parts.quotas.start()
+        stack.push_async_callback(parts.activity.stop)
+        parts.activity.start()
         stack.push_async_callback(parts.upkeep.stop)
         await parts.upkeep.start()
         stack.push_async_callback(parts.backfills.stop)

@@ -7,7 +7,6 @@ without a layer between, and mypy checks each handler against the contract.
 # mypy: disable-error-code="method-assign"
 
 import functools
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,12 +27,12 @@ from generated.tidemark.v1 import (
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
-from runtime.actions import LogAction
 from runtime.configuration import Configuration
-from runtime.master_keys import master_keys
 from runtime.quotas import QuotaKind
 from server.accounts import errors as account_errors
+from server.accounts.balance_series import BalanceSeriesHandlers
 from server.accounts.balances import BalanceHandlers
+from server.accounts.callers import CallerHandlers
 from server.accounts.customers import CustomerHandlers
 from server.accounts.erasures import ErasureHandlers
 from server.accounts.invoices import InvoiceHandlers
@@ -45,6 +44,7 @@ from server.accounts.recharge_policies import RechargePolicyHandlers
 from server.accounts.recharges import RechargeHandlers
 from server.accounts.subscriptions import SubscriptionHandlers
 from server.alerts import errors as alert_errors
+from server.alerts.activity import ActivityHandlers
 from server.alerts.alerts import AlertHandlers
 from server.alerts.batches import AlertBatchHandlers
 from server.alerts.changes import AlertChangeHandlers
@@ -52,6 +52,7 @@ from server.alerts.customer_alerts import CustomerAlertHandlers
 from server.alerts.exclusions import AlertExclusionHandlers
 from server.alerts.explanations import ExplanationHandlers
 from server.alerts.notifications import NotificationHandlers
+from server.alerts.series import SeriesHandlers
 from server.alerts.usage import UsageHandlers
 from server.alerts.usage_requests import decode_natively, decodes_natively
 from server.alerts.usage_voids import UsageVoidHandlers
@@ -74,7 +75,7 @@ from server.webhooks.endpoints import EndpointHandlers
 from server.webhooks.operator_events import OperatorEventHandlers
 from server.webhooks.redelivery import RedeliveryHandlers
 from server.webhooks.redelivery_jobs import RedeliveryJobHandlers
-from webhooks.secret_box import SecretBox, box_of
+from server.webhooks.secret_box import secret_box
 from webhooks.url_policy import UrlPolicy
 
 ALERT_SERVICE = alert_service_pb2.DESCRIPTOR.services_by_name["AlertService"].full_name
@@ -83,8 +84,6 @@ LIMIT_SERVICE = limit_service_pb2.DESCRIPTOR.services_by_name["LimitService"].fu
 AUDIT_SERVICE = audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name
 EXTERNAL_AUTHORIZATION = external_authorization_pb2.DESCRIPTOR.services_by_name["Authorization"].full_name
 WEBHOOK_SERVICE = webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name
-
-logger = logging.getLogger(__name__)
 
 
 class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
@@ -132,6 +131,12 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
             database, clock, grace=configuration.grace, max_groups=parts.rules.max_groups
         )
         self.ExplainCustomerAlert = explanations.ExplainCustomerAlert
+        self.PreviewAlert = explanations.PreviewAlert
+        self.GetCustomerAlertSeries = SeriesHandlers(
+            database, clock, grace=configuration.grace, max_groups=parts.rules.max_groups
+        ).GetCustomerAlertSeries
+
+        self.GetActivity = ActivityHandlers(database, clock).GetActivity
 
         self.ListAlertExclusions = AlertExclusionHandlers(database).ListAlertExclusions
 
@@ -206,10 +211,12 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.DeleteLimit = limits.DeleteLimit
 
         self.GetQuotas = QuotaHandlers(database, parts.quotas).GetQuotas
+        self.GetCaller = CallerHandlers().GetCaller
 
         balances = BalanceHandlers(database, clock, fact_changes)
         self.PutBalance = balances.PutBalance
         self.GetBalance = balances.GetBalance
+        self.GetBalanceSeries = BalanceSeriesHandlers(database, clock).GetBalanceSeries
         self.ListBalances = balances.ListBalances
         self.AdjustBalance = balances.AdjustBalance
         self.DecrementBalances = balances.DecrementBalances
@@ -314,7 +321,7 @@ class WebhookService(webhook_service_pb2_grpc.WebhookServiceServicer):
             database,
             clock,
             policy,
-            _secret_box(configuration),
+            secret_box(configuration),
             lambda organization_id: parts.quotas.limit(organization_id, QuotaKind.ENDPOINTS),
         )
         self.CreateEndpoint = endpoints.CreateEndpoint
@@ -385,14 +392,3 @@ def register(server: grpc.aio.Server, parts: Parts) -> tuple[str, ...]:
     external_authorization_pb2_grpc.add_AuthorizationServicer_to_server(authorization, server)
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(webhooks, server)
     return ACCOUNT_SERVICE, ALERT_SERVICE, AUDIT_SERVICE, LIMIT_SERVICE, EXTERNAL_AUTHORIZATION, WEBHOOK_SERVICE
-
-
-def _secret_box(configuration: Configuration) -> SecretBox | None:
-    """Encrypts secrets; None where the operator has set no master key."""
-    box = box_of(master_keys(configuration))
-    if box is None:
-        logger.warning(
-            "no endpoint can be created: set TIDEMARK_SECRET_KEYS, the keys that encrypt webhook secrets",
-            extra={"action": LogAction.NO_SECRET_KEY},
-        )
-    return box

@@ -8,12 +8,18 @@ from decimal import Decimal
 from typing import Any
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
-from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection, Unit
+from evaluator.balances import Unit
 from evaluator.exclusions import MAX_GROUPS
-from evaluator.gauges import EVER, Gauge, Measure
+from evaluator.gauges import Gauge
 from evaluator.notification_json import format_time
-from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, REACHED_TYPE, DisabledNotification, Notification
-from evaluator.periods import Period
+from evaluator.notifications import (
+    DISABLED_TYPE,
+    EVENT_TYPES,
+    REACHED_TYPE,
+    RESOLVED_TYPE,
+    DisabledNotification,
+    Notification,
+)
 from evaluator.recharge_notifications import (
     NOTIFICATION_TYPES,
     POLICY_DISABLED_TYPE,
@@ -23,8 +29,9 @@ from evaluator.recharge_notifications import (
     RechargeNotification,
 )
 from evaluator.recharges import RECHARGE_ID_PREFIX, CancelReason, DisabledReason, RechargeState
-from evaluator.thresholds import Severity, Threshold, ThresholdSet, TransitionKind
-from evaluator.transitions import Cause, Transition
+from evaluator.thresholds import Threshold, ThresholdSet, TransitionKind
+from evaluator.transitions import Transition
+from webhooks.example_conditions import CUSTOMER, EVENT, condition_example, month_of
 from webhooks.health import DISABLE_AFTER, Health, HealthSample, HealthSignal
 from webhooks.operator_events import (
     EvaluationFailure,
@@ -37,25 +44,26 @@ from webhooks.operator_events import (
 
 TEST_TYPE = "endpoint.test"
 TEST_ID_PREFIX = "tst_"
+CONDITION_EVENT_TYPES = (REACHED_TYPE, RESOLVED_TYPE)  # of which there is an example for each type of condition
 EXAMPLE_TYPES = (*NOTIFICATION_TYPES, *OperatorEventType, TEST_TYPE)
 
 # Ids of the alert, the customer and so on. They do not exist, so that a receiver cannot find them.
 _EXAMPLE_ID = "testtesttesttesttesttestte"
-_CUSTOMER = "test-customer"
-_EVENT = "test-event"
-_DELAY = timedelta(seconds=2)  # from the usage to the evaluation
 
 
-def example_body(event_id: str, event_type: str, endpoint_id: str, now: datetime) -> str:
+def example_body(
+    event_id: str, event_type: str, endpoint_id: str, now: datetime, condition: ConditionType | None = None
+) -> str:
     """The JSON of a test event of one of EXAMPLE_TYPES. It follows the schema of its type; data.test is true.
 
+    condition: of the alert of one of CONDITION_EVENT_TYPES; None: one of the usual types.
     `endpoint_id` is the endpoint that it is sent to; it appears in the body of an `endpoint.test` only.
     """
     if event_type == TEST_TYPE:
         data = {"endpoint_id": endpoint_id}
         made: dict[str, Any] = {"id": event_id, "type": TEST_TYPE, "timestamp": format_time(now), "data": data}
     elif event_type in EVENT_TYPES:
-        made = json.loads(_alert_event(event_type, now).body())
+        made = json.loads(_alert_event(event_type, condition, now).body())
     elif event_type in RECHARGE_TYPES:
         made = json.loads(_recharge_event(event_type, now).body())
     else:
@@ -65,35 +73,48 @@ def example_body(event_id: str, event_type: str, endpoint_id: str, now: datetime
     return json.dumps(made, ensure_ascii=False, separators=(",", ":"))
 
 
-def _alert_event(event_type: str, now: datetime) -> Notification | DisabledNotification:
+def _alert_event(
+    event_type: str, condition: ConditionType | None, now: datetime
+) -> Notification | DisabledNotification:
     if event_type == DISABLED_TYPE:
         return _disabled(now)
-    return _reached(now) if event_type == REACHED_TYPE else _resolved(now)
+    kind = TransitionKind.REACHED if event_type == REACHED_TYPE else TransitionKind.RESOLVED
+    return _moved(kind, condition, now)
 
 
 def _disabled(now: datetime) -> DisabledNotification:
     """A customer has more groups than one alert may have: the alert is disabled for the customer."""
-    usage, rule = _usage_alert(now)
-    return DisabledNotification(
-        "", rule, replace(usage, group=(("region", "r-5001"),)), MAX_GROUPS, 1, now, _cause(now)
+    condition = ConditionType.USAGE_THRESHOLD_REACHED
+    example = condition_example(condition, TransitionKind.REACHED, now)
+    assert example.cause is not None
+    rule = _rule(condition, example.gauge, example.threshold, now)
+    usage = replace(example.gauge, group=(("region", "r-5001"),))
+    return DisabledNotification("", rule, usage, MAX_GROUPS, 1, now, example.cause)
+
+
+# The example of a type whose condition is not given.
+_USUAL = {
+    TransitionKind.REACHED: ConditionType.USAGE_THRESHOLD_REACHED,
+    TransitionKind.RESOLVED: ConditionType.LOW_REMAINING_COMMIT_BALANCE_REACHED,
+}
+
+
+def _moved(kind: TransitionKind, condition: ConditionType | None, now: datetime) -> Notification:
+    """A gauge reaches the threshold of an alert, or comes back."""
+    condition = condition or _USUAL[kind]
+    example = condition_example(condition, kind, now)
+    rule = _rule(condition, example.gauge, example.threshold, now)
+    moved = Transition(
+        kind=kind,
+        threshold=example.threshold,
+        level=example.threshold.value,
+        previous_value=example.previous,
+        value=example.value,
+        cause=example.cause,
+        notified=True,
+        furthest=True,
     )
-
-
-def _reached(now: datetime) -> Notification:
-    """Usage reaches a threshold."""
-    usage, rule = _usage_alert(now)
-    moved = _transition(TransitionKind.REACHED, _USAGE_THRESHOLD, Decimal(790), Decimal(810), _cause(now))
-    return Notification("", rule, usage, 1, now, False, (moved,))
-
-
-def _resolved(now: datetime) -> Notification:
-    """A grant is put, so that the remaining amount of commits is above the threshold again."""
-    commits = BalanceSelection((BalanceKind.COMMIT,), BalanceReading.REMAINING)
-    remaining = Gauge(_CUSTOMER, None, Measure(currency="USD", balances=commits), (), EVER)
-    threshold = Threshold(Decimal(20), severity=Severity.CRITICAL)
-    rule = _rule(ConditionType.LOW_REMAINING_COMMIT_BALANCE_REACHED, remaining.measure, threshold, now)
-    moved = _transition(TransitionKind.RESOLVED, threshold, Decimal("12.5"), Decimal("512.5"), None)
-    return Notification("", rule, remaining, 2, now, False, (moved,))
+    return Notification("", rule, example.gauge, 1 if kind is TransitionKind.REACHED else 2, now, False, (moved,))
 
 
 def _recharge_event(event_type: str, now: datetime) -> RechargeNotification | PolicyDisabledNotification:
@@ -103,7 +124,7 @@ def _recharge_event(event_type: str, now: datetime) -> RechargeNotification | Po
         return PolicyDisabledNotification(
             organization="",
             policy_id="",
-            customer_id=_CUSTOMER,
+            customer_id=CUSTOMER,
             balance_id=balance_id,
             unit=unit,
             reason=DisabledReason.ATTEMPTS_FAILED,
@@ -118,7 +139,7 @@ def _recharge_event(event_type: str, now: datetime) -> RechargeNotification | Po
     return RechargeNotification(
         organization="",
         recharge_id=recharge_id,
-        customer_id=_CUSTOMER,
+        customer_id=CUSTOMER,
         balance_id=balance_id,
         unit=unit,
         recharge_sequence=1,
@@ -133,22 +154,19 @@ def _recharge_event(event_type: str, now: datetime) -> RechargeNotification | Po
     )
 
 
-_USAGE_THRESHOLD = Threshold(Decimal(800), code="80 %", severity=Severity.WARNING)
-
-
-def _usage_alert(now: datetime) -> tuple[Gauge, AlertRule]:
-    usage = Gauge(_CUSTOMER, None, Measure(metric_id="tokens"), (("region", "eu"),), _month(now))
-    return usage, _rule(ConditionType.USAGE_THRESHOLD_REACHED, usage.measure, _USAGE_THRESHOLD, now)
-
-
-def _rule(condition: ConditionType, measure: Measure, threshold: Threshold, now: datetime) -> AlertRule:
+def _rule(condition: ConditionType, gauge: Gauge, threshold: Threshold, now: datetime) -> AlertRule:
+    of_subscription = gauge.subscription_id is not None
     return AlertRule(
         alert_id=f"alt_{_EXAMPLE_ID}",
         display_name="Test of a webhook endpoint",
         version=1,
         condition_type=condition,
-        scope=Scope(ScopeKind.CUSTOMER, customer_id=_CUSTOMER),
-        measure=measure,
+        scope=Scope(
+            ScopeKind.SUBSCRIPTION if of_subscription else ScopeKind.CUSTOMER,
+            customer_id=CUSTOMER,
+            subscription_id=gauge.subscription_id,
+        ),
+        measure=gauge.measure,
         groups=(),
         thresholds=ThresholdSet.of((threshold,), condition.direction),
         evaluate_on_create=True,
@@ -158,43 +176,19 @@ def _rule(condition: ConditionType, measure: Measure, threshold: Threshold, now:
     )
 
 
-def _cause(now: datetime) -> Cause:
-    return Cause(_EVENT, now - _DELAY)
-
-
-def _transition(
-    kind: TransitionKind, threshold: Threshold, previous: Decimal, value: Decimal, cause: Cause | None
-) -> Transition:
-    return Transition(
-        kind=kind,
-        threshold=threshold,
-        level=threshold.value,
-        previous_value=previous,
-        value=value,
-        cause=cause,
-        notified=True,
-        furthest=True,
-    )
-
-
-def _month(now: datetime) -> Period:
-    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    return Period(start, (start + timedelta(days=32)).replace(day=1))
-
-
 def _operator_event(event_id: str, event_type: OperatorEventType, now: datetime) -> str:
     """The body of an operator event.
 
     The notice is made by the health of an endpoint that does not exist, after an attempt that leads to the event.
     """
     if event_type is OperatorEventType.EVALUATION_FAILED:
-        failure = EvaluationFailure(f"alt_{_EXAMPLE_ID}", _CUSTOMER, _EVENT)
+        failure = EvaluationFailure(f"alt_{_EXAMPLE_ID}", CUSTOMER, EVENT)
         return body_of(event_id, OperatorEvent(0, "", notice_of(failure)), now)
     if event_type is OperatorEventType.LIMIT_REFUSED:
-        month = _month(now)
+        month = month_of(now)
         refusal = LimitRefusal(
             limit_id="test-limit",
-            customer_id=_CUSTOMER,
+            customer_id=CUSTOMER,
             subscription_id=None,
             access={"metric_id": "tokens"},
             groups=(("region", "eu"),),

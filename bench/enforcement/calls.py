@@ -83,12 +83,16 @@ class Calls(Job[float]):
 
 @dataclass
 class Paced(Job[list[float]]):
-    """Reservations that are due at random times, and the seconds from then to each answer; WARM_UP does not count."""
+    """Reservations that are due at random times, and the seconds from then to each answer; WARM_UP does not count.
+
+    customers: the first so many, in turn.
+    """
 
     access: Access
     name: str
     rate: int
     seconds: float
+    customers: int = CUSTOMERS
     _due: list[float] = field(default_factory=list)
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
 
@@ -100,7 +104,10 @@ class Paced(Job[list[float]]):
     async def run(self) -> list[float]:
         """Calls without waiting for the answers of earlier calls."""
         methods = [unary(over, _METHODS[RESERVE]) for over in self._channels]
-        requests = [_MAKE[RESERVE](number, self.name) for number in range(len(self._due))]
+        requests = [
+            reserve(number % self.customers, f"{self.name}-{number:06d}").SerializeToString()
+            for number in range(len(self._due))
+        ]
         start = time.perf_counter()
 
         room = asyncio.Semaphore(MOST_OPEN)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import psycopg
 
-from bench.enforcement import below, gates, rows
+from bench.enforcement import below, gates, rows, variants
 from bench.enforcement.requests import CUSTOMERS, put_limits
 from bench.enforcement.streams import Pairs
 from bench.support import machine
@@ -18,7 +18,8 @@ from bench.support.stack import PostgreSQL
 
 KILLED = "killed"
 _OF_ONE_SERVER = {"pairs": rows.pairs, "reserve": rows.reserves, "check": rows.checks, "watch": rows.watches}
-ROWS = (*_OF_ONE_SERVER, below.ROW, KILLED, *gates.GATES)
+_OF_OWN_SERVERS = {variants.ROLLING: variants.rolling, variants.SLOW: variants.slow}
+ROWS = (*_OF_ONE_SERVER, *_OF_OWN_SERVERS, below.ROW, KILLED, *gates.GATES)
 
 KILL_AFTER = 3.0  # seconds
 _MESSAGES = 1_000  # more than are sent before the server is killed
@@ -43,6 +44,10 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None], only: S
                         loads[name] = machine.load_average()
                         await asyncio.to_thread(postgresql.checkpoint)
                         add(name, await row(client, stack))
+        for name, measured in _OF_OWN_SERVERS.items():
+            if name in wanted:
+                loads[name] = machine.load_average()
+                add(name, await measured(postgresql, client))
         if below.ROW in wanted:
             loads[below.ROW] = machine.load_average()
             add(below.ROW, await below.measure(postgresql))

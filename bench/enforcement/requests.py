@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 
 import grpc
 
@@ -28,8 +29,8 @@ CALLERS = 32  # of unary calls
 PLAN = "limited"
 
 
-async def put_limits(access: Access, customers: int = CUSTOMERS) -> None:
-    """Gives customers a plan with a hard limit that nothing reaches."""
+async def put_limits(access: Access, customers: int = CUSTOMERS, *, rolling: timedelta | None = None) -> None:
+    """Gives customers a plan with a hard limit that nothing reaches. rolling: the length of a window that rolls."""
     over = access.channel()
     accounts = AccountServiceStub(over)
     await accounts.PutPlan(account_service_pb2.PutPlanRequest(plan=plan_pb2.Plan(plan_id=PLAN)), timeout=TIMEOUT)
@@ -40,6 +41,8 @@ async def put_limits(access: Access, customers: int = CUSTOMERS) -> None:
         amount=str(OUT_OF_REACH),
         enforcement=limit_pb2.LIMIT_ENFORCEMENT_HARD,
     )
+    if rolling is not None:
+        limit.window.rolling.duration.FromTimedelta(rolling)
     await accounts.PutLimit(account_service_pb2.PutLimitRequest(limit=limit), timeout=TIMEOUT)
     numbers = iter(range(customers))
 

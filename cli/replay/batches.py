@@ -1,110 +1,181 @@
 """Makes batches of the rows of a file. A thread reads them, so that the event loop can handle answers and signals."""
 
+from __future__ import annotations
+
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
-from cli.replay.mapping import Event, RowMapping, RowProblem, quoted
+from cli.replay.compiled import ToEvent
+from cli.replay.mapping import RowProblem, RowSkipped, quoted
 from cli.replay.row_file import RowFile
 from cli.replay.rows import BadRow, Row
 from cli.replay.source import FileEndedEarly
-from cli.replay.summary import Summary
-from generated.tidemark.v1.usage_pb2 import UsageEvent
-from tidemark_client.usage.batches import Batch
+from tidemark_client.usage.batches import MAX_BATCH_BYTES
+from tidemark_client.usage.events import MAX_EVENT_BYTES
 
-MAX_BATCH_BYTES = 2 * 1024 * 1024  # of one message; a server accepts 4 MiB by default
-MAX_EVENT_BYTES = 1024 * 1024  # of one event
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A row that gives no event. kind: the message without values; empty: the message."""
+
+    row: Row | BadRow
+    message: str
+    kind: str
 
 
 @dataclass
-class _Piece:
-    """Some rows: the events with their lines, and the problems of the rows that give no event."""
+class FileBatch:
+    """The events of some rows, and the rows of these that give none.
 
-    rows: int = 0
-    events: list[UsageEvent] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
-    problems: list[tuple[int, str, str]] = field(default_factory=list)  # line, message, kind
-    size: int = 0  # bytes of the events
+    events: in the form of the wire. rows, seconds: the row and the time of each event. read: rows in all. skipped:
+    those that options leave out, by the reason. end: the number of rows of the file before the next batch. digest: of
+    these. size: bytes of the events.
+    """
+
+    batch_id: str = ""
+    events: list[bytes] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    seconds: list[int] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    read: int = 0
+    end: int = 0
+    digest: str = ""
+    size: int = 0
+
+    def absorb(self, earlier: FileBatch) -> None:
+        """Adds the rows before it, which give no event."""
+        self.unreadable = earlier.unreadable + self.unreadable
+        self.skipped += earlier.skipped
+        self.read += earlier.read
+
+
+class RowsDiffer(Exception):
+    """The rows that were sent before are not those of the file."""
 
 
 class Batches:
-    """The batches of a file. Counts its rows in `summary`, and the rows that give no event."""
+    """The batches of a file.
 
-    def __init__(self, rows: RowFile, mapping: RowMapping, summary: Summary, batch_size: int) -> None:
+    to_event: makes the event of a row. start: rows that are acknowledged already and not sent again, and digest: of
+    these rows; empty: it is not checked. tail: the rows after the last event; complete when all batches were taken.
+    """
+
+    def __init__(
+        self, rows: RowFile, to_event: ToEvent, batch_size: int, *, start: int = 0, digest: str = ""
+    ) -> None:
         self._rows = rows
-        self._mapping = mapping
-        self._summary = summary
+        self._to_event = to_event
         self._batch_size = batch_size
+        self._start = start
+        self._start_digest = digest
         self._stopped = False
+        self._digest = blake2b(rows.identity.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
+        self._at = 0  # rows of the file so far
+        self.tail = FileBatch()
 
     def stop(self) -> None:
         """Makes no further batch, and ends a read that waits for a pipe."""
         self._stopped = True
         self._rows.stop()
 
-    async def __aiter__(self) -> AsyncIterator[Batch]:
-        """Every batch. Raises FileEndedEarly after the last row that could be read."""
-        pieces = self._pieces()
-        count = 0
-        while (piece := await asyncio.to_thread(next, pieces, None)) is not None and not self._stopped:
-            self._summary.rows += piece.rows
-            for line, message, kind in piece.problems:
-                self._summary.unreadable(line, message, kind)
-            if piece.events:
-                count += 1
-                yield Batch(f"batch-{count}", piece.events, piece.lines)
+    async def __aiter__(self) -> AsyncIterator[FileBatch]:
+        """Every batch. Raises FileEndedEarly after the last row that could be read, and RowsDiffer."""
+        batches = self.all()
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None and not self._stopped:
+            yield batch
 
-    def _pieces(self) -> Iterator[_Piece]:
-        piece = _Piece()
+    def all(self) -> Iterator[FileBatch]:
+        """Every batch, in this thread."""
+        for number, batch in enumerate(self._with_events(), 1):
+            batch.batch_id = f"batch-{number}"
+            yield batch
+
+    def _with_events(self) -> Iterator[FileBatch]:
+        for batch in self._pieces():
+            batch.absorb(self.tail)
+            self.tail = FileBatch()
+            if batch.events:
+                yield batch
+            else:
+                self.tail = batch
+
+    def _pieces(self) -> Iterator[FileBatch]:
+        rows = iter(self._rows)
+        batch = FileBatch()
+        originals: list[str] = []
         try:
-            for row in self._rows:
-                piece.rows += 1
-                self._add(piece, row)
-                if piece.rows >= self._batch_size or piece.size >= MAX_BATCH_BYTES:
-                    yield piece
-                    piece = _Piece()
-        except FileEndedEarly:
-            if piece.rows:
-                yield piece
+            self._skip(rows)
+            for row in rows:
+                batch.read += 1
+                if type(row.original) is str:
+                    originals.append(row.original)
+                self._add(batch, row)
+                if batch.read >= self._batch_size or batch.size >= MAX_BATCH_BYTES:
+                    yield self._ended(batch, originals)
+                    batch, originals = FileBatch(), []
+        except FileEndedEarly as error:
+            error.rows = self._at + batch.read
+            if batch.read:
+                yield self._ended(batch, originals)
             raise
-        if piece.rows:
-            yield piece
+        if batch.read:
+            yield self._ended(batch, originals)
 
-    def _add(self, piece: _Piece, row: Row | BadRow) -> None:
-        if isinstance(row, BadRow):
-            piece.problems.append((row.line, f"the row {row.reason}", ""))
+    def _ended(self, batch: FileBatch, originals: list[str]) -> FileBatch:
+        self._note(originals)
+        self._at += batch.read
+        batch.end, batch.digest = self._at, self._digest.hexdigest()
+        return batch
+
+    def _note(self, originals: list[str]) -> None:
+        self._digest.update("".join(originals).encode("utf-8", "surrogatepass"))
+
+    def _skip(self, rows: Iterator[Row | BadRow]) -> None:
+        """Passes the rows that are acknowledged. Raises RowsDiffer."""
+        originals: list[str] = []
+        while self._at < self._start and not self._stopped:
+            row = next(rows, None)
+            if row is None:
+                raise RowsDiffer(f"{self._at:,} rows")
+            self._at += 1
+            if type(row.original) is str:
+                originals.append(row.original)
+            if len(originals) >= self._batch_size:
+                self._note(originals)
+                originals.clear()
+        self._note(originals)
+        if self._start_digest and not self._stopped and self._digest.hexdigest() != self._start_digest:
+            raise RowsDiffer("other rows")
+
+    def _add(self, batch: FileBatch, row: Row | BadRow) -> None:
+        if type(row) is BadRow:
+            batch.unreadable.append(Unreadable(row, f"the row {row.reason}", ""))
             return
+        assert type(row) is Row
         try:
-            message = to_message(self._mapping.event(row))
+            content, seconds = self._to_event(row)
         except RowProblem as error:
-            piece.problems.append((row.line, str(error), error.kind))
+            batch.unreadable.append(Unreadable(row, str(error), error.kind))
+            return
+        except RowSkipped as error:
+            batch.skipped[str(error)] += 1
             return
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
             # No content of one row may end the replay of the other rows.
             kind = "the row gives no event"
-            piece.problems.append((row.line, f"{kind}: {quoted(str(error))}", kind))
+            batch.unreadable.append(Unreadable(row, f"{kind}: {quoted(str(error))}", kind))
             return
-        size = message.ByteSize()
-        if size > MAX_EVENT_BYTES:
+        if len(content) > MAX_EVENT_BYTES:
             kind = f"the event is larger than {MAX_EVENT_BYTES:,} bytes"
-            piece.problems.append((row.line, kind, kind))
+            batch.unreadable.append(Unreadable(row, kind, kind))
             return
-        piece.events.append(message)
-        piece.lines.append(row.line)
-        piece.size += size
-
-
-def to_message(event: Event) -> UsageEvent:
-    """The event as a message of the contract."""
-    message = UsageEvent(
-        event_id=event.event_id,
-        customer_id=event.customer_id,
-        subscription_id=event.subscription_id,
-        metric_id=event.metric_id,
-        quantity=event.quantity,
-        cost=event.cost,
-        currency=event.currency,
-        properties=event.properties,
-    )
-    message.event_time.FromDatetime(event.event_time)
-    return message
+        batch.events.append(content)
+        batch.rows.append(row)
+        batch.seconds.append(seconds)
+        batch.size += len(content)

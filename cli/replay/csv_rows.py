@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Iterator
 
+from cli.replay.dialects import Dialect
 from cli.replay.lines import Line, Lines
 from cli.replay.rows import NOT_UTF8, SURROGATE, BadRow, Row, has_broken_bytes, too_long
 from cli.replay.source import FileProblem
@@ -24,26 +25,61 @@ _EMPTY_HINTS = ("its first line must name the columns",)
 
 
 class CsvRows:
-    """The rows below the header. name: of the file, for messages. columns: the names in the header.
+    """The rows below the header. name: of the file, for messages. columns: the names in the header. header: its text.
+    dialect: how its cells are separated.
 
     Raises FileProblem when the header cannot be used.
     """
 
-    def __init__(self, lines: Lines, delimiter: str, name: str) -> None:
+    def __init__(self, lines: Lines, dialect: Dialect, name: str) -> None:
         self._lines = lines
-        self._delimiter = delimiter
-        self._one_line_row = _one_line_row(delimiter)
+        self.dialect = dialect
+        self._one_line_row = _one_line_row(dialect)
         # The length of lines and rows is limited already; csv's own limit would depend on where quotes are.
         csv.field_size_limit(2 * lines.max_length)
+        self.header = ""
         self.columns = self._read_header(name)
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         """The rows, also the bad ones. Raises FileEndedEarly after the last row that could be read."""
         number = 0
-        while (first := self._lines.next()) is not None:
+        lines, quote, delimiter, width = self._lines, self.dialect.quote, self.dialect.delimiter, len(self.columns)
+        while True:
+            at, texts = lines.plain(quote)
+            for text in texts:
+                at += 1
+                cells = text.rstrip("\r\n").split(delimiter)
+                if len(cells) == width and text.isascii() and text[0] not in "\r\n":
+                    number += 1
+                    yield Row(number, at, cells, text)
+                elif text.strip("\r\n"):
+                    number += 1
+                    yield self._checked(number, at, cells, text)
+            if texts:
+                continue
+            if (first := lines.next()) is None:
+                return
             if not first.is_blank:
                 number += 1
-                yield self._row(number, first)
+                yield self._row(first.row or number, first)
+
+    def sample(self, length: int) -> list[list[str]]:
+        """The cells of the next rows, of those that have been read already and have one line."""
+        found = []
+        for text in self._lines.sample(length):
+            if self._one_line_row.fullmatch(text.rstrip("\r\n")):
+                cells = self.dialect.cells(text)
+                if len(cells) == len(self.columns):
+                    found.append(cells)
+        return found
+
+    def _checked(self, number: int, line: int, cells: list[str], text: str) -> Row | BadRow:
+        width = len(self.columns)
+        if len(cells) != width:
+            return BadRow(number, line, f"has {len(cells)} cells, but the header has {width}", text)
+        if has_broken_bytes(text):
+            return BadRow(number, line, NOT_UTF8, text)
+        return Row(number, line, cells, text)
 
     def _row(self, number: int, first: Line) -> Row | BadRow:
         if first.too_long:
@@ -51,17 +87,12 @@ class CsvRows:
         try:
             cells, taken = self._record(first)
         except csv.Error as error:
-            return BadRow(number, first.number, f"is not CSV: {error}")
+            return BadRow(number, first.number, f"is not CSV: {error}", first.text)
         width = len(self.columns)
         if len(taken) > 1 and (len(cells) != width or self._hides_rows(taken[1:], width)):
             self._lines.give_back(taken[1:])
-            return BadRow(number, first.number, f"is not CSV: {_OPEN_QUOTE}")
-        last = taken[-1].number
-        if len(cells) != width:
-            return BadRow(number, last, f"has {len(cells)} cells, but the header has {width}")
-        if has_broken_bytes("".join(line.text for line in taken)):
-            return BadRow(number, last, NOT_UTF8)
-        return Row(number, last, dict(zip(self.columns, cells, strict=True)))
+            return BadRow(number, first.number, f"is not CSV: {_OPEN_QUOTE}", first.text)
+        return self._checked(number, taken[-1].number, cells, "".join(line.text for line in taken))
 
     def _read_header(self, name: str) -> list[str]:
         first = self._lines.peek()
@@ -71,9 +102,10 @@ class CsvRows:
         try:
             if first.too_long:
                 raise csv.Error(f"it {too_long(self._lines.max_length)}")
-            cells, _ = self._record(first)
+            cells, taken = self._record(first)
         except csv.Error as error:
             raise FileProblem(f"the first line of {name} is not CSV: {error}") from None
+        self.header = "".join(line.text for line in taken)
         columns = [cell.strip() for cell in cells]
         if any(SURROGATE.search(column) for column in columns):
             raise FileProblem(f"the first line of {name} is not UTF-8", _ENCODING_HINTS)
@@ -92,11 +124,17 @@ class CsvRows:
 
         Raises csv.Error, and then only the first line is consumed.
         """
-        if '"' not in first.text:
-            return first.text.rstrip("\r\n").split(self._delimiter), [first]
+        quote = self.dialect.quote
+        if not quote or quote not in first.text:
+            return first.text.rstrip("\r\n").split(self.dialect.delimiter), [first]
+        if self._one_line_row.fullmatch(first.text.rstrip("\r\n")) is not None:
+            return self.dialect.cells(first.text), [first]
         taken: list[Line] = []
         try:
-            return next(csv.reader(self._feed(first, taken), delimiter=self._delimiter, strict=True)), taken
+            reader = csv.reader(
+                self._feed(first, taken), delimiter=self.dialect.delimiter, quotechar=quote, strict=True
+            )
+            return next(reader), taken
         except csv.Error as error:
             self._lines.give_back(taken[1:])
             if len(taken) > 1 or "unexpected end" in str(error):
@@ -122,16 +160,19 @@ class CsvRows:
         Two stray quotes, of which the first opens and the second closes a cell, make a record that is valid CSV.
         """
         texts = (line.text.rstrip("\r\n") for line in further)
-        are_rows = [self._one_line_row.fullmatch(text) is not None and self._width(text) == width for text in texts]
+        are_rows = [
+            self._one_line_row.fullmatch(text) is not None and len(self.dialect.cells(text)) == width
+            for text in texts
+        ]
         if width >= TELLING_WIDTH:
             return any(are_rows)
         return are_rows[-1] or (len(are_rows) > 1 and all(are_rows[:-1]))
 
-    def _width(self, text: str) -> int:
-        return len(next(csv.reader([text], delimiter=self._delimiter, strict=True)))
 
-
-def _one_line_row(delimiter: str) -> re.Pattern[str]:
+def _one_line_row(dialect: Dialect) -> re.Pattern[str]:
     """Matches a row of one line in which quotes enclose whole cells only."""
-    cell = rf'(?:[^"{re.escape(delimiter)}]*|"(?:[^"]|"")*")'
-    return re.compile(f"{cell}(?:{re.escape(delimiter)}{cell})*")
+    delimiter, quote = re.escape(dialect.delimiter), re.escape(dialect.quote)
+    if not quote:
+        return re.compile(".*", re.DOTALL)
+    cell = rf"(?:[^{quote}{delimiter}]*|{quote}(?:[^{quote}]++|{quote}{quote})*+{quote})"
+    return re.compile(f"{cell}(?:{delimiter}{cell})*")

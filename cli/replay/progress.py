@@ -56,7 +56,7 @@ class ReplayProgress:
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_INTERVAL
             self._console.print(
-                f"{self._summary.rows:,} rows read, {self._summary.accepted:,} accepted,"
+                f"{self._summary.read:,} rows read, {self._summary.accepted:,} accepted,"
                 f" {self._summary.duplicates:,} duplicates, {self._summary.rejected:,} rejected"
             )
 

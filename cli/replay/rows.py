@@ -1,7 +1,9 @@
 """A row of a file: its values, or the reason why it has none."""
 
+from __future__ import annotations
+
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,22 +11,31 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 NOT_UTF8 = "is not UTF-8"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
-    """One row: its number among the rows (from 1), the line on which it ends, its values by column."""
+    """One row: its number among the rows (from 1), the line on which it ends, and its values.
+
+    values: the cells in the order of the columns, or by column where each row names its own. original: the text of
+    the row as the file has it, or a function that makes one.
+    """
 
     number: int
     line: int
-    values: Mapping[str, Any]
+    values: Sequence[Any] | Mapping[str, Any]
+    original: str | Callable[[], str] = ""
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row whose values cannot be read. reason: continues the sentence "the row …"."""
+    """A row whose values cannot be read. reason: continues the sentence "the row …".
+
+    original: the text of the row; empty where it is too long to be kept.
+    """
 
     number: int
     line: int
     reason: str
+    original: str = ""
 
 
 def has_broken_bytes(text: str) -> bool:

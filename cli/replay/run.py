@@ -1,25 +1,30 @@
 """Sends the batches of a file, until the file or a signal ends the replay."""
 
+from __future__ import annotations
+
 import asyncio
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 
 from cli.client.connection import Address
 from cli.connection.options import call_problem
 from cli.console import Problem
-from cli.replay.batches import Batches
+from cli.replay.batches import Batches, FileBatch, RowsDiffer
 from cli.replay.progress import ReplayProgress
+from cli.replay.rejected import RejectedFile
 from cli.replay.row_file import RowFile
+from cli.replay.rows import BadRow, Row
 from cli.replay.source import FileEndedEarly
+from cli.replay.state import State, StateFile
 from cli.replay.summary import Summary
 from cli.rich_console import standard_error
 from cli.serving.signals import SignalWaiter
 from generated.tidemark.v1.usage_pb2 import UsageOutcome
 from tidemark_client.errors import ConnectionLost, TidemarkError
-from tidemark_client.usage.batches import Batch
 from tidemark_client.usage.stream import UsageStream
 
 FAREWELL = 5.0  # seconds that batches in flight may take after a signal
@@ -36,6 +41,49 @@ class Interrupted(Problem):
         self.number = number
 
 
+class Settled:
+    """What a batch leaves behind when the server has answered it: counts, rejected rows, and the state.
+
+    rejected: the file of rejected rows; None: they are counted only. state_file: None: the state is not saved.
+    """
+
+    def __init__(
+        self, summary: Summary, rejected: RejectedFile | None, state_file: StateFile | None, state: State
+    ) -> None:
+        self.summary = summary
+        self._rejected = rejected
+        self._state_file = state_file
+        self._state = state
+
+    def acknowledge(self, batch: FileBatch, outcome: UsageOutcome) -> None:
+        """Notes the answer to a batch. Raises OSError."""
+        self._settle(batch, self.summary.acknowledge(batch, outcome))
+
+    def end(self, tail: FileBatch) -> None:
+        """Notes the rows after the last event of the file. Raises OSError."""
+        self.summary.settle(tail)
+        self._settle(tail, [])
+
+    def _settle(self, batch: FileBatch, refused: list[tuple[Row, str]]) -> None:
+        if self._rejected is not None:
+            written: list[tuple[Row | BadRow, str]] = [(bad.row, bad.message) for bad in batch.unreadable]
+            written += refused
+            for row, reason in sorted(written, key=lambda each: each[0].number):
+                self._rejected.write(row, reason)
+        if batch.read:
+            self._state = replace(self._state, rows=batch.end, digest=batch.digest)
+            if self._state_file is not None and self._state_file.is_due:
+                self.save()
+
+    def save(self) -> None:
+        """Saves the state, after the rejected rows that belong to it. Raises OSError."""
+        if self._rejected is not None:
+            self._rejected.flush()
+            self._state = replace(self._state, rejected_bytes=self._rejected.length)
+        if self._state_file is not None:
+            self._state_file.save(self._state)
+
+
 @dataclass(frozen=True)
 class Replay:
     """Sends batches to a server. window: batches in flight at once. patience: seconds without an answer."""
@@ -44,13 +92,15 @@ class Replay:
     window: int
     patience: float
 
-    async def send(self, rows: RowFile, batches: Batches, summary: Summary) -> Problem | None:
+    async def send(self, rows: RowFile, batches: Batches, settled: Settled) -> Problem | None:
         """Sends every batch; returns why the replay stopped early, if it did."""
-        console = standard_error()
+        console, summary = standard_error(), settled.summary
+        started = time.monotonic()
         with ReplayProgress(console, rows, summary) as progress:
 
-            def acknowledge(batch: Batch, outcome: UsageOutcome) -> None:
-                summary.acknowledge(batch, outcome)
+            def acknowledge(batch: FileBatch, outcome: UsageOutcome) -> None:
+                settled.acknowledge(batch, outcome)
+                summary.seconds = time.monotonic() - started
                 progress.on_acknowledgement()
 
             async with self.address.channel() as channel:
@@ -62,7 +112,12 @@ class Replay:
                     on_interruption=progress.on_interruption,
                 )
                 with SignalWaiter() as signals:
-                    failure = await _send(stream, batches, acknowledge, signals, console)
+                    counted = _counted(batches, summary)
+                    failure = await _send(stream, batches, counted, acknowledge, signals, console)
+                    if failure is None or isinstance(failure, FileEndedEarly):
+                        summary.read += batches.tail.read
+                        settled.end(batches.tail)
+                    summary.seconds = time.monotonic() - started
                 problem = self._problem(failure)
                 if signals.first is not None:
                     return Interrupted(signals.first, problem)
@@ -85,23 +140,40 @@ class Replay:
                 )
             case FileEndedEarly():
                 return Problem(
-                    str(failure), ["the rows before the error were sent; repair the file and run this command again"]
+                    f"{failure}; it ended after row {failure.rows:,}",
+                    ["the rows before the error were sent; repair the file and run this command again"],
+                )
+            case RowsDiffer():
+                return Problem(
+                    f"the state is of another file: this one has {failure} where the state ends",
+                    ["name another file with --state, or remove it to send every row again"],
                 )
             case TidemarkError():
                 problem = call_problem(failure, self.address)
                 return Problem(problem.message, [*problem.hints, _REPEAT])
+            case OSError():
+                return Problem(f"{failure.filename or 'a file'} cannot be written: {failure.strerror}", [_REPEAT])
         raise failure
+
+
+async def _counted(batches: Batches, summary: Summary) -> AsyncIterator[FileBatch]:
+    """The batches, counted as they are taken."""
+    async for batch in batches:
+        summary.read += batch.read
+        summary.sent += len(batch.events)
+        yield batch
 
 
 async def _send(
     stream: UsageStream,
     batches: Batches,
-    acknowledge: Callable[[Batch, UsageOutcome], None],
+    counted: AsyncIterator[FileBatch],
+    acknowledge: Callable[[FileBatch, UsageOutcome], None],
     signals: SignalWaiter,
     console: Console,
 ) -> BaseException | None:
     """Sends the batches until a signal; returns the error that ended it, CancelledError after a signal."""
-    sending = asyncio.create_task(stream.send(aiter(batches), acknowledge), name="replay")
+    sending = asyncio.create_task(stream.send(counted, acknowledge), name="replay")
     try:
         await signals.first_or_end(sending)
         if signals.first is not None and not sending.done():

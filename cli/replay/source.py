@@ -2,14 +2,14 @@
 
 import codecs
 import errno
-import gzip
 import io
 import os
 import select
 import stat
 import threading
-import zlib
 from pathlib import Path
+
+from cli.replay.unpacking import UNPACKING_ERRORS, NoUnpacker, Packing, Unpacked, packing_of
 
 STANDARD_INPUT = Path("-")
 _OPEN_ALREADY = (STANDARD_INPUT, Path("/dev/stdin"))  # the kernel cannot open /dev/stdin again if it is a socket
@@ -19,14 +19,13 @@ BUFFER_BYTES = 1 << 16
 MAGIC_BYTES = 8  # of a pipe: enough for every signature below; a pipe may bring no more at first
 BROKEN = "\udcff"  # replaces each byte that the encoding cannot decode
 
-_GZIP = b"\x1f\x8b"
+PIECE_BYTES = 1 << 18  # that are decoded at once
+PARQUET = b"PAR1"
 # Signatures of formats that are refused, and the command that makes text of each.
 _REFUSED = (
-    (b"\x28\xb5\x2f\xfd", "zstd compressed", "zstdcat {file} | tidemark replay -"),
     (b"BZh", "bzip2 compressed", "bzcat {file} | tidemark replay -"),
     (b"\xfd7zXZ\x00", "xz compressed", "xzcat {file} | tidemark replay -"),
     (b"PK\x03\x04", "a ZIP archive or a spreadsheet", "unzip -p {file} | tidemark replay -, or export it as CSV"),
-    (b"PAR1", "a Parquet file", "export it as CSV or NDJSON"),
 )
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -34,9 +33,18 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_UNREADABLE = (OSError, EOFError, zlib.error)  # gzip.BadGzipFile is an OSError
+_UNREADABLE: tuple[type[Exception], ...] = (OSError, *UNPACKING_ERRORS)
 
-codecs.register_error("tidemark.broken", lambda error: (BROKEN, getattr(error, "end", 1)))
+
+def _keep_bytes(error: UnicodeError) -> tuple[str, int]:
+    """A surrogate for each byte, as `surrogateescape` has them, so that a rejected row is written back unchanged."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    broken = error.object[error.start : error.end]
+    return "".join(chr(0xDC00 + byte) if byte > 0x7F else BROKEN for byte in broken), error.end
+
+
+codecs.register_error("tidemark.broken", _keep_bytes)
 
 
 class FileProblem(Exception):
@@ -48,7 +56,9 @@ class FileProblem(Exception):
 
 
 class FileEndedEarly(FileProblem):
-    """A file that could not be read to its end; the rows before the error were read."""
+    """A file that could not be read to its end. rows: how many complete rows came before the error."""
+
+    rows = 0
 
 
 class _Input(io.RawIOBase):
@@ -86,6 +96,9 @@ class _Input(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def fileno(self) -> int:
+        return self._descriptor
+
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io's stub wants any buffer
         if self._head:
             data, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
@@ -105,67 +118,73 @@ class _Input(io.RawIOBase):
         super().close()
 
 
-class _Unpacked(io.RawIOBase):
-    """The content of a gzip file. Of a truncated file it returns everything before its end."""
-
-    def __init__(self, packed: io.BufferedReader) -> None:
-        self._packed = packed
-        self._gzip = gzip.GzipFile(fileobj=packed)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io's stub wants any buffer
-        data = self._gzip.read1(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._gzip.close()
-            self._packed.close()
-        super().close()
-
-
 class TextSource:
     """The text of a file; line ends stay unchanged.
 
-    name: of the file, for messages. size: bytes in all, None if it is not known. Bytes that the encoding cannot
-    decode become BROKEN. Raises FileProblem.
+    name: of the file, for messages. size: bytes in all, None if it is not known. parquet: it is a Parquet file, and
+    has no text. beginning: of its text, without blanks. Bytes that the encoding cannot decode become surrogates.
+    Raises FileProblem.
     """
 
     def __init__(self, path: Path) -> None:
         self.name = "standard input" if path == STANDARD_INPUT else str(path)
+        shown = "FILE" if path == STANDARD_INPUT else str(path)
+        packing: Packing | None = None
         try:
             self._input = _Input(path)
             binary: io.BufferedReader = io.BufferedReader(self._input, BUFFER_BYTES)
             head = self._input.head
-            if head.startswith(_GZIP):
-                binary = io.BufferedReader(_Unpacked(binary), BUFFER_BYTES)
+            packing = packing_of(head)
+            if packing is not None:
+                binary = io.BufferedReader(Unpacked(binary, packing), BUFFER_BYTES)
                 head = binary.peek(HEAD_BYTES)[:HEAD_BYTES]
+        except NoUnpacker as error:
+            self._input.close()
+            hints = (error.command, f"or unpack it: {error.tool} {shown} | tidemark replay -")
+            raise FileProblem(f"{self.name} cannot be read: {error}", hints) from None
         except _UNREADABLE as error:
-            raise FileProblem(f"{self.name} cannot be read: {reason(error)}", _hints(path, error)) from None
+            raise FileProblem(f"{self.name} cannot be read: {reason(error, packing)}", _hints(path, error)) from None
+        self._packing = packing
         self.size = self._input.size
+        self.regular = self._input.regular
         for magic, what, command in _REFUSED:
             if head.startswith(magic):
                 self._input.close()
-                shown = "FILE" if path == STANDARD_INPUT else str(path)
                 raise FileProblem(f"{self.name} is {what}", (command.format(file=shown),))
         self.empty = not head
-        # Line ends are not translated, because a CSV cell may contain some. A broken byte spoils its own row only.
-        self._text = io.TextIOWrapper(binary, encoding_of(head), errors="tidemark.broken", newline="")
+        self.parquet = head.startswith(PARQUET)
+        self.packed = packing is not None
+        self._binary = binary
+        encoding = encoding_of(head)
+        # A broken byte spoils its own row only.
+        self._decoder = codecs.getincrementaldecoder(encoding)("tidemark.broken")
+        self.beginning = codecs.getincrementaldecoder(encoding)("ignore").decode(head).lstrip()
 
     @property
     def position(self) -> int:
         """How many bytes of the file have been read."""
         return self._input.position
 
-    def readline(self, limit: int) -> str:
-        """The next line, or the next `limit` characters of it; empty at the end. Raises FileEndedEarly."""
+    def read(self) -> str:
+        """The next piece of the text, as long as is there; empty at the end. Raises FileEndedEarly."""
         try:
-            return self._text.readline(limit)
+            while data := self._binary.read1(PIECE_BYTES):
+                if text := self._decoder.decode(data):
+                    return text
         except _UNREADABLE as error:
-            raise FileEndedEarly(f"{self.name} cannot be read to its end: {reason(error)}") from None
+            why = reason(error, self._packing)
+            raise FileEndedEarly(f"{self.name} cannot be read to its end: {why}") from None
+        return self._decoder.decode(b"", True)
+
+    def open_again(self) -> io.BufferedIOBase:
+        """The bytes of a file that is not packed, from its beginning, for a reader that goes to and fro."""
+        if not self.regular or self.packed:
+            what = "compressed" if self.packed else "a pipe"
+            raise FileProblem(f"{self.name} is a Parquet file, and {what}", ("save it as a file, and name it",))
+        descriptor = os.dup(self._input.fileno())
+        file = os.fdopen(descriptor, "rb")
+        file.seek(0)
+        return file
 
     def stop(self) -> None:
         """Ends a read that waits for a pipe; the source is at its end after that."""
@@ -173,7 +192,7 @@ class TextSource:
 
     def close(self) -> None:
         """Closes the file; standard input stays open."""
-        self._text.close()
+        self._binary.close()
 
 
 def encoding_of(head: bytes) -> str:
@@ -188,13 +207,14 @@ def encoding_of(head: bytes) -> str:
     return "utf-8"
 
 
-def reason(error: Exception) -> str:
+def reason(error: Exception, packing: Packing | None) -> str:
     """The reason of an error that occurred while reading, in a few words."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    packed = "compressed" if packing is None else f"compressed with {packing.name}"
     if isinstance(error, EOFError):
-        return "it is compressed with gzip and truncated"
-    return f"it is compressed with gzip and damaged ({error})"
+        return f"it is {packed} and truncated"
+    return f"it is {packed} and damaged ({error})"
 
 
 def _hints(path: Path, error: Exception) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ RESOURCES: dict[str, Resource] = {
 ELSEWHERE = {
     "AlertService/EvaluateUsage": "`tidemark replay` streams usage",
     "AlertService/ExplainCustomerAlert": "`tidemark explain`",
+    "AlertService/PreviewAlert": "the form of the console, which makes the alert that it previews",
     "LimitService/CheckUsage": "`tidemark check`",
     "LimitService/EnforceUsage": "a stream for gateways, which ask without a person",
 }

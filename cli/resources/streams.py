@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
-from cli.client.connection import FIRST_PAUSE, LONGEST_PAUSE
 from cli.connection.channels import Caller
 from cli.connection.problems import as_failed, problem_of
 from cli.console import DurableProgress, named, print_result, warn
@@ -18,6 +17,7 @@ from cli.resources.cells import Times, cell, style_of
 from cli.resources.printing import Format, Printer
 from cli.resources.tables.model import Column, Form
 from tidemark_client.errors.status import PASSING
+from tidemark_client.tasks.backoff import Backoff
 
 # Columns of the terminal for a cell, where the rows to come are not known.
 WIDTHS = {Form.ID: 30, Form.TIME: 20, Form.STATE: 18, Form.NUMBER: 10}
@@ -40,7 +40,7 @@ class Following:
 
     def run(self, limit: int | None) -> None:
         """Prints items until `limit` are printed, or until Ctrl-C. Raises grpc.RpcError."""
-        progress, printed, delay = DurableProgress(), 0, FIRST_PAUSE
+        progress, printed, backoff = DurableProgress(), 0, Backoff()
         if self.printer.format is Format.PEOPLE:
             self._line(None)
         resumes = TOKEN in self.method.input_type.fields_by_name
@@ -49,7 +49,7 @@ class Following:
                 call = self.caller.stream(self.method, self.request)
                 try:
                     for answer in call:
-                        delay = FIRST_PAUSE
+                        backoff.reset()
                         self._token = getattr(answer, TOKEN, "") or self._token
                         for one in self._items(answer):
                             self._print(one)
@@ -64,8 +64,7 @@ class Following:
                     if not self._token and resumes:
                         raise
                     progress(f"{warn('note')} {problem_of(failed, self.caller.address).message}; trying again")
-                    self.pause(delay)
-                    delay = min(2 * delay, LONGEST_PAUSE)
+                    self.pause(backoff.next())
                 if resumes and self._token:
                     self.request.ClearField("start_time")
                     self.request.resume_token = self._token

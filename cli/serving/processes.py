@@ -49,6 +49,7 @@ class Child:
         self.ready_value = ""
         self.http_address = ""
         self._has_started = False
+        self._ready_event = asyncio.Event()
         self.monitoring: socket.socket | None = None
         self._arguments = tuple(arguments)
         self._ready = ready
@@ -70,6 +71,10 @@ class Child:
     def has_started(self) -> bool:
         """Whether it was ready at any time since it was started last."""
         return self._has_started
+
+    async def ready(self) -> None:
+        """Waits until it has been ready for the first time."""
+        await self._ready_event.wait()
 
     async def start(self) -> None:
         """Starts it and waits until it is ready. Raises NotStarted when it ends before that."""
@@ -104,6 +109,7 @@ class Child:
             if text.startswith(self._ready):
                 self.ready_value = text.removeprefix(self._ready)
                 self._has_started = True
+                self._ready_event.set()
                 return
         raise NotStarted(self.name, describe_exit(await self._process.wait()))
 

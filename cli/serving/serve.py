@@ -5,8 +5,10 @@ import socket
 import click
 import uvloop
 
-from cli.console import Problem
+from cli.console import ConfigurationProblem, Problem
 from cli.serving.allocator import use_one_arena
+from cli.serving.console_child import why_not
+from cli.serving.console_option import console_listen_option
 from cli.serving.garbage_collection import reduce_garbage_collection
 from cli.serving.http_options import http_front, http_listen_option
 from cli.serving.monitoring_options import metrics_listen_option, monitoring_socket_option
@@ -41,6 +43,7 @@ from store.postgres.database import Database, DatabaseUnavailable
 @workers_option
 @metrics_listen_option
 @http_listen_option
+@console_listen_option
 @click.option("--worker", type=int, hidden=True)
 @monitoring_socket_option
 @parent_option
@@ -48,6 +51,7 @@ def serve(
     workers: int,
     metrics_listen: str | None,
     http_listen: str | None,
+    console_listen: str | None,
     worker: int | None,
     monitoring_socket: socket.socket | None,
     with_parent: int | None,
@@ -60,15 +64,20 @@ def serve(
 
     With --workers, this process starts so many server processes, starts each again that ends, and drains them
     together. Each connection belongs to one of them.
+
+    With --console-listen, this process also starts a console, in the same way.
     """
-    settings = configuration(metrics_listen, http_listen)
+    settings = configuration(metrics_listen, http_listen, console_listen)
+    has_console = settings.console_listen is not None and worker is None
+    if has_console and (problem := why_not(settings)):
+        raise ConfigurationProblem(f"there can be no console: {problem}")
     front = http_front(settings, _print_http_address)
     configure_logs(settings, worker)
     use_one_arena()
     reduce_garbage_collection()
     url = maintained_database(settings) if worker is None else database_url(settings)
     try:
-        if workers > 1:
+        if workers > 1 or has_console:
             run_workers(workers, settings, url, _print_address, with_parent, monitoring_socket, _print_http_address)
         else:
             serving = _serve(settings, url, with_parent, monitoring_socket, front, shares_port=worker is not None)

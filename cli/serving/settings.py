@@ -25,12 +25,18 @@ from store.postgres.database import DatabaseUnavailable
 from store.postgres.poolers import shares_sessions
 
 
-def configuration(metrics_listen: str | None = None, http_listen: str | None = None) -> Configuration:
+def configuration(
+    metrics_listen: str | None = None, http_listen: str | None = None, console_listen: str | None = None
+) -> Configuration:
     """The settings in the environment of this process. Raises a Problem that lists all invalid settings.
 
-    metrics_listen, http_listen: override the settings of these names.
+    metrics_listen, http_listen, console_listen: override the settings of these names.
     """
-    stated = {"TIDEMARK_METRICS_LISTEN": metrics_listen, "TIDEMARK_HTTP_LISTEN": http_listen}
+    stated = {
+        "TIDEMARK_METRICS_LISTEN": metrics_listen,
+        "TIDEMARK_HTTP_LISTEN": http_listen,
+        "TIDEMARK_CONSOLE_LISTEN": console_listen,
+    }
     overrides = {name: value for name, value in stated.items() if value is not None}
     try:
         settings = load({**os.environ, **overrides})

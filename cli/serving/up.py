@@ -9,6 +9,8 @@ import click
 
 from cli.console import DurableProgress, Problem, bad, good, named, quiet
 from cli.serving.combined_port import combined_port
+from cli.serving.console_child import ConsoleChild, default_listen, reachable, why_not, written
+from cli.serving.console_option import console_options
 from cli.serving.http_options import http_listen_option
 from cli.serving.monitoring_options import metrics_listen_option
 from cli.serving.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
@@ -29,27 +31,28 @@ from store.identity import keys
 from store.postgres.addresses import shown
 from store.postgres.database import Database, DatabaseUnavailable
 
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
-
 
 @click.command()
 @workers_option
 @metrics_listen_option
 @http_listen_option
-def up(workers: int, metrics_listen: str | None, http_listen: str | None) -> None:
-    """Run a server and a notifier on this machine.
+@console_options
+def up(
+    workers: int, metrics_listen: str | None, http_listen: str | None, console_listen: str | None, console: bool
+) -> None:
+    """Run a server, a notifier and the console on this machine.
 
     The database is that of TIDEMARK_DATABASE_URL, or an embedded PostgreSQL server with its data under .tidemark.
     When a process ends, it is started again; so is the embedded database. Ctrl-C, SIGTERM and a terminal that closes
-    drain both processes; a second signal ends them at once.
+    drain the processes; a second signal ends them at once.
     """
-    settings = configuration(metrics_listen, http_listen)
+    settings = configuration(metrics_listen, http_listen, console_listen)
     configure_logs(settings)
     report = DurableProgress()
     report(f"{quiet('database')}  {_describe_database(settings)}")
     url = maintained_database(settings, _DatabaseReporter(report))
     try:
-        asyncio.run(_Up(settings, url, workers, report).run())
+        asyncio.run(_Up(settings, url, workers, report, with_console=console).run())
     except (KeyFileUnusable, CannotMonitor) as error:
         raise Problem(str(error)) from None
     except NotStarted as error:
@@ -95,26 +98,37 @@ class _DatabaseReporter:
 
 
 class _Up:
-    """Runs the two child processes, and prints what happens to them."""
+    """Runs the child processes, and prints what happens to them."""
 
-    def __init__(self, settings: Configuration, url: str, workers: int, report: DurableProgress) -> None:
+    def __init__(
+        self, settings: Configuration, url: str, workers: int, report: DurableProgress, *, with_console: bool
+    ) -> None:
         self._settings = settings
         self._url = url
         self._report = report
         self._monitoring_port: int | None = None
         environment = child_environment(_child_settings(settings, url), inherit=True)
         if settings.http_listen is not None:
-            environment["TIDEMARK_HTTP_LISTEN"] = _address(*settings.http_listen)
+            environment["TIDEMARK_HTTP_LISTEN"] = written(*settings.http_listen)
         several = ["--workers", str(workers)] if workers > 1 else []
         self._server = Child("server", ["serve", *several], environment, LISTENING)
         self._notifier = Child("notifier", ["notify"], environment, RUNNING)
+        self._no_console = "" if with_console else "not wanted"
+        self._console: Child | None = None
+        if with_console:
+            self._no_console = why_not(settings)
+        if not self._no_console:
+            address = settings.console_listen
+            listen = default_listen() if address is None else written(*address)
+            self._console = ConsoleChild(self._server, settings, listen)
 
     async def run(self) -> None:
         # A server with workers ends those that do not stop in time.
         timeout = stop_timeout(self._settings) + STOP_MARGIN
         children = {"server": self._server, "notifier": self._notifier}
         async with combined_port(self._settings, None, "process", children, needs_all=True) as self._monitoring_port:
-            await Supervisor([*children.values()], self, timeout).run(self._on_started)
+            every = [*children.values(), *([] if self._console is None else [self._console])]
+            await Supervisor(every, self, timeout).run(self._on_started)
         self._report(quiet("stopped"))
 
     def ended(self, name: str, ending: str, pause: float) -> None:
@@ -138,8 +152,6 @@ class _Up:
 
     async def _print_addresses(self) -> None:
         address = self._server.ready_value
-        host, _, port = address.rpartition(":")
-        reachable = f"{_EVERY_ADDRESS.get(host, host)}:{port}"
         database = Database(self._url, 1)
         try:
             async with database.transaction() as connection:
@@ -151,6 +163,10 @@ class _Up:
             scheme = "http" if self._settings.tls_certificate is None else "https"
             self._report(f"{quiet('http')}      {named(f'{scheme}://{self._server.http_address}')}")
         self._report(f"{quiet('notifier')}  running")
+        if self._console is not None:
+            self._report(f"{quiet('console')}   {named(self._console.ready_value)}")
+        elif self._no_console != "not wanted":
+            self._report(f"{quiet('console')}   {self._no_console}")
         if self._settings.metrics_listen is not None:
             url = metrics_url(self._settings.metrics_listen[0], self._monitoring_port or 0)
             self._report(f"{quiet('metrics')}   {named(url)}")
@@ -161,15 +177,9 @@ class _Up:
         self._report(f"{quiet('callers')}   {callers}")
         if self._settings.reflection:
             credential = "-H 'authorization: Bearer KEY' " if needs_key else ""
-            call = (
-                f"grpcurl {grpcurl_tls(self._settings)} {credential}{reachable} tidemark.v1.AlertService/ListAlerts"
-            )
-            self._report(f"{quiet('try')}       {call}")
+            call = f"{credential}{reachable(address)} tidemark.v1.AlertService/ListAlerts"
+            self._report(f"{quiet('try')}       grpcurl {grpcurl_tls(self._settings)} {call}")
         self._report(quiet("Ctrl-C drains and stops") + "\n")
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def grpcurl_tls(settings: Configuration) -> str:
@@ -188,4 +198,4 @@ def _child_settings(settings: Configuration, url: str) -> Mapping[str, str]:
     }
     unset = {name: value for name, value in defaults.items() if not os.environ.get(name)}
     # The parent has the port, and shows both.
-    return {**unset, **database_settings(settings, url), "TIDEMARK_METRICS_LISTEN": ""}
+    return {**unset, **database_settings(settings, url), "TIDEMARK_METRICS_LISTEN": "", "TIDEMARK_CONSOLE_LISTEN": ""}

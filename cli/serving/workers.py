@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 from cli.console import Problem
 from cli.serving.combined_port import combined_port
+from cli.serving.console_child import OPENED, ConsoleChild
 from cli.serving.parent import stopping_with
 from cli.serving.processes import LISTENING, Child, NotStarted, child_environment
 from cli.serving.settings import database_settings
@@ -41,7 +42,11 @@ def run_workers(
     with ExitStack() as reserved:
         host, http = settings.listen_host, settings.http_listen
         port = reserved.enter_context(_reserved(host, settings.listen_port))
-        listen = {"TIDEMARK_LISTEN": address_of(host, port), "TIDEMARK_METRICS_LISTEN": ""}
+        listen = {
+            "TIDEMARK_LISTEN": address_of(host, port),
+            "TIDEMARK_METRICS_LISTEN": "",
+            "TIDEMARK_CONSOLE_LISTEN": "",
+        }
         if http is not None:
             http = (http[0], reserved.enter_context(_reserved(*http)))
             listen["TIDEMARK_HTTP_LISTEN"] = address_of(*http)
@@ -50,9 +55,15 @@ def run_workers(
             str(worker): Child(f"worker {worker}", ["serve", "--worker", str(worker)], environment, LISTENING)
             for worker in range(1, number + 1)
         }
-        supervisor = Supervisor([*children.values()], _LogReporter(), stop_timeout(settings))
+        console = None
+        if settings.console_listen is not None:
+            console = ConsoleChild(next(iter(children.values())), settings, address_of(*settings.console_listen))
+        every = [*children.values(), *([] if console is None else [console])]
+        supervisor = Supervisor(every, _LogReporter(), stop_timeout(settings))
 
         async def started() -> None:
+            if console is not None:
+                logger.info("%s%s", OPENED, console.ready_value, extra={"action": LogAction.CONSOLE})
             if http is not None:
                 print_http_address(*http)
             print_address(host, port)

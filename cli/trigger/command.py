@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,11 +24,11 @@ FAILED_ATTEMPT = 1  # the exit code when the endpoint did not take the event
 
 
 class EventArgument(click.Argument):
-    """The name of an event type."""
+    """The name of an event type, or of the condition of an alert."""
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The types that begin with the word."""
-        return [CompletionItem(name) for name in event_types() if name.startswith(incomplete)]
+        """The types and the conditions that begin with the word."""
+        return [CompletionItem(name) for name in (*event_types(), *conditions()) if name.startswith(incomplete)]
 
 
 class EndpointOption(SectionOption):
@@ -40,11 +41,30 @@ class EndpointOption(SectionOption):
 
 def event_types() -> dict[str, int]:
     """The event types by their names."""
-    from cli.resources import contract
     from cli.resources.cells import event_type_text
 
-    field = contract.method("WebhookService/SendTestEvent").input_type.fields_by_name["event_type"]
-    return {event_type_text(name.replace("-", "_")): number for name, number in contract.enum_names(field).items()}
+    return {event_type_text(name): number for name, number in _numbers("event_type").items()}
+
+
+def conditions() -> dict[str, int]:
+    """The types of alerts, by the names of their conditions."""
+    return _numbers("condition_type")
+
+
+def _numbers(field: str) -> dict[str, int]:
+    """The numbers of an enum in the request, by their names."""
+    from cli.resources import contract
+
+    found = contract.method("WebhookService/SendTestEvent").input_type.fields_by_name[field]
+    return {name.replace("-", "_"): number for name, number in contract.enum_names(found).items()}
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the test event is an example of, by numbers of the contract; 0: unset."""
+
+    event_type: int = 0
+    condition_type: int = 0
 
 
 @click.command(cls=SectionCommand)
@@ -57,6 +77,8 @@ def event_types() -> dict[str, int]:
     metavar="ID",
     help="The endpoint. May be repeated. Default: the only one that is enabled.",
 )
+@click.option("--resolved", is_flag=True, help="Of a condition: the threshold is resolved, and not reached.")
+@click.option("--list", "listed", is_flag=True, help="List what can be sent, and send nothing.")
 @click.option("--all", "every", is_flag=True, help="All endpoints that are enabled.")
 @click.option(
     "--wait",
@@ -69,45 +91,59 @@ def event_types() -> dict[str, int]:
 @click.option("--json", "as_json", is_flag=True, help="Print the deliveries as JSON, a line each.")
 @server_options
 def trigger(
-    event: str | None, endpoints: tuple[str, ...], every: bool, wait: float, as_json: bool, address: Address
+    event: str | None,
+    endpoints: tuple[str, ...],
+    resolved: bool,
+    listed: bool,
+    every: bool,
+    wait: float,
+    as_json: bool,
+    address: Address,
 ) -> None:
     """Send a test event to an endpoint, and say what it answered.
 
-    EVENT is a type, such as alert.reached; without one the command lists all. The event is an example, with
-    `"test": true` in its data, whatever types the endpoint takes. It is signed and sent by the notifier, as every
-    notification. Ends with 1 if the endpoint did not take it.
+    EVENT is the condition of an alert, such as usage_exceeded, or a type of event, such as alert.reached; without one
+    the command lists all. The event is an example, with `"test": true` in its data, whatever types the endpoint
+    takes. It is signed and sent by the notifier, as every notification. Ends with 1 if the endpoint did not take it.
     """
     import grpc
 
     from cli.connection.channels import caller
     from cli.connection.problems import as_failed, problem_of
 
-    known = event_types()
-    if event is None:
-        for name in known:
+    if event is None or listed:
+        for name in (*event_types(), *conditions()):
             print_result(name)
         return
-    number = _number(event, known)
+    wanted = _wanted(event, resolved=resolved)
     with caller(address) as server:
         try:
             chosen = endpoints or _enabled(server, every=every)
-            taken = [_send(server, endpoint, number, wait, as_json=as_json) for endpoint in chosen]
+            taken = [_send(server, endpoint, wanted, wait, as_json=as_json) for endpoint in chosen]
         except grpc.RpcError as error:
             raise problem_of(as_failed(error), address) from None
     if not all(taken):
         raise SystemExit(FAILED_ATTEMPT)
 
 
-def _number(event: str, known: dict[str, int]) -> int:
+def _wanted(event: str, *, resolved: bool) -> _Wanted:
     import difflib
 
-    name = event.removeprefix("EVENT_TYPE_").lower()
-    for spelling in (name, name.replace("_", "."), name.replace("-", ".")):
-        if spelling in known:
-            return known[spelling]
-    close = difflib.get_close_matches(name, known, 3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"the types are {', '.join(known)}"
-    raise click.BadParameter(f"{event!r} is no event type: {hint}", param_hint="EVENT")
+    types, known = event_types(), conditions()
+    name = event.lower()
+    condition = name.removeprefix("condition_type_").replace("-", "_")
+    if condition in known:
+        kind = types["alert.resolved" if resolved else "alert.reached"]
+        return _Wanted(kind, known[condition])
+    name = name.removeprefix("event_type_")
+    for spelling in (name, name.replace("_", ".", 1), name.replace("-", ".", 1).replace("-", "_")):
+        if spelling in types:
+            if resolved:
+                raise click.BadParameter("it needs the condition of an alert as EVENT", param_hint="--resolved")
+            return _Wanted(types[spelling])
+    close = difflib.get_close_matches(condition, [*types, *known], 3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "tidemark trigger --list shows all"
+    raise click.BadParameter(f"{event!r} is no event type and no condition: {hint}", param_hint="EVENT")
 
 
 def _enabled(server: Caller, *, every: bool) -> list[str]:
@@ -132,14 +168,15 @@ def _enabled(server: Caller, *, every: bool) -> list[str]:
     return [one.endpoint_id for one in found]
 
 
-def _send(server: Caller, endpoint_id: str, event_type: int, wait: float, *, as_json: bool) -> bool:
+def _send(server: Caller, endpoint_id: str, wanted: _Wanted, wait: float, *, as_json: bool) -> bool:
     """Sends a test event, waits for the first attempt and prints it; whether the endpoint took the event."""
     from cli.resources import contract
     from cli.resources.documents import tree_of
 
     method = contract.method("WebhookService/SendTestEvent")
     request = contract.new(method.input_type)
-    request.endpoint_id, request.event_type = endpoint_id, event_type
+    request.endpoint_id = endpoint_id
+    request.event_type, request.condition_type = wanted.event_type, wanted.condition_type
     delivery = server.call(method, request).delivery
     if not as_json:
         print_progress(f"sent {named(delivery.notification_id)} to {named(endpoint_id)}")

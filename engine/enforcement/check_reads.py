@@ -17,7 +17,7 @@ from engine.enforcement.reset_times import with_reset_times
 from engine.meters.cells import Cells
 from engine.meters.counted_meters import CountedMeters
 from engine.meters.known_targets import KnownTargets
-from engine.rules.loading import knows
+from engine.rules.loading import Registered, knows
 from engine.rules.registry import RulesRegistry
 from evaluator.amounts import exact_arithmetic
 from evaluator.enforcement.decisions import Credit, Decision, OveragePolicy
@@ -129,9 +129,12 @@ class CheckReads:
             known.note_drawing(drawn)
             if ends and wanted is not None and (drawn or wanted.epoch != epoch):
                 return None
-            router = await rules.router(connection, epoch)
-            unregistered = await rules.read_facts(connection, router, usages, now)
-            if wanted is None or wanted.epoch != router.epoch:
+            if wanted is not None and wanted.epoch == epoch:
+                router, unregistered = rules.cached, Registered()
+                rules.named(router, customer_ids)
+            else:
+                router = await rules.router(connection, epoch)
+                unregistered = await rules.read_facts(connection, router, usages, now)
                 wanted = await self._wanted(known, router, usages, now, slices, unregistered.customers)
                 await wanted.cells.send_read(raw)
             if not await wanted.cells.load_reading(raw, known.counted, ended=ends):
@@ -139,9 +142,11 @@ class CheckReads:
                     [one.usage.customer_id for one in wanted.metered.values() if _lacks(one, wanted.cells.lacking)]
                 )
                 return None
-            metered = [one.usage for one in wanted.metered.values()]
-            credits = await credits_of(raw, organization_id, drawn, metered)
-            by_usage = {id(usage): of_usage for usage, of_usage in zip(metered, credits, strict=True) if of_usage}
+            by_usage: dict[int, list[Credit]] = {}
+            if drawn:
+                metered = [one.usage for one in wanted.metered.values()]
+                credits = await credits_of(raw, organization_id, drawn, metered)
+                by_usage = {id(usage): of_usage for usage, of_usage in zip(metered, credits, strict=True) if of_usage}
             ledger = Ledger(now, wanted.cells.by_key, {}, _KnownCredits(by_usage))
             found: dict[int, Checked] = dict(wanted.refused)
             await slices.begin()
@@ -177,7 +182,7 @@ class CheckReads:
                 if not index % DECIDED_AT_ONCE:
                     await slices.pause()
                 try:
-                    one = self._metered(known, router, usage)
+                    one = self._metered(known, router, usage, now)
                 except EnforcementRefused as error:
                     wanted.refused[index] = error
                     continue
@@ -187,10 +192,12 @@ class CheckReads:
                     wanted.rolls = wanted.rolls or target.limit.window.is_rolling
         return wanted
 
-    def _metered(self, known: KnownOfChecks, router: Router, usage: Usage) -> Metered:
+    def _metered(self, known: KnownOfChecks, router: Router, usage: Usage, now: datetime) -> Metered:
         """Usage with its targets. A subscription that does not exist has no limits of its own."""
-        subscriptions = router.known[usage.customer_id].subscriptions
-        if usage.subscription_id is not None and usage.subscription_id not in subscriptions:
+        if (
+            usage.subscription_id is not None
+            and usage.subscription_id not in router.known[usage.customer_id].subscriptions
+        ):
             usage = Usage(
                 usage.customer_id,
                 usage.metric_id,
@@ -201,7 +208,7 @@ class CheckReads:
                 usage.properties,
                 usage.event_time,
             )
-        return metered_of(router, known.targets, usage, self._clock.now(), self._grace)
+        return metered_of(router, known.targets, usage, now, self._grace)
 
 
 def _lacks(metered: Metered, lacking: Container[str]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.enforcement.attempts import Answer
 from engine.enforcement.commit import EnforcementCommitter
+from engine.enforcement.gathering import Gathering
 from engine.enforcement.requests import Request
 from engine.ingest.pending import Room
 from runtime.fair_semaphore import Seat
@@ -53,6 +54,7 @@ class Lane:
 
     requests: how many wait or are being committed. customers: of these, and the highest above them, with their
     number. is_slow: its commit takes so long that other customers do not wait for it.
+    gathering: how long the next commit waits.
     """
 
     organization_id: int
@@ -63,6 +65,7 @@ class Lane:
     customers: dict[str, int] = field(default_factory=dict)
     requests: int = 0
     is_slow: bool = False
+    gathering: Gathering = field(default_factory=Gathering)
 
     def add(self, one: Waiting) -> None:
         """Takes requests, after those that wait."""
@@ -71,6 +74,7 @@ class Lane:
         customers = self.customers
         for name in one.names():
             customers[name] = customers.get(name, 0) + 1
+        self.gathering.arrived(self.requests)
 
     def finished(self, group: Sequence[Waiting]) -> None:
         """Forgets requests that have ended."""

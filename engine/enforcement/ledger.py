@@ -62,7 +62,7 @@ class Ledger:
         decision = self.decider.decide(metered, policy, charges, self.credits.available(usage), reports=False)
         if decision.limit is None and decision.credit is None and charges:
             least = charges[0] if len(charges) == 1 else min(charges, key=part_that_remains)
-            decision = replace(decision, limit=self.decider.state(least))
+            decision.limit = self.decider.state(least)  # nothing else has this decision yet
         return decision
 
     def reserve(self, request: Reserve, metered: Metered, digest: str) -> Decided:

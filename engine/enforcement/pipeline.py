@@ -1,8 +1,8 @@
 """The pipeline of enforcement: queues requests, and decides all that wait in one commit.
 
-Groups form by themselves: the requests that arrive while a commit is in progress make up the next one. A request that
-arrives alone waits for no other. Few requests share one lane, because a commit costs more than a request; further
-lanes open with the number of requests.
+Groups form by themselves: the requests that arrive while a commit is in progress make up the next one, and after a
+large one those that arrive a little later, too (`Gathering`). A request that arrives alone waits for no other. Few
+requests share one lane, because a commit costs more than a request; further lanes open with the number of requests.
 """
 
 import asyncio
@@ -183,17 +183,20 @@ class EnforcementPipeline:
         self._monitoring.lanes_busy += 1
         try:
             while lane.waiting:
+                await lane.gathering.wait(lane.requests)
                 async with self._gate.seat(lane.organization_id) as lane.seat:
                     group = lane.take(self._limits.commit_requests)
                     self._monitoring.wait.observe(time.perf_counter() - group[0].since)
                     requests = [request for one in group for request in one.requests]
                     self._gate.charge(lane.organization_id, COMMIT_COST + len(requests))
                     slow = asyncio.get_running_loop().call_later(self._limits.slow_commit, self._pass_on, lane, group)
+                    began = time.perf_counter()
                     try:
                         await self._commit(lane, group, requests)
                     finally:
                         slow.cancel()
                         lane.is_slow = False
+                    lane.gathering.ended(len(requests), time.perf_counter() - began)
         finally:
             lane.task = None
             self._monitoring.lanes_busy -= 1

@@ -117,3 +117,14 @@ def counted(count: int, noun: str) -> str:
 def shown_time(time: datetime | None) -> str:
     """A time for people."""
     return "an unknown time" if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def check_backfill(definition: AlertDefinition, customer_id: str) -> StepResult:
+    """Whether the alert was evaluated on what existed before it, or before its last change."""
+    if definition.awaits_backfill_of(customer_id):
+        text = (
+            "The alert is new or was changed, and is not evaluated for the customer yet: the server does that in the"
+            " background, customer by customer."
+        )
+        return StepResult(Check.BACKFILL, Reason.NOT_EVALUATED_YET, text)
+    return StepResult(Check.BACKFILL, Reason.PASSED, "The alert was evaluated on what existed before it.")

@@ -14,6 +14,7 @@ from engine.evaluation.subjects import Movement, Subject, before_fold
 from engine.explanation.coverage import (
     MAX_SUBSCRIPTIONS,
     Owner,
+    check_backfill,
     check_exclusion,
     check_scope,
     check_state,
@@ -31,6 +32,7 @@ from engine.explanation.findings import (
     StepResult,
     end_of_grace,
 )
+from engine.explanation.questions import Found, FoundGauge, NotCovered, NotOfUsage, Question
 from engine.explanation.usage_gauge import Situation, explain_usage_gauge, limit_source
 from evaluator.alert_index import AlertIndex, WideAlerts
 from evaluator.alerts import AlertRule
@@ -46,6 +48,7 @@ from store.alerts.changes import AlertUnknown
 from store.alerts.exclusions import Groups
 from store.alerts.states import read_states
 from store.erasures.jobs import CustomerUnknown
+from store.identity.organizations import current_epoch
 from store.limits import effective_limits
 from store.postgres.database import Connection, DriverConnection, driver
 from store.postgres.snapshots import begin_snapshot
@@ -55,23 +58,12 @@ from store.usage.event_samples import EventSample
 from store.usage.gauges import NEVER_EVALUATED, Locked
 from store.usage.holding_reservations import Holding, holding
 from store.views import gauge_windows
-from store.views.customer_alerts import GaugeSelection
 from store.views.customer_views import CustomerView, is_computed
 from store.views.gauge_windows import GaugeWindow
 from store.views.held_of_gauges import read_held
 
 MAX_HOLDS = 10  # reservations that are shown of a gauge
 MAX_GAUGES = 20  # of one explanation
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked. period_time: in the period that is explained; None: now."""
-
-    alert_id: str
-    customer_id: str
-    selection: GaugeSelection
-    period_time: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -88,20 +80,13 @@ class Explaining:
     grace: timedelta
     max_groups: int
 
-    async def explain(self, question: Question) -> Explanation:
-        """Explains an alert for a customer. Raises AlertUnknown and CustomerUnknown."""
-        await begin_snapshot(self.connection, by_index=True)
-        raw = await driver(self.connection)
-        found = await routing_facts.customers(raw, self.organization_id, [question.customer_id], with_alerts=False)
-        if not found:
-            raise CustomerUnknown(question.customer_id)
-        [facts] = found
-        definition = await alerts.get(self.connection, self.organization_id, question.alert_id)
-        if definition is None:
-            raise AlertUnknown(question.alert_id)
-        rule = definition.to_rule()
-        subscriptions = await self._subscriptions(raw, rule, question)
-        owners = owners_of(rule, facts, subscriptions)
+    async def explain(self, question: Question, draft: AlertDefinition | None = None) -> Explanation:
+        """Explains an alert for a customer. Raises AlertUnknown and CustomerUnknown.
+
+        draft: an alert that is not stored, which is explained as if it had just been created.
+        """
+        found = await self._found(question, draft)
+        _, definition, rule, facts, subscriptions, owners = found
         steps = [check_scope(rule, facts, subscriptions, owners), check_state(definition)]
         if owners:
             reasons = await exclusions.reasons(self.connection, self.organization_id, facts.customer_id)
@@ -110,8 +95,38 @@ class Explaining:
             return Explanation(definition, facts.customer_id, self.now, steps)
         if rule.measure.of_facts:
             return await self._of_facts(definition, rule, question, steps)
-        of_usage = _OfUsage(self, raw, definition, rule, question, facts, subscriptions, owners)
-        return await of_usage.explain(steps)
+        return await _OfUsage(self, question, *found).explain(steps)
+
+    async def watched_gauge(self, question: Question) -> FoundGauge | None:
+        """The one gauge that a question names by its subscription and group; None if the alert has no such gauge.
+
+        Raises AlertUnknown, CustomerUnknown, NotOfUsage, and NotCovered.
+        """
+        found = await self._found(question, None)
+        if not found.owners:  # first: a key of another customer does not learn what the alert measures
+            raise NotCovered(found.definition.alert_id)
+        if found.rule.measure.of_facts:
+            raise NotOfUsage(found.definition.alert_id)
+        return await _OfUsage(self, question, *found).watched_gauge()
+
+    async def _found(self, question: Question, draft: AlertDefinition | None) -> Found:
+        """What a question is about, read in a snapshot that begins here."""
+        await begin_snapshot(self.connection, by_index=True)
+        raw = await driver(self.connection)
+        found = await routing_facts.customers(raw, self.organization_id, [question.customer_id], with_alerts=False)
+        if not found:
+            raise CustomerUnknown(question.customer_id)
+        [facts] = found
+        if draft is None:
+            definition = await alerts.get(self.connection, self.organization_id, question.alert_id)
+        else:
+            epoch = await current_epoch(self.connection, self.organization_id)
+            definition = replace(draft, watching_epoch=epoch, changed_epoch=epoch, create_epoch=epoch)
+        if definition is None:
+            raise AlertUnknown(question.alert_id)
+        rule = definition.to_rule()
+        subscriptions = await self._subscriptions(raw, rule, question)
+        return Found(raw, definition, rule, facts, subscriptions, owners_of(rule, facts, subscriptions))
 
     async def _subscriptions(
         self, raw: DriverConnection, rule: AlertRule, question: Question
@@ -148,26 +163,15 @@ class Explaining:
         )
 
 
-def check_backfill(definition: AlertDefinition, customer_id: str) -> StepResult:
-    """Whether the alert was evaluated on what existed before it, or before its last change."""
-    if definition.awaits_backfill_of(customer_id):
-        text = (
-            "The alert is new or was changed, and is not evaluated for the customer yet: the server does that in the"
-            " background, customer by customer."
-        )
-        return StepResult(Check.BACKFILL, Reason.NOT_EVALUATED_YET, text)
-    return StepResult(Check.BACKFILL, Reason.PASSED, "The alert was evaluated on what existed before it.")
-
-
 @dataclass(frozen=True)
 class _OfUsage:
     """The explanation of an alert on usage or cost."""
 
     base: Explaining
+    question: Question
     raw: DriverConnection
     definition: AlertDefinition
     rule: AlertRule
-    question: Question
     facts: CustomerFacts
     subscriptions: Sequence[SubscriptionFacts]
     owners: Sequence[Owner]
@@ -198,6 +202,22 @@ class _OfUsage:
             counted=sample,
             groups=groups,
         )
+
+    async def watched_gauge(self) -> FoundGauge | None:
+        """The one gauge that the question names."""
+        at = self.question.period_time or self.base.now
+        group = self._known_group()
+        if group is None:
+            return None
+        router = await self._router(await self._metric())
+        for owner in self.owners:
+            measured = self._measured(router, owner, at)
+            watch = None if measured is None else measured.watched_gauge(group, at)
+            if watch is not None:
+                rows = await gauges.stored(self.raw, self.base.organization_id, [watch.gauge])
+                row = rows.get(watch.gauge.gauge_id)
+                return FoundGauge(watch, None if row is None else row[0].value)
+        return None
 
     async def _metric(self) -> MetricFacts | None:
         metric_id = self.rule.measure.metric_id

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+from engine.activity import UsageActivity
 from engine.ingest.batches import Batch, Outcome, add_part
 from engine.ingest.commit import Committer
 from engine.ingest.commit_size import CommitSize
@@ -54,8 +55,10 @@ class Pipeline:
         limits: IngestLimits = DEFAULT_LIMITS.ingest,
         native: bool = True,
         monitoring: IngestMonitoring | None = None,
+        activity: UsageActivity | None = None,
     ) -> None:
         self._monitoring = monitoring or IngestMonitoring()
+        self._activity = activity
         self._database = database
         self._clock = clock
         self._grace = grace
@@ -218,7 +221,7 @@ class Pipeline:
                 lane.waiting.popleft()  # the rest of a batch that has failed
             _fail(group, error)
         else:
-            _succeed(group, outcomes)
+            self._succeed(lane, group, outcomes)
 
     async def _together(self, lane: Lane, group: list[Waiting]) -> list[Outcome] | None:
         """Commits a group as one, and notes what that says about the size of the next commit."""
@@ -237,14 +240,19 @@ class Pipeline:
         except BaseException as error:
             _fail(group, error)
         else:
-            _succeed(group, outcomes)
+            self._succeed(lane, group, outcomes)
         finally:
             lane.release()
 
-
-def _succeed(group: Sequence[Waiting], outcomes: Sequence[Outcome]) -> None:
-    for one, outcome in zip(group, outcomes, strict=True):
-        one.succeed(outcome)
+    def _succeed(self, lane: Lane, group: Sequence[Waiting], outcomes: Sequence[Outcome]) -> None:
+        now, events, transitions, wait = time.perf_counter(), 0, 0, 0.0
+        for one, outcome in zip(group, outcomes, strict=True):
+            events += outcome.accepted
+            transitions += len(outcome.transitions)
+            wait += (now - one.since) * outcome.accepted
+            one.succeed(outcome)
+        if events and self._activity is not None:
+            self._activity.add(lane.organization_id, events, transitions, wait)
 
 
 def _fail(group: Sequence[Waiting], error: BaseException) -> None:

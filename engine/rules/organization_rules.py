@@ -8,7 +8,7 @@ younger epoch by then.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from engine.rules.loading import Loading, Naming, Registered
@@ -133,6 +133,16 @@ class OrganizationRules:
         await Reading(await driver(connection), self._organization_id, router, now, registered).read(usages)
         self._forget_unused(router)
         return registered
+
+    def named(self, router: Router, customer_ids: Iterable[str]) -> None:
+        """Notes that usage has named customers that the router knows: those stay known for longer.
+
+        In place of `read_facts`, where there is nothing to be read.
+        """
+        known = router.known
+        for customer_id in customer_ids:
+            known[customer_id].named += 1
+        self._forget_unused(router)
 
     def _forget_unused(self, router: Router) -> None:
         over = len(router.known) - self._max_customers

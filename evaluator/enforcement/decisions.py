@@ -60,9 +60,9 @@ class Credit:
     available: Decimal | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: see `Usage`
 class LimitState:
-    """A limit and its meter at a decision, before what the decision grants.
+    """A limit and its meter at a decision, before what the decision grants. It is not changed.
 
     span: of its window. reset_time: when enough will have left the window for the same request; None: never, or not
     asked for.

@@ -11,7 +11,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from gateway.calls import refusals
 from gateway.calls.backend import Metadata
 from gateway.calls.channels import Channels
-from gateway.cloudevents.forms import CloudEvent, read_events
+from gateway.cloudevents.events import CloudEvent
+from gateway.cloudevents.forms import read_events
 from gateway.cloudevents.mapping import Mapping
 from gateway.transcoding.problems import Violation
 from gateway.transcoding.writing import writer_of

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from gateway.cloudevents.forms import CloudEvent
+from gateway.cloudevents.events import CloudEvent
 from gateway.transcoding.problems import Violation
 from gateway.transcoding.times import parse_timestamp
 

@@ -1,7 +1,8 @@
 """Writes the documents that are made from the contract, or checks that what is committed is what it makes.
 
 python -m proto.documents write    docs/openapi.json, docs/api.md, docs/api/, docs/cli-reference.md,
-                                   gateway/openapi.json, cli/resources/descriptions.json
+                                   gateway/openapi.json, cli/resources/descriptions.json, and the texts of the
+                                   console's form
 python -m proto.documents check    exit 1 and name the files that differ
 """
 
@@ -11,6 +12,7 @@ import sys
 from proto.documents.command_line import command_line
 from proto.documents.contract import ROOT
 from proto.documents.descriptions import descriptions
+from proto.documents.form_help import form_help
 from proto.documents.openapi import openapi
 from proto.documents.pages import pages
 
@@ -26,6 +28,7 @@ def documents() -> dict[str, str]:
         **{f"docs/{name}": text for name, text in pages().items()},
         "cli/resources/descriptions.json": descriptions(),
         "docs/cli-reference.md": command_line(),
+        "console/forms/help.json": form_help(),
     }
 
 

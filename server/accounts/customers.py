@@ -16,7 +16,7 @@ from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.paging import read_page
 from server.calls.shared_errors import customer_not_found
-from server.calls.validation import Violations
+from server.calls.validation import MAX_ID_LENGTH, Violations
 from server.mapping.accounts import (
     customer_message,
     read_aliases,
@@ -76,12 +76,13 @@ class CustomerHandlers:
         external_id = violations.identifier("external_id", request.external_id, required=False)
         alias = violations.identifier("alias", request.alias, required=False)
         parent = violations.identifier("parent_customer_id", request.parent_customer_id, required=False)
-        filters = plan_id, external_id, alias, parent
+        prefix = violations.text("customer_id_prefix", request.customer_id_prefix, max_length=MAX_ID_LENGTH)
+        filters = plan_id, external_id, alias, parent, prefix
         page = read_page(violations, request.page_size, request.page_token, "ListCustomers", filters, (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
             organization_id = current_organization().organization_id
-            wanted = CustomerFilter(plan_id or None, external_id or None, alias or None, parent or None)
+            wanted = CustomerFilter(plan_id or None, external_id or None, alias or None, parent or None, prefix)
             rows = await customers.list_page(
                 connection,
                 organization_id,

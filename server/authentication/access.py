@@ -25,10 +25,11 @@ _FILES = (alert_service_pb2, account_service_pb2, audit_service_pb2, limit_servi
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a method needs. customer_fields: see the option of this name in `tidemark/v1/role.proto`."""
+    """What a method needs. The other fields: see the options of their names in `tidemark/v1/role.proto`."""
 
     role: Role
     customer_fields: tuple[str, ...]
+    open_to_customers: bool = False
 
 
 def _of_contract() -> Mapping[str, Access]:
@@ -39,7 +40,8 @@ def _of_contract() -> Mapping[str, Access]:
                 options = method.GetOptions().Extensions
                 role = role_pb2.Role.Name(options[role_pb2.required_role]).removeprefix("ROLE_")
                 fields = tuple(options[role_pb2.customer_fields])
-                found[f"/{service.full_name}/{method.name}"] = Access(Role(role), fields)
+                is_open = options[role_pb2.open_to_customers]
+                found[f"/{service.full_name}/{method.name}"] = Access(Role(role), fields, is_open)
     return found
 
 
@@ -64,14 +66,14 @@ def check_role(caller: Caller, method: str) -> None:
                 "roles": ",".join(sorted(caller.roles)),
             },
         )
-    if caller.customer_id and not access.customer_fields:
+    if caller.customer_id and not access.customer_fields and not access.open_to_customers:
         raise _other_customer(caller, f"{_name(method)} cannot be called with a key that is limited to one customer")
 
 
 def check_customer(caller: Caller, method: str, request: Message) -> None:
     """Raises PermissionDenied if the caller is limited to one customer, and the request asks for more."""
     access = ACCESS.get(method)
-    if access is None or not caller.customer_id:
+    if access is None or not caller.customer_id or access.open_to_customers:
         return
     named = [value for name in access.customer_fields for value in _values(_of_path(request, name))]
     if not named or any(value != caller.customer_id for value in named):

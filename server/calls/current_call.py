@@ -137,6 +137,11 @@ def current_cause() -> Cause:
     return Cause(actor, call.method, call.peer, call.client_identity, call.user_agent, call.request_id)
 
 
+def current_caller() -> Caller:
+    """The caller of the call."""
+    return _caller()
+
+
 def _caller() -> Caller:
     caller = get().caller
     if caller is None:

@@ -6,7 +6,8 @@ from typing import Protocol
 from evaluator.enforcement.decisions import Decision, Outcome
 from runtime.monitoring.instruments import Instruments
 
-_ERROR = "error"
+_LABELS = {outcome: (outcome.value.lower(),) for outcome in Outcome}
+_OF_ERROR = ("error",)
 
 
 class Watched(Protocol):
@@ -24,9 +25,7 @@ class CheckMonitoring:
 
     def __init__(self, instruments: Instruments | None = None) -> None:
         self._instruments = instruments = instruments or Instruments()
-        self._checks = Counter[tuple[str, ...]](
-            {(outcome,): 0 for outcome in (*(one.lower() for one in Outcome), _ERROR)}
-        )
+        self._checks = Counter[tuple[str, ...]](dict.fromkeys((*_LABELS.values(), _OF_ERROR), 0))
         instruments.counter(
             "tidemark_enforcement_checks_total",
             "Checks of CheckUsage and BatchCheckUsage, by outcome.",
@@ -36,7 +35,7 @@ class CheckMonitoring:
 
     def count(self, found: Decision | Exception) -> None:
         """Counts the answer to a check."""
-        self._checks[_ERROR if isinstance(found, Exception) else found.outcome.lower(),] += 1
+        self._checks[_OF_ERROR if isinstance(found, Exception) else _LABELS[found.outcome]] += 1
 
     def add_watched(self, watched: Watched) -> None:
         """Adds what is watched."""

@@ -158,14 +158,20 @@ def read_states(
     return tuple(dict.fromkeys(_STATE_OF[number] for number in states if number in _STATE_OF))
 
 
+def read_condition_type(
+    violations: Violations, path: str, number: condition_pb2.ConditionType.ValueType
+) -> ConditionType | None:
+    """One type of a condition; None, and a violation, for a number that is none."""
+    if number == condition_pb2.CONDITION_TYPE_UNSPECIFIED or number not in condition_pb2.ConditionType.values():
+        violations.add(path, f"{number} is no type of a condition")
+        return None
+    return ConditionType(condition_pb2.ConditionType.Name(number).removeprefix(_CONDITION_PREFIX).lower())
+
+
 def read_condition_types(
     violations: Violations, path: str, types: Sequence[condition_pb2.ConditionType.ValueType]
 ) -> tuple[str, ...]:
     """A filter by types, as the names of cases, each once."""
-    names = []
-    for index, number in enumerate(types):
-        if number == condition_pb2.CONDITION_TYPE_UNSPECIFIED or number not in condition_pb2.ConditionType.values():
-            violations.add(f"{path}[{index}]", f"{number} is no type of a condition")
-        else:
-            names.append(condition_pb2.ConditionType.Name(number).removeprefix(_CONDITION_PREFIX).lower())
+    found = [read_condition_type(violations, f"{path}[{index}]", number) for index, number in enumerate(types)]
+    names = [one.value for one in found if one is not None]
     return tuple(dict.fromkeys(names))

@@ -68,28 +68,32 @@ def limit_state_message(state: LimitState) -> decision_pb2.LimitState:
 
 def write_limit_state(shown: decision_pb2.LimitState, state: LimitState) -> None:
     """Fills in the message for the state of a limit, which may be a part of another one."""
-    shown.CopyFrom(_identity(state.limit, state.meter))
+    span, reset_time = state.meter.span, state.reset_time
+    resets = span is not None and reset_time is not None and reset_time == span.end
+    shown.CopyFrom(_identity(state.limit, state.meter, resets))
     shown.counted = format_decimal(state.counted)
     shown.held = format_decimal(state.held)
     shown.remaining = format_decimal(state.remaining)
-    shown.window_start_time.CopyFrom(shared_timestamp(state.span.start))
-    shown.window_end_time.CopyFrom(shared_timestamp(state.span.end))
-    if state.reset_time is not None:
-        shown.reset_time.CopyFrom(shared_timestamp(state.reset_time))
+    if span is None:  # of a rolling window
+        shown.window_start_time.CopyFrom(shared_timestamp(state.span.start))
+        shown.window_end_time.CopyFrom(shared_timestamp(state.span.end))
+    if reset_time is not None and not resets:
+        shown.reset_time.CopyFrom(shared_timestamp(reset_time))
 
 
-# What does not change of a state from one decision to the next, by meter and limit; each with its limit. Copying it
-# takes a tenth of the time of making it.
-_identities: dict[tuple[str, str], tuple[EnforcedLimit, decision_pb2.LimitState]] = {}
+# What does not change of a state from one decision to the next, by meter and limit, and whether its window's end is
+# the reset time; each with its limit. Copying it takes a tenth of the time of making it.
+_identities: dict[tuple[str, str, bool], tuple[EnforcedLimit, decision_pb2.LimitState]] = {}
 _MOST_IDENTITIES = 5_000  # about 5 MB
 
 
-def _identity(limit: EnforcedLimit, meter: Meter) -> decision_pb2.LimitState:
-    """A state's limit and meter. It must be copied, and never changed.
+def _identity(limit: EnforcedLimit, meter: Meter, resets: bool) -> decision_pb2.LimitState:
+    """A state's limit and meter, with the times of its window unless it is rolling. It must be copied, never changed.
 
-    A meter's key does not name the organization; the limit is one of it.
+    A meter's key does not name the organization; the limit is one of it. It names the window's times.
+    resets: whether the end of the window is the reset time.
     """
-    key = meter.key, limit.limit_id
+    key = meter.key, limit.limit_id, resets
     known = _identities.get(key)
     if known is not None and known[0] is limit:
         return known[1]
@@ -104,6 +108,11 @@ def _identity(limit: EnforcedLimit, meter: Meter) -> decision_pb2.LimitState:
         window=window_message(limit.window),
         enforcement=enforcement_value(limit.enforcement),
     )
+    if meter.span is not None:
+        shown.window_start_time.CopyFrom(shared_timestamp(meter.span.start))
+        shown.window_end_time.CopyFrom(shared_timestamp(meter.span.end))
+        if resets:
+            shown.reset_time.CopyFrom(shared_timestamp(meter.span.end))
     if len(_identities) >= _MOST_IDENTITIES:
         _identities.clear()
     _identities[key] = limit, shown

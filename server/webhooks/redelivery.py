@@ -3,15 +3,18 @@
 from datetime import datetime, timedelta
 
 from engine.redelivery_jobs import RedeliveryJobs
+from evaluator.notifications import REACHED_TYPE
 from generated.tidemark.v1 import webhook_service_pb2 as messages
+from generated.tidemark.v1.event_type_pb2 import EventType
 from runtime.clock import Clock
 from server.calls.audit_trail import record
 from server.calls.context import Context
 from server.calls.current_call import current_organization
 from server.calls.idempotency import answer_once, read_request_id
 from server.calls.validation import Violations
+from server.mapping.alerts import read_condition_type
 from server.mapping.audited_resources import changed
-from server.mapping.event_types import read_event_type, read_event_types
+from server.mapping.event_types import NUMBERS, read_event_type, read_event_types
 from server.mapping.webhooks import delivery_message, job_message, read_statuses
 from server.webhooks.errors import endpoint_disabled, endpoint_not_found, notification_not_handed_out
 from store.deliveries import deliveries, operator_event_log, redelivery, redelivery_jobs
@@ -23,7 +26,7 @@ from store.erasures import jobs as erasures
 from store.identity import organizations
 from store.postgres.database import Connection, Database
 from webhooks.deliveries import Trigger
-from webhooks.example_events import TEST_TYPE
+from webhooks.example_events import CONDITION_EVENT_TYPES, TEST_TYPE
 
 
 class RedeliveryHandlers:
@@ -41,9 +44,15 @@ class RedeliveryHandlers:
         """Sends a test event to one endpoint: an example of the type in the request."""
         violations = _violations(request.request_id)
         endpoint_id = violations.identifier("endpoint_id", request.endpoint_id)
-        event_type = TEST_TYPE
+        event_type, condition = TEST_TYPE, None
         if request.event_type:
             event_type = read_event_type(violations, "event_type", request.event_type)
+        if request.condition_type:
+            condition = read_condition_type(violations, "condition_type", request.condition_type)
+            event_type = event_type if request.event_type else REACHED_TYPE
+            if event_type not in CONDITION_EVENT_TYPES:
+                names = " or ".join(EventType.Name(NUMBERS[name]) for name in CONDITION_EVENT_TYPES)
+                violations.add("condition_type", f"it needs the event_type {names}: others are of no condition")
         violations.raise_if_any()
 
         async def send(connection: Connection) -> messages.SendTestEventResponse:
@@ -53,6 +62,7 @@ class RedeliveryHandlers:
                 organization_id,
                 endpoint_id,
                 event_type,
+                condition,
                 idempotency_key=request.request_id or None,
                 now=self._clock.now(),
             )

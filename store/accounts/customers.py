@@ -18,6 +18,9 @@ from store.postgres.counting import bounded_count
 from store.tables.accounts import customer, customer_name
 from store.tables.base import Identifier
 
+MAX_ID_LENGTH = 128  # characters
+_GREATEST = "\U0010ffff"  # no character follows it
+
 
 @dataclass(frozen=True)
 class CustomerFact:
@@ -64,12 +67,13 @@ class StoredCustomer:
 
 @dataclass(frozen=True)
 class CustomerFilter:
-    """Which customers to list: those that match each field that is set."""
+    """Which customers to list: those that match each field that is set. prefix: of their ids."""
 
     plan_id: str | None = None
     external_id: str | None = None
     alias: str | None = None
     parent_customer_id: str | None = None
+    prefix: str = ""
 
 
 async def get(connection: AsyncConnection, organization_id: int, customer_id: str) -> StoredCustomer | None:
@@ -129,6 +133,11 @@ def _selected(organization_id: int, wanted: CustomerFilter) -> list[ColumnElemen
     conditions = [customer.c.organization_id == organization_id]
     if wanted.plan_id is not None:
         conditions.append(customer.c.plan_id == wanted.plan_id)
+    if wanted.prefix:
+        # With the collation "C", the ids that begin with it are a range of the primary key. No id is longer than this
+        # last one.
+        conditions.append(customer.c.customer_id >= wanted.prefix)
+        conditions.append(customer.c.customer_id <= wanted.prefix + _GREATEST * MAX_ID_LENGTH)
     if wanted.parent_customer_id is not None:
         conditions.append(customer.c.parent_customer_id == wanted.parent_customer_id)
     for kind, name in ((NameKind.EXTERNAL_ID, wanted.external_id), (NameKind.ALIAS, wanted.alias)):

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import insert, not_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from evaluator.alerts import ConditionType
 from runtime.tracing.current import current_trace
 from store.deliveries.redelivery import Redeliverable, make_due
 from store.ids import random_id
@@ -75,11 +76,14 @@ async def send_test(
     organization_id: int,
     endpoint_id: str,
     event_type: str,
+    condition: ConditionType | None = None,
     *,
     idempotency_key: str | None,
     now: datetime,
 ) -> str:
     """Makes a test event of one of EXAMPLE_TYPES and its delivery to one endpoint; returns the event's id.
+
+    condition: of the alert of one of CONDITION_EVENT_TYPES; None: one of the usual types.
 
     The caller holds the lock of the endpoint's row, and the endpoint is enabled.
     """
@@ -90,7 +94,7 @@ async def send_test(
             event_id=event_id,
             event_type=event_type,
             endpoint_id=endpoint_id,
-            body=example_body(event_id, event_type, endpoint_id, now),
+            body=example_body(event_id, event_type, endpoint_id, now, condition),
             create_time=now,
             trace_context="" if trace is None else trace.stored,
         )

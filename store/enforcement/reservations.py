@@ -37,7 +37,7 @@ CROSS JOIN LATERAL (
         AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
     LIMIT 1
 ) AS r
-"""
+""".encode()
 
 
 # Of reservations by their keys, in one order.
@@ -48,7 +48,7 @@ FROM unnest(string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(reservat
 JOIN reservation r ON r.organization_id = %(organization_id)s
     AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
 ORDER BY r.customer_id, r.reservation_id FOR UPDATE OF r
-"""
+""".encode()
 
 
 def _rows(columns: Mapping[str, str]) -> str:
@@ -87,7 +87,7 @@ _MADE = {
 _INSERT = f"""
 INSERT INTO reservation (organization_id, {", ".join(_MADE)})
 SELECT %(organization_id)s, i.* FROM {_rows(_MADE)}
-"""
+""".encode()
 
 # The columns that change later.
 _CHANGED = {
@@ -106,17 +106,17 @@ UPDATE reservation r SET {", ".join(f"{name} = i.{name}" for name in list(_CHANG
 FROM {_rows(_CHANGED)}
 WHERE r.organization_id = %(organization_id)s
     AND r.customer_id = i.customer_id COLLATE "C" AND r.reservation_id = i.reservation_id COLLATE "C"
-"""
+""".encode()
 
 
 async def send_read(connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]) -> Cursor:
     """Sends the statement that reads reservations by customer and id; `records` reads the result."""
-    return await connection.execute(_READ.encode(), _keys(organization_id, keys))
+    return await connection.execute(_READ, _keys(organization_id, keys))
 
 
 async def send_lock(connection: DriverConnection, organization_id: int, keys: Collection[tuple[str, str]]) -> Cursor:
     """Like `send_read`, and locks the rows: nothing is added to what they hold until the transaction ends."""
-    return await connection.execute(_LOCK.encode(), _keys(organization_id, keys))
+    return await connection.execute(_LOCK, _keys(organization_id, keys))
 
 
 def _keys(organization_id: int, keys: Collection[tuple[str, str]]) -> dict[str, object]:
@@ -232,10 +232,10 @@ async def send_write(connection: DriverConnection, organization_id: int, written
     """Sends the statements that store records which have changed."""
     new = [record for record in written if record.is_new]
     if new:
-        await connection.execute(_INSERT.encode(), {"organization_id": organization_id, **_filled(_made(new))})
+        await connection.execute(_INSERT, {"organization_id": organization_id, **_filled(_made(new))})
     known = [record for record in written if not record.is_new]
     if known:
-        await connection.execute(_UPDATE.encode(), {"organization_id": organization_id, **_filled(_changed(known))})
+        await connection.execute(_UPDATE, {"organization_id": organization_id, **_filled(_changed(known))})
 
 
 def _made(records: Sequence[Record]) -> dict[str, str]:

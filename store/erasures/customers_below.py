@@ -6,7 +6,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.audit import numbering
 from store.audit.erasing import erase_parent
 from store.erasures.jobs import ErasureJob, StepResult
-from store.identity import organizations
 
 CUSTOMERS_AT_ONCE = 500  # each with its entries of the audit log
 
@@ -27,11 +26,10 @@ RETURNING c.customer_id
 async def clear_parents(connection: AsyncConnection, job: ErasureJob, limit: int) -> StepResult:
     """Unsets the parent of the customers directly below, and erases it in their entries of the audit log.
 
-    No put names the customer as a parent while the job runs.
+    No put names the customer as a parent while the job runs. The transaction holds the organization's lock, shared:
+    no put moves any customer meanwhile, which would lock those above it in another order.
     """
     assert job.customer_id is not None, "a running job knows its customer"
-    # Before customers: no put moves any meanwhile, which would lock those above them in another order.
-    await organizations.lock_shared(connection, job.organization_id)
     if await numbering.assign_numbers(connection, job.organization_id):
         return StepResult()  # entries without a number are not found by their customer
     values = {

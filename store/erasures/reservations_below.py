@@ -12,8 +12,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.erasures.jobs import ErasureJob, StepResult
 
-# The customers below have changed since the reservations were made, so all of the organization are looked through.
-_NAMING = """
+# Whether any reservation of another customer can name this one: it has a meter, which is deleted after this step, and
+# it has or had customers below it. Most customers have not.
+_MAY_BE_NAMED = """
+SELECT EXISTS (SELECT FROM meter WHERE organization_id = :organization_id AND customer_id = :customer_id)
+    AND EXISTS (
+        SELECT FROM customer c WHERE c.organization_id = :organization_id AND c.customer_id = :customer_id AND (
+            c.below_change_time IS NOT NULL OR EXISTS (
+                SELECT FROM customer b
+                WHERE b.organization_id = :organization_id AND b.parent_customer_id = :customer_id
+            )
+        )
+    )
+"""
+
+# The customers below have changed since the reservations were made, so all of the organization are looked through, if
+# the customer may be named at all.
+_NAMING = f"""
+({_MAY_BE_NAMED}) AND
 organization_id = :organization_id AND (
     charges @> CAST(:charges AS jsonb)
     OR answer @> CAST(:limit_of AS jsonb) OR answer @> CAST(:over AS jsonb)
@@ -53,6 +69,7 @@ async def forget_in_reservations(connection: AsyncConnection, job: ErasureJob, l
     assert customer_id is not None, "a running job knows its customer"
     scope = {
         "organization_id": organization_id,
+        "customer_id": customer_id,
         "charges": _json([[customer_id]]),
         "limit_of": _json({"limit": {"customer": customer_id}}),
         "over": _json({"over": [{"customer": customer_id}]}),

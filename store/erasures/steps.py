@@ -2,7 +2,8 @@
 
 Each step is repeated until it finds nothing more, so a step that is cut off loses only its own transaction. A step
 costs an index scan of the customer's own rows; what other customers have does not matter, except for the log of
-operator events and for reservations, which are kept for a short time.
+operator events, and for reservations where the customer has limits and others below it. Both are kept for a short
+time.
 """
 
 from dataclasses import replace
@@ -129,6 +130,12 @@ async def _audit_log(connection: AsyncConnection, job: ErasureJob, limit: int) -
     return StepResult(pseudonymised=changed, complete=not more)
 
 
+async def _hold_organization(connection: AsyncConnection, job: ErasureJob, _: int) -> StepResult:
+    """Takes the organization's lock, shared: before that of the audit log, as all changes do."""
+    await organizations.lock_shared(connection, job.organization_id)
+    return StepResult(complete=True)
+
+
 def together(*steps: Step) -> Step:
     """Steps in their order under one number: after each transaction all of them are asked again, from the first."""
 
@@ -183,7 +190,7 @@ STEPS: tuple[Step, ...] = (
     ),
     _pseudonymisation("overage", "held = 0"),
     _pseudonymisation("invoice", "display_name = '', custom_fields = '{}', contract_custom_fields = '{}'"),
-    together(_deletion("recharge_policy"), _deletion("recharge"), _audit_log, clear_parents),
+    together(_hold_organization, _deletion("recharge_policy"), _deletion("recharge"), _audit_log, clear_parents),
 )
 
 

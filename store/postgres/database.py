@@ -1,6 +1,7 @@
 """The connection pool: transactions for SQLAlchemy, and the driver's connection for COPY and pipelines."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import time
@@ -19,6 +20,7 @@ from sqlalchemy.pool import NullPool
 from runtime.actions import LogAction
 from store.postgres import sessions
 from store.postgres.failures import KINDS, DatabaseUnavailable, Discard, Failure, failure_of, sqlstate_of, unavailable
+from store.postgres.pooled_connection import PooledConnection
 from store.postgres.statement_bounds import statement_timeout
 
 # Other rooms import DatabaseUnavailable from here.
@@ -89,7 +91,7 @@ class Database:
         # The driver reads the address: SQLAlchemy's URLs support no list of hosts.
         async def connect() -> DriverConnection:
             # The service repeats a few statements, so each is prepared at its second execution.
-            return await psycopg.AsyncConnection.connect(conninfo, prepare_threshold=1)
+            return await PooledConnection.connect(conninfo, prepare_threshold=1)
 
         self._engine = create_async_engine(
             _DIALECT,
@@ -150,6 +152,7 @@ class Database:
         failure: Failure | None = None
         timeout = None if unbegun else statement_timeout()
         begins_itself = unbegun or timeout is not None
+        scope = _begun_by_block if unbegun else _begun
         self.waiting += 1
         wait_began: float | None = time.perf_counter()
         try:
@@ -157,12 +160,7 @@ class Database:
                 self._end_wait(wait_began)
                 wait_began = None
                 try:
-                    # Without it, SQLAlchemy begins at its first statement, which can come after one on the driver.
-                    async with connection.begin():
-                        if begins_itself:
-                            await (await driver(connection)).set_autocommit(True)
-                        if timeout is not None:
-                            await _begin(connection, timeout)
+                    async with scope(connection, timeout):
                         yield connection
                 except (SQLAlchemyError, psycopg.Error) as error:
                     failure = failure_of(error, connection_is_dead=await _is_dead(connection))
@@ -241,9 +239,43 @@ class Database:
 
 async def driver(connection: AsyncConnection) -> DriverConnection:
     """The psycopg connection beneath SQLAlchemy's: for COPY, pipelines and the statements of the hot path."""
-    pooled: Any = await connection.get_raw_connection()
+    pooled: Any
+    if connection.closed or connection.invalidated:
+        pooled = await connection.get_raw_connection()  # says what is wrong
+    else:
+        # The same without a greenlet, which takes longer than all else that a transaction needs it for.
+        assert connection.sync_connection is not None, "an open connection has it"
+        pooled = connection.sync_connection.connection
     beneath: DriverConnection = pooled.driver_connection
     return beneath
+
+
+@asynccontextmanager
+async def _begun(connection: AsyncConnection, timeout: int | None) -> AsyncIterator[None]:
+    """A transaction around the block. timeout: see `_begin`."""
+    # Without it, SQLAlchemy begins at its first statement, which can come after one on the driver.
+    async with connection.begin():
+        if timeout is not None:
+            await (await driver(connection)).set_autocommit(True)
+            await _begin(connection, timeout)
+        yield
+
+
+@asynccontextmanager
+async def _begun_by_block(connection: AsyncConnection, _: int | None) -> AsyncIterator[None]:
+    """Commits what the block has begun and not committed; rolls it back on an exception."""
+    raw = await driver(connection)
+    await raw.set_autocommit(True)
+    try:
+        yield
+    except BaseException:
+        # The exception of the block says more than one of the rollback; a connection that is still in a transaction
+        # is closed (`_end_autocommit`).
+        with contextlib.suppress(psycopg.Error):
+            await raw.rollback()
+        raise
+    if raw.pgconn.transaction_status != TransactionStatus.IDLE:
+        await raw.commit()
 
 
 async def _begin(connection: AsyncConnection, timeout: int) -> None:

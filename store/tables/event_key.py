@@ -24,6 +24,8 @@ _PARTS = (
 _COLUMNS = {"organization": "organization_id", "customer": "customer_id", "event": "event_id"}
 _COLUMNS_OF_E = {name: f"e.{column}" for name, column in _COLUMNS.items()}
 
+PARTS_OF_SAMPLE = 4096  # see `in_sample`
+
 # The columns of the unique index of a partition.
 INDEX = ", ".join(f"({part.format_map(_COLUMNS)})" for part in _PARTS)
 
@@ -32,6 +34,16 @@ def of_customer(organization: str, customer: str) -> str:
     """A condition that the events of a customer meet. organization, customer: SQL expressions, of bigint and text."""
     same_part = _same(_PARTS[0], {"organization": organization, "customer": customer})
     return f'e.organization_id = {organization} AND e.customer_id = {customer} COLLATE "C" AND {same_part}'
+
+
+def in_sample(organization: str, parts: str) -> str:
+    """A condition that some of a customer's events meet: `parts` of PARTS_OF_SAMPLE, by the hashes of their ids.
+
+    Together with `of_customer`, the events that meet it are a range of the index of each partition.
+    """
+    second = _PARTS[1].format_map(_COLUMNS_OF_E)
+    first = f"(({organization} & 524287) << 12)::integer"
+    return f"{second} >= {first} AND {second} < {first} + {parts}"
 
 
 def of_event(organization: str, customer: str, event: str) -> str:

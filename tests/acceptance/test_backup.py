@@ -267,6 +267,7 @@ async def test_restore_has_what_was_acknowledged_before_the_backup_and_everythin
         await put_limit(server.address)
         await reserved(server.address, "used", now, "50")
         await reserved(server.address, "open", now)
+        await reserved(server.address, "settled-later", now)
         of_backup = await ids(backup.url)
         await watched(server.address, len(of_backup))
         await asyncio.to_thread(backup.take, tmp_path)
@@ -274,7 +275,8 @@ async def test_restore_has_what_was_acknowledged_before_the_backup_and_everythin
         await programs.notify()
         lost = await send(server.address, "lost", now)
         await reserved(server.address, "later", now)
-        assert await of_limit(server.address) == ("50", "200")
+        await reserved(server.address, "settled-later", now, "25")
+        assert await of_limit(server.address) == ("75", "200")
         all_ids = await ids(backup.url)
         assert of_backup < all_ids
         _, token = await watched(server.address, len(all_ids))
@@ -288,12 +290,14 @@ async def test_restore_has_what_was_acknowledged_before_the_backup_and_everythin
         assert await ids(url) == of_backup
         async with running(url, tmp_path / "after") as programs:
             server = await resume(programs, (kept, lost), now, token)
-            # What was reserved before the backup is held, and is answered as before; the rest is reserved anew.
-            assert await of_limit(server.address) == ("50", "100")
+            # What was reserved before the backup is held, and is answered as before; the rest is reserved anew. A
+            # settlement after it is lost: its reservation is open, so that it counts when it is sent again.
+            assert await of_limit(server.address) == ("50", "200")
             repeated = [await reserved(server.address, name, now) for name in ("open", "later")]
             assert [one.replayed for one in repeated] == [True, False]
             await reserved(server.address, "open", now, "60")
-            assert await of_limit(server.address) == ("110", "100")
+            await reserved(server.address, "settled-later", now, "25")
+            assert await of_limit(server.address) == ("135", "100")
             change = await create_alert(server.address, "after the restore")
             # Entries that had no number in the backup come again.
             entries, _ = await audited(server.address, change, audit_token)

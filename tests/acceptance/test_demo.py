@@ -1,8 +1,10 @@
 """A short run of the demo: it checks its own totals and ends with 0."""
 
 import re
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 from generated.tidemark.v1.alert_pb2 import Alert
@@ -18,9 +20,38 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*DEMO, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
-def test_the_demo_of_a_month_ends_with_the_expected_totals() -> None:
-    finished = run("--events", "1200", "--seconds", "1", "--probe-seconds", "1", "--seed", "3")
-    assert finished.returncode == 0, finished.stdout + finished.stderr
+def shown(url: str) -> str:
+    """A page of the console."""
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+        return str(answer.read().decode())
+
+
+def run_with_console(*arguments: str) -> "tuple[subprocess.CompletedProcess[str], dict[str, str]]":
+    """Runs the demo until Ctrl-C, which comes when pages of its console were read; these are returned, too."""
+    command = [*DEMO, *arguments, "--console"]
+    pages: dict[str, str] = {}
+    lines: list[str] = []
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                if found := re.search(r"look at all of it: +(http://127\.0\.0\.1:\d+)/", line):
+                    for path in ("/", "/customers", "/alerts", "/notifications"):
+                        pages[path] = shown(found[1] + path)
+                    process.send_signal(signal.SIGINT)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(command, process.returncode, "".join(lines), ""), pages
+
+
+def test_the_demo_of_a_month_ends_with_the_expected_totals_and_shows_them_in_the_console() -> None:
+    finished, pages = run_with_console("--events", "1200", "--seconds", "1", "--probe-seconds", "1", "--seed", "3")
+    assert finished.returncode == 0, finished.stdout
+    assert "<title>Overview · Tidemark</title>" in pages["/"]
+    assert re.search('href="/customer[?]id=', pages["/customers"])
+    assert re.search('href="/alerts/alt_', pages["/alerts"])
+    assert re.search('href="/notifications/ntf_', pages["/notifications"])
     assert "everything happened exactly as expected" in finished.stdout
     assert "✗" not in finished.stdout
     received = re.search(r"^all +([\d,]+) +[\d,]+ +([\d,]+)", finished.stdout, re.MULTILINE)

@@ -1,11 +1,8 @@
-"""The gateway of examples/enforcement/node against a real server, also while the server is killed."""
+"""The gateway of clients/node/examples against a real server, also while the server is killed."""
 
 import asyncio
 import http.client
-import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,22 +12,10 @@ from pathlib import Path
 import pytest
 
 from generated.tidemark.v1 import reservation_pb2
-from tests.support.deployment import ROOT
+from tests.support.clients.node import CLIENT, environment, needs_node
 from tests.support.enforcement.stage import Stage, stage_on
 from tests.support.processes.programs import DEADLINE, Programs
 from tests.support.waiting import within
-
-FOLDER = ROOT / "examples" / "enforcement" / "node"
-
-
-def node() -> str:
-    """The program; the test is skipped without it or its packages."""
-    found = shutil.which("node")
-    if found is None:
-        pytest.skip("node is not installed; version 20 or newer runs the example")
-    if not (FOLDER / "node_modules").exists():
-        pytest.skip("the example has no packages: npm ci --prefix examples/enforcement/node")
-    return found
 
 
 @dataclass(frozen=True)
@@ -55,37 +40,29 @@ class Gateway:
             connection.close()
 
 
-def write_descriptors(file: Path) -> None:
-    """Writes the contract, as docs/enforcement.md says."""
-    buf = Path(sys.executable).parent / "buf"
-    subprocess.run([buf, "build", "--output", file], cwd=ROOT, check=True)
-
-
 @asynccontextmanager
 async def gateway(
     stage: Stage, folder: Path, name: str, *, fail_open: bool = False, decision: float = DEADLINE, ttl: int = 60
 ) -> AsyncIterator[Gateway]:
     """The gateway; all of its reports are acknowledged at the end of the block."""
-    program = node()
-    descriptors = folder / f"{name}.binpb"
-    await asyncio.to_thread(write_descriptors, descriptors)
     milliseconds = str(int(decision * 1000))
     log = folder / f"{name}.log"
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(program, FOLDER / "gateway.js"),
+            *("node", CLIENT / "examples" / "gateway.js"),
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
-            env={
-                "TIDEMARK_SERVER": stage.server.address.server,
-                "TIDEMARK_KEY": stage.key,
-                "DESCRIPTORS": str(descriptors),
-                "PORT": "0",
-                "FAIL_OPEN": str(fail_open).lower(),
-                "DECISION_MILLISECONDS": milliseconds,
-                "TRY_MILLISECONDS": milliseconds,
-                "TTL_SECONDS": str(ttl),
-            },
+            env=environment(
+                {
+                    "TIDEMARK_SERVER": stage.server.address.server,
+                    "TIDEMARK_API_KEY": stage.key,
+                    "PORT": "0",
+                    "FAIL_OPEN": str(fail_open).lower(),
+                    "DECISION_MS": milliseconds,
+                    "TRY_MS": milliseconds,
+                    "TTL_MS": str(1_000 * ttl),
+                }
+            ),
         )
     assert process.stdout is not None
     try:
@@ -105,7 +82,7 @@ async def gateway(
 @pytest.fixture
 async def stage(programs: Programs) -> AsyncIterator[Stage]:
     """A server, and a limit of 500 tokens."""
-    node()
+    needs_node()
     async with stage_on(programs) as stage:
         yield stage
 

@@ -75,7 +75,7 @@ async def test_upgrade_under_load_loses_nothing_and_notifies_once(
             secret = await create_endpoint(channel, receiver.url)
         assert await revision(old_url) == earlier.revision
 
-        await put_limit(old_server.address)
+        await put_limit(old_server.address, of_batches=True)
         reservers = [Reserver("old", old_server.address, now)]
         async with streaming(old_server.address, CLIENTS, now) as old_clients, reserving(reservers):
             await progress(old_clients, BATCHES)

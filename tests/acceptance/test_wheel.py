@@ -6,6 +6,7 @@ import shutil
 import signal
 import sysconfig
 import tempfile
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from tests.support.processes.up import TIMEOUT, Up, run
 from tests.support.wheel import ROOT, Environment, build
 
 NEED_CLI = {"listen", "replay", "watch"}
+EXTRAS = {**dict.fromkeys(NEED_CLI, "cli"), "console": "console"}
 OUTSIDE = {"bench", "demo", "examples", "tests"}
 ALERT = (
     '{"alert": {"display_name": "Calls", "scope": {"all_customers": {}},'
@@ -66,7 +68,7 @@ def core(wheel: Path, environments: Path) -> Environment:
 @pytest.fixture(scope="module")
 def whole(wheel: Path, environments: Path) -> Environment:
     """The wheel with the extras that are not for development."""
-    return Environment(environments / "whole", wheel, "cli", "embedded")
+    return Environment(environments / "whole", wheel, "cli", "console", "embedded")
 
 
 def test_the_wheel_holds_the_packages_of_the_product_and_no_others(wheel: Path) -> None:
@@ -80,6 +82,11 @@ def test_the_wheel_holds_the_packages_of_the_product_and_no_others(wheel: Path) 
         for path in (ROOT / package).rglob(f"*{suffix}")
     }
     assert expected <= names
+    assert {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("forms", "static", "templates")
+        for path in (ROOT / "console" / folder).glob("*.*")
+    } <= names, "what the console shows"
     assert "store/migrations/versions/0001_foundation.py" in expected
     assert "generated/py.typed" in expected
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
@@ -110,11 +117,14 @@ def test_every_module_imports_without_extras_except_the_commands_that_need_one(
     finished = run(tmp_path, "-c", IMPORT_ALL, tidemark=core.python)
     assert finished.returncode == 0, finished.stderr
     missing = json.loads(finished.stdout)
-    assert set(missing.values()) == {"rich", "opentelemetry"}
+    assert set(missing.values()) == {"jinja2", "rich", "opentelemetry"}
     folders = {f"cli.{command}" for command in NEED_CLI}
     need_rich = {module for module, package in missing.items() if package == "rich"}
     assert {".".join(module.split(".")[:2]) for module in need_rich} == folders | {"cli.rich_console"}
-    assert set(missing) - need_rich == {"runtime.tracing.recorder"}
+    of_pages = {module for module, package in missing.items() if package == "jinja2"}
+    assert {module.partition(".")[0] for module in of_pages} == {"cli", "console"}
+    assert {module for module in of_pages if module.startswith("cli.")} == {"cli.pages.command"}
+    assert set(missing) - need_rich - of_pages == {"runtime.tracing.recorder"}
 
 
 def test_a_command_runs_or_names_its_extra_where_no_extra_is_installed(core: Environment, tmp_path: Path) -> None:
@@ -124,10 +134,10 @@ def test_a_command_runs_or_names_its_extra_where_no_extra_is_installed(core: Env
     assert listed == list(COMMANDS)
     for command in listed:
         finished = run(tmp_path, command, "--help", tidemark=core.tidemark)
-        if command in NEED_CLI:
+        if extra := EXTRAS.get(command):
             assert finished.returncode == 2
             assert finished.stderr == (
-                f"error `tidemark {command}` needs the extra `cli`: pip install 'tidemark[cli]'\n"
+                f"error `tidemark {command}` needs the extra `{extra}`: pip install 'tidemark[{extra}]'\n"
             )
         else:
             assert finished.returncode == 0, finished.stderr
@@ -168,12 +178,12 @@ def test_operators_commands_need_no_extra_when_a_database_is_configured(
     assert re.search(r"^key_\w+ +acme +admin +\d{4}-\d\d-\d\d \d\d:\d\d", listed.stdout, re.MULTILINE)
 
 
-def test_client_commands_and_the_embedded_database_run_with_their_extras(
+def test_client_commands_the_console_and_the_embedded_database_run_with_their_extras(
     whole: Environment, wheel: Path, tmp_path: Path
 ) -> None:
     version = run(tmp_path, "--version", tidemark=whole.tidemark)
     assert version.stdout == f"tidemark {wheel.name.split('-')[1]}\n"
-    up = Up(tmp_path, tidemark=whole.tidemark)
+    up = Up(tmp_path, "--console-listen", "127.0.0.1:0", tidemark=whole.tidemark)
     try:
         up.call("AlertService/CreateAlert", ALERT)
         path = tmp_path / "usage.csv"
@@ -186,6 +196,9 @@ def test_client_commands_and_the_embedded_database_run_with_their_extras(
         (row,) = map(json.loads, up.run("watch", "--once", "--json").stdout.splitlines())
         assert (row["customer_id"], row["status"], row["value"]) == ("acme", "in_alarm", "3")
         assert up.run("listen", "--help").returncode == 0
+        url = up.wait_for(r"console +(http://127\.0\.0\.1:\d+/)").group(1)
+        with urllib.request.urlopen(f"{url}customer?id=acme", timeout=TIMEOUT) as page:
+            assert "3 calls" in page.read().decode()
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(TIMEOUT) == 0
     finally:

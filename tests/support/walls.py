@@ -18,7 +18,10 @@ ROOMS = {
     "server": {"engine", "evaluator", "generated", "runtime", "store", "webhooks"},
     "notifier": {"evaluator", "runtime", "store", "webhooks"},
     "gateway": {"generated", "runtime"},
+    # It is a client: what it shows, it asks the API for.
+    "console": {"generated", "runtime"},
     "cli": {
+        "console",
         "evaluator",
         "gateway",
         "generated",

@@ -24,7 +24,7 @@ TIMEOUT = 120.0  # seconds
 CLIENT = "tidemark-client"  # the other package of this repository
 
 # Folders that tools leave in the repository: an old build/ would get into the wheel.
-_LEFTOVERS = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "*.so", "*.c")
+_LEFTOVERS = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "node_modules", "*.egg-info", "*.so", "*.c")
 
 
 def build(folder: Path) -> Path:

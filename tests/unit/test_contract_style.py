@@ -132,6 +132,7 @@ def test_list_begins_with_its_page_and_returns_the_resources_first(method: Metho
 def test_order_and_total_size_follow_the_filters_of_a_list(method: MethodDescriptor) -> None:
     request = numbers(method.input_type)
     request.pop("max_answer_bytes", None)
+    request.pop("customer_id_prefix", None)  # came after the first version
     last = [name for name in ("order", "include_total_size") if name in request]
     assert sorted(request, key=lambda name: request[name])[len(request) - len(last) :] == last
 

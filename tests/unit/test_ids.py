@@ -6,14 +6,18 @@ from decimal import Decimal
 
 import pytest
 
+from cli.replay.compiled import compiled
 from cli.replay.mapping import RowMapping
+from cli.replay.numbers import NumberForm
 from cli.replay.rows import Row
+from cli.replay.times import TimeReader
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.definitions import Condition, natural_key
 from evaluator.gauges import Gauge, Measure
 from evaluator.notifications import DisabledNotification, Notification, RequestedDisabling
 from evaluator.periods import Period
 from evaluator.thresholds import Direction, Threshold, ThresholdSet
+from generated.tidemark.v1.usage_pb2 import UsageEvent
 from store.deliveries.deliveries import delivery_id
 from store.limits import changes as limit_changes
 from store.limits.limits import LimitSubject
@@ -43,7 +47,8 @@ DISABLED = DisabledNotification("default", RULE, GAUGE, 5_000, 4, NOW, None)
 
 def row_id() -> str:
     row = {"customer_id": "acme", "metric_id": "calls", "quantity": "1", "event_time": "2026-03-01T10:00:00Z"}
-    return RowMapping().event(Row(7, 8, row)).event_id
+    to_event = compiled(RowMapping(), None, NumberForm().reader(), TimeReader(), are_texts=False)
+    return UsageEvent.FromString(to_event(Row(7, 8, row)).content).event_id
 
 
 def limit_key() -> str:

@@ -202,6 +202,14 @@ RESOURCES = (
         commands=(("show", "cli.organizations.quotas:show"), ("set", "cli.organizations.quotas:set_")),
     ),
     Resource(
+        "whoami",
+        "caller",
+        "The organization and the key of a call.",
+        (),
+        (),
+        (Verb("get", "AccountService/GetCaller"),),
+    ),
+    Resource(
         "audit",
         "audit entry",
         "The audit log: who changed what.",

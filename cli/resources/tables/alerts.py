@@ -55,6 +55,16 @@ _NOTIFICATION = (
     Column("alert id", "alert_id", Form.ID, rank=3),
 )
 
+_POINT = (
+    Column("time", "point_time", Form.TIME),
+    Column("value", "value", Form.NUMBER),
+)
+_ACTIVITY = (
+    Column("read", "read_time", Form.TIME),
+    Column("waiting deliveries", "waiting_delivery_count", Form.NUMBER),
+    Column("oldest due", "oldest_due_time", Form.TIME),
+)
+
 _WHOLE_ALERT = "archives the alert {alert_id} for good: it is never evaluated again"
 
 RESOURCES = (
@@ -108,6 +118,7 @@ RESOURCES = (
         (
             Verb("list", "AlertService/ListCustomerAlerts"),
             Verb("get", "AlertService/GetCustomerAlert"),
+            Verb("series", "AlertService/GetCustomerAlertSeries", ("alert_id", "customer_id"), "points", _POINT),
             Verb("summarize", "AlertService/SummarizeCustomerAlerts", columns=_SUMMARY),
             Verb(
                 "reset",
@@ -117,6 +128,14 @@ RESOURCES = (
                 done="reset",
             ),
         ),
+    ),
+    Resource(
+        "activity",
+        "activity",
+        "What the organization does at present: usage, notifications, deliveries that wait.",
+        (),
+        _ACTIVITY,
+        (Verb("get", "AlertService/GetActivity"),),
     ),
     Resource(
         "notifications",

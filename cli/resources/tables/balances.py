@@ -22,6 +22,10 @@ _ENTRY = (
     Column("remaining", "remaining", Form.NUMBER),
     Column("adjustment", "adjustment_id", Form.ID, rank=1),
 )
+_POINT = (
+    Column("time", "point_time", Form.TIME),
+    Column("remaining", "value", Form.NUMBER),
+)
 _OVERAGE = (
     Column("customer", "customer_id", Form.ID),
     Column("amount", texts.amount("amount"), Form.NUMBER),
@@ -63,6 +67,7 @@ RESOURCES = (
             Verb("list", "AccountService/ListBalances"),
             Verb("get", "AccountService/GetBalance"),
             Verb("entries", "AccountService/ListBalanceEntries", _OF_BALANCE, columns=_ENTRY),
+            Verb("series", "AccountService/GetBalanceSeries", _OF_BALANCE, "points", _POINT),
             Verb("adjust", "AccountService/AdjustBalance", _OF_BALANCE, done="adjusted"),
             Verb(
                 "decrement",

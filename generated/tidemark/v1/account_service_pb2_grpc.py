@@ -251,6 +251,16 @@ class AccountServiceStub:
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.GetQuotasRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetQuotasResponse.FromString,
                 _registered_method=True)
+        self.GetCaller = channel.unary_unary(
+                '/tidemark.v1.AccountService/GetCaller',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.GetCallerRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetCallerResponse.FromString,
+                _registered_method=True)
+        self.GetBalanceSeries = channel.unary_unary(
+                '/tidemark.v1.AccountService/GetBalanceSeries',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.GetBalanceSeriesRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetBalanceSeriesResponse.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer:
@@ -578,6 +588,21 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCaller(self, request, context):
+        """GetCaller returns who the caller is to the service: its organization, its API key, and what the key may be used for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBalanceSeries(self, request, context):
+        """GetBalanceSeries returns how the remaining amount of a balance has moved: what was granted and not drawn, of all its
+        segments together, whether they are active or not. It reads at most the latest 100,000 entries of the balance.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -790,6 +815,16 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.GetQuotas,
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetQuotasRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.GetQuotasResponse.SerializeToString,
+            ),
+            'GetCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCaller,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetCallerRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.GetCallerResponse.SerializeToString,
+            ),
+            'GetBalanceSeries': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBalanceSeries,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetBalanceSeriesRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.GetBalanceSeriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1933,6 +1968,60 @@ class AccountService:
             '/tidemark.v1.AccountService/GetQuotas',
             tidemark_dot_v1_dot_account__service__pb2.GetQuotasRequest.SerializeToString,
             tidemark_dot_v1_dot_account__service__pb2.GetQuotasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/GetCaller',
+            tidemark_dot_v1_dot_account__service__pb2.GetCallerRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.GetCallerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBalanceSeries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/GetBalanceSeries',
+            tidemark_dot_v1_dot_account__service__pb2.GetBalanceSeriesRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.GetBalanceSeriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -141,6 +141,12 @@ class AccountServiceStub:
     """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them. The
     trailing metadata has tidemark-version: the version of the server that answers.
     """
+    GetCaller: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetCallerRequest, _account_service_pb2.GetCallerResponse]
+    """GetCaller returns who the caller is to the service: its organization, its API key, and what the key may be used for."""
+    GetBalanceSeries: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetBalanceSeriesRequest, _account_service_pb2.GetBalanceSeriesResponse]
+    """GetBalanceSeries returns how the remaining amount of a balance has moved: what was granted and not drawn, of all its
+    segments together, whether they are active or not. It reads at most the latest 100,000 entries of the balance.
+    """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances with their recharges,
@@ -520,6 +526,24 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_account_service_pb2.GetQuotasResponse]:
         """GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them. The
         trailing metadata has tidemark-version: the version of the server that answers.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCaller(
+        self,
+        request: _account_service_pb2.GetCallerRequest,
+        context: _aio.ServicerContext[_account_service_pb2.GetCallerRequest, _abc.Awaitable[_account_service_pb2.GetCallerResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.GetCallerResponse]:
+        """GetCaller returns who the caller is to the service: its organization, its API key, and what the key may be used for."""
+
+    @_abc_1.abstractmethod
+    def GetBalanceSeries(
+        self,
+        request: _account_service_pb2.GetBalanceSeriesRequest,
+        context: _aio.ServicerContext[_account_service_pb2.GetBalanceSeriesRequest, _abc.Awaitable[_account_service_pb2.GetBalanceSeriesResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.GetBalanceSeriesResponse]:
+        """GetBalanceSeries returns how the remaining amount of a balance has moved: what was granted and not drawn, of all its
+        segments together, whether they are active or not. It reads at most the latest 100,000 entries of the balance.
         """
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _aio.Server) -> None: ...

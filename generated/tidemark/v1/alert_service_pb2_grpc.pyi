@@ -80,6 +80,26 @@ class AlertServiceStub:
 
     NOTE: it is for people who search the cause of something. Programs that show states use GetCustomerAlert.
     """
+    GetCustomerAlertSeries: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetCustomerAlertSeriesRequest, _alert_service_pb2.GetCustomerAlertSeriesResponse]
+    """GetCustomerAlertSeries returns how the value of one gauge of an alert has moved in a billing period. Only alerts on
+    usage and cost have series.
+
+    Values are counted from the stored events of the customer. If there are more than 100,000 in the period, a part of
+    them that was chosen by chance is read; the points then have the true course in their proportions, and is_exact is
+    unset. What reservations hold is not part of the points.
+    """
+    PreviewAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.PreviewAlertRequest, _alert_service_pb2.PreviewAlertResponse]
+    """PreviewAlert says what an alert would say now about a customer if it were created: the explanation that
+    ExplainCustomerAlert would give of it. Nothing is changed, stored or sent. No threshold is reached in it: those whose
+    level the value is at, or beyond, would be reached by the creation (see evaluate_on_create); their distance is unset.
+
+    NOTE: the value of a gauge that no alert watches yet is only known if the customer has less than 1,000 events in the
+    billing period.
+    """
+    GetActivity: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetActivityRequest, _alert_service_pb2.GetActivityResponse]
+    """GetActivity returns how much the organization does at present: the usage of the last minutes, the notifications of
+    the last day, and what waits.
+    """
     ListCustomerAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListCustomerAlertsRequest, _alert_service_pb2.ListCustomerAlertsResponse]
     """ListCustomerAlerts returns the state of each alert that covers a customer, the oldest alert first. Without a
     customer, it returns the states of all customers: first those in alarm, the latest change first; then the rest, by
@@ -320,6 +340,44 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         customer.
 
         NOTE: it is for people who search the cause of something. Programs that show states use GetCustomerAlert.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCustomerAlertSeries(
+        self,
+        request: _alert_service_pb2.GetCustomerAlertSeriesRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.GetCustomerAlertSeriesRequest, _abc.Awaitable[_alert_service_pb2.GetCustomerAlertSeriesResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.GetCustomerAlertSeriesResponse]:
+        """GetCustomerAlertSeries returns how the value of one gauge of an alert has moved in a billing period. Only alerts on
+        usage and cost have series.
+
+        Values are counted from the stored events of the customer. If there are more than 100,000 in the period, a part of
+        them that was chosen by chance is read; the points then have the true course in their proportions, and is_exact is
+        unset. What reservations hold is not part of the points.
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewAlert(
+        self,
+        request: _alert_service_pb2.PreviewAlertRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.PreviewAlertRequest, _abc.Awaitable[_alert_service_pb2.PreviewAlertResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.PreviewAlertResponse]:
+        """PreviewAlert says what an alert would say now about a customer if it were created: the explanation that
+        ExplainCustomerAlert would give of it. Nothing is changed, stored or sent. No threshold is reached in it: those whose
+        level the value is at, or beyond, would be reached by the creation (see evaluate_on_create); their distance is unset.
+
+        NOTE: the value of a gauge that no alert watches yet is only known if the customer has less than 1,000 events in the
+        billing period.
+        """
+
+    @_abc_1.abstractmethod
+    def GetActivity(
+        self,
+        request: _alert_service_pb2.GetActivityRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.GetActivityRequest, _abc.Awaitable[_alert_service_pb2.GetActivityResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.GetActivityResponse]:
+        """GetActivity returns how much the organization does at present: the usage of the last minutes, the notifications of
+        the last day, and what waits.
         """
 
     @_abc_1.abstractmethod

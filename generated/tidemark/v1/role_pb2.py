@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tidemark/v1/role.proto\x12\x0btidemark.v1\x1a google/protobuf/descriptor.proto*a\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_READER\x10\x01\x12\x11\n\rROLE_INGESTER\x10\x02\x12\x0f\n\x0bROLE_EDITOR\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04:J\n\rrequired_role\x12\x1e.google.protobuf.MethodOptions\x18\xa2\x88\x03 \x01(\x0e\x32\x11.tidemark.v1.Role:9\n\x0f\x63ustomer_fields\x12\x1e.google.protobuf.MethodOptions\x18\xa3\x88\x03 \x03(\tBr\n\x0f\x64\x65v.tidemark.v1B\tRoleProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tidemark/v1/role.proto\x12\x0btidemark.v1\x1a google/protobuf/descriptor.proto*a\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_READER\x10\x01\x12\x11\n\rROLE_INGESTER\x10\x02\x12\x0f\n\x0bROLE_EDITOR\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04:J\n\rrequired_role\x12\x1e.google.protobuf.MethodOptions\x18\xa2\x88\x03 \x01(\x0e\x32\x11.tidemark.v1.Role:9\n\x0f\x63ustomer_fields\x12\x1e.google.protobuf.MethodOptions\x18\xa3\x88\x03 \x03(\t:;\n\x11open_to_customers\x12\x1e.google.protobuf.MethodOptions\x18\xa4\x88\x03 \x01(\x08\x42r\n\x0f\x64\x65v.tidemark.v1B\tRoleProtoP\x01Z\'tidemark.dev/api/tidemark/v1;tidemarkv1\xaa\x02\x0bTidemark.V1\xca\x02\x0bTidemark\\V1\xea\x02\x0cTidemark::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

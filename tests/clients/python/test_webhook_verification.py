@@ -1,7 +1,11 @@
-"""Verification of webhooks that are signed as the notifier signs them."""
+"""Verification of webhooks that are signed as the notifier signs them, and of those for tests of all clients."""
 
+import base64
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +24,7 @@ BODY = json.dumps(
 ).encode()
 SECRET, OTHER = new_signing_key(Scheme.HMAC_SHA256), new_signing_key(Scheme.HMAC_SHA256)
 PAIR = new_signing_key(Scheme.ED25519)
+VECTORS = json.loads((Path(__file__).parents[1] / "webhook_vectors.json").read_text())
 
 
 def headers(*keys: str, body: bytes = BODY) -> dict[str, str]:
@@ -90,3 +95,25 @@ def test_a_bad_key_is_refused_without_showing_it(keys: list[str] | str) -> None:
     with pytest.raises(ValueError) as bad:
         WebhookVerifier(keys)
     assert "AAAA" not in str(bad.value)
+
+
+@pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["name"])
+def test_requests_that_every_client_judges_in_the_same_way(case: dict[str, Any]) -> None:
+    verifier = WebhookVerifier(case["keys"])
+    body, time = base64.b64decode(case["body_base64"]), datetime.fromisoformat(case["time"])
+    if "refused" in case:
+        with pytest.raises(WebhookNotVerified, match=case["refused"]):
+            verifier.verify(case["headers"], body, time)
+        return
+    event, expected = verifier.verify(case["headers"], body, time), case["event"]
+    assert {name: getattr(event, name) for name in ("id", "type", "customer_id", "alert_id", "sequence")} == {
+        name: expected[name] for name in ("id", "type", "customer_id", "alert_id", "sequence")
+    }
+    assert (event.value, event.previous_value) == (Decimal(expected["value"]), Decimal(expected["previous_value"]))
+    assert [one.level for one in event.transitions] == [Decimal(level) for level in expected["levels"]]
+
+
+@pytest.mark.parametrize("keys", VECTORS["bad_keys"], ids=str)
+def test_keys_that_every_client_refuses(keys: list[str]) -> None:
+    with pytest.raises(ValueError):
+        WebhookVerifier(keys)

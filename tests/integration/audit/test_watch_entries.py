@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from generated.tidemark.v1 import account_service_pb2, plan_pb2
 from generated.tidemark.v1.audit_service_pb2 import WatchAuditEntriesRequest
@@ -14,7 +15,7 @@ from runtime.clock import ManualClock
 from runtime.configuration import Configuration
 from server.calls.validation import to_timestamp
 from server.limits import ServerLimits
-from store.audit import writing
+from store.audit import log, numbering, writing
 from store.audit.entries import SERVER, Changed, NewEntry, ResourceType
 from store.identity.key_changes import update_key
 from store.identity.roles import Role
@@ -108,6 +109,26 @@ async def test_stream_begins_at_its_start_time(api: AuditedApi, clock: ManualClo
     watch = await Watch(api.ours, start_time=to_timestamp(start)).begin()
     assert await watch.ids(1) == ["b"]
     watch.cancel()
+
+
+async def test_stream_that_begins_with_a_time_has_the_entry_that_comes_while_its_place_is_found(
+    api: AuditedApi, database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes just before the last number is read: the place is before it, although no entry was of that time."""
+    organization_id, extent = api.ours.organization_id, log.extent
+    await put_plan(api.ours, "a")
+    clock.advance(timedelta(minutes=1))
+
+    async def extent_after_an_entry(connection: AsyncConnection, number: int) -> log.Extent:
+        await put_plan(api.ours, "b")
+        async with numbering.reading(database, organization_id):
+            return await extent(connection, number)
+
+    async with numbering.reading(database, organization_id) as connection:
+        before = (await extent(connection, organization_id)).last_number
+    monkeypatch.setattr(log, "extent", extent_after_an_entry)
+    async with database.transaction() as connection:
+        assert await log.number_before(connection, organization_id, clock.now()) == before
 
 
 @pytest.mark.parametrize("turn", range(3))

@@ -1,9 +1,12 @@
 """Erasures while usage, deliveries, streams and other erasures go on."""
 
 import asyncio
+import contextlib
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+
+import psycopg
 
 from engine.erasures import Erasures
 from generated.tidemark.v1 import (
@@ -120,6 +123,31 @@ async def test_erasure_is_not_delayed_by_many_erasures_of_another_organization(
             await jobs.begin(connection, int(other_id), customer, clock.now())
         own, _ = await jobs.begin(connection, int(organization_id), PERSON, clock.now() + timedelta(seconds=1))
         assert own.job_id in [job.job_id for job in await jobs.running(connection, 2)]
+
+
+async def test_erasure_waits_for_the_organizations_lock_before_it_locks_the_audit_log(caller: Caller) -> None:
+    """As changes do: in the other order, one of both would fail."""
+    await caller.send(caller.event("e1", customer=PERSON))
+
+    async def waits() -> bool:
+        query = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = %(organization_id)s"
+        return bool(await caller.rows(query))
+
+    async with contextlib.AsyncExitStack() as exits:
+        async with held(caller):
+            job = (await erase(caller)).job
+            [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+            change = await exits.enter_async_context(await psycopg.AsyncConnection.connect(caller.database_url))
+            await change.execute("SELECT pg_advisory_xact_lock(%s, %s)", (0x7469, organization_id))
+            await change.execute(
+                "INSERT INTO audit_log (organization_id, last_number, high_time) VALUES (%s, 0, 'epoch')"
+                " ON CONFLICT DO NOTHING",
+                (organization_id,),
+            )
+            await change.execute("SELECT FROM audit_log WHERE organization_id = %s FOR UPDATE", (organization_id,))
+        await until(waits)
+        await change.rollback()
+    await finished(caller, job.job_id)
 
 
 async def test_delivery_that_is_being_attempted_ends_before_it_is_deleted(

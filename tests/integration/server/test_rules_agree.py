@@ -85,10 +85,12 @@ BEYOND = {
     "EvaluateUsageBatch.batch.events.0.quantity",
     "ExplainCustomerAlert.subscription_id",
     "GetCustomerAlert.subscription_id",
+    "GetCustomerAlertSeries.subscription_id",
     "ListRecharges.balance_id",
     "ListCustomerAlerts.alert_ids",
     "ListCustomerAlerts.customer_ids",
     "ListCustomerAlerts.statuses",
+    "PreviewAlert.alert.state",
     "PutBalance.balance.credit_grant_type",
     "PutBalance.balance.kind",
     "PutBalance.balance.license_type",
@@ -112,7 +114,7 @@ OF_NEW_ALERTS = {"currency", "license_type", "metric_id", "seat_filter", "seat_g
 def beyond(method: MethodDescriptor, candidate: Candidate) -> bool:
     """Whether the server checks the field beyond what its rules say."""
     field = candidate.field.rpartition(".")[2]
-    creates = method.name in ("CreateAlert", "BatchCreateAlerts")
+    creates = method.name in ("CreateAlert", "BatchCreateAlerts", "PreviewAlert")
     if creates and field in OF_NEW_ALERTS and candidate.what in ("cleared", "''"):
         return True
     return f"{method.name}.{candidate.field}" in BEYOND or f"*.{field}" in BEYOND

@@ -4,7 +4,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from proto.documents.contract import METHODS
 
-READS = ("BatchCheck", "Check", "Explain", "Get", "List", "Summarize")
+READS = ("BatchCheck", "Check", "Explain", "Get", "List", "Preview", "Summarize")
 
 UNARY: list[MethodDescriptor] = [
     method for method in METHODS if not method.client_streaming and not method.server_streaming

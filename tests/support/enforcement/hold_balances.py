@@ -68,8 +68,8 @@ class Balances:
         for (balance_id, number), stored in (await self._holder.segments()).items():
             self._wallet.balances[balance_id].segments[number].drawn = Fraction(stored.drawn or "0")
         overage = await self._holder.overage()
-        for unit_key in self._wallet.overage:
-            self._wallet.overage[unit_key] = Fraction(overage.get(unit_key[1], 0))
+        for key in {put.unit for put in self._put.values()} | self._wallet.overage.keys():
+            self._wallet.overage[key] = Fraction(overage.get(key[1], 0))
 
     async def compare(self) -> None:
         """Every segment has what the model says, and so has the overage."""

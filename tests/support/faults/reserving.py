@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,7 +31,10 @@ from tests.support.processes.programs import DEADLINE, session
 
 METRIC = "tokens"
 PARENT = "reserving"
-AMOUNT = 400  # of the hard limit; it refuses when about 80 reservations are settled
+AMOUNT = 400  # of the hard limit of all usage
+BATCH = "batch"  # a property
+OF_BATCH = 60  # of the hard limit of each batch, which refuses again and again
+ROUNDS_OF_BATCH = 30  # of a caller
 CUSTOMERS = tuple(f"{PARENT}-{number}" for number in range(3))
 PAUSE = 0.05  # seconds between two reservations of a caller
 TRY = 3.0  # seconds of one try of a call
@@ -46,8 +50,8 @@ _REPEATED = {
 }
 
 
-async def put_limit(address: Address) -> None:
-    """A hard limit of a customer above all that reserve."""
+async def put_limit(address: Address, *, of_batches: bool = False) -> None:
+    """A hard limit of a customer above all that reserve: of all usage, or a tighter one of each batch of rounds."""
     async with address.channel() as channel:
         accounts = account_service_pb2_grpc.AccountServiceStub(channel)
         for customer in CUSTOMERS:
@@ -55,11 +59,13 @@ async def put_limit(address: Address) -> None:
             await accounts.PutCustomer(account_service_pb2.PutCustomerRequest(customer=put), timeout=DEADLINE)
         limit = limit_pb2.Limit(
             limit_id=METRIC,
-            amount=str(AMOUNT),
+            amount=str(OF_BATCH if of_batches else AMOUNT),
             customer=scope_pb2.CustomerScope(customer_id=PARENT),
             quantity=access_pb2.QuantityAccess(metric_id=METRIC),
             enforcement=limit_pb2.LIMIT_ENFORCEMENT_HARD,
         )
+        if of_batches:
+            limit.groups.add(key=BATCH)
         await accounts.PutLimit(account_service_pb2.PutLimitRequest(limit=limit), timeout=DEADLINE)
 
 
@@ -67,8 +73,8 @@ class Reserver:
     """Reserves, and settles, releases or forgets what it got. Each call is repeated until it is answered.
 
     granted: by reservation. settled: the events of answered settlements. released: reservations. late: the part of
-    `settled` that came after the reservation had expired. rounds: reservations that were answered, and ended or not.
-    replayed: answers to a repeated call that had been carried out before.
+    `settled` that came after the reservation had expired, by the batch. rounds: reservations that were
+    answered, and ended or not. replayed: answers to a repeated call that had been carried out before.
     """
 
     def __init__(self, name: str, address: Address, time: datetime) -> None:
@@ -76,7 +82,7 @@ class Reserver:
         self.granted: dict[str, tuple[str, Decimal]] = {}
         self.settled: list[UsageEvent] = []
         self.released: set[str] = set()
-        self.late = Decimal(0)
+        self.late = Counter[str]()
         self.rounds = self.denied = self.replayed = 0
         self.enough = False
         self._address = address
@@ -96,6 +102,7 @@ class Reserver:
         customer, quantity = self._randomness.choice(CUSTOMERS), self._randomness.randint(1, 20)
         usage = RequestedUsage(customer_id=customer, metric_id=METRIC, quantity=str(quantity))
         usage.event_time.FromDatetime(self._time)
+        batch = usage.properties[BATCH] = str(self.rounds // ROUNDS_OF_BATCH)
         request = messages.ReserveUsageRequest(reservation_id=reservation_id, usage=usage)
         request.ttl.seconds = TTL
         answer = await self._answered(limits.ReserveUsage, request)
@@ -112,9 +119,10 @@ class Reserver:
             answer = await self._answered(limits.SettleReservation, settle)
             event = UsageEvent(event_id=reservation_id, customer_id=customer, metric_id=METRIC, quantity=used)
             event.event_time.FromDatetime(self._time)
+            event.properties[BATCH] = batch
             self.settled.append(event)
             if answer.reservation.late:
-                self.late += Decimal(used)
+                self.late[batch] += int(used)
         elif kind < 0.9:
             answer = await self._answered(limits.ReleaseReservation, messages.ReleaseReservationRequest(**named))
             assert answer.reservation.state != reservation_pb2.RESERVATION_STATE_OPEN
@@ -189,14 +197,11 @@ async def tally_reservations(url: str, reservers: Sequence[Reserver]) -> Reserva
                 )
             ).fetchall()
         }
-        events = {
-            (str(customer), str(name)): Decimal(str(quantity))
-            for customer, name, quantity in await (
-                await connection.execute(
-                    "SELECT customer_id, event_id, quantity FROM event WHERE metric_id = 'tokens'"
-                )
-            ).fetchall()
-        }
+        events, batches = dict[tuple[str, str], Decimal](), Counter[str]()
+        query = "SELECT customer_id, event_id, quantity, properties ->> 'batch' FROM event WHERE metric_id = 'tokens'"
+        for customer, name, quantity, batch in await (await connection.execute(query)).fetchall():
+            events[str(customer), str(name)] = Decimal(str(quantity))
+            batches[str(batch)] += int(str(quantity))
         cursor = await connection.execute("SELECT coalesce(sum(counted), 0), coalesce(sum(held), 0) FROM meter")
         [sums] = await cursor.fetchall()
         counted, held = (Decimal(str(one)) for one in sums)
@@ -209,14 +214,15 @@ async def tally_reservations(url: str, reservers: Sequence[Reserver]) -> Reserva
             lost += events.get(key) != used or stored[event.event_id][3] != used
         lost += sum(stored[name][2] not in ("RELEASED", "EXPIRED") for name in one.released)
     total = sum(events.values(), Decimal(0))
-    late = sum((one.late for one in reservers), Decimal(0))
+    late = sum([one.late for one in reservers], Counter[str]())
+    beyond = sum([max(0, used - late[batch] - OF_BATCH) for batch, used in batches.items()])
     settled = sum((Decimal(event.quantity) for one in reservers for event in one.settled), Decimal(0))
     found = ReservationTally(
         reserved=sum(len(one.granted) for one in reservers),
         denied=sum(one.denied for one in reservers),
         replayed=sum(one.replayed for one in reservers),
         lost=lost,
-        twice=abs(total - settled) + abs(total - counted) + max(Decimal(0), total - late - AMOUNT),
+        twice=abs(total - settled) + abs(total - counted) + beyond,
         leaked=held,
     )
     assert [found.lost, found.twice, found.leaked] == [0, Decimal(0), Decimal(0)], found

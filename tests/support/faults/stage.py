@@ -107,7 +107,7 @@ async def stage(folder: Path, randomness: random.Random) -> AsyncIterator[Stage]
             for server in (workers, single)
         ]
         await results.create(workers.address, *ALERTS, SEATS)
-        await put_limit(workers.address)
+        await put_limit(workers.address, of_batches=True)
         one = Stage(database, {"workers": workers, "single": single}, notifiers, through, clock, receiver, randomness)
         async with single.address.channel() as channel:
             one.secret = await create_endpoint(channel, receiver.url)

@@ -75,6 +75,7 @@ async def tally(stage: Stage) -> Tally:
         reservations=reservations,
     )
     assert (counted.lost, counted.twice, counted.two_ids, counted.undelivered) == (0, 0, 0, 0), counted
+    assert reservations.denied, "the limits refused nothing"
     assert found == expected  # also the transitions: each threshold was reached once
     return counted
 

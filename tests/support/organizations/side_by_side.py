@@ -58,7 +58,9 @@ _VARIES = re.compile(
     r'(entry_number|change_number): \d+|(secret|next_page_token|public_key|key_id): "[^"]*"'
     r"|(\w+_time|circuit_\w+) \{[^}]*\}"
 )
-_ONLY_NUMBERS = re.compile(r'(entry_number|change_number): \d+|(secret|next_page_token|public_key|key_id): "[^"]*"')
+_ONLY_NUMBERS = re.compile(
+    r'(entry_number|change_number): \d+|(secret|next_page_token|public_key|key_id): "[^"]*"|oldest_due_time \{[^}]*\}'
+)
 # What differs from call to call of the audit log.
 _OF_CALLS = re.compile(r'entry_number: \d+|(next_page_token|actor_id|peer|request_id): "[^"]*"')
 

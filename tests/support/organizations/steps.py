@@ -86,6 +86,7 @@ READS = (
         Step(f"get {method.removeprefix('Get')}", method, request)
         for method, request in (
             ("GetQuotas", ""),
+            ("GetBalanceSeries", 'customer_id: "ann" balance_id: "b1"'),
             ("GetMetric", 'metric_id: "calls"'),
             ("GetPlan", 'plan_id: "gold"'),
             ("GetCustomer", 'customer_id: "ann"'),
@@ -155,6 +156,15 @@ READS = (
     *(
         Step(f"reason of {alert.name}", "ExplainCustomerAlert", f'customer_id: "ann" alert_id: "alt_{alert.name}"')
         for alert in ALERTS
+    ),
+    Step("caller", "GetCaller"),
+    Step("activity", "GetActivity"),
+    Step("course of usage", "GetCustomerAlertSeries", 'customer_id: "ann" alert_id: "alt_usage"'),
+    Step(
+        "preview",
+        "PreviewAlert",
+        'customer_id: "ann" alert { display_name: "draft" scope { all_customers {} }'
+        ' usage_threshold_reached { metric_id: "calls" } thresholds { value: "1" } }',
     ),
     Step("alert", "GetAlert", 'alert_id: "alt_usage"'),
     Step("changes", "ListAlertChanges", 'alert_id: "alt_usage"'),

@@ -45,8 +45,8 @@ def run(
 class Up:
     """A running `tidemark up`.
 
-    options: of the command. tidemark: how the program is called. authority: the file of the one that signed the
-    server's certificate, where the settings give it one for the name localhost.
+    options: of the command; without one of the console there is none. tidemark: how the program is called. authority:
+    the file of the one that signed the server's certificate, where the settings give it one for the name localhost.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Up:
         self._tidemark = tidemark
         self._log = (folder / "up.log").open("w")
         self.process = subprocess.Popen(
-            [*tidemark, "up", *options],
+            [*tidemark, "up", *([] if "--console-listen" in options else ["--no-console"]), *options],
             cwd=folder,
             env=environment(folder, **settings),
             stderr=self._log,

@@ -469,7 +469,7 @@ def is_safe_to_repeat(method: MethodDescriptor) -> bool:
     """Whether a call that may have been carried out can be sent again, whatever it contains."""
     if method.client_streaming or method.server_streaming:
         return False
-    reads_and_puts = ("BatchCheck", "Check", "Explain", "Get", "List", "Put", "Summarize")
+    reads_and_puts = ("BatchCheck", "Check", "Explain", "Get", "List", "Preview", "Put", "Summarize")
     return method.name.startswith(reads_and_puts) or method.name in IDENTIFIED
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from engine.enforcement.attempts import Answer
 from engine.enforcement.commit import EnforcementCommitter
+from engine.enforcement.gathering import Gathering
 from engine.enforcement.pipeline import EnforcementPipeline
 from engine.enforcement.requests import Decided, Release, Request, UnrecordableRequest
 from engine.ingest.pending import Overloaded, PendingEvents
@@ -173,6 +174,38 @@ async def test_other_customers_do_not_wait_for_a_slow_commit(commits: Commits) -
     await asyncio.gather(*calls)
     # A customer of two calls keeps their order.
     assert commits.groups[4:] == [["b", "c"], ["a", "c"]]
+
+
+async def test_after_a_large_group_the_next_one_waits_for_half_as_many() -> None:
+    gathering = Gathering(longest=3_600)
+    gathering.ended(8, 7_200)
+    waiting = asyncio.ensure_future(gathering.wait(1))
+    for number in (2, 3):
+        await asyncio.sleep(0)
+        gathering.arrived(number)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    gathering.arrived(4)
+    await waiting
+    await gathering.wait(4)  # so many wait already
+
+
+async def test_a_group_waits_no_longer_than_it_may() -> None:
+    for longest, seconds in ((0, 7_200), (3_600, 0)):
+        gathering = Gathering(longest)
+        gathering.ended(8, seconds)
+        await gathering.wait(1)
+    short = Gathering(longest=0.01)
+    short.ended(8, 7_200)
+    await short.wait(1)
+
+
+async def test_after_a_small_group_the_next_one_does_not_wait() -> None:
+    for number in range(4):
+        gathering = Gathering(longest=3_600)
+        gathering.ended(number, 7_200)
+        await gathering.wait(1)
 
 
 async def test_a_failure_of_the_database_is_raised_and_gives_room_up(commits: Commits) -> None:

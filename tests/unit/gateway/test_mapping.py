@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cloudevents.forms import CloudEvent
+from gateway.cloudevents.events import CloudEvent
 from gateway.cloudevents.mapping import BadMapping, default_mapping, event_id, load_mapping, parse_mapping
 
 TIME = "2026-03-15T12:00:00Z"

@@ -14,7 +14,7 @@ from store.identity.callers import Caller
 from store.identity.organizations import Organization
 from store.identity.roles import Role, allows
 
-READS = ("BatchCheck", "Check", "Explain", "Get", "List", "Summarize", "Watch")
+READS = ("BatchCheck", "Check", "Explain", "Get", "List", "Preview", "Summarize", "Watch")
 ROLES_OF = {"EvaluateUsage": Role.INGESTER, "EvaluateUsageBatch": Role.INGESTER}
 ROLES_OF |= dict.fromkeys(("ReserveUsage", "SettleReservation", "EnforceUsage"), Role.INGESTER)
 ROLES_OF |= dict.fromkeys(("ReleaseReservation", "ExtendReservation"), Role.INGESTER)
@@ -66,6 +66,40 @@ def test_customer_fields_are_all_the_fields_that_name_customers_in_methods_that_
     named = dict(naming_customers(method.input_type))
     assert list(named) == list(fields)
     assert all(field.type == FieldDescriptor.TYPE_STRING for field in named.values())
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_a_method_that_is_open_to_keys_of_one_customer_has_a_request_that_can_name_nothing(
+    method: MethodDescriptor,
+) -> None:
+    access = ACCESS[wire_name(method)]
+    if access.open_to_customers:
+        assert not method.input_type.fields
+        assert not access.customer_fields
+        assert access.role is Role.READER
+        check_role(caller(Role.READER, customer_id="acme"), wire_name(method))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("held", [*Role, None], ids=lambda role: str(role))
+@pytest.mark.parametrize("customer_id", ["", "acme"], ids=["all customers", "one customer"])
+def test_each_method_refuses_each_key_without_its_role(
+    method: MethodDescriptor, held: Role | None, customer_id: str
+) -> None:
+    name, needed = wire_name(method), ACCESS[wire_name(method)].role
+    held_roles = [] if held is None else [held]
+    if allows(held_roles, needed):
+        return
+    with pytest.raises(PermissionDenied) as raised:
+        check_role(caller(*held_roles, customer_id=customer_id), name)
+    assert reason_of(raised) == error_reason_pb2.ERROR_REASON_ROLE_MISSING
+    assert raised.value.metadata["required_role"] == needed
+
+
+def test_the_methods_that_are_open_to_keys_of_one_customer_are_these() -> None:
+    assert [name for name, access in ACCESS.items() if access.open_to_customers] == [
+        "/tidemark.v1.AccountService/GetCaller"
+    ]
 
 
 def test_roles_include_what_the_contract_says() -> None:
@@ -128,7 +162,7 @@ def test_key_of_one_customer_finds_a_customer_only_by_its_id() -> None:
 
 def test_key_of_one_customer_may_not_call_methods_without_customer_fields() -> None:
     for method, access in ACCESS.items():
-        if access.role is Role.READER and not access.customer_fields:
+        if access.role is Role.READER and not (access.customer_fields or access.open_to_customers):
             with pytest.raises(PermissionDenied, match="limited to one customer"):
                 check_role(caller(Role.READER, customer_id="bob"), method)
 

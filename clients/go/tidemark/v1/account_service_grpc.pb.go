@@ -122,6 +122,11 @@ type AccountServiceClient interface {
 	// GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them. The
 	// trailing metadata has tidemark-version: the version of the server that answers.
 	GetQuotas(ctx context.Context, in *GetQuotasRequest, opts ...grpc.CallOption) (*GetQuotasResponse, error)
+	// GetCaller returns who the caller is to the service: its organization, its API key, and what the key may be used for.
+	GetCaller(ctx context.Context, in *GetCallerRequest, opts ...grpc.CallOption) (*GetCallerResponse, error)
+	// GetBalanceSeries returns how the remaining amount of a balance has moved: what was granted and not drawn, of all its
+	// segments together, whether they are active or not. It reads at most the latest 100,000 entries of the balance.
+	GetBalanceSeries(ctx context.Context, in *GetBalanceSeriesRequest, opts ...grpc.CallOption) (*GetBalanceSeriesResponse, error)
 }
 
 type accountServiceClient struct {
@@ -510,6 +515,24 @@ func (c *accountServiceClient) GetQuotas(ctx context.Context, in *GetQuotasReque
 	return out, nil
 }
 
+func (c *accountServiceClient) GetCaller(ctx context.Context, in *GetCallerRequest, opts ...grpc.CallOption) (*GetCallerResponse, error) {
+	out := new(GetCallerResponse)
+	err := c.cc.Invoke(ctx, "/tidemark.v1.AccountService/GetCaller", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *accountServiceClient) GetBalanceSeries(ctx context.Context, in *GetBalanceSeriesRequest, opts ...grpc.CallOption) (*GetBalanceSeriesResponse, error) {
+	out := new(GetBalanceSeriesResponse)
+	err := c.cc.Invoke(ctx, "/tidemark.v1.AccountService/GetBalanceSeries", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AccountServiceServer is the server API for AccountService service.
 // All implementations must embed UnimplementedAccountServiceServer
 // for forward compatibility
@@ -619,6 +642,11 @@ type AccountServiceServer interface {
 	// GetQuotas returns the quotas of the organization, and how much it uses of them. Only the operator changes them. The
 	// trailing metadata has tidemark-version: the version of the server that answers.
 	GetQuotas(context.Context, *GetQuotasRequest) (*GetQuotasResponse, error)
+	// GetCaller returns who the caller is to the service: its organization, its API key, and what the key may be used for.
+	GetCaller(context.Context, *GetCallerRequest) (*GetCallerResponse, error)
+	// GetBalanceSeries returns how the remaining amount of a balance has moved: what was granted and not drawn, of all its
+	// segments together, whether they are active or not. It reads at most the latest 100,000 entries of the balance.
+	GetBalanceSeries(context.Context, *GetBalanceSeriesRequest) (*GetBalanceSeriesResponse, error)
 	mustEmbedUnimplementedAccountServiceServer()
 }
 
@@ -751,6 +779,12 @@ func (UnimplementedAccountServiceServer) DeleteLimit(context.Context, *DeleteLim
 }
 func (UnimplementedAccountServiceServer) GetQuotas(context.Context, *GetQuotasRequest) (*GetQuotasResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method GetQuotas not implemented")
+}
+func (UnimplementedAccountServiceServer) GetCaller(context.Context, *GetCallerRequest) (*GetCallerResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method GetCaller not implemented")
+}
+func (UnimplementedAccountServiceServer) GetBalanceSeries(context.Context, *GetBalanceSeriesRequest) (*GetBalanceSeriesResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method GetBalanceSeries not implemented")
 }
 func (UnimplementedAccountServiceServer) mustEmbedUnimplementedAccountServiceServer() {}
 
@@ -1521,6 +1555,42 @@ func _AccountService_GetQuotas_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AccountService_GetCaller_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCallerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccountServiceServer).GetCaller(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/tidemark.v1.AccountService/GetCaller",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccountServiceServer).GetCaller(ctx, req.(*GetCallerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AccountService_GetBalanceSeries_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetBalanceSeriesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccountServiceServer).GetBalanceSeries(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/tidemark.v1.AccountService/GetBalanceSeries",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccountServiceServer).GetBalanceSeries(ctx, req.(*GetBalanceSeriesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 var _AccountService_serviceDesc = grpc.ServiceDesc{
 	ServiceName: "tidemark.v1.AccountService",
 	HandlerType: (*AccountServiceServer)(nil),
@@ -1692,6 +1762,14 @@ var _AccountService_serviceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetQuotas",
 			Handler:    _AccountService_GetQuotas_Handler,
+		},
+		{
+			MethodName: "GetCaller",
+			Handler:    _AccountService_GetCaller_Handler,
+		},
+		{
+			MethodName: "GetBalanceSeries",
+			Handler:    _AccountService_GetBalanceSeries_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -69,6 +69,23 @@ type AlertServiceClient interface {
 	//
 	// NOTE: it is for people who search the cause of something. Programs that show states use GetCustomerAlert.
 	ExplainCustomerAlert(ctx context.Context, in *ExplainCustomerAlertRequest, opts ...grpc.CallOption) (*ExplainCustomerAlertResponse, error)
+	// GetCustomerAlertSeries returns how the value of one gauge of an alert has moved in a billing period. Only alerts on
+	// usage and cost have series.
+	//
+	// Values are counted from the stored events of the customer. If there are more than 100,000 in the period, a part of
+	// them that was chosen by chance is read; the points then have the true course in their proportions, and is_exact is
+	// unset. What reservations hold is not part of the points.
+	GetCustomerAlertSeries(ctx context.Context, in *GetCustomerAlertSeriesRequest, opts ...grpc.CallOption) (*GetCustomerAlertSeriesResponse, error)
+	// PreviewAlert says what an alert would say now about a customer if it were created: the explanation that
+	// ExplainCustomerAlert would give of it. Nothing is changed, stored or sent. No threshold is reached in it: those whose
+	// level the value is at, or beyond, would be reached by the creation (see evaluate_on_create); their distance is unset.
+	//
+	// NOTE: the value of a gauge that no alert watches yet is only known if the customer has less than 1,000 events in the
+	// billing period.
+	PreviewAlert(ctx context.Context, in *PreviewAlertRequest, opts ...grpc.CallOption) (*PreviewAlertResponse, error)
+	// GetActivity returns how much the organization does at present: the usage of the last minutes, the notifications of
+	// the last day, and what waits.
+	GetActivity(ctx context.Context, in *GetActivityRequest, opts ...grpc.CallOption) (*GetActivityResponse, error)
 	// ListCustomerAlerts returns the state of each alert that covers a customer, the oldest alert first. Without a
 	// customer, it returns the states of all customers: first those in alarm, the latest change first; then the rest, by
 	// customer and then the oldest alert first.
@@ -291,6 +308,33 @@ func (c *alertServiceClient) ExplainCustomerAlert(ctx context.Context, in *Expla
 	return out, nil
 }
 
+func (c *alertServiceClient) GetCustomerAlertSeries(ctx context.Context, in *GetCustomerAlertSeriesRequest, opts ...grpc.CallOption) (*GetCustomerAlertSeriesResponse, error) {
+	out := new(GetCustomerAlertSeriesResponse)
+	err := c.cc.Invoke(ctx, "/tidemark.v1.AlertService/GetCustomerAlertSeries", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *alertServiceClient) PreviewAlert(ctx context.Context, in *PreviewAlertRequest, opts ...grpc.CallOption) (*PreviewAlertResponse, error) {
+	out := new(PreviewAlertResponse)
+	err := c.cc.Invoke(ctx, "/tidemark.v1.AlertService/PreviewAlert", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *alertServiceClient) GetActivity(ctx context.Context, in *GetActivityRequest, opts ...grpc.CallOption) (*GetActivityResponse, error) {
+	out := new(GetActivityResponse)
+	err := c.cc.Invoke(ctx, "/tidemark.v1.AlertService/GetActivity", in, out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *alertServiceClient) ListCustomerAlerts(ctx context.Context, in *ListCustomerAlertsRequest, opts ...grpc.CallOption) (*ListCustomerAlertsResponse, error) {
 	out := new(ListCustomerAlertsResponse)
 	err := c.cc.Invoke(ctx, "/tidemark.v1.AlertService/ListCustomerAlerts", in, out, opts...)
@@ -473,6 +517,23 @@ type AlertServiceServer interface {
 	//
 	// NOTE: it is for people who search the cause of something. Programs that show states use GetCustomerAlert.
 	ExplainCustomerAlert(context.Context, *ExplainCustomerAlertRequest) (*ExplainCustomerAlertResponse, error)
+	// GetCustomerAlertSeries returns how the value of one gauge of an alert has moved in a billing period. Only alerts on
+	// usage and cost have series.
+	//
+	// Values are counted from the stored events of the customer. If there are more than 100,000 in the period, a part of
+	// them that was chosen by chance is read; the points then have the true course in their proportions, and is_exact is
+	// unset. What reservations hold is not part of the points.
+	GetCustomerAlertSeries(context.Context, *GetCustomerAlertSeriesRequest) (*GetCustomerAlertSeriesResponse, error)
+	// PreviewAlert says what an alert would say now about a customer if it were created: the explanation that
+	// ExplainCustomerAlert would give of it. Nothing is changed, stored or sent. No threshold is reached in it: those whose
+	// level the value is at, or beyond, would be reached by the creation (see evaluate_on_create); their distance is unset.
+	//
+	// NOTE: the value of a gauge that no alert watches yet is only known if the customer has less than 1,000 events in the
+	// billing period.
+	PreviewAlert(context.Context, *PreviewAlertRequest) (*PreviewAlertResponse, error)
+	// GetActivity returns how much the organization does at present: the usage of the last minutes, the notifications of
+	// the last day, and what waits.
+	GetActivity(context.Context, *GetActivityRequest) (*GetActivityResponse, error)
 	// ListCustomerAlerts returns the state of each alert that covers a customer, the oldest alert first. Without a
 	// customer, it returns the states of all customers: first those in alarm, the latest change first; then the rest, by
 	// customer and then the oldest alert first.
@@ -601,6 +662,15 @@ func (UnimplementedAlertServiceServer) GetCustomerAlert(context.Context, *GetCus
 }
 func (UnimplementedAlertServiceServer) ExplainCustomerAlert(context.Context, *ExplainCustomerAlertRequest) (*ExplainCustomerAlertResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method ExplainCustomerAlert not implemented")
+}
+func (UnimplementedAlertServiceServer) GetCustomerAlertSeries(context.Context, *GetCustomerAlertSeriesRequest) (*GetCustomerAlertSeriesResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method GetCustomerAlertSeries not implemented")
+}
+func (UnimplementedAlertServiceServer) PreviewAlert(context.Context, *PreviewAlertRequest) (*PreviewAlertResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method PreviewAlert not implemented")
+}
+func (UnimplementedAlertServiceServer) GetActivity(context.Context, *GetActivityRequest) (*GetActivityResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method GetActivity not implemented")
 }
 func (UnimplementedAlertServiceServer) ListCustomerAlerts(context.Context, *ListCustomerAlertsRequest) (*ListCustomerAlertsResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method ListCustomerAlerts not implemented")
@@ -912,6 +982,60 @@ func _AlertService_ExplainCustomerAlert_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AlertService_GetCustomerAlertSeries_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCustomerAlertSeriesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AlertServiceServer).GetCustomerAlertSeries(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/tidemark.v1.AlertService/GetCustomerAlertSeries",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AlertServiceServer).GetCustomerAlertSeries(ctx, req.(*GetCustomerAlertSeriesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AlertService_PreviewAlert_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PreviewAlertRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AlertServiceServer).PreviewAlert(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/tidemark.v1.AlertService/PreviewAlert",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AlertServiceServer).PreviewAlert(ctx, req.(*PreviewAlertRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AlertService_GetActivity_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetActivityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AlertServiceServer).GetActivity(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: "/tidemark.v1.AlertService/GetActivity",
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AlertServiceServer).GetActivity(ctx, req.(*GetActivityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AlertService_ListCustomerAlerts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListCustomerAlertsRequest)
 	if err := dec(in); err != nil {
@@ -1148,6 +1272,18 @@ var _AlertService_serviceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ExplainCustomerAlert",
 			Handler:    _AlertService_ExplainCustomerAlert_Handler,
+		},
+		{
+			MethodName: "GetCustomerAlertSeries",
+			Handler:    _AlertService_GetCustomerAlertSeries_Handler,
+		},
+		{
+			MethodName: "PreviewAlert",
+			Handler:    _AlertService_PreviewAlert_Handler,
+		},
+		{
+			MethodName: "GetActivity",
+			Handler:    _AlertService_GetActivity_Handler,
 		},
 		{
 			MethodName: "ListCustomerAlerts",

@@ -59,6 +59,7 @@ from tidemark_client.v1.audit_entry_pb2 import AUDIT_RESOURCE_TYPE_UNSPECIFIED a
 from tidemark_client.v1.audit_entry_pb2 import AUDIT_RESOURCE_TYPE_USAGE_EVENT as AUDIT_RESOURCE_TYPE_USAGE_EVENT
 from tidemark_client.v1.account_service_pb2_grpc import AccountServiceServicer as AccountServiceServicer
 from tidemark_client.v1.account_service_pb2_grpc import AccountServiceStub as AccountServiceStub
+from tidemark_client.v1.activity_pb2 import Activity as Activity
 from tidemark_client.v1.account_service_pb2 import AdjustBalanceRequest as AdjustBalanceRequest
 from tidemark_client.v1.account_service_pb2 import AdjustBalanceResponse as AdjustBalanceResponse
 from tidemark_client.v1.metric_pb2 import Aggregation as Aggregation
@@ -444,14 +445,22 @@ from tidemark_client.v1.recharge_pb2 import FixedRecharge as FixedRecharge
 from tidemark_client.v1.gauge_pb2 import Gauge as Gauge
 from tidemark_client.v1.explanation_pb2 import GaugeExplanation as GaugeExplanation
 from tidemark_client.v1.customer_alert_pb2 import GaugeState as GaugeState
+from tidemark_client.v1.alert_service_pb2 import GetActivityRequest as GetActivityRequest
+from tidemark_client.v1.alert_service_pb2 import GetActivityResponse as GetActivityResponse
 from tidemark_client.v1.alert_service_pb2 import GetAlertRequest as GetAlertRequest
 from tidemark_client.v1.alert_service_pb2 import GetAlertResponse as GetAlertResponse
 from tidemark_client.v1.audit_service_pb2 import GetAuditEntryRequest as GetAuditEntryRequest
 from tidemark_client.v1.audit_service_pb2 import GetAuditEntryResponse as GetAuditEntryResponse
 from tidemark_client.v1.account_service_pb2 import GetBalanceRequest as GetBalanceRequest
 from tidemark_client.v1.account_service_pb2 import GetBalanceResponse as GetBalanceResponse
+from tidemark_client.v1.account_service_pb2 import GetBalanceSeriesRequest as GetBalanceSeriesRequest
+from tidemark_client.v1.account_service_pb2 import GetBalanceSeriesResponse as GetBalanceSeriesResponse
+from tidemark_client.v1.account_service_pb2 import GetCallerRequest as GetCallerRequest
+from tidemark_client.v1.account_service_pb2 import GetCallerResponse as GetCallerResponse
 from tidemark_client.v1.alert_service_pb2 import GetCustomerAlertRequest as GetCustomerAlertRequest
 from tidemark_client.v1.alert_service_pb2 import GetCustomerAlertResponse as GetCustomerAlertResponse
+from tidemark_client.v1.alert_service_pb2 import GetCustomerAlertSeriesRequest as GetCustomerAlertSeriesRequest
+from tidemark_client.v1.alert_service_pb2 import GetCustomerAlertSeriesResponse as GetCustomerAlertSeriesResponse
 from tidemark_client.v1.account_service_pb2 import GetCustomerRequest as GetCustomerRequest
 from tidemark_client.v1.account_service_pb2 import GetCustomerResponse as GetCustomerResponse
 from tidemark_client.v1.webhook_service_pb2 import GetDeliveryRequest as GetDeliveryRequest
@@ -576,6 +585,8 @@ from tidemark_client.v1.condition_pb2 import MonthlyInvoiceTotalSpendThresholdRe
 from tidemark_client.v1.explanation_pb2 import NextNotification as NextNotification
 from tidemark_client.v1.notification_pb2 import Notification as Notification
 from tidemark_client.v1.explanation_pb2 import NotificationExplanation as NotificationExplanation
+from tidemark_client.v1.activity_pb2 import NotificationInterval as NotificationInterval
+from tidemark_client.v1.role_pb2 import OPEN_TO_CUSTOMERS_FIELD_NUMBER as OPEN_TO_CUSTOMERS_FIELD_NUMBER
 from tidemark_client.v1.overage_pb2 import OVERAGE_POLICY_ALLOW as OVERAGE_POLICY_ALLOW
 from tidemark_client.v1.overage_pb2 import OVERAGE_POLICY_REFUSE as OVERAGE_POLICY_REFUSE
 from tidemark_client.v1.overage_pb2 import OVERAGE_POLICY_UNSPECIFIED as OVERAGE_POLICY_UNSPECIFIED
@@ -590,6 +601,8 @@ from tidemark_client.v1.filter_pb2 import PRICE_FIELD_UNSPECIFIED as PRICE_FIELD
 from tidemark_client.v1.plan_pb2 import Plan as Plan
 from tidemark_client.v1.gauge_pb2 import PlanMeasure as PlanMeasure
 from tidemark_client.v1.scope_pb2 import PlanScope as PlanScope
+from tidemark_client.v1.alert_service_pb2 import PreviewAlertRequest as PreviewAlertRequest
+from tidemark_client.v1.alert_service_pb2 import PreviewAlertResponse as PreviewAlertResponse
 from tidemark_client.v1.filter_pb2 import PriceField as PriceField
 from tidemark_client.v1.filter_pb2 import PriceFilter as PriceFilter
 from tidemark_client.v1.account_service_pb2 import PutBalanceRequest as PutBalanceRequest
@@ -708,6 +721,7 @@ from tidemark_client.v1.alert_service_pb2 import STATE_POLICY_UNSPECIFIED as STA
 from tidemark_client.v1.filter_pb2 import SeatFilter as SeatFilter
 from tidemark_client.v1.webhook_service_pb2 import SendTestEventRequest as SendTestEventRequest
 from tidemark_client.v1.webhook_service_pb2 import SendTestEventResponse as SendTestEventResponse
+from tidemark_client.v1.series_pb2 import SeriesPoint as SeriesPoint
 from tidemark_client.v1.limit_service_pb2 import SettleReservationRequest as SettleReservationRequest
 from tidemark_client.v1.limit_service_pb2 import SettleReservationResponse as SettleReservationResponse
 from tidemark_client.v1.threshold_pb2 import Severity as Severity
@@ -752,6 +766,7 @@ from tidemark_client.v1.usage_pb2 import UsageEvent as UsageEvent
 from tidemark_client.v1.usage_void_pb2 import UsageEventKey as UsageEventKey
 from tidemark_client.v1.usage_void_pb2 import UsageEventVoidOutcome as UsageEventVoidOutcome
 from tidemark_client.v1.condition_pb2 import UsageExceededCondition as UsageExceededCondition
+from tidemark_client.v1.activity_pb2 import UsageInterval as UsageInterval
 from tidemark_client.v1.gauge_pb2 import UsageMeasure as UsageMeasure
 from tidemark_client.v1.usage_pb2 import UsageOutcome as UsageOutcome
 from tidemark_client.v1.decision_pb2 import UsageOveragePolicy as UsageOveragePolicy

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from tidemark_client.v1 import access_pb2 as _access_pb2
 from tidemark_client.v1 import balance_entry_pb2 as _balance_entry_pb2
@@ -19,6 +20,8 @@ from tidemark_client.v1 import overage_pb2 as _overage_pb2
 from tidemark_client.v1 import plan_pb2 as _plan_pb2
 from tidemark_client.v1 import quota_pb2 as _quota_pb2
 from tidemark_client.v1 import recharge_pb2 as _recharge_pb2
+from tidemark_client.v1 import role_pb2 as _role_pb2
+from tidemark_client.v1 import series_pb2 as _series_pb2
 from tidemark_client.v1 import subscription_pb2 as _subscription_pb2
 from tidemark_client.v1 import warning_pb2 as _warning_pb2
 import builtins as _builtins
@@ -157,6 +160,7 @@ class ListCustomersRequest(_message.Message):
     ALIAS_FIELD_NUMBER: _builtins.int
     PARENT_CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_PREFIX_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many customers to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
     refused. A page holds fewer when its customers are large.
@@ -175,6 +179,10 @@ class ListCustomersRequest(_message.Message):
     """include_total_size fills total_size in the answer, which costs a count of up to 10,000 rows. Unset: it is not
     filled.
     """
+    customer_id_prefix: _builtins.str
+    """customer_id_prefix restricts the list to customers whose customer_id begins with it, in the same case; at most 128
+    characters. Unset: all.
+    """
     def __init__(
         self,
         *,
@@ -185,10 +193,11 @@ class ListCustomersRequest(_message.Message):
         alias: _builtins.str = ...,
         parent_customer_id: _builtins.str = ...,
         include_total_size: _builtins.bool = ...,
+        customer_id_prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "external_id", b"external_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "parent_customer_id", b"parent_customer_id", "plan_id", b"plan_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "customer_id_prefix", b"customer_id_prefix", "external_id", b"external_id", "include_total_size", b"include_total_size", "page_size", b"page_size", "page_token", b"page_token", "parent_customer_id", b"parent_customer_id", "plan_id", b"plan_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2734,3 +2743,148 @@ class GetQuotasResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetQuotasResponse: _TypeAlias = GetQuotasResponse  # noqa: Y015
+
+@_typing.final
+class GetCallerRequest(_message.Message):
+    """GetCallerRequest is a request for who the caller is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCallerRequest: _TypeAlias = GetCallerRequest  # noqa: Y015
+
+@_typing.final
+class GetCallerResponse(_message.Message):
+    """GetCallerResponse is the answer to GetCallerRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    KEY_DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    organization: _builtins.str
+    """organization is the name of the organization for which the caller acts."""
+    key_id: _builtins.str
+    """key_id is the API key of the call, or the one that stands for its client certificate ("key_" and 26 characters).
+    Unset: no key was needed.
+    """
+    key_display_name: _builtins.str
+    """key_display_name is the name of that key. Unset: it has none."""
+    customer_id: _builtins.str
+    """customer_id is the only customer that the key may read. Unset: all customers."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_role_pb2.Role.ValueType]:
+        """roles are what the key may be used for, in ascending order; all of them where no key was needed."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """expire_time is from when on the key is not accepted. Unset: it does not expire."""
+
+    def __init__(
+        self,
+        *,
+        organization: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        key_display_name: _builtins.str = ...,
+        roles: _abc.Iterable[_role_pb2.Role.ValueType] | None = ...,
+        customer_id: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "expire_time", b"expire_time", "key_display_name", b"key_display_name", "key_id", b"key_id", "organization", b"organization", "roles", b"roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCallerResponse: _TypeAlias = GetCallerResponse  # noqa: Y015
+
+@_typing.final
+class GetBalanceSeriesRequest(_message.Message):
+    """GetBalanceSeriesRequest is a request for how a balance has moved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    BALANCE_ID_FIELD_NUMBER: _builtins.int
+    POINT_COUNT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the customer of the balance."""
+    balance_id: _builtins.str
+    """balance_id is the balance. A balance that does not exist is refused with NOT_FOUND and
+    ERROR_REASON_BALANCE_NOT_FOUND.
+    """
+    point_count: _builtins.int
+    """point_count is how many points to return at most. Unset: 120; more than 500 counts as 500; a negative number is
+    refused.
+    """
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """start_time is the first time of interest. Unset: when the balance was put."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        balance_id: _builtins.str = ...,
+        point_count: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_id", b"balance_id", "customer_id", b"customer_id", "point_count", b"point_count", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBalanceSeriesRequest: _TypeAlias = GetBalanceSeriesRequest  # noqa: Y015
+
+@_typing.final
+class GetBalanceSeriesResponse(_message.Message):
+    """GetBalanceSeriesResponse is the answer to GetBalanceSeriesRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    DRAWN_FIELD_NUMBER: _builtins.int
+    IS_TRUNCATED_FIELD_NUMBER: _builtins.int
+    drawn: _builtins.str
+    """drawn is what usage has drawn in the time of the points, less what corrections and voided events gave back, a decimal
+    string. Adjustments are not part of it.
+    """
+    is_truncated: _builtins.bool
+    """is_truncated is set when the balance has more entries since start_time than are read: the points begin later then."""
+    @_builtins.property
+    def balance(self) -> _balance_pb2.Balance:
+        """balance is the balance now."""
+
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[_series_pb2.SeriesPoint]:
+        """points are what remained at equal intervals, in the order of their times; the last one is now."""
+
+    def __init__(
+        self,
+        *,
+        balance: _balance_pb2.Balance | None = ...,
+        points: _abc.Iterable[_series_pb2.SeriesPoint] | None = ...,
+        drawn: _builtins.str = ...,
+        is_truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "drawn", b"drawn", "is_truncated", b"is_truncated", "points", b"points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBalanceSeriesResponse: _TypeAlias = GetBalanceSeriesResponse  # noqa: Y015

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tidemark_client.v1 import activity_pb2 as _activity_pb2
 from tidemark_client.v1 import alert_change_pb2 as _alert_change_pb2
 from tidemark_client.v1 import alert_exclusion_pb2 as _alert_exclusion_pb2
 from tidemark_client.v1 import alert_pb2 as _alert_pb2
@@ -20,6 +21,7 @@ from tidemark_client.v1 import explanation_pb2 as _explanation_pb2
 from tidemark_client.v1 import gauge_pb2 as _gauge_pb2
 from tidemark_client.v1 import list_order_pb2 as _list_order_pb2
 from tidemark_client.v1 import notification_pb2 as _notification_pb2
+from tidemark_client.v1 import series_pb2 as _series_pb2
 from tidemark_client.v1 import usage_pb2 as _usage_pb2
 from tidemark_client.v1 import usage_void_pb2 as _usage_void_pb2
 from tidemark_client.v1 import warning_pb2 as _warning_pb2
@@ -1237,6 +1239,199 @@ class ExplainCustomerAlertResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainCustomerAlertResponse: _TypeAlias = ExplainCustomerAlertResponse  # noqa: Y015
+
+@_typing.final
+class GetCustomerAlertSeriesRequest(_message.Message):
+    """GetCustomerAlertSeriesRequest is a request for how the value of one gauge has moved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    PERIOD_TIME_FIELD_NUMBER: _builtins.int
+    POINT_COUNT_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    """alert_id is the alert's id. An alert that does not cover the customer is refused with NOT_FOUND and
+    ERROR_REASON_ALERT_NOT_FOUND; one that measures neither usage nor cost with INVALID_ARGUMENT.
+    """
+    customer_id: _builtins.str
+    """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
+    ERROR_REASON_CUSTOMER_NOT_FOUND.
+    """
+    subscription_id: _builtins.str
+    """subscription_id is the subscription that is measured. Required for an alert that measures subscriptions, unless its
+    scope names one; refused for an alert that measures customers.
+    """
+    point_count: _builtins.int
+    """point_count is how many points to return at most. Unset: 120; more than 500 counts as 500; a negative number is
+    refused.
+    """
+    @_builtins.property
+    def group(self) -> _containers.RepeatedCompositeFieldContainer[_gauge_pb2.GroupValue]:
+        """group is the group of the gauge: a value for each key by which the alert divides, at most 64. Other keys are refused."""
+
+    @_builtins.property
+    def period_time(self) -> _timestamp_pb2.Timestamp:
+        """period_time is a time in the billing period that is shown. Unset: now."""
+
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        group: _abc.Iterable[_gauge_pb2.GroupValue] | None = ...,
+        period_time: _timestamp_pb2.Timestamp | None = ...,
+        point_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period_time", b"period_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id", "group", b"group", "period_time", b"period_time", "point_count", b"point_count", "subscription_id", b"subscription_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCustomerAlertSeriesRequest: _TypeAlias = GetCustomerAlertSeriesRequest  # noqa: Y015
+
+@_typing.final
+class GetCustomerAlertSeriesResponse(_message.Message):
+    """GetCustomerAlertSeriesResponse is the answer to GetCustomerAlertSeriesRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GAUGE_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    IS_EXACT_FIELD_NUMBER: _builtins.int
+    event_count: _builtins.int
+    """event_count is how many stored events were read."""
+    is_exact: _builtins.bool
+    """is_exact is set when all events were read."""
+    @_builtins.property
+    def gauge(self) -> _gauge_pb2.Gauge:
+        """gauge is the gauge, with its billing period and its value now. value is unset if nothing was counted on it."""
+
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[_series_pb2.SeriesPoint]:
+        """points are the values at equal intervals, from the start of the billing period to now or to its end."""
+
+    def __init__(
+        self,
+        *,
+        gauge: _gauge_pb2.Gauge | None = ...,
+        points: _abc.Iterable[_series_pb2.SeriesPoint] | None = ...,
+        event_count: _builtins.int = ...,
+        is_exact: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gauge", b"gauge"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_count", b"event_count", "gauge", b"gauge", "is_exact", b"is_exact", "points", b"points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCustomerAlertSeriesResponse: _TypeAlias = GetCustomerAlertSeriesResponse  # noqa: Y015
+
+@_typing.final
+class PreviewAlertRequest(_message.Message):
+    """PreviewAlertRequest is a request for what an alert would say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
+    ERROR_REASON_CUSTOMER_NOT_FOUND.
+    """
+    @_builtins.property
+    def alert(self) -> _alert_pb2.Alert:
+        """alert is the alert, as for CreateAlert."""
+
+    def __init__(
+        self,
+        *,
+        alert: _alert_pb2.Alert | None = ...,
+        customer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "customer_id", b"customer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewAlertRequest: _TypeAlias = PreviewAlertRequest  # noqa: Y015
+
+@_typing.final
+class PreviewAlertResponse(_message.Message):
+    """PreviewAlertResponse is the answer to PreviewAlertRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def explanation(self) -> _explanation_pb2.CustomerAlertExplanation:
+        """explanation is the explanation. The id of its alert is an example."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
+        """warnings name the ids in the alert that the organization does not have yet, as in CreateAlertResponse."""
+
+    def __init__(
+        self,
+        *,
+        explanation: _explanation_pb2.CustomerAlertExplanation | None = ...,
+        warnings: _abc.Iterable[_warning_pb2.Warning] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewAlertResponse: _TypeAlias = PreviewAlertResponse  # noqa: Y015
+
+@_typing.final
+class GetActivityRequest(_message.Message):
+    """GetActivityRequest is a request for the activity of the organization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetActivityRequest: _TypeAlias = GetActivityRequest  # noqa: Y015
+
+@_typing.final
+class GetActivityResponse(_message.Message):
+    """GetActivityResponse is the answer to GetActivityRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVITY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def activity(self) -> _activity_pb2.Activity:
+        """activity is the activity."""
+
+    def __init__(
+        self,
+        *,
+        activity: _activity_pb2.Activity | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetActivityResponse: _TypeAlias = GetActivityResponse  # noqa: Y015
 
 @_typing.final
 class ListAlertExclusionsRequest(_message.Message):

@@ -111,6 +111,21 @@ class AlertServiceStub:
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ExplainCustomerAlertRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ExplainCustomerAlertResponse.FromString,
                 _registered_method=True)
+        self.GetCustomerAlertSeries = channel.unary_unary(
+                '/tidemark.v1.AlertService/GetCustomerAlertSeries',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.GetCustomerAlertSeriesRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.GetCustomerAlertSeriesResponse.FromString,
+                _registered_method=True)
+        self.PreviewAlert = channel.unary_unary(
+                '/tidemark.v1.AlertService/PreviewAlert',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.PreviewAlertRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.PreviewAlertResponse.FromString,
+                _registered_method=True)
+        self.GetActivity = channel.unary_unary(
+                '/tidemark.v1.AlertService/GetActivity',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.GetActivityRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.GetActivityResponse.FromString,
+                _registered_method=True)
         self.ListCustomerAlerts = channel.unary_unary(
                 '/tidemark.v1.AlertService/ListCustomerAlerts',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsRequest.SerializeToString,
@@ -285,6 +300,38 @@ class AlertServiceServicer:
         customer.
 
         NOTE: it is for people who search the cause of something. Programs that show states use GetCustomerAlert.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCustomerAlertSeries(self, request, context):
+        """GetCustomerAlertSeries returns how the value of one gauge of an alert has moved in a billing period. Only alerts on
+        usage and cost have series.
+
+        Values are counted from the stored events of the customer. If there are more than 100,000 in the period, a part of
+        them that was chosen by chance is read; the points then have the true course in their proportions, and is_exact is
+        unset. What reservations hold is not part of the points.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewAlert(self, request, context):
+        """PreviewAlert says what an alert would say now about a customer if it were created: the explanation that
+        ExplainCustomerAlert would give of it. Nothing is changed, stored or sent. No threshold is reached in it: those whose
+        level the value is at, or beyond, would be reached by the creation (see evaluate_on_create); their distance is unset.
+
+        NOTE: the value of a gauge that no alert watches yet is only known if the customer has less than 1,000 events in the
+        billing period.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetActivity(self, request, context):
+        """GetActivity returns how much the organization does at present: the usage of the last minutes, the notifications of
+        the last day, and what waits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -489,6 +536,21 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     servicer.ExplainCustomerAlert,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ExplainCustomerAlertRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.ExplainCustomerAlertResponse.SerializeToString,
+            ),
+            'GetCustomerAlertSeries': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCustomerAlertSeries,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.GetCustomerAlertSeriesRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.GetCustomerAlertSeriesResponse.SerializeToString,
+            ),
+            'PreviewAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewAlert,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.PreviewAlertRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.PreviewAlertResponse.SerializeToString,
+            ),
+            'GetActivity': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetActivity,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.GetActivityRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.GetActivityResponse.SerializeToString,
             ),
             'ListCustomerAlerts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCustomerAlerts,
@@ -943,6 +1005,87 @@ class AlertService:
             '/tidemark.v1.AlertService/ExplainCustomerAlert',
             tidemark_dot_v1_dot_alert__service__pb2.ExplainCustomerAlertRequest.SerializeToString,
             tidemark_dot_v1_dot_alert__service__pb2.ExplainCustomerAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCustomerAlertSeries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/GetCustomerAlertSeries',
+            tidemark_dot_v1_dot_alert__service__pb2.GetCustomerAlertSeriesRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.GetCustomerAlertSeriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/PreviewAlert',
+            tidemark_dot_v1_dot_alert__service__pb2.PreviewAlertRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.PreviewAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetActivity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/GetActivity',
+            tidemark_dot_v1_dot_alert__service__pb2.GetActivityRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.GetActivityResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,7 @@ Global___Role: _TypeAlias = Role  # noqa: Y015
 
 REQUIRED_ROLE_FIELD_NUMBER: _builtins.int
 CUSTOMER_FIELDS_FIELD_NUMBER: _builtins.int
+OPEN_TO_CUSTOMERS_FIELD_NUMBER: _builtins.int
 required_role: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Role.ValueType]
 """required_role is the role that the method needs. ROLE_EDITOR includes ROLE_READER, and ROLE_ADMIN includes all."""
 customer_fields: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedScalarFieldContainer[_builtins.str]]
@@ -70,3 +71,5 @@ customer_fields: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.Metho
 method if one of these fields is set, and none names another customer. A field of a message in the request is
 written as a path: "usage.customer_id". Empty: such a key may not call the method.
 """
+open_to_customers: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
+"""open_to_customers says that a key that is limited to one customer may call the method, whatever the request names."""

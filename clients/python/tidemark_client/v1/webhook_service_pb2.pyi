@@ -10,6 +10,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from tidemark_client.v1 import condition_pb2 as _condition_pb2
 from tidemark_client.v1 import delivery_pb2 as _delivery_pb2
 from tidemark_client.v1 import endpoint_pb2 as _endpoint_pb2
 from tidemark_client.v1 import event_type_pb2 as _event_type_pb2
@@ -813,12 +814,19 @@ class SendTestEventRequest(_message.Message):
 
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    CONDITION_TYPE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint to send to. It must be enabled."""
     event_type: _event_type_pb2.EventType.ValueType
-    """event_type is the type of the example. Unset: EVENT_TYPE_ENDPOINT_TEST, which is about the endpoint itself."""
+    """event_type is the type of the example. Unset: EVENT_TYPE_ALERT_REACHED where condition_type is set, and otherwise
+    EVENT_TYPE_ENDPOINT_TEST, which is about the endpoint itself.
+    """
+    condition_type: _condition_pb2.ConditionType.ValueType
+    """condition_type makes the example a notification of an alert of this type: with a gauge, a threshold and evidence
+    as this type has them. Only with EVENT_TYPE_ALERT_REACHED and EVENT_TYPE_ALERT_RESOLVED. Unset: a usual type.
+    """
     request_id: _builtins.str
     """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, with
     replayed set, for at least 48 hours and across restarts, and nothing is sent twice; with different content it is
@@ -834,12 +842,13 @@ class SendTestEventRequest(_message.Message):
         *,
         endpoint_id: _builtins.str = ...,
         event_type: _event_type_pb2.EventType.ValueType = ...,
+        condition_type: _condition_pb2.ConditionType.ValueType = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "event_type", b"event_type", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition_type", b"condition_type", "endpoint_id", b"endpoint_id", "event_type", b"event_type", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

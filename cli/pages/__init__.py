@@ -1,0 +1,1 @@
+"""The command `tidemark console`, and the console as a child of `up` and `serve`."""

@@ -1,0 +1,1 @@
+"""Who visits the console: sessions, tokens of forms, headers, hosts."""

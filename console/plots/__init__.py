@@ -1,0 +1,1 @@
+"""Plots as SVG: bars and curves, with a text for each."""

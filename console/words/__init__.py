@@ -1,0 +1,1 @@
+"""Numbers, times and the names of the contract, as people read them."""

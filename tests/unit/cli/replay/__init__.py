@@ -1,0 +1,1 @@
+"""`tidemark replay`, without a server."""
