@@ -159,8 +159,10 @@ async def test_program_that_only_sends_lets_the_streams_send() -> None:
         AsyncClient(f"127.0.0.1:{server.port}") as client,
         client.usage_writer(WriterOptions(max_batch_events=1)) as writer,
     ):
+        await writer.send(event("first"))
+        assert await flushed(writer) == 1  # it is connected
         sent = 0
-        while not writer.counts.acknowledged:  # without any other wait
+        while writer.counts.acknowledged == 1:  # without any other wait
             await writer.send(event(f"e-{sent}"))
             sent += 1
             assert sent < 100_000
