@@ -62,7 +62,7 @@ class AsyncCachedChecks:
         self._options = options or CheckOptions()
         self._cache: dict[str, _Cached] = {}
         self._valid = self._options.max_age  # seconds, as the latest answer says
-        self._wanted: dict[str, asyncio.Future[None]] = {}
+        self._wanted: dict[str, asyncio.Future[_Cached | None]] = {}
         self._reading = set[asyncio.Task[None]]()
 
     def cached(self, customer_id: str) -> bool | None:
@@ -80,14 +80,16 @@ class AsyncCachedChecks:
         cached = self.cached(customer_id)
         if cached is not None:
             return cached
-        await self._read(customer_id)
-        found = self._cache.get(customer_id)
+        found = await self._read(customer_id) or self._cache.get(customer_id)
         if found is not None and time.monotonic() - found.time < self._options.max_stale:
             return found.allowed
         return self._options.fail_open
 
-    async def _read(self, customer_id: str) -> None:
-        """Reads the decision. Requests for one customer share a read, and customers share a call."""
+    async def _read(self, customer_id: str) -> _Cached | None:
+        """Reads the decision; None when the server has not answered.
+
+        Requests for one customer share a read, and customers share a call.
+        """
         waiting = self._wanted.get(customer_id)
         if waiting is None:
             waiting = self._wanted[customer_id] = asyncio.get_running_loop().create_future()
@@ -95,22 +97,24 @@ class AsyncCachedChecks:
                 task = asyncio.create_task(self._gather())
                 self._reading.add(task)
                 task.add_done_callback(self._reading.discard)
-        await asyncio.shield(waiting)
+        return await asyncio.shield(waiting)
 
     async def _gather(self) -> None:
         await asyncio.sleep(GATHERING)
         wanted, self._wanted = self._wanted, {}
         customer_ids = list(wanted)
         parts = [customer_ids[at : at + MOST_CUSTOMERS] for at in range(0, len(customer_ids), MOST_CUSTOMERS)]
-        mistakes = await asyncio.gather(*map(self._ask, parts), return_exceptions=True)
-        for part, mistake in zip(parts, mistakes, strict=True):
+        answers = await asyncio.gather(*map(self._ask, parts), return_exceptions=True)
+        for part, answer in zip(parts, answers, strict=True):
             for customer_id in part:
-                if mistake is None:
-                    wanted[customer_id].set_result(None)
+                if isinstance(answer, BaseException):
+                    wanted[customer_id].set_exception(answer)
                 else:
-                    wanted[customer_id].set_exception(mistake)
+                    # Not from the cache: a small one may have forgotten it before its caller runs.
+                    wanted[customer_id].set_result(answer.get(customer_id))
 
-    async def _ask(self, customer_ids: Sequence[str]) -> None:
+    async def _ask(self, customer_ids: Sequence[str]) -> dict[str, _Cached]:
+        """The answers that the server gave, which are in the cache, too."""
         request = limit_service_pb2.BatchCheckUsageRequest(customer_ids=customer_ids, usages=[self._usage])
         asked = time.monotonic()
         try:
@@ -122,10 +126,11 @@ class AsyncCachedChecks:
                 raise error_of_call(error) from error
             # What is cached is used for longer, up to max_stale.
             logger.warning("no checks: %s %s", error.code().name, error.details())
-            return
+            return {}
         # The difference of two times of the server: its clock and this one may differ.
         valid = answer.valid_until_time.ToMicroseconds() - answer.update_time.ToMicroseconds()
         self._valid = valid / 1e6
+        answers: dict[str, _Cached] = {}
         for customer in answer.customers:
             [check] = customer.checks
             if check.HasField("error"):
@@ -133,6 +138,7 @@ class AsyncCachedChecks:
                 continue
             allowed = check.decision.outcome != decision_pb2.DECISION_OUTCOME_DENIED
             self._cache.pop(customer.customer_id, None)
-            self._cache[customer.customer_id] = _Cached(allowed, asked)
+            self._cache[customer.customer_id] = answers[customer.customer_id] = _Cached(allowed, asked)
         while len(self._cache) > self._options.most_cached:
             del self._cache[next(iter(self._cache))]
+        return answers

@@ -15,8 +15,11 @@ from tidemark_client.threads.background import LoopUser
 from tidemark_client.usage.events import complete
 from tidemark_client.usage.options import WriterCounts, WriterOptions
 from tidemark_client.usage.pending import EVENT_OVERHEAD
+from tidemark_client.usage.portions import Portion, portions, stream_of
 from tidemark_client.usage.writer import AsyncUsageWriter
 from tidemark_client.v1.usage_pb2 import UsageEvent, UsageOutcome
+
+_Portion = Portion[concurrent.futures.Future[UsageOutcome]]
 
 logger = logging.getLogger("tidemark_client.usage")
 
@@ -33,7 +36,8 @@ class UsageWriter:
         self._options = options or WriterOptions()
         self._condition = threading.Condition()
         self._events = self._bytes = 0  # in memory
-        self._taken: list[tuple[UsageEvent, bytes, concurrent.futures.Future[UsageOutcome] | None]] = []
+        self._taken = self._portion()
+        self._timer: asyncio.TimerHandle | None = None  # until what was taken goes to the loop
         self._is_closed = False
         self._user = LoopUser()
         try:
@@ -77,9 +81,18 @@ class UsageWriter:
         self._take(event, complete(event), None)
 
     def send_all(self, events: Iterable[UsageEvent]) -> None:
-        """Takes events one after the other, as `send` does."""
-        for event in events:
-            self._take(event, complete(event), None)
+        """Takes events one after the other, as `send` does. A list or a tuple takes the least time."""
+        if not isinstance(events, (list, tuple)):
+            for event in events:
+                self.send(event)
+            return
+        portion: _Portion
+        for portion in portions(events, self._options):
+            with self._condition:
+                self._wait_for_room()
+                before = self._taken.count
+                self._taken.extend(portion)
+                self._note_taken(before, portion.size)
 
     def submit(self, event: UsageEvent) -> concurrent.futures.Future[UsageOutcome]:
         """Takes an event; the future has the outcome of its message once it is counted, or raises why it is not.
@@ -126,21 +139,33 @@ class UsageWriter:
     def _take(
         self, event: UsageEvent, content: bytes, future: concurrent.futures.Future[UsageOutcome] | None
     ) -> None:
-        options = self._options
+        stream = stream_of(event.customer_id, self._options.streams)
         with self._condition:
-            while self._bytes >= options.max_pending_bytes or self._events >= options.max_pending_events:
-                self._check()
-                self._user.loop.call_soon_threadsafe(self._seal)
-                self._condition.wait()
+            self._wait_for_room()
+            before = self._taken.count
+            self._taken.add(stream, content, future)
+            self._note_taken(before, len(content) + EVENT_OVERHEAD)
+
+    def _wait_for_room(self) -> None:
+        options = self._options
+        while self._bytes >= options.max_pending_bytes or self._events >= options.max_pending_events:
             self._check()
-            self._bytes += len(content) + EVENT_OVERHEAD
-            self._events += 1
-            self._taken.append((event, content, future))
-            count = len(self._taken)
-        if count == 1:
-            self._user.loop.call_soon_threadsafe(self._hand_over_later)
-        elif count == options.max_batch_events:
+            self._user.loop.call_soon_threadsafe(self._seal)
+            self._condition.wait()
+        self._check()
+
+    def _note_taken(self, before: int, size: int) -> None:
+        """Counts new events, and tells the loop of the first ones and of those that fill a message."""
+        count = self._taken.count
+        self._events += count - before
+        self._bytes += size
+        if before < self._options.max_batch_events <= count:
             self._user.loop.call_soon_threadsafe(self._hand_over)
+        elif not before:
+            self._user.loop.call_soon_threadsafe(self._hand_over_later)
+
+    def _portion(self) -> _Portion:
+        return Portion([[] for _ in range(self._options.streams)])
 
     def _check(self) -> None:
         if self._writer.ledger.error is not None:
@@ -151,17 +176,29 @@ class UsageWriter:
     # --- in the loop -----------------------------------------------------------------------------------------
 
     def _hand_over_later(self) -> None:
-        self._user.loop.call_later(self._options.linger, self._seal)
+        if self._timer is None:
+            self._timer = self._user.loop.call_later(self._options.linger, self._linger_ended)
+
+    def _linger_ended(self) -> None:
+        self._hand_over()
+        self._writer.linger_ended()
 
     def _seal(self) -> None:
         self._hand_over()
         self._writer.seal()
 
     def _hand_over(self) -> None:
+        """Gives what was taken to the streams, which send it when a message is full or `linger` has passed again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        empty = self._portion()
         with self._condition:
-            taken, self._taken = self._taken, []
-        for event, content, future in taken:
-            self._writer.add(event, content, None if future is None else self._linked(future))
+            taken, self._taken = self._taken, empty
+        linked: Portion[asyncio.Future[UsageOutcome]] = Portion(taken.parts)
+        for inner, futures in zip(linked.futures, taken.futures, strict=True):
+            inner.update((index, self._linked(future)) for index, future in futures.items())
+        self._writer.take(linked)
 
     def _linked(self, future: concurrent.futures.Future[UsageOutcome]) -> asyncio.Future[UsageOutcome]:
         """A future of the loop whose result becomes that of the given one."""

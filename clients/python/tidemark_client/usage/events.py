@@ -84,15 +84,20 @@ def set_time(event: UsageEvent, time: datetime) -> None:
     event.event_time.FromDatetime(time.astimezone(timezone.utc).replace(tzinfo=None))
 
 
+def fill(event: UsageEvent) -> None:
+    """Gives an event without an id or a time one."""
+    if not event.event_id:
+        event.event_id = _IDS.next()
+    if not event.HasField("event_time"):
+        set_time(event, now())
+
+
 def complete(event: UsageEvent) -> bytes:
     """The event in the form of the wire. One without an id or a time gets them, in the message itself, too.
 
     Raises ValueError for an event that no server takes, because of its size.
     """
-    if not event.event_id:
-        event.event_id = _IDS.next()
-    if not event.HasField("event_time"):
-        set_time(event, now())
+    fill(event)
     content = event.SerializeToString()
     if len(content) > MAX_EVENT_BYTES:
         raise ValueError(f"the event {event.event_id[:128]} is larger than {MAX_EVENT_BYTES:,} bytes")

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 import grpc
 
@@ -15,7 +15,7 @@ from tidemark_client.errors.exceptions import TidemarkError, error_of_status
 from tidemark_client.usage.batches import EncodedBatch
 from tidemark_client.usage.ledger import Ledger
 from tidemark_client.usage.options import WriterOptions
-from tidemark_client.usage.pending import Pending
+from tidemark_client.usage.pending import Pending, memory
 from tidemark_client.usage.spill import SpillFolder
 from tidemark_client.usage.spiller import Spiller
 from tidemark_client.usage.stream import UsageStream
@@ -52,6 +52,7 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._filling = Pending()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_due = False  # the message that is being filled is sent as soon as no other waits
         self._in_flight: deque[Pending] = deque()
         self._delayed: list[Pending] = []
         self._wake = asyncio.Event()
@@ -66,18 +67,45 @@ class Lane:
             on_interruption=self._interrupted,
         )
 
-    def add(self, content: bytes, future: asyncio.Future[UsageOutcome] | None) -> None:
-        """Takes an encoded event."""
+    def add(self, content: bytes, future: asyncio.Future[UsageOutcome] | None) -> bool:
+        """Takes an encoded event; returns whether it completes a message."""
         filling = self._filling
         filling.add(content, future)
-        count = filling.count
-        if count >= self._max_events or filling.size >= self._max_bytes:
+        if filling.count >= self._max_events or filling.size >= self._max_bytes:
             self.seal()
-        elif count == 1:
-            self._timer = self._loop.call_later(self._options.linger, self.seal)
+            return True
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._options.linger, self.linger_ended)
+        return False
+
+    def extend(self, contents: Sequence[bytes]) -> None:
+        """Takes encoded events without futures."""
+        at = 0
+        while at < len(contents):
+            filling = self._filling
+            part = contents[at : at + self._max_events - filling.count]
+            at += len(part)
+            size = memory(part)
+            if filling.size + size >= self._max_bytes:  # somewhere within it a message is complete
+                for content in part:
+                    self.add(content, None)
+                continue
+            filling.extend(part, size)
+            if filling.count >= self._max_events:
+                self.seal()
+            elif self._timer is None:
+                self._timer = self._loop.call_later(self._options.linger, self.linger_ended)
+
+    def linger_ended(self) -> None:
+        """Ends the message that is being filled, unless others wait: behind them it can as well become fuller."""
+        if self.queue:
+            self._is_due = True
+        else:
+            self.seal()
 
     def seal(self) -> None:
         """Ends the message that is being filled, so that it is sent."""
+        self._is_due = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -130,6 +158,8 @@ class Lane:
                 pending.is_sent = True
                 self._in_flight.append(pending)
                 yield EncodedBatch(pending.batch_id, pending.events)
+                if self._is_due and not self.queue:
+                    self.seal()
             if self._ledger.is_closing and not self._in_flight and not self._delayed:
                 return
             self._wake.clear()
@@ -164,7 +194,7 @@ class Lane:
     def _rejected(self, pending: Pending, outcome: UsageOutcome, *, is_final: bool) -> Pending | None:
         """Reports the rejected events; returns those that the server may record later."""
         assert pending.events is not None
-        again = Pending(tries=pending.tries + 1)
+        again = Pending(tries=pending.tries + 1, epoch=pending.epoch)
         for rejection in outcome.rejected:
             content = pending.events[rejection.index]
             future = pending.futures.pop(rejection.index, None)
@@ -182,11 +212,9 @@ class Lane:
     def _send_later(self, again: Pending) -> None:
         self._ledger.take_again(again)
         self._delayed.append(again)
-        self._ledger.delayed += 1
 
         def send() -> None:
             self._delayed.remove(again)
-            self._ledger.delayed -= 1
             self.queue.append(again)
             self._wake.set()
 

@@ -15,8 +15,11 @@ class Ledger:
 
     error: why the writer has failed. on_release: called with the numbers of events and of bytes that left memory;
     they are negative for those that come back. on_failure: called when it has failed. is_loaded: what an earlier
-    writer left is taken. delayed: messages that are sent again after a pause. is_open: an event can be taken without
-    waiting. What is in a message that is being filled comes here when the message is complete.
+    writer left is taken. is_open: an event can be taken without waiting. What is in a message that is being filled
+    comes here when the message is complete.
+
+    Each message belongs to an epoch, and each wait for acknowledgements begins a new one. A sum of events would end a
+    wait too early: a later message may be acknowledged first, over another stream.
     """
 
     def __init__(self, options: WriterOptions) -> None:
@@ -24,13 +27,13 @@ class Ledger:
         self.error: TidemarkError | None = None
         self.is_open = True
         self.is_loaded = options.spill is None
-        self.delayed = 0
         self.on_release: Callable[[int, int], None] | None = None
         self.on_failure: Callable[[], None] | None = None
         self._options = options
         self._bytes = self._events = 0  # in memory
         self._is_closing = False
-        self._taken = self._finished = 0  # events
+        self._epoch = 1  # 0 is that of earlier writers
+        self._unfinished: dict[int, int] = {}  # messages by epoch
         self._loop = asyncio.get_running_loop()
         self._changed: asyncio.Future[None] = self._loop.create_future()  # done at the next change
 
@@ -46,22 +49,19 @@ class Ledger:
 
     def take(self, pending: Pending) -> None:
         """A new message, in memory."""
-        self._taken += pending.count
-        self._bytes += pending.size
-        self._events += pending.count
-        self.counts.pending += pending.count
-        self._look()
+        pending.epoch = self._epoch
+        self._take(pending)
 
     def take_again(self, pending: Pending) -> None:
-        """Events of a message that is finished, in a new one."""
-        self.take(pending)
+        """Events of a message that is being finished, in a new one of the same epoch."""
+        self._take(pending)
         self._note_release(-pending.count, -pending.size)
 
-    def take_spilled(self, events: int) -> None:
-        """Events of an earlier writer, in files."""
-        self._taken += events
-        self.counts.pending += events
-        self.counts.spilled += events
+    def take_spilled(self, pending: Pending) -> None:
+        """A message of an earlier writer, in a file."""
+        self._unfinished[pending.epoch] = self._unfinished.get(pending.epoch, 0) + 1
+        self.counts.pending += pending.count
+        self.counts.spilled += pending.count
 
     def read_back(self, pending: Pending) -> None:
         """A message comes from a file into memory."""
@@ -79,7 +79,9 @@ class Ledger:
     def finish(self, pending: Pending) -> None:
         """A message is acknowledged."""
         self.counts.pending -= pending.count
-        self._finished += pending.count
+        self._unfinished[pending.epoch] -= 1
+        if not self._unfinished[pending.epoch]:
+            del self._unfinished[pending.epoch]
         self._free(pending)
 
     def fail(self, error: TidemarkError) -> None:
@@ -114,11 +116,18 @@ class Ledger:
 
     async def acknowledged(self) -> None:
         """Waits until every event that was taken so far is acknowledged or rejected. Raises TidemarkError."""
-        taken = self._taken
-        while not self.is_loaded or self._finished < taken or self.delayed:
+        epoch, self._epoch = self._epoch, self._epoch + 1
+        while not self.is_loaded or min(self._unfinished, default=self._epoch) <= epoch:
             if self.error is not None:
                 raise self.error
             await asyncio.shield(self._changed)
+
+    def _take(self, pending: Pending) -> None:
+        self._unfinished[pending.epoch] = self._unfinished.get(pending.epoch, 0) + 1
+        self._bytes += pending.size
+        self._events += pending.count
+        self.counts.pending += pending.count
+        self._look()
 
     def _free(self, pending: Pending) -> None:
         self._bytes -= pending.size

@@ -39,7 +39,8 @@ class Spill:
 class WriterOptions:
     """How a usage writer works.
 
-    max_batch_events, max_batch_bytes: of one message. linger: seconds that an event waits for others of its message.
+    max_batch_events, max_batch_bytes: of one message. linger: seconds that an event waits for others of its message;
+    it waits longer while earlier messages of its stream wait, and up to twice as long in the writer for threads.
     max_pending_events, max_pending_bytes: of events in memory that are not acknowledged; beyond, the writer makes its
     caller wait. streams: over which usage is sent; all events of one customer go over the same. in_flight: messages
     of one stream that are sent and not yet answered. patience: seconds without an answer, after which the writer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from asyncio import Future
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tidemark_client.usage.spill import Record
@@ -19,8 +20,8 @@ class Pending:
     """One message.
 
     events: its encoded events; None while they are in a file only. futures: of events, by their index. size: bytes in
-    memory. tries: how often the server failed to record them. record: where it stands in the spill. is_sent: the
-    stream has taken it. is_done: it is acknowledged.
+    memory. tries: how often the server failed to record them. epoch: between which waits it was taken; see Ledger.
+    record: where it stands in the spill. is_sent: the stream has taken it. is_done: it is acknowledged.
     """
 
     events: list[bytes] | None = field(default_factory=list)
@@ -28,6 +29,7 @@ class Pending:
     count: int = 0
     size: int = 0
     tries: int = 0
+    epoch: int = 0
     record: Record | None = None
     is_sent: bool = False
     is_done: bool = False
@@ -41,3 +43,15 @@ class Pending:
         self.events.append(content)
         self.count += 1
         self.size += len(content) + EVENT_OVERHEAD
+
+    def extend(self, contents: Sequence[bytes], size: int) -> None:
+        """Adds encoded events without futures. size: of all, in memory."""
+        assert self.events is not None
+        self.events += contents
+        self.count += len(contents)
+        self.size += size
+
+
+def memory(contents: Sequence[bytes]) -> int:
+    """Bytes that encoded events need."""
+    return sum(map(len, contents)) + len(contents) * EVENT_OVERHEAD

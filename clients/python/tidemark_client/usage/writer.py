@@ -20,14 +20,11 @@ from tidemark_client.usage.lane import Lane
 from tidemark_client.usage.ledger import Ledger
 from tidemark_client.usage.options import WriterCounts, WriterOptions
 from tidemark_client.usage.pending import Pending
+from tidemark_client.usage.portions import Portion, portions, stream_of
 from tidemark_client.usage.spill import Record, SpillFolder
 from tidemark_client.usage.spiller import Spiller
 from tidemark_client.usage.stream import FAREWELL
 from tidemark_client.v1.usage_pb2 import UsageEvent, UsageOutcome
-
-MAX_TRIES = 3  # of an event that the server fails to record, before it counts as rejected
-RETRY_PAUSE = 0.5  # seconds before such an event is sent again
-_RECORDED_LATER = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE})
 
 logger = logging.getLogger("tidemark_client.usage")
 
@@ -87,17 +84,21 @@ class AsyncUsageWriter:
         content = complete(event)
         if not self.ledger.is_open:
             await self._room()
-        self.add(event, content)
+        if self._lane(event).add(content, None):
+            await asyncio.sleep(0)  # otherwise a program that only sends would keep the streams from sending
 
     async def send_all(self, events: Iterable[UsageEvent]) -> None:
-        """Takes events one after the other, as `send` does."""
-        lanes, ledger = self._lanes, self.ledger
-        count = len(lanes)
-        for event in events:
-            content = complete(event)
-            if not ledger.is_open:
+        """Takes events one after the other, as `send` does. A list or a tuple takes the least time."""
+        if not isinstance(events, (list, tuple)):
+            for event in events:
+                await self.send(event)
+            return
+        portion: Portion[asyncio.Future[UsageOutcome]]
+        for portion in portions(events, self.options):
+            if not self.ledger.is_open:
                 await self._room()
-            lanes[hash(event.customer_id) % count].add(content, None)
+            self.take(portion)
+            await asyncio.sleep(0)
 
     async def submit(self, event: UsageEvent) -> asyncio.Future[UsageOutcome]:
         """Takes an event; the future has the outcome of its message once it is counted, or raises why it is not.
@@ -108,7 +109,7 @@ class AsyncUsageWriter:
         if not self.ledger.is_open:
             await self._room()
         future: asyncio.Future[UsageOutcome] = self._loop.create_future()
-        self.add(event, content, future)
+        self._lane(event).add(content, future)
         return future
 
     async def flush(self, timeout: float | None = None) -> None:
@@ -137,16 +138,27 @@ class AsyncUsageWriter:
         if self.counts.pending and self._folder is None:
             raise _lost(f"{self.counts.pending:,} usage events are not acknowledged")
 
-    def add(self, event: UsageEvent, content: bytes, future: asyncio.Future[UsageOutcome] | None = None) -> None:
-        """Takes an encoded event without waiting for room. All events of one customer go over one stream."""
-        lanes = self._lanes
-        lane = lanes[0] if len(lanes) == 1 else lanes[hash(event.customer_id) % len(lanes)]
-        lane.add(content, future)
+    def take(self, portion: Portion[asyncio.Future[UsageOutcome]]) -> None:
+        """Takes encoded events without waiting for room."""
+        for lane, contents, futures in zip(self._lanes, portion.parts, portion.futures, strict=True):
+            if futures:
+                for index, content in enumerate(contents):
+                    lane.add(content, futures.get(index))
+            else:
+                lane.extend(contents)
+
+    def linger_ended(self) -> None:
+        """Ends the messages that are being filled where no others wait."""
+        for lane in self._lanes:
+            lane.linger_ended()
 
     def seal(self) -> None:
         """Ends the messages that are being filled, so that they are sent."""
         for lane in self._lanes:
             lane.seal()
+
+    def _lane(self, event: UsageEvent) -> Lane:
+        return self._lanes[stream_of(event.customer_id, len(self._lanes))]
 
     async def _room(self) -> None:
         """Waits for room. The message that is being filled is sent: what fills memory may be in it."""
@@ -174,7 +186,8 @@ class AsyncUsageWriter:
         """Takes what an earlier writer left, in its order, before everything else."""
         left = [Pending(None, count=one.events, size=one.length, record=one) for one in records]
         self._lanes[0].queue.extendleft(reversed(left))
-        self.ledger.take_spilled(sum(one.count for one in left))
+        for one in left:
+            self.ledger.take_spilled(one)
         self.ledger.is_loaded = True
         self.ledger.note_change()
 
