@@ -46,6 +46,32 @@ def test_records_survive_in_their_order_until_they_are_done(tmp_path: Path) -> N
         assert spill.load() == []
 
 
+def test_a_writer_may_append_before_it_has_read_what_an_earlier_one_left(tmp_path: Path) -> None:
+    with opened(tmp_path) as spill:
+        spill.append([message(1), message(2)])
+    with opened(tmp_path, segment_bytes=200) as spill:
+        (third,) = spill.append([message(3)])
+        earlier = spill.load()
+        spill.append([message(4)])
+        (fifth,) = spill.append([message(5)])
+        assert [spill.read(record) for record in earlier] == [message(1), message(2)]
+        assert [spill.read(record) for record in (third, fifth)] == [message(3), message(5)]
+        for record in earlier:
+            spill.done(record)
+        assert len(files(tmp_path)) == 2
+    with opened(tmp_path) as spill:
+        assert [spill.read(record) for record in spill.load()] == [message(3), message(4), message(5)]
+
+
+def test_an_empty_file_of_an_earlier_writer_is_removed_and_a_new_one_is_not(tmp_path: Path) -> None:
+    (tmp_path / "000000000001.usage").touch()
+    with opened(tmp_path) as spill:
+        (record,) = spill.append([message(1)])
+        assert spill.load() == []
+        assert spill.read(record) == message(1)
+        assert files(tmp_path) == ["000000000002.usage"]
+
+
 def test_the_bound_holds_before_anything_is_written(tmp_path: Path) -> None:
     with opened(tmp_path, max_bytes=300) as spill:
         (record,) = spill.append([message(1)])

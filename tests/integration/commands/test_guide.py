@@ -16,7 +16,7 @@ BLOCKS = re.findall(r"^```(sh|yaml)\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL
 LINES = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
 COMMAND_LINES = [line for line in LINES if line.startswith("tidemark ")]
 # They run until Ctrl-C, or need a notifier; tests/integration/cli has them.
-ELSEWHERE = ("tidemark listen", "tidemark trigger alert.reached")
+ELSEWHERE = ("tidemark listen", "tidemark trigger usage_exceeded", "tidemark trigger endpoint.failing")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Puts of metrics and plans: names change without a lock, and a new metric evaluates all alerts on it, in parts."""
 
 import asyncio
+from functools import partial
 
 import grpc
 import pytest
@@ -48,8 +49,10 @@ async def used_before_the_metric(caller: Caller) -> list[str]:
     return sorted(one.alert_id for one in created)
 
 
-async def notified(caller: Caller) -> list[str]:
-    return sorted(one.alert_id for one in await caller.notifications())
+async def all_notified(caller: Caller, alerts: list[str]) -> bool:
+    """Whether all alerts are notified, each once, and the new metric is finished."""
+    found = sorted(one.alert_id for one in await caller.notifications())
+    return found == alerts and not await caller.rows(UNFINISHED)
 
 
 FEW_ALERTS = [
@@ -69,11 +72,7 @@ async def test_new_metric_evaluates_all_alerts_that_were_created_before_it(
         await used_before_the_metric(neighbour)
         await put(caller)
 
-        async def all_notified() -> bool:
-            return await notified(caller) == alerts
-
-        await until(all_notified)
-        assert not await caller.rows(UNFINISHED)
+        await until(partial(all_notified, caller, alerts))
         assert await neighbour.notifications() == []
 
 
@@ -97,12 +96,8 @@ async def test_parts_that_a_process_left_go_on_in_another_one(
         assert await caller.rows(UNFINISHED)
     assert new_metrics.NewMetrics.run_once is work
 
-    async def all_notified() -> bool:
-        return await notified(caller) == alerts
-
     async with beside(caller):
-        await until(all_notified)
-    assert not await caller.rows(UNFINISHED)
+        await until(partial(all_notified, caller, alerts))
 
 
 async def test_changed_name_of_a_metric_takes_no_new_epoch(caller: Caller) -> None:

@@ -97,7 +97,7 @@ class Sender:
         [outcome] = await self.together(events)
         return outcome
 
-    async def together(self, *batches: Sequence[UsageEvent]) -> list[DecisionOutcome]:
+    async def together(self, *batches: Sequence[UsageEvent]) -> list[Outcome]:
         """Commits several batches together."""
         return await self._committer.commit([Batch(batch) for batch in batches])
 

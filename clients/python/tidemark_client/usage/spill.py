@@ -8,7 +8,6 @@ segment.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import struct
@@ -72,9 +71,12 @@ class SpillFolder:
         self._mutex = threading.Lock()
         self._lock = (self._folder / "lock").open("w")
         self._claim()
-        self._segments: list[Segment] = []
+        # Those of earlier writers count as one record each until they are read. A writer may append before that: its
+        # own segments follow, and are not read as earlier ones.
+        self._earlier = [Segment(path, path.stat().st_size, live=1) for path in self._files()]
+        self._segments = list(self._earlier)
+        self._number = max((_number(segment.path) for segment in self._earlier), default=0)
         self._file: IO[bytes] | None = None
-        self._number = 0
 
     def _claim(self) -> None:
         if fcntl is None:
@@ -93,18 +95,18 @@ class SpillFolder:
     def load(self) -> list[Record]:
         """The records of earlier writers, the oldest first. Raises OSError."""
         found: list[Record] = []
-        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
-            with contextlib.suppress(ValueError):
-                self._number = max(self._number, int(path.stem))
-            segment = Segment(path, path.stat().st_size)
+        for segment in self._earlier:
             records = _records(segment)
-            segment.live = len(records)
-            if records:
-                self._segments.append(segment)
-                found += records
-            else:
-                path.unlink()
+            found += records
+            with self._mutex:
+                segment.live = len(records)
+                if not records:
+                    self._delete(segment)
+        self._earlier = []
         return found
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob(f"*{SUFFIX}"))
 
     def append(self, messages: Sequence[Sequence[bytes]]) -> list[Record]:
         """Writes messages, and returns when they are on the disk. Raises SpillFull before it writes; OSError."""
@@ -170,6 +172,14 @@ class SpillFolder:
     def _delete(self, segment: Segment) -> None:
         self._segments.remove(segment)
         segment.path.unlink(missing_ok=True)
+
+
+def _number(path: Path) -> int:
+    """The number of a file of a segment; 0 for a file of another name."""
+    try:
+        return int(path.stem)
+    except ValueError:
+        return 0
 
 
 def _content(events: Sequence[bytes]) -> bytes:
