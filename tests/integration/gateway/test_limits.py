@@ -156,7 +156,7 @@ async def test_bodies_may_be_compressed(echo: Echo, http: HttpClient, coding: st
         assert len(alert_service_pb2.ArchiveAlertRequest.FromString(echo.request).etag) == size
 
 
-@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"{}" * 99)[:-9]])
+@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"{}" * 99, mtime=0)[:-9]], ids=["no gzip", "cut"])
 async def test_a_body_that_is_not_what_it_says_is_refused(echo: Echo, http: HttpClient, data: bytes) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     assert (await http.send("POST", "/v1/alerts/a:archive", data=data, headers=headers)).code == 400

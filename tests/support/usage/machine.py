@@ -39,7 +39,7 @@ from tests.support.usage.stage import MONTHS, REPLICAS, Stage
 
 # Of both tests together, which two processes carry out side by side. The same seed draws the same steps in each run;
 # `make test-random` draws others.
-STEPS = int(os.environ.get("TIDEMARK_TEST_STEPS") or "4000")
+STEPS = int(os.environ.get("TIDEMARK_TEST_STEPS") or "2000")
 TIME_LIMIT = 600.0 + STEPS / 10  # seconds for each of them, several times what they take on a busy machine
 STEPS_PER_EXAMPLE = 50
 MAX_EXAMPLES_PER_ROUND = 20  # in rounds, since examples that come out too long are not counted by Hypothesis
