@@ -206,7 +206,7 @@ class Console:
 
     async def _sign_out(self, request: web.Request) -> web.StreamResponse:
         session = request[_SESSION]
-        if session is not None:
+        if session is not None and session.is_signed_in:  # those of guests would crowd out the others
             self._settings.sessions.sign_out(session, self._settings.clock.now())
         response = see_other("/signin?ended=1")
         response.del_cookie(

@@ -20,6 +20,7 @@ from console.access.sessions import Sessions
 from console.application import Console, Settings
 from runtime.actions import LogAction
 from runtime.clock import Clock
+from runtime.http_faults import http_logger
 
 SHUTDOWN_TIMEOUT = 5.0  # seconds for pages that are being made
 
@@ -126,6 +127,7 @@ async def running(
             console.application,
             access_log=logger,
             access_log_class=_AccessLog,
+            logger=http_logger,
             shutdown_timeout=SHUTDOWN_TIMEOUT,
         )
         await runner.setup()

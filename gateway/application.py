@@ -27,6 +27,7 @@ from gateway.transcoding.routes import Route, Router, routes
 from gateway.transcoding.writing import writer_of
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.actions import LogAction
+from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS
 
 EVENTS_PATH = "/v1/events"
 _PAGES = ("/", "/openapi.json", "/healthz", "/readyz")
@@ -37,11 +38,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """max_body: bytes of a body. allow_origins: of pages in browsers. mapping: of CloudEvents."""
+    """max_body: bytes of a body. allow_origins: of pages in browsers. mapping: of CloudEvents.
+
+    max_events: of a batch of CloudEvents; that of the server behind.
+    """
 
     max_body: int
     allow_origins: Collection[str]
     mapping: Mapping
+    max_events: int = DEFAULT_MAX_BATCH_EVENTS
 
 
 class Application:
@@ -56,7 +61,7 @@ class Application:
         self._router = Router(routes())
         self._bodies = Bodies(settings.max_body, limits)
         self._channels = Channels(backend.forwarding.target, limits.streams_per_channel)
-        self._events = CloudEvents(settings.mapping, self._channels)
+        self._events = CloudEvents(settings.mapping, self._channels, settings.max_events)
         self.is_draining = False
 
     async def close(self) -> None:

@@ -44,7 +44,7 @@ def http_front(settings: Configuration, on_listening: Callable[[str, int], None]
     return HttpFront(
         host,
         port,
-        Settings(settings.max_message_bytes, settings.http_allow_origins, mapping),
+        Settings(settings.max_message_bytes, settings.http_allow_origins, mapping, settings.max_batch_events),
         max_connections=settings.max_connections,
         on_listening=on_listening,
     )

@@ -156,7 +156,9 @@ async def _form(
     error: ApiError | None = None,
     customer_id: str = "",
 ) -> web.StreamResponse:
-    """The form, or with a script only its content. Raises TooLarge."""
+    """The form, or with a script only its content. Raises TooLarge, and ApiError for a key that may not save it."""
+    if not visitor.viewer.may_edit:
+        raise ApiError(grpc.StatusCode.PERMISSION_DENIED, "The form of an alert needs a key with the role EDITOR.")
     if item_count(alert) > MOST_ITEMS:
         raise TooLarge
     whole = alert if stored is None else _changed(stored, alert)

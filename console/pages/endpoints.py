@@ -65,7 +65,7 @@ async def create(visit: Visit) -> web.StreamResponse:
     try:
         answer = await visit.calls(visit.api.webhooks.CreateEndpoint, request)
     except ApiError as error:
-        if not error.violations and not error.reason:
+        if error.is_refused or (not error.violations and not error.reason):
             raise
         said = "; ".join(one.description for one in error.violations) or error.message
         return await listed(visit, said, url, name)

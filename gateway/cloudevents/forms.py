@@ -14,8 +14,8 @@ STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-bat
 PREFIX = "ce-"
 
 
-def read_events(headers: Mapping[str, str], body: bytes) -> tuple[Sequence[CloudEvent], bool]:
-    """The events of a request, and whether they are a batch. Raises Refusal where it is none."""
+def read_events(headers: Mapping[str, str], body: bytes, most: int) -> tuple[Sequence[CloudEvent], bool]:
+    """The events of a request, and whether they are a batch. most: events of a batch. Raises Refusal."""
     kind, _, parameters = headers.get("Content-Type", "").partition(";")
     kind = kind.strip().lower()
     if "charset" in parameters.lower() and "utf-8" not in parameters.lower():
@@ -24,6 +24,8 @@ def read_events(headers: Mapping[str, str], body: bytes) -> tuple[Sequence[Cloud
         events = parse_json(body)
         if type(events) is not list:
             raise refusals.malformed(f"the body of {BATCH} is a list of events")
+        if len(events) > most:  # before any work on one of them: a body has space for a million bad ones
+            raise refusals.too_many_events(len(events), most)
         return [structured(event) for event in events], True
     if kind == STRUCTURED:
         return [structured(parse_json(body))], False

@@ -31,8 +31,10 @@ class CloudEvents:
 
     rpc = RPC
 
-    def __init__(self, mapping: Mapping, channels: Channels) -> None:
+    def __init__(self, mapping: Mapping, channels: Channels, most: int) -> None:
+        """most: events of a batch."""
         self._mapping = mapping
+        self._most = most
         self._channels = channels
 
     async def count(
@@ -43,7 +45,7 @@ class CloudEvents:
         A single event that is refused is an error. Of a batch, each event has its own outcome. The code says whether
         it helps to send the request again: 503 where an event could not be recorded.
         """
-        events, is_batch = read_events(headers, body)
+        events, is_batch = read_events(headers, body, self._most)
         usage, positions, refused = await self._mapped(events)
         request = alert_service_pb2.EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=usage))
         try:

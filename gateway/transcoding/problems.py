@@ -19,7 +19,12 @@ class Problems:
     def __init__(self) -> None:
         self.found: list[Violation] = []
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more bad fields are kept."""
+        return len(self.found) > MAX_VIOLATIONS
+
     def add(self, path: str, description: str) -> None:
         """One bad field more; the first ones are kept."""
-        if len(self.found) <= MAX_VIOLATIONS:
+        if not self.is_full:
             self.found.append(Violation(path, description))

@@ -21,6 +21,8 @@ from gateway.transcoding.problems import Problems
 from gateway.transcoding.times import parse_duration, parse_timestamp
 
 MAX_SHOWN = 100  # characters of a name or value that a description quotes
+MAX_ENTRIES = 10_000  # of a map; protobuf takes seconds to read 300,000
+MAX_ELEMENTS = 100_000  # of a list; the largest batch that can be configured has 50,000 events
 _INTEGER = re.compile(r"-?\d{1,20}", re.ASCII)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 _CAMEL = re.compile(r"[A-Z]")
@@ -110,8 +112,13 @@ def _repeated(single: Read) -> Read:
         if type(value) is not list:
             problems.add(path, f"it is {_kind(value)}; write a list")
             return None
+        if len(value) > MAX_ELEMENTS:  # before any work on one of them: a body has space for a million
+            problems.add(path, f"it has {len(value)} elements; write at most {MAX_ELEMENTS}")
+            return None
         found = []
         for index, each in enumerate(value):
+            if problems.is_full:  # no more of them would be shown
+                return None
             if each is None:
                 problems.add(f"{path}[{index}]", "null is no element")
             else:
@@ -130,6 +137,9 @@ def _map(entry: Descriptor) -> Read:
     def read(value: Any, path: str, problems: Problems) -> Any:
         if type(value) is not dict:
             problems.add(path, f"it is {_kind(value)}; write an object")
+            return None
+        if len(value) > MAX_ENTRIES:
+            problems.add(path, f"it has {len(value)} entries; write at most {MAX_ENTRIES}")
             return None
         found = {}
         for key, each in value.items():

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from runtime.http_faults import http_logger
 from runtime.monitoring.addresses import Address, CannotMonitor
 from runtime.monitoring.port import Monitored
 
@@ -13,7 +14,7 @@ from runtime.monitoring.port import Monitored
 @asynccontextmanager
 async def listening(addresses: Sequence[Address], monitored: Monitored) -> AsyncIterator[int]:
     """Listens on the addresses while the block runs; yields the port of the first. Raises CannotMonitor."""
-    runner = web.AppRunner(_application(monitored), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(_application(monitored), access_log=None, logger=http_logger, shutdown_timeout=1.0)
     await runner.setup()
     try:
         for address in addresses:

@@ -1,10 +1,12 @@
 """What the console must not do: other keys, other sites, other texts than it was given."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from yarl import URL
 
 from console.access.posts import MAX_FIELDS
 from console.pages.alert_form import MOST_ITEMS
@@ -158,8 +160,30 @@ async def test_a_key_that_only_reads_changes_nothing(console: Stage, path: str) 
     before = (await visitor.get(f"/alerts/{alert}")).main
     sent = {"csrf": token, "action": "save", "url": "https://example.com/x", "endpoint_id": "whe_x", "condition": ""}
     answer = await visitor.post(path.format(alert=alert), sent)
-    assert answer.status in (400, 403), answer.main
+    assert answer.status == 403, answer.main
     assert (await visitor.get(f"/alerts/{alert}")).main == before
+
+
+@pytest.mark.parametrize("kind", ["reader", "customer"])
+async def test_who_may_not_save_an_alert_gets_no_form_of_one(console: Stage, kind: str) -> None:
+    visitor = await console.visitor(kind)
+    for path in ("/alerts/new", f"/alerts/{console.made.alerts['spend']}/edit"):
+        page = await visitor.get(path)
+        assert page.status == 403
+        assert "may not do that" in page.main
+
+
+@pytest.mark.parametrize("line", ["Cookie : tidemark_console=hidden", "Cookie: tidemark_console=hidden\x01"])
+async def test_a_request_that_cannot_be_parsed_leaves_no_session_in_the_log(
+    console: Stage, caplog: pytest.LogCaptureFixture, line: str
+) -> None:
+    url = URL(console.base)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(f"GET / HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n".encode())
+    assert b" 400 " in await reader.readline()
+    writer.close()
+    assert "hidden" not in caplog.text
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize("path", POSTS[:-1])
@@ -193,7 +217,7 @@ async def test_odd_ids_are_ids_that_do_not_exist(console: Stage, odd: str) -> No
     "odd", ["%00", "%ff", "%ed%a0%80", "9" * 5_000, "%D9%A3", "-1", "%F0%9F%8C%8A", "0001-01-01", "9999-12-31T23:59"]
 )
 async def test_odd_filters_are_refused_or_find_nothing(console: Stage, odd: str) -> None:
-    visitor = await console.visitor("reader")
+    visitor = await console.visitor("editor")
     token = (await visitor.get("/endpoints")).csrf
     alert = console.made.alerts["spend"]
     for path in (

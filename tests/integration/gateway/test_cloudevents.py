@@ -141,6 +141,12 @@ async def test_an_event_that_is_wrong_is_refused_with_the_field(
         assert refused.fields == fields
 
 
+async def test_a_batch_with_too_many_events_is_refused_as_a_whole(client: HttpClient) -> None:
+    answer = await send_batch(client, [{}] * 5_001)
+    assert (answer.code, answer.reason) == (400, "ERROR_REASON_BATCH_TOO_LARGE")
+    assert answer.detail("ErrorInfo")["metadata"] == {"events": "5001", "limit": "5000"}
+
+
 async def test_in_a_batch_each_event_has_its_own_outcome(client: HttpClient) -> None:
     alert = await watch(client)
     events = [event(1), event(2, subject=None), "no event", event(3, data={"quantity": "x"}), event(1), event(4)]

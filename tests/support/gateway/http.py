@@ -123,7 +123,12 @@ async def serving_http(
     front = HttpFront(
         "127.0.0.1",
         0,
-        Settings(configuration.max_message_bytes, configuration.http_allow_origins, mapping or default_mapping()),
+        Settings(
+            configuration.max_message_bytes,
+            configuration.http_allow_origins,
+            mapping or default_mapping(),
+            configuration.max_batch_events,
+        ),
         max_connections=max_connections,
         on_listening=lambda host, port: ports.append(port),
         limits=limits,

@@ -12,7 +12,7 @@ from google.protobuf.json_format import ParseError as ProtobufError
 from google.protobuf.message_factory import GetMessageClass
 
 from gateway.transcoding.problems import Problems
-from gateway.transcoding.reading import read_message
+from gateway.transcoding.reading import MAX_ELEMENTS, MAX_ENTRIES, read_message
 from gateway.transcoding.times import parse_duration, parse_timestamp, write_duration, write_timestamp
 from gateway.transcoding.writing import writer_of
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
@@ -92,6 +92,21 @@ def test_all_problems_are_found_and_the_first_fifty_kept() -> None:
     problems = Problems()
     read_message(usage_pb2.UsageBatch.DESCRIPTOR, {"events": [{"x": 1}] * 500, "y": 2}, "", problems)
     assert 50 <= len(problems.found) <= 60
+
+
+@pytest.mark.parametrize(
+    ("stated", "path"),
+    [
+        ({"events": [{}] * (MAX_ELEMENTS + 1)}, "events"),
+        ({"events": [{"properties": {str(key): "" for key in range(MAX_ENTRIES + 1)}}]}, "events[0].properties"),
+    ],
+    ids=["a list", "a map"],
+)
+def test_what_is_too_long_is_refused_before_its_elements_are_read(stated: Any, path: str) -> None:
+    problems = Problems()
+    read_message(usage_pb2.UsageBatch.DESCRIPTOR, stated, "", problems)
+    assert [one.path for one in problems.found] == [path]
+    assert "write at most" in problems.found[0].description
 
 
 def test_two_members_of_a_oneof_are_refused() -> None:
