@@ -26,6 +26,7 @@ SECRETS = {
     "TIDEMARK_DATABASE_URL": "postgresql://user:password@host:5432/database",
     "TIDEMARK_SECRET_KEYS": "test:dGlkZW1hcmsgdGVzdHMgYW5kIG5vdGhpbmcgZWxzZSE=",
 }
+GRPC, MONITORING = 50051, 9464  # the ports of a server
 
 
 @dataclass(frozen=True)
@@ -138,4 +139,12 @@ def program(name: str, reason: str) -> str:
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
         pytest.skip(reason)
+    return found
+
+
+def envoy_cluster() -> dict[str, Any]:
+    """The servers, as Envoy's file names them."""
+    [config] = documents(ENVOY)
+    [cluster] = config["static_resources"]["clusters"]
+    found: dict[str, Any] = cluster
     return found

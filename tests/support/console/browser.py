@@ -4,7 +4,7 @@ import importlib.util
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 from tests.support.console.stage import Stage
@@ -72,4 +72,4 @@ async def tab(
 
 def axe() -> str:
     """The source of axe-core, which finds faults of accessibility."""
-    return (Path(__file__).parents[2] / "console/assets/axe.min.js").read_text()
+    return (files("axe_playwright_python") / "axe.min.js").read_text()

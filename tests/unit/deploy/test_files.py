@@ -5,29 +5,22 @@ import re
 from typing import Any
 
 import click
-import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
-from google.protobuf.descriptor import MethodDescriptor
 
 from cli.main import COMMANDS, CommandsOnDemand, tidemark
-from generated.tidemark.v1 import (
-    account_service_pb2,
-    alert_service_pb2,
-    audit_service_pb2,
-    limit_service_pb2,
-    webhook_service_pb2,
-)
 from runtime import configuration
 from runtime.configuration import Configuration
 from tests.support.deployment import (
     COMPOSE,
     DEPLOY,
     DOCKERFILE,
-    ENVOY,
+    GRPC,
+    MONITORING,
     ROOT,
     Process,
     documents,
+    envoy_cluster,
     image_variables,
     kubernetes_files,
     kubernetes_objects,
@@ -38,7 +31,6 @@ from tests.support.deployment import (
 )
 
 PROCESSES = processes()
-GRPC, MONITORING = 50051, 9464
 MARGIN = 10.0  # seconds between the longest drain and the kill
 
 
@@ -147,90 +139,6 @@ def test_pod_runs_without_rights(name: str, pod: dict[str, Any]) -> None:
         }
         assert container["resources"]["limits"].keys() == {"memory"}
         assert container["resources"]["requests"].keys() == {"cpu", "memory"}
-
-
-def test_compose_runs_processes_without_rights() -> None:
-    [compose] = documents(COMPOSE)
-    for service in compose["services"].values():
-        if "tidemark" in service["image"]:
-            assert service["read_only"] is True
-            assert service["user"] == "65532:65532"
-            assert service["cap_drop"] == ["ALL"]
-            assert service["security_opt"] == ["no-new-privileges:true"]
-
-
-DURATION = {"type": "string", "pattern": r"^\d+(ms|s|m)$"}
-# The part of the Compose specification that the file uses: a key that it does not have is a mistake.
-COMPOSE_SCHEMA = {
-    "type": "object",
-    "additionalProperties": False,
-    "patternProperties": {"^x-": {}},
-    "properties": {
-        "name": {"const": "tidemark"},
-        "volumes": {"type": "object", "additionalProperties": {"type": "null"}},
-        "services": {
-            "type": "object",
-            "additionalProperties": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["image", "restart"],
-                "properties": {
-                    "image": {"type": "string"},
-                    "build": {"type": "object", "required": ["context", "dockerfile"]},
-                    "environment": {"type": "object", "additionalProperties": {"type": "string"}},
-                    "entrypoint": {"type": "array", "items": {"type": "string"}},
-                    "command": {"type": "array", "items": {"type": "string"}},
-                    "read_only": {"type": "boolean"},
-                    "user": {"type": "string"},
-                    "cap_drop": {"const": ["ALL"]},
-                    "security_opt": {"type": "array"},
-                    "restart": {"enum": ["no", "on-failure", "unless-stopped"]},
-                    "stop_grace_period": DURATION,
-                    "profiles": {"type": "array"},
-                    "shm_size": {"type": "string", "pattern": r"^\d+mb$"},
-                    "ports": {"type": "array", "items": {"type": "string", "pattern": r"^127\.0\.0\.1:\d+:\d+$"}},
-                    "volumes": {"type": "array", "items": {"type": "string", "pattern": r"^[.\w/]+:/[\w/]+(:ro)?$"}},
-                    "depends_on": {
-                        "additionalProperties": {
-                            "required": ["condition"],
-                            "properties": {
-                                "condition": {"enum": ["service_healthy", "service_completed_successfully"]}
-                            },
-                        }
-                    },
-                    "healthcheck": {
-                        "additionalProperties": False,
-                        "properties": {
-                            "disable": {"const": True},
-                            "test": {"type": "array", "prefixItems": [{"const": "CMD"}]},
-                            "interval": DURATION,
-                            "timeout": DURATION,
-                            "retries": {"type": "integer"},
-                        },
-                    },
-                },
-            },
-        },
-    },
-}
-
-
-def test_compose_file_has_the_form_of_its_specification() -> None:
-    [compose] = documents(COMPOSE)
-    jsonschema.validate(compose, COMPOSE_SCHEMA)
-    for name, service in compose["services"].items():
-        for needed, how in service.get("depends_on", {}).items():
-            assert needed in compose["services"], name
-            if how["condition"] == "service_healthy":
-                assert "test" in compose["services"][needed]["healthcheck"]
-        for volume in service.get("volumes", ()):
-            source = volume.partition(":")[0]
-            assert source in compose["volumes"] or (COMPOSE.parent / source).is_dir()
-
-
-def test_secrets_of_compose_are_those_of_its_example() -> None:
-    named = set(re.findall(r"\$\{(\w+):\?", COMPOSE.read_text()))
-    assert named == set(re.findall(r"^(\w+)=$", (COMPOSE.parent / "example.env").read_text(), re.MULTILINE))
 
 
 def test_no_secret_stands_in_a_file() -> None:
@@ -404,85 +312,6 @@ def test_services_of_one_machine_have_different_monitoring_ports() -> None:
     found = [units()[f"tidemark-{name}.service"]["Service"]["Environment"] for name in ("server", "notifier")]
     assert found == [f"TIDEMARK_METRICS_LISTEN=127.0.0.1:{port}" for port in (MONITORING, MONITORING + 1)]
     assert "TIDEMARK_METRICS_LISTEN" not in systemd_variables()
-
-
-def envoy_cluster() -> dict[str, Any]:
-    [config] = documents(ENVOY)
-    [cluster] = config["static_resources"]["clusters"]
-    found: dict[str, Any] = cluster
-    return found
-
-
-def test_envoy_ends_no_stream_and_forwards_the_checked_certificate() -> None:
-    [config] = documents(ENVOY)
-    [listener] = config["static_resources"]["listeners"]
-    [chain] = listener["filter_chains"]
-    [manager] = [one["typed_config"] for one in chain["filters"]]
-    assert manager["stream_idle_timeout"] == "0s"
-    assert manager["forward_client_cert_details"] == "SANITIZE_SET"
-    assert manager["set_current_client_cert_details"] == {"uri": True, "dns": True}
-    [route] = manager["route_config"]["virtual_hosts"][0]["routes"]
-    assert (route["route"]["timeout"], route["route"]["idle_timeout"]) == ("0s", "0s")
-    assert "retry_policy" not in route["route"]
-    assert chain["transport_socket"]["typed_config"]["require_client_certificate"] is True
-    options = envoy_cluster()["typed_extension_protocol_options"][
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-    ]
-    assert "http2_protocol_options" in options["explicit_http_config"]
-    services = [one["metadata"]["name"] for one in kubernetes_objects("Service")]
-    [address] = [
-        one["endpoint"]["address"]["socket_address"]
-        for one in envoy_cluster()["load_assignment"]["endpoints"][0]["lb_endpoints"]
-    ]
-    assert address["address"] in services
-    assert address["port_value"] == GRPC
-
-
-def test_istio_ends_no_stream_and_repeats_nothing() -> None:
-    [virtual] = kubernetes_objects("VirtualService")
-    [route] = virtual["spec"]["http"]
-    assert route["timeout"] == "0s"
-    assert route["retries"] == {"attempts": 0}
-    [authentication] = kubernetes_objects("PeerAuthentication")
-    assert authentication["spec"]["mtls"]["mode"] == "STRICT"
-    assert authentication["spec"]["portLevelMtls"].keys() == {str(MONITORING)}
-    services = {one["metadata"]["name"] for one in kubernetes_objects("Service")}
-    assert set(virtual["spec"]["hosts"]) <= services
-
-
-METHODS: list[MethodDescriptor] = [
-    method
-    for module in (account_service_pb2, alert_service_pb2, audit_service_pb2, limit_service_pb2, webhook_service_pb2)
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-]
-
-
-# What happens once by an id in the request.
-IDENTIFIED = {
-    *("EvaluateUsageBatch", "ReserveUsage", "SettleReservation", "ReleaseReservation", "ExtendReservation"),
-    "ReportRecharge",
-}
-
-
-def is_safe_to_repeat(method: MethodDescriptor) -> bool:
-    """Whether a call that may have been carried out can be sent again, whatever it contains."""
-    if method.client_streaming or method.server_streaming:
-        return False
-    reads_and_puts = ("BatchCheck", "Check", "Explain", "Get", "List", "Preview", "Put", "Summarize")
-    return method.name.startswith(reads_and_puts) or method.name in IDENTIFIED
-
-
-def test_service_config_repeats_exactly_the_methods_that_are_safe_to_repeat() -> None:
-    found = json.loads((DEPLOY / "grpc-service-config.json").read_text())
-    [config] = found["methodConfig"]
-    names = [f"{one['service']}/{one['method']}" for one in config["name"]]
-    named = set(names)
-    assert len(names) == len(named), "gRPC refuses a config that names a method twice, and with it every call"
-    safe = [method for method in METHODS if is_safe_to_repeat(method)]
-    expected = {f"{method.containing_service.full_name}/{method.name}" for method in safe}
-    assert (named - expected, expected - named) == (set(), set()), "change deploy/grpc-service-config.json"
-    assert config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
 
 
 def test_image_listens_where_its_ports_are() -> None:

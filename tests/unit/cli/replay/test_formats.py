@@ -17,7 +17,7 @@ pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs the extra `replay
 zstd = pytest.importorskip("backports.zstd", reason="zstd needs the extra `replay`, or Python 3.14")
 
 CSV = "customer_id,metric_id,quantity,time\nacme,calls,{},2026-03-01T00:00:00Z\n"
-TRACES = Path("/work/shared/data")
+TRACES = Path(__file__).resolve().parents[5] / "shared" / "data"  # beside the repository, where it is checked
 
 
 def dry(path: Path, content: bytes | None, *options: str, code: int = 0) -> tuple[list[dict[str, Any]], str]:
@@ -46,10 +46,10 @@ def test_packed_members_are_one_content_whatever_the_name_says(tmp_path: Path, p
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstd.compress])
 def test_of_a_truncated_file_the_complete_rows_are_read(tmp_path: Path, pack: Any) -> None:
-    text = CSV.format(1) + "".join(f"acme,calls,{number},2026-03-01T00:00:00Z\n" for number in range(200_000))
+    text = CSV.format(1) + "".join(f"acme,calls,{number},2026-03-01T00:00:00Z\n" for number in range(20_000))
     content = pack(text.encode())
     found = counts(tmp_path / "usage.csv", content[: len(content) * 2 // 3])
-    assert 1_000 < found["would_send"] == found["rows"] < 200_000
+    assert 1_000 < found["would_send"] == found["rows"] < 20_000
     assert found["rejected"] == 0
 
 
