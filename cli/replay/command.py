@@ -266,7 +266,7 @@ def _rejected_file(
         file = RejectedFile(path, rows.header, state.rejected_bytes, is_continued=is_continued)
     except FileExistsError:
         raise ConfigurationProblem(
-            f"{path} has something else, which is kept", ["name a new file with --rejected"]
+            f"{path} exists and is not empty; what is in it is kept", ["name a new file with --rejected"]
         ) from None
     except OSError as error:
         raise ConfigurationProblem(f"{path} cannot be written: {error.strerror}") from None

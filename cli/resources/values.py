@@ -68,7 +68,7 @@ def enum_of(field: FieldDescriptor, text: str) -> int:
         return names[plain]
     close = difflib.get_close_matches(plain, names, 1)
     hint = f"; did you mean {close[0]}?" if close else f"; write one of {', '.join(names)}"
-    raise BadValue(f"{text!r} is no {field.name}{hint}")
+    raise BadValue(f"{text!r} is no value of {field.name}{hint}")
 
 
 def timestamp_of(text: str) -> Timestamp:

@@ -129,19 +129,23 @@ def trigger(
 def _wanted(event: str, *, resolved: bool) -> _Wanted:
     import difflib
 
+    from cli.resources.tables.texts import short_condition
+
     types, known = event_types(), conditions()
+    short = {short_condition(each): number for each, number in known.items()}
     name = event.lower()
     condition = name.removeprefix("condition_type_").replace("-", "_")
-    if condition in known:
+    number = known.get(condition) or short.get(short_condition(condition))
+    if number is not None:
         kind = types["alert.resolved" if resolved else "alert.reached"]
-        return _Wanted(kind, known[condition])
+        return _Wanted(kind, number)
     name = name.removeprefix("event_type_")
     for spelling in (name, name.replace("_", ".", 1), name.replace("-", ".", 1).replace("-", "_")):
         if spelling in types:
             if resolved:
                 raise click.BadParameter("it needs the condition of an alert as EVENT", param_hint="--resolved")
             return _Wanted(types[spelling])
-    close = difflib.get_close_matches(condition, [*types, *known], 3)
+    close = difflib.get_close_matches(condition, [*types, *known, *short], 3)
     hint = f"did you mean {' or '.join(close)}?" if close else "tidemark trigger --list shows all"
     raise click.BadParameter(f"{event!r} is no event type and no condition: {hint}", param_hint="EVENT")
 

@@ -85,7 +85,7 @@ async def test_snippets_and_example_run_as_they_stand_there(go: Go, shared_pool:
         printed = await run("calls", str(tmp_path / "token"))
         for line in (
             "there is no such alert",
-            "ALERT_NOT_FOUND alr_unknown",
+            "ALERT_NOT_FOUND alt_unknown",
             "1001 events are counted",
             "used 5 of 1000",
             "status 401",

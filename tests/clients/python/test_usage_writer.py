@@ -128,7 +128,9 @@ async def test_server_that_drains_and_one_that_follows_it_count_each_event_once(
                     assert found == 200
 
 
-async def test_key_that_may_not_send_fails_the_writer_and_its_futures(server: Server) -> None:
+async def test_key_that_may_not_send_fails_the_writer_and_its_futures(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     async with AsyncClient(server.address, api_key="tmk_unknown") as stranger:
         writer = stranger.usage_writer()
         future = await writer.submit(event())
@@ -140,6 +142,17 @@ async def test_key_that_may_not_send_fails_the_writer_and_its_futures(server: Se
             await writer.flush()
         with pytest.raises(Unauthenticated):
             await writer.close()
+        with pytest.raises(Unauthenticated):
+            async with stranger.usage_writer() as writer:
+                await (await writer.submit(event()))
+
+    def use_threads() -> None:
+        with Client(server.address, api_key="tmk_unknown") as client, client.usage_writer() as writer:
+            writer.submit(event()).result(timeout=30)
+
+    with pytest.raises(Unauthenticated):
+        await asyncio.to_thread(use_threads)
+    assert "did not close well" not in caplog.text  # the program has the error already
     assert not issubclass(Unauthenticated, PermissionDenied)
 
 

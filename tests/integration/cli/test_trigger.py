@@ -58,6 +58,12 @@ async def test_every_condition_and_every_event_type_reaches_a_receiver(database:
         assert sorted(found) == sorted([*wanted, *usual])
         assert {body["type"] for body in bodies if isinstance(body, dict)} == set(FILES)
 
+        assert (await trigger("days-in-plan")).exit_code == 0  # as `alerts create` names it
+        *_, last = await receiver.arrived(len(arrivals) + 1)
+        body = last.verify(created.secret)
+        assert isinstance(body, dict)
+        assert body["data"]["condition"] == "low_remaining_days_in_plan_reached"
+
         wrong = await trigger("alert.reached", "--resolved")
         assert (wrong.exit_code, "needs the condition" in wrong.output) == (2, True)
         unknown = await trigger("usage_exceded")

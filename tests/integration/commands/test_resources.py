@@ -74,7 +74,7 @@ async def test_conditions_have_short_names_and_options_of_their_fields(
 async def test_what_is_wrong_in_options_is_named_before_a_call(shell: Shell) -> None:
     wrong = {
         ("alerts", "create", "spend", "--threshold", "many"): "is no level",
-        ("alerts", "create", "spend", "--threshold", "10:loud"): "is no severity; write one of info",
+        ("alerts", "create", "spend", "--threshold", "10:loud"): "is no value of severity; write one of info",
         ("alerts", "create", "spend", "--subscription", "s"): "--subscription goes with --customer",
         ("alerts", "create"): "name a condition",
         ("alerts", "create", "spent"): "Did you mean spend",

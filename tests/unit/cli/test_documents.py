@@ -71,7 +71,7 @@ def test_what_is_written_is_read_again(json_names: bool) -> None:
             "display_name: a\nthresholds:\n- vlaue: 1",
             "line 3: thresholds[0].vlaue: Threshold has no such field; did you",
         ),
-        ("thresholds:\n- severity: loud", "line 2: thresholds[0].severity: 'loud' is no severity"),
+        ("thresholds:\n- severity: loud", "line 2: thresholds[0].severity: 'loud' is no value of severity"),
         ("thresholds: {value: 1}", "line 1: thresholds: write a list"),
         ("scope: all", "line 1: scope: write the fields of AlertScope"),
         ("labels: [a]", "line 1: labels: write pairs"),

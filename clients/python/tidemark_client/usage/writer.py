@@ -71,10 +71,11 @@ class AsyncUsageWriter:
     ) -> None:
         try:
             await self.close()
-        except TidemarkError:
+        except TidemarkError as failure:
             if error is None:
                 raise
-            logger.exception("the usage writer did not close well")
+            if failure is not error:
+                logger.exception("the usage writer did not close well")
 
     async def send(self, event: UsageEvent) -> None:
         """Takes an event, and waits only for room. An event without an id or a time gets them.
