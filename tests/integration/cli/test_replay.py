@@ -117,6 +117,7 @@ async def test_second_signal_ends_replay_while_the_server_is_silent(tmp_path: Pa
     async def silent(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
         yield answer(await anext(requests))
         await anext(requests)
+        await anext(requests)  # two may be in flight, so the first one is acknowledged
         here.set()
         await asyncio.Event().wait()
 

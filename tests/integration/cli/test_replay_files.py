@@ -134,12 +134,13 @@ async def test_a_run_that_is_killed_and_continued_loses_nothing_and_counts_nothi
         stopped = json.loads(out)
         assert stopped["accepted"] + stopped["rejected"] <= json.loads(state.read_bytes())["rows"] < count
         assert "ended the replay before the end of the file" in err.decode()
-    code, found = await replay(server, path, "--resume", "--rejected", str(rejected), "--batch-size", "250")
+    patient = ("--patience", "300")  # the server of this process answers late while the machine is busy
+    code, found = await replay(server, path, "--resume", "--rejected", str(rejected), "--batch-size", "250", *patient)
     assert code == 3
     assert found["rows_of_earlier_runs"] + found["rows"] == count
     assert rejected.read_text().count("#tidemark-rejected") == len(bad)
-    code, found = await replay(server, path)
-    assert (found["accepted"], found["duplicates"]) == (0, count - len(bad))
+    code, found = await replay(server, path, *patient)
+    assert (code, found["accepted"], found["duplicates"]) == (3, 0, count - len(bad))
 
 
 async def test_the_summary_has_the_crossings_over_time(server: Running, tmp_path: Path) -> None:
