@@ -54,7 +54,7 @@ from server.alerts.explanations import ExplanationHandlers
 from server.alerts.notifications import NotificationHandlers
 from server.alerts.series import SeriesHandlers
 from server.alerts.usage import UsageHandlers
-from server.alerts.usage_requests import decode_natively, decodes_natively
+from server.alerts.usage_requests import decode, decodes_natively
 from server.alerts.usage_voids import UsageVoidHandlers
 from server.audit import errors as audit_errors
 from server.audit.entries import AuditEntryHandlers
@@ -365,14 +365,15 @@ def error_tables(configuration: Configuration) -> Mapping[str, ErrorTable]:
 
 
 def decoders(configuration: Configuration) -> Mapping[str, Callable[[bytes], Any]]:
-    """The decoders of requests that protobuf does not decode, by method."""
-    if not decodes_natively(configuration):
-        return {}
+    """The decoders of requests that are not decoded by protobuf alone, by method."""
+    kinds: Mapping[str, Any] = {
+        "EvaluateUsage": alert_service_pb2.EvaluateUsageRequest,
+        "EvaluateUsageBatch": alert_service_pb2.EvaluateUsageBatchRequest,
+    }
+    native, most = decodes_natively(configuration), configuration.max_batch_events
     return {
-        f"/{ALERT_SERVICE}/EvaluateUsage": functools.partial(decode_natively, alert_service_pb2.EvaluateUsageRequest),
-        f"/{ALERT_SERVICE}/EvaluateUsageBatch": functools.partial(
-            decode_natively, alert_service_pb2.EvaluateUsageBatchRequest
-        ),
+        f"/{ALERT_SERVICE}/{name}": functools.partial(decode, kind, native=native, most=most)
+        for name, kind in kinds.items()
     }
 
 

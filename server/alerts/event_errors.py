@@ -30,6 +30,12 @@ def invalid(event_id: str, violations: list[FieldViolation]) -> ApiError:
     )
 
 
+def too_many_fields(index: int, event_id: str, most: int, properties: int) -> ApiError:
+    """An event that was not decoded, because it has more than `most` fields. properties: that an event may have."""
+    problem = f"the event has more than {most} fields with them; an event has at most {properties}"
+    return invalid(event_id, [FieldViolation(f"batch.events[{index}].properties", problem)])
+
+
 def in_future(index: int, event_id: str, time: datetime, latest: datetime) -> ApiError:
     """An event whose time is ahead of the service's clock."""
     return InvalidArgument(

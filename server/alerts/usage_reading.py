@@ -8,7 +8,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -21,7 +21,8 @@ from evaluator.events import SettlingEvent, UsageEvent
 from evaluator.routing import FUTURE_TOLERANCE
 from generated.tidemark.v1 import usage_pb2
 from runtime.turns import Slices
-from server.alerts.event_errors import in_future, invalid, too_old
+from server.alerts.event_errors import in_future, invalid, too_many_fields, too_old
+from server.alerts.split_events import MAX_EVENT_FIELDS, SplitEvents
 from server.alerts.usage_requests import EncodedEvents
 from server.alerts.valid_ids import ValidIds
 from server.calls.errors import ApiError, FieldViolation
@@ -59,19 +60,36 @@ class Reader:
         self._ids = ValidIds()
 
     async def read(
-        self, events: EncodedEvents | Sequence[usage_pb2.UsageEvent], now: datetime, slices: Slices
+        self, events: EncodedEvents | SplitEvents | Sequence[usage_pb2.UsageEvent], now: datetime, slices: Slices
     ) -> ParsedBatch:
         """Checks every event of a request; `now` decides which are too old or too far ahead.
 
         A large request is read in slices, between which other calls go on.
         """
         earliest, latest = now - self._retention, now + FUTURE_TOLERANCE
-        if not isinstance(events, EncodedEvents):
-            return await self._read_messages(events, earliest, latest, slices)
-        read = await events.read(earliest, latest, slices)
-        if read is not None:
-            return ParsedBatch(read)
-        return await self._read_messages(events.decoded(), earliest, latest, slices)
+        if isinstance(events, EncodedEvents):
+            read = await events.read(earliest, latest, slices)
+            if read is not None:
+                return ParsedBatch(read)
+            events = events.for_protobuf()
+        if isinstance(events, SplitEvents):
+            return await self._read_parts(events, earliest, latest, slices)
+        return await self._read_messages(events, earliest, latest, slices)
+
+    async def _read_parts(
+        self, events: SplitEvents, earliest: datetime, latest: datetime, slices: Slices
+    ) -> ParsedBatch:
+        parsed = ParsedBatch()
+        await slices.begin()
+        for part in events.parts():
+            if part.too_many:
+                event_id = part.events[0].event_id[:MAX_ID_LENGTH]
+                error = too_many_fields(part.first, event_id, MAX_EVENT_FIELDS, MAX_PROPERTIES)
+                parsed.rejected.append(RejectedEvent(part.first, event_id, error))
+            else:
+                self._read(list(part.events), part.first, earliest, latest, parsed)
+            await slices.pause()
+        return parsed
 
     async def _read_messages(
         self, messages: Sequence[usage_pb2.UsageEvent], earliest: datetime, latest: datetime, slices: Slices
@@ -131,6 +149,9 @@ class Reader:
         currencies = [message.currency or None for message in messages]
         reservation_ids = [message.reservation_id for message in messages]
         settles = any(reservation_ids)
+        # Before a map is read: it may have very many entries.
+        if any(len(message.properties) > MAX_PROPERTIES for message in messages):
+            return None
         # dict() of a protobuf map, even of an empty one, takes as long as reading all the other fields.
         properties = [
             {key: stated[key] for key in stated} if (stated := message.properties) else {} for message in messages
@@ -170,10 +191,10 @@ class Reader:
             ]
         return events
 
-    def _property_violations(self, path: str, properties: dict[str, str]) -> list[FieldViolation]:
-        found = []
+    def _property_violations(self, path: str, properties: Mapping[str, str]) -> list[FieldViolation]:
+        found = list[FieldViolation]()
         if len(properties) > MAX_PROPERTIES:
-            found.append(FieldViolation(path, f"there are {len(properties)}; an event has at most {MAX_PROPERTIES}"))
+            return [FieldViolation(path, f"there are {len(properties)}; an event has at most {MAX_PROPERTIES}")]
         for key, value in properties.items():
             if not self._ids.contain(key) and (problem := id_problem(key)) is not None:
                 found.append(FieldViolation(path, f"the key {key[:MAX_ID_LENGTH]!r}: {problem}"))
@@ -210,7 +231,7 @@ class Reader:
             if not message.cost:
                 check.add(f"{path}.currency", "it is set without a cost")
             check.currency(f"{path}.currency", message.currency, default="")
-        check.found += self._property_violations(f"{path}.properties", dict(message.properties))
+        check.found += self._property_violations(f"{path}.properties", message.properties)
         if not message.HasField("event_time"):
             check.add(f"{path}.event_time", "it is required")
         else:

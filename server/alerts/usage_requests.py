@@ -1,7 +1,8 @@
 """Usage requests: messages of protobuf, or requests whose events are still encoded, for the native decoder.
 
 The native decoder (`native_decoder.pyx`) exists where a compiler was present when the package was installed. It reads
-*plain* requests. Every other one is decoded by protobuf and checked in Python.
+*plain* requests. Every other one is decoded by protobuf and checked in Python; the events of a large one a few at a
+time.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from generated.tidemark.v1 import usage_pb2
 from runtime.compiled import problem_of, problem_of_import
 from runtime.configuration import Configuration
 from runtime.turns import Slices
+from server.alerts.split_events import SplitEvents, split
 
 try:
     from server.alerts import native_decoder
@@ -26,6 +28,7 @@ else:
 
 # Events that are read without a pause. They take about as long as those that Python reads at once.
 AT_ONCE = 500
+DECODED_AT_ONCE = 16_384  # bytes of a request that protobuf decodes in one piece
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -62,25 +65,27 @@ class EncodedEvents:
             position = part[1]
             await slices.pause()
 
-    def decoded(self) -> Sequence[usage_pb2.UsageEvent]:
-        """The events as messages."""
+    def for_protobuf(self) -> SplitEvents | Sequence[usage_pb2.UsageEvent]:
+        """The events as messages, or to be decoded by protobuf."""
+        if len(self.message) > DECODED_AT_ONCE:
+            return split(self.message, self.count)[1]
         # The requests of both methods have the same encoding.
         return messages.EvaluateUsageRequest.FromString(self.message).batch.events
 
 
 @dataclass(slots=True)
 class EncodedBatch:
-    """The batch of a plain request."""
+    """The batch of a plain request, or of a large one."""
 
     batch_id: str
     include_gauges: bool
     max_answer_bytes: int
-    events: EncodedEvents
+    events: EncodedEvents | SplitEvents
 
 
 @dataclass(slots=True)
 class EncodedRequest:
-    """A plain request."""
+    """A plain request, or a large one."""
 
     batch: EncodedBatch
 
@@ -94,12 +99,16 @@ def decodes_natively(configuration: Configuration) -> bool:
     return configuration.native and HAS_NATIVE_DECODER
 
 
-def decode_natively(kind: type[Request], message: bytes) -> Request | EncodedRequest:
-    """The request, its events still encoded if it is plain; otherwise a message of that kind. Raises DecodeError."""
-    found = native_decoder.scan(message)
-    if found is None:
+def decode(kind: type[Request], message: bytes, *, native: bool, most: int) -> Request | EncodedRequest:
+    """The request. The events of a plain one, and of a large one, are still encoded. native: with the native decoder.
+
+    most: events that a batch may have. Raises DecodeError, and InvalidArgument for a large batch with more events.
+    """
+    if native and (found := native_decoder.scan(message)) is not None:
+        batch_id, include_gauges, max_answer_bytes, start, count = found
+        encoded = EncodedEvents(message, start, count)
+        return EncodedRequest(EncodedBatch(batch_id, include_gauges, max_answer_bytes, encoded))
+    if len(message) <= DECODED_AT_ONCE:
         return kind.FromString(message)
-    batch_id, include_gauges, max_answer_bytes, start, count = found
-    return EncodedRequest(
-        EncodedBatch(batch_id, include_gauges, max_answer_bytes, EncodedEvents(message, start, count))
-    )
+    batch, events = split(message, most)
+    return EncodedRequest(EncodedBatch(batch.batch_id, batch.include_gauges, batch.max_answer_bytes, events))

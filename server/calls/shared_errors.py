@@ -7,6 +7,7 @@ from runtime.quotas import QuotaKind
 from server.calls.errors import (
     AlreadyExists,
     FailedPrecondition,
+    InvalidArgument,
     NotFound,
     ResourceExhausted,
     exhausted_by_organization,
@@ -68,4 +69,12 @@ def quota_reached(error: QuotaReached) -> ResourceExhausted:
         metadata={"quota": error.kind.value, "limit": str(error.limit)},
         exhausted=exhausted_by_organization(f"{error.limit} {what}"),
         retry_after=None if error.retry_after is None else timedelta(seconds=error.retry_after),
+    )
+
+
+def malformed_message() -> InvalidArgument:
+    """A message that protobuf cannot decode."""
+    return InvalidArgument(
+        error_reason_pb2.ERROR_REASON_MALFORMED_MESSAGE,
+        "the message cannot be decoded as the request type of the method",
     )

@@ -5,18 +5,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, cast
 
 import grpc
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
 from engine.quotas.organization_quotas import OrganizationQuotas
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.quotas import QuotaKind
-from runtime.turns import of_loop
+from runtime.turns import Slices
 from server.authentication.access import check_customer
 from server.calls import current_call, errors
 from server.calls.answer_size import CLIENT_LIMIT
 from server.calls.context import Context
+from server.calls.element_limits import EXAMINED, excess
 from server.calls.errors import ErrorTable
-from server.calls.shared_errors import quota_reached
+from server.calls.shared_errors import malformed_message, quota_reached
 from server.interceptors.wrapping import Behaviour, Continuation, Handler, behaviour_of, rebuilt
 from store.identity.quotas import QuotaReached
 from store.postgres.retries import repeated
@@ -101,6 +103,7 @@ class _Answering:
         try:
             if not self._request_streaming:
                 self._decode.take(request)
+                await self._decode.examine(request)
             async with contextlib.aclosing(self._behaviour(self._requests(request), context)) as responses:
                 async for response in responses:
                     yield self._encode(response)
@@ -118,7 +121,7 @@ class _Answering:
             # Repeats a transaction that was rolled back for certain, for example by a deadlock, within the call's
             # deadline. It does not repeat one that may be committed: the request may have no request id.
             self._decode.take(request)
-            await _turn_to_decode(request)
+            await self._decode.examine(request)
             answer = await repeated(lambda: self._behaviour(self._requests(request), context), certain_only=True)
             return self._encode(answer)
         except grpc.aio.AbortError:
@@ -130,7 +133,7 @@ class _Answering:
 class _Decoder:
     """Decodes one request, or a stream of requests."""
 
-    __slots__ = ("_deserializer", "_limit", "_method", "_quotas")
+    __slots__ = ("_deserializer", "_limit", "_method", "_quotas", "_type")
 
     def __init__(
         self,
@@ -141,6 +144,7 @@ class _Decoder:
     ) -> None:
         self._quotas = quotas
         self._deserializer = deserializer or _unchanged
+        self._type = _type_of(deserializer)
         self._limit = limit
         self._method = method
 
@@ -154,10 +158,7 @@ class _Decoder:
         try:
             request = self._deserializer(message)
         except DecodeError:
-            raise errors.InvalidArgument(
-                error_reason_pb2.ERROR_REASON_MALFORMED_MESSAGE,
-                "the message cannot be decoded as the request type of the method",
-            ) from None
+            raise malformed_message() from None
         caller = current_call.get().caller
         if caller is not None and caller.customer_id:
             check_customer(caller, self._method, request)
@@ -180,16 +181,34 @@ class _Decoder:
             async for message in received:
                 if (caller := current_call.get().caller) is not None:
                     await self._quotas.use(caller.organization.organization_id).take_in_turn(_BYTES, len(message))
-                await _turn_to_decode(message)
+                await self.examine(message)
                 yield self(message)
                 del message
 
-
-async def _turn_to_decode(message: bytes) -> None:
-    """Waits for the caller's turn when the message is large."""
-    if len(message) > LARGE_MESSAGE:
+    async def examine(self, message: bytes) -> None:
+        """Waits for the turn of a large message. Raises InvalidArgument for one whose lists are too long."""
+        size = len(message)
+        if size <= EXAMINED or size > self._limit:
+            return
         caller = current_call.get().caller
-        await of_loop().take(caller.organization.organization_id if caller else None)
+        slices = Slices(caller.organization.organization_id if caller else None)
+        if size > LARGE_MESSAGE:
+            await slices.begin()
+        if self._type is None:
+            return
+        if size <= LARGE_MESSAGE:
+            slices.begin_at_once()
+        try:
+            for violation in excess(message, self._type):
+                if violation is not None:
+                    raise errors.InvalidArgument(
+                        error_reason_pb2.ERROR_REASON_INVALID_FIELD,
+                        ": ".join(filter(None, (violation.path, violation.description))),
+                        violations=(violation,),
+                    )
+                await slices.pause()
+        except DecodeError:
+            raise malformed_message() from None
 
 
 class _Encoder:
@@ -212,6 +231,12 @@ class _Encoder:
             if len(message) > limit:
                 raise errors.answer_too_large(len(message), limit)
         return message
+
+
+def _type_of(deserializer: Callable[[bytes], Any] | None) -> Descriptor | None:
+    """The type of the messages that a function of protobuf decodes; None for another function."""
+    descriptor = getattr(getattr(deserializer, "__self__", None), "DESCRIPTOR", None)
+    return descriptor if isinstance(descriptor, Descriptor) else None
 
 
 def _unchanged(message: Any) -> Any:

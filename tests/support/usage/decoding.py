@@ -11,8 +11,10 @@ from evaluator.events import UsageEvent
 from generated.tidemark.v1 import alert_service_pb2
 from runtime.turns import Slices
 from server.alerts.usage_reading import ParsedBatch, Reader
-from server.alerts.usage_requests import HAS_NATIVE_DECODER, EncodedRequest, decode_natively
+from server.alerts.usage_requests import HAS_NATIVE_DECODER, EncodedEvents, EncodedRequest, decode
 from tests.support.usage.encoding import NOON, RETENTION
+
+MOST = 50_000  # events of a batch
 
 Result = TypeVar("Result")
 
@@ -53,7 +55,7 @@ async def in_python(message: bytes, now: datetime, retention: timedelta = RETENT
 async def natively(message: bytes, now: datetime, retention: timedelta = RETENTION) -> Any:
     """What a server with the native decoder makes of a request, whichever way it reads it in the end."""
     try:
-        request = decode_natively(alert_service_pb2.EvaluateUsageRequest, message)
+        request = decode(alert_service_pb2.EvaluateUsageRequest, message, native=True, most=MOST)
     except DecodeError:
         return "malformed"
     return _shown(request, await Reader(retention).read(request.batch.events, now, Slices(1)))
@@ -63,8 +65,8 @@ async def by_the_decoder_alone(
     message: bytes, now: datetime, retention: timedelta = RETENTION
 ) -> list[UsageEvent] | None:
     """The events that the native decoder reads; None if it leaves the request to Python."""
-    request = decode_natively(alert_service_pb2.EvaluateUsageRequest, message)
-    if not isinstance(request, EncodedRequest):
+    request = decode(alert_service_pb2.EvaluateUsageRequest, message, native=True, most=MOST)
+    if not isinstance(request, EncodedRequest) or not isinstance(request.batch.events, EncodedEvents):
         return None
     return await request.batch.events.read(now - retention, now + timedelta(minutes=5), Slices(1))
 
