@@ -32,7 +32,9 @@ def bytes_response(
 
 def refusal_response(refusal: refusals.Refusal) -> web.Response:
     """The answer that refuses a request."""
-    return bytes_response(refusal.body(), refusal.http_code, refusal.all_headers())
+    # Some refusals are sent without `send`. Otherwise aiohttp would name its version and that of Python.
+    headers = {**refusal.all_headers(), hdrs.SERVER: "tidemark"}
+    return bytes_response(refusal.body(), refusal.http_code, headers)
 
 
 def stream_response(content_type: str) -> web.StreamResponse:

@@ -124,11 +124,13 @@ class Application:
         body = await self._bodies.read(request, lambda: self._admit(route.rpc, metadata))
         check_json(request, body)
         if_match = _if_match(request) if route.etag else None
-        problems = Problems()
+        problems = Problems(self._settings.max_events)
         try:
             message = read_request(route, values, query, body, problems, if_match)
         except NotJson as error:
             raise refusals.malformed(f"the body is not JSON: {error}") from None
+        if (too_many := problems.too_many_events) is not None:
+            raise refusals.too_many_events(too_many.number, too_many.most, too_many.path)
         if problems.found or message is None:
             raise refusals.invalid_fields(problems.found)
         if route.streams:

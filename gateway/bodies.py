@@ -28,6 +28,8 @@ class Bodies:
     async def read(self, request: web.BaseRequest, admit: Callable[[], Awaitable[None]]) -> bytes:
         """The body, decompressed. admit: raises the Refusal of a caller that the server would not serve.
 
+        A request without a body is not asked about.
+
         Raises Refusal.
         """
         coding = request.headers.get("Content-Encoding", "").strip().lower()
@@ -58,9 +60,11 @@ class Bodies:
         if not is_large:
             _continue(request)
             received = await _take(request, decoder, b"", self._limits.plain_body)
+        if not is_large and not received:
+            return received
+        await admit()  # also for a small one: to parse it takes longer than to read it
         if not is_large and len(received) <= self._limits.plain_body:
             return received
-        await admit()
         if self._large >= self._limits.large_bodies:
             raise refusals.refusal(
                 code_pb2.RESOURCE_EXHAUSTED,

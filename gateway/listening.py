@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.answers import refusal_response
@@ -18,6 +18,7 @@ from gateway.calls.callers import is_loopback
 from gateway.limits import DEFAULT_HTTP_LIMITS, HttpLimits
 from runtime.actions import LogAction
 from runtime.forwarding import CannotListenFront
+from runtime.http_heads import is_head_too_large
 
 BACKLOG = 1_024  # connections that the system keeps until they are accepted
 HANDSHAKE = 10.0  # seconds for the handshake of TLS
@@ -154,9 +155,10 @@ class _Connection(RequestHandler):
         """Answers a request that cannot be parsed, and closes its connection."""
         if isinstance(exc, ConnectionError):  # the client has gone, or does not read
             raise exc
-        if isinstance(exc, LineTooLong):
+        if is_head_too_large(exc):
             refusal = refusals.malformed(
-                "the request line or a header is too long: write it into the body", http_code=431
+                "the request line or a header is too long, or there are too many headers: write it into the body",
+                http_code=431,
             )
         elif isinstance(exc, HttpProcessingError) or status < 500:
             refusal = refusals.malformed("this is no request of HTTP/1.1")

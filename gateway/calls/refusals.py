@@ -181,12 +181,14 @@ def malformed(message: str, *, http_code: int = 400, headers: Mapping[str, str] 
     )
 
 
-def too_many_events(number: int, most: int) -> Refusal:
+def too_many_events(number: int, most: int, path: str = "") -> Refusal:
     """The refusal of a batch with more events than the server takes, as the server itself refuses it."""
     return refusal(
         code_pb2.INVALID_ARGUMENT,
         error_reason_pb2.ERROR_REASON_BATCH_TOO_LARGE,
-        f"the batch has {number} events; send at most {most}",
+        f"{path}: the batch has {number}; send at most {most}"
+        if path
+        else f"the batch has {number} events; send at most {most}",
         metadata={"events": str(number), "limit": str(most)},
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from gateway.transcoding.duplicates import TWICE, duplicate_of, members_of
 from gateway.transcoding.problems import Violation
 
 REQUIRED = ("id", "source", "type")
@@ -49,7 +50,10 @@ def structured(event: Any) -> CloudEvent:
 def _decoded(encoded: Any, problems: list[Violation]) -> Any:
     """The JSON in data_base64."""
     try:
-        return json.loads(b64decode(encoded, validate=True), parse_float=Decimal, parse_constant=no_constant)
+        return exact_json(b64decode(encoded, validate=True))
+    except DuplicateKey as error:
+        problems.append(Violation("data_base64", f"{error.path}: {TWICE}"))
+        return None
     except (ValueError, TypeError, RecursionError):
         problems.append(Violation("data_base64", "it is not JSON in base64"))
         return None
@@ -71,6 +75,22 @@ def checked(attributes: Mapping[str, Any], data: Any, problems: list[Violation])
     return CloudEvent(attributes, data, problems)
 
 
-def no_constant(name: str) -> None:
+class DuplicateKey(ValueError):
+    """An object of JSON has a key twice. path: of the key."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path}: {TWICE}")
+        self.path = path
+
+
+def exact_json(text: bytes) -> Any:
+    """The JSON value of a text, with exact decimals. Raises DuplicateKey, another ValueError, and RecursionError."""
+    value = json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+    if (twice := duplicate_of(text, members_of(value))) is not None:
+        raise DuplicateKey(twice)
+    return value
+
+
+def _no_constant(name: str) -> None:
     """Refuses NaN and infinity, which JSON does not have. Raises ValueError."""
     raise ValueError(f"{name} is no number of JSON")

@@ -1,13 +1,12 @@
 """The forms of CloudEvents 1.0 over HTTP: one in its headers (binary), one or several in JSON (structured, batch)."""
 
-import json
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
 from gateway.calls import refusals
-from gateway.cloudevents.events import CloudEvent, checked, no_constant, structured
+from gateway.cloudevents.events import CloudEvent, DuplicateKey, checked, exact_json, structured
+from gateway.transcoding.duplicates import TWICE
 from gateway.transcoding.problems import Violation
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
@@ -38,10 +37,13 @@ def read_events(headers: Mapping[str, str], body: bytes, most: int) -> tuple[Seq
     )
 
 
-def parse_json(body: bytes) -> Any:
-    """The JSON value of a body, with exact decimals. Raises Refusal."""
+def parse_json(body: bytes, path: str = "") -> Any:
+    """The JSON value of a body, with exact decimals. path: of the value in the event. Raises Refusal."""
     try:
-        return json.loads(body, parse_float=Decimal, parse_constant=no_constant)
+        return exact_json(body)
+    except DuplicateKey as error:
+        at = f"{path}{'.' if path and not error.path.startswith('[') else ''}{error.path}"
+        raise refusals.invalid_fields([Violation(at, TWICE)]) from None
     except (ValueError, RecursionError) as error:
         raise refusals.malformed(f"the body is not JSON: {str(error)[:200]}") from None
 
@@ -62,7 +64,7 @@ def _binary(headers: Mapping[str, str], kind: str, body: bytes) -> CloudEvent:
                 Violation("datacontenttype", f"it is {kind[:80] or 'unset'}; send data as application/json")
             )
         else:
-            data = parse_json(body)
+            data = parse_json(body, "data")
     return checked(attributes, data, problems)
 
 

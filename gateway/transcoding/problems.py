@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS
+
 MAX_VIOLATIONS = 50  # of one request that are answered
 
 
@@ -13,11 +15,27 @@ class Violation:
     description: str
 
 
-class Problems:
-    """What is wrong with a request."""
+@dataclass(frozen=True, slots=True)
+class TooManyEvents:
+    """A list of events at a path that has more than `most`."""
 
-    def __init__(self) -> None:
+    path: str
+    number: int
+    most: int
+
+
+class Problems:
+    """What is wrong with a request.
+
+    members: of all objects of its JSON that were read. too_many_events: the list whose events were not read.
+    """
+
+    def __init__(self, most_events: int = DEFAULT_MAX_BATCH_EVENTS) -> None:
+        """most_events: of a batch of usage."""
         self.found: list[Violation] = []
+        self.members = 0
+        self.most_events = most_events
+        self.too_many_events: TooManyEvents | None = None
 
     @property
     def is_full(self) -> bool:

@@ -17,12 +17,16 @@ from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from gateway.transcoding.problems import Problems
+from gateway.transcoding.duplicates import members_of
+from gateway.transcoding.problems import Problems, TooManyEvents
 from gateway.transcoding.times import parse_duration, parse_timestamp
 
 MAX_SHOWN = 100  # characters of a name or value that a description quotes
 MAX_ENTRIES = 10_000  # of a map; protobuf takes seconds to read 300,000
-MAX_ELEMENTS = 100_000  # of a list; the largest batch that can be configured has 50,000 events
+MAX_ELEMENTS = 10_000  # of a list without events; no method accepts more than 1,000
+MAX_VOIDED = 1_000  # events of a request that voids usage; the server has the same limit
+# Lists of events, and how many they may have; None: as many as a batch of usage.
+_EVENTS = {"tidemark.v1.UsageBatch.events": None, "tidemark.v1.VoidUsageEventsRequest.events": MAX_VOIDED}
 _INTEGER = re.compile(r"-?\d{1,20}", re.ASCII)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 _CAMEL = re.compile(r"[A-Z]")
@@ -67,6 +71,7 @@ class _MessageReader:
         chosen: dict[str, str] = {}
         found: dict[str, Any] = {}
         prefix = f"{path}." if path else ""
+        problems.members += len(value)
         for key, stated in value.items():
             known = fields.get(key)
             if known is None:
@@ -104,7 +109,22 @@ def field_reader(field: FieldDescriptor) -> Read:
     if message is not None and message.GetOptions().map_entry:
         return _map(message)
     single = single_reader(field)
+    if field.full_name in _EVENTS:
+        return _events(_repeated(single), _EVENTS[field.full_name])
     return _repeated(single) if field.is_repeated else single
+
+
+def _events(listed: Read, most: int | None) -> Read:
+    """The reader of a list of events. The server has a reason of its own for one that is too long."""
+
+    def read(value: Any, path: str, problems: Problems) -> Any:
+        limit = problems.most_events if most is None else most
+        if type(value) is list and len(value) > limit:  # before any work on one of them
+            problems.too_many_events = TooManyEvents(path, len(value), limit)
+            return None
+        return listed(value, path, problems)
+
+    return read
 
 
 def _repeated(single: Read) -> Read:
@@ -141,6 +161,7 @@ def _map(entry: Descriptor) -> Read:
         if len(value) > MAX_ENTRIES:
             problems.add(path, f"it has {len(value)} entries; write at most {MAX_ENTRIES}")
             return None
+        problems.members += len(value)
         found = {}
         for key, each in value.items():
             at = f"{path}[{key[:MAX_SHOWN]!r}]"
@@ -286,6 +307,7 @@ def _by_protobuf(message: Descriptor) -> Read:
     made = GetMessageClass(message)
 
     def read(value: Any, path: str, problems: Problems) -> Message | None:
+        problems.members += members_of(value)
         try:
             return ParseDict(value, made())
         except ParseError as error:

@@ -10,6 +10,7 @@ import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from gateway.transcoding.duplicates import TWICE, duplicate_of
 from gateway.transcoding.problems import Problems
 from gateway.transcoding.reading import MAX_SHOWN, field_reader, read_message, text_reader
 from gateway.transcoding.routes import Route
@@ -40,7 +41,10 @@ def read_request(
         read_query(route, query, arguments, problems)
     if if_match is not None and route.etag:
         _put(arguments, route.etag, if_match, problems, must_equal=True)
-    if problems.found:
+    if problems.found or problems.too_many_events is not None:
+        return None
+    if body and (twice := duplicate_of(body, problems.members)) is not None:
+        problems.add(twice, TWICE)
         return None
     return made(route.request_class, arguments, problems)
 

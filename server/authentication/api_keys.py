@@ -109,7 +109,7 @@ class Authenticator:
         if not authorization.lower().startswith(_SCHEME):
             raise errors.Unauthenticated(
                 error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
-                "the authorization metadata is not of the form `Bearer KEY`",
+                "`authorization`, in the metadata over gRPC, a header over HTTP, is not of the form `Bearer KEY`",
             )
         caller = await self._caller_of(hash_key(authorization[len(_SCHEME) :].strip()))
         if caller is None:
@@ -301,8 +301,8 @@ class Authenticator:
             self._anonymous_possible = False  # keys are never deleted
         raise errors.Unauthenticated(
             error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
-            "the call carries no API key: send it as metadata `authorization: Bearer KEY`"
-            " (`tidemark keys create --organization NAME` creates one)",
+            "the call carries no API key: send `authorization: Bearer KEY`, in the metadata over gRPC, as a header"
+            " over HTTP (`tidemark keys create --organization NAME` creates one)",
         )
 
     def _is_fresh(self, time: datetime) -> bool:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.message import DecodeError
 
 from server.calls.errors import FieldViolation
 from server.calls.wire import LENGTH, fields_of
@@ -21,7 +20,6 @@ MAX_ELEMENTS = 2_000  # of one list or map; no method accepts more than 1,000
 # requests of a batch, has no other limit: its method answers with a reason of its own.
 MAX_FIELDS = 200_000
 AT_ONCE = 500  # fields that are counted without a pause
-MAX_DEPTH = 100  # messages in messages that protobuf decodes
 
 _CONTINUED = bytes(range(128, 256))  # the bytes of packed numbers that another byte follows
 
@@ -93,8 +91,6 @@ def excess(message: bytes, kind: Descriptor) -> Iterator[FieldViolation | None]:
                     )
                     return
             if this.message is not None and wire_kind == LENGTH and after > value:
-                if len(outer) >= MAX_DEPTH:
-                    raise DecodeError("the messages are nested too deeply")
                 outer.append((found, known, fields))
                 found, known = found.of_field(number, this), _fields(this.message)
                 fields = fields_of(message, value, after)

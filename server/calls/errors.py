@@ -80,7 +80,7 @@ class ApiError(Exception):
         into QuotaFailure."""
         super().__init__(message)
         self.reason = reason
-        self.message = _shortened(message, MAX_MESSAGE_BYTES)
+        self.message = shortened(message, MAX_MESSAGE_BYTES)
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)
         self.retry_after = retry_after
@@ -98,15 +98,15 @@ class ApiError(Exception):
         yield error_details_pb2.ErrorInfo(
             reason=ErrorReason.Name(self.reason),
             domain=DOMAIN,
-            metadata={key: _shortened(value, MAX_VALUE_BYTES) for key, value in self.metadata.items()},
+            metadata={key: shortened(value, MAX_VALUE_BYTES) for key, value in self.metadata.items()},
         )
         if self.violations:
             yield _bad_request(self.violations)
         if self.exhausted is not None:
             failure = error_details_pb2.QuotaFailure()
             failure.violations.add(
-                subject=_shortened(self.exhausted.subject, MAX_VALUE_BYTES),
-                description=_shortened(self.exhausted.description, MAX_VALUE_BYTES),
+                subject=shortened(self.exhausted.subject, MAX_VALUE_BYTES),
+                description=shortened(self.exhausted.description, MAX_VALUE_BYTES),
             )
             yield failure
         if self.retry_after is not None:
@@ -263,8 +263,8 @@ def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadR
     bad = error_details_pb2.BadRequest()
     size = 0
     for number, violation in enumerate(violations):
-        field = _shortened(violation.path, MAX_VALUE_BYTES)
-        description = _shortened(violation.description, MAX_VALUE_BYTES)
+        field = shortened(violation.path, MAX_VALUE_BYTES)
+        description = shortened(violation.description, MAX_VALUE_BYTES)
         size += len(field.encode()) + len(description.encode()) + 8
         if size > MAX_DETAIL_BYTES:
             bad.field_violations.add(field="", description=f"and {len(violations) - number} more violations")
@@ -279,8 +279,8 @@ def _packed(detail: Any) -> any_pb2.Any:
     return packed
 
 
-def _shortened(text: str, limit: int) -> str:
-    """`text` cut to `limit` bytes of UTF-8. Characters that UTF-8 cannot express are replaced."""
+def shortened(text: str, limit: int) -> str:
+    """The text cut to `limit` bytes of UTF-8. Characters that UTF-8 cannot express are replaced."""
     encoded = text.encode(errors="replace")
     if len(encoded) <= limit:
         return encoded.decode()

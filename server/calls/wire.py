@@ -41,6 +41,8 @@ def fields_of(message: bytes, at: int, end: int) -> Iterator[tuple[int, int, int
                 raise DecodeError("there is no such kind of field")
             if at > end:
                 raise DecodeError("a field is longer than its message")
+            if tag < 8:
+                raise DecodeError("there is no field with the number 0")
             yield tag >> 3, kind, begin, value, at
     except IndexError:
         raise DecodeError("the message ends inside a field") from None

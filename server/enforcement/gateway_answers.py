@@ -12,7 +12,7 @@ from google.rpc import status_pb2
 from generated.envoy.service.auth.v3 import external_authorization_pb2 as envoy
 from generated.tidemark.v1 import decision_pb2
 from generated.tidemark.v1.error_reason_pb2 import ErrorReason
-from server.calls.errors import ApiError
+from server.calls.errors import MAX_MESSAGE_BYTES, ApiError, shortened
 from server.calls.validation import to_datetime
 
 CUSTOMER_HEADER = "tidemark-customer-id"
@@ -59,6 +59,7 @@ def denied(decision: decision_pb2.Decision) -> envoy.CheckResponse:
 def refused(code: HTTPStatus, error: ApiError, message: str) -> envoy.CheckResponse:
     """The request cannot be decided, and would not be if it were sent again. message: what is wrong."""
     status = error.status()
+    message = shortened(message, 4 * MAX_MESSAGE_BYTES)  # it may quote all headers of a request
     status.message = message
     reason = ErrorReason.Name(error.reason).removeprefix("ERROR_REASON_")
     return _answered(code, status, {"status": error.code.name, "reason": reason, "message": message}, {})

@@ -218,6 +218,7 @@ def _read_draw_down_metrics(violations: Violations, path: str, sent: balance_pb2
         violations.add(path, "only a balance held in money with draw_down has them")
     if len(metric_ids) > MAX_DRAW_DOWN_METRICS:
         violations.add(path, f"there are {len(metric_ids)}; at most {MAX_DRAW_DOWN_METRICS} are kept")
+        return ()
     for index, metric_id in enumerate(metric_ids):
         violations.identifier(f"{path}[{index}]", metric_id)
         if metric_id in metric_ids[:index]:

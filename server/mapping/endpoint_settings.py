@@ -75,6 +75,7 @@ def _read_headers(violations: Violations, sent: endpoint_pb2.Endpoint) -> dict[s
     headers: Mapping[str, str] = sent.headers
     if len(headers) > MAX_HEADERS:
         violations.add(f"{PATH}.headers", f"there are {len(headers)}; at most {MAX_HEADERS} are sent")
+        return {}
     seen: set[str] = set()
     for name in sorted(headers):
         path = f"{PATH}.headers[{name[:MAX_HEADER_NAME]!r}]"

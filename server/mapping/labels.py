@@ -16,6 +16,7 @@ def read_labels(violations: Violations, path: str, sent: Mapping[str, str]) -> d
     """The labels of a definition, or of a filter."""
     if len(sent) > MAX_LABELS:
         violations.add(path, f"there are {len(sent)}; at most {MAX_LABELS} are kept")
+        return {}
     # A map has no order on the wire. In sorted order, the same request gets the same answer.
     for key in sorted(sent):
         at = f"{path}[{key[:MAX_LABEL_KEY]!r}]"

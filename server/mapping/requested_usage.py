@@ -144,6 +144,7 @@ def _read_properties(violations: Violations, path: str, sent: Mapping[str, str])
         return {}
     if len(sent) > MAX_PROPERTIES:
         violations.add(path, f"there are {len(sent)}; usage has at most {MAX_PROPERTIES}")
+        return {}
     for key in sent:
         if (problem := id_problem(key)) is not None:
             violations.add(path, f"the key {key[:MAX_ID_LENGTH]!r}: {problem}")

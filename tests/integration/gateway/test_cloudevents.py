@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
@@ -199,6 +200,24 @@ async def test_the_form_is_in_the_content_type(client: HttpClient, headers: dict
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b"[" * 100_000, b"\xff", b'{"id": NaN}'])
 async def test_a_body_that_is_no_json_is_refused(client: HttpClient, body: bytes) -> None:
     assert (await client.send("POST", PATH, data=body, headers={"Content-Type": ONE})).code == 400
+
+
+async def test_a_key_that_is_there_twice_is_refused_in_each_form(client: HttpClient) -> None:
+    one = json.dumps(event())
+    twice = one.replace('"quantity": "2"', '"quantity": "2", "quantity": "200"')
+    binary = {"Content-Type": "application/json", "ce-specversion": "1.0", "ce-id": "e", "ce-source": "/s"}
+    binary |= {"ce-type": "calls", "ce-subject": "acme", "ce-time": TIME}
+    encoded = json.dumps(event(data_base64=b64encode(b'{"quantity": 1, "quantity": 2}').decode()))
+    for body, headers, path in (
+        (twice, {"Content-Type": ONE}, "data.quantity"),
+        (one.replace("{", '{"id": "other", ', 1), {"Content-Type": ONE}, "id"),
+        (f"[{one}, {twice}]", {"Content-Type": BATCH}, "[1].data.quantity"),
+        ('{"quantity": 1, "quantity": 2}', binary, "data.quantity"),
+        (encoded.replace('"data": {"quantity": "2"}, ', ""), {"Content-Type": ONE}, "data_base64"),
+    ):
+        answer = await client.send("POST", PATH, data=body, headers=headers)
+        assert (answer.code, answer.reason, answer.fields) == (400, "ERROR_REASON_INVALID_FIELD", [path]), answer.body
+        assert "twice" in answer.error["message"]
 
 
 async def test_rules_of_a_mapping_choose_by_type_and_source(database: Database, clock: ManualClock) -> None:

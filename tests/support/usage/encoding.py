@@ -234,11 +234,20 @@ def fields_of(message: bytes) -> list[bytes]:
 
 def field(tag: int, content: bytes) -> bytes:
     """An encoded field with a length."""
-    size, length = len(content), b""
-    while size >= 0x80:
-        length += bytes([size & 0x7F | 0x80])
-        size >>= 7
-    return bytes([tag]) + length + bytes([size]) + content
+    return bytes([tag]) + _number(len(content)) + content
+
+
+def numbered_field(number: int, content: bytes) -> bytes:
+    """An encoded field with a length, by its number."""
+    return _number(number << 3 | 2) + _number(len(content)) + content
+
+
+def _number(number: int) -> bytes:
+    found = b""
+    while number >= 0x80:
+        found += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return found + bytes([number])
 
 
 def request_with(*encoded_events: bytes) -> bytes:

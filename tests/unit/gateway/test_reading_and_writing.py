@@ -15,7 +15,7 @@ from gateway.transcoding.problems import Problems
 from gateway.transcoding.reading import MAX_ELEMENTS, MAX_ENTRIES, read_message
 from gateway.transcoding.times import parse_duration, parse_timestamp, write_duration, write_timestamp
 from gateway.transcoding.writing import writer_of
-from generated.tidemark.v1 import alert_service_pb2, usage_pb2
+from generated.tidemark.v1 import alert_service_pb2, limit_service_pb2, usage_pb2
 from proto.documents.contract import MESSAGES
 from tests.support.gateway.random_messages import random_message
 
@@ -70,7 +70,7 @@ READ: list[tuple[dict[str, Any], str]] = [
     ({"events": [{"quantity": 1}]}, "events[0].quantity"),
     ({"events": [{"eventTime": "2026-02-30T00:00:00Z"}]}, "events[0].event_time"),
     ({"events": [{"eventTime": 7}]}, "events[0].event_time"),
-    ({"events": [{"properties": []}]}, "events[0].properties"),
+    ({"events": [{"properties": []}]}, "usages[0].properties"),
     ({"events": [{"properties": {"a": 1}}]}, "events[0].properties['a']"),
     ({"includeGauges": "true"}, "include_gauges"),
     ({"includeGauges": 1}, "include_gauges"),
@@ -84,7 +84,7 @@ READ: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("stated", "path"), READ, ids=lambda value: str(value)[:40])
 def test_what_is_wrong_is_named_by_its_path(stated: Any, path: str) -> None:
     problems = Problems()
-    read_message(usage_pb2.UsageBatch.DESCRIPTOR, stated, "", problems)
+    read_message(limit_service_pb2.BatchCheckUsageRequest.DESCRIPTOR, stated, "", problems)
     assert [one.path for one in problems.found] == [path]
 
 
@@ -97,14 +97,14 @@ def test_all_problems_are_found_and_the_first_fifty_kept() -> None:
 @pytest.mark.parametrize(
     ("stated", "path"),
     [
-        ({"events": [{}] * (MAX_ELEMENTS + 1)}, "events"),
-        ({"events": [{"properties": {str(key): "" for key in range(MAX_ENTRIES + 1)}}]}, "events[0].properties"),
+        ({"customer_ids": ["a"] * (MAX_ELEMENTS + 1)}, "customer_ids"),
+        ({"usages": [{"properties": {str(key): "" for key in range(MAX_ENTRIES + 1)}}]}, "events[0].properties"),
     ],
     ids=["a list", "a map"],
 )
 def test_what_is_too_long_is_refused_before_its_elements_are_read(stated: Any, path: str) -> None:
     problems = Problems()
-    read_message(usage_pb2.UsageBatch.DESCRIPTOR, stated, "", problems)
+    read_message(limit_service_pb2.BatchCheckUsageRequest.DESCRIPTOR, stated, "", problems)
     assert [one.path for one in problems.found] == [path]
     assert "write at most" in problems.found[0].description
 

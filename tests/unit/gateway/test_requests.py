@@ -1,5 +1,6 @@
 """Requests from paths and queries: which route, which fields, and what is refused."""
 
+import json
 from typing import Any
 
 import pytest
@@ -121,3 +122,34 @@ def test_a_body_that_is_no_json_says_where() -> None:
 def test_bodies_of_white_space_are_none() -> None:
     assert read("/v1/alerts", "GET", b" \n") == ({}, [])
     assert read("/v1/alerts", "GET", b"{}")[1] == [""]
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (b'{"etag": "1", "etag": "2"}', "etag"),
+        (b'{"etag" : "1", "etag": "2"}', "etag"),
+        (b'{"etag"\n:"1","e\\u0074ag":"2"}', "etag"),
+        (b'{"etag": "\\":", "etag": "2"}', "etag"),
+        (b'{"etag": null, "etag": "2"}', "etag"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(body: bytes, path: str) -> None:
+    assert read("/v1/alerts/a:archive", "POST", body) == ({}, [path])
+
+
+def test_a_key_that_is_there_twice_is_named_with_its_place() -> None:
+    event = b'{"eventId": "e", "properties": {"a": "1"}}'
+    twice = b'{"eventId": "e", "properties": {"a": "1", "b": "", "a": "2"}}'
+    body = b'{"batch": {"events": [' + event + b", " + twice + b"]}}"
+    assert read("/v1/usage:evaluate", "POST", body)[1] == ["batch.events[1].properties.a"]
+
+
+@pytest.mark.parametrize(
+    "text", ['"":', '\\":', " :", '{"a": 1, "a": 2}', '"a":"a":', "x" * 300 + '":'], ids=lambda text: text[:10]
+)
+def test_texts_that_look_like_keys_are_none(text: str) -> None:
+    body = json.dumps({"etag": text}, indent=1).encode()
+    assert read("/v1/alerts/a:archive", "POST", body) == ({"alertId": "a", "etag": text}, [])
+    spaced = json.dumps({"etag": text}, separators=(", ", " : ")).encode()
+    assert read("/v1/alerts/a:archive", "POST", spaced) == ({"alertId": "a", "etag": text}, [])
