@@ -70,7 +70,7 @@ READ: list[tuple[dict[str, Any], str]] = [
     ({"events": [{"quantity": 1}]}, "events[0].quantity"),
     ({"events": [{"eventTime": "2026-02-30T00:00:00Z"}]}, "events[0].event_time"),
     ({"events": [{"eventTime": 7}]}, "events[0].event_time"),
-    ({"events": [{"properties": []}]}, "usages[0].properties"),
+    ({"events": [{"properties": []}]}, "events[0].properties"),
     ({"events": [{"properties": {"a": 1}}]}, "events[0].properties['a']"),
     ({"includeGauges": "true"}, "include_gauges"),
     ({"includeGauges": 1}, "include_gauges"),
@@ -84,7 +84,7 @@ READ: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("stated", "path"), READ, ids=lambda value: str(value)[:40])
 def test_what_is_wrong_is_named_by_its_path(stated: Any, path: str) -> None:
     problems = Problems()
-    read_message(limit_service_pb2.BatchCheckUsageRequest.DESCRIPTOR, stated, "", problems)
+    read_message(usage_pb2.UsageBatch.DESCRIPTOR, stated, "", problems)
     assert [one.path for one in problems.found] == [path]
 
 
@@ -98,7 +98,7 @@ def test_all_problems_are_found_and_the_first_fifty_kept() -> None:
     ("stated", "path"),
     [
         ({"customer_ids": ["a"] * (MAX_ELEMENTS + 1)}, "customer_ids"),
-        ({"usages": [{"properties": {str(key): "" for key in range(MAX_ENTRIES + 1)}}]}, "events[0].properties"),
+        ({"usages": [{"properties": {str(key): "" for key in range(MAX_ENTRIES + 1)}}]}, "usages[0].properties"),
     ],
     ids=["a list", "a map"],
 )
