@@ -1,5 +1,6 @@
 """The HTTP application: finds the route of a request, makes its call, and answers."""
 
+import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -124,9 +125,12 @@ class Application:
         body = await self._bodies.read(request, lambda: self._admit(route.rpc, metadata))
         check_json(request, body)
         if_match = _if_match(request) if route.etag else None
-        problems = Problems(self._settings.max_events)
+        problems = Problems(self._settings.max_events, reads_later=True)
+        message: Message | None = None
         try:
-            message = read_request(route, values, query, body, problems, if_match)
+            for message in read_request(route, values, query, body, problems, if_match):
+                if message is None:
+                    await asyncio.sleep(0)  # other calls of the process have a turn
         except NotJson as error:
             raise refusals.malformed(f"the body is not JSON: {error}") from None
         if (too_many := problems.too_many_events) is not None:

@@ -8,8 +8,9 @@ from decimal import Decimal
 from typing import Any
 
 from gateway.transcoding.duplicates import TWICE, duplicate_of, members_of
-from gateway.transcoding.problems import Violation
+from gateway.transcoding.problems import MAX_VIOLATIONS, Violation
 
+MAX_MEMBERS = 1_000  # of an event, and of its data; an event of usage has at most 64 properties
 REQUIRED = ("id", "source", "type")
 _NO_DATA = object()
 _ATTRIBUTES = {str, bool, int, type(None)}
@@ -41,8 +42,10 @@ def structured(event: Any) -> CloudEvent:
     attributes = event
     event.pop("data", None)
     event.pop("data_base64", None)
+    if len(attributes) > MAX_MEMBERS or (type(data) is dict and len(data) > MAX_MEMBERS):
+        return CloudEvent({}, None, [Violation("", f"the event, or its data, has more than {MAX_MEMBERS} members")])
     for name, value in attributes.items():
-        if type(value) not in _ATTRIBUTES:
+        if type(value) not in _ATTRIBUTES and len(problems) < MAX_VIOLATIONS:
             problems.append(Violation(name[:100], "an attribute is a text, a whole number, or true or false"))
     return checked(attributes, None if data is _NO_DATA else data, problems)
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as AnyMapping
-from collections.abc import Sequence
 from typing import Any
 
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -20,7 +20,8 @@ from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 
 RPC = "/tidemark.v1.AlertService/EvaluateUsageBatch"
 _PLACE = re.compile(r"^batch\.events\[\d+\]\.?")
-AT_ONCE = 500  # events that are mapped without a pause, about 8 ms
+AT_ONCE = 50  # events that are mapped without a pause, about 1 ms
+MAX_VIOLATIONS = 10  # of one event that are answered
 COUNTED, REJECTED = "COUNTED", "REJECTED"
 # An event with one of these may be counted when it is sent again.
 _PASSING = {code_pb2.INTERNAL, code_pb2.UNAVAILABLE}
@@ -45,8 +46,9 @@ class CloudEvents:
         A single event that is refused is an error. Of a batch, each event has its own outcome. The code says whether
         it helps to send the request again: 503 where an event could not be recorded.
         """
-        events, is_batch = read_events(headers, body, self._most)
-        usage, positions, refused = await self._mapped(events)
+        sent, is_batch = read_events(headers, body, self._most)
+        events: list[CloudEvent] = []
+        usage, positions, refused = await self._mapped(sent, events)
         request = alert_service_pb2.EvaluateUsageBatchRequest(batch=usage_pb2.UsageBatch(events=usage))
         try:
             answer, request_id = await self._channels.unary(RPC, request.SerializeToString(), metadata, timeout)
@@ -62,14 +64,18 @@ class CloudEvents:
         if not is_batch and refused:
             raise refusals.of_status(refused[0])
         passing = any(status.code in _PASSING for status in refused.values())
-        return 503 if passing else 200, _answer(events, outcome, ids, refused), request_id
+        return 503 if passing else 200, await _answer(events, outcome, ids, refused), request_id
 
     async def _mapped(
-        self, events: Sequence[CloudEvent]
+        self, sent: Iterable[CloudEvent], events: list[CloudEvent]
     ) -> tuple[list[usage_pb2.UsageEvent], list[int], dict[int, status_pb2.Status]]:
-        """The usage events, the position of each in the request, and the errors of the others by their positions."""
+        """The usage events, the position of each in the request, and the errors of the others by their positions.
+
+        events: gets all of them.
+        """
         usage, positions, refused = [], [], dict[int, status_pb2.Status]()
-        for position, event in enumerate(events):
+        for position, event in enumerate(sent):
+            events.append(event)
             if position % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)  # other calls of the process have a turn
             arguments, problems = self._mapping.arguments(event)
@@ -80,7 +86,7 @@ class CloudEvents:
                     continue
                 except (ValueError, TypeError):
                     problems = [Violation("", "a text has characters that UTF-8 cannot express")]
-            refused[position] = refusals.invalid_fields(problems).status
+            refused[position] = refusals.invalid_fields(problems[:MAX_VIOLATIONS]).status
         return usage, positions, refused
 
 
@@ -95,7 +101,7 @@ def _without_index(status: status_pb2.Status) -> status_pb2.Status:
     return status
 
 
-def _answer(
+async def _answer(
     events: Sequence[CloudEvent],
     outcome: usage_pb2.UsageOutcome,
     ids: AnyMapping[int, str],
@@ -103,6 +109,8 @@ def _answer(
 ) -> dict[str, Any]:
     found = []
     for position, event in enumerate(events):
+        if position % AT_ONCE == AT_ONCE - 1:
+            await asyncio.sleep(0)
         shown: dict[str, Any] = {"status": REJECTED if position in refused else COUNTED}
         if type(event.attributes.get("id")) is str:
             shown["id"] = event.attributes["id"]

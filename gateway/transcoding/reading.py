@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from gateway.transcoding.duplicates import members_of
-from gateway.transcoding.problems import Problems, TooManyEvents
+from gateway.transcoding.problems import Later, Problems, TooManyEvents
 from gateway.transcoding.times import parse_duration, parse_timestamp
 
 MAX_SHOWN = 100  # characters of a name or value that a description quotes
@@ -72,9 +72,13 @@ class _MessageReader:
         found: dict[str, Any] = {}
         prefix = f"{path}." if path else ""
         problems.members += len(value)
+        if problems.has_too_many(len(value), path):
+            return None
         for key, stated in value.items():
             known = fields.get(key)
             if known is None:
+                if problems.is_full:
+                    return None
                 problems.add(f"{prefix}{key[:MAX_SHOWN]}", "there is no such field")
                 continue
             if stated is None:  # as if it were not there
@@ -110,18 +114,23 @@ def field_reader(field: FieldDescriptor) -> Read:
         return _map(message)
     single = single_reader(field)
     if field.full_name in _EVENTS:
-        return _events(_repeated(single), _EVENTS[field.full_name])
+        return _events(single, _EVENTS[field.full_name])
     return _repeated(single) if field.is_repeated else single
 
 
-def _events(listed: Read, most: int | None) -> Read:
+def _events(single: Read, most: int | None) -> Read:
     """The reader of a list of events. The server has a reason of its own for one that is too long."""
+
+    listed = _repeated(single)
 
     def read(value: Any, path: str, problems: Problems) -> Any:
         limit = problems.most_events if most is None else most
         if type(value) is list and len(value) > limit:  # before any work on one of them
             problems.too_many_events = TooManyEvents(path, len(value), limit)
             return None
+        if type(value) is list and problems.reads_later:
+            problems.later = Later(path, value, single)
+            return []
         return listed(value, path, problems)
 
     return read
@@ -134,6 +143,8 @@ def _repeated(single: Read) -> Read:
             return None
         if len(value) > MAX_ELEMENTS:  # before any work on one of them: a body has space for a million
             problems.add(path, f"it has {len(value)} elements; write at most {MAX_ELEMENTS}")
+            return None
+        if problems.has_too_many(len(value), path):
             return None
         found = []
         for index, each in enumerate(value):
@@ -162,6 +173,8 @@ def _map(entry: Descriptor) -> Read:
             problems.add(path, f"it has {len(value)} entries; write at most {MAX_ENTRIES}")
             return None
         problems.members += len(value)
+        if problems.has_too_many(len(value), path):
+            return None
         found = {}
         for key, each in value.items():
             at = f"{path}[{key[:MAX_SHOWN]!r}]"

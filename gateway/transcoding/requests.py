@@ -1,7 +1,8 @@
 """The request of a call, from the path, the query, the body and the headers of an HTTP request."""
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -11,12 +12,15 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from gateway.transcoding.duplicates import TWICE, duplicate_of
-from gateway.transcoding.problems import Problems
+from gateway.transcoding.problems import Later, Problems
 from gateway.transcoding.reading import MAX_SHOWN, field_reader, read_message, text_reader
 from gateway.transcoding.routes import Route
 
 _KEY = re.compile(r"([^\[\]]+)\[(.*)\]", re.DOTALL)
 _TEXTS = {"google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask"}
+
+AT_ONCE = 1_000  # events, and members of them, that are read without a pause, about 2 ms
+NOT_UTF8 = "a text has characters that UTF-8 cannot express"
 
 Arguments = dict[str, Any]
 
@@ -27,10 +31,10 @@ class NotJson(Exception):
 
 def read_request(
     route: Route, values: Sequence[str], query: str, body: bytes, problems: Problems, if_match: str | None = None
-) -> Message | None:
-    """The request; None if there are problems. values: of the variables, encoded. Raises NotJson.
+) -> Iterator[Message | None]:
+    """Reads a request: None after each part of a long one, and then the request, unless there are problems.
 
-    if_match: the etag of the header If-Match.
+    values: of the variables, encoded. if_match: the etag of the header If-Match. Raises NotJson.
     """
     arguments = read_body(route, body, problems)
     for (path, field), value in zip(route.variables, values, strict=True):
@@ -42,11 +46,40 @@ def read_request(
     if if_match is not None and route.etag:
         _put(arguments, route.etag, if_match, problems, must_equal=True)
     if problems.found or problems.too_many_events is not None:
-        return None
+        return
+    message = made(route.request_class, arguments, problems)
+    if message is not None and problems.later is not None:
+        for _ in _read_later(message, problems.later, problems):
+            yield None
+    if problems.found:
+        return
     if body and (twice := duplicate_of(body, problems.members)) is not None:
         problems.add(twice, TWICE)
-        return None
-    return made(route.request_class, arguments, problems)
+        return
+    yield message
+
+
+def _read_later(message: Message, later: Later, problems: Problems) -> Iterator[None]:
+    """Adds the events to a message, a few at a time."""
+    field: Any = functools.reduce(getattr, later.path.split("."), message)
+    done, pause = 0, problems.members + AT_ONCE
+    for index, each in enumerate(later.events):
+        if problems.is_full:  # no more of them would be shown
+            return
+        done += 1
+        if done + problems.members > pause:
+            yield
+            pause = done + problems.members + AT_ONCE
+        if each is None:
+            problems.add(f"{later.path}[{index}]", "null is no element")
+            continue
+        arguments = later.read(each, f"{later.path}[{index}]", problems)
+        if problems.found:
+            continue
+        try:
+            field.add(**arguments)
+        except (ValueError, TypeError):
+            problems.add(f"{later.path}[{index}]", NOT_UTF8)
 
 
 def made(message: type[Message], arguments: Mapping[str, Any], problems: Problems) -> Message | None:
@@ -54,7 +87,7 @@ def made(message: type[Message], arguments: Mapping[str, Any], problems: Problem
     try:
         return message(**arguments)
     except (ValueError, TypeError):  # a surrogate without its other half
-        problems.add("", "a text has characters that UTF-8 cannot express")
+        problems.add("", NOT_UTF8)
         return None
 
 

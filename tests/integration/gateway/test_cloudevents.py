@@ -220,6 +220,19 @@ async def test_a_key_that_is_there_twice_is_refused_in_each_form(client: HttpCli
         assert "twice" in answer.error["message"]
 
 
+async def test_an_event_with_very_many_members_is_refused(client: HttpClient) -> None:
+    for many in (1_100, 30_000):
+        for one in (
+            event(data={f"k{key}": 1 for key in range(many)}),
+            event(**{f"k{key}": 1 for key in range(many)}),
+        ):
+            answer = await send_one(client, one)
+            assert (answer.code, answer.reason) == (400, "ERROR_REASON_INVALID_FIELD")
+            assert "more than" in answer.error["message"]
+    answer = await send_batch(client, [event(1), event(2, data={f"k{key}": 1 for key in range(1_100)}), event(3)])
+    assert [one["status"] for one in answer.json["events"]] == ["COUNTED", "REJECTED", "COUNTED"]
+
+
 async def test_rules_of_a_mapping_choose_by_type_and_source(database: Database, clock: ManualClock) -> None:
     mapping = parse_mapping(
         {

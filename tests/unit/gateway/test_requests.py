@@ -20,7 +20,7 @@ def read(target: str, verb: str = "GET", body: bytes = b"") -> tuple[dict[str, A
     assert found is not None
     route, values = found.by_verb[verb]
     problems = Problems()
-    message = read_request(route, values, query, body, problems)
+    *_, message = [None, *read_request(route, values, query, body, problems)]
     return ({} if message is None else MessageToDict(message)), [one.path for one in problems.found]
 
 
@@ -153,3 +153,34 @@ def test_texts_that_look_like_keys_are_none(text: str) -> None:
     assert read("/v1/alerts/a:archive", "POST", body) == ({"alertId": "a", "etag": text}, [])
     spaced = json.dumps({"etag": text}, separators=(", ", " : ")).encode()
     assert read("/v1/alerts/a:archive", "POST", spaced) == ({"alertId": "a", "etag": text}, [])
+
+
+@pytest.mark.parametrize(
+    "alert",
+    [
+        {"thresholds": [{}] * 9_000},
+        {"labels": {f"k{key}": "v" for key in range(9_000)}},
+        {"costExceeded": {"groupingKeys": [""] * 9_000}},
+    ],
+    ids=["objects", "entries", "texts"],
+)
+def test_a_request_with_very_many_values_is_refused_without_reading_all(alert: dict[str, Any]) -> None:
+    body = json.dumps({"requests": [{"alert": alert}] * 20}).encode()
+    found, [path] = read("/v1/alerts:batchCreate", "POST", body)
+    assert found == {}
+    assert path.startswith("requests[11].alert.")
+
+
+def test_events_are_read_in_parts_with_the_same_result() -> None:
+    route, values = ROUTER.find("/v1/usage:evaluate").by_verb["POST"]  # type: ignore[union-attr]
+    events = [{"eventId": f"e-{number}", "properties": {"a": "1", "b": "2"}} for number in range(3_000)]
+    body = json.dumps({"batch": {"batchId": "b", "events": events}}).encode()
+    [whole] = read_request(route, values, "", body, Problems())
+    *parts, message = read_request(route, values, "", body, Problems(reads_later=True))
+    assert len(parts) > 5
+    assert set(parts) == {None}
+    assert message == whole
+    bad = Problems(reads_later=True)
+    body = json.dumps({"batch": {"events": [*events, {"eventId": 1}, None]}}).encode()
+    assert [one for one in read_request(route, values, "", body, bad) if one is not None] == []
+    assert [one.path for one in bad.found] == ["batch.events[3000].event_id", "batch.events[3001]"]
