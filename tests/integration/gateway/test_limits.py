@@ -181,7 +181,8 @@ async def test_a_body_is_parsed_only_when_its_caller_is_known(target: str, kind:
 async def test_too_many_events_are_refused_with_the_reason_of_the_server(
     echo: Echo, http: HttpClient, target: str, limit: int
 ) -> None:
-    most, events = min(limit, 5_000), [{}] * (limit + 1)
+    most = min(limit, 5_000)
+    events: list[Any] = [{}] * (limit + 1)
     answer = await http.post(target, {"batch": {"events": events}} if "evaluate" in target else {"events": events})
     assert (answer.code, answer.reason) == (400, "ERROR_REASON_BATCH_TOO_LARGE")
     assert answer.detail("ErrorInfo")["metadata"] == {"events": str(limit + 1), "limit": str(most)}

@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 import pytest
 
-from generated.tidemark.v1 import alert_service_pb2, usage_pb2
+from generated.tidemark.v1 import alert_pb2, alert_service_pb2, usage_pb2
 from server.alerts.split_events import MAX_EVENT_FIELDS
 from tests.support.server.running import status_of
 from tests.support.server.sharing import shares_server
@@ -35,7 +35,7 @@ async def test_an_event_with_very_many_properties_is_rejected_alone(caller: Call
 
 
 async def test_a_list_with_very_many_elements_is_refused_with_its_limit(caller: Caller) -> None:
-    request = alert_service_pb2.ListAlertsRequest(states=[1] * MANY)
+    request = alert_service_pb2.ListAlertsRequest(states=[alert_pb2.ALERT_STATE_ACTIVE] * MANY)
     method: Any = caller.server.channel.unary_unary(
         "/tidemark.v1.AlertService/ListAlerts", request_serializer=type(request).SerializeToString
     )

@@ -71,6 +71,7 @@ def test_every_list_and_map_of_a_request_has_a_limit(kind: Descriptor) -> None:
 def test_parts_of_one_message_are_counted_together() -> None:
     kind = account_service_pb2.PutCustomerRequest.DESCRIPTOR
     customer = kind.fields_by_name["customer"]
+    assert customer.message_type is not None
     aliases = customer.message_type.fields_by_name["aliases"]
     half = encoded(customer.number, elements(aliases, MAX_ELEMENTS // 2 + 1))
     assert found(half, kind) is None
