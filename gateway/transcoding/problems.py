@@ -60,10 +60,10 @@ class Problems:
 
     def has_too_many(self, values: int, path: str) -> bool:
         """Whether the request has too many values, with these at a path, which is a problem then."""
-        self._values += values
+        before, self._values = self._values, self._values + values
         if self._values <= MAX_VALUES or self.later is not None:
             return False
-        if not self.is_full:
+        if before <= MAX_VALUES:
             self.add(path, f"the request has more than {MAX_VALUES:,} values up to here: send less in one request")
         return True
 
