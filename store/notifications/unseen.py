@@ -30,8 +30,9 @@ logger = logging.getLogger(__name__)
 _BOUND = text("SELECT set_config('statement_timeout', '3s', true)")
 
 _TRY_KEY = """
-INSERT INTO notification (organization_id, customer_id, notification_id, alert_id, sequence, event_type, condition_type,
-    create_time, body)
+INSERT INTO notification (
+    organization_id, customer_id, notification_id, alert_id, sequence, event_type, condition_type, create_time, body
+)
 VALUES (%s, %s, %s, '', 0, '', '', now(), '')
 ON CONFLICT DO NOTHING RETURNING sequence
 """

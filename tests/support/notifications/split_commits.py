@@ -22,7 +22,7 @@ class SplitCommitter:
         self._pending = coordinator
 
     async def notifies(self, *names: tuple[str, int]) -> None:
-        """Writes notifications of these customers with these sequences. Both halves are written, none is committed."""
+        """Writes both halves of notifications of these customers with these sequences, and commits neither."""
         await self._whole.notifies(*names)
         taken = await self._notifications.execute(
             "DELETE FROM feed_pending WHERE xmin = pg_current_xact_id()::xid"
