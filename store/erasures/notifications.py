@@ -50,8 +50,8 @@ SELECT DISTINCT notification_id FROM delivery
 WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)
 """)
 
-# With their places in the feed, and what waits for one: an evaluation may have committed after the step of feed_pending,
-# and the feed would wait for a notification that never shows.
+# With their places in the feed, and what waits for one: an evaluation may have committed after the step of
+# feed_pending, and the feed would wait for a notification that never shows.
 _DELETE_PLACES = text("""
 WITH entries AS (
     DELETE FROM feed_entry WHERE organization_id = :organization_id AND notification_id = ANY(:notification_ids)

@@ -75,8 +75,8 @@ PINS: Mapping[str, tuple[str, str]] = {
     # Of a Citus cluster; a server without that extension does not know them, and they are left out.
     "citus.enable_deadlock_prevention": (
         "off",
-        "on, every statement that changes several shards locks them until the commit: commits wait for each other, and"
-        " deadlock although they share no row",
+        "on, every statement that changes several shards locks them until the commit: commits wait for each other,"
+        " and deadlock although they share no row",
     ),
     "citus.multi_shard_modify_mode": (
         "sequential",
