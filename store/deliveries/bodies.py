@@ -1,9 +1,9 @@
 """The bodies of claimed deliveries, of notifications and of operator events, each with its trace.
 
 Statements of their own, since the notifications may be stored on other nodes than the queue. On a cluster they are
-joins with the list of what is wanted, which can be sent to the nodes. On one server they are lateral: with SETTINGS of
-the queue only the primary key has the order that they ask for. A join would use the index by time when the statistics
-are late, and read all notifications of an organization for each delivery (measured: 3 s for 200 bodies).
+joins with the list of what is wanted, which can be sent to the nodes. On one server they are lateral: with SETTINGS
+of the queue only the primary key has the order that they ask for. A join would use the index by time when the
+statistics are late, and read all notifications of an organization for each delivery (measured: 3 s for 200 bodies).
 """
 
 from collections.abc import Collection, Sequence

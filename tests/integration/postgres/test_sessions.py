@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from store.migrate import migrate as run_migrations
 from store.postgres import sessions
 from store.postgres.database import Database, sync_engine
-from store.postgres.sessions import MIGRATION_PINS, PINS
+from store.postgres.sessions import MIGRATION_PINS, OF_CLUSTER, PINS
 from tests.support.postgres.adverse_settings import ADVERSE, make_adverse
 from tests.support.server.sharing import own_database
 
