@@ -19,6 +19,7 @@ from psycopg.conninfo import make_conninfo
 
 from store.postgres.addresses import conninfo
 from store.postgres.failures import READ_ONLY, DatabaseUnavailable
+from store.postgres.pooled_connection import PooledConnection
 
 Row = tuple[Any, ...]
 
@@ -72,7 +73,20 @@ PINS: Mapping[str, tuple[str, str]] = {
     # Plans.
     "jit": ("off", "compilation takes longer than any statement of Tidemark: a claim took a second"),
     "plan_cache_mode": ("auto", "forced generic plans ignore that a batch names few rows"),
+    # Of a Citus cluster; a server without that extension does not know them, and they are left out.
+    "citus.enable_deadlock_prevention": (
+        "off",
+        "on, every statement that changes several shards locks them until the commit: commits wait for each other,"
+        " and deadlock although they share no row",
+    ),
+    "citus.multi_shard_modify_mode": (
+        "sequential",
+        "one connection to each node, so that a transaction sees its own changes, and locks shards in one order",
+    ),
 }
+
+# Those of PINS that only a server with the extension of a cluster knows.
+OF_CLUSTER = frozenset(name for name in PINS if name.startswith("citus."))
 
 # Detect a peer that vanished. Not each platform of the server supports all of them, so the server may refuse them.
 PEER_PINS: Mapping[str, tuple[str, str]] = {
@@ -151,7 +165,10 @@ async def prepare(
             cursor = await connection.execute(_statement({**pins, **peer_pins}))
         except psycopg.errors.InvalidParameterValue:
             cursor = await connection.execute(_statement(pins))
-        _require_writable(await cursor.fetchall())
+        settings = await cursor.fetchall()
+        _require_writable(settings)
+        if isinstance(connection, PooledConnection):
+            connection.of_cluster = any(name in OF_CLUSTER for *_, name in settings)
         await connection.set_autocommit(False)
     except BaseException:
         await connection.close()
@@ -187,15 +204,18 @@ async def require_writable(connection: psycopg.AsyncConnection[Row]) -> None:
 
 
 def _require_writable(settings: list[Row]) -> None:
-    if any(read_only == "on" for _, read_only in settings):
+    if any(read_only == "on" for _, read_only, *_ in settings):
         raise ReadOnlyServer
 
 
 def _statement(pins: Mapping[str, tuple[str, str]]) -> bytes:
-    """A statement that sets those settings that the server knows, and returns whether transactions are read only."""
+    """A statement that sets those settings that the server knows, and returns them.
+
+    Its columns: the value, whether transactions are read only, and the name.
+    """
     values = ", ".join([_SYNCHRONOUS_COMMIT, *(f"('{name}', '{value}')" for name, (value, _) in pins.items())])
     return f"""
-        SELECT set_config(name, value, false), current_setting('transaction_read_only')
+        SELECT set_config(name, value, false), current_setting('transaction_read_only'), name
         FROM (VALUES {values}) AS pin (name, value)
         WHERE current_setting(name, true) IS NOT NULL
     """.encode()
