@@ -1,35 +1,45 @@
 """The HTTP server of the monitoring port."""
 
+import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from runtime.http_faults import http_logger
+from runtime.http_connections import BoundedServer, ConnectionLimits, bounded, listen
+from runtime.http_faults import add_plain_headers
 from runtime.monitoring.addresses import Address, CannotMonitor
 from runtime.monitoring.port import Monitored
+
+CONNECTIONS = 1_000  # at the same time
+# Prometheus keeps a connection for five minutes between scrapes, and must not find it closed.
+LIMITS = ConnectionLimits(idle=330.0)
+
+logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
 async def listening(addresses: Sequence[Address], monitored: Monitored) -> AsyncIterator[int]:
     """Listens on the addresses while the block runs; yields the port of the first. Raises CannotMonitor."""
-    runner = web.AppRunner(_application(monitored), access_log=None, logger=http_logger, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        for address in addresses:
-            await _listen(runner, address)
-        yield int(runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
+    application = _application(monitored)
+    async with bounded(application, LIMITS, most=CONNECTIONS, logger=logger, shutdown_timeout=1.0) as server:
+        opened: list[asyncio.Server] = []
+        try:
+            for address in addresses:
+                opened.append(await _listen(server, address))
+            yield int(opened[0].sockets[0].getsockname()[1])
+        finally:
+            for one in opened:
+                one.close()
 
 
-async def _listen(runner: web.AppRunner, address: Address) -> None:
+async def _listen(server: BoundedServer, address: Address) -> asyncio.Server:
     if isinstance(address, socket.socket):
-        await web.SockSite(runner, address).start()
-        return
+        return await asyncio.get_running_loop().create_server(server, sock=address)
     try:
-        await web.TCPSite(runner, *address).start()
+        return await listen(server, *address, None)
     except OSError as error:
         raise CannotMonitor(*address) from error
 
@@ -46,6 +56,7 @@ def _application(monitored: Monitored) -> web.Application:
         return web.Response(body=found.body, headers={"Content-Type": found.content_type})
 
     application = web.Application()
+    application.on_response_prepare.append(add_plain_headers)
     application.router.add_get("/healthz", on_healthz)
     application.router.add_get("/readyz", on_readyz)
     application.router.add_get("/metrics", on_metrics)
