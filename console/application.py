@@ -96,15 +96,18 @@ class Console:
 
     @web.middleware
     async def _with_session(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Reads the session; checks the token of each post."""
+        """Reads the session; refuses what pages of other sites cause."""
         if request.path.startswith(_OPEN_PATHS):
             return await handler(request)
+        reads = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
+        if reads and origins.is_part_of_another_site(request):
+            return self._problem(request, problems.OTHER_SITE)
         now = self._settings.clock.now()
         session = self._settings.sessions.read(cookies.read(request), now)
         if session is not None and session.is_open and not self._is_open_to(request):
             session = None
         request[_SESSION] = session
-        if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
+        if not reads:
             if session is None:
                 return self._to_signin(request, ended=True)
             if not origins.is_of_this_site(request):
@@ -150,7 +153,9 @@ class Console:
         return self._settings.sessions.new(self._settings.clock.now(), is_open=True)
 
     def _is_open_to(self, request: web.Request) -> bool:
-        return self._settings.allows_no_key and origins.is_loopback_host(request)
+        return (
+            self._settings.allows_no_key and origins.is_loopback_host(request) and not origins.is_forwarded(request)
+        )
 
     def _visit(self, request: web.Request, session: Session, viewer: Viewer, calls: Calls) -> Visit:
         return Visit(

@@ -21,10 +21,13 @@ from console.access.sessions import Sessions
 from console.application import Console, Settings
 from runtime.actions import LogAction
 from runtime.clock import Clock
-from runtime.http_connections import DEFAULT_LIMITS, ConnectionLimits, bounded, listen
+from runtime.http_connections import DEFAULT_LIMITS, ConnectionLimits, bounded
+from runtime.http_listening import listen
 
 SHUTDOWN_TIMEOUT = 5.0  # seconds for pages that are being made
-CONNECTIONS = 500  # at the same time: a process may often have no more than 1,024 files and sockets
+# At the same time. A process may often have no more than 1,024 files and sockets, and those that are accepted in one
+# turn of the event loop are above the number for a moment.
+CONNECTIONS, BACKLOG = 500, 128
 
 logger = logging.getLogger(__name__)
 
@@ -139,14 +142,14 @@ async def running(
             access_log_class=_AccessLog,
         ) as server_of_pages:
             try:
-                opened = await listen(server_of_pages, listening.host, listening.port, context)
+                opened = await listen(server_of_pages, listening.host, listening.port, context, backlog=BACKLOG)
             except OSError as error:
                 raise CannotListen(
                     f"cannot listen on {listening.host} port {listening.port} for the console:"
                     f" {error.strerror or error}"
                 ) from None
             try:
-                yield int(opened.sockets[0].getsockname()[1])
+                yield opened.port
             finally:
                 opened.close()
 

@@ -15,8 +15,9 @@ from gateway.calls.callers import is_loopback
 from gateway.limits import DEFAULT_HTTP_LIMITS, HttpLimits
 from runtime.actions import LogAction
 from runtime.forwarding import CannotListenFront
-from runtime.http_connections import BoundedServer, listen
+from runtime.http_connections import BoundedServer
 from runtime.http_faults import Fault
+from runtime.http_listening import Listening, listen
 
 LAST_GRACE = 2.0  # seconds for the last bytes of answers whose calls have ended
 
@@ -64,7 +65,7 @@ class HttpFront:
                 listening = await listen(server, self._host, self._port, backend.tls, shares_port=backend.shares_port)
             except OSError as error:
                 raise CannotListenFront.on(self._host, self._port) from error
-            port = int(listening.sockets[0].getsockname()[1])
+            port = listening.port
             logger.info(
                 "listening on %s port %d for HTTP",
                 self._host,
@@ -85,7 +86,7 @@ class HttpFront:
 class ServingHttp:
     """An HTTP port that is open. port: its number."""
 
-    def __init__(self, application: Application, server: BoundedServer, listening: asyncio.Server, port: int) -> None:
+    def __init__(self, application: Application, server: BoundedServer, listening: Listening, port: int) -> None:
         self._application = application
         self._server = server
         self._listening = listening

@@ -6,7 +6,6 @@ a time, and a port that is full closes the connection that has waited for its cl
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,9 +16,6 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from runtime.actions import LogAction
 from runtime.http_faults import Fault, plain_answer
-
-BACKLOG = 1_024  # connections that the system keeps until they are accepted
-HANDSHAKE = 10.0  # seconds for the handshake of TLS
 
 Handler = Callable[[Any], Any]
 
@@ -216,21 +212,6 @@ async def in_time(request: web.BaseRequest, seconds: float) -> AsyncIterator[Non
         if (transport := request.transport) is not None:
             transport.abort()
         raise ConnectionResetError("the client does not read") from None
-
-
-async def listen(
-    server: web.Server, host: str, port: int, context: ssl.SSLContext | None, *, shares_port: bool = False
-) -> asyncio.Server:
-    """Listens on an address. context: of TLS. Raises OSError."""
-    return await asyncio.get_running_loop().create_server(
-        server,
-        host,
-        port,
-        ssl=context,
-        backlog=BACKLOG,
-        reuse_port=shares_port or None,
-        ssl_handshake_timeout=None if context is None else HANDSHAKE,
-    )
 
 
 @asynccontextmanager

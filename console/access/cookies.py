@@ -1,8 +1,9 @@
 """The cookie of a session: its name, its flags."""
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from yarl import URL
 
+from console.access.origins import host_of
 from console.access.sessions import LIFETIME
 
 COOKIE = "tidemark_console"
@@ -19,7 +20,7 @@ def name(request: web.Request) -> str:
     Browsers send a cookie to all ports of a host, so two consoles of one host would end each other's sessions.
     """
     try:
-        port = URL(f"//{request.headers.get(hdrs.HOST, '')}").explicit_port
+        port = URL(f"//{host_of(request)}").explicit_port
     except ValueError:
         port = None
     own = f"{COOKIE}_{port}" if port is not None else COOKIE

@@ -29,6 +29,11 @@ FOREIGN_FORM = Problem(
     "The form was refused",
     "It was not sent from a page of this session, or the session has ended since. Open the page again and repeat it.",
 )
+OTHER_SITE = Problem(
+    403,
+    "Another site asked for this page",
+    "Pages of this console are not shown in those of other sites: open it here.",
+)
 UNREADABLE_FORM = Problem(
     400, "The form cannot be read", "It is not what a page of this console sends. Open the page again and repeat it."
 )

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from runtime.http_connections import BoundedServer, ConnectionLimits, bounded, listen
+from runtime.http_connections import BoundedServer, ConnectionLimits, bounded
 from runtime.http_faults import add_plain_headers
+from runtime.http_listening import Listening, listen
 from runtime.monitoring.addresses import Address, CannotMonitor
 from runtime.monitoring.port import Monitored
 
@@ -25,21 +26,22 @@ async def listening(addresses: Sequence[Address], monitored: Monitored) -> Async
     """Listens on the addresses while the block runs; yields the port of the first. Raises CannotMonitor."""
     application = _application(monitored)
     async with bounded(application, LIMITS, most=CONNECTIONS, logger=logger, shutdown_timeout=1.0) as server:
-        opened: list[asyncio.Server] = []
+        opened: list[Listening] = []
         try:
             for address in addresses:
                 opened.append(await _listen(server, address))
-            yield int(opened[0].sockets[0].getsockname()[1])
+            yield opened[0].port
         finally:
             for one in opened:
                 one.close()
 
 
-async def _listen(server: BoundedServer, address: Address) -> asyncio.Server:
+async def _listen(server: BoundedServer, address: Address) -> Listening:
     if isinstance(address, socket.socket):
-        return await asyncio.get_running_loop().create_server(server, sock=address)
+        inherited = await asyncio.get_running_loop().create_server(server, sock=address)
+        return Listening(int(address.getsockname()[1]), inherited)
     try:
-        return await listen(server, *address, None)
+        return await listen(server, *address)
     except OSError as error:
         raise CannotMonitor(*address) from error
 

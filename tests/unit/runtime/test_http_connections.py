@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import web
 
-from runtime.http_connections import BoundedServer, ConnectionLimits, bounded, listen
+from runtime.http_connections import BoundedServer, ConnectionLimits, bounded
+from runtime.http_listening import listen
 from tests.support.waiting import within
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -80,8 +81,8 @@ async def opened(limits: ConnectionLimits, most: int = MOST) -> AsyncIterator[Po
         application.router.add_route("*", path, handler)
     logger = logging.getLogger("tests.http_connections")
     async with bounded(application, limits, most=most, logger=logger, shutdown_timeout=1.0) as server:
-        listening = await listen(server, "127.0.0.1", 0, None)
-        found = Port(server, listening.sockets[0].getsockname()[1])
+        listening = await listen(server, "127.0.0.1", 0)
+        found = Port(server, listening.port)
         try:
             yield found
         finally:
