@@ -173,7 +173,7 @@ async def _console(postgresql: PostgreSQL, customers: int, events: int) -> Async
         async with channel(program.address.server) as over:
             customer = Customer(customer_id=load.customer(0))
             await AccountServiceStub(over).PutCustomer(PutCustomerRequest(customer=customer), timeout=TIMEOUT)
-            endpoint = CreateEndpointRequest(endpoint=Endpoint(url="http://127.0.0.1:9/away"))
+            endpoint = CreateEndpointRequest(endpoint=Endpoint(url="http://127.0.0.1:1025/away"))
             created = await WebhookServiceStub(over).CreateEndpoint(endpoint, timeout=TIMEOUT)
         definitions = [requests.for_all(), load.crossing_alert(), requests.for_customer(0)]
         await create_alerts(program.address.server, definitions)

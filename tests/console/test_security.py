@@ -1,6 +1,7 @@
 """What the console must not do: other keys, other sites, other texts than it was given."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,16 @@ from console.access.cookies import COOKIE
 from console.access.posts import MAX_FIELDS
 from console.pages.alert_form import MOST_ITEMS
 from tests.support.console.odd_texts import EVIL, evil_texts
-from tests.support.console.stage import Stage
+from tests.support.console.stage import Stage, stage
+from tests.support.databases import Template
+
+
+@pytest.fixture(scope="module")
+async def console(template: Template) -> AsyncIterator[Stage]:
+    """A stage with few days of usage, which is enough here."""
+    with template.lent_database() as url:
+        async with stage(url, days=2) as found:
+            yield found
 
 
 async def test_without_a_key_nothing_is_shown_and_the_page_comes_after_the_sign_in(console: Stage) -> None:

@@ -5,6 +5,7 @@ import atexit
 import shutil
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,11 @@ async def _prepare(console: Stage) -> None:
         metadata = (("authorization", f"Bearer {console.keys['admin']}"),)
         await scenario.traffic(channel, metadata, console.clock)
         await asyncio.sleep(WRITTEN_AFTER)
-        # The notifier makes in a few seconds what it would have made in these minutes.
+        # The notifier makes in some seconds what it would have made in these minutes.
         overview = AlertServiceStub(channel)
-        async with within("the deliveries that are due"):
+        async with within("the deliveries that are due", 120):
             while True:
+                console.clock.set(datetime.now(UTC))  # by which the database knows what is due
                 answer = await overview.GetActivity(GetActivityRequest(), metadata=metadata)
                 if not answer.activity.HasField("oldest_due_time"):
                     break
