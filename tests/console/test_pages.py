@@ -288,6 +288,12 @@ async def test_the_form_changes_with_the_condition_without_a_new_page(console: S
         assert "tokens" in await page.inner_text("aside")
         assert "tokens" in await page.inner_text("[data-partial-said]"), "a screen reader says it"
         assert await page.evaluate("window.isTheSamePage"), "no page was loaded"
+        await page.fill("#f-thresholds-1-value", "many")
+        await page.click("text=Create the alert")
+        await page.wait_for_selector("[role=alert]")
+        assert "cannot be saved yet" in await page.evaluate("document.activeElement.innerText"), "it is read first"
+        assert (await page.title()).startswith("Not saved")
+        await page.fill("#f-thresholds-1-value", "90000000")
         await page.click("text=Create the alert")
         await page.wait_for_selector("h1:has-text('Made in a browser')")
 
