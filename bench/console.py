@@ -1,4 +1,8 @@
-"""console: how long the pages of the console take, by the number of customers and alerts of the organization."""
+"""console: how long the pages of the console take, by the number of customers and alerts of the organization.
+
+Each customer has usage, an alert of its own, and is in alarm of an alert of all, which has notified about it to an
+endpoint that is away.
+"""
 
 import asyncio
 import contextlib
@@ -6,9 +10,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import aiohttp
+import grpc
 import psycopg
 from rich.table import Table
 
@@ -16,30 +22,48 @@ from bench.rules import requests
 from bench.rules.servers import copy_alert, copy_customer
 from bench.support import load
 from bench.support.figures import milliseconds
-from bench.support.sending import TIMEOUT, channel, create_alerts
+from bench.support.sending import TIMEOUT, channel, check, create_alerts, evaluate_usage
 from bench.support.stack import PostgreSQL
+from console.pages import overview
 from console.process import Listening, Server, running
+from evaluator.events import UsageEvent
 from generated.tidemark.v1.account_service_pb2 import PutCustomerRequest
 from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.customer_pb2 import Customer
+from generated.tidemark.v1.endpoint_pb2 import Endpoint
+from generated.tidemark.v1.webhook_service_pb2 import CreateEndpointRequest
+from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
 
 SIZES = (10, 1_000, 100_000)  # customers, each with an alert of its own, beside one alert of all
 WARM, MEASURED = 3, 25  # requests of each page
 EVENTS = 1_000_000  # of one customer, where the organization is largest; otherwise a hundredth
+WEBHOOKS = {"TIDEMARK_WEBHOOK_ALLOW_HTTP": "1", "TIDEMARK_WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8"}
 VIEWERS, VIEWS = 50, 4  # of the overview at the same time; requests of each
 
+_ALONE = "overview of one viewer"
 _PAGES = {
-    "overview": "/",
-    "overview, live part": "/overview/live",
+    _ALONE: "/",
+    "overview, shared": "/",
     "customers": "/customers",
     "customers, by prefix": "/customers?q={customer}",
-    "customer with usage": "/customer?id={customer}",
+    "one customer": "/customer?id={customer}",
     "alerts": "/alerts",
-    "alert of all": "/alerts/{alert}",
-    "explain": "/explain?alert={alert}&customer={customer}",
+    "alerts of one customer": "/alerts?customer={customer}",
+    "alerts by name": "/alerts?q=of+one",
+    "alert of all, in alarm": "/alerts/{alarming}",
+    "alert of all, out of reach": "/alerts/{alert}",
+    "explain": "/explain?alert={alarming}&customer={customer}",
     "notifications": "/notifications",
+    "notifications of one customer": "/notifications?customer={customer}",
+    "one notification": "/notifications/{notification}",
+    "endpoints": "/endpoints",
+    "one endpoint": "/endpoints/{endpoint}",
 }
+BATCH = 1_000  # events of a message
+
+_LIFETIMES = overview.LIVE, overview.SLOW
 
 # One customer's events of the last days, as a replay would have stored them.
 _FILL = """
@@ -49,6 +73,9 @@ SELECT o.organization_id, %(customer)s, 'bench-' || n, now() - (n %% 40000) * in
 FROM organization o, generate_series(1, %(events)s) AS n
 WHERE o.name = 'default'
 """
+
+
+_ALERTS_OF_ALL = "SELECT display_name, alert_id FROM alert WHERE customer_id IS NULL"
 
 
 @dataclass(frozen=True)
@@ -104,18 +131,19 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None]) -> Repo
     sizes = []
     for customers in SIZES:
         events = EVENTS if customers == max(SIZES) else EVENTS // 100
-        async with _console(postgresql, customers, events) as (base, alert_id):
-            sizes.append(await _size(base, customers, events, alert_id))
+        async with _console(postgresql, customers, events) as (base, names):
+            sizes.append(await _size(base, customers, events, names))
         report(f"{customers:,} customers: {sizes[-1].figures()}")
     return Report(sizes)
 
 
-async def _size(base: str, customers: int, events: int, alert_id: str) -> Size:
+async def _size(base: str, customers: int, events: int, names: dict[str, str]) -> Size:
     took: dict[str, list[float]] = {}
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
         for name, path in _PAGES.items():
-            url = base + path.format(customer=load.customer(0), alert=alert_id)
+            url = base + path.format(customer=load.customer(0), **names)
             took[name] = []
+            overview.LIVE, overview.SLOW = (0.0, 0.0) if name == _ALONE else _LIFETIMES
             for number in range(WARM + MEASURED):
                 started = time.perf_counter()
                 async with session.get(url) as answer:
@@ -137,27 +165,60 @@ async def _view(session: aiohttp.ClientSession, base: str) -> None:
 
 
 @asynccontextmanager
-async def _console(postgresql: PostgreSQL, customers: int, events: int) -> AsyncIterator[tuple[str, str]]:
-    """A console of such a server: its address, and the id of the alert of all."""
+async def _console(postgresql: PostgreSQL, customers: int, events: int) -> AsyncIterator[tuple[str, dict[str, str]]]:
+    """A console of such a server: its address, and the ids in the addresses of its pages."""
     url = postgresql.create_database(f"bench_console_{customers}")
     async with contextlib.AsyncExitStack() as exits:
-        program = await postgresql.server(exits, url, {})
+        program = await postgresql.server(exits, url, WEBHOOKS)
         async with channel(program.address.server) as over:
             customer = Customer(customer_id=load.customer(0))
             await AccountServiceStub(over).PutCustomer(PutCustomerRequest(customer=customer), timeout=TIMEOUT)
-        await create_alerts(program.address.server, [requests.for_all(), requests.for_customer(0)])
+            endpoint = CreateEndpointRequest(endpoint=Endpoint(url="http://127.0.0.1:1025/away"))
+            created = await WebhookServiceStub(over).CreateEndpoint(endpoint, timeout=TIMEOUT)
+        definitions = [requests.for_all(), load.crossing_alert(), requests.for_customer(0)]
+        await create_alerts(program.address.server, definitions)
         await program.stop()
         with psycopg.connect(url) as connection:
             copy_customer(connection, 1, customers)
             copy_alert(connection, customers - 1)
+        await program.start()
+        async with channel(program.address.server) as over:
+            await _send(over, customers)
+        with psycopg.connect(url) as connection:
             parameters = {"customer": load.customer(0), "metric": load.METRIC, "events": events}
             connection.execute(_FILL, parameters)
-            found = connection.execute("SELECT alert_id FROM alert WHERE customer_id IS NULL").fetchone()
-            assert found is not None
+            names: dict[str, str] = dict(connection.execute(_ALERTS_OF_ALL).fetchall())
+            notified = connection.execute("SELECT min(notification_id), count(*) FROM notification").fetchone()
+        assert notified is not None
+        assert notified[1] == customers, "each customer is in alarm"
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE")
             connection.execute("CHECKPOINT")
-        await program.start()
         server = Server(program.address.server)
         port = await exits.enter_async_context(running(server, Listening("127.0.0.1", 0), SystemClock()))
-        yield f"http://127.0.0.1:{port}", found[0]
+        yield (
+            f"http://127.0.0.1:{port}",
+            {
+                "alert": names["of all"],
+                "alarming": names["every unit"],
+                "notification": notified[0],
+                "endpoint": created.endpoint.endpoint_id,
+            },
+        )
+
+
+async def _send(over: grpc.aio.Channel, customers: int) -> None:
+    """An event of each customer for the gauge of its own alert, and one that crosses."""
+    now = load.now()
+    events = [
+        UsageEvent(f"{metric}-{number}", load.customer(number), now, metric, Decimal(1), None, None, None, {})
+        for number in range(customers)
+        for metric in (load.METRIC, load.CROSSING_METRIC)
+    ]
+    call = evaluate_usage(over)
+    for message in load.messages(events, BATCH):
+        await call.write(message)
+        answer = await call.read()
+        assert isinstance(answer, EvaluateUsageResponse)
+        check(answer)
+    await call.done_writing()

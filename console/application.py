@@ -10,20 +10,20 @@ import grpc
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from console.access import headers, origins, posts
+from console.access import cookies, headers, origins, posts
 from console.access.api import Api, ApiError, Calls
 from console.access.attempts import Attempts, Network, client_of
 from console.access.identity import Viewer, Viewers
-from console.access.sessions import LIFETIME, Session, Sessions
+from console.access.sessions import Session, Sessions
 from console.access.shared_reads import SharedReads
 from console.access.visit import NO_FORM, Visit, see_other
 from console.pages import alert_form, problems, signin
 from console.pages.routes import routes
 from console.words.rendering import STATIC, environment, link
 from runtime.clock import Clock
+from runtime.http_connections import DEFAULT_LIMITS
 
 _OPEN_PATHS = ("/static/", "/healthz")
-COOKIE = "tidemark_console"
 _SESSION: web.RequestKey[Session | None] = web.RequestKey("session", object)  # type: ignore[arg-type]
 _FORM: web.RequestKey[posts.Form] = web.RequestKey("form", posts.Form)
 
@@ -38,12 +38,14 @@ class Settings:
 
     allows_no_key: visitors need no key where the server needs none: the console listens on this machine only, and has
     no certificate that could identify it to the server. proxies: peers whose X-Forwarded-For names the client.
+    body_seconds: in which a form has to arrive.
     """
 
     sessions: Sessions
     clock: Clock
     allows_no_key: bool = False
     proxies: Sequence[Network] = ()
+    body_seconds: float = DEFAULT_LIMITS.body
 
 
 class Console:
@@ -77,7 +79,7 @@ class Console:
         try:
             return await handler(request)
         except web.HTTPException as error:
-            if error.status in (404, 405, 413):
+            if problems.is_of_http(error.status):
                 return self._problem(request, problems.of_http(error.status))
             raise
         except posts.Unreadable:
@@ -94,20 +96,25 @@ class Console:
 
     @web.middleware
     async def _with_session(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Reads the session; checks the token of each post."""
+        """Reads the session; refuses what pages of other sites cause."""
         if request.path.startswith(_OPEN_PATHS):
             return await handler(request)
+        reads = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
+        if reads and origins.is_part_of_another_site(request):
+            return self._problem(request, problems.OTHER_SITE)
         now = self._settings.clock.now()
-        session = self._settings.sessions.read(request.cookies.get(self._cookie_name(request)), now)
+        session = self._settings.sessions.read(cookies.read(request), now)
         if session is not None and session.is_open and not self._is_open_to(request):
             session = None
         request[_SESSION] = session
-        if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
+        if not reads:
             if session is None:
                 return self._to_signin(request, ended=True)
             if not origins.is_of_this_site(request):
                 return self._problem(request, problems.FOREIGN_FORM)
-            form = await posts.read_form(request, is_guest=not session.is_signed_in)
+            form = await posts.read_form(
+                request, is_guest=not session.is_signed_in, seconds=self._settings.body_seconds
+            )
             if not origins.is_token(form.get("csrf", ""), session.csrf):
                 return self._problem(request, problems.FOREIGN_FORM)
             request[_FORM] = form
@@ -128,7 +135,7 @@ class Console:
                 return self._problem(request, problems.NO_READER)
             response = await page(self._visit(request, session, viewer, calls))
             if is_new:
-                self._set_cookie(request, response, session)
+                cookies.write(request, response, self._settings.sessions.cookie(session))
             return response
 
         return handle
@@ -146,7 +153,9 @@ class Console:
         return self._settings.sessions.new(self._settings.clock.now(), is_open=True)
 
     def _is_open_to(self, request: web.Request) -> bool:
-        return self._settings.allows_no_key and origins.is_loopback_host(request)
+        return (
+            self._settings.allows_no_key and origins.is_loopback_host(request) and not origins.is_forwarded(request)
+        )
 
     def _visit(self, request: web.Request, session: Session, viewer: Viewer, calls: Calls) -> Visit:
         return Visit(
@@ -171,7 +180,7 @@ class Console:
         response = signin.page(
             self._templates, session, request.query.get("next", ""), ended="ended" in request.query
         )
-        self._set_cookie(request, response, session)
+        cookies.write(request, response, self._settings.sessions.cookie(session))
         return response
 
     async def _sign_in(self, request: web.Request) -> web.StreamResponse:
@@ -201,7 +210,7 @@ class Console:
         # A new id and a new token: what somebody knew of the session before is worth nothing now.
         session = self._settings.sessions.new(self._settings.clock.now(), key)
         response = see_other(signin.next_path(path))
-        self._set_cookie(request, response, session)
+        cookies.write(request, response, self._settings.sessions.cookie(session))
         return response
 
     async def _sign_out(self, request: web.Request) -> web.StreamResponse:
@@ -209,9 +218,7 @@ class Console:
         if session is not None and session.is_signed_in:  # those of guests would crowd out the others
             self._settings.sessions.sign_out(session, self._settings.clock.now())
         response = see_other("/signin?ended=1")
-        response.del_cookie(
-            self._cookie_name(request), path="/", secure=self._is_secure(request), httponly=True, samesite="Strict"
-        )
+        cookies.remove(request, response)
         return response
 
     def _to_signin(self, request: web.Request, *, ended: bool) -> web.Response:
@@ -226,25 +233,6 @@ class Console:
     def _problem(self, request: web.Request, problem: problems.Problem) -> web.Response:
         session = request.get(_SESSION)
         return problems.page(self._templates, problem, session, is_fragment=bool(request.headers.get("X-Fragment")))
-
-    def _cookie_name(self, request: web.Request) -> str:
-        return f"__Host-{COOKIE}" if self._is_secure(request) else COOKIE
-
-    @staticmethod
-    def _is_secure(request: web.Request) -> bool:
-        """Whether the browser speaks HTTPS, to this console or to a proxy before it."""
-        return request.secure or request.headers.get("X-Forwarded-Proto", "").lower() == "https"
-
-    def _set_cookie(self, request: web.Request, response: web.StreamResponse, session: Session) -> None:
-        response.set_cookie(
-            self._cookie_name(request),
-            self._settings.sessions.cookie(session),
-            max_age=int(LIFETIME.total_seconds()),
-            path="/",
-            httponly=True,
-            secure=self._is_secure(request),
-            samesite="Strict",
-        )
 
     async def _static(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]

@@ -15,14 +15,19 @@ from cryptography import x509
 
 from console.access.api import OPTIONS, Api
 from console.access.attempts import Network
+from console.access.headers import fault_answer
 from console.access.origins import is_loopback
 from console.access.sessions import Sessions
 from console.application import Console, Settings
 from runtime.actions import LogAction
 from runtime.clock import Clock
-from runtime.http_faults import http_logger
+from runtime.http_connections import DEFAULT_LIMITS, ConnectionLimits, bounded
+from runtime.http_listening import listen
 
 SHUTDOWN_TIMEOUT = 5.0  # seconds for pages that are being made
+# At the same time. A process may often have no more than 1,024 files and sockets, and those that are accepted in one
+# turn of the event loop are above the number for a moment.
+CONNECTIONS, BACKLOG = 500, 128
 
 logger = logging.getLogger(__name__)
 
@@ -107,10 +112,13 @@ async def running(
     clock: Clock,
     secret: bytes | None = None,
     proxies: Sequence[Network] = (),
+    *,
+    limits: ConnectionLimits = DEFAULT_LIMITS,
+    most: int = CONNECTIONS,
 ) -> AsyncIterator[int]:
     """Serves the pages while the block runs; yields the port. Raises CannotListen.
 
-    secret: see `Sessions`. proxies: see `Settings`.
+    secret: see `Sessions`. proxies: see `Settings`. limits, most: of connections.
     """
     context = listening.context()
     allows_no_key = is_loopback(listening.host) and server.certificate is None
@@ -122,26 +130,28 @@ async def running(
             extra={"action": LogAction.CONSOLE},
         )
     async with server.channel() as channel:
-        console = Console(Api(channel), Settings(Sessions(secret), clock, allows_no_key, proxies))
-        runner = web.AppRunner(
-            console.application,
+        settings = Settings(Sessions(secret), clock, allows_no_key, proxies, limits.body)
+        async with bounded(
+            Console(Api(channel), settings).application,
+            limits,
+            most=most,
+            logger=logger,
+            shutdown_timeout=SHUTDOWN_TIMEOUT,
+            answer=fault_answer,
             access_log=logger,
             access_log_class=_AccessLog,
-            logger=http_logger,
-            shutdown_timeout=SHUTDOWN_TIMEOUT,
-        )
-        await runner.setup()
-        try:
+        ) as server_of_pages:
             try:
-                await web.TCPSite(runner, listening.host, listening.port, ssl_context=context).start()
+                opened = await listen(server_of_pages, listening.host, listening.port, context, backlog=BACKLOG)
             except OSError as error:
                 raise CannotListen(
                     f"cannot listen on {listening.host} port {listening.port} for the console:"
                     f" {error.strerror or error}"
                 ) from None
-            yield int(runner.addresses[0][1])
-        finally:
-            await runner.cleanup()
+            try:
+                yield opened.port
+            finally:
+                opened.close()
 
 
 async def serve(

@@ -1,6 +1,5 @@
 """Answers over HTTP: JSON, its compression, and clients that take what they get too slowly."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,8 @@ from aiohttp import hdrs, web
 from gateway.bodies import JSON
 from gateway.calls import refusals
 from gateway.limits import HttpLimits
+from runtime.http_connections import in_time
+from runtime.http_faults import SERVER_NAME
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 EVENT_STREAM = "text/event-stream"
@@ -39,7 +40,7 @@ def refusal_response(refusal: refusals.Refusal) -> web.Response:
 
 def stream_response(content_type: str) -> web.StreamResponse:
     """An answer whose parts are sent one by one. Proxies are asked not to keep them back."""
-    headers = {"Content-Type": content_type, "X-Accel-Buffering": "no", "Server": "tidemark"}
+    headers = {"Content-Type": content_type, "X-Accel-Buffering": "no", "Server": SERVER_NAME}
     return web.StreamResponse(headers={**_HEADERS, **headers})
 
 
@@ -60,30 +61,11 @@ async def send(request: web.BaseRequest, response: web.StreamResponse, limits: H
         )
         if accepts_coding(request.headers.get(hdrs.ACCEPT_ENCODING, ""), "gzip"):
             response.enable_compression(web.ContentCoding.gzip)
-    response.headers.setdefault(hdrs.SERVER, "tidemark")
-    async with in_time(request, limits):
+    response.headers.setdefault(hdrs.SERVER, SERVER_NAME)
+    async with in_time(request, limits.write):
         await response.prepare(request)
         await response.write_eof()
     return response
-
-
-class in_time:  # noqa: N801 (it is used like a function)
-    """Ends the connection of a client that does not accept what the block sends."""
-
-    def __init__(self, request: web.BaseRequest, limits: HttpLimits) -> None:
-        self._request = request
-        self._timeout = asyncio.timeout(limits.write)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, traceback)
-        except TimeoutError:
-            if (transport := self._request.transport) is not None:
-                transport.abort()
-            raise ConnectionResetError("the client does not read") from None
 
 
 def accepts_coding(header: str, coding: str) -> bool:

@@ -4,11 +4,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web_protocol import RequestHandler
 
 from gateway.answers import refusal_response
 from gateway.application import Application, Settings
@@ -18,10 +15,10 @@ from gateway.calls.callers import is_loopback
 from gateway.limits import DEFAULT_HTTP_LIMITS, HttpLimits
 from runtime.actions import LogAction
 from runtime.forwarding import CannotListenFront
-from runtime.http_heads import is_head_too_large
+from runtime.http_connections import BoundedServer
+from runtime.http_faults import Fault
+from runtime.http_listening import Listening, listen
 
-BACKLOG = 1_024  # connections that the system keeps until they are accepted
-HANDSHAKE = 10.0  # seconds for the handshake of TLS
 LAST_GRACE = 2.0  # seconds for the last bytes of answers whose calls have ended
 
 logger = logging.getLogger(__name__)
@@ -52,23 +49,23 @@ class HttpFront:
     async def serving(self, backend: Backend) -> AsyncIterator["ServingHttp"]:
         """Listens while the block runs. Raises CannotListenFront."""
         application = Application(backend, self._settings, self._limits, is_local=is_loopback(self._host))
-        server = _Server(application, self._max_connections, self._limits)
+        server = BoundedServer(
+            application.handle,
+            self._limits,
+            most=self._max_connections,
+            logger=logger,
+            answer=_answer,
+            handler_cancellation=True,  # a client that leaves cancels its call
+            auto_decompress=False,
+        )
         runner = web.ServerRunner(server, shutdown_timeout=LAST_GRACE)
         await runner.setup()
         try:
             try:
-                listening = await asyncio.get_running_loop().create_server(
-                    server,
-                    self._host,
-                    self._port,
-                    ssl=backend.tls,
-                    backlog=BACKLOG,
-                    reuse_port=backend.shares_port or None,
-                    ssl_handshake_timeout=None if backend.tls is None else HANDSHAKE,
-                )
+                listening = await listen(server, self._host, self._port, backend.tls, shares_port=backend.shares_port)
             except OSError as error:
                 raise CannotListenFront.on(self._host, self._port) from error
-            port = int(listening.sockets[0].getsockname()[1])
+            port = listening.port
             logger.info(
                 "listening on %s port %d for HTTP",
                 self._host,
@@ -89,7 +86,7 @@ class HttpFront:
 class ServingHttp:
     """An HTTP port that is open. port: its number."""
 
-    def __init__(self, application: Application, server: "_Server", listening: asyncio.Server, port: int) -> None:
+    def __init__(self, application: Application, server: BoundedServer, listening: Listening, port: int) -> None:
         self._application = application
         self._server = server
         self._listening = listening
@@ -105,66 +102,10 @@ class ServingHttp:
     @property
     def connections(self) -> int:
         """The open connections."""
-        return len(self._server.connections)
+        return self._server.number_open
 
 
-class _Server(web.Server):
-    """Makes the protocol of each connection, up to a limit."""
-
-    def __init__(self, application: Application, max_connections: int, limits: HttpLimits) -> None:
-        super().__init__(
-            application.handle,
-            handler_cancellation=True,  # a client that leaves cancels its call
-            access_log=None,  # each call has a line of the server behind
-            keepalive_timeout=limits.idle,
-            lingering_time=limits.linger,
-            max_line_size=limits.header_bytes,
-            max_field_size=limits.header_bytes,
-            max_headers=limits.headers,
-            auto_decompress=False,
-            logger=logger,
-        )
-        self._max_connections = max_connections
-
-    def __call__(self) -> Any:
-        if len(self.connections) >= self._max_connections:
-            return _Refused()
-        return _Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
-
-
-class _Refused(asyncio.Protocol):
-    """A connection above the limit."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Closes it."""
-        transport.abort()  # type: ignore[attr-defined]
-
-
-class _Connection(RequestHandler):
-    """One connection. Bytes that are no HTTP are answered in the form of all errors, and not logged as faults."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answers a request that cannot be parsed, and closes its connection."""
-        if isinstance(exc, ConnectionError):  # the client has gone, or does not read
-            raise exc
-        if is_head_too_large(exc):
-            refusal = refusals.malformed(
-                "the request line or a header is too long, or there are too many headers: write it into the body",
-                http_code=431,
-            )
-        elif isinstance(exc, HttpProcessingError) or status < 500:
-            refusal = refusals.malformed("this is no request of HTTP/1.1")
-        else:
-            logger.error("a request failed", exc_info=exc, extra={"action": LogAction.INTERNAL_ERROR})
-            refusal = refusals.malformed("internal error", http_code=500)
-        response = refusal_response(refusal)
-        response.force_close()
-        return response
+def _answer(fault: Fault) -> web.Response:
+    """The answer to a request that cannot be read, in the form of all errors."""
+    text = f"{fault.text}: write it into the body" if fault is Fault.TOO_LONG else fault.text
+    return refusal_response(refusals.malformed(text, http_code=fault.status))

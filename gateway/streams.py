@@ -6,13 +6,14 @@ import grpc
 import orjson
 from aiohttp import web
 
-from gateway.answers import EVENT_STREAM, LINES, in_time, send, stream_response
+from gateway.answers import EVENT_STREAM, LINES, send, stream_response
 from gateway.calls import refusals
 from gateway.calls.backend import Metadata
 from gateway.calls.channels import Channels, with_request_id
 from gateway.limits import HttpLimits
 from gateway.transcoding.routes import Route
 from gateway.transcoding.writing import writer_of
+from runtime.http_connections import in_time
 
 # Milliseconds after which a client of server-sent events comes back when the server has ended its stream.
 RECONNECT = 1_000
@@ -39,11 +40,11 @@ async def answer_stream(
     async with channels.stream(route.rpc, message, metadata, timeout) as call:
         try:
             part = await call.read()
-            async with in_time(request, limits):
+            async with in_time(request, limits.write):
                 await response.prepare(request)
             while part is not grpc.aio.EOF:
                 assert isinstance(part, bytes)
-                async with in_time(request, limits):
+                async with in_time(request, limits.write):
                     await response.write(encode(write(decode(part))))
                 part = await call.read()
         except grpc.aio.AioRpcError as error:
@@ -51,7 +52,7 @@ async def answer_stream(
             if not response.prepared:
                 raise refusal from None
             # The code of the answer has been sent. This is the last part of the stream.
-            async with in_time(request, limits):
+            async with in_time(request, limits.write):
                 await response.write(_last_words(refusal, content_type))
     return await send(request, response, limits)
 

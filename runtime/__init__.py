@@ -5,6 +5,9 @@ backoff               pauses between the tries of one thing
 clock                 the source of the current time
 configuration         the settings, read from environment variables
 fair_semaphore        something limited that organizations share, such as connections
+http_connections      the connections of an HTTP port: how many, and how long each may take
+http_faults           what an HTTP port answers without its handlers
+http_listening        the sockets of an HTTP port, and their handshakes of TLS
 kubernetes_variables  environment variables that Kubernetes sets, and that are not settings
 log_fields            the fields of log lines that belong to a call or a delivery
 logs                  structured logs

@@ -2,6 +2,9 @@
 
 from aiohttp import hdrs, web
 
+from console.access.origins import is_loopback_host
+from runtime.http_faults import SERVER_NAME, Fault, plain_answer
+
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -15,6 +18,7 @@ POLICY = "; ".join(
     )
 )
 _ALWAYS = {
+    hdrs.SERVER: SERVER_NAME,
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -31,6 +35,12 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     """Adds them to an answer before it is sent. Pages are not stored anywhere; static files say so themselves."""
     response.headers.update(_ALWAYS)
     response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
-    response.headers.pop(hdrs.SERVER, None)
-    if request.secure:
+    if request.secure and not is_loopback_host(request):  # of this machine, it would cut off other programs' pages
         response.headers["Strict-Transport-Security"] = f"max-age={_ONE_YEAR}"
+
+
+def fault_answer(fault: Fault) -> web.Response:
+    """The answer to a request that cannot be read, with the same headers."""
+    answer = plain_answer(fault)
+    answer.headers.update(_ALWAYS)
+    return answer

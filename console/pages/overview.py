@@ -25,6 +25,7 @@ from generated.tidemark.v1.webhook_service_pb2 import ListEndpointsRequest
 LIVE = 2.0  # seconds for which viewers share what moves
 SLOW = 15.0  # of what costs more to read, and moves less
 RECENT = 8  # notifications
+_LATE = timedelta(seconds=5)
 _INTERVAL = 10  # seconds, of the usage in an activity
 
 
@@ -123,7 +124,8 @@ def _day(activity: activity_pb2.Activity) -> dict[str, Any]:
 
 
 def _late(activity: activity_pb2.Activity | None, now: datetime) -> str:
-    """Since when the oldest due delivery waits, in words."""
+    """Since when the oldest due delivery waits, in words; empty for some seconds, in which it is about to be tried."""
     if activity is None or not activity.HasField("oldest_due_time"):
         return ""
-    return times.duration(max(now - times.at(activity.oldest_due_time), timedelta()))
+    waits = now - times.at(activity.oldest_due_time)
+    return times.duration(waits) if waits >= _LATE else ""

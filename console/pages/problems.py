@@ -29,6 +29,11 @@ FOREIGN_FORM = Problem(
     "The form was refused",
     "It was not sent from a page of this session, or the session has ended since. Open the page again and repeat it.",
 )
+OTHER_SITE = Problem(
+    403,
+    "Another site asked for this page",
+    "Pages of this console are not shown in those of other sites: open it here.",
+)
 UNREADABLE_FORM = Problem(
     400, "The form cannot be read", "It is not what a page of this console sends. Open the page again and repeat it."
 )
@@ -49,6 +54,7 @@ NOT_ALLOWED = Problem(
     "Sign in with a key that has the role EDITOR, or ADMIN for what cannot be undone.",
 )
 _OF_HTTP = {
+    408: Problem(408, "The form came too slowly", "Check the network, and send it again."),
     404: Problem(404, "There is no such page", "Check the address, or choose a page above."),
     405: Problem(405, "There is no such page", "Check the address, or choose a page above."),
     413: Problem(413, "The form is too large", "Send at most 2 MB."),
@@ -65,6 +71,11 @@ _STATUS = {
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
     grpc.StatusCode.UNIMPLEMENTED: 501,
 }
+
+
+def is_of_http(status: int) -> bool:
+    """Whether a status of HTTP has a page of its own."""
+    return status in _OF_HTTP
 
 
 def of_http(status: int) -> Problem:

@@ -1,35 +1,47 @@
 """The HTTP server of the monitoring port."""
 
+import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from runtime.http_faults import http_logger
+from runtime.http_connections import BoundedServer, ConnectionLimits, bounded
+from runtime.http_faults import add_plain_headers
+from runtime.http_listening import Listening, listen
 from runtime.monitoring.addresses import Address, CannotMonitor
 from runtime.monitoring.port import Monitored
+
+CONNECTIONS = 1_000  # at the same time
+# Prometheus keeps a connection for five minutes between scrapes, and must not find it closed.
+LIMITS = ConnectionLimits(idle=330.0)
+
+logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
 async def listening(addresses: Sequence[Address], monitored: Monitored) -> AsyncIterator[int]:
     """Listens on the addresses while the block runs; yields the port of the first. Raises CannotMonitor."""
-    runner = web.AppRunner(_application(monitored), access_log=None, logger=http_logger, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        for address in addresses:
-            await _listen(runner, address)
-        yield int(runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
+    application = _application(monitored)
+    async with bounded(application, LIMITS, most=CONNECTIONS, logger=logger, shutdown_timeout=1.0) as server:
+        opened: list[Listening] = []
+        try:
+            for address in addresses:
+                opened.append(await _listen(server, address))
+            yield opened[0].port
+        finally:
+            for one in opened:
+                one.close()
 
 
-async def _listen(runner: web.AppRunner, address: Address) -> None:
+async def _listen(server: BoundedServer, address: Address) -> Listening:
     if isinstance(address, socket.socket):
-        await web.SockSite(runner, address).start()
-        return
+        inherited = await asyncio.get_running_loop().create_server(server, sock=address)
+        return Listening(int(address.getsockname()[1]), inherited)
     try:
-        await web.TCPSite(runner, *address).start()
+        return await listen(server, *address)
     except OSError as error:
         raise CannotMonitor(*address) from error
 
@@ -46,6 +58,7 @@ def _application(monitored: Monitored) -> web.Application:
         return web.Response(body=found.body, headers={"Content-Type": found.content_type})
 
     application = web.Application()
+    application.on_response_prepare.append(add_plain_headers)
     application.router.add_get("/healthz", on_healthz)
     application.router.add_get("/readyz", on_readyz)
     application.router.add_get("/metrics", on_metrics)

@@ -1,6 +1,7 @@
-"""Each page, against a real server."""
+"""Each page, against a real server, and in a real Chromium: accessibility, keyboard, small screens, live parts."""
 
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -9,7 +10,28 @@ import pytest
 from console.access.api import ApiError, Calls
 from generated.tidemark.v1.account_service_pb2 import GetBalanceSeriesRequest
 from generated.tidemark.v1.alert_service_pb2 import GetCustomerAlertSeriesRequest
+from tests.support.console.browser import NARROW, WIDE, axe, browser, tab, why_no_browser
 from tests.support.console.stage import Stage
+
+needs_browser = pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser() or "there is a browser")
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+DARK_RULES = ["color-contrast"]  # nothing else differs
+# Pages with everything that has a colour; contrast takes most of the time of a check.
+DARK = {"/", "/customer?id=acme", "/alerts/{spend}", "/alerts/new", "/endpoints"}
+PAGES = (
+    "/signin",
+    "/",
+    "/customers",
+    "/customer?id=acme",
+    "/alerts",
+    "/alerts/{spend}",
+    "/alerts/new",
+    "/alerts/{tokens}/edit",
+    "/notifications",
+    "/endpoints",
+    "/explain?alert={spend}&customer=acme",
+    "/nothing",
+)
 
 
 async def test_the_overview_shows_what_is_in_alarm_and_the_latest_notifications(console: Stage) -> None:
@@ -163,3 +185,150 @@ async def test_every_page_is_well_formed_and_has_landmarks_labels_and_one_headin
         ids = [one.attributes["id"] for one in tree.walk() if "id" in one.attributes]
         assert len(ids) == len(set(ids)), f"{path}: ids occur twice"
         assert not [one for one in tree.walk() if "style" in one.attributes], path
+
+
+@pytest.fixture(scope="module")
+async def chromium() -> AsyncIterator[Any]:
+    """One browser for the module."""
+    async with browser() as found:
+        yield found
+
+
+def path_of(console: Stage, path: str) -> str:
+    """The address of a page."""
+    return console.base + path.format(**console.made.alerts)
+
+
+@needs_browser
+async def test_no_page_has_a_fault_of_accessibility_or_is_wider_than_the_screen_and_the_browser_complains_of_nothing(
+    console: Stage, chromium: Any
+) -> None:
+    source, found = axe(), []
+    async with tab(chromium, console, "admin") as page:
+        for path in PAGES:
+            await page.goto(path_of(console, path) + ("?ended=1" if path == "/signin" else ""))
+            await page.evaluate(source)
+            colours = []
+            for scheme, rules in (("light", RULES), ("dark", DARK_RULES)):
+                await page.emulate_media(color_scheme=scheme)
+                colours.append(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
+                if scheme == "dark" and path not in DARK:
+                    continue
+                answer = await page.evaluate(f"axe.run({{runOnly: {rules}, resultTypes: ['violations']}})")
+                for one in answer["violations"]:
+                    nodes = [f"{node['html'][:150]} ({node['failureSummary'][:200]})" for node in one["nodes"][:2]]
+                    found.append((path, scheme, one["id"], nodes))
+            assert colours[0] != colours[1], path
+            for width, height in (NARROW, (860, 800)):
+                await page.set_viewport_size({"width": width, "height": height})
+                too_wide = await page.evaluate(
+                    "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+                )
+                assert too_wide <= 0, (path, width, too_wide)
+            await page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
+            await page.emulate_media(color_scheme="light")
+            if path != "/nothing":  # the browser reports its status
+                assert page.problems == [], "for example of the policy of content"
+    assert not found, found
+
+
+@needs_browser
+async def test_the_keyboard_reaches_the_content_first_and_then_every_control_with_a_visible_focus(
+    console: Stage, chromium: Any
+) -> None:
+    async with tab(chromium, console, "admin") as page:
+        await page.goto(path_of(console, "/alerts/{spend}"))
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.className") == "skip"
+        await page.keyboard.press("Enter")
+        assert await page.evaluate("document.activeElement.id") == "main"
+        seen = []
+        for _ in range(8):
+            await page.keyboard.press("Tab")
+            seen.append(
+                await page.evaluate(
+                    "[document.activeElement.innerText, getComputedStyle(document.activeElement).outlineStyle]"
+                )
+            )
+        assert ["Edit", "solid"] in seen
+        assert ["Disable", "solid"] in seen
+        assert all(outline == "solid" for _, outline in seen), seen
+        await page.locator("summary", has_text="Disable").focus()
+        await page.keyboard.press("Enter")
+        assert await page.locator("text=Disable the alert").is_visible()
+
+
+@needs_browser
+async def test_the_form_changes_with_the_condition_without_a_new_page(console: Stage, chromium: Any) -> None:
+    async with tab(chromium, console, "editor") as page:
+        await page.goto(f"{console.base}/alerts/new")
+        await page.evaluate("window.isTheSamePage = true")
+        await page.fill("#f-display_name", "Made in a browser")
+        await page.select_option("#f-condition", "low_remaining_seat_balance_reached")
+        await page.wait_for_selector("#f-low_remaining_seat_balance_reached-seat_filter-seat_group_key")
+        assert await page.input_value("#f-display_name") == "Made in a browser"
+        await page.select_option("#f-condition", "usage_threshold_reached")
+        await page.wait_for_selector("#f-usage_threshold_reached-metric_id")
+        await page.fill("#f-usage_threshold_reached-metric_id", "tokens")
+        await page.click("#add-f-thresholds")
+        await page.wait_for_selector("#f-thresholds-1-value")
+        assert await page.evaluate("document.activeElement.id.startsWith('f-thresholds-1-')"), (
+            "the new one has the focus"
+        )
+        await page.locator("button", has_text="Remove threshold 2").press("Enter")
+        await page.wait_for_selector("#f-thresholds-1-value", state="detached")
+        assert await page.evaluate("document.activeElement.id") == "add-f-thresholds", "the focus is not lost"
+        assert "have changed" in await page.inner_text("[data-partial-said]")
+        await page.click("#add-f-thresholds")
+        await page.wait_for_selector("#f-thresholds-1-value")
+        await page.fill("#f-thresholds-0-value", "1")
+        await page.fill("#f-thresholds-1-value", "90000000")
+        await page.click("#preview-button")
+        await page.wait_for_selector("aside .gauge")
+        assert "tokens" in await page.inner_text("aside")
+        assert "tokens" in await page.inner_text("[data-partial-said]"), "a screen reader says it"
+        assert await page.evaluate("window.isTheSamePage"), "no page was loaded"
+        await page.fill("#f-thresholds-1-value", "many")
+        await page.click("text=Create the alert")
+        await page.wait_for_selector("[role=alert]")
+        assert "cannot be saved yet" in await page.evaluate("document.activeElement.innerText"), "it is read first"
+        assert (await page.title()).startswith("Not saved")
+        await page.fill("#f-thresholds-1-value", "90000000")
+        await page.click("text=Create the alert")
+        await page.wait_for_selector("h1:has-text('Made in a browser')")
+
+
+@needs_browser
+async def test_the_overview_is_read_again_by_itself(console: Stage, chromium: Any) -> None:
+    async with tab(chromium, console, "reader") as page:
+        await page.clock.install()
+        await page.goto(f"{console.base}/")
+        async with page.expect_response("**/overview/live", timeout=30_000) as answer:
+            await page.clock.fast_forward(5_000)
+        assert (await answer.value).status == 200
+        assert await page.inner_text("[data-live-text]") == "Live"
+        await page.locator("[data-poll] a").first.focus()
+        await page.clock.fast_forward(5_000)
+        assert (await page.inner_text("[data-live-text]")).startswith("Paused")
+        async with page.expect_response("**/overview/live", timeout=30_000) as answer:
+            await page.locator("h1").evaluate("document.activeElement.blur()")
+            await page.clock.fast_forward(5_000)
+        assert (await answer.value).status == 200
+        await page.wait_for_function("document.querySelector('[data-live-text]').textContent === 'Live'")
+
+
+@needs_browser
+async def test_everything_works_without_scripts(console: Stage, chromium: Any) -> None:
+    context = await chromium.new_context(java_script_enabled=False)
+    try:
+        page = await context.new_page()
+        await page.goto(f"{console.base}/signin")
+        await page.fill("#key", console.keys["editor"])
+        await page.click("button.primary")
+        await page.wait_for_url(f"{console.base}/")
+        await page.goto(f"{console.base}/alerts/new")
+        await page.select_option("#f-condition", "low_credit_balance_reached")
+        await page.locator("noscript button[value=reload]").last.click()
+        assert await page.locator("[name='low_credit_balance_reached.currency']").count() == 1
+    finally:
+        await context.close()

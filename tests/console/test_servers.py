@@ -2,73 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
-import aiohttp
-import grpc
 import pytest
-from aiohttp import web
 from multidict import CIMultiDict
 
 from console.access import attempts, posts
-from console.access.api import Api
 from console.access.attempts import MOST_REFUSED, WINDOW, Attempts, client_of, networks_of
-from console.access.sessions import Sessions
-from console.application import Console, Settings
-from generated.tidemark.v1 import account_service_pb2 as accounts
-from generated.tidemark.v1.role_pb2 import ROLE_READER
-from runtime.clock import SystemClock
+from tests.support.console.fake_server import KEY, one_key, visiting
 from tests.support.console.stage import Visitor
-
-KEY = "tmk_right"
-GET_CALLER = "/tidemark.v1.AccountService/GetCaller"
-
-
-class Server(grpc.GenericRpcHandler):
-    """A server that knows one key, and never answers anything but who has it."""
-
-    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
-        """Serves every method."""
-        return grpc.unary_unary_rpc_method_handler(self._caller if details.method == GET_CALLER else self._nothing)
-
-    async def _caller(self, request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-        if ("authorization", f"Bearer {KEY}") not in (context.invocation_metadata() or ()):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the key is unknown")
-        return accounts.GetCallerResponse(organization="acme-inc", roles=[ROLE_READER]).SerializeToString()
-
-    async def _nothing(self, request: bytes, context: Any) -> bytes:
-        await asyncio.Event().wait()
-        raise AssertionError("it waits until the call is cancelled")
-
-
-@asynccontextmanager
-async def visiting(target: str, *, allows_no_key: bool = False) -> AsyncIterator[Visitor]:
-    """A visitor of a console for the server at `target`, which waits for calls for a moment only."""
-    async with grpc.aio.insecure_channel(target) as channel:
-        console = Console(Api(channel, 0.3), Settings(Sessions(), SystemClock(), allows_no_key))
-        runner = web.AppRunner(console.application, access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
-                yield Visitor(f"http://127.0.0.1:{runner.addresses[0][1]}", session)
-        finally:
-            await runner.cleanup()
 
 
 @pytest.fixture
 async def visitor() -> AsyncIterator[Visitor]:
     """Somebody at the console of the server above."""
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((Server(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with visiting(f"127.0.0.1:{port}") as found:
-            yield found
-    finally:
-        await server.stop(None)
+    async with one_key(KEY) as target, visiting(target) as found:
+        yield found
 
 
 @pytest.mark.parametrize("path", ["/", "/overview/live", "/customer?id=acme", "/alerts/alt_x", "/endpoints"])

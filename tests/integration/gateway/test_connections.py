@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from typing import Any
 
 import aiohttp
 import pytest
@@ -79,21 +80,39 @@ async def test_an_address_that_is_taken_is_named() -> None:
                 pass
 
 
-async def test_connections_have_a_limit() -> None:
+async def test_connections_have_a_limit_and_those_that_wait_for_their_clients_give_way() -> None:
     async with echoing_front(max_connections=3) as (echo, serving, http):
-        echo.answers = [EMPTY]
-        opened = [await asyncio.open_connection("127.0.0.1", serving.port) for _ in range(3)]
-        async with within("the connections"):
-            while serving.connections < 3:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        echo.holds = True
+
+        async def call() -> asyncio.Task[Any]:
+            echo.held.clear()
+            calling = asyncio.create_task(http.get(ALERTS))
+            async with within("the call"):
+                await echo.held.wait()
+            return calling
+
+        calls = [await call(), await call()]
+        silent = [await asyncio.open_connection("127.0.0.1", serving.port) for _ in range(3)]
+        async with within("the end of all but one of the silent connections"):
+            for reader, _ in silent[:2]:
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+        assert serving.connections == 3
+        calls.append(await call())
+        async with within("the end of the last silent connection"):
+            with contextlib.suppress(ConnectionResetError):
+                assert await silent[2][0].read() == b""
         with pytest.raises(aiohttp.ClientError):
             await http.get(ALERTS)
-        opened[0][1].close()
+        for one in calls:
+            one.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        echo.holds, echo.answers = False, [EMPTY]
         async with within("a place"):
             while serving.connections == 3:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert (await http.get(ALERTS)).code == 200
-        for _, writer in opened[1:]:
+        for _, writer in silent:
             writer.close()
 
 

@@ -30,6 +30,9 @@ from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 
+TRAFFIC = timedelta(minutes=10)
+_INTERVAL = timedelta(seconds=10)
+
 Metadata = tuple[tuple[str, str], ...]
 
 CUSTOMERS = {
@@ -82,6 +85,16 @@ ALERTS = {
     """,
 }
 
+# Only of screenshots: crossings in the last hours, which the overview shows.
+CALLS = """
+    display_name: "API calls" scope { all_customers {} } usage_threshold_reached { metric_id: "api_calls" }
+    thresholds { value: "100" severity: SEVERITY_INFO }
+    thresholds { value: "250" severity: SEVERITY_INFO }
+    thresholds { value: "500" severity: SEVERITY_WARNING }
+    thresholds { value: "1500" severity: SEVERITY_CRITICAL }
+    labels { key: "team" value: "platform" }
+"""
+
 
 @dataclass
 class Made:
@@ -117,8 +130,9 @@ async def make(
     customers: Sequence[str] = tuple(CUSTOMERS),
     days: int = 20,
     seed: int = 7,
+    with_calls: bool = False,
 ) -> Made:
-    """Makes everything. urls: of webhook receivers, the second one fails.
+    """Makes everything. urls: of webhook receivers, the second one fails. with_calls: see CALLS.
 
     The clock moves on by `days`: usage, ledgers and notifications have times in all of them.
     """
@@ -131,11 +145,12 @@ async def make(
         created = await call("CreateEndpoint", _endpoint(urls[1], "Chat of the sales team"))
         made.failing_endpoint_id = created.endpoint.endpoint_id
     await _facts(call, now, customers, days)
-    for name, text in ALERTS.items():
+    for name, text in (ALERTS | ({"calls": CALLS} if with_calls else {})).items():
         alert = text_format.Parse(text, alert_pb2.Alert())
         answer = await call("CreateAlert", alerts.CreateAlertRequest(alert=alert))
         made.alerts[name] = answer.alert.alert_id
-    for batch in _batches(now, customers, days, seed):
+    events = _usage(now, customers, days, seed) + (_calls(now, customers, seed) if with_calls else [])
+    for batch in _batches(events):
         clock.set(max(clock.now(), batch[-1].event_time.ToDatetime(tzinfo=UTC)))
         answer = await call("EvaluateUsageBatch", alerts.EvaluateUsageBatchRequest(batch=UsageBatch(events=batch)))
         assert not answer.outcome.rejected, answer.outcome.rejected[0]
@@ -210,8 +225,7 @@ def _limit(limit_id: str, plan_id: str, amount: str, customer_id: str = "") -> l
     return limit
 
 
-def _batches(now: datetime, customers: Sequence[str], days: int, seed: int) -> list[list[UsageEvent]]:
-    """Batches of events, in the order of their times."""
+def _usage(now: datetime, customers: Sequence[str], days: int, seed: int) -> list[UsageEvent]:
     random = Random(seed)
     events = []
     for rank, customer_id in enumerate(customers):
@@ -238,6 +252,27 @@ def _batches(now: datetime, customers: Sequence[str], days: int, seed: int) -> l
                         properties={"model": model, "region": random.choice(("eu", "us"))},
                     )
                 )
+    return events
+
+
+def _calls(now: datetime, customers: Sequence[str], seed: int) -> list[UsageEvent]:
+    """A day of API calls."""
+    random = Random(seed)
+    return [
+        UsageEvent(
+            event_id=f"calls-{customer_id}-{minutes}",
+            customer_id=customer_id,
+            metric_id="api_calls",
+            quantity=str(random.randrange(2, 16 - 2 * rank)),
+            event_time=to_timestamp(now - timedelta(minutes=minutes)),
+        )
+        for minutes in range(24 * 60, 0, -20)
+        for rank, customer_id in enumerate(customers)
+    ]
+
+
+def _batches(events: list[UsageEvent]) -> list[list[UsageEvent]]:
+    """Batches of events, in the order of their times."""
     events.sort(key=lambda event: event.event_time.seconds)
     # Small batches: the notifications and the ledger of balances have many entries then, at many times.
     return [events[first : first + 40] for first in range(0, len(events), 40)]
@@ -256,10 +291,10 @@ async def _reserve(call: Caller) -> None:
 
 
 async def traffic(channel: grpc.aio.Channel, metadata: Metadata, clock: ManualClock, *, seed: int = 5) -> None:
-    """Ten minutes of usage, which the overview shows: a batch in each of its intervals."""
+    """Some minutes of usage (TRAFFIC), which the overview shows: a batch in each of its intervals."""
     call, random = Caller(channel, metadata), Random(seed)
-    for number in range(60):
-        clock.advance(timedelta(seconds=10))
+    for number in range(TRAFFIC // _INTERVAL):
+        clock.advance(_INTERVAL)
         size = int(120 + 60 * math.sin(number / 9) + random.randrange(50))
         events = [
             UsageEvent(

@@ -5,15 +5,19 @@ import atexit
 import shutil
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from generated.tidemark.v1.alert_service_pb2 import GetActivityRequest
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from tests.support.console import scenario
 from tests.support.console.browser import NARROW, WIDE, browser, tab, why_no_browser
 from tests.support.console.stage import Stage, Visitor, stage
 from tests.support.databases import Template
+from tests.support.waiting import within
 
 QUALITY = 62  # of the JPEG files, in percent
 WRITTEN_AFTER = 4.0  # seconds until a server has written what it counted
@@ -43,7 +47,7 @@ async def main(folder: Path) -> None:
     template = await asyncio.to_thread(Template, directory)
     try:
         with template.lent_database() as url:
-            async with stage(url, with_notifier=True) as console, browser() as chromium:
+            async with stage(url, with_notifier=True, for_pictures=True) as console, browser() as chromium:
                 await _prepare(console)
                 visitor = await console.visitor("admin")
                 names = {
@@ -71,7 +75,16 @@ async def _prepare(console: Stage) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{console.server_port}") as channel:
         metadata = (("authorization", f"Bearer {console.keys['admin']}"),)
         await scenario.traffic(channel, metadata, console.clock)
-    await asyncio.sleep(WRITTEN_AFTER)
+        await asyncio.sleep(WRITTEN_AFTER)
+        # The notifier makes in some seconds what it would have made in these minutes.
+        overview = AlertServiceStub(channel)
+        async with within("the deliveries that are due", 120):
+            while True:
+                console.clock.set(datetime.now(UTC))  # by which the database knows what is due
+                answer = await overview.GetActivity(GetActivityRequest(), metadata=metadata)
+                if not answer.activity.HasField("oldest_due_time"):
+                    break
+                await asyncio.sleep(0.5)
 
 
 async def _notification(visitor: Visitor) -> str:

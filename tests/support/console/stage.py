@@ -109,9 +109,16 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(url: str, *, with_notifier: bool = False, days: int = DAYS) -> AsyncIterator[Stage]:
-    """Starts everything on an empty database. with_notifier: and sends notifications to two receivers."""
-    clock = ManualClock(datetime.now(UTC).replace(microsecond=0) - timedelta(days=days))
+async def stage(
+    url: str, *, with_notifier: bool = False, for_pictures: bool = False, days: int = DAYS
+) -> AsyncIterator[Stage]:
+    """Starts everything on an empty database.
+
+    with_notifier: and sends notifications to two receivers. for_pictures: has more usage, and leaves the time of
+    `scenario.traffic`, after which the clock shows the real time: what waits in the database is compared with that.
+    """
+    lead = scenario.TRAFFIC if for_pictures else timedelta()
+    clock = ManualClock(datetime.now(UTC).replace(microsecond=0) - timedelta(days=days) - lead)
     database, notifier_pool = Database(url), Database(url, pool_size=4)
     configuration = Configuration(
         listen_port=0,
@@ -128,7 +135,7 @@ async def stage(url: str, *, with_notifier: bool = False, days: int = DAYS) -> A
             _receivers(with_notifier) as urls,
         ):
             metadata = (("authorization", f"Bearer {made_keys['admin']}"),)
-            made = await scenario.make(server.channel, metadata, clock, urls=urls, days=days)
+            made = await scenario.make(server.channel, metadata, clock, urls=urls, days=days, with_calls=for_pictures)
             listening = Listening("127.0.0.1", 0)
             address = Server(f"127.0.0.1:{server.port}")
             async with (
