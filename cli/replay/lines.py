@@ -71,7 +71,7 @@ class Lines:
         too_long = len(text) > self.max_length
         return Line(self._number, text[: self.max_length] if too_long else text, too_long, row)
 
-    def plain(self, without: str) -> tuple[int, list[str]]:
+    def plain(self, without: str = "") -> tuple[int, list[str]]:
         """The number of the line before the next lines, and these lines, which have been read already.
 
         No lines where one of them contains one of the characters `without`, or needs `next` for another reason.
@@ -104,7 +104,7 @@ class Lines:
     def peek(self) -> Line | None:
         """The next line that is not blank, which remains the next line; blank lines before it are dropped."""
         while (line := self.next()) is not None:
-            if line.text.strip():
+            if line.text.strip() or line.too_long:
                 self.give_back([line])
                 return line
         return None

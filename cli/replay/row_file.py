@@ -10,7 +10,7 @@ from pathlib import Path
 from cli.replay.csv_rows import CsvRows
 from cli.replay.dialects import SAMPLE_LINES, sniff
 from cli.replay.json_rows import ArrayElements, JsonRows, exact_numbers, texts_with_exact_numbers
-from cli.replay.lines import MAX_LINE_LENGTH, REJECTED_MARK, Line, Lines
+from cli.replay.lines import MAX_LINE_LENGTH, REJECTED_MARK, Lines
 from cli.replay.parquet_rows import ParquetRows
 from cli.replay.rows import BadRow, Row
 from cli.replay.source import FileProblem, TextSource
@@ -141,15 +141,20 @@ class RowFile:
         return CsvRows(self._lines, dialect, self.name)
 
     def _open_json(self) -> JsonRows:
-        texts: Iterator[Line]
         if _ARRAY.match(self._source.beginning):
-            texts = iter(ArrayElements(self._source, self._lines.max_length))
+            elements = iter(ArrayElements(self._source, self._lines.max_length))
+            first = next(elements, None)
+            lines = chain([] if first is None else [first], elements)
+            plain = _no_lines
         else:
-            texts = iter(self._lines.next, None)
-        first = next(texts, None)
-        while first is not None and not first.text.strip() and not first.too_long:
-            first = next(texts, None)
+            first = self._lines.peek()
+            lines = iter(self._lines.next, None)
+            plain = self._lines.plain
         if self.form == NDJSON and first is not None and _SPECVERSION.search(first.text):
             self.form = CLOUDEVENTS
         read = exact_numbers if self.form == CLOUDEVENTS else texts_with_exact_numbers
-        return JsonRows(chain([] if first is None else [first], texts), self._lines.max_length, read)
+        return JsonRows(lines, self._lines.max_length, read, plain)
+
+
+def _no_lines() -> tuple[int, list[str]]:
+    return 0, []
