@@ -109,12 +109,12 @@ class Batches:
                 self.tail = batch
 
     def _pieces(self) -> Iterator[FileBatch]:
-        rows, to_event, batch_size = iter(self._rows), self._to_event, self._batch_size
+        to_event, batch_size = self._to_event, self._batch_size
         batch = FileBatch()
         originals: list[str] = []
         try:
-            self._skip(rows)
-            for row in rows:
+            self._skip()
+            for row in self._rows:
                 batch.read += 1
                 if type(row.original) is str:
                     originals.append(row.original)
@@ -156,21 +156,16 @@ class Batches:
     def _note(self, originals: list[str]) -> None:
         self._digest.update("".join(originals).encode("utf-8", "surrogatepass"))
 
-    def _skip(self, rows: Iterator[Row | BadRow]) -> None:
+    def _skip(self) -> None:
         """Passes the rows that are acknowledged. Raises RowsDiffer."""
-        originals: list[str] = []
-        while self._at < self._start and not self._stopped:
-            row = next(rows, None)
-            if row is None:
-                raise RowsDiffer(f"{self._at:,} rows")
-            self._at += 1
-            if type(row.original) is str:
-                originals.append(row.original)
-            if len(originals) >= self._batch_size:
-                self._note(originals)
-                originals.clear()
-        self._note(originals)
-        if self._start_digest and not self._stopped and self._digest.hexdigest() != self._start_digest:
+        for count, text in self._rows.passed(self._start):
+            self._at += count
+            self._note([text])
+            if self._stopped:
+                return
+        if self._at < self._start:
+            raise RowsDiffer(f"{self._at:,} rows")
+        if self._start_digest and self._digest.hexdigest() != self._start_digest:
             raise RowsDiffer("other rows")
 
 

@@ -28,16 +28,34 @@ class JsonRows:
     """
 
     def __init__(
-        self, lines: Iterable[Line], max_length: int, read: ReadJson, plain: Callable[[], tuple[int, list[str]]]
+        self, lines: Iterable[Line], max_length: int, read: ReadJson, plain: Callable[..., tuple[int, list[str]]]
     ) -> None:
         self._lines = iter(lines)
         self._max_length = max_length
         self._read = read
         self._plain = plain
+        self._passed = 0  # rows
+
+    def passed(self, count: int) -> Iterator[tuple[int, str]]:
+        """Passes the next `count` rows without reading them, before all others are read.
+
+        The numbers of rows and their texts, until all are passed or the file ends. Raises FileEndedEarly.
+        """
+        while self._passed < count:
+            _, texts = self._plain(most=count - self._passed)
+            kept = [text for text in texts if not text.isspace()]
+            if not texts:
+                line = next(self._lines, None)
+                if line is None:
+                    return
+                kept = ["" if line.too_long else line.text] if line.too_long or line.text.strip() else []
+            if kept:
+                self._passed += len(kept)
+                yield len(kept), "".join(kept)
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         """The rows, also the bad ones. Raises FileEndedEarly after the last row that could be read."""
-        number = 0
+        number = self._passed
         plain, row = self._plain, self._row
         while True:
             at, texts = plain()

@@ -164,6 +164,11 @@ class Mapping:
             found["properties"] = properties
         return found, problems
 
+    def rule(self, kind: str, source: str) -> Rule | None:
+        """The rule of events of this type and source; None: there is none."""
+        chosen = self._rule_of(kind, source)
+        return None if chosen is None else chosen.rule
+
     def _rule_of(self, kind: str, source: str) -> _Compiled | None:
         """The first rule that matches. Events have few types and sources; callers could invent any number of them."""
         key = (kind, source)
@@ -222,7 +227,7 @@ def _text(value: Any) -> str:
     if type(value) is int:
         return str(value)
     if type(value) is Decimal:
-        return _plain(value)
+        return plain_number(value)
     raise ValueError(f"it is {_SHOWN.get(type(value), 'null')}; it must be a text or a number")
 
 
@@ -233,7 +238,7 @@ def _amount(value: Any) -> str:
     return _text(value)
 
 
-def _plain(value: Decimal) -> str:
+def plain_number(value: Decimal) -> str:
     """A number without an exponent. What has more than 60 digits is left as it is, and refused by the server."""
     if not -60 < value.adjusted() < 60:
         return str(value)
