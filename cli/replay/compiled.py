@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii as json_text
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,6 +17,7 @@ from cli.replay.rows import Row
 from cli.replay.times import EPOCH, TimeReader
 
 _MAX_KEPT = 20_000  # encoded customers and metrics
+SHOWN_COLUMNS = 300  # characters of the names of columns in a message
 _NOTHING = '""'  # an empty text in JSON
 
 
@@ -56,14 +57,14 @@ def compiled(
             is_counted(values)
         event_id, customer, subscription, metric, name, quantity, cost, currency, stated_time = fields_of(values)
         if not customer:
-            raise RowProblem("customer_id is empty")
+            raise _empty(mapping, "customer_id", values)
         if not name:
             if not metric:
-                raise RowProblem("metric_id is empty")
+                raise _empty(mapping, "metric_id", values)
             if not quantity:
-                raise RowProblem("quantity is empty")
+                raise _empty(mapping, "quantity", values)
         if not stated_time:
-            raise RowProblem("event_time is empty")
+            raise _empty(mapping, "event_time", values)
         try:
             time = read_time(stated_time)
         except (ValueError, OverflowError, ArithmeticError):
@@ -114,6 +115,19 @@ def compiled(
         return Encoded(b"".join(parts), seconds)
 
     return to_event
+
+
+def _empty(mapping: RowMapping, name: str, values: Any) -> RowProblem:
+    """The problem of a row without a value; of a row that names its own columns, also which it has."""
+    kind = f"{name} is empty"
+    sources = mapping.candidates(name)
+    wanted = [one.column for one in sources if one.column is not None]
+    if not isinstance(values, Mapping) or not wanted or any(one.exists(values) for one in sources):
+        return RowProblem(kind)
+    looked_for = repr(wanted[0]) if len(wanted) == 1 else f"any of {', '.join(map(repr, wanted))}"
+    kind = f"{kind}: the row does not have {looked_for}"
+    seen = quoted(", ".join(values), SHOWN_COLUMNS)[1:-1]
+    return RowProblem(f"{kind}; it has {seen or 'nothing'}", kind)
 
 
 def _amount(name: str, text: str, numbers: _Numbers) -> str:

@@ -20,6 +20,7 @@ from cli.resources.documents import strip
 from cli.resources.fields import FieldOption
 from cli.resources.lists import Listing
 from cli.resources.printing import Printer, printer_of
+from cli.resources.references import warn_of_unknown_plan
 from cli.resources.requests import given, metavar_of, put_arguments, put_options, read_file
 from cli.resources.streams import Following
 from cli.resources.tables.model import Resource, Verb
@@ -115,6 +116,7 @@ def _perform(run: Run, server: Caller, request: Any) -> None:
     elif run.whole and verb.name == "create" and resource.put:
         _refuse_existing(run, server, request)
     show_answer(run, request, server.call(method, request))
+    warn_of_unknown_plan(run, server, request)
 
 
 def _plural(resource: Resource, items: str) -> str:
