@@ -162,7 +162,9 @@ class Batches:
             self._at += count
             self._note([text])
             if self._stopped:
-                return
+                break
+        if self._stopped:
+            return
         if self._at < self._start:
             raise RowsDiffer(f"{self._at:,} rows")
         if self._start_digest and self._digest.hexdigest() != self._start_digest:
