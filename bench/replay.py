@@ -20,6 +20,7 @@ from bench.support.sending import create_alerts
 from bench.support.stack import PostgreSQL, Stack
 from cli.replay.batches import Batches
 from cli.replay.cloud_events import of_cloud_events
+from cli.replay.collection import rare_collection
 from cli.replay.compiled import compiled
 from cli.replay.mapping import FieldSource, RowMapping
 from cli.replay.numbers import NumberForm
@@ -31,14 +32,24 @@ from gateway.cloudevents.mapping import default_mapping
 ROUNDS = 3
 BATCH = 2_000
 GOAL = 50_000  # rows a second
-WITH_IDS, WITHOUT_IDS, QUOTED, NDJSON, EVENTS = (
+WITH_IDS, WITHOUT_IDS, QUOTED, NDJSON, NUMBERS, EVENTS, COLUMNS = (
     "CSV",
     "CSV without ids",
     "CSV, each cell in quotes",
     "NDJSON",
+    "NDJSON with numbers",
     "CloudEvents",
+    "Parquet",
 )
-_NAMES = {WITH_IDS: "a.csv", WITHOUT_IDS: "b.csv", QUOTED: "c.csv", NDJSON: "d.ndjson", EVENTS: "e.ndjson"}
+_NAMES = {
+    WITH_IDS: "a.csv",
+    WITHOUT_IDS: "b.csv",
+    QUOTED: "c.csv",
+    NDJSON: "d.ndjson",
+    NUMBERS: "e.ndjson",
+    EVENTS: "f.ndjson",
+    COLUMNS: "g.parquet",
+}
 _HEADER = ("event_id", "customer_id", "quantity", "time")
 _METRIC = RowMapping({"metric_id": FieldSource(constant=load.METRIC)})
 
@@ -54,9 +65,12 @@ class Whole:
 
 @dataclass(frozen=True)
 class Report:
-    """read: rows a second of each kind of file, without a server. whole: each round with one."""
+    """read: rows a second of each kind of file, without a server. passed: of a CSV, by --resume. whole: each round
+    with a server.
+    """
 
     read: dict[str, float]
+    passed: float
     whole: Sequence[Whole]
 
     def figures(self) -> dict[str, Any]:
@@ -67,6 +81,7 @@ class Report:
         return {
             "rows": DENSE.events,
             "rows_per_second_read_and_mapped": {kind: round(rate) for kind, rate in self.read.items()},
+            "rows_per_second_passed": round(self.passed),
             "rows_per_second_sent": round(rate),
             "client_cpu_us_per_row": round(client, 2),
             "server_cpu_us_per_row": round(server, 2),
@@ -81,6 +96,7 @@ class Report:
             table.add_column(name, justify="left" if name == "what" else "right")
         for kind, rate in figures["rows_per_second_read_and_mapped"].items():
             table.add_row(f"{kind}, read and mapped", f"{rate:,}", f"≥ {GOAL:,}", "", "")
+        table.add_row(f"{WITH_IDS}, passed by --resume", f"{figures['rows_per_second_passed']:,}", "", "", "")
         table.add_row(
             f"{WITH_IDS}, sent to a server",
             f"{figures['rows_per_second_sent']:,}",
@@ -101,6 +117,7 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None]) -> Repo
             for kind, path in files.items():
                 rates[kind].append(DENSE.events / seconds_to_read(path))
         read = {kind: statistics.median(found) for kind, found in rates.items()}
+        passed = statistics.median(DENSE.events / seconds_to_pass(files[WITH_IDS]) for _ in range(ROUNDS))
         report(", ".join(f"{kind} {rate:,.0f}/s" for kind, rate in read.items()))
         async with postgresql.stack("bench_replay") as stack:
             await create_alerts(stack.server, load.alerts())
@@ -111,12 +128,12 @@ async def measure(postgresql: PostgreSQL, report: Callable[[str], None]) -> Repo
                 if number:
                     whole.append(found)
                     report(f"sent {found.rate:,.0f}/s, client {found.client:.1f} µs, server {found.server:.1f} µs")
-    return Report(read, whole)
+    return Report(read, passed, whole)
 
 
 def seconds_to_read(path: Path) -> float:
     """How long it takes to read a file and to make events of its rows, in the form of the wire."""
-    with RowFile(path, wanted=_METRIC.wanted) as rows:
+    with rare_collection(), RowFile(path, wanted=_METRIC.wanted) as rows:
         started = time.perf_counter()
         if rows.form == CLOUDEVENTS:
             to_event = of_cloud_events(default_mapping(), 0)
@@ -127,6 +144,14 @@ def seconds_to_read(path: Path) -> float:
         seconds = time.perf_counter() - started
     assert events == DENSE.events
     return seconds
+
+
+def seconds_to_pass(path: Path) -> float:
+    """How long it takes to pass all rows of a file, as a replay does that continues after them."""
+    with RowFile(path, wanted=_METRIC.wanted) as rows:
+        started = time.perf_counter()
+        assert sum(count for count, _ in rows.passed(DENSE.events)) == DENSE.events
+        return time.perf_counter() - started
 
 
 async def _sent(stack: Stack, path: Path) -> Whole:
@@ -156,10 +181,30 @@ def write_files(folder: Path, name: str) -> dict[str, Path]:
     cells = _write_csv(paths[WITH_IDS], events)
     paths[WITHOUT_IDS].write_text("".join(",".join(row[1:]) + "\n" for row in (header, *cells)))
     paths[QUOTED].write_text("".join('"' + '","'.join(row) + '"\n' for row in (header, *cells)))
-    rows = (dict(zip(header, row, strict=True)) for row in cells)
+    rows = [dict(zip(header, row, strict=True)) for row in cells]
     paths[NDJSON].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    numbers = ({**row, "quantity": float(row["quantity"]) / 8} for row in rows)
+    paths[NUMBERS].write_text("".join(json.dumps(row) + "\n" for row in numbers))
     paths[EVENTS].write_text("".join(json.dumps(_cloud_event(event)) + "\n" for event in events))
+    _write_parquet(paths[COLUMNS], events)
     return paths
+
+
+def _write_parquet(path: Path, events: Sequence[UsageEvent]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(
+        pyarrow.table(
+            {
+                "event_id": [one.event_id for one in events],
+                "customer_id": [one.customer_id for one in events],
+                "quantity": pyarrow.array([one.quantity for one in events], pyarrow.decimal128(38, 9)),
+                "time": [one.event_time for one in events],
+            }
+        ),
+        path,
+    )
 
 
 def _write_csv(path: Path, events: Sequence[UsageEvent]) -> Sequence[Sequence[str]]:

@@ -67,6 +67,18 @@ class ConfigurationProblem(Problem):
     exit_code = EXIT_CONFIGURATION
 
 
+def confirm(what: str, *, yes: bool) -> None:
+    """Asks before something that cannot be undone. Raises Problem for no, and where it cannot ask."""
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise ConfigurationProblem(
+            f"this {what}, and the command cannot ask: standard input is no terminal", ["add --yes to do it"]
+        )
+    if not click.confirm(f"This {what}.\nContinue?", err=True):
+        raise Problem("nothing is changed")
+
+
 def install_command(extra: str) -> str:
     """The command that installs an extra of this package."""
     return f"pip install 'tidemark[{extra}]'"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.connection.options import server_options
-from cli.console import Problem, bad, good, named, print_progress, print_result, quiet, warn
+from cli.console import Problem, bad, confirm, good, named, print_progress, print_result, quiet, warn
 from cli.sections import SectionCommand
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ def apply(
     from cli.apply.plan import Action, Planner
     from cli.connection.channels import caller
     from cli.connection.problems import as_failed, problem_of
-    from cli.resources.execution import confirm
 
     declared, kinds = read_all(files)
     with caller(address) as server:

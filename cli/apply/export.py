@@ -28,8 +28,8 @@ def export(kinds: tuple[str, ...], owner: str | None, as_json: bool, address: Ad
     """Print what is there as a file for `tidemark apply`.
 
     KIND is metrics, plans, limits, recharge-policies, alerts or endpoints; all without one. Applying the file to the
-    same server says "no changes". Archived alerts are left out, and so are secrets and credentials of endpoints,
-    which the server never shows.
+    same server says "no changes". Archived alerts and endpoints of `tidemark listen` are left out, and so are secrets
+    and credentials of endpoints, which the server never shows.
     """
     import grpc
 
@@ -72,6 +72,5 @@ def _items(server: Caller, kind: Kind, owner: str | None) -> list[Any]:
         if not answer.next_page_token:
             break
         request.page_token = answer.next_page_token
-    kept = [one for one in found if not (kind.name == "alerts" and one.state == 3)]
-    declared = sorted((kind.declared(one) for one in kept), key=kind.key)
+    declared = sorted((kind.declared(one) for one in found if kind.can_be_declared(one)), key=kind.key)
     return [tree_of(one, json_names=False) for one in declared]

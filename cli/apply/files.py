@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.apply.kinds import BY_NAME, OWNER_LABEL, Kind
+from cli.apply.kinds import ARCHIVED, BY_NAME, OWNER_LABEL, Kind
 from cli.console import ConfigurationProblem
 from cli.resources.documents import BadDocument, Node, fill, nodes_of, strip
 from cli.resources.requests import STANDARD_INPUT, name_of_file, text_of_file
@@ -109,6 +109,6 @@ def _prepare(kind: Kind, message: Any) -> str:
         needed = {"alerts": "uniqueness_key (or alert_id)", "endpoints": "display_name (or endpoint_id)"}
         names = needed.get(kind.name, " and ".join(kind.ids))
         return f"this {kind.one} has no {names}, by which it is found"
-    if kind.name == "alerts" and message.state == 3:
+    if kind.name == "alerts" and message.state == ARCHIVED:
         return "an alert that is not wanted any more is left out of the files: --prune archives it"
     return ""

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cli.listen.labels import LISTEN_LABEL
 from cli.resources import contract
 from cli.resources.documents import strip
 
 OWNER_LABEL = "tidemark.apply"  # of what apply has created or changed; its value is the owner
+
+ARCHIVED = 3  # the state of an alert
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,12 @@ class Kind:
         else:
             keys = (self.key(message), "")
         return tuple(key for key in keys if key)
+
+    def can_be_declared(self, message: Any) -> bool:
+        """Whether a stored message can be in a file: no archived alert, and no endpoint of `tidemark listen`."""
+        if self.name == "alerts":
+            return bool(message.state != ARCHIVED)
+        return self.name != "endpoints" or LISTEN_LABEL not in message.labels
 
     def declared(self, message: Any) -> Any:
         """What a file would say about a stored message: without what only the server sets."""

@@ -123,8 +123,7 @@ class Planner:
             if not answer.next_page_token:
                 break
             request.page_token = answer.next_page_token
-        if kind.name == "alerts":
-            found = [alert for alert in found if alert.state != 3]
+        found = [one for one in found if kind.can_be_declared(one)]
         by_key: dict[str, list[Any]] = {}
         for one in found:
             for key in kind.keys(one):

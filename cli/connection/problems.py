@@ -1,5 +1,6 @@
 """What a failed call means: what happened, where, what to do next, and the exit code of the command."""
 
+import shlex
 from typing import Any
 
 import grpc
@@ -139,7 +140,9 @@ def _problem(error: FailedCall, address: Address) -> Problem:
         return Problem(message, _HINTS[reason])
     subject = reason.removeprefix("ERROR_REASON_").removesuffix("_NOT_FOUND")
     if code is grpc.StatusCode.NOT_FOUND:
-        listed = _LISTS.get(subject)
+        listed = _LISTS.get(subject, "")
+        if customer_id := cause_of(error).metadata.get("customer_id"):
+            listed = listed.replace("CUSTOMER", shlex.quote(customer_id))
         return Problem(message, [f"see what there is: {listed}"] if listed else [])
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return _invalid(error, message)

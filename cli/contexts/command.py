@@ -1,12 +1,13 @@
 """The commands `tidemark context …`."""
 
+import json
 import sys
 from dataclasses import asdict, replace
 from typing import Any
 
 import click
 
-from cli.console import good, named, print_progress, print_result, quiet
+from cli.console import confirm, good, named, print_progress, print_result, quiet
 from cli.contexts.checks import checked_key, checked_server
 from cli.contexts.choice import choose
 from cli.contexts.completion import complete_contexts
@@ -23,9 +24,16 @@ def context() -> None:
 
 
 @context.command(name="list")
-def list_() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--yaml", "as_yaml", is_flag=True, help="Print YAML.")
+def list_(as_json: bool, as_yaml: bool) -> None:
     """List the contexts; the one in use has a star."""
+    if as_json and as_yaml:
+        raise click.UsageError("--json and --yaml exclude each other: give one of them.")
     contexts = load()
+    if as_json or as_yaml:
+        _print_list(contexts, as_yaml=as_yaml)
+        return
     if not contexts.by_name:
         print_progress("there are no contexts: tidemark context set NAME --server HOST:PORT")
     width = max(map(len, contexts.by_name), default=0)
@@ -34,6 +42,23 @@ def list_() -> None:
         print_result(
             f"{mark} {named(name.ljust(width))}  {one.server or quiet('(no server)')}  {_about(one)}".rstrip()
         )
+
+
+def _print_list(contexts: Contexts, *, as_yaml: bool) -> None:
+    """Prints the contexts for programs, without keys."""
+    from cli.resources.documents import yaml_of
+
+    listed = [
+        {"name": name, **_shown(one), "in_use": name == contexts.current}
+        for name, one in sorted(contexts.by_name.items())
+    ]
+    document = {"contexts": listed}
+    print_result(yaml_of(document).rstrip() if as_yaml else json.dumps(document, ensure_ascii=False, indent=2))
+
+
+def _shown(one: Context) -> dict[str, Any]:
+    """What is set of a context, with its key hidden."""
+    return {name: hidden(value) if name == "key" else value for name, value in asdict(one).items() if value}
 
 
 def _about(one: Context) -> str:
@@ -59,9 +84,8 @@ def show(name: str | None) -> None:
         one = chosen.context
     else:
         one = find(load(), name)
-    for key, value in asdict(one).items():
-        if value:
-            print_result(f"{key:<20}{hidden(value) if key == 'key' else value if value is not True else 'yes'}")
+    for key, value in _shown(one).items():
+        print_result(f"{key:<20}{'yes' if value is True else value}")
 
 
 def hidden(key: str) -> str:
@@ -132,10 +156,12 @@ def _asked() -> str:
 
 @context.command()
 @click.argument("name", shell_complete=complete_contexts)
-def delete(name: str) -> None:
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def delete(name: str, yes: bool) -> None:
     """Delete a context with its key."""
     contexts = load()
-    find(contexts, name)
+    if find(contexts, name).key:
+        confirm(f"deletes the context {name} with its API key, which is stored nowhere else here", yes=yes)
     left = {key: one for key, one in contexts.by_name.items() if key != name}
     save(Contexts("" if contexts.current == name else contexts.current, left))
     print_progress(f"{named(name)} is deleted")

@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,25 +13,21 @@ from rich.console import Console
 from rich.markup import escape
 from yarl import URL
 
-from cli.client.connection import UNARY_TIMEOUT, Address
+from cli.client.connection import Address
 from cli.client.errors import error_reason
 from cli.connection.options import call_problem, server_options
 from cli.console import Problem, print_result
 from cli.event_types import event_type_numbers
 from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
+from cli.listen.endpoint import endpoint
 from cli.listen.forwarding import Forwarder
 from cli.listen.receiver import Arrival, Receiver
 from cli.rich_console import standard_error, standard_output
-from generated.tidemark.v1 import webhook_service_pb2 as messages
-from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.event_type_pb2 import EventType
-from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
 from runtime.signals import on_stop
 from tidemark_client import WebhookVerifier
 from webhooks.signing_keys import Scheme, new_signing_key
-
-DISPLAY_NAME = "tidemark listen"  # of the endpoint, shown where endpoints are listed
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,8 @@ def listen(**options: Any) -> None:
     """Receive webhooks on this machine: verify them, print them, answer as --answer says.
 
     With --forward-to it passes them on to a program that is being developed, and gives the answer of that program.
-    Without --secret it adds an endpoint at the server, and deletes it at the end (Ctrl-C). The server and the
+    Without --secret it adds an endpoint at the server, and deletes it at the end (Ctrl-C); if it is killed, the next
+    one on this machine does. `tidemark export` and `apply` leave such endpoints out. The server and the
     notifier have to allow receivers on this machine: TIDEMARK_WEBHOOK_ALLOW_HTTP=true and
     TIDEMARK_WEBHOOK_ALLOW_CIDRS=127.0.0.0/8.
     """
@@ -162,44 +157,10 @@ async def _listen(chosen: Options) -> None:
         stack.push_async_callback(receiver.stop)
         if chosen.verifier is None:
             url = chosen.url or receiver.url
-            await stack.enter_async_context(_endpoint(chosen.address, url, chosen.event_types, verifier))
+            await stack.enter_async_context(endpoint(chosen.address, url, chosen.event_types, verifier))
         onward = f", forwarding to [name]{escape(chosen.forward_to)}[/]" if chosen.forward_to else ""
         standard_error().print(f"listening on [name]{escape(receiver.url)}[/]{onward}; Ctrl-C ends it")
         await stop.wait()
-
-
-@asynccontextmanager
-async def _endpoint(
-    address: Address, url: str, event_types: list[EventType.ValueType], verifier: WebhookVerifier
-) -> AsyncIterator[None]:
-    """Adds an endpoint at the server while the block runs; `verifier` trusts its secret."""
-    async with address.channel() as channel:
-        webhooks = WebhookServiceStub(channel)
-        created = await webhooks.CreateEndpoint(
-            messages.CreateEndpointRequest(
-                endpoint=Endpoint(url=url, display_name=DISPLAY_NAME, event_types=event_types)
-            ),
-            metadata=address.metadata,
-            timeout=UNARY_TIMEOUT,
-        )
-        verifier.trust(created.secret)
-        endpoint_id = created.endpoint.endpoint_id
-        standard_error().print(
-            f"endpoint [name]{endpoint_id}[/] at [name]{escape(address.server)}[/], secret {created.secret}"
-        )
-        try:
-            yield
-        finally:
-            try:
-                await webhooks.DeleteEndpoint(
-                    messages.DeleteEndpointRequest(endpoint_id=endpoint_id),
-                    metadata=address.metadata,
-                    timeout=UNARY_TIMEOUT,
-                )
-            except grpc.aio.AioRpcError as error:
-                standard_error().print(
-                    f"[warn]the endpoint {endpoint_id} is left behind[/]: {escape(error.details() or '')}"
-                )
 
 
 def _problem(error: grpc.aio.AioRpcError, address: Address) -> Problem:

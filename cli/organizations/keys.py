@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-from cli.console import Problem, named, print_progress, warn
+from cli.console import Problem, confirm, named, print_progress, warn
 from cli.organizations.audit import KeyAudit
 from cli.organizations.key_options import DURATION, check_customer, limits, settings
 from cli.organizations.key_table import print_table
@@ -177,9 +177,11 @@ def list_keys(organization: str | None) -> None:
 
 @keys.command()
 @click.option("--organization", required=True, callback=_organization, help="Organization of the key.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.argument("key_id")
-def revoke(organization: str, key_id: str) -> None:
+def revoke(organization: str, key_id: str, yes: bool) -> None:
     """Revoke the key with this id, for good. Servers may accept it for a few seconds more."""
+    confirm(f"revokes the key {key_id} of {organization} for good: every caller that uses it is refused", yes=yes)
 
     async def run(database: Database) -> bool:
         async with database.transaction() as connection:

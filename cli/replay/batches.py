@@ -17,6 +17,9 @@ from tidemark_client.usage.batches import MAX_BATCH_BYTES
 from tidemark_client.usage.events import MAX_EVENT_BYTES
 
 _DIGEST_BYTES = 16
+# No content of one row may end the replay of the other rows.
+_NO_EVENT = (RowProblem, RowSkipped, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+_TOO_LARGE = f"the event is larger than {MAX_EVENT_BYTES:,} bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +109,34 @@ class Batches:
                 self.tail = batch
 
     def _pieces(self) -> Iterator[FileBatch]:
-        rows = iter(self._rows)
+        to_event, batch_size = self._to_event, self._batch_size
         batch = FileBatch()
         originals: list[str] = []
         try:
-            self._skip(rows)
-            for row in rows:
+            self._skip()
+            for row in self._rows:
                 batch.read += 1
                 if type(row.original) is str:
                     originals.append(row.original)
-                self._add(batch, row)
-                if batch.read >= self._batch_size or batch.size >= MAX_BATCH_BYTES:
+                if type(row) is BadRow:
+                    batch.unreadable.append(Unreadable(row, f"the row {row.reason}", ""))
+                else:
+                    assert type(row) is Row
+                    try:
+                        content, seconds = to_event(row)
+                    except _NO_EVENT as error:
+                        _note_problem(batch, row, error)
+                    else:
+                        size = len(content)
+                        if size > MAX_EVENT_BYTES:
+                            batch.unreadable.append(Unreadable(row, _TOO_LARGE, _TOO_LARGE))
+                        else:
+                            batch.events.append(content)
+                            batch.rows.append(row)
+                            batch.seconds.append(seconds)
+                            batch.size += size
+                    row.values = ()  # which are freed before the batch is: that is less work for the collector
+                if batch.read >= batch_size or batch.size >= MAX_BATCH_BYTES:
                     yield self._ended(batch, originals)
                     batch, originals = FileBatch(), []
         except FileEndedEarly as error:
@@ -136,46 +156,27 @@ class Batches:
     def _note(self, originals: list[str]) -> None:
         self._digest.update("".join(originals).encode("utf-8", "surrogatepass"))
 
-    def _skip(self, rows: Iterator[Row | BadRow]) -> None:
+    def _skip(self) -> None:
         """Passes the rows that are acknowledged. Raises RowsDiffer."""
-        originals: list[str] = []
-        while self._at < self._start and not self._stopped:
-            row = next(rows, None)
-            if row is None:
-                raise RowsDiffer(f"{self._at:,} rows")
-            self._at += 1
-            if type(row.original) is str:
-                originals.append(row.original)
-            if len(originals) >= self._batch_size:
-                self._note(originals)
-                originals.clear()
-        self._note(originals)
-        if self._start_digest and not self._stopped and self._digest.hexdigest() != self._start_digest:
+        for count, text in self._rows.passed(self._start):
+            self._at += count
+            self._note([text])
+            if self._stopped:
+                break
+        if self._stopped:
+            return
+        if self._at < self._start:
+            raise RowsDiffer(f"{self._at:,} rows")
+        if self._start_digest and self._digest.hexdigest() != self._start_digest:
             raise RowsDiffer("other rows")
 
-    def _add(self, batch: FileBatch, row: Row | BadRow) -> None:
-        if type(row) is BadRow:
-            batch.unreadable.append(Unreadable(row, f"the row {row.reason}", ""))
-            return
-        assert type(row) is Row
-        try:
-            content, seconds = self._to_event(row)
-        except RowProblem as error:
-            batch.unreadable.append(Unreadable(row, str(error), error.kind))
-            return
-        except RowSkipped as error:
-            batch.skipped[str(error)] += 1
-            return
-        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-            # No content of one row may end the replay of the other rows.
-            kind = "the row gives no event"
-            batch.unreadable.append(Unreadable(row, f"{kind}: {quoted(str(error))}", kind))
-            return
-        if len(content) > MAX_EVENT_BYTES:
-            kind = f"the event is larger than {MAX_EVENT_BYTES:,} bytes"
-            batch.unreadable.append(Unreadable(row, kind, kind))
-            return
-        batch.events.append(content)
-        batch.rows.append(row)
-        batch.seconds.append(seconds)
-        batch.size += len(content)
+
+def _note_problem(batch: FileBatch, row: Row, error: Exception) -> None:
+    """Notes that a row gives no event, and why."""
+    if isinstance(error, RowSkipped):
+        batch.skipped[str(error)] += 1
+    elif isinstance(error, RowProblem):
+        batch.unreadable.append(Unreadable(row, str(error), error.kind))
+    else:
+        kind = "the row gives no event"
+        batch.unreadable.append(Unreadable(row, f"{kind}: {quoted(str(error))}", kind))

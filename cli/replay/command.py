@@ -14,6 +14,7 @@ import click
 from cli.connection.options import server_options
 from cli.console import ConfigurationProblem, Problem
 from cli.replay.batches import Batches
+from cli.replay.collection import rare_collection
 from cli.replay.dialects import NO_QUOTE
 from cli.replay.dry_run import show_events
 from cli.replay.focus import CATEGORIES, COUNTED
@@ -198,7 +199,7 @@ def replay(**arguments: Any) -> None:
     if options.thousands is not None and options.decimal in (None, options.thousands):
         raise click.BadParameter("it needs --decimal, with the other sign", param_hint="--thousands")
     mapping = options.mapping()
-    with options.open_file(mapping) as rows:
+    with rare_collection(), options.open_file(mapping) as rows:
         code = _replay(options, rows, mapping)
     click.get_current_context().exit(code)
 

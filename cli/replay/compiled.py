@@ -5,38 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from json.encoder import encode_basestring_ascii as json_text
-from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from cli.replay import encoding
-from cli.replay.mapping import (
-    AMOUNTS,
-    PROPERTIES,
-    PROPERTIES_PREFIX,
-    FieldSource,
-    RowMapping,
-    RowProblem,
-    RowSkipped,
-    quoted,
-)
+from cli.replay.fields import fields_of_cells, fields_of_names
+from cli.replay.mapping import AMOUNTS, RowMapping, RowProblem, RowSkipped, quoted
 from cli.replay.numbers import BadNumber
+from cli.replay.properties import Properties, properties_of_cells, properties_of_names
 from cli.replay.row_ids import row_id
 from cli.replay.rows import Row
 from cli.replay.times import EPOCH, TimeReader
 
 _MAX_KEPT = 20_000  # encoded customers and metrics
-# The order of the values that are read from a row.
-FIELDS = (
-    "event_id",
-    "customer_id",
-    "subscription_id",
-    "metric_id",
-    "event_name",
-    "quantity",
-    "cost",
-    "currency",
-    "event_time",
-)
+SHOWN_COLUMNS = 300  # characters of the names of columns in a message
+_NOTHING = '""'  # an empty text in JSON
 
 
 class Encoded(NamedTuple):
@@ -48,8 +30,6 @@ class Encoded(NamedTuple):
 
 ToEvent: TypeAlias = Callable[[Row], Encoded]
 _Numbers: TypeAlias = Callable[[str], str]
-_Values: TypeAlias = Callable[[Any], Sequence[Any]]
-_Properties: TypeAlias = Callable[[Any], list[tuple[str, bytes, str]]]  # key, key in the form of the wire, value
 
 
 def compiled(
@@ -60,10 +40,13 @@ def compiled(
     columns: of the file; None: each row names its own. numbers: reads amounts, and raises BadNumber. are_texts: every
     value of a row is a text.
     """
-    values_of = _values(mapping, columns, are_texts=are_texts)
-    properties_of = _of_names(mapping) if columns is None else _of_cells(mapping, columns)
+    fields_of = fields_of_names(mapping)
+    properties_of: Properties | None = properties_of_names(mapping)
+    if columns is not None:
+        fields_of = fields_of_cells(mapping, columns, are_texts=are_texts)
+        properties_of = properties_of_cells(mapping, columns)
     is_counted = _condition(mapping, columns)
-    heads: dict[tuple[str, str, str], bytes] = {}
+    heads: dict[tuple[str, str, str], tuple[bytes, str, str, str]] = {}
     read_time = times.read
     field, optional, time_field = encoding.field, encoding.optional, encoding.time
     salt = f", {json_text(mapping.salt)}" if mapping.salt else ""
@@ -72,16 +55,16 @@ def compiled(
         values = row.values
         if is_counted is not None:
             is_counted(values)
-        event_id, customer, subscription, metric, name, quantity, cost, currency, stated_time = values_of(values)
+        event_id, customer, subscription, metric, name, quantity, cost, currency, stated_time = fields_of(values)
         if not customer:
-            raise RowProblem("customer_id is empty")
+            raise _empty(mapping, "customer_id", values)
         if not name:
             if not metric:
-                raise RowProblem("metric_id is empty")
+                raise _empty(mapping, "metric_id", values)
             if not quantity:
-                raise RowProblem("quantity is empty")
+                raise _empty(mapping, "quantity", values)
         if not stated_time:
-            raise RowProblem("event_time is empty")
+            raise _empty(mapping, "event_time", values)
         try:
             time = read_time(stated_time)
         except (ValueError, OverflowError, ArithmeticError):
@@ -92,29 +75,32 @@ def compiled(
         if cost:
             cost = _amount("cost", cost, numbers)
         properties = properties_of(values) if properties_of is not None else ()
-        if not event_id:
-            pairs = json.dumps(sorted((key, value) for key, _, value in properties)) if properties else "[]"
-            named = f'["event_name", {json_text(name)}], ' if name else ""
-            text = (
-                f'[{row.number}, [["cost", {json_text(cost)}], ["currency", {json_text(currency)}], '
-                f'["customer_id", {json_text(customer)}], {named}["metric_id", {json_text(metric)}], '
-                f'["quantity", {json_text(quantity)}], ["subscription_id", {json_text(subscription)}]], '
-                f'"{time.isoformat()}+00:00", {pairs}{salt}]'
-            )
-            event_id = row_id(text)
         key = (customer, subscription, metric)
-        head = heads.get(key)
-        if head is None:
+        kept = heads.get(key)
+        if kept is None:
             if len(heads) >= _MAX_KEPT:
                 heads.clear()
-            head = heads[key] = (
+            head = (
                 field(encoding.CUSTOMER, customer)
                 + optional(encoding.SUBSCRIPTION, subscription)
                 + optional(encoding.METRIC, metric)
             )
+            kept = heads[key] = (head, json_text(customer), json_text(metric), json_text(subscription))
+        if not event_id:
+            pairs = json.dumps(sorted((key, value) for key, _, value in properties)) if properties else "[]"
+            named = f'["event_name", {json_text(name)}], ' if name else ""
+            _, customer_text, metric_text, subscription_text = kept
+            text = (
+                f'[{row.number}, [["cost", {json_text(cost) if cost else _NOTHING}], '
+                f'["currency", {json_text(currency) if currency else _NOTHING}], '
+                f'["customer_id", {customer_text}], {named}["metric_id", {metric_text}], '
+                f'["quantity", {json_text(quantity)}], ["subscription_id", {subscription_text}]], '
+                f'"{time.isoformat()}+00:00", {pairs}{salt}]'
+            )
+            event_id = row_id(text)
         since = time - EPOCH
         seconds = since.days * 86_400 + since.seconds
-        parts = [field(encoding.EVENT_ID, event_id), head]
+        parts = [field(encoding.EVENT_ID, event_id), kept[0]]
         if quantity:
             parts.append(field(encoding.QUANTITY, quantity))
         if cost:
@@ -131,75 +117,24 @@ def compiled(
     return to_event
 
 
+def _empty(mapping: RowMapping, name: str, values: Any) -> RowProblem:
+    """The problem of a row without a value; of a row that names its own columns, also which it has."""
+    kind = f"{name} is empty"
+    sources = mapping.candidates(name)
+    wanted = [one.column for one in sources if one.column is not None]
+    if not isinstance(values, Mapping) or not wanted or any(one.exists(values) for one in sources):
+        return RowProblem(kind)
+    looked_for = repr(wanted[0]) if len(wanted) == 1 else f"any of {', '.join(map(repr, wanted))}"
+    kind = f"{kind}: the row does not have {looked_for}"
+    seen = quoted(", ".join(values), SHOWN_COLUMNS)[1:-1]
+    return RowProblem(f"{kind}; it has {seen or 'nothing'}", kind)
+
+
 def _amount(name: str, text: str, numbers: _Numbers) -> str:
     try:
         return numbers(text)
     except BadNumber as error:
         raise RowProblem(f"{name} is {quoted(text)}: it {error}", f"{name} {error}") from None
-
-
-def _values(mapping: RowMapping, columns: Sequence[str] | None, *, are_texts: bool) -> _Values:
-    """The function of the values of a row that returns those of FIELDS; empty where there is none."""
-    candidates = {name: mapping.candidates(name, columns) for name in FIELDS}
-    if columns is None:
-        return _generic([_by_name(candidates[name], mapping.unset.get(name)) for name in FIELDS])
-    places = {column: place for place, column in enumerate(columns)}
-    if are_texts and not mapping.unset and all(len(each) < 2 for each in candidates.values()):
-        constants: list[str] = []
-        indexes = []
-        for name in FIELDS:
-            source = next(iter(candidates[name]), FieldSource(constant=""))
-            if source.column is None:
-                indexes.append(len(columns) + len(constants))
-                constants.append(source.constant or "")
-            else:
-                indexes.append(places[source.column])
-        pick = itemgetter(*indexes)
-        return lambda cells: [text.strip() for text in pick(cells + constants)]
-    return _generic([_by_place(candidates[name], places, mapping.unset.get(name)) for name in FIELDS])
-
-
-def _generic(readers: Sequence[Callable[[Any], Any]]) -> _Values:
-    named = list(zip(FIELDS, readers, strict=True))
-
-    def values_of(values: Any) -> Sequence[Any]:
-        found: list[Any] = []
-        for name, read in named:
-            value = read(values)
-            if type(value) is str:
-                found.append(value.strip())
-            elif value is None:
-                found.append("")
-            elif name == "event_time" and hasattr(value, "year"):
-                found.append(value)
-            else:
-                raise RowProblem(f"{name} is neither text nor a number")
-        return found
-
-    return values_of
-
-
-def _by_name(sources: Sequence[FieldSource], unset: str | None) -> Callable[[Any], Any]:
-    def read(values: Any) -> Any:
-        for source in sources:
-            if (value := source.value(values)) is not None:
-                return value
-        return unset
-
-    return read
-
-
-def _by_place(sources: Sequence[FieldSource], places: Mapping[str, int], unset: str | None) -> Callable[[Any], Any]:
-    found = [(None if one.column is None else places[one.column], one.constant) for one in sources]
-
-    def read(cells: Any) -> Any:
-        for place, constant in found:
-            value = constant if place is None else cells[place]
-            if value is not None and value != "":
-                return value
-        return unset
-
-    return read
 
 
 def _condition(mapping: RowMapping, columns: Sequence[str] | None) -> Callable[[Any], None] | None:
@@ -217,75 +152,6 @@ def _condition(mapping: RowMapping, columns: Sequence[str] | None) -> Callable[[
             raise RowSkipped(f"{column} is {quoted(str(value))}" if value else f"{column} is empty")
 
     return check
-
-
-def _property_text(name: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if hasattr(value, "isoformat"):
-        return str(value.isoformat())
-    kind = "a property is neither text nor a number"
-    raise RowProblem(f"the property {quoted(name)[1:-1]} is neither text nor a number", kind)
-
-
-def _of_cells(mapping: RowMapping, columns: Sequence[str]) -> _Properties | None:
-    places = {column: place for place, column in enumerate(columns)}
-    found: list[tuple[str, bytes, int | None, str]] = []
-    for column, place in places.items():
-        name = column.removeprefix(PROPERTIES_PREFIX)
-        if column.startswith(PROPERTIES_PREFIX) and name not in mapping.properties:
-            found.append((name, encoding.prefix(name), place, ""))
-    for name, source in mapping.properties.items():
-        place_of = None if source.column is None else places[source.column]
-        found.append((name, encoding.prefix(name), place_of, source.constant or ""))
-    whole = places.get(PROPERTIES)
-    if not found and whole is None:
-        return None
-
-    def properties_of(cells: Any) -> list[tuple[str, bytes, str]]:
-        given = []
-        for name, key, place, constant in found:
-            value = constant if place is None else cells[place]
-            if value is not None and value != "":
-                given.append((name, key, value if type(value) is str else _property_text(name, value)))
-        if whole is not None and isinstance(cells[whole], Mapping):
-            names = {name for name, _, _ in given}
-            for name, value in cells[whole].items():
-                if value is not None and name not in names:
-                    given.append((name, encoding.prefix(name), _property_text(name, value)))
-        return given
-
-    return properties_of
-
-
-def _of_names(mapping: RowMapping) -> _Properties:
-    keys: dict[str, bytes] = {}
-
-    def properties_of(values: Any) -> list[tuple[str, bytes, str]]:
-        given: dict[str, Any] = {}
-        whole = values.get(PROPERTIES)
-        if isinstance(whole, Mapping):
-            given.update(whole)
-        for column, value in values.items():
-            if column.startswith(PROPERTIES_PREFIX) and value != "":
-                given[column.removeprefix(PROPERTIES_PREFIX)] = value
-        for name, source in mapping.properties.items():
-            given[name] = source.value(values)
-        found = []
-        for name, value in given.items():
-            if value is None:
-                continue
-            key = keys.get(name)
-            if key is None:
-                if len(keys) >= _MAX_KEPT:
-                    keys.clear()
-                key = keys[name] = encoding.prefix(name)
-            found.append((name, key, _property_text(name, value)))
-        return found
-
-    return properties_of
 
 
 def amount_columns(mapping: RowMapping, columns: Sequence[str]) -> list[int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from cli.replay.dialects import Dialect
 from cli.replay.lines import Line, Lines
-from cli.replay.rows import NOT_UTF8, SURROGATE, BadRow, Row, has_broken_bytes, too_long
+from cli.replay.rows import NOT_UTF8, SURROGATE, BadRow, Row, has_broken_bytes, text_of, too_long
 from cli.replay.source import FileProblem
 
 MAX_CELL_LINES = 100  # of one row
@@ -39,10 +39,27 @@ class CsvRows:
         csv.field_size_limit(2 * lines.max_length)
         self.header = ""
         self.columns = self._read_header(name)
+        self._passed = 0  # rows
+
+    def passed(self, count: int) -> Iterator[tuple[int, str]]:
+        """Passes the next `count` rows, without reading cells where that is possible, before all others are read.
+
+        The numbers of rows and their texts, until all are passed or the file ends. Raises FileEndedEarly.
+        """
+        while self._passed < count:
+            _, texts = self._lines.plain(self.dialect.quote, count - self._passed)
+            kept = [text for text in texts if text.strip("\r\n")]
+            if not texts:
+                if (first := self._lines.next()) is None:
+                    return
+                kept = [] if first.is_blank else [text_of(self._row(1, first))]
+            if kept:
+                self._passed += len(kept)
+                yield len(kept), "".join(kept)
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         """The rows, also the bad ones. Raises FileEndedEarly after the last row that could be read."""
-        number = 0
+        number = self._passed
         lines, quote, delimiter, width = self._lines, self.dialect.quote, self.dialect.delimiter, len(self.columns)
         while True:
             at, texts = lines.plain(quote)

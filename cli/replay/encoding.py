@@ -5,8 +5,8 @@ To make a message of protobuf and to encode it takes several times as long as ev
 
 from tidemark_client.usage.batches import varint
 
-EVENT_ID, CUSTOMER, SUBSCRIPTION, METRIC, QUANTITY, COST, CURRENCY, TIME, PROPERTY, NAME = (
-    bytes([number << 3 | 2]) for number in range(1, 11)
+EVENT_ID, CUSTOMER, SUBSCRIPTION, METRIC, QUANTITY, COST, CURRENCY, TIME, PROPERTY, NAME, RESERVATION = (
+    bytes([number << 3 | 2]) for number in range(1, 12)
 )
 _SECONDS, _NANOS, _KEY, _VALUE = b"\x08", b"\x10", b"\x0a", b"\x12"
 _LENGTHS = [varint(length) for length in range(1 << 10)]

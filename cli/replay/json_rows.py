@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 from cli.replay.lines import Line
 from cli.replay.numbers import without_exponent
@@ -14,62 +14,86 @@ from cli.replay.rows import NOT_UTF8, SURROGATE, BadRow, Row, has_broken_bytes, 
 from cli.replay.source import FileEndedEarly, TextSource
 
 MAX_SHOWN_KEY = 60  # characters
+_LINE_ENDS = ("\n", "", "\r\n")
 _BLANK = re.compile(r"[ \t\r\n]*")
 _BETWEEN = re.compile(r"[ \t\r\n]*(?:,[ \t\r\n]*)?")
 _NEXT_OBJECT = re.compile(r",[ \t\r\n]*(?=\{)")
 _SCAN = json.JSONDecoder(parse_float=str, parse_int=str)
-
-
-def texts_with_exact_numbers(text: str) -> Any:
-    """The value of a JSON text whose numbers are texts with all their digits. Raises ValueError, RecursionError."""
-    return _NUMBERS_AS_TEXTS(text)
-
-
-def exact_numbers(text: str) -> Any:
-    """The value of a JSON text with exact decimals. Raises ValueError, RecursionError."""
-    return _EXACT(text)
+ReadJson: TypeAlias = Callable[[str], Any]
 
 
 class JsonRows:
-    """Rows in JSON. lines: the text of each, on a line of its own. read: makes the value of such a text."""
+    """Rows in JSON. lines: the text of each, on a line of its own. plain: the texts of the next rows, as those of
+    `Lines.plain`, so that most rows need no `Line`. read: makes the value of such a text.
+    """
 
-    def __init__(self, lines: Iterable[Line], max_length: int, read: Callable[[str], Any]) -> None:
-        self._lines = lines
+    def __init__(
+        self, lines: Iterable[Line], max_length: int, read: ReadJson, plain: Callable[..., tuple[int, list[str]]]
+    ) -> None:
+        self._lines = iter(lines)
         self._max_length = max_length
         self._read = read
+        self._plain = plain
+        self._passed = 0  # rows
+
+    def passed(self, count: int) -> Iterator[tuple[int, str]]:
+        """Passes the next `count` rows without reading them, before all others are read.
+
+        The numbers of rows and their texts, until all are passed or the file ends. Raises FileEndedEarly.
+        """
+        while self._passed < count:
+            _, texts = self._plain(most=count - self._passed)
+            kept = [text for text in texts if not text.isspace()]
+            if not texts:
+                line = next(self._lines, None)
+                if line is None:
+                    return
+                kept = ["" if line.too_long else line.text] if line.too_long or line.text.strip() else []
+            if kept:
+                self._passed += len(kept)
+                yield len(kept), "".join(kept)
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         """The rows, also the bad ones. Raises FileEndedEarly after the last row that could be read."""
-        number = 0
-        for line in self._lines:
-            if not line.text.strip() and not line.too_long:
+        number = self._passed
+        plain, row = self._plain, self._row
+        while True:
+            at, texts = plain()
+            for text in texts:
+                at += 1
+                if not text.isspace():
+                    number += 1
+                    yield row(number, at, text)
+            if texts:
                 continue
-            number += 1
-            place = line.row or number
+            line = next(self._lines, None)
+            if line is None:
+                return
             if line.too_long:
-                yield BadRow(place, line.number, too_long(self._max_length))
-            elif has_broken_bytes(line.text):
-                yield BadRow(place, line.number, NOT_UTF8, line.text)
-            else:
-                yield self._row(place, line)
+                number += 1
+                yield BadRow(line.row or number, line.number, too_long(self._max_length))
+            elif line.text.strip():
+                number += 1
+                yield row(line.row or number, line.number, line.text)
 
-    def _row(self, number: int, line: Line) -> Row | BadRow:
-        text = line.text
+    def _row(self, number: int, line: int, text: str) -> Row | BadRow:
+        if not text.isascii() and has_broken_bytes(text):
+            return BadRow(number, line, NOT_UTF8, text)
         try:
             values = self._read(text)
             has_surrogates = "\\u" in text and _has_surrogates(values)
         except _DuplicateKey as error:
-            return BadRow(number, line.number, f"has the key {str(error)[:MAX_SHOWN_KEY]!r} twice", text)
+            return BadRow(number, line, f"has the key {str(error)[:MAX_SHOWN_KEY]!r} twice", text)
         except RecursionError:
-            return BadRow(number, line.number, "is not JSON: it is nested too deeply", text)
+            return BadRow(number, line, "is not JSON: it is nested too deeply", text)
         except ValueError as error:
-            return BadRow(number, line.number, f"is not JSON: {str(error).partition(':')[0]}", text)
+            return BadRow(number, line, f"is not JSON: {str(error).partition(':')[0]}", text)
         if has_surrogates:
             reason = "contains half of a surrogate pair (\\ud800 to \\udfff), which is not a character"
-            return BadRow(number, line.number, reason, text)
-        if not isinstance(values, dict):
-            return BadRow(number, line.number, "is not a JSON object", text)
-        return Row(number, line.number, values, text)
+            return BadRow(number, line, reason, text)
+        if type(values) is not dict:
+            return BadRow(number, line, "is not a JSON object", text)
+        return Row(number, line, values, text)
 
 
 class ArrayElements:
@@ -195,12 +219,30 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
-_NUMBERS_AS_TEXTS = json.JSONDecoder(
-    parse_float=without_exponent, parse_int=str, parse_constant=str, object_pairs_hook=_without_duplicates
-).decode
-_EXACT = json.JSONDecoder(
-    parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_without_duplicates
-).decode
+def _reader(decoder: json.JSONDecoder) -> ReadJson:
+    """`decode` of a decoder, in less time where the value begins at once and ends with the line."""
+    raw_decode, decode = decoder.raw_decode, decoder.decode
+
+    def read(text: str) -> Any:
+        if text[0] == "{":
+            value, end = raw_decode(text)
+            if text[end:] in _LINE_ENDS:
+                return value
+        return decode(text)
+
+    return read
+
+
+# Makes the value of a JSON text whose numbers are texts with all their digits. Raises ValueError, RecursionError.
+texts_with_exact_numbers = _reader(
+    json.JSONDecoder(
+        parse_float=without_exponent, parse_int=str, parse_constant=str, object_pairs_hook=_without_duplicates
+    )
+)
+# Makes the value of a JSON text with exact decimals. Raises ValueError, RecursionError.
+exact_numbers = _reader(
+    json.JSONDecoder(parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_without_duplicates)
+)
 
 
 def _has_surrogates(value: Any) -> bool:

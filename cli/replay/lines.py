@@ -71,17 +71,18 @@ class Lines:
         too_long = len(text) > self.max_length
         return Line(self._number, text[: self.max_length] if too_long else text, too_long, row)
 
-    def plain(self, without: str) -> tuple[int, list[str]]:
-        """The number of the line before the next lines, and these lines, which have been read already.
+    def plain(self, without: str = "", most: int | None = None) -> tuple[int, list[str]]:
+        """The number of the line before the next lines, and these, at most `most`, which have been read already.
 
         No lines where one of them contains one of the characters `without`, or needs `next` for another reason.
         """
         if self._returned or self._row is not None or self._at >= len(self._texts) or not self._is_plain(without):
             return 0, []
-        texts = self._texts[self._at :]
+        end = len(self._texts) if most is None else min(self._at + most, len(self._texts))
+        texts = self._texts[self._at : end]
         before = self._number
         self._number += len(texts)
-        self._at = len(self._texts)
+        self._at = end
         return before, texts
 
     def _is_plain(self, without: str) -> bool:
@@ -104,7 +105,7 @@ class Lines:
     def peek(self) -> Line | None:
         """The next line that is not blank, which remains the next line; blank lines before it are dropped."""
         while (line := self.next()) is not None:
-            if line.text.strip():
+            if line.text.strip() or line.too_long:
                 self.give_back([line])
                 return line
         return None

@@ -51,6 +51,16 @@ class FieldSource:
         """`name` is a column, `=value` a constant."""
         return cls(constant=text[1:]) if text.startswith("=") else cls(column=text)
 
+    def exists(self, values: Mapping[str, Any]) -> bool:
+        """Whether a row whose columns have names has this one, perhaps without a value."""
+        if self.column is None or self.column in values:
+            return True
+        *outer, last = self.column.split(".")
+        found: Any = values
+        for part in outer:
+            found = found.get(part) if isinstance(found, Mapping) else None
+        return isinstance(found, Mapping) and last in found
+
     def value(self, values: Mapping[str, Any]) -> Any:
         """The value in a row whose columns have names; None if the row has none."""
         if self.column is None:

@@ -49,6 +49,7 @@ class ParquetRows:
             self.close()
             raise FileProblem(f"{source.name} has more than one column named {', '.join(map(repr, repeated))}")
         self.count = self._file.metadata.num_rows
+        self._passed = 0  # rows
         # A changed file has another footer, as a Parquet file is never appended to.
         metadata = self._file.metadata
         self.identity = f"{metadata.num_rows} {metadata.num_row_groups} {metadata.serialized_size} {schema}"
@@ -57,11 +58,25 @@ class ParquetRows:
         """Closes the file."""
         self._bytes.close()
 
+    def passed(self, count: int) -> Iterator[tuple[int, str]]:
+        """Passes the next `count` rows, before all others are read: the number of those that the file has."""
+        self._passed = min(count, self.count)
+        yield self._passed, ""
+
     def __iter__(self) -> Iterator[Row | BadRow]:
         """The rows. Raises FileEndedEarly after the last row that could be read."""
-        number = 0
+        metadata = self._file.metadata
+        number, group = 0, 0
+        while group < metadata.num_row_groups and number + metadata.row_group(group).num_rows <= self._passed:
+            number += metadata.row_group(group).num_rows
+            group += 1
+        groups = range(group, metadata.num_row_groups)
         try:
-            for batch in self._file.iter_batches(batch_size=ROWS_AT_ONCE):
+            for batch in self._file.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=groups):
+                if number < self._passed:
+                    skipped = min(self._passed - number, batch.num_rows)
+                    number += skipped
+                    batch = batch.slice(skipped)
                 for cells in self._cells(batch):
                     number += 1
                     yield Row(number, number, cells, _original(self.columns, cells))

@@ -54,9 +54,13 @@ def _about_times(times: TimeReader, options: Options) -> list[str]:
     ]
     remarks = [f"times: {', '.join(shown)}"] if shown else []
     if times.repeated:
-        remarks.append(f"{times.repeated:,} local times came twice when clocks went back: the first was taken")
+        found = _counted(times.repeated, "local time came", "local times came")
+        remarks.append(f"{found} twice when clocks went back: the first was taken")
     if times.skipped:
-        remarks.append(
-            f"{times.skipped:,} local times do not exist, because clocks went forward: the offset before was taken"
-        )
+        found = _counted(times.skipped, "local time does", "local times do")
+        remarks.append(f"{found} not exist, because clocks went forward: the offset before was taken")
     return remarks
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count:,} {one if count == 1 else several}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -115,8 +115,21 @@ class RowFile:
 
     def __iter__(self) -> Iterator[Row | BadRow]:
         """The rows, also the bad ones. Raises FileEndedEarly after the last row that could be read."""
-        rows: Iterable[Row | BadRow] | None = self._csv or self._parquet or self._json
-        return iter(rows or ())
+        return iter(self._rows)
+
+    def passed(self, count: int) -> Iterator[tuple[int, str]]:
+        """Passes the first `count` rows, which no one needs, in much less time than reading them takes.
+
+        The numbers of rows and their texts, part by part, until all are passed or the file ends. Raises
+        FileEndedEarly.
+        """
+        return self._rows.passed(count)
+
+    @property
+    def _rows(self) -> CsvRows | ParquetRows | JsonRows:
+        rows = self._csv or self._parquet or self._json
+        assert rows is not None
+        return rows
 
     def _form(self, form: str | None) -> str:
         if self._source.empty:
@@ -141,15 +154,20 @@ class RowFile:
         return CsvRows(self._lines, dialect, self.name)
 
     def _open_json(self) -> JsonRows:
-        texts: Iterator[Line]
         if _ARRAY.match(self._source.beginning):
-            texts = iter(ArrayElements(self._source, self._lines.max_length))
+            elements = iter(ArrayElements(self._source, self._lines.max_length))
+            first = next(elements, None)
+            lines: Iterator[Line] = chain([] if first is None else [first], elements)
+            plain: Callable[..., tuple[int, list[str]]] = _no_lines
         else:
-            texts = iter(self._lines.next, None)
-        first = next(texts, None)
-        while first is not None and not first.text.strip() and not first.too_long:
-            first = next(texts, None)
+            first = self._lines.peek()
+            lines = iter(self._lines.next, None)
+            plain = self._lines.plain
         if self.form == NDJSON and first is not None and _SPECVERSION.search(first.text):
             self.form = CLOUDEVENTS
         read = exact_numbers if self.form == CLOUDEVENTS else texts_with_exact_numbers
-        return JsonRows(chain([] if first is None else [first], texts), self._lines.max_length, read)
+        return JsonRows(lines, self._lines.max_length, read, plain)
+
+
+def _no_lines(most: int | None = None) -> tuple[int, list[str]]:
+    return 0, []

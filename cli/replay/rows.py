@@ -38,6 +38,11 @@ class BadRow:
     original: str = ""
 
 
+def text_of(row: Row | BadRow) -> str:
+    """The text of a row as its file has it; empty where the file has no text."""
+    return row.original if isinstance(row.original, str) else ""
+
+
 def has_broken_bytes(text: str) -> bool:
     """Whether the text contains bytes that its encoding cannot decode; `source` makes surrogates of them."""
     return not text.isascii() and SURROGATE.search(text) is not None

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from cli.client.connection import Address
 from cli.connection.options import call_problem
-from cli.console import Problem
+from cli.console import ConfigurationProblem, Problem
 from cli.replay.batches import Batches, FileBatch, RowsDiffer
 from cli.replay.progress import ReplayProgress
 from cli.replay.rejected import RejectedFile
@@ -144,7 +144,7 @@ class Replay:
                     ["the rows before the error were sent; repair the file and run this command again"],
                 )
             case RowsDiffer():
-                return Problem(
+                return ConfigurationProblem(
                     f"the state is of another file: this one has {failure} where the state ends",
                     ["name another file with --state, or remove it to send every row again"],
                 )

@@ -1,6 +1,5 @@
 """Runs a command of the table: makes its request, asks before what cannot be undone, calls, and prints."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from cli.connection.channels import Caller, caller
 from cli.connection.options import address_in
 from cli.connection.problems import Conflict, as_failed, problem_of
-from cli.console import ConfigurationProblem, Problem
+from cli.console import confirm
 from cli.resources import changes, contract
 from cli.resources.answers import show_answer
 from cli.resources.commands import arguments_of, listed
@@ -21,6 +20,7 @@ from cli.resources.documents import strip
 from cli.resources.fields import FieldOption
 from cli.resources.lists import Listing
 from cli.resources.printing import Printer, printer_of
+from cli.resources.references import warn_of_unknown_plan
 from cli.resources.requests import given, metavar_of, put_arguments, put_options, read_file
 from cli.resources.streams import Following
 from cli.resources.tables.model import Resource, Verb
@@ -116,6 +116,7 @@ def _perform(run: Run, server: Caller, request: Any) -> None:
     elif run.whole and verb.name == "create" and resource.put:
         _refuse_existing(run, server, request)
     show_answer(run, request, server.call(method, request))
+    warn_of_unknown_plan(run, server, request)
 
 
 def _plural(resource: Resource, items: str) -> str:
@@ -143,18 +144,6 @@ def ids_of(resource: Resource, message: Any) -> str:
     return " ".join(str(getattr(message, name)) for name in resource.ids)
 
 
-def confirm(what: str, *, yes: bool) -> None:
-    """Asks before something that cannot be undone. Raises Problem for no, and where it cannot ask."""
-    if yes:
-        return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise ConfigurationProblem(
-            f"this {what}, and the command cannot ask: standard input is no terminal", ["add --yes to do it"]
-        )
-    if not click.confirm(f"This {what}.\nContinue?", err=True):
-        raise Problem("nothing is changed")
-
-
 class _Values(dict[str, Any]):
     """The fields of a request, by name, for the text of a question."""
 
@@ -166,4 +155,4 @@ class _Values(dict[str, Any]):
         return str(getattr(self._request, key, ""))
 
 
-__all__: Sequence[str] = ("Run", "confirm", "execute", "ids_of")
+__all__: Sequence[str] = ("Run", "execute", "ids_of")

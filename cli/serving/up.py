@@ -13,6 +13,7 @@ from cli.serving.console_child import ConsoleChild, default_listen, reachable, w
 from cli.serving.console_option import console_options
 from cli.serving.http_options import http_listen_option
 from cli.serving.monitoring_options import metrics_listen_option
+from cli.serving.ports import check_ports
 from cli.serving.processes import LISTENING, RUNNING, Child, NotStarted, child_environment
 from cli.serving.settings import (
     configuration,
@@ -48,6 +49,7 @@ def up(
     """
     settings = configuration(metrics_listen, http_listen, console_listen)
     configure_logs(settings)
+    check_ports(settings, with_console=console)
     report = DurableProgress()
     report(f"{quiet('database')}  {_describe_database(settings)}")
     url = maintained_database(settings, _DatabaseReporter(report))

@@ -177,8 +177,8 @@ def test_keys_are_created_listed_revoked_and_take_over_the_default_organization(
     listed = up.run("keys", "list")
     assert key_id in listed.stdout
     assert key not in listed.stdout
-    assert up.run("keys", "revoke", key_id, "--organization", "other").returncode == 1
-    assert up.run("keys", "revoke", key_id, "--organization", "acme").returncode == 0
+    assert up.run("keys", "revoke", "--yes", key_id, "--organization", "other").returncode == 1
+    assert up.run("keys", "revoke", "--yes", key_id, "--organization", "acme").returncode == 0
     eventually(lambda: up.run("watch", "--once", TIDEMARK_KEY=key).returncode == 4)
 
 

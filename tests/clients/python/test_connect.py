@@ -117,6 +117,11 @@ async def test_address_and_key_come_from_the_environment(server: Server, monkeyp
 def test_mistakes_in_arguments_are_found_before_a_call(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="without a scheme"):
         Client("https://tidemark.example.com")
+    for address in ("tidemark", "tidemark:", "tidemark:grpc", "tidemark:70000", ":50051", "::1"):
+        with pytest.raises(ValueError, match="has no port: write HOST:PORT"):
+            Client(address)
+    for address in ("tidemark:443", "[::1]:50051", "unix:/run/tidemark", "dns:tidemark", "ipv4:127.0.0.1:1"):
+        Client(address).close()
     with pytest.raises(ValueError, match="not an API key"):
         Client(api_key="two words")
     with pytest.raises(ValueError, match="belong together"):

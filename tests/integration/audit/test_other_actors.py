@@ -61,9 +61,9 @@ async def test_commands_record_the_keys_that_they_change(database_url: str, monk
         run("update", *of_acme, key_id, "--customer", "bob")
         run("update", *of_acme, key_id, "--customer", "bob")  # changes nothing
         secrets.append(run("rotate", *of_acme, key_id, "--overlap", "1h").strip())
-        run("revoke", *of_acme, key_id)
-        run("revoke", *of_acme, key_id)  # changes nothing
-        run("revoke", "--organization", "other", key_id)  # is refused
+        run("revoke", "--yes", *of_acme, key_id)
+        run("revoke", "--yes", *of_acme, key_id)  # changes nothing
+        run("revoke", "--yes", "--organization", "other", key_id)  # is refused
         return secrets
 
     secrets = await asyncio.to_thread(commands)

@@ -12,9 +12,16 @@ from aiohttp.test_utils import TestServer
 from click.testing import CliRunner, Result
 from standardwebhooks import Webhook
 
+from cli.listen.endpoint import is_left_behind, labels_of_this_process
+from cli.listen.labels import PROCESS_LABEL
 from cli.main import tidemark
+from generated.tidemark.v1.endpoint_pb2 import Endpoint
 from generated.tidemark.v1.event_type_pb2 import EVENT_TYPE_ALERT_REACHED
-from generated.tidemark.v1.webhook_service_pb2 import ListEndpointsRequest, SendTestEventRequest
+from generated.tidemark.v1.webhook_service_pb2 import (
+    CreateEndpointRequest,
+    ListEndpointsRequest,
+    SendTestEventRequest,
+)
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
 from store.postgres.database import Database
@@ -36,6 +43,9 @@ async def test_listen_adds_an_endpoint_gives_its_answers_and_deletes_the_endpoin
     settings = configuration(LISTEN="127.0.0.1:0", PROPAGATION_DELAY_SECONDS="0")
     async with running(database, house.clock, configuration=settings) as server, running_notifier(house):
         webhooks = WebhookServiceStub(server.channel)
+        # Of a process that was killed: no process has such a number.
+        killed = Endpoint(url="https://example.com/", labels={**labels_of_this_process(), PROCESS_LABEL: "999999999"})
+        left_behind = await webhooks.CreateEndpoint(CreateEndpointRequest(endpoint=killed))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "cli.main", "listen", "--json", "--server", f"127.0.0.1:{server.port}"),
             *("--answer", "500", "--answer", "200"),
@@ -52,6 +62,8 @@ async def test_listen_adds_an_endpoint_gives_its_answers_and_deletes_the_endpoin
                     said += line
             [endpoint] = (await webhooks.ListEndpoints(ListEndpointsRequest())).endpoints
             assert endpoint.endpoint_id in said
+            assert f"deleted the endpoint {left_behind.endpoint.endpoint_id} of an earlier run" in said
+            assert not is_left_behind(endpoint.labels)
             sent = await webhooks.SendTestEvent(SendTestEventRequest(endpoint_id=endpoint.endpoint_id))
             first = await _line(process)
             assert (first["verified"], first["type"], first["answer"]) == ("v1", "endpoint.test", 500)

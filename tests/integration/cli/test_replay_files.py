@@ -93,7 +93,7 @@ async def test_a_state_continues_after_the_rows_that_are_acknowledged(server: Ru
     done = await asyncio.to_thread(
         CliRunner().invoke, tidemark, ["replay", str(path), *options, "--server", f"127.0.0.1:{server.port}"]
     )
-    assert (done.exit_code, "the state is of another file" in done.output) == (1, True)
+    assert (done.exit_code, "the state is of another file" in done.output) == (2, True)
     done = await asyncio.to_thread(
         CliRunner().invoke,
         tidemark,

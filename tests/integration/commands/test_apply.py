@@ -157,3 +157,21 @@ async def test_mistakes_in_files_are_all_named_and_nothing_is_applied(shell: She
     assert "there are no alerts" in (await shell.run("alerts", "list")).stderr
     assert "does not exist" in (await shell.run("apply", "-f", str(tmp_path / "none"), code=2)).stderr
     assert "line 2" in (await shell.run("apply", "-f", "-", text="{", code=2)).stderr
+
+
+async def test_an_endpoint_of_listen_is_neither_exported_nor_pruned(shell: Shell) -> None:
+    label, listening = "tidemark.listen=machine", ("--url", "https://example.com/listen", "--json")
+    await shell.run("apply", "-f", "-", text="endpoints: [{display_name: ops, url: 'https://example.com/ops'}]")
+    await shell.run("endpoints", "create", *listening, "--label", label, "--label", "tidemark.apply=default")
+    exported = (await shell.run("export", "endpoints")).stdout
+    assert ("ops" in exported, "example.com/listen" in exported) == (True, False)
+    pruned = await shell.run("apply", "-f", "-", "--prune", "--yes", text=exported)
+    assert "no changes (1 item)" in pruned.stderr
+    assert len((await shell.run("endpoints", "list", "--json")).lines) == 2
+
+
+async def test_a_subscription_on_an_unknown_plan_is_stored_with_a_warning(shell: Shell) -> None:
+    put = ("subscriptions", "put", "acme", "main", "--plan", "gold")
+    assert "warning there is no plan gold; it could be misspelt" in (await shell.run(*put)).stderr
+    await shell.run("plans", "put", "gold")
+    assert "warning" not in (await shell.run(*put)).stderr

@@ -8,13 +8,12 @@ from functools import reduce
 import click
 import pytest
 
-from cli.console import Problem
+from cli.console import Problem, confirm
 from cli.main import COMMANDS, tidemark
 from cli.resources import contract
 from cli.resources.catalog import ELSEWHERE, RESOURCES
 from cli.resources.cells import Times, cell, event_type_text
 from cli.resources.commands import ResourceGroup, arguments_of, command_of, group_of, listed, verbs_of
-from cli.resources.execution import confirm
 from cli.resources.fields import FieldOption
 from cli.resources.tables.model import Resource, Verb
 from server.mapping.event_types import NUMBERS

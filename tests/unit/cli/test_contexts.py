@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from cli.console import ConfigurationProblem
@@ -47,6 +48,29 @@ def test_contexts_are_set_listed_used_shown_and_deleted() -> None:
     run("use", "local")
     run("use", "-")
     assert load().current == ""
+
+
+def test_a_context_with_a_key_is_not_deleted_unasked() -> None:
+    run("set", "prod", "--server", "prod.example:443", "--key", "tmk_secret")
+    assert "add --yes" in run("delete", "prod", code=2).stderr
+    assert load().by_name["prod"].key == "tmk_secret"
+    run("delete", "prod", "--yes")
+    assert not load().by_name
+
+
+@pytest.mark.parametrize("form", ["--json", "--yaml"])
+def test_programs_read_the_list_without_keys(form: str) -> None:
+    assert yaml.safe_load(run("list", form).stdout) == {"contexts": []}
+    run("set", "local", "--server", "127.0.0.1:50051")
+    run("set", "prod", "--server", "prod.example:443", "--key", "tmk_0123456789abcdef", "--tls")
+    printed = run("list", form).stdout
+    assert "tmk_0123456789" not in printed
+    assert yaml.safe_load(printed) == {
+        "contexts": [
+            {"name": "local", "server": "127.0.0.1:50051", "in_use": True},
+            {"name": "prod", "server": "prod.example:443", "key": "…cdef", "tls": True, "in_use": False},
+        ]
+    }
 
 
 def test_the_file_is_readable_by_its_user_only_and_refused_otherwise() -> None:

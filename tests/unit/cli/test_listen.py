@@ -1,6 +1,7 @@
 """`tidemark listen`: answers as they are written, what verifies, and a receiver on a real socket."""
 
 import base64
+import os
 import socket
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +12,9 @@ from standardwebhooks import Webhook
 from yarl import URL
 
 from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
+from cli.listen.endpoint import is_left_behind, labels_of_this_process, runs
 from cli.listen.forwarding import Forwarder
+from cli.listen.labels import LISTEN_LABEL, PROCESS_LABEL
 from cli.listen.receiver import Arrival, Receiver
 from cli.main import tidemark
 from runtime.clock import ManualClock
@@ -176,3 +179,14 @@ def test_answers_and_forwarding_exclude_each_other() -> None:
     result = CliRunner().invoke(tidemark, ["listen", "--forward-to", "localhost:1", "--answer", "500"])
     assert result.exit_code == 2
     assert "leave out --answer" in result.output
+
+
+def test_an_endpoint_is_left_behind_when_its_process_of_this_machine_does_not_run() -> None:
+    mine = labels_of_this_process()
+    assert not is_left_behind(mine)
+    assert is_left_behind(mine, lambda process: process != os.getpid())
+    assert not is_left_behind({**mine, LISTEN_LABEL: "another machine"}, lambda process: False)
+    for process in ("", "0", "-1", "many", "\u0663"):
+        assert not is_left_behind({**mine, PROCESS_LABEL: process}, lambda process: False)
+    assert not is_left_behind({}, lambda process: False)
+    assert not runs(10**30)

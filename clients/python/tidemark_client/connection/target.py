@@ -15,6 +15,7 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_TIMEOUT = 10.0  # seconds of a unary call without a timeout of its own
 ADDRESS_VARIABLE = "TIDEMARK_SERVER"
 KEY_VARIABLES = ("TIDEMARK_API_KEY", "TIDEMARK_KEY")  # the first that is set; the second is that of the commands
+_SCHEMES = ("dns", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")  # of addresses of gRPC
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -84,6 +85,8 @@ class Target:
         address = address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
         if "://" in address:
             raise ValueError(f"{address!r} is not an address of gRPC: write HOST:PORT, without a scheme")
+        if not _has_port(address):
+            raise ValueError(f"{address!r} has no port: write HOST:PORT, such as {DEFAULT_ADDRESS}")
         secure = (Tls() if tls else None) if isinstance(tls, bool) or tls is None else tls
         names = () if secure is None else secure.options
         return cls(
@@ -112,6 +115,16 @@ class Target:
         if self.tls is None:
             return grpc.aio.insecure_channel(self.address, options=self.options)
         return grpc.aio.secure_channel(self.address, self.tls.credentials(), options=self.options)
+
+
+def _has_port(address: str) -> bool:
+    """Whether an address ends with a port; also true for one with a scheme of gRPC, such as unix:PATH or dns:NAME."""
+    scheme, colon, rest = address.partition(":")
+    if colon and scheme in _SCHEMES:
+        return bool(rest)
+    host, colon, port = address.rpartition(":")
+    # Of an IPv6 address without brackets, the last part is no port.
+    return bool(host) and (":" not in host or host.endswith("]")) and port.isdecimal() and int(port) < 1 << 16
 
 
 def _key_of_environment() -> str | None:

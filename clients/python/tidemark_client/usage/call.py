@@ -98,13 +98,19 @@ class UsageCall:
     async def _write(self, call: Call, methods: UsageMethods) -> None:
         """Writes every batch. The reader raises what fails here."""
         try:
-            for batch in tuple(self._window.unacknowledged):
-                self.resent += len(batch.events)
+            for number, batch in enumerate(
+                tuple(self._window.unacknowledged), self._window.acknowledgement_count + 1
+            ):
                 await call.write(_request(batch, methods))
+                if number <= self._window.written:  # without a connection, it was not sent before
+                    self.resent += len(batch.events)
+                self._window.written = max(self._window.written, number)
             while not self._window.is_exhausted:
                 new = await self._window.next()
                 if new is not None:
+                    number = self._window.acknowledgement_count + len(self._window.unacknowledged)
                     await call.write(_request(new, methods))
+                    self._window.written = number
             await call.done_writing()
         except (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
             pass  # the stream has ended, and the reader gets its status

@@ -18,13 +18,15 @@ class BatchWindow(Generic[BatchType]):
     """Takes batches from a source, and keeps each of them until the server acknowledges it.
 
     unacknowledged: the batches that are sent or are being sent, the oldest first; at most `size`.
-    is_exhausted: the source has ended, and every batch of it was taken.
+    is_exhausted: the source has ended, and every batch of it was taken. written: the number of the first batches that
+    were given to a connection.
     """
 
     def __init__(self, size: int) -> None:
         self.unacknowledged: deque[BatchType] = deque()
         self.is_exhausted = False
         self.acknowledgement_count = 0
+        self.written = 0
         self._free = asyncio.Semaphore(size)
         self._ready: asyncio.Queue[BatchType | None] = asyncio.Queue(1)  # None: the source has ended
 

@@ -65,6 +65,52 @@ def test_column_may_be_a_path_into_an_ndjson_row() -> None:
         event(mapping, usage="7")
 
 
+def test_a_row_without_the_column_says_which_columns_it_has() -> None:
+    mapping = RowMapping({"quantity": FieldSource.parse("usage.tokens")})
+    with pytest.raises(RowProblem) as raised:
+        event(mapping, usage={"token": "7"})
+    assert str(raised.value) == (
+        "quantity is empty: the row does not have 'usage.tokens';"
+        " it has customer_id, metric_id, quantity, event_time, usage"
+    )
+    assert raised.value.kind == "quantity is empty: the row does not have 'usage.tokens'"
+    with pytest.raises(RowProblem) as raised:
+        event(mapping, usage={"tokens": None})
+    assert str(raised.value) == "quantity is empty"
+    to_event = compiled(RowMapping(), None, NumberForm().reader(), TimeReader(), are_texts=False)
+    with pytest.raises(RowProblem, match="not have any of 'event_time', 'time', 'timestamp'; it has customer_id, m"):
+        to_event(Row(1, 2, {name: value for name, value in VALUES.items() if name != "event_time"}))
+
+
+def test_rows_of_other_shapes_are_read_as_one_by_one() -> None:
+    mapping = RowMapping({"quantity": FieldSource.parse("usage.tokens"), "currency": FieldSource.parse("=EUR")})
+    rows: list[dict[str, Any]] = [
+        {"customer_id": " acme ", "metric_id": "m", "usage": {"tokens": " 5 "}, "time": VALUES["event_time"]},
+        {
+            "usage.tokens": "6",
+            "usage": {"tokens": "5"},
+            "metric_id": "m",
+            "customer_id": "acme",
+            "time": "1700000000",
+        },
+        {"customer_id": "acme", "metric_id": "m", "usage": {"tokens": "5"}, "time": None, "timestamp": "1700000000"},
+        {"customer_id": "acme", "metric_id": "m", "usage": {"tokens": "5"}, "event_time": "", "time": "1700000001"},
+        {"customer_id": "acme", "metric_id": None, "event_name": "raw", "usage": None, "time": "1700000000"},
+    ]
+    to_event = compiled(mapping, None, NumberForm().reader(), TimeReader(), are_texts=False)
+    for _ in range(2):  # the shapes are known in the second round
+        found = [UsageEvent.FromString(to_event(Row(1, 2, row)).content) for row in rows]
+        assert [(one.customer_id, one.metric_id, one.quantity) for one in found] == [
+            ("acme", "m", "5"),
+            ("acme", "m", "6"),
+            ("acme", "m", "5"),
+            ("acme", "m", "5"),
+            ("acme", "", ""),
+        ]
+        assert [one.event_time.seconds for one in found[1:]] == [1700000000, 1700000000, 1700000001, 1700000000]
+        assert {one.currency for one in found} == {"EUR"}
+
+
 def test_blanks_around_a_cell_are_removed() -> None:
     assert event(customer_id=" acme ", quantity=" 1 ").customer_id == "acme"
 
