@@ -26,6 +26,8 @@ def main() -> None:
     rows = PARTS[arguments.part].rows if arguments.part in PARTS else ()
     if unknown := set(arguments.only) - set(rows):
         parser.error(f"{arguments.part or 'it'} has no row {', '.join(sorted(unknown))}")
+    if bool(arguments.cluster) != bool(arguments.nodes):
+        parser.error("--cluster and --nodes belong together: the coordinator, and its workers")
     console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
     if arguments.part == PLOTS:
         uvloop.run(drawing.draw_all(console.print))
@@ -60,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=float, default=sustained.SECONDS, help="of sustained: ends early after this time"
     )
     parser.add_argument("--stored", type=int, default=0, help="of sustained: events in the table before")
+    parser.add_argument("--plain", default="", help="of nodes: URL of a PostgreSQL instead of the embedded one")
+    parser.add_argument("--cluster", default="", help="of nodes: URL of a database on the coordinator of a cluster")
+    parser.add_argument("--nodes", default="", help="of nodes: its workers, host:port,host:port")
+    parser.add_argument(
+        "--servers", type=int, default=1, help="of nodes: servers at the same time, on the same usage"
+    )
     return parser
 
 
