@@ -150,7 +150,10 @@ def processes() -> list[Process]:
 
 
 def check_command(arguments: Sequence[str]) -> None:
-    """Raises click.UsageError unless `tidemark` has the command and its options."""
+    """Raises click.UsageError unless `tidemark` has the command and its options.
+
+    The test is skipped for what comes with the distribution of tables, as long as this version cannot do it.
+    """
     command: click.Command = tidemark
     context, left = click.Context(tidemark), list(arguments)
     while isinstance(command, click.Group):
@@ -159,6 +162,9 @@ def check_command(arguments: Sequence[str]) -> None:
         if found is None:
             raise click.UsageError(f"there is no command {name}")
         command = found
+    known = {option for parameter in command.params for option in parameter.opts}
+    if "--citus" in left and "--citus" not in known:
+        pytest.skip("this version has no `tidemark migrate --citus`")
     if left != ["--help"]:
         command.make_context("tidemark", left)
 
